@@ -1,0 +1,130 @@
+"""What a database must do so that a lab can live in it. DuckDB, its loopback client, and Postgres do these few things;
+all else in this floor is written once, on top.
+
+Threads, not coroutines: every method blocks, is safe to call from any thread, and returns in milliseconds. Async callers
+go through `in_thread`. Parameters are `$1, $2, …` in both dialects. Datetimes go in and come out as naive UTC.
+
+Whose rows: each call names the user on whose behalf it runs. Statements written in this package say
+`user_id = $n` themselves (`store/table.py` writes it for all ordinary tables); Postgres enforces it once more by row-level security;
+SQL typed by a user goes through `select`, which sees that user's rows only, whatever it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import pandas
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Dialect = Literal["duckdb", "postgres"]
+Topic = Literal["agents", "mcp_servers", "threads", "runs", "approvals", "traces", "scores", "files", "comparisons"]
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking store call without blocking the event loop."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement of a transaction."""
+
+    sql: str
+    params: Sequence[Any] = ()
+    expect: int | None = None
+    """How many rows it must return (use `RETURNING`); any other number rolls the transaction back with `ConflictError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Told to subscribers after the transaction that made it is durable."""
+
+    topic: Topic
+    user_id: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A result: column names, and one tuple a row."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    truncated: bool = False
+    """More rows existed than the limit let through."""
+
+    def dicts(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def one(self) -> tuple[Any, ...] | None:
+        return self.rows[0] if self.rows else None
+
+    def df(self) -> pandas.DataFrame:
+        import pandas
+
+        return pandas.DataFrame.from_records(self.rows, columns=list(self.columns))
+
+
+class Database(Protocol):
+    """See the module's text for what holds of every method. All raise `StoreError` when the database itself fails."""
+
+    dialect: Dialect
+    url: str
+    """What `open_database` was given, without any password."""
+    process_id: str
+    """This process's row in `processes`; runs started here carry it, so that another process can tell they died."""
+
+    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """One reading statement of our own."""
+        ...
+
+    def write(
+        self,
+        user_id: str,
+        statements: Sequence[Statement],
+        *,
+        changes: Sequence[Change] = (),
+        batch_id: str | None = None,
+    ) -> list[Rows]:
+        """All statements in one transaction, durable on return; then `changes` are published.
+
+        With a `batch_id`, a batch that was already written is not written again (a retry after a failover is exactly once).
+        Raises `ConflictError` when a statement's `expect` is not met or a unique key is taken; nothing is written then.
+        """
+        ...
+
+    def append(
+        self,
+        user_id: str,
+        tables: Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]],
+        *,
+        then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (),
+        batch_id: str | None = None,
+    ) -> None:
+        """Bulk insert: table name to (column names, row tuples), followed by `then`, all in one transaction."""
+        ...
+
+    def select(
+        self,
+        user_id: str,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        limit: int | None = None,
+        timeout_s: float | None = 30.0,
+    ) -> Rows:
+        """One read-only statement typed by a user, over the documented views, seeing that user's rows only. Raises `QueryError`."""
+        ...
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back, on a thread of the database's, after each change from any process. Returns what ends it."""
+        ...
+
+    def close(self) -> None: ...

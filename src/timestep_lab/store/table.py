@@ -1,0 +1,219 @@
+"""One class that reads and writes any table of records, always within one user's rows.
+
+The record class is the schema: a dataclass field is a column, a field of mapping or tuple type is a JSON column, a datetime
+a TIMESTAMP in UTC, a `Usage` a JSON column. No statement leaves this module without `user_id = $1`.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from timestep_lab.store.base import Change, Database, Statement, Topic
+from timestep_lab.types.clock import to_aware_utc, to_naive_utc
+from timestep_lab.types.errors import ConflictError, NotFoundError
+from timestep_lab.types.records import Page
+
+R = TypeVar("R")
+Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+class Table(Generic[R]):
+    """`noun` names a row to people ("agent"); `order` is the column listings follow, newest last."""
+
+    def __init__(
+        self, db: Database, user_id: str, name: str, record: type[R], *, noun: str, topic: Topic | None = None,
+        key: str = "id", order: str = "created_at",
+    ) -> None:  # fmt: skip
+        self.db, self.user_id, self.name, self.record = db, user_id, name, record
+        self.noun, self.topic, self.key, self.order = noun, topic, key, order
+        self.columns = tuple(f.name for f in fields(cast(Any, record)))
+        self._codecs = _codecs(record)
+        self._columns_sql = ", ".join(self.columns)
+
+    # -- reading
+
+    def find(self, limit: int | None = None, *, newest_first: bool = False, **where: Any) -> list[R]:
+        """Records whose columns equal `where`, in listing order."""
+        conditions, params = self._where(where)
+        direction = "desc" if newest_first else "asc"
+        order = f"{self.order} {direction}, {self.key} {direction}"
+        tail = f" limit {int(limit)}" if limit is not None else ""
+        rows = self.db.query(
+            self.user_id,
+            f"select {self._columns_sql} from {self.name} where {conditions} order by {order}{tail}",
+            params,
+        )
+        return [self.from_row(row) for row in rows.rows]
+
+    def get(self, id: str) -> R:
+        """Raises `NotFoundError`."""
+        found = self.try_get(id)
+        if found is None:
+            raise self.missing(id)
+        return found
+
+    def try_get(self, id: str) -> R | None:
+        found = self.find(1, **{self.key: id})
+        return found[0] if found else None
+
+    def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: Any) -> Page[R]:
+        """One page in listing order. `after` is the key of the last record of the page before; unknown raises `NotFoundError`."""
+        conditions, params = self._where(where)
+        sign, direction = ("<", "desc") if newest_first else (">", "asc")
+        if after is not None:
+            cursor = self._encode(self.order, getattr(self.get(after), self.order))
+            params += [cursor, after]
+            at, key = len(params) - 1, len(params)
+            conditions += f" and ({self.order} {sign} ${at} or ({self.order} = ${at} and {self.key} {sign} ${key}))"
+        rows = self.db.query(
+            self.user_id,
+            f"select {self._columns_sql} from {self.name} where {conditions} "
+            f"order by {self.order} {direction}, {self.key} {direction} limit {int(limit) + 1}",
+            params,
+        ).rows
+        data = tuple(self.from_row(row) for row in rows[:limit])
+        has_more = len(rows) > limit
+        return Page(data=data, has_more=has_more, after=getattr(data[-1], self.key) if data and has_more else None)
+
+    def count(self, **where: Any) -> int:
+        conditions, params = self._where(where)
+        row = self.db.query(self.user_id, f"select count(*) from {self.name} where {conditions}", params).one()
+        return int(row[0]) if row else 0
+
+    # -- writing
+
+    def insert(self, record: R) -> R:
+        """Raises `ConflictError` when the key is taken."""
+        self.db.write(self.user_id, [self.insert_statement(record)], changes=self.changes(getattr(record, self.key)))
+        return record
+
+    def upsert(self, record: R) -> R:
+        self.db.write(self.user_id, [self.upsert_statement(record)], changes=self.changes(getattr(record, self.key)))
+        return record
+
+    def update(self, id: str, *, expect: Mapping[str, Any] | None = None, **changes: Any) -> R:
+        """Set columns. With `expect`, only if those columns hold those values (compare-and-set).
+
+        Raises `NotFoundError` when there is no such record, `ConflictError` when `expect` does not hold.
+        """
+        try:
+            [rows] = self.db.write(
+                self.user_id, [self.update_statement(id, expect=expect, **changes)], changes=self.changes(id)
+            )
+        except ConflictError:
+            if self.try_get(id) is None:
+                raise self.missing(id) from None
+            raise
+        return self.from_row(rows.rows[0])
+
+    def delete(self, id: str) -> None:
+        """Raises `NotFoundError`."""
+        statement = Statement(
+            f"delete from {self.name} where user_id = $1 and {self.key} = $2 returning {self.key}",
+            [self.user_id, id],
+            expect=1,
+        )
+        try:
+            self.db.write(self.user_id, [statement], changes=self.changes(id))
+        except ConflictError:
+            raise self.missing(id) from None
+
+    # -- statements, for transactions over several tables
+
+    def insert_statement(self, record: R) -> Statement:
+        places = ", ".join(f"${n}" for n in range(1, len(self.columns) + 1))
+        sql = f"insert into {self.name} ({self._columns_sql}) values ({places})"
+        return Statement(sql, self.to_row(record))
+
+    def upsert_statement(self, record: R) -> Statement:
+        insert = self.insert_statement(record)
+        sets = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in ("user_id", self.key))
+        return Statement(f"{insert.sql} on conflict (user_id, {self.key}) do update set {sets}", insert.params)
+
+    def update_statement(self, id: str, *, expect: Mapping[str, Any] | None = None, **changes: Any) -> Statement:
+        params: list[Any] = [self.user_id, id]
+        sets = []
+        for column, value in changes.items():
+            params.append(self._encode(column, value))
+            sets.append(f"{column} = ${len(params)}")
+        conditions = f"user_id = $1 and {self.key} = $2"
+        for column, value in (expect or {}).items():
+            params.append(self._encode(column, value))
+            conditions += f" and {column} = ${len(params)}"
+        sql = f"update {self.name} set {', '.join(sets)} where {conditions} returning {self._columns_sql}"
+        return Statement(sql, params, expect=1)
+
+    def changes(self, id: str) -> list[Change]:
+        return [Change(self.topic, self.user_id, id)] if self.topic else []
+
+    # -- rows
+
+    def to_row(self, record: R) -> list[Any]:
+        if getattr(record, "user_id", self.user_id) != self.user_id:
+            raise ConflictError(f"This {self.noun} belongs to another user.", "Write it through that user's store.")
+        return [self._encode(column, getattr(record, column)) for column in self.columns]
+
+    def from_row(self, row: Sequence[Any]) -> R:
+        values = {c: self._codecs[c][1](v) if v is not None else None for c, v in zip(self.columns, row, strict=True)}
+        return self.record(**values)
+
+    def missing(self, id: str) -> NotFoundError:
+        return NotFoundError(
+            f"There is no {self.noun} {id!r}.", f"List them with: timestep-lab {self.noun.replace(' ', '-')}s list"
+        )
+
+    def _encode(self, column: str, value: Any) -> Any:
+        return None if value is None else self._codecs[column][0](value)
+
+    def _where(self, where: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        conditions, params = "user_id = $1", [self.user_id]
+        for column, value in where.items():
+            if column not in self.columns:
+                raise TypeError(f"{self.name} has no column {column!r}")
+            if value is None:
+                conditions += f" and {column} is null"
+                continue
+            params.append(self._encode(column, value))
+            conditions += f" and {column} = ${len(params)}"
+        return conditions, params
+
+
+def _codecs(record: type[Any]) -> dict[str, Codec]:
+    return {name: _codec(hint) for name, hint in typing.get_type_hints(record).items()}
+
+
+def _codec(hint: Any) -> Codec:
+    """How a field of this type is written to a column and read back."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = [part for part in typing.get_args(hint) if part is not type(None)] or [Any]
+    origin = typing.get_origin(hint) or hint
+    if origin is datetime:
+        return to_naive_utc, to_aware_utc
+    if origin is tuple:
+        return _to_json, lambda stored: tuple(_from_json(stored))
+    if is_dataclass(origin):
+        return (lambda value: _to_json(asdict(value))), (lambda stored: cast(Any, origin)(**_from_json(stored)))
+    if origin in (Mapping, dict) or hint is Any or getattr(origin, "__name__", "") in ("Mapping", "dict"):
+        return _to_json, _from_json
+    if origin is bytes:
+        return bytes, bytes
+    return _same, _same
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _from_json(stored: Any) -> Any:
+    # DuckDB gives JSON columns as text, psycopg as values.
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored

@@ -1,0 +1,232 @@
+"""Every error the lab raises, as one tree.
+
+    LabError
+    ├── UsageError              the caller's input is wrong; nothing was changed
+    │   ├── UnknownPrefixError      a model name whose provider does not exist
+    │   ├── SettingsError           model settings or arguments that no provider takes
+    │   ├── FilterError             a filter expression that cannot be read
+    │   ├── QueryError              SQL that is not one read-only query, or that the store refused
+    │   └── DataError               a dataset or an imported file that cannot be read
+    ├── NotFoundError           the named thing does not exist for this user
+    ├── ConflictError           somebody else changed or claimed it first
+    ├── AuthError               no valid token
+    │   └── ForbiddenError          a valid token, but not for this
+    ├── TooLargeError           over a size limit
+    ├── BusyError               over a rate limit, or a queue is full; try again
+    ├── ProviderError           a model provider failed
+    │   ├── MissingKeyError         the provider needs a key that is not set
+    │   ├── ProviderAuthError       the provider refused the key (401, 403)
+    │   ├── ModelNotFoundError      the provider does not know the model (404)
+    │   ├── ProviderRequestError    the provider refused the request (other 4xx)
+    │   ├── RateLimitError          429; `retry_after` in seconds when the provider said so
+    │   ├── ProviderUnavailableError    5xx, or no connection
+    │   ├── ProviderTimeoutError    no answer in time
+    │   └── StreamCutError          the stream ended before the answer was complete
+    ├── ToolError               a tool or an MCP server failed
+    ├── RunError                a run could not go on (turn limit, guardrail, damaged run state)
+    ├── StoreError              the store failed
+    │   ├── StoreUnavailableError   it cannot be reached now; trying again may work
+    │   ├── StoreCorruptError       the file is damaged or is no lab
+    │   ├── StoreTooNewError        written by a later version of this program
+    │   └── StoreReadOnlyError      the folder or file cannot be written
+    └── MissingExtraError       an optional package is not installed
+
+A message has two halves: what happened to what, and the next step. `str(error)` is one line with both.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LabError(Exception):
+    """Base of all errors of this package.
+
+    `message` says what happened and to what; `next_step` says what to do about it.
+    `exit_code` is what the command line ends with, `http_status` what the server answers, and
+    `type` and `code` fill OpenAI's error object (`{"error": {"type", "message", "param", "code"}}`).
+    """
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, next_step: str = "", *, param: str | None = None, code: str | None = None) -> None:
+        self.message = message.strip()
+        self.next_step = next_step.strip()
+        self.param = param
+        self.code = code
+        super().__init__(f"{self.message} {self.next_step}".strip())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call the class with the joined text; keep both halves when pickled.
+        return (_rebuild, (type(self), self.message, self.next_step, self.__dict__.copy()))
+
+
+def _rebuild(cls: type[LabError], message: str, next_step: str, state: dict[str, object]) -> LabError:
+    error = cls.__new__(cls)
+    LabError.__init__(error, message, next_step)
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(LabError):
+    exit_code = 2
+    http_status = 400
+    type = "invalid_request_error"
+
+
+class UnknownPrefixError(UsageError): ...
+
+
+class SettingsError(UsageError): ...
+
+
+class FilterError(UsageError): ...
+
+
+class QueryError(UsageError): ...
+
+
+class DataError(UsageError): ...
+
+
+class NotFoundError(LabError):
+    http_status = 404
+    type = "invalid_request_error"
+
+
+class ConflictError(LabError):
+    http_status = 409
+    type = "conflict_error"
+
+
+class AuthError(LabError):
+    http_status = 401
+    type = "authentication_error"
+
+
+class ForbiddenError(AuthError):
+    http_status = 403
+    type = "permission_error"
+
+
+class TooLargeError(LabError):
+    http_status = 413
+    type = "invalid_request_error"
+
+
+class BusyError(LabError):
+    """`retry_after`: seconds after which trying again makes sense, if known."""
+
+    http_status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, next_step: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message, next_step)
+        self.retry_after = retry_after
+
+
+class ProviderError(LabError):
+    """`provider` is the router's prefix, `status` the HTTP status the provider answered (None without an answer)."""
+
+    http_status = 502
+    type = "provider_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, next_step: str = "", *, provider: str = "", status: int | None = None) -> None:
+        super().__init__(message, next_step)
+        self.provider = provider
+        self.status = status
+
+
+class MissingKeyError(ProviderError):
+    exit_code = 2
+    http_status = 400
+
+
+class ProviderAuthError(ProviderError): ...
+
+
+class ModelNotFoundError(ProviderError):
+    http_status = 404
+
+
+class ProviderRequestError(ProviderError):
+    http_status = 400
+
+
+class RateLimitError(ProviderError):
+    """`retry_after`: seconds, from `Retry-After` (delta or date) or `retry-after-ms`; None when not said."""
+
+    http_status = 429
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "",
+        *,
+        provider: str = "",
+        status: int | None = 429,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, next_step, provider=provider, status=status)
+        self.retry_after = retry_after
+
+
+class ProviderUnavailableError(ProviderError):
+    http_status = 503
+    retryable = True
+
+
+class ProviderTimeoutError(ProviderError):
+    http_status = 504
+    retryable = True
+
+
+class StreamCutError(ProviderError):
+    retryable = True
+
+
+class ToolError(LabError):
+    """`server` and `tool` name what failed; empty when the fault is not one server's or one tool's."""
+
+    http_status = 502
+    type = "tool_error"
+
+    def __init__(self, message: str, next_step: str = "", *, server: str = "", tool: str = "") -> None:
+        super().__init__(message, next_step)
+        self.server = server
+        self.tool = tool
+
+
+class RunError(LabError):
+    """`code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state."""
+
+    type = "run_error"
+
+
+class StoreError(LabError):
+    type = "store_error"
+
+
+class StoreUnavailableError(StoreError):
+    http_status = 503
+
+
+class StoreCorruptError(StoreError): ...
+
+
+class StoreTooNewError(StoreError): ...
+
+
+class StoreReadOnlyError(StoreError): ...
+
+
+class MissingExtraError(LabError):
+    """`extra` is the name to put in `pip install timestep-lab[extra]`."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs a package that is not installed.", f"Run: pip install 'timestep-lab[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,144 @@
+"""The one event stream of a run. Chat view, command line, HTTP server and trace writer all read this.
+
+The words are those of ChatKit (`thread.item.added`, `.updated`, `.done`) and of the Responses API for what grows
+inside an item. An event is acknowledged to the reader only after what it reports is in the store, except for the
+growing text of an item, whose whole comes with `thread.item.done` (and, as far as it got, when the run ends early).
+
+    run.started                       first, always
+      thread.created                  when the run opened a new thread
+      thread.item.done                the user's message
+      agent.updated                   who speaks now; again after each handoff
+      thread.item.added               an item opened: assistant message, reasoning, tool call
+      thread.item.updated             `delta` appended to the item's text (or to a tool call's arguments)
+      thread.item.done                the item, whole
+      thread.item.replaced            an item changed afterwards (an approval decided, a tool call finished)
+      progress                        a tool says how far it is
+    run.completed | run.needs_approval | run.failed | run.cancelled     last, always exactly one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from timestep_lab.types.clock import iso
+from timestep_lab.types.records import Interruption, Json, RunRecord, ThreadItem, ThreadRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """`type` is the event's name on every wire."""
+
+    type: ClassVar[str] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with `type` first; datetimes as ISO 8601 UTC; records as objects."""
+        return {"type": self.type, **{name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    type: ClassVar[str] = "run.started"
+    run: RunRecord
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadCreated(Event):
+    type: ClassVar[str] = "thread.created"
+    thread: ThreadRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentUpdated(Event):
+    type: ClassVar[str] = "agent.updated"
+    agent: str
+    model: str
+    previous: str | None = None
+    """None for the agent the run begins with; else who handed off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemAdded(Event):
+    type: ClassVar[str] = "thread.item.added"
+    item: ThreadItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemUpdated(Event):
+    type: ClassVar[str] = "thread.item.updated"
+    item_id: str
+    field: Literal["text", "arguments"] = "text"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDone(Event):
+    type: ClassVar[str] = "thread.item.done"
+    item: ThreadItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemReplaced(Event):
+    type: ClassVar[str] = "thread.item.replaced"
+    item: ThreadItem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    type: ClassVar[str] = "progress"
+    text: str
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded(Event):
+    """Base of the four last events. `run` is the row as it now stands in the store."""
+
+    run: RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCompleted(RunEnded):
+    type: ClassVar[str] = "run.completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPaused(RunEnded):
+    type: ClassVar[str] = "run.needs_approval"
+    interruptions: tuple[Interruption, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(RunEnded):
+    type: ClassVar[str] = "run.failed"
+    error: Mapping[str, Json] = field(default_factory=dict)
+    """`{"type": error class name, "message": str, "next_step": str}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled(RunEnded):
+    type: ClassVar[str] = "run.cancelled"
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.type: cls
+    for cls in (
+        RunStarted, ThreadCreated, AgentUpdated, ItemAdded, ItemUpdated, ItemDone, ItemReplaced, Progress,
+        RunCompleted, RunPaused, RunFailed, RunCancelled,
+    )
+}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(inner) for key, inner in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
