@@ -1,0 +1,86 @@
+"""`timestep-lab agents`: the stored agents."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.run import parse_settings
+from timestep_lab.cli.tables import print_rows
+from timestep_lab.lab import Lab
+
+
+@click.group("agents")
+def command() -> None:
+    """List, show, add and remove agents."""
+
+
+@command.command("list")
+@json_option
+@store_option
+@with_lab
+async def list_agents(lab: Lab, as_json: bool) -> int:
+    """All agents, oldest first."""
+    if as_json:
+        print_json([asdict(agent) for agent in lab.agents.list()])
+        return 0
+    names = {agent.id: agent.name for agent in lab.agents.list()}
+    print_rows(
+        console(),
+        ["name", "model", "tools", "hands off to", "id"],
+        [
+            [
+                a.name, a.model or f"({lab.settings.default_model})", ", ".join(t.rpartition(".")[2] for t in a.tool_ids),
+                ", ".join(names.get(h, h) for h in a.handoff_ids), a.id,
+            ]
+            for a in lab.agents.list()
+        ],
+    )  # fmt: skip
+    return 0
+
+
+@command.command("show")
+@click.argument("agent")
+@store_option
+@with_lab
+async def show_agent(lab: Lab, agent: str) -> int:
+    """Every field of AGENT (a name or an id), as JSON."""
+    print_json(asdict(lab.agents.get(agent)))
+    return 0
+
+
+@command.command("add")
+@click.argument("name")
+@click.option("--instructions", default="", help="What the agent is told.")
+@click.option("--description", default="", help="What other agents read before they hand off to it.")
+@click.option("--model", help="prefix/name; default: the lab's default model.")
+@click.option(
+    "--tool", "tools", multiple=True, help="get_weather, think, switch_theme, or server.tool; may be repeated."
+)
+@click.option("--handoff", "handoffs", multiple=True, help="An agent it may hand off to; may be repeated.")
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting; may be repeated.")
+@store_option
+@with_lab
+async def add_agent(
+    lab: Lab, name: str, instructions: str, description: str, model: str | None, tools: tuple[str, ...],
+    handoffs: tuple[str, ...], settings: tuple[str, ...],
+) -> int:  # fmt: skip
+    """Store a new agent called NAME."""
+    agent = lab.agents.create(
+        name=name, instructions=instructions, description=description, model=model, tools=tools, handoffs=handoffs,
+        model_settings=parse_settings(settings),
+    )  # fmt: skip
+    click.echo(agent.id)
+    return 0
+
+
+@command.command("remove")
+@click.argument("agent")
+@store_option
+@with_lab
+async def remove_agent(lab: Lab, agent: str) -> int:
+    """Remove AGENT (a name or an id). Its threads and traces stay."""
+    lab.agents.delete(agent)
+    return 0

@@ -1,0 +1,33 @@
+"""`timestep-lab db`: the store itself."""
+
+from __future__ import annotations
+
+import click
+
+from timestep_lab.cli.context import Context, console, store_option
+from timestep_lab.cli.tables import print_rows
+
+
+@click.group("db")
+def command() -> None:
+    """Migrate the store, and see how it stands."""
+
+
+@command.command("migrate")
+@store_option
+@click.pass_obj
+def migrate(context: Context) -> int:
+    """Bring the store to this version's schema. Opening a lab does this too."""
+    with context.open_store() as store:
+        click.echo(f"{store.db.url} is up to date.")
+    return 0
+
+
+@command.command("status")
+@store_option
+@click.pass_obj
+def status(context: Context) -> int:
+    """Which migrations the store has."""
+    with context.open_store() as store:
+        print_rows(console(), ["version", "name", "applied at"], store.migrations())
+    return 0

@@ -1,0 +1,119 @@
+"""`timestep-lab mcp`: MCP servers, and our own as a server for others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from timestep_lab.cli.context import console, json_option, print_json, run_async, store_option, with_lab
+from timestep_lab.cli.tables import print_rows
+from timestep_lab.lab import Lab
+from timestep_lab.types.errors import UsageError
+
+
+@click.group("mcp")
+def command() -> None:
+    """List, add, try and remove MCP servers; serve the built-in one."""
+
+
+@command.command("list")
+@json_option
+@store_option
+@with_lab
+async def list_servers(lab: Lab, as_json: bool) -> int:
+    """The user's MCP servers (the built-in one, `lab`, is always there)."""
+    servers = lab.mcp.list()
+    rows: list[list[Any]] = [[s.name, s.url or " ".join(s.command), s.id] for s in servers]
+    if as_json:
+        print_json([dict(zip(["name", "address", "id"], row, strict=True)) for row in rows])
+    else:
+        print_rows(console(), ["name", "address", "id"], rows)
+    return 0
+
+
+@command.command("add", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("server_command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--url", help="Address of a streamable-HTTP server, instead of a command.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with each request; may be repeated."
+)
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set for the command; may be repeated.")
+@store_option
+@with_lab
+async def add_server(
+    lab: Lab,
+    name: str,
+    server_command: tuple[str, ...],
+    url: str | None,
+    headers: tuple[str, ...],
+    env: tuple[str, ...],
+) -> int:
+    """Add a server: `mcp add time -- mcp-server-time`, or `mcp add docs --url https://…/mcp`."""
+    record = lab.mcp.add(
+        name, command=list(server_command) or None, url=url, headers=_pairs(headers, ":"), env=_pairs(env, "=")
+    )
+    click.echo(record.id)
+    return 0
+
+
+@command.command("remove")
+@click.argument("name")
+@store_option
+@with_lab
+async def remove_server(lab: Lab, name: str) -> int:
+    """Remove the server NAME (or id)."""
+    lab.mcp.remove(name)
+    return 0
+
+
+@command.command("tools")
+@json_option
+@store_option
+@with_lab
+async def list_tools(lab: Lab, as_json: bool) -> int:
+    """Every tool of every server, asked of the servers now."""
+    tools = await lab.toolbox.catalogue()
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": f"{t.server_id}.{t.name}",
+                    "server": t.server,
+                    "name": t.name,
+                    "description": t.description,
+                    "input_schema": t.input_schema,
+                }
+                for t in tools
+            ]
+        )
+    else:
+        print_rows(
+            console(),
+            ["server", "tool", "description"],
+            [[t.server, t.name, (t.description or "").split("\n")[0]] for t in tools],
+        )
+    return 0
+
+
+@command.command("serve")
+@click.option("--http", is_flag=True, help="Serve streamable HTTP instead of stdio.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8766, show_default=True)
+def serve(http: bool, host: str, port: int) -> int:
+    """Offer the built-in tools (get_weather, think) to other MCP clients."""
+    from timestep_lab.runtime.mcp.serve import serve_http, serve_stdio
+
+    run_async(serve_http(host, port) if http else serve_stdio())
+    return 0
+
+
+def _pairs(texts: tuple[str, ...], mark: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, found, value = text.partition(mark)
+        if not found:
+            raise UsageError(f"{name!r} has no value.", f"Write it as NAME{mark}VALUE.")
+        pairs[name.strip()] = value.strip()
+    return pairs

@@ -1,0 +1,107 @@
+"""The command group, and the one place where errors become a line on stderr and an exit code.
+
+0 done · 1 failed · 2 wrong usage · 3 paused for approval · 100 a `--fail-under` rule not met · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from timestep_lab import __version__
+from timestep_lab.cli.context import Context
+from timestep_lab.types.errors import LabError
+
+COMMANDS = {
+    "demo": "timestep_lab.cli.demo",
+    "lab": "timestep_lab.cli.jupyter",
+    "serve": "timestep_lab.cli.serve",
+    "run": "timestep_lab.cli.run",
+    "approve": "timestep_lab.cli.approve",
+    "compare": "timestep_lab.cli.compare",
+    "traces": "timestep_lab.cli.traces",
+    "sql": "timestep_lab.cli.sql",
+    "agents": "timestep_lab.cli.agents",
+    "threads": "timestep_lab.cli.threads",
+    "mcp": "timestep_lab.cli.mcp",
+    "models": "timestep_lab.cli.models",
+    "files": "timestep_lab.cli.files",
+    "doctor": "timestep_lab.cli.doctor",
+    "db": "timestep_lab.cli.db",
+}
+"""Each module holds one click command called `command`; it is imported when asked for."""
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from timestep_lab.types.suggest import did_you_mean
+
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise click.UsageError(f"There is no command {args[0]!r}.{did_you_mean(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--store", metavar="STORE", help="A path, or postgresql://…; default: TIMESTEP_LAB_STORE or ./lab.duckdb."
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="timestep-lab")
+@click.pass_context
+def root(ctx: click.Context, store: str | None, debug: bool) -> None:
+    """Build, watch and compare AI agents. Start with: timestep-lab demo"""
+    ctx.obj = Context(store=store, debug=debug)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        result = root.main(args=arguments, prog_name="timestep-lab", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit:
+        return exit.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was said so far is kept.", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe went away (`| head`): no error of ours.
+        sys.stderr.close()
+        return 0
+    except LabError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {_one_line(str(error))}", err=True)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a user never sees a bare traceback
+        if debug:
+            traceback.print_exc()
+        text = _one_line(f"{type(error).__name__}: {error}")
+        click.echo(
+            f"error: timestep-lab met a fault of its own: {text}. Run again with --debug to see where.", err=True
+        )
+        return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,81 @@
+"""`timestep-lab run`: one turn, streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.render import Renderer, run_object
+from timestep_lab.lab import Lab, Run
+from timestep_lab.types.errors import UsageError
+
+PAUSED = 3
+
+
+@click.command("run")
+@click.argument("prompt")
+@click.option("--agent", default="Personal Assistant", show_default=True, help="Name or id of an agent.")
+@click.option("--model", help="prefix/name, over the agent's own, e.g. ollama/qwen3 or demo/assistant.")
+@click.option("--thread", help="Id of a thread to go on in.")
+@click.option(
+    "--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting, e.g. temperature=0.2."
+)
+@click.option(
+    "--approve", type=click.Choice(["ask", "all", "none"]), default="ask", show_default=True,
+    help="What to do when a tool needs approval: pause, approve, or reject.",
+)  # fmt: skip
+@click.option("--max-turns", type=click.IntRange(1), default=10, show_default=True)
+@json_option
+@store_option
+@with_lab
+async def command(
+    lab: Lab, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
+    max_turns: int, as_json: bool,
+) -> int:  # fmt: skip
+    """Send PROMPT to an agent and stream the answer.
+
+    Ends with 3 when the run waits for approval; approve it from here or from anywhere with `timestep-lab approve RUN_ID`.
+    """
+    stream = lab.stream(
+        prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
+        model_settings=parse_settings(settings),
+    )  # fmt: skip
+    renderer = None if as_json else Renderer(console())
+    async for event in stream:
+        if renderer:
+            renderer.show(event)
+    return finish(stream.run, as_json)
+
+
+def finish(run: Run, as_json: bool) -> int:
+    """Print what came of a run and give the exit code."""
+    if as_json:
+        print_json(run_object(run))
+    if run.status == "needs_approval":
+        if not as_json:
+            click.echo(f"Waits for approval: timestep-lab approve {run.id}   (or with --reject)", err=True)
+        return PAUSED
+    if run.status != "completed":
+        if not as_json:
+            click.echo(f"error: {run.error or run.status}", err=True)
+        return 1
+    return 0
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any] | None:
+    """`("temperature=0.2",)` → `{"temperature": 0.2}`; a value is JSON if it can be read as JSON, else text."""
+    if not pairs:
+        return None
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--setting {pair!r} has no value.", "Write it as --setting name=value.")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings

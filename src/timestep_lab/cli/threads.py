@@ -1,0 +1,56 @@
+"""`timestep-lab threads`: conversations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.tables import print_rows
+from timestep_lab.lab import Lab
+
+
+@click.group("threads")
+def command() -> None:
+    """List, show and remove conversations."""
+
+
+@command.command("list")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@json_option
+@store_option
+@with_lab
+async def list_threads(lab: Lab, limit: int, as_json: bool) -> int:
+    """Newest first."""
+    threads = lab.threads.list(limit)
+    if as_json:
+        print_json([asdict(thread.record) for thread in threads])
+    else:
+        print_rows(console(), ["id", "title", "created"], [[t.id, t.title, t.record.created_at] for t in threads])
+    return 0
+
+
+@command.command("show")
+@click.argument("thread_id")
+@json_option
+@store_option
+@with_lab
+async def show_thread(lab: Lab, thread_id: str, as_json: bool) -> int:
+    """The conversation THREAD_ID as Markdown, or its items as JSON."""
+    thread = lab.threads[thread_id]
+    if as_json:
+        print_json([asdict(item) for item in thread.items])
+    else:
+        click.echo(thread.transcript())
+    return 0
+
+
+@command.command("remove")
+@click.argument("thread_id")
+@store_option
+@with_lab
+async def remove_thread(lab: Lab, thread_id: str) -> int:
+    """Delete THREAD_ID with its items and what waits in it. Its traces stay."""
+    lab.threads[thread_id].delete()
+    return 0

@@ -1,0 +1,210 @@
+"""`Lab`: the entry object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from timestep_lab.lab.agents import Agents
+from timestep_lab.lab.approvals import Approvals
+from timestep_lab.lab.run import Run, RunStream
+from timestep_lab.lab.threads import Threads
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.open import open_store
+from timestep_lab.types.errors import NotFoundError, UsageError
+from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.types.records import Interruption, Json
+
+if TYPE_CHECKING:
+    import agents as sdk
+    import pandas
+
+    from timestep_lab.runtime.mcp.catalog import McpCatalog
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.runtime.runner import Runner
+    from timestep_lab.store.store import Store
+    from timestep_lab.store.trace_writer import TraceWriter
+
+Approve = Literal["ask", "all", "none"]
+
+
+class Lab:
+    """Build, watch and compare agents; everything that happens is rows in one store.
+
+    `store`: a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or `"https://…"` for a
+    served lab (then with `token`). Raises `StoreError` when the store cannot be opened; the message says what to do.
+
+    Use it as a context manager, or call `close()`; a notebook may simply leave it open.
+    """
+
+    def __init__(
+        self, store: str | Path | None = None, *, token: str | None = None, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or Settings.load()
+        url = str(store or self.settings.store or "lab.duckdb")
+        if url.startswith(("http://", "https://")):
+            raise UsageError(f"{url} is a served lab.", "Open it with: Lab.connect(url, token=…)")
+        if token is not None:
+            raise UsageError("A token is for a served lab only.", "Leave token away for a file or a database.")
+        self._wire(open_store(url, LOCAL_USER), None)
+
+    def _wire(self, store: Store, parent: Lab | None) -> None:
+        self.store = store
+        self._parent = parent
+        self.agents = Agents(store, self._check_model)
+        self.threads = Threads(store)
+        self.approvals = Approvals(self)
+
+    def for_user(self, user_id: str) -> Lab:
+        """The same lab as another user sees it. Shares the database, the router and the tracer; closing it closes its tools only."""
+        lab = Lab.__new__(Lab)
+        lab.settings = self.settings
+        lab._wire(self.store.for_user(user_id), self._root)
+        return lab
+
+    @property
+    def _root(self) -> Lab:
+        return self._parent._root if self._parent else self
+
+    # -- parts that cost an import, made when first used
+
+    @cached_property
+    def router(self) -> Router:
+        if self._parent:
+            return self._root.router
+        from timestep_lab.runtime.router import Router
+
+        return Router(self.settings)
+
+    @cached_property
+    def writer(self) -> TraceWriter:
+        if self._parent:
+            return self._root.writer
+        from timestep_lab.store.trace_writer import TraceWriter
+
+        return TraceWriter(self.store.db)
+
+    @cached_property
+    def runner(self) -> Runner:
+        from timestep_lab.runtime.runner import Runner
+
+        return Runner(self.store, self.router, self.toolbox, self.settings, writer=self.writer)
+
+    @cached_property
+    def mcp(self) -> McpCatalog:
+        """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.list()`, `.remove(name)`, `await .tools()`."""
+        from timestep_lab.runtime.mcp.catalog import McpCatalog
+
+        return McpCatalog(self.store)
+
+    @cached_property
+    def toolbox(self) -> Toolbox:
+        from timestep_lab.runtime.mcp.toolbox import Toolbox
+
+        return Toolbox(self.store.mcp_servers.find(), self.settings)
+
+    # -- running
+
+    def stream(
+        self,
+        prompt: str | Sequence[Mapping[str, Json]],
+        *,
+        agent: str | sdk.Agent[Any] | None = None,
+        model: str | None = None,
+        model_settings: Mapping[str, Json] | None = None,
+        thread: str | None = None,
+        approve: Approve = "ask",
+        max_turns: int = 10,
+        attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None,
+    ) -> RunStream:
+        """Run one turn and read it event by event (`types.events`). Takes what `run` takes."""
+        return RunStream(
+            self,
+            lambda: self.runner.stream(
+                prompt,
+                agent=self._agent(agent),
+                thread_id=thread,
+                model=model,
+                model_settings=model_settings,
+                approve=approve,
+                max_turns=max_turns,
+                attachments=attachments,
+                metadata=metadata,
+            ),
+        )
+
+    async def run(self, prompt: str | Sequence[Mapping[str, Json]], **options: Any) -> Run:
+        """Run one turn to its end, or to where it waits for approval.
+
+        `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, over the agent's
+        own. `thread`: a thread's id to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
+        `none` rejects.
+
+        A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
+        `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`.
+        """
+        return await self.stream(prompt, **options).result()
+
+    def resume(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> RunStream:
+        """Go on with a paused run. `decisions`: call id to `{"decision": "approved" | "rejected", "message", "always"}`."""
+        return RunStream(self, lambda: self.runner.resume(run_id, decisions))
+
+    async def cancel(self, run_id: str) -> None:
+        await self.runner.cancel(run_id)
+
+    def get_run(self, run_id: str) -> Run:
+        """A run by id, with what it waits for. Raises `NotFoundError`."""
+        record = self.store.runs.try_get(run_id)
+        if record is None:
+            raise NotFoundError(f"There is no run {run_id!r}.", "List them with: timestep-lab traces list")
+        state = self.store.run_states.try_get(run_id) if record.status == "needs_approval" else None
+        waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
+        return Run(self, record, waiting)
+
+    # -- reading back
+
+    def sql(self, query: str, params: Sequence[Any] = ()) -> pandas.DataFrame:
+        """One read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises `QueryError`."""
+        return self.store.sql(query, params).df()
+
+    # -- lifetime
+
+    async def aclose(self) -> None:
+        """Close tools, tracer and store. Spans not yet written are written first."""
+        if "toolbox" in self.__dict__:
+            await self.toolbox.aclose()
+        if self._parent is None:
+            if "router" in self.__dict__:
+                await self.router.aclose()
+            if "writer" in self.__dict__:
+                self.writer.close()
+            self.store.close()
+
+    def close(self) -> None:
+        """As `aclose`, for code without an event loop."""
+        import asyncio
+
+        asyncio.run(self.aclose())
+
+    async def __aenter__(self) -> Lab:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # --
+
+    def _agent(self, agent: str | sdk.Agent[Any] | None) -> Any:
+        if agent is None or isinstance(agent, str):
+            return self.agents.get(agent or "Personal Assistant")
+        return agent
+
+    def _check_model(self, model: str) -> object:
+        return self.router.resolve(model)
+
+    def __repr__(self) -> str:
+        return f"Lab({self.store.db.url!r}, {len(self.agents)} agents, {len(self.threads)} threads)"

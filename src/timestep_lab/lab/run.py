@@ -1,0 +1,179 @@
+"""`Run` and `RunStream`: one turn of a conversation, as a value and as it happens."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from timestep_lab.types.errors import ConflictError, NotFoundError
+from timestep_lab.types.events import Event, ItemUpdated, RunEnded, RunStarted
+from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.types.records import Interruption, RunRecord, RunStatus, Usage
+
+if TYPE_CHECKING:
+    from timestep_lab.lab.lab import Lab
+    from timestep_lab.lab.threads import Thread
+    from timestep_lab.ui.trace_view import TraceView
+
+
+class Run:
+    """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today."""
+
+    def __init__(self, lab: Lab, record: RunRecord, interruptions: tuple[Interruption, ...] = ()) -> None:
+        self._lab = lab
+        self.record = record
+        self.interruptions = interruptions
+        """The tool calls that wait for a decision; empty unless `status` is `needs_approval`."""
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def status(self) -> RunStatus:
+        return self.record.status
+
+    @property
+    def output(self) -> str | None:
+        """The answer's text; as far as it got when the run did not complete."""
+        return self.record.output
+
+    @property
+    def error(self) -> str | None:
+        return self.record.error
+
+    @property
+    def agent(self) -> str:
+        """Name of the agent that answered, or that waits."""
+        return self.record.last_agent or self.record.agent
+
+    @property
+    def model(self) -> str | None:
+        return self.record.model
+
+    @property
+    def usage(self) -> Usage:
+        return self.record.usage
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars; None when a price is not known."""
+        return self.record.cost_usd
+
+    @property
+    def trace_id(self) -> str:
+        return self.record.trace_id
+
+    @property
+    def thread_id(self) -> str:
+        return self.record.thread_id
+
+    @property
+    def trace(self) -> TraceView:
+        return self._lab.trace(self.trace_id)
+
+    @property
+    def thread(self) -> Thread:
+        return self._lab.threads[self.thread_id]
+
+    @property
+    def duration_ms(self) -> float | None:
+        if self.record.ended_at is None:
+            return None
+        return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
+
+    async def approve(self, call_id: str | None = None, *, always: bool = False) -> Run:
+        """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread.
+
+        Raises `ConflictError` when nothing waits any more, or somebody else is deciding.
+        """
+        return await self._decide("approved", call_id, "", always)
+
+    async def reject(self, message: str = "", call_id: str | None = None) -> Run:
+        """Refuse what waits (or only `call_id`); the model reads `message`. Raises as `approve` does."""
+        return await self._decide("rejected", call_id, message, False)
+
+    async def _decide(self, decision: str, call_id: str | None, message: str, always: bool) -> Run:
+        if self.status != "needs_approval":
+            raise ConflictError(
+                f"Run {self.id} waits for no approval: it is {self.status}.", "See lab.approvals for what waits."
+            )
+        known = [waiting.call_id for waiting in self.interruptions]
+        if call_id is not None and call_id not in known:
+            raise NotFoundError(f"Run {self.id} waits for no call {call_id!r}.", f"It waits for: {', '.join(known)}.")
+        chosen = known if call_id is None else [call_id]
+        decisions = {id: {"decision": decision, "message": message, "always": always} for id in chosen}
+        return await self._lab.resume(self.id, decisions).result()
+
+    def __repr__(self) -> str:
+        lines = [self.output] if self.output else []
+        lines += [
+            f"{i.name}({i.arguments}) waits for approval: await run.approve() or run.reject()"
+            for i in self.interruptions
+        ]
+        if self.error:
+            lines.append(f"{self.record.error_type}: {self.error}")
+        return "\n".join([*lines, self.facts])
+
+    @property
+    def facts(self) -> str:
+        """One line: status, agent, model, time, first token, tokens, cost."""
+        parts = [self.status.replace("_", " "), self.agent, self.model or "", duration_text(self.duration_ms)]
+        if self.record.ttft_ms is not None:
+            parts.append(f"first token {duration_text(self.record.ttft_ms)}")
+        parts += [tokens_text(self.usage.input_tokens + self.usage.output_tokens), cost_text(self.cost)]
+        return " · ".join(part for part in parts if part)
+
+    def _repr_html_(self) -> str:
+        body = html.escape(self.output or self.error or "").replace("\n", "<br>")
+        waits = "".join(
+            f"<p><b>{html.escape(i.name)}</b> waits for approval: <code>{html.escape(i.arguments)}</code>. "
+            "<code>run = await run.approve()</code> or <code>run.reject(…)</code></p>"
+            for i in self.interruptions
+        )
+        return f"<div><p>{body}</p>{waits}<small>{html.escape(self.facts)}</small></div>"
+
+
+class RunStream:
+    """An async iterator of a run's events. Leaving it early cancels the run; what was said so far is kept.
+
+    `.run` is the run as last stored, once the first event came; `await .result()` reads to the end.
+    """
+
+    def __init__(self, lab: Lab, events: Callable[[], AsyncIterator[Event]]) -> None:
+        self._lab = lab
+        self._events = events()
+        self._started: RunRecord | None = None
+        self._last: RunEnded | None = None
+        self.text = ""
+        """The answer so far."""
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._read()
+
+    async def _read(self) -> AsyncIterator[Event]:
+        async for event in self._events:
+            if isinstance(event, RunStarted):
+                self._started = event.run
+            elif isinstance(event, RunEnded):
+                self._last = event
+            elif isinstance(event, ItemUpdated) and event.field == "text":
+                self.text += event.delta
+            yield event
+
+    @property
+    def run(self) -> Run:
+        record = self._last.run if self._last else self._started
+        if record is None:
+            raise ConflictError("This run has not started.", "Read its events first: async for event in stream: …")
+        return Run(self._lab, record, getattr(self._last, "interruptions", ()))
+
+    async def result(self) -> Run:
+        async for _ in self:
+            pass
+        return self.run
+
+    async def cancel(self) -> None:
+        """Stop the run. What was said so far stays in the thread, marked incomplete."""
+        await self._lab.cancel(self.run.id)

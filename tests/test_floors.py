@@ -1,0 +1,83 @@
+"""The shape of the package: who may import whom, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import timestep_lab
+
+PACKAGE = Path(timestep_lab.__file__).parent
+FLOORS = {"types": 0, "resources": 0, "store": 1, "runtime": 2, "evals": 3, "ui": 3, "app": 4, "lab": 5, "cli": 5}
+OPEN_TO_ALL = {"__init__", "__main__"}
+UI_SEES = {"types", "resources", "store", "ui"}
+HEAVY = ("agents", "openai", "anthropic", "panel", "pandas", "nbformat", "chatkit", "fastapi", "duckdb", "mcp")
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Every module of this package that a file imports, at the top or inside a function, with its line."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return [(line, name) for line, name in found if name.split(".")[0] == "timestep_lab"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room in OPEN_TO_ALL:
+        return
+    wrong = []
+    for line, name in imports(path):
+        other = room_of(name)
+        if other in OPEN_TO_ALL or other == "__version__":
+            continue
+        sideways = FLOORS[other] == FLOORS[room] and other != room and FLOORS[room] not in (0, 5)
+        if FLOORS[other] > FLOORS[room] or sideways or (room == "ui" and other not in UI_SEES):
+            wrong.append(f"{path.relative_to(PACKAGE)}:{line} {room} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {
+        p.stem if p.is_file() else p.name
+        for p in PACKAGE.iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert rooms - OPEN_TO_ALL == set(FLOORS)
+
+
+def test_importing_the_package_loads_nothing_heavy_and_costs_little() -> None:
+    """At most 0.25 s on two cores, by the interpreter's own account of a fresh process."""
+    code = "import sys, timestep_lab; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & set(HEAVY)
+    total_us = next(int(line.split("|")[1]) for line in done.stderr.splitlines() if line.endswith("| timestep_lab"))
+    assert total_us < 250_000
+
+
+def test_modules_stay_small_enough_to_read_in_one_sitting() -> None:
+    too_long = {str(p.relative_to(PACKAGE)): n for p in modules() if (n := len(p.read_text().splitlines())) > 400}
+    assert not too_long
+
+
+def test_every_public_name_resolves_and_is_documented() -> None:
+    for name in timestep_lab.__all__:
+        value = getattr(timestep_lab, name)
+        assert name == "__version__" or value.__doc__, name
