@@ -1,0 +1,87 @@
+"""Turn the sources in `static/` into the one ES module that a host runs.
+
+Sources are ordinary ES modules with relative `import { a, b } from "./shared/dom.js";` lines, so an editor follows them and
+a browser can load them as they are. A notebook output cannot: it gets one text with no imports. `build` follows the imports,
+puts each file into a scope of its own, in order of need, and adds the stylesheets (`static/<name>.css` beside each used
+`<name>.js`, after the tokens) as one string that the module puts inside its own element: in Panel that is a shadow root,
+where a style in the document's head does not reach.
+
+Three things a source may not do: `export default` anywhere but in a component's own file, `export { a, b }` lists, and imports
+of anything outside `static/`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+STATIC = Path(__file__).with_name("static")
+HostKind = Literal["notebook", "panel"]
+
+_IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\.{1,2}/[^"]+)";[ \t]*\n?', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) ([A-Za-z_$][\w$]*)", re.MULTILINE)
+_FOREIGN = re.compile(r"^\s*(?:import\b(?!\s*\()|export (?!default\b))", re.MULTILINE)
+_ALWAYS = ("tokens.css", "base.css")
+
+
+@cache
+def build(stem: str, host: HostKind = "notebook") -> str:
+    """The module of the component `static/<stem>.js` for a host. An absolute `stem` names a component kept elsewhere.
+
+    Raises `FileNotFoundError` for a component that is not there, `ValueError` for a source that cannot be joined.
+    """
+    names: dict[Path, str] = {}
+    parts: list[str] = []
+    _collect((STATIC / f"{stem}.js").resolve(), names, parts)
+    component = f"{{ render: (context) => $withStyle({names[next(reversed(names))]}.default, context) }}"
+    body = "\n".join([f"const $style = {json.dumps(_stylesheet(list(names)))};", *parts, _WITH_STYLE])
+    if host == "notebook":
+        return f"{body}\nexport default {component};\n"
+    return f"{body}\nconst $component = {component};\n{(STATIC / 'panel_host.js').read_text('utf-8')}"
+
+
+_WITH_STYLE = """function $withStyle(component, context) {
+  const style = document.createElement("style");
+  style.textContent = $style;
+  context.el.append(style);
+  return component.render(context);
+}"""
+
+
+def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tuple[Path, ...] = ()) -> None:
+    """Append `path` as a scoped module after all that it imports."""
+    if path in names:
+        return
+    if path in pending:
+        raise ValueError(f"{path.name} imports itself through {' -> '.join(p.name for p in pending)}.")
+    source = path.read_text("utf-8")
+    bindings: list[str] = []
+    for match in _IMPORT.finditer(source):
+        wanted, target = match.group(1), (path.parent / match.group(2)).resolve()
+        _collect(target, names, parts, (*pending, path))
+        bindings.append(f"const {{{wanted.replace(' as ', ': ')}}} = {names[target]};")
+    source = _IMPORT.sub("", source)
+    exported = _EXPORT.findall(source)
+    source = re.sub(r"^export (?=(?:async )?(?:function|const|let|class)\b)", "", source, flags=re.MULTILINE)
+    if "\nexport default " in f"\n{source}":
+        source = re.sub(r"^export default ", "const $default = ", source, count=1, flags=re.MULTILINE)
+        exported.append("default: $default")
+    if (leftover := _FOREIGN.search(source)) is not None:
+        raise ValueError(
+            f"{path.name}: {leftover.group(0).strip()!r} is a form of import or export that build() does not read."
+        )
+    name = f"$m{len(names)}"
+    names[path] = name
+    parts.append(
+        f"const {name} = (() => {{ // {path.name}\n"
+        + "\n".join([*bindings, source.strip(), f"return {{ {', '.join(exported)} }};"])
+        + "\n})();"
+    )
+
+
+def _stylesheet(modules: list[Path]) -> str:
+    sheets = [STATIC / name for name in _ALWAYS] + [path.with_suffix(".css") for path in modules]
+    return "\n".join(sheet.read_text("utf-8") for sheet in sheets if sheet.exists())

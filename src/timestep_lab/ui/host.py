@@ -1,0 +1,53 @@
+"""The notebook host: a view as a Jupyter widget (anywidget), followed by its static twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.types.records import Json
+from timestep_lab.ui import twin
+from timestep_lab.ui.assets import build
+from timestep_lab.ui.view import View
+
+
+@cache
+def _widget_class(stem: str) -> type[Any]:
+    import anywidget
+
+    class LabWidget(anywidget.AnyWidget):
+        _esm = build(stem)
+        view: View
+
+        def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+            self.send(dict(message), list(buffers) or None)
+
+        def close(self) -> None:
+            self.view.detach(self)
+            super().close()
+
+    LabWidget.__qualname__ = LabWidget.__name__ = f"Lab_{Path(stem).name}"
+    return LabWidget
+
+
+def notebook_widget(view: View) -> Any:
+    """The view as an ipywidget of its own; for layouts made of ipywidgets. Displaying a view does this for you."""
+    widget = _widget_class(view.stem)()
+    widget.view = view
+    view.attach(widget)
+    widget.on_msg(lambda _, content, buffers: view.receive(widget, content, buffers))
+    return widget
+
+
+def display_in_notebook(view: View) -> None:
+    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript."""
+    from IPython.display import display
+
+    widget = notebook_widget(view)
+    bundle = widget._repr_mimebundle_()
+    data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+    data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
+    display(data, raw=True)  # type: ignore[no-untyped-call]
+    twin.display(view)

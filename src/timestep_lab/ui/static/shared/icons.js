@@ -1,0 +1,51 @@
+// Icons as 16 x 16 line drawings. Each takes the colour of the text around it. A word goes with it wherever it carries meaning.
+
+import { svg } from "./dom.js";
+
+const PATHS = {
+  // kinds of span
+  agent: ["M8 2.2v1.6", "M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8z", "M6.2 7.4v.8M9.8 7.4v.8", "M1.8 7v2.4M14.2 7v2.4", "M6 14h4"],
+  generation: ["M8 1.8 9.5 6.3 14 8l-4.5 1.6L8 14.2 6.5 9.6 2 8l4.5-1.7z"],
+  tool: ["M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z"],
+  handoff: ["M2 4.5h6.5a3 3 0 0 1 3 3v4", "M8.8 9 11.5 11.8 14.2 9", "M2 9.5h4"],
+  guardrail: ["M8 1.8 13 3.6v4c0 3.2-2.1 5.4-5 6.6-2.9-1.2-5-3.4-5-6.6v-4z", "M5.8 8l1.6 1.6 2.8-3"],
+  retrieval: ["M3 4.2c0-1.1 2.2-2 5-2s5 .9 5 2-2.2 2-5 2-5-.9-5-2z", "M3 4.2v7.6c0 1.1 2.2 2 5 2s5-.9 5-2V4.2", "M3 8c0 1.1 2.2 2 5 2s5-.9 5-2"],
+  task: ["M2.5 3h11v10h-11z", "M5 6.5l1.2 1.2L8.5 5.5M5 10.5h6"],
+  turn: ["M13 8a5 5 0 1 1-1.6-3.7", "M13.2 2v3h-3"],
+  other: ["M8 3.2a4.8 4.8 0 1 0 0 9.6 4.8 4.8 0 0 0 0-9.6z"],
+  // status
+  ok: ["M3 8.5 6.5 12 13 4.5"],
+  error: ["M8 1.8 14.8 13.5H1.2z", "M8 6.2v3.3M8 11.5v.1"],
+  running: ["M8 2a6 6 0 1 1-6 6"],
+  paused: ["M5.5 3.5v9M10.5 3.5v9"],
+  cancelled: ["M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2z", "M4 12 12 4"],
+  interrupted: ["M9 1.8 4 9h4l-1 5.2L12 7H8z"],
+  // things to do
+  chevron: ["M6 3.5 10.5 8 6 12.5"],
+  back: ["M10 3.5 5.5 8 10 12.5"],
+  search: ["M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z", "M10.4 10.4 14 14"],
+  filter: ["M2 3.5h12L9.5 8.8v4.7l-3-1.5V8.8z"],
+  close: ["M3.5 3.5l9 9M12.5 3.5l-9 9"],
+  copy: ["M5.5 5.5h8v8h-8z", "M10.5 5.5v-3h-8v8h3"],
+  play: ["M4.5 2.8 13 8l-8.5 5.2z"],
+  pause: ["M5 3v10M11 3v10"],
+  start: ["M12.5 3 6 8l6.5 5zM3.5 3v10"],
+  fit: ["M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10"],
+  fold: ["M8 1.5v4M6 4l2 2 2-2M8 14.5v-4M6 12l2-2 2 2M2 8h12"],
+  path: ["M3 13a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3zM13 6a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3z", "M4.5 11.5H8a2 2 0 0 0 2-2v-3a2 2 0 0 1 2-2"],
+  expand: ["M4 6.5 8 10.5 12 6.5"],
+  score: ["M8 1.8l1.9 4 4.3.6-3.1 3 .8 4.4L8 11.7l-3.9 2.1.8-4.4-3.1-3 4.3-.6z"],
+  note: ["M2.5 3h11v7.5H8L5 13.5v-3H2.5z"],
+  sql: ["M5 4 1.5 8 5 12M11 4l3.5 4L11 12M9.2 2.8 6.8 13.2"],
+  clock: ["M8 2a6 6 0 1 0 0 12A6 6 0 0 0 8 2z", "M8 4.8V8l2.3 1.5"],
+  table: ["M2.5 3h11v10h-11zM2.5 6.3h11M2.5 9.6h11M6 3v10"],
+  person: ["M8 8a2.8 2.8 0 1 0 0-5.6A2.8 2.8 0 0 0 8 8z", "M2.8 14c.5-2.8 2.6-4.2 5.2-4.2s4.7 1.4 5.2 4.2"],
+  book: ["M3 2.5h7.5A2.5 2.5 0 0 1 13 5v8.5H5.5A2.5 2.5 0 0 1 3 11z", "M3 11a2.5 2.5 0 0 1 2.5-2.5H13"],
+};
+
+/** An icon. With a `label` it is an image for screen readers; without one it is decoration. */
+export function icon(name, label, size = 14) {
+  const meaning = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  const paths = (PATHS[name] ?? PATHS.other).map((d) => svg("path", { d }));
+  return svg("svg", { class: `tl-icon tl-icon-${name in PATHS ? name : "other"}`, viewBox: "0 0 16 16", width: size, height: size, ...meaning }, paths);
+}

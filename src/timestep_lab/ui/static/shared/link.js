@@ -1,0 +1,71 @@
+// The browser's end of ui/view.py: pull on mount, numbered batches, calls with answers.
+
+/**
+ * `link.on("snap", (state, buffers) => …)` draws from nothing; `link.on(kind, (op, buffers) => …)` applies one change;
+ * `await link.call(name, args, buffers)` asks Python and gives `{value, buffers}`, or throws an Error with `.nextStep`.
+ */
+export function connect(model) {
+  const mount = Math.random().toString(36).slice(2, 10);
+  const listeners = new Map();
+  const waiting = new Map();
+  let seq = null;
+  let calls = 0;
+
+  const tell = (kind, ...args) => { for (const listener of listeners.get(kind) ?? []) listener(...args); };
+  const sync = () => { seq = null; model.send({ op: "sync", mount }); };
+
+  function receive(message, buffers) {
+    if (message.op === "snap") {
+      // A snapshot asked for by another browser on the same model tells nothing new.
+      if (seq !== null && message.seq <= seq) return;
+      seq = message.seq;
+      tell("config", { config: message.config });
+      tell("snap", message.state, buffers ?? []);
+    } else if (message.op === "batch") {
+      if (seq === null || message.seq <= seq) return;
+      if (message.seq !== seq + 1) return sync();
+      seq = message.seq;
+      let at = 0;
+      for (const op of message.ops) {
+        const own = (buffers ?? []).slice(at, (at += op.buffers ?? 0));
+        tell(op.kind, op, own);
+      }
+      tell("batch");
+    } else if (message.op === "reply" && waiting.has(message.id)) {
+      const { resolve, reject } = waiting.get(message.id);
+      waiting.delete(message.id);
+      if (message.error) reject(Object.assign(new Error(message.error.message), { nextStep: message.error.next_step }));
+      else resolve({ value: message.value, buffers: buffers ?? [] });
+    }
+  }
+  const listener = (message, buffers) => receive(message, buffers);
+
+  return {
+    on(kind, listener) {
+      if (!listeners.has(kind)) listeners.set(kind, new Set());
+      listeners.get(kind).add(listener);
+      return () => listeners.get(kind).delete(listener);
+    },
+    open() {
+      model.on("msg:custom", listener);
+      sync();
+    },
+    call(name, args = {}, buffers = undefined) {
+      const id = `${mount}.${(calls += 1)}`;
+      return new Promise((resolve, reject) => {
+        waiting.set(id, { resolve, reject });
+        model.send({ op: "call", id, name, args }, undefined, buffers);
+      });
+    },
+    close() {
+      model.off("msg:custom", listener);
+      for (const { reject } of waiting.values()) reject(Object.assign(new Error("The view was closed."), { closed: true }));
+      waiting.clear();
+      try {
+        model.send({ op: "bye", mount });
+      } catch {
+        // The kernel or the session is gone already; there is nobody left to tell.
+      }
+    },
+  };
+}

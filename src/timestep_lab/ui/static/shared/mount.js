@@ -1,0 +1,55 @@
+// What every component does first: a root element with the theme of the page, the link to Python, the twin hidden.
+
+import { h } from "./dom.js";
+import { connect } from "./link.js";
+
+/**
+ * `const view = mount({model, el}, "explorer")` gives `{root, link, onClose(f), close}`. Register listeners, then `view.link.open()`,
+ * and return `view.close` from render().
+ */
+export function mount({ model, el }, name) {
+  const root = h("div", { class: `tl-root tl-${name}`, "data-lm-suppress-shortcuts": "true", "data-tl-state": "loading" });
+  el.append(root);
+  const link = connect(model);
+  const closing = [() => link.close(), followTheme(root, link)];
+  let hidden = null;
+  link.on("config", ({ config }) => {
+    if (config.height) root.style.setProperty("--tl-height", `${config.height}px`);
+    if (config.twin && !hidden && /^[0-9a-f]+$/.test(config.twin)) {
+      hidden = h("style", {}, `[data-tl-twin="${config.twin}"]{display:none}`);
+      document.head.append(hidden);
+    }
+  });
+  link.on("snap", () => { root.dataset.tlState = "ready"; });
+  const close = () => {
+    for (const end of closing.splice(0).reverse()) end();
+    hidden?.remove();
+    root.remove();
+  };
+  return { root, link, onClose: (end) => closing.push(end), close };
+}
+
+function followTheme(root, link) {
+  let chosen = "auto";
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const apply = () => { root.dataset.tlTheme = chosen === "auto" ? pageTheme(system.matches) : chosen; };
+  const watcher = new MutationObserver(apply);
+  const watched = { attributes: true, attributeFilter: ["data-jp-theme-light", "data-tl-theme", "data-theme", "class"] };
+  watcher.observe(document.body, watched);
+  watcher.observe(document.documentElement, watched);
+  system.addEventListener("change", apply);
+  link.on("config", ({ config }) => { chosen = config.theme ?? "auto"; apply(); });
+  apply();
+  return () => { watcher.disconnect(); system.removeEventListener("change", apply); };
+}
+
+/** Who says whether the page is dark: the served app, JupyterLab, VS Code, Panel, and if none does, the system. */
+function pageTheme(systemIsDark) {
+  const { body, documentElement: html } = document;
+  const said = html.dataset.tlTheme ?? body.dataset.tlTheme ?? html.dataset.theme ?? body.dataset.theme;
+  if (said === "dark" || said === "light") return said;
+  if (body.dataset.jpThemeLight !== undefined) return body.dataset.jpThemeLight === "false" ? "dark" : "light";
+  if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast")) return "dark";
+  if (body.classList.contains("vscode-light")) return "light";
+  return systemIsDark ? "dark" : "light";
+}

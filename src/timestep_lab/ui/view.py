@@ -1,0 +1,289 @@
+"""The state of a view, without any host: what is shown, who is looking, and how a change reaches them.
+
+    class Counter(View):
+        stem = "counter"                                  # static/counter.js, static/counter.css
+
+        def snapshot(self) -> Json:                       # all a browser needs to draw from nothing
+            return {"count": self.count}
+
+        @handles("add")                                   # link.call("add", {by: 2}) in the browser
+        async def _add(self, by: int) -> int:
+            self.count += by
+            self.emit({"kind": "count", "value": self.count})   # link.on("count", op => …) in every browser
+            return self.count                             # resolves the promise of link.call
+
+        def twin_html(self) -> str: ...                   # the same without JavaScript
+
+A view is shown by the last line of a cell, by `view.panel()` in a served page, or any number of times at once.
+
+How it stays right. A browser *pulls*: when it mounts it sends `sync` and is given a snapshot. From then on it gets batches of
+changes, gathered for 30 ms (Jupyter drops messages above 1,000 a second) and numbered; when a number is missing it syncs again.
+So a reload, a second tab, a cell that changes the view before it is painted and a dropped message all end in the same picture.
+
+| browser to Python | Python to browser |
+|---|---|
+| `{op: "sync", mount}` | `{op: "snap", seq, state, config}` |
+| `{op: "call", id, name, args}` and buffers | `{op: "reply", id, value}` or `{op: "reply", id, error: {message, next_step}}` and buffers |
+| `{op: "bye", mount}` | `{op: "batch", seq, ops: [{kind, …, buffers?: count}]}` and buffers |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+from timestep_lab.types.errors import LabError, UsageError
+from timestep_lab.types.records import Json
+from timestep_lab.ui.json_safe import json_safe
+
+if TYPE_CHECKING:
+    from panel.viewable import Viewable
+
+log = logging.getLogger(__name__)
+GATHER_S = 0.03
+Theme = Literal["auto", "light", "dark"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Host(Protocol):
+    """One connection to browsers: a Jupyter widget, a Panel component, or a test."""
+
+    def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a handler returns when its answer has binary parts."""
+
+    value: Json
+    buffers: Sequence[bytes] = ()
+
+
+@dataclass(slots=True)
+class _Connection:
+    host: Host
+    mounts: set[str] = field(default_factory=set)
+
+
+def handles(name: str) -> Callable[[F], F]:
+    """Mark a method, plain or async, as the answer to `link.call(name, args)`. `args` are its keyword arguments; the
+    call's binary buffers, if any, come as `buffers: list[bytes]`."""
+
+    def mark(method: F) -> F:
+        method.__dict__["_handles"] = name
+        return method
+
+    return mark
+
+
+class View:
+    """Base of every view. See the module's text."""
+
+    stem: ClassVar[str]
+    _handlers: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {m.__dict__["_handles"]: n for n, m in vars(cls).items() if "_handles" in getattr(m, "__dict__", {})}
+        cls._handlers = {**cls._handlers, **own}
+
+    def __init__(self, *, theme: Theme = "auto", height: int | None = None) -> None:
+        self.id = secrets.token_hex(8)
+        self._config: dict[str, Json] = {"theme": theme, "height": height}
+        self._connections: dict[int, _Connection] = {}
+        self._seq = 0
+        self._ops: list[tuple[dict[str, Json], Sequence[bytes]]] = []
+        self._lock = threading.RLock()
+        self._armed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What a view defines
+
+    def snapshot(self) -> Json:
+        """All that a browser needs to draw the view from nothing. A `Reply` may carry binary parts."""
+        raise NotImplementedError
+
+    def twin_html(self) -> str:
+        """The view as plain HTML that reads well without JavaScript and without style sheets."""
+        raise NotImplementedError
+
+    def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
+        """Fold `op` into the waiting change `last`; False if they must stay apart. For streams of small additions."""
+        return False
+
+    # Changes
+
+    def emit(self, op: Mapping[str, Json], buffers: Sequence[bytes] = ()) -> None:
+        """Tell every browser of a change: `op["kind"]` names it. From any thread; gathered for 30 ms."""
+        with self._lock:
+            new = dict(op)
+            if not (self._ops and not buffers and self.merge(self._ops[-1][0], new)):
+                self._ops.append((new, buffers))
+            if self._armed:
+                return
+            self._armed = True
+        self._later(self.flush, GATHER_S)
+
+    def flush(self) -> None:
+        """Send what waits now."""
+        with self._lock:
+            self._armed = False
+            ops, self._ops = self._ops, []
+            if not ops:
+                return
+            self._seq += 1
+            message = {
+                "op": "batch",
+                "seq": self._seq,
+                "ops": [{**op, "buffers": len(b)} if b else op for op, b in ops],
+            }
+            buffers = [buffer for _, many in ops for buffer in many]
+            for connection in list(self._connections.values()):
+                if connection.mounts:
+                    self._post(connection.host, message, buffers)
+
+    @property
+    def theme(self) -> Theme:
+        """`"auto"` follows the page: JupyterLab's theme, the served app's, or the system's."""
+        theme: Theme = self._config["theme"]
+        return theme
+
+    @theme.setter
+    def theme(self, theme: Theme) -> None:
+        if theme not in ("auto", "light", "dark"):
+            raise UsageError(f"There is no theme {theme!r}.", 'Use "auto", "light" or "dark".')
+        self._config["theme"] = theme
+        self.emit({"kind": "config", "config": dict(self._config)})
+
+    # Browsers
+
+    def attach(self, host: Host) -> None:
+        self._remember_loop()
+        with self._lock:
+            self._connections[id(host)] = _Connection(host)
+
+    def detach(self, host: Host) -> None:
+        with self._lock:
+            self._connections.pop(id(host), None)
+        self.watched(self.is_watched)
+
+    @property
+    def is_watched(self) -> bool:
+        """Some browser shows the view."""
+        return any(connection.mounts for connection in self._connections.values())
+
+    def watched(self, now: bool) -> None:
+        """Called when browsers come or go; a view that follows something live may begin or stop."""
+
+    def receive(self, host: Host, content: Mapping[str, Json], buffers: Sequence[Any] = ()) -> None:
+        """A message from a browser. Hosts call this on the event loop's thread."""
+        self._remember_loop()
+        op = content.get("op")
+        if op == "sync":
+            self._sync(host, str(content.get("mount", "")))
+        elif op == "bye":
+            if connection := self._connections.get(id(host)):
+                connection.mounts.discard(str(content.get("mount", "")))
+            self.watched(self.is_watched)
+        elif op == "call":
+            self._call(host, content, [bytes(buffer) for buffer in buffers])
+        else:
+            log.warning("%s: a browser sent %r, which is no message of ours.", type(self).__name__, op)
+
+    def _sync(self, host: Host, mount: str) -> None:
+        with self._lock:
+            self.flush()
+            if connection := self._connections.get(id(host)):
+                connection.mounts.add(mount)
+            state = self.snapshot()
+            reply = state if isinstance(state, Reply) else Reply(state)
+            message = {
+                "op": "snap",
+                "seq": self._seq,
+                "state": reply.value,
+                "config": {**self._config, "twin": self.id},
+            }
+            self._post(host, message, reply.buffers)
+        self.watched(True)
+
+    def _call(self, host: Host, content: Mapping[str, Json], buffers: list[bytes]) -> None:
+        name, call_id = str(content.get("name")), content.get("id")
+        args = json_safe(content.get("args") or {})
+        if buffers:
+            args["buffers"] = buffers
+
+        async def answer() -> None:
+            try:
+                if name not in self._handlers:
+                    raise UsageError(f"{type(self).__name__} has no answer to {name!r}.", "Reload the page.")
+                result = getattr(self, self._handlers[name])(**args)
+                if inspect.isawaitable(result):
+                    result = await result
+            except LabError as error:
+                self._post(host, _refusal(call_id, error.message, error.next_step), ())
+            except Exception as error:
+                log.exception("%s: answering %r failed.", type(self).__name__, name)
+                self._post(host, _refusal(call_id, f"{type(error).__name__}: {error}", "See the log."), ())
+            else:
+                reply = result if isinstance(result, Reply) else Reply(result)
+                self._post(host, {"op": "reply", "id": call_id, "value": reply.value}, reply.buffers)
+
+        if self._loop is None:
+            asyncio.run(answer())
+            return
+        task = self._loop.create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _post(self, host: Host, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+        host.post(json_safe(message), buffers)
+
+    # The event loop
+
+    def _remember_loop(self) -> None:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is not None and self._loop.is_closed():
+                self._loop = None
+
+    def _later(self, function: Callable[[], None], delay_s: float) -> None:
+        """Run on the loop's thread after a while; at once where there is no loop (a plain script)."""
+        self._remember_loop()
+        if self._loop is None:
+            function()
+        else:
+            self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, function)
+
+    # Showing
+
+    def _ipython_display_(self) -> None:
+        from timestep_lab.ui.host import display_in_notebook
+
+        display_in_notebook(self)
+
+    def panel(self, **layout: Any) -> Viewable:
+        """The view as a Panel component. `layout`: Panel's own words (`sizing_mode`, `margin` …)."""
+        from timestep_lab.ui.panel_host import panel_component
+
+        component: Viewable = panel_component(self, **layout)
+        return component
+
+    __panel__ = panel
+
+    def refresh_twin(self) -> None:
+        """Bring the static copies in the notebook up to date, soon. Cheap to call often."""
+        from timestep_lab.ui.twin import refresh
+
+        refresh(self)
+
+
+def _refusal(call_id: Json, message: str, next_step: str) -> dict[str, Json]:
+    return {"op": "reply", "id": call_id, "error": {"message": message, "next_step": next_step}}
