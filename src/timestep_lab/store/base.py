@@ -23,6 +23,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Dialect = Literal["duckdb", "postgres"]
+SYSTEM_USER = "system"
+"""On whose behalf the lab's own housekeeping runs, over the rows of all users (liveness, sweeps). Never taken from a request."""
+
 Topic = Literal["agents", "mcp_servers", "threads", "runs", "approvals", "traces", "scores", "files", "comparisons"]
 
 
@@ -43,7 +46,11 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Told to subscribers after the transaction that made it is durable."""
+    """Told to subscribers after the transaction that made it is durable.
+
+    After the connection to the owner of the lab was lost, changes may have gone unheard: then one with an empty `id`
+    (and, from a `Database`, an empty `user_id`) comes for each topic, and means "read again whatever you show".
+    """
 
     topic: Topic
     user_id: str

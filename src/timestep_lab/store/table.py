@@ -40,6 +40,9 @@ class Table(Generic[R]):
 
     def find(self, limit: int | None = None, *, newest_first: bool = False, **where: Any) -> list[R]:
         """Records whose columns equal `where`, in listing order."""
+        return self._find(where, limit=limit, newest_first=newest_first)
+
+    def _find(self, where: Mapping[str, Any], *, limit: int | None = None, newest_first: bool = False) -> list[R]:
         conditions, params = self._where(where)
         direction = "desc" if newest_first else "asc"
         order = f"{self.order} {direction}, {self.key} {direction}"
@@ -59,7 +62,7 @@ class Table(Generic[R]):
         return found
 
     def try_get(self, id: str) -> R | None:
-        found = self.find(1, **{self.key: id})
+        found = self._find({self.key: id}, limit=1)
         return found[0] if found else None
 
     def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: Any) -> Page[R]:

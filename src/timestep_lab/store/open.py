@@ -1,0 +1,44 @@
+"""From the name of a lab to the lab: `lab.duckdb`, a path, `:memory:`, or `postgresql://…`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timestep_lab.store.base import Database
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.ids import LOCAL_USER
+
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def open_database(url: str | Path) -> Database:
+    """Open a lab's database, creating and migrating it if needed. Close what you opened.
+
+    `url` is a path of a DuckDB file (`duckdb:///…` too), `:memory:`, or a `postgresql://` URL.
+    Raises a `StoreError` that says why it cannot be opened and what to do, `UsageError` for a URL of another kind,
+    `MissingExtraError` when Postgres is asked for and its driver is not installed.
+    """
+    text = str(url)
+    if text.startswith(POSTGRES):
+        from timestep_lab.store.postgres.database import PostgresDatabase
+
+        return PostgresDatabase(text)
+    from timestep_lab.store.duckdb.database import DuckDatabase
+
+    if text == ":memory:":
+        return DuckDatabase(None)
+    text = text.removeprefix("duckdb://")
+    if "://" in text:
+        raise UsageError(
+            f"No lab can live at {text!r}.",
+            "Give the path of a file, `:memory:`, or a URL such as postgresql://host/lab",
+        )
+    if not text.strip():
+        raise UsageError("The name of the lab is empty.", "Give the path of a file, such as lab.duckdb")
+    return DuckDatabase(Path(text).expanduser().resolve())
+
+
+def open_store(url: str | Path, user_id: str = LOCAL_USER) -> Store:
+    """A lab as one user sees it; `open_database` says what can go wrong. `close()` closes its database."""
+    return Store(open_database(url), user_id)

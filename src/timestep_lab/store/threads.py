@@ -1,0 +1,175 @@
+"""Threads, the items a reader sees in them, and the log of what the model has seen.
+
+Positions (`item_index`, `seq`) are handed out by counters in the thread's row, in the transaction that writes the items: order is
+that of writing, whatever the clocks said, and no position is given twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from timestep_lab.store.base import Database, Statement
+from timestep_lab.store.table import Table
+from timestep_lab.types.clock import to_naive_utc, utc_now
+from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.records import Json, Page, ThreadItem, ThreadRecord
+
+BELONGING = ("thread_items", "session_items", "run_states", "runs")
+"""Tables whose rows go with their thread. Traces stay: they are a record of what happened."""
+
+
+class Threads(Table[ThreadRecord]):
+    """All of a user's threads. Everything raises `NotFoundError` for a thread or an item that does not exist."""
+
+    def __init__(self, db: Database, user_id: str) -> None:
+        super().__init__(db, user_id, "threads", ThreadRecord, noun="thread", topic="threads")
+        self._items = Table(db, user_id, "thread_items", ThreadItem, noun="thread item", order="item_index")
+
+    # -- items
+
+    def items(
+        self, thread_id: str, after: str | None = None, limit: int = 20, *, newest_first: bool = False
+    ) -> Page[ThreadItem]:
+        """One page of a thread's items in order. `after` is the id of the last item of the page before."""
+        return self._items.page(after=after, limit=limit, newest_first=newest_first, thread_id=thread_id)
+
+    def all_items(self, thread_id: str) -> list[ThreadItem]:
+        return self._items.find(thread_id=thread_id)
+
+    def get_item(self, item_id: str) -> ThreadItem:
+        return self._items.get(item_id)
+
+    def append_items(self, thread_id: str, items: Sequence[ThreadItem]) -> list[ThreadItem]:
+        """Put items at the end, all or none, and return them with their `item_index`.
+
+        Raises `ConflictError` when an id is taken.
+        """
+        if not items:
+            return []
+        taken = self._take("next_item", thread_id, len(items))
+        inserts = [self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items)]
+        results = self._write_to(thread_id, [taken, *inserts])
+        return [
+            replace(item, thread_id=thread_id, item_index=rows.rows[0][0])
+            for item, rows in zip(items, results[1:], strict=True)
+        ]
+
+    def save_item(self, item: ThreadItem) -> ThreadItem:
+        """Replace the item of this id where it stands, or put it at the end. Its id keeps its `item_index` for good."""
+        known = self._items.try_get(item.id)
+        if known is None:
+            try:
+                return self.append_items(item.thread_id, [item])[0]
+            except ConflictError:  # Somebody else just wrote it.
+                known = self._items.get(item.id)
+        if known.thread_id != item.thread_id:
+            raise ConflictError(f"Item {item.id!r} belongs to another thread.", "Give the copy an id of its own.")
+        row = dict(zip(self._items.columns, self._items.to_row(item), strict=True))
+        kept = ("id", "user_id", "thread_id", "item_index")
+        columns = [column for column in self._items.columns if column not in kept]
+        sets = ", ".join(f"{column} = ${n}" for n, column in enumerate(columns, 3))
+        update = Statement(
+            f"update thread_items set {sets} where user_id = $1 and id = $2 returning item_index",
+            [self.user_id, item.id, *(row[column] for column in columns)],
+            expect=1,
+        )
+        [rows] = self.db.write(self.user_id, [update], changes=self.changes(item.thread_id))
+        return replace(item, item_index=rows.rows[0][0])
+
+    def delete_item(self, item_id: str) -> None:
+        item = self._items.get(item_id)
+        statement = Statement("delete from thread_items where user_id = $1 and id = $2", [self.user_id, item_id])
+        self.db.write(self.user_id, [statement], changes=self.changes(item.thread_id))
+
+    # -- what the model has seen
+
+    def session_items(self, thread_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """Agents SDK input items, oldest first; with `limit`, the newest so many."""
+        tail = f" limit {int(limit)}" if limit is not None else ""
+        rows = self.db.query(
+            self.user_id,
+            f"select item from session_items where user_id = $1 and thread_id = $2 order by seq desc{tail}",
+            [self.user_id, thread_id],
+        ).rows
+        return [_from_json(item) for (item,) in reversed(rows)]
+
+    def append_session_items(
+        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
+    ) -> None:
+        if not items:
+            return
+        count, now = len(items), to_naive_utc(utc_now())
+        inserts = [
+            Statement(
+                "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) "
+                f"select $1, $2, next_session_seq + {offset - count}, $3, $4, $5 from threads where user_id = $1 and id = $2",
+                [self.user_id, thread_id, _to_json(item), run_id, now],
+            )
+            for offset, item in enumerate(items)
+        ]
+        self._write_to(thread_id, [self._take("next_session_seq", thread_id, count), *inserts])
+
+    def pop_session_item(self, thread_id: str) -> dict[str, Any] | None:
+        """Take the newest away and return it; None when there is none."""
+        statement = Statement(
+            "delete from session_items where user_id = $1 and thread_id = $2 and seq = "
+            "(select max(seq) from session_items where user_id = $1 and thread_id = $2) returning item",
+            [self.user_id, thread_id],
+        )
+        [rows] = self.db.write(self.user_id, [statement])
+        return _from_json(rows.rows[0][0]) if rows.rows else None
+
+    def clear_session(self, thread_id: str) -> None:
+        self.db.write(self.user_id, [self._delete_from("session_items", thread_id)])
+
+    # -- threads
+
+    def delete(self, id: str) -> None:
+        """The thread with its items, session log, runs and paused run states. Its traces stay."""
+        thread = Statement(
+            "delete from threads where user_id = $1 and id = $2 returning id", [self.user_id, id], expect=1
+        )
+        self._write_to(id, [thread, *(self._delete_from(table, id) for table in BELONGING)])
+
+    # -- statements
+
+    def _take(self, counter: str, thread_id: str, count: int) -> Statement:
+        return Statement(
+            f"update threads set {counter} = {counter} + $3, updated_at = $4 where user_id = $1 and id = $2 returning id",
+            [self.user_id, thread_id, count, to_naive_utc(utc_now())],
+            expect=1,
+        )
+
+    def _insert(self, item: ThreadItem, thread_id: str, offset: int) -> Statement:
+        """`offset` counts back from the thread's counter, which stands behind the last item already."""
+        row = dict(zip(self._items.columns, self._items.to_row(replace(item, thread_id=thread_id)), strict=True))
+        del row["item_index"]
+        places = ", ".join(f"${n}" for n in range(3, len(row) + 3))
+        return Statement(
+            f"insert into thread_items ({', '.join(row)}, item_index) select {places}, next_item + {offset} "
+            "from threads where user_id = $1 and id = $2 returning item_index",
+            [self.user_id, thread_id, *row.values()],
+            expect=1,
+        )
+
+    def _delete_from(self, table: str, thread_id: str) -> Statement:
+        return Statement(f"delete from {table} where user_id = $1 and thread_id = $2", [self.user_id, thread_id])
+
+    def _write_to(self, thread_id: str, statements: Sequence[Statement]) -> list[Any]:
+        try:
+            return self.db.write(self.user_id, statements, changes=self.changes(thread_id))
+        except ConflictError:
+            if self.try_get(thread_id) is None:
+                raise self.missing(thread_id) from None
+            raise
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _from_json(stored: Any) -> Any:
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored
