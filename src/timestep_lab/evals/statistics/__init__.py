@@ -1,0 +1,21 @@
+"""Statistics of side-by-side evaluation. Pure functions over numbers; nothing here knows of models, runs or stores.
+
+The unit is the case: cases are a sample of what users will ask, repeats of a case (epochs) are not further cases. Every
+comparison of two candidates is therefore paired by case, and repeats are averaged within a case first
+(Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 to 4).
+"""
+
+from __future__ import annotations
+
+from timestep_lab.evals.statistics.agreement import Agreement, agreement
+from timestep_lab.evals.statistics.forecast import cases_to_settle
+from timestep_lab.evals.statistics.holm import holm
+from timestep_lab.evals.statistics.intervals import Interval, mean_interval, wilson
+from timestep_lab.evals.statistics.mcnemar import exact_mcnemar
+from timestep_lab.evals.statistics.paired import PairedResult, paired_difference
+from timestep_lab.evals.statistics.passk import pass_at_k, pass_hat_k
+
+__all__ = [
+    "Agreement", "Interval", "PairedResult", "agreement", "cases_to_settle", "exact_mcnemar", "holm", "mean_interval",
+    "paired_difference", "pass_at_k", "pass_hat_k", "wilson",
+]  # fmt: skip

@@ -1,0 +1,78 @@
+"""Does a judge agree with people?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from timestep_lab.evals.statistics.distributions import two_sided_z
+from timestep_lab.evals.statistics.intervals import Floats, Interval
+
+Weights = Literal["none", "linear", "quadratic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    n: int
+    observed: float
+    """Share of things both labelled alike."""
+    kappa: float
+    """Agreement beyond chance: 1 is perfect, 0 is chance; NaN when both used one and the same label throughout."""
+    ci_low: float
+    ci_high: float
+    labels: tuple[Any, ...]
+    table: tuple[tuple[int, ...], ...]
+    """Rows: the first rater's labels; columns: the second's."""
+
+
+def agreement(
+    first: Sequence[Hashable], second: Sequence[Hashable], *, weights: Weights = "none", level: float = 0.95
+) -> Agreement:
+    """Cohen's kappa (Cohen 1960; weighted: Cohen 1968) with the large-sample interval of Fleiss, Cohen & Everitt 1969.
+
+    The two sequences label the same things in the same order. Weighted kappa takes labels in their sorted order as a scale.
+    Raises `ValueError` for lengths that differ, or nothing labelled.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            f"agreement needs two labellings of the same things, not {len(first)} and {len(second)} labels"
+        )
+    labels = tuple(sorted({*first, *second}, key=_label_order))
+    place = {label: index for index, label in enumerate(labels)}
+    table = np.zeros((len(labels), len(labels)))
+    for one, other in zip(first, second, strict=True):
+        table[place[one], place[other]] += 1
+    kappa, interval = _kappa(table / table.sum(), len(first), _credit(len(labels), weights), level)
+    return Agreement(
+        n=len(first), observed=float(np.trace(table)) / len(first), kappa=kappa, ci_low=interval.low, ci_high=interval.high,
+        labels=labels, table=tuple(tuple(int(v) for v in row) for row in table),
+    )  # fmt: skip
+
+
+def _label_order(label: Any) -> tuple[int, Any]:
+    return (0, label) if isinstance(label, bool | int | float) else (1, str(label))
+
+
+def _credit(k: int, weights: Weights) -> Floats:
+    """How much of an agreement each pair of labels is: 1 on the diagonal."""
+    if weights == "none" or k == 1:
+        return np.eye(k)
+    distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k))) / (k - 1)
+    return 1.0 - (distance if weights == "linear" else distance**2)
+
+
+def _kappa(p: Floats, n: int, credit: Floats, level: float) -> tuple[float, Interval]:
+    rows, columns = p.sum(axis=1), p.sum(axis=0)
+    observed = float((p * credit).sum())
+    chance = float((np.outer(rows, columns) * credit).sum())
+    if chance >= 1.0:
+        return math.nan, Interval(math.nan, math.nan)
+    kappa = (observed - chance) / (1 - chance)
+    mean_credit = np.add.outer(credit @ columns, credit.T @ rows)
+    variance = (p * (credit - mean_credit * (1 - kappa)) ** 2).sum() - (kappa - chance * (1 - kappa)) ** 2
+    half = two_sided_z(level) * math.sqrt(max(0.0, float(variance)) / n) / (1 - chance)
+    return kappa, Interval(kappa - half, kappa + half)

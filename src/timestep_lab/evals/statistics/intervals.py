@@ -1,0 +1,117 @@
+"""Confidence intervals for one candidate's mean, and the score interval for a difference of paired proportions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from timestep_lab.evals.statistics.distributions import two_sided_t, two_sided_z
+
+Floats = NDArray[np.float64]
+
+_BISECTIONS = 60
+"""Halvings of an interval of width 2 until the error is below 1e-17."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """`low` and `high` are in the units of the values; both are NaN when too little is known to say."""
+
+    low: float
+    high: float
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Score interval of a proportion (Wilson 1927). Never leaves 0 to 1, and is no point when all or none succeeded."""
+    if n <= 0:
+        return Interval(math.nan, math.nan)
+    z2 = two_sided_z(level) ** 2
+    p = successes / n
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's interval of a mean. One value gives no interval."""
+    x = np.asarray(values, dtype=float)
+    if len(x) < 2:
+        return Interval(math.nan, math.nan)
+    half = two_sided_t(level, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return Interval(float(x.mean()) - half, float(x.mean()) + half)
+
+
+def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
+    """The interval of a candidate's mean score. `scores`: cases × epochs, NaN where there is none.
+
+    Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, the binomial variance over the
+    variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), kept between the number
+    of cases and the number of trials. Other scores get Student's interval over case means.
+    """
+    case_means, trials = mean_of_repeats(scores)
+    n = len(case_means)
+    if n == 0:
+        return Interval(math.nan, math.nan)
+    if not is_pass_fail(scores):
+        return t_interval(case_means, level)
+    p = float(case_means.mean())
+    effective = float(n)
+    if trials > n > 1 and 0.0 < p < 1.0:
+        between = float(case_means.var(ddof=1)) / n
+        effective = min(float(trials), max(float(n), p * (1 - p) / between)) if between > 0 else float(trials)
+    return wilson(p * effective, effective, level)
+
+
+def mean_of_repeats(scores: Floats) -> tuple[Floats, int]:
+    """Case means (cases without any score left out) and how many scores there were."""
+    scored = ~np.isnan(scores)
+    counts = scored.sum(axis=1)
+    sums = np.where(scored, scores, 0.0).sum(axis=1)
+    return sums[counts > 0] / counts[counts > 0], int(counts.sum())
+
+
+def is_pass_fail(scores: Floats) -> bool:
+    """True when every score there is is exactly 0 or 1."""
+    return bool(np.all(np.isnan(scores) | (scores == 0.0) | (scores == 1.0)))
+
+
+def tango(wins: int, losses: int, n: int, level: float = 0.95) -> Interval:
+    """Score interval of p(win) − p(loss) over `n` pairs of pass/fail results.
+
+    Tango 1998, Statistics in Medicine 17:891; recommended for small samples by Fagerland, Lydersen & Laake 2014, Statistics
+    in Medicine 33:2850. With no discordant pair it still has the width of what `n` pairs cannot rule out.
+    """
+    if n <= 0:
+        return Interval(math.nan, math.nan)
+    z = two_sided_z(level)
+    return Interval(
+        _root(lambda d: _tango_statistic(wins, losses, n, d) - z),
+        _root(lambda d: _tango_statistic(wins, losses, n, d) + z),
+    )
+
+
+def _tango_statistic(wins: int, losses: int, n: int, d: float) -> float:
+    """How many standard errors the observed difference lies above `d`, the error being the one that `d` itself implies."""
+    if d <= -1.0 or d >= 1.0:
+        return -math.copysign(math.inf, d)
+    b = -wins - losses + (2 * n - wins + losses) * d
+    c = -losses * d * (1 - d)
+    q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
+    variance = n * (2 * q + d * (1 - d))
+    distance = wins - losses - n * d
+    if variance <= 0.0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
+
+
+def _root(falling: Callable[[float], float]) -> float:
+    """Where a function that falls from + to − between −1 and 1 crosses zero."""
+    low, high = -1.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,82 @@
+"""The outcome of a comparison in one sentence that a hurried reader may quote without being wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from timestep_lab.types.comparison import PairRow
+
+
+def verdict(pairs: Sequence[PairRow], *, alpha: float = 0.05) -> str:
+    """One sentence for each pair of candidates, the clearest result first; empty without pairs."""
+    ranked = sorted(pairs, key=lambda p: (_p(p), -abs(p.diff)))
+    return " ".join(pair_sentence(pair, alpha=alpha) for pair in ranked)
+
+
+def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
+    """`B beats A by 4.2 points on exact (95 % CI 1.1 to 7.3); 5 of 120 cases decided it.`
+
+    "Beats" is said only when the test, corrected for the number of comparisons, rejects at `alpha`; otherwise the sentence
+    says how far ahead one is and about how many more cases would settle it. Points are hundredths of a score that runs from 0 to 1.
+    """
+    if pair.n == 0 or math.isnan(pair.diff):
+        return f"{pair.a} and {pair.b} have no case in common with a score for {pair.scorer}, so nothing can be said."
+    ahead, behind = (pair.b, pair.a) if pair.diff >= 0 else (pair.a, pair.b)
+    sign = 1 if pair.diff >= 0 else -1
+    low, high = sorted((sign * pair.ci_low, sign * pair.ci_high))
+    on, interval = f" on {pair.scorer}", _interval(low, high, pair)
+    decided = f"{pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
+    if pair.decided_by == 0:
+        return f"{pair.a} and {pair.b} do not differ{on} in any of {pair.n} {_plural(pair.n, 'case')}{interval}."
+    if _p(pair) <= alpha:
+        return f"{ahead} beats {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}; {decided}."
+    tail = _settle(pair)
+    if pair.diff == 0:
+        return f"{pair.a} and {pair.b} are level{on}{interval}; {pair.decided_by} of {pair.n} cases differ{tail}."
+    return f"{ahead} is ahead of {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}, which is not settled; {decided}{tail}."
+
+
+def _settle(pair: PairRow) -> str:
+    more = pair.cases_to_settle
+    if more is None or math.isnan(pair.diff):
+        return ""
+    if more > 100_000:
+        return "; more than 100,000 further cases would be needed to tell them apart"
+    if more == 0:
+        return "; repeating it on new cases would settle it"
+    return f"; about {_round(more):,} more {_plural(more, 'case')} would settle it"
+
+
+def _round(n: int) -> int:
+    """Two significant digits: a forecast is no better than that."""
+    step = int(10 ** max(0, len(str(n)) - 2))
+    return math.ceil(n / step) * step
+
+
+def _interval(low: float, high: float, pair: PairRow) -> str:
+    if math.isnan(low):
+        return ""
+    scale = 100 if pair.points else 1
+    return f" (95 % CI {_number(low * scale)} to {_number(high * scale)})"
+
+
+def _amount(diff: float, pair: PairRow) -> str:
+    if not pair.points:
+        return _number(diff)
+    points = _number(diff * 100)
+    return f"{points} {'point' if points == '1.0' else 'points'}"
+
+
+def _number(value: float) -> str:
+    text = f"{value:.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    return "0.0" if text == "-0.0" else text.replace("-", "−")
+
+
+def _p(pair: PairRow) -> float:
+    p = pair.p_value if pair.p_holm is None else pair.p_holm
+    return 1.0 if p is None or math.isnan(p) else p
+
+
+def _plural(n: int, word: str) -> str:
+    return word if n == 1 else word + "s"

@@ -1,0 +1,256 @@
+"""A comparison as records: what the engine writes, the store keeps, and a grid, a page or a command shows.
+
+A comparison asks every candidate every case, `epochs` times each. One answer is a cell. Scores belong to cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.events import Event
+from timestep_lab.types.records import Json
+
+ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "over_budget", "failed"]
+"""`over_budget` and `cancelled` can be resumed like `interrupted`."""
+
+CellStatus = Literal["done", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord:
+    """One column of the matrix: an agent or a bare model, with its settings and its prompt."""
+
+    name: str
+    """Unique in the comparison; what every table and sentence calls it."""
+    model: str | None = None
+    """`prefix/name`; None leaves it to the agent."""
+    agent_id: str | None = None
+    agent: str | None = None
+    model_settings: Mapping[str, Json] = field(default_factory=dict)
+    prompt: str | None = None
+    """A template that the case's variables fill; None sends the case's input as it is."""
+    fingerprint: str = ""
+    """Hash of everything that can change an answer: agents, tools, handoffs, model, settings, prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRecord:
+    """One row of the matrix."""
+
+    comparison_id: str
+    case_id: str
+    """Follows from the case's content, so the same case keeps its id from comparison to comparison."""
+    position: int
+    input: str
+    expected: Json = None
+    vars: Mapping[str, Json] = field(default_factory=dict)
+    assertions: tuple[Json, ...] = ()
+    """Scorer specifications of this case alone."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreValue:
+    """What a scorer said of one cell. `value` is None when it could not say; then `note` tells why."""
+
+    scorer: str
+    value: float | None
+    weight: float = 1.0
+    label: str | None = None
+    note: str | None = None
+    source: Literal["scorer", "judge", "human"] = "scorer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """One answer: a case, a candidate, an epoch. Times in ms, money in US dollars; None where unknown."""
+
+    comparison_id: str
+    case_id: str
+    candidate: str
+    epoch: int
+    """From 0."""
+    status: CellStatus
+    output: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    latency_ms: float | None = None
+    """From the start of the run to its answer, waits for a slot or a rate limit left out."""
+    queue_ms: float | None = None
+    """Waited for a slot under the concurrency limit."""
+    rate_limit_ms: float | None = None
+    """Waited because the provider had said 429."""
+    ttft_ms: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    """What this answer cost when it was made; a cached one costs nothing again."""
+    cached: bool = False
+    attempts: int = 1
+    trace_id: str | None = None
+    run_id: str | None = None
+    steps: tuple[Json, ...] = ()
+    """The trajectory, in order: `{"type": "tool", "name", "arguments", "agent", "approval", "error"}` and `{"type": "handoff", "from", "to"}`."""
+    scores: tuple[ScoreValue, ...] = ()
+    ended_at: datetime = field(default_factory=utc_now)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.case_id, self.candidate, self.epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRecord:
+    id: str
+    user_id: str
+    name: str
+    status: ComparisonStatus = "running"
+    dataset: str = ""
+    dataset_version: str = ""
+    """Hash of the cases' content."""
+    candidates: tuple[Json, ...] = ()
+    """`CandidateRecord`s as objects."""
+    scorers: tuple[Json, ...] = ()
+    """Scorer specifications as objects."""
+    epochs: int = 1
+    n_cases: int = 0
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    """Concurrency, time-outs, retries, budget, cache: what a resumed comparison goes on with."""
+    error: str | None = None
+    process_id: str | None = None
+    created_at: datetime = field(default_factory=utc_now)
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRow:
+    """One row of `grid.summary()`."""
+
+    name: str
+    n: int
+    """Answers that came."""
+    errors: int
+    scores: Mapping[str, Mapping[str, float | None]]
+    """Scorer to `{"mean", "ci_low", "ci_high"}`; with repeats of pass/fail scores also `pass_at_k` and `pass_hat_k`."""
+    cost_usd: float | None
+    latency_ms_p50: float | None
+    ttft_ms_p50: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow:
+    """One row of `grid.significance()`: `diff` is b − a in the score's units."""
+
+    a: str
+    b: str
+    scorer: str
+    n: int
+    diff: float
+    ci_low: float
+    ci_high: float
+    p_value: float | None
+    p_holm: float | None
+    """Corrected for all comparisons on the same scorer (Holm)."""
+    test: str
+    decided_by: int
+    cases_to_settle: int | None
+    points: bool = True
+    """Scores run from 0 to 1, so a difference may be told in hundredths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressRow:
+    """Where a comparison stands."""
+
+    total: int
+    done: int = 0
+    errors: int = 0
+    cached: int = 0
+    running: int = 0
+    waiting: int = 0
+    calls: int = 0
+    """Runs started in this session of it, retries included."""
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
+    expected_usd: float | None = None
+    """Of the whole comparison, judged by the answers so far."""
+    eta_s: float | None = None
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    """Provider to the number of calls it is now allowed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """What a comparison will take, before anything is spent. Ranges are the 10th and 90th percentile."""
+
+    candidate: str
+    calls: int
+    cache_hits: int
+    cost_usd_low: float | None
+    cost_usd_high: float | None
+    time_s_low: float | None
+    time_s_high: float | None
+    basis: str
+    """Where the numbers come from: `history` of this model, or `unknown`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonStarted(Event):
+    type: ClassVar[str] = "comparison.started"
+    comparison: ComparisonRecord
+    cases: tuple[CaseRecord, ...]
+    cells: tuple[CellRecord, ...] = ()
+    """Already finished: by the session before, or found in the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellStarted(Event):
+    type: ClassVar[str] = "cell.started"
+    case_id: str
+    candidate: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDelta(Event):
+    """Text appended to a cell that is still being answered."""
+
+    type: ClassVar[str] = "cell.updated"
+    case_id: str
+    candidate: str
+    epoch: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDone(Event):
+    """Sent after the cell is in the store."""
+
+    type: ClassVar[str] = "cell.done"
+    cell: CellRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonProgress(Event):
+    type: ClassVar[str] = "comparison.progress"
+    progress: ProgressRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonEnded(Event):
+    type: ClassVar[str] = "comparison.ended"
+    comparison: ComparisonRecord
+    candidates: tuple[CandidateRow, ...] = ()
+    pairs: tuple[PairRow, ...] = ()
+    verdict: str = ""
+
+
+def cell_json(cell: CellRecord) -> dict[str, Any]:
+    """A cell as one flat JSON object."""
+    return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]

@@ -1,0 +1,63 @@
+"""Experiments whose truth is known: the interval covers it 95 ± 2 % of the time, and a true tie is called a difference
+in at most 5.5 % of them. Every number is a share of `EXPERIMENTS` seeded experiments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from timestep_lab.evals.statistics import paired_difference
+
+EXPERIMENTS = 3000
+Tables = tuple[np.ndarray, np.ndarray]
+
+
+def pass_fail(n: int, a: float, b: float, generator: np.random.Generator) -> Tables:
+    """Half of the cases are equally hard for both."""
+    mine = generator.random(n)
+    yours = np.where(generator.random(n) < 0.5, mine, generator.random(n))
+    return (mine < a).astype(float)[:, None], (yours < b).astype(float)[:, None]
+
+
+def repeated(n: int, a: float, b: float, generator: np.random.Generator) -> Tables:
+    """Four epochs; each case has a difficulty of its own that both candidates feel."""
+    ease = 0.4 * (generator.random((n, 1)) - 0.5)
+    return tuple((generator.random((n, 4)) < p + ease).astype(float) for p in (a, b))  # type: ignore[return-value]
+
+
+def graded(n: int, a: float, b: float, generator: np.random.Generator) -> Tables:
+    """Scores between 0 and 1, skewed, from a judge with noise of its own."""
+    quality = generator.beta(4, 2, (n, 1)) - 4 / 6
+    return tuple(p + 0.2 * quality + generator.uniform(-0.15, 0.15, (n, 1)) for p in (a, b))  # type: ignore[return-value]
+
+
+def shares(make: object, n: int, a: float, b: float) -> tuple[float, float]:
+    generator = np.random.default_rng(20261122)
+    covered = rejected = 0
+    for seed in range(EXPERIMENTS):
+        result = paired_difference(*make(n, a, b, generator), resamples=1000, seed=seed)  # type: ignore[operator]
+        covered += result.ci_low <= b - a <= result.ci_high
+        rejected += result.p_value <= 0.05
+    return covered / EXPERIMENTS, rejected / EXPERIMENTS
+
+
+@pytest.mark.parametrize(
+    ("make", "n", "a", "b"),
+    [
+        (pass_fail, 20, 0.5, 0.65), (pass_fail, 40, 0.6, 0.75), (pass_fail, 120, 0.85, 0.9), (pass_fail, 40, 0.7, 0.7),
+        (repeated, 12, 0.5, 0.6), (repeated, 40, 0.6, 0.75), (repeated, 100, 0.7, 0.7),
+        (graded, 8, 0.5, 0.6), (graded, 30, 0.6, 0.6),
+    ],
+)  # fmt: skip
+def test_the_interval_covers_the_true_difference_95_percent_of_the_time(
+    make: object, n: int, a: float, b: float
+) -> None:
+    assert 0.93 <= shares(make, n, a, b)[0] <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("make", "n", "p"),
+    [(pass_fail, 10, 0.5), (pass_fail, 40, 0.8), (pass_fail, 120, 0.9), (repeated, 12, 0.5), (repeated, 40, 0.7), (graded, 8, 0.6), (graded, 60, 0.5)],
+)  # fmt: skip
+def test_a_tie_is_called_a_difference_in_at_most_five_and_a_half_percent(make: object, n: int, p: float) -> None:
+    assert shares(make, n, p, p)[1] <= 0.055

@@ -1,0 +1,215 @@
+"""The statistics against SciPy and statsmodels, to 1e-9 where those have them."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import normal_sample_size_one_tail
+from statsmodels.stats.proportion import proportion_confint
+
+from timestep_lab.evals.statistics import (
+    agreement,
+    cases_to_settle,
+    exact_mcnemar,
+    holm,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+    pass_hat_k,
+    wilson,
+)  # fmt: skip
+from timestep_lab.evals.statistics.bootstrap import batch_size, resampled_means
+from timestep_lab.evals.statistics.forecast import cases_needed
+from timestep_lab.evals.statistics.intervals import tango
+
+near = pytest.approx
+counts = st.integers(0, 40)
+
+
+def column(values: list[float]) -> np.ndarray:
+    return np.asarray(values, dtype=float)[:, None]
+
+
+@settings(deadline=None)
+@given(counts, counts)
+def test_exact_mcnemar_equals_statsmodels(wins: int, losses: int) -> None:
+    expected = mcnemar([[3, wins], [losses, 5]], exact=True).pvalue if wins + losses else 1.0
+    assert exact_mcnemar(wins, losses) == near(expected, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_equals_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == near(list(multipletests(p_values, method="holm")[1]), abs=1e-9)
+
+
+def test_holm_ignores_comparisons_that_could_not_be_tested() -> None:
+    adjusted = holm([0.01, math.nan, 0.04])
+    assert adjusted[0] == near(0.02)
+    assert math.isnan(adjusted[1])
+    assert adjusted[2] == near(0.04)
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_a_pass_rate_is_wilsons(case: tuple[int, int]) -> None:
+    passes, n = case
+    low, high = proportion_confint(passes, n, method="wilson")
+    ours = wilson(passes, n)
+    assert (ours.low, ours.high) == near((max(0.0, low), min(1.0, high)), abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=40))
+def test_a_difference_of_means_equals_scipys_paired_t(pairs: list[tuple[float, float]]) -> None:
+    a, b = (np.array(side) for side in zip(*pairs, strict=True))
+    spread = (b - a).std(ddof=1)
+    if spread < 1e-6 or set(a) | set(b) <= {0.0, 1.0}:
+        return
+    expected = scipy.stats.ttest_rel(b, a)
+    interval = expected.confidence_interval(0.95)
+    ours = paired_difference(column(a), column(b))
+    assert ours.test == "paired t"
+    assert ours.p_value == near(expected.pvalue, abs=1e-9)
+    assert (ours.ci_low, ours.ci_high) == near((interval.low, interval.high), abs=1e-9)
+
+
+def test_the_bootstrap_draws_what_scipys_draws_from_the_same_seed() -> None:
+    values = np.random.default_rng(3).normal(0.04, 0.3, 120)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=4000, batch=batch_size(120), vectorized=True, method="percentile",
+        rng=np.random.default_rng(7),
+    )  # fmt: skip
+    assert resampled_means(values, resamples=4000, seed=7) == near(theirs.bootstrap_distribution, abs=1e-9)
+
+
+@pytest.mark.parametrize(("weights", "theirs"), [("none", None), ("linear", "linear"), ("quadratic", "quadratic")])
+def test_kappa_and_its_interval_equal_statsmodels(weights: str, theirs: str | None) -> None:
+    generator = np.random.default_rng(11)
+    human = generator.integers(0, 4, 200)
+    judge = np.where(generator.random(200) < 0.7, human, generator.integers(0, 4, 200))
+    ours = agreement([int(v) for v in human], [int(v) for v in judge], weights=weights)
+    expected = cohens_kappa(np.array(ours.table), wt=theirs)
+    assert ours.kappa == near(expected.kappa, abs=1e-9)
+    assert (ours.ci_low, ours.ci_high) == near((expected.kappa_low, expected.kappa_upp), abs=1e-9)
+    assert ours.observed == near(float((human == judge).mean()))
+
+
+def test_agreement_about_one_label_only_has_no_kappa() -> None:
+    result = agreement(["good"] * 5, ["good"] * 5)
+    assert result.observed == 1.0
+    assert math.isnan(result.kappa)
+
+
+@given(st.floats(0.01, 0.5), st.floats(0.1, 1.0), st.floats(0.1, 1.0))
+def test_the_forecast_equals_statsmodels_sample_size(diff: float, sd_null: float, sd: float) -> None:
+    expected = normal_sample_size_one_tail(diff, 0.8, 0.025, std_null=sd_null, std_alternative=sd)
+    assert cases_needed(diff, sd_null, sd) == near(expected, rel=1e-9)
+
+
+def test_the_forecast_is_silent_when_no_number_of_cases_is_in_sight() -> None:
+    assert cases_to_settle(100, 0.0, 0.5, 0.5) is None
+    assert cases_to_settle(1, 0.1, 0.5, 0.5) is None
+    assert cases_to_settle(1000, 0.5, 0.5, 0.5) == 0
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_and_pass_hat_k_are_the_shares_over_all_choices_of_k_tries(case: tuple[int, int, int]) -> None:
+    tries, passes, k = case
+    choices = list(combinations([True] * passes + [False] * (tries - passes), k))
+    assert pass_at_k(tries, passes, k) == near(sum(map(any, choices)) / len(choices), abs=1e-12)
+    assert pass_hat_k(tries, passes, k) == near(sum(map(all, choices)) / len(choices), abs=1e-12)
+
+
+@pytest.mark.parametrize(("tries", "passes", "k"), [(3, 1, 4), (3, 1, 0), (3, 4, 1)])
+def test_pass_at_k_refuses_what_makes_no_sense(tries: int, passes: int, k: int) -> None:
+    with pytest.raises(ValueError, match="k"):
+        pass_at_k(tries, passes, k)
+
+
+def test_tangos_interval_is_the_published_one() -> None:
+    """Airway hyperresponsiveness of 21 children, 7 and 1 discordant (Fagerland, Lydersen & Laake 2014)."""
+    published = tango(1, 7, 21)
+    assert (published.low, published.high) == near((-0.517, -0.026), abs=5e-4)
+    mirrored = tango(7, 1, 21)
+    assert (mirrored.low, mirrored.high) == near((-published.high, -published.low), abs=1e-12)
+    nothing_differs = tango(0, 0, 50)
+    z2 = scipy.stats.norm.ppf(0.975) ** 2
+    assert (nothing_differs.low, nothing_differs.high) == near((-z2 / (50 + z2), z2 / (50 + z2)), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 20))
+def test_tangos_limits_are_where_the_constrained_score_statistic_is_196(wins: int, losses: int, same: int) -> None:
+    """The same limits by another road: the nuisance maximised numerically, the root found by SciPy."""
+    n = wins + losses + same
+    if n == 0:
+        return
+
+    def statistic(d: float) -> float:
+        def slope(q: float) -> float:
+            """Derivative of the log-likelihood in q = p(loss), with p(win) = q + d."""
+            total = 0.0
+            total += wins / (q + d) if wins else 0.0
+            total += losses / q if losses else 0.0
+            return total - (2 * same / (1 - 2 * q - d) if same else 0.0)
+
+        low, high = max(0.0, -d) + 1e-13, (1 - d) / 2 - 1e-13
+        if slope(low) <= 0:
+            q = low
+        elif slope(high) >= 0:
+            q = high
+        else:
+            q = brentq(slope, low, high, xtol=1e-15)
+        return (wins - losses - n * d) / math.sqrt(n * (2 * q + d * (1 - d)))
+
+    ours = tango(wins, losses, n)
+    for limit, z in ((ours.low, 1.959963984540054), (ours.high, -1.959963984540054)):
+        if -0.999 < limit < 0.999:
+            assert statistic(limit) == near(z, abs=1e-4)
+
+
+def test_cases_that_one_candidate_did_not_answer_are_left_out() -> None:
+    a, b = column([1, 0, math.nan, 1]), column([1, 1, 1, math.nan])
+    result = paired_difference(a, b)
+    assert (result.n, result.diff, result.decided_by) == (2, 0.5, 1)
+
+
+def test_repeats_are_averaged_within_their_case_and_not_taken_for_cases() -> None:
+    generator = np.random.default_rng(0)
+    a, b = (generator.random((30, 1)) < 0.6).astype(float), (generator.random((30, 1)) < 0.6).astype(float)
+    once, tenfold = paired_difference(a, b), paired_difference(np.repeat(a, 10, axis=1), np.repeat(b, 10, axis=1))
+    assert (once.test, tenfold.test) == ("exact McNemar", "cluster bootstrap")
+    assert tenfold.n == 30
+    assert tenfold.ci_high - tenfold.ci_low == near(once.ci_high - once.ci_low, rel=0.25)
+
+
+def test_the_interval_of_repeated_pass_fail_scores_lies_between_all_alike_and_all_independent() -> None:
+    alike = np.repeat(column([1, 0] * 20), 5, axis=1)
+    independent = (np.random.default_rng(1).random((40, 5)) < 0.5).astype(float)
+    width = {
+        name: mean_interval(x).high - mean_interval(x).low for name, x in {"alike": alike, "free": independent}.items()
+    }
+    by_cases, by_trials = wilson(20, 40), wilson(100, 200)
+    assert width["alike"] == near(by_cases.high - by_cases.low, rel=0.02)
+    assert width["free"] == near(by_trials.high - by_trials.low, rel=0.2)
+
+
+def test_an_unbroken_row_of_passes_is_not_certainty() -> None:
+    result = mean_interval(np.ones((20, 3)))
+    assert result.high == 1.0
+    assert 0.8 < result.low < 0.9
+
+
+def test_comparing_tables_of_different_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="cases × epochs"):
+        paired_difference(np.ones((3, 1)), np.ones((4, 1)))
