@@ -1,0 +1,186 @@
+"""What every adapter shares: the SDK's `Model` interface on one side, one request object and one emitter on the other.
+
+A concrete adapter writes `_stream(request, emitter)`: it yields the emitter's events, ends with `emitter.finish(…)`, and
+raises whatever its client raises (the routed model maps errors, retries and times). It never opens a span.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from agents import Model, ModelResponse, ModelSettings
+from agents import Usage as SdkUsage
+from agents.tool import FunctionTool
+
+from timestep_lab.runtime.emitter import Emitter
+from timestep_lab.types.errors import SettingsError
+
+ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usage"})
+"""Settings that the SDK's runner acts on, or that we always grant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """A tool or a handoff, as a model is told of it."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """JSON schema of an object."""
+    strict: bool = False
+    is_handoff: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One call of a model."""
+
+    instructions: str | None
+    input: list[dict[str, Any]]
+    """Responses input items."""
+    settings: ModelSettings
+    functions: tuple[FunctionSpec, ...]
+    schema: Mapping[str, Any] | None
+    """JSON schema that the answer must follow."""
+    schema_strict: bool = False
+
+    @property
+    def effort(self) -> str | None:
+        reasoning = self.settings.reasoning
+        return None if reasoning is None else reasoning.effort
+
+
+class AdapterModel(Model):
+    """Base of our adapters. `model` is the provider's name of the model."""
+
+    provider: ClassVar[str] = ""
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """Names of the `ModelSettings` fields that this protocol can honour. Any other that is set is refused."""
+
+    def __init__(self, model: str, provider: str) -> None:
+        self.model = model
+        self.prefix = provider
+
+    @abc.abstractmethod
+    def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]: ...
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[Any],
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
+    ) -> AsyncIterator[Any]:
+        for name, value in (
+            ("previous_response_id", previous_response_id), ("conversation_id", conversation_id), ("prompt", prompt),
+        ):  # fmt: skip
+            if value is not None:
+                raise SettingsError(
+                    f"{self.prefix}/ does not keep conversations, so it cannot take {name}.", param=name
+                )
+        self._check(model_settings)
+        wants_schema = output_schema is not None and not output_schema.is_plain_text()
+        request = ModelRequest(
+            instructions=system_instructions,
+            input=[{"role": "user", "content": input}] if isinstance(input, str) else [dict(item) for item in input],
+            settings=model_settings,
+            functions=(*map(self._tool, tools), *map(_handoff, handoffs)),
+            schema=output_schema.json_schema() if wants_schema else None,
+            schema_strict=wants_schema and output_schema.is_strict_json_schema(),
+        )
+        emitter = Emitter(self.model)
+        for event in emitter.start():
+            yield event
+        stream = self._stream(request, emitter)
+        try:
+            async for event in stream:
+                yield event
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The whole answer at once; the same path as streaming."""
+        return await whole_response(self.stream_response(*args, **kwargs))
+
+    def _check(self, settings: ModelSettings) -> None:
+        given = {field.name for field in fields(settings) if getattr(settings, field.name) not in (None, {}, [])}
+        if refused := sorted(given - self.takes - ALWAYS_TAKEN):
+            raise SettingsError(
+                f"{self.prefix}/{self.model} does not take the model setting{'s' * (len(refused) > 1)} {', '.join(refused)}.",
+                f"It takes: {', '.join(sorted(self.takes)) or 'none'}.",
+                param=f"model_settings.{refused[0]}",
+            )
+
+    def _tool(self, tool: Any) -> FunctionSpec:
+        if not isinstance(tool, FunctionTool):
+            raise SettingsError(
+                f"{self.prefix}/ cannot run the hosted tool {getattr(tool, 'name', type(tool).__name__)!r}.",
+                "Hosted tools run at OpenAI: use a model of `openai/`, or give the agent a function or an MCP tool.",
+                param="tools",
+            )
+        return FunctionSpec(
+            name=tool.name,
+            description=tool.description or "",
+            parameters=tool.params_json_schema,
+            strict=tool.strict_json_schema,
+        )
+
+
+def _handoff(handoff: Any) -> FunctionSpec:
+    return FunctionSpec(
+        name=handoff.tool_name,
+        description=handoff.tool_description or "",
+        parameters=handoff.input_json_schema or {"type": "object", "properties": {}},
+        strict=handoff.strict_json_schema,
+        is_handoff=True,
+    )
+
+
+async def whole_response(stream: AsyncIterator[Any]) -> ModelResponse:
+    """Read a stream to its end. Raises `RuntimeError` when it never completed: adapters raise before that."""
+    last: Any = None
+    async for event in stream:
+        if event.type == "response.completed":
+            last = event.response
+    if last is None:
+        raise RuntimeError("A model's stream ended without response.completed.")
+    used = last.usage
+    usage = (
+        SdkUsage(requests=1)
+        if used is None
+        else SdkUsage(
+            requests=1,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            total_tokens=used.total_tokens,
+            input_tokens_details=used.input_tokens_details,
+            output_tokens_details=used.output_tokens_details,
+        )
+    )
+    return ModelResponse(output=last.output, usage=usage, response_id=last.id)
+
+
+def parts_of(content: Any) -> list[Mapping[str, Any]]:
+    """A message's content as a list of parts, whichever form it came in."""
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content or of a tool's output; other parts have none."""
+    return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
+
+
+def items_of(request: ModelRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(type, item) for each input item. A message may come without its type."""
+    for item in request.input:
+        yield str(item.get("type") or "message"), item

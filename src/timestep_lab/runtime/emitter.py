@@ -1,0 +1,281 @@
+"""From a provider's deltas to the full Responses event stream, with ids that are never used twice.
+
+The Agents SDK is content with `response.completed`; a chat view wants every step:
+
+    response.created, response.in_progress
+      output_item.added → content_part.added → output_text.delta … → output_text.done → content_part.done → output_item.done
+      output_item.added → reasoning_summary_part.added → reasoning_summary_text.delta … → .done → output_item.done
+      output_item.added → function_call_arguments.delta … → function_call_arguments.done → output_item.done
+    response.completed                       always, and last, unless the adapter raised
+
+An adapter calls `text`, `refusal`, `reasoning`, `tool_call`, `arguments` and `annotation` as deltas arrive, and `finish` once; each
+returns the events to pass on. An item closes when another one opens. How the answer ended is said in the response's
+metadata (`stop_reason`), because a truncated answer is still an answer: `response.incomplete` would make the SDK drop it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+from openai.types.responses import (
+    Response,
+    ResponseCompletedEvent,
+    ResponseContentPartAddedEvent,
+    ResponseContentPartDoneEvent,
+    ResponseCreatedEvent,
+    ResponseFunctionCallArgumentsDeltaEvent,
+    ResponseFunctionCallArgumentsDoneEvent,
+    ResponseFunctionToolCall,
+    ResponseInProgressEvent,
+    ResponseOutputItemAddedEvent,
+    ResponseOutputItemDoneEvent,
+    ResponseOutputMessage,
+    ResponseOutputRefusal,
+    ResponseOutputText,
+    ResponseOutputTextAnnotationAddedEvent,
+    ResponseReasoningItem,
+    ResponseReasoningSummaryPartAddedEvent,
+    ResponseReasoningSummaryPartDoneEvent,
+    ResponseReasoningSummaryTextDeltaEvent,
+    ResponseReasoningSummaryTextDoneEvent,
+    ResponseRefusalDeltaEvent,
+    ResponseRefusalDoneEvent,
+    ResponseTextDeltaEvent,
+    ResponseTextDoneEvent,
+    ResponseUsage,
+)
+from openai.types.responses.response_output_text import AnnotationURLCitation
+from openai.types.responses.response_output_text_annotation_added_event import AnnotationURLCitation as AddedCitation
+from openai.types.responses.response_reasoning_item import Summary
+from openai.types.responses.response_reasoning_summary_part_added_event import Part as PartAdded
+from openai.types.responses.response_reasoning_summary_part_done_event import Part as PartDone
+from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
+
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import Usage
+
+Event = Any
+"""One of the `openai.types.responses` stream events."""
+Events = Iterator[Event]
+
+
+class Emitter:
+    """One response. `model` is what the response says it came from."""
+
+    def __init__(self, model: str) -> None:
+        self._response = Response(
+            id=new_id("response"), created_at=time.time(), model=model, object="response", output=[], tools=[],
+            tool_choice="auto", parallel_tool_calls=True, status="in_progress",
+        )  # fmt: skip
+        self._sequence = 0
+        self._items: list[Any] = []
+        self._open: Any = None
+
+    def start(self) -> Events:
+        yield ResponseCreatedEvent(
+            type="response.created", response=self._response.model_copy(), sequence_number=self._next()
+        )
+        yield ResponseInProgressEvent(
+            type="response.in_progress", response=self._response.model_copy(), sequence_number=self._next()
+        )
+
+    def text(self, delta: str) -> Events:
+        """Answer text. Opens a message unless one is open."""
+        if delta:
+            part = yield from self._message_part(ResponseOutputText)
+            part.text += delta
+            yield ResponseTextDeltaEvent(
+                type="response.output_text.delta",
+                delta=delta,
+                logprobs=[],
+                **self._at_part(),
+                sequence_number=self._next(),
+            )
+
+    def refusal(self, delta: str) -> Events:
+        """The model declines, in its provider's words."""
+        if delta:
+            part = yield from self._message_part(ResponseOutputRefusal)
+            part.refusal += delta
+            yield ResponseRefusalDeltaEvent(
+                type="response.refusal.delta", delta=delta, **self._at_part(), sequence_number=self._next()
+            )
+
+    def annotation(self, url: str, title: str, start_index: int | None = None, end_index: int | None = None) -> Events:
+        """A web citation of the open message's text; by default of all of it so far."""
+        part = yield from self._message_part(ResponseOutputText)
+        end = len(part.text) if end_index is None else end_index
+        note = AnnotationURLCitation(
+            type="url_citation", url=url, title=title, start_index=min(start_index or 0, end), end_index=end
+        )
+        part.annotations.append(note)
+        yield ResponseOutputTextAnnotationAddedEvent(
+            type="response.output_text.annotation.added", annotation=AddedCitation(**note.model_dump()),
+            annotation_index=len(part.annotations) - 1, **self._at_part(), sequence_number=self._next(),
+        )  # fmt: skip
+
+    @property
+    def text_so_far(self) -> str:
+        """Text of the open message, empty when none is open."""
+        if self._open is None or self._open.type != "message" or not self._open.content:
+            return ""
+        return str(getattr(self._open.content[-1], "text", ""))
+
+    def reasoning(self, delta: str = "", provider_data: Mapping[str, Any] | None = None) -> Events:
+        """Thinking. `provider_data` (signatures and the like) travels with the item and comes back on replay."""
+        if self._open is None or self._open.type != "reasoning":
+            yield from self._switch_to(ResponseReasoningItem(id=new_id("reasoning"), type="reasoning", summary=[]))
+        item = self._open
+        if provider_data is not None:
+            item.provider_data = dict(provider_data)
+        if not delta:
+            return
+        where = {"item_id": item.id, "output_index": self._index, "summary_index": 0}
+        if not item.summary:
+            item.summary.append(Summary(type="summary_text", text=""))
+            yield ResponseReasoningSummaryPartAddedEvent(
+                type="response.reasoning_summary_part.added", part=PartAdded(type="summary_text", text=""),
+                **where, sequence_number=self._next(),
+            )  # fmt: skip
+        item.summary[0].text += delta
+        yield ResponseReasoningSummaryTextDeltaEvent(
+            type="response.reasoning_summary_text.delta", delta=delta, **where, sequence_number=self._next()
+        )
+
+    def tool_call(self, name: str, call_id: str | None = None, arguments: str = "") -> Events:
+        """A function call opens; `arguments` may follow in pieces. A call id is made when the provider gives none."""
+        yield from self._switch_to(
+            ResponseFunctionToolCall(
+                id=new_id("function_call"),
+                type="function_call",
+                call_id=call_id or new_id("call"),
+                name=name,
+                arguments="",
+                status="in_progress",
+            )
+        )
+        yield from self.arguments(arguments)
+
+    def arguments(self, delta: str) -> Events:
+        if delta:
+            self._open.arguments += delta
+            yield ResponseFunctionCallArgumentsDeltaEvent(
+                type="response.function_call_arguments.delta", item_id=self._open.id, output_index=self._index,
+                delta=delta, sequence_number=self._next(),
+            )  # fmt: skip
+
+    def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
+        """The answer is whole. `usage` None: the provider counted nothing."""
+        yield from self._close()
+        usage_block = None if usage is None else _usage_block(usage)
+        done = self._response.model_copy(
+            update={
+                "output": list(self._items), "status": "completed", "usage": usage_block,
+                "metadata": {"stop_reason": stop_reason, **(metadata or {})},
+            }
+        )  # fmt: skip
+        yield ResponseCompletedEvent(type="response.completed", response=done, sequence_number=self._next())
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence - 1
+
+    @property
+    def _index(self) -> int:
+        return len(self._items) - 1
+
+    def _at_part(self) -> dict[str, Any]:
+        return {"item_id": self._open.id, "output_index": self._index, "content_index": len(self._open.content) - 1}
+
+    def _switch_to(self, item: Any) -> Events:
+        yield from self._close()
+        self._open = item
+        self._items.append(item)
+        yield ResponseOutputItemAddedEvent(
+            type="response.output_item.added", item=item.model_copy(deep=True), output_index=self._index,
+            sequence_number=self._next(),
+        )  # fmt: skip
+
+    def _message_part(self, kind: type[Any]) -> Generator[Any, None, Any]:
+        """The open message's part of that kind, opened if need be. A generator whose return value is the part."""
+        if self._open is None or self._open.type != "message":
+            yield from self._switch_to(
+                ResponseOutputMessage(
+                    id=new_id("message"), type="message", role="assistant", status="in_progress", content=[]
+                )
+            )
+        if not self._open.content or not isinstance(self._open.content[-1], kind):
+            yield from self._close_part()
+            part = (
+                ResponseOutputText(type="output_text", text="", annotations=[], logprobs=[])
+                if kind is ResponseOutputText
+                else ResponseOutputRefusal(type="refusal", refusal="")
+            )
+            self._open.content.append(part)
+            yield ResponseContentPartAddedEvent(
+                type="response.content_part.added", part=part.model_copy(deep=True), **self._at_part(),
+                sequence_number=self._next(),
+            )  # fmt: skip
+        return self._open.content[-1]
+
+    def _close_part(self) -> Events:
+        if not self._open.content:
+            return
+        part, where = self._open.content[-1], self._at_part()
+        if isinstance(part, ResponseOutputText):
+            yield ResponseTextDoneEvent(
+                type="response.output_text.done", text=part.text, logprobs=[], **where, sequence_number=self._next()
+            )
+        else:
+            yield ResponseRefusalDoneEvent(
+                type="response.refusal.done", refusal=part.refusal, **where, sequence_number=self._next()
+            )
+        yield ResponseContentPartDoneEvent(
+            type="response.content_part.done", part=part.model_copy(deep=True), **where, sequence_number=self._next()
+        )
+
+    def _close(self) -> Events:
+        item = self._open
+        if item is None:
+            return
+        if item.type == "message":
+            yield from self._close_part()
+            item.status = "completed"
+        elif item.type == "function_call":
+            item.arguments = item.arguments or "{}"
+            item.status = "completed"
+            yield ResponseFunctionCallArgumentsDoneEvent(
+                type="response.function_call_arguments.done", item_id=item.id, output_index=self._index,
+                arguments=item.arguments, sequence_number=self._next(),
+            )  # fmt: skip
+        elif item.summary:
+            where = {"item_id": item.id, "output_index": self._index, "summary_index": 0}
+            yield ResponseReasoningSummaryTextDoneEvent(
+                type="response.reasoning_summary_text.done", text=item.summary[0].text, **where,
+                sequence_number=self._next(),
+            )  # fmt: skip
+            yield ResponseReasoningSummaryPartDoneEvent(
+                type="response.reasoning_summary_part.done", part=PartDone(type="summary_text", text=item.summary[0].text),
+                **where, sequence_number=self._next(),
+            )  # fmt: skip
+        self._open = None
+        yield ResponseOutputItemDoneEvent(
+            type="response.output_item.done", item=item.model_copy(deep=True), output_index=self._index,
+            sequence_number=self._next(),
+        )  # fmt: skip
+
+
+def _usage_block(usage: Usage) -> ResponseUsage:
+    return ResponseUsage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        input_tokens_details=InputTokensDetails(
+            cached_tokens=usage.cached_tokens, cache_write_tokens=usage.cache_write_tokens
+        ),
+        output_tokens_details=OutputTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+    )

@@ -1,0 +1,113 @@
+"""What a provider is: a prefix, whether it is ready, and models by name. `providers/<prefix>.py` each hold one."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.types.errors import MissingKeyError
+
+if TYPE_CHECKING:
+    from agents import Model
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """A model's name, resolved. `prefix/model` is what resolves to the same again."""
+
+    prefix: str
+    model: str
+
+    @property
+    def full(self) -> str:
+        return f"{self.prefix}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderStatus:
+    """What `doctor`, `lab` and the settings page show of a provider."""
+
+    prefix: str
+    ready: bool
+    """Its settings are complete. Whether its server answers is known only by asking it (`list_models`)."""
+    detail: str
+    """Where it goes, or what is missing."""
+    next_step: str = ""
+    """Empty when ready."""
+    badge: str = ""
+    """A word to show beside its models, such as `no language model` or `tiny local model`."""
+
+
+class Provider(abc.ABC):
+    """Base class. Making one is cheap and touches no network."""
+
+    prefix: ClassVar[str] = ""
+    key_variable: ClassVar[str] = ""
+    """The environment variable that holds its key; empty when it needs none."""
+    retries: ClassVar[bool] = True
+    """False: errors are shown as they come (a provider that makes them on purpose)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abc.abstractmethod
+    def status(self) -> ProviderStatus: ...
+
+    @abc.abstractmethod
+    def model(self, name: str) -> Model:
+        """The SDK model for what follows the prefix. Raises `MissingKeyError`, `ModelNotFoundError`, `SettingsError`."""
+
+    async def list_models(self) -> list[str]:
+        """Names of models it offers, without the prefix. May ask its server, and then raises `ProviderError`."""
+        return []
+
+    async def aclose(self) -> None:
+        """Close connections of the running event loop."""
+        return None
+
+    def context(self, model: str) -> ErrorContext:
+        """What its error messages should name."""
+        return ErrorContext(
+            provider=self.prefix, model=model, key_variable=self.key_variable, secrets=self.settings.secrets
+        )
+
+    def ready(self, detail: str, badge: str = "") -> ProviderStatus:
+        return ProviderStatus(prefix=self.prefix, ready=True, detail=detail, badge=badge)
+
+    def not_ready(self, detail: str, next_step: str, badge: str = "") -> ProviderStatus:
+        return ProviderStatus(prefix=self.prefix, ready=False, detail=detail, next_step=next_step, badge=badge)
+
+    def missing_key(self, model: str) -> MissingKeyError:
+        return MissingKeyError(
+            f"{self.prefix}/{model} needs {self.key_variable}, which is not set.",
+            f"Set {self.key_variable} (or put it in .env), or go on without a key: "
+            "`demo/assistant`, or `local/smollm2-135m` after `timestep-lab models pull smollm2-135m`.",
+            provider=self.prefix,
+        )
+
+
+class PerLoop(Generic[C]):
+    """One client for each event loop: an http client belongs to the loop that it first ran on."""
+
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
+        self._make, self._close = make, close
+        self._of: WeakKeyDictionary[asyncio.AbstractEventLoop, C] = WeakKeyDictionary()
+
+    def get(self) -> C:
+        loop = asyncio.get_running_loop()
+        if loop not in self._of:
+            self._of[loop] = self._make()
+        return self._of[loop]
+
+    async def aclose(self) -> None:
+        client = self._of.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await self._close(client)

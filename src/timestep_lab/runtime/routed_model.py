@@ -1,0 +1,248 @@
+"""A model as the router hands it out: timed, traced, retried, its errors of our tree, its ids unique.
+
+The wrapped model is called with tracing off, so there is exactly one generation span a call, and it covers the waits too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from agents import Model, ModelResponse, ModelSettings, ModelTracing
+from agents.tracing import SpanError, generation_span
+
+from timestep_lab.runtime.adapters.base import whole_response
+from timestep_lab.runtime.limiter import AdaptiveLimiter, Waited
+from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
+from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
+from timestep_lab.runtime.timing import Stopwatch, publish
+from timestep_lab.runtime.unique_ids import with_unique_ids
+from timestep_lab.types.errors import ProviderError, RateLimitError
+from timestep_lab.types.records import Usage
+
+_CONTENT = frozenset(
+    {
+        "response.output_text.delta", "response.refusal.delta", "response.reasoning_summary_text.delta",
+        "response.reasoning_text.delta", "response.function_call_arguments.delta",
+    }
+)  # fmt: skip
+_OPENING = frozenset({"response.created", "response.in_progress", "response.queued"})
+"""Events that say nothing yet: held back until the answer begins, so that a repeat does not show."""
+_PARTIAL_TEXT = "response.output_text.delta"
+
+
+class RoutedModel(Model):
+    """`provider` and `model` are the two halves of `full`, the name the user typed."""
+
+    def __init__(
+        self,
+        inner: Model,
+        *,
+        full: str,
+        context: ErrorContext,
+        retry: RetryPolicy,
+        limiter: Callable[[], AdaptiveLimiter | None] = lambda: None,
+    ) -> None:
+        self.inner = inner
+        self.full = full
+        self.provider, self.model = context.provider, context.model
+        self._context = context
+        self._retry = retry
+        self._limiter = limiter
+
+    def __repr__(self) -> str:
+        return f"RoutedModel({self.full!r})"
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def _cleanup_on_run_end(self, owner: object) -> None:
+        await self.inner._cleanup_on_run_end(owner)
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """The whole answer at once. It is streamed underneath, so that its first token is timed like any other."""
+        return await whole_response(self.stream_response(*args, **kwargs))
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[Any],
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
+    ) -> AsyncIterator[Any]:
+        def call() -> AsyncIterator[Any]:
+            return self.inner.stream_response(
+                system_instructions, input, model_settings, tools, output_schema, handoffs, ModelTracing.DISABLED,
+                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+            )  # fmt: skip
+
+        policy = NO_RETRY if model_settings.retry is not None else self._retry
+        watch = Stopwatch(self.provider, self.model)
+        config = model_settings.to_traceable_dict()
+        with generation_span(model=self.full, model_config=config, disabled=tracing.is_disabled()) as span:
+            with_data = tracing.include_data()
+            if with_data:
+                span.span_data.input = _shown_input(system_instructions, input)
+            partial: list[str] = []
+            try:
+                async with aclosing(self._attempts(call, policy, watch)) as events:
+                    async for event in events:
+                        if event.type == "response.completed":
+                            self._record(span, watch, event.response, with_data)
+                        elif event.type == _PARTIAL_TEXT:
+                            partial.append(event.delta)
+                        yield event
+            except BaseException as error:
+                cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+                if span.span_data.usage is None:
+                    publish(span, watch.read("cancelled" if cancelled else "error"))
+                    if with_data and partial:
+                        span.span_data.output = [{"type": "message", "role": "assistant", "status": "incomplete",
+                                                  "content": [{"type": "output_text", "text": "".join(partial)}]}]  # fmt: skip
+                    words = "Cancelled before the answer was complete." if cancelled else str(error)
+                    span.set_error(
+                        SpanError(message=words if with_data or cancelled else type(error).__name__, data={})
+                    )
+                raise
+
+    async def _attempts(self, call: Callable[[], AsyncIterator[Any]], policy: RetryPolicy, watch: Stopwatch) -> Any:
+        """The events of the first attempt that got as far as content."""
+        limiter = self._limiter()
+        repeats = {True: 0, False: 0}
+        while True:
+            slot: AbstractAsyncContextManager[Waited] = limiter.slot() if limiter else nullcontext(Waited(0.0, 0.0))
+            async with slot as waited:
+                watch.waited(queue_ms=waited.queue_ms, rate_limit_ms=waited.rate_limit_ms)
+                watch.sent()
+                sent_at = time.monotonic()
+                begun = False
+                try:
+                    async with aclosing(self._one_attempt(call, watch)) as events:
+                        async for event in events:
+                            begun = True
+                            yield event
+                    if limiter:
+                        limiter.succeeded()
+                    return
+                except Exception as error:
+                    failure = as_provider_error(error, self._context, started=begun)
+                    if failure is None:
+                        raise
+                    if not isinstance(failure, ProviderError):
+                        raise failure from error
+                    limited = isinstance(failure, RateLimitError)
+                    delay = None if begun else policy.delay_after(failure, repeats[limited])
+                    _tell(limiter, failure, sent_at)
+                    if delay is None:
+                        if failure is error:
+                            raise
+                        raise failure from error
+            repeats[limited] += 1
+            if limiter and limited:
+                continue  # the limiter holds everyone back, this request too, and counts the wait
+            before = time.perf_counter()
+            await asyncio.sleep(delay)
+            spent = (time.perf_counter() - before) * 1000.0
+            watch.waited(rate_limit_ms=spent) if limited else watch.waited(backoff_ms=spent)
+
+    async def _one_attempt(self, call: Callable[[], AsyncIterator[Any]], watch: Stopwatch) -> Any:
+        held: list[Any] = []
+        async with aclosing(with_unique_ids(call())) as events:  # type: ignore[type-var]
+            async for event in events:
+                kind = event.type
+                if kind in _CONTENT or (kind == "response.output_item.added" and event.item.type == "function_call"):
+                    watch.content()
+                elif kind in _OPENING:
+                    held.append(event)
+                    continue
+                elif kind == "response.incomplete":
+                    event = _completed_although_cut(event)
+                    kind = event.type
+                elif kind in ("response.failed", "error", "response.error"):
+                    raise _failure(event, self._context)
+                for early in held:
+                    yield early
+                held.clear()
+                yield event
+                if kind == "response.completed":
+                    return
+        raise cut_stream(self._context)
+
+    def _record(self, span: Any, watch: Stopwatch, response: Any, with_data: bool) -> None:
+        metadata = dict(response.metadata or {})
+        usage = _usage_of(response)
+        reason = metadata.get("stop_reason") or _stop_reason(response)
+        publish(span, watch.read(reason, usage, estimate=metadata.get("token_count") == "estimate"))
+        data = span.span_data
+        data.usage = {"requests": 1} if usage is None else _usage_dict(usage)
+        if with_data:
+            data.output = [item.model_dump(exclude_none=True) for item in response.output]
+
+
+def _tell(limiter: AdaptiveLimiter | None, failure: ProviderError, sent_at: float) -> None:
+    if limiter is None:
+        return
+    if isinstance(failure, RateLimitError):
+        limiter.rate_limited(failure.retry_after, sent_at=sent_at)
+    elif failure.retryable:
+        limiter.unavailable()
+
+
+def _failure(event: Any, context: ErrorContext) -> ProviderError:
+    error = getattr(getattr(event, "response", None), "error", None) or event
+    return from_code(getattr(error, "code", None), str(getattr(error, "message", "") or ""), context)
+
+
+def _completed_although_cut(event: Any) -> Any:
+    """An answer cut at a limit is an answer: the SDK would throw the whole of it away."""
+    from openai.types.responses import ResponseCompletedEvent
+
+    why = getattr(event.response.incomplete_details, "reason", None)
+    reason = {"max_output_tokens": "length"}.get(why or "", why or "length")
+    response = event.response
+    response.metadata = {**(response.metadata or {}), "stop_reason": reason}
+    response.status = "completed"
+    return ResponseCompletedEvent(type="response.completed", response=response, sequence_number=event.sequence_number)
+
+
+def _stop_reason(response: Any) -> str:
+    return "tool_calls" if any(item.type == "function_call" for item in response.output) else "stop"
+
+
+def _usage_of(response: Any) -> Usage | None:
+    used = response.usage
+    if used is None:
+        return None
+    into, out = used.input_tokens_details, used.output_tokens_details
+    return replace(
+        Usage(requests=1, input_tokens=used.input_tokens, output_tokens=used.output_tokens),
+        cached_tokens=getattr(into, "cached_tokens", 0) or 0,
+        cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
+        reasoning_tokens=getattr(out, "reasoning_tokens", 0) or 0,
+    )
+
+
+def _usage_dict(usage: Usage) -> dict[str, Any]:
+    return {
+        "requests": usage.requests, "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }  # fmt: skip
+
+
+def _shown_input(instructions: str | None, given: str | list[Any]) -> list[dict[str, Any]]:
+    first = [{"role": "system", "content": instructions}] if instructions else []
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+    return [*first, *items]

@@ -1,0 +1,165 @@
+"""What the environment says, read once. Secrets are kept out of every printed form.
+
+The environment wins over a `.env` file in the working folder; neither is changed. See the README for each variable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from timestep_lab.types.errors import SettingsError
+
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
+OLLAMA_LOCAL_HOST = "http://127.0.0.1:11434"
+OLLAMA_CLOUD_HOST = "https://ollama.com"
+GEOCODING_URL = "https://geocoding-api.open-meteo.com/v1/search"
+FORECAST_URL = "https://api.open-meteo.com/v1/forecast"
+
+KEYLESS_MODEL = "demo/assistant"
+"""What answers when nothing else is set up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything configurable from outside. Build one by hand for a test, or with `Settings.load()`."""
+
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = None
+    """None, or OpenAI's own address: the Responses API. Any other address: Chat Completions."""
+    anthropic_api_key: str | None = field(default=None, repr=False)
+    anthropic_base_url: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
+    hf_base_url: str | None = None
+    """The inference providers' router; None for Hugging Face's own."""
+    hf_endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Name to base URL of a Hugging Face inference endpoint (or any server that speaks Chat Completions)."""
+    openai_compatible: Mapping[str, str] = field(default_factory=dict)
+    """Name to base URL of a server that speaks Chat Completions (vLLM, LM Studio, OpenRouter)."""
+    openai_compatible_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Name to key, for those servers that want one."""
+    ollama_host: str | None = None
+    """None: `http://127.0.0.1:11434`."""
+    ollama_api_key: str | None = field(default=None, repr=False)
+    """Sent to Ollama's cloud only."""
+    ollama_cloud_host: str = OLLAMA_CLOUD_HOST
+    default_agent_model: str | None = None
+    store: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    """Signs the tokens of served labs."""
+    weather_geocoding_url: str = GEOCODING_URL
+    weather_forecast_url: str = FORECAST_URL
+    demo_delay_ms: float = 12.0
+    """Pause between two chunks of a `demo/` answer."""
+    request_timeout_s: float = 600.0
+    """Longest silence on a model's connection before it counts as timed out."""
+
+    @classmethod
+    def load(cls, env: Mapping[str, str] | None = None, folder: Path | str | None = None) -> Settings:
+        """Read `env` (default: the process's environment) over the `.env` file in `folder`.
+
+        Without `folder`, the working folder's `.env` is read, unless `env` was given. An empty value counts as not set.
+        Raises `SettingsError` for a value that cannot be read.
+        """
+        place = Path(folder) if folder is not None else Path.cwd() if env is None else None
+        values = {**_dotenv(place), **(os.environ if env is None else env)}
+        text = {name: value.strip() for name, value in values.items() if value and value.strip()}
+        return cls(
+            openai_api_key=text.get("OPENAI_API_KEY"),
+            openai_base_url=_url("OPENAI_BASE_URL", text),
+            anthropic_api_key=text.get("ANTHROPIC_API_KEY"),
+            anthropic_base_url=_url("ANTHROPIC_BASE_URL", text),
+            hf_token=text.get("HF_TOKEN"),
+            hf_endpoints=_named_urls("HF_INFERENCE_ENDPOINTS", text),
+            openai_compatible=_named_urls("OPENAI_COMPATIBLE", text),
+            openai_compatible_keys=_named("OPENAI_COMPATIBLE_KEYS", text),
+            ollama_host=text.get("OLLAMA_HOST"),
+            ollama_api_key=text.get("OLLAMA_API_KEY"),
+            default_agent_model=text.get("DEFAULT_AGENT_MODEL"),
+            store=text.get("TIMESTEP_LAB_STORE"),
+            secret=text.get("TIMESTEP_LAB_SECRET"),
+            weather_geocoding_url=_url("WEATHER_GEOCODING_URL", text) or GEOCODING_URL,
+            weather_forecast_url=_url("WEATHER_FORECAST_URL", text) or FORECAST_URL,
+            demo_delay_ms=_number("TIMESTEP_LAB_DEMO_DELAY_MS", text, 12.0),
+            request_timeout_s=_number("TIMESTEP_LAB_REQUEST_TIMEOUT_S", text, 600.0),
+        )
+
+    @property
+    def default_model(self) -> str:
+        """The configured model; else one of the first provider whose key is set; else `demo/assistant`."""
+        if self.default_agent_model:
+            return self.default_agent_model
+        if self.openai_api_key and not self.openai_elsewhere:
+            return "openai/gpt-4.1"
+        if self.anthropic_api_key:
+            return "anthropic/claude-sonnet-4-5"
+        if self.hf_token:
+            return "hf_inference_providers/openai/gpt-oss-20b"
+        return KEYLESS_MODEL
+
+    @property
+    def openai_elsewhere(self) -> bool:
+        """`OPENAI_BASE_URL` names a server that is not OpenAI's."""
+        return self.openai_base_url is not None and urlsplit(self.openai_base_url).hostname != "api.openai.com"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, so that a message can be cleared of them."""
+        known = (self.openai_api_key, self.anthropic_api_key, self.hf_token, self.ollama_api_key, self.secret)
+        return tuple(value for value in (*known, *self.openai_compatible_keys.values()) if value)
+
+
+def _dotenv(folder: Path | None) -> dict[str, str | None]:
+    if folder is None or not (folder / ".env").is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return dict(dotenv_values(folder / ".env"))
+
+
+def _url(name: str, text: Mapping[str, str]) -> str | None:
+    value = text.get(name)
+    return None if value is None else _checked_url(name, value)
+
+
+def _checked_url(name: str, value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise SettingsError(
+            f"{name} is {value!r}, which is no web address.", "Write it with http:// or https://.", param=name
+        )
+    return value.rstrip("/")
+
+
+def _named(name: str, text: Mapping[str, str]) -> dict[str, str]:
+    if name not in text:
+        return {}
+    try:
+        found = json.loads(text[name])
+    except ValueError as error:
+        raise SettingsError(f"{name} is not JSON ({error}).", _NAMED_STEP.format(name), param=name) from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise SettingsError(f"{name} must be a JSON object of texts.", _NAMED_STEP.format(name), param=name)
+    return found
+
+
+def _named_urls(name: str, text: Mapping[str, str]) -> dict[str, str]:
+    return {key: _checked_url(f"{name}[{key}]", value) for key, value in _named(name, text).items()}
+
+
+_NAMED_STEP = 'Write it as {}=\'{{"my-name": "https://…"}}\'.'
+
+
+def _number(name: str, text: Mapping[str, str], default: float) -> float:
+    try:
+        value = float(text.get(name, default))
+    except ValueError as error:
+        raise SettingsError(f"{name} is {text[name]!r}, which is no number.", param=name) from error
+    if not 0 <= value < float("inf"):
+        raise SettingsError(f"{name} is {text[name]}, which is not a number from 0 up.", param=name)
+    return value
