@@ -1,0 +1,73 @@
+"""One batch of trace events of one user, made ready for `Database.append`: every table it touches, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from timestep_lab.store.base import Change, Database, Dialect, Statement
+from timestep_lab.store.message_bodies import BODY_COLUMNS, MessageBodies
+from timestep_lab.store.span_rows import AT, OPEN_COLUMNS, SPAN_COLUMNS, TRACE_COLUMNS, Row, open_row
+from timestep_lab.store.trace_deltas import DELTA_COLUMNS, trace_deltas
+from timestep_lab.types.ids import new_id
+
+MANY_TRACES = 100
+"""A batch over more traces than this is announced as one change with an empty id: read again whatever you show."""
+
+SpanKey = tuple[str, str]
+"""(trace_id, span_id)"""
+
+_CLOSE: dict[Dialect, str] = {
+    "duckdb": "delete from core.open_spans where user_id = $1 and list_contains(string_split($2, ' '), trace_id || span_id)",
+    "postgres": "delete from core.open_spans where user_id = $1 and trace_id || span_id = any(string_to_array($2, ' '))",
+}
+
+
+@dataclass(slots=True)
+class SpanBatch:
+    """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes."""
+
+    user_id: str
+    starts: Sequence[Row] = ()
+    opened: Sequence[Row] = ()
+    ended: Sequence[Row] = ()
+    opened_before: set[SpanKey] = field(default_factory=set)
+    batch_id: str = field(default_factory=lambda: new_id("batch"))
+
+    def write(self, db: Database, bodies: MessageBodies) -> None:
+        """Durable on return. May be called again after a `StoreError`: it is written once."""
+        slim, new_bodies = bodies.share(self.user_id, self.ended)
+        deltas = trace_deltas(
+            self.user_id, ended=self.ended, opened=self.opened, opened_before=self.opened_before, starts=self.starts
+        )
+        tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
+            "traces_raw": (TRACE_COLUMNS, self.starts),
+            "open_spans": (OPEN_COLUMNS, [open_row(row, db.process_id) for row in self.opened]),
+            "message_bodies": (BODY_COLUMNS, new_bodies),
+            "spans_raw": (SPAN_COLUMNS, slim),
+            "trace_deltas": (DELTA_COLUMNS, deltas),
+        }
+        db.append(
+            self.user_id,
+            {name: table for name, table in tables.items() if table[1]},
+            then=self._closing(db.dialect),
+            changes=self._changes(delta[1] for delta in deltas),
+            batch_id=self.batch_id,
+        )
+        bodies.written(new_bodies)
+
+    def _closing(self, dialect: Dialect) -> list[Statement]:
+        if not self.opened_before:
+            return []
+        keys = " ".join(trace_id + span_id for trace_id, span_id in self.opened_before)
+        return [Statement(_CLOSE[dialect], [self.user_id, keys])]
+
+    def _changes(self, trace_ids: Iterable[str]) -> list[Change]:
+        ids = list(trace_ids)
+        if len(ids) > MANY_TRACES:
+            ids = [""]
+        return [Change("traces", self.user_id, trace_id) for trace_id in ids]
+
+
+def span_key(row: Row) -> SpanKey:
+    return row[AT["trace_id"]], row[AT["span_id"]]

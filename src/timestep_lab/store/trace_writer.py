@@ -1,0 +1,192 @@
+"""Spans on their way into the store: taken from any thread in microseconds, written in batches by one thread.
+
+Live spans (`span_started`, `span_ended`) are queued and never wait, so an event loop may hand them over. What is queued is
+written within FLUSH_AFTER_S; a store that fails is tried again with the same batch, which is written exactly once. `flush` returns
+when all that was handed over before is durable, and raises if it cannot be.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from queue import Empty, SimpleQueue
+
+from timestep_lab.store.base import Database
+from timestep_lab.store.message_bodies import MessageBodies
+from timestep_lab.store.span_batch import SpanBatch, SpanKey, span_key
+from timestep_lab.store.span_rows import Row, span_row, trace_row
+from timestep_lab.types.errors import BusyError, LabError, StoreError
+from timestep_lab.types.spans import SpanRecord, TraceStart
+
+log = logging.getLogger(__name__)
+
+FLUSH_AFTER_S = 0.04
+"""How long the first span of a batch waits for company. With the commit it stays far below the 250 ms of the contract."""
+MAX_WAITING = 100_000
+"""Spans held while the store does not answer. Those beyond are counted as lost and reported, not silently dropped."""
+MAX_BATCH = 10_000
+RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
+
+
+class _Barrier:
+    """Queued by `flush`; passed once all before it is written."""
+
+    def __init__(self) -> None:
+        self.passed = threading.Event()
+
+
+class _Stop(_Barrier): ...
+
+
+class TraceWriter:
+    """One for each open database. `last_error` is the latest failure to write, None while all is well."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._queue: SimpleQueue[TraceStart | SpanRecord | _Barrier] = SimpleQueue()
+        self._bodies = MessageBodies(db)
+        self._open: dict[str, set[SpanKey]] = defaultdict(set)
+        """By user: spans that have a row in `open_spans`."""
+        self._closed = False
+        self._lost = 0
+        self._giving_up = threading.Event()
+        self.last_error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="timestep-lab traces", daemon=True)
+        self._thread.start()
+
+    # -- handing over; never blocks, never raises for a failing store
+
+    def trace_started(self, trace: TraceStart) -> None:
+        self._put(trace)
+
+    def span_started(self, span: SpanRecord) -> None:
+        """`span.ended_at` is None. Payload values are read later: hand over what nobody changes any more."""
+        self._put(span)
+
+    def span_ended(self, span: SpanRecord) -> None:
+        """`span.ended_at` is set; the record is whole, whether or not the span was handed over when it began."""
+        self._put(span)
+
+    def _put(self, event: TraceStart | SpanRecord) -> None:
+        if self._closed:
+            raise StoreError("The trace writer is closed.", "Open the lab again.")
+        if self._queue.qsize() >= MAX_WAITING:
+            self._lost += 1
+            if self._lost == 1:
+                log.error(
+                    "The store does not answer and %d spans wait: spans are being lost. %s",
+                    MAX_WAITING,
+                    self.last_error,
+                )
+            return
+        self._queue.put(event)
+
+    # -- waiting
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Returns when everything handed over before is durable. Raises `StoreError` when it is not within `timeout_s`."""
+        barrier = _Barrier()
+        self._queue.put(barrier)
+        deadline = time.monotonic() + timeout_s
+        while not barrier.passed.wait(min(0.5, max(0.0, deadline - time.monotonic()))):
+            if not self._thread.is_alive() and not barrier.passed.is_set():
+                raise StoreError("The trace writer has stopped, and spans are not written.", "Open the lab again.")
+            if time.monotonic() >= deadline:
+                raise StoreError(
+                    f"Spans could not be written within {timeout_s:g} s: {self.last_error or 'the store is busy'}",
+                    "They are kept and tried again; see `timestep-lab doctor`.",
+                ) from self.last_error
+        lost, self._lost = self._lost, 0
+        if lost:
+            raise StoreError(f"{lost} spans were lost while the store did not answer.", "See `timestep-lab doctor`.")
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Writes what is queued, then ends. Raises `StoreError` when that fails. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush(timeout_s)
+        finally:
+            self._giving_up.set()
+            self._queue.put(_Stop())
+            self._thread.join(timeout=5.0)
+
+    # -- the writer's thread
+
+    def _run(self) -> None:
+        stopped = False
+        while not stopped:
+            events = self._next_events()
+            stopped = any(isinstance(event, _Stop) for event in events)
+            for batch in self._batches(events):
+                self._write(batch)
+            for event in events:
+                if isinstance(event, _Barrier):
+                    event.passed.set()
+
+    def _next_events(self) -> list[TraceStart | SpanRecord | _Barrier]:
+        """Waits for a first event, then FLUSH_AFTER_S for more; a barrier ends the wait."""
+        events = [self._queue.get()]
+        deadline = time.monotonic() + FLUSH_AFTER_S
+        while len(events) < MAX_BATCH and not isinstance(events[-1], _Barrier):
+            try:
+                events.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
+            except Empty:
+                break
+        return events
+
+    def _batches(self, events: list[TraceStart | SpanRecord | _Barrier]) -> list[SpanBatch]:
+        """One batch a user. A span that began and ended among these events was never open to anyone."""
+        starts: dict[str, list[Row]] = defaultdict(list)
+        opened: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
+        ended: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
+        for event in events:
+            if isinstance(event, _Barrier):
+                continue
+            if isinstance(event, TraceStart):
+                starts[event.user_id].append(trace_row(event))
+                continue
+            row = span_row(event)
+            key = span_key(row)
+            if event.ended_at is None:
+                opened[event.user_id][key] = row
+            else:
+                opened[event.user_id].pop(key, None)
+                ended[event.user_id][key] = row
+        return [
+            SpanBatch(
+                user_id, starts[user_id], list(opened[user_id].values()), list(ended[user_id].values()),
+                self._open[user_id] & ended[user_id].keys(),
+            )
+            for user_id in {**starts, **opened, **ended}
+        ]  # fmt: skip
+
+    def _write(self, batch: SpanBatch) -> None:
+        """Until it is durable, or `close` ran out of patience."""
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                batch.write(self._db, self._bodies)
+            except (StoreError, BusyError) as error:
+                self._report(error, f"Spans could not be written and are tried again: {error}")
+                if self._giving_up.wait(wait_s):
+                    self._lost += len(batch.ended) + len(batch.opened)
+                    return
+                wait_s = min(wait_s * 2, RETRY_MOST_S)
+            except (LabError, Exception) as error:  # noqa: BLE001 - the thread must go on; reported, counted, raised by flush
+                self._report(error, f"{len(batch.ended) + len(batch.opened)} spans were refused by the store: {error}")
+                self._lost += len(batch.ended) + len(batch.opened)
+                return
+            else:
+                self.last_error = None
+                self._open[batch.user_id] -= batch.opened_before
+                self._open[batch.user_id].update(span_key(row) for row in batch.opened)
+                return
+
+    def _report(self, error: Exception, message: str) -> None:
+        if type(error) is not type(self.last_error):
+            log.error(message)
+        self.last_error = error
