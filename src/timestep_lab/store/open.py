@@ -10,12 +10,14 @@ from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import LOCAL_USER
 
 POSTGRES = ("postgresql://", "postgres://")
+EMBEDDED = "embedded-postgres"
 
 
 def open_database(url: str | Path) -> Database:
     """Open a lab's database, creating and migrating it if needed. Close what you opened.
 
-    `url` is a path of a DuckDB file (`duckdb:///…` too), `:memory:`, or a `postgresql://` URL.
+    `url` is a path of a DuckDB file (`duckdb:///…` too), `:memory:`, a `postgresql://` URL, or `embedded-postgres`
+    (`embedded-postgres:FOLDER`), a server of the lab's own.
     Raises a `StoreError` that says why it cannot be opened and what to do, `UsageError` for a URL of another kind,
     `MissingExtraError` when Postgres is asked for and its driver is not installed.
     """
@@ -24,6 +26,10 @@ def open_database(url: str | Path) -> Database:
         from timestep_lab.store.postgres.database import PostgresDatabase
 
         return PostgresDatabase(text)
+    if text == EMBEDDED or text.startswith(f"{EMBEDDED}:"):
+        from timestep_lab.store.postgres.embedded_database import EmbeddedDatabase
+
+        return EmbeddedDatabase(text)
     from timestep_lab.store.duckdb.database import DuckDatabase
 
     if text == ":memory:":

@@ -1,0 +1,144 @@
+"""Pooled connections, each lent for one transaction on behalf of one user; and what to do when Postgres goes away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import Connection, RawCursor
+from psycopg import errors as pg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from timestep_lab.store.postgres.failures import explain, unreachable
+from timestep_lab.store.postgres.values import adapt
+from timestep_lab.types.errors import BusyError, StoreUnavailableError
+
+T = TypeVar("T")
+Conn = Connection[Any]
+
+PATIENCE_S = 10.0
+"""How long a call waits for Postgres to come back, or for a connection to be free, before it fails. A restart takes about one second."""
+ATTEMPTS = 4
+TRANSIENT = (pg.SerializationFailure, pg.DeadlockDetected)
+
+
+class Sessions:
+    """A pool of connections that logged in as one role.
+
+    `conninfo` is asked anew for each connection, and `revive` (which may start the server again) when none can be made.
+    `where` names the server for people.
+    """
+
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        *,
+        where: str,
+        size: int,
+        search_path: str,
+        statement_timeout_s: float,
+        revive: Callable[[], None] | None = None,
+        prepare: bool = True,
+    ) -> None:
+        self._conninfo, self._where, self._size, self._revive = conninfo, where, size, revive
+        self._settings = (search_path, str(int(statement_timeout_s * 1000)))
+        self._prepare = prepare
+        self._pool: ConnectionPool[Conn] = ConnectionPool(
+            conninfo,
+            kwargs={"autocommit": True, "cursor_factory": RawCursor, "prepare_threshold": 5 if prepare else None},
+            min_size=0,
+            max_size=size,
+            configure=self.configure,
+            reset=None if prepare else _forget_everything,
+            reconnect_timeout=0.5,  # whoever needs a connection tries again at once
+            max_idle=300,
+            open=True,
+            name=f"timestep-lab {where}",
+        )
+
+    def connect(self) -> Conn:
+        """A connection outside the pool."""
+        connection: Conn = psycopg.connect(self._conninfo(), autocommit=True, cursor_factory=RawCursor)
+        self.configure(connection)
+        return connection
+
+    def configure(self, connection: Conn) -> None:
+        adapt(connection)
+        connection.execute(
+            b"select set_config('search_path', $1, false), set_config('statement_timeout', $2, false), "
+            b"set_config('TimeZone', 'UTC', false), set_config('application_name', 'timestep-lab', false), "
+            b"set_config('idle_in_transaction_session_timeout', '60s', false), set_config('jit', 'off', false)",
+            self._settings,
+        )
+
+    def run(self, work: Callable[[Conn, Attempt], T], *, repeatable: bool, explained: bool = True) -> T:
+        """Do `work` in a connection; again in another one when the connection was lost or others were in the way.
+
+        Work that has told its `Attempt` that it is committing is done again only if it is `repeatable`.
+        Raises the lab's errors, or, not `explained`, those of psycopg for what the statements themselves did wrong.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            attempt = Attempt()
+            connection = self._borrow()
+            try:
+                return work(connection, attempt)
+            except psycopg.Error as error:
+                lost = connection.broken or connection.closed
+                if lost and attempt.committing and not repeatable:
+                    raise StoreUnavailableError(
+                        f"The connection to Postgres at {self._where} was lost while it was saving.",
+                        "It may or may not have been saved: look, then try again.",
+                    ) from error
+                if not left or not (lost or isinstance(error, TRANSIENT)):
+                    raise (explain(error, self._where) if explained or lost else error) from error
+                if lost:
+                    self._pool.check()  # the others are probably lost too
+            except (UnicodeEncodeError, ValueError) as error:
+                raise explain(error, self._where) from error
+            finally:
+                self._give_back(connection)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        self._pool.close(timeout=2)
+
+    def _give_back(self, connection: Conn) -> None:
+        self._pool.putconn(connection)
+
+    def _borrow(self) -> Conn:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._pool.getconn(timeout=1.0)
+            except PoolTimeout as error:
+                self._why(error, last=time.monotonic() > deadline)
+
+    def _why(self, error: PoolTimeout, *, last: bool) -> None:
+        """No connection in a while: is Postgres gone (then try to revive it), or are all connections in use?"""
+        try:
+            self.connect().close()
+        except psycopg.OperationalError as cause:
+            reason = unreachable(cause, self._where)
+            if not isinstance(reason, StoreUnavailableError) or last:
+                raise reason from cause
+            if self._revive is not None:
+                self._revive()
+            return
+        if last:
+            raise BusyError(
+                f"All {self._size} connections to Postgres at {self._where} were in use for {PATIENCE_S:g} s.",
+                "Try again.", retry_after=1.0,
+            ) from error  # fmt: skip
+
+
+class Attempt:
+    """How far one try has come."""
+
+    committing = False
+
+
+def _forget_everything(connection: Conn) -> None:
+    """After SQL that somebody typed: its settings, locks and temporary things go."""
+    connection.execute(b"discard all")
