@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from timestep_lab.types.errors import SettingsError
@@ -18,8 +19,11 @@ OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 OLLAMA_LOCAL_HOST = "http://127.0.0.1:11434"
 OLLAMA_CLOUD_HOST = "https://ollama.com"
+NOMINATIM_URL = "https://nominatim.openstreetmap.org/search"
 GEOCODING_URL = "https://geocoding-api.open-meteo.com/v1/search"
 FORECAST_URL = "https://api.open-meteo.com/v1/forecast"
+
+Choice = TypeVar("Choice", bound=str)
 
 KEYLESS_MODEL = "demo/assistant"
 """What answers when nothing else is set up."""
@@ -52,7 +56,11 @@ class Settings:
     store: str | None = None
     secret: str | None = field(default=None, repr=False)
     """Signs the tokens of served labs."""
+    weather_mode: Literal["live", "recorded", "auto"] = "auto"
+    """`auto`: live, and recorded samples when the network does not answer."""
+    weather_nominatim_url: str = NOMINATIM_URL
     weather_geocoding_url: str = GEOCODING_URL
+    """Asked where Nominatim knows nothing."""
     weather_forecast_url: str = FORECAST_URL
     demo_delay_ms: float = 12.0
     """Pause between two chunks of a `demo/` answer."""
@@ -83,6 +91,8 @@ class Settings:
             default_agent_model=text.get("DEFAULT_AGENT_MODEL"),
             store=text.get("TIMESTEP_LAB_STORE"),
             secret=text.get("TIMESTEP_LAB_SECRET"),
+            weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),
+            weather_nominatim_url=_url("WEATHER_NOMINATIM_URL", text) or NOMINATIM_URL,
             weather_geocoding_url=_url("WEATHER_GEOCODING_URL", text) or GEOCODING_URL,
             weather_forecast_url=_url("WEATHER_FORECAST_URL", text) or FORECAST_URL,
             demo_delay_ms=_number("TIMESTEP_LAB_DEMO_DELAY_MS", text, 12.0),
@@ -153,6 +163,15 @@ def _named_urls(name: str, text: Mapping[str, str]) -> dict[str, str]:
 
 
 _NAMED_STEP = 'Write it as {}=\'{{"my-name": "https://…"}}\'.'
+
+
+def _one_of(name: str, text: Mapping[str, str], values: tuple[Choice, ...]) -> Choice:
+    """The first value when nothing is set."""
+    found = text.get(name, values[0]).casefold()
+    for value in values:
+        if value == found:
+            return value
+    raise SettingsError(f"{name} is {text[name]!r}.", f"Use one of: {', '.join(values)}.", param=name)
 
 
 def _number(name: str, text: Mapping[str, str], default: float) -> float:

@@ -1,0 +1,167 @@
+"""One long-lived connection to one server. It opens on first use, is kept, and opens again after the server has died.
+
+The client lives in a task of its own: whoever asks first may be cancelled, or finish, while others still use it; and anyio
+wants a scope left by the task that entered it. Each event loop that asks has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from mcp.shared.exceptions import MCPError
+from mcp.types import CallToolResult, Tool
+
+from timestep_lab.runtime.mcp.failures import call_error, connect_error, is_closed
+from timestep_lab.runtime.mcp.transports import Signs, client_for
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import ToolError
+from timestep_lab.types.records import McpServerRecord
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.server import Server
+
+T = TypeVar("T")
+
+TOOL_LIST_S = 60.0
+"""A tool list is asked for again after this time, or at once when the server says that it changed."""
+
+FAILED_S = 10.0
+"""A server that could not be reached is not tried again for this time, so that it does not slow down every run."""
+
+
+class _Live:
+    """A connection in one event loop."""
+
+    def __init__(self) -> None:
+        self.client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self.signs = Signs()
+        self.task: asyncio.Task[None] | None = None
+        self.tools: list[Tool] | None = None
+        self.tools_until = 0.0
+
+    async def hear(self, message: Any) -> None:
+        if getattr(message, "method", "") == "notifications/tools/list_changed":
+            self.tools = None
+
+
+class Connection:
+    """`builtin` is a server in this process, talked to instead of the record's command or URL."""
+
+    def __init__(self, record: McpServerRecord, builtin: Server[Any] | None = None) -> None:
+        self.record = record
+        self._builtin = builtin
+        self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, _Live] = WeakKeyDictionary()
+        self._failure: tuple[float, ToolError] | None = None
+
+    async def tools(self, *, retry_now: bool = False) -> list[Tool]:
+        """What the server offers, `allowed_tools` applied. Raises `ToolError` naming the server when it cannot say.
+
+        A failure is remembered for `FAILED_S` seconds, unless `retry_now`.
+        """
+        if self._failure and not retry_now and time.monotonic() - self._failure[0] < FAILED_S:
+            raise self._failure[1]
+        live = self._live()
+        try:
+            if live.tools is None or live.tools_until < time.monotonic():
+                tools = await self._request("tools/list", _all_pages, repeatable=True)
+                live = self._live()
+                live.tools, live.tools_until = tools, time.monotonic() + TOOL_LIST_S
+            tools = live.tools
+        except ToolError as error:
+            self._failure = (time.monotonic(), error)
+            raise
+        self._failure = None
+        allowed = self.record.allowed_tools
+        return [tool for tool in tools if allowed is None or tool.name in allowed]
+
+    async def call(self, tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
+        """Call a tool. A call that may have taken effect is not repeated, unless the server says the tool bears it.
+
+        Raises `ToolError` when no result came; a result that says `is_error` is returned.
+        """
+        hints = tool.annotations
+        if tool.output_schema is not None:
+            # The client will import this to check the result; it takes up to 2 s, which the event loop must not stand still.
+            await in_thread(importlib.import_module, "jsonschema")
+        return await self._request(
+            tool.name,
+            lambda client: client.call_tool(tool.name, arguments),
+            repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
+        )
+
+    async def aclose(self) -> None:
+        """Close in every loop, and wait for it in this one."""
+        here = self._lives.pop(asyncio.get_running_loop(), None)
+        for loop, live in list(self._lives.items()):
+            if loop.is_running():
+                loop.call_soon_threadsafe(live.signs.gone.set)
+        self._lives.clear()
+        if here is not None and here.task is not None:
+            here.signs.gone.set()
+            await asyncio.wait([here.task])
+
+    async def _request(self, what: str, send: Callable[[Client], Awaitable[T]], *, repeatable: bool) -> T:
+        for last_try in (False, True):
+            live = self._live()
+            # Shielded: a caller that gives up must not take the connection away from the others.
+            client = await asyncio.shield(live.client)
+            try:
+                return await send(client)
+            except (
+                MCPError,
+                RuntimeError,
+            ) as error:  # RuntimeError: a result against its own schema, or a closed client
+                unprocessed = live.signs.session_refused
+                broken = is_closed(error) or unprocessed or live.signs.gone.is_set()
+                if broken:
+                    live.signs.gone.set()
+                if last_try or not (broken and (repeatable or unprocessed)):
+                    raise call_error(self.record, what, error, broken=broken) from None
+        raise AssertionError("the second try either returns or raises")
+
+    def _live(self) -> _Live:
+        loop = asyncio.get_running_loop()
+        live = self._lives.get(loop)
+        if live is None or live.signs.gone.is_set():
+            self._lives[loop] = live = _Live()
+            live.task = asyncio.create_task(self._hold(live), name=f"mcp {self.record.name}")
+        return live
+
+    async def _hold(self, live: _Live) -> None:
+        """The task in which the client is opened and closed."""
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self.record.timeout_s):
+                    client = client_for(self.record, live.signs, live.hear, self._builtin)
+                    await stack.enter_async_context(client)
+                live.client.set_result(client)
+                await live.signs.gone.wait()
+        except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is no news
+            if not live.client.done():
+                said = await asyncio.to_thread(live.signs.stderr.text)
+                failure = connect_error(self.record, error, said=said, http_status=live.signs.http_status)
+                live.client.set_exception(failure)
+        finally:
+            live.signs.gone.set()
+            live.signs.stderr.close()
+            if not live.client.done():  # cancelled, with the event loop or by a closing toolbox
+                live.client.set_exception(ToolError(f"The connection to {self.record.name!r} was closed as it opened."))
+            if not live.client.cancelled():
+                live.client.exception()  # read, since nobody may be waiting any more
+
+
+async def _all_pages(client: Client) -> list[Tool]:
+    page = await client.list_tools()
+    tools, seen = list(page.tools), set[str]()
+    while (cursor := page.next_cursor) and cursor not in seen:
+        seen.add(cursor)
+        page = await client.list_tools(cursor=cursor)
+        tools += page.tools
+    return tools

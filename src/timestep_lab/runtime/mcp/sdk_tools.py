@@ -1,0 +1,138 @@
+"""An MCP tool as an Agents SDK function tool: named so that the model can call it, asking first where a rule says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from agents import (
+    FunctionTool,
+    RunContextWrapper,
+    SpanError,
+    ToolOrigin,
+    ToolOriginType,
+    ToolOutputImage,
+    ToolOutputText,
+    get_current_span,
+)  # fmt: skip
+from agents.tool_context import ToolContext
+from agents.tracing import FunctionSpanData
+from mcp.types import CallToolResult, ImageContent, TextContent
+
+from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolInfo
+from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
+from timestep_lab.types.errors import ToolError
+
+Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
+
+_NAME_LENGTH = 64
+"""The longest function name that OpenAI takes: ^[a-zA-Z0-9_-]{1,64}$."""
+
+
+def public_names(infos: Sequence[ToolInfo], taken: Sequence[str] = ()) -> list[str]:
+    """The name of each tool for the model, in order. Tools of two servers that share a name get their servers' in front.
+
+    Follows from `infos` and `taken` alone, so that a paused run finds its tools again.
+    """
+    bare = [_safe(info.name) for info in infos]
+    count = Counter([*bare, *taken])
+    names = [
+        name if count[name] == 1 else f"{_safe(info.server)}__{name}" for name, info in zip(bare, infos, strict=True)
+    ]
+    count = Counter([*names, *taken])
+    return [_fit(name, info.id, unique=count[name] == 1) for name, info in zip(names, infos, strict=True)]
+
+
+def function_tool(info: ToolInfo, name: str, rule: Rule, call: Call) -> FunctionTool:
+    """`call` sends the arguments to the server. A failure is told to the model as a `FailedOutput` and marked in the span."""
+
+    async def needs_approval(_context: RunContextWrapper[Any], arguments: dict[str, Any], _call_id: str) -> bool:
+        return reason_to_ask(rule, arguments) is not None
+
+    async def invoke(_context: ToolContext[Any], arguments_json: str) -> Any:
+        _mark_span(info)
+        try:
+            result = await call(_object(arguments_json, name))
+        except ToolError as error:
+            return _failed(info, str(error))
+        output = output_of(result)
+        if result.is_error:
+            return _failed(info, output if isinstance(output, str) else text_of(result))
+        return output
+
+    schema = {"type": "object", "properties": {}, **info.input_schema}
+    return FunctionTool(
+        name=name,
+        description=info.description or info.title,
+        params_json_schema=schema,
+        on_invoke_tool=invoke,
+        strict_json_schema=False,  # the server's schema is sent as it is; strict mode takes only a subset
+        needs_approval=needs_approval if rule != "never" else False,
+        custom_data_extractor=lambda done: (
+            {"error": str(done.output)} if isinstance(done.output, FailedOutput) else None
+        ),
+        # The SDK gives these two to MCP tools alone. The first names the server in each item; with the second a call that was
+        # approved for one server is not carried out by another that has taken its name.
+        _tool_origin=ToolOrigin(type=ToolOriginType.MCP, mcp_server_name=info.server),
+        _mcp_tool_binding=(info.server, info.name, None),
+    )
+
+
+def output_of(result: CallToolResult) -> Any:
+    """What the model reads: a text where all is text (JSON where the server gave only structure), else a list of parts."""
+    if not result.content and result.structured_content is not None:
+        return json.dumps(result.structured_content, ensure_ascii=False)
+    if any(isinstance(block, ImageContent) for block in result.content):
+        return [_part(block) for block in result.content]
+    return text_of(result)
+
+
+def text_of(result: CallToolResult) -> str:
+    texts = [block.text if isinstance(block, TextContent) else block.model_dump_json() for block in result.content]
+    return "\n".join(texts)
+
+
+def _part(block: Any) -> ToolOutputText | ToolOutputImage:
+    if isinstance(block, ImageContent):
+        return ToolOutputImage(image_url=f"data:{block.mime_type};base64,{block.data}")
+    return ToolOutputText(text=block.text if isinstance(block, TextContent) else block.model_dump_json())
+
+
+def _object(arguments_json: str, tool: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(arguments_json or "{}")
+    except json.JSONDecodeError as error:
+        raise ToolError(
+            f"The arguments of {tool} are not JSON ({error}).", "Send one JSON object.", tool=tool
+        ) from None
+    if not isinstance(arguments, dict):
+        raise ToolError(f"The arguments of {tool} are not a JSON object.", "Send one JSON object.", tool=tool)
+    return arguments
+
+
+def _mark_span(info: ToolInfo) -> None:
+    span = get_current_span()
+    if span is not None and isinstance(span.span_data, FunctionSpanData):
+        span.span_data.mcp_data = {"server": info.server, "server_id": info.server_id, "tool": info.name}
+
+
+def _failed(info: ToolInfo, message: str) -> FailedOutput:
+    span = get_current_span()
+    if span is not None:
+        data: Mapping[str, Any] = {"server": info.server, "tool": info.name}
+        span.set_error(SpanError(message=message, data=dict(data)))
+    return FailedOutput(json.dumps({"error": message}, ensure_ascii=False))
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", name).strip("_") or "tool"
+
+
+def _fit(name: str, seed: str, *, unique: bool) -> str:
+    if unique and len(name) <= _NAME_LENGTH:
+        return name
+    return f"{name[: _NAME_LENGTH - 9]}_{hashlib.sha256(seed.encode()).hexdigest()[:8]}"

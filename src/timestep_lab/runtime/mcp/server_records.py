@@ -1,0 +1,137 @@
+"""What may stand in an `McpServerRecord`, and how secrets in one are kept out of every message."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from timestep_lab.runtime.tools.approval_rules import validate_rules
+from timestep_lab.types.errors import SettingsError
+from timestep_lab.types.records import McpServerRecord
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token of RFC 9110, section 5.6.2."""
+
+
+def check_record(record: McpServerRecord) -> McpServerRecord:
+    """`record` itself, when a server could be reached by it. Raises `SettingsError`; starts and asks nothing."""
+    name = record.name
+    if not name.strip():
+        raise SettingsError("An MCP server needs a name.", 'Give it one, such as "time".', param="name")
+    if bool(record.command) == bool(record.url):
+        has = "both a command and a URL" if record.command else "neither a command nor a URL"
+        raise SettingsError(
+            f"The MCP server {name!r} has {has}.",
+            'Give exactly one: command=["mcp-server-time"] or url="https://example.org/mcp".',
+            param="command",
+        )
+    if record.timeout_s <= 0:
+        raise SettingsError(f"The MCP server {name!r} has a timeout of {record.timeout_s} s.", "Give more than 0.")
+    if record.command:
+        _check_command(record)
+    else:
+        _check_url(record)
+    validate_rules(record.require_approval)
+    return record
+
+
+def find_command(record: McpServerRecord) -> str | None:
+    """The program that `record.command` starts, found on the PATH that the server will get; None when there is none."""
+    path = record.env.get("PATH", os.environ.get("PATH"))
+    return shutil.which(str(Path(record.command[0]).expanduser()), path=path)
+
+
+def command_not_found(record: McpServerRecord) -> SettingsError:
+    return SettingsError(
+        f"The MCP server {record.name!r} starts {record.command[0]!r}, and there is no such program on the PATH.",
+        f"Install it (for a Python server: pip install {Path(record.command[0]).name}), or give its full path.",
+        param="command",
+    )
+
+
+def redact(text: str, record: McpServerRecord) -> str:
+    """`text` without the record's secrets: values of headers and environment, and what a URL carries beside its place."""
+    for secret in _secrets(record):
+        text = text.replace(secret, "***")
+    return text
+
+
+def public_url(url: str) -> str:
+    """`url` without user, password, query and fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def where_it_is(record: McpServerRecord) -> str:
+    """The command or URL, fit to be shown."""
+    return public_url(record.url) if record.url else redact(" ".join(record.command), record)
+
+
+def _secrets(record: McpServerRecord) -> list[str]:
+    values: list[str] = [*record.env.values()]
+    for value in record.headers.values():
+        # "Bearer abc": the token alone is as secret as the whole.
+        values += [value, *value.split()[1:]]
+    if record.url:
+        parts = urlsplit(record.url)
+        values += [parts.username or "", parts.password or "", parts.query, parts.fragment]
+        values += [piece.partition("=")[2] for piece in parts.query.split("&")]
+    # Longest first, so that no part of a secret is left; below four letters a value is no secret and would maim words.
+    return sorted(_long(values), key=len, reverse=True)
+
+
+def _long(values: Iterable[str]) -> set[str]:
+    return {value for value in values if len(value) >= 4}
+
+
+def _check_command(record: McpServerRecord) -> None:
+    if record.headers:
+        raise SettingsError(
+            f"The MCP server {record.name!r} is started by a command, so headers mean nothing to it.",
+            "Pass its secrets by env={...}.",
+            param="headers",
+        )
+    if any("\0" in part for part in record.command) or not record.command[0].strip():
+        raise SettingsError(f"The command of the MCP server {record.name!r} cannot be run.", "Give a program's name.")
+    if find_command(record) is None:
+        raise command_not_found(record)
+
+
+def _check_url(record: McpServerRecord) -> None:
+    assert record.url is not None
+    if record.env:
+        raise SettingsError(
+            f"The MCP server {record.name!r} is reached by URL, so env means nothing to it.",
+            "Pass its secrets by headers={...}.",
+            param="env",
+        )
+    try:
+        parts = urlsplit(record.url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
+        raise SettingsError(
+            f"The MCP server {record.name!r} has a URL that is not one of http or https: {public_url_or_text(record.url)}.",
+            'Give the streamable-HTTP address, such as "https://example.org/mcp".',
+            param="url",
+        )
+    for header, value in record.headers.items():
+        if not _HEADER_NAME.fullmatch(header) or "\n" in value or "\r" in value or not value.isascii():
+            raise SettingsError(
+                f"The header {header!r} of the MCP server {record.name!r} cannot be sent.",
+                "A name has letters, digits and dashes; a value is one line of ASCII.",
+                param="headers",
+            )
+
+
+def public_url_or_text(url: str) -> str:
+    try:
+        return repr(public_url(url))
+    except ValueError:
+        return "it cannot be read"

@@ -1,0 +1,227 @@
+"""The toolbox: every server of one user, connected when first needed, and for each agent the tools it may see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server
+from timestep_lab.runtime.mcp.connection import Connection
+from timestep_lab.runtime.mcp.sdk_tools import function_tool, output_of, public_names
+from timestep_lab.runtime.mcp.toolset import ToolInfo, ToolSet
+from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import ToolError
+from timestep_lab.types.ids import BUILTIN_MCP_SERVER
+from timestep_lab.types.records import AgentRecord, McpServerRecord
+
+if TYPE_CHECKING:
+    from agents import Tool as SdkTool
+    from mcp.types import CallToolResult, Tool
+
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.runtime.tools.approval_rules import Rule
+
+ToolUse = tuple[Connection, "Tool", ToolInfo]
+
+
+class Toolbox:
+    """`servers` are the user's own, as they are or as a function that reads them anew. The built-in one is always there.
+
+    A record with the built-in server's id stands for it, to restrict its tools or to make them ask.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[McpServerRecord] | Callable[[], Sequence[McpServerRecord]],
+        settings: Settings | None = None,
+    ) -> None:
+        self._read = servers if callable(servers) else None
+        self._settings = settings
+        self._connections: dict[str, Connection] = {}
+        self._server_of: dict[str, str] = {}
+        self._set(() if callable(servers) else servers)
+
+    @property
+    def servers(self) -> tuple[McpServerRecord, ...]:
+        """In the order that names and catalogue follow: the built-in one, then the user's, oldest first."""
+        return tuple(connection.record for connection in self._connections.values())
+
+    async def tools_for(self, agent: AgentRecord) -> ToolSet:
+        """The tools that `agent.tool_ids` names, with the approval rules of the agent and of its servers.
+
+        What cannot be had is in `.missing`, one error for each server or tool; it raises nothing.
+        """
+        await self._refresh()
+        missing: list[ToolError] = []
+        wanted: dict[str, list[str]] = {}
+        client_tools: list[str] = []
+        for tool_id in agent.tool_ids:
+            server_id, name = self._split(tool_id)
+            if server_id:
+                wanted.setdefault(server_id, []).append(name)
+            elif name in CLIENT_TOOLS:
+                client_tools.append(name)
+            else:
+                missing.append(_unknown(tool_id, agent))
+        # In the toolbox's order, whatever the order of tool_ids: names and RunState depend on nothing else.
+        connections = [c for server_id, c in self._connections.items() if server_id in wanted]
+        uses: list[ToolUse] = []
+        for found in await asyncio.gather(*(self._pick(c, wanted[c.record.id], missing) for c in connections)):
+            uses += found
+        infos = [info for _, _, info in uses]
+        names = public_names(infos, client_tools)
+        rules = [_rule(agent, connection.record, info) for connection, _, info in uses]
+        tools: list[SdkTool] = [
+            function_tool(info, name, rule, _caller(connection, tool))
+            for (connection, tool, info), name, rule in zip(uses, names, rules, strict=True)
+        ]
+        client_rules: list[Rule] = [
+            agent.approvals.get(name, agent.approvals.get("*", "never")) for name in client_tools
+        ]
+        tools += [client_tool(CLIENT_TOOLS[name], rule) for name, rule in zip(client_tools, client_rules, strict=True)]
+        self._server_of.update({name: info.server for name, info in zip(names, infos, strict=True)})
+        return ToolSet(
+            tools=tools,
+            missing=missing,
+            infos={**dict(zip(names, infos, strict=True)), **{name: CLIENT_TOOLS[name] for name in client_tools}},
+            rules=dict(zip([*names, *client_tools], [*rules, *client_rules], strict=True)),
+        )
+
+    async def catalogue(self, *, retry_now: bool = True) -> list[ToolInfo]:
+        """Every tool of every server that answers; `survey` also says what is wrong with the others."""
+        tools, _ = await self.survey(retry_now=retry_now)
+        return tools
+
+    async def survey(self, *, retry_now: bool = True) -> tuple[list[ToolInfo], list[ToolError]]:
+        """The catalogue, and one error for each server that does not answer."""
+        await self._refresh()
+        missing: list[ToolError] = []
+        found = await asyncio.gather(
+            *(self._pick(c, ["*"], missing, retry_now=retry_now) for c in self._connections.values())
+        )
+        return [info for uses in found for _, _, info in uses], missing
+
+    async def call(self, tool_id: str, arguments: dict[str, Any]) -> str:
+        """Call a tool by hand; no rule asks. The text it gives (images as JSON).
+
+        Raises `ToolError` when there is no such tool, when the server cannot be reached, and when the tool says it failed.
+        """
+        await self._refresh()
+        server_id, name = self._split(tool_id)
+        if not server_id:
+            raise ToolError(f"There is no tool {tool_id!r} to call here.", "Call one of the catalogue's.", tool=tool_id)
+        missing: list[ToolError] = []
+        uses = await self._pick(self._connections[server_id], [name], missing, retry_now=True)
+        if missing:
+            raise missing[0]
+        [(connection, tool, _)] = uses
+        result = await connection.call(tool, arguments)
+        text = _as_text(result)
+        if result.is_error:
+            raise ToolError(f"{name} failed: {text}", server=connection.record.name, tool=name)
+        return text
+
+    def server_of(self, tool_name: str) -> str | None:
+        """Name of the server behind a name that a model was shown last; `ToolSet.server_of` answers for one agent."""
+        return self._server_of.get(tool_name)
+
+    async def aclose(self) -> None:
+        """Close every connection. The toolbox may be used again; it connects anew."""
+        await asyncio.gather(*(connection.aclose() for connection in self._connections.values()))
+
+    # -- servers
+
+    async def _refresh(self) -> None:
+        if self._read is not None:
+            for connection in self._set(await in_thread(self._read)):
+                await connection.aclose()
+
+    def _set(self, records: Sequence[McpServerRecord]) -> list[Connection]:
+        """Take `records` as the servers from now on. Connections whose record stayed the same are kept; returns the others."""
+        ordered = sorted(records, key=lambda r: (r.id != BUILTIN_MCP_SERVER, r.created_at, r.id))
+        if not ordered or ordered[0].id != BUILTIN_MCP_SERVER:
+            ordered.insert(0, builtin_record())
+        old = self._connections
+        self._connections = {
+            record.id: old[record.id] if record.id in old and old[record.id].record == record else self._connect(record)
+            for record in ordered
+        }
+        kept = set(map(id, self._connections.values()))
+        return [connection for connection in old.values() if id(connection) not in kept]
+
+    def _connect(self, record: McpServerRecord) -> Connection:
+        return Connection(record, builtin_server(self._settings) if record.id == BUILTIN_MCP_SERVER else None)
+
+    # -- tools
+
+    def _split(self, tool_id: str) -> tuple[str, str]:
+        """`<server id or name>.<tool>` → server id and tool; the id is empty for a client tool and for what is unknown."""
+        for record in self.servers:
+            for prefix in (record.id, record.name):
+                if tool_id.startswith(f"{prefix}."):
+                    return record.id, tool_id[len(prefix) + 1 :]
+        return "", tool_id
+
+    async def _pick(
+        self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False
+    ) -> list[ToolUse]:
+        """The tools called `names` (`*`: all) in the server's order; what is not there is added to `missing`."""
+        record = connection.record
+        try:
+            tools = await connection.tools(retry_now=retry_now)
+        except ToolError as error:
+            missing.append(error)
+            return []
+        offered = [tool.name for tool in tools]
+        for name in names:
+            if name != "*" and name not in offered:
+                step = f"It offers: {', '.join(offered) or 'nothing'}."
+                message = f"The MCP server {record.name!r} has no tool {name!r} to be used."
+                missing.append(ToolError(message, step, server=record.name, tool=name))
+        return [(connection, tool, _info(record, tool)) for tool in tools if "*" in names or tool.name in names]
+
+
+def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], Any]:
+    return lambda arguments: connection.call(tool, arguments)
+
+
+def _rule(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule:
+    """The agent's rule, if it has one for this tool, else the server's. The narrower key wins: tool, then server, then all."""
+    keys = (info.id, f"{server.name}.{info.name}", f"{info.server_id}.*", f"{server.name}.*", "*")
+    for rules, names in ((agent.approvals, keys), (server.require_approval, (info.name, "*"))):
+        for name in names:
+            if name in rules:
+                return rules[name]
+    return "never"
+
+
+def _info(server: McpServerRecord, tool: Tool) -> ToolInfo:
+    hints = tool.annotations
+    return ToolInfo(
+        server_id=server.id,
+        server=server.name,
+        name=tool.name,
+        title=tool.title or (hints.title if hints and hints.title else ""),
+        description=tool.description or "",
+        input_schema=tool.input_schema,
+        output_schema=tool.output_schema,
+        read_only=bool(hints and hints.read_only_hint),
+    )
+
+
+def _as_text(result: CallToolResult) -> str:
+    output = output_of(result)
+    return output if isinstance(output, str) else "\n".join(part.model_dump_json() for part in output)
+
+
+def _unknown(tool_id: str, agent: AgentRecord) -> ToolError:
+    server, dot, name = tool_id.rpartition(".")
+    if dot:
+        message = f"Agent {agent.name!r} names the tool {name!r} of an MCP server that is not there ({server})."
+        return ToolError(message, "Add the server again, or take the tool from the agent.", server=server, tool=name)
+    known = ", ".join(CLIENT_TOOLS)
+    return ToolError(
+        f"Agent {agent.name!r} names an unknown tool {tool_id!r}.", f"Client tools are: {known}.", tool=tool_id
+    )

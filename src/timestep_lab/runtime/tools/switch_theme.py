@@ -1,0 +1,52 @@
+"""`switch_theme`: a client tool. The reader's side (chat in a notebook, served page) carries it out and says what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.runtime.mcp.toolset import ToolInfo
+
+if TYPE_CHECKING:
+    from agents import FunctionTool
+
+    from timestep_lab.runtime.tools.approval_rules import Rule
+
+SWITCH_THEME = ToolInfo(
+    server_id="",
+    server="",
+    name="switch_theme",
+    title="Switch theme",
+    description="Switch the colours of the chat between light and dark.",
+    input_schema={
+        "type": "object",
+        "properties": {"theme": {"type": "string", "enum": ["light", "dark"], "description": "The theme to show."}},
+        "required": ["theme"],
+        "additionalProperties": False,
+    },
+)
+
+CLIENT_TOOLS: Mapping[str, ToolInfo] = {SWITCH_THEME.name: SWITCH_THEME}
+"""Every client tool by its name, which is also its id."""
+
+
+def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
+    """The tool for an SDK agent. Calling it hands the arguments to the reader's side and ends the turn (`StopAtTools`)."""
+    from agents import FunctionTool
+
+    from timestep_lab.runtime.tools.approval_rules import reason_to_ask
+
+    async def invoke(_context: Any, arguments_json: str) -> str:
+        return json.dumps({"status": "sent to the client", "arguments": json.loads(arguments_json or "{}")})
+
+    async def needs_approval(_context: Any, arguments: dict[str, Any], _call_id: str) -> bool:
+        return reason_to_ask(rule, arguments) is not None
+
+    return FunctionTool(
+        name=info.name,
+        description=info.description,
+        params_json_schema=dict(info.input_schema),
+        on_invoke_tool=invoke,
+        needs_approval=needs_approval if rule != "never" else False,
+    )
