@@ -55,6 +55,10 @@ class Publisher:
             if thread is not threading.current_thread():
                 thread.join(timeout=5)
 
+    def abandon(self) -> None:
+        """In a forked child: the thread is the parent's, and so are the subscribers."""
+        self.__init__()  # type: ignore[misc]
+
     def _run(self) -> None:
         while (change := self._queue.get()) is not None:
             for callback in list(self._subscribers.values()):

@@ -30,10 +30,10 @@ def open_database(url: str | Path) -> Database:
         from timestep_lab.store.postgres.embedded_database import EmbeddedDatabase
 
         return EmbeddedDatabase(text)
-    from timestep_lab.store.duckdb.database import DuckDatabase
+    from timestep_lab.store.duckdb.database import open_duckdb
 
     if text == ":memory:":
-        return DuckDatabase(None)
+        return open_duckdb(None)
     text = text.removeprefix("duckdb://")
     if "://" in text:
         raise UsageError(
@@ -42,7 +42,7 @@ def open_database(url: str | Path) -> Database:
         )
     if not text.strip():
         raise UsageError("The name of the lab is empty.", "Give the path of a file, such as lab.duckdb")
-    return DuckDatabase(Path(text).expanduser().resolve())
+    return open_duckdb(Path(text).expanduser().resolve())
 
 
 def open_store(url: str | Path, user_id: str = LOCAL_USER) -> Store:

@@ -127,6 +127,19 @@ class Threads(Table[ThreadRecord]):
 
     # -- threads
 
+    def search(self, text: str, limit: int = 50) -> list[ThreadRecord]:
+        """Threads whose title or messages hold `text`, whatever the case, newest first."""
+        columns = ", ".join(f"t.{column}" for column in self.columns)
+        rows = self.db.query(
+            self.user_id,
+            f"select {columns} from threads t where t.user_id = $1 and (position(lower($2) in lower(coalesce(t.title, ''))) > 0 "
+            "or exists (select 1 from thread_items i where i.user_id = $1 and i.thread_id = t.id "
+            "and i.type in ('user_message', 'assistant_message') and position(lower($2) in lower(i.data ->> 'text')) > 0)) "
+            f"order by t.created_at desc, t.id desc limit {int(limit)}",
+            [self.user_id, text],
+        )
+        return [self.from_row(row) for row in rows.rows]
+
     def delete(self, id: str) -> None:
         """The thread with its items, session log, runs and paused run states. Its traces stay."""
         thread = Statement(

@@ -2,61 +2,165 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timestep_lab.store.base import Change, Dialect, Rows, Statement
-from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb.engine import Engine
-from timestep_lab.store.duckdb.writer import Tables
+from timestep_lab.store.duckdb.backend import Backend, Tables
+from timestep_lab.store.duckdb.seat import Seat
+from timestep_lab.store.liveness import Liveness
 from timestep_lab.types.ids import new_id
 
 
 class DuckDatabase:
-    """See `store.base.Database` for the methods."""
+    """See `store.base.Database` for the methods. One of several users of this process's seat at the file."""
 
     dialect: Dialect = "duckdb"
 
-    def __init__(self, path: Path | None) -> None:
-        self.url = ":memory:" if path is None else str(path)
-        self.process_id = new_id("process")
-        self._publisher = Publisher()
-        self._engine = Engine(path, self._publisher)
+    def __init__(self, seat: Seat, leave: Callable[[], None]) -> None:
+        self._seat, self._leave = seat, leave
+        self._open = True
+        self.url = str(seat.path or ":memory:")
+        self.process_id = seat.process_id
+
+    @property
+    def is_owner(self) -> bool:
+        """This process holds the file; else it is a client of the one that does."""
+        return self._seat.is_owner
+
+    def owner_pid(self) -> int:
+        """The process that holds the file."""
+        return self._seat.owner_pid()
+
+    def take_over(self) -> bool:
+        """Ask the owner to hand the file over to this process, which then serves it to the others. Returns whether it did.
+
+        A server owns its file better than a notebook, whose kernel may be busy for seconds.
+        """
+        return self._seat.take_over()
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
-        return self._engine.query(user_id, sql, params)
+        return self._seat.call(lambda backend: backend.query(user_id, sql, params))
 
     def write(
-        self,
-        user_id: str,
-        statements: Sequence[Statement],
-        *,
-        changes: Sequence[Change] = (),
-        batch_id: str | None = None,
-    ) -> list[Rows]:
-        return self._engine.write(user_id, statements, changes=changes, batch_id=batch_id)
+        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = (), batch_id: str | None = None
+    ) -> list[Rows]:  # fmt: skip
+        batch = _Batch(batch_id)
+        return self._seat.call(
+            lambda backend: backend.write(user_id, statements, changes=changes, batch_id=batch.id_for(backend))
+        )
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        self._engine.append(user_id, tables, then=then, changes=changes, batch_id=batch_id)
+        batch = _Batch(batch_id)
+        self._seat.call(
+            lambda backend: backend.append(user_id, tables, then=then, changes=changes, batch_id=batch.id_for(backend))
+        )
 
     def select(
-        self,
-        user_id: str,
-        sql: str,
-        params: Sequence[Any] = (),
-        *,
-        limit: int | None = None,
-        timeout_s: float | None = 30.0,
-    ) -> Rows:
-        return self._engine.select(user_id, sql, params, limit=limit, timeout_s=timeout_s)
+        self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
+    ) -> Rows:  # fmt: skip
+        return self._seat.call(lambda backend: backend.select(user_id, sql, params, limit=limit, timeout_s=timeout_s))
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        return self._publisher.subscribe(callback)
+        return self._seat.subscribe(callback)
 
     def close(self) -> None:
-        self._engine.close()
-        self._publisher.close()
+        """The last user of this process's seat gives it up; another process that uses the lab then owns it."""
+        if self._open:
+            self._open = False
+            self._leave()
+
+
+class _Batch:
+    """Once a write was sent to another process, it keeps one batch id through all its attempts."""
+
+    def __init__(self, id: str | None) -> None:
+        self._id = id
+
+    def id_for(self, backend: Backend) -> str | None:
+        if self._id is None and not backend.local:
+            self._id = new_id("batch")
+        return self._id
+
+
+# -- the seats of this process
+
+
+@dataclass(slots=True)
+class _Shared:
+    seat: Seat
+    liveness: Liveness | None
+    """None in memory: such a lab ends with its process."""
+    users: int = 0
+
+    def close(self, *, goodbye: bool) -> None:
+        if self.liveness is not None:
+            self.liveness.close(goodbye=goodbye)
+        self.seat.close()
+
+
+_shared: dict[object, _Shared] = {}
+_lock = threading.RLock()
+
+
+def open_duckdb(path: Path | None) -> DuckDatabase:
+    """`path` is absolute and resolved; None is a lab in memory. For errors see `store.open.open_database`."""
+    key: object = path or object()
+    with _lock:
+        shared = _shared.get(key)
+        if shared is None:
+            shared = _shared[key] = _start(path)
+        shared.users += 1
+        return DuckDatabase(shared.seat, lambda: _leave(key))
+
+
+def _start(path: Path | None) -> _Shared:
+    seat = Seat(path, became_owner=lambda: liveness.wake())
+    db = DuckDatabase(seat, lambda: None)
+    liveness = Liveness(db)
+    try:
+        if path is None:
+            seat.call(lambda backend: None)
+            return _Shared(seat, None)
+        liveness.start()
+    except BaseException:
+        seat.close()
+        raise
+    return _Shared(seat, liveness)
+
+
+def _leave(key: object) -> None:
+    with _lock:
+        shared = _shared[key]
+        shared.users -= 1
+        if shared.users == 0:
+            del _shared[key]
+            shared.close(goodbye=True)
+
+
+@atexit.register
+def _leave_all() -> None:
+    """Labs that were never closed: the file is left whole, and its next owner need not wait for a log to be read."""
+    with _lock:
+        while _shared:
+            _, shared = _shared.popitem()
+            shared.close(goodbye=False)
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.RLock()
+    for shared in _shared.values():
+        shared.seat.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -14,12 +14,14 @@ import duckdb
 from timestep_lab.store.base import Change, Dialect, Rows, Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import fence
+from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
-from timestep_lab.store.duckdb.writer import ClosedError, Job, Tables, Writer
+from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.migrate import migrate
 from timestep_lab.types.errors import QueryError
 
 CURSORS_KEPT = 8
+CLOSE_S = 5.0
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, SQL typed by a user sees views."""
 
@@ -27,18 +29,24 @@ OURS, THEIRS = "main,core", "main"
 class Engine:
     """Opens (creates, migrates) the file. `publisher` hears of every change after its commit."""
 
+    local = True
+
     def __init__(self, path: Path | None, publisher: Publisher) -> None:
         self._connection = connect(path)
         self._idle: dict[str, deque[tuple[Cursor, str]]] = {OURS: deque(), THEIRS: deque()}
+        self._cursors: set[Cursor] = set()
         self._busy: set[Cursor] = set()
         self._lock = threading.Lock()
-        self.closed = False
+        self._calm = threading.Condition(self._lock)
+        self._usable, self._closed = True, False
         try:
             if migrate(_Session(self._connection)):
                 self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
             self._writer = Writer(self._new_cursor(OURS), publisher.publish, self._break)
             self._fence = fence.Fence(self._new_cursor(THEIRS))
         except BaseException:
+            for cursor in self._cursors:
+                cursor.close()
             self._connection.close()
             raise
 
@@ -57,13 +65,18 @@ class Engine:
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> list[Rows]:
-        return self._writer.submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id))
+        return self._submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id))
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        self._writer.submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id))
+        self._submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id))
+
+    def _submit(self, job: Job) -> list[Rows]:
+        if not self._usable:
+            raise ClosedError
+        return self._writer.submit(job)
 
     def select(
         self,
@@ -77,65 +90,80 @@ class Engine:
         with self._cursor(THEIRS, user_id) as cursor:
             return self._fence.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
 
+    def listen(self) -> None:
+        """The publisher hears of every change as it is."""
+
     def close(self) -> None:
         """Writes what was submitted, interrupts what is read, folds the log into the file and lets go of it."""
         with self._lock:
-            if self.closed:
+            if self._closed:
                 return
-            self.closed = True
-            busy = list(self._busy)
+            self._closed, self._usable = True, False
         self._writer.close()
-        for cursor in busy:
-            cursor.interrupt()
-        self._connection.close()
+        with self._lock:
+            for cursor in self._busy:
+                cursor.interrupt()
+            self._calm.wait_for(lambda: not self._busy, timeout=CLOSE_S)
+            for cursor in self._cursors:
+                cursor.close()  # The file is held as long as one of them is open.
+            self._cursors.clear()
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """The connection is the parent's: closing it here would write to its file."""
+        self._closed, self._usable = True, False
 
     # -- cursors
 
     @contextmanager
     def _cursor(self, search_path: str, user_id: str) -> Iterator[Cursor]:
         """A cursor for one operation, acting for `user_id`. One that met an error is not used again."""
-        idle = self._idle[search_path]
-        try:
-            cursor, acts_for = idle.pop()
-        except IndexError:
-            cursor, acts_for = self._new_cursor(search_path), ""
-        with self._lock:
-            if self.closed:
-                raise ClosedError
-            self._busy.add(cursor)
+        cursor, acts_for = self._take(search_path)
         try:
             if acts_for != user_id:
                 cursor.execute("set variable tl_user = $1", [user_id])
             yield cursor
         except BaseException as error:
+            self._give_back(cursor)
             if isinstance(error, FATAL):
                 self._break()
-            self._done(cursor)
-            if self.closed and isinstance(error, duckdb.Error | QueryError):
+            if not self._usable and isinstance(error, duckdb.Error | QueryError):
                 raise ClosedError from error
-            raise translate(error) from error
+            ours = translate(error)
+            if ours is error:
+                raise
+            raise ours from error
         else:
-            self._done(cursor, keep=(search_path, user_id))
+            self._give_back(cursor, keep=(search_path, user_id))
 
-    def _done(self, cursor: Cursor, keep: tuple[str, str] | None = None) -> None:
+    def _take(self, search_path: str) -> tuple[Cursor, str]:
+        with self._lock:
+            if not self._usable:
+                raise ClosedError
+            idle = self._idle[search_path]
+            cursor, acts_for = idle.pop() if idle else (self._new_cursor(search_path), "")
+            self._busy.add(cursor)
+            return cursor, acts_for
+
+    def _give_back(self, cursor: Cursor, keep: tuple[str, str] | None = None) -> None:
         with self._lock:
             self._busy.discard(cursor)
-            if keep and not self.closed and len(self._idle[keep[0]]) < CURSORS_KEPT:
+            if keep and self._usable and len(self._idle[keep[0]]) < CURSORS_KEPT:
                 self._idle[keep[0]].append((cursor, keep[1]))
-                return
-        cursor.close()
+            else:
+                cursor.close()
+                self._cursors.discard(cursor)
+            self._calm.notify_all()
 
     def _new_cursor(self, search_path: str) -> Cursor:
-        try:
-            cursor = self._connection.cursor()
-            cursor.execute(f"set search_path = '{search_path}'")
-        except duckdb.ConnectionException as error:
-            raise ClosedError from error
+        cursor = self._connection.cursor()
+        self._cursors.add(cursor)
+        cursor.execute(f"set search_path = '{search_path}'")
         return cursor
 
     def _break(self) -> None:
         """DuckDB gave up on the file; a new engine has to be made."""
-        self.closed = True
+        self._usable = False
 
 
 class _Session:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from timestep_lab.store.base import Rows
-from timestep_lab.types.errors import DataError
+from timestep_lab.store.base import Change, Rows, Statement
+from timestep_lab.types import errors
+from timestep_lab.types.errors import DataError, LabError
 
 CONTAINERS = frozenset({list, tuple, dict})
 
@@ -52,6 +53,39 @@ def unpack_rows(packed: Mapping[str, Any]) -> Rows:
 
 def to_tuples(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
+
+
+def pack_statement(statement: Statement) -> list[Any]:
+    return [statement.sql, pack_row(statement.params), statement.expect]
+
+
+def unpack_statement(packed: Sequence[Any]) -> Statement:
+    return Statement(packed[0], packed[1], packed[2])
+
+
+def pack_change(change: Change) -> list[str]:
+    return [change.topic, change.user_id, change.id]
+
+
+def unpack_change(packed: Sequence[Any]) -> Change:
+    return Change(packed[0], packed[1], packed[2])
+
+
+def pack_error(error: LabError) -> list[Any]:
+    return [type(error).__name__, {name: value for name, value in vars(error).items() if not name.startswith("_")}]
+
+
+def unpack_answer(data: bytes) -> Any:
+    """What a call returned; raises what it raised."""
+    answer = loads(data)
+    if "error" not in answer:
+        return answer["ok"]
+    name, state = answer["error"]
+    kind: type[LabError] = getattr(errors, name, errors.StoreError)
+    error = kind.__new__(kind)
+    LabError.__init__(error, state["message"], state["next_step"])
+    vars(error).update(state)
+    raise error
 
 
 def _pack(value: Any) -> Any:
@@ -101,7 +135,7 @@ def _untag(found: dict[str, Any]) -> Any:
     return _UNTAG[tag](found["v"])
 
 
-_UNTAG = {
+_UNTAG: dict[str, Callable[[Any], Any]] = {
     "list": list,
     "tuple": tuple,
     "dict": dict,

@@ -6,9 +6,10 @@ are committed one by one. Serial writes make compare-and-set exact without any l
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ import duckdb
 
 from timestep_lab.store.base import Change, Rows, Statement
 from timestep_lab.store.duckdb import wire
+from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, translate
 from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.errors import BusyError, ConflictError
@@ -27,12 +29,6 @@ MAX_GROUP_ROWS = 20_000
 MAX_GROUP_JOBS = 256
 REMEMBER = timedelta(hours=1)
 """How long a batch id is known: far longer than any failover."""
-
-Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
-
-
-class ClosedError(Exception):
-    """The file is no longer held here; whoever wants to write must find its owner anew."""
 
 
 @dataclass(slots=True)
@@ -150,10 +146,8 @@ class Writer:
         return results
 
     def _rollback(self) -> None:
-        try:
+        with contextlib.suppress(duckdb.TransactionException):  # A commit that failed has ended its transaction.
             self._cursor.execute("rollback")
-        except duckdb.TransactionException:
-            pass  # A commit that failed has ended its transaction.
 
     def _perform(self, job: Job) -> list[Rows]:
         for table, (columns, rows) in job.tables.items():

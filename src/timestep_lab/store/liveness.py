@@ -1,0 +1,204 @@
+"""Which processes work on a lab, and what becomes of the runs of one that died.
+
+Every process that opens a lab has a row in `processes`. On its own machine a process is dead when its pid is gone, or belongs to a
+process that began at another time; on another machine, when its lease is over. What a dead process left running is then marked: runs as
+`interrupted`, their half-written items as `incomplete` (tool calls as `failed`), their open spans as errors.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.interrupted_spans import close_open_spans
+from timestep_lab.types.clock import to_naive_utc, utc_now
+from timestep_lab.types.errors import LabError
+
+log = logging.getLogger("timestep_lab.store")
+
+LEASE = timedelta(seconds=60)
+BEAT_S = 20.0
+ERROR_TYPE = "Interrupted"
+ERROR = "The process that ran this ended before the run did."
+
+
+class Liveness:
+    """Keeps this process's row, and looks after the dead: at the start, every `BEAT_S` seconds, and when woken."""
+
+    def __init__(self, db: Database) -> None:
+        self._db, self._pid = db, os.getpid()
+        self._wake, self._closed = threading.Event(), False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """On return this process is registered, and what dead ones left is marked."""
+        beat(self._db)
+        sweep(self._db)
+        self._thread = threading.Thread(target=self._run, name="timestep-lab liveness", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look after the dead now: another process has just been missed."""
+        self._wake.set()
+
+    def close(self, *, goodbye: bool = True) -> None:
+        """Stop; with `goodbye`, take this process's row away, so that what it left running counts as interrupted."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        if goodbye and self._pid == os.getpid():  # Not in a forked child: the row is its parent's.
+            try:
+                row = Statement("delete from core.processes where process_id = $1", [self._db.process_id])
+                self._db.write(SYSTEM_USER, [row])
+            except LabError as error:
+                log.info("Left the lab without saying goodbye: %s", error)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait(BEAT_S)
+            self._wake.clear()
+            if self._closed:
+                return
+            try:
+                beat(self._db)
+                sweep(self._db)
+            except LabError as error:
+                log.warning("The lab could not be told that this process lives: %s", error)
+
+
+def beat(db: Database) -> None:
+    """Write or renew this process's row."""
+    now = to_naive_utc(utc_now())
+    upsert = Statement(
+        "insert into core.processes (process_id, host, pid, pid_started, started_at, heartbeat_at, lease_until) "
+        "values ($1, $2, $3, $4, $5, $5, $6) on conflict (process_id) do update set "
+        "heartbeat_at = excluded.heartbeat_at, lease_until = excluded.lease_until",
+        [db.process_id, socket.gethostname(), os.getpid(), started_at(os.getpid()) or "", now, now + LEASE],
+    )
+    db.write(SYSTEM_USER, [upsert])
+
+
+# -- who is alive
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    process_id: str
+    host: str
+    pid: int
+    pid_started: str
+    heartbeat_at: datetime
+    lease_until: datetime
+
+    def is_alive(self) -> bool:
+        if self.host == socket.gethostname():
+            return started_at(self.pid) == self.pid_started
+        return self.lease_until > to_naive_utc(utc_now())
+
+
+def started_at(pid: int) -> str | None:
+    """When the process of this pid began, in words that no other process of this machine shares; None when there is none.
+
+    From /proc where there is one (the machine's boot, and ticks since then); elsewhere from psutil.
+    A process that has ended and was not yet waited for counts as ended.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if not Path("/proc/self/stat").exists():
+        import psutil
+
+        try:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+        except psutil.NoSuchProcess:
+            return None
+    try:
+        # The name, in brackets, may hold anything; after it come state (field 3) and, as field 22, the start.
+        fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[0] in "ZX":
+        return None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot}:{fields[19]}"
+
+
+# -- after the dead
+
+
+def sweep(db: Database) -> int:
+    """Mark what dead processes left running. Returns how many runs that were.
+
+    Several processes may sweep at once: each change is made only if the run still runs under that process.
+    """
+    running = db.query(
+        SYSTEM_USER,
+        "select process_id, user_id, id, thread_id, trace_id, started_at from core.runs "
+        "where status = 'running' and process_id is not null",
+    ).rows
+    spans_of = db.query(
+        SYSTEM_USER, "select distinct process_id from core.open_spans where process_id is not null"
+    ).rows
+    known = _processes(db)
+    mentioned = {row[0] for row in running} | {row[0] for row in spans_of} | set(known)
+    dead = {id for id in mentioned if id != db.process_id and not (id in known and known[id].is_alive())}
+    if not dead:
+        return 0
+    now = to_naive_utc(utc_now())
+    statements: list[Statement] = []
+    changes: list[Change] = []
+    ended = [row for row in running if row[0] in dead]
+    for process_id, user_id, run_id, thread_id, trace_id, began in ended:
+        last_seen = known[process_id].heartbeat_at if process_id in known else now
+        statements.append(_end_run(process_id, user_id, run_id, max(began, last_seen)))
+        statements.extend(_end_items(db, user_id, thread_id, run_id))
+        changes += [
+            Change("runs", user_id, run_id),
+            Change("threads", user_id, thread_id),
+            Change("traces", user_id, trace_id),
+        ]
+    statements.extend(close_open_spans(sorted(dead), now))
+    statements.extend(Statement("delete from core.processes where process_id = $1", [id]) for id in sorted(dead))
+    db.write(SYSTEM_USER, statements, changes=changes)
+    return len(ended)
+
+
+def _processes(db: Database) -> Mapping[str, Process]:
+    rows = db.query(
+        SYSTEM_USER, "select process_id, host, pid, pid_started, heartbeat_at, lease_until from core.processes"
+    ).rows
+    return {row[0]: Process(*row) for row in rows}
+
+
+def _end_run(process_id: str, user_id: str, run_id: str, moment: datetime) -> Statement:
+    return Statement(
+        "update core.runs set status = 'interrupted', ended_at = $4, error_type = $5, error = $6 "
+        "where user_id = $1 and id = $2 and process_id = $3 and status = 'running'",
+        [user_id, run_id, process_id, moment, ERROR_TYPE, ERROR],
+    )
+
+
+def _end_items(db: Database, user_id: str, thread_id: str, run_id: str) -> Iterable[Statement]:
+    rows = db.query(
+        SYSTEM_USER,
+        "select id, type, data from core.thread_items where user_id = $1 and thread_id = $2 and run_id = $3",
+        [user_id, thread_id, run_id],
+    ).rows
+    for item_id, kind, stored in rows:
+        data: dict[str, Any] = json.loads(stored) if isinstance(stored, str) else dict(stored)
+        if data.get("status") != "in_progress":
+            continue
+        data |= {"status": "failed", "error": ERROR} if kind == "tool_call" else {"status": "incomplete"}
+        yield Statement(
+            "update core.thread_items set data = $3 where user_id = $1 and id = $2",
+            [user_id, item_id, json.dumps(data, ensure_ascii=False, separators=(",", ":"))],
+        )
