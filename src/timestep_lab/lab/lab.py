@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
+    from timestep_lab.ui.chat import Chat
 
 Approve = Literal["ask", "all", "none"]
 
@@ -98,13 +99,13 @@ class Lab:
         """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.list()`, `.remove(name)`, `await .tools()`."""
         from timestep_lab.runtime.mcp.catalog import McpCatalog
 
-        return McpCatalog(self.store)
+        return McpCatalog(self.store, lambda: self.toolbox)
 
     @cached_property
     def toolbox(self) -> Toolbox:
         from timestep_lab.runtime.mcp.toolbox import Toolbox
 
-        return Toolbox(self.store.mcp_servers.find(), self.settings)
+        return Toolbox(self.store.mcp_servers.find, self.settings)
 
     # -- running
 
@@ -154,7 +155,14 @@ class Lab:
         return RunStream(self, lambda: self.runner.resume(run_id, decisions))
 
     async def cancel(self, run_id: str) -> None:
+        """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""
         await self.runner.cancel(run_id)
+
+    async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+        """Files kept earlier, with the content that a model is given of each: images as images, text as bounded text."""
+        from timestep_lab.runtime.attachments import with_content
+
+        return await with_content(self.files, described) if described else []
 
     def get_run(self, run_id: str) -> Run:
         """A run by id, with what it waits for. Raises `NotFoundError`."""
@@ -164,6 +172,27 @@ class Lab:
         state = self.store.run_states.try_get(run_id) if record.status == "needs_approval" else None
         waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
         return Run(self, record, waiting)
+
+    # -- looking
+
+    def chat(
+        self,
+        agent: str = "Personal Assistant",
+        *,
+        model: str | None = None,
+        thread: str | None = None,
+        height: int | None = None,
+    ) -> Chat:
+        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
+        from timestep_lab.lab.chat_source import LocalChatSource
+        from timestep_lab.ui.chat import Chat
+
+        if model is not None:
+            self._check_model(model)
+        if thread is not None:
+            self.threads[thread]  # Raises for one that is not there.
+        name = self.agents.get(agent).name
+        return Chat(LocalChatSource(self), agent=name, model=model, thread_id=thread, height=height)
 
     # -- reading back
 
@@ -175,6 +204,8 @@ class Lab:
 
     async def aclose(self) -> None:
         """Close tools, tracer and store. Spans not yet written are written first."""
+        if "runner" in self.__dict__:
+            await self.runner.aclose()
         if "toolbox" in self.__dict__:
             await self.toolbox.aclose()
         if self._parent is None:

@@ -9,6 +9,7 @@ from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Json, Page, ThreadItem, ThreadRecord
+from timestep_lab.types.transcript import transcript
 
 if TYPE_CHECKING:
     import pandas
@@ -46,23 +47,7 @@ class Thread:
 
     def transcript(self) -> str:
         """The conversation as Markdown."""
-        lines = [f"# {self.title or 'Untitled'}"]
-        for item in self.items:
-            data = item.data
-            if item.type == "user_message":
-                lines.append(f"**You:** {data.get('text', '')}")
-            elif item.type == "assistant_message":
-                cut = "" if data.get("status", "completed") == "completed" else " *(incomplete)*"
-                lines.append(f"**{item.agent or 'Assistant'}:** {data.get('text', '')}{cut}")
-            elif item.type == "tool_call":
-                lines.append(f"- `{data.get('name')}({data.get('arguments', '')})` → `{data.get('output')}`")
-            elif item.type == "handoff":
-                lines.append(f"- {data.get('from_agent')} handed off to {data.get('to_agent')}")
-            elif item.type == "approval":
-                lines.append(
-                    f"- approval of `{data.get('name')}({data.get('arguments', '')})`: {data.get('decision') or 'waiting'}"
-                )
-        return "\n\n".join(lines)
+        return transcript(self.items, self.title or "Untitled")
 
     def df(self) -> pandas.DataFrame:
         """One row an item: item_index, type, agent, text, created_at, trace_id, item_id."""

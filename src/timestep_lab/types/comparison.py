@@ -46,7 +46,11 @@ class CaseRecord:
     """Follows from the case's content, so the same case keeps its id from comparison to comparison."""
     position: int
     input: str
+    """What the candidate is asked, or the last thing said to it when there are `messages`."""
+    messages: tuple[Json, ...] = ()
+    """A conversation to go on with, as `{"role", "content"}`; empty for a plain question."""
     expected: Json = None
+    """A value, or a list of values of which any will do."""
     vars: Mapping[str, Json] = field(default_factory=dict)
     assertions: tuple[Json, ...] = ()
     """Scorer specifications of this case alone."""

@@ -1,0 +1,35 @@
+"""Sign-in without an account."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from timestep_lab.app.api.schemas import ERRORS, TokenBody
+from timestep_lab.app.gate import COOKIE
+from timestep_lab.app.tokens import LIFETIME, Tokens
+
+router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses={429: ERRORS[429]})
+
+
+@router.post("/anonymous", response_model=TokenBody)
+async def sign_in_anonymously(
+    request: Request, then: Annotated[str | None, Query(pattern=r"^/([^/\\].*)?$", max_length=2000)] = None
+) -> Response | TokenBody:
+    """A new user and a token for it. With `then` (a path of this server): a browser is sent there with a cookie instead."""
+    tokens: Tokens = request.app.state.tokens
+    user_id, token = tokens.issue_anonymous()
+    if then is None:
+        return TokenBody(access_token=token, user={"id": user_id})
+    answer = RedirectResponse(then, status_code=303)
+    answer.set_cookie(
+        COOKIE,
+        token,
+        max_age=int(LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return answer

@@ -1,0 +1,62 @@
+"""MCP servers of the caller, by address only: a served lab starts no commands for its callers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel
+
+from timestep_lab.app.api.schemas import ERRORS, McpServerBody, McpServerView
+from timestep_lab.app.labs import CurrentLab
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.records import McpServerRecord
+
+router = APIRouter(prefix="/api/v1/mcp", tags=["mcp"], responses=ERRORS)
+ServerId = Annotated[str, Path(min_length=1, max_length=200)]
+
+
+class ToolView(BaseModel):
+    id: str
+    server: str
+    name: str
+    description: str | None
+    input_schema: dict[str, Any]
+
+
+def view(record: McpServerRecord) -> McpServerView:
+    return McpServerView(
+        id=record.id, name=record.name, url=record.url, command=list(record.command),
+        header_names=sorted(record.headers), require_approval=dict(record.require_approval),
+        allowed_tools=None if record.allowed_tools is None else list(record.allowed_tools),
+    )  # fmt: skip
+
+
+@router.get("", response_model=list[McpServerView])
+async def list_servers(lab: CurrentLab) -> list[McpServerView]:
+    return [view(record) for record in await in_thread(lab.mcp.list)]
+
+
+@router.post("", status_code=201, response_model=McpServerView)
+async def add_server(body: McpServerBody, lab: CurrentLab) -> McpServerView:
+    return view(await in_thread(lab.mcp.add, **body.model_dump()))
+
+
+@router.delete("/{server_id}", status_code=204)
+async def remove_server(server_id: ServerId, lab: CurrentLab) -> None:
+    await in_thread(lab.mcp.remove, server_id)
+
+
+@router.get("/tools", response_model=list[ToolView])
+async def list_tools(lab: CurrentLab) -> list[ToolView]:
+    """Asked of the servers now."""
+    return [
+        ToolView(
+            id=f"{t.server_id}.{t.name}",
+            server=t.server,
+            name=t.name,
+            description=t.description,
+            input_schema=t.input_schema,
+        )
+        for t in await lab.toolbox.catalogue()
+    ]

@@ -1,0 +1,143 @@
+"""Bodies of requests and answers that are not records themselves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """An unknown field is a mistake of the caller's, and is said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorObject(BaseModel):
+    type: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    error: ErrorObject
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody, "description": text}
+    for code, text in {
+        400: "The request is wrong; nothing was changed.",
+        401: "No valid token.",
+        403: "Not from a page of another site.",
+        404: "There is no such thing, for this caller.",
+        409: "Somebody else changed or claimed it first, or the name is taken.",
+        413: "Too large.",
+        422: "The body or a parameter has the wrong form.",
+        429: "Too many requests; `Retry-After` says when to try again.",
+        502: "A model provider or a tool failed.",
+        503: "The store, or a provider, cannot be reached now; try again.",
+        504: "A provider did not answer in time.",
+    }.items()
+}
+
+
+class TokenBody(BaseModel):
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    user: dict[str, str]
+
+
+class AgentBody(Strict):
+    """What `lab.agents.create` takes."""
+
+    name: str = Field(min_length=1, max_length=200)
+    instructions: str = Field("", max_length=200_000)
+    description: str = Field("", max_length=10_000)
+    model: str | None = Field(None, max_length=500)
+    model_settings: dict[str, Any] = {}
+    tools: list[str] = []
+    handoffs: list[str] = []
+    approvals: dict[str, Any] = {}
+
+
+class AgentPatch(Strict):
+    name: str | None = Field(None, min_length=1, max_length=200)
+    instructions: str | None = Field(None, max_length=200_000)
+    description: str | None = Field(None, max_length=10_000)
+    model: str | None = Field(None, max_length=500)
+    model_settings: dict[str, Any] | None = None
+    tools: list[str] | None = None
+    handoffs: list[str] | None = None
+    approvals: dict[str, Any] | None = None
+
+
+class ThreadBody(Strict):
+    title: str | None = Field(None, max_length=500)
+
+
+class RunBody(Strict):
+    """What `lab.run` takes. With `stream`, the answer is server-sent events; else it comes when the run ends or pauses."""
+
+    prompt: str = Field(min_length=1, max_length=1_000_000)
+    agent: str = "Personal Assistant"
+    model: str | None = None
+    model_settings: dict[str, Any] | None = None
+    thread_id: str | None = None
+    approve: Literal["ask", "all", "none"] = "ask"
+    max_turns: int = Field(10, ge=1, le=100)
+    stream: bool = False
+
+
+class Decision(Strict):
+    decision: Literal["approved", "rejected"] = "approved"
+    message: str = Field("", max_length=10_000)
+    always: bool = False
+
+
+class ApproveBody(Strict):
+    """Decisions by call id; none given: all that waits is approved. Nothing else is taken from a client."""
+
+    decisions: dict[str, Decision] | None = None
+    stream: bool = False
+
+
+class SqlBody(Strict):
+    query: str = Field(min_length=1, max_length=100_000)
+    params: list[Any] = []
+    limit: int = Field(10_000, ge=1, le=1_000_000)
+
+
+class SqlResult(BaseModel):
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    truncated: bool
+
+
+class McpServerBody(Strict):
+    name: str = Field(min_length=1, max_length=200)
+    url: str | None = Field(None, max_length=2000)
+    headers: dict[str, str] = {}
+    allowed_tools: list[str] | None = None
+    require_approval: dict[str, Any] = {}
+
+
+class McpServerView(BaseModel):
+    """A server as it may be shown: header names without their values."""
+
+    id: str
+    name: str
+    url: str | None
+    command: list[str]
+    header_names: list[str]
+    allowed_tools: list[str] | None
+    require_approval: dict[str, Any]
+
+
+class ScoreBody(Strict):
+    target: Literal["trace", "span", "case"]
+    target_id: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=200)
+    value: float | None = Field(None, allow_inf_nan=False)
+    label: str | None = Field(None, max_length=1000)
+    note: str | None = Field(None, max_length=100_000)

@@ -1,0 +1,62 @@
+"""Errors on the wire, in OpenAI's form: `{"error": {"type", "message", "param", "code"}}`. Never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+
+from timestep_lab.types.errors import BusyError, LabError, RateLimitError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+logger = logging.getLogger("timestep_lab.app")
+
+
+def error_object(error: LabError) -> dict[str, Any]:
+    return {"error": {"type": error.type, "message": str(error), "param": error.param, "code": error.code}}
+
+
+def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after is not None else {}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="timestep-lab"'
+    return JSONResponse(error_object(error), status_code=error.http_status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app` an error object."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, LabError)
+        retry_after = error.retry_after if isinstance(error, BusyError | RateLimitError) else None
+        return error_response(error, retry_after=retry_after)
+
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"{where}: {first['msg']}. See /api/openapi.json for what is expected."
+        body = {"error": {"type": "invalid_request_error", "message": message, "param": where, "code": first["type"]}}
+        return JSONResponse(body, status_code=422)
+
+    async def on_fault(request: Request, error: Exception) -> JSONResponse:
+        logger.exception("fault while answering %s %s", request.method, request.url.path, exc_info=error)
+        message = "The lab met a fault of its own while answering. Try again; the server's log says more."
+        return JSONResponse({"error": {"type": "server_error", "message": message, "param": None, "code": None}}, 500)
+
+    app.add_exception_handler(LabError, on_lab_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(Exception, on_fault)

@@ -1,0 +1,248 @@
+"""The gate before everything served: who calls, from which page, how big and how often. Pure ASGI, for HTTP and websockets alike.
+
+- A caller is known by `Authorization: Bearer …`, or by the cookie that a browser got from us.
+- A browser that opens a page without a cookie is signed in as a new anonymous user, if the server listens on loopback only
+  (or `anonymous_pages` is set); elsewhere it is asked first.
+- A request that changes something, and every websocket, must come from a page of ours when it says where it comes from:
+  a foreign `Origin` is refused. Cookies are `SameSite=Lax` besides.
+- Bodies are counted while they arrive and refused at the limit, not after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from timestep_lab.app.error_response import error_response
+from timestep_lab.app.limits import RateLimits
+from timestep_lab.app.tokens import LIFETIME, Caller, Tokens
+from timestep_lab.types.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "timestep_lab"
+OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
+OPEN_PREFIXES = ("/static/", "/assets/")
+API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+MAX_BODY = 8 * 2**20
+MAX_UPLOAD = 50 * 2**20
+UPLOAD_ENVELOPE = 2**20
+"""What a multipart form may add around a file."""
+
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        # Bokeh compiles its models with `new Function` and loads component modules from blob: addresses.
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
+        b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    ),
+)
+
+
+class Gate:
+    """`upload_paths(path)` says which paths take bodies up to 50 MB. `owner_key(key)` gives a user id for a sign-in link, or None."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        *,
+        anonymous_pages: bool,
+        limits: RateLimits | None = None,
+        upload_paths: Callable[[str], bool] = lambda path: path.endswith(("/upload", "/files", "/content", "/parts")),
+        owner_key: Callable[[str], str | None] = lambda key: None,
+    ) -> None:
+        self.app, self.tokens = app, tokens
+        self.anonymous_pages, self.limits = anonymous_pages, limits or RateLimits()
+        self.upload_paths, self.owner_key = upload_paths, owner_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    # -- websockets
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope)
+        try:
+            # A browser always says where a websocket comes from; one that does not say is no browser and needs a bearer token.
+            if "origin" in headers and not _same_host(headers):
+                raise ForbiddenError("This websocket comes from a page of another site.")
+            caller = self._caller(headers)
+        except AuthError as error:
+            await receive()
+            if "websocket.http.response" in scope.get("extensions", {}):
+                await _send_denial(send, error)
+            else:
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+            return
+        _set_caller(scope, caller)
+        await self.app(scope, receive, send)
+
+    # -- HTTP
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, path, method = _headers(scope), scope["path"], scope["method"]
+        send = _with_security_headers(send)
+        try:
+            if method not in SAFE_METHODS and "origin" in headers and not _same_host(headers):
+                raise ForbiddenError(
+                    "This request comes from a page of another site.", "Call from the lab's own pages."
+                )
+            if not _is_open(path):
+                link = self._sign_in_link(scope) if method == "GET" else None
+                if link is not None:
+                    await _redirect_with_cookie(scope, send, link)
+                    return
+                caller = self._known_or_new(headers, path, method)
+                if isinstance(caller, str):
+                    send = _with_cookie(send, caller, scope)
+                    caller = self.tokens.verify(caller)
+                _set_caller(scope, caller)
+                self.limits.check_user(caller.user_id)
+            elif path == "/api/v1/auth/anonymous":
+                self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
+            limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY
+            receive = _Counted(receive, headers, limit)
+        except LabError as error:
+            if isinstance(error, AuthError) and method == "GET" and not path.startswith(API_PREFIXES):
+                await _sign_in_page(send)
+                return
+            await _respond(error, scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _caller(self, headers: dict[str, str]) -> Caller:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme:
+            if scheme.lower() != "bearer":
+                raise AuthError(
+                    f"The authorization scheme {scheme!r} is not known.", "Send: Authorization: Bearer <token>"
+                )
+            return self.tokens.verify(token.strip())
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        if cookie is None:
+            raise AuthError(
+                "No token was sent.", "Sign in: POST /api/v1/auth/anonymous, then send Authorization: Bearer <token>"
+            )
+        return self.tokens.verify(cookie.value)
+
+    def _known_or_new(self, headers: dict[str, str], path: str, method: str) -> Caller | str:
+        """The caller, or the token of a user made just now for a browser that opened a page."""
+        try:
+            return self._caller(headers)
+        except AuthError:
+            is_page = method == "GET" and not path.startswith(API_PREFIXES) and "authorization" not in headers
+            if not (self.anonymous_pages and is_page):
+                raise
+            return self.tokens.issue_anonymous()[1]
+
+    def _sign_in_link(self, scope: Scope) -> str | None:
+        key = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [""])[0]
+        user_id = self.owner_key(key) if key else None
+        return self.tokens.issue(user_id, anonymous=False) if user_id else None
+
+
+class _Counted:
+    """Passes a body on and stops it at the limit. A length announced above the limit is refused before a byte is read."""
+
+    def __init__(self, receive: Receive, headers: dict[str, str], limit: int) -> None:
+        self._receive, self._limit, self._seen = receive, limit, 0
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._limit:
+            raise _too_large(self._limit)
+        return message
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(
+        f"The request is larger than {limit // 2**20} MB.", "Send less, or in parts through /openai/v1/uploads."
+    )
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _same_host(headers: dict[str, str]) -> bool:
+    return urlsplit(headers["origin"]).netloc == headers.get("host", "")
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+def _set_caller(scope: Scope, caller: Caller) -> None:
+    scope.setdefault("state", {})["caller"] = caller
+
+
+def _with_security_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message.get("headers", [])}
+            message["headers"] = [*message.get("headers", []), *(h for h in SECURITY_HEADERS if h[0] not in present)]
+        await send(message)
+
+    return wrapped
+
+
+def _cookie_header(token: str, scope: Scope) -> tuple[bytes, bytes]:
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    age = int(LIFETIME.total_seconds())
+    return b"set-cookie", f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
+
+
+def _with_cookie(send: Send, token: str, scope: Scope) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), _cookie_header(token, scope)]
+        await send(message)
+
+    return wrapped
+
+
+async def _redirect_with_cookie(scope: Scope, send: Send, token: str) -> None:
+    """To the same address without the key, which must not stay in the browser's history or in a shared link."""
+    location = scope["path"].encode("latin-1")
+    headers: list[Any] = [(b"location", location), (b"cache-control", b"no-store"), _cookie_header(token, scope)]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _sign_in_page(send: Send) -> None:
+    from timestep_lab.app.sign_in_page import PAGE
+
+    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": PAGE})
+
+
+async def _respond(error: LabError, scope: Scope, receive: Receive, send: Send) -> None:
+    retry_after = error.retry_after if isinstance(error, BusyError) else None
+    await error_response(error, retry_after=retry_after)(scope, receive, send)
+
+
+async def _send_denial(send: Send, error: AuthError) -> None:
+    body = error_response(error).body
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "websocket.http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

@@ -1,0 +1,58 @@
+"""One lab a user, made at the first request and closed when long unused. All share one database, router and tracer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from timestep_lab.app.tokens import Caller
+
+if TYPE_CHECKING:
+    from timestep_lab.types.protocols import LabLike
+
+KEPT = 256
+"""Labs kept open. One costs little until it connects to MCP servers of its own."""
+
+
+class Labs:
+    def __init__(self, lab: LabLike) -> None:
+        self.root = lab
+        self._open: OrderedDict[str, LabLike] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def of(self, user_id: str) -> LabLike:
+        if user_id == self.root.store.user_id:
+            return self.root
+        lab = self._open.get(user_id)
+        if lab is None:
+            lab = self._open[user_id] = self.root.for_user(user_id)
+        self._open.move_to_end(user_id)
+        if len(self._open) > KEPT:
+            _, oldest = self._open.popitem(last=False)
+            task = asyncio.get_running_loop().create_task(oldest.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return lab
+
+    async def aclose(self) -> None:
+        for lab in self._open.values():
+            await lab.aclose()
+        await asyncio.gather(*self._closing)
+
+
+def caller_of(connection: HTTPConnection) -> Caller:
+    caller: Caller = connection.state.caller
+    return caller
+
+
+def lab_of(connection: HTTPConnection) -> Any:
+    labs: Labs = connection.app.state.labs
+    return labs.of(caller_of(connection).user_id)
+
+
+CurrentLab = Annotated[Any, Depends(lab_of)]
+"""The calling user's lab (`types.protocols.LabLike`). `Any`, because FastAPI would take a protocol for a query parameter."""

@@ -1,0 +1,106 @@
+"""A lab in this process, as a chat needs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import LabError
+from timestep_lab.types.events import Event
+from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.ui.chat_source import AgentChoice
+
+if TYPE_CHECKING:
+    from timestep_lab.lab.lab import Lab
+
+
+class LocalChatSource:
+    """Runs go on to their end when their reader leaves: a closed tab loses no answer."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._store = lab.store
+
+    @property
+    def default_model(self) -> str:
+        return self._lab.settings.default_model
+
+    async def agents(self) -> Sequence[AgentChoice]:
+        return [AgentChoice(agent.name, agent.model) for agent in await in_thread(self._lab.agents.list)]
+
+    async def models(self) -> Sequence[str]:
+        names: list[str] = []
+        for provider in self._lab.router.providers():
+            if provider.ready:
+                try:
+                    names += await self._lab.router.list_models(provider.prefix)
+                except LabError:
+                    # A provider that is configured but does not answer now has no models to offer; `doctor` says why.
+                    continue
+        return list(dict.fromkeys(names))
+
+    async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
+        if not search.strip():
+            return await in_thread(self._store.threads.find, limit, newest_first=True)
+        found = await in_thread(self._store.threads.search, search.strip(), limit)
+        return list(found)
+
+    async def thread(self, thread_id: str) -> ThreadRecord:
+        return await in_thread(self._store.threads.get, thread_id)
+
+    async def items(self, thread_id: str) -> Sequence[ThreadItem]:
+        return await in_thread(self._store.threads.all_items, thread_id)
+
+    async def runs(self, thread_id: str) -> Sequence[RunRecord]:
+        return await in_thread(self._store.runs.find, thread_id=thread_id)
+
+    async def send(
+        self,
+        text: str,
+        *,
+        agent: str,
+        model: str | None,
+        thread_id: str | None,
+        attachments: Sequence[Mapping[str, Json]],
+    ) -> AsyncIterator[Event]:
+        record = await in_thread(self._lab.agents.get, agent)
+        content = await self._lab.attachments(attachments)
+        async for event in self._lab.runner.stream(
+            text, agent=record, model=model, thread_id=thread_id, attachments=content, keep_running=True
+        ):
+            yield event
+
+    async def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]:
+        async for event in self._lab.runner.resume(run_id, decisions, keep_running=True):
+            yield event
+
+    async def answer_client_tool(self, thread_id: str, call_id: str, output: Json) -> AsyncIterator[Event]:
+        async for event in self._lab.runner.client_tool_output(thread_id, call_id, output, keep_running=True):
+            yield event
+
+    async def cancel(self, run_id: str) -> None:
+        await self._lab.runner.cancel(run_id)
+
+    async def rename(self, thread_id: str, title: str) -> None:
+        await in_thread(self._store.threads.update, thread_id, title=title.strip() or None, updated_at=utc_now())
+
+    async def delete(self, thread_id: str) -> None:
+        await in_thread(self._store.threads.delete, thread_id)
+
+    async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]:
+        file = await in_thread(self._lab.files.add_bytes, name, content)
+        return {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
+
+    async def branch(self, thread_id: str, before_item_id: str) -> ThreadRecord:
+        from timestep_lab.runtime.branch import branch
+
+        return await in_thread(branch, self._store, thread_id, before_item_id)
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        def changed(change: Change) -> None:
+            if change.topic == "threads":
+                callback(change.id)
+
+        return self._store.subscribe(changed)

@@ -1,0 +1,183 @@
+// The chat: one conversation, live. State comes from ui/chat.py; this file keeps the page in step with it.
+
+import { h, put, perFrame } from "./shared/dom.js";
+import { icon } from "./shared/icons.js";
+import { mount } from "./shared/mount.js";
+import { makeItem } from "./chat/items.js";
+import { composer } from "./chat/composer.js";
+import { threadList } from "./chat/threads.js";
+
+const NEAR_END = 24;
+
+function render(context) {
+  const view = mount(context, "chat");
+  const { root, link } = view;
+  let state = null;
+  const drawn = new Map();
+  const growing = new Set();
+
+  const ask = async (name, args, buffers) => {
+    try {
+      return (await link.call(name, args, buffers)).value;
+    } catch (error) {
+      if (!error.closed) problem(error);
+      throw error;
+    }
+  };
+  const tell = (name, args) => { ask(name, args).catch(() => {}); };
+
+  // -- the parts of the page
+
+  const list = threadList({
+    open: (id) => { tell("open", { thread_id: id }); if (narrow()) showList(false); },
+    fresh: () => { tell("fresh"); write.focus(); if (narrow()) showList(false); },
+    rename: (id, title) => tell("rename", { thread_id: id, title }),
+    remove: (id) => tell("remove", { thread_id: id }),
+    search: (text) => tell("search", { text }),
+    close: () => showList(false),
+  });
+  const write = composer({
+    send(text, attachments) {
+      pinned = true;
+      const edited = state.editing;
+      state.editing = null;
+      banner();
+      if (edited) tell("edit", { item_id: edited, text, attachments });
+      else tell("send", { text, attachments });
+    },
+    stop: () => tell("stop"),
+    attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
+    problem: (error) => problem(error),
+  });
+  const listButton = h("button", { type: "button", class: "tl-quiet", "aria-label": "Conversations", title: "Conversations", "aria-expanded": "false", onclick: () => showList(list.element.hidden) }, icon("list"));
+  const agentSelect = h("select", { class: "tl-chat-select", "aria-label": "Agent" });
+  const modelSelect = h("select", { class: "tl-chat-select", "aria-label": "Model" });
+  const title = h("span", { class: "tl-chat-title tl-clip" });
+  const fresh = h("button", { type: "button", class: "tl-quiet", "aria-label": "New conversation", title: "New conversation", onclick: () => { tell("fresh"); write.focus(); } }, icon("plus"));
+  const notice = h("div", { class: "tl-chat-notices" });
+  const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "polite", "aria-relevant": "additions", tabindex: "0", "aria-label": "Conversation" });
+  const inner = h("div", { class: "tl-chat-inner" });
+  const down = h("button", { type: "button", class: "tl-button tl-chat-down", hidden: true, onclick: () => { pinned = true; follow(); } }, icon("expand"), "Newest");
+  log.append(inner);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, modelSelect, title, fresh), notice, h("div", { class: "tl-chat-scroll" }, log, down), write.element);
+  root.append(list.element, main);
+  write.dropTarget(main);
+  agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
+  modelSelect.addEventListener("change", () => tell("choose", { model: modelSelect.value }));
+
+  const narrow = () => root.clientWidth < 720;
+  function showList(now) {
+    list.show(now);
+    listButton.setAttribute("aria-expanded", String(now));
+    root.classList.toggle("tl-has-side", now);
+    if (now) tell("search", { text: "" });
+    else listButton.focus();
+  }
+
+  // -- following the end, unless the reader has scrolled away from it
+
+  let pinned = true;
+  const follow = () => { log.scrollTop = log.scrollHeight; };
+  log.addEventListener("scroll", () => {
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    if (atEnd) pinned = true;
+    down.hidden = pinned;
+  }, { passive: true });
+  const leave = (event) => { if (event.type !== "wheel" || event.deltaY < 0) pinned = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END && event.type !== "wheel"; };
+  log.addEventListener("wheel", leave, { passive: true });
+  log.addEventListener("touchmove", leave, { passive: true });
+  log.addEventListener("keydown", (event) => { if (["ArrowUp", "PageUp", "Home"].includes(event.key)) pinned = false; });
+  const sizes = new ResizeObserver(() => { if (pinned) follow(); });
+  sizes.observe(inner);
+  const grow = perFrame(() => { for (const markdown of growing) markdown.flush(); growing.clear(); });
+
+  // -- items
+
+  const on = {
+    decide: (item, decision, message, always) => ask("decide", { run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }).then(() => write.focus()),
+    edit: (item) => { state.editing = item.id; write.fill(item.data.text ?? ""); banner(); },
+    retry: (item) => tell("retry", { item_id: item.id }),
+    act: (item, action) => tell("act", { item_id: item.id, action }),
+  };
+
+  function show(item, isNew) {
+    const known = drawn.get(item.id);
+    if (known && known.type === item.type) { known.update(item); return; }
+    const made = { type: item.type, runId: item.run_id, ...makeItem(item, on) };
+    made.element.dataset.item = item.id;
+    if (known) known.element.replaceWith(made.element);
+    else inner.append(made.element);
+    drawn.set(item.id, made);
+    if (isNew && item.type === "approval" && !item.data.decision && root.contains(root.getRootNode().activeElement)) made.focus();
+  }
+  function showRun(run) {
+    const last = [...drawn.values()].findLast((made) => made.facts && made.runId === run.id);
+    if (last) last.facts(run, traceLink);
+  }
+  function traceLink(run) {
+    if (!run.trace_id) return null;
+    if (state.trace_base) return h("a", { class: "tl-chat-trace", href: `${state.trace_base}${run.trace_id}` }, "trace", icon("path"));
+    return h("button", { type: "button", class: "tl-quiet tl-chat-trace", onclick: () => tell("trace", { trace_id: run.trace_id }) }, "trace", icon("path"));
+  }
+
+  // -- the rest of the page
+
+  function options(select, values, chosen, first) {
+    put(select, first, values.map((value) => h("option", { value, selected: value === chosen }, value)));
+    select.value = chosen ?? "";
+  }
+  function drawHead() {
+    options(agentSelect, state.agents.map((agent) => agent.name), state.agent);
+    const own = state.agents.find((agent) => agent.name === state.agent)?.model ?? state.default_model;
+    options(modelSelect, state.models, state.model ?? "", h("option", { value: "" }, `${own} (agent's own)`));
+    put(title, state.thread?.title ?? "");
+  }
+  function drawEmpty() {
+    const empty = drawn.size === 0;
+    root.classList.toggle("tl-is-empty", empty);
+    if (!empty) { inner.querySelector(".tl-chat-start")?.remove(); return; }
+    put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "What shall we find out?"), h("p", { class: "tl-soft" }, state.hint),
+      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; tell("send", { text, attachments: [] }); } }, text)))));
+  }
+  function banner() {
+    put(notice, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": "Stop editing", onclick: () => { state.editing = null; write.fill(""); banner(); } }, icon("close"))) : null);
+  }
+  function problem(error) {
+    const box = h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error", "Error"), h("span", {}, error.message, error.nextStep ? h("span", { class: "tl-soft" }, ` ${error.nextStep}`) : null),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
+    notice.append(box);
+  }
+
+  // -- what Python tells
+
+  link.on("snap", (next) => {
+    state = { ...next, editing: null };
+    drawn.clear();
+    put(inner);
+    for (const item of next.items) show(item, false);
+    for (const run of next.runs) showRun(run);
+    drawHead();
+    drawEmpty();
+    banner();
+    write.busy(next.busy);
+    list.put(next.threads, next.thread?.id);
+    pinned = true;
+    follow();
+  });
+  link.on("item", ({ item }) => { inner.querySelector(".tl-chat-start")?.remove(); show(item, true); root.classList.remove("tl-is-empty"); });
+  link.on("delta", ({ id, delta }) => { const markdown = drawn.get(id)?.push?.(delta); if (markdown) { growing.add(markdown); grow(); } });
+  link.on("remove", ({ id }) => { drawn.get(id)?.element.remove(); drawn.delete(id); drawEmpty(); });
+  link.on("run", ({ run }) => showRun(run));
+  link.on("busy", ({ value }) => write.busy(value));
+  link.on("head", ({ kind, ...head }) => { Object.assign(state, head); drawHead(); });
+  link.on("threads", ({ threads, thread_id }) => list.put(threads, thread_id));
+  link.on("notice", ({ message, next_step }) => problem({ message, nextStep: next_step }));
+  link.on("theme", ({ theme }) => root.dispatchEvent(new CustomEvent("tl-theme", { detail: { theme }, bubbles: true, composed: true })));
+
+  view.onClose(() => { sizes.disconnect(); grow.cancel(); list.close(); });
+  link.open();
+  return view.close;
+}
+
+export default { render };

@@ -1,0 +1,239 @@
+// One function a kind of item. Each gives `{element, update(item), push?(delta)}`; an item drawn once is changed in place after that.
+
+import { h, put, data, safeText, copy } from "../shared/dom.js";
+import { icon } from "../shared/icons.js";
+import { bytes, duration, tokens, cost } from "../shared/format.js";
+import { Markdown } from "./markdown.js";
+import { widget } from "./widget.js";
+
+const SHORT = 90;
+
+/** `on.decide(item, decision, message, always)`, `on.edit(item)`, `on.retry(item)`, `on.act(item, action)`. */
+export function makeItem(item, on) {
+  return (KINDS[item.type] ?? unknownItem)(item, on);
+}
+
+const KINDS = {
+  user_message: userMessage,
+  assistant_message: assistantMessage,
+  reasoning,
+  tool_call: toolCall,
+  handoff,
+  approval,
+  widget: widgetItem,
+  client_tool_call: clientTool,
+  error: errorItem,
+  end_of_turn: hidden,
+  hidden_context_item: hidden,
+  sdk_hidden_context: hidden,
+};
+
+function quiet(label, name, run) {
+  return h("button", { type: "button", class: "tl-quiet", "aria-label": label, title: label, onclick: run }, icon(name));
+}
+
+function userMessage(item, on) {
+  let now = item;
+  const body = h("div", { class: "tl-chat-bubble" });
+  const files = h("div", { class: "tl-chat-files" });
+  const element = h("article", { class: "tl-chat-item tl-chat-user", "aria-label": "You" }, h("div", { class: "tl-chat-own" }, files, body),
+    h("div", { class: "tl-chat-acts" }, quiet("Edit and send again", "edit", () => on.edit(now)), quiet("Copy", "copy", () => copy(now.data.text ?? ""))));
+  const update = (next) => {
+    now = next;
+    put(body, data(next.data.text ?? ""));
+    body.hidden = !next.data.text;
+    put(files, (next.data.attachments ?? []).map((file) => h("span", { class: "tl-chip" }, icon("note"), data(file.name ?? file.id), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null)));
+  };
+  update(item);
+  return { element, update };
+}
+
+function assistantMessage(item, on) {
+  let now = item;
+  const body = h("div", { class: "tl-md" });
+  const markdown = new Markdown(body);
+  const cut = h("span", { class: "tl-chip", hidden: true }, icon("interrupted"), "incomplete");
+  const facts = h("footer", { class: "tl-chat-facts" });
+  const sources = h("ol", { class: "tl-chat-sources", hidden: true });
+  const element = h("article", { class: "tl-chat-item tl-chat-answer" }, body, sources, h("div", { class: "tl-chat-under" }, cut, facts,
+    h("div", { class: "tl-chat-acts" }, quiet("Copy", "copy", () => copy(now.data.text ?? "")), quiet("Try again from here", "turn", () => on.retry(now)))));
+  const update = (next) => {
+    now = next;
+    element.setAttribute("aria-label", next.agent ?? "Assistant");
+    element.setAttribute("aria-busy", String(next.data.status === "in_progress"));
+    if (markdown.text !== next.data.text) markdown.set(safeText(next.data.text ?? ""));
+    cut.hidden = next.data.status !== "incomplete";
+    const links = (next.data.annotations ?? []).map((a) => a.source ?? a).filter((a) => /^https?:/.test(a.url ?? ""));
+    sources.hidden = !links.length;
+    put(sources, links.map((a) => h("li", {}, h("a", { href: a.url, target: "_blank", rel: "noopener noreferrer nofollow" }, a.title || a.url))));
+  };
+  update(item);
+  return {
+    element,
+    update,
+    push(delta) { markdown.push(safeText(delta)); return markdown; },
+    facts(run, traceLink) { put(facts, factParts(run), traceLink(run)); },
+  };
+}
+
+/** One line under an answer: model, time, first token, tokens, cost. */
+function factParts(run) {
+  const parts = [run.model, duration(run.duration_ms)];
+  if (run.ttft_ms !== null) parts.push(`first token ${duration(run.ttft_ms)}`);
+  parts.push(tokens(run.tokens), run.cost_usd === null ? "cost unknown" : cost(run.cost_usd));
+  return parts.filter(Boolean).map((part) => h("span", { class: "tl-num" }, part));
+}
+
+function reasoning(item) {
+  const body = h("div", { class: "tl-md" });
+  const markdown = new Markdown(body);
+  const element = h("details", { class: "tl-chat-item tl-chat-step" }, h("summary", {}, icon("generation"), "Thinking"), body);
+  const update = (next) => { if (markdown.text !== next.data.text) markdown.set(safeText(next.data.text ?? "")); };
+  update(item);
+  return { element, update, push(delta) { markdown.push(safeText(delta)); return markdown; } };
+}
+
+const TOOL_STATES = {
+  in_progress: ["running", "running", ""],
+  completed: ["ok", "done", "tl-good"],
+  failed: ["error", "failed", "tl-bad"],
+  rejected: ["cancelled", "rejected", "tl-warn"],
+  needs_approval: ["paused", "waits for approval", "tl-warn"],
+};
+
+function toolCall(item) {
+  const summary = h("summary", { class: "tl-kind-tool" });
+  const inner = h("div", { class: "tl-chat-tool-body" });
+  const element = h("details", { class: "tl-chat-item tl-chat-step" }, summary, inner);
+  let now = item;
+  const drawInner = () => {
+    if (!element.open) return;
+    put(inner, part("Arguments", pretty(now.data.arguments)), now.data.output === null || now.data.output === undefined ? null : part("Result", pretty(now.data.output)), now.data.error ? part("Error", now.data.error) : null);
+  };
+  element.addEventListener("toggle", drawInner);
+  const update = (next) => {
+    now = next;
+    const [sign, word, tone] = TOOL_STATES[next.data.status] ?? TOOL_STATES.completed;
+    put(summary, icon("tool"), h("code", { class: "tl-clip" }, h("b", {}, next.data.name), `(${shortArguments(next.data.arguments)})`),
+      h("span", { class: "tl-chat-right" }, next.data.server ? h("span", { class: "tl-soft" }, next.data.server) : null,
+        typeof next.data.duration_ms === "number" ? h("span", { class: "tl-soft tl-num" }, duration(next.data.duration_ms)) : null,
+        h("span", { class: tone }, icon(sign, word))));
+    drawInner();
+  };
+  update(item);
+  let typed = "";
+  return { element, update, push(delta) { typed += delta; now = { ...now, data: { ...now.data, arguments: typed } }; update(now); return null; } };
+}
+
+const part = (title, text) => h("div", {}, h("div", { class: "tl-soft tl-small" }, title), h("pre", { tabindex: "0" }, text));
+
+function pretty(text) {
+  if (typeof text !== "string") return JSON.stringify(text, null, 2);
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+function shortArguments(text) {
+  let value;
+  try {
+    value = JSON.parse(text || "{}");
+  } catch {
+    return text ?? "";
+  }
+  const parts = Object.entries(value ?? {}).map(([key, inner]) => `${key}=${JSON.stringify(inner)}`).join(", ");
+  return parts.length > SHORT ? `${parts.slice(0, SHORT - 1)}…` : parts;
+}
+
+function handoff(item) {
+  const element = h("div", { class: "tl-chat-item tl-chat-handoff tl-kind-handoff" });
+  const update = (next) => put(element, icon("handoff"), h("span", {}, data(next.data.from_agent ?? ""), " handed off to ", h("b", {}, data(next.data.to_agent ?? ""))));
+  update(item);
+  return { element, update };
+}
+
+function approval(item, on) {
+  const element = h("section", { class: "tl-chat-item tl-chat-approval", "aria-label": `Approval needed for ${item.data.name}` });
+  let wasOpen = null;
+  const update = (next) => {
+    const { decision } = next.data;
+    if (wasOpen === !decision) return;
+    wasOpen = !decision;
+    element.classList.toggle("tl-is-decided", Boolean(decision));
+    if (decision) {
+      const approved = decision === "approved";
+      put(element, h("span", { class: approved ? "tl-good" : "tl-warn" }, icon(approved ? "ok" : "cancelled")), h("span", {}, h("code", {}, next.data.name), approved ? " was approved" : " was rejected", next.data.message ? `: ${next.data.message}` : ""));
+      return;
+    }
+    put(element, question(next, on));
+  };
+  update(item);
+  return { element, update, focus() { element.querySelector(".tl-primary")?.focus(); } };
+}
+
+function question(item, on) {
+  const always = h("input", { type: "checkbox" });
+  const why = h("input", { class: "tl-input", placeholder: "Why not? The agent reads this.", "aria-label": "Reason for rejecting" });
+  const reason = h("form", { class: "tl-chat-reason", hidden: true }, why, h("button", { class: "tl-button" }, "Reject"));
+  const buttons = [];
+  const decide = (decision, message) => { for (const button of buttons) button.disabled = true; on.decide(item, decision, message, always.checked).catch(() => { for (const button of buttons) button.disabled = false; }); };
+  reason.addEventListener("submit", (event) => { event.preventDefault(); decide("rejected", why.value.trim()); });
+  why.addEventListener("keydown", (event) => event.stopPropagation());
+  buttons.push(
+    h("button", { type: "button", class: "tl-button tl-primary", onclick: () => decide("approved", "") }, icon("ok"), "Approve"),
+    h("button", { type: "button", class: "tl-button", onclick: () => { reason.hidden = !reason.hidden; if (!reason.hidden) why.focus(); } }, icon("cancelled"), "Reject…"));
+  return [
+    h("strong", { class: "tl-chat-approval-head" }, icon("guardrail"), "Approval needed"),
+    h("div", {}, h("b", {}, data(item.agent ?? "The agent")), " wants to call ", h("code", {}, item.data.name), item.data.server ? [" on ", data(item.data.server)] : null),
+    argumentTable(item.data.arguments),
+    item.data.reason ? h("div", { class: "tl-soft" }, "It asks because ", data(item.data.reason)) : null,
+    h("div", { class: "tl-chat-buttons" }, buttons, h("label", { class: "tl-chat-always" }, always, "Always for this tool in this conversation")),
+    reason,
+  ];
+}
+
+function argumentTable(text) {
+  let value;
+  try {
+    value = JSON.parse(text || "{}");
+  } catch {
+    value = null;
+  }
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return h("pre", {}, text);
+  return h("dl", { class: "tl-chat-args" }, Object.entries(value).map(([key, inner]) => [h("dt", {}, data(key)), h("dd", {}, h("code", {}, JSON.stringify(inner)))]));
+}
+
+function widgetItem(item, on) {
+  const element = h("div", { class: "tl-chat-item tl-chat-widget" });
+  const update = (next) => put(element, widget(next.data.widget, (action) => on.act(next, action)),
+    next.data.copy_text ? h("div", { class: "tl-chat-acts" }, quiet("Copy as text", "copy", () => copy(next.data.copy_text))) : null);
+  update(item);
+  return { element, update };
+}
+
+function clientTool(item) {
+  const element = h("div", { class: "tl-chat-item tl-chat-note" });
+  const update = (next) => put(element, icon("tool"), h("span", {}, h("code", {}, `${next.data.name}(${shortArguments(JSON.stringify(next.data.arguments ?? {}))})`), next.data.status === "pending" ? " for this view" : ""));
+  update(item);
+  return { element, update };
+}
+
+function errorItem(item) {
+  const element = h("div", { class: "tl-chat-item tl-notice tl-is-bad", role: "alert" });
+  const update = (next) => put(element, icon("error", "Error"), h("span", {}, data(next.data.message ?? "")));
+  update(item);
+  return { element, update };
+}
+
+function hidden() {
+  return { element: h("div", { hidden: true }), update() {} };
+}
+
+function unknownItem(item) {
+  const element = h("details", { class: "tl-chat-item tl-chat-step" });
+  const update = (next) => put(element, h("summary", {}, icon("other"), next.type), h("pre", { tabindex: "0" }, JSON.stringify(next.data, null, 2)));
+  update(item);
+  return { element, update };
+}

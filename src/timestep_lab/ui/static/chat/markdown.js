@@ -1,0 +1,159 @@
+// Markdown to DOM, block by block. While text streams in only the last, unfinished block is parsed again.
+
+import { h, put, safeText, copy } from "../shared/dom.js";
+import { icon } from "../shared/icons.js";
+
+const SAFE_LINK = /^(https?:\/\/|mailto:)/i;
+const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*([^\s*](?:[\s\S]*?[^\s*])?)\*\*|(?<![\w*])\*([^\s*](?:[^*]*?[^\s*])?)\*(?![\w*])|(?<!\w)_([^\s_](?:[^_]*?[^\s_])?)_(?!\w)|~~([^~]+)~~|\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/;
+
+/** Grows with `push(delta)`; `flush()` brings the element up to date. */
+export class Markdown {
+  constructor(element) {
+    this.element = element;
+    this.set("");
+  }
+
+  set(text) {
+    this.text = text;
+    this.done = 0;
+    this.tail = null;
+    put(this.element);
+    this.flush();
+  }
+
+  push(delta) {
+    this.text += delta;
+  }
+
+  flush() {
+    for (;;) {
+      const rest = this.text.slice(this.done);
+      if (!rest) return;
+      const end = endOfBlock(rest);
+      const node = block(end < 0 ? rest : rest.slice(0, end));
+      if (this.tail) this.tail.replaceWith(node);
+      else this.element.append(node);
+      this.tail = end < 0 ? node : null;
+      if (end < 0) return;
+      this.done += end;
+    }
+  }
+}
+
+/** Index after the first block of `text`, or -1 while it may still grow. */
+function endOfBlock(text) {
+  const fence = /^(\s*\n)*( {0,3})(`{3,}|~{3,})[^\n]*(\n|$)/.exec(text);
+  if (fence) {
+    const closing = new RegExp(`^ {0,3}${fence[3][0]}{${fence[3].length},}[ \\t]*(\\n|$)`, "m");
+    const body = text.slice(fence[0].length);
+    const found = closing.exec(body);
+    return found && found[0].endsWith("\n") ? fence[0].length + found.index + found[0].length : -1;
+  }
+  const gap = /\n[ \t]*\n+/.exec(text.replace(/^\s*\n/, (blank) => " ".repeat(blank.length)));
+  if (!gap) return -1;
+  const end = gap.index + gap[0].length;
+  // A list goes on over an empty line when what follows is indented or another item; wait until that is known.
+  if (isItem(text)) {
+    const after = text.slice(end);
+    if (!after) return -1;
+    if (/^( {2,}|\t)/.test(after) || isItem(after)) {
+      const more = endOfBlock(after);
+      return more < 0 ? -1 : end + more;
+    }
+  }
+  return end;
+}
+
+const isItem = (text) => /^\s*([-*+]|\d{1,9}[.)])\s/.test(text);
+
+function block(source) {
+  const text = source.replace(/^(\s*\n)+/, "").trimEnd();
+  const fence = /^ {0,3}(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n?/.exec(text);
+  if (fence) return codeBlock(text.slice(fence[0].length).replace(/\n? {0,3}(`{3,}|~{3,})[ \t]*$/, ""), fence[2]);
+  const heading = /^(#{1,6})\s+([^\n]*)(?:\n([\s\S]*))?$/.exec(text);
+  if (heading) {
+    const title = inline(h(`h${Math.min(heading[1].length + 2, 6)}`), heading[2].replace(/\s#+$/, ""));
+    return heading[3] ? h("div", {}, title, block(heading[3])) : title;
+  }
+  if (/^ {0,3}([-*_])( *\1){2,}$/.test(text)) return h("hr");
+  if (/^ {0,3}>/.test(text)) return h("blockquote", {}, block(text.replace(/^ {0,3}> ?/gm, "")));
+  if (isItem(text)) return list(text);
+  if (/^[^\n]*\|[^\n]*\n *\|? *:?-+:? *(\| *:?-+:? *)*\|? *(\n|$)/.test(text)) return table(text);
+  return paragraph(text);
+}
+
+/** A paragraph, and a list or a fence that begins right below it without an empty line. */
+function paragraph(text) {
+  const lines = text.split("\n");
+  const at = lines.findIndex((line, n) => n > 0 && (isItem(line) || /^ {0,3}(`{3,}|#{1,6} )/.test(line)));
+  if (at < 0) return inline(h("p"), text);
+  return h("div", {}, inline(h("p"), lines.slice(0, at).join("\n")), block(lines.slice(at).join("\n")));
+}
+
+function codeBlock(code, language) {
+  const button = h("button", { class: "tl-quiet tl-copy", type: "button", title: "Copy", "aria-label": "Copy code" }, icon("copy"));
+  button.addEventListener("click", () => copy(code));
+  return h("figure", { class: "tl-code" }, h("figcaption", {}, h("span", {}, language || "text"), button), h("pre", { tabindex: "0" }, h("code", {}, code)));
+}
+
+function list(text) {
+  const first = /^(\s*)([-*+]|(\d{1,9})[.)])\s/.exec(text);
+  const indent = first[1].length;
+  const items = [];
+  for (const line of text.split("\n")) {
+    const mark = /^(\s*)([-*+]|\d{1,9}[.)])\s+/.exec(line);
+    if (mark && mark[1].length <= indent) items.push([line.slice(mark[0].length)]);
+    else if (items.length) items.at(-1).push(line);
+  }
+  const start = first[3] && first[3] !== "1" ? { start: first[3] } : {};
+  return h(first[3] ? "ol" : "ul", start, items.map(listItem));
+}
+
+function listItem(lines) {
+  const [head, ...rest] = lines;
+  const task = /^\[([ xX])\]\s+/.exec(head);
+  const item = inline(h("li"), task ? head.slice(task[0].length) : head);
+  if (task) item.prepend(h("input", { type: "checkbox", disabled: true, checked: task[1] !== " ", "aria-label": "task" }), " ");
+  const depth = Math.min(...rest.filter((line) => line.trim()).map((line) => /^\s*/.exec(line)[0].length));
+  const inner = rest.map((line) => line.slice(Number.isFinite(depth) ? depth : 0)).join("\n").trim();
+  if (inner) item.append(block(inner));
+  return item;
+}
+
+function table(text) {
+  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+  const [head, rule, ...rows] = text.split("\n").filter((line) => line.trim());
+  const sides = cells(rule).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
+  const row = (tag) => (line) => h("tr", {}, cells(line).map((cell, n) => inline(h(tag, { style: { textAlign: sides[n] ?? "left" } }), cell)));
+  return h("div", { class: "tl-table", tabindex: "0" }, h("table", {}, h("thead", {}, row("th")(head)), h("tbody", {}, rows.map(row("td")))));
+}
+
+/** Emphasis, code and links of one run of text, appended to `node`. */
+function inline(node, text) {
+  let rest = text;
+  for (let found = INLINE.exec(rest); found; found = INLINE.exec(rest)) {
+    plain(node, rest.slice(0, found.index));
+    const [all, , code, strong, star, underscore, struck, label, target, bare] = found;
+    if (code !== undefined) node.append(h("code", {}, code.trim()));
+    else if (strong !== undefined) node.append(inline(h("strong"), strong));
+    else if ((star ?? underscore) !== undefined) node.append(inline(h("em"), star ?? underscore));
+    else if (struck !== undefined) node.append(inline(h("s"), struck));
+    else if (bare !== undefined) node.append(link(bare, [bare]));
+    else if (SAFE_LINK.test(target)) node.append(link(target, [...inline(h("span"), label).childNodes]));
+    else plain(node, all);
+    rest = rest.slice(found.index + all.length);
+  }
+  plain(node, rest);
+  return node;
+}
+
+function link(target, children) {
+  return h("a", { href: target, target: "_blank", rel: "noopener noreferrer nofollow" }, children);
+}
+
+function plain(node, text) {
+  text.split(/ {2,}\n|\\\n/).forEach((line, n) => {
+    if (n) node.append(h("br"));
+    if (line) node.append(safeText(line));
+  });
+}
