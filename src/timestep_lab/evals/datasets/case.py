@@ -1,0 +1,110 @@
+"""A case, and a list of them with one version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from timestep_lab.types.comparison import CaseRecord
+from timestep_lab.types.errors import DataError
+from timestep_lab.types.records import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One thing to ask. `id` follows from the content unless the data brings one."""
+
+    input: str = ""
+    messages: tuple[Json, ...] = ()
+    expected: Json = None
+    vars: Mapping[str, Json] = field(default_factory=dict)
+    assertions: tuple[Json, ...] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    id: str = ""
+
+    def content_hash(self) -> str:
+        """64 hex digits over everything that a candidate or a scorer gets to see; metadata and id are not."""
+        return digest([self.input, self.messages, self.expected, self.vars, self.assertions])
+
+    def template_vars(self) -> dict[str, Json]:
+        """What a prompt template may name."""
+        return {"input": self.input, "expected": self.expected, **self.vars}
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """`version` changes when, and only when, a case's content, the order, or the number of cases does."""
+
+    name: str
+    cases: tuple[Case, ...]
+    version: str
+    prompts: tuple[str, ...] = ()
+    """Prompt templates that came with the data (promptfoo)."""
+
+    @classmethod
+    def of(cls, cases: Sequence[Case], name: str, prompts: Sequence[str] = ()) -> Dataset:
+        """Raises `DataError` when there is no case, or two cases bring the same id."""
+        if not cases:
+            raise DataError(f"{name} holds no case.", "Give at least one question.")
+        named = _with_ids(cases, name)
+        return cls(name, tuple(named), digest([case.content_hash() for case in named])[:12], tuple(prompts))
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def head(self, n: int) -> Dataset:
+        return Dataset.of(self.cases[:n], self.name, self.prompts)
+
+    def records(self, comparison_id: str) -> tuple[CaseRecord, ...]:
+        return tuple(
+            CaseRecord(
+                comparison_id=comparison_id, case_id=case.id, position=position, input=case.input, messages=case.messages,
+                expected=case.expected, vars=case.vars, assertions=case.assertions, metadata=case.metadata,
+            )
+            for position, case in enumerate(self.cases)
+        )  # fmt: skip
+
+
+def from_record(record: CaseRecord) -> Case:
+    return Case(
+        id=record.case_id, input=record.input, messages=record.messages, expected=record.expected, vars=record.vars,
+        assertions=record.assertions, metadata=record.metadata,
+    )  # fmt: skip
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form. Raises `DataError` for what JSON cannot hold."""
+    try:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"A case holds a value that JSON cannot: {error}.", "Use text, numbers, lists and objects."
+        ) from error
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _with_ids(cases: Sequence[Case], name: str) -> list[Case]:
+    seen: dict[str, int] = {}
+    out: list[Case] = []
+    for position, case in enumerate(cases, 1):
+        base = case.id or f"case_{case.content_hash()[:16]}"
+        seen[base] = seen.get(base, 0) + 1
+        if case.id and seen[base] > 1:
+            raise DataError(
+                f"{name}: case {position} has the id {case.id!r} of an earlier one.", "Give each case an id of its own."
+            )
+        # The same question asked twice on purpose is two cases; the second one's id says so.
+        id = base if seen[base] == 1 else f"{base}-{seen[base]}"
+        out.append(
+            Case(
+                id=id, input=case.input, messages=case.messages, expected=case.expected, vars=case.vars,
+                assertions=case.assertions, metadata=case.metadata,
+            )
+        )  # fmt: skip
+    return out

@@ -1,0 +1,125 @@
+"""From one row of a table, one JSON object or one string to a case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from timestep_lab.evals.datasets.case import Case
+from timestep_lab.types.errors import DataError
+from timestep_lab.types.suggest import did_you_mean
+
+INPUT_NAMES = ("input", "question", "prompt", "query")
+EXPECTED_NAMES = ("expected", "ideal", "target", "answer", "expected_output")
+_RESERVED = ("id", "messages", "assertions", "metadata", "vars")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column is what. None: the first of the usual names that is there."""
+
+    input: str | None = None
+    expected: str | None = None
+    id: str | None = None
+
+
+def to_case(row: Any, where: str, columns: Columns) -> Case:
+    """`where` names the row in messages ("questions.csv line 4"). Raises `DataError`.
+
+    Text is a question. An object's columns are found by name (`INPUT_NAMES`, `EXPECTED_NAMES`, or as `columns` says); `input` may be a list of chat messages.
+    Every other column becomes a variable for prompt templates.
+    """
+    if isinstance(row, str):
+        if not row.strip():
+            raise DataError(f"{where} is empty.", "Remove it, or write a question.")
+        return Case(input=row)
+    if isinstance(row, Case):
+        return row
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"{where} is {_kind(row)}.", 'A case is a text, or an object such as {"input": …, "expected": …}.'
+        )
+    values = {str(key): plain(value, where) for key, value in row.items() if key is not None}
+    asked = _column(values, columns.input, INPUT_NAMES, where, "input")
+    expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")
+    given_vars = values.get("vars") or {}
+    if not isinstance(given_vars, Mapping):
+        raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Give an object: variable name to value.")
+    id_column = columns.id or "id"
+    used = {asked, expected, id_column, *_RESERVED}
+    text, messages = _question(values.get(asked) if asked else None, values.get("messages"), where)
+    variables = {**{k: v for k, v in values.items() if k not in used}, **given_vars}
+    if not text and not messages and not variables:
+        raise DataError(
+            f"{where} has no question.", f'Name a column one of {", ".join(INPUT_NAMES)}, or say input="its name".'
+        )
+    if asked and asked != "input" and isinstance(values.get(asked), str):
+        variables.setdefault(asked, values[asked])
+    id_value = values.get(id_column)
+    return Case(
+        id="" if id_value is None else str(id_value), input=text, messages=messages,
+        expected=values.get(expected) if expected else None, vars=variables,
+        assertions=tuple(values.get("assertions") or ()), metadata=values.get("metadata") or {},
+    )  # fmt: skip
+
+
+def plain(value: Any, where: str) -> Any:
+    """A JSON value: numpy scalars and arrays, dates and NaN from a DataFrame or a database are turned into one."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, where) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(inner, where) for inner in value]
+    if isinstance(value, datetime | date):
+        return None if value != value else value.isoformat()  # NaT differs from itself
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), where)
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if type(value).__name__ in ("Decimal", "UUID"):
+        return str(value)
+    raise DataError(f"{where} holds {_kind(value)}.", "Use text, numbers, lists and objects.")
+
+
+def _column(values: Mapping[str, Any], said: str | None, usual: tuple[str, ...], where: str, role: str) -> str | None:
+    if said is not None:
+        if said not in values:
+            raise DataError(
+                f"{where} has no column {said!r}.{did_you_mean(said, values)}",
+                f"Its columns: {', '.join(values) or 'none'}.",
+            )
+        return said
+    found = [name for name in usual if name in values]
+    if len(found) > 1 and found[0] != role:
+        raise DataError(
+            f"{where} has columns {' and '.join(found)}; it is not clear which is the {role}.",
+            f'Say {role}="{found[0]}".',
+        )
+    return found[0] if found else None
+
+
+def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ...]]:
+    if isinstance(asked, list):
+        asked, messages = None, asked
+    if messages:
+        if not isinstance(messages, list) or not all(
+            isinstance(m, Mapping) and "role" in m and "content" in m for m in messages
+        ):
+            raise DataError(f"{where}: messages is not a conversation.", 'Give a list of {"role": …, "content": …}.')
+        said = [m["content"] for m in messages if m["role"] == "user"]
+        return (asked or (said[-1] if said and isinstance(said[-1], str) else "")), tuple(messages)
+    if asked is None:
+        return "", ()
+    return (asked if isinstance(asked, str) else str(asked)), ()
+
+
+def _kind(value: Any) -> str:
+    return {"NoneType": "nothing", "list": "a list", "dict": "an object", "int": "a number", "float": "a number"}.get(
+        type(value).__name__, f"a {type(value).__name__}"
+    )

@@ -1,0 +1,192 @@
+"""Cases from whatever the user has; what cannot be read is refused with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
+from timestep_lab.types.errors import DataError
+
+QUESTIONS = [{"input": "Capital of France?", "expected": "Paris"}, {"input": "2 + 2?", "expected": "4"}]
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def asked(dataset: Dataset) -> list[tuple[str, object]]:
+    return [(case.input, case.expected) for case in dataset]
+
+
+EXPECTED = [("Capital of France?", "Paris"), ("2 + 2?", "4")]
+
+
+def test_the_same_cases_come_out_of_every_form(tmp_path: Path) -> None:
+    rows = pd.DataFrame(QUESTIONS)
+    parquet = str(tmp_path / "q.parquet")
+    duckdb.sql(
+        "select 'Capital of France?' as input, 'Paris' as expected union all select '2 + 2?', '4'"
+    ).write_parquet(parquet)
+    sources = [
+        QUESTIONS,
+        rows,
+        write(tmp_path / "q.csv", "input,expected\nCapital of France?,Paris\n2 + 2?,4\n"),
+        write(tmp_path / "q.json", json.dumps(QUESTIONS)),
+        write(tmp_path / "q.jsonl", "\n".join(json.dumps(row) for row in QUESTIONS) + "\n"),
+        parquet,
+    ]
+    datasets = [load_dataset(source) for source in sources]
+    assert all(asked(dataset) == EXPECTED for dataset in datasets)
+    assert len({dataset.version for dataset in datasets}) == 1
+    assert len({tuple(case.id for case in dataset) for dataset in datasets}) == 1
+
+
+def test_a_text_is_a_question() -> None:
+    assert asked(load_dataset(["One?", "Two?"])) == [("One?", None), ("Two?", None)]
+
+
+def test_the_version_follows_the_content_and_nothing_else() -> None:
+    base = load_dataset(QUESTIONS)
+    renamed = load_dataset(QUESTIONS, name="another name")
+    annotated = load_dataset([{**row, "metadata": {"by": "me"}} for row in QUESTIONS])
+    changed = load_dataset([QUESTIONS[0], {**QUESTIONS[1], "expected": "four"}])
+    assert base.version == renamed.version == annotated.version
+    assert len({base.version, changed.version, load_dataset(QUESTIONS[::-1]).version, base.head(1).version}) == 4
+
+
+def test_a_case_keeps_its_id_when_others_come_and_go() -> None:
+    assert load_dataset(QUESTIONS).cases[1].id == load_dataset(QUESTIONS[1:]).cases[0].id
+
+
+def test_the_same_question_twice_is_two_cases() -> None:
+    first, second = load_dataset(["Why?", "Why?"])
+    assert first.id != second.id
+
+
+def test_two_cases_with_one_id_of_their_own_are_refused() -> None:
+    with pytest.raises(DataError, match="'a'"):
+        load_dataset([{"id": "a", "input": "1"}, {"id": "a", "input": "2"}])
+
+
+def test_other_columns_become_variables_for_the_prompt() -> None:
+    [case] = load_dataset([{"question": "Say it", "language": "French", "n": 3}])
+    assert case.input == "Say it"
+    assert render("{{question}} in {{language}}, {{ n }} times", case.template_vars()) == "Say it in French, 3 times"
+
+
+def test_columns_may_be_named() -> None:
+    [case] = load_dataset([{"frage": "Wie?", "antwort": "So."}], input="frage", expected="antwort")
+    assert (case.input, case.expected) == ("Wie?", "So.")
+
+
+def test_two_columns_that_could_be_the_question_are_not_guessed_between() -> None:
+    with pytest.raises(DataError, match="question and prompt"):
+        load_dataset([{"prompt": "a", "question": "b"}])
+
+
+def test_missing_values_of_a_frame_are_nothing_not_nan() -> None:
+    frame = pd.DataFrame({"input": ["a", "b"], "expected": [1.0, None], "when": [pd.Timestamp("2026-01-02"), pd.NaT]})
+    first, second = load_dataset(frame)
+    assert (first.expected, first.vars["when"]) == (1.0, "2026-01-02T00:00:00")
+    assert (second.expected, second.vars["when"]) == (None, None)
+
+
+def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
+    line = {
+        "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of Italy?"}],
+        "ideal": ["Rome", "Roma"],
+    }
+    [case] = load_dataset(write(tmp_path / "samples.jsonl", json.dumps(line)))
+    assert case.input == "Capital of Italy?"
+    assert [m["role"] for m in case.messages] == ["system", "user"]
+    assert case.expected == ["Rome", "Roma"]
+
+
+PROMPTFOO = """
+prompts:
+  - "Translate to {{language}}: {{word}}"
+defaultTest:
+  assert:
+    - type: not-is-refusal
+tests:
+  - description: colours
+    vars: {language: [French, German], word: red}
+    assert:
+      - {type: icontains, value: "{{word}}", weight: 2}
+      - {type: latency, threshold: 2000}
+"""
+
+
+def test_promptfoo_tests_bring_their_prompts_variables_and_assertions(tmp_path: Path) -> None:
+    dataset = load_dataset(write(tmp_path / "promptfoo.yaml", PROMPTFOO))
+    assert dataset.prompts == ("Translate to {{language}}: {{word}}",)
+    assert [case.vars["language"] for case in dataset] == ["French", "German"]
+    assert dataset.cases[0].assertions == (
+        {"type": "refusal", "negate": True},
+        {"type": "contains", "value": "red", "weight": 2},
+        {"type": "latency", "at_most_ms": 2000},
+    )
+    assert render(dataset.prompts[0], dataset.cases[1].template_vars()) == "Translate to German: red"
+
+
+def test_a_promptfoo_assertion_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.yaml", "tests:\n  - vars: {a: 1}\n    assert: [{type: javascript, value: 'true'}]\n")
+    with pytest.raises(DataError, match=r"p\.yaml test 1 .*'javascript'"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "", "header"),
+        ("a.csv", "input,expected\n", "no case"),
+        ("a.csv", "input,expected\nx,y,z\n", "line 2 has 3 values for 2 columns"),
+        ("a.jsonl", '{"input": "x"}\n{"input": \n', "line 2 is not JSON"),
+        ("a.json", '{"input": "x"}', "without cases"),
+        ("a.json", "[3]", "case 1 is a number"),
+        ("a.yaml", "tests: [", "not YAML"),
+        ("a.yaml", "prompts: [x]", "no tests"),
+        ("a.txt", "x", "no kind that can be read"),
+        ("a.parquet", "not parquet", "Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_place(tmp_path: Path, name: str, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_dataset(write(tmp_path / name, text))
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("input\nGrüße\n".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8"):
+        load_dataset(str(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("data", [[], {"input": "x"}, 7, [None], [""], [{"expected": "x"}]])
+def test_what_is_no_dataset_is_refused(data: object) -> None:
+    with pytest.raises(DataError):
+        load_dataset(data)
+
+
+def test_a_missing_file_is_said_to_be_missing() -> None:
+    with pytest.raises(DataError, match=r"There is no file nowhere\.csv"):
+        load_dataset("nowhere.csv")
+
+
+def test_a_template_reaches_into_objects_and_writes_others_as_json() -> None:
+    assert render("{{who.name}}: {{tags}}", {"who": {"name": "Ada"}, "tags": ["x"]}) == 'Ada: ["x"]'
+
+
+def test_a_template_that_asks_for_what_is_not_there_says_what_is() -> None:
+    with pytest.raises(DataError, match=r"Did you mean 'language'\?.*language"):
+        render("{{langage}}", Case(input="x", vars={"language": "de"}).template_vars())
+
+
+def test_a_template_runs_nothing() -> None:
+    with pytest.raises(DataError, match="not a variable"):
+        render("{{ input | upper }}", {"input": "x"})
