@@ -82,7 +82,12 @@ class UnknownPrefixError(UsageError): ...
 class SettingsError(UsageError): ...
 
 
-class FilterError(UsageError): ...
+class FilterError(UsageError):
+    """`position` is the character of the filter at which it stops making sense, from 0; None when it is no one place."""
+
+    def __init__(self, message: str, next_step: str = "", *, position: int | None = None) -> None:
+        super().__init__(message, next_step, param="filter")
+        self.position = position
 
 
 class QueryError(UsageError): ...

@@ -147,7 +147,8 @@ left join core.span_histories h on h.user_id = s.user_id and h.trace_id = s.trac
 
 create view main.spans as
 select trace_id, span_id, parent_id, kind, name, agent, status, error, model, provider, started_at, ended_at, duration_ms,
-       input_tokens, output_tokens, cost_usd, attributes::json as attributes, input, output
+       input_tokens, output_tokens, cost_usd, attributes::json as attributes, input, output,
+       cached_tokens, reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason, server, approval, to_agent
 from core.all_spans;
 
 create view main.generations as

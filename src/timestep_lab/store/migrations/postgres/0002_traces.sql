@@ -211,7 +211,8 @@ from core.open_spans;
 
 create view main.spans as
 select trace_id, span_id, parent_id, kind, name, agent, status, error, model, provider, started_at, ended_at, duration_ms,
-       input_tokens, output_tokens, cost_usd, cast(attributes as json) as attributes, input, output
+       input_tokens, output_tokens, cost_usd, cast(attributes as json) as attributes, input, output,
+       cached_tokens, reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason, server, approval, to_agent
 from core.all_spans;
 
 create view main.generations as
