@@ -2,7 +2,8 @@
 
 Every process that opens a lab has a row in `processes`. On its own machine a process is dead when its pid is gone, or belongs to a
 process that began at another time; on another machine, when its lease is over. What a dead process left running is then marked: runs as
-`interrupted`, their half-written items as `incomplete` (tool calls as `failed`), their open spans as errors.
+`interrupted`, their half-written items as `incomplete` (tool calls as `failed`), their open spans as errors. A run that was being resumed
+after a pause waits for approval again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.interrupted_spans import close_open_spans
+from timestep_lab.store.paused_runs import claimed_runs, offer_again
 from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.errors import LabError
 
@@ -157,10 +159,16 @@ def sweep(db: Database) -> int:
     statements: list[Statement] = []
     changes: list[Change] = []
     ended = [row for row in running if row[0] in dead]
+    claimed = claimed_runs(db) if ended else {}
     for process_id, user_id, run_id, thread_id, trace_id, began in ended:
         last_seen = known[process_id].heartbeat_at if process_id in known else now
-        statements.append(_end_run(process_id, user_id, run_id, max(began, last_seen)))
-        statements.extend(_end_items(db, user_id, thread_id, run_id))
+        if (user_id, run_id) in claimed:  # It was being resumed after a pause: it waits for approval again.
+            calls = claimed[user_id, run_id]
+            statements.extend(offer_again(db, user_id, thread_id, run_id, process_id, calls))
+            changes.append(Change("approvals", user_id, run_id))
+        else:
+            statements.append(_end_run(process_id, user_id, run_id, max(began, last_seen)))
+            statements.extend(_end_items(db, user_id, thread_id, run_id))
         changes += [
             Change("runs", user_id, run_id),
             Change("threads", user_id, thread_id),

@@ -42,7 +42,7 @@ class SpanBatch:
         )
         tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
-            "open_spans": (OPEN_COLUMNS, [open_row(row, db.process_id) for row in self.opened]),
+            "open_spans": (OPEN_COLUMNS, [open_row(row, _owner(row, db)) for row in self.opened]),
             "message_bodies": (BODY_COLUMNS, new_bodies),
             "spans_raw": (SPAN_COLUMNS, slim),
             "trace_deltas": (DELTA_COLUMNS, deltas),
@@ -67,6 +67,11 @@ class SpanBatch:
         if len(ids) > MANY_TRACES:
             ids = [""]
         return [Change("traces", self.user_id, trace_id) for trace_id in ids]
+
+
+def _owner(row: Row, db: Database) -> str | None:
+    """A tool call that waits for approval outlives the process that asked: no death closes it."""
+    return None if row[AT["approval"]] == "pending" else db.process_id
 
 
 def span_key(row: Row) -> SpanKey:

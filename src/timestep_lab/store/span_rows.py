@@ -53,7 +53,7 @@ def span_row(span: SpanRecord) -> Row:
     )  # fmt: skip
 
 
-def open_row(row: Row, process_id: str) -> Row:
+def open_row(row: Row, process_id: str | None) -> Row:
     """The row of `open_spans` for a span that has begun, from its span tuple."""
     return (*(row[place] for place in _OPEN_PLACES), process_id)
 

@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from timestep_lab.store.base import Database
@@ -40,12 +42,23 @@ class _Barrier:
 class _Stop(_Barrier): ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    """Queued by `opened_elsewhere`."""
+
+    user_id: str
+    spans: frozenset[SpanKey]
+
+
+_Event = TraceStart | SpanRecord | _Barrier | _Adopted
+
+
 class TraceWriter:
     """One for each open database. `last_error` is the latest failure to write, None while all is well."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._queue: SimpleQueue[TraceStart | SpanRecord | _Barrier] = SimpleQueue()
+        self._queue: SimpleQueue[_Event] = SimpleQueue()
         self._bodies = MessageBodies(db)
         self._open: dict[str, set[SpanKey]] = defaultdict(set)
         """By user: spans that have a row in `open_spans`."""
@@ -68,6 +81,10 @@ class TraceWriter:
     def span_ended(self, span: SpanRecord) -> None:
         """`span.ended_at` is set; the record is whole, whether or not the span was handed over when it began."""
         self._put(span)
+
+    def opened_elsewhere(self, user_id: str, spans: Iterable[SpanKey]) -> None:
+        """These spans have an open row that another process wrote; when they end here, it goes."""
+        self._queue.put(_Adopted(user_id, frozenset(spans)))
 
     def _put(self, event: TraceStart | SpanRecord) -> None:
         if self._closed:
@@ -127,7 +144,7 @@ class TraceWriter:
                 if isinstance(event, _Barrier):
                     event.passed.set()
 
-    def _next_events(self) -> list[TraceStart | SpanRecord | _Barrier]:
+    def _next_events(self) -> list[_Event]:
         """Waits for a first event, then FLUSH_AFTER_S for more; a barrier ends the wait."""
         events = [self._queue.get()]
         deadline = time.monotonic() + FLUSH_AFTER_S
@@ -138,13 +155,16 @@ class TraceWriter:
                 break
         return events
 
-    def _batches(self, events: list[TraceStart | SpanRecord | _Barrier]) -> list[SpanBatch]:
+    def _batches(self, events: list[_Event]) -> list[SpanBatch]:
         """One batch a user. A span that began and ended among these events was never open to anyone."""
         starts: dict[str, list[Row]] = defaultdict(list)
         opened: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         ended: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         for event in events:
             if isinstance(event, _Barrier):
+                continue
+            if isinstance(event, _Adopted):
+                self._open[event.user_id] |= event.spans
                 continue
             if isinstance(event, TraceStart):
                 starts[event.user_id].append(trace_row(event))

@@ -1,0 +1,187 @@
+"""Stored agents become Agents SDK agents, and a frozen copy of them that another process can build the same agents from.
+
+Cycles are allowed: all agents are made first and joined by handoffs afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agents import Agent, Handoff, handoff
+from agents.agent import StopAtTools
+
+from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.types.errors import LabError, NotFoundError
+from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.types.records import AgentRecord
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.mcp.toolset import ToolSet
+
+MAX_TOOL_NAME = 64
+"""The longest function name that every provider takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGraph:
+    """Agents ready to run."""
+
+    root: Agent[Any]
+    agents: Mapping[str, Agent[Any]]
+    """By name. Names are unique in a graph: the SDK finds a paused run's agents by them."""
+    kits: Mapping[str, ToolSet] = field(default_factory=dict)
+    """Agent name to the tools it was given; SDK agents bring their own and are not here."""
+    client_tools: frozenset[str] = frozenset()
+    """Tools that the reader's side carries out; calling one ends the turn."""
+    notices: tuple[LabError, ...] = ()
+    """Tools that could not be had, each naming its server. The run goes on without them."""
+
+
+def reachable(root: AgentRecord, find: Callable[[str], AgentRecord | None]) -> dict[str, AgentRecord]:
+    """`root` and every agent that handoffs lead to, by id, in breadth-first order. Raises `NotFoundError` for a lost target."""
+    records = {root.id: root}
+    waiting = [root]
+    while waiting:
+        agent = waiting.pop(0)
+        for target_id in agent.handoff_ids:
+            if target_id in records:
+                continue
+            target = find(target_id)
+            if target is None:
+                raise NotFoundError(
+                    f"Agent {agent.name!r} hands off to the agent {target_id!r}, which does not exist.",
+                    f"Change its handoffs: lab.agents.update({agent.name!r}, handoffs=[…])",
+                )
+            records[target_id] = target
+            waiting.append(target)
+    return records
+
+
+async def build(
+    records: Mapping[str, AgentRecord], root_id: str, toolbox: Toolbox | None, *, default_model: str
+) -> BuiltGraph:
+    """SDK agents for `records`. Raises `SettingsError` for model settings that no provider takes."""
+    agents: dict[str, Agent[Any]] = {}
+    notices: list[LabError] = []
+    client_tools: set[str] = set()
+    kits: dict[str, ToolSet] = {}
+    for record in records.values():
+        kit = await toolbox.tools_for(record) if toolbox and record.tool_ids else None
+        own_client_tools = [tool for tool in record.tool_ids if is_client_tool(tool)]
+        client_tools.update(own_client_tools)
+        if kit:
+            kits[record.name] = kit
+            notices.extend(kit.missing)
+        agents[record.id] = Agent(
+            name=record.name,
+            handoff_description=record.description or None,
+            instructions=record.instructions or None,
+            model=record.model or default_model,
+            model_settings=validate_settings(dict(record.model_settings)),
+            tools=list(kit.tools) if kit else [],
+            mcp_servers=list(kit.mcp_servers) if kit else [],
+            tool_use_behavior=(
+                StopAtTools(stop_at_tool_names=own_client_tools) if own_client_tools else "run_llm_again"
+            ),
+        )
+    names = handoff_names(record.name for record in records.values())
+    for record in records.values():
+        agents[record.id].handoffs = [
+            handoff(agents[target], tool_name_override=names[records[target].name]) for target in record.handoff_ids
+        ]
+    return BuiltGraph(
+        root=agents[root_id],
+        agents={agent.name: agent for agent in agents.values()},
+        kits=kits,
+        client_tools=frozenset(client_tools),
+        notices=tuple(notices),
+    )
+
+
+def is_client_tool(tool_id: str) -> bool:
+    """A tool of an MCP server is `<server id>.<name>`; a bare name is carried out by the reader's side."""
+    return "." not in tool_id
+
+
+def from_sdk(root: Agent[Any]) -> BuiltGraph:
+    """An agent that the user made with the SDK itself, and those its handoffs lead to."""
+    agents = {root.name: root}
+    waiting = [root]
+    while waiting:
+        for target in _targets(waiting.pop(0)):
+            if target.name not in agents:
+                agents[target.name] = target
+                waiting.append(target)
+    return BuiltGraph(root=root, agents=agents)
+
+
+def handoff_names(names: Iterable[str]) -> dict[str, str]:
+    """Agent name to the name of the tool that hands off to it: ASCII, at most 64 characters, no two alike.
+
+    `transfer_to_weather_assistant`; a name without Latin letters becomes `transfer_to_agent`, the next `transfer_to_agent_2`.
+    """
+    taken: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        slug = re.sub(r"[^a-z0-9]+", "_", ascii_name).strip("_") or "agent"
+        base = f"transfer_to_{slug}"[: MAX_TOOL_NAME - 4].rstrip("_")
+        candidate, n = base, 1
+        while candidate in used:
+            n += 1
+            candidate = f"{base}_{n}"
+        used.add(candidate)
+        taken[name] = candidate
+    return taken
+
+
+def handoff_targets(agent: Agent[Any]) -> dict[str, str]:
+    """Name of each of the agent's handoff tools to the name of the agent it leads to."""
+    return {
+        (way.tool_name if isinstance(way, Handoff) else Handoff.default_tool_name(way)): (
+            way.agent_name if isinstance(way, Handoff) else way.name
+        )
+        for way in agent.handoffs
+    }
+
+
+def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRecord] | None = None) -> AgentGraph:
+    """The handoffs that were declared. A node's path is the shortest chain of names from the root, joined by `/`."""
+    if isinstance(root, AgentRecord):
+        known = records or {root.id: root}
+        start: tuple[str, str] = (root.id, root.name)
+        ways = {r.id: [(known[t].id, known[t].name) for t in r.handoff_ids if t in known] for r in known.values()}
+    else:
+        built = from_sdk(root)
+        start = (root.name, root.name)
+        ways = {
+            name: [(target, target) for target in handoff_targets(agent).values()]
+            for name, agent in built.agents.items()
+        }
+    paths = {start[0]: start[1]}
+    nodes, edges, waiting = [GraphNode(path=start[1], name=start[1])], [], [start[0]]
+    while waiting:
+        here = waiting.pop(0)
+        for key, name in ways.get(here, []):
+            if key not in paths:
+                paths[key] = f"{paths[here]}/{name}"
+                nodes.append(GraphNode(path=paths[key], name=name))
+                waiting.append(key)
+            edges.append(GraphEdge(from_path=paths[here], to_path=paths[key], declared=True))
+    return AgentGraph(nodes=tuple(nodes), edges=tuple(edges))
+
+
+def _targets(agent: Agent[Any]) -> Sequence[Agent[Any]]:
+    """The agents behind an SDK agent's handoffs."""
+    found = []
+    for way in agent.handoffs:
+        # A `Handoff` tells its agent's name in public and the agent itself only through this weak reference.
+        target = way if isinstance(way, Agent) else (way._agent_ref() if way._agent_ref else None)
+        if isinstance(target, Agent):
+            found.append(target)
+    return found

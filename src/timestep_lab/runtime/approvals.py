@@ -1,0 +1,239 @@
+"""Runs that wait for a person: kept, claimed by one, resumed anywhere.
+
+A paused run is a row of `run_states`: the SDK's RunState, the agents as they were, what waits. Changing it is a compare-and-set
+on `rev`, so of two people who decide at once one wins and the other is told. A claim carries a lease which its process renews; when
+that process dies, the run is offered again, and tool calls that had finished by then are answered from the thread
+instead of being run a second time.
+
+The state is written and read here. Nothing of it is ever taken from a client, who sends call ids and decisions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, cast
+
+from timestep_lab.store.base import Change, Rows, Statement
+from timestep_lab.types.clock import iso, utc_now
+from timestep_lab.types.errors import ConflictError, UsageError
+from timestep_lab.types.records import Interruption, Json, RunRecord, RunStateRecord
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+LEASE = timedelta(seconds=60)
+"""How long a claim holds without being renewed."""
+RENEW_EVERY_S = 20.0
+
+REJECTED = "The user did not approve this tool call."
+"""What the model reads when a person rejects without a word."""
+
+
+Word = Literal["approved", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided about one call."""
+
+    decision: Word
+    message: str = ""
+    always: bool = False
+    """Do not ask again for this tool in this thread."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {"decision": self.decision, "message": self.message, "always": self.always}
+
+
+def read_decisions(
+    decisions: Mapping[str, Mapping[str, Json] | str | bool], waiting: Sequence[Interruption]
+) -> dict[str, Decision]:
+    """Check what a person sent: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?}}`, or the bare word.
+
+    Raises `UsageError` for a call that does not wait, an unknown word, or nothing at all.
+    """
+    known = [call.call_id for call in waiting]
+    unknown = [call_id for call_id in decisions if call_id not in known]
+    if unknown or not decisions:
+        what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."
+        raise UsageError(what, f"It waits for: {', '.join(known)}.")
+    return {call_id: _decision(call_id, said) for call_id, said in decisions.items()}
+
+
+def _decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
+    if isinstance(said, bool):
+        said = "approved" if said else "rejected"
+    plain = {"decision": said} if isinstance(said, str) else dict(said)
+    word = plain.get("decision")
+    if word not in ("approved", "rejected"):
+        raise UsageError(
+            f"{word!r} is no decision about the call {call_id!r}.", "Say 'approved' or 'rejected'.", param="decision"
+        )
+    return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")))
+
+
+def busy_guard(store: Store, thread_id: str) -> list[Statement]:
+    """Statements that let a transaction through only while no run goes on in the thread.
+
+    The thread's row is touched first, so that two who come at once are served one after the other.
+    """
+    return [
+        store.threads.update_statement(thread_id, updated_at=utc_now()),
+        Statement(
+            "select id from runs where user_id = $1 and thread_id = $2 and status = 'running'",
+            [store.user_id, thread_id],
+            expect=0,
+        ),
+    ]
+
+
+def thread_is_busy(store: Store, thread_id: str) -> ConflictError | None:
+    """Who runs in the thread now, as the error to raise; None when nobody does."""
+    running = store.runs.find(1, thread_id=thread_id, status="running")
+    if not running:
+        return None
+    return ConflictError(
+        f"Run {running[0].id} is still going on in this thread (in {who(store, running[0].process_id)}).",
+        "Wait for it to end, cancel it, or say this in another thread.",
+    )
+
+
+def paused(store: Store, run: RunRecord) -> RunStateRecord:
+    """Raises `ConflictError` when the run waits for nothing."""
+    state = store.run_states.try_get(run.id)
+    if state is None or state.status == "done":
+        raise ConflictError(
+            f"Run {run.id} waits for no approval: it is {run.status}.", "See lab.approvals for what waits."
+        )
+    return state
+
+
+def claim(store: Store, run: RunRecord, decided: Mapping[str, Decision]) -> tuple[RunRecord, RunStateRecord]:
+    """Take a paused run in order to resume it: its state `claimed`, the run `running` in this process.
+
+    Raises `ConflictError` when it waits no more or somebody else is at it, saying who, or when its thread is busy.
+    """
+    state = paused(store, run)
+    if state.status == "claimed" and not lease_is_over(state):
+        raise _taken(store, state)
+    merged = {**state.decisions, **{call_id: d.to_json() for call_id, d in decided.items()}}
+    me, now = store.db.process_id, utc_now()
+    statements = [
+        *busy_guard(store, run.thread_id),
+        store.run_states.update_statement(
+            run.id, expect={"rev": state.rev, "status": state.status}, status="claimed", rev=state.rev + 1, claimed_by=me,
+            lease_until=now + LEASE, decisions=merged, updated_at=now,
+        ),
+        store.runs.update_statement(
+            run.id, expect={"status": run.status}, status="running", process_id=me, ended_at=None, error_type=None, error=None
+        ),
+    ]  # fmt: skip
+    try:
+        results: list[Rows] = store.db.write(store.user_id, statements, changes=changes(store, run))
+    except ConflictError:
+        now_state = store.run_states.get(run.id)
+        if now_state.rev != state.rev:
+            if now_state.status == "claimed":
+                raise _taken(store, now_state) from None
+            raise ConflictError(
+                f"Run {run.id} was decided by somebody else just now.", "See lab.approvals for what waits."
+            ) from None
+        raise thread_is_busy(store, run.thread_id) or ConflictError(
+            f"Run {run.id} changed while it was being claimed.", "Try again."
+        ) from None
+    return store.runs.from_row(results[3].rows[0]), store.run_states.from_row(results[2].rows[0])
+
+
+def renew(store: Store, state: RunStateRecord) -> None:
+    """Keep a claim. Raises `ConflictError` when it was lost."""
+    store.run_states.update(state.run_id, expect={"rev": state.rev, "status": "claimed"}, lease_until=utc_now() + LEASE)
+
+
+def give_back(store: Store, run: RunRecord, state: RunStateRecord) -> None:
+    """Undo a claim that led to nothing: the run waits again, with no decision made."""
+    store.db.write(
+        store.user_id,
+        [
+            store.run_states.update_statement(
+                run.id, expect={"rev": state.rev}, status="pending", rev=state.rev + 1, claimed_by=None, lease_until=None,
+                decisions={}, updated_at=utc_now(),
+            ),
+            store.runs.update_statement(run.id, status="needs_approval"),
+        ],
+        changes=changes(store, run),
+    )  # fmt: skip
+
+
+def offer_again(store: Store) -> list[str]:
+    """Put runs whose claimer is gone back to where they wait for approval. Returns their ids."""
+    offered = []
+    for state in store.run_states.find(status="claimed"):
+        if not lease_is_over(state) and not is_gone(store, state.claimed_by):
+            continue
+        run = store.runs.try_get(state.run_id)
+        if run is None:
+            continue
+        try:
+            give_back(store, run, state)
+        except ConflictError:
+            continue  # Somebody else was faster.
+        offered.append(run.id)
+    return offered
+
+
+def lease_is_over(state: RunStateRecord, now: datetime | None = None) -> bool:
+    return state.lease_until is None or state.lease_until <= (now or utc_now())
+
+
+def is_gone(store: Store, process_id: str | None) -> bool:
+    """Whether that process has no row among the living any more."""
+    if process_id is None:
+        return True
+    return store.db.query(store.user_id, "select 1 from processes where process_id = $1", [process_id]).one() is None
+
+
+def who(store: Store, process_id: str | None) -> str:
+    """A process as people know it."""
+    if process_id == store.db.process_id:
+        return "this process"
+    row = store.db.query(store.user_id, "select host, pid from processes where process_id = $1", [process_id]).one()
+    return f"process {row[1]} on {row[0]}" if row else f"process {process_id}"
+
+
+def waiting_calls(state: RunStateRecord) -> tuple[Interruption, ...]:
+    return tuple(Interruption(**call) for call in state.interruptions)
+
+
+def paused_state(
+    run: RunRecord,
+    state: str,
+    snapshot: Mapping[str, Json],
+    waiting: Sequence[Interruption],
+    before: RunStateRecord | None,
+) -> RunStateRecord:
+    """The row for a run that pauses now, for the first time or again."""
+    calls = tuple(
+        {
+            "call_id": c.call_id, "name": c.name, "server": c.server, "arguments": c.arguments, "agent": c.agent,
+            "reason": c.reason,
+        }
+        for c in waiting
+    )  # fmt: skip
+    fresh = RunStateRecord(
+        run_id=run.id, user_id=run.user_id, thread_id=run.thread_id, state=state, agent_snapshot=snapshot, interruptions=calls
+    )  # fmt: skip
+    return fresh if before is None else replace(fresh, rev=before.rev + 1, created_at=before.created_at)
+
+
+def changes(store: Store, run: RunRecord) -> list[Change]:
+    return [*store.runs.changes(run.id), *store.run_states.changes(run.id)]
+
+
+def _taken(store: Store, state: RunStateRecord) -> ConflictError:
+    since = iso(state.updated_at)
+    return ConflictError(
+        f"Run {state.run_id} is being resumed by {who(store, state.claimed_by)} since {since}.",
+        "Wait for it to end; its answer comes to the same thread.",
+    )

@@ -1,0 +1,360 @@
+"""One run while it goes on: the SDK's stream in a task of its own, every step stored, events to whoever reads.
+
+The task does not depend on its reader: what was said is stored whether or not anybody listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+from agents import RunConfig, RunState
+from agents.items import ToolApprovalItem
+
+from timestep_lab.runtime import approvals
+from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.item_log import ItemLog
+from timestep_lab.runtime.outcomes import as_lab_error, error_json
+from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.pauses import Pauses
+from timestep_lab.runtime.run_hooks import RecordingHooks
+from timestep_lab.runtime.run_request import RunOptions
+from timestep_lab.runtime.session import StoreSession
+from timestep_lab.runtime.session_repair import complete_session
+from timestep_lab.runtime.span_records import sdk_trace_id
+from timestep_lab.runtime.stream_items import StreamItems
+from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.events import (
+    AgentUpdated,
+    Event,
+    Progress,
+    RunCancelled,
+    RunCompleted,
+    RunEnded,
+    RunFailed,
+    RunPaused,
+)  # fmt: skip
+from timestep_lab.types.records import Json, RunRecord, RunStateRecord, Usage
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.mcp.toolset import ToolSet
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.store.store import Store
+
+logger = logging.getLogger("timestep_lab")
+
+SdkInput = list[Any] | RunState[Any, Any]
+Blueprint = Callable[[], Awaitable[tuple[BuiltGraph, Mapping[str, Json]]]]
+First = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every run of a runner shares."""
+
+    store: Store
+    router: Router
+    processor: StoreProcessor
+
+
+class LiveRun:
+    """`blueprint` builds the agents and what a pause keeps of them; `claim` is set when the run was paused before."""
+
+    def __init__(
+        self,
+        shop: Workshop,
+        run: RunRecord,
+        options: RunOptions,
+        blueprint: Blueprint,
+        *,
+        route: Route,
+        claim: RunStateRecord | None = None,
+        context: Any = None,
+        hooks: sdk.RunHooks[Any] | None = None,
+        own_toolbox: Toolbox | None = None,
+    ) -> None:
+        self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
+        self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
+        self._graph: BuiltGraph
+        self._snapshot: Mapping[str, Json]
+        self._store = shop.store
+        self._sdk_trace = sdk_trace_id(run.trace_id)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._log = ItemLog(self._store, run, self.emit)
+        self._items = StreamItems(
+            self._log, self._is_client_tool, self._server_of, self._call_made, self._first_text_came
+        )
+        self.pauses = Pauses(self._store, shop.processor, self._items, route, run, self._kit)
+        self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, hooks)
+        self._session = StoreSession(self._store, run.thread_id, run.id)
+        self._speakers: list[str] = []
+        self._began = time.perf_counter()
+        self._ttft_ms = run.ttft_ms
+        self._usage_before = Usage()
+        self._wrapper: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[RunEnded] | None = None
+
+    # -- for the runner and the reader
+
+    def start(self, given: SdkInput | None, first: First | None = None) -> asyncio.Task[None]:
+        """`given` is for the SDK, None when the model has nothing to do now. `first` is done before the SDK begins."""
+        if not isinstance(given, RunState):
+            self._usage_before = self.run.usage  # A `RunState` brings its own count along.
+        self._task = asyncio.create_task(self._execute(given, first), name=f"timestep-lab {self.run.id}")
+        return self._task
+
+    def adopt(self, items: list[Any]) -> None:
+        self._items.adopt(items)
+
+    def pending_client_calls(self) -> list[str]:
+        return [i.data["call_id"] for i in self._log.mine("client_tool_call") if i.data["status"] == "pending"]
+
+    @property
+    def log(self) -> ItemLog:
+        return self._log
+
+    def emit(self, event: Event) -> None:
+        self._events.put_nowait(event)
+
+    async def read(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    def cancel(self) -> None:
+        if self._task and not self._task.done():
+            self._task.cancel()
+
+    async def ended(self) -> None:
+        """Return when everything is stored."""
+        if self._task:
+            await asyncio.wait([self._task])
+
+    # -- the task
+
+    async def _execute(self, given: SdkInput | None, first: First | None) -> None:
+        self._shop.processor.bind(self._sdk_trace, self._route)
+        renewing = asyncio.create_task(self._renew()) if self._claim else None
+        try:
+            last = await self._to_the_end(given, first)
+        finally:
+            if renewing:
+                renewing.cancel()
+            if self._own_toolbox:
+                await self._own_toolbox.aclose()
+            self._events.put_nowait(None)
+        logger.debug("run %s: %s", self.run.id, last.type)
+
+    async def _to_the_end(self, given: SdkInput | None, first: First | None) -> RunEnded:
+        try:
+            self._graph, self._snapshot = await self._blueprint()
+            if first:
+                await first()
+            last = await (self._drive(given) if given is not None else self._end(self._complete(None)))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task:
+                task.uncancel()
+            last = await (self._ending or self._end_early("cancelled", "Cancelled.", None))
+        except Exception as error:
+            known = as_lab_error(error, speakers=self._speakers, max_turns=self._options.max_turns)
+            if known.code == "unexpected":
+                logger.error("run %s failed", self.run.id, exc_info=error)
+            last = await self._end_early("failed", str(known), known)
+        self.emit(last)
+        return last
+
+    async def _drive(self, given: SdkInput) -> RunEnded:
+        for notice in self._graph.notices:
+            self.emit(Progress(text=str(notice)))
+        while True:
+            result = sdk.Runner.run_streamed(
+                self._graph.root,
+                given,
+                context=self._context,
+                max_turns=self._options.max_turns,
+                hooks=self._hooks,
+                run_config=self._config(),
+                session=self._session,
+            )
+            self._wrapper = result.context_wrapper
+            try:
+                async for event in result.stream_events():
+                    if isinstance(event, sdk.AgentUpdatedStreamEvent):
+                        await self._speaks(event.new_agent)
+                    await self._items.take(event)
+                    self._session.unanswered.update(self.pending_client_calls())
+            except asyncio.CancelledError:
+                result.cancel()
+                if result.run_loop_task:
+                    await asyncio.wait([result.run_loop_task])
+                raise
+            if not result.interruptions:
+                return await self._end(self._complete(result))
+            state = result.to_state()
+            undecided = await self.pauses.decide(state, self._options.approve)
+            if undecided:
+                return await self._end(self._pause(state, undecided))
+            given = state
+
+    def _config(self) -> RunConfig:
+        model = self._options.model
+        return RunConfig(
+            model=model,
+            model_provider=self._shop.router,
+            model_settings=dict(self._options.model_settings) if self._options.model_settings else None,
+            workflow_name=self.run.agent,
+            trace_id=self._sdk_trace,
+            group_id=self.run.thread_id,
+            trace_metadata={"run_id": self.run.id},
+            tool_not_found_behavior="return_error_to_model",
+            tool_name_collision_policy="error",
+        )
+
+    # -- what happens on the way
+
+    async def _speaks(self, agent: sdk.Agent[Any]) -> None:
+        previous = self._speakers[-1] if self._speakers else None
+        self._speakers.append(agent.name)
+        if agent.name == previous:
+            return
+        self.run = await in_thread(self._store.runs.update, self.run.id, last_agent=agent.name)
+        self.emit(AgentUpdated(agent=agent.name, model=self._model_of(agent), previous=previous))
+
+    def _model_of(self, agent: sdk.Agent[Any]) -> str:
+        chosen = self._options.model or agent.model
+        if isinstance(chosen, sdk.Model):
+            return str(getattr(chosen, "full", None) or getattr(chosen, "model", None) or type(chosen).__name__)
+        return self._shop.router.resolve(chosen).full
+
+    def _first_text_came(self) -> None:
+        if self._ttft_ms is None:
+            self._ttft_ms = (time.perf_counter() - self._began) * 1000.0
+
+    def _call_made(self, tool: str, arguments: str, call_id: str) -> None:
+        self._shop.processor.tool_called(self._sdk_trace, tool, arguments, call_id)
+
+    def _is_client_tool(self, tool: str) -> bool:
+        return tool in self._graph.client_tools
+
+    def _server_of(self, tool: str) -> str | None:
+        speaker = self._items.speaker
+        kit = self._kit(speaker.name) if speaker else None
+        return kit.server_of(tool) if kit else None
+
+    def _kit(self, agent: str) -> ToolSet | None:
+        return self._graph.kits.get(agent)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(approvals.RENEW_EVERY_S)
+            assert self._claim is not None
+            try:
+                await in_thread(approvals.renew, self._store, self._claim)
+            except ConflictError:
+                logger.error("run %s lost its claim; it stops", self.run.id)
+                self.cancel()
+                return
+
+    # -- ends
+
+    async def _pause(self, state: RunState[Any, Any], undecided: list[ToolApprovalItem]) -> RunPaused:
+        waiting = await self.pauses.ask(undecided)
+        await self._log.close()
+        text = state.to_string(context_serializer=lambda _: {})
+        kept = approvals.paused_state(self.run, text, self._snapshot, waiting, self._claim)
+        await self._store_end(self._ended_run(status="needs_approval", ended_at=None), kept)
+        return RunPaused(run=self.run, interruptions=waiting)
+
+    async def _end(self, work: Coroutine[Any, Any, RunEnded]) -> RunEnded:
+        """An end that has begun is not cancelled any more."""
+        self._ending = asyncio.create_task(work)
+        return await asyncio.shield(self._ending)
+
+    async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted:
+        """The final output of a turn that ended with a client tool's call is what was said before, if anything."""
+        await self._log.close()
+        final = None if result is None or self.pending_client_calls() else result.final_output
+        output = self._said() if final is None else output_text(final)
+        await self._store_end(self._ended_run(status="completed", output=output), None)
+        return RunCompleted(run=self.run)
+
+    async def _end_early(self, status: str, message: str, error: Any) -> RunCancelled | RunFailed:
+        """Keep what was said: in the thread as incomplete, in the session so that the model knows of it too."""
+        await self._log.close()
+        await in_thread(complete_session, self._store, self.run)
+        self._shop.processor.release(self._sdk_trace, message)
+        if error is None:
+            await self._store_end(self._ended_run(status=status, output=self._said()), None)
+            return RunCancelled(run=self.run)
+        plain = error_json(error)
+        await self._log.add_done("error", {"type": plain["type"], "message": message})
+        run = self._ended_run(status=status, output=self._said(), error_type=plain["type"], error=message)
+        await self._store_end(run, None)
+        return RunFailed(run=self.run, error=plain)
+
+    def _ended_run(self, **outcome: Any) -> dict[str, Any]:
+        usage = self._usage()
+        return {
+            "last_agent": self._speakers[-1] if self._speakers else self.run.last_agent,
+            "usage": usage, "cost_usd": self._cost(usage), "ttft_ms": self._ttft_ms, "ended_at": utc_now(), **outcome,
+        }  # fmt: skip
+
+    async def _store_end(self, columns: dict[str, Any], kept: RunStateRecord | None) -> None:
+        """The run's row and its paused state change together."""
+        store, run = self._store, self.run
+        statements = [store.runs.update_statement(run.id, **columns)]
+        if kept is not None and self._claim is None:
+            statements.append(store.run_states.insert_statement(kept))
+        elif self._claim is not None:
+            row = (
+                {"status": "done", "lease_until": None}
+                if kept is None
+                else {
+                    "status": "pending", "state": kept.state, "agent_snapshot": kept.agent_snapshot,
+                    "interruptions": kept.interruptions, "decisions": {}, "claimed_by": None, "lease_until": None,
+                }
+            )  # fmt: skip
+            statements.append(
+                store.run_states.update_statement(
+                    run.id, expect={"rev": self._claim.rev}, rev=self._claim.rev + 1, updated_at=utc_now(), **row
+                )
+            )
+        results = await in_thread(store.db.write, store.user_id, statements, changes=approvals.changes(store, run))
+        self.run = store.runs.from_row(results[0].rows[0])
+        self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
+
+    def _said(self) -> str | None:
+        texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]
+        return str(texts[-1]) if texts else None
+
+    def _usage(self) -> Usage:
+        if self._wrapper is None:
+            return self.run.usage
+        counted = self._wrapper.usage
+        into, out = counted.input_tokens_details, counted.output_tokens_details
+        return self._usage_before + Usage(
+            requests=counted.requests,
+            input_tokens=counted.input_tokens,
+            output_tokens=counted.output_tokens,
+            cached_tokens=into.cached_tokens or 0,
+            cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
+            reasoning_tokens=out.reasoning_tokens or 0,
+        )
+
+    def _cost(self, usage: Usage) -> float | None:
+        """The sum of what each generation cost, if the price of every one is known."""
+        known = [cost for cost in self._route.costs if cost is not None]
+        before = self.run.cost_usd if self.run.usage.requests else 0.0
+        if before is None or not known or len(known) < usage.requests - self.run.usage.requests:
+            return None
+        return before + sum(known)

@@ -1,0 +1,52 @@
+"""What models and tools said, as the text that a reader sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from timestep_lab.runtime.span_records import jsonable
+from timestep_lab.types.records import Json
+
+
+def output_text(value: object) -> str:
+    """A tool's result, or a run's final output. Text stays as it is; text parts are joined; anything else becomes JSON."""
+    if isinstance(value, str):
+        return value
+    plain = jsonable(value)
+    parts = plain if isinstance(plain, list) else [plain]
+    texts = [_part_text(part) for part in parts]
+    if parts and all(text is not None for text in texts):
+        return "".join(text for text in texts if text is not None)
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def message_text(item: Any) -> str:
+    """An assistant message of the Responses API; a refusal is what it says too."""
+    return "".join(getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in item.content)
+
+
+def message_annotations(item: Any) -> list[Json]:
+    return [jsonable(note) for part in item.content for note in getattr(part, "annotations", None) or ()]
+
+
+def reasoning_text(item: Any) -> str:
+    parts = item.summary or item.content or []
+    return "\n\n".join(part.text for part in parts)
+
+
+def arguments_object(arguments: str) -> dict[str, Json]:
+    """A call's arguments for ChatKit's client tools, which want an object."""
+    try:
+        parsed = json.loads(arguments or "{}")
+    except ValueError:
+        return {"text": arguments}
+    return parsed if isinstance(parsed, dict) else {"value": parsed}
+
+
+def _part_text(part: Json) -> str | None:
+    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text", "output_text"):
+        text = part.get("text")
+        return text if isinstance(text, str) else None
+    return None

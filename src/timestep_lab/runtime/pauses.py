@@ -1,0 +1,153 @@
+"""The calls of one run that need a person: deciding what needs none, asking about the rest, and writing down what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agents import RunState
+from agents.items import ToolApprovalItem
+
+from timestep_lab.runtime.approvals import REJECTED, Decision
+from timestep_lab.runtime.run_request import Approve
+from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.stream_items import StreamItems
+from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.records import Interruption, Json, RunRecord
+from timestep_lab.types.spans import GenAI, Lab, SpanRecord
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.toolset import ToolSet
+    from timestep_lab.store.store import Store
+
+REFUSED_ALL = "Tools that need approval are refused in this run."
+
+
+class Pauses:
+    """`kit_of`: an agent's tools by its name."""
+
+    def __init__(
+        self,
+        store: Store,
+        processor: StoreProcessor,
+        items: StreamItems,
+        route: Route,
+        run: RunRecord,
+        kit_of: Callable[[str], ToolSet | None],
+    ) -> None:
+        self._store, self._processor, self._items, self._route, self._run = store, processor, items, route, run
+        self._log = items.log
+        self._kit_of = kit_of
+        self._sdk_trace = sdk_trace_id(run.trace_id)
+        self._approved: set[str] = set()
+
+    def approve_calls(self, call_ids: Iterable[str]) -> None:
+        """Calls that were approved before this process took the run."""
+        self._approved.update(call_ids)
+
+    def approval_of(self, call_id: str) -> str:
+        return "approved" if call_id in self._approved else "not_needed"
+
+    async def decide(self, state: RunState[Any, Any], approve: Approve) -> list[ToolApprovalItem]:
+        """Decide what needs no person; return the calls that do."""
+        thread = await in_thread(self._store.threads.get, self._run.thread_id)
+        always = set(thread.metadata.get("approved_tools", ()))
+        undecided = []
+        for item in state.get_interruptions():
+            call = self._interruption(item)
+            if approve == "all" or tool_key(call) in always:
+                await self._record(call, Decision("approved"))
+                state.approve(item)
+            elif approve == "none":
+                await self._record(call, Decision("rejected", REFUSED_ALL))
+                state.reject(item, rejection_message=REFUSED_ALL)
+            else:
+                undecided.append(item)
+        return undecided
+
+    async def ask(self, undecided: Sequence[ToolApprovalItem]) -> tuple[Interruption, ...]:
+        """Show each call as waiting, in the thread and in the trace."""
+        waiting = tuple(self._interruption(item) for item in undecided)
+        for call in waiting:
+            item = await self._call_item(call)
+            if item.data["status"] != "needs_approval":
+                await self._log.change(item.id, status="needs_approval", server=call.server)
+            if self._asked(call) is None:
+                await self._log.add_done("approval", self._approval_data(call, None, ""))
+            self._processor.tool_waits(
+                self._sdk_trace, call_span(self._run, call, "pending", self._route.last_turn), call.call_id
+            )
+        return waiting
+
+    async def record(self, waiting: Sequence[Interruption], decisions: Mapping[str, Decision]) -> None:
+        """Write down what people decided."""
+        for call in waiting:
+            if call.call_id in decisions:
+                await self._record(call, decisions[call.call_id])
+
+    async def _record(self, call: Interruption, decision: Decision) -> None:
+        item = await self._call_item(call)
+        asked = self._asked(call)
+        if asked:
+            await self._log.change(asked, decision=decision.decision, message=decision.message)
+        else:
+            await self._log.add_done("approval", self._approval_data(call, decision.decision, decision.message))
+        if item.data["status"] in ("completed", "failed"):
+            return  # It finished before a crash; deciding again does not run it again.
+        if decision.decision == "approved":
+            self._approved.add(call.call_id)
+            await self._log.change(item.id, status="in_progress", server=call.server)
+            return
+        message = decision.message or REJECTED
+        await self._log.change(item.id, status="rejected", output=message, server=call.server)
+        span = replace(rejected_span(self._run, call, self._route.last_turn), output=message)
+        self._processor.tool_rejected(self._sdk_trace, span, call.call_id)
+
+    async def _call_item(self, call: Interruption) -> Any:
+        return await self._items.call_item(call.call_id, call.name, call.arguments, patience_s=0)
+
+    def _asked(self, call: Interruption) -> str | None:
+        """Id of the item that asks about this call."""
+        return next((i.id for i in self._log.mine("approval") if i.data["call_id"] == call.call_id), None)
+
+    def _interruption(self, item: ToolApprovalItem) -> Interruption:
+        name, arguments, agent = item.name or "", item.arguments or "{}", item.agent.name
+        kit = self._kit_of(agent)
+        origin = item.tool_origin.mcp_server_name if item.tool_origin else None
+        return Interruption(
+            call_id=item.call_id or "", name=name, server=(kit.server_of(name) if kit else None) or origin,
+            arguments=arguments, agent=agent, reason=kit.reason_to_ask(name, arguments) if kit else "",
+        )  # fmt: skip
+
+    def _approval_data(self, call: Interruption, decision: str | None, message: str) -> dict[str, Json]:
+        return {
+            "run_id": self._run.id, "call_id": call.call_id, "name": call.name, "server": call.server,
+            "arguments": call.arguments, "reason": call.reason, "decision": decision, "message": message,
+        }  # fmt: skip
+
+
+def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str | None = None) -> SpanRecord:
+    """The row of a call that has not run."""
+    attributes: dict[str, Json] = {
+        GenAI.OPERATION: "execute_tool", GenAI.TOOL_NAME: call.name, GenAI.TOOL_CALL_ID: call.call_id,
+        GenAI.AGENT_NAME: call.agent, Lab.APPROVAL: approval,
+    }  # fmt: skip
+    if call.server:
+        attributes[Lab.SERVER] = call.server
+    return SpanRecord(
+        trace_id=run.trace_id, span_id=call_span_id(run.trace_id, call.call_id), parent_id=parent_id,
+        user_id=run.user_id, kind="tool", name=call.name, agent=call.agent, started_at=utc_now(), attributes=attributes,
+        input=parsed(call.arguments),
+    )  # fmt: skip
+
+
+def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None = None) -> SpanRecord:
+    return replace(call_span(run, call, "rejected", parent_id), status="ok", ended_at=utc_now())
+
+
+def tool_key(call: Interruption) -> str:
+    """What "always" is remembered for: the tool of that server, not any tool of that name."""
+    return f"{call.server}.{call.name}" if call.server else call.name

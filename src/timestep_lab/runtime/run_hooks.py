@@ -1,0 +1,66 @@
+"""The run's hooks: a tool's result is in the store the moment the tool ends, and its span knows which call it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agents import Agent, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
+from agents.tool_context import ToolContext
+
+from timestep_lab.runtime.stream_items import StreamItems
+from timestep_lab.runtime.tracing import StoreProcessor
+
+
+class RecordingHooks(RunHooks[Any]):
+    """`inner` are the user's own hooks; they are called as if they were alone, after what happened is in the store."""
+
+    def __init__(
+        self,
+        items: StreamItems,
+        processor: StoreProcessor,
+        approval_of: Callable[[str], str],
+        inner: RunHooks[Any] | None = None,
+    ) -> None:
+        self._items, self._processor, self._approval_of = items, processor, approval_of
+        self._inner: RunHooks[Any] = inner or RunHooks()
+        self._began: dict[str, tuple[str, float]] = {}
+        """Call id to (item id, time)."""
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        if isinstance(context, ToolContext):
+            call_id = context.tool_call_id
+            item = await self._items.call_item(call_id, context.tool_name, context.tool_arguments)
+            span = get_current_span()
+            if span is not None:
+                self._processor.tool_started(span, call_id, item.data.get("server"), self._approval_of(call_id))
+            self._began[call_id] = (item.id, time.perf_counter())
+        await self._inner.on_tool_start(context, agent, tool)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+        if isinstance(context, ToolContext) and context.tool_call_id in self._began:
+            item_id, began = self._began.pop(context.tool_call_id)
+            # The SDK turns a tool's exception into text for the model; that it failed is told by the span.
+            span = get_current_span()
+            failed = span.error if span is not None else None
+            error = str(failed["message"]) if failed else None
+            await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
+        await self._inner.on_tool_end(context, agent, tool, result)
+
+    async def on_llm_start(
+        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
+    ) -> None:
+        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
+
+    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
+        await self._inner.on_llm_end(context, agent, response)
+
+    async def on_agent_start(self, context: Any, agent: Agent[Any]) -> None:
+        await self._inner.on_agent_start(context, agent)
+
+    async def on_agent_end(self, context: Any, agent: Agent[Any], output: Any) -> None:
+        await self._inner.on_agent_end(context, agent, output)
+
+    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
+        await self._inner.on_handoff(context, from_agent, to_agent)

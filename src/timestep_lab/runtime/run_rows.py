@@ -1,0 +1,102 @@
+"""What a run writes at its beginning and around it. Everything here blocks and is called through `in_thread`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from timestep_lab.runtime import approvals
+from timestep_lab.runtime.pauses import rejected_span
+from timestep_lab.runtime.run_request import UserTurn
+from timestep_lab.runtime.session_repair import complete_interrupted
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.types.spans import SpanRecord
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+WITHDRAWN = "The run was cancelled before this was decided."
+
+
+def begin(store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool) -> list[ThreadItem]:
+    """Store the run, its thread if that is new, and what the user said; return the user's items.
+
+    Raises `ConflictError` when the thread has a run going on: then nothing was written.
+    """
+    guard = [store.threads.insert_statement(thread)] if is_new else approvals.busy_guard(store, thread.id)
+    changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
+    try:
+        store.db.write(store.user_id, [*guard, store.runs.insert_statement(run)], changes=changes)
+    except ConflictError:
+        raise approvals.thread_is_busy(store, thread.id) or store.threads.missing(thread.id) from None
+    complete_interrupted(store, thread.id)
+    store.threads.append_session_items(thread.id, turn.session_items, run_id=run.id)
+    drafts = [
+        ThreadItem(
+            id=new_id("message"), thread_id=thread.id, user_id=run.user_id, type=kind, data=data, run_id=run.id,
+            trace_id=run.trace_id,
+        )
+        for kind, data in turn.thread_items
+    ]  # fmt: skip
+    return store.threads.append_items(thread.id, drafts)
+
+
+def reopen(store: Store, run: RunRecord) -> RunRecord:
+    """A run that ended with a client tool's call goes on. Raises `ConflictError` when its thread is busy or it is paused."""
+    statements = [
+        *approvals.busy_guard(store, run.thread_id),
+        store.runs.update_statement(
+            run.id, expect={"status": "completed"}, status="running", ended_at=None, process_id=store.db.process_id
+        ),
+    ]
+    try:
+        results = store.db.write(store.user_id, statements, changes=store.runs.changes(run.id))
+    except ConflictError:
+        raise approvals.thread_is_busy(store, run.thread_id) or ConflictError(
+            f"Run {run.id} cannot go on: it is {run.status}.", "Say something new in the thread."
+        ) from None
+    return store.runs.from_row(results[-1].rows[0])
+
+
+def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
+    """Cancel a run that waits for approval; return the spans of the calls that will never run.
+
+    Raises `ConflictError` when somebody decided it just now.
+    """
+    state = store.run_states.get(run.id)
+    store.db.write(
+        store.user_id,
+        [
+            store.run_states.update_statement(
+                run.id, expect={"rev": state.rev, "status": "pending"}, status="done", rev=state.rev + 1, updated_at=utc_now()
+            ),
+            store.runs.update_statement(
+                run.id, expect={"status": "needs_approval"}, status="cancelled", ended_at=utc_now()
+            ),
+        ],
+        changes=approvals.changes(store, run),
+    )  # fmt: skip
+    waiting = {call.call_id for call in approvals.waiting_calls(state)}
+    for item in store.threads.all_items(run.thread_id):
+        if item.run_id != run.id or item.data.get("call_id") not in waiting:
+            continue
+        if item.type == "tool_call":
+            store.threads.save_item(_with(item, status="rejected", output=WITHDRAWN))
+        elif item.type == "approval" and item.data["decision"] is None:
+            store.threads.save_item(_with(item, decision="rejected", message=WITHDRAWN))
+    return [replace(rejected_span(run, call), output=WITHDRAWN) for call in approvals.waiting_calls(state)]
+
+
+def remember_approval(store: Store, thread_id: str, tool: str) -> None:
+    """Do not ask again for `tool` in this thread."""
+    thread = store.threads.get(thread_id)
+    known = list(thread.metadata.get("approved_tools", ()))
+    if tool not in known:
+        store.threads.update(thread_id, metadata={**thread.metadata, "approved_tools": [*known, tool]})
+
+
+def _with(item: ThreadItem, **data: object) -> ThreadItem:
+    return replace(item, data={**item.data, **data})

@@ -1,0 +1,342 @@
+"""Run agents: one turn of a conversation as a stream of events, durable at every step.
+
+A thread has one run at a time: a second turn that comes while one goes on is refused with `ConflictError`. A run that waits for
+approval does not hold its thread; the talk may go on, and the approved call's answer is put behind its call.
+
+A reader who leaves early (closes the stream, or is cancelled) cancels the run, and what was said so far stays in the thread
+as incomplete. With `keep_running` the run goes on to its end without its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+
+from timestep_lab.runtime import approvals, run_rows
+from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
+from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.pauses import tool_key
+from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, last_agent, thaw_state, was_answered
+from timestep_lab.runtime.run_request import DEFAULT_MAX_TURNS, Approve, RunOptions, UserTurn, read_options, read_turn
+from timestep_lab.runtime.session_repair import complete_session
+from timestep_lab.runtime.span_records import call_span_id
+from timestep_lab.runtime.tracing import Route, install, uninstall
+from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.errors import ConflictError, NotFoundError
+from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
+from timestep_lab.types.ids import new_id, new_trace_id
+from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadRecord
+from timestep_lab.types.spans import TraceStart
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.store.store import Store
+    from timestep_lab.store.trace_writer import TraceWriter
+
+CANCEL = "cancel_requested"
+"""In a run's metadata: some process asked for it to stop."""
+OPTIONS = "options"
+"""In a run's metadata: what was asked for this run alone, for when it goes on."""
+
+
+class Runner:
+    """Runs of one user. Events are those of `types.events`, in the order its text promises."""
+
+    def __init__(
+        self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter
+    ) -> None:
+        self._store, self._writer = store, writer
+        self._graphs = Graphs(store, toolbox, settings)
+        self._shop = Workshop(store, router, install(writer, store.user_id))
+        self._live: dict[str, LiveRun] = {}
+        self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
+        """Run id to the SDK agent it was started with, for as long as this process lives."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe = store.subscribe(self._changed)
+
+    # -- turns
+
+    async def stream(
+        self,
+        input: str | Sequence[Mapping[str, Json]],
+        *,
+        agent: AnyAgent,
+        thread_id: str | None = None,
+        model: str | None = None,
+        model_settings: Mapping[str, Json] | None = None,
+        max_turns: int = DEFAULT_MAX_TURNS,
+        approve: Approve = "ask",
+        attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None,
+        context: Any = None,
+        hooks: sdk.RunHooks[Any] | None = None,
+        keep_running: bool = False,
+        fork_of: tuple[str, str | None] | None = None,
+    ) -> AsyncIterator[Event]:
+        """One turn. `input` is a text or Responses input items; for `attachments` see `run_request.read_turn`.
+
+        `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
+        SDK as they are. `fork_of`: the trace (and span) that this run branches from.
+
+        Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
+        `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
+        """
+        turn = read_turn(input, attachments)
+        options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
+        records = await self._graphs.records(agent)
+        model_name = self._checked_model(options, agent)
+        thread, is_new = await self._thread(thread_id, turn, agent, options)
+        kept = {} if options == RunOptions() else {OPTIONS: options.to_json()}
+        run = RunRecord(
+            id=new_id("run"), user_id=self._store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
+            agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
+            model=model_name, input=turn.text, process_id=self._store.db.process_id, metadata={**(metadata or {}), **kept},
+        )  # fmt: skip
+        said = await in_thread(run_rows.begin, self._store, run, thread, turn, is_new=is_new)
+        self._announce(run, fork_of or (None, None))
+        if isinstance(agent, sdk.Agent):
+            self._sdk_agents[run.id] = agent
+        live = LiveRun(
+            self._shop, run, options, lambda: self._graphs.build(agent, records, options), route=self._route(run),
+            context=context, hooks=hooks,
+        )  # fmt: skip
+        head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
+        head += [ItemDone(item=item) for item in said]
+        async with contextlib.aclosing(self._follow(live, head, [], keep_running=keep_running)) as events:
+            async for event in events:
+                yield event
+
+    async def resume(
+        self,
+        run_id: str,
+        decisions: Mapping[str, Mapping[str, Json] | str | bool],
+        *,
+        agent: sdk.Agent[Any] | None = None,
+        context: Any = None,
+        hooks: sdk.RunHooks[Any] | None = None,
+        keep_running: bool = False,
+    ) -> AsyncIterator[Event]:
+        """Go on with a run that waits for approval, started by whichever process.
+
+        `decisions`: call id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`; calls left out go on
+        waiting. `agent`: for a run of an SDK agent that another process started, the same agent made here.
+
+        Raises `NotFoundError`, `UsageError` (a decision about a call that does not wait), `ConflictError` (it waits no more, or
+        somebody else is at it; the message says who), `RunError` (its agents or servers cannot be had; it goes on waiting).
+        """
+        store = self._store
+        run = await in_thread(store.runs.get, run_id)
+        state = await in_thread(approvals.paused, store, run)
+        waiting = approvals.waiting_calls(state)
+        decided = approvals.read_decisions(decisions, waiting)
+        run, state = await in_thread(approvals.claim, store, run, decided)
+        try:
+            live, given = await self._thaw(run, state, agent or self._sdk_agents.get(run_id), context, hooks)
+        except BaseException:
+            await asyncio.shield(in_thread(approvals.give_back, store, run, state))
+            raise
+
+        async def first() -> None:
+            for call in waiting:
+                if call.call_id in decided and decided[call.call_id].always:
+                    await in_thread(run_rows.remember_approval, store, run.thread_id, tool_key(call))
+            await live.pauses.record(waiting, decided)
+
+        head: list[Event] = [RunStarted(run=run, resumed=True)]
+        async with contextlib.aclosing(self._follow(live, head, given, first, keep_running=keep_running)) as events:
+            async for event in events:
+                yield event
+
+    async def client_tool_output(
+        self,
+        thread_id: str,
+        call_id: str,
+        output: Json,
+        *,
+        agent: sdk.Agent[Any] | None = None,
+        keep_running: bool = False,
+    ) -> AsyncIterator[Event]:
+        """The reader's side carried out a client tool: keep its answer, and let the model go on once all are answered.
+
+        Raises `NotFoundError` when the thread has no such call, `ConflictError` when it was answered already or the thread is
+        busy.
+        """
+        store = self._store
+        items = await in_thread(store.threads.all_items, thread_id)
+        item = next((i for i in items if i.type == "client_tool_call" and i.data["call_id"] == call_id), None)
+        if item is None or item.run_id is None:
+            raise NotFoundError(
+                f"Thread {thread_id} has no client tool call {call_id!r}.", "It may belong to another thread."
+            )
+        if item.data["status"] != "pending":
+            raise ConflictError(f"The client tool call {call_id} was answered already.", "Its answer is in the thread.")
+        run = await in_thread(store.runs.get, item.run_id)
+        options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
+        speaker: AnyAgent | None = agent or self._sdk_agents.get(run.id)
+        if speaker is None:
+            speaker = await in_thread(self._stored_speaker, run)
+        records = await self._graphs.records(speaker)
+        run = await in_thread(run_rows.reopen, store, run)
+        answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
+        await in_thread(store.threads.append_session_items, thread_id, [answer], run_id=run.id)
+        live = LiveRun(
+            self._shop, run, options, lambda: self._graphs.build(speaker, records, options), route=self._route(run)
+        )
+        live.adopt([i for i in items if i.run_id == run.id])
+        waits_for_more = live.pending_client_calls() != [call_id]
+
+        async def first() -> None:
+            await live.log.change(item.id, status="completed", output=output)
+
+        head: list[Event] = [RunStarted(run=run, resumed=True)]
+        given: SdkInput | None = None if waits_for_more else []
+        async with contextlib.aclosing(self._follow(live, head, given, first, keep_running=keep_running)) as events:
+            async for event in events:
+                yield event
+
+    # -- stopping
+
+    async def cancel(self, run_id: str) -> None:
+        """Stop a run, wherever it goes on; return when it has stopped here, or was asked to stop elsewhere.
+
+        What was said so far stays, marked incomplete. Cancelling a run that waits for approval withdraws it. Raises
+        `NotFoundError`, and `ConflictError` for a run that is over.
+        """
+        run = await in_thread(self._store.runs.get, run_id)
+        if live := self._live.get(run_id):
+            live.cancel()
+            await live.ended()
+        elif run.status == "running":
+            await in_thread(self._store.runs.update, run_id, metadata={**run.metadata, CANCEL: True})
+        elif run.status == "needs_approval":
+            for span in await in_thread(run_rows.withdraw, self._store, run):
+                self._writer.opened_elsewhere(run.user_id, [(span.trace_id, span.span_id)])
+                self._writer.span_ended(span)
+        else:
+            raise ConflictError(f"Run {run_id} is over: it is {run.status}.", "There is nothing to cancel.")
+
+    async def aclose(self) -> None:
+        """Cancel what goes on here, and let go of the store."""
+        self._unsubscribe()
+        for live in list(self._live.values()):
+            live.cancel()
+            await live.ended()
+        uninstall(self._writer)
+
+    def _changed(self, change: Change) -> None:
+        """On a thread of the store's: another process may have asked for one of our runs to stop."""
+        if change.topic == "runs" and self._loop and (change.id in self._live or not change.id):
+            with contextlib.suppress(RuntimeError):  # The loop is closing; its runs are being cancelled anyway.
+                self._loop.call_soon_threadsafe(self._look_for_cancels)
+
+    def _look_for_cancels(self) -> None:
+        async def look() -> None:
+            for run_id, live in list(self._live.items()):
+                run = await in_thread(self._store.runs.try_get, run_id)
+                if run is None or run.metadata.get(CANCEL):
+                    live.cancel()
+
+        self._looking = asyncio.ensure_future(look())
+
+    # -- parts
+
+    async def _follow(
+        self,
+        live: LiveRun,
+        head: list[Event],
+        given: SdkInput | None,
+        first: First | None = None,
+        *,
+        keep_running: bool = False,
+    ) -> AsyncGenerator[Event, None]:
+        """Start the run in its own task, then read along."""
+        for event in head:
+            live.emit(event)
+        self._loop = asyncio.get_running_loop()
+        self._live[live.run.id] = live
+        live.start(given, first).add_done_callback(lambda _: self._live.pop(live.run.id, None))
+        try:
+            async for event in live.read():
+                yield event
+        finally:
+            if not keep_running:
+                live.cancel()
+                await asyncio.shield(live.ended())
+
+    async def _thaw(
+        self,
+        run: RunRecord,
+        state: RunStateRecord,
+        agent: sdk.Agent[Any] | None,
+        context: Any,
+        hooks: sdk.RunHooks[Any] | None,
+    ) -> tuple[LiveRun, SdkInput]:
+        graph, own_toolbox = await self._graphs.rebuild(state, agent)
+        items = [i for i in await in_thread(self._store.threads.all_items, run.thread_id) if i.run_id == run.id]
+        given: SdkInput
+        if was_answered(state, await in_thread(self._store.threads.session_items, run.thread_id)):
+            await in_thread(complete_session, self._store, run)
+            graph, given = replace(graph, root=last_agent(graph, run)), []
+        else:
+            given = await thaw_state(graph, state, items, context)
+
+        async def blueprint() -> Any:
+            return graph, state.agent_snapshot
+
+        options = RunOptions.from_json(state.agent_snapshot["run"])
+        waiting = [call.call_id for call in approvals.waiting_calls(state)]
+        self._writer.opened_elsewhere(run.user_id, [(run.trace_id, call_span_id(run.trace_id, c)) for c in waiting])
+        live = LiveRun(
+            self._shop, run, options, blueprint, route=self._route(run, waiting), claim=state, context=context, hooks=hooks,
+            own_toolbox=own_toolbox,
+        )  # fmt: skip
+        live.adopt(items)
+        live.pauses.approve_calls([c for c, d in state.decisions.items() if d["decision"] == "approved"])
+        return live, given
+
+    def _checked_model(self, options: RunOptions, agent: AnyAgent) -> str:
+        """Name of the model that speaks first. Raises what the router raises, before anything is written."""
+        model = options.model or agent.model
+        if isinstance(model, sdk.Model):
+            return str(getattr(model, "full", None) or getattr(model, "model", None) or type(model).__name__)
+        return self._shop.router.get_model(model).full
+
+    async def _thread(
+        self, thread_id: str | None, turn: UserTurn, agent: AnyAgent, options: RunOptions
+    ) -> tuple[ThreadRecord, bool]:
+        if thread_id is not None:
+            return await in_thread(self._store.threads.get, thread_id), False
+        metadata = {"agent_id": agent.id} if isinstance(agent, AgentRecord) else {}
+        if options.model:
+            metadata["model"] = options.model
+        thread = ThreadRecord(
+            id=new_id("thread"), user_id=self._store.user_id, title=turn.title, metadata=metadata
+        )  # fmt: skip
+        return thread, True
+
+    def _stored_speaker(self, run: RunRecord) -> AgentRecord:
+        """The stored agent that spoke last in `run`."""
+        found = self._store.agents.find(1, name=run.last_agent or run.agent)
+        return found[0] if found else self._store.agents.get(run.agent_id or run.agent)
+
+    def _route(self, run: RunRecord, waiting: Iterable[str] = ()) -> Route:
+        return Route(
+            self._writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, waiting=set(waiting)
+        )
+
+    def _announce(self, run: RunRecord, fork_of: tuple[str | None, str | None]) -> None:
+        metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}
+        self._writer.trace_started(
+            TraceStart(
+                trace_id=run.trace_id, user_id=run.user_id, workflow=run.agent, thread_id=run.thread_id,
+                started_at=run.started_at, metadata={**metadata, "run_id": run.id}, parent_trace_id=fork_of[0],
+                fork_span_id=fork_of[1],
+            )
+        )  # fmt: skip

@@ -1,0 +1,234 @@
+"""One SDK span as one `SpanRecord`: kind, name, agent, model, tokens, cost, times, input and output.
+
+Ids: OpenTelemetry wants 16 and 8 bytes of lower-case hex. The SDK's `trace_<32 hex>` and `span_<24 hex>` are cut to that; any other id
+is hashed. The SDK's own id is kept in the attribute `timestep.sdk_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agents.tracing import Span
+
+from timestep_lab.runtime.pricing import price
+from timestep_lab.runtime.timing import timing_of
+from timestep_lab.types.clock import parse_iso, utc_now
+from timestep_lab.types.records import Json, Usage
+from timestep_lab.types.spans import GenAI, Lab, SpanKind, SpanRecord
+
+KINDS: Mapping[str, SpanKind] = {
+    "agent": "agent", "generation": "generation", "response": "generation", "function": "tool", "handoff": "handoff",
+    "guardrail": "guardrail", "task": "task", "turn": "turn",
+}  # fmt: skip
+RETRIEVAL = "retrieval"
+"""A custom span whose data says `{"kind": "retrieval"}` is one."""
+
+_TRACE_ID = re.compile(r"trace_([0-9a-f]{32})")
+_SPAN_ID = re.compile(r"span_([0-9a-f]{16})[0-9a-f]{8}")
+
+
+def otel_trace_id(sdk_id: str) -> str:
+    match = _TRACE_ID.fullmatch(sdk_id)
+    return match[1] if match else hashlib.sha256(sdk_id.encode()).hexdigest()[:32]
+
+
+def sdk_trace_id(trace_id: str) -> str:
+    """The inverse, for the ids that the lab gives."""
+    return f"trace_{trace_id}"
+
+
+def otel_span_id(sdk_id: str) -> str:
+    match = _SPAN_ID.fullmatch(sdk_id)
+    return match[1] if match else hashlib.sha256(sdk_id.encode()).hexdigest()[:16]
+
+
+def call_span_id(trace_id: str, call_id: str) -> str:
+    """The row of a tool call: the same before and after its approval, in whichever process."""
+    return hashlib.sha256(f"{trace_id}/{call_id}".encode()).hexdigest()[:16]
+
+
+def started(
+    span: Span[Any],
+    user_id: str,
+    trace_id: str,
+    ids: Mapping[str, str],
+    agent: str | None,
+    thread_id: str | None,
+) -> SpanRecord:
+    """The record of a span that has just begun: `pending`, without what only its end tells."""
+    data = span.span_data
+    kind = _kind(data)
+    attributes: dict[str, Json] = {Lab.SDK_ID: span.span_id}
+    if kind in GenAI.OPERATION_OF:
+        attributes[GenAI.OPERATION] = GenAI.OPERATION_OF[kind]
+    if agent:
+        attributes[GenAI.AGENT_NAME] = agent
+    if thread_id:
+        attributes[GenAI.CONVERSATION_ID] = thread_id
+    return SpanRecord(
+        trace_id=trace_id,
+        span_id=ids[span.span_id],
+        parent_id=ids.get(span.parent_id or "", otel_span_id(span.parent_id) if span.parent_id else None),
+        user_id=user_id,
+        kind=kind,
+        name=_name(data),
+        agent=agent,
+        model=getattr(data, "model", None),
+        started_at=parse_iso(span.started_at) if span.started_at else utc_now(),
+        attributes={**attributes, **_attributes(data)},
+    )
+
+
+def ended(span: Span[Any], record: SpanRecord) -> SpanRecord:
+    """The record completed with the outcome."""
+    data = span.span_data
+    error = _error(span)
+    record = replace(
+        record,
+        name=_name(data),
+        status="error" if error else "ok",
+        error=error,
+        ended_at=parse_iso(span.ended_at) if span.ended_at else utc_now(),
+        attributes={**record.attributes, **_attributes(data)},
+    )
+    if record.kind == "generation":
+        return _generation(span, record)
+    if record.kind == "tool":
+        return replace(record, input=parsed(data.input), output=jsonable(data.output))
+    if record.kind == "guardrail":
+        return replace(record, output={"triggered": bool(data.triggered)})
+    if data.type == "mcp_tools":
+        return replace(record, output=jsonable(data.result))
+    if data.type == "custom":
+        return replace(record, input=jsonable(data.data.get("input")), output=jsonable(data.data.get("output")))
+    return record
+
+
+def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
+    data, timing = span.span_data, timing_of(span)
+    response = getattr(data, "response", None)
+    usage = (timing.usage if timing else None) or usage_of(data.usage or getattr(response, "usage", None))
+    model = response.model if response is not None else data.model
+    provider = timing.provider if timing else None
+    attributes = dict(record.attributes)
+    known: list[tuple[str, Json]] = [(GenAI.REQUEST_MODEL, model), (GenAI.PROVIDER, provider)]
+    if timing:
+        known += [
+            (Lab.INTER_TOKEN_P50_MS, timing.inter_token_p50_ms),
+            (Lab.INTER_TOKEN_P95_MS, timing.inter_token_p95_ms),
+            (Lab.ATTEMPTS, timing.attempts),
+            ("timestep.usage_is_estimate", timing.usage_is_estimate or None),
+        ]
+    attributes.update((name, value) for name, value in known if value is not None)
+    return replace(
+        record,
+        name=model or record.name,
+        model=model or record.model,
+        provider=provider,
+        input=jsonable(data.input),
+        output=jsonable(response.output if response is not None else data.output),
+        attributes=attributes,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cached_tokens=usage.cached_tokens if usage else None,
+        reasoning_tokens=usage.reasoning_tokens if usage else None,
+        cost_usd=price(timing.provider, timing.model, usage) if timing and usage else None,
+        queue_ms=timing.queue_ms if timing else None,
+        rate_limit_ms=timing.rate_limit_ms if timing else None,
+        ttft_ms=timing.ttft_ms if timing else None,
+        stop_reason=timing.stop_reason if timing else None,
+    )
+
+
+def usage_of(said: Any) -> Usage | None:
+    """Tokens, from the shapes that the SDK and the Responses API give them in. None when nothing was counted."""
+    if said is None:
+        return None
+    plain = said if isinstance(said, Mapping) else said.model_dump() if hasattr(said, "model_dump") else vars(said)
+    if not (plain.get("input_tokens") or plain.get("output_tokens")):
+        return None
+    inside, outside = _details(plain, "input_tokens_details"), _details(plain, "output_tokens_details")
+    return Usage(
+        requests=plain.get("requests") or 1,
+        input_tokens=plain.get("input_tokens") or 0,
+        output_tokens=plain.get("output_tokens") or 0,
+        cached_tokens=inside.get("cached_tokens") or 0,
+        cache_write_tokens=inside.get("cache_write_tokens") or 0,
+        reasoning_tokens=outside.get("reasoning_tokens") or 0,
+    )
+
+
+def jsonable(value: Any) -> Json:
+    """The value as JSON knows it. What has no JSON form becomes its text, as the SDK does when it sends it to a model."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(inner) for inner in value]
+    return str(value)
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    said = usage.get(name) or {}
+    if isinstance(said, list):
+        said = said[0] if said else {}
+    return said if isinstance(said, Mapping) else said.model_dump()
+
+
+def _kind(data: Any) -> SpanKind:
+    if data.type == "custom":
+        return "retrieval" if data.data.get("kind") == RETRIEVAL else "other"
+    return KINDS.get(data.type, "other")
+
+
+def _name(data: Any) -> str:
+    if data.type == "handoff":
+        return f"{data.from_agent} → {data.to_agent}" if data.to_agent else f"{data.from_agent} →"
+    if data.type == "turn":
+        return f"turn {data.turn}"
+    if data.type == "mcp_tools":
+        return f"list tools of {data.server}" if data.server else "list tools"
+    return str(getattr(data, "name", None) or getattr(data, "model", None) or data.type)
+
+
+def _attributes(data: Any) -> dict[str, Json]:
+    if data.type == "function":
+        server = (data.mcp_data or {}).get("server")
+        return {GenAI.TOOL_NAME: data.name, **({Lab.SERVER: server} if server else {})}
+    if data.type == "handoff":
+        return {Lab.FROM_AGENT: data.from_agent, Lab.TO_AGENT: data.to_agent}
+    if data.type == "agent":
+        return {"handoffs": list(data.handoffs or ()), "tools": list(data.tools or ())}
+    if data.type == "mcp_tools":
+        return {Lab.SERVER: data.server}
+    if data.type == "generation" and data.model_config:
+        asked = {name: value for name, value in data.model_config.items() if value is not None}
+        return {"model_config": jsonable(asked)}
+    if data.type == "custom":
+        return {name: jsonable(value) for name, value in data.data.items() if name not in ("input", "output")}
+    return {}
+
+
+def _error(span: Span[Any]) -> str | None:
+    if not span.error:
+        return None
+    detail = (span.error.get("data") or {}).get("error")
+    return f"{span.error['message']}: {detail}" if detail else str(span.error["message"])
+
+
+def parsed(arguments: Any) -> Json:
+    """A tool's arguments as an object; as the text they were when they are not JSON."""
+    if not isinstance(arguments, str):
+        return jsonable(arguments)
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments

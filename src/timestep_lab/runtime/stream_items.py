@@ -1,0 +1,238 @@
+"""The Agents SDK's stream of a run, turned into the items of a thread.
+
+Messages, reasoning and tool calls are read from the model's own (Responses) events, so that they grow as they are said.
+Tool results come from the run's hooks, the moment a tool ends: the SDK's stream tells of them only when all tools of a turn
+are through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from agents import Agent, AgentUpdatedStreamEvent, RawResponsesStreamEvent, RunItemStreamEvent, StreamEvent
+from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
+
+from timestep_lab.runtime.agent_graph import handoff_targets
+from timestep_lab.runtime.item_log import ItemLog
+from timestep_lab.runtime.output_text import (
+    arguments_object,
+    message_annotations,
+    message_text,
+    output_text,
+    reasoning_text,
+)
+from timestep_lab.types.records import Json, ThreadItem
+
+TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
+REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+CALL_KNOWN_WITHIN_S = 5.0
+"""A tool may start before its call was read from the stream; so long it waits for that."""
+
+NOT_SHOWN = (
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "tool_search_call",
+    "tool_search_output",
+)
+
+
+class StreamItems:
+    """Feed `take` every event of the stream, in order."""
+
+    def __init__(
+        self,
+        log: ItemLog,
+        is_client_tool: Callable[[str], bool],
+        server_of: Callable[[str], str | None],
+        on_call: Callable[[str, str, str], None],
+        on_first_text: Callable[[], None],
+    ) -> None:
+        """`on_call(tool, arguments, call_id)` for each call the model made; `on_first_text` whenever a piece of an answer comes."""
+        self.log = log
+        self.calls: dict[str, str] = {}
+        """Call id to the id of its item."""
+        self.speaker: Agent[Any] | None = None
+        self._is_client_tool = is_client_tool
+        self._server_of = server_of
+        self._on_call = on_call
+        self._on_first_text = on_first_text
+        self._open: dict[int, str | None] = {}
+        """Place in the model's response to item id; None for what is not shown."""
+        self._done: set[int] = set()
+        self._heard: dict[str, asyncio.Event] = {}
+
+    def adopt(self, items: list[ThreadItem]) -> None:
+        """Items of the run from before its pause."""
+        self.log.adopt(items)
+        for item in items:
+            if item.type in ("tool_call", "client_tool_call"):
+                self._know(item.data["call_id"], item.id)
+
+    async def take(self, event: StreamEvent) -> None:
+        if isinstance(event, RawResponsesStreamEvent):
+            await self._raw(event.data)
+        elif isinstance(event, AgentUpdatedStreamEvent):
+            self.speaker = event.new_agent
+            self.log.agent = event.new_agent.name
+        elif isinstance(event, RunItemStreamEvent):
+            await self._run_item(event.item)
+
+    # -- tools, told by the hooks
+
+    async def call_item(
+        self, call_id: str, name: str, arguments: str, *, patience_s: float = CALL_KNOWN_WITHIN_S
+    ) -> ThreadItem:
+        """The item of a call whose tool starts; made now if the stream does not bring it (a call of a nested agent)."""
+        heard = self._heard.setdefault(call_id, asyncio.Event())
+        if patience_s and not heard.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), patience_s)
+        if call_id not in self.calls:
+            await self._finish_call(await self._open_call(call_id, name), call_id, arguments)
+        return self.log.get(self.calls[call_id])
+
+    async def call_ended(self, item_id: str, result: object, duration_ms: float, error: str | None) -> None:
+        if self.log.get(item_id).type == "tool_call":
+            await self.log.change(
+                item_id, status="failed" if error else "completed", output=output_text(result),
+                duration_ms=round(duration_ms, 3), error=error,
+            )  # fmt: skip
+
+    # -- the model's events
+
+    async def _raw(self, event: Any) -> None:
+        kind = event.type
+        if kind == "response.created":
+            await self._next_response()
+        elif kind == "response.output_item.added":
+            await self._item_added(event.output_index, event.item)
+        elif kind in TEXT_DELTAS:
+            self._on_first_text()
+            self._grow(event)
+        elif kind in REASONING_DELTAS:
+            self._grow(event)
+        elif kind == "response.function_call_arguments.delta":
+            item_id = self._open.get(event.output_index)
+            if item_id and event.delta and self.log.get(item_id).type == "tool_call":
+                self.log.grow(item_id, event.delta, "arguments")
+        elif kind == "response.output_item.done":
+            await self._item_done(event.output_index, event.item)
+        elif kind == "response.completed":
+            for index, item in enumerate(event.response.output):
+                await self._item_done(index, item)
+            await self._next_response()
+
+    def _grow(self, event: Any) -> None:
+        item_id = self._open.get(event.output_index)
+        if item_id and event.delta:
+            self.log.grow(item_id, event.delta)
+
+    async def _next_response(self) -> None:
+        """What an answer that broke off left open (the model is asked again) stays as far as it came."""
+        for index, item_id in self._open.items():
+            if item_id and index not in self._done and self.log.get(item_id).type != "tool_call":
+                await self.log.finish(item_id, status="incomplete")
+        self._open.clear()
+        self._done.clear()
+
+    async def _item_added(self, index: int, item: Any) -> None:
+        if index in self._open:
+            return
+        self._open[index] = None
+        if item.type == "message":
+            data: dict[str, Json] = {"text": "", "attachments": [], "status": "in_progress", "annotations": []}
+            self._open[index] = (await self.log.add("assistant_message", data)).id
+        elif item.type == "reasoning":
+            self._open[index] = (await self.log.add("reasoning", {"text": "", "status": "in_progress"})).id
+        elif item.type == "function_call" and not self._is_handoff(item.name):
+            self._open[index] = await self._open_call(item.call_id, item.name)
+
+    async def _item_done(self, index: int, item: Any) -> None:
+        if index in self._done:
+            return
+        await self._item_added(index, item)
+        self._done.add(index)
+        item_id = self._open[index]
+        if item.type == "function_call":
+            self._on_call(item.name, item.arguments, item.call_id)
+        if item_id is None:
+            if item.type not in ("message", "reasoning", "function_call", *NOT_SHOWN):
+                await self._hosted_call(item)
+        elif item.type == "message":
+            await self.log.finish(
+                item_id, text=message_text(item), status="completed", annotations=message_annotations(item)
+            )
+        elif item.type == "reasoning":
+            text = reasoning_text(item) or self.log.get(item_id).data["text"]
+            await self.log.finish(item_id, text=text, status="completed")
+        else:
+            await self._finish_call(item_id, item.call_id, item.arguments)
+
+    async def _open_call(self, call_id: str, name: str) -> str:
+        if self._is_client_tool(name):
+            data: dict[str, Json] = {
+                "call_id": call_id, "name": name, "arguments": {}, "status": "pending", "output": None,
+            }  # fmt: skip
+            return (await self.log.add("client_tool_call", data)).id
+        data = {
+            "call_id": call_id, "name": name, "server": self._server_of(name), "arguments": "", "output": None,
+            "status": "in_progress", "duration_ms": None, "error": None,
+        }  # fmt: skip
+        return (await self.log.add("tool_call", data)).id
+
+    async def _finish_call(self, item_id: str, call_id: str, arguments: str) -> None:
+        is_client = self.log.get(item_id).type == "client_tool_call"
+        await self.log.finish(item_id, arguments=arguments_object(arguments) if is_client else arguments)
+        self._know(call_id, item_id)
+
+    async def _hosted_call(self, item: Any) -> None:
+        """A tool that the provider ran itself, such as web search: known only when it is over."""
+        plain = item.model_dump(mode="json", exclude_none=True)
+        await self.log.add_done(
+            "tool_call",
+            {
+                "call_id": plain.get("call_id") or plain.get("id"), "name": item.type.removesuffix("_call"),
+                "server": None, "arguments": output_text(plain), "output": None, "status": "completed",
+                "duration_ms": None, "error": None,
+            },
+        )  # fmt: skip
+
+    # -- the SDK's own events
+
+    async def _run_item(self, item: RunItem) -> None:
+        if isinstance(item, HandoffOutputItem):
+            await self.log.add_done(
+                "handoff", {"from_agent": item.source_agent.name, "to_agent": item.target_agent.name}
+            )
+        elif isinstance(item, ToolCallItem):
+            await self._learn_server(item)
+        elif isinstance(item, ToolCallOutputItem):
+            await self._late_output(item)
+
+    async def _learn_server(self, item: ToolCallItem) -> None:
+        origin = item.tool_origin
+        item_id = self.calls.get(item.call_id or "")
+        if origin and origin.mcp_server_name and item_id and self.log.get(item_id).data.get("server") is None:
+            await self.log.change(item_id, server=origin.mcp_server_name)
+
+    async def _late_output(self, item: ToolCallOutputItem) -> None:
+        """A call that no hook told of: it was refused, or there is no such tool."""
+        item_id = self.calls.get(item.call_id or "")
+        if item_id is None or self.log.get(item_id).type != "tool_call":
+            return
+        if self.log.get(item_id).data["status"] in ("in_progress", "needs_approval"):
+            text = output_text(item.output)
+            await self.log.change(item_id, status="failed", output=text, error=text)
+
+    # --
+
+    def _is_handoff(self, name: str) -> bool:
+        return self.speaker is not None and name in handoff_targets(self.speaker)
+
+    def _know(self, call_id: str, item_id: str) -> None:
+        self.calls[call_id] = item_id
+        self._heard.setdefault(call_id, asyncio.Event()).set()

@@ -1,0 +1,268 @@
+"""What the Agents SDK traces becomes rows in the lab's store, and goes nowhere else.
+
+`install` puts one processor in the place of the SDK's own exporter, which would upload to OpenAI as soon as a key is set.
+Callbacks run inside the user's code, on whatever thread: they only turn a span into a record and enqueue it.
+
+A run of the lab binds its trace to its user, thread and writer; a trace that nobody bound (the bare SDK, used beside a lab)
+goes to the lab installed last, as its own user's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from agents.tracing import Span, Trace, TracingProcessor, set_trace_processors
+
+from timestep_lab.runtime.span_records import call_span_id, ended, otel_span_id, otel_trace_id, started
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.types.records import Json
+from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
+
+if TYPE_CHECKING:
+    from timestep_lab.store.trace_writer import TraceWriter
+
+KEPT_ROUTES = 4096
+"""Traces whose late spans still find their way home."""
+
+
+@dataclass(slots=True)
+class Route:
+    """Where the spans of one trace go, and what is known about them that the SDK does not say."""
+
+    writer: TraceWriter
+    user_id: str
+    trace_id: str
+    thread_id: str | None = None
+    run_id: str | None = None
+    agents: dict[str, str] = field(default_factory=dict)
+    """SDK span id to the agent on whose behalf it runs; spans below inherit it."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """SDK span id to the id of its row."""
+    open: dict[str, SpanRecord] = field(default_factory=dict)
+    """By SDK span id."""
+    waiting: set[str] = field(default_factory=set)
+    """Ids of tool calls that wait for approval and have an open row."""
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
+    """(tool, arguments, call id) of the calls the model made and no span has claimed yet."""
+    last_turn: str | None = None
+    """Id of the newest turn's row: what a call that waits for approval hangs under."""
+    input: Json = None
+    output: Json = None
+    costs: list[float | None] = field(default_factory=list)
+    """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
+
+
+class StoreProcessor(TracingProcessor):
+    """The one processor of this process; see `install`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._routes: OrderedDict[str, Route] = OrderedDict()
+        self._homes: list[tuple[TraceWriter, str]] = []
+
+    # -- homes and routes
+
+    def add_home(self, writer: TraceWriter, user_id: str) -> None:
+        with self._lock:
+            self._homes = [home for home in self._homes if home[0] is not writer] + [(writer, user_id)]
+
+    def remove_home(self, writer: TraceWriter) -> None:
+        """Forget a writer that is being closed; later spans for it are dropped."""
+        with self._lock:
+            self._homes = [home for home in self._homes if home[0] is not writer]
+            self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
+
+    def bind(self, sdk_trace_id: str, route: Route) -> None:
+        """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it."""
+        with self._lock:
+            known = self._routes.get(sdk_trace_id)
+            if known:
+                route.agents.update(known.agents)
+                route.ids.update(known.ids)
+                route.waiting.update(known.waiting)
+            self._keep(sdk_trace_id, route)
+
+    def release(self, sdk_trace_id: str, reason: str) -> None:
+        """The run is over or paused: what is still open, but for calls that wait for approval, ends now as an error."""
+        route = self._routes.get(sdk_trace_id)
+        if route is None:
+            return
+        with self._lock:
+            left, route.open = list(route.open.values()), {}
+        for record in left:
+            route.writer.span_ended(replace(record, status="error", error=reason, ended_at=utc_now()))
+
+    def route(self, sdk_trace_id: str) -> Route | None:
+        return self._routes.get(sdk_trace_id)
+
+    # -- what only the runner knows of tool calls
+
+    def tool_called(self, sdk_trace_id: str, tool: str, arguments: str, call_id: str) -> None:
+        """The model asked for a call. Its span, when it comes, is known by tool and arguments."""
+        if route := self._routes.get(sdk_trace_id):
+            with self._lock:
+                route.calls.append((tool, arguments, call_id))
+
+    def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
+        """The tool of the function span `span` begins to run. From here on the span goes by the call's id."""
+        route = self._routes.get(span.trace_id)
+        record = route.open.get(span.span_id) if route else None
+        if route is None or record is None:
+            return
+        with self._lock:
+            self._claim(route, call_id)
+            own_id = call_span_id(route.trace_id, call_id)
+            route.ids[span.span_id] = own_id
+            attributes = {**record.attributes, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: approval}
+            if server:
+                attributes[Lab.SERVER] = server
+            record = replace(record, span_id=own_id, attributes=attributes)
+            route.open[span.span_id] = record
+            is_open = call_id in route.waiting
+            route.waiting.discard(call_id)
+        if not is_open:
+            route.writer.span_started(record)
+
+    def tool_waits(self, sdk_trace_id: str, record: SpanRecord, call_id: str) -> None:
+        """A call waits for approval: an open row, of no process, until it is decided."""
+        if route := self._routes.get(sdk_trace_id):
+            with self._lock:
+                self._claim(route, call_id)
+                is_open = call_id in route.waiting
+                route.waiting.add(call_id)
+            if not is_open:
+                route.writer.span_started(record)
+
+    def tool_rejected(self, sdk_trace_id: str, record: SpanRecord, call_id: str) -> None:
+        """A call was refused: its row ends without the tool having run."""
+        if route := self._routes.get(sdk_trace_id):
+            with self._lock:
+                self._claim(route, call_id)
+                route.waiting.discard(call_id)
+            route.writer.span_ended(record)
+
+    # -- the SDK's callbacks
+
+    def on_trace_start(self, trace: Trace) -> None:
+        exported = trace.export() or {}
+        metadata = dict(exported.get("metadata") or {})
+        with self._lock:
+            route = self._routes.get(trace.trace_id)
+            if route is None:
+                if not self._homes:
+                    return
+                writer, user_id = self._homes[-1]
+                route = Route(writer, user_id, otel_trace_id(trace.trace_id), thread_id=exported.get("group_id"))
+                self._keep(trace.trace_id, route)
+            elif route.run_id:
+                return  # The runner announced it, with what it knows of forks and inputs.
+        route.writer.trace_started(
+            TraceStart(
+                trace_id=route.trace_id,
+                user_id=route.user_id,
+                workflow=trace.name,
+                thread_id=route.thread_id,
+                started_at=utc_now(),
+                metadata={**metadata, Lab.SDK_ID: trace.trace_id},
+            )
+        )
+
+    def on_trace_end(self, trace: Trace) -> None:
+        """A trace's end follows from its spans and its run."""
+
+    def on_span_start(self, span: Span[Any]) -> None:
+        route = self._routes.get(span.trace_id)
+        if route is None:
+            return
+        with self._lock:
+            route.ids[span.span_id] = otel_span_id(span.span_id)
+            agent = _agent_name(span) or route.agents.get(span.parent_id or "")
+            if agent:
+                route.agents[span.span_id] = agent
+            record = started(span, route.user_id, route.trace_id, route.ids, agent, route.thread_id)
+            route.open[span.span_id] = record
+            if record.kind == "turn":
+                route.last_turn = record.span_id
+        if record.kind == "tool" and route.run_id:
+            return  # Shown when the tool begins to run: only then is it known which call it is.
+        route.writer.span_started(record)
+
+    def on_span_end(self, span: Span[Any]) -> None:
+        route = self._routes.get(span.trace_id)
+        if route is None:
+            return
+        with self._lock:
+            record = route.open.pop(span.span_id, None)
+        if record is None:
+            return
+        record = ended(span, record)
+        if record.kind == "generation":
+            route.costs.append(record.cost_usd)
+            route.input = route.input if route.input is not None else record.input
+            route.output = record.output if record.output is not None else route.output
+        elif record.kind in ("task", "agent"):
+            record = replace(record, input=route.input, output=route.output)
+        elif record.kind == "tool" and _never_ran(route, record, span):
+            return  # It waits for approval, or was refused: the runner reports both.
+        route.writer.span_ended(record)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """The SDK calls this at exit; writers are closed by their labs."""
+
+    def force_flush(self) -> None:
+        for writer, _ in list(self._homes):
+            writer.flush()
+
+    # --
+
+    def _claim(self, route: Route, call_id: str) -> None:
+        route.calls = [call for call in route.calls if call[2] != call_id]
+
+    def _keep(self, sdk_trace_id: str, route: Route) -> None:
+        self._routes[sdk_trace_id] = route
+        self._routes.move_to_end(sdk_trace_id)
+        while len(self._routes) > KEPT_ROUTES:
+            self._routes.popitem(last=False)
+
+
+def _never_ran(route: Route, record: SpanRecord, span: Span[Any]) -> bool:
+    if not route.run_id or GenAI.TOOL_CALL_ID in record.attributes:
+        return False
+    asked = (span.span_data.name, span.span_data.input or "")
+    return any((tool, arguments) == asked for tool, arguments, _ in route.calls)
+
+
+def _agent_name(span: Span[Any]) -> str | None:
+    data = span.span_data
+    if data.type == "agent":
+        return str(data.name)
+    return str(data.agent_name) if data.type == "turn" else None
+
+
+_processor: StoreProcessor | None = None
+_install_lock = threading.Lock()
+
+
+def install(writer: TraceWriter, user_id: str = LOCAL_USER) -> StoreProcessor:
+    """Make `writer` the home of this process's traces. Call it before the first run; calling it again is harmless.
+
+    The first call replaces every processor the SDK has, its uploading exporter above all. One that the user adds
+    later with `agents.add_trace_processor` stays.
+    """
+    global _processor
+    with _install_lock:
+        if _processor is None:
+            _processor = StoreProcessor()
+            set_trace_processors([_processor])
+        _processor.add_home(writer, user_id)
+        return _processor
+
+
+def uninstall(writer: TraceWriter) -> None:
+    """Forget `writer`. The SDK's exporter does not come back: what follows is traced by another open lab, or by none."""
+    if _processor is not None:
+        _processor.remove_home(writer)
