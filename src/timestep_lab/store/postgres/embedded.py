@@ -68,10 +68,10 @@ class EmbeddedPostgres:
         return self
 
     def ensure_running(self) -> None:
-        if self._answers():
+        if self.is_running():
             return
         with self._alone():
-            if self._answers():
+            if self.is_running():
                 return
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
@@ -160,7 +160,7 @@ class EmbeddedPostgres:
             if not _is_free(port):
                 port = _free_port()
             result = self._pg_ctl("start", "-l", self.folder / "log", "-o", f"-p {port}")
-            if result == 0 and self._answers():
+            if result == 0 and self.is_running():
                 (self.folder / "port").write_text(str(port))
                 return
             if time.monotonic() > deadline:
@@ -175,7 +175,8 @@ class EmbeddedPostgres:
             if not connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone():
                 connection.execute(f"create database {DATABASE}")
 
-    def _answers(self) -> bool:
+    def is_running(self) -> bool:
+        """It answers."""
         try:
             psycopg.connect(self._conninfo("postgres"), connect_timeout=3).close()
         except (psycopg.OperationalError, StoreUnavailableError, FileNotFoundError):

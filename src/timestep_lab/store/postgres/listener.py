@@ -16,6 +16,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from timestep_lab.store.base import Change, Topic
+from timestep_lab.types.errors import StoreUnavailableError
 
 log = logging.getLogger("timestep_lab.store")
 
@@ -78,7 +79,7 @@ class Listener:
             try:
                 with self._connect() as connection:
                     self._listen(connection, missed=missed)
-            except psycopg.Error as error:
+            except (psycopg.Error, StoreUnavailableError) as error:
                 missed = True
                 if not self._closing.is_set():
                     log.info("Waiting for Postgres, to hear of changes again: %s", error)

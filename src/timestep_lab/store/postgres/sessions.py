@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection, RawCursor
 from psycopg import errors as pg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from timestep_lab.store.postgres.failures import explain, unreachable
 from timestep_lab.store.postgres.values import adapt
-from timestep_lab.types.errors import BusyError, StoreUnavailableError
+from timestep_lab.types.errors import BusyError, StoreError, StoreUnavailableError
 
 T = TypeVar("T")
 Conn = Connection[Any]
@@ -73,24 +73,18 @@ class Sessions:
             self._settings,
         )
 
-    def run(self, work: Callable[[Conn, Attempt], T], *, repeatable: bool, explained: bool = True) -> T:
-        """Do `work` in a connection; again in another one when the connection was lost or others were in the way.
+    def run(self, work: Callable[[Conn], T], *, explained: bool = True) -> T:
+        """Do `work` in a connection; again in another one when the connection was lost or others were in the way, so work must
+        bear being done twice.
 
-        Work that has told its `Attempt` that it is committing is done again only if it is `repeatable`.
         Raises the lab's errors, or, not `explained`, those of psycopg for what the statements themselves did wrong.
         """
         for left in reversed(range(ATTEMPTS)):
-            attempt = Attempt()
             connection = self._borrow()
             try:
-                return work(connection, attempt)
+                return work(connection)
             except psycopg.Error as error:
                 lost = connection.broken or connection.closed
-                if lost and attempt.committing and not repeatable:
-                    raise StoreUnavailableError(
-                        f"The connection to Postgres at {self._where} was lost while it was saving.",
-                        "It may or may not have been saved: look, then try again.",
-                    ) from error
                 if not left or not (lost or isinstance(error, TRANSIENT)):
                     raise (explain(error, self._where) if explained or lost else error) from error
                 if lost:
@@ -98,20 +92,19 @@ class Sessions:
             except (UnicodeEncodeError, ValueError) as error:
                 raise explain(error, self._where) from error
             finally:
-                self._give_back(connection)
+                self._pool.putconn(connection)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         self._pool.close(timeout=2)
-
-    def _give_back(self, connection: Conn) -> None:
-        self._pool.putconn(connection)
 
     def _borrow(self) -> Conn:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 return self._pool.getconn(timeout=1.0)
+            except PoolClosed:
+                raise StoreError("This lab was closed.", "Open it again.") from None
             except PoolTimeout as error:
                 self._why(error, last=time.monotonic() > deadline)
 
@@ -119,8 +112,8 @@ class Sessions:
         """No connection in a while: is Postgres gone (then try to revive it), or are all connections in use?"""
         try:
             self.connect().close()
-        except psycopg.OperationalError as cause:
-            reason = unreachable(cause, self._where)
+        except (psycopg.OperationalError, StoreUnavailableError) as cause:
+            reason = cause if isinstance(cause, StoreUnavailableError) else unreachable(cause, self._where)
             if not isinstance(reason, StoreUnavailableError) or last:
                 raise reason from cause
             if self._revive is not None:
@@ -131,12 +124,6 @@ class Sessions:
                 f"All {self._size} connections to Postgres at {self._where} were in use for {PATIENCE_S:g} s.",
                 "Try again.", retry_after=1.0,
             ) from error  # fmt: skip
-
-
-class Attempt:
-    """How far one try has come."""
-
-    committing = False
 
 
 def _forget_everything(connection: Conn) -> None:
