@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres.server import shared_server
 from timestep_lab.store.base import Database
 from timestep_lab.store.open import open_database
 
@@ -59,7 +60,15 @@ def duckdb_client(folder: Path, other: OwnerProcess) -> Iterator[Database]:
     other.tell("close", path)
 
 
-FACTORIES: dict[str, Factory] = {"duckdb": duckdb_owner, "duckdb-client": duckdb_client}
+@contextmanager
+def postgres(folder: Path, other: OwnerProcess) -> Iterator[Database]:
+    with shared_server().lab_url() as url:
+        database = open_database(url)
+        yield database
+        database.close()
+
+
+FACTORIES: dict[str, Factory] = {"duckdb": duckdb_owner, "duckdb-client": duckdb_client, "postgres": postgres}
 
 
 @pytest.fixture(scope="session")
