@@ -46,7 +46,10 @@ from openai.types.responses import (
     ResponseTextDoneEvent,
     ResponseUsage,
 )
-from openai.types.responses.response_output_text import AnnotationURLCitation
+from openai.types.responses.response_output_text import AnnotationFileCitation, AnnotationURLCitation
+from openai.types.responses.response_output_text_annotation_added_event import (
+    AnnotationFileCitation as AddedFileCitation,
+)
 from openai.types.responses.response_output_text_annotation_added_event import AnnotationURLCitation as AddedCitation
 from openai.types.responses.response_reasoning_item import Summary
 from openai.types.responses.response_reasoning_summary_part_added_event import Part as PartAdded
@@ -110,11 +113,23 @@ class Emitter:
         note = AnnotationURLCitation(
             type="url_citation", url=url, title=title, start_index=min(start_index or 0, end), end_index=end
         )
+        yield from self._annotated(part, note, AddedCitation(**note.model_dump()))
+
+    def file_citation(self, file_id: str, filename: str) -> Events:
+        """A citation of a document that has no address, at the end of the open message's text so far."""
+        part = yield from self._message_part(ResponseOutputText)
+        note = AnnotationFileCitation(type="file_citation", file_id=file_id, filename=filename, index=len(part.text))
+        yield from self._annotated(part, note, AddedFileCitation(**note.model_dump()))
+
+    def _annotated(self, part: Any, note: Any, told: Any) -> Events:
         part.annotations.append(note)
         yield ResponseOutputTextAnnotationAddedEvent(
-            type="response.output_text.annotation.added", annotation=AddedCitation(**note.model_dump()),
-            annotation_index=len(part.annotations) - 1, **self._at_part(), sequence_number=self._next(),
-        )  # fmt: skip
+            type="response.output_text.annotation.added",
+            annotation=told,
+            annotation_index=len(part.annotations) - 1,
+            **self._at_part(),
+            sequence_number=self._next(),
+        )
 
     @property
     def text_so_far(self) -> str:

@@ -36,6 +36,8 @@ class Settings:
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = None
     """None, or OpenAI's own address: the Responses API. Any other address: Chat Completions."""
+    openai_responses: bool = False
+    """`OPENAI_BASE_URL` is a gateway to OpenAI itself and speaks Responses (`OPENAI_USE_RESPONSES=1`)."""
     anthropic_api_key: str | None = field(default=None, repr=False)
     anthropic_base_url: str | None = None
     hf_token: str | None = field(default=None, repr=False)
@@ -80,6 +82,7 @@ class Settings:
         return cls(
             openai_api_key=text.get("OPENAI_API_KEY"),
             openai_base_url=_url("OPENAI_BASE_URL", text),
+            openai_responses=_switch("OPENAI_USE_RESPONSES", text),
             anthropic_api_key=text.get("ANTHROPIC_API_KEY"),
             anthropic_base_url=_url("ANTHROPIC_BASE_URL", text),
             hf_token=text.get("HF_TOKEN"),
@@ -114,8 +117,10 @@ class Settings:
 
     @property
     def openai_elsewhere(self) -> bool:
-        """`OPENAI_BASE_URL` names a server that is not OpenAI's."""
-        return self.openai_base_url is not None and urlsplit(self.openai_base_url).hostname != "api.openai.com"
+        """`OPENAI_BASE_URL` names a server that is not OpenAI's, nor a gateway to it."""
+        if self.openai_base_url is None or self.openai_responses:
+            return False
+        return urlsplit(self.openai_base_url).hostname != urlsplit(OPENAI_URL).hostname
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -172,6 +177,13 @@ def _one_of(name: str, text: Mapping[str, str], values: tuple[Choice, ...]) -> C
         if value == found:
             return value
     raise SettingsError(f"{name} is {text[name]!r}.", f"Use one of: {', '.join(values)}.", param=name)
+
+
+def _switch(name: str, text: Mapping[str, str]) -> bool:
+    value = text.get(name, "0").lower()
+    if value not in ("0", "1", "false", "true"):
+        raise SettingsError(f"{name} is {text[name]!r}.", "Write 1 or 0.", param=name)
+    return value in ("1", "true")
 
 
 def _number(name: str, text: Mapping[str, str], default: float) -> float:

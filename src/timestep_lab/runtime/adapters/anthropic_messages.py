@@ -1,0 +1,141 @@
+"""Anthropic's Messages API, streamed by its official client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request
+from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest
+from timestep_lab.runtime.emitter import Emitter, Events
+from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.types.records import Usage
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+_STOP_REASONS = {
+    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls", "refusal": "refusal",
+}  # fmt: skip
+DECLINED = "The model declined to answer."
+
+
+class AnthropicModel(AdapterModel):
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {
+            "temperature", "top_p", "max_tokens", "tool_choice", "parallel_tool_calls", "reasoning", "extra_query",
+            "extra_body", "extra_headers", "extra_args",
+        }
+    )  # fmt: skip
+
+    def __init__(self, model: str, client: PerLoop[AsyncAnthropic]) -> None:
+        super().__init__(model, "anthropic")
+        self._client = client
+
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+        answer = _Answer(emitter, self.model)
+        stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
+        async with stream:
+            async for event in stream:
+                for ours in answer.read(event):
+                    yield ours
+
+
+class _Answer:
+    """Reads the API's events into ours. Completes only when the API said `message_stop`."""
+
+    def __init__(self, emitter: Emitter, model: str) -> None:
+        self._emit = emitter
+        self._model = model
+        self._usage: dict[str, Any] = {}
+        self._stop_reason = ""
+        self._declined_because = ""
+        self._said_anything = False
+        self._thoughts: list[dict[str, Any]] = []
+        self._block_start = 0
+        self._citations: list[Any] = []
+
+    def read(self, event: Any) -> Events:
+        handler = getattr(self, f"_{event.type}", None)
+        if handler is not None:
+            yield from handler(event)
+
+    def _message_start(self, event: Any) -> Events:
+        self._usage.update(_counted(event.message.usage))
+        yield from ()
+
+    def _content_block_start(self, event: Any) -> Events:
+        block = event.content_block
+        if block.type in ("thinking", "redacted_thinking"):
+            self._thoughts.append(
+                {"type": "thinking", "thinking": "", "signature": ""}
+                if block.type == "thinking"
+                else {"type": "redacted_thinking", "data": block.data}
+            )
+            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._thoughts})
+            return
+        self._thoughts = []
+        self._said_anything = True
+        if block.type == "tool_use":
+            yield from self._emit.tool_call(block.name, block.id)
+        elif block.type == "text":
+            self._block_start = len(self._emit.text_so_far)
+            self._citations = []
+            yield from self._emit.text(block.text)
+
+    def _content_block_delta(self, event: Any) -> Events:
+        delta = event.delta
+        if delta.type == "text_delta":
+            yield from self._emit.text(delta.text)
+        elif delta.type == "input_json_delta":
+            yield from self._emit.arguments(delta.partial_json)
+        elif delta.type == "thinking_delta":
+            self._thoughts[-1]["thinking"] += delta.thinking
+            yield from self._emit.reasoning(delta.thinking)
+        elif delta.type == "signature_delta":
+            self._thoughts[-1]["signature"] += delta.signature
+        elif delta.type == "citations_delta":
+            self._citations.append(delta.citation)
+
+    def _content_block_stop(self, event: Any) -> Events:
+        # A block's citations are for the whole of its text, wherever in the block they arrived.
+        for citation in self._citations:
+            address = getattr(citation, "url", None) or getattr(citation, "source", None)
+            if address:
+                yield from self._emit.annotation(address, citation.title or "", self._block_start)
+            else:
+                name = citation.document_title or f"document {citation.document_index + 1}"
+                yield from self._emit.file_citation(getattr(citation, "file_id", None) or name, name)
+        self._citations = []
+
+    def _message_delta(self, event: Any) -> Events:
+        self._usage.update(_counted(event.usage))
+        self._stop_reason = event.delta.stop_reason or self._stop_reason
+        self._declined_because = getattr(event.delta.stop_details, "explanation", None) or ""
+        yield from ()
+
+    def _message_stop(self, event: Any) -> Events:
+        reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "stop")
+        if reason == "refusal" and not self._said_anything:
+            yield from self._emit.refusal(self._declined_because or DECLINED)
+        yield from self._emit.finish(self._total(), reason)
+
+    def _total(self) -> Usage:
+        """`input_tokens` of this API leave out what was read from or written to the cache; ours contain all."""
+        used = self._usage
+        cached, written = used.get("cache_read_input_tokens", 0), used.get("cache_creation_input_tokens", 0)
+        thought = used.get("output_tokens_details") or {}
+        return Usage(
+            requests=1,
+            input_tokens=used.get("input_tokens", 0) + cached + written,
+            output_tokens=used.get("output_tokens", 0),
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            reasoning_tokens=thought.get("thinking_tokens", 0),
+        )
+
+
+def _counted(usage: Any) -> dict[str, Any]:
+    """Later counts replace earlier ones; one that is left out changes nothing."""
+    return {name: value for name, value in usage.model_dump().items() if value is not None}

@@ -1,0 +1,186 @@
+"""From the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
+
+Blocks of one speaker in a row become one message: parallel calls stay in one assistant turn and their results in one user turn,
+as the API wants them. Thinking goes back with its signature, unchanged, to the model that thought it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, text_of
+from timestep_lab.types.errors import SettingsError, UsageError
+
+BLOCKS = "anthropic_blocks"
+"""Key of a reasoning item's provider data: thinking blocks as they came."""
+
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
+_ADAPTIVE_SINCE = (4, 6)
+"""From here on a model decides itself how much to think; older ones want a budget.
+<https://docs.claude.com/en/docs/build-with-claude/adaptive-thinking>"""
+_ROOM_FOR_THE_ANSWER = 4096
+_CACHE = {"cache_control": {"type": "ephemeral"}}
+
+
+def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
+    """Arguments for `client.messages.create`. Raises `SettingsError` for settings that cannot go together."""
+    settings = request.settings
+    system, messages = conversation(model, request)
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": settings.max_tokens or _usual_limit(model),
+    }
+    if system:
+        # Caching covers everything up to a mark: one after the system text, one after the last tool.
+        body["system"] = [*system[:-1], {**system[-1], **_CACHE}]
+    if request.functions:
+        body["tools"] = _tools(request)
+        if (choice := _tool_choice(request)) is not None:
+            body["tool_choice"] = choice
+    output: dict[str, Any] = {}
+    if request.effort is not None:
+        _thinking(model, request, body, output)
+    if request.schema is not None:
+        output["format"] = {"type": "json_schema", "schema": dict(request.schema)}
+    if output:
+        body["output_config"] = output
+    # The client has no argument for these; the API does.
+    sampling = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
+    if sampling and body.get("thinking", {}).get("type") not in (None, "disabled"):
+        raise SettingsError(
+            f"anthropic/{model} cannot combine {' and '.join(sampling)} with reasoning.",
+            'Leave one of them out, or set reasoning to {"effort": "none"}.',
+            param="model_settings.reasoning",
+        )
+    extra_body = {**sampling, **dict(settings.extra_body or {})}  # type: ignore[call-overload]
+    for name, value in (
+        ("extra_body", extra_body),
+        ("extra_headers", settings.extra_headers),
+        ("extra_query", settings.extra_query),
+    ):
+        if value:
+            body[name] = value
+    return {**body, **(settings.extra_args or {})}
+
+
+def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(system blocks, messages)."""
+    system = [{"type": "text", "text": request.instructions}] if request.instructions else []
+    messages: list[dict[str, Any]] = []
+
+    def add(role: str, block: dict[str, Any]) -> None:
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"].append(block)
+        else:
+            messages.append({"role": role, "content": [block]})
+
+    for kind, item in items_of(request):
+        if kind == "message" and item["role"] in ("system", "developer"):
+            system.append({"type": "text", "text": text_of(item["content"])})
+        elif kind == "message":
+            for part in parts_of(item["content"]):
+                if (block := _block(part)) is not None:
+                    add("assistant" if item["role"] == "assistant" else "user", block)
+        elif kind == "reasoning":
+            kept = item.get("provider_data") or {}
+            for block in kept.get(BLOCKS, ()) if kept.get("model") == model else ():
+                add("assistant", dict(block))
+        elif kind == "function_call":
+            arguments = json.loads(item.get("arguments") or "{}")
+            add("assistant", {"type": "tool_use", "id": item["call_id"], "name": item["name"], "input": arguments})
+        elif kind == "function_call_output":
+            add("user", {"type": "tool_result", "tool_use_id": item["call_id"], "content": _result(item.get("output"))})
+        else:
+            raise UsageError(
+                f"anthropic/{model} cannot be sent an item of type {kind!r}.", "Start a new thread for it."
+            )
+    return system, messages
+
+
+def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text", "refusal"):
+        text = str(part.get("text") or part.get("refusal") or "")
+        return {"type": "text", "text": text} if text else None
+    if kind == "input_image" and part.get("image_url"):
+        return {"type": "image", "source": _source(str(part["image_url"]))}
+    if kind == "input_file" and (address := part.get("file_data") or part.get("file_url")):
+        named = {"title": part["filename"]} if part.get("filename") else {}
+        return {"type": "document", "source": _source(str(address)), **named}
+    raise UsageError(
+        f"anthropic/ cannot be sent content of type {kind!r} without its data or address.",
+        "Send text, an image or a PDF.",
+    )
+
+
+def _source(address: str) -> dict[str, Any]:
+    if not address.startswith("data:"):
+        return {"type": "url", "url": address}
+    head, _, data = address.partition(",")
+    return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
+
+
+def _result(output: Any) -> str | list[dict[str, Any]]:
+    if isinstance(output, str):
+        return output
+    return [block for part in parts_of(output) if (block := _block(part)) is not None]
+
+
+def _tools(request: ModelRequest) -> list[dict[str, Any]]:
+    tools: list[dict[str, Any]] = [
+        {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
+        for spec in request.functions
+    ]
+    tools[-1].update(_CACHE)
+    return tools
+
+
+def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
+    choice, parallel = request.settings.tool_choice, request.settings.parallel_tool_calls
+    if choice is None and parallel is None:
+        return None
+    known = {None: "auto", "auto": "auto", "required": "any", "none": "none"}
+    said: dict[str, Any] = (
+        {"type": known[choice]} if choice is None or choice in known else {"type": "tool", "name": choice}
+    )
+    if parallel is False and said["type"] != "none":
+        said["disable_parallel_tool_use"] = True
+    return said
+
+
+def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: dict[str, Any]) -> None:
+    effort = str(request.effort)
+    adaptive = _version(model) >= _ADAPTIVE_SINCE
+    if effort == "none":
+        if adaptive:
+            body["thinking"] = {"type": "disabled"}
+        return
+    if request.settings.tool_choice not in (None, "auto", "none"):
+        raise SettingsError(
+            f"anthropic/{model} cannot be made to call a tool while it reasons.",
+            'Set tool_choice to "auto", or reasoning to {"effort": "none"}.',
+            param="model_settings.tool_choice",
+        )
+    if adaptive:
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        output["effort"] = "low" if effort == "minimal" else effort
+        return
+    budget = _BUDGETS[effort]
+    body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    # The budget counts against max_tokens, which must be more than it.
+    body["max_tokens"] = max(body["max_tokens"], budget + _ROOM_FOR_THE_ANSWER)
+
+
+def _version(model: str) -> tuple[int, int]:
+    """`claude-sonnet-4-6` and `claude-3-7-sonnet-20250219` alike; (0, 0) for a name without a number."""
+    numbers = [int(part) for part in re.split(r"[-.@]", model) if re.fullmatch(r"\d{1,2}", part)]
+    return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers and "claude" in model else (0, 0)
+
+
+def _usual_limit(model: str) -> int:
+    """The API wants a limit. Models before 3.5 end at 4096."""
+    return 4096 if (3, 0) <= _version(model) < (3, 5) else 8192

@@ -1,0 +1,216 @@
+"""OpenAI Chat Completions, which most servers speak: vLLM, llama.cpp, TGI, LM Studio, OpenRouter, Hugging Face's router.
+
+Requests are written by the Agents SDK's converter, answers read here: the SDK's own reader says neither why an answer ended nor
+that one broke off. Reasoning comes as `reasoning_content` or `reasoning` (neither is in OpenAI's specification) and goes back
+under the name it came, to the model that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agents import UserError
+from agents.models.chatcmpl_converter import Converter
+
+from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest
+from timestep_lab.runtime.emitter import Emitter, Events
+from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.records import Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_STOP_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+WITHHELD = "The answer was withheld by the provider's content filter."
+
+
+class ChatCompletionsModel(AdapterModel):
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {
+            "temperature", "top_p", "frequency_penalty", "presence_penalty", "tool_choice", "parallel_tool_calls",
+            "max_tokens", "reasoning", "verbosity", "metadata", "store", "extra_query", "extra_body", "extra_headers",
+            "extra_args",
+        }
+    )  # fmt: skip
+
+    def __init__(
+        self, model: str, provider: str, client: PerLoop[AsyncOpenAI], *, name_on_wire: str | None = None
+    ) -> None:
+        super().__init__(model, provider)
+        self._client = client
+        self._wire_name = name_on_wire or model
+
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+        answer = ChatAnswer(emitter, self._wire_name)
+        stream = await self._client.get().chat.completions.create(
+            **chat_body(request, self._wire_name, self.prefix), **_passed_on(request)
+        )
+        async with stream:
+            async for chunk in stream:
+                for event in answer.read(chunk):
+                    yield event
+        for event in answer.end():
+            yield event
+
+
+def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
+    """The JSON of a streaming request, without what goes round it (headers, query)."""
+    settings = request.settings
+    body: dict[str, Any] = {"model": model, "messages": _messages(request, model, prefix), "stream": True}
+    if settings.include_usage is not False:
+        body["stream_options"] = {"include_usage": True}
+    for name in (
+        "temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "verbosity", "metadata", "store",
+        "extra_body",
+    ):  # fmt: skip
+        if (value := getattr(settings, name)) is not None:
+            body[name] = value
+    if request.effort is not None:
+        body["reasoning_effort"] = request.effort
+    if request.functions:
+        body["tools"] = [_tool(spec) for spec in request.functions]
+        if settings.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = settings.parallel_tool_calls
+        if settings.tool_choice is not None:
+            body["tool_choice"] = Converter.convert_tool_choice(settings.tool_choice)
+    if request.schema is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "final_output", "strict": request.schema_strict, "schema": request.schema},
+        }
+    return body
+
+
+def _passed_on(request: ModelRequest) -> dict[str, Any]:
+    settings = request.settings
+    around = {
+        name: value for name in ("extra_headers", "extra_query") if (value := getattr(settings, name)) is not None
+    }
+    return {**around, **(settings.extra_args or {})}
+
+
+def _tool(spec: FunctionSpec) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": spec.name,
+            "description": spec.description,
+            "parameters": spec.parameters,
+            "strict": spec.strict,
+        },
+    }
+
+
+def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, Any]]:
+    try:
+        messages: list[Any] = Converter.items_to_messages(
+            request.input,  # type: ignore[arg-type]
+            model=model,
+            should_replay_reasoning_content=lambda context: context.reasoning.origin_model == model,
+        )
+    except UserError as error:
+        raise UsageError(f"{prefix}/{model} cannot be sent this conversation: {error}") from error
+    field = _reasoning_field(request)
+    if field != "reasoning_content":
+        messages = [{field if key == "reasoning_content" else key: value for key, value in m.items()} for m in messages]
+    system = [{"role": "system", "content": request.instructions}] if request.instructions else []
+    return [*system, *messages]
+
+
+class ChatAnswer:
+    """Reads chunks into events. Arguments of a call that is not the open one wait until it is their turn."""
+
+    def __init__(self, emitter: Emitter, model: str) -> None:
+        self._emit = emitter
+        self._model = model
+        self._usage: Usage | None = None
+        self._finish_reason: str | None = None
+        self._open_call: int | None = None
+        self._waiting: dict[int, list[Any]] = {}
+        self._said_anything = False
+
+    def read(self, chunk: Any) -> Events:
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        delta = choice.delta
+        self._finish_reason = choice.finish_reason or self._finish_reason
+        if delta is None:
+            return
+        for field in ("reasoning_content", "reasoning"):
+            if isinstance(thought := getattr(delta, field, None), str) and thought:
+                yield from self._emit.reasoning(thought, {"model": self._model, "field": field})
+                break
+        if delta.content:
+            yield from self._flush()
+            self._said_anything = True
+            yield from self._emit.text(delta.content)
+        if delta.refusal:
+            self._said_anything = True
+            yield from self._emit.refusal(delta.refusal)
+        for note in getattr(delta, "annotations", None) or ():
+            if (cited := note.get("url_citation")) is not None:
+                yield from self._emit.annotation(
+                    cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
+                )
+        for piece in delta.tool_calls or ():
+            yield from self._tool_piece(piece)
+
+    def end(self) -> Events:
+        if self._finish_reason is None:
+            return  # broken off: whoever reads this sees that nothing completed
+        yield from self._flush()
+        reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason)
+        if reason == "content_filter" and not self._said_anything:
+            yield from self._emit.refusal(WITHHELD)
+        yield from self._emit.finish(self._usage, reason)
+
+    def _tool_piece(self, piece: Any) -> Events:
+        index = piece.index or 0
+        if self._open_call is None or (index != self._open_call and index not in self._waiting and not self._waiting):
+            self._said_anything = True
+            self._open_call = index
+            yield from self._emit.tool_call(_named(piece), piece.id or None, _arguments(piece))
+        elif index == self._open_call:
+            yield from self._emit.arguments(_arguments(piece))
+        else:
+            self._waiting.setdefault(index, []).append(piece)
+
+    def _flush(self) -> Events:
+        for pieces in self._waiting.values():
+            yield from self._emit.tool_call(_named(pieces[0]), pieces[0].id or None)
+            for piece in pieces:
+                yield from self._emit.arguments(_arguments(piece))
+        self._waiting.clear()
+        self._open_call = None
+
+
+def _named(piece: Any) -> str:
+    return (piece.function.name if piece.function else None) or ""
+
+
+def _arguments(piece: Any) -> str:
+    return (piece.function.arguments if piece.function else None) or ""
+
+
+def _usage(counted: Any) -> Usage:
+    into, out = counted.prompt_tokens_details, counted.completion_tokens_details
+    return Usage(
+        requests=1,
+        input_tokens=counted.prompt_tokens or 0,
+        output_tokens=counted.completion_tokens or 0,
+        cached_tokens=getattr(into, "cached_tokens", 0) or 0,
+        cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
+        reasoning_tokens=getattr(out, "reasoning_tokens", 0) or 0,
+    )
+
+
+def _reasoning_field(request: ModelRequest) -> str:
+    for item in request.input:
+        if item.get("type") == "reasoning" and (field := (item.get("provider_data") or {}).get("field")):
+            return str(field)
+    return "reasoning_content"

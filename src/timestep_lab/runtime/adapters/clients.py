@@ -1,0 +1,90 @@
+"""Official clients, made the same way for every provider: one for each event loop, no retries of their own (the router repeats, so
+that every repeat is timed), a limit to silence, and no idle connections to plain-http servers.
+
+The last because llama.cpp's server closes a connection after a stream without saying so; the next request on it would be lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from timestep_lab.runtime.provider import PerLoop
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from ollama import AsyncClient
+    from openai import AsyncOpenAI
+
+CONNECT_TIMEOUT_S = 10.0
+NO_KEY = "no-key"
+"""What a server of one's own is sent, which asks for no key: the clients insist on having one."""
+
+
+def openai_client(base_url: str, key: str | None, timeout_s: float, *, official: bool = False) -> PerLoop[AsyncOpenAI]:
+    """`official`: OpenAI itself, which alone may learn which organisation and project the environment names."""
+
+    def make() -> AsyncOpenAI:
+        import httpx2
+        from openai import AsyncOpenAI, DefaultAsyncHttpx2Client, Omit
+
+        http = DefaultAsyncHttpx2Client(
+            timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
+        )
+        headers = {} if official else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+        return AsyncOpenAI(
+            base_url=base_url,
+            api_key=key or NO_KEY,
+            max_retries=0,
+            http_client=http,
+            default_headers=headers,  # type: ignore[arg-type]
+        )
+
+    return PerLoop(make, lambda client: client.close())
+
+
+def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoop[AsyncAnthropic]:
+    def make() -> AsyncAnthropic:
+        import httpx2
+        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+
+        http = DefaultAsyncHttpxClient(
+            timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
+        )
+        return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
+
+    return PerLoop(make, lambda client: client.close())
+
+
+def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[AsyncClient]:
+    """The client would send `OLLAMA_API_KEY` of the environment to any host; only `key` is sent here, if there is one."""
+
+    def make() -> AsyncClient:
+        import httpx
+        from ollama import AsyncClient
+
+        async def own_key_only(request: httpx.Request) -> None:
+            request.headers.pop("authorization", None)
+            if key:
+                request.headers["authorization"] = f"Bearer {key}"
+
+        return AsyncClient(
+            host=host,
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            event_hooks={"request": [own_key_only]},
+        )
+
+    return PerLoop(make, lambda client: client.close())  # type: ignore[no-untyped-call]
+
+
+def with_v1(url: str) -> str:
+    """An address without a path gets `/v1`, where such servers keep their API."""
+    parts = urlsplit(url)
+    return url if parts.path.strip("/") else urlunsplit(parts._replace(path="/v1"))
+
+
+def without_v1(url: str) -> str:
+    """For Anthropic's client, which adds `/v1` itself."""
+    return url.rstrip("/").removesuffix("/v1")

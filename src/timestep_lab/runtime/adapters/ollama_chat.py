@@ -1,0 +1,186 @@
+"""Ollama's own `/api/chat`, streamed by its official client. Its OpenAI-compatible door would lose `num_ctx`, `keep_alive` and `think`.
+
+Ollama gives calls no ids (they are made here), has no `tool_choice`, and takes images as data only.
+`extra_args` may hold `think`, `keep_alive`, `options` (a dict) and any single option such as `num_ctx`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.emitter import Emitter
+from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.types.errors import SettingsError, UsageError
+from timestep_lab.types.records import Usage
+
+if TYPE_CHECKING:
+    from ollama import AsyncClient
+
+_OPTIONS = {
+    "temperature": "temperature", "top_p": "top_p", "max_tokens": "num_predict",
+    "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
+}  # fmt: skip
+_KEPT_BY_CLIENT = frozenset({"type", "items", "description", "enum"})
+"""What the official client passes on of a parameter's schema; the rest it drops."""
+_LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
+
+
+class OllamaModel(AdapterModel):
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {*_OPTIONS, "tool_choice", "parallel_tool_calls", "reasoning", "extra_args"}
+    )
+
+    def __init__(self, model: str, client: PerLoop[AsyncClient]) -> None:
+        super().__init__(model, "ollama")
+        self._client = client
+
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+        body = self._body(request)
+        called = False
+        parts: Any = await self._client.get().chat(**body, stream=True)
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    message = part.message
+                    if message.thinking:
+                        for event in emitter.reasoning(message.thinking, {"model": self.model}):
+                            yield event
+                    for event in emitter.text(message.content or ""):
+                        yield event
+                    for call in message.tool_calls or ():
+                        called = True
+                        arguments = json.dumps(dict(call.function.arguments), ensure_ascii=False)
+                        for event in emitter.tool_call(call.function.name, arguments=arguments):
+                            yield event
+                    if part.done:
+                        usage = Usage(
+                            requests=1, input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count or 0
+                        )
+                        reason = "tool_calls" if called else part.done_reason or "stop"
+                        for event in emitter.finish(usage, reason):
+                            yield event
+        except json.JSONDecodeError:
+            return  # broken off in the middle of a line: whoever reads this sees that nothing completed
+
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        settings = request.settings
+        if settings.tool_choice not in (None, "auto", "none"):
+            raise SettingsError(
+                f"ollama/{self.model} cannot be made to call a tool: Ollama has no tool_choice.",
+                'Use "auto" or "none".',
+                param="model_settings.tool_choice",
+            )
+        if settings.parallel_tool_calls is False and request.functions:
+            raise SettingsError(
+                f"ollama/{self.model} cannot be kept from calling several tools at once.",
+                "Leave parallel_tool_calls out.",
+                param="model_settings.parallel_tool_calls",
+            )
+        extra = dict(settings.extra_args or {})
+        options = {theirs: value for ours, theirs in _OPTIONS.items() if (value := getattr(settings, ours)) is not None}
+        think, keep_alive = extra.pop("think", self._think(request)), extra.pop("keep_alive", None)
+        options |= {**extra.pop("options", {}), **extra}
+        functions = () if settings.tool_choice == "none" else request.functions
+        return {
+            "model": self.model,
+            "messages": messages_of(request),
+            "tools": [_tool(spec) for spec in functions] or None,
+            "think": think,
+            "format": request.schema,
+            "options": options or None,
+            "keep_alive": keep_alive,
+        }
+
+    def _think(self, request: ModelRequest) -> bool | str | None:
+        """Levels for gpt-oss, which knows no off; on or off for the others. <https://docs.ollama.com/capabilities/thinking>"""
+        effort = request.effort
+        if effort is None:
+            return None
+        if "gpt-oss" in self.model:
+            return "low" if effort == "none" else _LEVELS.get(effort, effort)
+        return effort != "none"
+
+
+def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
+    """Chat messages. What one assistant turn said, thought and called is one message."""
+    out: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    if request.instructions:
+        out.append({"role": "system", "content": request.instructions})
+
+    def assistant() -> dict[str, Any]:
+        if not out or out[-1]["role"] != "assistant":
+            out.append({"role": "assistant", "content": ""})
+        return out[-1]
+
+    for kind, item in items_of(request):
+        if kind == "message":
+            text = text_of(item["content"])
+            if item["role"] == "assistant":
+                assistant()["content"] += text
+                continue
+            message: dict[str, Any] = {"role": "user" if item["role"] == "user" else "system", "content": text}
+            if images := [_image(part) for part in parts_of(item["content"]) if part.get("type") not in _TEXTS]:
+                message["images"] = images
+            out.append(message)
+        elif kind == "reasoning":
+            assistant()["thinking"] = "".join(part.get("text", "") for part in item.get("summary") or ())
+        elif kind == "function_call":
+            names[item["call_id"]] = item["name"]
+            call = {"function": {"name": item["name"], "arguments": json.loads(item.get("arguments") or "{}")}}
+            assistant().setdefault("tool_calls", []).append(call)
+        elif kind == "function_call_output":
+            name = names.get(item["call_id"], "")
+            out.append({"role": "tool", "content": text_of(item.get("output")), "tool_name": name})
+        else:
+            raise UsageError(f"ollama/ cannot be sent an item of type {kind!r}.", "Start a new thread for it.")
+    return out
+
+
+_TEXTS = ("input_text", "output_text", "text", "refusal")
+
+
+def _image(part: Mapping[str, Any]) -> bytes:
+    """Bytes, not base64 text: the client takes a text for the path of a file when there is one of that name."""
+    address = str(part.get("image_url") or "")
+    if part.get("type") != "input_image" or not address.startswith("data:"):
+        raise UsageError(f"ollama/ takes text and images as data, not content of type {part.get('type')!r} by address.")
+    try:
+        return base64.b64decode(address.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        raise UsageError("The image is not valid base64.") from error
+
+
+def _tool(spec: FunctionSpec) -> dict[str, Any]:
+    schema = spec.parameters
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "required": list(schema.get("required") or ()),
+        "properties": {name: _property(inner) for name, inner in (schema.get("properties") or {}).items()},
+    }
+    if "$defs" in schema:
+        parameters["$defs"] = schema["$defs"]
+    return {
+        "type": "function",
+        "function": {"name": spec.name, "description": spec.description, "parameters": parameters},
+    }
+
+
+def _property(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What the client would drop of a schema is told to the model in words."""
+    kept = {key: value for key, value in schema.items() if key in _KEPT_BY_CLIENT}
+    choices = [choice for choice in schema.get("anyOf") or () if choice.get("type") != "null"]
+    if len(choices) == 1 and "type" in choices[0]:
+        kept = {**kept, **{key: value for key, value in choices[0].items() if key in _KEPT_BY_CLIENT}}
+    lost = {
+        key: value for key, value in schema.items() if key not in _KEPT_BY_CLIENT and key not in ("title", "default")
+    }
+    if lost and not (len(choices) == 1 and set(lost) == {"anyOf"}):
+        kept["description"] = f"{kept.get('description', '')} JSON schema: {json.dumps(schema)}".strip()
+    return kept

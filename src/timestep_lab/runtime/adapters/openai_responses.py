@@ -1,0 +1,73 @@
+"""OpenAI's Responses API through the Agents SDK's own model, one for each event loop; what it would silently ignore is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from agents import Model, ModelResponse, ModelSettings
+from agents.models.openai_responses import OpenAIResponsesModel
+
+from timestep_lab.runtime.adapters.base import whole_response
+from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.types.errors import SettingsError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
+
+
+class ResponsesModel(Model):
+    """`model` as OpenAI names it."""
+
+    def __init__(self, model: str, client: PerLoop[AsyncOpenAI]) -> None:
+        self.model = model
+
+        async def nothing_of_its_own(_: OpenAIResponsesModel) -> None:
+            return None
+
+        self._of_loop = PerLoop(lambda: OpenAIResponsesModel(model, client.get()), nothing_of_its_own)
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        return await whole_response(self.stream_response(*args, **kwargs))
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[Any],
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any = None,
+    ) -> AsyncIterator[Any]:
+        for name in _NOT_IN_THIS_API:
+            if getattr(model_settings, name) is not None:
+                raise SettingsError(
+                    f"openai/{self.model} does not take the model setting {name}.",
+                    "Leave it out.",
+                    param=f"model_settings.{name}",
+                )
+        stream = self._of_loop.get().stream_response(
+            system_instructions,
+            [_ours_out(item) for item in input] if isinstance(input, list) else input,
+            model_settings, tools, output_schema, handoffs, tracing,
+            previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+        )  # fmt: skip
+        try:
+            async for event in stream:
+                yield event
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+
+def _ours_out(item: Any) -> Any:
+    """Without what other providers' adapters attached for their own replay, which OpenAI would refuse to read."""
+    if not isinstance(item, dict) or "provider_data" not in item:
+        return item
+    return {key: value for key, value in item.items() if key != "provider_data"}

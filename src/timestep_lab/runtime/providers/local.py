@@ -1,0 +1,63 @@
+"""`local/…`: a GGUF file in this process, by the name of one that was pulled or by its path. Extra `[local]`.
+
+`local/smollm2-135m`, `local/models/my.gguf`, `local//home/me/my.gguf`, `local/~/my.gguf`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from timestep_lab.runtime.local_weights import KNOWN, find_weights, installed_names
+from timestep_lab.runtime.provider import Provider as BaseProvider
+from timestep_lab.runtime.provider import ProviderStatus
+from timestep_lab.types.errors import MissingExtraError, ModelNotFoundError
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from agents import Model
+
+BADGE = "tiny local model"
+"""Of the models that can be pulled by name: plumbing that works offline, not an assistant."""
+
+
+class Provider(BaseProvider):
+    prefix: ClassVar[str] = "local"
+
+    def status(self) -> ProviderStatus:
+        if find_spec("xllamacpp") is None:
+            return self.not_ready("xllamacpp is not installed", "Run: pip install 'timestep-lab[local]'", BADGE)
+        names = installed_names()
+        if not names:
+            return self.not_ready("no weights here", "Run: timestep-lab models pull smollm2-135m", BADGE)
+        return self.ready(f"in this process: {', '.join(names)}", BADGE)
+
+    def model(self, name: str) -> Model:
+        if find_spec("xllamacpp") is None:
+            raise MissingExtraError(f"local/{name}", "local")
+        from timestep_lab.runtime.adapters.local_model import LocalModel
+
+        return LocalModel(name, self._path(name))
+
+    async def list_models(self) -> list[str]:
+        return installed_names()
+
+    def _path(self, name: str) -> Path:
+        if name.endswith(".gguf"):
+            path = Path(name).expanduser()
+            if path.is_file():
+                return path
+            raise ModelNotFoundError(f"local/{name}: there is no file {path}.", "Check the path.", provider=self.prefix)
+        if (found := find_weights(name)) is not None:
+            return found
+        if name in KNOWN:
+            raise ModelNotFoundError(
+                f"local/{name} is not on this machine.", f"Run: timestep-lab models pull {name}", provider=self.prefix
+            )
+        known = [*KNOWN, *installed_names()]
+        raise ModelNotFoundError(
+            f"There is no local model {name!r}.{did_you_mean(name, known)}",
+            f"Give the path of a .gguf file, or pull one of: {', '.join(KNOWN)}.",
+            provider=self.prefix,
+        )

@@ -1,0 +1,99 @@
+"""`openai_compatible/<name>/<model>`: any server that speaks Chat Completions (vLLM, LM Studio, OpenRouter), by a name of your own.
+
+`OPENAI_COMPATIBLE='{"lmstudio": "http://127.0.0.1:1234/v1"}'`, and keys, where wanted, in `OPENAI_COMPATIBLE_KEYS` under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from timestep_lab.runtime.adapters.clients import openai_client, with_v1
+from timestep_lab.runtime.provider import Provider as BaseProvider
+from timestep_lab.runtime.provider import ProviderStatus
+from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.types.errors import MissingKeyError, ModelNotFoundError
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from agents import Model
+
+
+class Provider(BaseProvider):
+    prefix: ClassVar[str] = "openai_compatible"
+    variable: ClassVar[str] = "OPENAI_COMPATIBLE"
+    """The environment variable that names the servers."""
+    key_name: ClassVar[str] = "OPENAI_COMPATIBLE_KEYS"
+    model_required: ClassVar[bool] = True
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self._clients: dict[str, Any] = {}
+
+    @property
+    def servers(self) -> Mapping[str, str]:
+        """Name to base URL."""
+        return self.settings.openai_compatible
+
+    def key_for(self, server: str) -> str | None:
+        return self.settings.openai_compatible_keys.get(server)
+
+    def status(self) -> ProviderStatus:
+        if not self.servers:
+            step = f'Set {self.variable}=\'{{"my-server": "http://…/v1"}}\'.'
+            return self.not_ready("no server named", step)
+        return self.ready(", ".join(f"{name} at {url}" for name, url in self.servers.items()))
+
+    def model(self, name: str) -> Model:
+        from timestep_lab.runtime.adapters.chat_completions import ChatCompletionsModel
+
+        server, model = self._split(name)
+        return ChatCompletionsModel(name, self.prefix, self._client(server), name_on_wire=model)
+
+    async def list_models(self) -> list[str]:
+        found = []
+        for server in self.servers:
+            found += [f"{server}/{model.id}" async for model in self._client(server).get().models.list()]
+        return sorted(found)
+
+    def context(self, model: str) -> ErrorContext:
+        server = model.partition("/")[0]
+        return ErrorContext(
+            provider=self.prefix,
+            model=model,
+            key_variable=self.key_name,
+            address=self.servers.get(server, ""),
+            missing_model_step=self._other_model_step(server),
+            secrets=self.settings.secrets,
+        )
+
+    async def aclose(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _other_model_step(self, server: str) -> str:
+        return f"`timestep-lab models {self.prefix}` lists what {server} offers."
+
+    def _client(self, server: str) -> Any:
+        if server not in self._clients:
+            self._clients[server] = openai_client(
+                with_v1(self.servers[server]), self.key_for(server), self.settings.request_timeout_s
+            )
+        return self._clients[server]
+
+    def _split(self, name: str) -> tuple[str, str]:
+        server, _, model = name.partition("/")
+        if server not in self.servers:
+            known = ", ".join(self.servers) or "none"
+            raise MissingKeyError(
+                f"{self.prefix}/{name}: no server is named {server!r}.{did_you_mean(server, self.servers)}",
+                f"Named in {self.variable}: {known}. Add it there, or go on without: `demo/assistant`.",
+                provider=self.prefix,
+            )
+        if not model and self.model_required:
+            raise ModelNotFoundError(
+                f"{self.prefix}/{name} names a server but no model.",
+                f"Write {self.prefix}/{server}/<model>.",
+                provider=self.prefix,
+            )
+        return server, model or server
