@@ -152,28 +152,28 @@ class Seat:
                 return self._held.engine
             if self._loopback is not None:
                 return self._loopback
-            self._elect()
+            seated = self._elect()
             self._elections += 1
-            if self._loopback is not None and self.publisher.wanted:
+            if self.publisher.wanted:
                 try:
-                    self._loopback.listen()
+                    seated.listen()
                 except ClosedError:  # Gone already.
-                    self._vacate(self._loopback)
+                    self._vacate(seated)
                     continue
             if self._elections > 1:
                 self.publisher.publish([Change(topic, "", "") for topic in typing.get_args(Topic)])
 
-    def _elect(self) -> None:
+    def _elect(self) -> Backend:
         if self.path is None:
             self._held = Held(None, self.publisher, self._hand_over)
-            return
+            return self._held.engine
         file, deadline = OwnerFile(self.path), time.monotonic() + PATIENCE_S
         while True:
             reason = ""
             if owner := file.read():
                 try:
                     self._loopback = Loopback(owner, self.publisher, self._lost)
-                    return
+                    return self._loopback
                 except ClosedError:
                     reason = f"Its last known owner, pid {owner.pid}, does not answer."
             if time.monotonic() >= self._not_before:
@@ -181,7 +181,7 @@ class Seat:
                     self._held = Held(self.path, self.publisher, self._hand_over)
                     if self._elections:
                         self._became_owner()
-                    return
+                    return self._held.engine
                 except LockedError as error:
                     reason = str(error).splitlines()[0]
             if time.monotonic() > deadline:
