@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
@@ -163,6 +164,20 @@ class Lab:
         from timestep_lab.runtime.attachments import with_content
 
         return await with_content(self.files, described) if described else []
+
+    @cached_property
+    def files(self) -> Files:
+        """Files of this user: `.add(path)`, `.list()`, `.get(id)`, `.content(id)`, `.delete(id)`."""
+        from timestep_lab.runtime.files import Files
+
+        return Files(self.store)
+
+    @cached_property
+    def vector_stores(self) -> VectorStores:
+        """`await .create(name, files=[…])`, `await store.search("…", k=5)`."""
+        from timestep_lab.runtime.files import VectorStores
+
+        return VectorStores(self.store, self.settings)
 
     def get_run(self, run_id: str) -> Run:
         """A run by id, with what it waits for. Raises `NotFoundError`."""

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Mapping
 
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.types.transcript import transcript_line
 
+Widget = Mapping[str, Json]
+"""`{"root": a ChatKit widget's JSON, "copy_text": str}`."""
 
-def item_json(item: ThreadItem) -> dict[str, Json]:
-    return {"id": item.id, "type": item.type, "data": dict(item.data), "agent": item.agent, "run_id": item.run_id}
+
+def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]:
+    shown = {"widget": dict(widget)} if widget else {}
+    return {
+        **shown,
+        "id": item.id,
+        "type": item.type,
+        "data": dict(item.data),
+        "agent": item.agent,
+        "run_id": item.run_id,
+    }
 
 
 def thread_row(thread: ThreadRecord) -> dict[str, Json]:
@@ -55,3 +67,10 @@ def twin_row(item: ThreadItem) -> str:
         f'<tr><td style="vertical-align:top;text-align:left"><b>{html.escape(who)}</b></td>'
         f'<td style="text-align:left">{body}</td></tr>'
     )
+
+
+def twin(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str:
+    """The conversation as an HTML table."""
+    rows = "".join(twin_row(item) for item in items)
+    title = html.escape((thread.title if thread else None) or "Conversation")
+    return f"<h4>{title}</h4><table><tbody>{rows or '<tr><td>Nothing was said yet.</td></tr>'}</tbody></table>"

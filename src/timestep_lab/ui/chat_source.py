@@ -66,6 +66,10 @@ class ChatSource(Protocol):
         """A new thread that holds what came before that item, for the reader and for the model."""
         ...
 
+    def widget(self, output: Json) -> Mapping[str, Json] | None:
+        """How a tool's result looks, for those that have a look: `{"root": widget JSON, "copy_text": str}`."""
+        ...
+
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back with a thread's id after something in it changed, from any process. Returns what ends it."""
         ...

@@ -101,18 +101,21 @@ const TOOL_STATES = {
   needs_approval: ["paused", "waits for approval", "tl-warn"],
 };
 
-function toolCall(item) {
+function toolCall(item, on) {
   const summary = h("summary", { class: "tl-kind-tool" });
   const inner = h("div", { class: "tl-chat-tool-body" });
-  const element = h("details", { class: "tl-chat-item tl-chat-step" }, summary, inner);
+  const step = h("details", { class: "tl-chat-step" }, summary, inner);
+  const card = h("div", { class: "tl-chat-widget", hidden: true });
+  const element = h("div", { class: "tl-chat-item" }, step, card);
   let now = item;
   const drawInner = () => {
-    if (!element.open) return;
+    if (!step.open) return;
     put(inner, part("Arguments", pretty(now.data.arguments)), now.data.output === null || now.data.output === undefined ? null : part("Result", pretty(now.data.output)), now.data.error ? part("Error", now.data.error) : null);
   };
-  element.addEventListener("toggle", drawInner);
+  step.addEventListener("toggle", drawInner);
   const update = (next) => {
     now = next;
+    drawCard(card, next, on);
     const [sign, word, tone] = TOOL_STATES[next.data.status] ?? TOOL_STATES.completed;
     put(summary, icon("tool"), h("code", { class: "tl-clip" }, h("b", {}, next.data.name), `(${shortArguments(next.data.arguments)})`),
       h("span", { class: "tl-chat-right" }, next.data.server ? h("span", { class: "tl-soft" }, next.data.server) : null,
@@ -123,6 +126,14 @@ function toolCall(item) {
   update(item);
   let typed = "";
   return { element, update, push(delta) { typed += delta; now = { ...now, data: { ...now.data, arguments: typed } }; update(now); return null; } };
+}
+
+/** What a tool's result looks like, where it has a look: the weather card. */
+function drawCard(card, item, on) {
+  card.hidden = !item.widget;
+  if (!item.widget) return;
+  put(card, widget(item.widget.root, (action) => on.act(item, action)),
+    h("div", { class: "tl-chat-acts" }, quiet("Copy as text", "copy", () => copy(item.widget.copy_text))));
 }
 
 const part = (title, text) => h("div", {}, h("div", { class: "tl-soft tl-small" }, title), h("pre", { tabindex: "0" }, text));
@@ -207,8 +218,7 @@ function argumentTable(text) {
 
 function widgetItem(item, on) {
   const element = h("div", { class: "tl-chat-item tl-chat-widget" });
-  const update = (next) => put(element, widget(next.data.widget, (action) => on.act(next, action)),
-    next.data.copy_text ? h("div", { class: "tl-chat-acts" }, quiet("Copy as text", "copy", () => copy(next.data.copy_text))) : null);
+  const update = (next) => drawCard(element, { ...next, widget: { root: next.data.widget, copy_text: next.data.copy_text ?? "" } }, on);
   update(item);
   return { element, update };
 }

@@ -46,7 +46,7 @@ export function threadList(on) {
     return h("li", { class: thread.id === current ? "tl-is-current" : "" },
       h("button", { type: "button", class: "tl-chat-thread", "aria-current": thread.id === current ? "true" : null, onclick: () => on.open(thread.id) },
         h("bdi", { class: "tl-clip", dir: "auto" }, title), h("span", { class: "tl-soft tl-small", title: exactTime(thread.at) }, ago(thread.at))),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => { editing = thread.id; draw(); } }, icon("note")),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => { editing = thread.id; draw(); } }, icon("edit")),
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Delete ${title}`, title: "Delete", onclick: () => { asking = thread.id; draw(); } }, icon("trash")));
   }
   return {

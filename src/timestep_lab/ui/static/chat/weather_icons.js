@@ -1,4 +1,4 @@
-// Weather as line drawings, by the names that the weather card uses; any other name falls back to the icons of the lab.
+// Weather as line drawings, by the names of the Lucide icons that the weather card uses; other names are icons of the lab.
 
 import { svg } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
@@ -18,11 +18,12 @@ const DRAWINGS = {
   storm: [...HIGH_CLOUD, "M8.6 10.8 6.8 13h2.4l-1.6 2.2"],
 };
 const OTHER_NAMES = {
-  clear: "sun", sunny: "sun", night: "moon", "partly-cloudy": "cloud-sun", overcast: "cloud", cloudy: "cloud", mist: "fog", showers: "rain",
-  "cloud-rain": "rain", "cloud-snow": "snow", "cloud-fog": "fog", "cloud-drizzle": "drizzle", "cloud-lightning": "storm", thunderstorm: "storm", lightning: "storm",
+  "cloud-moon": "moon", "cloud-fog": "fog", "cloud-drizzle": "drizzle", "cloud-rain": "rain", "cloud-rain-wind": "rain", "cloud-hail": "snow",
+  "cloud-snow": "snow", snowflake: "snow", "cloud-sun-rain": "rain", "cloud-moon-rain": "rain", "cloud-lightning": "storm",
 };
 
-export function weatherIcon(name, size) {
+export function weatherIcon(fullName, size) {
+  const name = fullName.replace(/^lucide:/, "");
   const key = name in DRAWINGS ? name : OTHER_NAMES[name];
   const side = typeof size === "number" ? size : { sm: 14, md: 16, lg: 20, xl: 24, "2xl": 32, "3xl": 40 }[size] ?? 16;
   if (!key) return icon(name, undefined, side);

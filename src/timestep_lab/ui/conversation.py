@@ -1,0 +1,278 @@
+"""The state of a conversation on show, and how the store and a running turn change it. `ui/chat.py` adds what people do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from timestep_lab.types.errors import ConflictError, LabError
+from timestep_lab.types.events import (
+    Event,
+    ItemAdded,
+    ItemDone,
+    ItemReplaced,
+    ItemUpdated,
+    RunEnded,
+    RunFailed,
+    RunStarted,
+    ThreadCreated,
+)
+from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
+from timestep_lab.ui.chat_source import AgentChoice, ChatSource
+from timestep_lab.ui.view import Theme, View
+
+EXAMPLES = (
+    "What's the weather in Oakland?",
+    "What's the weather in Berkeley, and do I need an umbrella?",
+    "Switch to the dark theme, please.",
+)
+
+
+class Conversation(View):
+    """`on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead."""
+
+    stem: ClassVar[str] = "chat"
+
+    def __init__(
+        self,
+        source: ChatSource,
+        *,
+        agent: str = "Personal Assistant",
+        model: str | None = None,
+        thread_id: str | None = None,
+        trace_base: str | None = None,
+        on_trace: Callable[[str], None] | None = None,
+        on_thread: Callable[[str | None], None] | None = None,
+        on_theme: Callable[[str], None] | None = None,
+        theme: Theme = "auto",
+        height: int | None = None,
+    ) -> None:
+        super().__init__(theme=theme, height=height)
+        self._source = source
+        self._agent, self._model = agent, model
+        self._thread_id, self._thread = thread_id, None
+        self._trace_base, self._on_trace = trace_base, on_trace
+        self._on_thread, self._on_theme = on_thread, on_theme
+        self._items: dict[str, ThreadItem] = {}
+        self._runs: dict[str, RunRecord] = {}
+        self._agents: Sequence[AgentChoice] = ()
+        self._models: Sequence[str] = ()
+        self._threads: Sequence[ThreadRecord] = ()
+        self._search = ""
+        self._turn: asyncio.Task[None] | None = None
+        self._run_id: str | None = None
+        self._loaded: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._stale = False
+
+    _thread: ThreadRecord | None
+
+    # -- what a browser is given
+
+    def snapshot(self) -> Json:
+        if self._loaded is None and self._loop is not None:
+            self._loaded = self._loop.create_task(self._load())
+        return {
+            "thread": self._thread_json(),
+            "items": [self._item_json(item) for item in self._items.values()],
+            "runs": [run_json(run) for run in self._runs.values()],
+            "busy": self.busy,
+            **self._head(),
+            "threads": [thread_row(thread) for thread in self._threads],
+            "trace_base": self._trace_base,
+            "examples": list(EXAMPLES),
+            "hint": self._hint(),
+        }
+
+    def _head(self) -> dict[str, Json]:
+        return {
+            "agent": self._agent,
+            "model": self._model,
+            "agents": [{"name": agent.name, "model": agent.model} for agent in self._agents],
+            "models": list(self._models),
+            "default_model": self._source.default_model,
+            "thread": self._thread_json(),
+        }
+
+    def _hint(self) -> str:
+        if self._source.default_model.startswith("demo/"):
+            return (
+                "No key is set, so demo/assistant answers: it follows simple rules, really calls the tools, and is no "
+                "language model. Set a provider's key, or start Ollama, for a real one."
+            )
+        return f"{self._source.default_model} answers."
+
+    def twin_html(self) -> str:
+        return twin(self._thread, self._items.values())
+
+    def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
+        if op["kind"] == "delta" == last["kind"] and op["id"] == last["id"]:
+            last["delta"] += op["delta"]
+            return True
+        return False
+
+    def watched(self, now: bool) -> None:
+        if now and self._unsubscribe is None:
+            self._unsubscribe = self._source.subscribe(self._changed_elsewhere)
+        elif not now and self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    # -- reading the store
+
+    async def _ensure_loaded(self) -> None:
+        if self._loaded is None:
+            self._loaded = asyncio.ensure_future(self._load())
+        await self._loaded
+
+    async def _load(self) -> None:
+        self._agents = await self._source.agents()
+        self._models = await self._source.models()
+        self._threads = await self._source.threads()
+        if self._thread_id is not None:
+            await self._read_thread()
+        self._redraw()
+
+    async def _read_thread(self) -> None:
+        assert self._thread_id is not None
+        self._thread = await self._source.thread(self._thread_id)
+        self._items = {item.id: item for item in await self._source.items(self._thread_id)}
+        self._runs = {run.id: run for run in await self._source.runs(self._thread_id)}
+        waiting = [run for run in self._runs.values() if run.status == "running"]
+        self._run_id = waiting[-1].id if waiting else None
+
+    def _redraw(self) -> None:
+        """Give every browser a new snapshot: for a change that is more than an item."""
+        with self._lock:
+            self._ops.clear()
+            self._seq += 2  # A gap in the numbers makes browsers pull.
+        self.emit({"kind": "busy", "value": self.busy})
+        self.refresh_twin()
+
+    def _changed_elsewhere(self, thread_id: str) -> None:
+        """On the store's thread. Changes come in bursts: one reading answers them all."""
+        if self._loop is None or self._stale or thread_id not in ("", self._thread_id):
+            return
+        self._stale = True
+        self._loop.call_soon_threadsafe(lambda: self._background(self._catch_up()))
+
+    async def _catch_up(self) -> None:
+        await asyncio.sleep(0.15)
+        self._stale = False
+        if self.busy or self._thread_id is None:
+            return
+        for item in await self._source.items(self._thread_id):
+            if self._items.get(item.id) != item:
+                self._put(item)
+        for run in await self._source.runs(self._thread_id):
+            if self._runs.get(run.id) != run:
+                self._put_run(run)
+
+    # -- a turn
+
+    def _refuse_while_busy(self) -> None:
+        if self.busy:
+            raise ConflictError("The agent is still answering.", "Wait, or press Stop.")
+
+    def _start(self, events: AsyncIterator[Event]) -> None:
+        self._turn = asyncio.ensure_future(self._follow(events))
+        self.emit({"kind": "busy", "value": True})
+
+    async def _follow(self, events: AsyncIterator[Event]) -> None:
+        pending: ThreadItem | None = None
+        try:
+            async for event in events:
+                item = self._apply(event)
+                if item is not None and item.type == "client_tool_call" and item.data.get("status") == "pending":
+                    pending = item
+        except LabError as error:
+            self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
+        finally:
+            self._turn = None
+            self.emit({"kind": "busy", "value": False})
+            self.refresh_twin()
+        if pending is not None:
+            self._background(self._do_for_agent(pending))
+        self._background(self._tell_threads())
+
+    def _apply(self, event: Event) -> ThreadItem | None:
+        """Bring this copy in step with one event; the item it was about, if any."""
+        if isinstance(event, ThreadCreated):
+            self._thread, self._thread_id = event.thread, event.thread.id
+            self.emit({"kind": "head", **self._head()})
+            if self._on_thread:
+                self._on_thread(event.thread.id)
+        elif isinstance(event, RunStarted):
+            self._run_id = event.run.id
+            self._thread_id = event.run.thread_id
+        elif isinstance(event, ItemAdded | ItemDone | ItemReplaced):
+            self._put(event.item)
+            return event.item
+        elif isinstance(event, ItemUpdated):
+            self._grow(event)
+        elif isinstance(event, RunEnded):
+            self._run_id = None
+            self._put_run(event.run)
+            if isinstance(event, RunFailed):
+                self.emit({"kind": "notice", **{k: event.error.get(k, "") for k in ("message", "next_step")}})
+        return None
+
+    def _put(self, item: ThreadItem) -> None:
+        self._items[item.id] = item
+        self.emit({"kind": "item", "item": self._item_json(item)})
+        self.refresh_twin()
+
+    def _put_run(self, run: RunRecord) -> None:
+        self._runs[run.id] = run
+        self.emit({"kind": "run", "run": run_json(run)})
+
+    def _grow(self, event: ItemUpdated) -> None:
+        item = self._items.get(event.item_id)
+        if item is None:
+            return
+        grown = str(item.data.get(event.field) or "") + event.delta
+        self._items[item.id] = replace(item, data={**item.data, event.field: grown})
+        self.emit({"kind": "delta", "id": event.item_id, "field": event.field, "delta": event.delta})
+
+    async def _do_for_agent(self, item: ThreadItem) -> None:
+        """A client tool: something only a view can do. `switch_theme` is the one there is."""
+        output: dict[str, Json] = {"error": f"This view has no tool {item.data.get('name')!r}."}
+        if item.data.get("name") == "switch_theme":
+            theme = dict(item.data.get("arguments") or {}).get("theme")
+            if theme in ("light", "dark"):
+                self.theme = theme
+                self.emit({"kind": "theme", "theme": theme})
+                if self._on_theme:
+                    self._on_theme(theme)
+                output = {"theme": theme, "result": "done"}
+        assert self._thread_id is not None
+        self._start(self._source.answer_client_tool(self._thread_id, str(item.data["call_id"]), output))
+
+    async def _tell_threads(self) -> None:
+        self._threads = await self._source.threads(self._search)
+        if self._thread_id is not None and any(t.id == self._thread_id for t in self._threads):
+            self._thread = next(t for t in self._threads if t.id == self._thread_id)
+            self.emit({"kind": "head", **self._head()})
+        rows = [thread_row(thread) for thread in self._threads]
+        self.emit({"kind": "threads", "threads": rows, "thread_id": self._thread_id})
+
+    def _background(self, work: Any) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except LabError as error:
+                self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
+
+        task = asyncio.ensure_future(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _item_json(self, item: ThreadItem) -> dict[str, Json]:
+        widget = self._source.widget(item.data.get("output")) if item.type == "tool_call" else None
+        return item_json(item, widget)
+
+    def _thread_json(self) -> Json:
+        return thread_row(self._thread) if self._thread else None
