@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from timestep_lab.types.errors import ConflictError
 from timestep_lab.types.records import Json
 from timestep_lab.types.transcript import transcript
-from timestep_lab.ui.conversation import Conversation
+from timestep_lab.ui.chat_state import Conversation
 from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ class Chat(Conversation):
     @property
     def thread_id(self) -> str | None:
         return self._thread_id
-
-    @property
-    def busy(self) -> bool:
-        return self._turn is not None and not self._turn.done()
 
     def transcript(self) -> str:
         """The conversation as Markdown, as far as this view has read it."""

@@ -72,6 +72,10 @@ class Conversation(View):
 
     # -- what a browser is given
 
+    @property
+    def busy(self) -> bool:
+        return self._turn is not None and not self._turn.done()
+
     def snapshot(self) -> Json:
         if self._loaded is None and self._loop is not None:
             self._loaded = self._loop.create_task(self._load())
