@@ -110,8 +110,8 @@ def _begun(trace: _Trace, row: Row) -> None:
 
 
 def _ended(trace: _Trace, row: Row) -> None:
-    ended_at = row[_ENDED]
-    if ended_at is not None and (trace.ended_at is None or ended_at > trace.ended_at):
+    ended_at = row[_ENDED] or row[_STARTED]  # An import may know no end; no span of a trace begins after its end.
+    if trace.ended_at is None or ended_at > trace.ended_at:
         trace.ended_at = ended_at
     failed = row[_STATUS] == "error"
     if failed:
@@ -132,7 +132,7 @@ def _ended(trace: _Trace, row: Row) -> None:
         trace.n_unpriced += 1
     if row[_MODEL] is not None and (trace.model_at is None or row[_STARTED] >= trace.model_at):
         trace.model, trace.model_at = row[_MODEL], row[_STARTED]
-    if trace.last is None or (ended_at or row[_STARTED]) >= (trace.last[_ENDED] or trace.last[_STARTED]):
+    if trace.last is None or ended_at >= (trace.last[_ENDED] or trace.last[_STARTED]):
         trace.last = row
 
 

@@ -1,0 +1,337 @@
+"""Reading a filter: a Python expression, parsed by `ast` and never evaluated, becomes a typed tree or a `FilterError`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, NoReturn, cast
+
+from timestep_lab.store.filters import values
+from timestep_lab.store.filters.names import Scope
+from timestep_lab.store.filters.tree import (
+    Aggregate,
+    Always,
+    Arithmetic,
+    Both,
+    Compare,
+    Condition,
+    Constant,
+    Field,
+    IsNone,
+    Lowered,
+    Negation,
+    OneOf,
+    Some,
+    Spans,
+    TextTest,
+    Value,
+)
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import FilterError
+from timestep_lab.types.suggest import did_you_mean
+
+MAX_LENGTH = 10_000
+MAX_DEPTH = 60
+FUNCTIONS = ("any", "all", "len", "count", "sum", "min", "max", "ago", "now")
+METHODS = ("lower", "upper", "startswith", "endswith", "contains")
+_COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+_ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+NOTHING = Constant(None, "none")
+EXAMPLE = 'Write, for example: model == "gpt-4.1" and cost > 0.01'
+
+
+def read_filter(text: str, *, now: datetime | None = None) -> Condition:
+    """The empty filter is always true. `now` is what `ago` counts from. Raises `FilterError` with the position of the trouble."""
+    if not text.strip():
+        return Always(True)
+    if len(text) > MAX_LENGTH:
+        raise FilterError(f"The filter is longer than {MAX_LENGTH} characters.", "Ask for less at once.")
+    stripped = text.lstrip()
+    try:
+        tree = ast.parse(stripped, mode="eval")
+    except SyntaxError as error:
+        raise _unreadable(text, len(text) - len(stripped), error) from None
+    except (ValueError, RecursionError, MemoryError):  # NUL, or parentheses without end
+        raise FilterError("The filter cannot be read.", EXAMPLE) from None
+    return _Reader(stripped, len(text) - len(stripped), now or utc_now()).condition(tree.body, Scope({}), 0)
+
+
+def _unreadable(text: str, offset: int, error: SyntaxError) -> FilterError:
+    lines = text[offset:].splitlines(keepends=True)
+    before = sum(len(line) for line in lines[: (error.lineno or 1) - 1])
+    place = min(offset + before + max((error.offset or 1) - 1, 0), len(text))
+    single = text[place : place + 1] == "=" or "==" in (error.msg or "")
+    hint = 'Compare with "==", not "=".' if single else EXAMPLE
+    return FilterError(f"The filter cannot be read at character {place + 1}: {error.msg}.", hint, position=place)
+
+
+class _Reader:
+    def __init__(self, text: str, offset: int, now: datetime) -> None:
+        self._lines = text.splitlines(keepends=True)
+        self._offset, self._now = offset, now
+
+    # -- conditions
+
+    def condition(self, node: ast.expr, scope: Scope, depth: int) -> Condition:
+        if depth > MAX_DEPTH:
+            self.fail(node, "The filter is nested too deep.", "Split it.")
+        match node:
+            case ast.BoolOp(op=op, values=parts):
+                read = tuple(self.condition(part, scope, depth + 1) for part in parts)
+                return Both("and" if isinstance(op, ast.And) else "or", read)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return Negation(self.condition(operand, scope, depth + 1))
+            case ast.Compare():
+                return self._comparison(node, scope, depth)
+            case ast.Call():
+                return self._call_condition(node, scope, depth)
+            case ast.Constant(value=bool(value)):
+                return Always(value)
+        self.value(node, scope, depth)  # A wrong name is a better complaint than the next one.
+        self.fail(
+            node,
+            f"{ast.unparse(node)} alone is neither true nor false.",
+            "Compare it, for example with ==, > or `is None`.",
+        )
+
+    def _comparison(self, node: ast.Compare, scope: Scope, depth: int) -> Condition:
+        operands = [node.left, *node.comparators]
+        steps = [
+            self._step(operator, left, right, scope, depth + 1)
+            for operator, left, right in zip(node.ops, operands, operands[1:], strict=False)
+        ]
+        return steps[0] if len(steps) == 1 else Both("and", tuple(steps))
+
+    def _step(self, operator: ast.cmpop, left: ast.expr, right: ast.expr, scope: Scope, depth: int) -> Condition:
+        if isinstance(operator, ast.Is | ast.IsNot):
+            if not (isinstance(right, ast.Constant) and right.value is None):
+                self.fail(right, "`is` works with None only.", "Use == for other values.")
+            found: Condition = IsNone(self.value(left, scope, depth))
+            return Negation(found) if isinstance(operator, ast.IsNot) else found
+        if isinstance(operator, ast.In | ast.NotIn):
+            found = self._membership(left, right, scope, depth)
+            return Negation(found) if isinstance(operator, ast.NotIn) else found
+        a, b = self.value(left, scope, depth), self.value(right, scope, depth)
+        symbol = cast(Literal["==", "!=", "<", "<=", ">", ">="], _COMPARE[type(operator)])
+        if NOTHING in (a, b):
+            if symbol not in ("==", "!="):
+                self.fail(right, f"None cannot be compared by {symbol}.", "Use `is None` or `is not None`.")
+            value = b if a == NOTHING else a
+            return IsNone(value) if symbol == "==" else Negation(IsNone(value))
+        a, b = self._agree(left, a, b), self._agree(right, b, a)
+        if symbol in ("==", "!="):
+            self._check_choice(left, a, b)
+            self._check_choice(right, b, a)
+        return Compare(symbol, a, b)
+
+    def _membership(self, left: ast.expr, right: ast.expr, scope: Scope, depth: int) -> Condition:
+        if isinstance(right, ast.Tuple | ast.List | ast.Set):
+            value = self.value(left, scope, depth)
+            choices = []
+            for element in right.elts:
+                choice = self.value(element, scope, depth)
+                if choice != NOTHING:
+                    choice = self._agree(element, choice, value)
+                self._check_choice(element, choice, value)
+                choices.append(choice)
+            return OneOf(value, tuple(choices))
+        part, text = self.value(left, scope, depth), self.value(right, scope, depth)
+        self._need_text(left, part, "What is looked for with `in`")
+        self._need_text(right, text, "What `in` looks into")
+        return TextTest("contains", text, part)
+
+    def _call_condition(self, node: ast.Call, scope: Scope, depth: int) -> Condition:
+        name = self._called(node)
+        if name in ("any", "all"):
+            spans, inner, wanted, _ = self._comprehension(node, scope, depth)
+            element = self.condition(wanted, inner.scope, depth + 1)
+            if name == "any":
+                return Some(spans, inner.all_of(element))
+            return Negation(Some(spans, inner.all_of(Negation(element))))
+        if isinstance(node.func, ast.Attribute) and name in ("startswith", "endswith", "contains"):
+            text = self.value(node.func.value, scope, depth)
+            self._need_text(node.func.value, text, f".{name}()")
+            part = self._one_argument(node, scope, depth)
+            self._need_text(node, part, f"The argument of .{name}()")
+            return TextTest(cast(Literal["contains", "startswith", "endswith"], name), text, part)
+        self.value(node, scope, depth)
+        self.fail(node, f"{name}(…) is a value, neither true nor false.", "Compare it, for example: > 1")
+
+    # -- values
+
+    def value(self, node: ast.expr, scope: Scope, depth: int) -> Value:
+        if depth > MAX_DEPTH:
+            self.fail(node, "The filter is nested too deep.", "Split it.")
+        match node:
+            case ast.Constant(value=literal):
+                return values.constant(literal, self._failing(node))
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as number)):
+                return values.constant(-number if isinstance(sign, ast.USub) else number, self._failing(node))
+            case ast.Name() | ast.Attribute() | ast.Subscript():
+                return scope.resolve(node, self.fail)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                sides = [self.value(side, scope, depth + 1) for side in (left, right)]
+                for side, read in zip((left, right), sides, strict=True):
+                    if read.type != "number":
+                        self.fail(side, f"{ast.unparse(side)} is not a number.", "Arithmetic works with numbers.")
+                return Arithmetic(cast(Literal["+", "-", "*", "/"], _ARITHMETIC[type(op)]), sides[0], sides[1])
+            case ast.Call():
+                return self._call_value(node, scope, depth)
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+                self.fail(node, "A condition stands where a value is needed.", "Join conditions with and, or, not.")
+        self.fail(node, f"{type(node).__name__} has no meaning in a filter.", EXAMPLE)
+
+    def _call_value(self, node: ast.Call, scope: Scope, depth: int) -> Value:
+        name = self._called(node)
+        if isinstance(node.func, ast.Attribute):
+            if name not in ("lower", "upper"):
+                self.condition(node, scope, depth + 1)
+                self.fail(
+                    node, f".{name}() is a condition, not a value.", "Use it by itself, joined with and, or, not."
+                )
+            text = self.value(node.func.value, scope, depth + 1)
+            self._need_text(node.func.value, text, f".{name}()")
+            if node.args or node.keywords:
+                self.fail(node, f".{name}() takes no argument.", f"Write .{name}()")
+            return Lowered(text, cast(Literal["lower", "upper"], name))
+        if name == "now" and not node.args:
+            return Constant(self._now, "time")
+        if name == "ago":
+            argument = node.args[0] if len(node.args) == 1 and not node.keywords else None
+            length = argument.value if isinstance(argument, ast.Constant) else None
+            return values.ago(length, self._now, self._failing(node))
+        if name in ("len", "count", "sum", "min", "max"):
+            return self._aggregate(node, name, scope, depth)
+        self.condition(node, scope, depth + 1)
+        self.fail(node, f"{name}(…) is a condition, not a value.", "Use it by itself, joined with and, or, not.")
+
+    def _aggregate(self, node: ast.Call, name: str, scope: Scope, depth: int) -> Value:
+        if name == "len" and len(node.args) == 1 and isinstance(node.args[0], ast.Name | ast.Attribute):
+            return Aggregate("count", Spans("each span", scope.spans_of(node.args[0], self.fail)), Always(True), None)
+        spans, inner, wanted, is_list = self._comprehension(node, scope, depth)
+        if name == "len":
+            if not is_list:
+                self.fail(node, "len() needs a list.", 'Write len([s for s in spans if s.kind == "tool"])')
+            return Aggregate("count", spans, inner.all_of(), None)
+        if name == "count":
+            own_row = isinstance(wanted, ast.Name) and wanted.id == spans.name
+            return Aggregate(
+                "count",
+                spans,
+                inner.all_of() if own_row else inner.all_of(self.condition(wanted, inner.scope, depth + 1)),
+                None,
+            )
+        value = self.value(wanted, inner.scope, depth + 1)
+        if value.type != "number":
+            self.fail(wanted, f"{name}() works with numbers.", f"Write {name}(s.duration_ms for s in spans)")
+        return Aggregate(cast(Literal["sum", "min", "max"], name), spans, inner.all_of(), value)
+
+    def _comprehension(self, node: ast.Call, scope: Scope, depth: int) -> tuple[Spans, _Inner, ast.expr, bool]:
+        """`any(<wanted> for s in spans if …)`: the spans, what holds for them, what is wanted of each, and whether it is a list."""
+        argument = node.args[0] if len(node.args) == 1 and not node.keywords else None
+        if not isinstance(argument, ast.GeneratorExp | ast.ListComp) or len(argument.generators) != 1:
+            name = self._called(node)
+            self.fail(node, f"{name}() looks at each span.", f'Write {name}(s.kind == "tool" for s in spans)' if name != "len" else
+                      'Write len([s for s in spans if s.kind == "tool"])')  # fmt: skip
+        loop = argument.generators[0]
+        if not isinstance(loop.target, ast.Name) or loop.is_async:
+            self.fail(loop.target, "Each span needs a simple name.", "Write: for s in spans")
+        of = scope.spans_of(loop.iter, self.fail)
+        inner_scope = scope.with_span(loop.target, self.fail)
+        tests = tuple(self.condition(test, inner_scope, depth + 1) for test in loop.ifs)
+        wanted = argument.elt
+        is_list = isinstance(argument, ast.ListComp)
+        return Spans(loop.target.id, of), _Inner(inner_scope, tests), wanted, is_list
+
+    # -- checks
+
+    def _called(self, node: ast.Call) -> str:
+        match node.func:
+            case ast.Name(id=name) if name in FUNCTIONS:
+                return name
+            case ast.Name(id=name):
+                self.fail(
+                    node,
+                    f"There is no function {name}().{did_you_mean(name, FUNCTIONS)}",
+                    f"There are: {', '.join(FUNCTIONS)}.",
+                )
+            case ast.Attribute(attr=name) if name in METHODS:
+                return name
+            case ast.Attribute(attr=name):
+                self.fail(
+                    node, f"There is no .{name}().{did_you_mean(name, METHODS)}", f"There are: {', '.join(METHODS)}."
+                )
+        self.fail(
+            node, "Only the functions of the filter language can be called.", f"There are: {', '.join(FUNCTIONS)}."
+        )
+
+    def _one_argument(self, node: ast.Call, scope: Scope, depth: int) -> Value:
+        if len(node.args) != 1 or node.keywords:
+            self.fail(
+                node, f".{self._called(node)}() takes one argument.", 'Write, for example: name.startswith("get_")'
+            )
+        return self.value(node.args[0], scope, depth + 1)
+
+    def _need_text(self, node: ast.expr, value: Value, what: str) -> None:
+        if value.type not in ("text", "any"):
+            self.fail(
+                node,
+                f"{what} must be text, and {ast.unparse(node)} is {values.spoken(value.type)}.",
+                'Write text in quotes: "berkeley"',
+            )
+
+    def _agree(self, node: ast.expr, value: Value, other: Value) -> Value:
+        """`value` in the type of `other`, or a complaint at `node`."""
+        if value.type == other.type or "any" in (value.type, other.type):
+            if value.type == "any" == other.type:
+                self.fail(node, "Two attributes cannot be compared with each other.", "Compare with text or a number.")
+            if "any" in (value.type, other.type) and {"time", "bool", "none"} & {value.type, other.type}:
+                self.fail(
+                    node,
+                    "An attribute is compared with text or a number.",
+                    'Write, for example: s.attributes["key"] == "text"',
+                )
+            return value
+        if other.type == "time" and isinstance(value, Constant) and isinstance(value.value, str):
+            return values.moment(value.value, self._failing(node))
+        if value.type == "time" and isinstance(other, Constant) and isinstance(other.value, str):
+            return value  # The other side is turned into a time when its turn comes.
+        self.fail(node, f"{ast.unparse(node)} is {values.spoken(value.type)}, and it is compared with {values.spoken(other.type)}.",
+                  'Text is written in quotes, numbers without; times as ago("24h") or "2026-11-22T16:00".')  # fmt: skip
+
+    def _check_choice(self, node: ast.expr, value: Value, field: Value) -> None:
+        if isinstance(value, Constant) and isinstance(value.value, str) and isinstance(field, Field):
+            choices = Scope.choices(field)
+            if choices and value.value not in choices:
+                self.fail(
+                    node,
+                    f"{field.name} is never {value.value!r}.{did_you_mean(value.value, choices)}",
+                    f"It is one of: {', '.join(choices)}.",
+                )
+
+    def _failing(self, node: ast.expr) -> Callable[[str, str], NoReturn]:
+        def fail(message: str, next_step: str) -> NoReturn:
+            self.fail(node, message, next_step)
+
+        return fail
+
+    def fail(self, node: ast.expr, message: str, next_step: str) -> NoReturn:
+        # ast counts bytes of UTF-8 within a line.
+        line = self._lines[node.lineno - 1] if node.lineno <= len(self._lines) else ""
+        column = len(line.encode()[: node.col_offset].decode("utf-8", "ignore"))
+        place = self._offset + sum(map(len, self._lines[: node.lineno - 1])) + column
+        raise FilterError(f"{message} (at character {place + 1} of the filter)", next_step, position=place)
+
+
+class _Inner:
+    """Inside a comprehension: its names, and the conditions of its `if`s."""
+
+    def __init__(self, scope: Scope, tests: tuple[Condition, ...]) -> None:
+        self.scope, self._tests = scope, tests
+
+    def all_of(self, *more: Condition) -> Condition:
+        parts = (*self._tests, *more)
+        if not parts:
+            return Always(True)
+        return parts[0] if len(parts) == 1 else Both("and", parts)

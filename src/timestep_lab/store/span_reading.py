@@ -1,0 +1,128 @@
+"""Reading the spans of one trace: without payloads for lists and drawings, with them for the few that are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from timestep_lab.store.base import Database, Dialect
+from timestep_lab.store.json_text import from_json
+from timestep_lab.store.span_rows import (
+    INPUT_IS_JSON,
+    OPEN_COLUMNS,
+    OUTPUT_IS_JSON,
+    SPAN_COLUMNS,
+    payload_value,
+    span_record,
+)
+from timestep_lab.store.trace_selection import aware
+from timestep_lab.types.errors import NotFoundError
+from timestep_lab.types.spans import SpanRecord
+
+_PAYLOAD = ("io_json", "input_refs", "attributes", "input", "output")
+LIGHT = tuple(column for column in SPAN_COLUMNS if column not in _PAYLOAD)
+_MICROS: dict[Dialect, str] = {
+    "duckdb": "epoch_us({0})",
+    "postgres": "cast(extract(epoch from {0}) * 1000000 as bigint)",
+}
+_COLUMNS = (
+    "span_id",
+    "parent_id",
+    "kind",
+    "name",
+    "status",
+    "agent",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "ttft_ms",
+)
+
+
+class SpanReader:
+    def __init__(self, db: Database, user_id: str) -> None:
+        self._db, self._user_id = db, user_id
+
+    def records(self, trace_id: str) -> list[SpanRecord]:
+        """In order of start, finished and open, without input, output and attributes."""
+        rows = self._all(trace_id, ", ".join(LIGHT), "started_at")
+        return [span_record(dict(zip(LIGHT, row, strict=True))) for row in rows]
+
+    def columns(self, trace_id: str) -> dict[str, list[Any]]:
+        """Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
+        micros = _MICROS[self._db.dialect]
+        select = f"{', '.join(_COLUMNS)}, {micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
+        names = (*_COLUMNS, "started_us", "ended_us")
+        rows = self._all(trace_id, select, "started_us")
+        values = zip(*rows, strict=True) if rows else ([] for _ in names)
+        return {name: list(column) for name, column in zip(names, values, strict=True)}
+
+    def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Spans with everything, in the order asked for; ids that are not there are left out.
+
+        `input` and `output` are as they were recorded (text, or JSON values), `attributes` is a dict, `duration_ms` is added.
+        """
+        if not span_ids:
+            return []
+        places = ", ".join(f"${n}" for n in range(3, len(span_ids) + 3))
+        where = f"user_id = $1 and trace_id = $2 and span_id in ({places})"
+        params = [self._user_id, trace_id, *span_ids]
+        rows: dict[str, dict[str, Any]] = {}
+        for table, names in (("open_spans", OPEN_COLUMNS[:-1]), ("spans_raw", SPAN_COLUMNS)):
+            bounds, values = self._bounds(trace_id, len(params) + 1) if table == "spans_raw" else ("", [])
+            found = self._db.query(
+                self._user_id, f"select {', '.join(names)} from core.{table} where {where}{bounds}", [*params, *values]
+            )
+            rows.update((row["span_id"], row) for row in (aware(row, names) for row in found.rows))
+        bodies = self._bodies(row.get("input_refs") for row in rows.values())
+        return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
+
+    def _all(self, trace_id: str, select: str, order: str) -> list[tuple[Any, ...]]:
+        bounds, params = self._bounds(trace_id, 3)
+        found = self._db.query(
+            self._user_id,
+            f"select {select} from core.span_rows where user_id = $1 and trace_id = $2{bounds} order by {order}",
+            [self._user_id, trace_id, *params],
+        )
+        return found.rows
+
+    def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[Any]]:
+        """The time the trace took, which spares reading most of the table. Raises `NotFoundError` when there is no such trace."""
+        table = "trace_deltas" if self._db.dialect == "duckdb" else "trace_rollups"
+        found = self._db.query(
+            self._user_id,
+            f"select min(started_at), max(ended_at), sum(n_open) from core.{table} where user_id = $1 and trace_id = $2",
+            [self._user_id, trace_id],
+        ).one()
+        if found is None or found[0] is None:
+            raise no_trace(trace_id)
+        first, last, n_open = found
+        if n_open or last is None:
+            return f" and started_at >= ${first_param}", [first]
+        return f" and started_at between ${first_param} and ${first_param + 1}", [first, last]
+
+    def _bodies(self, all_refs: Iterable[str | None]) -> Mapping[str, str]:
+        hashes = list({digest for refs in all_refs if refs for digest in refs.split(" ")})
+        if not hashes:
+            return {}
+        places = ", ".join(f"${n}" for n in range(2, len(hashes) + 2))
+        sql = f"select hash, body from core.message_bodies where user_id = $1 and hash in ({places})"
+        return dict(self._db.query(self._user_id, sql, [self._user_id, *hashes]).rows)
+
+
+def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
+    io_json = row.pop("io_json")
+    refs = row.pop("input_refs", None)
+    text = f"[{','.join(bodies[digest] for digest in refs.split(' '))}]" if refs else row["input"]
+    row["input"] = payload_value(text, bool(io_json & INPUT_IS_JSON))
+    row["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
+    row["attributes"] = from_json(row["attributes"] or "{}")
+    row.setdefault("status", "pending")
+    ended_at = row.setdefault("ended_at", None)
+    row["duration_ms"] = None if ended_at is None else (ended_at - row["started_at"]).total_seconds() * 1000.0
+    return row
+
+
+def no_trace(trace_id: str) -> NotFoundError:
+    return NotFoundError(f"There is no trace {trace_id!r}.", "List them with: timestep-lab traces list")

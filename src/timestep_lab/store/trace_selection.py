@@ -1,0 +1,105 @@
+"""Which traces, and in what order: the parts of a query over the view `traces` (called `t`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from timestep_lab.store.base import Dialect
+from timestep_lab.store.filters import CompiledFilter, compile_filter
+from timestep_lab.types.clock import to_aware_utc, to_naive_utc
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.suggest import did_you_mean
+
+TRACE_COLUMNS = (
+    "trace_id", "thread_id", "user_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at",
+    "duration_ms", "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output",
+)  # fmt: skip
+NEWEST_FIRST = "started_at desc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A filter expression (see `filters`), and the time traces started in: `since` inclusive, `until` exclusive."""
+
+    filter: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def where(self, dialect: Dialect, first_param: int = 1) -> CompiledFilter:
+        """Raises `FilterError`."""
+        found = compile_filter(self.filter, dialect, first_param=first_param)
+        sql, params = found.sql, list(found.params)
+        for bound, symbol in ((self.since, ">="), (self.until, "<")):
+            if bound is not None:
+                params.append(to_naive_utc(bound))
+                sql += f" and t.started_at {symbol} ${first_param + len(params) - 1}"
+        return CompiledFilter(sql, params)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    column: str
+    descending: bool
+
+    @classmethod
+    def read(cls, text: str) -> Order:
+        """`started_at desc`, or a column alone (ascending). Raises `UsageError`."""
+        column, _, direction = text.strip().partition(" ")
+        if column not in TRACE_COLUMNS:
+            raise UsageError(
+                f"Traces cannot be ordered by {column!r}.{did_you_mean(column, TRACE_COLUMNS)}",
+                f"Order by one of: {', '.join(TRACE_COLUMNS)}, followed by asc or desc.",
+            )
+        direction = direction.strip().lower() or "asc"
+        if direction not in ("asc", "desc"):
+            raise UsageError(f"There is no direction {direction!r}.", "Write asc or desc after the column.")
+        return cls(column, direction == "desc")
+
+    @property
+    def sql(self) -> str:
+        """Unknown values come last either way; equal ones follow the trace's id, so that pages never overlap."""
+        direction = "desc" if self.descending else "asc"
+        return f"order by t.{self.column} {direction} nulls last, t.trace_id {direction}"
+
+    def after(self, value: Any, trace_id: str, first_param: int) -> CompiledFilter:
+        """What comes after the trace with this value and id."""
+        symbol = "<" if self.descending else ">"
+        if value is None:
+            return CompiledFilter(f"(t.{self.column} is null and t.trace_id {symbol} ${first_param})", [trace_id])
+        first, second = f"${first_param}", f"${first_param + 1}"
+        sql = (
+            f"(t.{self.column} {symbol} {first} or t.{self.column} is null "
+            f"or (t.{self.column} = {first} and t.trace_id {symbol} {second}))"
+        )
+        return CompiledFilter(sql, [value, trace_id])
+
+
+def with_literals(found: CompiledFilter) -> str:
+    """The same condition with its parameters written out, for people to read, copy and run."""
+    # The SQL holds names and places only, so every `$n` in it is a place.
+    return re.sub(r"\$(\d+)", lambda place: literal(found.params[int(place[1]) - 1]), found.sql)
+
+
+def literal(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"{value:.17g}" if isinstance(value, float) else str(value)
+        case datetime():
+            return f"timestamp '{to_aware_utc(value):%Y-%m-%d %H:%M:%S.%f}'"
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def aware(row: Sequence[Any], columns: Sequence[str]) -> dict[str, Any]:
+    """A row as a dict, its times with their zone (UTC)."""
+    return {
+        column: to_aware_utc(value) if isinstance(value, datetime) else value
+        for column, value in zip(columns, row, strict=True)
+    }

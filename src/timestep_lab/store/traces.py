@@ -1,0 +1,267 @@
+"""One user's traces, for reading: what the explorer, the command line and the HTTP API show. Methods block and are thread-safe."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from timestep_lab.store import agent_graphs, trace_stats
+from timestep_lab.store.base import Database, Rows
+from timestep_lab.store.filters import CompiledFilter
+from timestep_lab.store.json_text import from_json
+from timestep_lab.store.span_reading import SpanReader, no_trace
+from timestep_lab.store.table import Table
+from timestep_lab.store.trace_selection import NEWEST_FIRST, TRACE_COLUMNS, Order, Selection, aware, with_literals
+from timestep_lab.types.clock import to_aware_utc
+from timestep_lab.types.errors import NotFoundError
+from timestep_lab.types.graph import AgentGraph
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import Page, ScoreRecord
+from timestep_lab.types.spans import SpanRecord, TraceStart
+
+if TYPE_CHECKING:
+    import pandas
+
+_COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
+
+
+class Traces:
+    """`filter` is an expression of the filter language (see `store.filters`; `FilterError` when it cannot be read), `since` and
+    `until` bound the start of a trace. A trace is a dict with the columns of the view `traces`; times are aware UTC."""
+
+    def __init__(self, db: Database, user_id: str) -> None:
+        self._db, self._user_id = db, user_id
+        self._spans = SpanReader(db, user_id)
+        self._scores = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
+
+    # -- many traces
+
+    def list(
+        self,
+        filter: str = "",
+        search: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: str = NEWEST_FIRST,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page[dict[str, Any]]:
+        """One page. `order` is a column and a direction; `after` the `after` of the page before. Raises `UsageError` for an unknown order."""
+        selection = Selection(filter=filter, since=since, until=until)
+        ordering = Order.read(order)
+        where = self._where(selection, search)
+        if after is not None:
+            where = _both(where, ordering.after(self._value(after, ordering.column), after, len(where.params) + 1))
+        found = self._query(
+            f"select t.trace_id from traces t where {where.sql} {ordering.sql} limit {int(limit) + 1}", where
+        )
+        ids = [row[0] for row in found.rows]
+        rows = self._rows(ids[:limit])
+        has_more = len(ids) > limit
+        return Page(data=tuple(rows), has_more=has_more, after=ids[limit - 1] if has_more else None)
+
+    def count(
+        self, filter: str = "", search: str = "", *, since: datetime | None = None, until: datetime | None = None
+    ) -> int:
+        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        [count] = self._query(f"select count(*) from traces t where {where.sql}", where).one() or (0,)
+        return int(count)
+
+    def sql(
+        self,
+        filter: str = "",
+        search: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: str = NEWEST_FIRST,
+        limit: int | None = None,
+    ) -> str:
+        """The query that `list` answers, over the documented views, to read, change and run with `lab.sql`."""
+        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        condition = "" if where.sql == "true" else f"\nwhere {with_literals(where)}"
+        tail = "" if limit is None else f"\nlimit {int(limit)}"
+        return f"select {', '.join(TRACE_COLUMNS)}\nfrom traces t{condition}\n{Order.read(order).sql}{tail}"
+
+    def frame(
+        self,
+        filter: str = "",
+        search: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: str = NEWEST_FIRST,
+    ) -> pandas.DataFrame:
+        """All that match."""
+        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        return self._query(f"select {_COLUMNS} from traces t where {where.sql} {Order.read(order).sql}", where).df()
+
+    def histogram(
+        self,
+        buckets: int = 60,
+        filter: str = "",
+        search: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> builtins.list[trace_stats.TimeBucket]:
+        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        return trace_stats.histogram(self._db, self._user_id, where, buckets=buckets, since=since, until=until)
+
+    def facets(
+        self, filter: str = "", search: str = "", *, since: datetime | None = None, until: datetime | None = None
+    ) -> dict[str, builtins.list[tuple[str, int]]]:
+        """Field to its most frequent values and their number of traces: status, model, agent_path, workflow."""
+        return trace_stats.facets(
+            self._db, self._user_id, self._where(Selection(filter=filter, since=since, until=until), search)
+        )
+
+    def latency(self, *, since: datetime | None = None, until: datetime | None = None) -> Rows:
+        """By hour and model: calls, errors, p50_ms, p95_ms, ttft_p50_ms."""
+        return trace_stats.latency(self._db, self._user_id, since=since, until=until)
+
+    def graph(
+        self,
+        trace_ids: Sequence[str] | None = None,
+        filter: str = "",
+        search: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AgentGraph:
+        """What was travelled, in the given traces or in all that match."""
+        if trace_ids is None:
+            where = self._where(Selection(filter=filter, since=since, until=until), search)
+        else:
+            where = _among(trace_ids)
+        return agent_graphs.agent_graph(self._db, self._user_id, where)
+
+    # -- one trace
+
+    def get(self, trace_id: str) -> dict[str, Any]:
+        """Raises `NotFoundError`."""
+        rows = self._rows([trace_id])
+        if not rows:
+            raise no_trace(trace_id)
+        return rows[0]
+
+    def start(self, trace_id: str) -> TraceStart:
+        """What the trace began with: metadata, and where it was forked from. Raises `NotFoundError`."""
+        columns = (
+            "trace_id",
+            "user_id",
+            "workflow",
+            "thread_id",
+            "started_at",
+            "metadata",
+            "parent_trace_id",
+            "fork_span_id",
+        )
+        row = self._db.query(
+            self._user_id,
+            f"select {', '.join(columns)} from core.traces_raw where user_id = $1 and trace_id = $2",
+            [self._user_id, trace_id],
+        ).one()
+        if row is None:
+            raise no_trace(trace_id)
+        values = dict(zip(columns, row, strict=True))
+        return TraceStart(
+            **{**values, "started_at": to_aware_utc(values["started_at"]), "metadata": from_json(values["metadata"])}
+        )
+
+    def forks(self, trace_id: str) -> builtins.list[str]:
+        """Ids of the traces that branched from this one, oldest first."""
+        rows = self._db.query(
+            self._user_id,
+            "select trace_id from core.traces_raw where user_id = $1 and parent_trace_id = $2 order by started_at",
+            [self._user_id, trace_id],
+        ).rows
+        return [row[0] for row in rows]
+
+    def spans(self, trace_id: str) -> builtins.list[SpanRecord]:
+        """In order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
+        return self._spans.records(trace_id)
+
+    def columns(self, trace_id: str) -> dict[str, builtins.list[Any]]:
+        """The same as columns, for traces of many spans: `span_id, parent_id, kind, name, status, agent, model, input_tokens,
+        output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Raises `NotFoundError`."""
+        return self._spans.columns(trace_id)
+
+    def payload(self, trace_id: str, span_id: str) -> dict[str, Any]:
+        """One span with everything: `input`, `output` exactly as recorded, `attributes`. Raises `NotFoundError`."""
+        found = self._spans.whole(trace_id, [span_id])
+        if not found:
+            raise NotFoundError(
+                f"There is no span {span_id!r} in trace {trace_id!r}.", f"See: timestep-lab traces show {trace_id}"
+            )
+        return found[0]
+
+    def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
+        """Several spans with everything, in the order asked for; unknown ids are left out."""
+        return self._spans.whole(trace_id, span_ids)
+
+    # -- annotations
+
+    def score(
+        self,
+        target: Literal["trace", "span", "case"],
+        target_id: str,
+        name: str,
+        value: float | None = None,
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        source: Literal["human", "scorer", "judge"] = "human",
+    ) -> ScoreRecord:
+        """Annotate a trace, a span or a comparison's case."""
+        record = ScoreRecord(
+            id=new_id("score"), user_id=self._user_id, target=target, target_id=target_id, name=name, value=value, label=label,
+            note=note, source=source,
+        )  # fmt: skip
+        return self._scores.insert(record)
+
+    def scores(self, trace_id: str) -> builtins.list[ScoreRecord]:
+        """Of the trace and of its spans, oldest first."""
+        columns = ", ".join(self._scores.columns)
+        rows = self._db.query(
+            self._user_id,
+            f"select {columns} from score_rows where user_id = $1 and ((target = 'trace' and target_id = $2) or (target = 'span' "
+            "and target_id in (select span_id from core.span_rows where user_id = $1 and trace_id = $2))) order by created_at, id",
+            [self._user_id, trace_id],
+        ).rows
+        return [self._scores.from_row(row) for row in rows]
+
+    # -- parts
+
+    def _where(self, selection: Selection, search: str) -> CompiledFilter:
+        return selection.where(self._db.dialect)
+
+    def _query(self, sql: str, where: CompiledFilter) -> Rows:
+        return self._db.query(self._user_id, sql, where.params)
+
+    def _rows(self, ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
+        if not ids:
+            return []
+        where = _among(ids)
+        found = self._query(f"select {_COLUMNS} from traces t where {where.sql}", where)
+        by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in found.rows)}
+        return [by_id[trace_id] for trace_id in ids if trace_id in by_id]
+
+    def _value(self, trace_id: str, column: str) -> Any:
+        row = self._db.query(self._user_id, f"select t.{column} from traces t where t.trace_id = $1", [trace_id]).one()
+        if row is None:
+            raise no_trace(trace_id)
+        return row[0]
+
+
+def _among(ids: Sequence[str]) -> CompiledFilter:
+    return CompiledFilter(
+        f"t.trace_id in ({', '.join(f'${n}' for n in range(1, len(ids) + 1))})" if ids else "false", [*ids]
+    )
+
+
+def _both(first: CompiledFilter, second: CompiledFilter) -> CompiledFilter:
+    return CompiledFilter(f"{first.sql} and {second.sql}", [*first.params, *second.params])
