@@ -54,9 +54,10 @@ class McpServerRecord:
     user_id: str
     name: str
     command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secret, like `headers`."""
     url: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret. Never shown, traced or logged."""
     allowed_tools: tuple[str, ...] | None = None
     """None: all of them."""

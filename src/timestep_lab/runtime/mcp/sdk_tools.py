@@ -47,8 +47,11 @@ def public_names(infos: Sequence[ToolInfo], taken: Sequence[str] = ()) -> list[s
     return [_fit(name, info.id, unique=count[name] == 1) for name, info in zip(names, infos, strict=True)]
 
 
-def function_tool(info: ToolInfo, name: str, rule: Rule, call: Call) -> FunctionTool:
-    """`call` sends the arguments to the server. A failure is told to the model as a `FailedOutput` and marked in the span."""
+def function_tool(
+    info: ToolInfo, name: str, rule: Rule, call: Call, redact: Callable[[str], str] = str
+) -> FunctionTool:
+    """`call` sends the arguments to the server. A failure is told to the model as a `FailedOutput` and marked in the span,
+    after `redact` has taken the server's secrets out of it."""
 
     async def needs_approval(_context: RunContextWrapper[Any], arguments: dict[str, Any], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
@@ -58,10 +61,10 @@ def function_tool(info: ToolInfo, name: str, rule: Rule, call: Call) -> Function
         try:
             result = await call(_object(arguments_json, name))
         except ToolError as error:
-            return _failed(info, str(error))
+            return _failed(info, redact(str(error)))
         output = output_of(result)
         if result.is_error:
-            return _failed(info, output if isinstance(output, str) else text_of(result))
+            return _failed(info, redact(output if isinstance(output, str) else text_of(result)))
         return output
 
     schema = {"type": "object", "properties": {}, **info.input_schema}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server
 from timestep_lab.runtime.mcp.connection import Connection
 from timestep_lab.runtime.mcp.sdk_tools import function_tool, output_of, public_names
+from timestep_lab.runtime.mcp.server_records import redact
 from timestep_lab.runtime.mcp.toolset import ToolInfo, ToolSet
 from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
@@ -74,7 +76,7 @@ class Toolbox:
         names = public_names(infos, client_tools)
         rules = [_rule(agent, connection.record, info) for connection, _, info in uses]
         tools: list[SdkTool] = [
-            function_tool(info, name, rule, _caller(connection, tool))
+            function_tool(info, name, rule, _caller(connection, tool), partial(redact, record=connection.record))
             for (connection, tool, info), name, rule in zip(uses, names, rules, strict=True)
         ]
         client_rules: list[Rule] = [
@@ -120,7 +122,8 @@ class Toolbox:
         result = await connection.call(tool, arguments)
         text = _as_text(result)
         if result.is_error:
-            raise ToolError(f"{name} failed: {text}", server=connection.record.name, tool=name)
+            message = redact(f"{name} failed: {text}", connection.record)
+            raise ToolError(message, server=connection.record.name, tool=name)
         return text
 
     def server_of(self, tool_name: str) -> str | None:

@@ -1,0 +1,123 @@
+"""Real servers for the tests in this folder, and a check that none of them is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mcp.weather_service import WeatherService
+from timestep_lab.runtime.mcp.toolbox import Toolbox
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.types.ids import new_uuid
+from timestep_lab.types.records import AgentRecord, McpServerRecord
+
+NOTES = str(Path(__file__).parent / "servers" / "notes.py")
+
+MakeToolbox = Callable[..., Toolbox]
+
+
+def server(name: str, **fields: Any) -> McpServerRecord:
+    return McpServerRecord(id=fields.pop("id", new_uuid()), user_id="u", name=name, **fields)
+
+
+def notes_server(name: str = "notes", **fields: Any) -> McpServerRecord:
+    return server(name, command=(sys.executable, NOTES), **fields)
+
+
+def agent(*tool_ids: str, **fields: Any) -> AgentRecord:
+    return AgentRecord(id="a", user_id="u", name="Agent", tool_ids=tool_ids, **fields)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left_running() -> AsyncIterator[None]:
+    """No test leaves a task or a child process behind. (Set up first, so looked at last.)"""
+    before = _tasks()
+    children = _children()
+    yield
+    await asyncio.sleep(0)
+    assert _tasks() - before == set()
+    deadline = time.monotonic() + 3
+    while (left := _children() - children) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert left == set()
+
+
+def _tasks() -> set[asyncio.Task[object]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+def _children() -> set[str]:
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    return {child for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+
+
+@pytest.fixture
+async def toolbox() -> AsyncIterator[MakeToolbox]:
+    """Makes toolboxes over servers, with recorded weather unless told otherwise, and closes them."""
+    made: list[Toolbox] = []
+
+    def make(*servers: McpServerRecord, settings: Settings | None = None) -> Toolbox:
+        made.append(Toolbox(servers, settings or Settings(weather_mode="recorded")))
+        return made[-1]
+
+    yield make
+    for box in made:
+        await box.aclose()
+
+
+@pytest.fixture
+def weather_service() -> Iterator[WeatherService]:
+    with WeatherService() as service:
+        yield service
+
+
+class HttpServer:
+    """A child process that serves MCP at `url`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+        self.process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        self.url = self.process.stderr.readline().decode().split()[-1]
+
+    @property
+    def port(self) -> str:
+        return self.url.split(":")[2].split("/")[0]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def notes_url() -> Iterator[str]:
+    """The small server over streamable HTTP, shared by the tests that do not hurt it."""
+    running = HttpServer(NOTES, "0")
+    yield running.url
+    running.kill()
+
+
+@pytest.fixture
+def mortal_notes() -> Iterator[HttpServer]:
+    running = HttpServer(NOTES, "0")
+    yield running
+    running.kill()
+
+
+@pytest.fixture(scope="session")
+def lab_url() -> Iterator[str]:
+    """Our own `serve_http` in a process of its own."""
+    program = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_http; asyncio.run(serve_http(port=0))"
+    running = HttpServer("-c", program)
+    yield running.url
+    running.kill()

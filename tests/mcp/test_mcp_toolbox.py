@@ -1,0 +1,304 @@
+"""The toolbox over real servers: who sees what, what is asked first, and what happens when a server is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mcp.conftest import HttpServer, MakeToolbox, agent, notes_server, server
+from tests.mcp.weather_service import WeatherService
+from timestep_lab.runtime.mcp.toolbox import Toolbox
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.types.errors import ToolError
+from timestep_lab.types.ids import BUILTIN_MCP_SERVER
+from timestep_lab.types.records import McpServerRecord
+
+WEATHER = f"{BUILTIN_MCP_SERVER}.get_weather"
+THINK = f"{BUILTIN_MCP_SERVER}.think"
+
+
+def notes(url: str, name: str = "notes", **fields: Any) -> McpServerRecord:
+    return server(name, url=url, **fields)
+
+
+async def names(box: Toolbox, *tool_ids: str) -> list[str]:
+    return [tool.name for tool in (await box.tools_for(agent(*tool_ids))).tools]
+
+
+# -- who sees what
+
+
+async def test_an_agent_sees_the_tools_it_names_and_no_others(toolbox: MakeToolbox) -> None:
+    box = toolbox()
+    assert await names(box, THINK) == ["think"]
+    assert await names(box, f"{BUILTIN_MCP_SERVER}.*", "switch_theme") == ["get_weather", "think", "switch_theme"]
+    assert await names(box) == []
+
+
+async def test_a_server_may_be_named_in_a_tool_id_and_may_offer_only_some_of_its_tools(
+    toolbox: MakeToolbox, notes_url: str
+) -> None:
+    box = toolbox(notes(notes_url, allowed_tools=("pid", "sleep")))
+    assert await names(box, "notes.*") == ["pid", "sleep"]
+    assert await names(box, "notes.sleep") == ["sleep"]
+    tools = await box.tools_for(agent("notes.secret", "notes.pid"))
+    assert [tool.name for tool in tools.tools] == ["pid"]
+    assert str(tools.missing[0]) == "The MCP server 'notes' has no tool 'secret' to be used. It offers: pid, sleep."
+
+
+async def test_unknown_tools_are_told_and_leave_the_others_alone(toolbox: MakeToolbox) -> None:
+    tools = await toolbox().tools_for(agent("teleport", "gone.search", THINK))
+    assert [tool.name for tool in tools.tools] == ["think"]
+    assert [str(error) for error in tools.missing] == [
+        "Agent 'Agent' names an unknown tool 'teleport'. Client tools are: switch_theme.",
+        "Agent 'Agent' names the tool 'search' of an MCP server that is not there (gone). "
+        "Add the server again, or take the tool from the agent.",
+    ]
+
+
+async def test_tools_that_share_a_name_get_their_servers_in_front_and_odd_names_are_made_sendable(
+    toolbox: MakeToolbox, notes_url: str
+) -> None:
+    box = toolbox(notes(notes_url, "my notes"))
+    tools = await box.tools_for(agent("my notes.get_weather", WEATHER, "my notes.get weather/now"))
+    assert [tool.name for tool in tools.tools] == ["lab__get_weather", "get_weather_now", "my_notes__get_weather"]
+    assert [tools.server_of(tool.name) for tool in tools.tools] == ["lab", "my notes", "my notes"]
+    assert box.server_of("get_weather_now") == "my notes"
+    assert await names(box, "my notes.get_weather") == ["get_weather"]
+
+
+async def test_names_and_order_do_not_depend_on_the_order_of_tool_ids(toolbox: MakeToolbox, notes_url: str) -> None:
+    box = toolbox(notes(notes_url))
+    ids = ["notes.get_weather", WEATHER, "notes.pid", THINK]
+    assert await names(box, *ids) == await names(box, *reversed(ids))
+
+
+async def test_the_catalogue_lists_every_tool_with_its_schema(toolbox: MakeToolbox, notes_url: str) -> None:
+    found = {info.id: info for info in await toolbox(notes(notes_url, id="n")).catalogue()}
+    assert list(found)[:3] == [WEATHER, THINK, "n.pid"]
+    assert found[WEATHER].input_schema["required"] == ["location"]
+    assert (found["n.pid"].server, found["n.pid"].read_only, found["n.write"].read_only) == ("notes", True, False)
+    assert found["n.pid"].output_schema is not None
+
+
+# -- what is asked first
+
+
+async def test_the_agents_rule_comes_before_the_servers_and_the_narrower_before_the_wider(
+    toolbox: MakeToolbox, notes_url: str
+) -> None:
+    box = toolbox(notes(notes_url, require_approval={"*": "always", "pid": "never"}))
+    approvals = {"notes.sleep": {"argument": "seconds", "equals": 60}, "switch_theme": "always"}
+    tools = await box.tools_for(agent("notes.*", WEATHER, "switch_theme", approvals=approvals))
+    asks = {name: tools.reason_to_ask(name, {"seconds": 1}) for name in tools.rules}
+    assert asks["write"] == "always asks"
+    assert asks["pid"] == ""
+    assert asks["sleep"] == ""
+    assert tools.reason_to_ask("sleep", '{"seconds": 60}') == "seconds equals 60"
+    assert asks["switch_theme"] == "always asks"
+    assert asks["lab__get_weather"] == ""
+
+
+async def test_a_rule_for_all_of_an_agents_tools_covers_those_it_does_not_name(
+    toolbox: MakeToolbox, notes_url: str
+) -> None:
+    approvals = {"*": "always", f"{BUILTIN_MCP_SERVER}.*": "never", WEATHER: {"argument": "unit", "equals": "celsius"}}
+    tools = await toolbox(notes(notes_url)).tools_for(agent(WEATHER, THINK, "notes.pid", approvals=approvals))
+    assert tools.rules == {"get_weather": approvals[WEATHER], "think": "never", "pid": "always"}
+
+
+# -- servers that are not well
+
+
+def crashing(**fields: object) -> McpServerRecord:
+    program = "import os, sys; sys.exit('no such database: ' + os.environ['TOKEN'])"
+    return server("crashing", command=(sys.executable, "-c", program), env={"TOKEN": "hunter22"}, **fields)
+
+
+async def test_time_over_stdio_and_two_over_http_work_beside_one_that_crashes_and_the_message_names_it(
+    toolbox: MakeToolbox, lab_url: str, notes_url: str
+) -> None:
+    box = toolbox(
+        server("time", command=("mcp-server-time",)),
+        server("served lab", url=lab_url),
+        notes(notes_url, headers={"Authorization": "Bearer hunter22"}),
+        crashing(),
+    )
+    tools = await box.tools_for(agent("time.convert_time", "served lab.think", "notes.pid", "crashing.*"))
+    assert [tool.name for tool in tools.tools] == ["convert_time", "think", "pid"]
+    [error] = tools.missing
+    assert error.server == "crashing"
+    assert "The MCP server 'crashing'" in str(error)
+    assert "ended at its start and said: no such database: ***." in str(error)
+    assert "hunter22" not in str(error)
+    times = {"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "UTC"}
+    converted, thought, pid = await asyncio.gather(
+        box.call("time.convert_time", times),
+        box.call("served lab.think", {"thought": "hm"}),
+        box.call("notes.pid", {}),
+    )
+    assert json.loads(converted)["target"]["datetime"].endswith("T03:00:00+00:00")
+    assert thought == "Noted."
+    assert pid.isdigit()
+
+
+async def test_a_server_that_failed_is_not_tried_again_by_every_run_but_is_when_asked(
+    toolbox: MakeToolbox, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    program = f"open({str(starts)!r}, 'a').write('x')"
+    box = toolbox(server("brief", command=(sys.executable, "-c", program)))
+    for _ in range(3):
+        [error] = (await box.tools_for(agent("brief.*"))).missing
+        assert "The MCP server 'brief'" in str(error)
+    assert starts.read_text() == "x"
+    _, [error] = await box.survey()
+    assert error.server == "brief"
+    assert starts.read_text() == "xx"
+
+
+async def test_a_url_that_nobody_answers_is_named_without_its_secrets(toolbox: MakeToolbox) -> None:
+    box = toolbox(
+        server("docs", url="http://user:hunter22@127.0.0.1:9/mcp?key=hunter33", headers={"X-Key": "hunter44"})
+    )
+    [error] = (await box.tools_for(agent("docs.*"))).missing
+    assert "The MCP server 'docs' (http://127.0.0.1:9/mcp) gave no answer" in str(error)
+    assert "hunter" not in str(error)
+
+
+async def test_a_page_that_is_no_mcp_server_is_told_by_its_status(
+    toolbox: MakeToolbox, weather_service: WeatherService
+) -> None:
+    box = toolbox(server("docs", url=f"{weather_service.url}/mcp"))
+    [error] = (await box.tools_for(agent("docs.*"))).missing
+    assert "answered HTTP 501" in str(error)
+
+
+async def test_a_server_that_never_answers_is_given_up_in_its_time(toolbox: MakeToolbox) -> None:
+    box = toolbox(server("silent", command=(sys.executable, "-c", "import time; time.sleep(60)"), timeout_s=0.5))
+    started = time.monotonic()
+    [error] = (await box.tools_for(agent("silent.*"))).missing
+    assert "did not answer within 0.5 s" in str(error)
+    assert time.monotonic() - started < 8
+
+
+async def test_a_server_whose_process_was_killed_is_started_again(toolbox: MakeToolbox) -> None:
+    box = toolbox(notes_server(env={"NOTES_TOKEN": "hunter22"}))
+    first = int(await box.call("notes.pid", {}))
+    with pytest.raises(ToolError, match=r"^secret failed: Error executing tool secret: the token is \*\*\*$"):
+        await box.call("notes.secret", {})
+    os.kill(first, signal.SIGKILL)
+    second = int(await box.call("notes.pid", {}))
+    assert second != first
+
+
+async def test_an_http_server_that_was_started_again_is_found_again(
+    toolbox: MakeToolbox, mortal_notes: HttpServer, tmp_path: Path
+) -> None:
+    box = toolbox(notes(mortal_notes.url))
+    first = await box.call("notes.pid", {})
+    mortal_notes.kill()
+    with pytest.raises(ToolError, match="The MCP server 'notes'"):
+        await box.call("notes.write", {"file": str(tmp_path / "notes"), "text": "hello"})
+    again = HttpServer(*mortal_notes.arguments[:-1], mortal_notes.port)
+    try:
+        assert await box.call("notes.pid", {}) != first
+    finally:
+        again.kill()
+
+
+async def test_a_call_that_may_have_taken_effect_is_never_made_twice(toolbox: MakeToolbox, tmp_path: Path) -> None:
+    box, file = toolbox(notes_server()), tmp_path / "notes"
+    with pytest.raises(ToolError, match="went away during write, and whether the call took effect is not known"):
+        await box.call("notes.write", {"file": str(file), "text": "last words"})
+    assert file.read_text() == "last words\n"
+
+
+async def test_a_call_that_changes_nothing_is_made_again_when_the_server_died_underway(
+    toolbox: MakeToolbox, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes"
+    assert await toolbox(notes_server()).call("notes.read", {"file": str(file)}) == "read\n"
+
+
+async def test_a_call_that_takes_too_long_ends_with_the_servers_name_and_the_server_stays(
+    toolbox: MakeToolbox, notes_url: str
+) -> None:
+    box = toolbox(notes(notes_url, timeout_s=1.0))
+    with pytest.raises(ToolError, match="'notes' did not answer sleep within 1 s"):
+        await box.call("notes.sleep", {"seconds": 60})
+    assert (await box.call("notes.pid", {})).isdigit()
+
+
+async def test_a_caller_that_gives_up_takes_nothing_from_the_others(toolbox: MakeToolbox, notes_url: str) -> None:
+    box = toolbox(notes(notes_url))
+    impatient = asyncio.create_task(box.call("notes.sleep", {"seconds": 60}))
+    patient = asyncio.create_task(box.call("notes.pid", {}))
+    await asyncio.sleep(0.05)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    assert (await patient).isdigit()
+    assert await box.call("notes.pid", {}) == await patient
+
+
+# -- one toolbox, many askers
+
+
+async def test_servers_added_or_changed_later_are_seen_and_the_others_keep_their_connection(notes_url: str) -> None:
+    servers = [notes_server(id="1")]
+    box = Toolbox(lambda: servers, Settings(weather_mode="recorded"))
+    try:
+        pid = await box.call("notes.pid", {})
+        servers.append(notes(notes_url, "more", id="2"))
+        assert await box.call("notes.pid", {}) == pid
+        assert await box.call("more.pid", {}) != pid
+        servers.pop()
+        with pytest.raises(ToolError, match=r"no tool 'more\.pid'"):
+            await box.call("more.pid", {})
+    finally:
+        await box.aclose()
+
+
+def test_a_toolbox_works_in_one_event_loop_after_another() -> None:
+    box = Toolbox([], Settings(weather_mode="recorded"))
+
+    async def ask() -> str:
+        return await box.call(THINK, {"thought": "hm"})
+
+    assert [asyncio.run(ask()) for _ in range(2)] == ["Noted.", "Noted."]
+
+
+async def test_the_built_in_server_answers_within_milliseconds_once_it_runs(toolbox: MakeToolbox) -> None:
+    box = toolbox()
+    await box.call(THINK, {"thought": "first"})
+    started = time.perf_counter()
+    for _ in range(50):
+        await box.call(THINK, {"thought": "again"})
+    assert (time.perf_counter() - started) / 50 < 0.05
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("think", {}, "The argument 'thought' is missing"),
+        ("think", {"thought": ""}, "There is no thought to write down"),
+        ("think", {"thought": 7}, "'thought' is 7, which is no text"),
+        ("get_weather", {"location": "Oslo", "day": "tomorrow"}, "There is no argument 'day'"),
+        ("get_weather", {"location": "Atlantis"}, "no recorded weather for 'Atlantis'"),
+        ("fly", {}, "has no tool 'fly'"),
+    ],
+)
+async def test_the_built_in_tools_say_what_is_wrong_with_a_call(
+    toolbox: MakeToolbox, tool: str, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ToolError, match=message):
+        await toolbox().call(f"{BUILTIN_MCP_SERVER}.{tool}", arguments)
