@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cached_property
 from importlib.metadata import entry_points
 
 from agents import ModelProvider
@@ -38,9 +39,9 @@ class Router(ModelProvider):
         self._providers: dict[str, Provider] = {}
         self._models: dict[str, RoutedModel] = {}
 
-    @property
+    @cached_property
     def prefixes(self) -> list[str]:
-        """Every known prefix, ours and those of entry points."""
+        """Every known prefix, ours and those of entry points. Looked up once: it reads the metadata of every installed package."""
         ours = {module.name for module in pkgutil.iter_modules(providers_package.__path__)}
         return sorted(ours | {point.name for point in entry_points(group=ENTRY_POINTS)})
 

@@ -12,6 +12,11 @@ def normal_cdf(z: float) -> float:
     return _NORMAL.cdf(z)
 
 
+def normal_cdf_array(z: Any) -> Any:
+    """The same for a whole array."""
+    return _special().ndtr(z)
+
+
 def normal_quantile(p: float) -> float:
     return _NORMAL.inv_cdf(p)
 
