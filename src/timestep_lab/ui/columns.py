@@ -76,8 +76,8 @@ def _numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, 
 
     if n is not None and len(values) != n:
         return np.full(n, np.nan)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        return values.astype("<f8")
+    if getattr(values, "dtype", None) is not None:  # numpy already, with NaN for unknown
+        return np.asarray(values, dtype="<f8")
     return np.fromiter((np.nan if value is None else value for value in values), dtype="<f8", count=len(values))
 
 

@@ -79,7 +79,7 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
         parts.append({"type": "json", "value": content})
     for call in item.get("tool_calls") or ():
         call = call.get("tool_call", call) if isinstance(call, Mapping) else {"name": str(call)}
-        function = call.get("function") if isinstance(call.get("function"), Mapping) else call
+        function = call["function"] if isinstance(call.get("function"), Mapping) else call
         parts.append(_call(function.get("name"), function.get("arguments"), call.get("id")))
     message = _message(role, parts)
     if item.get("name"):

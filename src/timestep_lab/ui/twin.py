@@ -35,7 +35,7 @@ def refresh(view: View) -> None:
     if view in _due or not _displays.get(view):
         return
     _due.add(view)
-    view._later(lambda: _refresh_now(view), REFRESH_S)
+    view.in_loop(lambda: _refresh_now(view), REFRESH_S)
 
 
 def _refresh_now(view: View) -> None:

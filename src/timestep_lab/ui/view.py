@@ -30,11 +30,12 @@ So a reload, a second tab, a cell that changes the view before it is painted and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -129,7 +130,7 @@ class View:
             if self._armed:
                 return
             self._armed = True
-        self._later(self.flush, GATHER_S)
+        self.in_loop(self.flush, GATHER_S)
 
     def flush(self) -> None:
         """Send what waits now."""
@@ -235,12 +236,7 @@ class View:
                 reply = result if isinstance(result, Reply) else Reply(result)
                 self._post(host, {"op": "reply", "id": call_id, "value": reply.value}, reply.buffers)
 
-        if self._loop is None:
-            asyncio.run(answer())
-            return
-        task = self._loop.create_task(answer())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.start(answer())
 
     def _post(self, host: Host, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
         host.post(json_safe(message), buffers)
@@ -248,19 +244,33 @@ class View:
     # The event loop
 
     def _remember_loop(self) -> None:
-        try:
+        """The loop that serves the browsers is the one that runs where they attach and speak."""
+        with contextlib.suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            if self._loop is not None and self._loop.is_closed():
-                self._loop = None
 
-    def _later(self, function: Callable[[], None], delay_s: float) -> None:
-        """Run on the loop's thread after a while; at once where there is no loop (a plain script)."""
-        self._remember_loop()
+    def in_loop(self, function: Callable[[], None], delay_s: float = 0.0) -> None:
+        """Call on the loop's thread after a while, from any thread; at once where there is no loop (a plain script)."""
+        if self._loop is None or self._loop.is_closed():
+            self._loop = None
+            self._remember_loop()
         if self._loop is None:
             function()
         else:
             self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, function)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in the background, on the loop's thread; to its end where there is no loop."""
+        if self._loop is None:
+            asyncio.run(work)
+            return
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s: work in the background failed.", type(self).__name__, exc_info=error)
 
     # Showing
 

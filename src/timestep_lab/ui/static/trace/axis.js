@@ -1,0 +1,51 @@
+// Ticks above the bars, lines behind them, and marks where idle time is folded.
+
+import { h, put } from "../shared/dom.js";
+import { duration } from "../shared/format.js";
+import { ticks } from "./time_scale.js";
+
+/** `{labels, lines, draw(scale, viewport, width, playHead)}`: two layers over the column of bars. */
+export function axis() {
+  const labels = h("div", { class: "tl-axis", "aria-hidden": "true" });
+  const lines = h("div", { class: "tl-lines", "aria-hidden": "true" });
+  return {
+    labels,
+    lines,
+    draw(scale, viewport, width, playHead) {
+      const { from, to } = viewport;
+      const x = (place) => ((place - from) / (to - from)) * width;
+      const folds = scale.folds.filter((f) => f.at + f.width >= from && f.at <= to);
+      const wanted = Math.max(2, Math.floor(width / 96));
+      // The step fits what is shown unfolded; ticks that fall into a fold would only crowd its mark.
+      const { step, at } = ticks(scale.from(from), scale.from(from) + (to - from), wanted);
+      const last = scale.from(to);
+      for (let next = at.length ? at[at.length - 1] + step : step; next <= last && at.length < 400; next += step) at.push(next);
+      const free = [];
+      let edge = -Infinity;
+      for (const ms of at) {
+        if (scale.folds.some((f) => ms > f.from && ms < f.to)) continue;
+        const left = x(scale.to(ms));
+        if (left - edge < 44 || left > width - 8) continue;
+        free.push([ms, left]);
+        edge = left;
+      }
+      put(labels, free.map(([ms, left]) => h("span", { style: { left: `${left}px` } }, ms === 0 ? "0" : tickText(ms, step))));
+      put(
+        lines,
+        free.map(([, left]) => h("i", { style: { left: `${left}px` } })),
+        folds.map((f) => h("b", { class: "tl-fold", style: { left: `${x(f.at)}px`, width: `${Math.max(6, x(f.at + f.width) - x(f.at))}px` } })),
+        playHead === null ? null : h("em", { style: { left: `${x(scale.to(playHead))}px` } }),
+      );
+      for (const f of folds) {
+        labels.append(h("span", { class: "tl-fold-label", style: { left: `${x(f.at + f.width / 2)}px` }, title: `${duration(f.ms)} in which nothing ran` }, duration(f.ms)));
+      }
+    },
+  };
+}
+
+function tickText(ms, step) {
+  if (step >= 60e3 || ms >= 120e3) return duration(ms);
+  if (step >= 1000) return `${Math.round(ms / 1000)} s`;
+  if (ms >= 1000) return `${(ms / 1000).toFixed(Math.min(4, Math.max(1, Math.ceil(-Math.log10(step / 1000)))))} s`;
+  return step >= 1 ? `${Math.round(ms)} ms` : `${ms.toPrecision(3)} ms`;
+}

@@ -1,0 +1,55 @@
+// The trace in three lines: what was asked, who answered, what it took.
+
+import { data, h, put } from "../shared/dom.js";
+import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
+import { icon } from "../shared/icons.js";
+import { scoreBox } from "./scores.js";
+
+export const TRACE_STATUS = {
+  running: ["running", "running", ""], completed: ["ok", "done", "tl-good"], failed: ["error", "failed", "tl-bad"],
+  cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], needs_approval: ["paused", "needs approval", "tl-warn"],
+};
+
+export function statusBadge(status) {
+  const [sign, word, tone] = TRACE_STATUS[status] ?? ["other", status ?? "unknown", "tl-soft"];
+  return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
+}
+
+/** The agents a trace went through, with arrows between. */
+export function agentPath(path) {
+  const names = (path ?? "").split(/\s*(?:⇢|→|->|>)\s*/).filter(Boolean);
+  if (!names.length) return null;
+  return h("span", { class: "tl-agent-path" }, names.map((name, k) => [k ? icon("handoff", "then", 12) : null, data(name)]));
+}
+
+/** `{element, show(trace, api, scores)}`. */
+export function traceHeader() {
+  const element = h("header", { class: "tl-trace-head" });
+  return {
+    element,
+    show(trace, api, scores) {
+      const title = String(trace.input ?? "").trim() || trace.workflow || "Trace";
+      const started = Date.parse(trace.started_at);
+      const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
+      put(element,
+        h("div", { class: "tl-trace-title" }, h("h2", { title: title.length > 90 ? title.slice(0, 1000) : null }, data(title.slice(0, 400))), statusBadge(trace.status)),
+        h("div", { class: "tl-facts" },
+          agentPath(trace.agent_path),
+          trace.model ? data(trace.model, { class: "tl-soft" }) : null,
+          trace.turns ? h("span", {}, count(trace.turns, "turn")) : null,
+          h("time", { class: "tl-num tl-soft", datetime: trace.started_at, title: exactTime(started) }, ago(started))),
+        h("div", { class: "tl-figures" },
+          figure("Duration", trace.status === "running" ? "running" : duration(trace.duration_ms)),
+          figure("First token", trace.ttft_ms === null || trace.ttft_ms === undefined ? null : duration(trace.ttft_ms)),
+          figure("Tokens", sum === null ? "unknown" : tokens(sum), sum === null ? null : `${(trace.input_tokens ?? 0).toLocaleString("en")} in, ${(trace.output_tokens ?? 0).toLocaleString("en")} out`),
+          figure("Cost", cost(trace.cost_usd)),
+          figure("Steps", (trace.n_spans ?? 0).toLocaleString("en")),
+          trace.n_errors ? figure("Errors", trace.n_errors.toLocaleString("en"), null, "tl-bad") : null,
+          scoreBox(api, { target: "trace", target_id: trace.trace_id, trace_id: trace.trace_id }, scores)));
+    },
+  };
+}
+
+function figure(label, value, title = null, tone = "") {
+  return value === null ? null : h("div", { class: "tl-figure", title }, h("span", { class: "tl-soft tl-small" }, label), h("strong", { class: `tl-num ${tone}` }, value));
+}

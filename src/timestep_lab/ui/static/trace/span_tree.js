@@ -1,0 +1,118 @@
+// The shape of a trace, computed from its columns: order, depth, sums of branches, the critical path. Pure functions of arrays.
+
+/** `{order, depth, last, place, first, next, parent, sums, end}`: rows in depth-first order of start; `last[row]` is the place of its branch's last row. */
+export function buildTree(spans) {
+  const { n, start } = spans;
+  const byStart = sortedByStart(start, n);
+  const parent = Int32Array.from(spans.parent);
+  const first = new Int32Array(n).fill(-1);
+  const next = new Int32Array(n).fill(-1);
+  let roots = -1;
+  for (let k = n - 1; k >= 0; k -= 1) {
+    const i = byStart[k];
+    const p = parent[i];
+    if (p < 0 || p === i) { next[i] = roots; roots = i; } else { next[i] = first[p]; first[p] = i; }
+  }
+  const order = new Int32Array(n);
+  const depth = new Uint16Array(n);
+  const place = new Int32Array(n).fill(-1);
+  const last = new Int32Array(n);
+  let at = 0;
+  const walk = (root) => {
+    let i = root;
+    let level = 0;
+    for (;;) {
+      order[at] = i; place[i] = at; depth[i] = Math.min(level, 65535); at += 1;
+      if (first[i] >= 0) { i = first[i]; level += 1; continue; }
+      last[i] = at - 1;
+      while (i !== root && next[i] < 0) { i = parent[i]; level -= 1; last[i] = at - 1; }
+      if (i === root) { last[i] = at - 1; return; }
+      i = next[i];
+    }
+  };
+  for (let root = roots; root >= 0; root = next[root]) walk(root);
+  // Parents that form a ring are reachable from no root: cut the ring at its earliest span.
+  for (let k = 0; at < n && k < n; k += 1) {
+    const i = byStart[k];
+    if (place[i] >= 0) continue;
+    detach(i, parent, first, next);
+    walk(i);
+  }
+  return { order, depth, place, last, first, parent, children: (i) => children(i, first, next), roots: () => rootsOf(order, depth), sums: sumBranches(spans, order, parent) };
+}
+
+function sortedByStart(start, n) {
+  const rows = new Int32Array(n);
+  let sorted = true;
+  for (let i = 0; i < n; i += 1) { rows[i] = i; if (i && start[i] < start[i - 1]) sorted = false; }
+  return sorted ? rows : rows.sort((a, b) => start[a] - start[b] || a - b);
+}
+
+function detach(i, parent, first, next) {
+  const p = parent[i];
+  if (first[p] === i) first[p] = next[i];
+  else for (let j = first[p]; j >= 0; j = next[j]) if (next[j] === i) { next[j] = next[i]; break; }
+  parent[i] = -1;
+  next[i] = -1;
+}
+
+function* children(i, first, next) {
+  for (let j = first[i]; j >= 0; j = next[j]) yield j;
+}
+
+function rootsOf(order, depth) {
+  const roots = [];
+  for (const i of order) if (depth[i] === 0) roots.push(i);
+  return roots;
+}
+
+/** Of each branch: tokens and cost of its generations (NaN when none is known), and its errors. */
+function sumBranches(spans, order, parent) {
+  const { n } = spans;
+  const tokens = new Float64Array(n);
+  const cost = new Float64Array(n);
+  const errors = new Uint32Array(n);
+  const failed = spans.statuses.indexOf("error");
+  for (let k = n - 1; k >= 0; k -= 1) {
+    const i = order[k];
+    const own = plus(spans.input_tokens[i], spans.output_tokens[i]);
+    tokens[i] = own === own ? own : tokens[i] || NaN;
+    cost[i] = spans.cost_usd[i] === spans.cost_usd[i] ? spans.cost_usd[i] : cost[i] || NaN;
+    errors[i] += spans.status[i] === failed ? 1 : 0;
+    const p = parent[i];
+    if (p < 0) continue;
+    if (tokens[i] === tokens[i]) tokens[p] += tokens[i];
+    if (cost[i] === cost[i]) cost[p] += cost[i];
+    errors[p] += errors[i];
+  }
+  return { tokens, cost, errors };
+}
+
+const plus = (a, b) => (a !== a ? b : b !== b ? a : a + b);
+
+/** Where the branch ends: a pending span reaches to `now` (milliseconds from t0). */
+export function endOf(spans, i, now) {
+  const end = spans.end[i];
+  return end === end ? end : Math.max(now, spans.start[i]);
+}
+
+/**
+ * The chain of spans that decided when the trace ended: from the end backwards, each time the child that ended last.
+ * A Set of rows.
+ */
+export function criticalPath(spans, tree, now) {
+  const path = new Set();
+  const stack = [[tree.roots(), Infinity]];
+  while (stack.length) {
+    const [siblings, until] = stack.pop();
+    const byEnd = siblings.map((i) => [Math.min(endOf(spans, i, now), until), i]).sort((a, b) => b[0] - a[0]);
+    let cursor = until;
+    for (const [end, i] of byEnd) {
+      if (end > cursor || spans.start[i] >= cursor) continue;
+      path.add(i);
+      stack.push([[...tree.children(i)], end]);
+      cursor = spans.start[i];
+    }
+  }
+  return path;
+}

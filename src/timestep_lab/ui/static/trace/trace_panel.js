@@ -1,0 +1,170 @@
+// One opened trace: header, tabs, details. Used alone by the trace view and beside the list by the explorer.
+
+import { h, put } from "../shared/dom.js";
+import { icon } from "../shared/icons.js";
+import { jsonView } from "../shared/json_view.js";
+import { copyButton } from "../shared/long_text.js";
+import { graphView } from "../graph/graph_view.js";
+import { decodeSpans } from "./columns.js";
+import { compareView } from "./compare.js";
+import { conversation } from "./conversation.js";
+import { details } from "./details.js";
+import { traceHeader } from "./header.js";
+import { player } from "./player.js";
+import { endOf } from "./span_tree.js";
+import { Waterfall } from "./waterfall.js";
+
+const TABS = [["waterfall", "Waterfall"], ["graph", "Graph"], ["conversation", "Conversation"], ["compare", "Compare"], ["json", "JSON"]];
+
+export class TracePanel {
+  /** `api.call(name, args)` reaches Python; `onSelect(traceId, spanId)` tells what is chosen. */
+  constructor(api, { onSelect = () => {} } = {}) {
+    this.api = api;
+    this.onSelect = onSelect;
+    this.uid = `p${Math.random().toString(36).slice(2, 8)}`;
+    this.tab = "waterfall";
+    this.loaded = new Set();
+    this.header = traceHeader();
+    this.waterfall = new Waterfall({
+      select: (row, { focus = false } = {}) => this.choose(row, focus),
+      find: async (text) => { try { return (await api.call("find", { trace_id: this.traceId, text })).value; } catch { return []; } },
+    });
+    this.details = details(api, () => this.closeDetails());
+    this.graph = graphView((node) => this.chooseAgent(node.name));
+    this.conversation = conversation((spanId) => this.chooseId(spanId));
+    this.compare = compareView(api, (spanId) => this.chooseId(spanId));
+    this.json = h("div", { class: "tl-json-tab" });
+    this.player = player(() => this.waterfall.scale, (ms) => this.playTo(ms));
+    this.build();
+    this.timer = setInterval(() => this.grow(), 100);
+  }
+
+  build() {
+    this.faces = { waterfall: this.waterfall.element, graph: this.graph.element, conversation: this.conversation.element, compare: this.compare.element, json: this.json };
+    this.tabs = TABS.map(([id, word]) => h("button", { class: "tl-tab", role: "tab", type: "button", id: `${this.uid}-${id}`, "aria-controls": `${this.uid}-${id}-panel`, onclick: () => this.open(id) }, word));
+    this.panels = new Map(TABS.map(([id]) => [id, h("div", { class: "tl-tab-panel", role: "tabpanel", id: `${this.uid}-${id}-panel`, "aria-labelledby": `${this.uid}-${id}` }, this.faces[id])]));
+    const bar = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Views of the trace" }, this.tabs);
+    bar.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const next = (TABS.findIndex(([id]) => id === this.tab) + by + TABS.length) % TABS.length;
+      this.open(TABS[next][0]);
+      this.tabs[next].focus();
+    });
+    this.main = h("div", { class: "tl-trace-main" }, [...this.panels.values()]);
+    this.body = h("div", { class: "tl-trace-body" }, this.main, this.details.element);
+    this.element = h("div", { class: "tl-trace-panel" }, this.header.element, h("div", { class: "tl-tab-line" }, bar, this.player.button), this.player.bar, this.body);
+    this.closeDetails();
+    this.open("waterfall");
+  }
+
+  /** Show an answer of `trace`: `{trace, scores, now}` and the span columns. The same trace again is an update in place. */
+  show(value, buffer) {
+    const fresh = this.traceId !== value.trace.trace_id;
+    this.traceId = value.trace.trace_id;
+    this.trace = value.trace;
+    this.spans = decodeSpans(buffer);
+    this.clock = { now: value.now - this.spans.t0, at: performance.now() };
+    this.loaded.clear();
+    this.header.show(value.trace, this.api, value.scores);
+    if (fresh) { this.closeDetails(); this.player.reset(); }
+    this.waterfall.set(this.spans, { now: this.clock.now, fresh });
+    if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
+    this.load(this.tab);
+  }
+
+  grow() {
+    if (!this.waterfall.isLive) return;
+    this.waterfall.tick(this.clock.now + performance.now() - this.clock.at);
+  }
+
+  open(id) {
+    this.tab = id;
+    TABS.forEach(([name], k) => {
+      const on = name === id;
+      this.tabs[k].setAttribute("aria-selected", on);
+      this.tabs[k].tabIndex = on ? 0 : -1;
+      this.panels.get(name).hidden = !on;
+    });
+    if (this.traceId) this.load(id);
+  }
+
+  async load(id) {
+    const { traceId } = this;
+    if (this.loaded.has(id)) return;
+    this.loaded.add(id);
+    try {
+      if (id === "graph") this.graph.show((await this.api.call("graph", { trace_id: traceId })).value);
+      if (id === "conversation") {
+        const { value } = await this.api.call("conversation", { trace_id: traceId });
+        if (traceId === this.traceId) this.conversation.show(value.entries, value.truncated);
+      }
+      if (id === "compare") await this.compare.show(traceId);
+      if (id === "json") {
+        const { value } = await this.api.call("json", { trace_id: traceId });
+        if (traceId === this.traceId) put(this.json, h("div", { class: "tl-json-bar" }, h("code", {}, traceId), copyButton(() => JSON.stringify(value, null, 2), "Copy the JSON")), jsonView(value, { open: 2 }));
+      }
+    } catch (error) {
+      this.loaded.delete(id);
+      if (error.closed || traceId !== this.traceId) return;
+      put(this.faces[id], h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), `${error.message} ${error.nextStep ?? ""}`));
+    }
+  }
+
+  choose(row, focus) {
+    const id = this.spans.id(row);
+    this.onSelect(this.traceId, id);
+    this.details.element.hidden = false;
+    this.body.classList.add("tl-has-details");
+    clearTimeout(this.fetching);
+    // Holding an arrow key down passes over many rows; only the one it stops at is fetched.
+    this.fetching = setTimeout(() => this.details.show(this.traceId, id).then(() => { if (focus) this.details.element.focus(); }), 60);
+  }
+
+  chooseId(spanId) {
+    const row = this.spans.rowOf(spanId);
+    if (row >= 0) this.waterfall.select(row);
+  }
+
+  chooseAgent(name) {
+    for (const row of this.waterfall.tree.order) {
+      if (this.spans.kinds[this.spans.kind[row]] === "agent" && this.spans.word("name", row) === name) { this.waterfall.select(row); return; }
+    }
+  }
+
+  closeDetails() {
+    this.details.element.hidden = true;
+    this.body.classList.remove("tl-has-details");
+    this.details.clear();
+    if (this.waterfall.spans) { this.waterfall.select(-1, { quiet: true }); this.onSelect(this.traceId, null); }
+  }
+
+  playTo(ms) {
+    if (!this.waterfall.spans) return;
+    this.waterfall.setPlayHead(ms);
+    this.conversation.setPlayHead(ms);
+    if (ms === null) { this.graph.setActive(null, null); return; }
+    const { active, seen } = agentsAt(this.spans, ms, this.clock.now);
+    this.graph.setActive(active, seen);
+  }
+
+  close() {
+    clearInterval(this.timer);
+    this.waterfall.close();
+    this.player.reset();
+  }
+}
+
+function agentsAt(spans, ms, now) {
+  const kind = spans.kinds.indexOf("agent");
+  const active = new Set();
+  const seen = new Set();
+  for (let i = 0; i < spans.n; i += 1) {
+    if (spans.kind[i] !== kind || spans.start[i] > ms) continue;
+    seen.add(spans.word("name", i));
+    if (endOf(spans, i, now) > ms) active.add(spans.word("name", i));
+  }
+  return { active, seen };
+}

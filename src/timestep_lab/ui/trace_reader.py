@@ -1,0 +1,150 @@
+"""What an opened trace asks of Python; shared by the trace view and the explorer, and by the page that an export makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, cast
+
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import to_aware_utc, utc_now
+from timestep_lab.types.errors import NotFoundError
+from timestep_lab.types.records import Json
+from timestep_lab.ui.columns import encode_spans
+from timestep_lab.ui.trace_conversation import KINDS, conversation_of
+from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.messages import read_messages
+from timestep_lab.ui.sources import SpanColumns, TraceQuery, TraceSource
+from timestep_lab.ui.view import Reply, View, handles
+
+MOST_ENTRIES = 400
+"""Steps that a conversation is read from."""
+MOST_SEARCHED = 2_000
+"""Steps whose contents are searched; beyond it only names are."""
+MOST_JSON = 1_000
+"""Steps that the JSON tab holds."""
+
+
+class TraceReader(View):
+    """Base of views that open traces of `source`."""
+
+    def __init__(self, source: TraceSource, **options: Any) -> None:
+        super().__init__(**options)
+        self.source = source
+
+    @handles("trace")
+    async def _open_trace(self, trace_id: str) -> Reply:
+        return await in_thread(read_trace, self.source, trace_id)
+
+    @handles("span")
+    async def _open_span(self, trace_id: str, span_id: str) -> Json:
+        return await in_thread(read_span, self.source, trace_id, span_id)
+
+    @handles("conversation")
+    async def _conversation(self, trace_id: str) -> Json:
+        return await in_thread(read_conversation, self.source, trace_id)
+
+    @handles("graph")
+    async def _graph(self, trace_id: str) -> Json:
+        return asdict(await in_thread(self.source.graph, trace_id=trace_id))
+
+    @handles("json")
+    async def _json(self, trace_id: str) -> Json:
+        return await in_thread(read_json, self.source, trace_id)
+
+    @handles("find")
+    async def _find(self, trace_id: str, text: str) -> Json:
+        return await in_thread(find_in_trace, self.source, trace_id, text)
+
+    @handles("comparable")
+    async def _comparable(self, trace_id: str) -> Json:
+        return await in_thread(comparable_traces, self.source, trace_id)
+
+    @handles("diff")
+    async def _diff(self, left: str, right: str) -> Json:
+        rows = await in_thread(self.source.diff, left, right)
+        sides = {"left": await in_thread(self.source.trace, left), "right": await in_thread(self.source.trace, right)}
+        return {**sides, "rows": [asdict(row) for row in rows]}
+
+    @handles("score")
+    async def _score(
+        self,
+        target: str,
+        target_id: str,
+        name: str,
+        trace_id: str,
+        value: float | None = None,
+        label: str | None = None,
+        note: str | None = None,
+    ) -> Json:
+        kind = cast(Literal["trace", "span"], target)
+        score = await in_thread(self.source.add_score, kind, target_id, name=name, value=value, label=label, note=note)
+        return asdict(score)
+
+
+def read_trace(source: TraceSource, trace_id: str) -> Reply:
+    """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
+    value = {
+        "trace": dict(source.trace(trace_id)),
+        "scores": [asdict(score) for score in source.scores(trace_id) if score.target == "trace"],
+        "now": utc_now().timestamp() * 1000.0,
+    }
+    return Reply(value, [encode_spans(source.spans(trace_id))])
+
+
+def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Json]:
+    """One span whole, its messages in one form, its annotations. Raises `NotFoundError`."""
+    found = source.payloads(trace_id, [span_id])
+    if not found:
+        raise NotFoundError(f"The step {span_id} is not in the trace any more.", "Open the trace again.")
+    span = dict(found[0])
+    speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
+    return {
+        "span": span,
+        "input_messages": read_messages(span.get("input")) if speaks else None,
+        "output_messages": read_messages(span.get("output"), role="assistant") if speaks else None,
+        "scores": [asdict(score) for score in source.scores(trace_id) if score.target_id == span_id],
+    }
+
+
+def read_conversation(source: TraceSource, trace_id: str) -> dict[str, Json]:
+    spans = source.spans(trace_id)
+    speaking = [(t, i) for t, i, kind in _columns(spans, "started_us", "span_id", "kind") if kind in KINDS]
+    wanted = [span_id for _, span_id in sorted(speaking)[:MOST_ENTRIES]]
+    whole = source.payloads(trace_id, wanted)
+    start = to_aware_utc(source.trace(trace_id)["started_at"])
+    if whole:
+        start = min(start, *(to_aware_utc(span["started_at"]) for span in whole))
+    return {"entries": conversation_of(whole, start), "truncated": len(speaking) > MOST_ENTRIES}
+
+
+def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:
+    spans = source.spans(trace_id)
+    ids = [i for _, i in sorted(_columns(spans, "started_us", "span_id"))][:MOST_JSON]
+    whole = {"trace": dict(source.trace(trace_id)), "spans": [dict(span) for span in source.payloads(trace_id, ids)]}
+    if len(spans["span_id"]) > MOST_JSON:
+        whole["more_spans"] = len(spans["span_id"]) - MOST_JSON
+    return whole
+
+
+def find_in_trace(source: TraceSource, trace_id: str, text: str) -> list[str]:
+    """Ids of spans whose contents hold the text, letter case aside. Names are searched in the browser."""
+    ids = list(source.spans(trace_id)["span_id"])[:MOST_SEARCHED]
+    wanted = text.casefold()
+    return [str(span["span_id"]) for span in source.payloads(trace_id, ids) if wanted in _contents(span)]
+
+
+def _contents(span: Mapping[str, Any]) -> str:
+    values = (span.get("input"), span.get("output"), span.get("error"), span.get("attributes"))
+    return " ".join(str(json_safe(value)) for value in values if value).casefold()
+
+
+def comparable_traces(source: TraceSource, trace_id: str) -> list[dict[str, Json]]:
+    """Recent traces, those that were asked the same first."""
+    asked = source.trace(trace_id).get("input")
+    rows = [dict(row) for row in source.list(TraceQuery(), limit=50).rows if row["trace_id"] != trace_id]
+    return sorted(rows, key=lambda row: row.get("input") != asked)
+
+
+def _columns(spans: SpanColumns, *names: str) -> Sequence[tuple[Any, ...]]:
+    return list(zip(*(spans[name] for name in names), strict=True))

@@ -1,0 +1,128 @@
+"""A trace as plain HTML: a table of steps with bars of block characters, and its messages. Reads without any style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from timestep_lab.types.clock import to_aware_utc
+from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.sources import SpanColumns, TraceSource
+from timestep_lab.ui.trace_reader import read_conversation
+
+MOST_ROWS = 120
+BAR_WIDTH = 32
+MOST_TEXT = 2_000
+SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… running", "needs_approval": "‖ needs approval"}
+
+
+def trace_html(source: TraceSource, trace_id: str) -> str:
+    """The twin of one trace."""
+    trace, spans = source.trace(trace_id), source.spans(trace_id)
+    entries = read_conversation(source, trace_id)["entries"]
+    title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
+    return "\n".join(
+        [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans), _messages(entries)]
+    )
+
+
+def facts_line(trace: Mapping[str, Any]) -> str:
+    """`✓ done · A ⇢ B · 3 turns · 2.41 s · 1.2k tok · $0.0031`, escaped."""
+    tokens = [trace.get(name) for name in ("input_tokens", "output_tokens")]
+    known = [n for n in tokens if n is not None]
+    turns = trace.get("turns")
+    parts = [
+        SIGNS.get(str(trace.get("status")), str(trace.get("status") or "")),
+        trace.get("agent_path"),
+        trace.get("model"),
+        f"{turns} turn{'s' if turns != 1 else ''}" if turns else None,
+        duration_text(trace.get("duration_ms")),
+        tokens_text(sum(known) if known else None),
+        cost_text(trace.get("cost_usd")),
+        moment(trace.get("started_at")),
+    ]
+    return " · ".join(text(part, 200) for part in parts if part)
+
+
+def moment(when: datetime | None) -> str:
+    return to_aware_utc(when).strftime("%Y-%m-%d %H:%M:%S UTC") if when is not None else ""
+
+
+def text(value: Any, most: int = MOST_TEXT) -> str:
+    """Escaped, shortened, and isolated, so that right-to-left marks end where the text ends."""
+    plain = str(json_safe(value)).replace("\0", "␀")
+    shortened = plain if len(plain) <= most else f"{plain[:most]} … ({len(plain):,} characters)"
+    return f'<bdi dir="auto">{escape(shortened)}</bdi>'
+
+
+def steps_table(spans: SpanColumns) -> str:
+    rows = _tree_rows(spans)
+    ends = [e for e in spans.get("ended_us", ()) if e is not None and e == e]
+    start = min(spans["started_us"], default=0)
+    length = max([*ends, *spans["started_us"]], default=0) - start or 1
+    lines = [_step(spans, row, depth, start, length) for row, depth in rows[:MOST_ROWS]]
+    if len(rows) > MOST_ROWS:
+        lines.append(f"<tr><td colspan='4'>… and {len(rows) - MOST_ROWS:,} more steps</td></tr>")
+    head = "<tr><th align='left'>Step</th><th align='left'>When</th><th align='right'>Time</th><th align='right'>Tokens</th></tr>"
+    return f"<table>{head}{''.join(lines)}</table>"
+
+
+def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float) -> str:
+    begin, end = spans["started_us"][row], _value(spans, "ended_us", row)
+    pending = end is None
+    until = end if end is not None else start + length
+    left = round((begin - start) / length * (BAR_WIDTH - 1))
+    size = max(1, round((until - begin) / length * BAR_WIDTH))
+    bar = "·" * left + ("▒" if pending else "█") * min(size, BAR_WIDTH - left)
+    tokens = [n for n in (_value(spans, "input_tokens", row), _value(spans, "output_tokens", row)) if n is not None]
+    mark = " ✗ failed" if spans["status"][row] == "error" else ""
+    name = f"{'&nbsp;' * 3 * min(depth, 12)}{escape(spans['kind'][row])} {text(spans['name'][row], 80)}{mark}"
+    time = "running" if pending else duration_text((until - begin) / 1000)
+    cells = f"<td align='left'>{name}</td><td align='left'><code>{bar.ljust(BAR_WIDTH, '·')}</code></td>"
+    return f"<tr>{cells}<td align='right'>{time}</td><td align='right'>{int(sum(tokens)) if tokens else ''}</td></tr>"
+
+
+def _value(spans: SpanColumns, name: str, row: int) -> Any:
+    values = spans.get(name, ())
+    value = values[row] if len(values) else None
+    return None if value is None or value != value else value
+
+
+def _tree_rows(spans: SpanColumns) -> list[tuple[int, int]]:
+    """(row, depth), depth first in order of start. Rings of parents are cut where they are met."""
+    ids = {span_id: row for row, span_id in enumerate(spans["span_id"])}
+    children: dict[int, list[int]] = {}
+    for row in sorted(range(len(ids)), key=lambda r: spans["started_us"][r]):
+        children.setdefault(ids.get(spans["parent_id"][row] or "", -1), []).append(row)
+    order: list[tuple[int, int]] = []
+    stack = [(row, 0) for row in reversed(children.get(-1, []))]
+    while stack:
+        row, depth = stack.pop()
+        order.append((row, depth))
+        stack += [(child, depth + 1) for child in reversed(children.pop(row, []))]
+    told = {row for row, _ in order}
+    return order + [(row, 0) for row in range(len(spans["span_id"])) if row not in told]
+
+
+def _messages(entries: Sequence[Mapping[str, Any]]) -> str:
+    lines = [line for entry in entries[:60] if (line := _entry(entry))]
+    if not lines:
+        return ""
+    return f"<details><summary>Messages</summary>{''.join(lines)}</details>"
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    if entry["kind"] == "handoff":
+        return f"<p><em>handed off from {text(entry['from'])} to {text(entry['to'])}</em></p>"
+    if entry["kind"] == "tool":
+        result = entry["error"] or entry["result"]
+        call = f"{text(entry['name'], 100)}({text(entry['arguments'], 400)})"
+        return f"<p><code>{call}</code> → <code>{text(result, 600)}</code></p>"
+    if entry["role"] in ("system", "developer"):
+        return ""
+    words = "\n\n".join(part.get("text", "") for part in entry["parts"] if part["type"] == "text")
+    who = entry.get("agent") or {"user": "User"}.get(entry["role"], "Assistant")
+    return f"<p><strong>{text(who, 100)}:</strong> {text(words).replace(chr(10), '<br>')}</p>" if words else ""
