@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from timestep_lab.lab import Lab
+    from timestep_lab.store.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +27,18 @@ T = TypeVar("T")
 class Context:
     store: str | None = None
     debug: bool = False
+
+    @contextmanager
+    def open_store(self) -> Iterator[Store]:
+        """The store alone, for commands that run no agent."""
+        from timestep_lab.runtime.settings import Settings
+        from timestep_lab.store.open import open_store
+
+        store = open_store(self.store or Settings.load().store or "lab.duckdb")
+        try:
+            yield store
+        finally:
+            store.close()
 
     def open(self) -> Lab:
         from timestep_lab.lab import Lab

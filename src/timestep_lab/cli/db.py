@@ -28,6 +28,9 @@ def migrate(context: Context) -> int:
 @click.pass_obj
 def status(context: Context) -> int:
     """Which migrations the store has."""
+    from timestep_lab.store import migrate
+
     with context.open_store() as store:
-        print_rows(console(), ["version", "name", "applied at"], store.migrations())
+        rows = [[m.number, m.name, m.applied_at] for m in migrate.status(store.db)]
+    print_rows(console(), ["number", "name", "applied at"], rows)
     return 0

@@ -1,0 +1,90 @@
+"""A trace on a terminal: tree and waterfall in one, as wide as the window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from timestep_lab.types.clock import ms_between
+from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.types.spans import SpanRecord
+
+COLOURS = {
+    "agent": "blue", "generation": "yellow", "tool": "green", "handoff": "magenta", "guardrail": "dark_goldenrod",
+    "retrieval": "cyan", "task": "white", "turn": "bright_black", "other": "bright_black",
+}  # fmt: skip
+SIGNS = {"agent": "●", "generation": "◆", "tool": "▪", "handoff": "⇢", "guardrail": "▲", "retrieval": "○"}
+BAR = 28
+BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[SpanRecord]) -> None:
+    """The trace's facts in one line, then a row a span: name, bar (a `┊` marks the first token), time, tokens, cost."""
+    facts = [
+        str(trace["status"]).replace("_", " "), str(trace.get("agent_path") or trace.get("workflow") or ""),
+        duration_text(trace.get("duration_ms")), tokens_text((trace.get("input_tokens") or 0) + (trace.get("output_tokens") or 0)),
+        cost_text(trace.get("cost_usd")),
+    ]  # fmt: skip
+    console.print(f"[bold]{escape(_first_line(trace.get('input')))}[/]")
+    console.print(f"[dim]{escape(' · '.join(f for f in facts if f))}[/]")
+    if not spans:
+        return
+    begin = min(span.started_at for span in spans)
+    end = max(span.ended_at or span.started_at for span in spans)
+    total = max(ms_between(begin, end), 0.001)
+    table = Table(box=None, pad_edge=False, show_header=False, expand=False)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=46)
+    table.add_column(no_wrap=True, width=BAR)
+    for _ in range(3):
+        table.add_column(no_wrap=True, justify="right")
+    for depth, span in _in_order(spans):
+        colour = COLOURS.get(span.kind, "white")
+        name = Text("  " * depth + f"{SIGNS.get(span.kind, '·')} ", style=colour)
+        name.append(span.name, style="" if span.status != "error" else "red")
+        if span.status == "error":
+            name.append(f"  ✕ {_first_line(span.error)}", style="red")
+        duration = ms_between(span.started_at, span.ended_at) if span.ended_at else None
+        tokens = (span.input_tokens or 0) + (span.output_tokens or 0)
+        table.add_row(
+            name, Text(_bar(ms_between(begin, span.started_at), duration, span.ttft_ms, total), style=colour),
+            duration_text(duration) or "running", tokens_text(tokens) if span.kind == "generation" else "",
+            cost_text(span.cost_usd) if span.kind == "generation" and span.cost_usd is not None else "",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
+    """Parents before children, siblings by start; a span whose parent is missing stands at the root."""
+    known = {span.span_id for span in spans}
+    children: dict[str | None, list[SpanRecord]] = {}
+    for span in sorted(spans, key=lambda s: (s.started_at, s.ended_at is None)):
+        children.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
+    found: list[tuple[int, SpanRecord]] = []
+    waiting = [(0, span) for span in reversed(children.get(None, []))]
+    while waiting:
+        depth, span = waiting.pop()
+        found.append((depth, span))
+        waiting += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
+    return found
+
+
+def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, total_ms: float) -> str:
+    start = min(int(offset_ms / total_ms * BAR), BAR - 1)
+    eighths = max(1, round((duration_ms if duration_ms is not None else total_ms - offset_ms) / total_ms * BAR * 8))
+    full, rest = divmod(min(eighths, (BAR - start) * 8), 8)
+    bar = " " * start + "█" * full + (BLOCKS[rest] if rest else "")
+    if ttft_ms is not None and duration_ms and full > 2:
+        tick = start + min(int(ttft_ms / duration_ms * full), full - 1)
+        bar = bar[:tick] + "┊" + bar[tick + 1 :]
+    return bar
+
+
+def _first_line(value: Any) -> str:
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    line = text.strip().split("\n", 1)[0]
+    return line if len(line) <= 100 else f"{line[:99]}…"

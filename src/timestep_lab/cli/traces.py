@@ -1,0 +1,115 @@
+"""`timestep-lab traces`: list, show, bring in, take out, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.trace_tree import print_trace
+from timestep_lab.lab import Lab
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.numbers import cost_text, duration_text
+
+
+@click.group("traces")
+def command() -> None:
+    """List, show, import, export and compare traces."""
+
+
+@command.command("list")
+@click.option("--filter", "filter_", default="", help='For example: model == "gpt-4.1" and cost > 0.01')
+@click.option("--search", default="", help="Words to find in what was said.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@json_option
+@store_option
+@with_lab
+async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: bool) -> int:
+    """Newest first."""
+    rows = lab.store.traces.list(filter_, search, limit=limit).data
+    if as_json:
+        print_json(list(rows))
+        return 0
+    print_rows(
+        console(),
+        ["trace", "status", "agents", "model", "started", "time", "tokens", "cost", "input"],
+        [
+            [
+                r["trace_id"], r["status"], r["agent_path"], r["model"], r["started_at"], duration_text(r["duration_ms"]),
+                (r["input_tokens"] or 0) + (r["output_tokens"] or 0), cost_text(r["cost_usd"]), str(r["input"] or "")[:60],
+            ]
+            for r in rows
+        ],
+        empty="No traces. Make one with: timestep-lab demo",
+    )  # fmt: skip
+    return 0
+
+
+@command.command("show")
+@click.argument("trace_id")
+@json_option
+@store_option
+@with_lab
+async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
+    """The tree of TRACE_ID with times, tokens and cost. The first letters of an id are enough."""
+    trace_id = full_id(lab, trace_id)
+    trace = lab.store.traces.get(trace_id)
+    spans = lab.store.traces.spans(trace_id)
+    if as_json:
+        print_json({**trace, "spans": lab.store.traces.payloads(trace_id, [span.span_id for span in spans])})
+    else:
+        print_trace(console(), trace, spans)
+    return 0
+
+
+@command.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@store_option
+@with_lab
+async def import_traces(lab: Lab, path: Path) -> int:
+    """Read OTLP (protobuf, JSON, JSONL), OpenInference or Agents SDK exports, or a lab's own. Twice adds nothing."""
+    click.echo(str(lab.import_traces(path)))
+    return 0
+
+
+@command.command("export")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("trace_ids", nargs=-1)
+@click.option("--filter", "filter_", default="", help="Which traces; default: all.")
+@store_option
+@with_lab
+async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter_: str) -> int:
+    """Write PATH, by its ending: .json (OTLP), .jsonl, .parquet, .html (opens anywhere), .duckdb."""
+    if trace_ids and filter_:
+        raise UsageError("Both trace ids and a filter were given.", "Give one of them.")
+    chosen = [full_id(lab, id) for id in trace_ids] or None
+    count = lab.export(path, trace_ids=chosen, filter=filter_)
+    click.echo(f"{count} traces written to {path}")
+    return 0
+
+
+@command.command("diff")
+@click.argument("left")
+@click.argument("right")
+@json_option
+@store_option
+@with_lab
+async def diff_traces(lab: Lab, left: str, right: str, as_json: bool) -> int:
+    """Align two traces and show where they first differ."""
+    rows = lab.diff(full_id(lab, left), full_id(lab, right))
+    if as_json:
+        print_json(rows.to_dict("records"))
+    else:
+        print_rows(console(), list(rows.columns), rows.itertuples(index=False, name=None))
+    return 0
+
+
+def full_id(lab: Lab, prefix: str) -> str:
+    """The one trace id that begins with `prefix`. Raises `UsageError` when several do."""
+    found = lab.store.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
+    ids = [row[0] for row in found.rows]
+    if len(ids) > 1 and prefix not in ids:
+        raise UsageError(f"Several traces begin with {prefix!r}: {', '.join(ids)}.", "Give more of the id.")
+    return ids[0] if len(ids) == 1 else prefix
