@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 from agents import Model, ModelResponse, ModelSettings, ModelTracing
 from agents.tracing import SpanError, generation_span
 
-from timestep_lab.runtime.adapters.base import whole_response
+from timestep_lab.runtime.adapters.base import SET_ASIDE, whole_response
 from timestep_lab.runtime.limiter import AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
-from timestep_lab.runtime.timing import Stopwatch, publish
+from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, publish
 from timestep_lab.runtime.unique_ids import with_unique_ids
 from timestep_lab.types.errors import ProviderError, RateLimitError
 from timestep_lab.types.records import Usage
@@ -46,6 +46,7 @@ class RoutedModel(Model):
         context: ErrorContext,
         retry: RetryPolicy,
         limiter: Callable[[], AdaptiveLimiter | None] = lambda: None,
+        observers: Sequence[Callable[[GenerationTiming], None]] = (),
     ) -> None:
         self.inner = inner
         self.full = full
@@ -53,6 +54,7 @@ class RoutedModel(Model):
         self._context = context
         self._retry = retry
         self._limiter = limiter
+        self.observers = observers
 
     def __repr__(self) -> str:
         return f"RoutedModel({self.full!r})"
@@ -106,7 +108,7 @@ class RoutedModel(Model):
             except BaseException as error:
                 cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit))
                 if span.span_data.usage is None:
-                    publish(span, watch.read("cancelled" if cancelled else "error"))
+                    self._publish(span, watch.read("cancelled" if cancelled else "error"))
                     if with_data and partial:
                         span.span_data.output = [{"type": "message", "role": "assistant", "status": "incomplete",
                                                   "content": [{"type": "output_text", "text": "".join(partial)}]}]  # fmt: skip
@@ -183,11 +185,21 @@ class RoutedModel(Model):
         metadata = dict(response.metadata or {})
         usage = _usage_of(response)
         reason = metadata.get("stop_reason") or _stop_reason(response)
-        publish(span, watch.read(reason, usage, estimate=metadata.get("token_count") == "estimate"))
+        timing = replace(
+            watch.read(reason, usage),
+            usage_is_estimate=metadata.get("token_count") == "estimate",
+            set_aside=tuple(filter(None, metadata.get(SET_ASIDE, "").split(","))),
+        )
+        self._publish(span, timing)
         data = span.span_data
         data.usage = {"requests": 1} if usage is None else _usage_dict(usage)
         if with_data:
             data.output = [item.model_dump(exclude_none=True) for item in response.output]
+
+    def _publish(self, span: Any, timing: GenerationTiming) -> None:
+        publish(span, timing)
+        for observer in tuple(self.observers):
+            observer(timing)
 
 
 def _tell(limiter: AdaptiveLimiter | None, failure: ProviderError, sent_at: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import entry_points
 
@@ -19,6 +20,7 @@ from timestep_lab.runtime.provider import ModelRef, Provider, ProviderStatus
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.runtime.timing import GenerationTiming
 from timestep_lab.types.errors import UnknownPrefixError
 from timestep_lab.types.suggest import did_you_mean
 
@@ -35,6 +37,8 @@ class Router(ModelProvider):
         self.settings = settings if settings is not None else Settings.load()
         self.limiters: dict[str, AdaptiveLimiter] = {}
         """Prefix to limiter. None by default; the comparison engine puts its own here while it works."""
+        self.observers: list[Callable[[GenerationTiming], None]] = []
+        """Called with the times of each generation as it ends, well or badly. Must be quick and must not raise."""
         self._retry = retry if retry is not None else RetryPolicy()
         self._providers: dict[str, Provider] = {}
         self._models: dict[str, RoutedModel] = {}
@@ -77,6 +81,7 @@ class Router(ModelProvider):
                 context=provider.context(ref.model),
                 retry=self._retry if provider.retries else NO_RETRY,
                 limiter=lambda: self.limiters.get(ref.prefix),
+                observers=self.observers,
             )
         return self._models[ref.full]
 

@@ -110,7 +110,7 @@ class Settings:
         if self.openai_api_key and not self.openai_elsewhere:
             return "openai/gpt-4.1"
         if self.anthropic_api_key:
-            return "anthropic/claude-sonnet-4-5"
+            return "anthropic/claude-sonnet-5"
         if self.hf_token:
             return "hf_inference_providers/openai/gpt-oss-20b"
         return KEYLESS_MODEL

@@ -44,6 +44,8 @@ class GenerationTiming:
     usage: Usage | None = None
     """None when the provider counted nothing."""
     usage_is_estimate: bool = False
+    set_aside: tuple[str, ...] = ()
+    """Settings that were left out because the model has no such knob (temperature 0, for a model that takes none)."""
 
 
 class Stopwatch:
@@ -74,7 +76,7 @@ class Stopwatch:
         """A piece of content arrived."""
         self._arrivals.append(time.perf_counter())
 
-    def read(self, stop_reason: str | None, usage: Usage | None = None, *, estimate: bool = False) -> GenerationTiming:
+    def read(self, stop_reason: str | None, usage: Usage | None = None) -> GenerationTiming:
         """The times up to now."""
         gaps = sorted((b - a) * 1000.0 for a, b in zip(self._arrivals, self._arrivals[1:], strict=False))
         return replace(
@@ -86,7 +88,6 @@ class Stopwatch:
             chunks=len(self._arrivals),
             stop_reason=stop_reason,
             usage=usage,
-            usage_is_estimate=estimate,
         )
 
 

@@ -6,7 +6,8 @@ chat view then takes the second answer of a thread for the first. Our adapters m
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
@@ -17,25 +18,25 @@ _KIND_OF = {"message": "message", "function_call": "function_call", "reasoning":
 _MISSING = (None, "", FAKE_RESPONSES_ID)
 
 
-async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def with_unique_ids(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     """The same events. Ids that a provider really gave are left alone; placeholders are replaced, one id an output index."""
     ids: dict[int, str] = {}
-    response_id = ""
+    response_id = new_id("response")
 
     def name(item: Any, index: int) -> None:
         if getattr(item, "id", None) in _MISSING:
             item.id = ids.setdefault(index, new_id(_KIND_OF.get(item.type, "item")))
 
-    async for event in stream:
-        index = getattr(event, "output_index", None)
-        if index is not None and (item := getattr(event, "item", None)) is not None:
-            name(item, index)
-        if getattr(event, "item_id", "") in _MISSING and index in ids:
-            event.item_id = ids[index]
-        if (response := getattr(event, "response", None)) is not None:
-            if response.id in _MISSING:
-                response_id = response_id or new_id("response")
-                response.id = response_id
-            for place, item in enumerate(response.output):
-                name(item, place)
-        yield event
+    async with aclosing(stream) as events:
+        async for event in events:
+            index = getattr(event, "output_index", None)
+            if index is not None and (item := getattr(event, "item", None)) is not None:
+                name(item, index)
+            if getattr(event, "item_id", "given") in _MISSING and index in ids:
+                event.item_id = ids[index]
+            if (response := getattr(event, "response", None)) is not None:
+                if response.id in _MISSING:
+                    response.id = response_id
+                for place, item in enumerate(response.output):
+                    name(item, place)
+            yield event

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request
-from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest
+from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request, set_aside
+from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, set_aside_note
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.records import Usage
@@ -34,7 +34,7 @@ class AnthropicModel(AdapterModel):
         self._client = client
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
-        answer = _Answer(emitter, self.model)
+        answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
         stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
         async with stream:
             async for event in stream:
@@ -45,9 +45,10 @@ class AnthropicModel(AdapterModel):
 class _Answer:
     """Reads the API's events into ours. Completes only when the API said `message_stop`."""
 
-    def __init__(self, emitter: Emitter, model: str) -> None:
+    def __init__(self, emitter: Emitter, model: str, metadata: Mapping[str, str]) -> None:
         self._emit = emitter
         self._model = model
+        self._metadata = metadata
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
         self._declined_because = ""
@@ -119,7 +120,7 @@ class _Answer:
         reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "stop")
         if reason == "refusal" and not self._said_anything:
             yield from self._emit.refusal(self._declined_because or DECLINED)
-        yield from self._emit.finish(self._total(), reason)
+        yield from self._emit.finish(self._total(), reason, self._metadata)
 
     def _total(self) -> Usage:
         """`input_tokens` of this API leave out what was read from or written to the cache; ours contain all."""

@@ -21,6 +21,8 @@ _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh"
 _ADAPTIVE_SINCE = (4, 6)
 """From here on a model decides itself how much to think; older ones want a budget.
 <https://docs.claude.com/en/docs/build-with-claude/adaptive-thinking>"""
+_NO_SAMPLING_SINCE = (4, 7)
+"""<https://docs.claude.com/en/docs/about-claude/models/migration-guide>"""
 _ROOM_FOR_THE_ANSWER = 4096
 _CACHE = {"cache_control": {"type": "ephemeral"}}
 
@@ -49,13 +51,7 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
     if output:
         body["output_config"] = output
     # The client has no argument for these; the API does.
-    sampling = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
-    if sampling and body.get("thinking", {}).get("type") not in (None, "disabled"):
-        raise SettingsError(
-            f"anthropic/{model} cannot combine {' and '.join(sampling)} with reasoning.",
-            'Leave one of them out, or set reasoning to {"effort": "none"}.',
-            param="model_settings.reasoning",
-        )
+    sampling = _sampling(model, request, thinks=body.get("thinking", {}).get("type") not in (None, "disabled"))
     extra_body = {**sampling, **dict(settings.extra_body or {})}  # type: ignore[call-overload]
     for name, value in (
         ("extra_body", extra_body),
@@ -65,6 +61,31 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
         if value:
             body[name] = value
     return {**body, **(settings.extra_args or {})}
+
+
+def set_aside(model: str, request: ModelRequest) -> list[str]:
+    """Names of settings that have no meaning for this model and ask for nothing that it does not do anyway.
+
+    Temperature 0 asks for the steadiest answers. Models from 4.7 on take no temperature at all, thinking ones only 1; they
+    have one steadiness, so 0 is left out (and said to be, in the response) where any other value is refused.
+    """
+    unsteerable = _version(model) >= _NO_SAMPLING_SINCE or request.effort not in (None, "none")
+    return ["temperature"] if unsteerable and request.settings.temperature == 0 else []
+
+
+def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, Any]:
+    settings, left_out = request.settings, set_aside(model, request)
+    given = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
+    given = {name: value for name, value in given.items() if name not in left_out}
+    if given and (thinks or _version(model) >= _NO_SAMPLING_SINCE):
+        why = "while it reasons" if _version(model) < _NO_SAMPLING_SINCE else "at all"
+        name = next(iter(given))
+        raise SettingsError(
+            f"anthropic/{model} does not take {' and '.join(given)} {why}.",
+            "Leave it out.",
+            param=f"model_settings.{name}",
+        )
+    return given
 
 
 def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

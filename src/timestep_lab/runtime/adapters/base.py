@@ -7,7 +7,7 @@ raises whatever its client raises (the routed model maps errors, retries and tim
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -144,6 +144,14 @@ def _handoff(handoff: Any) -> FunctionSpec:
         strict=handoff.strict_json_schema,
         is_handoff=True,
     )
+
+
+SET_ASIDE = "settings_set_aside"
+"""Key in a response's metadata: settings that were left out because the model has no such knob (comma-separated)."""
+
+
+def set_aside_note(names: Sequence[str]) -> dict[str, str]:
+    return {SET_ASIDE: ",".join(names)} if names else {}
 
 
 async def whole_response(stream: AsyncIterator[Any]) -> ModelResponse:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
 
-from timestep_lab.runtime.adapters.base import whole_response
+from timestep_lab.runtime.adapters.base import set_aside_note, whole_response
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.errors import SettingsError
 
@@ -53,6 +55,9 @@ class ResponsesModel(Model):
                     "Leave it out.",
                     param=f"model_settings.{name}",
                 )
+        left_out = _set_aside(self.model, model_settings)
+        if left_out:
+            model_settings = replace(model_settings, **dict.fromkeys(left_out))
         stream = self._of_loop.get().stream_response(
             system_instructions,
             [_ours_out(item) for item in input] if isinstance(input, list) else input,
@@ -61,9 +66,16 @@ class ResponsesModel(Model):
         )  # fmt: skip
         try:
             async for event in stream:
+                if left_out and event.type in ("response.completed", "response.incomplete"):
+                    event.response.metadata = {**(event.response.metadata or {}), **set_aside_note(left_out)}
                 yield event
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
+
+
+def _set_aside(model: str, settings: ModelSettings) -> list[str]:
+    """Reasoning models take no temperature; 0 asks for no more steadiness than they have, other values OpenAI refuses itself."""
+    return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
 
 
 def _ours_out(item: Any) -> Any:

@@ -1,0 +1,117 @@
+"""What a model server is to do, said without any protocol's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Stop = Literal["stop", "length", "tool_calls", "refusal"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text, sent a word at a time."""
+
+    text: str
+
+    @property
+    def pieces(self) -> list[str]:
+        first, *rest = self.text.split(" ")
+        return [first, *(f" {word}" for word in rest)]
+
+
+@dataclass(frozen=True)
+class Cited(Words):
+    """Text with one web citation of the whole of it."""
+
+    url: str = "https://example.org/a"
+    title: str = "A page"
+
+
+@dataclass(frozen=True)
+class Thought(Words):
+    signature: str = "c2lnbmF0dXJl"
+
+
+@dataclass(frozen=True)
+class Redacted:
+    data: str = "cmVkYWN0ZWQ="
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str
+    arguments: Mapping[str, Any]
+    id: str = "call_1"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Tokens as a provider bills them: `input` contains what was read from and written to the cache."""
+
+    input: int = 20
+    output: int = 5
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, init=False)
+class Reply:
+    """A whole answer. `pause_s` is waited before each piece after the first."""
+
+    parts: tuple[Any, ...]
+    stop: Stop
+    counted: Counted
+    pause_s: float
+
+    def __init__(
+        self, *parts: Any, stop: Stop | None = None, counted: Counted | None = None, pause_s: float = 0.0
+    ) -> None:
+        usual: Stop = "tool_calls" if any(isinstance(part, Call) for part in parts) else "stop"
+        for name, value in (
+            ("parts", parts),
+            ("stop", stop or usual),
+            ("counted", counted or Counted()),
+            ("pause_s", pause_s),
+        ):
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An HTTP error instead of an answer."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    message: str = "This is what the provider said."
+
+
+@dataclass(frozen=True)
+class FaultInStream:
+    """An error event after `after` pieces of an answer, in a response that began with 200."""
+
+    reply: Reply
+    after: int
+    type: Literal["overloaded", "rate_limit"] = "overloaded"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The connection is lost after `after` pieces."""
+
+    reply: Reply
+    after: int
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nothing for a while, then `then`. With `after`, only once so many pieces were sent."""
+
+    seconds: float
+    then: Reply
+    after: int | None = None
+
+
+Step = Reply | Fault | FaultInStream | Cut | Silence
