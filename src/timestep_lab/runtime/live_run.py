@@ -90,9 +90,7 @@ class LiveRun:
         self._sdk_trace = sdk_trace_id(run.trace_id)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._log = ItemLog(self._store, run, self.emit)
-        self._items = StreamItems(
-            self._log, self._is_client_tool, self._server_of, self._call_made, self._first_text_came
-        )
+        self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = Pauses(self._store, shop.processor, self._items, route, run, self._kit)
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, hooks)
         self._session = StoreSession(self._store, run.thread_id, run.id)
@@ -103,6 +101,7 @@ class LiveRun:
         self._wrapper: Any = None
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[RunEnded] | None = None
+        self._cancelling = False
 
     # -- for the runner and the reader
 
@@ -131,8 +130,9 @@ class LiveRun:
             yield event
 
     def cancel(self) -> None:
-        if self._task and not self._task.done():
-            self._task.cancel()
+        """Stop, unless the run is ending already. Asking twice is fine."""
+        if self._task and not self._cancelling and self._ending is None:
+            self._cancelling = self._task.cancel()
 
     async def ended(self) -> None:
         """Return when everything is stored."""
@@ -161,15 +161,12 @@ class LiveRun:
                 await first()
             last = await (self._drive(given) if given is not None else self._end(self._complete(None)))
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task:
-                task.uncancel()
-            last = await (self._ending or self._end_early("cancelled", "Cancelled.", None))
+            last = await self._end(self._end_early("cancelled", "Cancelled.", None))
         except Exception as error:
             known = as_lab_error(error, speakers=self._speakers, max_turns=self._options.max_turns)
             if known.code == "unexpected":
                 logger.error("run %s failed", self.run.id, exc_info=error)
-            last = await self._end_early("failed", str(known), known)
+            last = await self._end(self._end_early("failed", str(known), known))
         self.emit(last)
         return last
 
@@ -187,6 +184,8 @@ class LiveRun:
                 session=self._session,
             )
             self._wrapper = result.context_wrapper
+            answers_before = len(result.raw_responses)
+            self._items.answers = 0
             try:
                 async for event in result.stream_events():
                     if isinstance(event, sdk.AgentUpdatedStreamEvent):
@@ -197,6 +196,10 @@ class LiveRun:
                 result.cancel()
                 if result.run_loop_task:
                     await asyncio.wait([result.run_loop_task])
+                raise
+            except Exception as error:
+                # The SDK throws away the events that were still queued; its list of answers is whole.
+                await self._items.catch_up(result.raw_responses[answers_before:], error)
                 raise
             if not result.interruptions:
                 return await self._end(self._complete(result))
@@ -236,12 +239,9 @@ class LiveRun:
             return str(getattr(chosen, "full", None) or getattr(chosen, "model", None) or type(chosen).__name__)
         return self._shop.router.resolve(chosen).full
 
-    def _first_text_came(self) -> None:
+    def _text_came(self) -> None:
         if self._ttft_ms is None:
             self._ttft_ms = (time.perf_counter() - self._began) * 1000.0
-
-    def _call_made(self, tool: str, arguments: str, call_id: str) -> None:
-        self._shop.processor.tool_called(self._sdk_trace, tool, arguments, call_id)
 
     def _is_client_tool(self, tool: str) -> bool:
         return tool in self._graph.client_tools
@@ -276,9 +276,17 @@ class LiveRun:
         return RunPaused(run=self.run, interruptions=waiting)
 
     async def _end(self, work: Coroutine[Any, Any, RunEnded]) -> RunEnded:
-        """An end that has begun is not cancelled any more."""
-        self._ending = asyncio.create_task(work)
-        return await asyncio.shield(self._ending)
+        """An end that has begun is not cancelled any more, and there is only one."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(work)
+        else:
+            work.close()
+        while not self._ending.done():
+            try:
+                await asyncio.wait([self._ending])
+            except asyncio.CancelledError:
+                continue
+        return self._ending.result()
 
     async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted:
         """The final output of a turn that ended with a client tool's call is what was said before, if anything."""

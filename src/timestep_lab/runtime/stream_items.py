@@ -8,11 +8,19 @@ are through.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from agents import Agent, AgentUpdatedStreamEvent, RawResponsesStreamEvent, RunItemStreamEvent, StreamEvent
+from agents import (
+    Agent,
+    AgentUpdatedStreamEvent,
+    ModelResponse,
+    RawResponsesStreamEvent,
+    RunItemStreamEvent,
+    StreamEvent,
+)
+from agents.exceptions import ModelRefusalError, OutputGuardrailTripwireTriggered
 from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
 
 from timestep_lab.runtime.agent_graph import handoff_targets
@@ -48,21 +56,21 @@ class StreamItems:
         log: ItemLog,
         is_client_tool: Callable[[str], bool],
         server_of: Callable[[str], str | None],
-        on_call: Callable[[str, str, str], None],
-        on_first_text: Callable[[], None],
+        on_text: Callable[[], None],
     ) -> None:
-        """`on_call(tool, arguments, call_id)` for each call the model made; `on_first_text` whenever a piece of an answer comes."""
+        """`on_text` is called whenever a piece of an answer comes."""
         self.log = log
         self.calls: dict[str, str] = {}
         """Call id to the id of its item."""
         self.speaker: Agent[Any] | None = None
         self._is_client_tool = is_client_tool
         self._server_of = server_of
-        self._on_call = on_call
-        self._on_first_text = on_first_text
+        self._on_text = on_text
         self._open: dict[int, str | None] = {}
         """Place in the model's response to item id; None for what is not shown."""
         self._done: set[int] = set()
+        self.answers = 0
+        """Responses of this stream that were read to their end."""
         self._heard: dict[str, asyncio.Event] = {}
 
     def adopt(self, items: list[ThreadItem]) -> None:
@@ -80,6 +88,26 @@ class StreamItems:
             self.log.agent = event.new_agent.name
         elif isinstance(event, RunItemStreamEvent):
             await self._run_item(event.item)
+
+    async def catch_up(self, answers: Sequence[ModelResponse], error: Exception) -> None:
+        """The stream broke off with `error`: show what the model had said, and take back what a guardrail stopped."""
+        if len(answers) > self.answers:
+            await self._answered(answers[-1].output)
+        if isinstance(error, ModelRefusalError):
+            await self._refused(error.refusal)
+        await self._next_response()
+        said = self.log.mine("assistant_message")
+        if isinstance(error, OutputGuardrailTripwireTriggered) and said:
+            await self.log.change(said[-1].id, text="", status="incomplete", annotations=[])
+
+    async def _refused(self, refusal: str) -> None:
+        said = self.log.mine("assistant_message")
+        if said and said[-1].data["status"] == "in_progress":
+            await self.log.finish(said[-1].id, text=refusal, status="completed")
+            self._open.clear()
+        elif not said or said[-1].data["text"] != refusal:
+            data = {"text": refusal, "attachments": [], "status": "completed", "annotations": []}
+            await self.log.add_done("assistant_message", data)
 
     # -- tools, told by the hooks
 
@@ -111,7 +139,7 @@ class StreamItems:
         elif kind == "response.output_item.added":
             await self._item_added(event.output_index, event.item)
         elif kind in TEXT_DELTAS:
-            self._on_first_text()
+            self._on_text()
             self._grow(event)
         elif kind in REASONING_DELTAS:
             self._grow(event)
@@ -122,9 +150,13 @@ class StreamItems:
         elif kind == "response.output_item.done":
             await self._item_done(event.output_index, event.item)
         elif kind == "response.completed":
-            for index, item in enumerate(event.response.output):
-                await self._item_done(index, item)
-            await self._next_response()
+            await self._answered(event.response.output)
+
+    async def _answered(self, output: Sequence[Any]) -> None:
+        for index, item in enumerate(output):
+            await self._item_done(index, item)
+        self.answers += 1
+        await self._next_response()
 
     def _grow(self, event: Any) -> None:
         item_id = self._open.get(event.output_index)
@@ -157,8 +189,6 @@ class StreamItems:
         await self._item_added(index, item)
         self._done.add(index)
         item_id = self._open[index]
-        if item.type == "function_call":
-            self._on_call(item.name, item.arguments, item.call_id)
         if item_id is None:
             if item.type not in ("message", "reasoning", "function_call", *NOT_SHOWN):
                 await self._hosted_call(item)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +47,14 @@ class Route:
     """By SDK span id."""
     waiting: set[str] = field(default_factory=set)
     """Ids of tool calls that wait for approval and have an open row."""
-    calls: list[tuple[str, str, str]] = field(default_factory=list)
-    """(tool, arguments, call id) of the calls the model made and no span has claimed yet."""
     last_turn: str | None = None
     """Id of the newest turn's row: what a call that waits for approval hangs under."""
     input: Json = None
     output: Json = None
     costs: list[float | None] = field(default_factory=list)
     """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
+    on_span: Callable[[SpanRecord], None] | None = None
+    """Told of each span as it ends, on the thread it ended on; for what must know a run's steps without asking the store."""
 
 
 class StoreProcessor(TracingProcessor):
@@ -101,12 +102,6 @@ class StoreProcessor(TracingProcessor):
 
     # -- what only the runner knows of tool calls
 
-    def tool_called(self, sdk_trace_id: str, tool: str, arguments: str, call_id: str) -> None:
-        """The model asked for a call. Its span, when it comes, is known by tool and arguments."""
-        if route := self._routes.get(sdk_trace_id):
-            with self._lock:
-                route.calls.append((tool, arguments, call_id))
-
     def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
         """The tool of the function span `span` begins to run. From here on the span goes by the call's id."""
         route = self._routes.get(span.trace_id)
@@ -114,7 +109,6 @@ class StoreProcessor(TracingProcessor):
         if route is None or record is None:
             return
         with self._lock:
-            self._claim(route, call_id)
             own_id = call_span_id(route.trace_id, call_id)
             route.ids[span.span_id] = own_id
             attributes = {**record.attributes, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: approval}
@@ -131,7 +125,6 @@ class StoreProcessor(TracingProcessor):
         """A call waits for approval: an open row, of no process, until it is decided."""
         if route := self._routes.get(sdk_trace_id):
             with self._lock:
-                self._claim(route, call_id)
                 is_open = call_id in route.waiting
                 route.waiting.add(call_id)
             if not is_open:
@@ -141,7 +134,6 @@ class StoreProcessor(TracingProcessor):
         """A call was refused: its row ends without the tool having run."""
         if route := self._routes.get(sdk_trace_id):
             with self._lock:
-                self._claim(route, call_id)
                 route.waiting.discard(call_id)
             route.writer.span_ended(record)
 
@@ -206,9 +198,11 @@ class StoreProcessor(TracingProcessor):
             route.output = record.output if record.output is not None else route.output
         elif record.kind in ("task", "agent"):
             record = replace(record, input=route.input, output=route.output)
-        elif record.kind == "tool" and _never_ran(route, record, span):
-            return  # It waits for approval, or was refused: the runner reports both.
+        elif record.kind == "tool" and _never_ran(route, record):
+            return  # It waits for approval, which the runner reports.
         route.writer.span_ended(record)
+        if route.on_span:
+            route.on_span(record)
 
     def shutdown(self, timeout: float | None = None) -> None:
         """The SDK calls this at exit; writers are closed by their labs."""
@@ -219,9 +213,6 @@ class StoreProcessor(TracingProcessor):
 
     # --
 
-    def _claim(self, route: Route, call_id: str) -> None:
-        route.calls = [call for call in route.calls if call[2] != call_id]
-
     def _keep(self, sdk_trace_id: str, route: Route) -> None:
         self._routes[sdk_trace_id] = route
         self._routes.move_to_end(sdk_trace_id)
@@ -229,11 +220,10 @@ class StoreProcessor(TracingProcessor):
             self._routes.popitem(last=False)
 
 
-def _never_ran(route: Route, record: SpanRecord, span: Span[Any]) -> bool:
-    if not route.run_id or GenAI.TOOL_CALL_ID in record.attributes:
-        return False
-    asked = (span.span_data.name, span.span_data.input or "")
-    return any((tool, arguments) == asked for tool, arguments, _ in route.calls)
+def _never_ran(route: Route, record: SpanRecord) -> bool:
+    """A function span of a run of ours without a call id did not get as far as its tool."""
+    asked_only = record.output is None and record.error is None
+    return route.run_id is not None and asked_only and GenAI.TOOL_CALL_ID not in record.attributes
 
 
 def _agent_name(span: Span[Any]) -> str | None:
