@@ -38,6 +38,16 @@ class OwnerProcess:
         self._process.stdin.flush()
         assert self._process.stdout.readline() == "done\n"
 
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait(10)
+
     def end(self) -> None:
         if self._process is not None:
             self._process.communicate(timeout=20)

@@ -13,9 +13,9 @@ import duckdb
 
 from timestep_lab.store.base import Change, Dialect, Rows, Statement
 from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb import fence
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
+from timestep_lab.store.duckdb.fence import Fence
 from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.migrate import migrate
 from timestep_lab.types.errors import QueryError
@@ -43,7 +43,7 @@ class Engine:
             if migrate(_Session(self._connection)):
                 self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
             self._writer = Writer(self._new_cursor(OURS), publisher.publish, self._break)
-            self._fence = fence.Fence(self._new_cursor(THEIRS))
+            self._fence = Fence()
         except BaseException:
             for cursor in self._cursors:
                 cursor.close()

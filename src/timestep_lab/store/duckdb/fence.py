@@ -25,10 +25,10 @@ MAX_SQL = 100_000
 
 
 class Fence:
-    """`cursor` reads the catalogue once: the views and functions there are now."""
+    """The views that a query may read are those there are when the first one comes."""
 
-    def __init__(self, cursor: Cursor) -> None:
-        self._check = QueryCheck.from_catalogue(cursor)
+    def __init__(self) -> None:
+        self._check: QueryCheck | None = None
 
     def select(
         self, cursor: Cursor, sql: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
@@ -40,6 +40,8 @@ class Fence:
             )
         cursor.execute("set errors_as_json = true")
         with _explained(sql), _time_limit(cursor, timeout_s):
+            if self._check is None:
+                self._check = QueryCheck.from_catalogue(cursor)
             self._check(cursor, sql)
             cursor.execute("begin transaction read only")
             try:

@@ -9,7 +9,10 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import duckdb
 
 from timestep_lab.store.duckdb.connect import Cursor
 from timestep_lab.types.errors import QueryError
@@ -38,12 +41,20 @@ CATALOGUE = ("__", "pg_", "has_", "inet_", "current_", "session_", "obj_", "col_
 
 FUNCTIONS_SQL = """
 select distinct function_name from duckdb_functions()
-where function_type in ('aggregate', 'window', 'macro') or (function_type = 'scalar' and stability = 'CONSISTENT')
+where internal and function_type in ('aggregate', 'window', 'macro') or (function_type = 'scalar' and stability = 'CONSISTENT')
 """
 VIEWS_SQL = """
 select view_name from duckdb_views()
 where schema_name = 'main' and not internal and database_name = current_database() order by view_name
 """
+
+
+@cache
+def pure_functions() -> frozenset[str]:
+    """DuckDB's own functions that a query may call. Listing them takes a third of a second, hence once a process."""
+    with duckdb.connect(":memory:") as empty:
+        listed = {name for (name,) in empty.execute(FUNCTIONS_SQL).fetchall()}
+    return frozenset({name for name in listed - READS_SQL if not name.startswith(CATALOGUE)} | TIME_AND_CHANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +64,7 @@ class QueryCheck:
 
     @classmethod
     def from_catalogue(cls, cursor: Cursor) -> QueryCheck:
-        views = frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall())
-        listed = {name for (name,) in cursor.execute(FUNCTIONS_SQL).fetchall()}
-        pure = {name for name in listed if name not in READS_SQL and not name.startswith(CATALOGUE)}
-        return cls(views, frozenset(pure | TIME_AND_CHANCE))
+        return cls(frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall()), pure_functions())
 
     def __call__(self, cursor: Cursor, sql: str) -> None:
         """Raises `QueryError` unless the text is one query that may run."""

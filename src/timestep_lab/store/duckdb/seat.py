@@ -173,6 +173,7 @@ class Seat:
             if owner := file.read():
                 try:
                     self._loopback = Loopback(owner, self.publisher, self._lost)
+                    self._not_before = 0.0  # Whoever was to become the owner has.
                     return self._loopback
                 except ClosedError:
                     reason = f"Its last known owner, pid {owner.pid}, does not answer."
@@ -215,7 +216,7 @@ class Seat:
                 self._not_before = time.monotonic() + HOLD_OFF_S
                 self._vacate(self._held.engine)
         if self.publisher.wanted:
-            self._seek()
+            threading.Thread(target=self._seek, name="timestep-lab successor", daemon=True).start()
 
     def _seek(self) -> None:
         try:

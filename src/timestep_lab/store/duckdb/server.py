@@ -30,7 +30,7 @@ DRAIN_S = 5.0
 
 
 class OwnerServer:
-    """Listens from the start. `hand_over` is called, after the answer, when a client asks to become the owner."""
+    """Listens from the start. `hand_over`, called when a client asks to become the owner, closes this server and lets go of the file."""
 
     def __init__(self, engine: Backend, publisher: Publisher, hand_over: Callable[[], None]) -> None:
         self._engine, self._publisher, self._hand_over = engine, publisher, hand_over
@@ -113,8 +113,8 @@ class OwnerServer:
         while not self._closing and (data := frames.receive(connection)) is not None:
             request = wire.loads(data)
             if request["op"] == "hand_over":
+                self._hand_over()
                 frames.send(connection, wire.dumps({"ok": True}))
-                threading.Thread(target=self._hand_over, name="timestep-lab handover", daemon=True).start()
                 return
             try:
                 answer = wire.dumps({"ok": perform(self._engine, request)})
