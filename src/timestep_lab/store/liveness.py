@@ -8,6 +8,7 @@ after a pause waits for approval again.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -38,7 +39,7 @@ class Liveness:
 
     def __init__(self, db: Database) -> None:
         self._db, self._pid = db, os.getpid()
-        self._wake, self._closed = threading.Event(), False
+        self._wake, self._end = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class Liveness:
 
     def close(self, *, goodbye: bool = True) -> None:
         """Stop; with `goodbye`, take this process's row away, so that what it left running counts as interrupted."""
-        self._closed = True
+        self._end.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
@@ -66,10 +67,10 @@ class Liveness:
                 log.info("Left the lab without saying goodbye: %s", error)
 
     def _run(self) -> None:
-        while not self._closed:
+        while not self._end.is_set():
             self._wake.wait(BEAT_S)
             self._wake.clear()
-            if self._closed:
+            if self._end.is_set():
                 return
             try:
                 beat(self._db)
@@ -116,8 +117,7 @@ def started_at(pid: int) -> str | None:
     """
     stat = Path(f"/proc/{pid}/stat")
     if not Path("/proc/self/stat").exists():
-        import psutil
-
+        psutil: Any = importlib.import_module("psutil")
         try:
             process = psutil.Process(pid)
             return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())

@@ -1,0 +1,222 @@
+"""SQL typed by a user: one query over the documented views, that user's rows, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from timestep_lab.store.base import Database
+from timestep_lab.store.open import open_database
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import QueryError
+from timestep_lab.types.records import RunRecord, ScoreRecord, ThreadItem, ThreadRecord
+
+ALICE, BOB = "alice", "bob"
+SECRET = "bobs secret"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Rows of two users under every view that these tests read. Nothing here writes to it: that is the point."""
+    database = open_database(tmp_path_factory.mktemp("fence") / "lab.duckdb")
+    for user, text in ((ALICE, "1"), (BOB, SECRET)):
+        store = Store(database, user)
+        store.threads.insert(ThreadRecord(id="t", user_id=user))
+        message = ThreadItem(id="m", thread_id="t", user_id=user, type="user_message", data={"text": text})
+        store.threads.append_items("t", [message])
+        store.scores.insert(ScoreRecord(id="s", user_id=user, target="trace", target_id="x", name="n", note=text))
+        store.runs.insert(
+            RunRecord(
+                id="r", user_id=user, thread_id="t", trace_id="x", agent_id=None, agent="A", input=text, output=text
+            )
+        )
+        columns = ("user_id", "trace_id", "workflow", "started_at", "n_spans", "n_open", "n_errors", "n_turns",
+                   "n_generations", "n_unpriced", "root_error", "interrupted")  # fmt: skip
+        row: tuple[Any, ...] = (user, "x", text, datetime(2026, 1, 1), 1, 0, 0, 0, 0, 0, False, False)
+        database.append(user, {"trace_deltas": (columns, [row])})
+    yield database
+    database.close()
+
+
+def select(lab: Database, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    return lab.select(ALICE, sql, params).rows
+
+
+# -- what a query may do
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("select text from messages", [("1",)]),
+        ("from messages select count(*)", [(1,)]),
+        ("select note from main.scores;", [("1",)]),
+        ("SELECT m.text FROM Messages m WHERE m.thread_id = 't' -- a comment", [("1",)]),
+        ("with a as (select text from messages), b as (from a) select * from b", [("1",)]),
+        ("with recursive n(i) as (select 1 union all select i + 1 from n where i < 3) select max(i) from n", [(3,)]),
+        ("select x from unnest([3, 1, 2]) u(x) order by x desc limit 1", [(3,)]),
+        ("select count(*) from range(5) union all select 7 from generate_series(1, 1)", [(5,), (7,)]),
+        ("select text, row_number() over (order by created_at) from messages", [("1", 1)]),
+        ("select quantile_cont(i, 0.5), string_agg(i, ',' order by i) from range(3) r(i)", [(1.0, "0,1,2")]),
+        ("select list_transform([1, 2], lambda x: x + 1), {'a': 1}, map {'k': 2}['k']", [([2, 3], {"a": 1}, 2)]),
+        ("select '{\"a\": [1]}'::json ->> '$.a[0]', value from json_each('[7]')", [("1", "7")]),
+        ("select case when started_at < now() then 'past' end from traces", [("past",)]),
+        ("select * from (select 'a' as k, 1 as v) pivot (sum(v) for k in ('a', 'b'))", [(1, None)]),
+        ("select t.text from messages t join messages u using (thread_id) where exists (from scores)", [("1",)]),
+        ("select coalesce(null, 1), ifnull(null, 2), nullif(3, 3), try_cast('x' as int), 7 // 2, 'a' || 'b'",
+         [(1, 2, None, None, 3, "ab")]),
+        ("summarize select 1 as n", None),
+    ],
+)  # fmt: skip
+def test_a_query_may_read_the_views_and_compute(lab: Database, sql: str, rows: list[tuple[Any, ...]] | None) -> None:
+    found = select(lab, sql)
+    assert found == rows if rows is not None else found
+
+
+def test_parameters_go_in_as_values(lab: Database) -> None:
+    assert select(lab, "select $1, $2 + 1, count(*) from messages where text = $1", "' or 1=1 --", 2) == [
+        ("' or 1=1 --", 3, 0)
+    ]
+
+
+def test_show_tables_lists_the_views_and_describe_their_columns(lab: Database) -> None:
+    views = [name for (name,) in select(lab, "show tables")]
+    assert {"traces", "spans", "generations", "tool_calls", "handoffs", "messages", "usage", "scores"} <= set(views)
+    assert "agents" not in views
+    assert [row[0] for row in select(lab, "describe handoffs")] == ["trace_id", "from_agent", "to_agent", "started_at"]
+
+
+def test_moments_with_a_zone_come_as_utc(lab: Database) -> None:
+    sql = "select timestamptz '2026-01-01 12:00:00+02', [timestamptz '2026-01-01 12:00:00+02'], 1 as n -- end"
+    result = lab.select(ALICE, sql)
+    assert result.rows == [(datetime(2026, 1, 1, 10), "['2026-01-01 10:00:00+00']", 1)]
+    assert result.columns[2] == "n"
+
+
+def test_a_limit_cuts_and_says_so(lab: Database) -> None:
+    cut = lab.select(ALICE, "select * from range(1000000)", limit=3)
+    assert (cut.rows, cut.truncated) == ([(0,), (1,), (2,)], True)
+    whole = lab.select(ALICE, "select * from range(3)", limit=3)
+    assert (len(whole.rows), whole.truncated) == (3, False)
+
+
+def test_a_query_that_takes_too_long_is_stopped_and_the_lab_goes_on(lab: Database) -> None:
+    began = time.monotonic()
+    with pytest.raises(QueryError, match=r"took longer than 0.2 s"):
+        lab.select(ALICE, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", timeout_s=0.2)
+    assert time.monotonic() - began < 5
+    assert select(lab, "select text from messages") == [("1",)]
+
+
+# -- what it may not
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        # tables under the views, and what the engine tells about itself
+        "select * from core.agents", "select * from agents", "select * from lab.core.agents", "describe core.agents",
+        "select * from duckdb_tables", "select * from duckdb_tables()", "from duckdb_settings()", "show all tables",
+        "show databases", "select * from information_schema.tables", "select * from pg_catalog.pg_class", "from sqlite_master",
+        "describe select * from core.agents", "summarize core.agents", "select * from pragma_table_info('core.agents')",
+        "select (select id from core.agents limit 1)", "select 1 where exists (from core.agents)", "select core.agents.id from core.agents",
+        # a `with` query lends its name to nothing but what comes after it
+        "with duckdb_views as (from duckdb_views) from duckdb_views",
+        "select * from duckdb_views, (with duckdb_views as (select 1) from duckdb_views)",
+        "select * from (with duckdb_views as (select 1) from duckdb_views), duckdb_views",
+        "with a as (from core_b), core_b as (select 1) from a", "with a as (select 1) select * from core.a",
+        # SQL within SQL
+        "select * from query('from core.agents')", "select * from query_table('agents')", "from histogram('core.agents', 'id')",
+        "select json_serialize_plan('from core.agents')", "select * from json_execute_serialized_sql('{}')",
+        "select * from seq_scan('agents')",
+        # whose rows
+        "select getvariable('tl_user')", "select 'tl_user'.getvariable()", "select system.main.getvariable('tl_user')",
+        "select list_transform([1], lambda x: getvariable('tl_user'))", "set variable tl_user = 'bob'", "reset variable tl_user",
+        "select sum(1) filter (where getvariable('tl_user') = 'x')", "select 1 order by getvariable('tl_user')",
+        # settings, files, network, other databases
+        "select current_setting('threads')", "select getenv('HOME')", "set memory_limit = '1TB'", "pragma database_list",
+        "from '/etc/passwd'", "from read_csv('/etc/passwd')", "from read_text('/etc/passwd')", "from glob('/*')",
+        "from read_parquet('https://example.com/x')", "copy messages to '/tmp/x'", "copy (select 1) to '/tmp/x'", "attach '/tmp/x.db'",
+        "export database '/tmp/x'", "install fts", "load fts", "call pragma_version()", "detach lab", "use core",
+        # writing, and more than one query
+        "insert into messages values (1)", "with x as (insert into core.users values ('a','b','c',now()) returning *) from x",
+        "update core.users set id = 'x'", "delete from core.users", "create table x (a int)", "create view v as select 1",
+        "drop view messages", "select 1; select 2", "select 1; drop view messages", "begin", "commit", "checkpoint", "vacuum",
+        "prepare p as select 1", "explain analyze select 1",
+        # functions with effects
+        "select nextval('core.span_numbers')", "select write_log('x')", "select sleep_ms(1)", "select pg_sleep(1)", "select setseed(0.5)",
+        # no query at all
+        "", ";", "-- nothing", "selec 1", "select", "select 1 from", "\x00", "(" * 20_000 + "1" + ")" * 20_000,
+        "select " + "1 + " * 30_000 + "1", "select '" + "x" * 200_000 + "'",
+    ],
+)  # fmt: skip
+def test_a_query_may_not(lab: Database, sql: str) -> None:
+    with pytest.raises(QueryError):
+        lab.select(ALICE, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(*) from messages where cast(text as int) > 0",
+        "select cast(text as int) from messages",
+        "select 1 from messages where cast(case when text like 'bobs%' then 'x' else '1' end as int) = 1",
+        "select max(cast(note as int)) from scores where name = 'n'",
+        "select count(*) from messages a join messages b on cast(a.text as int) = cast(b.text as int)",
+        "select cast(output as int) from traces where cast(input as int) > 0",
+        "select cast(workflow as int) from traces where cast(output as int) > 0",
+        "select cast(output as int) from traces join messages using (thread_id) where cast(text as int) = 1",
+    ],
+)
+def test_not_even_an_error_tells_of_anothers_rows(lab: Database, sql: str) -> None:
+    assert select(lab, sql) == [(1,)]
+    with pytest.raises(QueryError, match="Could not convert"):  # While he, whose rows they are, gets it.
+        lab.select(BOB, sql)
+
+
+def test_every_view_shows_the_rows_of_its_user_alone(lab: Database) -> None:
+    for (view,) in select(lab, "show tables"):
+        hers = repr(lab.select(ALICE, f"select * from {view}").rows)
+        assert BOB not in hers
+        assert lab.select("nobody", f"select * from {view}").rows == []
+
+
+# -- what it says
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("select *\nfrom tracs", r"no view 'tracs' \(line 2, column 6\)\. Did you mean traces\?"),
+        ("select modle from generations", r'"modle" not found .*\(line 1, column 8\)\. Did you mean model'),
+        ("select 'ü', modle from generations", r"\(line 1, column 13\)"),
+        ("select medain(1)", r"'medain' is not one that a query may call \(line 1, column 8\)\. Did you mean median\?"),
+        ("selec 1", r"Syntax error at or near \"selec\" \(line 1, column 1\)"),
+        ("select 'x'::int from messages", r"Could not convert string 'x' to INT32 \(line 1, column 11\)"),
+        ("select $1", r"Values were not provided for the following parameters: 1"),
+        ("delete from traces", r"Only one SELECT is taken"),
+        ("select 1; select 2", r"2 queries where one is expected"),
+        (" ", r"There is no query"),
+    ],
+)
+def test_an_error_says_where_it_is_and_what_was_meant(lab: Database, sql: str, says: str) -> None:
+    with pytest.raises(QueryError, match=says):
+        lab.select(ALICE, sql)
+
+
+def test_a_query_through_a_client_meets_the_same_fence(tmp_path: Path, owner_process: Any) -> None:
+    owner_process.tell("open", tmp_path / "lab.duckdb")
+    client = open_database(tmp_path / "lab.duckdb")
+    with pytest.raises(QueryError, match="Did you mean traces") as caught:
+        client.select(ALICE, "select * from tracs")
+    assert caught.value.exit_code == 2
+    with pytest.raises(QueryError, match="took longer"):
+        client.select(ALICE, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b", timeout_s=0.1)
+    assert client.select(ALICE, "select {'a': [1, null]}, 'ü'", limit=1).rows == [({"a": [1, None]}, "ü")]
+    client.close()
+    owner_process.tell("close", tmp_path / "lab.duckdb")
