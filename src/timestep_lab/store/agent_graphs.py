@@ -60,11 +60,14 @@ class _Tally:
 
 
 # Each generation belongs to the latest span of its agent that began before it; so does each handoff to the next span of its target.
+# A generation that does not know its agent (sent by others, one span at a time) counts for whichever agent began last.
 _COSTS: dict[Dialect, str] = {
     "duckdb": "select a.span_id, g.cost_usd, g.used from g asof join a "
-    "on g.trace_id = a.trace_id and g.agent = a.agent and g.started_at >= a.started_at",
+    "on g.trace_id = a.trace_id and g.agent = a.agent and g.started_at >= a.started_at "
+    "union all select a.span_id, n.cost_usd, n.used from (select * from g where agent is null) n asof join a "
+    "on n.trace_id = a.trace_id and n.started_at >= a.started_at",
     "postgres": "select b.span_id, g.cost_usd, g.used from g join lateral (select a.span_id from a where a.trace_id = g.trace_id "
-    "and a.agent = g.agent and a.started_at <= g.started_at order by a.started_at desc limit 1) b on true",
+    "and (g.agent is null or a.agent = g.agent) and a.started_at <= g.started_at order by a.started_at desc limit 1) b on true",
 }
 _HANDOFFS: dict[Dialect, str] = {
     "duckdb": "select a.span_id, h.agent as handed_from from h asof join a "

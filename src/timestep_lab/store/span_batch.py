@@ -1,4 +1,8 @@
-"""One batch of trace events of one user, made ready for `Database.append`: every table it touches, in one transaction."""
+"""One batch of trace events of one user, made ready for `Database.append`: every table it touches, in one transaction.
+
+A tool call that waits for a person stays open when its process ends, and goes on in another one: rows with an approval are
+therefore looked for in `open_spans`, while all other open spans are known to belong to the writer that opened them.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,16 @@ MANY_TRACES = 100
 SpanKey = tuple[str, str]
 """(trace_id, span_id)"""
 
-_CLOSE: dict[Dialect, str] = {
-    "duckdb": "delete from core.open_spans where user_id = $1 and list_contains(string_split($2, ' '), trace_id || span_id)",
-    "postgres": "delete from core.open_spans where user_id = $1 and trace_id || span_id = any(string_to_array($2, ' '))",
+_AMONG_KEYS: dict[Dialect, str] = {
+    "duckdb": "user_id = $1 and list_contains(string_split($2, ' '), trace_id || span_id)",
+    "postgres": "user_id = $1 and trace_id || span_id = any(string_to_array($2, ' '))",
 }
 
 
 @dataclass(slots=True)
 class SpanBatch:
-    """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes."""
+    """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes. `taken_over`: spans handed
+    over as opened that have such a row already."""
 
     user_id: str
     starts: Sequence[Row] = ()
@@ -33,9 +38,12 @@ class SpanBatch:
     ended: Sequence[Row] = ()
     opened_before: set[SpanKey] = field(default_factory=set)
     batch_id: str = field(default_factory=lambda: new_id("batch"))
+    taken_over: list[Row] = field(default_factory=list)
+    _looked: bool = False
 
     def write(self, db: Database, bodies: MessageBodies) -> None:
         """Durable on return. May be called again after a `StoreError`: it is written once."""
+        self._take_over(db)
         slim, new_bodies = bodies.share(self.user_id, self.ended)
         deltas = trace_deltas(
             self.user_id, ended=self.ended, opened=self.opened, opened_before=self.opened_before, starts=self.starts
@@ -50,17 +58,43 @@ class SpanBatch:
         db.append(
             self.user_id,
             {name: table for name, table in tables.items() if table[1]},
-            then=self._closing(db.dialect),
+            then=self._after(db),
             changes=self._changes(delta[1] for delta in deltas),
             batch_id=self.batch_id,
         )
         bodies.written(new_bodies)
 
-    def _closing(self, dialect: Dialect) -> list[Statement]:
-        if not self.opened_before:
-            return []
-        keys = " ".join(trace_id + span_id for trace_id, span_id in self.opened_before)
-        return [Statement(_CLOSE[dialect], [self.user_id, keys])]
+    def _take_over(self, db: Database) -> None:
+        """Finds calls that another process, or this one before a pause, left open for a decision."""
+        if self._looked:
+            return
+        decided = {span_key(row) for row in (*self.opened, *self.ended) if row[AT["approval"]]} - self.opened_before
+        if decided:
+            sql = f"select trace_id, span_id from core.open_spans where {_AMONG_KEYS[db.dialect]}"
+            found = {(row[0], row[1]) for row in db.query(self.user_id, sql, [self.user_id, _joined(decided)]).rows}
+            self.taken_over = [row for row in self.opened if span_key(row) in found]
+            self.opened = [row for row in self.opened if span_key(row) not in found]
+            self.opened_before |= found & {span_key(row) for row in self.ended}
+        self._looked = True
+
+    def _after(self, db: Database) -> list[Statement]:
+        statements = [
+            Statement(
+                "update core.open_spans set process_id = $3, approval = $4, attributes = $5 where user_id = $1 and trace_id || span_id = $2",
+                [
+                    self.user_id,
+                    "".join(span_key(row)),
+                    process_of(row, db.process_id),
+                    row[AT["approval"]],
+                    row[AT["attributes"]],
+                ],
+            )
+            for row in self.taken_over
+        ]
+        if self.opened_before:
+            sql = f"delete from core.open_spans where {_AMONG_KEYS[db.dialect]}"
+            statements.append(Statement(sql, [self.user_id, _joined(self.opened_before)]))
+        return statements
 
     def _changes(self, trace_ids: Iterable[str]) -> list[Change]:
         ids = list(trace_ids)
@@ -76,3 +110,12 @@ def _owner(row: Row, db: Database) -> str | None:
 
 def span_key(row: Row) -> SpanKey:
     return row[AT["trace_id"]], row[AT["span_id"]]
+
+
+def process_of(row: Row, process_id: str) -> str | None:
+    """Whose death ends the span. A call that waits for a person needs no process to live."""
+    return None if row[AT["approval"]] == "pending" else process_id
+
+
+def _joined(keys: Iterable[SpanKey]) -> str:
+    return " ".join(trace_id + span_id for trace_id, span_id in keys)

@@ -39,6 +39,9 @@ _COLUMNS = (
     "ttft_ms",
 )
 
+MAX_DEPTH = 100
+"""How far up an agent is looked for; also what ends a circle of parents."""
+
 
 class SpanReader:
     def __init__(self, db: Database, user_id: str) -> None:
@@ -46,8 +49,11 @@ class SpanReader:
 
     def records(self, trace_id: str) -> list[SpanRecord]:
         """In order of start, finished and open, without input, output and attributes."""
-        rows = self._all(trace_id, ", ".join(LIGHT), "started_at")
-        return [span_record(dict(zip(LIGHT, row, strict=True))) for row in rows]
+        rows = [dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), "started_at")]
+        agents = _inherited(
+            [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
+        )
+        return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
     def columns(self, trace_id: str) -> dict[str, list[Any]]:
         """Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
@@ -56,7 +62,9 @@ class SpanReader:
         names = (*_COLUMNS, "started_us", "ended_us")
         rows = self._all(trace_id, select, "started_us")
         values = zip(*rows, strict=True) if rows else ([] for _ in names)
-        return {name: list(column) for name, column in zip(names, values, strict=True)}
+        found = {name: list(column) for name, column in zip(names, values, strict=True)}
+        found["agent"] = _inherited(found["span_id"], found["parent_id"], found["agent"])
+        return found
 
     def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Spans with everything, in the order asked for; ids that are not there are left out.
@@ -109,6 +117,24 @@ class SpanReader:
         places = ", ".join(f"${n}" for n in range(2, len(hashes) + 2))
         sql = f"select hash, body from core.message_bodies where user_id = $1 and hash in ({places})"
         return dict(self._db.query(self._user_id, sql, [self._user_id, *hashes]).rows)
+
+
+def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[str | None]) -> list[str | None]:
+    """A span sent by others may not say its agent: it works for that of the nearest span above it that does."""
+    if None not in agents:
+        return agents
+    agent_of = dict(zip(span_ids, agents, strict=True))
+    above = dict(zip(span_ids, parent_ids, strict=True))
+    for span_id in span_ids:
+        path: list[str] = []
+        at: str | None = span_id
+        while at in agent_of and agent_of[at] is None and len(path) <= MAX_DEPTH:
+            path.append(at)
+            at = above[at]
+        agent = agent_of.get(at) if at is not None else None
+        if agent is not None:
+            agent_of.update(dict.fromkeys(path, agent))
+    return [agent_of[span_id] for span_id in span_ids]
 
 
 def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:

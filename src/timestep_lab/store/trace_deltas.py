@@ -145,7 +145,7 @@ def _delta(user_id: str, trace_id: str, trace: _Trace) -> Row:
     text_out, key_out = _output(trace)
     return (
         user_id, trace_id,
-        start[_TRACE_AT["workflow"]] if start else None, start[_TRACE_AT["thread_id"]] if start else None,
+        (start[_TRACE_AT["workflow"]] or None) if start else None, start[_TRACE_AT["thread_id"]] if start else None,
         trace.started_at, trace.ended_at, trace.n_spans, trace.n_open, trace.n_errors, trace.n_turns,
         trace.n_generations, trace.n_unpriced, trace.in_tokens, trace.out_tokens, trace.cost,
         path or None, trace.agents[0][0] if names else None, trace.model, trace.model_at,

@@ -12,7 +12,9 @@ from timestep_lab.store.span_rows import AT, TRACE_COLUMNS, Row, span_row, trace
 from timestep_lab.types.spans import SpanRecord, TraceStart
 
 BATCH = 20_000
-_TRACE_ID = TRACE_COLUMNS.index("trace_id")
+UNNAMED = ""
+"""Workflow of a trace whose root span has not come yet; a later start with a name stands beside it and wins."""
+_TRACE_ID, _WORKFLOW = TRACE_COLUMNS.index("trace_id"), TRACE_COLUMNS.index("workflow")
 
 _AMONG: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($2, ' ')))",
@@ -52,26 +54,29 @@ class TraceImport:
         known = self._known_traces(user_id, trace_ids)
         stored = self._stored_spans(user_id, spans) if known else set()
         new: dict[SpanKey, Row] = {key: row for row in spans if (key := span_key(row)) not in stored}
-        starts = {row[_TRACE_ID]: row for row in traces if row[_TRACE_ID] not in known}
-        for row in _first_spans(new.values(), known | starts.keys()):
-            starts[row[AT["trace_id"]]] = (
-                user_id, row[AT["trace_id"]], row[AT["name"]], None, row[AT["started_at"]], "{}", None, None,
-            )  # fmt: skip
+        starts = {row[_TRACE_ID]: row for row in traces if _tells_more(row[_WORKFLOW], known.get(row[_TRACE_ID]))}
+        for row in _first_spans(new.values(), {*starts, *(trace_id for trace_id, name in known.items() if name)}):
+            workflow = row[AT["name"]] if row[AT["parent_id"]] is None else UNNAMED
+            if _tells_more(workflow, known.get(row[AT["trace_id"]])):
+                starts[row[AT["trace_id"]]] = (
+                    user_id, row[AT["trace_id"]], workflow, None, row[AT["started_at"]], "{}", None, None,
+                )  # fmt: skip
         if not new and not starts:
             return 0
         # The same rows sent twice at the same time have the same batch id, and are written once.
-        digest = blake2b(
-            "".join(map("".join, [*new, *((trace_id, "") for trace_id in starts)])).encode(), digest_size=12
-        )
-        batch = SpanBatch(
-            user_id, list(starts.values()), (), list(new.values()), batch_id=f"import_{digest.hexdigest()}"
-        )
+        keys = "".join(map("".join, [*new, *((trace_id, "") for trace_id in starts)]))
+        digest = blake2b(keys.encode(), digest_size=12).hexdigest()
+        batch = SpanBatch(user_id, list(starts.values()), (), list(new.values()), batch_id=f"import_{digest}")
         batch.write(self._db, self._bodies)
         return len(new)
 
-    def _known_traces(self, user_id: str, trace_ids: set[str]) -> set[str]:
-        sql = f"select trace_id from core.traces_raw where user_id = $1 and trace_id {_AMONG[self._db.dialect]}"
-        return {row[0] for row in self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows}
+    def _known_traces(self, user_id: str, trace_ids: set[str]) -> dict[str, str]:
+        """Id to workflow of those that have a start."""
+        sql = (
+            "select trace_id, max(workflow) from core.traces_raw "
+            f"where user_id = $1 and trace_id {_AMONG[self._db.dialect]} group by trace_id"
+        )
+        return dict(self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows)
 
     def _stored_spans(self, user_id: str, spans: Sequence[Row]) -> set[SpanKey]:
         if not spans:
@@ -98,3 +103,7 @@ def _first_spans(rows: Iterable[Row], except_traces: set[str]) -> list[Row]:
 
 def _rank(row: Row) -> tuple[bool, object]:
     return row[AT["parent_id"]] is not None, row[AT["started_at"]]
+
+
+def _tells_more(workflow: str, known: str | None) -> bool:
+    return known is None or (known == UNNAMED and workflow != UNNAMED)

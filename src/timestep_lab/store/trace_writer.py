@@ -203,7 +203,7 @@ class TraceWriter:
             else:
                 self.last_error = None
                 self._open[batch.user_id] -= batch.opened_before
-                self._open[batch.user_id].update(span_key(row) for row in batch.opened)
+                self._open[batch.user_id].update(map(span_key, [*batch.opened, *batch.taken_over]))
                 return
 
     def _report(self, error: Exception, message: str) -> None:

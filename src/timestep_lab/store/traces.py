@@ -162,7 +162,8 @@ class Traces:
         )
         row = self._db.query(
             self._user_id,
-            f"select {', '.join(columns)} from core.traces_raw where user_id = $1 and trace_id = $2",
+            f"select {', '.join(columns)} from core.traces_raw where user_id = $1 and trace_id = $2 "
+            "order by workflow desc limit 1",
             [self._user_id, trace_id],
         ).one()
         if row is None:

@@ -144,6 +144,8 @@ class OpenInference:
 class Lab:
     """Our own attributes, for what neither convention has a word for."""
 
+    KIND = "timestep.kind"
+    TTFT_MS = "timestep.ttft_ms"
     SERVER = "timestep.mcp.server"
     APPROVAL = "timestep.approval"
     QUEUE_MS = "timestep.queue_ms"

@@ -1,0 +1,315 @@
+"""What the attributes of a span mean, whichever convention wrote them.
+
+OpenTelemetry GenAI (`gen_ai.*`, and its older names), OpenInference (`openinference.*`, `llm.*`), Langfuse (`langfuse.*`),
+OpenLLMetry (`traceloop.*`) and our own (`timestep.*`). One pass, plain dicts and tuples: tens of thousands of spans a second come by here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from timestep_lab.runtime.interchange.flattened import gathered
+from timestep_lab.runtime.pricing import price
+from timestep_lab.store.json_text import clean, to_json
+from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
+from timestep_lab.types.clock import parse_iso, to_naive_utc
+from timestep_lab.types.records import Usage
+from timestep_lab.types.spans import SPAN_KINDS, GenAI, Lab, OpenInference
+
+Attributes = dict[str, Any]
+
+_OPERATIONS = {
+    "chat": "generation", "text_completion": "generation", "generate_content": "generation", "invoke_agent": "agent",
+    "create_agent": "agent", "execute_tool": "tool", "embeddings": "retrieval", "retrieval": "retrieval",
+    "invoke_workflow": "task",
+}  # fmt: skip
+_LANGFUSE_KINDS = {
+    "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval",
+    "embedding": "retrieval", "guardrail": "guardrail", "evaluator": "other", "span": "other", "event": "other",
+}  # fmt: skip
+_TRACELOOP_KINDS = {"workflow": "task", "task": "task", "agent": "agent", "tool": "tool"}
+_SDK_SCOPE = "openinference.instrumentation.openai_agents"
+_HANDOFF_NAME = "handoff to "
+_JSON = "application/json"
+
+_MODEL = (
+    GenAI.REQUEST_MODEL,
+    OpenInference.MODEL,
+    "langfuse.observation.model.name",
+    GenAI.RESPONSE_MODEL,
+    "embedding.model_name",
+)
+_PROVIDER = (GenAI.PROVIDER, GenAI.SYSTEM_DEPRECATED, OpenInference.PROVIDER, OpenInference.SYSTEM)
+_IN_TOKENS = (GenAI.INPUT_TOKENS, OpenInference.PROMPT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens")
+_OUT_TOKENS = (
+    GenAI.OUTPUT_TOKENS,
+    OpenInference.COMPLETION_TOKENS,
+    "gen_ai.usage.completion_tokens",
+    "llm.usage.completion_tokens",
+)
+_CACHED = (GenAI.CACHE_READ_TOKENS, OpenInference.CACHED_TOKENS, "gen_ai.usage.cached_tokens")
+_REASONING = (GenAI.REASONING_TOKENS, OpenInference.REASONING_TOKENS)
+_COST = (OpenInference.COST_TOTAL, "gen_ai.usage.cost", "gen_ai.usage.total_cost")
+_AGENT = (GenAI.AGENT_NAME, OpenInference.AGENT_NAME, OpenInference.GRAPH_NODE)
+_INPUT = (OpenInference.INPUT, "langfuse.observation.input", "traceloop.entity.input", "langfuse.trace.input")
+_OUTPUT = (OpenInference.OUTPUT, "langfuse.observation.output", "traceloop.entity.output", "langfuse.trace.output")
+_THREAD = (
+    GenAI.CONVERSATION_ID,
+    OpenInference.SESSION,
+    "langfuse.session.id",
+    "traceloop.association.properties.session_id",
+)
+_WORKFLOW = ("langfuse.trace.name", "traceloop.workflow.name", "traceloop.entity.name")
+
+
+def span_row(
+    user_id: str,
+    trace_id: str,
+    span_id: str,
+    parent_id: str | None,
+    name: str,
+    started_at: datetime,
+    ended_at: datetime | None,
+    error: str | None,
+    attributes: Attributes,
+    scope: str = "",
+) -> Row:
+    """The store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is used up."""
+    kind = kind_of(name, attributes, scope, parent_id)
+    get = attributes.get
+    agent = _first(attributes, _AGENT)
+    to_agent = get(Lab.TO_AGENT)
+    model = in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = provider = None
+    io_json = 0
+    if kind == "generation":
+        messages, answers = _messages(attributes)
+        text_in, json_in = messages if messages else _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
+        text_out, json_out = answers if answers else _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
+        model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
+        in_tokens, out_tokens = _whole(_first(attributes, _IN_TOKENS)), _whole(_first(attributes, _OUT_TOKENS))
+        cached, reasoning = _whole(_first(attributes, _CACHED)), _whole(_first(attributes, _REASONING))
+        if in_tokens is None and "langfuse.observation.usage_details" in attributes:
+            in_tokens, out_tokens, cached = _langfuse_usage(get("langfuse.observation.usage_details"))
+        cost = _number(_first(attributes, _COST))
+        if cost is None and "langfuse.observation.cost_details" in attributes:
+            cost = _number(_object(get("langfuse.observation.cost_details")).get("total"))
+        if cost is None and model and (in_tokens or out_tokens):
+            cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0)
+        ttft = _time_to_first_token(attributes, started_at)
+        stop = _stop_reason(get(GenAI.FINISH_REASONS))
+    elif kind == "tool":
+        name = str(get(GenAI.TOOL_NAME) or get(OpenInference.TOOL_NAME) or name)
+        text_in, json_in = _payload(attributes, (GenAI.TOOL_CALL_ARGUMENTS, *_INPUT), OpenInference.INPUT_MIME)
+        text_out, json_out = _payload(attributes, (GenAI.TOOL_CALL_RESULT, *_OUTPUT), OpenInference.OUTPUT_MIME)
+    else:
+        text_in, json_in = _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
+        text_out, json_out = _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
+        if kind == "handoff":
+            agent = get(Lab.FROM_AGENT) or agent or text_in
+            to_agent = to_agent or text_out
+            text_in, json_in, text_out, json_out = None, False, None, False
+        elif kind == "agent":
+            agent = agent or name.removeprefix("invoke_agent ")
+            name = agent if name.startswith("invoke_agent ") else name
+            model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
+    if json_in:
+        io_json = INPUT_IS_JSON
+    if json_out:
+        io_json += OUTPUT_IS_JSON
+    return (
+        user_id, trace_id, span_id, parent_id, kind, clean(name), _text(agent), "ok" if error is None else "error",
+        _text(error), _text(model), _text(provider), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
+        _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS)), ttft, _text(stop), _text(get(Lab.SERVER)),
+        _text(get(Lab.APPROVAL)), _text(to_agent), io_json, None,
+        to_json(attributes) if attributes else "{}", text_in, text_out,
+    )  # fmt: skip
+
+
+def about_trace(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a span's attributes say of its whole trace: `thread_id` and `workflow`, where they do."""
+    found = {}
+    thread = _first(attributes, _THREAD)
+    if thread is not None:
+        found["thread_id"] = thread
+    workflow = _first(attributes, _WORKFLOW)
+    if workflow is not None:
+        found["workflow"] = workflow
+    return found
+
+
+def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
+    get = attributes.get
+    own = get(Lab.KIND)
+    if own in SPAN_KINDS:
+        return str(own)
+    if (inferred := get(OpenInference.KIND)) is not None:
+        return _openinference_kind(str(inferred), name, attributes, scope, parent_id)
+    if (operation := get(GenAI.OPERATION)) is not None and str(operation) in _OPERATIONS:
+        return _OPERATIONS[str(operation)]
+    if (observed := get("langfuse.observation.type")) is not None:
+        return _LANGFUSE_KINDS.get(str(observed).lower(), "other")
+    if (looped := get("traceloop.span.kind")) is not None:
+        return _TRACELOOP_KINDS.get(str(looped), "other")
+    if GenAI.TOOL_NAME in attributes:
+        return "tool"
+    if any(key in attributes for key in (GenAI.REQUEST_MODEL, "llm.request.type", "langfuse.observation.model.name")):
+        return "generation"
+    return "other"
+
+
+def _openinference_kind(
+    inferred: str, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None
+) -> str:
+    kind = OpenInference.KINDS.get(inferred.upper(), "other")
+    if (
+        kind == "tool"
+        and name.startswith(_HANDOFF_NAME)
+        and name[len(_HANDOFF_NAME) :] == attributes.get(OpenInference.OUTPUT)
+    ):
+        return "handoff"  # The Agents SDK exporter writes a handoff as a tool, with the two agents as its input and output.
+    if scope == _SDK_SCOPE:
+        if kind == "agent" and parent_id is None and OpenInference.AGENT_NAME not in attributes:
+            return "task"  # The trace as a whole, which is no agent.
+        if kind == "task" and name == "turn":
+            return "turn"
+    return kind
+
+
+def _messages(attributes: Attributes) -> tuple[tuple[str, bool] | None, tuple[str, bool] | None]:
+    """A generation's input and output as JSON, where a convention gives messages."""
+    asked: Any = None
+    answered: Any = None
+    if GenAI.INPUT_MESSAGES in attributes:
+        asked = _value(attributes.pop(GenAI.INPUT_MESSAGES))
+        system = _value(attributes.pop(GenAI.SYSTEM_INSTRUCTIONS, None))
+        if system and isinstance(asked, list):
+            asked = [
+                {"role": "system", "parts": system}
+                if isinstance(system, list)
+                else {"role": "system", "content": system},
+                *asked,
+            ]
+    if GenAI.OUTPUT_MESSAGES in attributes:
+        answered = _value(attributes.pop(GenAI.OUTPUT_MESSAGES))
+    prefixes = (("llm.input_messages.", "llm.output_messages."), ("gen_ai.prompt.", "gen_ai.completion."))
+    for prefix_in, prefix_out in prefixes:
+        if any(name.startswith((prefix_in, prefix_out)) for name in attributes):
+            asked = gathered(attributes, prefix_in) or asked
+            answered = gathered(attributes, prefix_out) or answered
+            for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
+                attributes.pop(raw, None)
+            for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
+                attributes.pop(raw, None)
+    if asked is None:
+        asked = _value(attributes.pop(GenAI.PROMPT_DEPRECATED, None))
+    if answered is None:
+        answered = _value(attributes.pop(GenAI.COMPLETION_DEPRECATED, None))
+    return (None if asked is None else _as_text(asked)), (None if answered is None else _as_text(answered))
+
+
+def _payload(attributes: Attributes, names: tuple[str, ...], mime: str) -> tuple[str | None, bool]:
+    """The first of the attributes that is there, taken out, as the column's text and whether that is JSON."""
+    for name in names:
+        if name in attributes:
+            value = attributes.pop(name)
+            said = attributes.pop(mime, None)
+            if isinstance(value, str):
+                text = clean(value)
+                return text, (said == _JSON or (said is None and text[:1] in ("{", "["))) and _is_json(text)
+            return (None, False) if value is None else (to_json(value), True)
+    return None, False
+
+
+def _as_text(value: Any) -> tuple[str, bool]:
+    return (clean(value), False) if isinstance(value, str) else (to_json(value), True)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _value(given: Any) -> Any:
+    """A structured attribute: as it is, or as the JSON text it may be sent as."""
+    if isinstance(given, str) and given[:1] in ("{", "["):
+        try:
+            return json.loads(given)
+        except (ValueError, RecursionError):
+            return given
+    return given
+
+
+def _object(given: Any) -> Mapping[str, Any]:
+    value = _value(given)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _langfuse_usage(given: Any) -> tuple[int | None, int | None, int | None]:
+    usage = _object(given)
+    return (
+        _whole(usage.get("input", usage.get("prompt_tokens"))),
+        _whole(usage.get("output", usage.get("completion_tokens"))),
+        _whole(usage.get("input_cached_tokens", usage.get("cache_read_input_tokens"))),
+    )
+
+
+def _time_to_first_token(attributes: Attributes, started_at: datetime) -> float | None:
+    own = _number(attributes.get(Lab.TTFT_MS))
+    if own is not None:
+        return own
+    seconds = _number(attributes.get(GenAI.TIME_TO_FIRST_CHUNK))
+    if seconds is not None:
+        return seconds * 1000.0
+    began = attributes.get("langfuse.observation.completion_start_time")
+    if isinstance(began, str):
+        try:
+            moment = to_naive_utc(parse_iso(began.strip('"')))
+        except ValueError:
+            return None
+        return (moment - started_at).total_seconds() * 1000.0
+    return None
+
+
+def _stop_reason(given: Any) -> str | None:
+    if isinstance(given, list | tuple):
+        return str(given[0]) if given else None
+    return None if given is None else str(given)
+
+
+@lru_cache(maxsize=4096)
+def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
+    usage = Usage(requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached)
+    return price(provider, model, usage)
+
+
+def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        if name in attributes:
+            return attributes[name]
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number < 2**62 else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean(str(value))

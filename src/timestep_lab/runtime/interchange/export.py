@@ -1,0 +1,124 @@
+"""Exporting traces to a file; its ending says the format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, flat_rows, json_objects
+from timestep_lab.runtime.interchange.otlp_out import otlp_request
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import UsageError
+
+_VIEWS = ("traces", "spans", "generations", "tool_calls", "handoffs", "scores")
+_TYPES = {"started_at": "timestamp", "ended_at": "timestamp", "cost_usd": "double", "queue_ms": "double", "rate_limit_ms": "double",
+          "ttft_ms": "double", "input_tokens": "bigint", "output_tokens": "bigint", "cached_tokens": "bigint",
+          "reasoning_tokens": "bigint", "io_json": "utinyint"}  # fmt: skip
+
+
+def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None = None) -> int:
+    """Write traces (None: all) as `.json` (OTLP), `.jsonl`, `.parquet` or `.duckdb`; returns how many spans. Blocks.
+
+    The file appears whole or not at all; one that exists is replaced. Raises `UsageError` for another ending, `NotFoundError`
+    for an unknown trace.
+    """
+    target = Path(path)
+    write = EXPORT_FORMATS.get(target.suffix.lower())
+    if write is None:
+        raise UsageError(
+            f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
+            f"End its name in one of: {', '.join(EXPORT_FORMATS)}.",
+        )
+    if trace_ids is None:
+        ids = [
+            row[0] for row in store.db.query(store.user_id, "select trace_id from traces order by started_at", []).rows
+        ]
+    else:
+        ids = [store.traces.get(trace_id)["trace_id"] for trace_id in trace_ids]
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        n = write(draft, store, ids)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return n
+
+
+def _otlp_json(target: Path, store: Store, ids: Sequence[str]) -> int:
+    rows = list(flat_rows(store.db, store.user_id, ids))
+    target.write_text(json.dumps(otlp_request(rows), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    return len(rows)
+
+
+def _jsonl(target: Path, store: Store, ids: Sequence[str]) -> int:
+    n = 0
+    with target.open("w", encoding="utf-8") as file:
+        for found in json_objects(flat_rows(store.db, store.user_id, ids)):
+            file.write(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
+            n += "span_id" in found
+    return n
+
+
+def _parquet(target: Path, store: Store, ids: Sequence[str]) -> int:
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        n = _fill(connection, "lab_spans", flat_rows(store.db, store.user_id, ids))
+        connection.execute(f"copy lab_spans to {_text(target)} (format parquet, compression zstd)")
+    return n
+
+
+def _duckdb(target: Path, store: Store, ids: Sequence[str]) -> int:
+    import duckdb
+
+    with duckdb.connect(str(target)) as connection:
+        n = _fill(connection, "lab_spans", flat_rows(store.db, store.user_id, ids))
+        for view in _VIEWS:
+            _copy_view(connection, view, store, ids)
+    return n
+
+
+def _copy_view(connection: Any, view: str, store: Store, ids: Sequence[str]) -> None:
+    """The rows of a documented view that belong to these traces, as a table of the same name."""
+    places = ", ".join(f"${n}" for n in range(1, len(ids) + 1)) or "null"
+    key = f"trace_id in ({places})"
+    if view == "scores":
+        key = f"(target = 'trace' and target_id in ({places})) or (target = 'span' and target_id in (select span_id from spans where trace_id in ({places})))"
+    found = store.db.query(store.user_id, f"select * from {view} where {key}", list(ids))
+    described = ", ".join(f'"{column}" {_column_type(column)}' for column in found.columns)
+    connection.execute(f"create table {view} ({described})")
+    if found.rows:
+        with connection.appender(view) as appender:
+            appender.append_rows(found.rows)
+
+
+def _fill(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute(
+        f"create table {table} ({', '.join(f'{column} {_column_type(column)}' for column in FLAT_COLUMNS)})"
+    )
+    with connection.appender(table) as appender:
+        appender.append_rows(rows)
+    return int(connection.execute(f"select count(*) from {table}").fetchone()[0])
+
+
+def _column_type(column: str) -> str:
+    if column in ("duration_ms", "value"):
+        return "double"
+    if column in ("n_spans", "n_errors", "turns"):
+        return "bigint"
+    if column == "created_at":
+        return "timestamp"
+    return _TYPES.get(column, "varchar")
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+EXPORT_FORMATS: Mapping[str, Callable[[Path, Store, Sequence[str]], int]] = {
+    ".json": _otlp_json, ".jsonl": _jsonl, ".parquet": _parquet, ".duckdb": _duckdb,
+}  # fmt: skip

@@ -1,0 +1,167 @@
+"""Importing a file of traces, whatever its format: told apart by what is in it, not by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
+from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.runtime.interchange.lab_rows import is_lab_row, read_flat_rows, read_lab_rows
+from timestep_lab.runtime.interchange.otlp_in import decompressed, read_otlp_json, read_otlp_protobuf
+from timestep_lab.runtime.interchange.phoenix import is_phoenix_span, read_phoenix
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import DataError
+
+_GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
+KNOWN = (
+    "OTLP (protobuf, JSON, JSONL), Agents SDK exports, Phoenix spans, and the lab's own JSONL, Parquet and DuckDB files"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """`spans` were in the file and could be read, `added` of them were new, `rejected` could not be read (`problem` says why)."""
+
+    traces: int
+    spans: int
+    added: int
+    rejected: int = 0
+    problem: str = ""
+
+
+def import_file(path: str | Path, store: Store) -> Imported:
+    """Blocks. Raises `DataError` when the file is not there or is none of the formats."""
+    source = Path(path)
+    try:
+        head = source.open("rb").read(12)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
+    traces, spans, added, rejected, problem = set[str](), 0, 0, 0, ""
+    for decoded in _read(source, head, store.user_id):
+        added += decoded.store(store.db)
+        spans += len(decoded.spans)
+        traces.update(row[1] for row in decoded.spans)
+        rejected += decoded.rejected
+        problem = problem or decoded.problem
+    if not spans and rejected:
+        raise DataError(f"No span of {source} could be read. {problem}", f"Formats that are read: {KNOWN}.")
+    return Imported(len(traces), spans, added, rejected, problem)
+
+
+def _read(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
+    if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
+        yield _read_columns(source, head, user_id)
+        return
+    data = source.read_bytes()
+    if head[:2] == _GZIP:
+        data = decompressed(data, "gzip")
+    if not data.strip():
+        raise DataError(f"{source} is empty.", f"Formats that are read: {KNOWN}.")
+    start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start in (b"{", b"["):
+        yield from _read_json(source, data, user_id)
+    else:
+        yield from _read_protobuf(source, data, user_id)
+
+
+def _read_columns(source: Path, head: bytes, user_id: str) -> Decoded:
+    import duckdb
+
+    try:
+        with duckdb.connect(
+            ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+        ) as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            if head[:4] == _PARQUET:
+                found = connection.execute("select * from read_parquet($1)", [str(source)])
+            else:
+                literal = str(source).replace("'", "''")
+                connection.execute(f"attach '{literal}' as other (read_only)")
+                found = connection.execute("select * from other.lab_spans")
+            columns = [column[0] for column in found.description or ()]
+            rows = found.fetchall()
+    except duckdb.Error as error:
+        raise DataError(
+            f"{source} holds no exported traces: {str(error).splitlines()[0]}",
+            "Export some with: timestep-lab traces export",
+        ) from None
+    return read_flat_rows(columns, rows, user_id)
+
+
+def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
+    """One request; or several, each after its length in four bytes, as the OpenTelemetry Collector's file exporter writes them."""
+    try:
+        yield read_otlp_protobuf(data, user_id)
+        return
+    except DataError:
+        messages = list(_length_prefixed(data))
+    if not messages:
+        raise DataError(f"{source} is no file of traces.", f"Formats that are read: {KNOWN}.")
+    for message in messages:
+        yield read_otlp_protobuf(message, user_id)
+
+
+def _length_prefixed(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if not 0 < length <= len(data) - at - 4:
+            return
+        yield data[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
+    objects = list(_json_objects(source, data))
+    requests = [found for found in objects if "resourceSpans" in found or "resource_spans" in found]
+    for request in requests:
+        yield read_otlp_json(request, user_id)
+    rest = [found for found in objects if "resourceSpans" not in found and "resource_spans" not in found]
+    readers = ((is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix))
+    for is_one, read in readers:
+        if mine := [found for found in rest if is_one(found)]:
+            yield read(mine, user_id)
+    strangers = sum(not any(is_one(found) for is_one, _ in readers) for found in rest)
+    if strangers:
+        yield Decoded(
+            user_id, rejected=strangers, problem=f"{strangers} JSON objects are no spans in a form the lab knows."
+        )
+
+
+def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
+    """The objects of a JSON document (itself, its list, or the list under `data` or `spans`), or of each line."""
+    text = data.decode("utf-8-sig", "replace")
+    try:
+        return list(_unwrapped(json.loads(text)))
+    except ValueError as error:
+        whole = error
+    except RecursionError:
+        raise DataError(f"{source} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
+    found: list[Mapping[str, Any]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.extend(_unwrapped(json.loads(line)))
+        except (ValueError, RecursionError):
+            place = f"line {number}" if number > 1 else str(whole)
+            raise DataError(
+                f"{source} is neither JSON nor JSON lines: {place}.", f"Formats that are read: {KNOWN}."
+            ) from None
+    return found
+
+
+def _unwrapped(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _unwrapped(inner)
+    elif isinstance(value, Mapping):
+        for key in ("data", "spans"):
+            if isinstance(value.get(key), list) and "object" not in value:
+                yield from _unwrapped(value[key])
+                return
+        yield value
