@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 import threading
@@ -11,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from timestep_lab.store.filters import evaluate
 from timestep_lab.types.clock import ms_between, utc_now
-from timestep_lab.types.errors import FilterError, NotFoundError
+from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.types.ids import LOCAL_USER, new_id
 from timestep_lab.types.records import ScoreRecord
 from timestep_lab.ui.sources import Bucket, DiffRow, DiffSide, Suggestion, TracePage, TraceQuery
+from timestep_lab.ui.suggestions import suggest
 
 MODELS = {"openai/gpt-4.1": (2.0, 8.0), "anthropic/claude-sonnet-4": (3.0, 15.0), "ollama/gpt-oss:20b": (0.0, 0.0)}
 CITIES = ("Berkeley", "Oakland", "Reykjavík", "São Paulo", "Nairobi", "Kyoto")
@@ -243,7 +244,7 @@ def big_trace(n: int, seed: int = 7) -> dict[str, list[Any]]:
 
 
 class SampleSource:
-    """Everything in dicts. Filters: comparisons and `in` over the trace row, joined by `and`/`or`, enough for the views' tests."""
+    """Everything in dicts. Filters are evaluated by the store's own plain evaluator."""
 
     def __init__(self, traces: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]] = ()) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
@@ -280,10 +281,9 @@ class SampleSource:
     # TraceSource
 
     def _matching(self, query: TraceQuery) -> list[dict[str, Any]]:
-        matches = _compile(query.filter)
         found = [
             row for row in self.rows.values()
-            if matches(row) and query.search.lower() in f"{row['input']} {row['output']}".lower()
+            if evaluate(query.filter, {**row, "spans": self.by_trace[row["trace_id"]]}) and query.search.lower() in f"{row['input']} {row['output']}".lower()
             and (query.since is None or row["started_at"] >= query.since) and (query.until is None or row["started_at"] < query.until)
         ]  # fmt: skip
         return sorted(found, key=lambda row: row["started_at"], reverse=True)
@@ -318,21 +318,11 @@ class SampleSource:
         return bars
 
     def suggest(self, text: str, cursor: int) -> Sequence[Suggestion]:
-        start = cursor
-        while start and (text[start - 1].isalnum() or text[start - 1] in '_"/:.-'):
-            start -= 1
-        word = text[start:cursor]
-        known = [
-            ("model", "field"),
-            ("status", "field"),
-            ("cost_usd", "field"),
-            ("duration_ms", "field"),
-            ("input", "field"),
-        ]
-        known += [(f'"{model}"', "model") for model in MODELS]
-        return [
-            Suggestion(text=t, start=start, end=cursor, detail=d) for t, d in known if t.startswith(word) and t != word
-        ]
+        facets: dict[str, dict[str, int]] = {"model": {}, "status": {}}
+        for row in self.rows.values():
+            for field_name, counts in facets.items():
+                counts[row[field_name]] = counts.get(row[field_name], 0) + 1
+        return suggest(text, cursor, {name: sorted(c.items(), key=lambda x: -x[1]) for name, c in facets.items()})
 
     def trace(self, trace_id: str) -> Mapping[str, Any]:
         if trace_id not in self.rows:
@@ -440,36 +430,3 @@ class SampleSource:
 
 def _us(moment: datetime) -> int:
     return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1e6)
-
-
-def _compile(text: str) -> Callable[[Mapping[str, Any]], bool]:
-    try:
-        tree = ast.parse(text.strip() or "True", mode="eval").body
-    except SyntaxError as error:
-        raise FilterError(
-            f"The filter {text!r} cannot be read: {error.msg}.", 'Write it like Python: model == "x".'
-        ) from None
-    return lambda row: bool(_value(tree, row))
-
-
-def _value(node: ast.expr, row: Mapping[str, Any]) -> Any:
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        if node.id not in row:
-            raise FilterError(f"There is no field {node.id!r}.", f"Known: {', '.join(sorted(row))}.")
-        return row[node.id]
-    if isinstance(node, ast.BoolOp):
-        return (all if isinstance(node.op, ast.And) else any)(_value(v, row) for v in node.values)
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        left, right = _value(node.left, row), _value(node.comparators[0], row)
-        match node.ops[0]:
-            case ast.Eq():
-                return left == right
-            case ast.Gt():
-                return left is not None and left > right
-            case ast.Lt():
-                return left is not None and left < right
-            case ast.In():
-                return str(left).lower() in str(right).lower()
-    raise FilterError(f"The filter cannot hold {ast.unparse(node)!r}.", "Use comparisons joined by and / or.")

@@ -11,10 +11,10 @@ from timestep_lab.types.clock import to_aware_utc, utc_now
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans
-from timestep_lab.ui.trace_conversation import KINDS, conversation_of
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.messages import read_messages
 from timestep_lab.ui.sources import SpanColumns, TraceQuery, TraceSource
+from timestep_lab.ui.trace_conversation import KINDS, conversation_of
 from timestep_lab.ui.view import Reply, View, handles
 
 MOST_ENTRIES = 400
@@ -121,7 +121,10 @@ def read_conversation(source: TraceSource, trace_id: str) -> dict[str, Json]:
 def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:
     spans = source.spans(trace_id)
     ids = [i for _, i in sorted(_columns(spans, "started_us", "span_id"))][:MOST_JSON]
-    whole = {"trace": dict(source.trace(trace_id)), "spans": [dict(span) for span in source.payloads(trace_id, ids)]}
+    whole: dict[str, Json] = {
+        "trace": dict(source.trace(trace_id)),
+        "spans": [dict(span) for span in source.payloads(trace_id, ids)],
+    }
     if len(spans["span_id"]) > MOST_JSON:
         whole["more_spans"] = len(spans["span_id"]) - MOST_JSON
     return whole

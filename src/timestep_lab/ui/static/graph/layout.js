@@ -5,7 +5,9 @@ const GAP_X = 92;
 const GAP_Y = 22;
 
 /** `nodes: [{path}]`, `edges: [{from_path, to_path}]` to `{width, height, nodes: Map(path → {x, y}), edges: [{edge, points, back}]}`. */
-export function layout(nodes, edges, { width, height }) {
+export function layout(all, edges, { width, height }) {
+  const tied = new Set(edges.flatMap((edge) => [edge.from_path, edge.to_path]));
+  const nodes = [...all.filter((node) => tied.has(node.path)), ...all.filter((node) => !tied.has(node.path))];
   const known = new Set(nodes.map((node) => node.path));
   const ways = edges.filter((edge) => known.has(edge.from_path) && known.has(edge.to_path));
   const back = backEdges(nodes, ways);

@@ -1,0 +1,232 @@
+"""`TraceExplorer`: all traces of a lab, filtered and live, the opened one beside the list."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import parse_iso, utc_now
+from timestep_lab.types.records import Json
+from timestep_lab.ui.explorer_twin import explorer_html
+from timestep_lab.ui.sources import Bucket, TracePage, TraceQuery, TraceSource
+from timestep_lab.ui.trace_reader import TraceReader, read_trace
+from timestep_lab.ui.trace_view import TraceView
+from timestep_lab.ui.updates import Updates
+from timestep_lab.ui.view import handles
+
+if TYPE_CHECKING:
+    import pandas
+
+PAGE = 50
+BUCKETS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """One answer: what was asked, and all that the list shows of it."""
+
+    query: TraceQuery
+    last_s: float | None
+    """The query is "the last n seconds"; `query.since` then moves with the clock."""
+    page: TracePage
+    histogram: tuple[Bucket, ...]
+    is_empty: bool
+    """There is no trace at all, whatever the query."""
+
+
+class TraceExplorer(TraceReader):
+    """The list of traces and the opened one.
+
+    `filter`, `search`, `since`, `until` and `selection` go both ways: set them here and the view redraws, use the view and they
+    change here. `sql` is the query behind the list and `df()` its rows. `explorer[trace_id]` is one trace alone.
+    """
+
+    stem = "explorer"
+
+    def __init__(
+        self,
+        source: TraceSource,
+        *,
+        filter: str = "",
+        search: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        live: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(source, **options)
+        self._query = TraceQuery(filter=filter, search=search, since=since, until=until)
+        self._last_s: float | None = None
+        self._shown: _Shown | None = None
+        self._selected: str | None = None
+        self._live = live
+        self._updates = Updates(self, self._refresh)
+        self._changed_ids: set[str] = set()
+        self._end: Callable[[], None] | None = None
+
+    # Python's side
+
+    @property
+    def filter(self) -> str:
+        return self._query.filter
+
+    @filter.setter
+    def filter(self, text: str) -> None:
+        """Raises `FilterError`; the view then stays as it was."""
+        self._ask(replace(self._query, filter=text), self._last_s)
+
+    @property
+    def search(self) -> str:
+        """Words that input or output must hold."""
+        return self._query.search
+
+    @search.setter
+    def search(self, text: str) -> None:
+        self._ask(replace(self._query, search=text), self._last_s)
+
+    @property
+    def since(self) -> datetime | None:
+        """Start of the time shown, inclusive."""
+        return self._query.since
+
+    @since.setter
+    def since(self, moment: datetime | None) -> None:
+        self._ask(replace(self._query, since=moment), None)
+
+    @property
+    def until(self) -> datetime | None:
+        """End of the time shown, exclusive."""
+        return self._query.until
+
+    @until.setter
+    def until(self, moment: datetime | None) -> None:
+        self._ask(replace(self._query, until=moment), None)
+
+    @property
+    def sql(self) -> str:
+        """The query whose rows the list shows."""
+        return self._now_shown().page.sql
+
+    def df(self) -> pandas.DataFrame:
+        """All rows that match, not only those on the screen."""
+        return self.source.frame(self._query)
+
+    @property
+    def selection(self) -> str | None:
+        """Id of the opened trace."""
+        return self._selected
+
+    @selection.setter
+    def selection(self, trace_id: str | None) -> None:
+        if trace_id is not None:
+            self.source.trace(trace_id)
+        self._selected = trace_id
+        self.emit({"kind": "select", "trace_id": trace_id})
+        self.refresh_twin()
+
+    def __getitem__(self, trace_id: str) -> TraceView:
+        return TraceView(self.source, trace_id)
+
+    def __len__(self) -> int:
+        total = self._now_shown().page.total
+        return len(self.df()) if total is None else total
+
+    # The view's side
+
+    def snapshot(self) -> Json:
+        return {**self._told(self._now_shown()), "selected": self._selected, "is_live": self._live}
+
+    def twin_html(self) -> str:
+        return explorer_html(self.source, self._now_shown().page, self._selected)
+
+    def watched(self, now: bool) -> None:
+        if now and self._end is None and self._live:
+            self._end = self.source.subscribe(self._changed)
+            self._updates.soon()
+        elif not now and self._end is not None:
+            self._end()
+            self._end = None
+
+    @handles("query")
+    async def _from_browser(
+        self, filter: str, search: str, since: str | None, until: str | None, since_s: float | None
+    ) -> None:
+        query = TraceQuery(
+            filter=filter,
+            search=search,
+            since=parse_iso(since) if since else None,
+            until=parse_iso(until) if until else None,
+        )
+        self._take(await in_thread(self._answer, query, since_s))
+
+    @handles("more")
+    async def _more(self, after: str) -> Json:
+        return asdict(await in_thread(self.source.list, self._query, limit=PAGE, after=after))
+
+    @handles("suggest")
+    async def _suggest(self, text: str, cursor: int) -> Json:
+        return [asdict(s) for s in await in_thread(self.source.suggest, text, cursor)]
+
+    @handles("graph_all")
+    async def _graph_all(self) -> Json:
+        return asdict(await in_thread(self.source.graph, query=self._query))
+
+    @handles("select")
+    def _select(self, trace_id: str | None, span_id: str | None = None) -> None:
+        self._selected = trace_id
+
+    # Asking
+
+    def _answer(self, query: TraceQuery, last_s: float | None) -> _Shown:
+        if last_s is not None:
+            query = replace(query, since=utc_now() - timedelta(seconds=last_s), until=None)
+        page = self.source.list(query, limit=PAGE)
+        buckets = tuple(self.source.histogram(query, buckets=BUCKETS)) if page.rows else ()
+        is_empty = not page.rows and not self.source.list(TraceQuery(), limit=1).rows
+        return _Shown(query=query, last_s=last_s, page=page, histogram=buckets, is_empty=is_empty)
+
+    def _ask(self, query: TraceQuery, last_s: float | None) -> None:
+        self._take(self._answer(query, last_s))
+
+    def _take(self, shown: _Shown, *, live: bool = False) -> None:
+        self._shown, self._query, self._last_s = shown, shown.query, shown.last_s
+        self.emit({"kind": "list", **self._told(shown), "live": live})
+        self.refresh_twin()
+
+    def _now_shown(self) -> _Shown:
+        if self._shown is None:
+            self._shown = self._answer(self._query, self._last_s)
+        return self._shown
+
+    @staticmethod
+    def _told(shown: _Shown) -> dict[str, Json]:
+        query = asdict(shown.query)
+        if shown.last_s is not None:
+            query["since"] = None
+        return {
+            "query": {**query, "since_s": shown.last_s},
+            "page": asdict(shown.page),
+            "histogram": [asdict(bucket) for bucket in shown.histogram],
+            "is_empty": shown.is_empty,
+        }
+
+    # Following
+
+    def _changed(self, trace_id: str) -> None:
+        self._changed_ids.add(trace_id)
+        self._updates.soon()
+
+    async def _refresh(self) -> None:
+        changed, self._changed_ids = self._changed_ids, set()
+        started = time.perf_counter()
+        shown = await in_thread(self._answer, self._query, self._last_s)
+        if shown != self._shown:
+            self._take(shown, live=True)
+        if self._selected in changed and self._selected is not None:
+            reply = await in_thread(read_trace, self.source, self._selected)
+            self.emit({"kind": "trace", "value": reply.value}, reply.buffers)
+        self._updates.cost_s = time.perf_counter() - started
