@@ -29,6 +29,15 @@ def keep_house(db: Database) -> None:
             Statement("select core.ensure_partitions($1, $2)", [now.date(), (now + timedelta(days=DAYS_AHEAD)).date()]),
         ],
     )
+    index_words(db)
+
+
+def index_words(db: Database) -> int:
+    """Index the words of all days that are over, one transaction a day. Returns how many days it were. Raises `StoreError`."""
+    days = 0
+    while db.write(SYSTEM_USER, [Statement("select core.index_words(1)")])[0].rows[0][0]:
+        days += 1
+    return days
 
 
 class Housekeeper:

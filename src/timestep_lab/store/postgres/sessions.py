@@ -51,7 +51,7 @@ class Sessions:
             min_size=0,
             max_size=size,
             configure=self.configure,
-            reset=None if prepare else _forget_everything,
+            reset=None if prepare else self.start_afresh,
             reconnect_timeout=0.5,  # whoever needs a connection tries again at once
             max_idle=300,
             open=True,
@@ -72,6 +72,11 @@ class Sessions:
             b"set_config('idle_in_transaction_session_timeout', '60s', false), set_config('jit', 'off', false)",
             self._settings,
         )
+
+    def start_afresh(self, connection: Conn) -> None:
+        """After SQL that somebody typed: its settings, locks and temporary things go."""
+        connection.execute(b"discard all")
+        self.configure(connection)
 
     def run(self, work: Callable[[Conn], T], *, explained: bool = True) -> T:
         """Do `work` in a connection; again in another one when the connection was lost or others were in the way, so work must
@@ -124,8 +129,3 @@ class Sessions:
                 f"All {self._size} connections to Postgres at {self._where} were in use for {PATIENCE_S:g} s.",
                 "Try again.", retry_after=1.0,
             ) from error  # fmt: skip
-
-
-def _forget_everything(connection: Conn) -> None:
-    """After SQL that somebody typed: its settings, locks and temporary things go."""
-    connection.execute(b"discard all")

@@ -96,12 +96,14 @@ def _prepare(owner: Connection[Any], url: str) -> Access:
     logins = ensure_roles(owner)
     session = _Session(owner)
     applied = migrate(session)
-    security = resources.files("timestep_lab.store.postgres").joinpath("security.sql").read_text(encoding="utf-8")
-    digest = hashlib.sha256(security.encode()).hexdigest()
-    if applied or _fact(owner, "security", "") != digest:
+    folder = resources.files("timestep_lab.store.postgres") / "sql"
+    scripts = [file.read_text(encoding="utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
+    digest = hashlib.sha256("".join(scripts).encode()).hexdigest()
+    if applied or _fact(owner, "rules", "") != digest:
         with session.transaction():
-            session.run(security)
-            session.run("update secret.facts set value = $1 where name = 'security'", [digest])
+            for script in scripts:
+                session.run(script)
+            session.run("update secret.facts set value = $1 where name = 'rules'", [digest])
     key = _token_key(owner)
     channel = _fact(owner, "channel", f"lab_{secrets.token_hex(16)}")
     session.run(

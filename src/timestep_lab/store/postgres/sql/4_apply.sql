@@ -1,0 +1,1 @@
+select core.protect_all();
