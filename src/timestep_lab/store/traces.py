@@ -13,6 +13,7 @@ from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.json_text import from_json
 from timestep_lab.store.span_reading import SpanReader, no_trace
 from timestep_lab.store.table import Table
+from timestep_lab.store.trace_diff import DiffRow, diff_traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST, TRACE_COLUMNS, Order, Selection, aware, with_literals
 from timestep_lab.types.clock import to_aware_utc
 from timestep_lab.types.errors import NotFoundError
@@ -203,6 +204,11 @@ class Traces:
     def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
         """Several spans with everything, in the order asked for; unknown ids are left out."""
         return self._spans.whole(trace_id, span_ids)
+
+    def diff(self, left: str, right: str) -> builtins.list[DiffRow]:
+        """Two traces aligned, the first divergence marked; see `trace_diff`. Raises `NotFoundError`."""
+        sides = [self._spans.whole(trace_id, self._spans.columns(trace_id)["span_id"]) for trace_id in (left, right)]
+        return diff_traces(*sides)
 
     # -- annotations
 

@@ -1,0 +1,232 @@
+"""Two traces side by side: which step of one is which step of the other, and where they first part ways.
+
+Trees are aligned from the roots down. Among the children of two aligned spans, first those whose whole subtrees are alike find each
+other, then steps alike in themselves, then steps of the same kind and name; each time as many as can without crossing.
+
+What makes a step differ is what was decided in it: a tool's arguments and result, a generation's prompt and text. A run, an agent or a
+turn only contains such steps; a model's name, times, tokens and costs are told, and are no divergence. Ids never are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from timestep_lab.store.json_text import to_json
+from timestep_lab.store.payload_text import answered
+from timestep_lab.store.sequence_alignment import common_pairs
+
+CONTAINERS = ("task", "agent", "turn")
+_IDS = frozenset({"id", "call_id", "tool_call_id", "response_id", "item_id", "created_at", "timestamp", "status"})
+CLIPPED = 400
+"""Characters shown of a payload that differs, from a little before the first difference."""
+
+Change = Literal["same", "changed", "only_left", "only_right"]
+SpanDict = Mapping[str, Any]
+"""A span with the columns of the view `spans`; `input` and `output` as recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffSide:
+    """Time is the span's own; tokens and cost are those of its whole branch."""
+
+    span_id: str
+    duration_ms: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffRow:
+    """Two spans found to be the same step, or one without a partner, in the order of a reader."""
+
+    change: Change
+    depth: int
+    kind: str
+    name: str
+    left: DiffSide | None = None
+    right: DiffSide | None = None
+    first_divergence: bool = False
+    fields: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """What differs: field to (left, right); payloads as text, clipped around the first difference."""
+
+
+def diff_traces(left: Sequence[SpanDict], right: Sequence[SpanDict]) -> list[DiffRow]:
+    """Align two traces given by all their spans, in any order."""
+    a, b = _Tree(left), _Tree(right)
+    rows = list(_aligned(a, b))
+    for place, row in enumerate(rows):
+        if row.change != "same":
+            rows[place] = replace(row, first_divergence=True)
+            break
+    return rows
+
+
+def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
+    """Depth first; a stack of its own, since traces may be deeper than Python's."""
+    levels = [_partners(a, b, a.roots, b.roots)]
+    while levels:
+        pair = next(levels[-1], None)
+        if pair is None:
+            levels.pop()
+            continue
+        i, j = pair
+        depth = len(levels) - 1
+        span = a.spans[i] if i is not None else b.spans[j or 0]
+        row = DiffRow(change="same", depth=depth, kind=span["kind"], name=span["name"], left=a.side(i), right=b.side(j))
+        if i is not None and j is not None:
+            change: Change = "same" if a.own[i] == b.own[j] else "changed"
+            yield replace(row, change=change, fields=_differences(a, b, i, j))
+        else:
+            yield replace(row, change="only_left" if j is None else "only_right")
+        below_a = a.children.get(i, []) if i is not None else []
+        below_b = b.children.get(j, []) if j is not None else []
+        levels.append(_partners(a, b, below_a, below_b))
+
+
+def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator[tuple[int | None, int | None]]:
+    """Every element of both lists once, in order; None where there is no partner."""
+    pairs = [(0, 0, len(left), len(right))]
+    found: list[tuple[int, int]] = []
+    for keys_a, keys_b in ((a.branch, b.branch), (a.own, b.own), (a.label, b.label)):
+        gaps: list[tuple[int, int, int, int]] = []
+        for i0, j0, i1, j1 in pairs:
+            here = common_pairs([keys_a[n] for n in left[i0:i1]], [keys_b[n] for n in right[j0:j1]])
+            edges = [(-1, -1), *here, (i1 - i0, j1 - j0)]
+            found.extend((i + i0, j + j0) for i, j in here)
+            gaps.extend(
+                (p + 1 + i0, q + 1 + j0, i + i0, j + j0)
+                for (p, q), (i, j) in pairwise(edges)
+                if i - p > 1 and j - q > 1
+            )
+        pairs = gaps
+    i = j = 0
+    for p, q in [*sorted(found), (len(left), len(right))]:
+        yield from ((left[n], None) for n in range(i, p))
+        yield from ((None, right[n]) for n in range(j, q))
+        if p < len(left):
+            yield left[p], right[q]
+        i, j = p + 1, q + 1
+
+
+class _Tree:
+    """A trace's spans by number, in order of start, with what they are compared by."""
+
+    def __init__(self, spans: Sequence[SpanDict]) -> None:
+        self.spans = sorted(spans, key=lambda span: (span["started_at"], span["span_id"]))
+        number = {span["span_id"]: n for n, span in enumerate(self.spans)}
+        self.children: dict[int, list[int]] = defaultdict(list)
+        self.roots: list[int] = []
+        for n, span in enumerate(self.spans):
+            above = number.get(span["parent_id"] or "")
+            # A parent that began later would make a circle possible; such a span is shown at the top.
+            (self.roots if above is None or above >= n else self.children[above]).append(n)
+        self.label = [_label(span) for span in self.spans]
+        self.parts = [_decided(span) for span in self.spans]
+        self.own = [hash((label, part)) for label, part in zip(self.label, self.parts, strict=True)]
+        self.branch = [0] * len(self.spans)
+        self._sums: list[tuple[int | None, int | None, float | None]] = [(None, None, None)] * len(self.spans)
+        for n in reversed(range(len(self.spans))):  # Children have higher numbers.
+            below = self.children.get(n, [])
+            self.branch[n] = hash((self.own[n], *(self.branch[child] for child in below)))
+            self._sums[n] = self._sum(n, below)
+
+    def side(self, n: int | None) -> DiffSide | None:
+        if n is None:
+            return None
+        span = self.spans[n]
+        in_tokens, out_tokens, cost = self._sums[n]
+        return DiffSide(
+            span_id=span["span_id"],
+            duration_ms=span["duration_ms"],
+            input_tokens=in_tokens,
+            output_tokens=out_tokens,
+            cost_usd=cost,
+        )
+
+    def _sum(self, n: int, below: list[int]) -> tuple[int | None, int | None, float | None]:
+        span = self.spans[n]
+        own = (
+            (span["input_tokens"], span["output_tokens"], span["cost_usd"])
+            if span["kind"] == "generation"
+            else (None,) * 3
+        )
+        parts = [own, *(self._sums[child] for child in below)]
+        return (
+            _total([part[0] for part in parts]),
+            _total([part[1] for part in parts]),
+            _total([part[2] for part in parts]),
+        )
+
+
+def _total(numbers: list[Any]) -> Any:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
+
+
+def _label(span: SpanDict) -> tuple[str, str | None]:
+    match span["kind"]:
+        case "generation" | "turn" | "task":
+            return span["kind"], span["agent"]
+        case "handoff":
+            return "handoff", span["to_agent"] or span["name"]
+    return span["kind"], span["name"]
+
+
+def _decided(span: SpanDict) -> tuple[str, ...]:
+    """What was decided in this step, as texts."""
+    if span["kind"] in CONTAINERS:
+        return ()
+    output = answered(span["output"]) if span["kind"] == "generation" else span["output"]
+    return _normal(span["input"]), _normal(output), span["error"] or ""
+
+
+def _normal(value: Any) -> str:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return str(value)
+    return value if isinstance(value, str) else to_json(_without_ids(value))
+
+
+def _without_ids(value: Any) -> Any:
+    """Keys in order; without what names an object or a moment instead of saying something."""
+    if isinstance(value, Mapping):
+        return {key: _without_ids(value[key]) for key in sorted(value, key=str) if key not in _IDS}
+    if isinstance(value, list):
+        return [_without_ids(inner) for inner in value]
+    if isinstance(value, str) and value[:1] == "{":
+        return _normal(value)
+    return value
+
+
+def _differences(a: _Tree, b: _Tree, i: int, j: int) -> dict[str, tuple[Any, Any]]:
+    left, right = a.spans[i], b.spans[j]
+    fields: dict[str, tuple[Any, Any]] = {
+        name: (left[name], right[name])
+        for name in ("name", "agent", "model", "provider", "status", "approval", "stop_reason")
+        if left.get(name) != right.get(name)
+    }
+    for name, x, y in zip(("input", "output", "error"), a.parts[i], b.parts[j], strict=False):
+        if x != y:
+            fields[name] = _clipped(x, y)
+    return fields
+
+
+def _clipped(left: str, right: str) -> tuple[str, str]:
+    same = 0
+    for x, y in zip(left, right, strict=False):
+        if x != y:
+            break
+        same += 1
+    return _clip(left, max(0, same - 40)), _clip(right, max(0, same - 40))
+
+
+def _clip(text: str, start: int) -> str:
+    return ("…" if start else "") + text[start : start + CLIPPED] + ("…" if len(text) > start + CLIPPED else "")
