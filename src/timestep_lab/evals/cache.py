@@ -1,0 +1,35 @@
+"""Answers used again. The key holds everything that can change an answer, the epoch included: repeats are honest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.datasets.case import Case, digest
+from timestep_lab.evals.options import Options
+from timestep_lab.types.comparison import CellRecord
+
+VERSION = 1
+"""Raised when answers of an earlier form can no longer be used."""
+
+
+def cache_key(candidate: Candidate, asked: str | list[Any], epoch: int, options: Options) -> str | None:
+    """None: this answer is not to be used again."""
+    if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
+        return None
+    # The fingerprint covers agents, tools, handoffs, model, settings and prompt; `asked` is the prompt as it was filled.
+    return digest([VERSION, candidate.record.fingerprint, asked, epoch, options.max_turns, options.approve])
+
+
+def cell_from_cache(stored: dict[str, Any], comparison_id: str, case: Case, candidate: str, epoch: int) -> CellRecord:
+    values = {**stored, "steps": tuple(stored.get("steps") or ())}
+    return CellRecord(
+        comparison_id=comparison_id,
+        case_id=case.id,
+        candidate=candidate,
+        epoch=epoch,
+        status="done",
+        cached=True,
+        attempts=0,
+        **values,
+    )

@@ -1,0 +1,126 @@
+"""The columns of a comparison: every model × agent × settings × prompt that was asked for, each with a fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.datasets.case import digest
+from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
+from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.comparison import CandidateRecord
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.records import AgentRecord, Json
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.provider import ModelRef
+
+AnyAgent = AgentRecord | sdk.Agent[Any]
+FindAgent = Callable[[str], AgentRecord]
+BARE_AGENT = "Assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate ready to run. `graph` is built once and shared by all its runs."""
+
+    record: CandidateRecord
+    agent: AnyAgent | None
+    graph: BuiltGraph
+    model: ModelRef
+    has_tools: bool
+    """Its answers depend on more than the model."""
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+def expand(
+    models: Sequence[str | None],
+    agents: Sequence[AnyAgent | None],
+    settings: Sequence[Mapping[str, Json]],
+    prompts: Sequence[str | None],
+) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """The cross product, each combination named by what tells it from the others. Raises `UsageError` for two alike."""
+    found = []
+    for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
+        parts = [
+            agent.name if agent is not None and (len(agents) > 1 or model is None) else None,
+            model
+            if model is not None and (len(models) > 1 or len(agents) * len(settings) * len(prompts) == 1)
+            else None,
+            _settings_name(options) if len(settings) > 1 else None,
+            f"prompt {number}" if len(prompts) > 1 else None,
+        ]
+        name = (
+            " · ".join(part for part in parts if part)
+            or model
+            or (agent.name if agent is not None else "default model")
+        )
+        record = CandidateRecord(
+            name=name, model=model, agent_id=agent.id if isinstance(agent, AgentRecord) else None,
+            agent=None if agent is None else agent.name, model_settings=validate_settings(dict(options)), prompt=prompt,
+        )  # fmt: skip
+        found.append((record, agent))
+    names = [record.name for record, _ in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
+    return found
+
+
+async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench) -> Candidate:
+    """Resolve the model, build the agents, take the fingerprint.
+
+    Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError`, `SettingsError`: before anything is spent.
+    """
+    if agent is None:
+        graph = BuiltGraph(root=(bare := sdk.Agent(name=BARE_AGENT)), agents={BARE_AGENT: bare})
+        definition: Any = None
+    elif isinstance(agent, sdk.Agent):
+        graph = from_sdk(agent)
+        definition = [_sdk_definition(a) for a in graph.agents.values()]
+    else:
+        records = await in_thread(reachable, agent, bench.store.agents.try_get)
+        graph = await build(records, agent.id, bench.toolbox, default_model=bench.settings.default_model)
+        servers = await in_thread(bench.store.mcp_servers.find)
+        definition = [_definition(r) for r in records.values()] + [
+            [s.id, s.name, list(s.command), s.url] for s in servers
+        ]
+    chosen = record.model or graph.root.model
+    model = bench.router.resolve(
+        chosen if isinstance(chosen, str) or chosen is None else str(getattr(chosen, "full", ""))
+    )
+    if record.model is not None or isinstance(graph.root.model, str) or graph.root.model is None:
+        bench.router.get_model(model.full)
+    has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
+    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt])
+    return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools)
+
+
+def _definition(agent: AgentRecord) -> dict[str, Any]:
+    return {
+        "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
+        "model_settings": dict(agent.model_settings), "tools": list(agent.tool_ids), "handoffs": list(agent.handoff_ids),
+        "approvals": dict(agent.approvals), "id": agent.id,
+    }  # fmt: skip
+
+
+def _sdk_definition(agent: sdk.Agent[Any]) -> dict[str, Any]:
+    """What can be known of an SDK agent: the text of it and the names of its tools; not the code behind them."""
+    return {
+        "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),
+        "model": str(agent.model), "model_settings": agent.model_settings.to_json_dict(),
+        "tools": [getattr(tool, "name", repr(tool)) for tool in agent.tools], "output_type": repr(agent.output_type),
+    }  # fmt: skip
+
+
+def _settings_name(settings: Mapping[str, Json]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "default settings"

@@ -1,0 +1,261 @@
+"""The same comparison on a Dask cluster: this process keeps the queue, the budget and the store; workers only put questions.
+
+A worker gets everything in the task (candidates, settings of the lab, MCP servers) and gives back the trial with its spans, which are
+stored here. So a cluster needs no way to the store, and results are rows of one lab as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import agents as sdk
+
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.executor import LocalExecutor
+from timestep_lab.evals.limits import limited
+from timestep_lab.evals.options import Options
+from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
+from timestep_lab.types.comparison import CandidateRecord
+from timestep_lab.types.errors import ProviderUnavailableError, UsageError
+from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
+from timestep_lab.types.spans import SpanRecord, TraceStart
+
+GATHER_S = 0.01
+"""How long questions wait for company on the way to a worker."""
+MOST_AT_ONCE = 32
+"""Questions in one task; they run side by side in its worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    candidate: str
+    asked: Any
+    labels: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a worker needs to answer for a candidate. `agents` are the records reachable from it, the root first; an SDK agent is sent itself."""
+
+    id: str
+    settings: Any
+    options: Options
+    user_id: str
+    records: Mapping[str, CandidateRecord]
+    agents: Mapping[str, tuple[AgentRecord, ...]]
+    sdk_agents: Mapping[str, sdk.Agent[Any]]
+    servers: tuple[McpServerRecord, ...]
+
+
+@dataclass(slots=True)
+class SpanBox:
+    """Stands in for the trace writer where there is no store."""
+
+    traces: list[TraceStart] = field(default_factory=list)
+    spans: list[SpanRecord] = field(default_factory=list)
+
+    def trace_started(self, trace: TraceStart) -> None:
+        self.traces.append(trace)
+
+    def span_started(self, span: SpanRecord) -> None:
+        """Only finished spans travel."""
+
+    def span_ended(self, span: SpanRecord) -> None:
+        self.spans.append(span)
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Nothing is written here."""
+
+
+Answered = tuple[Trial, list[TraceStart], list[SpanRecord]]
+
+
+class DaskExecutor:
+    """`client` is a `dask.distributed.Client`, synchronous or not. Judges are asked from this process."""
+
+    def __init__(self, bench: Bench, options: Options, client: Any) -> None:
+        if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
+            raise UsageError(f"client={type(client).__name__} is no Dask client.", "Pass dask.distributed.Client(…).")
+        self._bench, self._options, self._client = bench, options, client
+        self._here = LocalExecutor(bench, options)
+        self._waiting: list[tuple[Question, asyncio.Future[Trial]]] = []
+        self._candidates: dict[str, Candidate] = {}
+        self._kit: Any = None
+        self._sending: asyncio.Task[None] | None = None
+
+    async def ask(
+        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+    ) -> Trial:
+        """`on_delta` is not called: text does not stream from a cluster."""
+        if candidate.name not in self._candidates:
+            self._candidates[candidate.name] = candidate
+            self._kit = None
+        answer: asyncio.Future[Trial] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Question(candidate.name, asked, dict(labels)), answer))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        return await answer
+
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial:
+        return await self._here.judge(model, instructions, prompt)
+
+    async def aclose(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def _send(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        waiting, self._waiting, self._sending = self._waiting, [], None
+        try:
+            kit = await self._packed()
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
+            for _, answer in waiting:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        workers = max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        size = max(1, min(MOST_AT_ONCE, -(-len(waiting) // workers)))
+        for start in range(0, len(waiting), size):
+            self._submit(kit, waiting[start : start + size])
+
+    def _submit(self, kit: Any, part: Sequence[tuple[Question, asyncio.Future[Trial]]]) -> None:
+        loop = asyncio.get_running_loop()
+        future = self._client.submit(answer_all, kit, [question for question, _ in part], pure=False, retries=0)
+        answers = [answer for _, answer in part]
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._arrived, done, answers))
+
+    def _arrived(self, done: Any, answers: Sequence[asyncio.Future[Trial]]) -> None:
+        async def take() -> None:
+            try:
+                results: Sequence[Answered] = await asyncio.to_thread(done.result)
+            except Exception as error:  # noqa: BLE001 - a lost worker is a passing fault of its questions
+                lost = ProviderUnavailableError(f"The cluster lost these questions: {error}", "They are asked again.")
+                results = [(_lost(lost), [], []) for _ in answers]
+            for (trial, traces, spans), answer in zip(results, answers, strict=True):
+                for trace in traces:
+                    self._bench.writer.trace_started(trace)
+                for span in spans:
+                    self._bench.writer.span_ended(span)
+                if not answer.done():
+                    answer.set_result(trial)
+
+        self._taking = asyncio.ensure_future(take())
+
+    async def _packed(self) -> Any:
+        """The kit, sent to the cluster once for all tasks."""
+        if self._kit is None:
+            from timestep_lab.runtime.agent_graph import reachable
+            from timestep_lab.store.base import in_thread
+            from timestep_lab.types.ids import new_id
+
+            records: dict[str, tuple[AgentRecord, ...]] = {}
+            for name, candidate in self._candidates.items():
+                if isinstance(candidate.agent, AgentRecord):
+                    found = await in_thread(reachable, candidate.agent, self._bench.store.agents.try_get)
+                    records[name] = tuple(found.values())
+            kit = Kit(
+                id=new_id("task"), settings=self._bench.settings, options=self._options, user_id=self._bench.user_id,
+                records={name: c.record for name, c in self._candidates.items()}, agents=records,
+                sdk_agents={n: c.agent for n, c in self._candidates.items() if isinstance(c.agent, sdk.Agent)},
+                servers=tuple(await in_thread(self._bench.store.mcp_servers.find)),
+            )  # fmt: skip
+            self._kit = kit
+        return self._kit
+
+
+def _lost(error: ProviderUnavailableError) -> Trial:
+    return Trial(
+        trace_id="", output=None, error=error, steps=(), latency_ms=0.0, queue_ms=0.0, rate_limit_ms=0.0, ttft_ms=None, input_tokens=None,
+        output_tokens=None, cost_usd=None,
+    )  # fmt: skip
+
+
+# -- in the worker
+
+
+def answer_all(kit: Kit, questions: Sequence[Question]) -> list[Answered]:
+    """A Dask task: put these questions side by side, on this process's own event loop, where connections live on."""
+    return asyncio.run_coroutine_threadsafe(_Worker.of(kit).answer(questions), _loop()).result()
+
+
+class _Worker:
+    """What one worker process keeps for one kit."""
+
+    _made: dict[str, _Worker] = {}
+    _lock = threading.Lock()
+
+    def __init__(self, kit: Kit) -> None:
+        from timestep_lab.runtime.mcp.toolbox import Toolbox
+        from timestep_lab.runtime.router import Router
+        from timestep_lab.runtime.tracing import install
+
+        self.kit = kit
+        self.router = Router(kit.settings)
+        self.toolbox = Toolbox(lambda: list(kit.servers), kit.settings)
+        self.processor = install(SpanBox(), kit.user_id)  # type: ignore[arg-type]
+        self._ready: dict[str, asyncio.Future[Candidate]] = {}
+
+    @classmethod
+    def of(cls, kit: Kit) -> _Worker:
+        with cls._lock:
+            if kit.id not in cls._made:
+                cls._made[kit.id] = cls(kit)
+            return cls._made[kit.id]
+
+    async def answer(self, questions: Sequence[Question]) -> list[Answered]:
+        candidates = {q.candidate: await self._candidate(q.candidate) for q in questions}
+        prefixes = [candidate.model.prefix for candidate in candidates.values()]
+        with limited(self.router, prefixes, self.kit.options.concurrency):
+            return await asyncio.gather(*(self._answer(candidates[q.candidate], q) for q in questions))
+
+    async def _answer(self, candidate: Candidate, question: Question) -> Answered:
+        options, box = self.kit.options, SpanBox()
+        desk = Desk(
+            router=self.router, processor=self.processor, writer=box, user_id=self.kit.user_id,  # type: ignore[arg-type]
+            max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+        )  # fmt: skip
+        trial = await attempt(desk, candidate, question.asked, question.labels)
+        return trial, box.traces, box.spans
+
+    async def _candidate(self, name: str) -> Candidate:
+        if name not in self._ready:
+            self._ready[name] = asyncio.ensure_future(self._build(name))
+        return await self._ready[name]
+
+    async def _build(self, name: str) -> Candidate:
+        from timestep_lab.evals.candidates import BARE_AGENT
+        from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
+
+        kit, record = self.kit, self.kit.records[name]
+        agent: Any = kit.sdk_agents.get(name) or (kit.agents[name][0] if name in kit.agents else None)
+        if agent is None:
+            bare = sdk.Agent(name=BARE_AGENT)
+            graph = BuiltGraph(root=bare, agents={BARE_AGENT: bare})
+        elif isinstance(agent, sdk.Agent):
+            graph = from_sdk(agent)
+        else:
+            records = {r.id: r for r in kit.agents[name]}
+            graph = await build(records, agent.id, self.toolbox, default_model=kit.settings.default_model)
+        chosen = record.model or graph.root.model
+        return Candidate(
+            record, agent, graph, self.router.resolve(chosen if isinstance(chosen, str) else None), has_tools=True
+        )
+
+
+_loops: list[asyncio.AbstractEventLoop] = []
+_loops_lock = threading.Lock()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """One event loop a worker process, on a thread of its own, for as long as the process lives."""
+    with _loops_lock:
+        if not _loops:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="timestep-lab worker", daemon=True).start()
+            _loops.append(loop)
+        return _loops[0]

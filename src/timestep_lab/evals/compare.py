@@ -1,0 +1,163 @@
+"""The door: from what a user typed to a comparison that is ready to run. Nothing is spent and nothing written before all is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import agents as sdk
+
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.budget import check_prices
+from timestep_lab.evals.candidates import AnyAgent, Candidate, expand, prepare
+from timestep_lab.evals.datasets.case import Dataset, from_record
+from timestep_lab.evals.datasets.load import load_dataset
+from timestep_lab.evals.engine import Comparison
+from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.options import Options
+from timestep_lab.evals.prompts import asked_of
+from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.evals.scorers.apply import assertion_problems
+from timestep_lab.evals.scorers.base import Scorer
+from timestep_lab.evals.scorers.registry import make_scorers, to_spec
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.comparison import CandidateRecord, ComparisonRecord
+from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import AgentRecord, Json
+
+FindAgent = Callable[[str], AgentRecord]
+
+
+async def new_comparison(
+    bench: Bench,
+    data: Any,
+    *,
+    models: Sequence[str] | str | None = None,
+    agents: Sequence[AnyAgent] | AnyAgent | None = None,
+    settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None,
+    prompts: Sequence[str] | str | None = None,
+    scorers: Sequence[Any] | Any = (),
+    name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    client: Any = None,
+    **options: Any,
+) -> Comparison:
+    """Candidates are all combinations of models, agents, settings and prompts; scorers as `make_scorers` reads them; `columns` names the
+    data's `input`, `expected` and `id`; `client` is a Dask client; the rest are `Options`.
+
+    Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
+    """
+    chosen = Options.read(options)
+    dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **(columns or {}))
+    pairs = expand(
+        _many(models) or [None],
+        _many(agents) or [None],
+        _many(settings) or [{}],
+        _many(prompts) or list(dataset.prompts) or [None],
+    )
+    candidates = [await prepare(record, agent, bench) for record, agent in pairs]
+    made = make_scorers(scorers)
+    _check(dataset, candidates, made, chosen)
+    record = ComparisonRecord(
+        id=new_id("comparison"), user_id=bench.user_id, name=name or dataset.name, dataset=dataset.name,
+        dataset_version=dataset.version, candidates=tuple(_plain(c.record) for c in candidates),
+        scorers=tuple(to_spec(scorer) for scorer in made), epochs=chosen.epochs, n_cases=len(dataset), settings=chosen.to_json(),
+        process_id=bench.store.db.process_id,
+    )  # fmt: skip
+    return Comparison(bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client))
+
+
+async def resume_comparison(
+    bench: Bench, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[Any] | Any = (), client: Any = None,
+    **options: Any,
+) -> Comparison:  # fmt: skip
+    """Go on with one that was killed, cancelled or ran out of budget; its failed cells are tried again.
+
+    SDK agents and Python functions live in a process and are passed again. `options` replace those it began with (a larger budget).
+    Raises `NotFoundError`, `UsageError` when a candidate is no longer what it was, `ConflictError` when it is going on elsewhere.
+    """
+    rows = ComparisonRows(bench.store.db, bench.user_id)
+    record = await in_thread(rows.comparisons.get, id)
+    stored = await in_thread(rows.cases, id)
+    chosen = Options.read({**record.settings, **options})
+    if chosen.epochs < record.epochs:
+        raise UsageError(f"Comparison {id} began with {record.epochs} epochs.", "Leave epochs away, or give more.")
+    cases = [from_record(case) for case in stored]
+    dataset = Dataset(record.dataset, tuple(cases), record.dataset_version)
+    given = {agent.name: agent for agent in _many(agents)}
+    candidates = []
+    for plain in record.candidates:
+        was = CandidateRecord(**plain)
+        candidate = await prepare(was, await _agent_again(was, given, bench), bench)
+        if candidate.record.fingerprint != was.fingerprint:
+            raise UsageError(
+                f"The candidate {was.name!r} is not what it was when comparison {id} began.",
+                "Start a new comparison, or change it back.",
+            )
+        candidates.append(candidate)
+    made = _scorers_again(record, scorers)
+    cells = await in_thread(rows.cells, id)
+    return Comparison(
+        bench, record, dataset, candidates, made, chosen, cells, executor=_executor(bench, chosen, client), resumed=True
+    )
+
+
+def load_grid(bench: Bench, id: str) -> Grid:
+    """A stored comparison. Blocks. Raises `NotFoundError`."""
+    rows = ComparisonRows(bench.store.db, bench.user_id)
+    record = rows.comparisons.get(id)
+    return Grid(record, rows.cases(id), rows.cells(id), seed=int(record.settings.get("seed", 0)))
+
+
+def _check(dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options) -> None:
+    """Every question can be asked, every assertion read, every judge reached: before the first cent."""
+    for case in dataset:
+        for candidate in candidates:
+            asked_of(candidate.record, case)
+        for problem in assertion_problems(case).values():
+            raise DataError(f"Case {case.id}: {problem}")
+    if any(scorer.pairwise for scorer in scorers) and len(candidates) < 2:
+        raise UsageError(
+            "A pairwise judge needs at least two candidates.", "Add a model, an agent, settings or a prompt."
+        )
+    check_prices(candidates, options.budget_usd)
+
+
+async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], bench: Bench) -> AnyAgent | None:
+    if record.agent is None:
+        return None
+    if record.agent_id is not None:
+        return await in_thread(bench.store.agents.get, record.agent_id)
+    if record.agent not in given:
+        raise UsageError(f"The candidate {record.name!r} is an SDK agent.", f"Pass it again: agents=[{record.agent}]")
+    return given[record.agent]
+
+
+def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> list[Scorer]:
+    again = {scorer.name: scorer for scorer in make_scorers(given)}
+    missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
+    if missing:
+        raise UsageError(f"The scorer {missing[0]!r} is a Python function.", f"Pass it again: scorers=[{missing[0]}]")
+    return [again.get(s["name"]) or make_scorers(s)[0] for s in record.scorers]
+
+
+def _many(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Mapping | AgentRecord | sdk.Agent) else list(value)
+
+
+def _plain(record: CandidateRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__} | {
+        "model_settings": dict(record.model_settings)
+    }
+
+
+def _executor(bench: Bench, options: Options, client: Any) -> Any:
+    if client is None:
+        return None
+    from timestep_lab.evals.cluster import DaskExecutor
+
+    return DaskExecutor(bench, options, client)

@@ -1,0 +1,334 @@
+"""The comparison itself: every candidate asked every case, `epochs` times, each answer traced, scored and stored.
+
+    comparison = await prepare(bench, data, models=[…], scorers=[…])
+    async for event in comparison.events(): …
+    grid = comparison.grid()
+
+A cell that is stored is finished for good: after a kill, `prepare(bench, resume=id)` asks only for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.budget import Budget
+from timestep_lab.evals.cache import cache_key, cell_from_cache
+from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.cell_writer import CellWriter
+from timestep_lab.evals.datasets.case import Case, Dataset
+from timestep_lab.evals.executor import Executor, LocalExecutor
+from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.judging import Judging
+from timestep_lab.evals.limits import limited
+from timestep_lab.evals.options import MOST_CONCURRENCY, Options
+from timestep_lab.evals.prompts import asked_of
+from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.evals.scorers.base import Scorer
+from timestep_lab.evals.trial import Trial
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.comparison import (
+    CellDelta,
+    CellDone,
+    CellRecord,
+    CellStarted,
+    ComparisonEnded,
+    ComparisonProgress,
+    ComparisonRecord,
+    ComparisonStarted,
+    ComparisonStatus,
+    ProgressRow,
+)  # fmt: skip
+from timestep_lab.types.errors import LabError, ProviderError
+from timestep_lab.types.events import Event
+
+log = logging.getLogger("timestep_lab")
+
+Slot = tuple[Candidate, Case, int]
+PROGRESS_EVERY_S = 0.2
+FIRST_RETRY_S = 1.0
+
+
+class Comparison:
+    """One comparison, from here to its end. Made by `prepare`; run it once, by `run` or by reading `events`."""
+
+    def __init__(
+        self, bench: Bench, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
+        options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
+    ) -> None:  # fmt: skip
+        self.record, self.dataset, self.candidates, self.scorers, self.options = (
+            record,
+            dataset,
+            candidates,
+            scorers,
+            options,
+        )
+        self._bench, self._resumed = bench, resumed
+        self._rows = ComparisonRows(bench.store.db, bench.user_id)
+        self._executor = executor or LocalExecutor(bench, options)
+        self._cells: dict[tuple[str, str, int], CellRecord] = {cell.key: cell for cell in done if cell.status == "done"}
+        self._budget = Budget(options.budget_usd, options.budget_tokens)
+        for cell in self._cells.values():
+            if not cell.cached:
+                self._budget.spend(cell.cost_usd, (cell.input_tokens or 0) + (cell.output_tokens or 0))
+        self._judging = Judging(scorers, candidates, self._executor, self._budget)
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._deltas = False
+        self._working: asyncio.Task[None] | None = None
+        self._stop: ComparisonStatus | None = None
+        self._calls = self._running = 0
+        self._began = time.monotonic()
+        self._told = 0.0
+        self._room = asyncio.Condition()
+
+    # -- for whoever runs it
+
+    async def run(self, on_event: Callable[[Event], None] | None = None) -> Grid:
+        """To the end. Raises what ended it early: `StoreError`; a case that fails is a cell with an error, not an exception."""
+        async with contextlib.aclosing(self.events()) as events:
+            async for event in events:
+                if on_event:
+                    on_event(event)
+        return self.grid()
+
+    async def events(self, *, deltas: bool = False) -> AsyncGenerator[Event, None]:
+        """Events as they happen, `comparison.ended` last. `deltas`: also the growing text of each cell.
+
+        Leaving early stops the comparison; what is finished stays, and it can be resumed.
+        """
+        self._deltas = deltas
+        self._working = asyncio.create_task(self._work(), name=f"timestep-lab {self.record.id}")
+        self._working.add_done_callback(lambda _: self._queue.put_nowait(None))
+        try:
+            while (event := await self._queue.get()) is not None:
+                yield event
+        finally:
+            if not self._working.done():
+                self.cancel()
+                await asyncio.wait([self._working])
+        self._working.result()
+
+    def cancel(self) -> None:
+        """Stop asking. Answers under way are given up; finished ones stay."""
+        if self._working is not None and not self._working.done() and self._stop is None:
+            self._stop = "cancelled"
+            self._working.cancel()
+
+    def grid(self) -> Grid:
+        """What is finished so far."""
+        cases = self.dataset.records(self.record.id)
+        return Grid(self.record, cases, list(self._cells.values()), seed=self.options.seed)
+
+    # -- the work
+
+    async def _work(self) -> None:
+        error: str | None = None
+        writer = CellWriter(self._rows, self.record.id, self._stored)
+        try:
+            if self._resumed:
+                self.record = await in_thread(self._rows.go_on, self.record)
+            else:
+                await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
+            slots = await self._from_cache(writer)
+            self._emit(
+                ComparisonStarted(
+                    comparison=self.record,
+                    cases=self.dataset.records(self.record.id),
+                    cells=tuple(self._cells.values()),
+                )
+            )
+            prefixes = [candidate.model.prefix for candidate in self.candidates]
+            with limited(self._bench.router, prefixes, self.options.concurrency):
+                await self._ask_all(slots, writer)
+                await self._judging.finish(self._cells, self._case_of(), writer)
+            await writer.flush()
+        except asyncio.CancelledError:
+            self._stop = self._stop or "cancelled"
+            with contextlib.suppress(Exception):
+                await asyncio.shield(writer.flush())
+        except LabError as failure:
+            self._stop, error = "failed", str(failure)
+            raise
+        finally:
+            await asyncio.shield(self._end(error))
+
+    async def _ask_all(self, slots: Sequence[Slot], writer: CellWriter) -> None:
+        """One pool of workers a provider, so that a slow one holds nobody else up."""
+        lanes: dict[str, deque[Slot]] = defaultdict(deque)
+        for slot in slots:
+            lanes[slot[0].model.prefix].append(slot)
+        width = self.options.concurrency or MOST_CONCURRENCY
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in lanes.values():
+                    for _ in range(min(width, len(lane))):
+                        group.create_task(self._worker(lane, writer))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from several
+
+    async def _worker(self, lane: deque[Slot], writer: CellWriter) -> None:
+        while lane and self._stop is None:
+            if not await self._may_start():
+                return
+            if not lane:
+                self._budget.running -= 1
+                return
+            candidate, case, epoch = lane.popleft()
+            writer.check()
+            try:
+                cell = await self._answer(candidate, case, epoch)
+            finally:
+                self._budget.running -= 1
+                async with self._room:
+                    self._room.notify_all()
+            if cell.status == "done":
+                cell = replace(cell, scores=await self._judging.score(cell, case))
+            writer.add(cell, cache_key(candidate, asked_of(candidate.record, case), epoch, self.options))
+
+    async def _may_start(self) -> bool:
+        """Take room in the budget; False when it is used up."""
+        while True:
+            room = self._budget.room_for_one()
+            if room:
+                self._budget.running += 1
+                return True
+            if room is False:
+                self._stop = self._stop or "over_budget"
+                return False
+            async with self._room:
+                await self._room.wait()
+
+    async def _answer(self, candidate: Candidate, case: Case, epoch: int) -> CellRecord:
+        """Ask until there is an answer, the fault is a lasting one, or the tries are used up."""
+        asked = asked_of(candidate.record, case)
+        self._emit(CellStarted(case_id=case.id, candidate=candidate.name, epoch=epoch))
+        labels = {"comparison_id": self.record.id, "case_id": case.id, "candidate": candidate.name, "epoch": epoch}
+        tell = self._teller(case.id, candidate.name, epoch) if self._deltas else None
+        attempts, queue_ms, limited_ms = 0, 0.0, 0.0
+        while True:
+            attempts += 1
+            self._calls += 1
+            self._running += 1
+            try:
+                trial = await self._executor.ask(candidate, asked, labels, tell)
+            finally:
+                self._running -= 1
+            queue_ms, limited_ms = queue_ms + trial.queue_ms, limited_ms + trial.rate_limit_ms
+            self._budget.spend(trial.cost_usd, (trial.input_tokens or 0) + (trial.output_tokens or 0))
+            passing = isinstance(trial.error, ProviderError) and trial.error.retryable
+            if trial.error is None or not passing or attempts > self.options.retries:
+                break
+            await asyncio.sleep(getattr(trial.error, "retry_after", None) or FIRST_RETRY_S * 2 ** (attempts - 1))
+        return _cell(self.record.id, candidate, case, epoch, trial, attempts, queue_ms, limited_ms)
+
+    async def _from_cache(self, writer: CellWriter) -> list[Slot]:
+        """Take what the cache has; return what is left to ask: all candidates on a case before the next case, epoch by epoch."""
+        slots = [
+            (candidate, case, epoch)
+            for epoch in range(self.options.epochs)
+            for case in self.dataset
+            for candidate in self.candidates
+            if (case.id, candidate.name, epoch) not in self._cells
+        ]
+        keys = {
+            (c.name, case.id, epoch): key
+            for c, case, epoch in slots
+            if (key := cache_key(c, asked_of(c.record, case), epoch, self.options)) is not None
+        }
+        known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
+        left = []
+        for candidate, case, epoch in slots:
+            stored = known.get(keys.get((candidate.name, case.id, epoch), ""))
+            if stored is None:
+                left.append((candidate, case, epoch))
+                continue
+            cell = cell_from_cache(stored, self.record.id, case, candidate.name, epoch)
+            cell = replace(cell, scores=await self._judging.score(cell, case))
+            self._cells[cell.key] = cell
+            writer.add(cell)
+        return left
+
+    # -- telling
+
+    def _stored(self, cell: CellRecord) -> None:
+        self._cells[cell.key] = cell
+        self._emit(CellDone(cell=cell))
+        self._progress()
+
+    def _progress(self, *, always: bool = False) -> None:
+        now = time.monotonic()
+        if always or now - self._told >= PROGRESS_EVERY_S:
+            self._told = now
+            self._emit(ComparisonProgress(progress=self.progress()))
+
+    def progress(self) -> ProgressRow:
+        cells = list(self._cells.values())
+        cached = sum(cell.cached for cell in cells)
+        wanted = len(self.dataset) * len(self.candidates) * self.options.epochs
+        fresh = self._budget.answers
+        left = wanted - len(cells)
+        mean_usd = self._budget.spent_usd / fresh if fresh else None
+        rate = self._calls / (now - self._began) if (now := time.monotonic()) > self._began and self._calls else None
+        return ProgressRow(
+            total=wanted, done=len(cells), errors=sum(cell.status == "error" for cell in cells), cached=cached,
+            running=self._running, waiting=max(0, left - self._running), calls=self._calls,
+            spent_usd=self._budget.spent_usd, spent_tokens=self._budget.spent_tokens,
+            expected_usd=None if mean_usd is None else self._budget.spent_usd + mean_usd * left,
+            eta_s=left / rate if rate else None,
+            concurrency={prefix: limiter.limit for prefix, limiter in self._bench.router.limiters.items()},
+        )  # fmt: skip
+
+    def _teller(self, case_id: str, candidate: str, epoch: int) -> Callable[[str], None]:
+        return lambda delta: self._emit(CellDelta(case_id=case_id, candidate=candidate, epoch=epoch, delta=delta))
+
+    def _emit(self, event: Event) -> None:
+        self._queue.put_nowait(event)
+
+    def _case_of(self) -> dict[str, Case]:
+        return {case.id: case for case in self.dataset}
+
+    async def _end(self, error: str | None) -> None:
+        await self._executor.aclose()
+        status: ComparisonStatus = self._stop or "completed"
+        changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now()}
+        self.record = replace(self.record, **changes)
+        with contextlib.suppress(LabError) if error else contextlib.nullcontext():
+            await in_thread(lambda: self._rows.comparisons.update(self.record.id, **changes))
+        self._progress(always=True)
+        grid = self.grid()
+        self._emit(
+            ComparisonEnded(
+                comparison=self.record,
+                candidates=tuple(grid.candidate_rows),
+                pairs=tuple(grid.pair_rows),
+                verdict=grid.verdict,
+            )
+        )
+
+
+def _cell(
+    comparison_id: str,
+    candidate: Candidate,
+    case: Case,
+    epoch: int,
+    trial: Trial,
+    attempts: int,
+    queue_ms: float,
+    limited_ms: float,
+) -> CellRecord:
+    failed = trial.error
+    return CellRecord(
+        comparison_id=comparison_id, case_id=case.id, candidate=candidate.name, epoch=epoch,
+        status="error" if failed else "done", output=trial.output, error_type=type(failed).__name__ if failed else None,
+        error=str(failed) if failed else None, latency_ms=trial.latency_ms, queue_ms=queue_ms, rate_limit_ms=limited_ms,
+        ttft_ms=trial.ttft_ms, input_tokens=trial.input_tokens, output_tokens=trial.output_tokens, cost_usd=trial.cost_usd,
+        attempts=attempts, trace_id=trial.trace_id, steps=trial.steps,
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Who puts the questions: this process, or the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import agents as sdk
+
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.options import Options
+from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
+from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.tracing import install
+from timestep_lab.types.comparison import CandidateRecord
+from timestep_lab.types.records import Json
+
+JUDGE = "Judge"
+
+
+class Executor(Protocol):
+    async def ask(
+        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+    ) -> Trial:
+        """One attempt. Never raises for what a model, a tool or a guardrail does."""
+        ...
+
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial: ...
+
+    async def aclose(self) -> None: ...
+
+
+class LocalExecutor:
+    """Asks from this process's event loop."""
+
+    def __init__(self, bench: Bench, options: Options) -> None:
+        self._bench = bench
+        self._desk = Desk(
+            router=bench.router, processor=install(bench.writer, bench.user_id), writer=bench.writer, user_id=bench.user_id,
+            max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+        )  # fmt: skip
+
+    async def ask(
+        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+    ) -> Trial:
+        return await attempt(self._desk, candidate, asked, labels, on_delta)
+
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial:
+        agent = sdk.Agent(name=JUDGE, instructions=instructions)
+        ref = self._bench.router.resolve(model)
+        record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
+        judge = Candidate(record, agent, BuiltGraph(root=agent, agents={JUDGE: agent}), ref, has_tools=False)
+        return await attempt(self._desk, judge, prompt, {"judge": True})
+
+    async def aclose(self) -> None:
+        """Nothing of its own is open."""

@@ -1,0 +1,154 @@
+"""A grid as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as xml
+
+from timestep_lab.evals.datasets.template import render
+from timestep_lab.evals.regression import baseline_json
+from timestep_lab.types.comparison import CaseRecord, CellRecord, cell_json
+from timestep_lab.types.errors import UsageError
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.grid import Grid
+
+MARGIN = 0.5
+"""How much more the chosen answer of a preference pair must score than the rejected one."""
+
+
+def save(grid: Grid, path: Path) -> Path:
+    """Raises `UsageError` for an ending that stands for nothing."""
+    kind = next((ending for ending in WRITERS if path.name.endswith(ending)), None)
+    if kind is None:
+        raise UsageError(f"{path.name} ends in nothing that can be written.", f"Known endings: {', '.join(WRITERS)}.")
+    WRITERS[kind](grid, path)
+    return path
+
+
+def _csv(grid: Grid, path: Path) -> None:
+    grid.df().to_csv(path, index=False)
+
+
+def _jsonl(grid: Grid, path: Path) -> None:
+    """One cell a line, with its case."""
+    cases = {case.case_id: case for case in grid.cases}
+    with path.open("w", encoding="utf-8") as file:
+        for cell in grid.cells:
+            case = cases[cell.case_id]
+            line = {**cell_json(cell), "input": case.input, "expected": case.expected, "vars": dict(case.vars)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _parquet(grid: Grid, path: Path) -> None:
+    import duckdb
+
+    frame = grid.df()
+    with duckdb.connect() as db:
+        db.register("frame", frame)
+        columns = ", ".join(
+            f'cast("{name}" as varchar) as "{name}"' if frame[name].isna().all() else f'"{name}"'
+            for name in frame.columns
+        )
+        db.sql(f"select {columns} from frame").write_parquet(str(path))
+
+
+def _html(grid: Grid, path: Path) -> None:
+    from timestep_lab.evals.grid_html import page_html
+
+    path.write_text(page_html(grid), encoding="utf-8")
+
+
+def _junit(grid: Grid, path: Path) -> None:
+    """A suite a candidate, a test a case and epoch: it fails when any scorer gives less than 1, and errs when there is no answer."""
+    root = xml.Element("testsuites", name=grid.record.name)
+    cases = {case.case_id: case for case in grid.cases}
+    for name in grid.candidates:
+        cells = [cell for cell in grid.cells if cell.candidate == name]
+        suite = xml.SubElement(root, "testsuite", name=name, tests=str(len(cells)))
+        for cell in cells:
+            title = _one_line(cases[cell.case_id].input) or cell.case_id
+            if grid.record.epochs > 1:
+                title += f" (epoch {cell.epoch + 1})"
+            test = xml.SubElement(
+                suite, "testcase", classname=name, name=title, time=f"{(cell.latency_ms or 0) / 1000:.3f}"
+            )
+            if cell.status == "error":
+                xml.SubElement(test, "error", type=cell.error_type or "error", message=_clean(cell.error or ""))
+            elif failed := [s for s in cell.scores if s.value is not None and s.value < 1.0]:
+                message = "; ".join(f"{s.scorer}: {s.value:g}" + (f" ({s.note})" if s.note else "") for s in failed)
+                xml.SubElement(test, "failure", message=_clean(message)).text = _clean(cell.output or "")
+        suite.set("errors", str(len(suite.findall("testcase/error"))))
+        suite.set("failures", str(len(suite.findall("testcase/failure"))))
+    xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _dpo(grid: Grid, path: Path) -> None:
+    """Preference pairs for training: to one prompt a chosen and a rejected answer, judged by the deciding scorer."""
+    prompts = {candidate["name"]: candidate.get("prompt") for candidate in grid.record.candidates}
+    by_case: dict[str, list[CellRecord]] = {}
+    for cell in grid.cells:
+        if cell.status == "done":
+            by_case.setdefault(cell.case_id, []).append(cell)
+    with path.open("w", encoding="utf-8") as file:
+        for case in grid.cases:
+            for a, b in combinations(by_case.get(case.case_id, []), 2):
+                left, right = _score(a, grid.deciding_scorer), _score(b, grid.deciding_scorer)
+                if (
+                    left is None
+                    or right is None
+                    or abs(left - right) < MARGIN
+                    or prompts[a.candidate] != prompts[b.candidate]
+                ):
+                    continue
+                chosen, rejected = (a, b) if left > right else (b, a)
+                line = {
+                    "prompt": _messages(case, prompts[a.candidate]),
+                    "chosen": [{"role": "assistant", "content": chosen.output}],
+                    "rejected": [{"role": "assistant", "content": rejected.output}],
+                    "metadata": {
+                        "case_id": case.case_id, "chosen": chosen.candidate, "rejected": rejected.candidate,
+                        "score_chosen": max(left, right), "score_rejected": min(left, right),
+                    },
+                }  # fmt: skip
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _baseline(grid: Grid, path: Path) -> None:
+    path.write_text(json.dumps(baseline_json(grid), ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _messages(case: CaseRecord, prompt: str | None) -> list[dict[str, str]]:
+    if prompt is None and case.messages:
+        return [{"role": m["role"], "content": m["content"]} for m in case.messages]
+    text = (
+        case.input if prompt is None else render(prompt, {"input": case.input, "expected": case.expected, **case.vars})
+    )
+    return [{"role": "user", "content": text}]
+
+
+def _score(cell: CellRecord, scorer: str | None) -> float | None:
+    return next((score.value for score in cell.scores if score.scorer == scorer), None)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(_clean(text).split())
+    return line if len(line) <= 120 else f"{line[:119]}…"
+
+
+def _clean(text: str) -> str:
+    """XML 1.0 has no place for most control characters."""
+    return "".join(
+        c
+        for c in text
+        if c in "\t\n\r" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF and c not in "\ufffe\uffff")
+    )
+
+
+WRITERS: Mapping[str, Callable[[Grid, Path], None]] = {
+    ".dpo.jsonl": _dpo, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, ".html": _html, ".xml": _junit, ".json": _baseline,
+}  # fmt: skip

@@ -1,0 +1,172 @@
+"""The result of a comparison, finished or not: tables, tests, exports, and a page that needs no JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.evals.results import ScoreTables, candidate_rows, pair_rows, scorer_names
+from timestep_lab.evals.verdict import verdict
+from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow
+from timestep_lab.types.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.evals.regression import Regression
+    from timestep_lab.evals.rules import RuleResult
+
+DF_COLUMNS = (
+    "comparison_id", "case_id", "candidate", "epoch", "output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd",
+    "trace_id", "error",
+)  # fmt: skip
+BASELINE_FORM = 1
+
+
+class Grid:
+    """Rows are cases, columns candidates. Numbers are worked out when first asked for, and do not change."""
+
+    def __init__(
+        self, record: ComparisonRecord, cases: Sequence[CaseRecord], cells: Sequence[CellRecord], *, seed: int = 0
+    ) -> None:
+        self.record, self.cases = record, tuple(cases)
+        order = {case.case_id: case.position for case in cases}
+        column = {name: place for place, name in enumerate(self.candidates)}
+        known = [cell for cell in cells if cell.case_id in order and cell.candidate in column]
+        self.cells = tuple(sorted(known, key=lambda c: (order[c.case_id], column[c.candidate], c.epoch)))
+        self._seed = seed
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def status(self) -> str:
+        return self.record.status
+
+    @property
+    def candidates(self) -> list[str]:
+        return [candidate["name"] for candidate in self.record.candidates]
+
+    @cached_property
+    def scorers(self) -> list[str]:
+        return scorer_names(self.cells)
+
+    @cached_property
+    def _tables(self) -> ScoreTables:
+        epochs = max((cell.epoch + 1 for cell in self.cells), default=self.record.epochs)
+        return ScoreTables([case.case_id for case in self.cases], max(epochs, self.record.epochs), self.cells)
+
+    @cached_property
+    def candidate_rows(self) -> list[CandidateRow]:
+        return candidate_rows(self.candidates, self.scorers, self.cells, self._tables)
+
+    @cached_property
+    def pair_rows(self) -> list[PairRow]:
+        return pair_rows(self.candidates, self.scorers, self._tables, seed=self._seed)
+
+    @cached_property
+    def verdict(self) -> str:
+        """One sentence a pair, about the first scorer (or `overall`); empty with one candidate."""
+        deciding = self.deciding_scorer
+        return verdict([pair for pair in self.pair_rows if pair.scorer == deciding])
+
+    @property
+    def deciding_scorer(self) -> str | None:
+        """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+        return None if not self.scorers else self.scorers[-1] if self.scorers[-1] == "overall" else self.scorers[0]
+
+    # -- frames
+
+    def df(self) -> pandas.DataFrame:
+        """One row a cell: the columns of the view `comparisons`, one column for each scorer."""
+        import pandas
+
+        rows = [
+            {name: getattr(cell, name) for name in DF_COLUMNS} | {score.scorer: score.value for score in cell.scores}
+            for cell in self.cells
+        ]
+        return pandas.DataFrame(rows, columns=[*DF_COLUMNS, *self.scorers])
+
+    def summary(self) -> pandas.DataFrame:
+        """One row a candidate: answers, errors, each scorer's mean with its 95 % interval, money, times, tokens."""
+        import pandas
+
+        rows = []
+        for row in self.candidate_rows:
+            flat: dict[str, Any] = {"name": row.name, "n": row.n, "errors": row.errors}
+            for scorer, numbers in row.scores.items():
+                flat |= {scorer if key == "mean" else f"{scorer}_{key}": value for key, value in numbers.items()}
+            flat |= {
+                "cost_usd": row.cost_usd, "latency_ms_p50": row.latency_ms_p50, "ttft_ms_p50": row.ttft_ms_p50,
+                "input_tokens": row.input_tokens, "output_tokens": row.output_tokens,
+            }  # fmt: skip
+            rows.append(flat)
+        return pandas.DataFrame(rows)
+
+    def significance(self) -> pandas.DataFrame:
+        """One row a pair and scorer. `diff` is b − a; `p_holm` is corrected for all pairs of the scorer."""
+        import pandas
+
+        columns = [name for name in PairRow.__dataclass_fields__ if name != "points"]
+        return pandas.DataFrame([{name: getattr(p, name) for name in columns} for p in self.pair_rows], columns=columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `timestep-lab compare --json` prints."""
+        return {
+            "id": self.id,
+            "status": self.status,
+            "candidates": [
+                {name: getattr(row, name) for name in CandidateRow.__dataclass_fields__} for row in self.candidate_rows
+            ],
+            "pairs": [
+                {name: _finite(getattr(pair, name)) for name in PairRow.__dataclass_fields__ if name != "points"}
+                for pair in self.pair_rows
+            ],
+            "verdict": self.verdict,
+        }
+
+    # -- files, rules, baselines
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file; its ending says what: `.csv .jsonl .parquet .html .xml` (JUnit), `.dpo.jsonl` (preference pairs), `.json`
+        (a baseline for `regression`). Raises `UsageError`."""
+        from timestep_lab.evals.exports import save
+
+        return save(self, Path(path))
+
+    def check(self, rules: Sequence[str] | str) -> list[RuleResult]:
+        """Which `--fail-under` rules hold, for example `exact>=0.8` or `openai/gpt-4.1:exact.ci_low>=0.7`. Raises `UsageError`."""
+        from timestep_lab.evals.rules import check
+
+        return check(self, [rules] if isinstance(rules, str) else rules)
+
+    def regression(self, baseline: Grid | str | Path) -> list[Regression]:
+        """How each candidate did against itself in a baseline: a `Grid`, or a file that `save("….json")` wrote."""
+        from timestep_lab.evals.regression import compare_with
+
+        return compare_with(self, baseline)
+
+    # -- looks
+
+    def _repr_html_(self) -> str:
+        from timestep_lab.evals.grid_html import grid_html
+
+        return grid_html(self)
+
+    def __repr__(self) -> str:
+        done = f"{len(self.cases)} cases × {len(self.candidates)} candidates, {self.status}"
+        return f"<Grid {self.id}: {done}. {self.verdict}>" if self.verdict else f"<Grid {self.id}: {done}>"
+
+    def cell(self, case_id: str, candidate: str, epoch: int = 0) -> CellRecord:
+        """Raises `UsageError` when there is no such cell."""
+        found = next((c for c in self.cells if c.key == (case_id, candidate, epoch)), None)
+        if found is None:
+            raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all.")
+        return found
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,29 @@
+"""For as long as a comparison goes on, the router lets only so much through to each provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY
+from timestep_lab.runtime.limiter import AdaptiveLimiter
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.router import Router
+
+
+@contextmanager
+def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) -> Iterator[None]:
+    """Providers that somebody else limits already (a comparison beside this one) keep that limit."""
+    ours: dict[str, AdaptiveLimiter] = {}
+    for prefix in set(prefixes):
+        if prefix not in router.limiters:
+            limiter = AdaptiveLimiter(concurrency or DEFAULT_CONCURRENCY, maximum=concurrency or MOST_CONCURRENCY)
+            ours[prefix] = router.limiters[prefix] = limiter
+    try:
+        yield
+    finally:
+        for prefix, limiter in ours.items():
+            if router.limiters.get(prefix) is limiter:
+                del router.limiters[prefix]

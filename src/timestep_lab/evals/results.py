@@ -1,0 +1,122 @@
+"""From cells to one row a candidate and one row a pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from timestep_lab.evals.statistics.holm import holm
+from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats
+from timestep_lab.evals.statistics.paired import paired_difference
+from timestep_lab.evals.statistics.passk import over_cases
+from timestep_lab.types.comparison import CandidateRow, CellRecord, PairRow
+
+ALPHA = 0.05
+
+
+def scorer_names(cells: Iterable[CellRecord]) -> list[str]:
+    """In the order they first appear; `overall` last."""
+    names = dict.fromkeys(score.scorer for cell in cells for score in cell.scores)
+    return sorted(names, key=lambda name: name == "overall")
+
+
+class ScoreTables:
+    """Cases × epochs of each candidate's scores; NaN where there is none."""
+
+    def __init__(self, case_ids: Sequence[str], epochs: int, cells: Iterable[CellRecord]) -> None:
+        self._place = {case_id: row for row, case_id in enumerate(case_ids)}
+        self._epochs = epochs
+        self._tables: dict[tuple[str, str], Floats] = {}
+        for cell in cells:
+            if cell.case_id not in self._place or cell.epoch >= epochs:
+                continue
+            for score in cell.scores:
+                if score.value is not None:
+                    self.of(cell.candidate, score.scorer)[self._place[cell.case_id], cell.epoch] = score.value
+
+    def of(self, candidate: str, scorer: str) -> Floats:
+        key = (candidate, scorer)
+        if key not in self._tables:
+            self._tables[key] = np.full((len(self._place), self._epochs), np.nan)
+        return self._tables[key]
+
+
+def candidate_rows(
+    names: Sequence[str], scorers: Sequence[str], cells: Sequence[CellRecord], tables: ScoreTables
+) -> list[CandidateRow]:
+    rows = []
+    for name in names:
+        mine = [cell for cell in cells if cell.candidate == name]
+        done = [cell for cell in mine if cell.status == "done"]
+        rows.append(
+            CandidateRow(
+                name=name, n=len(done), errors=len(mine) - len(done),
+                scores={scorer: _mean(tables.of(name, scorer)) for scorer in scorers},
+                cost_usd=total([cell.cost_usd for cell in done]), latency_ms_p50=median([cell.latency_ms for cell in done]),
+                ttft_ms_p50=median([cell.ttft_ms for cell in done]), input_tokens=_whole([cell.input_tokens for cell in done]),
+                output_tokens=_whole([cell.output_tokens for cell in done]),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def pair_rows(names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0) -> list[PairRow]:
+    """Every two candidates on every scorer; Holm's correction within a scorer. b is the later of the two."""
+    pairs = list(combinations(names, 2))
+    rows = []
+    for scorer in scorers:
+        results = [
+            paired_difference(tables.of(a, scorer), tables.of(b, scorer), alpha=ALPHA / len(pairs), seed=seed)
+            for a, b in pairs
+        ]
+        adjusted = holm([result.p_value for result in results])
+        points = all(_within_unit(tables.of(name, scorer)) for name in names)
+        rows += [
+            PairRow(
+                a=a, b=b, scorer=scorer, n=r.n, diff=r.diff, ci_low=r.ci_low, ci_high=r.ci_high, p_value=_known(r.p_value),
+                p_holm=_known(p), test=r.test, decided_by=r.decided_by, cases_to_settle=r.cases_to_settle, points=points,
+            )
+            for (a, b), r, p in zip(pairs, results, adjusted, strict=True)
+        ]  # fmt: skip
+    return rows
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """None as soon as one is unknown: a sum of some is no sum."""
+    known = [value for value in values if value is not None]
+    return float(sum(known)) if values and len(known) == len(values) else None
+
+
+def _whole(values: Sequence[int | None]) -> int | None:
+    summed = total(values)
+    return None if summed is None else int(summed)
+
+
+def _mean(scores: Floats) -> Mapping[str, float | None]:
+    means, _ = mean_of_repeats(scores)
+    if not len(means):
+        return {"mean": None, "ci_low": None, "ci_high": None}
+    interval = mean_interval(scores)
+    row = {"mean": float(means.mean()), "ci_low": _known(interval.low), "ci_high": _known(interval.high)}
+    k = scores.shape[1]
+    if k > 1 and is_pass_fail(scores):
+        tries = np.isfinite(scores).sum(axis=1)
+        at, hat = over_cases([(int(n), int(np.nansum(row_))) for n, row_ in zip(tries, scores, strict=True)], k)
+        row |= {"pass_at_k": _known(at), "pass_hat_k": _known(hat)}
+    return row
+
+
+def _within_unit(scores: Floats) -> bool:
+    return bool(np.all(np.isnan(scores) | ((scores >= 0) & (scores <= 1))))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,229 @@
+"""One answer: a case put to a candidate, traced like any run, told as numbers and steps.
+
+The SDK is driven directly, without a thread: a thousand cases are no conversation, and what happened is in the trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+from agents import RunConfig, RunState
+
+from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.trial_hooks import TrialHooks
+from timestep_lab.runtime.approvals import REJECTED
+from timestep_lab.runtime.outcomes import as_lab_error
+from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.types.clock import ms_between, utc_now
+from timestep_lab.types.errors import LabError, ProviderTimeoutError
+from timestep_lab.types.ids import new_trace_id
+from timestep_lab.types.records import Json
+from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.store.trace_writer import TraceWriter
+
+OnDelta = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every trial of a comparison shares."""
+
+    router: Router
+    processor: StoreProcessor
+    writer: TraceWriter
+    user_id: str
+    max_turns: int
+    approve: str
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Measured:
+    """Collected from the trial's spans as they end."""
+
+    started_at: datetime = field(default_factory=utc_now)
+    began: float = field(default_factory=time.perf_counter)
+    generations: list[SpanRecord] = field(default_factory=list)
+    steps: list[dict[str, Json]] = field(default_factory=list)
+
+    def take(self, span: SpanRecord) -> None:
+        if span.kind == "generation":
+            self.generations.append(replace(span, input=None, output=None, attributes={}))
+        elif step := step_of(span):
+            self.steps.append(step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How one attempt went. `error` is None when there is an `output`."""
+
+    trace_id: str
+    output: str | None
+    error: LabError | None
+    steps: tuple[Mapping[str, Json], ...]
+    latency_ms: float
+    queue_ms: float
+    rate_limit_ms: float
+    ttft_ms: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+async def attempt(
+    desk: Desk,
+    candidate: Candidate,
+    input: str | list[Any],
+    labels: Mapping[str, Json],
+    on_delta: OnDelta | None = None,
+) -> Trial:
+    """Run once. Whatever a model, a tool or a guardrail raises is the trial's `error`; only cancellation passes through."""
+    trace_id = new_trace_id()
+    measured = Measured()
+    route = Route(desk.writer, desk.user_id, trace_id, run_id=trace_id, on_span=measured.take)
+    desk.processor.bind(sdk_trace_id(trace_id), route)
+    desk.writer.trace_started(
+        TraceStart(
+            trace_id=trace_id, user_id=desk.user_id, workflow=candidate.record.agent or candidate.name, thread_id=None,
+            started_at=measured.started_at, metadata={**labels, Lab.SDK_ID: sdk_trace_id(trace_id)},
+        )
+    )  # fmt: skip
+    output: str | None = None
+    failure: LabError | None = None
+    try:
+        async with asyncio.timeout(desk.timeout_s):
+            output = await _drive(desk, candidate, input, trace_id, route, measured, on_delta)
+    except TimeoutError:
+        failure = ProviderTimeoutError(
+            f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
+            "Allow more with timeout_s=….",
+            provider=candidate.model.prefix,
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this case ended
+        failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
+    finally:
+        desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
+    return _told(trace_id, output, failure, measured)
+
+
+async def _drive(
+    desk: Desk,
+    candidate: Candidate,
+    input: str | list[Any],
+    trace_id: str,
+    route: Route,
+    measured: Measured,
+    on_delta: OnDelta | None,
+) -> str:
+    root = candidate.graph.root if len(candidate.graph.agents) > 1 else candidate.graph.root.clone()
+    hooks = TrialHooks(desk.processor, sdk_trace_id(trace_id), candidate.graph.kits)
+    config = RunConfig(
+        model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
+        model_provider=desk.router,
+        model_settings=dict(candidate.record.model_settings) or None,
+        workflow_name=candidate.name,
+        trace_id=sdk_trace_id(trace_id),
+        tool_not_found_behavior="return_error_to_model",
+        tool_name_collision_policy="error",
+    )
+    given: Any = input
+    while True:
+        if on_delta is None:
+            result: Any = await sdk.Runner.run(root, given, max_turns=desk.max_turns, hooks=hooks, run_config=config)
+        else:
+            result = await _streamed(root, given, desk.max_turns, hooks, config, on_delta)
+        if not result.interruptions:
+            return output_text(result.final_output)
+        given = _decided(desk, result.to_state(), hooks, trace_id, route, measured)
+
+
+async def _streamed(
+    root: Any, given: Any, max_turns: int, hooks: TrialHooks, config: RunConfig, on_delta: OnDelta
+) -> Any:
+    result = sdk.Runner.run_streamed(root, given, max_turns=max_turns, hooks=hooks, run_config=config)
+    try:
+        async for event in result.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                on_delta(event.data.delta)
+    except asyncio.CancelledError:
+        result.cancel()
+        if result.run_loop_task:
+            await asyncio.wait([result.run_loop_task])
+        raise
+    return result
+
+
+def _decided(
+    desk: Desk, state: RunState[Any, Any], hooks: TrialHooks, trace_id: str, route: Route, measured: Measured
+) -> RunState[Any, Any]:
+    """Nobody is there to be asked: every call that waits is approved or refused, as the comparison says."""
+    for item in state.get_interruptions():
+        call_id, name, arguments = item.call_id or "", item.name or "", item.arguments or "{}"
+        if desk.approve == "all":
+            hooks.approved.add(call_id)
+            state.approve(item)
+            continue
+        state.reject(item, rejection_message=REJECTED)
+        now = utc_now()
+        span = SpanRecord(
+            trace_id=trace_id, span_id=call_span_id(trace_id, call_id), parent_id=route.last_turn, user_id=desk.user_id, kind="tool",
+            name=name, agent=item.agent.name, status="ok", started_at=now, ended_at=now, input=parsed(arguments), output=REJECTED,
+            attributes={GenAI.TOOL_NAME: name, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: "rejected"},
+        )  # fmt: skip
+        desk.processor.tool_rejected(sdk_trace_id(trace_id), span, call_id)
+        measured.take(span)
+    return state
+
+
+def step_of(span: SpanRecord) -> dict[str, Json] | None:
+    """A tool call or a handoff as a step; None for any other span."""
+    if span.kind == "tool":
+        arguments = parsed(span.input) if isinstance(span.input, str) else span.input
+        return {
+            "type": "tool", "name": span.name, "arguments": arguments, "agent": span.agent,
+            "approval": span.attributes.get(Lab.APPROVAL, "not_needed"), "error": span.error,
+        }  # fmt: skip
+    if span.kind == "handoff":
+        return {
+            "type": "handoff",
+            "from": span.attributes.get(Lab.FROM_AGENT, span.agent),
+            "to": span.attributes.get(Lab.TO_AGENT),
+        }
+    return None
+
+
+def _told(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Trial:
+    wall_ms = (time.perf_counter() - measured.began) * 1000.0
+    generations = measured.generations
+    queue_ms = sum(g.queue_ms or 0.0 for g in generations)
+    rate_limit_ms = sum(g.rate_limit_ms or 0.0 for g in generations)
+    priced = [g.cost_usd for g in generations]
+    counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
+    counted_out = [g.output_tokens for g in generations if g.output_tokens is not None]
+    return Trial(
+        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps),
+        latency_ms=max(0.0, wall_ms - queue_ms - rate_limit_ms), queue_ms=queue_ms, rate_limit_ms=rate_limit_ms,
+        ttft_ms=_ttft_ms(measured), input_tokens=sum(counted_in) if counted_in else None,
+        output_tokens=sum(counted_out) if counted_out else None,
+        cost_usd=sum(c for c in priced if c is not None) if priced and None not in priced else None,
+    )  # fmt: skip
+
+
+def _ttft_ms(measured: Measured) -> float | None:
+    """From the start of the run to the first content of its answer, waits under limits left out."""
+    if not measured.generations or measured.generations[-1].ttft_ms is None:
+        return None
+    *before, last = measured.generations
+    waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in before)
+    return max(0.0, ms_between(measured.started_at, last.started_at) - waited) + (last.ttft_ms or 0.0)
