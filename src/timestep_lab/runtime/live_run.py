@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +125,12 @@ class LiveRun:
     def emit(self, event: Event) -> None:
         self._events.put_nowait(event)
 
-    async def read(self) -> AsyncIterator[Event]:
-        while (event := await self._events.get()) is not None:
-            yield event
+    async def next_event(self) -> Event | None:
+        """None when there will be no more."""
+        event = await self._events.get()
+        if event is None:
+            self._events.put_nowait(None)
+        return event
 
     def cancel(self) -> None:
         """Stop, unless the run is ending already. Asking twice is fine."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ class Runner:
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
         fork_of: tuple[str, str | None] | None = None,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """One turn. `input` is a text or Responses input items; for `attachments` see `run_request.read_turn`.
 
         `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
@@ -109,9 +109,12 @@ class Runner:
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
         head += [ItemDone(item=item) for item in said]
-        async with contextlib.aclosing(self._follow(live, head, [], keep_running=keep_running)) as events:
-            async for event in events:
+        self._start(live, head, [])
+        try:
+            while event := await live.next_event():
                 yield event
+        finally:
+            await self._left(live, keep_running)
 
     async def resume(
         self,
@@ -122,7 +125,7 @@ class Runner:
         context: Any = None,
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Go on with a run that waits for approval, started by whichever process.
 
         `decisions`: call id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`; calls left out go on
@@ -150,9 +153,12 @@ class Runner:
             await live.pauses.record(waiting, decided)
 
         head: list[Event] = [RunStarted(run=run, resumed=True)]
-        async with contextlib.aclosing(self._follow(live, head, given, first, keep_running=keep_running)) as events:
-            async for event in events:
+        self._start(live, head, given, first)
+        try:
+            while event := await live.next_event():
                 yield event
+        finally:
+            await self._left(live, keep_running)
 
     async def client_tool_output(
         self,
@@ -162,7 +168,7 @@ class Runner:
         *,
         agent: sdk.Agent[Any] | None = None,
         keep_running: bool = False,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """The reader's side carried out a client tool: keep its answer, and let the model go on once all are answered.
 
         Raises `NotFoundError` when the thread has no such call, `ConflictError` when it was answered already or the thread is
@@ -197,9 +203,12 @@ class Runner:
 
         head: list[Event] = [RunStarted(run=run, resumed=True)]
         given: SdkInput | None = None if waits_for_more else []
-        async with contextlib.aclosing(self._follow(live, head, given, first, keep_running=keep_running)) as events:
-            async for event in events:
+        self._start(live, head, given, first)
+        try:
+            while event := await live.next_event():
                 yield event
+        finally:
+            await self._left(live, keep_running)
 
     # -- stopping
 
@@ -247,28 +256,19 @@ class Runner:
 
     # -- parts
 
-    async def _follow(
-        self,
-        live: LiveRun,
-        head: list[Event],
-        given: SdkInput | None,
-        first: First | None = None,
-        *,
-        keep_running: bool = False,
-    ) -> AsyncGenerator[Event, None]:
-        """Start the run in its own task, then read along."""
+    def _start(self, live: LiveRun, head: list[Event], given: SdkInput | None, first: First | None = None) -> None:
+        """Let the run go on in its own task."""
         for event in head:
             live.emit(event)
         self._loop = asyncio.get_running_loop()
         self._live[live.run.id] = live
         live.start(given, first).add_done_callback(lambda _: self._live.pop(live.run.id, None))
-        try:
-            async for event in live.read():
-                yield event
-        finally:
-            if not keep_running:
-                live.cancel()
-                await asyncio.shield(live.ended())
+
+    async def _left(self, live: LiveRun, keep_running: bool) -> None:
+        """The reader is gone, at the run's end or before."""
+        if not keep_running:
+            live.cancel()
+            await asyncio.shield(live.ended())
 
     async def _thaw(
         self,

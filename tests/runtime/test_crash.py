@@ -1,0 +1,155 @@
+"""What was acknowledged survives `kill -9`, nothing looks alive that is dead, and a paused run goes on elsewhere."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime import worker
+from tests.runtime.bench import calls, last, open_bench, says, scripted
+from tests.runtime.forks import Worker
+from tests.runtime.worker import errand_agent
+from timestep_lab.store.open import open_store
+
+KILLS = 50
+
+
+async def test_a_run_paused_in_a_killed_process_is_approved_in_another_with_one_trace(tmp_path: Path) -> None:
+    path = str(tmp_path / "lab.duckdb")
+    other = Worker(worker.ask, path)
+    paused = other.hear()
+    assert paused["status"] == "needs_approval"
+    other.kill()
+    async with open_bench(path) as bench:
+        assert bench.store.runs.get(paused["run"]).status == "needs_approval"
+        run = last(await bench.approve(paused["run"])).run
+        assert (run.status, run.trace_id) == ("completed", paused["trace"])
+        assert run.output
+        assert "Berkeley" in run.output
+        bench.writer.flush()
+        [trace] = bench.store.sql("select trace_id, status, ended_at, n_errors from traces").dicts()
+        assert (trace["trace_id"], trace["status"], trace["n_errors"]) == (paused["trace"], "completed", 0)
+        assert trace["ended_at"] is not None
+        tools = bench.store.sql("select tool, status, approval from tool_calls order by started_at").rows
+        assert tools == [("think", "ok", "not_needed"), ("get_weather", "ok", "approved")]
+        shown = [i.type for i in bench.items(run.thread_id)]
+        assert shown == ["user_message", "handoff", "tool_call", "tool_call", "approval", "assistant_message"]
+
+
+async def test_a_tool_that_had_finished_when_the_resume_was_killed_is_not_run_again(tmp_path: Path) -> None:
+    path, file = str(tmp_path / "lab.duckdb"), tmp_path / "errands"
+    first = Worker(worker.errand, path, str(file))
+    run_id = first.hear()["run"]
+    first.kill()
+    second = Worker(worker.errand_approve, path, str(file), run_id)
+    assert second.hear() == {"done": "quick"}
+    second.kill()
+    async with open_bench(path) as bench:
+        assert bench.store.runs.get(run_id).status == "needs_approval", "the run is offered again"
+        [waiting] = bench.store.run_states.find(status="pending")
+        assert waiting.run_id == run_id
+        agent = errand_agent(file, hang=False)
+        agent.model = (model := scripted(says("Both done.")))
+        run = last(await bench.approve(run_id, agent=agent)).run
+        assert (run.status, run.output) == ("completed", "Both done.")
+        assert file.read_text().split() == ["quick", "long"]
+        answers = [i["output"] for i in model.calls[0].input if i.get("type") == "function_call_output"]
+        assert answers == ["quick is done", "long is done"]
+        states = [(i.data["name"], i.data["status"]) for i in bench.items(run.thread_id, "tool_call")]
+        assert states == [("quick", "completed"), ("long", "completed")]
+
+
+async def test_a_resume_killed_after_its_calls_goes_on_from_there(tmp_path: Path) -> None:
+    """The tools were through and the model was answering: the model is asked again, the tools are not."""
+    from agents import Agent, function_tool
+
+    ran: list[str] = []
+
+    @function_tool(needs_approval=True)
+    def once() -> str:
+        ran.append("once")
+        return "done once"
+
+    path = tmp_path / "lab.duckdb"
+    async with open_bench(path) as bench:
+        agent = Agent(name="Careful", tools=[once], model=scripted(calls(("once", {}))))
+        end = last(await bench.run("go", agent))
+        state = bench.store.run_states.get(end.run.id)
+        agent.model = scripted(says("Half an answer"))
+        await bench.approve(end.run.id)
+        # As a killed process leaves it: claimed and running, the answer not yet in the thread.
+        [message] = bench.items(end.run.thread_id, "assistant_message")
+        bench.store.threads.delete_item(message.id)
+        bench.store.threads.pop_session_item(end.run.thread_id)
+        bench.store.run_states.update(end.run.id, status="claimed", claimed_by="prc_dead", state=state.state)
+        bench.store.runs.update(end.run.id, status="running", process_id="prc_dead")
+    async with open_bench(path) as bench:
+        agent.model = scripted(says("The answer."))
+        run = last(await bench.approve(end.run.id, agent=agent)).run
+        assert (run.status, run.output, ran) == ("completed", "The answer.", ["once"])
+
+
+@pytest.mark.timeout(120)
+def test_fifty_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Two processes at a time on one lab, each killed at a random moment."""
+    rng = random.Random(20261122)
+    path = str(tmp_path / "lab.duckdb")
+    open_store(path).close()
+    acknowledged: list[dict[str, Any]] = []
+    kills = 0
+    while kills < KILLS:
+        others = [Worker(worker.talk, path) for _ in range(min(2, KILLS - kills))]
+        for other in others:
+            acknowledged.append(other.hear())
+            time.sleep(rng.uniform(0, 0.05))
+            acknowledged += other.kill()
+            kills += 1
+    store = open_store(path)
+    try:
+        items = {row["id"]: row["data"] for row in _items(store)}
+        for told in acknowledged:
+            if "item" in told:
+                assert json.loads(items[told["item"]])["text"] == told["text"]
+            else:
+                assert store.runs.get(told["run"]).status == told["status"]
+        runs = store.runs.find()
+        assert len(runs) >= KILLS
+        assert not [run for run in runs if run.status == "running"]
+        assert "interrupted" in {run.status for run in runs}
+        assert not [data for data in items.values() if json.loads(data).get("status") == "in_progress"]
+        assert store.sql("select count(*) from spans where status = 'pending'").rows == [(0,)]
+    finally:
+        store.close()
+
+
+def _items(store: Any) -> list[dict[str, Any]]:
+    return list(
+        store.db.query(store.user_id, "select id, data from thread_items where user_id = $1", [store.user_id]).dicts()
+    )
+
+
+async def test_the_talk_goes_on_after_a_kill_and_the_model_knows_what_was_said(tmp_path: Path) -> None:
+    path = str(tmp_path / "lab.duckdb")
+    other = Worker(worker.talk, path)
+    while "run" not in other.hear():
+        pass
+    other.hear()
+    time.sleep(0.35)
+    other.kill()
+    from agents import Agent
+
+    async with open_bench(path) as bench:
+        run = bench.store.runs.find(newest_first=True)[0]
+        if run.status != "interrupted":
+            pytest.fail(f"killed in the middle of a run, yet it is {run.status}")
+        said = [i.data["text"] for i in bench.items(run.thread_id, "assistant_message")]
+        model = scripted(says("I go on."))
+        end = last(await bench.run("go on", Agent(name="Next", model=model), thread_id=run.thread_id)).run
+        assert end.output == "I go on."
+        heard = [m["content"] for m in model.calls[0].input if m.get("role") == "assistant"]
+        assert heard == [text for text in said if text]

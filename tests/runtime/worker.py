@@ -1,0 +1,110 @@
+"""Processes that run a lab and are killed. What they `tell` they have acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import agents as sdk
+from agents import Agent, function_tool
+from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
+
+from tests.runtime.bench import calls, last, open_bench, says, scripted
+from timestep_lab.types.events import ItemDone, RunEnded
+
+_mouth: Connection
+
+
+def tell(**what: Any) -> None:
+    _mouth.send(what)
+
+
+def main(
+    mouth: Connection, env: dict[str, str], job: Callable[..., Coroutine[Any, Any, None]], *arguments: str
+) -> None:
+    global _mouth
+    _mouth = mouth
+    os.environ.update(env)
+    asyncio.run(job(*arguments))
+
+
+def errand_agent(file: Path, *, hang: bool) -> Agent[Any]:
+    """Writes a line for each time a tool ran."""
+
+    @function_tool(needs_approval=True)
+    async def quick() -> str:
+        with file.open("a") as log:
+            log.write("quick\n")
+        return "quick is done"
+
+    @function_tool(needs_approval=True)
+    async def long() -> str:
+        while hang:
+            await asyncio.sleep(1)
+        with file.open("a") as log:
+            log.write("long\n")
+        return "long is done"
+
+    return Agent(
+        name="Errand", tools=[quick, long], model=scripted(calls(("quick", {}), ("long", {})), says("Both done."))
+    )
+
+
+async def talk(path: str) -> None:
+    """One thing after the other in new threads, for ever."""
+    agent = Agent(name="Talker", model="demo/slow?ttft=0&tps=400&n=30")
+    async with open_bench(path) as bench:
+        for number in count():
+            async for event in bench.runner.stream(f"message {number}", agent=agent):
+                if isinstance(event, ItemDone):
+                    tell(item=event.item.id, text=event.item.data["text"])
+                elif isinstance(event, RunEnded):
+                    tell(run=event.run.id, status=event.run.status)
+
+
+async def ask(path: str) -> None:
+    """Ask for the weather in Berkeley, pause, and stay."""
+    async with open_bench(path) as bench:
+        end = last(await bench.run("What is the weather in Berkeley?"))
+        bench.writer.flush()
+        tell(run=end.run.id, trace=end.run.trace_id, status=end.run.status)
+        await asyncio.sleep(60)
+
+
+async def errand(path: str, file: str) -> None:
+    """Start a run of two tools that ask first, and stay."""
+    async with open_bench(path) as bench:
+        end = last(await bench.run("go", errand_agent(Path(file), hang=True)))
+        tell(run=end.run.id, status=end.run.status)
+        await asyncio.sleep(60)
+
+
+async def errand_approve(path: str, file: str, run_id: str) -> None:
+    """Approve both; the second never ends."""
+    async with open_bench(path) as bench:
+        agent = errand_agent(Path(file), hang=True)
+        waiting = bench.store.run_states.get(run_id).interruptions
+        decisions = {call["call_id"]: "approved" for call in waiting}
+        async for event in bench.runner.resume(run_id, decisions, agent=agent):
+            item = getattr(event, "item", None)
+            if item is not None and item.data.get("status") == "completed":
+                tell(done=item.data["name"])
+
+
+async def speak(how: str) -> None:
+    """One run, with the bare SDK or in a lab; then everything that wants to be exported is."""
+    # The SDK's default exporter, made anew: this process was forked from one that knew no proxy.
+    sdk.tracing.set_trace_processors([BatchTraceProcessor(BackendSpanExporter(max_retries=1, base_delay=0))])
+    model = scripted(says("Hello."))
+    if how == "bare":
+        await sdk.Runner.run(Agent(name="Bare", model=model), "hi")
+    else:
+        async with open_bench() as bench:
+            await bench.run("hi", Agent(name="Traced", model=model))
+    await asyncio.to_thread(sdk.flush_traces)
+    tell(spoken=how)
