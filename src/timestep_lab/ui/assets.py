@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 STATIC = Path(__file__).with_name("static")
-HostKind = Literal["notebook", "panel"]
+HostKind = Literal["notebook", "panel", "page"]
 
 _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\.{1,2}/[^"]+)";[ \t]*\n?', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) ([A-Za-z_$][\w$]*)", re.MULTILINE)
@@ -35,12 +35,15 @@ def build(stem: str, host: HostKind = "notebook") -> str:
     """
     names: dict[Path, str] = {}
     parts: list[str] = []
-    _collect((STATIC / f"{stem}.js").resolve(), names, parts)
-    component = f"{{ render: (context) => $withStyle({names[next(reversed(names))]}.default, context) }}"
+    entry = _collect((STATIC / f"{stem}.js").resolve(), names, parts)
+    offline = _collect((STATIC / "offline" / "page.js").resolve(), names, parts) if host == "page" else ""
+    component = f"{{ render: (context) => $withStyle({entry}.default, context) }}"
     body = "\n".join([f"const $style = {json.dumps(_stylesheet(list(names)))};", *parts, _WITH_STYLE])
-    if host == "notebook":
-        return f"{body}\nexport default {component};\n"
-    return f"{body}\nconst $component = {component};\n{(STATIC / 'panel_host.js').read_text('utf-8')}"
+    if host == "panel":
+        return f"{body}\nconst $component = {component};\n{(STATIC / 'panel_host.js').read_text('utf-8')}"
+    if host == "page":
+        return f"{body}\n{offline}.mountOffline({component}, document.getElementById('view'), document.getElementById('data'));\n"
+    return f"{body}\nexport default {component};\n"
 
 
 _WITH_STYLE = """function $withStyle(component, context) {
@@ -51,10 +54,10 @@ _WITH_STYLE = """function $withStyle(component, context) {
 }"""
 
 
-def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tuple[Path, ...] = ()) -> None:
-    """Append `path` as a scoped module after all that it imports."""
+def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tuple[Path, ...] = ()) -> str:
+    """Append `path` as a scoped module after all that it imports; its name in the joined text."""
     if path in names:
-        return
+        return names[path]
     if path in pending:
         raise ValueError(f"{path.name} imports itself through {' -> '.join(p.name for p in pending)}.")
     source = path.read_text("utf-8")
@@ -80,6 +83,7 @@ def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tupl
         + "\n".join([*bindings, source.strip(), f"return {{ {', '.join(exported)} }};"])
         + "\n})();"
     )
+    return name
 
 
 def _stylesheet(modules: list[Path]) -> str:

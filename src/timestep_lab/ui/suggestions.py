@@ -53,13 +53,13 @@ def _names(left: str, cursor: int) -> list[Suggestion]:
     start = cursor - len(word)
     if "." in word:
         before, _, part = word.partition(".")
-        found = _starting(part, [*SPAN_FIELDS, *SPAN_ALIASES])
-        return [Suggestion(text=f"{before}.{n}", start=start, end=cursor, detail="field of a step") for n in found][
+        fields = _starting(part, [*SPAN_FIELDS, *SPAN_ALIASES])
+        return [Suggestion(text=f"{before}.{n}", start=start, end=cursor, detail="field of a step") for n in fields][
             :MOST
         ]
-    names = [(name, TRACE_FIELDS[name]) for name in _starting(word, TRACE_FIELDS)]
-    names += [(name, TRACE_ALIASES[name]) for name in _starting(word, TRACE_ALIASES)]
-    found = [Suggestion(text=name, start=start, end=cursor, detail=detail) for name, detail in names if name != word]
+    details: dict[str, str] = {**TRACE_FIELDS, **TRACE_ALIASES}
+    names = [name for name in _starting(word, details) if name != word]
+    found = [Suggestion(text=name, start=start, end=cursor, detail=details[name]) for name in names]
     if not left.strip() or left.rstrip().endswith((" and", " or", "(")):
         found += [Suggestion(text=t, start=start, end=cursor, detail=d) for t, d in _READY if t.startswith(word)]
     return found[:MOST]

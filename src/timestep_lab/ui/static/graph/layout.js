@@ -95,7 +95,7 @@ function order(columns, links) {
     for (const column of sweep % 2 ? [...columns].reverse() : columns) {
       const middle = new Map(column.map((id) => {
         const near = neighbours.get(id) ?? [];
-        return [id, near.length ? near.reduce((sum, other) => sum + index.get(other), 0) / near.length : index.get(id)];
+        return [id, near.length ? near.reduce((sum, other) => sum + index.get(other), 0) / near.length : 2 + index.get(id)];
       }));
       column.sort((a, b) => middle.get(a) - middle.get(b));
       number();

@@ -1,0 +1,132 @@
+"""Traces as one `.html` file: explorer, data and drawing in it, opened by a double click, with no server and no network."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.types.errors import UsageError
+from timestep_lab.ui.assets import build
+from timestep_lab.ui.columns import encode_spans
+from timestep_lab.ui.explorer_twin import explorer_html
+from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.messages import read_messages
+from timestep_lab.ui.sources import TracePage, TraceQuery, TraceSource
+from timestep_lab.ui.trace_reader import read_conversation, read_trace
+from timestep_lab.ui.trace_twin import trace_html
+
+MOST_TRACES = 1_000
+MOST_SPANS = 5_000
+"""Steps of one trace whose contents are taken along; the waterfall has all."""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
+<style>html{{color-scheme:light dark}}body{{margin:0;--tl-height:100vh}}noscript{{display:block;padding:16px;font:14px system-ui}}</style></head>
+<body><main id="view"></main><noscript>{twin}</noscript>
+<script type="application/octet-stream" id="data">{data}</script>
+<script type="module">{module}</script></body></html>
+"""
+
+
+def export_html(
+    source: TraceSource,
+    path: Path | str,
+    *,
+    trace_ids: Sequence[str] | None = None,
+    query: TraceQuery | None = None,
+    title: str = "Traces",
+) -> Path:
+    """Write the given traces, or those that match, newest first; one trace alone becomes a page of that trace.
+
+    The file appears whole or not at all. Raises `UsageError` when nothing matches or there are more than 1,000 traces.
+    """
+    rows = _rows(source, trace_ids, query or TraceQuery())
+    single = rows[0]["trace_id"] if len(rows) == 1 else None
+    data = {
+        "single": single,
+        "rows": rows,
+        "sql": source.list(query or TraceQuery(), limit=1).sql,
+        "graph": asdict(source.graph(query=query or TraceQuery())) if single is None else None,
+        "traces": {row["trace_id"]: _trace(source, row["trace_id"]) for row in rows},
+    }
+    page = TracePage(rows=rows, total=len(rows), sql="")
+    twin = trace_html(source, single) if single else explorer_html(source, page, None)
+    text = _PAGE.format(
+        title=escape(title),
+        twin=twin,
+        data=_packed(data),
+        module=_inline(build("trace" if single else "explorer", "page")),
+    )
+    return _write(Path(path), text)
+
+
+def _rows(source: TraceSource, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:
+    if trace_ids is not None:
+        rows = [dict(source.trace(trace_id)) for trace_id in trace_ids]
+    else:
+        page = source.list(query, limit=MOST_TRACES + 1)
+        rows = [dict(row) for row in page.rows]
+    if not rows:
+        raise UsageError("No trace matches, so there is nothing to export.", "Loosen the filter.")
+    if len(rows) > MOST_TRACES:
+        raise UsageError(
+            f"A page holds at most {MOST_TRACES:,} traces.", "Narrow the filter, or export Parquet or a .duckdb file."
+        )
+    return rows
+
+
+def _trace(source: TraceSource, trace_id: str) -> dict[str, Any]:
+    spans = source.spans(trace_id)
+    whole = source.payloads(trace_id, list(spans["span_id"])[:MOST_SPANS])
+    scores: dict[str, list[Any]] = {}
+    for score in source.scores(trace_id):
+        scores.setdefault(score.target_id, []).append(asdict(score))
+    return {
+        "value": read_trace(source, trace_id).value,
+        "columns": base64.b64encode(encode_spans(spans)).decode(),
+        "spans": {span["span_id"]: _span(span, scores.get(span["span_id"], [])) for span in whole},
+        "conversation": read_conversation(source, trace_id),
+        "graph": asdict(source.graph(trace_id=trace_id)),
+    }
+
+
+def _span(span: Mapping[str, Any], scores: list[Any]) -> dict[str, Any]:
+    speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
+    return {
+        "span": dict(span),
+        "input_messages": read_messages(span.get("input")) if speaks else None,
+        "output_messages": read_messages(span.get("output"), role="assistant") if speaks else None,
+        "scores": scores,
+    }
+
+
+def _packed(data: Mapping[str, Any]) -> str:
+    text = json.dumps(json_safe(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _inline(module: str) -> str:
+    """A module inside a page must not end its own element."""
+    return module.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _write(path: Path, text: str) -> Path:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

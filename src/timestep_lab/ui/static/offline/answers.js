@@ -1,0 +1,69 @@
+// What Python would answer, from the data inside an exported page.
+
+import { compile } from "./filter.js";
+
+const READ_ONLY = "This page is a copy.";
+
+/** `{snapshot(), call(name, args)}` over the data of ui/html_export.py; answers are `{value, buffers?, ops?}`. */
+export function answers(data) {
+  const rows = data.rows;
+  let query = { filter: "", search: "", since: null, until: null, since_s: null };
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const trace = (id) => data.traces[id] ?? refuse("The trace is not in this page.", "Export it again from the lab.");
+
+  const state = () => {
+    const found = rows.filter(matching(query));
+    return { query, page: { rows: found, total: found.length, sql: data.sql, after: null }, histogram: buckets(found), is_empty: !rows.length, live: false };
+  };
+  const matching = (wanted) => {
+    const fields = rows.length ? Object.keys(rows[0]) : [];
+    const passes = compile(wanted.filter, fields);
+    const since = wanted.since ? Date.parse(wanted.since) : wanted.since_s ? Date.now() - 1000 * wanted.since_s : -Infinity;
+    const until = wanted.until ? Date.parse(wanted.until) : Infinity;
+    const words = wanted.search.toLowerCase();
+    return (row) => passes(row) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
+  };
+
+  const known = {
+    query(args) {
+      const wanted = { ...query, ...args };
+      matching(wanted);
+      query = wanted;
+      return { value: null, ops: [{ kind: "list", ...state() }] };
+    },
+    trace: ({ trace_id: id }) => ({ value: trace(id).value, buffers: [new DataView(bytes(trace(id).columns))] }),
+    span: ({ trace_id: id, span_id: span }) => ({ value: trace(id).spans[span] ?? refuse("This step's contents are not in the page.", "Open it in the lab.") }),
+    conversation: ({ trace_id: id }) => ({ value: trace(id).conversation }),
+    graph: ({ trace_id: id }) => ({ value: trace(id).graph }),
+    json: ({ trace_id: id }) => ({ value: { trace: trace(id).value.trace, spans: Object.values(trace(id).spans).map(({ span }) => span) } }),
+    find: ({ trace_id: id, text }) => ({ value: Object.entries(trace(id).spans).filter(([, { span }]) => JSON.stringify([span.input, span.output, span.error, span.attributes]).toLowerCase().includes(text.toLowerCase())).map(([span]) => span) }),
+    graph_all: () => ({ value: data.graph }),
+    suggest: () => ({ value: [] }),
+    select: () => ({ value: null }),
+    more: () => ({ value: { rows: [], after: null } }),
+    comparable: () => refuse(`${READ_ONLY} It cannot align traces.`, "Compare them in the lab."),
+    score: () => refuse(`${READ_ONLY} It keeps no annotations.`, "Annotate in the lab."),
+  };
+  return {
+    snapshot: () => (data.single ? { value: trace(data.single).value, buffers: [new DataView(bytes(trace(data.single).columns))] } : { value: { ...state(), selected: null, is_live: false } }),
+    call: (name, args) => (Object.hasOwn(known, name) ? known[name](args) : refuse(`This page has no answer to ${name}.`, "Open it in the lab.")),
+  };
+}
+
+function buckets(rows, n = 60) {
+  if (!rows.length) return [];
+  const times = rows.map((row) => Date.parse(row.started_at));
+  const from = Math.min(...times);
+  const step = Math.max(1, (Math.max(...times) + 1 - from) / n);
+  const bars = Array.from({ length: n }, (_, k) => ({ start: new Date(from + k * step).toISOString(), end: new Date(from + (k + 1) * step).toISOString(), count: 0, errors: 0 }));
+  rows.forEach((row, k) => {
+    const bar = bars[Math.min(n - 1, Math.floor((times[k] - from) / step))];
+    bar.count += 1;
+    if (row.status === "failed" || row.n_errors) bar.errors += 1;
+  });
+  return bars;
+}
+
+function refuse(message, nextStep) {
+  throw Object.assign(new Error(message), { nextStep });
+}
