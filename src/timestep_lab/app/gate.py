@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "timestep_lab"
+USER_HEADER = "x-timestep-user"
+"""Set here for the pages behind the gate; what a client sends under this name is dropped."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
 OPEN_PREFIXES = ("/static/", "/assets/")
 API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
@@ -32,6 +35,9 @@ MAX_BODY = 8 * 2**20
 MAX_UPLOAD = 50 * 2**20
 UPLOAD_ENVELOPE = 2**20
 """What a multipart form may add around a file."""
+
+PAGE_PATH = re.compile(r"(/chat|/traces|/compare|/agents)/([A-Za-z0-9_-]{1,100})")
+PANEL_PATHS = {"ws", "metadata"}
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -42,7 +48,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
         b"content-security-policy",
         # Bokeh compiles its models with `new Function` and loads component modules from blob: addresses.
         b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: blob:; worker-src 'self' blob:; "
         b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     ),
 )
@@ -112,6 +118,7 @@ class Gate:
                     send = _with_cookie(send, caller, scope)
                     caller = self.tokens.verify(caller)
                 _set_caller(scope, caller)
+                _read_page_path(scope)
                 self.limits.check_user(caller.user_id)
             elif path == "/api/v1/auth/anonymous":
                 self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
@@ -179,6 +186,16 @@ def _too_large(limit: int) -> TooLargeError:
     )
 
 
+def _read_page_path(scope: Scope) -> None:
+    """`/traces/<id>` is the page `/traces` with the argument `id`, so that links to one thing can be shared."""
+    match = PAGE_PATH.fullmatch(scope["path"])
+    if match and match[2] not in PANEL_PATHS:
+        scope["path"] = match[1]
+        scope["raw_path"] = match[1].encode()
+        query = scope.get("query_string", b"")
+        scope["query_string"] = (query + b"&" if query else b"") + b"id=" + match[2].encode()
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
@@ -193,6 +210,10 @@ def _is_open(path: str) -> bool:
 
 def _set_caller(scope: Scope, caller: Caller) -> None:
     scope.setdefault("state", {})["caller"] = caller
+    scope["headers"] = [
+        *((name, value) for name, value in scope["headers"] if name.lower() != USER_HEADER.encode()),
+        (USER_HEADER.encode(), caller.user_id.encode()),
+    ]
 
 
 def _with_security_headers(send: Send) -> Send:

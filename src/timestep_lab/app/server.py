@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -12,14 +14,14 @@ from fastapi import FastAPI
 from timestep_lab import __version__
 from timestep_lab.app import error_response
 from timestep_lab.app.api import agents, auth, health, mcp, runs, sql, threads
-from timestep_lab.app.gate import Gate
+from timestep_lab.app.gate import API_PREFIXES, OPEN_PATHS, Gate
 from timestep_lab.app.labs import Labs
 from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.metrics import Counting, Metrics
 from timestep_lab.app.tokens import Tokens, secret_of
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from timestep_lab.types.protocols import LabLike
 
@@ -32,11 +34,19 @@ class Served:
     def __init__(self, lab: LabLike, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
         self.owner_key = secrets.token_urlsafe(24)
         self.labs = Labs(lab)
-        self.tokens = Tokens(secret_of(lab.store, lab.settings.secret))
+        self._secret = secret_of(lab.store, lab.settings.secret)
+        self.tokens = Tokens(self._secret)
         self.api = self._api(pages)
         metrics: Metrics = self.api.state.metrics
         self.app: ASGIApp = Counting(
-            Gate(self.api, self.tokens, anonymous_pages=loopback, limits=limits, owner_key=self._owner_of), metrics
+            Gate(
+                PagesWait(self.api, self.api),
+                self.tokens,
+                anonymous_pages=loopback,
+                limits=limits,
+                owner_key=self._owner_of,
+            ),
+            metrics,
         )
 
     def _owner_of(self, key: str) -> str | None:
@@ -47,8 +57,12 @@ class Served:
     def _api(self, pages: bool) -> FastAPI:
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            preparing = asyncio.create_task(self._prepare(app, pages))
             yield
             app.state.stopping = True
+            preparing.cancel()
+            with suppress(asyncio.CancelledError):
+                await preparing
             await self.labs.aclose()
 
         api = FastAPI(
@@ -61,11 +75,30 @@ class Served:
             Metrics(),
             False,
         )
+        api.state.pages_ready = asyncio.Event()
         error_response.install(api)
         for module in ROUTERS:
             api.include_router(module.router)
+        return api
+
+    async def _prepare(self, api: FastAPI, pages: bool) -> None:
+        """What takes seconds to import comes after the first answers: the pages, then the Agents SDK for the first message."""
         if pages:
+            await asyncio.to_thread(importlib.import_module, "panel.io.fastapi")
             from timestep_lab.app.pages import add_pages
 
-            add_pages(api, self.labs)
-        return api
+            add_pages(api, self.labs, secret=self._secret)
+        api.state.pages_ready.set()
+        await asyncio.to_thread(importlib.import_module, "timestep_lab.runtime.runner")
+
+
+class PagesWait:
+    """Holds a request for a page until the pages are there. The API does not wait."""
+
+    def __init__(self, app: ASGIApp, api: FastAPI) -> None:
+        self.app, self.api = app, api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not scope["path"].startswith((*API_PREFIXES, *OPEN_PATHS)):
+            await self.api.state.pages_ready.wait()
+        await self.app(scope, receive, send)

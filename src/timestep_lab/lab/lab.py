@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.lab.trace_source import StoreTraceSource
     from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
     from timestep_lab.ui.chat import Chat
+    from timestep_lab.ui.explorer import TraceExplorer
+    from timestep_lab.ui.trace_view import TraceView
 
 Approve = Literal["ask", "all", "none"]
 
@@ -106,7 +109,7 @@ class Lab:
     def toolbox(self) -> Toolbox:
         from timestep_lab.runtime.mcp.toolbox import Toolbox
 
-        return Toolbox(self.store.mcp_servers.find, self.settings)
+        return Toolbox(self.store.mcp_servers.find, self.settings, vector_stores=lambda: self.vector_stores)
 
     # -- running
 
@@ -197,6 +200,7 @@ class Lab:
         model: str | None = None,
         thread: str | None = None,
         height: int | None = None,
+        **options: Any,
     ) -> Chat:
         """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
         from timestep_lab.lab.chat_source import LocalChatSource
@@ -207,7 +211,35 @@ class Lab:
         if thread is not None:
             self.threads[thread]  # Raises for one that is not there.
         name = self.agents.get(agent).name
-        return Chat(LocalChatSource(self), agent=name, model=model, thread_id=thread, height=height)
+        return Chat(LocalChatSource(self), agent=name, model=model, thread_id=thread, height=height, **options)
+
+    @cached_property
+    def _trace_source(self) -> StoreTraceSource:
+        from timestep_lab.lab.trace_source import StoreTraceSource
+
+        return StoreTraceSource(self.store)
+
+    @property
+    def traces(self) -> TraceExplorer:
+        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`."""
+        return self.explorer()
+
+    def explorer(
+        self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
+    ) -> TraceExplorer:
+        """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
+        from timestep_lab.ui.explorer import TraceExplorer
+
+        explorer = TraceExplorer(self._trace_source, filter=filter, search=search, **options)
+        if selection is not None:
+            explorer.selection = selection
+        return explorer
+
+    def trace(self, run: Run | str) -> TraceView:
+        """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
+        from timestep_lab.ui.trace_view import TraceView
+
+        return TraceView(self._trace_source, run.trace_id if isinstance(run, Run) else run)
 
     # -- reading back
 
@@ -235,6 +267,12 @@ class Lab:
         import asyncio
 
         asyncio.run(self.aclose())
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def __aenter__(self) -> Lab:
         return self

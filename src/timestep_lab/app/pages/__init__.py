@@ -1,0 +1,27 @@
+"""The served app's pages. One function a page makes its view for one user; `shell` puts the navigation around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.app.pages import assets, shell
+from timestep_lab.app.panel_server import add_panel_pages, caller_of_session
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from timestep_lab.app.labs import Labs
+
+
+def add_pages(api: FastAPI, labs: Labs, *, secret: str) -> None:
+    api.include_router(assets.router)
+
+    def page(entry: shell.Entry) -> Callable[[], Any]:
+        def make() -> Any:
+            lab = labs.of(caller_of_session())
+            return shell.around(entry, entry.make(lab))
+
+        return make
+
+    add_panel_pages(api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret)

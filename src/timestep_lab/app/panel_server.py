@@ -1,0 +1,71 @@
+"""The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with three holes of it closed.
+
+- Its websocket handler never notices that a browser left, so sessions would stay for ever.
+- Session tokens are unsigned by default; ours are signed, since they say whose session it is.
+- A browser's own cookie would be written into the page, where scripts can read it; ours stays out. The user's id goes in instead, as a
+  header that the gate sets and no client can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.app.gate import COOKIE, USER_HEADER
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SEEN_HEADER = "-".join(word.capitalize() for word in USER_HEADER.split("-"))
+"""Tornado's way of writing the name."""
+GONE = 1001
+CHECK_UNUSED_MS = 5_000
+KEEP_UNUSED_MS = 10_000
+
+
+def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> None:
+    """Serve each function's result at its path. Importing Panel takes about a second."""
+    from bokeh_fastapi.handler import WSHandler
+    from panel.io.fastapi import add_applications
+
+    _close_when_browser_leaves(WSHandler)
+    add_applications(
+        dict(pages),
+        app=api,
+        title="Timestep Lab",
+        secret_key=secret.encode(),
+        sign_sessions=True,
+        include_headers=[SEEN_HEADER],
+        exclude_cookies=[COOKIE],
+        check_unused_sessions_milliseconds=CHECK_UNUSED_MS,
+        unused_session_lifetime_milliseconds=KEEP_UNUSED_MS,
+    )
+
+
+def caller_of_session() -> str:
+    """The user id of the page that is being made."""
+    import panel
+
+    return str(panel.state.headers[SEEN_HEADER])
+
+
+def page_argument(name: str) -> str | None:
+    import panel
+
+    values = panel.state.session_args.get(name)
+    return values[0].decode() if values else None
+
+
+def _close_when_browser_leaves(handler: Any) -> None:
+    if getattr(handler, "_timestep_lab_closes", False):
+        return
+    receive_loop = handler._receive_loop
+
+    async def closing_loop(self: Any) -> None:
+        try:
+            await receive_loop(self)
+        finally:
+            self.on_close(GONE, "the browser left")
+
+    handler._receive_loop = closing_loop
+    handler._timestep_lab_closes = True

@@ -1,0 +1,59 @@
+"""Serve a lab until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from timestep_lab.app.server import Served
+from timestep_lab.types.errors import UsageError
+
+if TYPE_CHECKING:
+    from timestep_lab.types.protocols import LabLike
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+GRACE_S = 10
+
+
+def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]) -> None:
+    """Answer until SIGTERM or SIGINT, then let requests end (at most 10 s), park what runs, and return.
+
+    Raises `UsageError` when the port is taken.
+    """
+    served = Served(lab, loopback=host in LOOPBACK)
+    config = uvicorn.Config(
+        served.app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=120, ws="websockets-sansio", server_header=False,
+    )  # fmt: skip
+    try:
+        socket = config.bind_socket()
+    except SystemExit:
+        # uvicorn has logged the reason and leaves the program; ours is to say it in one line.
+        raise UsageError(
+            f"Port {port} on {host} cannot be had; another program may use it.", "Choose another with --port."
+        ) from None
+    actual = socket.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{actual}"
+    announce(f"Timestep Lab is at {url}")
+    announce(f"Signed in as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
+    asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
+
+
+async def _until_stopped(server: uvicorn.Server, socket: object, served: Served) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        served.api.state.stopping = True
+        server.should_exit = True
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(name, stop)
+        except NotImplementedError:  # Windows has no signal handlers on its loop; uvicorn's own are used there.
+            break
+    await server.serve(sockets=[socket])  # type: ignore[list-item]

@@ -1,0 +1,28 @@
+// The frame around every page: the theme, how much waits for approval, and the word when the connection is lost.
+(() => {
+  const html = document.documentElement;
+  const isDark = () => (html.dataset.tlTheme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const choose = (theme) => { html.dataset.tlTheme = theme; localStorage.setItem("timestep-theme", theme); };
+  document.querySelector(".shell-theme").addEventListener("click", () => choose(isDark() ? "light" : "dark"));
+  // An agent switched the theme (the client tool `switch_theme`): the chat says so to the page around it.
+  document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
+
+  async function count() {
+    try {
+      const answer = await fetch("/api/v1/runs?status=needs_approval&limit=100");
+      if (!answer.ok) return;
+      const waiting = (await answer.json()).length;
+      const link = document.querySelector('[data-page="approvals"]');
+      if (waiting) link.dataset.count = waiting;
+      else delete link.dataset.count;
+    } catch {
+      // The server cannot be reached; the notice below says so.
+    }
+  }
+  count();
+  setInterval(count, 15000);
+
+  const lost = document.querySelector(".shell-lost");
+  addEventListener("offline", () => { lost.hidden = false; });
+  addEventListener("online", () => { lost.hidden = true; });
+})();
