@@ -46,10 +46,10 @@ class OwnerProcess:
     def kill(self) -> None:
         assert self._process
         self._process.kill()
-        self._process.wait(10)
+        self._process.communicate(timeout=10)
 
     def end(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self._process.communicate(timeout=20)
 
 

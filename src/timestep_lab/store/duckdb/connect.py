@@ -45,7 +45,13 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
     Raises `LockedError` when another process has it, and a `StoreError` with a next step for everything else.
     """
     if path is not None:
-        _check_place(path)
+        try:
+            _check_place(path)
+        except OSError as error:
+            raise StoreReadOnlyError(
+                f"The place {path} cannot be reached: {error.strerror}.",
+                "Put the lab elsewhere, for example with: --store ~/lab.duckdb",
+            ) from error
     for last_try in (False, True):
         try:
             connection = duckdb.connect(":memory:" if path is None else str(path), config=SETTINGS)

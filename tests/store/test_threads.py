@@ -1,0 +1,144 @@
+"""Threads, their items, and the log of what the model has seen: on every database."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from timestep_lab.store.base import Database
+from timestep_lab.store.store import Store
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import ConflictError, NotFoundError
+from timestep_lab.types.records import RunRecord, RunStateRecord, ThreadItem, ThreadRecord
+
+ALICE = "alice"
+
+
+@pytest.fixture
+def store(database: Database) -> Store:
+    store = Store(database, ALICE)
+    store.threads.insert(ThreadRecord(id="t", user_id=ALICE, title="Rain"))
+    return store
+
+
+def item(id: str, thread_id: str = "t", **fields: Any) -> ThreadItem:
+    return ThreadItem(
+        id=id, thread_id=thread_id, user_id=ALICE, **{"type": "user_message", "data": {"text": id}} | fields
+    )
+
+
+def test_items_stand_in_the_order_they_were_written_whatever_the_clocks_said(store: Store) -> None:
+    yesterday = utc_now() - timedelta(days=1)
+    first = store.threads.append_items("t", [item("a"), item("b", created_at=yesterday)])
+    second = store.threads.append_items("t", [item("c", created_at=yesterday - timedelta(days=1))])
+    assert [found.item_index for found in first + second] == [0, 1, 2]
+    assert store.threads.all_items("t") == first + second
+
+
+def test_many_writers_at_once_give_each_item_a_place_of_its_own(store: Store) -> None:
+    def write(n: int) -> list[int]:
+        return [found.item_index for found in store.threads.append_items("t", [item(f"{n}x"), item(f"{n}y")])]
+
+    with ThreadPoolExecutor(8) as pool:
+        given = list(pool.map(write, range(12)))
+    assert all(y == x + 1 for x, y in given)
+    assert [found.item_index for found in store.threads.all_items("t")] == list(range(24))
+
+
+def test_a_place_is_not_given_again_after_its_item_was_deleted(store: Store) -> None:
+    store.threads.append_items("t", [item("a"), item("b")])
+    store.threads.delete_item("b")
+    [c] = store.threads.append_items("t", [item("c")])
+    assert c.item_index == 2
+    with pytest.raises(NotFoundError, match="no thread item 'b'"):
+        store.threads.get_item("b")
+
+
+def test_an_id_that_is_taken_keeps_all_the_items_out(store: Store) -> None:
+    store.threads.append_items("t", [item("a")])
+    with pytest.raises(ConflictError):
+        store.threads.append_items("t", [item("b"), item("a")])
+    assert [found.id for found in store.threads.all_items("t")] == ["a"]
+
+
+def test_saving_an_item_replaces_it_where_it_stands_or_puts_it_at_the_end(store: Store) -> None:
+    a, _ = store.threads.append_items("t", [item("a"), item("b")])
+    saved = store.threads.save_item(replace(a, data={"text": "more"}, agent="Weather"))
+    assert saved == store.threads.get_item("a")
+    assert (saved.item_index, saved.data) == (0, {"text": "more"})
+    assert store.threads.save_item(item("c")).item_index == 2
+    store.threads.insert(ThreadRecord(id="other", user_id=ALICE))
+    with pytest.raises(ConflictError, match="belongs to another thread"):
+        store.threads.save_item(item("a", "other"))
+
+
+def test_pages_go_through_all_items_in_either_direction(store: Store) -> None:
+    store.threads.append_items("t", [item(str(n)) for n in range(7)])
+    for newest_first in (False, True):
+        seen: list[str] = []
+        after: str | None = None
+        while True:
+            page = store.threads.items("t", after, limit=3, newest_first=newest_first)
+            seen += [found.id for found in page.data]
+            after = page.after
+            if not page.has_more:
+                break
+        assert seen == sorted(map(str, range(7)), reverse=newest_first)
+        assert after is None
+    with pytest.raises(NotFoundError):
+        store.threads.items("t", after="unknown")
+
+
+def test_listing_threads_goes_by_time_then_id(store: Store) -> None:
+    same = store.threads.get("t").created_at
+    for id in ("x2", "x1", "x3"):
+        store.threads.insert(ThreadRecord(id=id, user_id=ALICE, created_at=same))
+    assert [found.id for found in store.threads.page(limit=10).data] == ["x3", "x2", "x1", "t"]
+    page = store.threads.page(limit=2)
+    assert [found.id for found in store.threads.page(limit=2, after=page.after).data] == ["x1", "t"]
+
+
+def test_nothing_is_written_to_a_thread_that_does_not_exist(store: Store) -> None:
+    with pytest.raises(NotFoundError, match=r"no thread 'nope'.*threads list"):
+        store.threads.append_items("nope", [item("a", "nope")])
+    with pytest.raises(NotFoundError):
+        store.threads.append_session_items("nope", [{"role": "user"}])
+    with pytest.raises(NotFoundError):
+        store.threads.delete("nope")
+
+
+def test_the_session_log_is_kept_apart_in_its_own_order(store: Store) -> None:
+    log = [{"role": "user", "content": f"ü{n}", "n": None} for n in range(4)]
+    store.threads.append_session_items("t", log[:3], run_id="r")
+    store.threads.append_session_items("t", log[3:])
+    store.threads.append_session_items("t", [])
+    assert store.threads.session_items("t") == log
+    assert store.threads.session_items("t", limit=2) == log[2:]
+    assert store.threads.pop_session_item("t") == log[3]
+    assert store.threads.session_items("t") == log[:3]
+    store.threads.clear_session("t")
+    assert store.threads.session_items("t") == []
+    assert store.threads.pop_session_item("t") is None
+    assert store.threads.all_items("t") == []
+
+
+def test_deleting_a_thread_takes_everything_of_it_and_nothing_of_another(store: Store) -> None:
+    store.threads.insert(ThreadRecord(id="kept", user_id=ALICE))
+    for id in ("t", "kept"):
+        store.threads.append_items(id, [item(f"i{id}", id)])
+        store.threads.append_session_items(id, [{"of": id}])
+        store.runs.insert(RunRecord(id=id, user_id=ALICE, thread_id=id, trace_id=id, agent_id=None, agent="A"))
+        store.run_states.insert(
+            RunStateRecord(run_id=id, user_id=ALICE, thread_id=id, state="{}", agent_snapshot={}, interruptions=())
+        )
+    store.threads.delete("t")
+    assert [found.id for found in store.threads.find()] == ["kept"]
+    assert (store.threads.all_items("t"), store.threads.session_items("t")) == ([], [])
+    assert [found.id for found in store.runs.find()] == ["kept"]
+    assert [found.run_id for found in store.run_states.find()] == ["kept"]
+    assert len(store.threads.all_items("kept")) == 1
+    assert store.threads.session_items("kept") == [{"of": "kept"}]
