@@ -17,8 +17,10 @@ from queue import Empty, SimpleQueue
 
 from timestep_lab.store.base import Database
 from timestep_lab.store.message_bodies import MessageBodies
+from timestep_lab.store.search_filling import keep_filled, stop_filling
 from timestep_lab.store.span_batch import SpanBatch, SpanKey, span_key
 from timestep_lab.store.span_rows import Row, span_row, trace_row
+from timestep_lab.store.trace_import import TraceImport
 from timestep_lab.types.errors import BusyError, LabError, StoreError
 from timestep_lab.types.spans import SpanRecord, TraceStart
 
@@ -60,6 +62,7 @@ class TraceWriter:
         self._db = db
         self._queue: SimpleQueue[_Event] = SimpleQueue()
         self._bodies = MessageBodies(db)
+        self._import, self._importing = TraceImport(db), threading.Lock()
         self._open: dict[str, set[SpanKey]] = defaultdict(set)
         """By user: spans that have a row in `open_spans`."""
         self._closed = False
@@ -100,6 +103,13 @@ class TraceWriter:
             return
         self._queue.put(event)
 
+    def import_spans(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
+        """Many finished spans at once: blocks until they are durable, and says how many were new. Not for an event loop."""
+        with self._importing:
+            added = self._import.records(traces, spans)
+        keep_filled(self._db)
+        return added
+
     # -- waiting
 
     def flush(self, timeout_s: float = 30.0) -> None:
@@ -130,6 +140,7 @@ class TraceWriter:
             self._giving_up.set()
             self._queue.put(_Stop())
             self._thread.join(timeout=5.0)
+            stop_filling(self._db)
 
     # -- the writer's thread
 
@@ -202,6 +213,7 @@ class TraceWriter:
                 return
             else:
                 self.last_error = None
+                keep_filled(self._db)
                 self._open[batch.user_id] -= batch.opened_before
                 self._open[batch.user_id].update(map(span_key, [*batch.opened, *batch.taken_over]))
                 return

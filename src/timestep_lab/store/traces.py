@@ -11,9 +11,11 @@ from timestep_lab.store import agent_graphs, trace_stats
 from timestep_lab.store.base import Database, Rows
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.json_text import from_json
+from timestep_lab.store.search_words import read_search
 from timestep_lab.store.span_reading import SpanReader, no_trace
 from timestep_lab.store.table import Table
 from timestep_lab.store.trace_diff import DiffRow, diff_traces
+from timestep_lab.store.trace_search import ALL, FEW, by_reading, find_traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST, TRACE_COLUMNS, Order, Selection, aware, with_literals
 from timestep_lab.types.clock import to_aware_utc
 from timestep_lab.types.errors import NotFoundError
@@ -29,7 +31,7 @@ _COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
 
 
 class Traces:
-    """`filter` is an expression of the filter language (see `store.filters`; `FilterError` when it cannot be read), `since` and
+    """`search` are words (see `store.search_words`), `filter` is an expression of the filter language (see `store.filters`; `FilterError` when it cannot be read), `since` and
     `until` bound the start of a trace. A trace is a dict with the columns of the view `traces`; times are aware UTC."""
 
     def __init__(self, db: Database, user_id: str) -> None:
@@ -53,13 +55,9 @@ class Traces:
         """One page. `order` is a column and a direction; `after` the `after` of the page before. Raises `UsageError` for an unknown order."""
         selection = Selection(filter=filter, since=since, until=until)
         ordering = Order.read(order)
-        where = self._where(selection, search)
-        if after is not None:
-            where = _both(where, ordering.after(self._value(after, ordering.column), after, len(where.params) + 1))
-        found = self._query(
-            f"select t.trace_id from traces t where {where.sql} {ordering.sql} limit {int(limit) + 1}", where
-        )
-        ids = [row[0] for row in found.rows]
+        ids, more_hits = self._ids(selection, search, ordering, limit, after, FEW)
+        if more_hits and len(ids) <= limit:  # The newest hits did not fill the page.
+            ids, _ = self._ids(selection, search, ordering, limit, after, ALL)
         rows = self._rows(ids[:limit])
         has_more = len(ids) > limit
         return Page(data=tuple(rows), has_more=has_more, after=ids[limit - 1] if has_more else None)
@@ -82,7 +80,9 @@ class Traces:
         limit: int | None = None,
     ) -> str:
         """The query that `list` answers, over the documented views, to read, change and run with `lab.sql`."""
-        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        where = Selection(filter=filter, since=since, until=until).where(self._db.dialect)
+        if words := read_search(search):
+            where = _both(where, by_reading(words, self._db.dialect, len(where.params) + 1))
         condition = "" if where.sql == "true" else f"\nwhere {with_literals(where)}"
         tail = "" if limit is None else f"\nlimit {int(limit)}"
         return f"select {', '.join(TRACE_COLUMNS)}\nfrom traces t{condition}\n{Order.read(order).sql}{tail}"
@@ -243,8 +243,25 @@ class Traces:
 
     # -- parts
 
+    def _ids(
+        self, selection: Selection, search: str, order: Order, limit: int, after: str | None, hits: int
+    ) -> tuple[builtins.list[str], bool]:
+        """One more than `limit`, if there are, and whether the search had more hits than were looked at."""
+        where = selection.where(self._db.dialect)
+        found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=hits)
+        if found:
+            where = _both(where, found.condition)
+        if after is not None:
+            where = _both(where, order.after(self._value(after, order.column), after, len(where.params) + 1))
+        rows = self._query(
+            f"select t.trace_id from traces t where {where.sql} {order.sql} limit {int(limit) + 1}", where
+        ).rows
+        return [row[0] for row in rows], found is not None and found.more
+
     def _where(self, selection: Selection, search: str) -> CompiledFilter:
-        return selection.where(self._db.dialect)
+        where = selection.where(self._db.dialect)
+        found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=ALL)
+        return _both(where, found.condition) if found else where
 
     def _query(self, sql: str, where: CompiledFilter) -> Rows:
         return self._db.query(self._user_id, sql, where.params)

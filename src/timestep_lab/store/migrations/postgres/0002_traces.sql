@@ -92,6 +92,10 @@ create table core.message_bodies (
 );
 create index on core.message_bodies (user_id, hash);
 
+create function core.body_words(body text) returns tsvector
+language sql immutable parallel safe as $$ select to_tsvector('pg_catalog.simple', left(body, 200000)) $$;
+create index on core.message_bodies using gin (core.body_words(body));
+
 -- What each written batch adds to each trace. Nothing stays here: a trigger adds every row to its trace's roll-up.
 create table core.trace_deltas (
     user_id text not null,

@@ -1,0 +1,118 @@
+"""A search as a condition on traces: by the index where there is one, by reading the spans where there is none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from timestep_lab.store.base import Database, Dialect
+from timestep_lab.store.filters import CompiledFilter
+from timestep_lab.store.search_filling import keep_filled, lab_path
+from timestep_lab.store.search_index import SearchIndex
+from timestep_lab.store.search_words import Search, read_search
+
+FEW = 20_000
+"""Hits taken at first: the newest, which is what a first page needs."""
+ALL = 10_000_000
+
+_TEXT: dict[Dialect, str] = {
+    "duckdb": "concat_ws(chr(10), s.name, s.error, s.input, s.output)", "postgres": "concat_ws(chr(10), s.name, s.error, s.input, s.output)",
+}  # fmt: skip
+_HOLDS_WORD: dict[Dialect, str] = {"duckdb": "regexp_matches({0}, {1}, 'i')", "postgres": "{0} ~* {1}"}
+_BOUNDARY: dict[Dialect, str] = {"duckdb": r"(^|[^\pL\pN])", "postgres": "(^|[^[:alnum:]])"}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTraces:
+    """`more`: only the newest hits are in it."""
+
+    condition: CompiledFilter
+    more: bool = False
+
+
+def find_traces(db: Database, user_id: str, text: str, first_param: int, *, most: int = FEW) -> FoundTraces | None:
+    """None when the search says nothing. The condition is for a query over `traces t`."""
+    search = read_search(text)
+    if not search:
+        return None
+    if db.dialect == "postgres":
+        return FoundTraces(_by_postgres(search, first_param))
+    path = lab_path(db)
+    if path is None:
+        return FoundTraces(by_reading(search, "duckdb", first_param))
+    return _by_index(db, user_id, search, SearchIndex(path), first_param, most)
+
+
+def by_reading(search: Search, dialect: Dialect, first_param: int) -> CompiledFilter:
+    """Over the documented view `spans`; reads all of it."""
+    params = _Params(first_param)
+    return CompiledFilter(
+        f"t.trace_id in (select s.trace_id from spans s where {_reads(search, dialect, params)})", params.values
+    )
+
+
+def _by_index(
+    db: Database, user_id: str, search: Search, index: SearchIndex, first_param: int, most: int
+) -> FoundTraces:
+    keep_filled(db)
+    hits = index.find(user_id, search.words, most)
+    params = _Params(first_param)
+    indexed = "false"
+    if hits.span_numbers:
+        indexed = f"s.span_no in (select unnest(cast({params.add(hits.span_numbers)} as bigint[])))"
+        if search.phrases:
+            indexed += f" and {_reads(Search((), search.phrases), 'duckdb', params)}"
+    # What came after the index, and what is still open, is read.
+    rest = f"s.span_no > {params.add(hits.indexed_to)} and {_reads(search, 'duckdb', params)}"
+    # Shared histories are joined only where they are read.
+    whole = (
+        "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output from core.spans_raw r "
+        "left join core.span_histories h on h.user_id = r.user_id and h.trace_id = r.trace_id and h.span_id = r.span_id)"
+    )
+    source = whole if search.phrases else "core.spans_raw"
+    mine = f"s.user_id = {params.add(user_id)}"
+    sql = (
+        f"t.trace_id in (select s.trace_id from {source} s where {mine} and {indexed} "
+        f"union all select s.trace_id from {whole} s where {mine} and {rest} "
+        f"union all select s.trace_id from (select *, null as error, null as output from core.open_spans) s where {mine} and {_reads(search, 'duckdb', params)})"
+    )
+    return FoundTraces(CompiledFilter(sql, params.values), hits.more)
+
+
+def _by_postgres(search: Search, first_param: int) -> CompiledFilter:
+    params = _Params(first_param)
+    words = params.add(" & ".join(f"'{word}':*" for word in search.words))
+    query = f"to_tsquery('pg_catalog.simple', {words})"
+    phrases = f" and {_reads(Search((), search.phrases), 'postgres', params)}" if search.phrases else ""
+    sql = (
+        "t.trace_id in ("
+        f"select s.trace_id from core.spans_raw s where core.span_words(s.name, s.error, s.input, s.output) @@ {query}{phrases} "
+        "union all select s.trace_id from core.spans_raw s where s.input_refs is not null and string_to_array(s.input_refs, ' ') && "
+        f"array(select m.hash from core.message_bodies m where core.body_words(m.body) @@ {query}"
+        + "".join(f" and strpos(lower(m.body), {params.add(phrase)}) > 0" for phrase in search.phrases)
+        + ") union all select s.trace_id from core.open_spans s where "
+        + _reads(search, "postgres", params).replace("s.error, ", "").replace(", s.output", "")
+        + ")"
+    )
+    return CompiledFilter(sql, params.values)
+
+
+def _reads(search: Search, dialect: Dialect, params: _Params) -> str:
+    tests = [
+        _HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(_BOUNDARY[dialect] + re.escape(word)))
+        for word in search.words
+    ]
+    find = "contains" if dialect == "duckdb" else "0 < strpos"
+    tests += [f"{find}(lower({_TEXT[dialect]}), {params.add(phrase)})" for phrase in search.phrases]
+    return "(" + " and ".join(tests) + ")"
+
+
+class _Params:
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self.values: list[Any] = []
+
+    def add(self, value: Any) -> str:
+        self.values.append(value)
+        return f"${self._first + len(self.values) - 1}"
