@@ -13,6 +13,7 @@ from agents import Agent, function_tool
 
 from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
 from timestep_lab.runtime import approvals
+from timestep_lab.store.liveness import sweep
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError, NotFoundError, RunError, UsageError
 from timestep_lab.types.events import ItemReplaced, RunCancelled, RunCompleted, RunPaused, RunStarted
@@ -121,8 +122,17 @@ async def test_a_claim_whose_lease_is_over_may_be_taken(bench: Bench) -> None:
     end = await paused(bench)
     approvals.claim(bench.store, bench.store.runs.get(end.run.id), {})
     bench.store.run_states.update(end.run.id, lease_until=utc_now())
-    bench.store.runs.update(end.run.id, status="needs_approval")
     assert last(await bench.approve(end.run.id)).run.status == "completed"
+
+
+async def test_a_claim_whose_lease_is_over_is_offered_again(bench: Bench) -> None:
+    end = await paused(bench)
+    approvals.claim(bench.store, bench.store.runs.get(end.run.id), {})
+    assert sweep(bench.store.db) == 0
+    bench.store.run_states.update(end.run.id, lease_until=utc_now())
+    assert sweep(bench.store.db) == 1
+    assert [state.run_id for state in bench.store.run_states.find(status="pending")] == [end.run.id]
+    assert bench.store.runs.get(end.run.id).status == "needs_approval"
 
 
 async def test_decisions_are_checked_and_a_wrong_one_changes_nothing(bench: Bench) -> None:

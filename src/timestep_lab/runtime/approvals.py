@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
 from timestep_lab.store.base import Change, Rows, Statement
@@ -74,16 +74,16 @@ def _decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
     return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")))
 
 
-def busy_guard(store: Store, thread_id: str) -> list[Statement]:
-    """Statements that let a transaction through only while no run goes on in the thread.
+def busy_guard(store: Store, thread_id: str, besides: str = "") -> list[Statement]:
+    """Statements that let a transaction through only while no run (other than `besides`) goes on in the thread.
 
     The thread's row is touched first, so that two who come at once are served one after the other.
     """
     return [
         store.threads.update_statement(thread_id, updated_at=utc_now()),
         Statement(
-            "select id from runs where user_id = $1 and thread_id = $2 and status = 'running'",
-            [store.user_id, thread_id],
+            "select id from runs where user_id = $1 and thread_id = $2 and status = 'running' and id <> $3",
+            [store.user_id, thread_id, besides],
             expect=0,
         ),
     ]
@@ -121,7 +121,7 @@ def claim(store: Store, run: RunRecord, decided: Mapping[str, Decision]) -> tupl
     merged = {**state.decisions, **{call_id: d.to_json() for call_id, d in decided.items()}}
     me, now = store.db.process_id, utc_now()
     statements = [
-        *busy_guard(store, run.thread_id),
+        *busy_guard(store, run.thread_id, besides=run.id),
         store.run_states.update_statement(
             run.id, expect={"rev": state.rev, "status": state.status}, status="claimed", rev=state.rev + 1, claimed_by=me,
             lease_until=now + LEASE, decisions=merged, updated_at=now,
@@ -166,32 +166,8 @@ def give_back(store: Store, run: RunRecord, state: RunStateRecord) -> None:
     )  # fmt: skip
 
 
-def offer_again(store: Store) -> list[str]:
-    """Put runs whose claimer is gone back to where they wait for approval. Returns their ids."""
-    offered = []
-    for state in store.run_states.find(status="claimed"):
-        if not lease_is_over(state) and not is_gone(store, state.claimed_by):
-            continue
-        run = store.runs.try_get(state.run_id)
-        if run is None:
-            continue
-        try:
-            give_back(store, run, state)
-        except ConflictError:
-            continue  # Somebody else was faster.
-        offered.append(run.id)
-    return offered
-
-
-def lease_is_over(state: RunStateRecord, now: datetime | None = None) -> bool:
-    return state.lease_until is None or state.lease_until <= (now or utc_now())
-
-
-def is_gone(store: Store, process_id: str | None) -> bool:
-    """Whether that process has no row among the living any more."""
-    if process_id is None:
-        return True
-    return store.db.query(store.user_id, "select 1 from processes where process_id = $1", [process_id]).one() is None
+def lease_is_over(state: RunStateRecord) -> bool:
+    return state.lease_until is None or state.lease_until <= utc_now()
 
 
 def who(store: Store, process_id: str | None) -> str:

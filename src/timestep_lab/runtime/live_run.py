@@ -340,8 +340,12 @@ class LiveRun:
                     run.id, expect={"rev": self._claim.rev}, rev=self._claim.rev + 1, updated_at=utc_now(), **row
                 )
             )
-        results = await in_thread(store.db.write, store.user_id, statements, changes=approvals.changes(store, run))
-        self.run = store.runs.from_row(results[0].rows[0])
+        try:
+            results = await in_thread(store.db.write, store.user_id, statements, changes=approvals.changes(store, run))
+            self.run = store.runs.from_row(results[0].rows[0])
+        except ConflictError:
+            logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)
+            self.run = await in_thread(store.runs.get, run.id)
         self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
 
     def _said(self) -> str | None:

@@ -153,17 +153,18 @@ def sweep(db: Database) -> int:
     known = _processes(db)
     mentioned = {row[0] for row in running} | {row[0] for row in spans_of} | set(known)
     dead = {id for id in mentioned if id != db.process_id and not (id in known and known[id].is_alive())}
-    if not dead:
-        return 0
     now = to_naive_utc(utc_now())
+    claimed = claimed_runs(db)
+    lapsed = {key for key, claim in claimed.items() if claim.lease_until is None or claim.lease_until < now}
+    ended = [row for row in running if row[0] in dead or (row[1], row[2]) in lapsed]
+    if not dead and not ended:
+        return 0
     statements: list[Statement] = []
     changes: list[Change] = []
-    ended = [row for row in running if row[0] in dead]
-    claimed = claimed_runs(db) if ended else {}
     for process_id, user_id, run_id, thread_id, trace_id, began in ended:
         last_seen = known[process_id].heartbeat_at if process_id in known else now
         if (user_id, run_id) in claimed:  # It was being resumed after a pause: it waits for approval again.
-            calls = claimed[user_id, run_id]
+            calls = claimed[user_id, run_id].calls
             statements.extend(offer_again(db, user_id, thread_id, run_id, process_id, calls))
             changes.append(Change("approvals", user_id, run_id))
         else:

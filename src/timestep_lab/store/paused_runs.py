@@ -6,7 +6,9 @@ What had finished by then is in the thread and is not done again; what had not i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from timestep_lab.store.base import SYSTEM_USER, Database, Statement
@@ -16,16 +18,27 @@ RunKey = tuple[str, str]
 """(user_id, run_id)"""
 
 
-def claimed_runs(db: Database) -> Mapping[RunKey, set[str]]:
-    """Runs that somebody is resuming, over all users, with the ids of the calls that waited."""
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`calls`: ids of the calls that waited."""
+
+    calls: frozenset[str]
+    lease_until: datetime | None
+
+
+def claimed_runs(db: Database) -> Mapping[RunKey, Claim]:
+    """Runs that somebody is resuming, over all users."""
     rows = db.query(
-        SYSTEM_USER, "select user_id, run_id, interruptions from core.run_states where status = 'claimed'"
+        SYSTEM_USER, "select user_id, run_id, interruptions, lease_until from core.run_states where status = 'claimed'"
     ).rows
-    return {(user_id, run_id): {call["call_id"] for call in _json(calls)} for user_id, run_id, calls in rows}
+    return {
+        (user_id, run_id): Claim(frozenset(call["call_id"] for call in _json(calls)), lease_until)
+        for user_id, run_id, calls, lease_until in rows
+    }
 
 
 def offer_again(
-    db: Database, user_id: str, thread_id: str, run_id: str, process_id: str | None, calls: set[str]
+    db: Database, user_id: str, thread_id: str, run_id: str, process_id: str | None, calls: Collection[str]
 ) -> list[Statement]:
     """Statements that put a run back to where it waits for approval, if it still runs under `process_id`."""
     now = to_naive_utc(utc_now())

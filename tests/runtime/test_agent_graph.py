@@ -1,0 +1,153 @@
+"""Stored agents become SDK agents with every field honoured, and come back from a snapshot as they were."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from agents import Agent, Handoff, ModelSettings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.runtime.bench import Bench, last, says
+from timestep_lab.runtime.agent_graph import build, declared_graph, from_sdk, handoff_names, handoff_targets, reachable
+from timestep_lab.runtime.agent_snapshot import freeze, same_servers, thaw, thaw_servers
+from timestep_lab.runtime.default_agents import GET_WEATHER, default_agents, ensure_default_agents
+from timestep_lab.types.errors import NotFoundError, RunError, SettingsError
+from timestep_lab.types.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT
+from timestep_lab.types.records import AgentRecord, McpServerRecord
+
+USER = "user"
+
+
+def record(id: str, **fields: object) -> AgentRecord:
+    return AgentRecord(**{"id": id, "user_id": USER, "name": id.title(), **fields})  # type: ignore[arg-type]
+
+
+async def test_every_stored_field_reaches_the_sdk_agent(bench: Bench) -> None:
+    other = record("other", description="Knows the other thing.")
+    agent = record(
+        "one", instructions="Be brief.", model="demo/echo", handoff_ids=("other",),
+        model_settings={"temperature": 0.2, "toolChoice": "required", "reasoning": {"effort": "low"}},
+        tool_ids=(f"{BUILTIN_MCP_SERVER}.think", "switch_theme"),
+    )  # fmt: skip
+    graph = await build({"one": agent, "other": other}, "one", bench.toolbox, default_model="demo/slow")
+    one, two = graph.root, graph.agents["Other"]
+    assert (one.name, one.instructions, one.model, two.model) == ("One", "Be brief.", "demo/echo", "demo/slow")
+    assert isinstance(one.model_settings, ModelSettings)
+    assert (one.model_settings.temperature, one.model_settings.tool_choice) == (0.2, "required")
+    assert one.model_settings.reasoning
+    assert one.model_settings.reasoning.effort == "low"
+    assert [tool.name for tool in one.tools] == ["think", "switch_theme"]
+    assert one.tool_use_behavior == {"stop_at_tool_names": ["switch_theme"]}
+    assert two.tool_use_behavior == "run_llm_again"
+    [way] = one.handoffs
+    assert isinstance(way, Handoff)
+    assert way.tool_name == "transfer_to_other"
+    assert "Knows the other thing." in way.tool_description
+
+
+async def test_settings_that_no_provider_takes_are_refused() -> None:
+    with pytest.raises(SettingsError, match="temprature"):
+        await build({"a": record("a", model_settings={"temprature": 1})}, "a", None, default_model="demo/echo")
+
+
+async def test_agents_may_hand_off_in_a_circle() -> None:
+    ring = {"a": record("a", handoff_ids=("b",)), "b": record("b", handoff_ids=("a", "b"))}
+    graph = await build(reachable(ring["a"], ring.get), "a", None, default_model="demo/echo")
+    assert handoff_targets(graph.root) == {"transfer_to_b": "B"}
+    assert handoff_targets(graph.agents["B"]) == {"transfer_to_a": "A", "transfer_to_b": "B"}
+
+
+def test_a_lost_handoff_target_names_the_agent_to_change() -> None:
+    with pytest.raises(NotFoundError, match="Agent 'A' hands off to the agent 'gone'"):
+        reachable(record("a", handoff_ids=("gone",)), lambda _: None)
+
+
+def test_names_in_any_script_give_different_tool_names() -> None:
+    names = ["Wetter Büro", "Wetter Buro", "天气", "天氣", "погода", "Weather Assistant", "a" * 100, "a" * 101]
+    tools = handoff_names(names)
+    assert tools["Weather Assistant"] == "transfer_to_weather_assistant"
+    assert tools["Wetter Büro"] == "transfer_to_wetter_buro"
+    assert len(set(tools.values())) == len(names)
+
+
+@given(st.lists(st.text(), unique=True, max_size=20))
+def test_handoff_tool_names_are_unique_and_every_provider_takes_them(names: list[str]) -> None:
+    tools = handoff_names(names)
+    assert list(tools) == names
+    assert len(set(tools.values())) == len(names)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", tool) for tool in tools.values())
+
+
+def test_the_declared_graph_has_each_agent_once_at_its_shortest_path() -> None:
+    a, b, c = record("a", handoff_ids=("b", "c")), record("b", handoff_ids=("c",)), record("c", handoff_ids=("a",))
+    graph = declared_graph(a, {"a": a, "b": b, "c": c})
+    assert [node.path for node in graph.nodes] == ["A", "A/B", "A/C"]
+    assert [(e.from_path, e.to_path) for e in graph.edges] == [
+        ("A", "A/B"), ("A", "A/C"), ("A/B", "A/C"), ("A/C", "A"),
+    ]  # fmt: skip
+    one = Agent(name="A")
+    one.handoffs = [Agent(name="B", handoffs=[one]), one]
+    assert {(e.from_path, e.to_path) for e in declared_graph(one).edges} == {("A", "A/B"), ("A/B", "A"), ("A", "A")}
+    assert set(from_sdk(one).agents) == {"A", "B"}
+
+
+def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
+    records = {agent.id: agent for agent in default_agents(USER)}
+    server = McpServerRecord(
+        id="srv", user_id=USER, name="docs", url="https://docs/mcp", headers={"Authorization": "hunter2"}
+    )  # fmt: skip
+    records[PERSONAL_ASSISTANT] = replace(records[PERSONAL_ASSISTANT], tool_ids=("srv.*",))
+    text = json.dumps(freeze(records, PERSONAL_ASSISTANT, [server], {"approve": "ask"}))
+    assert "hunter2" not in text
+    snapshot = json.loads(text)
+    assert thaw(snapshot) == (records, PERSONAL_ASSISTANT)
+    assert same_servers(snapshot, [server])
+    renamed = replace(server, name="manuals", headers={"Authorization": "new"})
+    assert not same_servers(snapshot, [renamed])
+    assert thaw_servers(snapshot, [renamed]) == [replace(server, headers={"Authorization": "new"})]
+    with pytest.raises(RunError, match="'docs' of this paused run was removed"):
+        thaw_servers(snapshot, [])
+
+
+@pytest.mark.parametrize("damage", [{"version": 99}, {"agents": [{"id": "x"}]}, {"root": "nobody"}, {"agents": None}])
+def test_a_damaged_snapshot_is_an_error_with_a_next_step(damage: dict[str, object]) -> None:
+    snapshot = freeze({"a": record("a")}, "a", [], {})
+    with pytest.raises(RunError) as caught:
+        thaw({**snapshot, **damage})
+    assert caught.value.next_step
+
+
+async def test_new_users_find_two_assistants_with_fixed_ids(bench: Bench) -> None:
+    personal, weather = bench.store.agents.get(PERSONAL_ASSISTANT), bench.store.agents.get(WEATHER_ASSISTANT)
+    assert (personal.name, weather.name) == ("Personal Assistant", "Weather Assistant")
+    assert personal.handoff_ids == (WEATHER_ASSISTANT,)
+    assert personal.model_settings == weather.model_settings == {"temperature": 0, "tool_choice": "auto"}
+    assert personal.model is None
+    assert weather.approvals == {GET_WEATHER: {"argument": "location", "contains": "berkeley"}}
+    ensure_default_agents(bench.store)
+    bench.store.agents.delete(WEATHER_ASSISTANT)
+    ensure_default_agents(bench.store)
+    assert [agent.id for agent in bench.store.agents.find()] == [PERSONAL_ASSISTANT], (
+        "what a user deleted stays deleted"
+    )
+
+
+async def test_a_stored_agents_instructions_and_settings_reach_the_model(bench: Bench) -> None:
+    model = bench.script(says("Aye."))
+    agent = bench.agent("Pirate", instructions="Talk like a pirate.", model=model, model_settings={"temperature": 0.9})
+    await bench.run("hello", agent, model_settings={"max_tokens": 5})
+    [call] = bench.router.scripts[model].inner.calls  # type: ignore[attr-defined]
+    assert call.system_instructions == "Talk like a pirate."
+    assert (call.model_settings.temperature, call.model_settings.max_tokens) == (0.9, 5)
+
+
+async def test_the_model_asked_for_this_run_wins_over_the_agents_own(bench: Bench) -> None:
+    agent = bench.agent("Echo", model="demo/slow")
+    run = last(await bench.run("hello", agent, model="demo/echo")).run
+    assert run.model == "demo/echo"
+    assert run.output
+    assert "hello" in run.output
