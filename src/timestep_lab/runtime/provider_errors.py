@@ -24,7 +24,7 @@ from timestep_lab.types.errors import (
     StreamCutError,
 )
 
-_TRANSPORT_ROOTS = ("httpx2", "httpx", "httpcore2", "httpcore", "openai", "anthropic")
+_TRANSPORT_ROOTS = ("httpx2", "httpx", "httpcore2", "httpcore", "openai", "anthropic", "ollama")
 """Packages whose timeout and transport errors are read by class name: each client brings its own http library."""
 
 _STATUS_OF_CODE = {
@@ -152,14 +152,14 @@ def _family(error: BaseException) -> set[str]:
             found.add("timeout")
         elif cls.__name__ in ("APIConnectionError", "TransportError", "NetworkError", "ProtocolError", "StreamError"):
             found.add("transport")
-        elif cls.__name__ == "APIError":
+        elif cls.__name__ in ("APIError", "ResponseError"):
             found.add("api")
     return found
 
 
 def _headers_or_root(error: BaseException) -> bool:
     roots = {cls.__module__.split(".")[0] for cls in type(error).__mro__}
-    return bool(roots & {*_TRANSPORT_ROOTS, "ollama", "huggingface_hub"})
+    return bool(roots & {*_TRANSPORT_ROOTS})
 
 
 def _headers(error: BaseException) -> Mapping[str, str]:

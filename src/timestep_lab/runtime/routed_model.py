@@ -160,7 +160,7 @@ class RoutedModel(Model):
 
     async def _one_attempt(self, call: Callable[[], AsyncIterator[Any]], watch: Stopwatch) -> Any:
         held: list[Any] = []
-        async with aclosing(with_unique_ids(call())) as events:  # type: ignore[type-var]
+        async with aclosing(with_unique_ids(call())) as events:
             async for event in events:
                 kind = event.type
                 if kind in _CONTENT or (kind == "response.output_item.added" and event.item.type == "function_call"):

@@ -6,8 +6,7 @@ chat view then takes the second answer of a thread for the first. Our adapters m
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
@@ -18,7 +17,7 @@ _KIND_OF = {"message": "message", "function_call": "function_call", "reasoning":
 _MISSING = (None, "", FAKE_RESPONSES_ID)
 
 
-async def with_unique_ids(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+async def with_unique_ids(stream: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     """The same events. Ids that a provider really gave are left alone; placeholders are replaced, one id an output index."""
     ids: dict[int, str] = {}
     response_id = new_id("response")
@@ -27,8 +26,8 @@ async def with_unique_ids(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[A
         if getattr(item, "id", None) in _MISSING:
             item.id = ids.setdefault(index, new_id(_KIND_OF.get(item.type, "item")))
 
-    async with aclosing(stream) as events:
-        async for event in events:
+    try:
+        async for event in stream:
             index = getattr(event, "output_index", None)
             if index is not None and (item := getattr(event, "item", None)) is not None:
                 name(item, index)
@@ -40,3 +39,7 @@ async def with_unique_ids(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[A
                 for place, item in enumerate(response.output):
                     name(item, place)
             yield event
+    finally:
+        # A model may return any async iterator; a generator must be closed here and now, or its connection lives on.
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()

@@ -6,6 +6,8 @@ The last because llama.cpp's server closes a connection after a stream without s
 
 from __future__ import annotations
 
+import ssl
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from ollama import AsyncClient
     from openai import AsyncOpenAI
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    """The certificate authorities, read from disk once: it costs 50 ms of CPU, and each client would do it."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
 
 CONNECT_TIMEOUT_S = 10.0
 NO_KEY = "no-key"
@@ -30,6 +41,7 @@ def openai_client(base_url: str, key: str | None, timeout_s: float, *, official:
 
         http = DefaultAsyncHttpx2Client(
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
         )
         headers = {} if official else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
@@ -51,6 +63,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
 
         http = DefaultAsyncHttpxClient(
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
         )
         return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
@@ -73,6 +86,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
         return AsyncClient(
             host=host,
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            verify=_trusted(),
             event_hooks={"request": [own_key_only]},
         )
 

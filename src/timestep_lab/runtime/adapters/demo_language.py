@@ -136,7 +136,7 @@ def places_in(text: str) -> list[str]:
 
 def _split(clause: str) -> list[str]:
     found: list[str] = []
-    for piece in _SEPARATOR.split(clause.strip()):
+    for piece in _SEPARATOR.split(f"{clause.strip()} "):
         name = re.sub(r"^(?:the|both)\s+", "", piece.strip(" '\"“”"), flags=re.IGNORECASE)
         if found and _REGION.match(name):
             found[-1] = f"{found[-1]}, {name}"

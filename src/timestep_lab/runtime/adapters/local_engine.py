@@ -17,6 +17,8 @@ from timestep_lab.types.errors import MissingExtraError, ProviderRequestError, P
 
 CONTEXT_TOKENS = 8192
 TINY_BELOW_PARAMETERS = 1_000_000_000
+SMALL_FILE_BYTES = 500_000_000
+"""Below this one thread computes: several would wait for each other at every layer, and on a busy machine for seconds."""
 _END = object()
 
 _engines: dict[Path, LocalEngine] = {}
@@ -36,6 +38,8 @@ class LocalEngine:
         parameters.n_ctx = CONTEXT_TOKENS
         parameters.n_parallel = 1
         parameters.cpuparams.poll = 0
+        if path.stat().st_size < SMALL_FILE_BYTES:
+            parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
         parameters.warmup = False
         parameters.verbosity = -1
         parameters.ui = False

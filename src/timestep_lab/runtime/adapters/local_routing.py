@@ -106,9 +106,13 @@ def one_of(options: Sequence[str]) -> str:
 
 
 def phrases(message: str) -> list[str]:
-    """Every run of up to five words, shortest first, each once."""
-    words = re.findall(r"[\w'’.-]*[\w'’]", message)
-    runs = (" ".join(words[i : i + n]) for n in range(1, _LONGEST_PHRASE + 1) for i in range(len(words) - n + 1))
+    """Every run of up to five words as it stands in the message, shortest first, each once."""
+    words = list(re.finditer(r"[\w'’-]*\w", message))
+    runs = (
+        message[words[i].start() : words[i + n - 1].end()]
+        for n in range(1, _LONGEST_PHRASE + 1)
+        for i in range(len(words) - n + 1)
+    )
     return list(dict.fromkeys(runs))
 
 

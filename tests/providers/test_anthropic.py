@@ -1,0 +1,160 @@
+"""What only Anthropic's protocol has: signed thinking, cache marks, web citations, refusals, thinking budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from agents import ModelSettings
+
+from tests.providers.calling import ask, get_time, get_weather, run
+from tests.providers.cases import ANTHROPIC
+from tests.wire import Call, Cited, Redacted, Reply, Thought, WireServer, Words
+from timestep_lab.runtime.router import Router
+from timestep_lab.types.errors import SettingsError, UsageError
+
+
+@pytest.fixture
+def server(server_for: Callable[[ModuleType], WireServer]) -> WireServer:
+    return server_for(ANTHROPIC.protocol)
+
+
+@pytest.fixture
+def router(server: WireServer, router_for: Callable[..., Router]) -> Router:
+    return router_for(ANTHROPIC.configure(server.url))
+
+
+async def test_thinking_goes_back_block_for_block_with_its_signatures(server: WireServer, router: Router) -> None:
+    server.will(
+        Reply(
+            Thought("Rome first", signature="c2ln"),
+            Redacted("aGlkZGVu"),
+            Words("Looking."),
+            Call("get_weather", {"location": "Rome"}),
+        ),
+        Reply(Words("Fog.")),
+    )
+    await run(router, ANTHROPIC.model, "Rome?", tools=[get_weather], model_settings={"reasoning": {"effort": "low"}})
+    assert server.requests[1].body["messages"][1]["content"][:3] == [
+        {"type": "thinking", "thinking": "Rome first", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "aGlkZGVu"},
+        {"type": "text", "text": "Looking."},
+    ]
+
+
+async def test_thinking_of_another_model_stays_behind(server: WireServer, router: Router) -> None:
+    server.will(Reply(Thought("Mine"), Words("Hi")))
+    items = (await ask(router.get_model("anthropic/claude-haiku-4-5"))).items
+    await ask(router.get_model("anthropic/claude-sonnet-5"), [*items, {"role": "user", "content": "And now?"}])
+    assert "Mine" not in str(server.requests[1].body)
+
+
+async def test_system_text_and_the_last_tool_are_marked_for_the_cache(server: WireServer, router: Router) -> None:
+    server.will(Reply(Words("Hi")))
+    await ask(router.get_model(ANTHROPIC.model), instructions="Be brief.", tools=[get_weather, get_time])
+    body = server.requests[0].body
+    mark = {"type": "ephemeral"}
+    assert body["system"] == [{"type": "text", "text": "Be brief.", "cache_control": mark}]
+    assert [tool.get("cache_control") for tool in body["tools"]] == [None, mark]
+
+
+async def test_a_web_citation_becomes_an_annotation_of_the_text_it_is_for(server: WireServer, router: Router) -> None:
+    server.will(Reply(Words("It is so."), Cited(" They say fog.", url="https://weather.example/rome", title="Rome")))
+    answer = await ask(router.get_model(ANTHROPIC.model))
+    [message] = answer.response.output
+    [note] = message.content[0].annotations
+    assert (note.type, note.url, note.title) == ("url_citation", "https://weather.example/rome", "Rome")
+    assert answer.text[note.start_index : note.end_index] == " They say fog."
+    assert "response.output_text.annotation.added" in answer.types
+
+
+async def test_a_refusal_without_words_is_still_an_answer(server: WireServer, router: Router) -> None:
+    server.will(Reply(stop="refusal"))
+    answer = await ask(router.get_model(ANTHROPIC.model))
+    assert answer.response.output[0].content[0].type == "refusal"
+    assert answer.timing is not None
+    assert answer.timing.stop_reason == "refusal"
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "thinking", "output"),
+    [
+        ("claude-haiku-4-5", "low", {"type": "enabled", "budget_tokens": 2048}, None),
+        ("claude-haiku-4-5", "none", None, None),
+        ("claude-opus-4-6", "medium", {"type": "adaptive", "display": "summarized"}, {"effort": "medium"}),
+        ("claude-sonnet-5", "minimal", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
+        ("claude-sonnet-5", "none", {"type": "disabled"}, None),
+    ],
+)
+async def test_effort_is_a_budget_for_old_models_and_a_level_for_new_ones(
+    server: WireServer, router: Router, model: str, effort: str, thinking: Any, output: Any
+) -> None:
+    server.will(Reply(Words("Hi")))
+    settings = ModelSettings(reasoning={"effort": effort}, max_tokens=500)  # type: ignore[arg-type]
+    await ask(router.get_model(f"anthropic/{model}"), settings=settings)
+    body = server.requests[0].body
+    assert (body.get("thinking"), body.get("output_config")) == (thinking, output)
+    if thinking and "budget_tokens" in thinking:
+        assert body["max_tokens"] > thinking["budget_tokens"]
+
+
+async def test_temperature_zero_is_set_aside_where_there_is_no_temperature_and_said_to_be(
+    server: WireServer, router: Router
+) -> None:
+    server.will(Reply(Words("Hi")))
+    answer = await ask(router.get_model("anthropic/claude-sonnet-5"), settings=ModelSettings(temperature=0))
+    assert "temperature" not in server.requests[0].body
+    assert answer.timing is not None
+    assert answer.timing.set_aside == ("temperature",)
+
+
+async def test_any_other_temperature_is_refused_there(server: WireServer, router: Router) -> None:
+    with pytest.raises(SettingsError, match="temperature"):
+        await ask(router.get_model("anthropic/claude-sonnet-5"), settings=ModelSettings(temperature=0.7))
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "said"),
+    [
+        ("auto", None, {"type": "auto"}),
+        ("required", False, {"type": "any", "disable_parallel_tool_use": True}),
+        ("none", False, {"type": "none"}),
+        ("get_time", None, {"type": "tool", "name": "get_time"}),
+        (None, None, None),
+    ],
+)
+async def test_tool_choice_in_anthropics_words(
+    server: WireServer, router: Router, choice: Any, parallel: Any, said: Any
+) -> None:
+    server.will(Reply(Words("Hi")))
+    settings = ModelSettings(tool_choice=choice, parallel_tool_calls=parallel)
+    await ask(router.get_model(ANTHROPIC.model), tools=[get_time], settings=settings)
+    assert server.requests[0].body.get("tool_choice") == said
+
+
+async def test_forcing_a_tool_while_reasoning_is_refused_before_it_is_sent(server: WireServer, router: Router) -> None:
+    settings = ModelSettings(tool_choice="required", reasoning={"effort": "high"})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="while it reasons"):
+        await ask(router.get_model(ANTHROPIC.model), tools=[get_time], settings=settings)
+    assert not server.requests
+
+
+async def test_a_pdf_goes_as_a_document_and_an_address_as_one(server: WireServer, router: Router) -> None:
+    server.will(Reply(Words("Read.")))
+    content = [
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+        {"type": "input_image", "image_url": "https://example.org/a.png"},
+    ]
+    await ask(router.get_model(ANTHROPIC.model), [{"role": "user", "content": content}])
+    document, image = server.requests[0].body["messages"][0]["content"]
+    assert document["source"] == {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+    assert image["source"] == {"type": "url", "url": "https://example.org/a.png"}
+
+
+async def test_content_that_cannot_be_sent_is_refused(router: Router) -> None:
+    content = [{"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]
+    with pytest.raises(UsageError, match="input_audio"):
+        await ask(router.get_model(ANTHROPIC.model), [{"role": "user", "content": content}])

@@ -1,0 +1,57 @@
+"""When to come back, in each form a server may say it, and when to give up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy, retry_after_seconds
+from timestep_lab.types.errors import ProviderRequestError, ProviderUnavailableError, RateLimitError
+
+NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "60"}, 1.5),
+        ({"retry-after": "Sun, 22 Nov 2026 12:00:07 GMT"}, 7.0),
+        ({"retry-after": "Sun, 22 Nov 2026 13:00:07 +0100"}, 7.0),
+        ({"retry-after": "Sun, 22 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_seconds(headers, NOON) == seconds
+
+
+def test_delays_double_up_to_a_limit() -> None:
+    policy = RetryPolicy(unavailable=9, first_delay_s=1.0, max_delay_s=5.0, jitter=lambda: 1.0)
+    down = ProviderUnavailableError("down")
+    assert [policy.delay_after(down, repeats) for repeats in range(4)] == [1.0, 2.0, 4.0, 5.0]
+
+
+def test_jitter_takes_off_at_most_a_quarter() -> None:
+    policy = RetryPolicy(first_delay_s=1.0, jitter=lambda: 0.0)
+    assert policy.delay_after(ProviderUnavailableError("down"), 0) == 0.75
+
+
+def test_what_the_provider_says_is_waited_exactly_unless_it_is_too_long() -> None:
+    policy = RetryPolicy(max_retry_after_s=10.0)
+    assert policy.delay_after(RateLimitError("slow down", retry_after=9.5), 0) == 9.5
+    assert policy.delay_after(RateLimitError("slow down", retry_after=10.5), 0) is None
+
+
+def test_each_kind_has_its_own_budget_and_a_refusal_none() -> None:
+    policy = RetryPolicy(unavailable=1, rate_limited=2)
+    assert policy.delay_after(ProviderUnavailableError("down"), 1) is None
+    assert policy.delay_after(RateLimitError("slow down"), 1) is not None
+    assert policy.delay_after(RateLimitError("slow down"), 2) is None
+    assert policy.delay_after(ProviderRequestError("no"), 0) is None
+    assert NO_RETRY.delay_after(RateLimitError("slow down", retry_after=0.0), 0) is None

@@ -1,0 +1,154 @@
+"""Names to models, and what is said when a name leads nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from agents import ModelSettings
+
+from tests.providers.calling import Answer, ask, run
+from timestep_lab.runtime.limiter import AdaptiveLimiter
+from timestep_lab.runtime.router import Router
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.runtime.timing import GenerationTiming
+from timestep_lab.types.errors import MissingKeyError, ModelNotFoundError, UnknownPrefixError
+
+STILL = Settings(demo_delay_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "model"),
+    [
+        ("gpt-4.1", "openai", "gpt-4.1"),
+        ("openai/gpt-4.1", "openai", "gpt-4.1"),
+        ("hf_inference_providers/org/model:host", "hf_inference_providers", "org/model:host"),
+        ("local//models/a.gguf", "local", "/models/a.gguf"),
+        (None, "demo", "assistant"),
+    ],
+)
+def test_a_name_is_split_at_its_first_slash(name: str | None, prefix: str, model: str) -> None:
+    ref = Router(STILL).resolve(name)
+    assert (ref.prefix, ref.model) == (prefix, model)
+    assert Router(STILL).resolve(ref.full) == ref
+
+
+def test_an_unknown_prefix_is_told_with_the_known_ones_and_a_guess() -> None:
+    with pytest.raises(
+        UnknownPrefixError, match=r"'olama'.*Did you mean 'ollama'.*anthropic.*demo/assistant"
+    ) as raised:
+        Router(STILL).get_model("olama/qwen3")
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["openai/", "demo/"])
+def test_a_prefix_alone_is_no_model(name: str) -> None:
+    with pytest.raises(UnknownPrefixError, match="no model"):
+        Router(STILL).resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("gpt-4.1", "OPENAI_API_KEY"), ("anthropic/claude-sonnet-5", "ANTHROPIC_API_KEY"),
+        ("hf_inference_providers/a/b", "HF_TOKEN"), ("ollama/x-cloud", "OLLAMA_API_KEY"),
+        ("hf_inference_endpoints/mine", "HF_INFERENCE_ENDPOINTS"), ("openai_compatible/mine/m", "OPENAI_COMPATIBLE"),
+    ],
+)  # fmt: skip
+def test_a_missing_key_is_named_and_a_keyless_way_offered(name: str, variable: str) -> None:
+    with pytest.raises(MissingKeyError, match=variable) as raised:
+        Router(STILL).get_model(name)
+    assert "demo/assistant" in raised.value.next_step
+    assert raised.value.exit_code == 2
+
+
+def test_a_server_named_nearly_right_is_guessed() -> None:
+    settings = Settings(openai_compatible={"lmstudio": "http://127.0.0.1:1/v1"})
+    with pytest.raises(MissingKeyError, match="Did you mean 'lmstudio'"):
+        Router(settings).get_model("openai_compatible/lmstuido/m")
+
+
+def test_every_provider_says_whether_it_is_ready_or_what_to_do() -> None:
+    statuses = {status.prefix: status for status in Router(STILL).providers()}
+    assert set(statuses) == {
+        "openai", "anthropic", "ollama", "hf_inference_providers", "hf_inference_endpoints", "openai_compatible", "local", "demo",
+    }  # fmt: skip
+    assert statuses["demo"].ready
+    assert statuses["demo"].badge == "no language model"
+    for status in statuses.values():
+        assert status.ready or status.next_step
+    keyed = {status.prefix: status for status in Router(Settings(openai_api_key="sk-1")).providers()}
+    assert keyed["openai"].ready
+    assert "sk-1" not in str(keyed)
+
+
+async def test_listing_everything_asks_only_what_is_ready_and_survives_one_that_is_down() -> None:
+    router = Router(Settings(ollama_host="http://127.0.0.1:9"))
+    names = await router.list_models()
+    assert "demo/assistant" in names
+    assert not [name for name in names if name.startswith("ollama/")]
+    await router.aclose()
+
+
+async def test_a_package_of_ones_own_adds_a_provider_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    from timestep_lab.runtime import router as module
+
+    ours = EntryPoints([EntryPoint("mine", "timestep_lab.runtime.providers.demo:Provider", module.ENTRY_POINTS)])
+    monkeypatch.setattr(module, "entry_points", lambda **query: ours.select(**query))
+    router = Router(STILL)
+    assert "mine" in router.prefixes
+    assert (await ask(router.get_model("mine/echo?bare=1"), "Hi")).text == "Hi"
+
+
+async def test_several_event_loops_in_a_row_can_use_one_router() -> None:
+    def once(router: Router) -> str:
+        async def go() -> str:
+            return (await ask(router.get_model("demo/echo?bare=1"), "again")).text
+
+        return asyncio.run(go())
+
+    router = Router(STILL)
+    assert [await asyncio.to_thread(once, router) for _ in range(2)] == ["again", "again"]
+
+
+async def test_an_observer_hears_of_every_generation() -> None:
+    router = Router(STILL)
+    heard: list[GenerationTiming] = []
+    router.observers.append(heard.append)
+    await run(router, "demo/echo", "Hi")
+    assert [(timing.provider, timing.model, timing.stop_reason) for timing in heard] == [("demo", "echo", "stop")]
+
+
+async def test_the_waiting_for_a_slot_is_stamped_as_queue() -> None:
+    router = Router(STILL)
+    router.limiters["demo"] = AdaptiveLimiter(1, maximum=1)
+    model: Any = router.get_model("demo/slow?ttft=60&n=1")
+    heard: list[GenerationTiming] = []
+    router.observers.append(heard.append)
+    await asyncio.gather(*(_plain(model) for _ in range(3)))
+    queued = sorted(timing.queue_ms for timing in heard)
+    assert queued[0] < 30
+    assert 50 < queued[1] < queued[2]
+    assert all(timing.ttft_ms is not None and 50 < timing.ttft_ms < 500 for timing in heard)
+
+
+async def _plain(model: Any) -> Answer:
+    return await ask(model)
+
+
+async def test_settings_of_the_sdk_for_retrying_switch_ours_off(router_for: Callable[..., Router]) -> None:
+    router = router_for(Settings(ollama_host="http://127.0.0.1:9"))
+    answer = Answer()
+    with pytest.raises(Exception, match="No connection"):
+        await ask(router.get_model("ollama/x"), settings=ModelSettings(retry={"max_retries": 1}), into=answer)  # type: ignore[arg-type]
+    assert answer.timing is not None
+    assert answer.timing.attempts == 1
+
+
+def test_a_demo_model_that_does_not_exist_is_guessed() -> None:
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'assistant'"):
+        Router(STILL).get_model("demo/asistant")
