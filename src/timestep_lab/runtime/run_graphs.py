@@ -67,7 +67,7 @@ class Graphs:
         servers = await self._servers()
         if same_servers(snapshot, servers):
             return await build(records, root_id, self.toolbox, default_model=self.settings.default_model), None
-        toolbox = type(self.toolbox)(thaw_servers(snapshot, servers), self.settings)
+        toolbox = self.toolbox.with_servers(thaw_servers(snapshot, servers))
         return await build(records, root_id, toolbox, default_model=self.settings.default_model), toolbox
 
     async def _servers(self) -> list[McpServerRecord]:

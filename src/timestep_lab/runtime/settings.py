@@ -55,6 +55,8 @@ class Settings:
     """Sent to Ollama's cloud only."""
     ollama_cloud_host: str = OLLAMA_CLOUD_HOST
     default_agent_model: str | None = None
+    default_embedding_model: str | None = None
+    """None: `local/wordllama`, offline."""
     store: str | None = None
     secret: str | None = field(default=None, repr=False)
     """Signs the tokens of served labs."""
@@ -92,6 +94,7 @@ class Settings:
             ollama_host=text.get("OLLAMA_HOST"),
             ollama_api_key=text.get("OLLAMA_API_KEY"),
             default_agent_model=text.get("DEFAULT_AGENT_MODEL"),
+            default_embedding_model=text.get("DEFAULT_EMBEDDING_MODEL"),
             store=text.get("TIMESTEP_LAB_STORE"),
             secret=text.get("TIMESTEP_LAB_SECRET"),
             weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timestep_lab.runtime.mcp.builtin import builtin_server
+from timestep_lab.runtime.mcp.builtin import builtin_server, builtin_tools
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.types.errors import UsageError
 
@@ -11,7 +11,7 @@ async def serve_stdio(settings: Settings | None = None) -> None:
     """Speak MCP on standard input and output until the input ends."""
     from mcp.server.stdio import stdio_server
 
-    server = builtin_server(settings or Settings.load(), for_others=True)
+    server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 
@@ -27,7 +27,7 @@ async def serve_http(host: str = "127.0.0.1", port: int = 8766, settings: Settin
 
     import uvicorn
 
-    server = builtin_server(settings or Settings.load(), for_others=True)
+    server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
     # An answer a request and no session: any number of processes may share the load, and a restart loses nobody.
     app = server.streamable_http_app(host=host, json_response=True, stateless_http=True)
     try:

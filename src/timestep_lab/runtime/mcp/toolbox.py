@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server
+from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.mcp.connection import Connection
 from timestep_lab.runtime.mcp.sdk_tools import function_tool, output_of, public_names
 from timestep_lab.runtime.mcp.server_records import redact
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agents import Tool as SdkTool
     from mcp.types import CallToolResult, Tool
 
+    from timestep_lab.runtime.files import VectorStores
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.runtime.tools.approval_rules import Rule
 
@@ -31,16 +32,19 @@ ToolUse = tuple[Connection, "Tool", ToolInfo]
 class Toolbox:
     """`servers` are the user's own, as they are or as a function that reads them anew. The built-in one is always there.
 
-    A record with the built-in server's id stands for it, to restrict its tools or to make them ask.
+    A record with the built-in server's id stands for it, to restrict its tools or to make them ask. With `vector_stores` the
+    built-in server also offers `file_search` over them.
     """
 
     def __init__(
         self,
         servers: Sequence[McpServerRecord] | Callable[[], Sequence[McpServerRecord]],
         settings: Settings | None = None,
+        *,
+        vector_stores: Callable[[], VectorStores] | None = None,
     ) -> None:
         self._read = servers if callable(servers) else None
-        self._settings = settings
+        self._settings, self._vector_stores = settings, vector_stores
         self._connections: dict[str, Connection] = {}
         self._server_of: dict[str, str] = {}
         self._set(() if callable(servers) else servers)
@@ -49,6 +53,10 @@ class Toolbox:
     def servers(self) -> tuple[McpServerRecord, ...]:
         """In the order that names and catalogue follow: the built-in one, then the user's, oldest first."""
         return tuple(connection.record for connection in self._connections.values())
+
+    def with_servers(self, servers: Sequence[McpServerRecord]) -> Toolbox:
+        """A toolbox of its own over other servers, for a run that goes on with those it began with. To be closed by the caller."""
+        return Toolbox(servers, self._settings, vector_stores=self._vector_stores)
 
     async def tools_for(self, agent: AgentRecord) -> ToolSet:
         """The tools that `agent.tool_ids` names, with the approval rules of the agent and of its servers.
@@ -155,7 +163,9 @@ class Toolbox:
         return [connection for connection in old.values() if id(connection) not in kept]
 
     def _connect(self, record: McpServerRecord) -> Connection:
-        return Connection(record, builtin_server(self._settings) if record.id == BUILTIN_MCP_SERVER else None)
+        if record.id != BUILTIN_MCP_SERVER:
+            return Connection(record)
+        return Connection(record, builtin_server(builtin_tools(self._settings, stores=self._vector_stores)))
 
     # -- tools
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timestep_lab.types.errors import UsageError
 
 DESCRIPTION = (
     "Think about something before acting: what was asked, what is known, which tool or agent fits. "
     "It obtains no information and changes nothing; it only writes the thought down."
 )
+
+INPUT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"thought": {"type": "string", "description": "The thought, as a text."}},
+    "required": ["thought"],
+    "additionalProperties": False,
+}
 
 
 def think(thought: str) -> str:

@@ -1,0 +1,146 @@
+"""Texts as vectors. `local/wordllama` runs offline (extra `files`); `openai/…`, `openai_compatible/<name>/…` and `ollama/…` ask a server.
+
+Nothing leaves the machine unless such a model is named, by the caller or in `DEFAULT_EMBEDDING_MODEL`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from threading import Lock
+from typing import Any
+
+from timestep_lab.runtime.adapters.clients import ollama_client, openai_client, with_v1
+from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
+from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import MissingExtraError, MissingKeyError, SettingsError, UnknownPrefixError
+
+Vectors = list[list[float]]
+Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
+
+OFFLINE_MODEL = "local/wordllama"
+BATCH = 256
+"""Texts in one request."""
+PREFIXES = ("local", "openai", "openai_compatible", "ollama")
+
+
+async def embed(settings: Settings, model: str, texts: Sequence[str]) -> Vectors:
+    """One vector a text, in order; all of the model's one length.
+
+    `model` is `prefix/name`; without a prefix it is OpenAI's. Raises `UnknownPrefixError`, `SettingsError`, `MissingKeyError`,
+    `MissingExtraError`, `ProviderError`.
+    """
+    ask = embedder(settings, model)
+    vectors: Vectors = []
+    for start in range(0, len(texts), BATCH):
+        vectors += await ask(texts[start : start + BATCH])
+    return vectors
+
+
+def embedder(settings: Settings, model: str) -> Embed:
+    """What turns one batch into vectors. Raises what `embed` raises before anything is asked."""
+    prefix, slash, name = model.partition("/")
+    if not slash:
+        prefix, name = "openai", model
+    if prefix == "local":
+        if name != "wordllama":
+            raise SettingsError(f"There is no local embedding model {name!r}.", f"Use {OFFLINE_MODEL}.", param="model")
+        return _wordllama
+    if prefix == "openai":
+        if not settings.openai_api_key and not settings.openai_elsewhere:
+            raise MissingKeyError(
+                f"{model} needs a key.",
+                f"Set OPENAI_API_KEY, or use {OFFLINE_MODEL}, which needs none.",
+                provider=prefix,
+            )
+        return _openai(settings, prefix, name, settings.openai_base_url or OPENAI_URL, settings.openai_api_key)
+    if prefix == "openai_compatible":
+        server, _, name = name.partition("/")
+        if server not in settings.openai_compatible:
+            known = ", ".join(settings.openai_compatible) or "none"
+            raise SettingsError(f"OPENAI_COMPATIBLE has no {server!r}.", f"It has: {known}.", param="model")
+        key = settings.openai_compatible_keys.get(server)
+        return _openai(settings, prefix, name, settings.openai_compatible[server], key)
+    if prefix == "ollama":
+        return _ollama(settings, name)
+    raise UnknownPrefixError(
+        f"There are no embeddings by {prefix!r} (in {model!r}).", f"Known: {', '.join(PREFIXES)}.", param="model"
+    )
+
+
+async def _wordllama(texts: Sequence[str]) -> Vectors:
+    return await in_thread(_wordllama_vectors, list(texts))
+
+
+def _wordllama_vectors(texts: list[str]) -> Vectors:
+    with _LOADING:
+        model = _load_wordllama()
+    return [[float(x) for x in vector] for vector in model.embed(texts, norm=True)]
+
+
+_LOADING = Lock()
+
+
+@cache
+def _load_wordllama() -> Any:
+    """The weights and the tokenizer that come in the wheel, from a folder without the spelling that makes the loader miss them."""
+    from pathlib import Path
+
+    try:
+        import wordllama  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        raise MissingExtraError("The offline embedding model", "files") from None
+    # The wheel has `tokenizers/`, its loader looks in `tokenizer/` and then asks the network; with the package's own folder as
+    # its cache it finds both.
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+def _openai(settings: Settings, prefix: str, name: str, address: str, key: str | None) -> Embed:
+    async def ask(texts: Sequence[str]) -> Vectors:
+        official = prefix == "openai" and not settings.openai_elsewhere
+        clients = openai_client(with_v1(address), key, settings.request_timeout_s, official=official)
+        context = ErrorContext(
+            provider=prefix,
+            model=name,
+            key_variable="OPENAI_API_KEY" if prefix == "openai" else "OPENAI_COMPATIBLE_KEYS",
+            address=address,
+            secrets=settings.secrets,
+        )
+        try:
+            answer = await _asked(
+                context,
+                lambda: clients.get().embeddings.create(model=name, input=list(texts), encoding_format="float"),
+            )
+        finally:
+            await clients.aclose()
+        return [list(item.embedding) for item in sorted(answer.data, key=lambda item: item.index)]
+
+    return ask
+
+
+def _ollama(settings: Settings, name: str) -> Embed:
+    async def ask(texts: Sequence[str]) -> Vectors:
+        host = settings.ollama_host or OLLAMA_LOCAL_HOST
+        clients = ollama_client(host, None, settings.request_timeout_s)
+        context = ErrorContext(
+            provider="ollama", model=name, address=host, missing_model_step=f"Run: ollama pull {name}",
+            unreachable_step=f"Start Ollama (or set OLLAMA_HOST), or use {OFFLINE_MODEL}.",
+        )  # fmt: skip
+        try:
+            answer = await _asked(context, lambda: clients.get().embed(model=name, input=list(texts)))
+        finally:
+            await clients.aclose()
+        return [list(vector) for vector in answer.embeddings]
+
+    return ask
+
+
+async def _asked(context: ErrorContext, request: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await request()
+    except Exception as error:
+        mapped = as_provider_error(error, context, started=False)
+        if mapped is None:
+            raise
+        raise mapped from error

@@ -1,0 +1,104 @@
+"""The text in a file: of text forms their text, of HTML what a reader sees, of PDF and Word their words."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
+from timestep_lab.types.errors import DataError, MissingExtraError
+
+MAX_XML = 200 * 2**20
+"""Of a Word document unpacked; more is taken for a trap."""
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+
+
+def text_of(content: bytes, content_type: str, filename: str) -> str:
+    """Raises `DataError` for a file that has no text, `MissingExtraError` when a PDF is given without pypdf."""
+    if content_type == "text/html":
+        return _html(_decoded(content, filename))
+    if content_type in TEXT_TYPES:
+        return _decoded(content, filename)
+    if content_type == "application/pdf":
+        text = _pdf(content, filename)
+    elif content_type == DOCX:
+        text = _docx(content, filename)
+    else:
+        raise DataError(
+            f"{filename} is {content_type}, in which no text can be searched.", "Give text, HTML, PDF or Word (.docx)."
+        )
+    if not text.strip():
+        raise DataError(f"{filename} has no text, perhaps only pictures of it.", "Run text recognition on it first.")
+    return text
+
+
+def _decoded(content: bytes, filename: str) -> str:
+    text = decode_text(content)
+    if text is None:
+        raise DataError(f"{filename} is not text in UTF-8.", "Save it as UTF-8.")
+    return text
+
+
+def _pdf(content: bytes, filename: str) -> str:
+    try:
+        import pypdf
+        from pypdf.errors import PyPdfError
+    except ModuleNotFoundError:
+        raise MissingExtraError("Reading PDF", "files") from None
+    try:
+        pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages]
+    # A broken PDF makes pypdf raise whatever its bytes lead it to, not only errors of its own.
+    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise DataError(f"{filename} cannot be read as PDF ({error}).", "Open it and save it anew.") from error
+    return "\n\n".join(pages)
+
+
+def _docx(content: bytes, filename: str) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            member = archive.getinfo("word/document.xml")
+            if member.file_size > MAX_XML:
+                raise DataError(f"{filename} unpacks to more than {MAX_XML // 2**20} MB.", "Save a smaller document.")
+            body = ElementTree.fromstring(archive.read(member))
+    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError) as error:
+        raise DataError(f"{filename} cannot be read as a Word document ({error}).", "Save it anew as .docx.") from error
+    paragraphs = ("".join(text.text or "" for text in paragraph.iter(f"{_W}t")) for paragraph in body.iter(f"{_W}p"))
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _html(markup: str) -> str:
+    reader = _Visible()
+    reader.feed(markup)
+    reader.close()
+    lines = (" ".join(line.split()) for line in "".join(reader.pieces).splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+class _Visible(HTMLParser):
+    """Collects text as a browser shows it, a line a block."""
+
+    HIDDEN = frozenset({"script", "style", "template", "noscript", "svg"})
+    INLINE = frozenset(
+        {"a", "abbr", "b", "code", "em", "i", "kbd", "mark", "q", "s", "small", "span", "strong", "sub", "sup", "u"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden += tag in self.HIDDEN
+        if tag not in self.INLINE:
+            self.pieces.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in self.HIDDEN and self._hidden > 0
+        if tag not in self.INLINE:
+            self.pieces.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.pieces.append(data.replace("\n", " "))

@@ -1,0 +1,299 @@
+"""`lab.vector_stores`: files cut into passages, each with its vector, to be searched by meaning and words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from os import PathLike
+from typing import TYPE_CHECKING, TypeAlias
+
+from timestep_lab.runtime.files.attribute_filters import matches
+from timestep_lab.runtime.files.chunking import Chunking
+from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, embedder
+from timestep_lab.runtime.files.extract import text_of
+from timestep_lab.runtime.files.files import Files
+from timestep_lab.runtime.files.keywords import words_column
+from timestep_lab.runtime.files.search import search
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.base import Statement, in_thread
+from timestep_lab.store.table import Table
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import LabError, NotFoundError, UsageError
+from timestep_lab.types.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+AnyFile: TypeAlias = "FileRecord | str | PathLike[str]"
+"""A file of the lab (its record or id), or one on this machine (a path)."""
+# In the class below, `list` is a method.
+Stores: TypeAlias = "list[VectorStore]"
+Hits: TypeAlias = "list[SearchHit]"
+StoreFiles: TypeAlias = "list[VectorStoreFileRecord]"
+Passages: TypeAlias = "list[str]"
+Statements: TypeAlias = "list[Statement]"
+
+
+class VectorStores:
+    """Calls that embed are async; the others block."""
+
+    def __init__(self, store: Store, settings: Settings | None = None) -> None:
+        self._db, self._user_id = store.db, store.user_id
+        self.settings = settings or Settings()
+        self.files = Files(store)
+        self.table = Table(
+            store.db, store.user_id, "vector_stores", VectorStoreRecord, noun="vector store", topic="files"
+        )
+        self.members = Table(
+            store.db,
+            store.user_id,
+            "vector_store_files",
+            VectorStoreFileRecord,
+            noun="file of a vector store",
+            topic="files",
+        )
+
+    async def create(
+        self,
+        name: str,
+        files: Sequence[AnyFile] = (),
+        *,
+        embedding_model: str | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        expires_after_days: int | None = None,
+        chunking_strategy: Mapping[str, Json] | None = None,
+    ) -> VectorStore:
+        """A new store with these files in it.
+
+        `embedding_model`: `local/wordllama` (the default), `openai/…`, `openai_compatible/<name>/…`, `ollama/…`. Raises what
+        `embeddings.embed` raises; for a file without text `DataError` (the store is then there, with the files before it).
+        """
+        if expires_after_days is not None and expires_after_days < 1:
+            raise UsageError("A vector store lives at least one day.", "Give expires_after_days from 1 up.")
+        model = embedding_model or self.settings.default_embedding_model or OFFLINE_MODEL
+        embedder(self.settings, model)
+        record = VectorStoreRecord(
+            id=new_id("vector_store"),
+            user_id=self._user_id,
+            name=name.strip(),
+            embedding_model=model,
+            metadata=dict(metadata or {}),
+            expires_after_days=expires_after_days,
+        )
+        await in_thread(self.table.insert, record)
+        for file in files:
+            await self.add_file(record.id, file, chunking_strategy=chunking_strategy)
+        return VectorStore(self, record)
+
+    def list(self) -> Stores:
+        """Newest first."""
+        return [VectorStore(self, record) for record in self.table.find(newest_first=True)]
+
+    def get(self, store: str) -> VectorStore:
+        """By id, or by name when only one store has it. Raises `NotFoundError`."""
+        record = self.table.try_get(store)
+        if record is None:
+            named = self.table.find(name=store)
+            if len(named) != 1:
+                raise self.table.missing(store) if not named else _many(store, len(named))
+            record = named[0]
+        return VectorStore(self, record)
+
+    def delete(self, store_id: str) -> None:
+        """The store and its passages; the files stay. Raises `NotFoundError`."""
+        self.table.get(store_id)
+        mine = [self._user_id, store_id]
+        self._db.write(
+            self._user_id,
+            [
+                Statement("delete from chunks where user_id = $1 and vector_store_id = $2", mine),
+                Statement("delete from vector_store_files where user_id = $1 and vector_store_id = $2", mine),
+                Statement("delete from vector_stores where user_id = $1 and id = $2", mine),
+            ],
+            changes=self.table.changes(store_id),
+        )
+
+    def store_files(self, store_id: str) -> StoreFiles:
+        """What is in a store, oldest first. Raises `NotFoundError`."""
+        self.table.get(store_id)
+        return self.members.find(vector_store_id=store_id)
+
+    def counts(self, store_id: str) -> dict[str, int]:
+        """Files by status, and `total`."""
+        by_status: Counter[str] = Counter(file.status for file in self.store_files(store_id))
+        known = ("in_progress", "completed", "failed", "cancelled")
+        return {**{status: by_status[status] for status in known}, "total": sum(by_status.values())}
+
+    async def add_file(
+        self,
+        store_id: str,
+        file: AnyFile,
+        *,
+        attributes: Mapping[str, Json] | None = None,
+        chunking_strategy: Mapping[str, Json] | None = None,
+    ) -> VectorStoreFileRecord:
+        """Cut a file into passages and add them; a file that is there already is done anew.
+
+        When it fails, the store keeps the file with status `failed` and the reason, and the error is raised.
+        """
+        chunking = Chunking.from_strategy(chunking_strategy)
+        store = await in_thread(self._active, store_id)
+        record = await in_thread(self._file, file)
+        member = VectorStoreFileRecord(
+            id=f"{store_id}/{record.id}",
+            user_id=self._user_id,
+            vector_store_id=store_id,
+            file_id=record.id,
+            filename=record.filename,
+            chunking_strategy=chunking.as_strategy(),
+            attributes=dict(attributes or {}),
+        )
+        await in_thread(self._begin, member)
+        try:
+            passages = await in_thread(self._passages, record, chunking)
+            vectors = await embed(self.settings, store.embedding_model, passages)
+        except BaseException as error:
+            code = type(error).__name__ if isinstance(error, LabError) else "server_error"
+            said = error.message if isinstance(error, LabError) else "Adding the file was broken off."
+            failed = {"code": code, "message": said}
+            await in_thread(self.members.update, member.id, status="failed", last_error=failed)
+            raise
+        return await in_thread(self._finish, member, passages, vectors)
+
+    def remove_file(self, store_id: str, file_id: str) -> None:
+        """Take a file's passages out of a store; the file stays. Raises `NotFoundError`."""
+        self.members.get(f"{store_id}/{file_id}")
+        self._db.write(self._user_id, self._removal(store_id, file_id), changes=self.table.changes(store_id))
+
+    async def search(
+        self,
+        store_id: str,
+        query: str,
+        k: int = 10,
+        *,
+        filters: Mapping[str, Json] | None = None,
+        min_score: float = 0.0,
+    ) -> Hits:
+        """The `k` best passages, best first; `filters` as in `attribute_filters`.
+
+        Raises `NotFoundError`, `FilterError`, and what embedding the query raises.
+        """
+        if not query.strip():
+            raise UsageError("There is nothing to search for.", "Give a query.", param="query")
+        store = await in_thread(self._active, store_id)
+        files = [file for file in await in_thread(self.store_files, store_id) if file.status == "completed"]
+        if filters is not None:
+            files = [file for file in files if matches(filters, file.attributes)]
+        [vector] = await embed(self.settings, store.embedding_model, [query])
+        return await in_thread(
+            search, self._db, self._user_id, store_id, query, vector, files, k=k, min_score=min_score
+        )
+
+    # -- in a thread
+
+    def _active(self, store_id: str) -> VectorStoreRecord:
+        """The store, now active. Raises `NotFoundError` for one that has expired."""
+        store = self.table.get(store_id)
+        now = utc_now()
+        if store.expires_after_days and store.last_active_at + timedelta(days=store.expires_after_days) < now:
+            raise NotFoundError(
+                f"The vector store {store.name!r} expired after {store.expires_after_days} days without use.",
+                "Make it anew.",
+            )
+        return self.table.update(store_id, last_active_at=now)
+
+    def _file(self, file: AnyFile) -> FileRecord:
+        if isinstance(file, FileRecord):
+            return self.files.get(file.id)
+        if isinstance(file, str) and (known := self.files.table.try_get(file)) is not None:
+            return self.files.get(known.id)
+        if isinstance(file, str) and file.startswith("file_"):
+            return self.files.get(file)
+        return self.files.add(file)
+
+    def _passages(self, record: FileRecord, chunking: Chunking) -> Passages:
+        return chunking.split(text_of(self.files.content(record.id), record.content_type, record.filename))
+
+    def _begin(self, member: VectorStoreFileRecord) -> None:
+        removal = self._removal(member.vector_store_id, member.file_id)
+        self._db.write(
+            self._user_id,
+            [*removal, self.members.insert_statement(member)],
+            changes=self.table.changes(member.vector_store_id),
+        )
+
+    def _finish(
+        self, member: VectorStoreFileRecord, passages: Sequence[str], vectors: Sequence[Sequence[float]]
+    ) -> VectorStoreFileRecord:
+        columns = ("user_id", "vector_store_id", "file_id", "position", "content", "words", "embedding")
+        rows = [
+            (self._user_id, member.vector_store_id, member.file_id, n, text, words_column(text), list(vector))
+            for n, (text, vector) in enumerate(zip(passages, vectors, strict=True))
+        ]
+        usage = sum(len(text.encode()) + 4 * len(vector) for text, vector in zip(passages, vectors, strict=True))
+        done = self.members.update_statement(member.id, status="completed", n_chunks=len(rows), usage_bytes=usage)
+        self._db.append(
+            self._user_id,
+            {"chunks": (columns, rows)} if rows else {},
+            then=[done],
+            changes=self.table.changes(member.vector_store_id),
+        )
+        return self.members.get(member.id)
+
+    def _removal(self, store_id: str, file_id: str) -> Statements:
+        where = "where user_id = $1 and vector_store_id = $2 and file_id = $3"
+        mine = [self._user_id, store_id, file_id]
+        return [
+            Statement(f"delete from chunks {where}", mine),
+            Statement(f"delete from vector_store_files {where}", mine),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorStore:
+    """One store, with what can be done with it."""
+
+    stores: VectorStores
+    record: VectorStoreRecord
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    async def search(
+        self, query: str, k: int = 10, *, filters: Mapping[str, Json] | None = None, min_score: float = 0.0
+    ) -> Hits:
+        """As `VectorStores.search`."""
+        return await self.stores.search(self.id, query, k, filters=filters, min_score=min_score)
+
+    async def add(
+        self,
+        file: AnyFile,
+        *,
+        attributes: Mapping[str, Json] | None = None,
+        chunking_strategy: Mapping[str, Json] | None = None,
+    ) -> VectorStoreFileRecord:
+        """As `VectorStores.add_file`."""
+        return await self.stores.add_file(self.id, file, attributes=attributes, chunking_strategy=chunking_strategy)
+
+    def files(self) -> StoreFiles:
+        return self.stores.store_files(self.id)
+
+    def delete(self) -> None:
+        self.stores.delete(self.id)
+
+    def __repr__(self) -> str:
+        counts = self.stores.counts(self.id)
+        return f"VectorStore({self.name!r}, {counts['completed']} of {counts['total']} files, {self.record.embedding_model})"
+
+
+def _many(name: str, count: int) -> UsageError:
+    return UsageError(f"{count} vector stores are called {name!r}.", "Name the one you mean by its id.", param="name")

@@ -1,0 +1,246 @@
+"""Vector stores: found by meaning, found by words, filtered, and each user's own. The offline model does the embedding."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from timestep_lab.runtime.files import VectorStores
+from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import (
+    DataError,
+    MissingKeyError,
+    ModelNotFoundError,
+    NotFoundError,
+    SettingsError,
+    UnknownPrefixError,
+    UsageError,
+)
+from timestep_lab.types.ids import new_uuid
+
+TEXTS = {
+    "animals.md": "The kitten slept on the sofa and purred. Our dog barked at the mailman.",
+    "cars.md": "The engine of the automobile needs oil. Check the tyres before a long drive. Part number QX-7741.",
+    "money.md": "Interest rates rose, and the central bank warned of inflation.",
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> list[Path]:
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return [tmp_path / name for name in TEXTS]
+
+
+async def test_a_passage_is_found_by_its_meaning_without_a_shared_word(store: Store, library: list[Path]) -> None:
+    papers = await VectorStores(store).create("papers", files=library)
+    for query, expected in [
+        ("pets such as cats", "animals.md"),
+        ("vehicle repair", "cars.md"),
+        ("economy", "money.md"),
+    ]:
+        hits = await papers.search(query, k=2)
+        assert [hits[0].filename, len(hits)] == [expected, 2]
+        assert 1 >= hits[0].score > hits[1].score >= 0
+
+
+async def test_a_rare_word_is_found_though_it_means_nothing(store: Store, library: list[Path]) -> None:
+    papers = await VectorStores(store).create("papers", files=library)
+    [hit] = await papers.search("the QX-7741", k=1)
+    assert hit.filename == "cars.md"
+    assert hit.keyword_score > 0.5
+    assert hit.score == pytest.approx(0.7 * hit.vector_score + 0.3 * hit.keyword_score)
+
+
+async def test_the_two_scores_are_true_cosine_and_word_share(store: Store, library: list[Path]) -> None:
+    papers = await VectorStores(store).create("papers", files=library[:1])
+    text = TEXTS["animals.md"]
+    [hit] = await papers.search(text, k=1)
+    assert (hit.text, hit.position) == (text, 0)
+    assert hit.vector_score == pytest.approx(1, abs=1e-4)
+    assert hit.keyword_score == pytest.approx(1, abs=1e-6)
+    [other] = await papers.search("zzzz qqqq", k=1)
+    query, passage = await embed(Settings(), OFFLINE_MODEL, ["zzzz qqqq", text])
+    assert other.vector_score == pytest.approx(
+        max(0, sum(a * b for a, b in zip(query, passage, strict=True))), abs=1e-4
+    )
+    assert other.keyword_score == 0
+
+
+async def test_filters_on_attributes_and_a_least_score_narrow_a_search(store: Store, library: list[Path]) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers")
+    for year, path in enumerate(library, 2024):
+        await papers.add(path, attributes={"year": year, "kind": "note"})
+    newer = {
+        "type": "and",
+        "filters": [{"type": "gte", "key": "year", "value": 2025}, {"type": "eq", "key": "kind", "value": "note"}],
+    }
+    assert {hit.filename for hit in await papers.search("cats", filters=newer)} == {"cars.md", "money.md"}
+    assert await papers.search("cats", min_score=0.99) == []
+    assert await papers.search("cats", filters={"type": "in", "key": "year", "value": [1999]}) == []
+    with pytest.raises(SettingsError, match="cannot be read"):
+        await papers.search("cats", filters={"type": "like", "key": "year", "value": 1})
+
+
+async def test_a_file_added_again_is_not_found_twice_and_a_removed_one_not_at_all(
+    store: Store, library: list[Path]
+) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers", files=library[:1])
+    [member] = papers.files()
+    assert (member.status, member.n_chunks, member.usage_bytes > 0) == ("completed", 1, True)
+    await papers.add(member.file_id)
+    assert len(await papers.search("kitten")) == 1
+    stores.remove_file(papers.id, member.file_id)
+    assert await papers.search("kitten") == []
+    assert stores.files.content(member.file_id).decode() == TEXTS["animals.md"]
+    await papers.add(member.file_id)
+    stores.files.delete(member.file_id)
+    assert papers.files() == []
+    assert store.db.query(store.user_id, "select count(*) from chunks").rows == [(0,)]
+
+
+async def test_a_file_that_cannot_be_read_is_kept_as_failed_with_the_reason(store: Store) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers")
+    picture = stores.files.add_bytes("a.png", b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match="in which no text can be searched"):
+        await papers.add(picture)
+    [member] = papers.files()
+    assert member.status == "failed"
+    assert member.last_error == {
+        "code": "DataError",
+        "message": "a.png is image/png, in which no text can be searched.",
+    }
+    assert stores.counts(papers.id) == {"in_progress": 0, "completed": 0, "failed": 1, "cancelled": 0, "total": 1}
+
+
+async def test_stores_are_found_by_name_deleted_whole_and_nobody_elses(store: Store, library: list[Path]) -> None:
+    stores = VectorStores(store)
+    papers = await stores.create("papers", files=library[:1])
+    assert stores.get("papers").id == stores.get(papers.id).id == papers.id
+    others = VectorStores(store.for_user(new_uuid()))
+    assert others.list() == []
+    for refused in (others.get, others.delete, others.store_files):
+        with pytest.raises(NotFoundError):
+            refused(papers.id)
+    with pytest.raises(NotFoundError):
+        await others.search(papers.id, "kitten")
+    with pytest.raises(NotFoundError):
+        await others.add_file((await others.create("mine")).id, papers.files()[0].file_id)
+    await stores.create("papers")
+    with pytest.raises(UsageError, match="2 vector stores are called 'papers'"):
+        stores.get("papers")
+    papers.delete()
+    assert store.db.query(store.user_id, "select count(*) from chunks").rows == [(0,)]
+    assert len(stores.files.list()) == 1
+
+
+async def test_a_store_not_used_for_its_days_has_expired(duckdb_store: Store, library: list[Path]) -> None:
+    stores = VectorStores(duckdb_store)
+    papers = await stores.create("papers", files=library[:1], expires_after_days=1)
+    assert len(await papers.search("kitten")) == 1
+    old = papers.record.last_active_at.replace(year=2020)
+    stores.table.update(papers.id, last_active_at=old)
+    with pytest.raises(NotFoundError, match="expired after 1 days without use"):
+        await papers.search("kitten")
+
+
+async def test_adding_does_not_hold_up_the_event_loop(duckdb_store: Store) -> None:
+    stores = VectorStores(duckdb_store)
+    papers = await stores.create("papers")
+    await papers.search("load the model first")
+    book = stores.files.add_bytes("book.txt", " ".join(f"Word {n} of a long book." for n in range(20_000)).encode())
+    adding = asyncio.create_task(papers.add(book))
+    longest = 0.0
+    while not adding.done():
+        started = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.005)
+        longest = max(longest, asyncio.get_running_loop().time() - started)
+    assert (await adding).n_chunks > 300
+    assert longest < 1.0
+
+
+# -- embeddings by a server, in its wire form
+
+
+@pytest.fixture
+def embedding_server() -> Iterator[str]:
+    """OpenAI's `/v1/embeddings` and Ollama's `/api/embed`: a vector of the text's length, its vowels and 1."""
+
+    def vector(text: str) -> list[float]:
+        return [float(len(text)), float(sum(letter in "aeiou" for letter in text)), 1.0]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            vectors = [vector(text) for text in asked["input"]]
+            answer: Any = {"model": asked["model"], "embeddings": vectors}
+            if self.path == "/v1/embeddings":
+                data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
+                usage = {"prompt_tokens": 1, "total_tokens": 1}
+                answer = {"object": "list", "data": data[::-1], "model": asked["model"], "usage": usage}
+            if asked["model"] == "missing":
+                answer = {
+                    "error": {"message": "no such model", "type": "invalid_request_error", "param": None, "code": None}
+                }
+            body = json.dumps(answer).encode()
+            self.send_response(404 if asked["model"] == "missing" else 200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("model", ["openai/emb", "emb", "openai_compatible/mine/emb", "ollama/emb"])
+async def test_a_server_embeds_in_batches_and_in_order(embedding_server: str, model: str) -> None:
+    settings = Settings(
+        openai_base_url=embedding_server, openai_compatible={"mine": embedding_server}, ollama_host=embedding_server
+    )
+    texts = ["a" * n for n in range(1, 301)]
+    vectors = await embed(settings, model, texts)
+    assert vectors == [[float(n), float(n), 1.0] for n in range(1, 301)]
+
+
+async def test_a_store_embeds_with_the_model_it_was_made_with(duckdb_store: Store, embedding_server: str) -> None:
+    settings = Settings(openai_base_url=embedding_server, default_embedding_model="openai/emb")
+    stores = VectorStores(duckdb_store, settings)
+    notes = stores.files.add_bytes("notes.txt", b"hello")
+    store = await stores.create("notes", files=[notes])
+    assert store.record.embedding_model == "openai/emb"
+    [hit] = await VectorStores(duckdb_store, Settings(openai_base_url=embedding_server)).search(store.id, "hullo")
+    assert hit.vector_score == pytest.approx(1)
+
+
+async def test_what_cannot_embed_is_told_with_a_way_on(embedding_server: str, duckdb_store: Store) -> None:
+    with pytest.raises(MissingKeyError, match="Set OPENAI_API_KEY, or use local/wordllama"):
+        await VectorStores(duckdb_store).create("papers", embedding_model="openai/text-embedding-3-small")
+    assert VectorStores(duckdb_store).list() == []
+    with pytest.raises(UnknownPrefixError, match="Known: local, openai, openai_compatible, ollama"):
+        await embed(Settings(), "anthropic/x", ["a"])
+    with pytest.raises(SettingsError, match="Use local/wordllama"):
+        await embed(Settings(), "local/other", ["a"])
+    with pytest.raises(SettingsError, match="OPENAI_COMPATIBLE has no 'x'"):
+        await embed(Settings(), "openai_compatible/x/y", ["a"])
+    with pytest.raises(ModelNotFoundError, match="ollama pull missing"):
+        await embed(Settings(ollama_host=embedding_server), "ollama/missing", ["a"])
