@@ -13,14 +13,8 @@ from timestep_lab.lab import Lab, Run
 
 MODEL = "demo/assistant"
 QUESTION = "What's the weather in Oakland and in Berkeley?"
-CASES = [
-    {"input": "What's the weather in Oakland?", "expected": "Oakland"},
-    {"input": "Is it warm in Berkeley?", "expected": "Berkeley"},
-    {"input": "Weather in Tokyo, please.", "expected": "Tokyo"},
-    {"input": "Do I need an umbrella in Oslo?", "expected": "Oslo"},
-    {"input": "How is the weather in Nairobi?", "expected": "Nairobi"},
-    {"input": "What's the weather in Sydney?", "expected": "Sydney"},
-]
+PLACES = ("Oakland", "Tokyo", "London", "Paris", "Nairobi", "Sydney", "Reykjavik", "San Francisco")
+CASES = [{"input": f"What's the weather in {place}?", "expected": "°F"} for place in PLACES]
 
 
 @click.command("demo")
@@ -70,9 +64,13 @@ async def converse(lab: Lab, out: Console) -> Run:
 
 
 async def compare(lab: Lab, out: Console) -> None:
-    """The assistant against a model that only repeats: who names the place that was asked for, after asking a tool?"""
+    """The assistant against a model that only repeats what it is told: who says how warm it is?"""
     grid = await lab.compare(
-        CASES, models=[MODEL, "demo/echo"], scorers=["contains", "tool_used:get_weather"], approve="all", progress=None
+        CASES,
+        models=[MODEL, "demo/echo"],
+        scorers=["contains", "tool_used:get_weather"],
+        approve="all",
+        agents="Personal Assistant",
     )
     from timestep_lab.cli.compare import print_grid
 

@@ -83,7 +83,7 @@ def _browser_assets() -> Finding:
     from timestep_lab.ui.assets import STATIC, build
 
     try:
-        sizes = [len(build(stem, host)) for stem in ("chat", "explorer") for host in ("notebook", "panel")]  # type: ignore[arg-type]
+        sizes = [len(build(stem, host)) for stem in ("chat", "explorer") for host in ("notebook", "panel")]
     except (OSError, ValueError) as error:
         return Finding("browser parts", "broken", str(error), "Install timestep-lab again.")
     return Finding(

@@ -42,7 +42,7 @@ async def list_models(lab: Lab, provider: str | None, as_json: bool) -> int:
 @click.argument("name")
 def pull(name: str) -> int:
     """Fetch the weights of a small local model (smollm2-135m, 98 MB, Apache-2.0) to use as local/NAME."""
-    from timestep_lab.runtime.providers.local_weights import pull as fetch
+    from timestep_lab.runtime.local_weights import pull as fetch
 
     click.echo(fetch(name))
     return 0

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
-    from timestep_lab.lab.trace_source import StoreTraceSource
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.runtime.files import Files, VectorStores
+    from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.explorer import TraceExplorer
+    from timestep_lab.ui.handoff_graph import HandoffGraph
+    from timestep_lab.ui.store_source import StoreSource
     from timestep_lab.ui.trace_view import TraceView
 
 Approve = Literal["ask", "all", "none"]
@@ -214,10 +218,15 @@ class Lab:
         return Chat(LocalChatSource(self), agent=name, model=model, thread_id=thread, height=height, **options)
 
     @cached_property
-    def _trace_source(self) -> StoreTraceSource:
-        from timestep_lab.lab.trace_source import StoreTraceSource
+    def trace_source(self) -> StoreSource:
+        """What the trace views read from."""
+        from timestep_lab.lab.handoffs import declared_for
+        from timestep_lab.lab.trace_files import diff_rows
+        from timestep_lab.ui.store_source import StoreSource
 
-        return StoreTraceSource(self.store)
+        return StoreSource(
+            self.store, declared=lambda trace_id: declared_for(self, trace_id), diff=lambda a, b: diff_rows(self, a, b)
+        )
 
     @property
     def traces(self) -> TraceExplorer:
@@ -230,7 +239,7 @@ class Lab:
         """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
         from timestep_lab.ui.explorer import TraceExplorer
 
-        explorer = TraceExplorer(self._trace_source, filter=filter, search=search, **options)
+        explorer = TraceExplorer(self.trace_source, filter=filter, search=search, **options)
         if selection is not None:
             explorer.selection = selection
         return explorer
@@ -239,7 +248,78 @@ class Lab:
         """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
         from timestep_lab.ui.trace_view import TraceView
 
-        return TraceView(self._trace_source, run.trace_id if isinstance(run, Run) else run)
+        return TraceView(self.trace_source, run.trace_id if isinstance(run, Run) else run)
+
+    def handoffs(
+        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
+    ) -> HandoffGraph:
+        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match."""
+        from timestep_lab.lab.handoffs import handoff_graph
+
+        return handoff_graph(self, agent, filter, traces)
+
+    def diff(self, left: Run | str, right: Run | str) -> pandas.DataFrame:
+        """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""
+        from timestep_lab.lab.trace_files import diff_frame
+
+        ids = [run.trace_id if isinstance(run, Run) else run for run in (left, right)]
+        return diff_frame(self, *ids)
+
+    # -- comparing
+
+    async def compare(
+        self, data: Any = None, *, resume: str | None = None, on_event: OnEvent | None = None, **options: Any
+    ) -> Grid:
+        """Ask every candidate every case and show the answers side by side.
+
+        `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
+        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `resume` goes on with one by its id. The other options are
+        those of `evals.options.Options`: concurrency, timeout_s, retries, budget_usd, budget_tokens, cache, approve, seed.
+
+        Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
+        fails is a cell with its error.
+        """
+        from timestep_lab.lab import comparing
+
+        return await comparing.run(await comparing.prepare(self, data, resume, dict(options)), on_event)
+
+    async def plan(self, data: Any, **options: Any) -> pandas.DataFrame:
+        """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
+        from timestep_lab.lab import comparing
+
+        return await comparing.plan(self, data, dict(options))
+
+    def comparison(self, id: str) -> Grid:
+        """A comparison made earlier. Raises `NotFoundError`."""
+        from timestep_lab.evals.compare import load_grid
+        from timestep_lab.lab.comparing import bench_of
+
+        return load_grid(bench_of(self), id)
+
+    # -- files
+
+    def import_traces(self, path: str | Path) -> Imported:
+        """Read OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own. The same file twice adds nothing."""
+        from timestep_lab.runtime.interchange.files import import_file
+
+        return import_file(path, self.store)
+
+    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
+        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many."""
+        from timestep_lab.lab.trace_files import export
+
+        return export(self, Path(path), trace_ids, filter)
+
+    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+        """Serve this lab until interrupted. Blocks; from a notebook, run `timestep-lab serve` beside it."""
+        from timestep_lab.app.run import serve
+
+        serve(self, host=host, port=port, announce=print)
+
+    def flush(self) -> None:
+        """Wait until every span so far can be read."""
+        if "writer" in self._root.__dict__:
+            self._root.writer.flush()
 
     # -- reading back
 

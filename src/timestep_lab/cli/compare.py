@@ -1,0 +1,156 @@
+"""`timestep-lab compare`: candidates side by side on a dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.lab import Lab
+from timestep_lab.types.comparison import ComparisonProgress
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.events import Event
+from timestep_lab.types.numbers import cost_text, count_text, duration_text
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.grid import Grid
+
+RULE_NOT_MET = 100
+
+
+@click.command("compare")
+@click.argument("dataset", type=click.Path(path_type=Path), required=False)
+@click.option("--models", help="Comma-separated, e.g. openai/gpt-4.1,ollama/qwen3")
+@click.option("--agents", help="Comma-separated names or ids; default: the bare model.")
+@click.option("--scorers", help="Comma-separated, e.g. exact,contains,not:regex:^Sorry")
+@click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), help="Calls under way at most; default: as many as the provider takes."
+)
+@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first cases.")
+@click.option(
+    "--approve",
+    type=click.Choice(["all", "none"]),
+    help="What happens to tool calls that need approval; default: none.",
+)
+@click.option(
+    "--fail-under",
+    "rules",
+    multiple=True,
+    metavar="RULE",
+    help="E.g. exact>=0.8; not met: exit code 100. May be repeated.",
+)
+@click.option("--resume", metavar="ID", help="Go on with a comparison that was stopped.")
+@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write .csv .jsonl .parquet .html .xml (JUnit) .dpo.jsonl or .json."
+)
+@json_option
+@store_option
+@with_lab
+async def command(
+    lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None,
+    concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], resume: str | None,
+    plan: bool, out: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Ask every candidate every case of DATASET, and say which is better and whether the difference is real."""
+    if (dataset is None) == (resume is None):
+        raise UsageError("Nothing to compare.", "Give a dataset, or --resume with the id of a comparison.")
+    given = {
+        "models": _split(models), "agents": _split(agents), "scorers": _split(scorers), "epochs": epochs, "concurrency": concurrency,
+        "budget_usd": budget, "limit": limit, "approve": approve,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
+    if plan:
+        return _show_plan(await lab.plan(dataset, **options), as_json)
+    with progress_line(quiet=as_json) as on_event:
+        grid = await lab.compare(dataset, resume=resume, on_event=on_event, **options)
+    if out is not None:
+        grid.save(out)
+    if as_json:
+        print_json(grid.to_json())
+    else:
+        print_grid(console(), grid)
+    broken = [result for result in grid.check(rules) if not result.holds] if rules else []
+    for result in broken:
+        click.echo(f"not met: {result}", err=True)
+    if broken:
+        return RULE_NOT_MET
+    return 0 if grid.status == "completed" else 1
+
+
+def print_grid(out: Console, grid: Grid) -> None:
+    """The verdict first, then a row a candidate."""
+    if grid.verdict:
+        out.print(f"[bold]{escape(grid.verdict)}[/]\n")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("candidate")
+    for name in [*grid.scorers, "errors", "cost", "p50", "first token", "tokens"]:
+        table.add_column(name, justify="right")
+    for row in grid.candidate_rows:
+        scores = [_score(row.scores.get(name)) for name in grid.scorers]
+        tokens = None if row.input_tokens is None else row.input_tokens + (row.output_tokens or 0)
+        table.add_row(
+            escape(row.name), *scores, str(row.errors), cost_text(row.cost_usd), duration_text(row.latency_ms_p50),
+            duration_text(row.ttft_ms_p50), count_text(tokens),
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"[dim]{grid.id} · {len(grid.cases)} cases · {grid.status.replace('_', ' ')}[/]")
+
+
+def _score(score: object) -> str:
+    if not isinstance(score, dict) or score.get("mean") is None:
+        return "–"
+    low, high = score.get("ci_low"), score.get("ci_high")
+    interval = "" if low is None or high is None else f" [dim]{low:.2f}–{high:.2f}[/]"
+    return f"{score['mean']:.2f}{interval}"
+
+
+@contextlib.contextmanager
+def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """A bar on a terminal; nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda event: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Comparing", total=None, note="")
+
+        def show(event: Event) -> None:
+            if isinstance(event, ComparisonProgress):
+                p = event.progress
+                note = f"{p.errors} errors · {p.cached} cached · {cost_text(p.spent_usd) if p.spent_usd else ''}"
+                bar.update(task, total=p.total, completed=p.done, note=note)
+
+        yield show
+
+
+def _show_plan(plan: object, as_json: bool) -> int:
+    from timestep_lab.cli.tables import print_rows
+
+    if as_json:
+        print_json(plan.to_dict("records"))  # type: ignore[attr-defined]
+    else:
+        print_rows(console(), list(plan.columns), plan.itertuples(index=False, name=None))  # type: ignore[attr-defined]
+    return 0
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

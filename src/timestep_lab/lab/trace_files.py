@@ -1,0 +1,75 @@
+"""`lab.import_traces`, `lab.export`: traces from files and to files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.types.errors import NotFoundError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.lab.lab import Lab
+    from timestep_lab.ui.sources import DiffRow
+
+
+def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -> int:
+    """Write the traces; how many. Raises `NotFoundError` when none match, `UsageError` for an ending that is not known."""
+    lab.flush()
+    if trace_ids is None:
+        trace_ids = list(lab.store.traces.frame(filter)["trace_id"])
+    if not trace_ids:
+        raise NotFoundError("No trace matches, so nothing was written.", "Look with: timestep-lab traces list")
+    if path.suffix == ".html":
+        from timestep_lab.ui.html_export import export_html
+
+        export_html(lab.trace_source, path, trace_ids=trace_ids, title=f"{len(trace_ids)} traces · Timestep Lab")
+        return len(trace_ids)
+    from timestep_lab.runtime.interchange.export import export_file
+
+    export_file(path, lab.store, trace_ids)
+    return len(trace_ids)
+
+
+def diff_frame(lab: Lab, left: str, right: str) -> pandas.DataFrame:
+    """One row a step: change, depth, kind, name, first_divergence, what differs, and the differences of time, tokens and cost."""
+    import pandas
+
+    lab.flush()
+    rows = [
+        {
+            "change": row.change, "depth": row.depth, "kind": row.kind, "name": row.name, "first_divergence": row.first_divergence,
+            "fields": ", ".join(row.fields), "duration_ms": _change(row, "duration_ms"), "input_tokens": _change(row, "input_tokens"),
+            "output_tokens": _change(row, "output_tokens"), "cost_usd": _change(row, "cost_usd"),
+        }
+        for row in lab.trace_source.diff(left, right)
+    ]  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def diff_rows(lab: Lab, left: str, right: str) -> list[DiffRow]:
+    """Two traces aligned, as the views show it."""
+    from dataclasses import asdict
+
+    from timestep_lab.store.trace_diff import diff_traces
+    from timestep_lab.ui.sources import DiffRow, DiffSide
+
+    sides = []
+    for trace_id in (left, right):
+        ids = [span.span_id for span in lab.store.traces.spans(trace_id)]
+        sides.append(lab.store.traces.payloads(trace_id, ids))
+    rows = []
+    for row in diff_traces(*sides):
+        values = {name: getattr(row, name) for name in DiffRow.__dataclass_fields__}
+        for side in ("left", "right"):
+            values[side] = DiffSide(**asdict(values[side])) if values[side] else None
+        rows.append(DiffRow(**values))
+    return rows
+
+
+def _change(row: DiffRow, name: str) -> float | None:
+    """Right minus left; None where one side is missing or unknown."""
+    left, right = (getattr(side, name) if side else None for side in (row.left, row.right))
+    return None if left is None or right is None else float(right - left)
