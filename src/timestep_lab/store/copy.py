@@ -1,0 +1,236 @@
+"""`db copy`: all users' rows from one lab to an empty one, on either database, counted and hashed on both sides; or to Parquet files.
+
+Rows are read a few thousand at a time, user by user, in ranges of a key that each table has. What says nothing outside its own
+database stays behind: which processes work on a lab, the ids of recent batches, the word index, span numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.store.base import SYSTEM_USER, Database
+from timestep_lab.store.open import open_database
+from timestep_lab.types.errors import StoreError, UsageError
+
+LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches"}
+NOT_COPIED_COLUMNS = {"span_no"}
+ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
+"""Postgres adds up a trace's deltas as they come (a trigger on `trace_deltas`), DuckDB keeps them; a roll-up is also a delta."""
+CHUNK_ROWS = 5_000
+CHUNKS_OF = {"file_parts": 16}
+"""Rows of a mebibyte each."""
+KEYS = ("trace_id", "thread_id", "owner_id", "comparison_id", "vector_store_id", "hash", "key", "id", "run_id", "name")
+"""Columns to divide a table by, the first it has."""
+MODULUS = 1 << 256
+
+
+@dataclass(frozen=True, slots=True)
+class TableCopy:
+    """`sha256` does not depend on the order of rows. For trace roll-ups it is that of the traces as the view `traces` shows them."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+def copy_lab(
+    source: Database, target: Database, *, progress: Callable[[str, int], None] | None = None
+) -> list[TableCopy]:
+    """Copy all tables, then read them back and compare. `progress` hears of each table and how many of its rows are there.
+
+    Raises `UsageError` when the target is not empty (nothing is written then), `StoreError` when a table does not hold what
+    it should afterwards. Rows that others write to the source meanwhile may or may not come along.
+    """
+    _check_empty(target)
+    columns_there = _columns(target)
+    copied = []
+    for table, columns in _columns(source).items():
+        name = DELTAS if table == ROLLUPS else table
+        if name not in columns_there and name != DELTAS:
+            raise StoreError(
+                f"The lab at {target.url} has no table {name}.", "Open both labs with the same version of timestep-lab."
+            )
+        digest, rows = _Digest(), 0
+        for chunk in _chunks(source, table, columns):
+            target.append(SYSTEM_USER, {f"core.{name}": (columns, chunk)})
+            digest.add(chunk)
+            rows += len(chunk)
+            if progress:
+                progress(name, rows)
+        copied.append(TableCopy(name, rows, digest.hex()))
+    there = fingerprint(target)
+    wanted = [_traces(source) if table.name == DELTAS else table for table in copied]
+    for expected in wanted:
+        if there[expected.name] != expected:
+            raise StoreError(
+                f"After copying, {expected.name} holds {there[expected.name].rows} row(s) where {expected.rows} were expected, "
+                "or others.",
+                "Stop whoever writes to the source, then copy into a new lab again.",
+            )
+    return wanted
+
+
+def fingerprint(db: Database) -> dict[str, TableCopy]:
+    """Count and hash of every table that is copied. Equal labs have equal ones, whatever database they live in."""
+    found = {}
+    for table, columns in _columns(db).items():
+        name = DELTAS if table == ROLLUPS else table
+        found[name] = _traces(db) if name == DELTAS else _table(db, table, columns)
+    return found
+
+
+def copy_to_parquet(source: Database, folder: Path) -> list[TableCopy]:
+    """One zstd-compressed file a table, named after it, into a folder that does not exist or is empty. Raises `UsageError`."""
+    import duckdb
+
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"The folder {folder} is not empty.", "Name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "lab.duckdb"
+        lab = open_database(path)
+        try:
+            copied = copy_lab(source, lab)
+        finally:
+            lab.close()
+        with duckdb.connect(str(path), read_only=True) as connection:
+            for table in copied:
+                file = str(folder / f"{table.name}.parquet").replace("'", "''")
+                connection.execute(f"copy core.{table.name} to '{file}' (format parquet, compression zstd)")
+    return copied
+
+
+# -- what is in a lab
+
+
+def _columns(db: Database) -> dict[str, list[str]]:
+    """Tables to copy and their columns, both in alphabetical order."""
+    rows = db.query(
+        SYSTEM_USER,
+        "select c.table_name, c.column_name from information_schema.columns c "
+        "join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name "
+        "where c.table_schema = 'core' and t.table_type = 'BASE TABLE' order by 1, 2",
+    ).rows
+    found: dict[str, list[str]] = {}
+    for table, column in rows:
+        if table not in LEFT_BEHIND and column not in NOT_COPIED_COLUMNS:
+            found.setdefault(table, []).append(column)
+    if ROLLUPS in found:
+        del found[DELTAS]
+    return found
+
+
+def _check_empty(target: Database) -> None:
+    for table in _columns(target):
+        [count] = target.query(SYSTEM_USER, f"select count(*) from core.{table}").rows[0]
+        if count:
+            raise UsageError(
+                f"The lab at {target.url} is not empty: {table} has {count} row(s).", "Copy into a new lab."
+            )
+
+
+def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a whole table."""
+    owner = "id" if table == "users" else "user_id"
+    key = next((name for name in KEYS if name in columns), owner)
+    most = CHUNKS_OF.get(table, CHUNK_ROWS)
+    listed = ", ".join(f'"{column}"' for column in columns)
+    users = db.query(SYSTEM_USER, f"select distinct {owner} from core.{table} order by 1").rows
+    for (user_id,) in users:
+        counts = db.query(
+            SYSTEM_USER,
+            f'select "{key}", count(*) from core.{table} where {owner} = $1 and "{key}" is not null group by 1 order by 1',
+            [user_id],
+        ).rows
+        for first, last in _ranges(counts, most):
+            yield db.query(
+                SYSTEM_USER,
+                f'select {listed} from core.{table} where {owner} = $1 and "{key}" between $2 and $3',
+                [user_id, first, last],
+            ).rows
+        without = db.query(
+            SYSTEM_USER, f'select {listed} from core.{table} where {owner} = $1 and "{key}" is null', [user_id]
+        ).rows
+        if without:
+            yield without
+
+
+def _ranges(counts: list[tuple[Any, ...]], most: int) -> Iterator[tuple[Any, Any]]:
+    """First and last key of runs of keys that together have about so many rows."""
+    first: Any = None
+    rows = 0
+    for place, (key, count) in enumerate(counts):
+        first = key if first is None else first
+        rows += count
+        if rows >= most or place == len(counts) - 1:
+            yield first, key
+            first, rows = None, 0
+
+
+# -- the same on both sides
+
+
+class _Digest:
+    """A hash of a set of rows, in any order: the sum of the rows' hashes."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, rows: list[tuple[Any, ...]]) -> None:
+        for row in rows:
+            text = "\x1f".join(map(_text, row))
+            self._sum += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), "big")
+
+    def hex(self) -> str:
+        return f"{self._sum % MODULUS:064x}"
+
+
+def _text(value: Any) -> str:
+    """The same text for the same value from either database."""
+    match value:
+        case None:
+            return "\x00"
+        case bool():
+            return str(value)
+        case int() | float():
+            return repr(float(value))
+        case datetime():
+            return value.isoformat()
+        case bytes() | bytearray() | memoryview():
+            return hashlib.sha256(value).hexdigest()
+        case list() | tuple():
+            # Embeddings, of single precision: one database gives 0.1, the other the double next to it.
+            return struct.pack(f"{len(value)}f", *value).hex()
+    return str(value)
+
+
+def _table(db: Database, table: str, columns: list[str]) -> TableCopy:
+    digest, rows = _Digest(), 0
+    for chunk in _chunks(db, table, columns):
+        digest.add(chunk)
+        rows += len(chunk)
+    return TableCopy(table, rows, digest.hex())
+
+
+_TRACE_COLUMNS = (
+    "trace_id", "thread_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at", "duration_ms",
+    "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output",
+)  # fmt: skip
+
+
+def _traces(db: Database) -> TableCopy:
+    """Traces as they add up. Sums of floats depend on their order in the last digits, which are left out."""
+    source = ROLLUPS if db.dialect == "postgres" else DELTAS
+    digest, rows = _Digest(), 0
+    for (user_id,) in db.query(SYSTEM_USER, f"select distinct user_id from core.{source} order by 1").rows:
+        for row in db.query(user_id, f"select {', '.join(_TRACE_COLUMNS)} from traces").rows:
+            digest.add([tuple(float(f"{value:.9g}") if isinstance(value, float) else value for value in row)])
+            rows += 1
+    return TableCopy(DELTAS, rows, digest.hex())
