@@ -13,19 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from tests.store.conftest import OwnerProcess
-from timestep_lab.store.base import Change, Database, Statement
-from timestep_lab.store.duckdb import frames, seat, wire
+from timestep_lab.store.base import Change, Database, Rows, Statement
+from timestep_lab.store.duckdb import frames, loopback, seat, wire, writer
 from timestep_lab.store.duckdb.database import DuckDatabase
 from timestep_lab.store.duckdb.owner_file import OwnerFile
 from timestep_lab.store.open import open_database
-from timestep_lab.types.errors import StoreUnavailableError
+from timestep_lab.types.errors import StoreError, StoreTooNewError, StoreUnavailableError
 
 ROOT = Path(__file__).parents[2]
 ALICE = "alice"
@@ -115,7 +117,7 @@ def test_only_the_user_of_the_lab_can_read_where_its_owner_listens(lab: Path) ->
     database = opened(lab)
     file = OwnerFile(lab).path
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert set(json.loads(file.read_text())) == {"pid", "port", "token"}
+    assert set(json.loads(file.read_text())) == {"pid", "port", "token", "schema"}
     database.close()
 
 
@@ -232,10 +234,49 @@ def test_a_server_may_ask_the_owner_to_hand_the_file_over(lab: Path, other: Owne
 
 def test_an_owner_file_left_behind_does_not_keep_a_lab_shut(lab: Path) -> None:
     opened(lab).close()
-    OwnerFile(lab).path.write_text(json.dumps({"pid": 1, "port": 1, "token": "x"}))
+    OwnerFile(lab).path.write_text(json.dumps({"pid": 1, "port": 1, "token": "x", "schema": 1}))
     database = opened(lab)
     assert database.is_owner
     database.close()
+
+
+@pytest.mark.parametrize(("offset", "kind"), [(1, StoreTooNewError), (-1, StoreUnavailableError)])
+def test_a_client_of_another_version_than_the_owner_is_refused(
+    lab: Path, other: OwnerProcess, offset: int, kind: type[StoreError]
+) -> None:
+    other.tell("open", lab)
+    owner = OwnerFile(lab).read()
+    assert owner
+    OwnerFile(lab).write(replace(owner, schema=owner.schema + offset))
+    with pytest.raises(kind, match=rf"in use by .* version of timestep-lab \(pid {other.pid}\)"):
+        opened(lab)
+
+
+def test_reading_the_file_in_the_owners_process_does_not_let_a_second_owner_in(lab: Path, other: OwnerProcess) -> None:
+    database = opened(lab)
+    database.write(ALICE, [insert("1")])
+    lab.read_bytes()  # A copy made in a notebook: it ends the POSIX lock that DuckDB holds.
+    other.tell("open", lab)
+    other.tell("write", lab)
+    assert database.owner_pid() == os.getpid()
+    assert ids(database) == ["1", str(other.pid)]
+    other.tell("close", lab)
+    database.close()
+
+
+def test_an_owner_that_was_stopped_is_named_and_serves_again_when_it_goes_on(
+    lab: Path, other: OwnerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.tell("open", lab)
+    client = opened(lab)
+    monkeypatch.setattr(loopback, "ANSWER_S", 0.2)
+    os.kill(other.pid, signal.SIGSTOP)
+    with pytest.raises(StoreUnavailableError, match=rf"pid {other.pid}\) does not answer"):
+        ids(client)
+    os.kill(other.pid, signal.SIGCONT)
+    monkeypatch.setattr(loopback, "ANSWER_S", 20)
+    assert ids(client) == []
+    client.close()
 
 
 def test_a_file_held_by_a_program_that_does_not_share_it_is_named_with_the_next_step(
@@ -303,4 +344,24 @@ def test_an_owner_that_is_killed_again_and_again_loses_and_doubles_nothing(tmp_p
         assert noted <= set(stored), f"{name} lost a row"
         assert len(set(stored) - noted) <= 1, f"{name} wrote what it did not ask for"
     assert database.query(ALICE, "select count(*) from processes").rows == [(1,)]
+    database.close()
+
+
+def test_when_duckdb_gives_up_one_call_fails_and_the_file_is_opened_anew(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = opened(lab)
+    database.write(ALICE, [insert("1")])
+    perform = writer.run
+
+    def give_up(*arguments: Any) -> Rows:
+        monkeypatch.setattr(writer, "run", perform)
+        raise duckdb.FatalException("database has been invalidated")
+
+    monkeypatch.setattr(writer, "run", give_up)
+    with pytest.raises(StoreUnavailableError, match="opened anew"):
+        database.write(ALICE, [insert("2")])
+    database.write(ALICE, [insert("3")])
+    assert ids(database) == ["1", "3"]
+    assert database.is_owner
     database.close()

@@ -73,6 +73,11 @@ def known_migrations(dialect: Dialect) -> tuple[Migration, ...]:
     )
 
 
+def latest(dialect: Dialect) -> int:
+    """The number of the last migration this program knows."""
+    return known_migrations(dialect)[-1].number
+
+
 def _migration(file_name: str, sql: str) -> Migration:
     name = file_name.removesuffix(".sql")
     return Migration(int(name.split("_", 1)[0]), name, sql, hashlib.sha256(sql.encode()).hexdigest())

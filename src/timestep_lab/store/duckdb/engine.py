@@ -159,6 +159,8 @@ class Engine:
         cursor = self._connection.cursor()
         self._cursors.add(cursor)
         cursor.execute(f"set search_path = '{search_path}'")
+        if search_path == THEIRS:
+            cursor.execute("set errors_as_json = true")
         return cursor
 
     def _break(self) -> None:

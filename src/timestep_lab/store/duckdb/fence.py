@@ -25,7 +25,7 @@ MAX_SQL = 100_000
 
 
 class Fence:
-    """The views that a query may read are those there are when the first one comes."""
+    """Takes cursors with `errors_as_json` on. The views that a query may read are those there are when the first one comes."""
 
     def __init__(self) -> None:
         self._check: QueryCheck | None = None
@@ -38,7 +38,6 @@ class Fence:
             raise QueryError(
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
-        cursor.execute("set errors_as_json = true")
         with _explained(sql), _time_limit(cursor, timeout_s):
             if self._check is None:
                 self._check = QueryCheck.from_catalogue(cursor)

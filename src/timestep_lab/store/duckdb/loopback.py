@@ -14,7 +14,8 @@ from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import frames, wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.owner_file import Owner
-from timestep_lab.types.errors import StoreUnavailableError
+from timestep_lab.store.migrate import latest
+from timestep_lab.types.errors import StoreTooNewError, StoreUnavailableError
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
@@ -38,6 +39,7 @@ class Loopback:
         self._listen_lock = threading.Lock()
         self.closed = False
         self._idle.append(self._connect("calls"))
+        self._check_version()
 
     # -- Database
 
@@ -47,12 +49,10 @@ class Loopback:
     def select(
         self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
     ) -> Rows:  # fmt: skip
-        patience = None if timeout_s is None else timeout_s + ANSWER_S
-        return wire.unpack_rows(
-            self._call(
-                patience, op="select", user_id=user_id, sql=sql, params=wire.pack_row(params), limit=limit, timeout_s=timeout_s
-            )
+        answer = self._call(
+            timeout_s, op="select", user_id=user_id, sql=sql, params=wire.pack_row(params), limit=limit, timeout_s=timeout_s
         )  # fmt: skip
+        return wire.unpack_rows(answer)
 
     def write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = (), batch_id: str | None = None
@@ -102,6 +102,21 @@ class Loopback:
 
     # -- connections
 
+    def _check_version(self) -> None:
+        known = latest("duckdb")
+        if self.owner.schema == known:
+            return
+        self.close()
+        if self.owner.schema > known:
+            raise StoreTooNewError(
+                f"The lab is in use by a later version of timestep-lab (pid {self.owner.pid}).",
+                "Upgrade with: pip install --upgrade timestep-lab",
+            )
+        raise StoreUnavailableError(
+            f"The lab is in use by an earlier version of timestep-lab (pid {self.owner.pid}).",
+            "End that process; this one then brings the lab up to date.",
+        )
+
     def _connect(self, use: str) -> socket.socket:
         try:
             connection = socket.create_connection(("127.0.0.1", self.owner.port), timeout=CONNECT_S)
@@ -119,14 +134,15 @@ class Loopback:
         connection.settimeout(None)
         return connection
 
-    def _call(self, patience: float | None = ANSWER_S, **request: Any) -> Any:
+    def _call(self, longer: float | None = 0.0, **request: Any) -> Any:
+        """Ask and wait, `longer` than usual where the call itself may take so long (None: for ever)."""
         data = wire.dumps(request)
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = self._connect("calls")
         try:
-            connection.settimeout(patience)
+            connection.settimeout(None if longer is None else ANSWER_S + longer)
             frames.send(connection, data)
             answer = frames.receive(connection)
         except TimeoutError as error:

@@ -14,6 +14,8 @@ class Owner:
     port: int
     token: str
     """Whoever can read the file may use the lab; nobody else on the machine may."""
+    schema: int
+    """The last migration the owner knows. A client that knows others would misread the tables."""
 
 
 class OwnerFile:
@@ -24,7 +26,7 @@ class OwnerFile:
         """None when there is none, or it is not one of ours."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            return Owner(int(found["pid"]), int(found["port"]), str(found["token"]))
+            return Owner(int(found["pid"]), int(found["port"]), str(found["token"]), int(found["schema"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -27,6 +27,7 @@ from timestep_lab.store.duckdb.engine import Engine
 from timestep_lab.store.duckdb.loopback import Loopback
 from timestep_lab.store.duckdb.owner_file import Owner, OwnerFile
 from timestep_lab.store.duckdb.server import OwnerServer
+from timestep_lab.store.migrate import latest
 from timestep_lab.types.errors import LabError, StoreUnavailableError
 from timestep_lab.types.ids import new_id
 
@@ -48,7 +49,7 @@ class Held:
         try:
             self._server = OwnerServer(self.engine, publisher, hand_over)
             self._file = OwnerFile(path)
-            self._owner = Owner(os.getpid(), self._server.port, self._server.token)
+            self._owner = Owner(os.getpid(), self._server.port, self._server.token, latest("duckdb"))
             self._file.write(self._owner)
         except BaseException:
             self.close()

@@ -12,6 +12,7 @@ import logging
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -26,7 +27,8 @@ log = logging.getLogger("timestep_lab.store")
 
 HELLO_BYTES = 4096
 HELLO_S = 5.0
-DRAIN_S = 5.0
+DRAIN_S = 2.0
+"""How long, in all, a closing owner waits for what it was asked before; a longer query is asked again of its successor."""
 
 
 class OwnerServer:
@@ -58,9 +60,10 @@ class OwnerServer:
         for connection in open_connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
+        deadline = time.monotonic() + DRAIN_S
         for thread in open_connections.values():
             if thread is not threading.current_thread():
-                thread.join(timeout=DRAIN_S)
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def abandon(self) -> None:
         self._listener.close()
