@@ -170,9 +170,7 @@ async def test_text_is_stored_while_it_grows(bench: Bench) -> None:
 async def test_another_process_may_ask_a_run_to_stop(bench: Bench) -> None:
     from timestep_lab.runtime.runner import Runner
 
-    other = Runner(
-        bench.store, bench.runner._shop.router, bench.toolbox, bench.runner._graphs.settings, writer=bench.writer
-    )
+    other = Runner(bench.store, bench.router, bench.toolbox, bench.router.settings, writer=bench.writer)
     stream = bench.runner.stream("go", agent=bench.personal, model="demo/slow?ttft=0&tps=50&n=500")
     run_id = (await anext(stream)).run.id
     await other.cancel(run_id)

@@ -38,6 +38,8 @@ class BuiltGraph:
     """Agent name to the tools it was given; SDK agents bring their own and are not here."""
     client_tools: frozenset[str] = frozenset()
     """Tools that the reader's side carries out; calling one ends the turn."""
+    own_models: bool = False
+    """The agents bring models that the model asked for this run must not replace (a fork's)."""
     notices: tuple[LabError, ...] = ()
     """Tools that could not be had, each naming its server. The run goes on without them."""
 

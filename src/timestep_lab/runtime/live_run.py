@@ -213,9 +213,8 @@ class LiveRun:
             given = state
 
     def _config(self) -> RunConfig:
-        model = self._options.model
         return RunConfig(
-            model=model,
+            model=None if self._graph.own_models else self._options.model,
             model_provider=self._shop.router,
             model_settings=dict(self._options.model_settings) if self._options.model_settings else None,
             workflow_name=self.run.agent,
@@ -237,7 +236,7 @@ class LiveRun:
         self.emit(AgentUpdated(agent=agent.name, model=self._model_of(agent), previous=previous))
 
     def _model_of(self, agent: sdk.Agent[Any]) -> str:
-        chosen = self._options.model or agent.model
+        chosen = agent.model if self._graph.own_models else self._options.model or agent.model
         if isinstance(chosen, sdk.Model):
             return str(getattr(chosen, "full", None) or getattr(chosen, "model", None) or type(chosen).__name__)
         return self._shop.router.resolve(chosen).full

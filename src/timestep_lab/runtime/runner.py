@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
 from timestep_lab.runtime import approvals, run_rows
+from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import tool_key
@@ -46,13 +47,24 @@ OPTIONS = "options"
 """In a run's metadata: what was asked for this run alone, for when it goes on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A run that branches from the trace of another, at a span."""
+
+    trace_id: str
+    span_id: str | None
+    model: str
+    """Name of the model that speaks first."""
+    rewire: Callable[[BuiltGraph], Awaitable[BuiltGraph]]
+
+
 class Runner:
     """Runs of one user. Events are those of `types.events`, in the order its text promises."""
 
     def __init__(
         self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter
     ) -> None:
-        self._store, self._writer = store, writer
+        self.store, self.router, self.writer = store, router, writer
         self._graphs = Graphs(store, toolbox, settings)
         self._shop = Workshop(store, router, install(writer, store.user_id))
         self._live: dict[str, LiveRun] = {}
@@ -78,12 +90,12 @@ class Runner:
         context: Any = None,
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
-        fork_of: tuple[str, str | None] | None = None,
+        fork: Fork | None = None,
     ) -> AsyncGenerator[Event, None]:
         """One turn. `input` is a text or Responses input items; for `attachments` see `run_request.read_turn`.
 
         `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
-        SDK as they are. `fork_of`: the trace (and span) that this run branches from.
+        SDK as they are. `fork` is for `runtime.forks.fork`.
 
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
@@ -91,21 +103,25 @@ class Runner:
         turn = read_turn(input, attachments)
         options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
         records = await self._graphs.records(agent)
-        model_name = self._checked_model(options, agent)
+        model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
         kept = {} if options == RunOptions() else {OPTIONS: options.to_json()}
         run = RunRecord(
-            id=new_id("run"), user_id=self._store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
+            id=new_id("run"), user_id=self.store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
-            model=model_name, input=turn.text, process_id=self._store.db.process_id, metadata={**(metadata or {}), **kept},
+            model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **kept},
         )  # fmt: skip
-        said = await in_thread(run_rows.begin, self._store, run, thread, turn, is_new=is_new)
-        self._announce(run, fork_of or (None, None))
+        said = await in_thread(run_rows.begin, self.store, run, thread, turn, is_new=is_new)
+        self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
             self._sdk_agents[run.id] = agent
+
+        async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
+            graph, snapshot = await self._graphs.build(agent, records, options)
+            return (await fork.rewire(graph) if fork else graph), snapshot
+
         live = LiveRun(
-            self._shop, run, options, lambda: self._graphs.build(agent, records, options), route=self._route(run),
-            context=context, hooks=hooks,
+            self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
         head += [ItemDone(item=item) for item in said]
@@ -134,7 +150,7 @@ class Runner:
         Raises `NotFoundError`, `UsageError` (a decision about a call that does not wait), `ConflictError` (it waits no more, or
         somebody else is at it; the message says who), `RunError` (its agents or servers cannot be had; it goes on waiting).
         """
-        store = self._store
+        store = self.store
         run = await in_thread(store.runs.get, run_id)
         state = await in_thread(approvals.paused, store, run)
         waiting = approvals.waiting_calls(state)
@@ -174,7 +190,7 @@ class Runner:
         Raises `NotFoundError` when the thread has no such call, `ConflictError` when it was answered already or the thread is
         busy.
         """
-        store = self._store
+        store = self.store
         items = await in_thread(store.threads.all_items, thread_id)
         item = next((i for i in items if i.type == "client_tool_call" and i.data["call_id"] == call_id), None)
         if item is None or item.run_id is None:
@@ -185,9 +201,8 @@ class Runner:
             raise ConflictError(f"The client tool call {call_id} was answered already.", "Its answer is in the thread.")
         run = await in_thread(store.runs.get, item.run_id)
         options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
-        speaker: AnyAgent | None = agent or self._sdk_agents.get(run.id)
-        if speaker is None:
-            speaker = await in_thread(self._stored_speaker, run)
+        known = agent or self._sdk_agents.get(run.id)
+        speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
         records = await self._graphs.records(speaker)
         run = await in_thread(run_rows.reopen, store, run)
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
@@ -210,6 +225,16 @@ class Runner:
         finally:
             await self._left(live, keep_running)
 
+    def sdk_agent(self, run_id: str) -> sdk.Agent[Any] | None:
+        """The SDK agent that run was started with in this process."""
+        return self._sdk_agents.get(run_id)
+
+    def fork(self, trace_id: str, span_id: str | None = None, **changes: Any) -> AsyncGenerator[Event, None]:
+        """Run the run of `trace_id` again, replaying it up to `span_id`; see `runtime.forks.fork` for the rest."""
+        from timestep_lab.runtime.forks import fork
+
+        return fork(self, trace_id, span_id, **changes)
+
     # -- stopping
 
     async def cancel(self, run_id: str) -> None:
@@ -218,16 +243,16 @@ class Runner:
         What was said so far stays, marked incomplete. Cancelling a run that waits for approval withdraws it. Raises
         `NotFoundError`, and `ConflictError` for a run that is over.
         """
-        run = await in_thread(self._store.runs.get, run_id)
+        run = await in_thread(self.store.runs.get, run_id)
         if live := self._live.get(run_id):
             live.cancel()
             await live.ended()
         elif run.status == "running":
-            await in_thread(self._store.runs.update, run_id, metadata={**run.metadata, CANCEL: True})
+            await in_thread(self.store.runs.update, run_id, metadata={**run.metadata, CANCEL: True})
         elif run.status == "needs_approval":
-            for span in await in_thread(run_rows.withdraw, self._store, run):
-                self._writer.opened_elsewhere(run.user_id, [(span.trace_id, span.span_id)])
-                self._writer.span_ended(span)
+            for span in await in_thread(run_rows.withdraw, self.store, run):
+                self.writer.opened_elsewhere(run.user_id, [(span.trace_id, span.span_id)])
+                self.writer.span_ended(span)
         else:
             raise ConflictError(f"Run {run_id} is over: it is {run.status}.", "There is nothing to cancel.")
 
@@ -237,7 +262,7 @@ class Runner:
         for live in list(self._live.values()):
             live.cancel()
             await live.ended()
-        uninstall(self._writer)
+        uninstall(self.writer)
 
     def _changed(self, change: Change) -> None:
         """On a thread of the store's: another process may have asked for one of our runs to stop."""
@@ -248,7 +273,7 @@ class Runner:
     def _look_for_cancels(self) -> None:
         async def look() -> None:
             for run_id, live in list(self._live.items()):
-                run = await in_thread(self._store.runs.try_get, run_id)
+                run = await in_thread(self.store.runs.try_get, run_id)
                 if run is None or run.metadata.get(CANCEL):
                     live.cancel()
 
@@ -279,10 +304,10 @@ class Runner:
         hooks: sdk.RunHooks[Any] | None,
     ) -> tuple[LiveRun, SdkInput]:
         graph, own_toolbox = await self._graphs.rebuild(state, agent)
-        items = [i for i in await in_thread(self._store.threads.all_items, run.thread_id) if i.run_id == run.id]
+        items = [i for i in await in_thread(self.store.threads.all_items, run.thread_id) if i.run_id == run.id]
         given: SdkInput
-        if was_answered(state, await in_thread(self._store.threads.session_items, run.thread_id)):
-            await in_thread(complete_session, self._store, run)
+        if was_answered(state, await in_thread(self.store.threads.session_items, run.thread_id)):
+            await in_thread(complete_session, self.store, run)
             graph, given = replace(graph, root=last_agent(graph, run)), []
         else:
             given = await thaw_state(graph, state, items, context)
@@ -292,7 +317,7 @@ class Runner:
 
         options = RunOptions.from_json(state.agent_snapshot["run"])
         waiting = [call.call_id for call in approvals.waiting_calls(state)]
-        self._writer.opened_elsewhere(run.user_id, [(run.trace_id, call_span_id(run.trace_id, c)) for c in waiting])
+        self.writer.opened_elsewhere(run.user_id, [(run.trace_id, call_span_id(run.trace_id, c)) for c in waiting])
         live = LiveRun(
             self._shop, run, options, blueprint, route=self._route(run, waiting), claim=state, context=context, hooks=hooks,
             own_toolbox=own_toolbox,
@@ -306,37 +331,37 @@ class Runner:
         model = options.model or agent.model
         if isinstance(model, sdk.Model):
             return str(getattr(model, "full", None) or getattr(model, "model", None) or type(model).__name__)
-        return self._shop.router.get_model(model).full
+        return self.router.get_model(model).full
 
     async def _thread(
         self, thread_id: str | None, turn: UserTurn, agent: AnyAgent, options: RunOptions
     ) -> tuple[ThreadRecord, bool]:
         if thread_id is not None:
-            return await in_thread(self._store.threads.get, thread_id), False
+            return await in_thread(self.store.threads.get, thread_id), False
         metadata = {"agent_id": agent.id} if isinstance(agent, AgentRecord) else {}
         if options.model:
             metadata["model"] = options.model
         thread = ThreadRecord(
-            id=new_id("thread"), user_id=self._store.user_id, title=turn.title, metadata=metadata
+            id=new_id("thread"), user_id=self.store.user_id, title=turn.title, metadata=metadata
         )  # fmt: skip
         return thread, True
 
     def _stored_speaker(self, run: RunRecord) -> AgentRecord:
         """The stored agent that spoke last in `run`."""
-        found = self._store.agents.find(1, name=run.last_agent or run.agent)
-        return found[0] if found else self._store.agents.get(run.agent_id or run.agent)
+        found = self.store.agents.find(1, name=run.last_agent or run.agent)
+        return found[0] if found else self.store.agents.get(run.agent_id or run.agent)
 
     def _route(self, run: RunRecord, waiting: Iterable[str] = ()) -> Route:
         return Route(
-            self._writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, waiting=set(waiting)
+            self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, waiting=set(waiting)
         )
 
-    def _announce(self, run: RunRecord, fork_of: tuple[str | None, str | None]) -> None:
+    def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}
-        self._writer.trace_started(
+        self.writer.trace_started(
             TraceStart(
                 trace_id=run.trace_id, user_id=run.user_id, workflow=run.agent, thread_id=run.thread_id,
-                started_at=run.started_at, metadata={**metadata, "run_id": run.id}, parent_trace_id=fork_of[0],
-                fork_span_id=fork_of[1],
+                started_at=run.started_at, metadata={**metadata, "run_id": run.id},
+                parent_trace_id=fork.trace_id if fork else None, fork_span_id=fork.span_id if fork else None,
             )
         )  # fmt: skip

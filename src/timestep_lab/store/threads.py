@@ -86,13 +86,16 @@ class Threads(Table[ThreadRecord]):
 
     # -- what the model has seen
 
-    def session_items(self, thread_id: str, limit: int | None = None) -> list[dict[str, Any]]:
-        """Agents SDK input items, oldest first; with `limit`, the newest so many."""
+    def session_items(
+        self, thread_id: str, limit: int | None = None, *, run_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Agents SDK input items, oldest first; with `limit`, the newest so many; with `run_id`, those of one run."""
         tail = f" limit {int(limit)}" if limit is not None else ""
+        of_run = "" if run_id is None else " and run_id = $3"
         rows = self.db.query(
             self.user_id,
-            f"select item from session_items where user_id = $1 and thread_id = $2 order by seq desc{tail}",
-            [self.user_id, thread_id],
+            f"select item from session_items where user_id = $1 and thread_id = $2{of_run} order by seq desc{tail}",
+            [self.user_id, thread_id, *([] if run_id is None else [run_id])],
         ).rows
         return [_from_json(item) for (item,) in reversed(rows)]
 
