@@ -15,6 +15,7 @@ import pytest
 from timestep_lab.runtime.files import VectorStores
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.base import Statement
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import (
     DataError,
@@ -22,6 +23,7 @@ from timestep_lab.types.errors import (
     ModelNotFoundError,
     NotFoundError,
     SettingsError,
+    StoreError,
     UnknownPrefixError,
     UsageError,
 )
@@ -74,6 +76,31 @@ async def test_the_two_scores_are_true_cosine_and_word_share(store: Store, libra
         max(0, sum(a * b for a, b in zip(query, passage, strict=True))), abs=1e-4
     )
     assert other.keyword_score == 0
+
+
+async def test_a_model_that_changed_its_vectors_is_told_rather_than_compared(store: Store, library: list[Path]) -> None:
+    papers = await VectorStores(store).create("papers", files=library[:1])
+    store.db.write(store.user_id, [Statement("update chunks set embedding = $1::real[]", [[1.0, 2.0]])])
+    with pytest.raises(
+        StoreError, match=r"vectors of 2 numbers, but the model now gives 256.*Make the vector store anew"
+    ):
+        await papers.search("kitten")
+
+
+async def test_a_passage_without_a_direction_is_found_by_its_words_only(store: Store, library: list[Path]) -> None:
+    papers = await VectorStores(store).create("papers", files=library[:2])
+    store.db.write(store.user_id, [Statement("update chunks set embedding = $1::real[]", [[0.0] * 256])])
+    hits = await papers.search("kitten")
+    assert [(hit.filename, hit.vector_score) for hit in hits] == [("animals.md", 0), ("cars.md", 0)]
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_postgres_without_pgvector_compares_the_same(store: Store) -> None:
+    query = "select core.cosine($1::real[], $2::real[]), core.plain_cosine($1::real[], $2::real[])"
+    for a, b in [([1.0, 2.0, 3.0], [3.0, -1.0, 0.5]), ([1.0, 0.0], [0.0, 1.0]), ([0.3, 0.4], [0.6, 0.8])]:
+        [by_pgvector, plain] = store.db.query(store.user_id, query, [a, b]).rows[0]
+        assert by_pgvector == pytest.approx(plain, abs=1e-6)
+    assert store.db.query(store.user_id, "select count(*) from pg_extension where extname = 'vector'").rows == [(1,)]
 
 
 async def test_filters_on_attributes_and_a_least_score_narrow_a_search(store: Store, library: list[Path]) -> None:
@@ -236,6 +263,8 @@ async def test_what_cannot_embed_is_told_with_a_way_on(embedding_server: str, du
     with pytest.raises(MissingKeyError, match="Set OPENAI_API_KEY, or use local/wordllama"):
         await VectorStores(duckdb_store).create("papers", embedding_model="openai/text-embedding-3-small")
     assert VectorStores(duckdb_store).list() == []
+    with pytest.raises(UsageError, match="An empty text has no vector"):
+        await embed(Settings(), OFFLINE_MODEL, ["a", ""])
     with pytest.raises(UnknownPrefixError, match="Known: local, openai, openai_compatible, ollama"):
         await embed(Settings(), "anthropic/x", ["a"])
     with pytest.raises(SettingsError, match="Use local/wordllama"):

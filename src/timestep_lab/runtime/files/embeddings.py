@@ -14,7 +14,7 @@ from timestep_lab.runtime.adapters.clients import ollama_client, openai_client, 
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import MissingExtraError, MissingKeyError, SettingsError, UnknownPrefixError
+from timestep_lab.types.errors import MissingExtraError, MissingKeyError, SettingsError, UnknownPrefixError, UsageError
 
 Vectors = list[list[float]]
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
@@ -28,10 +28,13 @@ PREFIXES = ("local", "openai", "openai_compatible", "ollama")
 async def embed(settings: Settings, model: str, texts: Sequence[str]) -> Vectors:
     """One vector a text, in order; all of the model's one length.
 
-    `model` is `prefix/name`; without a prefix it is OpenAI's. Raises `UnknownPrefixError`, `SettingsError`, `MissingKeyError`,
+    `model` is `prefix/name`; without a prefix it is OpenAI's. Raises `UsageError` for an empty text, `UnknownPrefixError`,
+    `SettingsError`, `MissingKeyError`,
     `MissingExtraError`, `ProviderError`.
     """
     ask = embedder(settings, model)
+    if not all(texts):
+        raise UsageError("An empty text has no vector.", "Leave empty texts out.", param="input")
     vectors: Vectors = []
     for start in range(0, len(texts), BATCH):
         vectors += await ask(texts[start : start + BATCH])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from timestep_lab.runtime.files.keywords import terms_of, weights
 from timestep_lab.store.base import Database
+from timestep_lab.types.errors import StoreError
 from timestep_lab.types.files import SearchHit, VectorStoreFileRecord
 
 VECTOR_WEIGHT = 0.7
@@ -27,12 +28,13 @@ def search(
     k: int,
     min_score: float,
 ) -> list[SearchHit]:
-    """The `k` best passages of `files`, best first. Blocks."""
+    """The `k` best passages of `files`, best first. Blocks. Raises `StoreError` when `vector` is of another length than theirs."""
     if not files or k < 1:
         return []
     by_id = {file.file_id: file for file in files}
     params: list[object] = [user_id, store_id, *by_id]
     where = f"user_id = $1 and vector_store_id = $2 and file_id in ({_places(params, 3)})"
+    _check_length(db, user_id, where, params, len(vector))
     weight_of = _weights(db, user_id, where, params, terms_of(query))
     params += [f" {term}" for term in weight_of]
     by_keyword = " + ".join(
@@ -43,10 +45,13 @@ def search(
     rows = db.query(
         user_id,
         f"""
-        with scored as (
+        with compared as (
             select file_id, position, content, {by_keyword or "0"} as by_keyword,
-                   greatest(core.cosine(embedding, ${len(params)}::real[]), 0) as by_vector
+                   core.cosine(embedding, ${len(params)}::real[]) as cosine
             from chunks where {where}
+        ), scored as (
+            -- A vector of zeros is like nothing: its cosine is NaN, which both databases hold to be greater than any number.
+            select *, case when cosine between 0 and 1.001 then cosine else 0 end as by_vector from compared
         )
         select file_id, position, content, by_vector * {share!r} + by_keyword * {KEYWORD_WEIGHT!r} as score, by_vector, by_keyword
         from scored order by score desc, file_id, position limit {int(k)}
@@ -55,6 +60,15 @@ def search(
     ).rows
     hits = [_hit(by_id[row[0]], *row[1:]) for row in rows]
     return [hit for hit in hits if hit.score >= min_score]
+
+
+def _check_length(db: Database, user_id: str, where: str, params: Sequence[object], length: int) -> None:
+    row = db.query(user_id, f"select array_length(embedding, 1) from chunks where {where} limit 1", params).one()
+    if row is not None and row[0] != length:
+        raise StoreError(
+            f"The passages have vectors of {row[0]} numbers, but the model now gives {length}: it is no longer the same model.",
+            "Make the vector store anew.",
+        )
 
 
 def _weights(

@@ -99,16 +99,17 @@ exception when others then
     raise notice 'pgvector is not used: %', sqlerrm;
 end $$;
 
+create function core.plain_cosine(a real[], b real[]) returns double precision language sql immutable parallel safe
+return (select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) from unnest(a, b) as pair(x, y));
+
 do $$
 declare
     place text := (select nspname from pg_extension join pg_namespace n on n.oid = extnamespace where extname = 'vector');
+    body text := 'core.plain_cosine(a, b)';
 begin
     if place is not null then
-        execute format(
-            'create function core.cosine(a real[], b real[]) returns double precision language sql immutable parallel safe '
-            'return 1 - (a::%1$I.vector operator(%1$I.<=>) b::%1$I.vector)', place);
-    else
-        create function core.cosine(a real[], b real[]) returns double precision language sql immutable parallel safe
-        return (select sum(x * y) / nullif(sqrt(sum(x * x)) * sqrt(sum(y * y)), 0) from unnest(a, b) as pair(x, y));
+        body := format('1 - (a::%1$I.vector operator(%1$I.<=>) b::%1$I.vector)', place);
     end if;
+    execute 'create function core.cosine(a real[], b real[]) returns double precision language sql immutable parallel safe '
+        'return ' || body;
 end $$;
