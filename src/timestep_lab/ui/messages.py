@@ -69,7 +69,7 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
     if isinstance(item.get("reasoning_content"), str):
         parts.append({"type": "reasoning", "text": item["reasoning_content"]})
     content = item.get("parts", item.get("content", item.get("contents")))
-    if role in ("tool", "function"):
+    if role in ("tool", "function") and not _holds_results(content):
         parts.append({"type": "result", "call_id": item.get("tool_call_id"), "text": as_text(content)})
     elif isinstance(content, str):
         parts += [_text(content)] if content else []
@@ -85,6 +85,12 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
     if item.get("name"):
         message["name"] = str(item["name"])
     return message
+
+
+def _holds_results(content: Any) -> bool:
+    """OpenTelemetry and Anthropic put results in as blocks that say whose result they are."""
+    blocks = content if isinstance(content, list) else []
+    return any((part := _part(block)) is not None and part["type"] == "result" for block in blocks)
 
 
 def _part(block: Any) -> Part | None:

@@ -42,17 +42,17 @@ function entryView(entry, onSelect) {
   }
   if (entry.kind === "tool") {
     const [sign, word] = entry.status === "error" ? ["error", "failed"] : entry.status === "pending" ? ["running", "running"] : ["ok", "done"];
-    return h("details", { class: "tl-entry tl-entry-tool tl-kind-tool", open: entry.status === "error" },
-      h("summary", {}, icon("chevron", null, 10), icon("tool", "Tool", 13), h("bdi", { class: "tl-clip tl-mono" }, oneLine(entry)), h("span", { class: "tl-push" }),
-        h("span", { class: `tl-status-${word}` }, icon(sign, word, 12)), jump(duration(entry.duration_ms))),
+    const box = h("details", { open: entry.status === "error" },
+      h("summary", {}, icon("chevron", null, 10), icon("tool", "Tool", 13), h("bdi", { class: "tl-clip tl-mono" }, oneLine(entry)), h("span", { class: "tl-push" }), h("span", { class: `tl-status-${word}` }, icon(sign, word, 12))),
       entry.arguments ? callView(entry.name, entry.arguments) : null,
       entry.error ? h("div", { class: "tl-notice tl-is-bad" }, icon("error"), h("bdi", {}, entry.error)) : null,
       entry.result ? valueView(entry.result) : null);
+    return h("div", { class: "tl-entry tl-entry-tool tl-kind-tool" }, box, jump(duration(entry.duration_ms)));
   }
   const facts = [entry.model, duration(entry.duration_ms), entry.tokens === null || entry.tokens === undefined ? null : `${short(entry.tokens)} tok`, entry.cost_usd === null || entry.cost_usd === undefined ? null : cost(entry.cost_usd)];
   const message = messageView({ role: entry.role, name: entry.agent, parts: entry.parts });
   if (entry.role === "system" || entry.role === "developer") {
-    return h("details", { class: "tl-entry tl-entry-system" }, h("summary", {}, icon("chevron", null, 10), icon("book", null, 13), "Instructions", entry.agent ? [" of ", data(entry.agent)] : null), message);
+    return h("div", { class: "tl-entry tl-entry-system" }, h("details", {}, h("summary", {}, icon("chevron", null, 10), icon("book", null, 13), "Instructions", entry.agent ? [" of ", data(entry.agent)] : null), message));
   }
   return h("div", { class: `tl-entry tl-entry-${entry.role}` }, message, entry.role === "assistant" ? jump(facts.filter(Boolean).join(" · ")) : null);
 }

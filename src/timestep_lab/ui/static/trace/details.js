@@ -102,9 +102,10 @@ function section(title, content, { closed = false, text = null } = {}) {
   if (content === null || content === undefined) return null;
   const lazy = typeof content === "function";
   const size = text && !lazy ? text().length : 0;
-  const box = h("details", { class: "tl-section", open: !closed },
-    h("summary", {}, icon("chevron", null, 10), h("span", { class: "tl-section-title" }, title), size > 4000 ? h("span", { class: "tl-soft tl-small" }, bytes(size)) : null, h("span", { class: "tl-push" }), text ? copyButton(text, `Copy: ${title.toLowerCase()}`) : null));
+  const box = h("details", { open: !closed },
+    h("summary", {}, icon("chevron", null, 10), h("span", { class: "tl-section-title" }, title), size > 4000 ? h("span", { class: "tl-soft tl-small" }, bytes(size)) : null));
   if (lazy) box.addEventListener("toggle", () => box.append(content()), { once: true });
   else box.append(content);
-  return box;
+  // The button stands beside the summary, not in it: one control inside another is none to a screen reader.
+  return h("div", { class: "tl-section" }, box, text ? copyButton(text, `Copy: ${title.toLowerCase()}`) : null);
 }

@@ -55,7 +55,7 @@ export function fillRow(row, i, index, view) {
   element.classList.toggle("tl-is-parent", isParent);
   element.classList.toggle("tl-is-error", status === "error");
   element.classList.toggle("tl-is-pending", status === "pending");
-  row.nameCell.style.paddingLeft = `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.55)}px`;
+  row.nameCell.style.paddingLeft = `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`;
   row.toggle.hidden = !isParent;
   const text = safeText(spans.word("name", i) ?? kind);
   row.name.textContent = text.length > 300 ? `${text.slice(0, 300)}…` : text;

@@ -24,6 +24,7 @@ export class TracePanel {
     this.uid = `p${Math.random().toString(36).slice(2, 8)}`;
     this.tab = "waterfall";
     this.loaded = new Set();
+    this.playMs = null;
     this.header = traceHeader();
     this.waterfall = new Waterfall({
       select: (row, { focus = false } = {}) => this.choose(row, focus),
@@ -106,6 +107,8 @@ export class TracePanel {
         const { value } = await this.api.call("json", { trace_id: traceId });
         if (traceId === this.traceId) put(this.json, h("div", { class: "tl-json-bar" }, h("code", {}, traceId), copyButton(() => JSON.stringify(value, null, 2), "Copy the JSON")), jsonView(value, { open: 2 }));
       }
+      // What was drawn only now has not heard of the play head yet.
+      if (this.playMs !== null) this.playTo(this.playMs);
     } catch (error) {
       this.loaded.delete(id);
       if (error.closed || traceId !== this.traceId) return;
@@ -142,6 +145,7 @@ export class TracePanel {
   }
 
   playTo(ms) {
+    this.playMs = ms;
     if (!this.waterfall.spans) return;
     this.waterfall.setPlayHead(ms);
     this.conversation.setPlayHead(ms);

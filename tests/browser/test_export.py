@@ -1,0 +1,49 @@
+"""One .html file that opens by a double click."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.sample_traces import SampleSource
+from timestep_lab.types.errors import UsageError
+from timestep_lab.ui.html_export import export_html
+from timestep_lab.ui.sources import TraceQuery
+
+
+def test_an_exported_explorer_filters_searches_and_opens_traces_from_a_file(pages: Any, tmp_path: Path) -> None:
+    source = SampleSource.with_history(30)
+    page = pages.open(export_html(source, tmp_path / "traces.html").as_uri())
+    rows = page.locator(".tl-list-row")
+    expect(rows).to_have_count(30)
+    box = page.get_by_role("combobox", name="Filter")
+    box.fill('status == "failed" and (cost > 0.001 or model == "ollama/gpt-oss:20b")')
+    box.press("Enter")
+    expect(rows).to_have_count(4)
+    rows.first.click()
+    page.locator(".tl-wf-row:visible:has-text('get_weather')").click()
+    expect(page.locator(".tl-details")).to_contain_text("ConnectTimeout")
+    box.fill("any(s.x for s in spans)")
+    box.press("Enter")
+    expect(page.get_by_role("alert").filter(has_text="In the lab, every filter works")).to_be_visible()
+    box.fill("")
+    box.press("Enter")
+    page.get_by_label("Find words in inputs and outputs").fill("kyoto")
+    expect(rows.first).to_contain_text("Kyoto")
+
+
+def test_one_exported_trace_is_a_page_of_that_trace(pages: Any, tmp_path: Path) -> None:
+    source = SampleSource.with_history(3)
+    page = pages.open(export_html(source, tmp_path / "run.html", trace_ids=[next(iter(source.rows))]).as_uri())
+    expect(page.locator(".tl-trace-head")).to_contain_text("Berkeley")
+    page.get_by_role("tab", name="Conversation").click()
+    expect(page.locator(".tl-conversation")).to_contain_text("14 °C with fog")
+
+
+def test_nothing_to_export_is_said_and_no_file_is_left(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to export"):
+        export_html(SampleSource.with_history(3), tmp_path / "x.html", query=TraceQuery(search="no such words"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,278 @@
+"""One trace in the browser: what a reader sees, clicks and types."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.ui.sample_traces import Recorder, SampleSource, big_trace, weather_run
+from timestep_lab.types.clock import utc_now
+from timestep_lab.ui.trace_view import TraceView
+
+Show = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def source() -> SampleSource:
+    return SampleSource.with_history(12)
+
+
+@pytest.fixture
+def view(source: SampleSource) -> TraceView:
+    return TraceView(source, next(iter(source.rows)))
+
+
+def rows(page: Page) -> Any:
+    return page.locator(".tl-wf-row:visible")
+
+
+def label(page: Page) -> Any:
+    return page.locator('.tl-wf-row[aria-selected="true"] .tl-wf-label')
+
+
+def test_the_first_look_answers_what_who_how_long_and_how_much(show: Show, view: TraceView) -> None:
+    page = show(view)
+    head = page.locator(".tl-trace-head")
+    for fact in (
+        "What's the weather in Berkeley",
+        "done",
+        "Personal Assistant",
+        "Weather Assistant",
+        "3 turns",
+        "33.5 s",
+        "$0.0034",
+    ):
+        expect(head).to_contain_text(fact)
+    expect(rows(page)).to_have_count(10)
+    expect(rows(page).nth(0)).to_contain_text("Personal Assistant")
+
+
+def test_a_long_wait_is_folded_and_says_how_long_it_was(show: Show, view: TraceView) -> None:
+    page = show(view)
+    expect(page.locator(".tl-fold-label")).to_have_text("31.0 s")
+    tool = page.locator(".tl-wf-row:has-text('get_weather') .tl-wf-bar")
+    folded = tool.bounding_box()
+    page.get_by_role("button", name="Fold idle time").click()
+    page.wait_for_timeout(100)
+    assert tool.bounding_box()["width"] < folded["width"] / 5
+
+
+def test_a_row_opens_its_contents(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.locator(".tl-wf-row:visible:has-text('get_weather')").click()
+    details = page.locator(".tl-details")
+    expect(details).to_contain_text("location")
+    expect(details).to_contain_text("temperature_c")
+    page.locator(".tl-wf-row:has-text('openai/gpt-4.1')").last.click()
+    expect(details).to_contain_text("To first token")
+    expect(details.locator("strong")).to_contain_text("14 °C with fog")
+
+
+def test_the_tree_is_walked_closed_and_opened_by_keyboard(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("treegrid").focus()
+    page.keyboard.press("ArrowDown")
+    expect(label(page)).to_have_text("Personal Assistant")
+    page.keyboard.press("ArrowLeft")
+    expect(rows(page)).to_have_count(7)
+    page.keyboard.press("ArrowRight")
+    expect(rows(page)).to_have_count(10)
+    page.keyboard.press("ArrowRight")
+    expect(label(page)).to_have_text("turn 1")
+    page.keyboard.press("End")
+    expect(label(page)).to_have_text("openai/gpt-4.1")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-details")).to_be_focused()
+
+
+def test_zooming_keeps_the_place_under_the_pointer_and_zero_shows_all(show: Show, view: TraceView) -> None:
+    page = show(view)
+    bar = page.locator(".tl-wf-row:has-text('get_weather') .tl-wf-bar")
+    box = bar.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
+    page.keyboard.down("Control")
+    for _ in range(4):
+        page.mouse.wheel(0, -40)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(100)
+    zoomed = bar.bounding_box()
+    assert zoomed["width"] > 2 * box["width"]
+    assert abs(zoomed["x"] + zoomed["width"] / 2 - box["x"] - box["width"] / 2) < 6
+    page.get_by_role("treegrid").focus()
+    page.keyboard.press("0")
+    page.wait_for_timeout(100)
+    assert abs(bar.bounding_box()["width"] - box["width"]) < 1
+
+
+def test_search_finds_names_and_contents_and_opens_what_hides_them(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("button", name="Close or open all branches").click()
+    expect(rows(page)).to_have_count(2)
+    field = page.get_by_label("Find in this trace")
+    field.fill("umbrella at home")
+    expect(page.locator(".tl-wf-tools [role=status]")).to_have_text("1 found")
+    field.press("Enter")
+    expect(label(page)).to_have_text("openai/gpt-4.1")
+    expect(page.locator(".tl-wf-tools [role=status]")).to_have_text("1 of 1")
+
+
+def test_the_critical_path_is_marked(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("button", name="Critical path").click()
+    expect(page.locator(".tl-wf-path:visible")).to_have_count(10)
+    parallel = TraceView(view.source, list(view.source.rows)[4])  # type: ignore[attr-defined]
+    other = show(parallel)
+    other.get_by_role("button", name="Critical path").click()
+    marked = other.locator(".tl-wf-row:has(.tl-wf-path:not([hidden])) .tl-wf-label")
+    expect(marked.filter(has_text="Researcher")).to_have_count(1)
+
+
+def test_the_name_column_is_dragged_and_moved_by_arrow_keys(show: Show, view: TraceView) -> None:
+    page = show(view)
+    divider = page.get_by_role("separator")
+    before = page.locator(".tl-wf-head > .tl-wf-name").bounding_box()["width"]
+    box = divider.bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 84, box["y"] + 10)
+    page.mouse.up()
+    assert page.locator(".tl-wf-head > .tl-wf-name").bounding_box()["width"] == pytest.approx(before + 80, abs=2)
+    divider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".tl-wf-head > .tl-wf-name").bounding_box()["width"] == pytest.approx(before + 64, abs=2)
+
+
+def test_the_graph_shows_ways_travelled_and_ways_only_declared(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("tab", name="Graph").click()
+    expect(page.locator(".tl-card")).to_have_count(3)
+    expect(page.locator(".tl-edge-travelled.tl-edge")).to_have_count(1)
+    expect(page.locator(".tl-edge-declared.tl-edge")).to_have_count(2)
+    expect(page.get_by_role("button", name="Calendar Assistant, never ran")).to_be_visible()
+
+
+def test_the_play_head_drives_graph_waterfall_and_conversation(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("tab", name="Graph").click()
+    page.get_by_role("button", name="Play the run").click()
+    slider = page.get_by_role("slider", name="Moment of the run")
+    slider.fill("100")
+    expect(page.locator(".tl-card.tl-is-active")).to_have_text("Personal Assistant1 ×659 ms$0.0020")
+    slider.fill("900")
+    expect(page.locator(".tl-card.tl-is-active")).to_contain_text("Weather Assistant")
+    page.get_by_role("tab", name="Conversation").click()
+    slider.fill("300")
+    expect(page.locator(".tl-entry.tl-is-later")).not_to_have_count(0)
+    page.get_by_role("tab", name="Waterfall").click()
+    expect(page.locator(".tl-lines em")).to_have_count(1)
+
+
+def test_the_conversation_reads_in_order(show: Show, view: TraceView) -> None:
+    page = show(view)
+    page.get_by_role("tab", name="Conversation").click()
+    texts = page.locator(".tl-entry").all_inner_texts()
+    order = [
+        "Instructions",
+        "umbrella?",
+        "handed off from Personal Assistant to Weather Assistant",
+        'get_weather(location="Berkeley")',
+        "14 °C",
+    ]
+    assert [next(i for i, text in enumerate(texts) if part in text) for part in order] == [0, 1, 2, 3, 4]
+
+
+def test_comparing_shows_the_first_difference_word_by_word(show: Show, source: SampleSource) -> None:
+    ids = list(source.rows)
+    page = show(TraceView(source, ids[0]))
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Compare with").select_option(ids[1])
+    expect(page.locator(".tl-divergence")).to_contain_text("First difference: get_weather")
+    expect(page.locator(".tl-divergence mark")).to_have_text(["Berkeley", "Oakland"])
+    expect(page.locator("tr.tl-is-first")).to_have_count(1)
+
+
+def test_a_score_given_here_is_a_row_there(show: Show, source: SampleSource) -> None:
+    trace_id = list(source.rows)[2]
+    page = show(TraceView(source, trace_id))
+    page.locator(".tl-trace-head").get_by_role("button", name="Score").click()
+    page.get_by_label("Value").fill("0.8")
+    page.get_by_label("Note").fill("good answer")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".tl-trace-head .tl-chip")).to_contain_text("0.8")
+    [score] = source.scores(trace_id)
+    assert (score.target, score.name, score.value, score.note) == ("trace", "quality", 0.8, "good answer")
+
+
+def test_selection_goes_both_ways(show: Show, view: TraceView) -> None:
+    page = show(view)
+    tool = view.df().query("kind == 'tool'")["span_id"].iloc[0]
+    view.selection = tool
+    expect(label(page)).to_have_text("get_weather")
+    page.locator(".tl-wf-row").first.click()
+    for _ in range(100):
+        if view.selection != tool:
+            break
+        time.sleep(0.02)
+    assert view.selection == view.df()["span_id"].iloc[0]
+
+
+def test_spans_appear_and_grow_while_the_run_goes_on(show: Show) -> None:
+    row, spans = weather_run(1, utc_now() - timedelta(seconds=1))
+    running = {**row, "status": "running", "duration_ms": None}
+    pending = {**spans[0], "status": "pending", "ended_at": None}
+    source = SampleSource([(running, [pending])])
+    page = show(TraceView(source, row["trace_id"]))
+    expect(rows(page)).to_have_count(1)
+    time_cell = page.locator(".tl-wf-row .tl-wf-number").first
+    before = time_cell.inner_text()
+    expect(time_cell).not_to_have_text(before)
+    assert before.endswith("…")
+    source.changed(running, [pending, {**spans[1], "status": "pending", "ended_at": None}])
+    expect(rows(page)).to_have_count(2)
+    source.changed(row, spans)
+    expect(rows(page)).to_have_count(10)
+    expect(page.locator(".tl-trace-head")).to_contain_text("done")
+
+
+def test_an_update_keeps_what_was_closed_and_chosen(show: Show) -> None:
+    row, spans = weather_run(2, utc_now() - timedelta(seconds=30))
+    source = SampleSource([({**row, "status": "running"}, spans[:-1])])
+    page = show(TraceView(source, row["trace_id"]))
+    page.locator(".tl-wf-toggle").first.click()
+    page.locator(".tl-wf-row:visible:has-text('get_weather')").click()
+    source.changed(row, spans)
+    expect(page.locator(".tl-trace-head")).to_contain_text("done")
+    expect(rows(page)).to_have_count(7)
+    expect(label(page)).to_have_text("get_weather")
+
+
+def test_parents_in_a_ring_and_very_deep_trees_are_drawn(show: Show) -> None:
+    row, spans = weather_run(4, utc_now())
+    ring = [{**spans[0], "parent_id": spans[1]["span_id"]}, {**spans[1], "parent_id": spans[0]["span_id"]}]
+    rec = Recorder(row["trace_id"], utc_now(), "openai/gpt-4.1", __import__("random").Random(0))
+    parent = None
+    for depth in range(60):
+        parent = rec.open("agent", f"level {depth}", parent, agent="A")
+    source = SampleSource([(row, [*ring, *rec.spans])])
+    page = show(TraceView(source, row["trace_id"]))
+    expect(page.get_by_role("treegrid")).to_have_attribute("aria-rowcount", "63")
+    page.get_by_role("treegrid").focus()
+    page.keyboard.press("End")
+    assert label(page).evaluate("(node) => node.scrollWidth <= node.clientWidth"), "the deepest name is cut"
+
+
+def test_a_hundred_thousand_spans_are_rows_of_one_screen(show: Show) -> None:
+    row, spans = weather_run(5, utc_now())
+    source = SampleSource([(row, spans)])
+    source.columns[row["trace_id"]] = big_trace(100_000)
+    page = show(TraceView(source, row["trace_id"]))
+    expect(page.get_by_role("treegrid")).to_have_attribute("aria-rowcount", "100001")
+    assert page.locator(".tl-wf-row").count() < 60
+    page.get_by_role("treegrid").focus()
+    page.keyboard.press("End")
+    expect(page.locator('.tl-wf-row[aria-selected="true"]')).to_have_attribute("aria-rowindex", "100001")

@@ -1,0 +1,80 @@
+"""Span columns hold what they were given."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.ui.sample_traces import big_trace
+from timestep_lab.ui.columns import encode_spans
+
+
+def decode(data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    (length,) = struct.unpack_from("<I", data)
+    header = json.loads(data[4 : 4 + length])
+    columns = {}
+    for column in header["columns"]:
+        size = 2 * header["n"] if column["name"] == "id" and column["type"] == "u4" else header["n"]
+        columns[column["name"]] = np.frombuffer(data, f"<{column['type']}", size, 4 + length + column["offset"])
+    return header, columns
+
+
+def spans(**changes: list[Any]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "span_id": ["00000000000000aa", "00000000000000bb"], "parent_id": [None, "00000000000000aa"], "kind": ["agent", "tool"],
+        "name": ["A", "t"], "status": ["ok", "pending"], "started_us": [5_000_000, 5_250_000], "ended_us": [6_000_000, None],
+    }  # fmt: skip
+    return {**columns, **changes}
+
+
+def test_times_count_from_the_first_start_and_a_pending_span_has_no_end() -> None:
+    header, columns = decode(encode_spans(spans()))
+    assert header["t0"] == 5000.0
+    assert columns["start"].tolist() == [0.0, 250.0]
+    assert columns["end"][0] == 1000.0
+    assert np.isnan(columns["end"][1])
+
+
+def test_parents_are_rows_and_a_parent_that_is_missing_makes_a_root() -> None:
+    assert decode(encode_spans(spans()))[1]["parent"].tolist() == [-1, 0]
+    orphan = spans(parent_id=["00000000000000ff", "00000000000000aa"])
+    assert decode(encode_spans(orphan))[1]["parent"].tolist() == [-1, 0]
+
+
+def test_ids_that_are_no_hex_are_kept_as_words() -> None:
+    header, columns = decode(encode_spans(spans(span_id=["span one", "zz"], parent_id=[None, "span one"])))
+    assert [header["words"]["id"][i] for i in columns["id"]] == ["span one", "zz"]
+    assert columns["parent"].tolist() == [-1, 0]
+
+
+def test_unknown_numbers_stay_unknown() -> None:
+    _, columns = decode(encode_spans(spans(cost_usd=[None, 0.0])))
+    assert np.isnan(columns["cost_usd"][0])
+    assert columns["cost_usd"][1] == 0.0
+    assert np.isnan(columns["input_tokens"]).all()
+
+
+def test_a_kind_of_a_later_version_is_shown_as_other() -> None:
+    header, columns = decode(encode_spans(spans(kind=["dream", "tool"])))
+    assert header["kinds"][columns["kind"][0]] == "other"
+
+
+def test_columns_of_different_lengths_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="name"):
+        encode_spans(spans(name=["only one"]))
+
+
+def test_a_trace_without_spans_is_valid() -> None:
+    header, _ = decode(encode_spans({name: [] for name in spans()}))
+    assert header["n"] == 0
+
+
+def test_every_column_starts_on_eight_bytes() -> None:
+    data = encode_spans(big_trace(1001))
+    (length,) = struct.unpack_from("<I", data)
+    assert (4 + length) % 8 == 0
+    assert all(column["offset"] % 8 == 0 for column in json.loads(data[4 : 4 + length])["columns"])

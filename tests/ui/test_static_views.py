@@ -1,0 +1,120 @@
+"""What remains without JavaScript, and what every text that leaves for a browser has in common."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.ui.hostile import HOSTILE, hostile_source
+from tests.ui.sample_traces import SampleSource
+from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.ui.explorer import TraceExplorer
+from timestep_lab.ui.handoff_graph import HandoffGraph, difference
+from timestep_lab.ui.html_export import export_html
+from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.trace_view import TraceView
+
+
+class Tags(HTMLParser):
+    """Tags and attributes of a page, as a browser would read them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def source() -> SampleSource:
+    return SampleSource.with_history(12)
+
+
+def test_the_twin_of_a_trace_tells_its_steps_times_and_messages(source: SampleSource) -> None:
+    trace_id = next(iter(source.rows))
+    page = Tags(TraceView(source, trace_id).twin_html())
+    for expected in ("Personal Assistant", "get_weather", "█", "31.", "User:", "14 °C with fog", "handed off from"):
+        assert expected in page.text
+
+
+def test_the_twin_of_the_explorer_lists_traces_and_shows_the_opened_one(source: SampleSource) -> None:
+    explorer = TraceExplorer(source, filter='status == "failed"')
+    explorer.selection = explorer.df()["trace_id"].iloc[0]
+    page = Tags(explorer.twin_html())
+    assert "✗ failed" in page.text
+    assert "ConnectTimeout" in page.text
+    assert "Kyoto" not in page.text
+
+
+def test_an_explorer_without_traces_says_how_to_make_one() -> None:
+    assert "lab.run" in TraceExplorer(SampleSource()).twin_html()
+
+
+def test_a_live_span_says_running_in_the_twin(source: SampleSource) -> None:
+    row, spans = next(iter(source.rows.values())), next(iter(source.by_trace.values()))
+    live = SampleSource([(row, [*spans[:-1], {**spans[-1], "status": "pending", "ended_at": None}])])
+    assert "running" in TraceView(live, row["trace_id"]).twin_html()
+
+
+def test_hostile_text_is_only_text_in_the_twins() -> None:
+    source = hostile_source()
+    trace_id = next(iter(source.rows))
+    for html in (TraceView(source, trace_id).twin_html(), TraceExplorer(source).twin_html()):
+        page = Tags(html)
+        assert page.tags <= {"p", "strong", "br", "bdi", "table", "tr", "th", "td", "code", "em", "details", "summary"}
+        assert page.attributes <= {"dir", "align", "colspan"}
+        assert "<img src=x onerror=" in page.text
+        assert "\0" not in html
+        html.encode("utf-8")
+        assert len(html) < 60_000
+
+
+def test_an_export_holds_hostile_text_packed_and_escaped(tmp_path: object) -> None:
+    path = export_html(hostile_source(), f"{tmp_path}/run.html")
+    html = path.read_text("utf-8")
+    assert html.count("<script") == 2
+    assert html.count("</script>") == 2
+    assert Tags(html.split("<noscript>")[1].split("</noscript>")[0]).tags.isdisjoint({"img", "script", "svg", "a"})
+
+
+def test_a_handoff_graph_without_javascript_is_a_list_and_a_table() -> None:
+    graph = AgentGraph(
+        nodes=(GraphNode(path="A", name="A", calls=3, p50_ms=20.0), GraphNode(path="A/B", name="B")),
+        edges=(GraphEdge(from_path="A", to_path="A/B", declared=True),),
+    )
+    page = Tags(HandoffGraph(graph).twin_html())
+    assert "A: 3 ×" in page.text
+    assert "never travelled" in page.text
+
+
+def test_the_difference_of_two_graphs_weighs_each_by_its_own_runs() -> None:
+    def graph(b: int, c: int) -> AgentGraph:
+        nodes = tuple(GraphNode(path=name, name=name, calls=1) for name in "ABC")
+        edges = (GraphEdge(from_path="A", to_path="B", count=b), GraphEdge(from_path="A", to_path="C", count=c))
+        return AgentGraph(nodes=nodes, edges=edges)
+
+    to_b, to_c = difference(graph(20, 20), graph(3, 1))["edges"]
+    assert (to_b["count"], to_b["count_b"]) == (20, 3)
+    assert to_b["share_a"] < to_b["share_b"]
+    assert to_c["share_a"] > to_c["share_b"]
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
+def test_everything_sent_to_a_browser_is_strict_json_and_valid_utf8(value: object) -> None:
+    json.dumps(json_safe({"value": value}), allow_nan=False, ensure_ascii=False).encode("utf-8")
+
+
+def test_a_value_that_nests_without_end_is_cut() -> None:
+    value: dict[str, object] = {}
+    value["self"] = value
+    assert "nested too deeply" in json.dumps(json_safe(value))
