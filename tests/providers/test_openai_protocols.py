@@ -11,10 +11,10 @@ from agents import ModelSettings, WebSearchTool
 
 from tests.providers.calling import ask, get_time, get_weather
 from tests.providers.cases import CHAT, OPENAI
-from tests.wire import Call, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire import Call, Fault, Reply, Thought, WireServer, Words, chat_completions
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import SettingsError
+from timestep_lab.types.errors import ProviderRequestError, SettingsError
 
 
 @pytest.fixture
@@ -99,6 +99,14 @@ async def test_what_another_providers_adapter_noted_is_not_sent_to_openai(
     result = {"type": "function_call_output", "call_id": "c", "output": "{}"}
     await ask(router_for(OPENAI.configure(server.url)).get_model(OPENAI.model), [call, result])
     assert "provider_data" not in server.requests[0].body["input"][0]
+
+
+async def test_an_empty_account_is_not_asked_again(chat: WireServer, router_for: Callable[..., Router]) -> None:
+    chat.will(Fault(429, code="insufficient_quota"))
+    with pytest.raises(ProviderRequestError, match="no credit left") as raised:
+        await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))
+    assert not raised.value.retryable
+    assert len(chat.requests) == 1
 
 
 async def test_temperature_zero_is_set_aside_for_openais_reasoning_models(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
-from agents import ModelSettings
+from agents import Agent, ModelRetrySettings, ModelSettings, RunConfig, Runner, retry_policies
 
 from tests.providers.calling import Answer, ask, run
+from tests.providers.cases import ANTHROPIC, CHAT
+from tests.wire import Fault, Reply, WireServer, Words
 from timestep_lab.runtime.limiter import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
@@ -140,13 +143,29 @@ async def _plain(model: Any) -> Answer:
     return await ask(model)
 
 
-async def test_settings_of_the_sdk_for_retrying_switch_ours_off(router_for: Callable[..., Router]) -> None:
-    router = router_for(Settings(ollama_host="http://127.0.0.1:9"))
-    answer = Answer()
-    with pytest.raises(Exception, match="No connection"):
-        await ask(router.get_model("ollama/x"), settings=ModelSettings(retry={"max_retries": 1}), into=answer)  # type: ignore[arg-type]
-    assert answer.timing is not None
-    assert answer.timing.attempts == 1
+async def test_the_sdks_runner_can_do_the_retrying_instead(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    server = server_for(CHAT.protocol).will(Fault(429, {"retry-after-ms": "50"}), Reply(Words("Hi")))
+    router = router_for(CHAT.configure(server.url))
+    heard: list[GenerationTiming] = []
+    router.observers.append(heard.append)
+    retry = ModelRetrySettings(max_retries=1, policy=retry_policies.provider_suggested())
+    result = await run(router, CHAT.model, "Hello", model_settings=ModelSettings(retry=retry))
+    assert result.final_output == "Hi"
+    assert [timing.attempts for timing in heard] == [1, 1]
+
+
+async def test_what_the_sdk_sets_for_its_own_default_model_is_nobodys_wish_elsewhere(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    server = server_for(ANTHROPIC.protocol).will(Reply(Words("Hi")))
+    settings = ANTHROPIC.configure(server.url, default_agent_model=ANTHROPIC.model)
+    agent = Agent(name="Names no model")
+    result = await Runner.run(
+        agent, "Hello", run_config=RunConfig(model_provider=router_for(settings), tracing_disabled=True)
+    )
+    assert result.final_output == "Hi"
 
 
 def test_a_demo_model_that_does_not_exist_is_guessed() -> None:

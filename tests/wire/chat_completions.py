@@ -67,7 +67,7 @@ def fault_piece(fault: FaultInStream) -> bytes:
 
 def fault_body(fault: Fault) -> dict[str, Any]:
     kind = _TYPES.get(fault.status, "invalid_request_error")
-    return {"error": {"message": fault.message, "type": kind, "param": None, "code": None}}
+    return {"error": {"message": fault.message, "type": kind, "param": None, "code": fault.code}}
 
 
 def models_body(names: list[str]) -> dict[str, Any]:

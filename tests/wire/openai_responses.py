@@ -126,7 +126,7 @@ def fault_piece(fault: FaultInStream) -> bytes:
 
 def fault_body(fault: Fault) -> dict[str, Any]:
     kind = {429: "requests", 500: "server_error"}.get(fault.status, "invalid_request_error")
-    return {"error": {"message": fault.message, "type": kind, "param": None, "code": None}}
+    return {"error": {"message": fault.message, "type": kind, "param": None, "code": fault.code}}
 
 
 def models_body(names: list[str]) -> dict[str, Any]:

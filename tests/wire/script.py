@@ -86,6 +86,7 @@ class Fault:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "This is what the provider said."
+    code: str | None = None
 
 
 @dataclass(frozen=True)

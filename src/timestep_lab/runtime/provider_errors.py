@@ -66,6 +66,13 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     if isinstance(error, LabError) or not isinstance(error, Exception):
         return None
     status = status_of(error)
+    if status == 429 and _code(error) == "insufficient_quota":
+        return ProviderRequestError(  # asking again would not help
+            f"{context.name} has no credit left (429){_clean(_said(error), context)}",
+            "Check the plan and billing of the account.",
+            provider=context.provider,
+            status=status,
+        )
     if status is not None:
         return from_status(status, _said(error), context, headers=_headers(error))
     family = _family(error)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from agents import Model, ModelResponse, ModelSettings, ModelTracing
+from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 from agents.tracing import SpanError, generation_span
 
 from timestep_lab.runtime.adapters.base import SET_ASIDE, whole_response
@@ -21,7 +22,13 @@ from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, publish
 from timestep_lab.runtime.unique_ids import with_unique_ids
-from timestep_lab.types.errors import ProviderError, RateLimitError
+from timestep_lab.types.errors import (
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+    StreamCutError,
+)
 from timestep_lab.types.records import Usage
 
 _CONTENT = frozenset(
@@ -64,6 +71,25 @@ class RoutedModel(Model):
 
     async def _cleanup_on_run_end(self, owner: object) -> None:
         await self.inner._cleanup_on_run_end(owner)
+
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """The facts of one of our errors, for an agent whose settings hand retrying to the SDK's runner."""
+        error = request.error
+        if not isinstance(error, ProviderError):
+            return None
+        facts = ModelRetryNormalizedError(
+            status_code=error.status,
+            message=error.message,
+            retry_after=getattr(error, "retry_after", None),
+            is_network_error=isinstance(error, ProviderUnavailableError) and error.status is None,
+            is_timeout=isinstance(error, ProviderTimeoutError),
+        )
+        return ModelRetryAdvice(
+            suggested=error.retryable,
+            retry_after=facts.retry_after,
+            normalized=facts,
+            response_started=isinstance(error, StreamCutError),
+        )
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """The whole answer at once. It is streamed underneath, so that its first token is timed like any other."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from agents import Model, ModelResponse, ModelSettings
 from agents import Usage as SdkUsage
+from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
 
 from timestep_lab.runtime.emitter import Emitter
@@ -88,6 +89,9 @@ class AdapterModel(Model):
                 raise SettingsError(
                     f"{self.prefix}/ does not keep conversations, so it cannot take {name}.", param=name
                 )
+        if model_settings == get_default_model_settings():
+            # What the SDK gives an agent that names no model: meant for its own default model, and nobody's wish here.
+            model_settings = ModelSettings()
         self._check(model_settings)
         wants_schema = output_schema is not None and not output_schema.is_plain_text()
         request = ModelRequest(

@@ -25,7 +25,7 @@ from timestep_lab.runtime.adapters.base import FunctionSpec, ModelRequest
 from timestep_lab.runtime.adapters.conversation import Call, Turn, read_turn
 from timestep_lab.runtime.adapters.demo_base import ESTIMATE, DemoModel
 from timestep_lab.runtime.adapters.demo_language import about_theme, about_weather, places_in, theme_in, unit_in
-from timestep_lab.runtime.adapters.demo_sentences import result_sentence, weather_sentence
+from timestep_lab.runtime.adapters.demo_sentences import result_sentence, weather_answer
 from timestep_lab.runtime.adapters.smallest_json import smallest_json
 from timestep_lab.runtime.emitter import Emitter
 from timestep_lab.types.errors import ProviderRequestError
@@ -117,7 +117,7 @@ def _weather(turn: Turn, offered: Mapping[str, FunctionSpec]) -> tuple[Wanted, s
         extra = _unit_argument(tool, turn.user)
         if todo := [place for place in places if place not in have]:
             return [(WEATHER_TOOL, {key: place, **extra}) for place in todo], ""
-    return [], " ".join(weather_sentence(call, turn.user) for call in asked)
+    return [], weather_answer(asked, turn.user)
 
 
 def _explicit(turn: Turn, offered: Mapping[str, FunctionSpec]) -> Wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timestep_lab.runtime.adapters.conversation import Call
@@ -13,27 +13,33 @@ _WET = re.compile(r"rain|drizzle|shower|thunder|snow|sleet|hail", re.IGNORECASE)
 _QUOTE_AT_MOST = 400
 
 
+def weather_answer(calls: Sequence[Call], asked: str) -> str:
+    """A sentence for each place, then, once each, what the tool noted about where its answers come from."""
+    sentences = [weather_sentence(call, asked) for call in calls]
+    notes = [_first(_json_object(call.output) or {}, "note") for call in calls]
+    return " ".join([*sentences, *(f"({str(note).rstrip('.')}.)" for note in dict.fromkeys(notes) if note)])
+
+
 def weather_sentence(call: Call, asked: str) -> str:
     """One sentence for one place, from the keys that `get_weather` documents; other results are quoted."""
     found = _json_object(call.output)
     place = str(call.arguments.get("location") or next(iter(call.arguments.values()), "that place"))
     if found is None:
         return f"For {place} the tool said: {_quoted(call.output)}"
-    now = found.get("current") if isinstance(found.get("current"), Mapping) else found
-    assert isinstance(now, Mapping)
+    if error := _first(found, "error"):
+        return f"For {place} I have no weather. {_quoted(str(error))}"
+    now = found["current"] if isinstance(found.get("current"), Mapping) else found
     temperature = _first(now, "temperature", "temp", "temperature_f", "temperature_c")
     condition = _first(now, "condition", "conditions", "description", "weather", "summary")
-    name = _first(found, "location", "place", "name") or place
     if temperature is None and condition is None:
         return f"For {place} the tool said: {_quoted(call.output)}"
+    name = _first(found, "location", "place", "name") or place
     unit = _unit(_first(now, "temperature_unit", "unit", "units") or _first(found, "temperature_unit", "unit", "units"))
     degrees = "" if temperature is None else f"{_rounded(temperature)}{unit}"
     facts = " and ".join(part for part in (degrees, str(condition or "").lower()) if part)
     sentence = f"In {name} it is {facts}."
     if "umbrella" in asked.lower() and condition is not None:
         sentence += " Take an umbrella." if _WET.search(str(condition)) else " No umbrella needed."
-    if note := _first(found, "note", "notice", "source_note"):
-        sentence += f" ({str(note).rstrip('.')}.)"
     return sentence
 
 
