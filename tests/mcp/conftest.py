@@ -79,12 +79,20 @@ def weather_service() -> Iterator[WeatherService]:
         yield service
 
 
+ENDS_WITH_US = (
+    "import os, sys, threading; threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()"
+)
+"""In a child whose standard input we hold: it ends when we do, even when we are killed."""
+SERVE_LAB = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_http; asyncio.run(serve_http(port=0))"
+SERVE_NOTES = f"import runpy; sys.argv[0] = {NOTES!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
 class HttpServer:
     """A child process that serves MCP at `url`."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.arguments = arguments
-        self.process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE)
+    def __init__(self, program: str, *arguments: str) -> None:
+        command = [sys.executable, "-c", f"{ENDS_WITH_US}; {program}", *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         self.url = self.process.stderr.readline().decode().split()[-1]
 
@@ -95,21 +103,22 @@ class HttpServer:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        for pipe in (self.process.stdin, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.fixture(scope="session")
 def notes_url() -> Iterator[str]:
     """The small server over streamable HTTP, shared by the tests that do not hurt it."""
-    running = HttpServer(NOTES, "0")
+    running = HttpServer(SERVE_NOTES, "0")
     yield running.url
     running.kill()
 
 
 @pytest.fixture
 def mortal_notes() -> Iterator[HttpServer]:
-    running = HttpServer(NOTES, "0")
+    running = HttpServer(SERVE_NOTES, "0")
     yield running
     running.kill()
 
@@ -117,7 +126,6 @@ def mortal_notes() -> Iterator[HttpServer]:
 @pytest.fixture(scope="session")
 def lab_url() -> Iterator[str]:
     """Our own `serve_http` in a process of its own."""
-    program = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_http; asyncio.run(serve_http(port=0))"
-    running = HttpServer("-c", program)
+    running = HttpServer(SERVE_LAB)
     yield running.url
     running.kill()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
-from tests.mcp.conftest import HttpServer
+from tests.mcp.conftest import SERVE_LAB, HttpServer
 from timestep_lab.runtime.mcp.serve import serve_http
 from timestep_lab.types.errors import UsageError
 
@@ -51,8 +51,7 @@ async def test_a_taken_port_is_told(lab_url: str) -> None:
 
 
 def test_it_stops_cleanly_when_it_is_told_to() -> None:
-    program = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_http; asyncio.run(serve_http(port=0))"
-    running = HttpServer("-c", program)
+    running = HttpServer(SERVE_LAB)
     try:
         os.kill(running.process.pid, signal.SIGTERM)
         assert running.process.wait(10) in (0, -signal.SIGTERM)

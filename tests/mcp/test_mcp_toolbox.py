@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.mcp.conftest import HttpServer, MakeToolbox, agent, notes_server, server
+from tests.mcp.conftest import SERVE_NOTES, HttpServer, MakeToolbox, agent, notes_server, server
 from tests.mcp.weather_service import WeatherService
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
@@ -208,7 +208,7 @@ async def test_an_http_server_that_was_started_again_is_found_again(
     mortal_notes.kill()
     with pytest.raises(ToolError, match="The MCP server 'notes'"):
         await box.call("notes.write", {"file": str(tmp_path / "notes"), "text": "hello"})
-    again = HttpServer(*mortal_notes.arguments[:-1], mortal_notes.port)
+    again = HttpServer(SERVE_NOTES, mortal_notes.port)
     try:
         assert await box.call("notes.pid", {}) != first
     finally:
