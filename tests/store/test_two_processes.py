@@ -147,6 +147,27 @@ def test_whoever_does_not_know_the_token_is_sent_away_and_disturbs_nobody(lab: P
     database.close()
 
 
+@pytest.mark.parametrize(
+    "end", ["", "sys.exit(3)", "1 / 0", "threading.Thread(target=lab.query, args=('u', 'select 1')).start()"]
+)
+def test_a_process_that_forgets_to_close_its_lab_leaves_it_whole_and_says_nothing(lab: Path, end: str) -> None:
+    script = (
+        "import sys, threading\n"
+        "from timestep_lab.store.open import open_database, open_store\n"
+        "lab, memory = open_database(sys.argv[1]), open_store(':memory:')\n"
+        "lab.subscribe(print)\n"
+        "lab.select('u', 'select * from traces')\n"
+        "memory.traces\n"
+        f"{end}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(lab)], capture_output=True, text=True, timeout=60, check=False
+    )
+    noise = done.stderr.splitlines()
+    assert noise == [] or (noise[0].startswith("Traceback") and noise[-1].startswith("ZeroDivisionError")), done.stderr
+    assert sorted(path.name for path in lab.parent.iterdir()) == ["lab.duckdb"]
+
+
 def test_a_forked_child_becomes_a_client_of_its_parent(lab: Path) -> None:
     script = (
         "import os, sys\n"
