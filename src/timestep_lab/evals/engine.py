@@ -29,6 +29,7 @@ from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judging
 from timestep_lab.evals.limits import limited
 from timestep_lab.evals.options import MOST_CONCURRENCY, Options
+from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.base import Scorer
@@ -121,6 +122,14 @@ class Comparison:
         if self._working is not None and not self._working.done() and self._stop is None:
             self._stop = "cancelled"
             self._working.cancel()
+
+    async def plan(self) -> Plan:
+        """Calls, cache hits, money and time, before any of it is spent. Writes nothing."""
+        slots = self._open_slots()
+        keys = self._cache_keys(slots)
+        known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
+        to_ask = [(c, case, epoch) for c, case, epoch in slots if keys.get((c.name, case.id, epoch), "") not in known]
+        return await in_thread(make_plan, self._rows, self.candidates, slots, to_ask, self.options)
 
     def grid(self) -> Grid:
         """What is finished so far."""
@@ -230,19 +239,9 @@ class Comparison:
         return _cell(self.record.id, candidate, case, epoch, trial, attempts, queue_ms, limited_ms)
 
     async def _from_cache(self, writer: CellWriter) -> list[Slot]:
-        """Take what the cache has; return what is left to ask: all candidates on a case before the next case, epoch by epoch."""
-        slots = [
-            (candidate, case, epoch)
-            for epoch in range(self.options.epochs)
-            for case in self.dataset
-            for candidate in self.candidates
-            if (case.id, candidate.name, epoch) not in self._cells
-        ]
-        keys = {
-            (c.name, case.id, epoch): key
-            for c, case, epoch in slots
-            if (key := cache_key(c, asked_of(c.record, case), epoch, self.options)) is not None
-        }
+        """Take what the cache has; return what is left to ask."""
+        slots = self._open_slots()
+        keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
         left = []
         for candidate, case, epoch in slots:
@@ -255,6 +254,23 @@ class Comparison:
             self._cells[cell.key] = cell
             writer.add(cell)
         return left
+
+    def _open_slots(self) -> list[Slot]:
+        """What is not finished: all candidates on a case before the next case, epoch by epoch."""
+        return [
+            (candidate, case, epoch)
+            for epoch in range(self.options.epochs)
+            for case in self.dataset
+            for candidate in self.candidates
+            if (case.id, candidate.name, epoch) not in self._cells
+        ]
+
+    def _cache_keys(self, slots: Sequence[Slot]) -> dict[tuple[str, str, int], str]:
+        return {
+            (c.name, case.id, epoch): key
+            for c, case, epoch in slots
+            if (key := cache_key(c, asked_of(c.record, case), epoch, self.options)) is not None
+        }
 
     # -- telling
 

@@ -1,0 +1,134 @@
+"""What a comparison will take, said before it is spent. The ranges come from what the same models took in this lab before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from timestep_lab.evals.budget import FREE
+from timestep_lab.evals.options import DEFAULT_CONCURRENCY, Options
+from timestep_lab.types.comparison import PlanRow
+from timestep_lab.types.numbers import cost_text, duration_text
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.evals.candidates import Candidate
+    from timestep_lab.evals.datasets.case import Case
+    from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.rows import ComparisonRows
+
+Slot = tuple["Candidate", "Case", int]
+LEAST_HISTORY = 5
+"""Answers of a model that must be known before a range is ventured."""
+_SUMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`rows`: one a candidate. Totals are None as soon as one candidate's part is unknown."""
+
+    rows: tuple[PlanRow, ...]
+
+    @property
+    def calls(self) -> int:
+        return sum(row.calls for row in self.rows)
+
+    @property
+    def cache_hits(self) -> int:
+        return sum(row.cache_hits for row in self.rows)
+
+    @property
+    def cost_usd(self) -> tuple[float, float] | None:
+        """10th and 90th percentile of what it will cost, all candidates together."""
+        return _total([(row.cost_usd_low, row.cost_usd_high) for row in self.rows])
+
+    @property
+    def time_s(self) -> tuple[float, float] | None:
+        """Of how long it will take; providers work side by side, so the slowest decides."""
+        known = [(row.time_s_low, row.time_s_high) for row in self.rows]
+        if not known or any(low is None or high is None for low, high in known):
+            return None
+        return max(low for low, _ in known if low is not None), max(high for _, high in known if high is not None)
+
+    def df(self) -> pandas.DataFrame:
+        import pandas
+
+        return pandas.DataFrame(
+            [{name: getattr(row, name) for name in PlanRow.__dataclass_fields__} for row in self.rows]
+        )
+
+    def __str__(self) -> str:
+        cost, time = self.cost_usd, self.time_s
+        money = (
+            "cost unknown"
+            if cost is None
+            else cost_text(0)
+            if cost[1] == 0
+            else f"{cost_text(cost[0])} to {cost_text(cost[1])}"
+        )
+        wait = "time unknown" if time is None else f"{duration_text(time[0] * 1000)} to {duration_text(time[1] * 1000)}"
+        hits = f", {self.cache_hits} answers from the cache" if self.cache_hits else ""
+        return f"{self.calls} calls{hits}; {money}; {wait}."
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self))}</p>{self.df().to_html(index=False)}"
+
+
+def make_plan(
+    rows: ComparisonRows,
+    candidates: Sequence[Candidate],
+    slots: Sequence[Slot],
+    to_ask: Sequence[Slot],
+    options: Options,
+) -> Plan:
+    """Blocks: reads the lab's history."""
+    found = []
+    for candidate in candidates:
+        calls = sum(c is candidate for c, _, _ in to_ask)
+        hits = sum(c is candidate for c, _, _ in slots) - calls
+        history = rows.history(candidate.record.name)
+        costs = [cost for cost, _ in history if cost is not None]
+        times = [time for _, time in history if time is not None]
+        cost: tuple[float | None, float | None] = (0.0, 0.0) if candidate.model.prefix in FREE else _range(costs, calls)
+        width = min(calls, options.concurrency or DEFAULT_CONCURRENCY) or 1
+        low, high = _range(times, calls)
+        found.append(
+            PlanRow(
+                candidate=candidate.name, calls=calls, cache_hits=hits, cost_usd_low=cost[0], cost_usd_high=cost[1],
+                time_s_low=None if low is None else low / width / 1000.0, time_s_high=None if high is None else high / width / 1000.0,
+                basis="history" if len(history) >= LEAST_HISTORY else "unknown",
+            )
+        )  # fmt: skip
+    return Plan(tuple(found))
+
+
+def _range(history: Sequence[float], calls: int) -> tuple[float | None, float | None]:
+    """10th and 90th percentile of the sum of `calls` draws. Their mean is itself uncertain, so each sum draws a sample of the
+    history first and then from that sample: a prediction interval, not only one for a known mean."""
+    if calls == 0:
+        return 0.0, 0.0
+    if len(history) < LEAST_HISTORY:
+        return None, None
+    generator = np.random.default_rng(0)
+    past = np.asarray(history, dtype=float)
+    samples = past[generator.integers(0, len(past), (_SUMS, len(past)))]
+    means, spreads = samples.mean(axis=1), samples.std(axis=1)
+    sums: Any = means * calls + generator.normal(size=_SUMS) * spreads * np.sqrt(calls)
+    low, high = np.quantile(np.maximum(sums, 0.0), [0.1, 0.9])
+    return float(low), float(high)
+
+
+def _total(parts: Sequence[tuple[float | None, float | None]]) -> tuple[float, float] | None:
+    if not parts or any(low is None or high is None for low, high in parts):
+        return None
+    return sum(low for low, _ in parts if low is not None), sum(high for _, high in parts if high is not None)
+
+
+async def plan(comparison: Comparison) -> tuple[PlanRow, ...]:
+    """One row a candidate of a comparison that is ready to run."""
+    return (await comparison.plan()).rows

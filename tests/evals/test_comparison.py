@@ -1,0 +1,335 @@
+"""A comparison from its first question to its verdict, against a model server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import agents as sdk
+import pytest
+
+from tests.evals.benches import MODEL, opened
+from tests.evals.loopback import Trouble, model_server
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
+from timestep_lab.evals.engine import Comparison
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
+from timestep_lab.types.errors import ConflictError, DataError, NotFoundError, UsageError
+from timestep_lab.types.events import Event
+
+OTHER = "openai_compatible/loop/other"
+CAPITALS = [
+    {"input": "France", "expected": "Paris"},
+    {"input": "Italy", "expected": "Rome"},
+    {"input": "Spain", "expected": "Madrid"},
+]
+KNOWN = {case["input"]: case["expected"] for case in CAPITALS}
+
+
+def knows(said: str, _: int) -> str:
+    return KNOWN.get(said, said)
+
+
+async def test_every_candidate_answers_every_case_and_every_answer_is_scored_traced_and_stored(tmp_path: Path) -> None:
+    with model_server(lambda said, before: KNOWN[said] if said != "Spain" else "Lisbon") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(
+                bench, CAPITALS, models=[MODEL, OTHER], scorers=["exact", "contains"], epochs=2
+            )
+            grid = await comparison.run()
+            bench.writer.flush()
+            assert len(server.asked) == 12
+            assert grid.status == "completed"
+            summary = grid.summary().set_index("name")
+            assert list(summary["n"]) == [6, 6]
+            assert list(summary["exact"]) == pytest.approx([2 / 3, 2 / 3])
+            rows = bench.store.sql("select * from comparisons where comparison_id = $1", [grid.id])
+            assert rows.columns == (
+                "comparison_id", "case_id", "candidate", "epoch", "output", "scorer", "value", "latency_ms", "ttft_ms", "input_tokens",
+                "output_tokens", "cost_usd", "trace_id", "error",
+            )  # fmt: skip
+            assert len(rows.rows) == 24
+            traces = bench.store.sql(
+                "select t.status, t.output from comparisons c join traces t using (trace_id) where c.scorer = 'exact'"
+            )
+            assert Counter(traces.rows) == {
+                ("completed", "Paris"): 4,
+                ("completed", "Rome"): 4,
+                ("completed", "Lisbon"): 4,
+            }
+            again = await in_thread(load_grid, bench, grid.id)
+            assert again.to_json() == grid.to_json()
+            assert again.df().equals(grid.df())
+
+
+async def test_events_tell_of_a_cell_only_when_it_is_stored(tmp_path: Path) -> None:
+    with model_server(knows) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact"])
+            seen: list[Event] = []
+            async for event in comparison.events(deltas=True):
+                seen.append(event)
+                if isinstance(event, CellDone):
+                    stored = bench.store.sql(
+                        "select count(*) from comparisons where case_id = $1", [event.cell.case_id]
+                    ).one()
+                    assert stored == (1,)
+            assert isinstance(seen[0], ComparisonStarted)
+            assert isinstance(seen[-1], ComparisonEnded)
+            texts: dict[str, str] = {}
+            for event in seen:
+                if isinstance(event, CellDelta):
+                    texts[event.case_id] = texts.get(event.case_id, "") + event.delta
+            assert texts == {event.cell.case_id: event.cell.output for event in seen if isinstance(event, CellDone)}
+
+
+async def test_candidates_are_models_times_settings_times_prompts(tmp_path: Path) -> None:
+    with model_server(lambda said, _: said) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(
+                bench, [{"word": "red"}], models=[MODEL], settings=[{"temperature": 0}, {"temperature": 1}],
+                prompts=["Say {{word}}", "Shout {{word}}"],
+            )  # fmt: skip
+            grid = await comparison.run()
+            assert grid.candidates == [
+                "temperature=0 · prompt 1", "temperature=0 · prompt 2", "temperature=1 · prompt 1", "temperature=1 · prompt 2",
+            ]  # fmt: skip
+            assert [cell.output for cell in grid.cells] == ["Say red", "Shout red", "Say red", "Shout red"]
+
+
+async def test_a_whole_agent_with_tools_is_a_candidate_and_its_steps_are_scored(tmp_path: Path) -> None:
+    @sdk.function_tool
+    def lookup(country: str) -> str:
+        return KNOWN[country]
+
+    def asks_the_tool(said: str, before: int) -> Any:
+        if before:
+            return f"It is {KNOWN[said]}."
+        call = {
+            "index": 0,
+            "id": f"call_{said}",
+            "type": "function",
+            "function": {"name": "lookup", "arguments": f'{{"country": "{said}"}}'},
+        }
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+    agent = sdk.Agent(name="Geographer", instructions="Look it up.", tools=[lookup], model=MODEL)
+    with model_server(asks_the_tool) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            scorers = [
+                "contains",
+                {"type": "tool_used", "tool": "lookup", "arguments": {"country": "France"}},
+                "steps:1",
+            ]
+            grid = await (await new_comparison(bench, CAPITALS[:1], agents=[agent], scorers=scorers)).run()
+            [cell] = grid.cells
+            assert {score.scorer: score.value for score in cell.scores} == {"contains": 1, "tool_used": 1, "steps:1": 1}
+            assert cell.steps[0]["arguments"] == {"country": "France"}
+            assert grid.candidates == ["Geographer"]
+
+
+async def test_a_case_that_fails_is_a_cell_with_an_error_and_harms_no_other(tmp_path: Path) -> None:
+    with model_server(lambda said, _: Trouble(400) if said == "Italy" else KNOWN[said]) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact"])).run()
+            by_input = {case.input: grid.cell(case.case_id, MODEL) for case in grid.cases}
+            assert by_input["Italy"].status == "error"
+            assert by_input["Italy"].error_type == "ProviderRequestError"
+            assert by_input["Italy"].scores == ()
+            assert by_input["Spain"].output == "Madrid"
+            assert grid.summary()["errors"][0] == 1
+
+
+async def test_repeats_are_asked_again_and_a_second_comparison_asks_nothing(tmp_path: Path) -> None:
+    with model_server(knows) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+
+            async def calls(**options: Any) -> int:
+                before = len(server.asked)
+                await (await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact"], **options)).run()
+                return len(server.asked) - before
+
+            assert await calls(epochs=3) == 9
+            assert await calls(epochs=3) == 0
+            assert await calls(epochs=4) == 3
+            assert await calls(epochs=3, cache="off") == 9
+            assert await calls(settings={"temperature": 0.5}) == 3
+            assert await calls(prompts=["{{input}}?"]) == 3
+
+
+async def test_a_cached_answer_counts_for_the_score_and_costs_no_call(tmp_path: Path) -> None:
+    with model_server(knows) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            first = await (await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact"])).run()
+            again = await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact", "contains"])
+            plan = await again.plan()
+            assert (plan.calls, plan.cache_hits) == (0, 3)
+            second = await again.run()
+            assert all(cell.cached for cell in second.cells)
+            assert [cell.trace_id for cell in second.cells] == [cell.trace_id for cell in first.cells]
+            assert second.summary()["contains"][0] == 1.0
+
+
+async def test_a_token_budget_stops_it_and_a_larger_one_lets_it_go_on(tmp_path: Path) -> None:
+    cases = [f"question {n}" for n in range(40)]
+    with model_server(lambda said, _: "ok") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(bench, cases, models=[MODEL], budget_tokens=150, concurrency=4)
+            grid = await comparison.run()
+            spent = sum((cell.input_tokens or 0) + (cell.output_tokens or 0) for cell in grid.cells)
+            assert grid.status == "over_budget"
+            assert 100 < spent <= 150
+            more = await resume_comparison(bench, grid.id, budget_tokens=100_000)
+            assert (await more.run()).status == "completed"
+            assert len(server.asked) == 40
+
+
+async def test_a_budget_in_money_is_refused_where_prices_are_unknown(tmp_path: Path) -> None:
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(UsageError, match=r"price of .* is not known"):
+            await new_comparison(bench, CAPITALS, models=[MODEL], budget_usd=1.0)
+        await new_comparison(bench, CAPITALS, models=["demo/echo"], budget_usd=1.0)
+
+
+async def test_a_plan_tells_calls_and_time_from_what_the_model_took_before(tmp_path: Path) -> None:
+    with model_server(knows, delay_s=0.05) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            cases = [f"question {n}" for n in range(20)]
+            unknown = await (await new_comparison(bench, cases, models=[MODEL])).plan()
+            assert (unknown.calls, unknown.time_s, unknown.cost_usd) == (20, None, None)
+            await (await new_comparison(bench, cases, models=[MODEL], concurrency=5)).run()
+            asked = len(server.asked)
+            plan = await (
+                await new_comparison(bench, [f"other {n}" for n in range(50)], models=[MODEL], concurrency=5)
+            ).plan()
+            assert plan.calls == 50
+            assert plan.time_s is not None
+            assert 0.5 <= plan.time_s[0] <= plan.time_s[1] < 60
+            assert len(server.asked) == asked
+
+
+async def test_leaving_the_stream_stops_it_and_what_is_finished_stays(tmp_path: Path) -> None:
+    cases = [f"question {n}" for n in range(30)]
+    with model_server(lambda said, _: "ok", delay_s=0.05) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(bench, cases, models=[MODEL], scorers=["contains:ok"], concurrency=3)
+            events = comparison.events()
+            async for event in events:
+                if isinstance(event, CellDone):
+                    break
+            await events.aclose()
+            assert comparison.record.status == "cancelled"
+            asked = len(server.asked)
+            await asyncio.sleep(0.15)
+            assert len(server.asked) == asked < 30
+            stored = await in_thread(load_grid, bench, comparison.record.id)
+            assert stored.status == "cancelled"
+            assert 1 <= len(stored.cells) < 30
+            resumed = await (await resume_comparison(bench, comparison.record.id)).run()
+            assert len(resumed.cells) == 30
+            assert resumed.summary()["contains:ok"][0] == 1.0
+
+
+async def test_failed_cells_are_tried_again_when_it_goes_on(tmp_path: Path) -> None:
+    with model_server(lambda said, before: Trouble(400) if said == "Italy" and not before else KNOWN[said]) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (await new_comparison(bench, CAPITALS, models=[MODEL], scorers=["exact"])).run()
+            assert grid.summary()["errors"][0] == 1
+            again = await (await resume_comparison(bench, grid.id)).run()
+            assert again.summary()["errors"][0] == 0
+            assert Counter(text for _, _, text in server.asked) == {"France": 1, "Spain": 1, "Italy": 2}
+            stored = await in_thread(load_grid, bench, grid.id)
+            assert stored.to_json() == again.to_json()
+
+
+async def test_what_lives_in_a_process_is_passed_again(tmp_path: Path) -> None:
+    def polite(output: str) -> bool:
+        return "please" in output
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        agent = sdk.Agent(name="Coded", model="demo/echo")
+        comparison = await new_comparison(bench, CAPITALS, agents=[agent], scorers=[polite])
+        grid = await comparison.run()
+        with pytest.raises(UsageError, match=r"SDK agent.*agents=\[Coded\]"):
+            await resume_comparison(bench, grid.id)
+        with pytest.raises(UsageError, match=r"Python function.*scorers=\[polite\]"):
+            await resume_comparison(bench, grid.id, agents=[agent])
+        changed = sdk.Agent(name="Coded", model="demo/echo", instructions="Otherwise.")
+        with pytest.raises(UsageError, match="not what it was"):
+            await resume_comparison(bench, grid.id, agents=[changed], scorers=[polite])
+        assert isinstance(await resume_comparison(bench, grid.id, agents=[agent], scorers=[polite]), Comparison)
+
+
+async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, ["a"], models=["demo/echo"])).run()
+        alive = bench.store.db.process_id
+        claimed = await resume_comparison(bench, grid.id)
+        await in_thread(_claim_for, bench, grid.id, "prc_other", alive)
+        with pytest.raises(ConflictError):
+            await claimed.run()
+
+
+def _claim_for(bench: Bench, id: str) -> None:
+    from timestep_lab.evals.rows import ComparisonRows
+
+    ComparisonRows(bench.store.db, bench.user_id).comparisons.update(id, status="running", process_id="prc_other")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"data": []}, DataError, "no case"),
+        ({"models": ["nope/x"]}, UsageError, "no provider 'nope'"),
+        ({"models": ["demo/echo", "demo/echo"]}, UsageError, "Two candidates are the same"),
+        ({"scorers": ["exat"]}, UsageError, "Did you mean 'exact'"),
+        ({"epoch": 2}, UsageError, "no option 'epoch'. Did you mean 'epochs'"),
+        ({"epochs": 0}, UsageError, "epochs=0"),
+        ({"prompts": ["{{nothing}}"]}, DataError, "asks for {{nothing}}"),
+        ({"data": [{"colour": "red"}]}, DataError, "has no question"),
+        ({"data": [{"input": "x", "assertions": [{"type": "exat"}]}]}, DataError, "no scorer 'exat'"),
+        ({"scorers": ["pairwise"]}, UsageError, "at least two candidates"),
+        ({"settings": {"temprature": 1}}, UsageError, "temprature"),
+        ({"budget_tokens": -1}, UsageError, "budget_tokens=-1"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_anything_is_spent(
+    tmp_path: Path, given: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    options = {"data": CAPITALS, "models": ["demo/echo"], **given}
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(error, match=says):
+            await new_comparison(bench, options.pop("data"), **options)
+        assert bench.store.sql("select count(*) from comparisons").one() == (0,)
+
+
+async def test_an_unknown_comparison_is_said_to_be_unknown(tmp_path: Path) -> None:
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(NotFoundError, match="no comparison 'cmp_x'"):
+            await resume_comparison(bench, "cmp_x")
+
+
+async def test_a_judge_asks_through_the_lab_and_a_pairwise_judge_sees_both_orders(tmp_path: Path) -> None:
+    def behaves(said: str, _: int) -> str:
+        if "<answer n=" in said:
+            return '{"better": "1"}' if said.index("Paris!") < said.index("Lyon?") else '{"better": "2"}'
+        if "<answer>" in said:
+            return '{"reason": "it does", "pass": true}' if "Paris" in said.split("<answer>")[1] else '{"pass": false}'
+        return "Paris!" if said.startswith("one") else "Lyon?"
+
+    with model_server(behaves) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            scorers = [{"type": "judge", "rubric": "Right city.", "model": MODEL}, {"type": "pairwise", "model": MODEL}]
+            comparison = await new_comparison(
+                bench, ["France"], models=[MODEL], prompts=["one {{input}}", "two {{input}}"], scorers=scorers
+            )
+            grid = await comparison.run()
+            scores = {(c.candidate, s.scorer): s.value for c in grid.cells for s in c.scores}
+            assert scores == {
+                ("prompt 1", "judge"): 1.0, ("prompt 2", "judge"): 0.0, ("prompt 1", "pairwise"): 1.0, ("prompt 2", "pairwise"): 0.0,
+            }  # fmt: skip
+            assert len(server.asked) == 6
+            assert (await in_thread(load_grid, bench, grid.id)).to_json() == grid.to_json()
