@@ -68,6 +68,14 @@ async def test_reasoning_goes_back_under_the_name_it_came(
     assert chat.requests[1].body["messages"][1]["reasoning"] == "Rome"
 
 
+async def test_a_part_of_reasoning_that_this_protocol_cannot_ask_for_is_refused(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    model = router_for(CHAT.configure(chat.url)).get_model(CHAT.model)
+    with pytest.raises(SettingsError, match=r"does not take reasoning\.summary"):
+        await ask(model, settings=ModelSettings(reasoning={"effort": "low", "summary": "auto"}))  # type: ignore[arg-type]
+
+
 async def test_a_withheld_answer_is_a_refusal_not_silence(chat: WireServer, router_for: Callable[..., Router]) -> None:
     chat.will(Reply(stop="refusal"))
     answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))

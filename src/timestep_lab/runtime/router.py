@@ -17,11 +17,12 @@ from agents import ModelProvider
 from timestep_lab.runtime import providers as providers_package
 from timestep_lab.runtime.limiter import AdaptiveLimiter
 from timestep_lab.runtime.provider import ModelRef, Provider, ProviderStatus
+from timestep_lab.runtime.provider_errors import as_provider_error
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.timing import GenerationTiming
-from timestep_lab.types.errors import UnknownPrefixError
+from timestep_lab.types.errors import ProviderError, UnknownPrefixError
 from timestep_lab.types.suggest import did_you_mean
 
 __all__ = ["ModelRef", "ProviderStatus", "Router"]
@@ -113,8 +114,6 @@ class Router(ModelProvider):
         return found
 
     async def _listed(self, prefix: str) -> list[str]:
-        from timestep_lab.runtime.provider_errors import as_provider_error
-
         provider = self.provider(prefix)
         try:
             return await provider.list_models()
@@ -125,8 +124,6 @@ class Router(ModelProvider):
             raise failure from error
 
     async def _listed_or_none(self, prefix: str) -> list[str]:
-        from timestep_lab.types.errors import ProviderError
-
         try:
             return [f"{prefix}/{name}" for name in await self._listed(prefix)]
         except ProviderError:

@@ -29,6 +29,9 @@ class AnthropicModel(AdapterModel):
         }
     )  # fmt: skip
 
+    takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort", "summary"})
+    """Thinking always comes summarised; asking for it changes nothing."""
+
     def __init__(self, model: str, client: PerLoop[AsyncAnthropic]) -> None:
         super().__init__(model, "anthropic")
         self._client = client

@@ -57,9 +57,11 @@ class ModelRequest:
 class AdapterModel(Model):
     """Base of our adapters. `model` is the provider's name of the model."""
 
-    provider: ClassVar[str] = ""
     takes: ClassVar[frozenset[str]] = frozenset()
     """Names of the `ModelSettings` fields that this protocol can honour. Any other that is set is refused."""
+
+    takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort"})
+    """The same for what is inside `reasoning`."""
 
     def __init__(self, model: str, provider: str) -> None:
         self.model = model
@@ -123,6 +125,13 @@ class AdapterModel(Model):
                 f"{self.prefix}/{self.model} does not take the model setting{'s' * (len(refused) > 1)} {', '.join(refused)}.",
                 f"It takes: {', '.join(sorted(self.takes)) or 'none'}.",
                 param=f"model_settings.{refused[0]}",
+            )
+        inside = set() if settings.reasoning is None else set(settings.reasoning.model_dump(exclude_none=True))
+        if refused := sorted(inside - self.takes_of_reasoning):
+            raise SettingsError(
+                f"{self.prefix}/{self.model} does not take {', '.join(f'reasoning.{name}' for name in refused)}.",
+                f"It takes: {', '.join(f'reasoning.{name}' for name in sorted(self.takes_of_reasoning))}.",
+                param="model_settings.reasoning",
             )
 
     def _tool(self, tool: Any) -> FunctionSpec:

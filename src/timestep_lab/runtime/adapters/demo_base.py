@@ -29,10 +29,11 @@ class DemoModel(AdapterModel):
     )  # fmt: skip
     """Sampling and effort change nothing in an answer that follows rules, so they are honoured by being without effect."""
 
+    takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort", "summary", "generate_summary"})
+
     def __init__(self, model: str, *, delay_ms: float) -> None:
         super().__init__(model, "demo")
         self.delay_ms = delay_ms
-        self._written = 0
 
     async def say(self, emitter: Emitter, text: str, request: ModelRequest) -> AsyncIterator[Any]:
         """Stream `text` word by word and finish. `max_tokens` cuts it, as it would a model's answer."""

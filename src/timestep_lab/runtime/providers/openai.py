@@ -42,21 +42,15 @@ class Provider(BaseProvider):
         return self.not_ready("no key", "Set OPENAI_API_KEY.")
 
     def model(self, name: str) -> Model:
-        if not self._elsewhere and not self.settings.openai_api_key:
+        if self._elsewhere:
+            from timestep_lab.runtime.adapters.chat_completions import ChatCompletionsModel
+
+            return ChatCompletionsModel(name, self.prefix, self._client)
+        if not self.settings.openai_api_key:
             raise self.missing_key(name)
-        return self._elsewhere_model(name) if self._elsewhere else self.official_model(name, self._client)
-
-    def _elsewhere_model(self, name: str) -> Model:
-        from timestep_lab.runtime.adapters.chat_completions import ChatCompletionsModel
-
-        return ChatCompletionsModel(name, self.prefix, self._client)
-
-    @staticmethod
-    def official_model(name: str, client: Any) -> Model:
-        """A model of the Responses API on a client of the caller's."""
         from timestep_lab.runtime.adapters.openai_responses import ResponsesModel
 
-        return ResponsesModel(name, client)
+        return ResponsesModel(name, self._client)
 
     async def list_models(self) -> list[str]:
         if not self._elsewhere and not self.settings.openai_api_key:
