@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.runtime.files import Files, VectorStores
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
+    from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.handoff_graph import HandoffGraph
@@ -288,6 +290,18 @@ class Lab:
         from timestep_lab.lab import comparing
 
         return await comparing.plan(self, data, dict(options))
+
+    async def prepare_comparison(self, data: Any, **options: Any) -> Comparison:
+        """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
+        from timestep_lab.lab import comparing
+
+        return await comparing.prepare(self, data, None, dict(options))
+
+    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
+        """Those made so far, newest first."""
+        from timestep_lab.evals.rows import ComparisonRows
+
+        return ComparisonRows(self.store.db, self.store.user_id).comparisons.find(limit, newest_first=True)
 
     def comparison(self, id: str) -> Grid:
         """A comparison made earlier. Raises `NotFoundError`."""

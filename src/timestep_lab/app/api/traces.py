@@ -1,0 +1,169 @@
+"""Traces and spans of the caller, annotations, and OTLP/HTTP as it is specified for collectors."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from timestep_lab.app.api.schemas import ERRORS, ScoreBody
+from timestep_lab.app.api.sql import plain
+from timestep_lab.app.labs import CurrentLab
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.records import ScoreRecord
+
+router = APIRouter(tags=["traces"], responses=ERRORS)
+TraceId = Annotated[str, Path(min_length=1, max_length=200)]
+Filter = Annotated[str, Query(max_length=10_000, description='For example: model == "gpt-4.1" and cost_usd > 0.01')]
+Search = Annotated[str, Query(max_length=1_000, description="Words to find in what was said.")]
+PROTOBUF = "application/x-protobuf"
+
+
+class TracePage(BaseModel):
+    data: list[dict[str, Any]]
+    has_more: bool
+    after: str | None
+    total: int | None
+    sql: str
+
+
+class Bucket(BaseModel):
+    start: datetime
+    end: datetime
+    count: int
+    errors: int
+
+
+class Graph(BaseModel):
+    nodes: list[dict[str, Any]]
+    edges: list[dict[str, Any]]
+
+
+@router.get("/api/v1/traces", response_model=TracePage)
+async def list_traces(
+    lab: CurrentLab,
+    filter: Filter = "",
+    search: Search = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> TracePage:
+    """Newest first."""
+    asked = {"filter": filter, "search": search, "since": since, "until": until}
+    traces = lab.store.traces
+    page = await in_thread(traces.list, **asked, limit=limit, after=after)
+    total = await in_thread(traces.count, **asked) if after is None else None
+    sql = await in_thread(traces.sql, **asked)
+    rows = [{name: plain(value) for name, value in row.items()} for row in page.data]
+    return TracePage(data=rows, has_more=page.has_more, after=page.after, total=total, sql=sql)
+
+
+@router.get("/api/v1/traces/histogram", response_model=list[Bucket])
+async def histogram(
+    lab: CurrentLab,
+    buckets: Annotated[int, Query(ge=1, le=500)] = 60,
+    filter: Filter = "",
+    search: Search = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Bucket]:
+    """Traces over time, in equal steps."""
+    found = await in_thread(lab.store.traces.histogram, buckets, filter=filter, search=search, since=since, until=until)
+    return [Bucket(start=b.start, end=b.end, count=b.count, errors=b.errors) for b in found]
+
+
+@router.get("/api/v1/traces/{trace_id}", response_model=dict[str, Any])
+async def get_trace(trace_id: TraceId, lab: CurrentLab) -> dict[str, Any]:
+    """One row of the view `traces`."""
+    row = await in_thread(lab.store.traces.get, trace_id)
+    return {name: plain(value) for name, value in row.items()}
+
+
+@router.get("/api/v1/traces/{trace_id}/columns", response_model=dict[str, list[Any]])
+async def get_columns(trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]]:
+    """All spans without their payloads, column by column; times in microseconds since 1970 UTC."""
+    columns: dict[str, list[Any]] = await in_thread(lab.store.traces.columns, trace_id)
+    return {name: [plain(value) for value in values] for name, values in columns.items()}
+
+
+@router.get("/api/v1/traces/{trace_id}/graph", response_model=Graph)
+async def get_graph(trace_id: TraceId, lab: CurrentLab) -> Graph:
+    """Who handed off to whom."""
+    from dataclasses import asdict
+
+    await in_thread(lab.store.traces.get, trace_id)
+    graph = await in_thread(lab.store.traces.graph, [trace_id])
+    return Graph(nodes=[asdict(node) for node in graph.nodes], edges=[asdict(edge) for edge in graph.edges])
+
+
+@router.get("/api/v1/spans", response_model=list[dict[str, Any]])
+async def get_spans(
+    lab: CurrentLab,
+    trace_id: Annotated[str, Query(min_length=1, max_length=200)],
+    span_id: Annotated[list[str] | None, Query(max_length=500)] = None,
+) -> list[dict[str, Any]]:
+    """Whole spans with input, output and attributes; without `span_id`, the first 500 of the trace."""
+    traces = lab.store.traces
+    if span_id is None:
+        span_id = [span.span_id for span in await in_thread(traces.spans, trace_id)][:500]
+    rows = await in_thread(traces.payloads, trace_id, span_id)
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
+
+
+@router.get("/api/v1/scores", response_model=list[ScoreRecord])
+async def list_scores(
+    lab: CurrentLab, trace_id: Annotated[str, Query(min_length=1, max_length=200)]
+) -> list[ScoreRecord]:
+    """Annotations of a trace and of its spans."""
+    found: list[ScoreRecord] = await in_thread(lab.store.traces.scores, trace_id)
+    return found
+
+
+@router.post("/api/v1/scores", status_code=201, response_model=ScoreRecord)
+async def add_score(body: ScoreBody, lab: CurrentLab) -> ScoreRecord:
+    record: ScoreRecord = await in_thread(
+        lab.store.traces.score, body.target, body.target_id, body.name, body.value, label=body.label, note=body.note
+    )
+    return record
+
+
+@router.post(
+    "/v1/traces",
+    response_class=Response,
+    responses={200: {"content": {PROTOBUF: {}, "application/json": {}}}},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}, PROTOBUF: {"schema": {"type": "string", "format": "binary"}}}}},
+)  # fmt: skip
+async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
+    """OTLP/HTTP (protobuf or JSON, gzip or deflate). Answered after the spans are durable; the same span twice is kept once."""
+    from timestep_lab.runtime.interchange.otlp_in import read_otlp
+
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    encoding = request.headers.get("content-encoding")
+
+    def take() -> Any:
+        decoded = read_otlp(body, kind, encoding, lab.store.user_id)
+        decoded.store(lab.store.db)
+        return decoded
+
+    decoded = await in_thread(take)
+    partial = {"rejectedSpans": decoded.rejected, "errorMessage": decoded.problem} if decoded.rejected else None
+    if kind.startswith("application/json"):
+        return JSONResponse({"partialSuccess": partial} if partial else {})
+    return Response(_protobuf_answer(decoded.rejected, decoded.problem), media_type=PROTOBUF)
+
+
+def _protobuf_answer(rejected: int, problem: str) -> bytes:
+    if not rejected:
+        return b""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTracePartialSuccess,
+        ExportTraceServiceResponse,
+    )
+
+    partial = ExportTracePartialSuccess(rejected_spans=rejected, error_message=problem)
+    answer: bytes = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    return answer
