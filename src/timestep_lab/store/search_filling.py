@@ -17,7 +17,8 @@ from timestep_lab.types.errors import LabError
 
 log = logging.getLogger(__name__)
 
-BATCH = 1000
+BATCH = 4000
+"""How many spans at once, by number: a range of numbers is read without looking at the others."""
 MOST_TEXT = 200_000
 """Characters of a payload that are indexed."""
 LINGER_S = 2.0
@@ -105,7 +106,7 @@ class SearchFiller:
                 indexed_to = rows[-1][0]
                 self._index.add(texts, (indexed_to, rows[-1][2]))
                 time.sleep(PAUSE_S)
-            if len(rows) < BATCH and not self._more.wait(LINGER_S):
+            elif not self._more.wait(LINGER_S):
                 with self._state:
                     if not self._more.is_set():
                         self._ended = True
@@ -117,12 +118,19 @@ class SearchFiller:
         return found is not None and found[0] == span_id
 
     def _rows(self, after: int) -> list[tuple[Any, ...]]:
-        return self._db.query(
-            SYSTEM_USER,
-            "select span_no, user_id, span_id, name, error, input, output, input_refs from core.spans_raw "
-            f"where span_no > $1 order by span_no limit {BATCH}",
-            [after],
-        ).rows
+        """The next spans by number. Numbers may have gaps, as of a transaction that failed."""
+        columns = "span_no, user_id, span_id, name, error, input, output, input_refs"
+        sql = f"select {columns} from core.spans_raw where span_no > $1 and span_no <= $2 order by span_no"
+        while True:
+            rows = self._db.query(SYSTEM_USER, sql, [after, after + BATCH]).rows
+            if rows:
+                return rows
+            found = self._db.query(
+                SYSTEM_USER, "select min(span_no) from core.spans_raw where span_no > $1", [after]
+            ).one()
+            if found is None or found[0] is None:
+                return []
+            after = found[0] - 1
 
     def _texts(self, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, str, str]]:
         hashes = list({digest for row in rows if row[7] for digest in row[7].split(" ")})

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from timestep_lab.store.base import Dialect
-from timestep_lab.store.filters import CompiledFilter, compile_filter
+from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filter, started_since
 from timestep_lab.types.clock import to_aware_utc, to_naive_utc
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.suggest import did_you_mean
@@ -38,6 +38,12 @@ class Selection:
                 params.append(to_naive_utc(bound))
                 sql += f" and t.started_at {symbol} ${first_param + len(params) - 1}"
         return CompiledFilter(sql, params)
+
+    @property
+    def earliest(self) -> datetime | None:
+        """No trace that started before can match; None when any can."""
+        bounds = [started_since(read_filter(self.filter)), self.since]
+        return max((to_aware_utc(bound) for bound in bounds if bound is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

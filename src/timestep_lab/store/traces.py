@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.store import agent_graphs, trace_stats
-from timestep_lab.store.base import Database, Rows
+from timestep_lab.store.base import Database, Dialect, Rows
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.json_text import from_json
 from timestep_lab.store.search_words import read_search
@@ -16,8 +16,16 @@ from timestep_lab.store.span_reading import SpanReader, no_trace
 from timestep_lab.store.table import Table
 from timestep_lab.store.trace_diff import DiffRow, diff_traces
 from timestep_lab.store.trace_search import ALL, FEW, by_reading, find_traces
-from timestep_lab.store.trace_selection import NEWEST_FIRST, TRACE_COLUMNS, Order, Selection, aware, with_literals
-from timestep_lab.types.clock import to_aware_utc
+from timestep_lab.store.trace_selection import (
+    NEWEST_FIRST,
+    TRACE_COLUMNS,
+    Order,
+    Selection,
+    aware,
+    literal,
+    with_literals,
+)
+from timestep_lab.types.clock import to_aware_utc, to_naive_utc
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.graph import AgentGraph
 from timestep_lab.types.ids import new_id
@@ -28,6 +36,12 @@ if TYPE_CHECKING:
     import pandas
 
 _COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
+
+_STARTS: Mapping[Dialect, str] = {
+    "duckdb": "(select trace_id, min(started_at) as started_at from core.traces_raw where user_id = getvariable('tl_user') group by trace_id)",
+    "postgres": "core.trace_rollups",
+}
+"""Enough for a listing by time that asks nothing else of a trace."""
 
 
 class Traces:
@@ -251,12 +265,27 @@ class Traces:
         found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=hits)
         if found:
             where = _both(where, found.condition)
+        source, where = self._source(selection, order, where)
         if after is not None:
-            where = _both(where, order.after(self._value(after, order.column), after, len(where.params) + 1))
+            value = self._value(after, order.column, source)
+            where = _both(where, order.after(value, after, len(where.params) + 1))
         rows = self._query(
-            f"select t.trace_id from traces t where {where.sql} {order.sql} limit {int(limit) + 1}", where
+            f"select t.trace_id from {source} t where {where.sql} {order.sql} limit {int(limit) + 1}", where
         ).rows
         return [row[0] for row in rows], found is not None and found.more
+
+    def _source(self, selection: Selection, order: Order, where: CompiledFilter) -> tuple[str, CompiledFilter]:
+        """What to read so that the answer is that of the view `traces`, and sooner."""
+        if not selection.filter and order.column == "started_at":
+            return _STARTS[self._db.dialect], where
+        earliest = selection.earliest
+        if self._db.dialect == "duckdb" and earliest is not None:
+            bound = CompiledFilter(
+                f"t.trace_id in (select trace_id from core.traces_raw where started_at >= ${len(where.params) + 1})",
+                [to_naive_utc(earliest)],
+            )
+            return f"core.traces_since({literal(earliest)})", _both(where, bound)
+        return "traces", where
 
     def _where(self, selection: Selection, search: str) -> CompiledFilter:
         where = selection.where(self._db.dialect)
@@ -274,8 +303,10 @@ class Traces:
         by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in found.rows)}
         return [by_id[trace_id] for trace_id in ids if trace_id in by_id]
 
-    def _value(self, trace_id: str, column: str) -> Any:
-        row = self._db.query(self._user_id, f"select t.{column} from traces t where t.trace_id = $1", [trace_id]).one()
+    def _value(self, trace_id: str, column: str, source: str) -> Any:
+        row = self._db.query(
+            self._user_id, f"select t.{column} from {source} t where t.trace_id = $1", [trace_id]
+        ).one()
         if row is None:
             raise no_trace(trace_id)
         return row[0]

@@ -21,10 +21,10 @@ from typing import Any
 
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.filters.evaluate import holds
-from timestep_lab.store.filters.read import read_filter
+from timestep_lab.store.filters.read import read_filter, started_since
 from timestep_lab.store.filters.sql import CompiledFilter, to_sql
 
-__all__ = ["CompiledFilter", "compile_filter", "evaluate", "read_filter"]
+__all__ = ["CompiledFilter", "compile_filter", "evaluate", "read_filter", "started_since"]
 
 
 def compile_filter(text: str, dialect: Dialect, *, first_param: int = 1, now: datetime | None = None) -> CompiledFilter:

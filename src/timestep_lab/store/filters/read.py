@@ -22,6 +22,7 @@ from timestep_lab.store.filters.tree import (
     Lowered,
     Negation,
     OneOf,
+    Row,
     Some,
     Spans,
     TextTest,
@@ -55,6 +56,19 @@ def read_filter(text: str, *, now: datetime | None = None) -> Condition:
     except (ValueError, RecursionError, MemoryError):  # NUL, or parentheses without end
         raise FilterError("The filter cannot be read.", EXAMPLE) from None
     return _Reader(stripped, len(text) - len(stripped), now or utc_now()).condition(tree.body, Scope({}), 0)
+
+
+def started_since(condition: Condition) -> datetime | None:
+    """The latest moment that the filter surely wants traces to have started after; None when it says none."""
+    match condition:
+        case Both("and", parts):
+            found = [moment for part in parts if (moment := started_since(part)) is not None]
+            return max(found, default=None)
+        case Compare(">" | ">=" | "==", Field(Row(""), "started_at"), Constant(datetime() as moment)):
+            return moment
+        case Compare("<" | "<=" | "==", Constant(datetime() as moment), Field(Row(""), "started_at")):
+            return moment
+    return None
 
 
 def _unreadable(text: str, offset: int, error: SyntaxError) -> FilterError:

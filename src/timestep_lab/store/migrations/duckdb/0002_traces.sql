@@ -103,9 +103,9 @@ create table core.trace_deltas (
     agents_at timestamp,
     model varchar,
     model_at timestamp,
-    input varchar using compression zstd,
+    input varchar,                      -- not in zstd: listings pick single rows out of many
     input_key bigint,                   -- the least key wins: a root span's input, else the first generation's
-    output varchar using compression zstd,
+    output varchar,
     output_key bigint,                  -- the greatest key wins: a root span's output, else the last generation's
     root_error boolean not null,
     interrupted boolean not null
@@ -176,8 +176,9 @@ from core.all_spans
 where kind = 'generation'
 group by all;
 
--- One row a trace. Its run, when it has one, knows best how it stands.
-create view main.traces as
+-- One row a trace. Its run, when it has one, knows best how it stands. Only what was written of spans since `earliest` is added up:
+-- whole for every trace that started since then.
+create macro core.traces_since(earliest) as table
 select d.trace_id, coalesce(d.thread_id, r.thread_id) as thread_id, d.user_id, d.workflow,
        array_to_string(list_filter(d.agents, lambda name, place: place = 1 or d.agents[place - 1] <> name), ' → ') as agent_path,
        coalesce(d.model, r.model) as model,
@@ -204,10 +205,13 @@ from (
            arg_min(input, input_key) as input, arg_max(output, output_key) as output,
            bool_or(root_error) as root_error, bool_or(interrupted) as interrupted
     from core.trace_deltas
-    where user_id = getvariable('tl_user')
+    where user_id = getvariable('tl_user') and started_at >= earliest
     group by trace_id
 ) d
 left join core.runs r on r.user_id = d.user_id and r.trace_id = d.trace_id;
+
+create view main.traces as
+select * from core.traces_since(timestamp '-infinity');
 
 create view main.messages as
 select thread_id, id as item_id, trace_id, case type when 'user_message' then 'user' else 'assistant' end as role,
