@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +27,11 @@ def db(lab_url: str) -> Iterator[PostgresDatabase]:
     database = PostgresDatabase(lab_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def walkable() -> Iterator[Path]:
+    """A folder that every account can walk to, unlike `tmp_path`: servers keep their data in it, not in a stand-in for it."""
+    with tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -29,11 +31,12 @@ def thread(id: str) -> ThreadRecord:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """Below a folder that is closed to every other account, as root's home is."""
     closed = tmp_path / "home"
     closed.mkdir(mode=0o700)
-    return closed / "lab.postgres"
+    yield closed / "lab.postgres"
+    shutil.rmtree(EmbeddedPostgres(closed / "lab.postgres").folder)
 
 
 def test_a_lab_keeps_what_it_was_told_from_one_start_to_the_next_and_closes_no_folder_that_was_open(
@@ -63,8 +66,8 @@ def test_a_killed_server_comes_back_under_the_lab_that_uses_it(folder: Path) -> 
     store.close()
 
 
-def test_only_a_password_lets_anybody_in_and_only_this_machine_can_ask(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / "pg", configuration=QUICK).start()
+def test_only_a_password_lets_anybody_in_and_only_this_machine_can_ask(walkable: Path) -> None:
+    server = EmbeddedPostgres(walkable / "pg", configuration=QUICK).start()
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(make_conninfo(server.url, password="wrong"))
     with psycopg.connect(server.url) as connection:
@@ -79,14 +82,14 @@ def test_only_a_password_lets_anybody_in_and_only_this_machine_can_ask(tmp_path:
     server.close()
 
 
-def test_the_last_user_stops_the_server_and_one_that_died_does_not_count(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / "pg", configuration=QUICK).start()
+def test_the_last_user_stops_the_server_and_one_that_died_does_not_count(walkable: Path) -> None:
+    server = EmbeddedPostgres(walkable / "pg", configuration=QUICK).start()
     other = subprocess.Popen(
         [
             sys.executable, "-c",
             "import sys, time; from timestep_lab.store.postgres.embedded import EmbeddedPostgres; "
             "server = EmbeddedPostgres(sys.argv[1]).start(); print('started', flush=True); time.sleep(60)",
-            str(tmp_path / "pg"),
+            str(walkable / "pg"),
         ],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -102,14 +105,14 @@ def test_the_last_user_stops_the_server_and_one_that_died_does_not_count(tmp_pat
     assert not server.is_running()
 
 
-def test_two_that_start_at_once_share_one_server(tmp_path: Path) -> None:
+def test_two_that_start_at_once_share_one_server(walkable: Path) -> None:
     program = (
         "import sys; from timestep_lab.store.postgres.embedded import EmbeddedPostgres; "
         "server = EmbeddedPostgres(sys.argv[1]).start(); print(server.pid, flush=True); sys.stdin.read(); server.close()"
     )
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "pg")],
+            [sys.executable, "-c", program, str(walkable / "pg")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -120,16 +123,16 @@ def test_two_that_start_at_once_share_one_server(tmp_path: Path) -> None:
     assert len(pids) == 1
     for process in both:
         process.communicate(timeout=20)
-    assert not EmbeddedPostgres(tmp_path / "pg").is_running()
+    assert not EmbeddedPostgres(walkable / "pg").is_running()
 
 
-def test_a_set_up_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(tmp_path / "pg", configuration=QUICK)
-    (tmp_path / "pg").mkdir(mode=0o700)
-    server.account.own(tmp_path / "pg")
-    (tmp_path / "pg" / "password").write_text("half")
-    (tmp_path / "pg" / "data").mkdir()
-    (tmp_path / "pg" / "data" / "base").mkdir()
+def test_a_set_up_that_was_cut_short_is_begun_again(walkable: Path) -> None:
+    server = EmbeddedPostgres(walkable / "pg", configuration=QUICK)
+    (walkable / "pg").mkdir(mode=0o700)
+    server.account.own(walkable / "pg")
+    (walkable / "pg" / "password").write_text("half")
+    (walkable / "pg" / "data.unfinished" / "base").mkdir(parents=True)
+    (walkable / "pg" / "data.unfinished" / "PG_VERSION").write_text("18")
     began = time.monotonic()
     server.start()
     assert server.is_running()

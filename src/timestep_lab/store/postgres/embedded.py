@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -64,7 +65,12 @@ class EmbeddedPostgres:
             if self._users is None:
                 self._users = (self.folder / "users.lock").open("a")
                 fcntl.flock(self._users, fcntl.LOCK_SH)
-        self.ensure_running()
+        try:
+            self.ensure_running()
+        except BaseException:
+            if users := self._leave():
+                users.close()
+            raise
         return self
 
     def ensure_running(self) -> None:
@@ -73,7 +79,7 @@ class EmbeddedPostgres:
         with self._alone():
             if self.is_running():
                 return
-            if not (self.data / "PG_VERSION").exists():
+            if not self.data.exists():
                 self._initialise()
             self._launch()
             self._create_database()
@@ -105,11 +111,10 @@ class EmbeddedPostgres:
 
     def close(self) -> None:
         """Stops counting this process as a user; the last user stops the server (cleanly: what is committed is on disk either way)."""
-        with self._mutex:
-            users, self._users = self._users, None
+        users = self._leave()
         if users is None:
             return
-        with users, self._alone():
+        with self._alone(), users:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -123,6 +128,11 @@ class EmbeddedPostgres:
 
     # -- the steps
 
+    def _leave(self) -> IO[str] | None:
+        with self._mutex:
+            users, self._users = self._users, None
+        return users
+
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,24 +144,27 @@ class EmbeddedPostgres:
         self.account.own(self.folder)
 
     def _initialise(self) -> None:
-        # A password file that exists belongs to a set-up that was cut short: start over.
+        # Data is complete once it has its name; what an earlier set-up left that was cut short goes.
+        unfinished = self.folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         password = self.folder / "password"
         password.unlink(missing_ok=True)
         with os.fdopen(os.open(password, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(secrets.token_hex(24))
         self.account.own(password)
         command: list[str | Path] = [
-            programs(self.account) / "initdb", "-D", self.data, "-U", OWNER, "--pwfile", password, "--encoding=UTF8",
+            programs(self.account) / "initdb", "-D", unfinished, "-U", OWNER, "--pwfile", password, "--encoding=UTF8",
             "--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--locale=C.UTF-8",
         ]  # fmt: skip
         result = self.account.run(command, self.folder)
         if result.returncode != 0:
             raise StoreError(
                 f"The embedded Postgres could not be set up in {self.folder}: {result.stdout.strip()[-600:]}",
-                f"Make room or remove {self.data}, then try again.",
+                "Make room, or choose another folder with --store embedded-postgres:FOLDER",
             )
-        with (self.data / "postgresql.conf").open("a") as file:
+        with (unfinished / "postgresql.conf").open("a") as file:
             file.write(self._configuration)
+        unfinished.rename(self.data)
 
     def _launch(self) -> None:
         # After kill -9 the dead server's children may hold its shared memory for a moment: try again until they are gone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +16,11 @@ from timestep_lab.store.postgres.failures import explain, unreachable
 from timestep_lab.store.postgres.values import adapt
 from timestep_lab.types.errors import BusyError, StoreError, StoreUnavailableError
 
+# Each lost connection would be three lines on the user's screen; what it means for them is said by our own errors.
+for name in ("psycopg", "psycopg.pool"):
+    if logging.getLogger(name).level == logging.NOTSET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
 T = TypeVar("T")
 Conn = Connection[Any]
 
@@ -22,6 +28,7 @@ PATIENCE_S = 10.0
 """How long a call waits for Postgres to come back, or for a connection to be free, before it fails. A restart takes about one second."""
 ATTEMPTS = 4
 TRANSIENT = (pg.SerializationFailure, pg.DeadlockDetected)
+SHUTDOWN = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)
 
 
 class Sessions:
@@ -89,7 +96,9 @@ class Sessions:
             try:
                 return work(connection)
             except psycopg.Error as error:
-                lost = connection.broken or connection.closed
+                lost = _is_lost(connection, error)
+                if lost:
+                    connection.close()
                 if not left or not (lost or isinstance(error, TRANSIENT)):
                     raise (explain(error, self._where) if explained or lost else error) from error
                 if lost:
@@ -129,3 +138,11 @@ class Sessions:
                 f"All {self._size} connections to Postgres at {self._where} were in use for {PATIENCE_S:g} s.",
                 "Try again.", retry_after=1.0,
             ) from error  # fmt: skip
+
+
+def _is_lost(connection: Conn, error: psycopg.Error) -> bool:
+    """Nothing more can be done with this connection. An operational error without a code comes from the client's library, which
+    no longer knows what it may send."""
+    if connection.broken or connection.closed or isinstance(error, SHUTDOWN):
+        return True
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
