@@ -1,0 +1,68 @@
+"""The views in a real JupyterLab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import jupyter
+from tests.browser.conftest import Pages
+from tests.browser.jupyter import JupyterLab
+
+SETUP = """
+from datetime import timedelta
+from tests.ui.sample_traces import SampleSource, weather_run
+from timestep_lab.types.clock import utc_now
+from timestep_lab.ui.explorer import TraceExplorer
+from timestep_lab.ui.trace_view import TraceView
+source = SampleSource.with_history(20)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    yield from jupyter.running(tmp_path_factory.mktemp("jupyterlab"))
+
+
+def test_the_explorer_lives_in_a_cell_and_its_filter_goes_both_ways(lab: JupyterLab, pages: Pages) -> None:
+    notebook = lab.open(pages, "explorer", [SETUP, "explorer = TraceExplorer(source)\nexplorer"])
+    notebook.run_all()
+    page = notebook.page
+    expect(page.locator(".tl-list-row")).to_have_count(20)
+    expect(page.locator("[data-tl-twin]")).to_be_hidden()
+    box = page.get_by_role("combobox", name="Filter")
+    box.fill('status == "failed"')
+    box.press("Enter")
+    expect(page.locator(".tl-filter-facts")).to_contain_text("3 traces")
+    assert notebook.execute("print(explorer.filter, len(explorer.df()))") == 'status == "failed" 3\n'
+    notebook.execute('explorer.filter = ""')
+    expect(page.locator(".tl-list-row")).to_have_count(20)
+    assert "FilterError" in notebook.execute('explorer.filter = "statsu == 3"')
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")
+    expect(page.locator(".tl-root")).to_have_attribute("data-tl-theme", "dark")
+
+
+def test_a_run_is_followed_live_and_remains_readable_without_kernel(lab: JupyterLab, pages: Pages) -> None:
+    begin = "row, spans = weather_run(77, utc_now())\nrunning = {**row, 'status': 'running'}\nsource.add(running, spans[:2])"
+    notebook = lab.open(pages, "live", [SETUP + begin, "view = TraceView(source, row['trace_id'])\nview"])
+    notebook.run_all()
+    rows = notebook.page.locator(".tl-wf-row:visible")
+    expect(rows).to_have_count(2)
+    notebook.execute("import threading; threading.Thread(target=source.add, args=(running, spans[:5])).start()")
+    expect(rows).to_have_count(5)
+    notebook.execute("source.add(row, spans)")
+    expect(rows).to_have_count(10)
+    notebook.page.wait_for_timeout(1200)
+    saved = notebook.save_and_stop()
+    notebook.page.context.close()
+    assert "widgets" not in saved["metadata"]
+    assert len(str(saved)) < 60_000
+    again = lab.open(pages, "live", [], kernel=False).page
+    twin = again.locator("[data-tl-twin]")
+    expect(twin).to_be_visible(timeout=60_000)
+    for fact in ("get_weather", "█", "✓ done"):
+        expect(twin).to_contain_text(fact)
+    twin.locator("summary").click()
+    expect(twin).to_contain_text("handed off from Personal Assistant")
