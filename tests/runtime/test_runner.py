@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -375,6 +376,25 @@ async def test_responses_items_and_attachments_are_input_too(bench: Bench) -> No
 async def test_a_thread_is_named_after_its_first_words(bench: Bench) -> None:
     run = last(await bench.run("  A question\nwith a second line", model="demo/echo")).run
     assert bench.store.threads.get(run.thread_id).title == "A question"
+
+
+async def test_a_thread_deleted_under_a_run_ends_the_run(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[Any] = []
+    async for event in bench.runner.stream("go", agent=bench.personal, model="demo/slow?ttft=50&tps=50&n=5"):
+        events.append(event)
+        if isinstance(event, RunStarted):
+            bench.store.threads.delete(event.run.thread_id)
+    assert isinstance(events[-1], RunFailed)
+    assert "could not be stored" in caplog.text
+    assert bench.store.runs.count() == 0
+    assert last(await bench.run("hi", model="demo/echo")).run.status == "completed"
+
+
+async def test_an_agent_without_a_model_gets_the_labs_default(bench: Bench) -> None:
+    run = last(await bench.run("What is two and two?", Agent(name="Plain"))).run
+    assert (run.status, run.model) == ("completed", "demo/assistant")
+    [span] = bench.spans("generation")
+    assert "verbosity" not in json.loads(span["attributes"])["model_config"], "OpenAI's defaults are not for other models"
 
 
 async def test_two_users_of_one_lab_do_not_meet(tmp_path: Any) -> None:

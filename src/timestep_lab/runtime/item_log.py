@@ -9,11 +9,13 @@ Writes happen one after the other and are not broken off: a run that is cancelle
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import LabError
 from timestep_lab.types.events import Event, ItemAdded, ItemDone, ItemReplaced, ItemUpdated
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Json, RunRecord, ThreadItem
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 T = TypeVar("T")
+logger = logging.getLogger("timestep_lab")
 
 WRITE_EVERY_S = 0.25
 """How old the stored text of a growing item may be."""
@@ -40,7 +43,10 @@ class ItemLog:
     def __init__(self, store: Store, run: RunRecord, emit: Callable[[Event], None]) -> None:
         self._store, self._run, self._emit = store, run, emit
         self._items: dict[str, ThreadItem] = {}
+        self._grown: dict[str, tuple[str, list[str]]] = {}
+        """Item id to the field that grows and the pieces not yet part of it."""
         self._dirty: set[str] = set()
+        """Ids of items whose stored text is behind."""
         self._one_at_a_time = asyncio.Lock()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -51,10 +57,15 @@ class ItemLog:
         self._items.update((item.id, item) for item in items)
 
     def get(self, item_id: str) -> ThreadItem:
+        if grown := self._grown.pop(item_id, None):
+            item, (field, pieces) = self._items[item_id], grown
+            text = f"{item.data.get(field, '')}{''.join(pieces)}"
+            self._items[item_id] = replace(item, data={**item.data, field: text})
+            self._dirty.add(item_id)
         return self._items[item_id]
 
     def mine(self, item_type: str) -> list[ThreadItem]:
-        return [item for item in self._items.values() if item.type == item_type]
+        return [self.get(item.id) for item in list(self._items.values()) if item.type == item_type]
 
     async def add(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
         """Open an item: stored, then told."""
@@ -69,9 +80,7 @@ class ItemLog:
         return item
 
     def grow(self, item_id: str, delta: str, field: Literal["text", "arguments"] = "text") -> None:
-        item = self._items[item_id]
-        self._items[item_id] = replace(item, data={**item.data, field: f"{item.data.get(field, '')}{delta}"})
-        self._dirty.add(item_id)
+        self._grown.setdefault(item_id, (field, []))[1].append(delta)
         self._emit(ItemUpdated(item_id=item_id, field=field, delta=delta))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_now_and_then())
@@ -93,7 +102,7 @@ class ItemLog:
         if self._writer:
             await asyncio.wait([self._writer])
         async with self._one_at_a_time:
-            left = [item for item in self._items.values() if item.data.get("status") == "in_progress"]
+            left = [item for item in map(self.get, list(self._items)) if item.data.get("status") == "in_progress"]
         for item in left:
             if item.type == "tool_call":
                 await self.change(item.id, status="failed", error=CUT_OFF)
@@ -113,17 +122,21 @@ class ItemLog:
 
     async def _change(self, item_id: str, data: dict[str, Json]) -> ThreadItem:
         async with self._one_at_a_time:
-            item = replace(self._items[item_id], data={**self._items[item_id].data, **data})
+            known = self.get(item_id)
+            item = replace(known, data={**known.data, **data})
             self._items[item_id] = item
             self._dirty.discard(item_id)
-            await in_thread(self._store.threads.save_item, item)
+            await in_thread(self._store.threads.update_item, item)
         return item
 
     async def _write_now_and_then(self) -> None:
-        while self._dirty and not self._closing.is_set():
+        while (self._grown or self._dirty) and not self._closing.is_set():
             await _at_most(WRITE_EVERY_S, self._closing)
-            for item_id in list(self._dirty):
-                await self._change(item_id, {})
+            for item_id in dict.fromkeys([*self._grown, *self._dirty]):
+                try:
+                    await self._change(item_id, {})
+                except LabError as error:  # The item's end is written too, and raises when that fails.
+                    logger.warning("what run %s said so far could not be stored: %s", self._run.id, error)
 
 
 async def _at_most(seconds: float, event: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
@@ -31,7 +31,7 @@ from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import Route, StoreProcessor
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.errors import ConflictError, LabError
 from timestep_lab.types.events import (
     AgentUpdated,
     Event,
@@ -154,6 +154,7 @@ class LiveRun:
                 renewing.cancel()
             if self._own_toolbox:
                 await self._own_toolbox.aclose()
+            self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
             self._events.put_nowait(None)
         logger.debug("run %s: %s", self.run.id, last.type)
 
@@ -164,14 +165,25 @@ class LiveRun:
                 await first()
             last = await (self._drive(given) if given is not None else self._end(self._complete(None)))
         except asyncio.CancelledError:
-            last = await self._end(self._end_early("cancelled", "Cancelled.", None))
+            last = await self._end_anyhow("cancelled", "Cancelled.", None)
         except Exception as error:
             known = as_lab_error(error, speakers=self._speakers, max_turns=self._options.max_turns)
             if known.code == "unexpected":
                 logger.error("run %s failed", self.run.id, exc_info=error)
-            last = await self._end(self._end_early("failed", str(known), known))
+            last = await self._end_anyhow("failed", str(known), known)
         self.emit(last)
         return last
+
+    async def _end_anyhow(self, status: str, message: str, error: LabError | None) -> RunEnded:
+        """Even when the store cannot take it any more (it is gone, or the thread was deleted), the reader is told of an end."""
+        self._ending = None
+        try:
+            return await self._end(self._end_early(status, message, error))
+        except Exception as again:  # noqa: BLE001 - logged, and told to the reader
+            known = as_lab_error(again, speakers=(), max_turns=None)
+            logger.error("run %s: its end could not be stored: %s", self.run.id, known)
+            self.run = replace(self.run, status="failed", error_type=type(known).__name__, error=str(known))
+            return RunFailed(run=self.run, error=error_json(known))
 
     async def _drive(self, given: SdkInput) -> RunEnded:
         for notice in self._graph.notices:
@@ -214,7 +226,7 @@ class LiveRun:
 
     def _config(self) -> RunConfig:
         return RunConfig(
-            model=None if self._graph.own_models else self._options.model,
+            model=self._model_for_all(),
             model_provider=self._shop.router,
             model_settings=dict(self._options.model_settings) if self._options.model_settings else None,
             workflow_name=self.run.agent,
@@ -225,6 +237,15 @@ class LiveRun:
             tool_name_collision_policy="error",
         )
 
+    def _model_for_all(self) -> str | None:
+        """The model that every agent takes. An agent without one would bring the settings of OpenAI's default model along,
+        which other providers refuse; naming the lab's default model instead makes the SDK drop them."""
+        if self._graph.own_models:
+            return None
+        if self._options.model is None and all(agent.model is None for agent in self._graph.agents.values()):
+            return self._shop.router.resolve(None).full
+        return self._options.model
+
     # -- what happens on the way
 
     async def _speaks(self, agent: sdk.Agent[Any]) -> None:
@@ -232,7 +253,8 @@ class LiveRun:
         self._speakers.append(agent.name)
         if agent.name == previous:
             return
-        self.run = await in_thread(self._store.runs.update, self.run.id, last_agent=agent.name)
+        if agent.name != self.run.last_agent:
+            self.run = await in_thread(self._store.runs.update, self.run.id, last_agent=agent.name)
         self.emit(AgentUpdated(agent=agent.name, model=self._model_of(agent), previous=previous))
 
     def _model_of(self, agent: sdk.Agent[Any]) -> str:
@@ -298,7 +320,7 @@ class LiveRun:
         await self._store_end(self._ended_run(status="completed", output=output), None)
         return RunCompleted(run=self.run)
 
-    async def _end_early(self, status: str, message: str, error: Any) -> RunCancelled | RunFailed:
+    async def _end_early(self, status: str, message: str, error: LabError | None) -> RunCancelled | RunFailed:
         """Keep what was said: in the thread as incomplete, in the session so that the model knows of it too."""
         await self._log.close()
         await in_thread(complete_session, self._store, self.run)
@@ -345,7 +367,6 @@ class LiveRun:
         except ConflictError:
             logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)
             self.run = await in_thread(store.runs.get, run.id)
-        self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
 
     def _said(self) -> str | None:
         texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]

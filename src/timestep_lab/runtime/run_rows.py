@@ -9,6 +9,7 @@ from timestep_lab.runtime import approvals
 from timestep_lab.runtime.pauses import rejected_span
 from timestep_lab.runtime.run_request import UserTurn
 from timestep_lab.runtime.session_repair import complete_interrupted
+from timestep_lab.store.base import Change
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError
 from timestep_lab.types.ids import new_id
@@ -18,6 +19,8 @@ from timestep_lab.types.spans import SpanRecord
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
+CANCEL = "cancel_requested"
+"""In a run's metadata: some process asked for it to stop."""
 WITHDRAWN = "The run was cancelled before this was decided."
 
 
@@ -26,22 +29,28 @@ def begin(store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *,
 
     Raises `ConflictError` when the thread has a run going on: then nothing was written.
     """
-    guard = [store.threads.insert_statement(thread)] if is_new else approvals.busy_guard(store, thread.id)
-    changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
-    try:
-        store.db.write(store.user_id, [*guard, store.runs.insert_statement(run)], changes=changes)
-    except ConflictError:
-        raise approvals.thread_is_busy(store, thread.id) or store.threads.missing(thread.id) from None
-    complete_interrupted(store, thread.id)
-    store.threads.append_session_items(thread.id, turn.session_items, run_id=run.id)
-    drafts = [
+    if not is_new:
+        complete_interrupted(store, thread.id)
+    items = [
         ThreadItem(
             id=new_id("message"), thread_id=thread.id, user_id=run.user_id, type=kind, data=data, run_id=run.id,
             trace_id=run.trace_id,
         )
         for kind, data in turn.thread_items
     ]  # fmt: skip
-    return store.threads.append_items(thread.id, drafts)
+    shown = store.threads.append_statements(thread.id, items) if items else []
+    statements = [
+        *([store.threads.insert_statement(thread)] if is_new else approvals.busy_guard(store, thread.id)),
+        store.runs.insert_statement(run),
+        *store.threads.append_session_statements(thread.id, turn.session_items, run.id),
+        *shown,
+    ]
+    changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
+    try:
+        results = store.db.write(store.user_id, statements, changes=changes)
+    except ConflictError:
+        raise approvals.thread_is_busy(store, thread.id) or store.threads.missing(thread.id) from None
+    return store.threads.appended(thread.id, items, results[len(results) - len(shown) :]) if items else []
 
 
 def reopen(store: Store, run: RunRecord) -> RunRecord:
@@ -88,6 +97,13 @@ def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
         elif item.type == "approval" and item.data["decision"] is None:
             store.threads.save_item(_with(item, decision="rejected", message=WITHDRAWN))
     return [replace(rejected_span(run, call), output=WITHDRAWN) for call in approvals.waiting_calls(state)]
+
+
+def request_cancel(store: Store, run: RunRecord) -> None:
+    """Ask the process that has the run to stop it. Told as a change of `approvals`, which is about what people decide, so that
+    runners need not look at every change of every run."""
+    statement = store.runs.update_statement(run.id, metadata={**run.metadata, CANCEL: True})
+    store.db.write(store.user_id, [statement], changes=[Change("approvals", store.user_id, run.id)])
 
 
 def remember_approval(store: Store, thread_id: str, tool: str) -> None:

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
 
-CANCEL = "cancel_requested"
-"""In a run's metadata: some process asked for it to stop."""
 OPTIONS = "options"
 """In a run's metadata: what was asked for this run alone, for when it goes on."""
 
@@ -248,7 +246,7 @@ class Runner:
             live.cancel()
             await live.ended()
         elif run.status == "running":
-            await in_thread(self.store.runs.update, run_id, metadata={**run.metadata, CANCEL: True})
+            await in_thread(run_rows.request_cancel, self.store, run)
         elif run.status == "needs_approval":
             for span in await in_thread(run_rows.withdraw, self.store, run):
                 self.writer.opened_elsewhere(run.user_id, [(span.trace_id, span.span_id)])
@@ -266,7 +264,7 @@ class Runner:
 
     def _changed(self, change: Change) -> None:
         """On a thread of the store's: another process may have asked for one of our runs to stop."""
-        if change.topic == "runs" and self._loop and (change.id in self._live or not change.id):
+        if change.topic == "approvals" and self._loop and (change.id in self._live or not change.id):
             with contextlib.suppress(RuntimeError):  # The loop is closing; its runs are being cancelled anyway.
                 self._loop.call_soon_threadsafe(self._look_for_cancels)
 
@@ -274,7 +272,7 @@ class Runner:
         async def look() -> None:
             for run_id, live in list(self._live.items()):
                 run = await in_thread(self.store.runs.try_get, run_id)
-                if run is None or run.metadata.get(CANCEL):
+                if run is None or run.metadata.get(run_rows.CANCEL):
                     live.cancel()
 
         self._looking = asyncio.ensure_future(look())

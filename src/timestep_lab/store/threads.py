@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from timestep_lab.store.base import Database, Statement
+from timestep_lab.store.base import Database, Rows, Statement
 from timestep_lab.store.table import Table
 from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.errors import ConflictError
@@ -49,9 +49,16 @@ class Threads(Table[ThreadRecord]):
         """
         if not items:
             return []
+        results = self._write_to(thread_id, self.append_statements(thread_id, items))
+        return self.appended(thread_id, items, results)
+
+    def append_statements(self, thread_id: str, items: Sequence[ThreadItem]) -> list[Statement]:
+        """What `append_items` writes, for a transaction with more in it; `appended` reads its results."""
         taken = self._take("next_item", thread_id, len(items))
-        inserts = [self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items)]
-        results = self._write_to(thread_id, [taken, *inserts])
+        return [taken, *(self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items))]
+
+    def appended(self, thread_id: str, items: Sequence[ThreadItem], results: Sequence[Rows]) -> list[ThreadItem]:
+        """The items with their `item_index`, from the results of `append_statements`."""
         return [
             replace(item, thread_id=thread_id, item_index=rows.rows[0][0])
             for item, rows in zip(items, results[1:], strict=True)
@@ -67,6 +74,10 @@ class Threads(Table[ThreadRecord]):
                 known = self._items.get(item.id)
         if known.thread_id != item.thread_id:
             raise ConflictError(f"Item {item.id!r} belongs to another thread.", "Give the copy an id of its own.")
+        return self.update_item(item)
+
+    def update_item(self, item: ThreadItem) -> ThreadItem:
+        """`save_item` for an item that is there. Raises `ConflictError` when it is not."""
         row = dict(zip(self._items.columns, self._items.to_row(item), strict=True))
         kept = ("id", "user_id", "thread_id", "item_index")
         columns = [column for column in self._items.columns if column not in kept]
@@ -102,8 +113,13 @@ class Threads(Table[ThreadRecord]):
     def append_session_items(
         self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
     ) -> None:
-        if not items:
-            return
+        if items:
+            self._write_to(thread_id, self.append_session_statements(thread_id, items, run_id))
+
+    def append_session_statements(
+        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
+    ) -> list[Statement]:
+        """What `append_session_items` writes, for a transaction with more in it."""
         count, now = len(items), to_naive_utc(utc_now())
         inserts = [
             Statement(
@@ -113,7 +129,7 @@ class Threads(Table[ThreadRecord]):
             )
             for offset, item in enumerate(items)
         ]
-        self._write_to(thread_id, [self._take("next_session_seq", thread_id, count), *inserts])
+        return [self._take("next_session_seq", thread_id, count), *inserts]
 
     def pop_session_item(self, thread_id: str) -> dict[str, Any] | None:
         """Take the newest away and return it; None when there is none."""
