@@ -143,6 +143,21 @@ async def _plain(model: Any) -> Answer:
     return await ask(model)
 
 
+async def test_making_a_client_ready_does_not_count_as_waiting_for_the_provider() -> None:
+    router = Router(STILL)
+    model = router.get_model("demo/slow?ttft=20&n=1")
+
+    async def load() -> None:
+        await asyncio.sleep(0.3)
+
+    model.inner.prepare = load  # type: ignore[attr-defined]
+    timing = (await ask(model)).timing
+    assert timing is not None
+    assert timing.ttft_ms is not None
+    assert timing.ttft_ms < 250
+    assert timing.duration_ms >= 300
+
+
 async def test_the_sdks_runner_can_do_the_retrying_instead(
     server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import importlib
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -95,11 +97,20 @@ class Provider(abc.ABC):
 
 
 class PerLoop(Generic[C]):
-    """One client for each event loop: an http client belongs to the loop that it first ran on."""
+    """One client for each event loop: an http client belongs to the loop that it first ran on.
 
-    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]]) -> None:
-        self._make, self._close = make, close
+    `library` is imported by `prepare`, in a thread: some take more than a second.
+    """
+
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[None]], library: str = "") -> None:
+        self._make, self._close, self._library = make, close, library
         self._of: WeakKeyDictionary[asyncio.AbstractEventLoop, C] = WeakKeyDictionary()
+
+    async def prepare(self) -> None:
+        """Have the client ready, so that a clock started afterwards measures the provider and not the import."""
+        if self._library and self._library not in sys.modules:
+            await asyncio.to_thread(importlib.import_module, self._library)
+        self.get()
 
     def get(self) -> C:
         loop = asyncio.get_running_loop()

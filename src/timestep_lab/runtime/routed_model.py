@@ -146,6 +146,9 @@ class RoutedModel(Model):
 
     async def _attempts(self, call: Callable[[], AsyncIterator[Any]], policy: RetryPolicy, watch: Stopwatch) -> Any:
         """The events of the first attempt that got as far as content."""
+        prepare = getattr(self.inner, "prepare", None)  # only our own adapters have it
+        if prepare is not None:
+            await prepare()
         limiter = self._limiter()
         repeats = {True: 0, False: 0}
         while True:

@@ -36,6 +36,9 @@ class AnthropicModel(AdapterModel):
         super().__init__(model, "anthropic")
         self._client = client
 
+    async def prepare(self) -> None:
+        await self._client.prepare()
+
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
         stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)

@@ -67,6 +67,10 @@ class AdapterModel(Model):
         self.model = model
         self.prefix = provider
 
+    async def prepare(self) -> None:
+        """What must be done once before the first request, and is not to count as waiting for the provider."""
+        return None
+
     @abc.abstractmethod
     def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]: ...
 

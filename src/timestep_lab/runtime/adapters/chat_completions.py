@@ -42,6 +42,9 @@ class ChatCompletionsModel(AdapterModel):
         self._client = client
         self._wire_name = name_on_wire or model
 
+    async def prepare(self) -> None:
+        await self._client.prepare()
+
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         answer = ChatAnswer(emitter, self._wire_name)
         stream = await self._client.get().chat.completions.create(

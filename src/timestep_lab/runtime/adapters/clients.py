@@ -53,7 +53,7 @@ def openai_client(base_url: str, key: str | None, timeout_s: float, *, official:
             default_headers=headers,  # type: ignore[arg-type]
         )
 
-    return PerLoop(make, lambda client: client.close())
+    return PerLoop(make, lambda client: client.close(), "openai")
 
 
 def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoop[AsyncAnthropic]:
@@ -68,7 +68,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
         )
         return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
 
-    return PerLoop(make, lambda client: client.close())
+    return PerLoop(make, lambda client: client.close(), "anthropic")
 
 
 def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[AsyncClient]:
@@ -90,7 +90,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
             event_hooks={"request": [own_key_only]},
         )
 
-    return PerLoop(make, lambda client: client.close())  # type: ignore[no-untyped-call]
+    return PerLoop(make, lambda client: client.close(), "ollama")  # type: ignore[no-untyped-call]
 
 
 def with_v1(url: str) -> str:

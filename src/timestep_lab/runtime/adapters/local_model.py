@@ -38,6 +38,10 @@ class LocalModel(AdapterModel):
         super().__init__(model, "local")
         self._path = path
 
+    async def prepare(self) -> None:
+        """Load the weights."""
+        await engine_for(self._path)
+
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         engine = await engine_for(self._path)
         routed = bool(request.functions) and (engine.tiny or not engine.supports_tools)

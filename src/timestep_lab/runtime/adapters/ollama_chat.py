@@ -40,6 +40,9 @@ class OllamaModel(AdapterModel):
         super().__init__(model, "ollama")
         self._client = client
 
+    async def prepare(self) -> None:
+        await self._client.prepare()
+
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         body = self._body(request)
         called = False

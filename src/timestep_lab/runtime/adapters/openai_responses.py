@@ -31,6 +31,9 @@ class ResponsesModel(Model):
 
         self._of_loop = PerLoop(lambda: OpenAIResponsesModel(model, client.get()), nothing_of_its_own)
 
+    async def prepare(self) -> None:
+        await self._of_loop.prepare()
+
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         return await whole_response(self.stream_response(*args, **kwargs))
 
