@@ -62,7 +62,7 @@ class Server:
                     await self.reply(body, writer)
                 finally:
                     self.under_way -= 1
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()

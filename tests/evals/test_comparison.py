@@ -268,7 +268,7 @@ async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path)
         grid = await (await new_comparison(bench, ["a"], models=["demo/echo"])).run()
         alive = bench.store.db.process_id
         claimed = await resume_comparison(bench, grid.id)
-        await in_thread(_claim_for, bench, grid.id, "prc_other", alive)
+        await in_thread(_claim_for, bench, grid.id)
         with pytest.raises(ConflictError):
             await claimed.run()
 

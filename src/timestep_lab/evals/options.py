@@ -21,7 +21,7 @@ class Options:
     concurrency: int | None = None
     """Calls under way with one provider at most. None: begins at 10 and grows to 64 as long as the provider takes it."""
     timeout_s: float = 120.0
-    """For one try of one answer, from its start to its end, waits included."""
+    """For one try of one answer, from its start to its end; waits for a slot or a rate limit do not count."""
     retries: int = 2
     """Further tries of a case whose run failed for a passing reason, on top of what the router repeats by itself."""
     budget_usd: float | None = None

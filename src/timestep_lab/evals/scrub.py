@@ -12,11 +12,12 @@ _MAKERS = (
     r"open\s?ai|anthropic|google\s+deepmind|deepmind|meta\s+ai|mistral\s*ai|mistral|alibaba(?:\s+cloud)?|deepseek|moonshot(?:\s+ai)?|zhipu|"
     r"cohere|x\.?ai|microsoft|nvidia|hugging\s?face|hugging\s?face\s?tb|ollama|openrouter|perplexity"
 )
+_VERSION = r"(?:[-:\s]?v?\d[\w.:-]*)?"
 _FAMILIES = (
-    r"chat\s?gpt|gpt(?:-?oss)?(?:[-\s]?\d[\w.:-]*)?|o[134](?:-mini|-pro)?|claude(?:[-\s](?:opus|sonnet|haiku|instant|fable))?(?:[-\s]?\d[\w.:-]*)?|"
-    r"gemini(?:[-\s](?:pro|flash|ultra|nano))?(?:[-\s]?\d[\w.:-]*)?|gemma[\w.:-]*|(?:code\s?)?llama[\w.:-]*|mixtral[\w.:-]*|ministral[\w.:-]*|"
-    r"qwen[\w.:-]*|qwq[\w.:-]*|deepseek[\w.:-]*|kimi[\w.:-]*|grok[\w.:-]*|phi-\d[\w.:-]*|command[-\s]r\+?|glm-?\d[\w.:-]*|smollm\d?[\w.:-]*|"
-    r"nova[-\s](?:pro|lite|micro|premier)|titan[-\s]text|falcon[-\s]?\d[\w.:-]*|granite[-\s]?\d[\w.:-]*|copilot"
+    rf"chat\s?gpt{_VERSION}|gpt(?:-?oss)?{_VERSION}|o[134](?:-mini|-pro)?|(?:claude[-\s])?(?:opus|sonnet|haiku){_VERSION}|claude{_VERSION}|"
+    rf"gemini(?:[-\s](?:pro|flash|ultra|nano))?{_VERSION}|gemma{_VERSION}|(?:code\s?)?llama{_VERSION}|mixtral{_VERSION}|ministral{_VERSION}|"
+    rf"qwen{_VERSION}|qwq{_VERSION}|deepseek(?:-[\w.:-]+)?|kimi(?:[-\s]k\d[\w.:-]*)?|grok{_VERSION}|phi-\d[\w.:-]*|command[-\s]r\+?|"
+    rf"glm-?\d[\w.:-]*|smollm{_VERSION}|nova[-\s](?:pro|lite|micro|premier)|titan[-\s]text|falcon[-\s]?\d[\w.:-]*|granite[-\s]?\d[\w.:-]*|copilot"
 )
 _WORDS = re.compile(rf"(?<![\w])(?:{_MAKERS}|{_FAMILIES})(?![\w])", re.IGNORECASE)
 _PRICES = re.compile(

@@ -18,6 +18,7 @@ from agents import RunConfig, RunState
 from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.trial_hooks import TrialHooks
 from timestep_lab.runtime.approvals import REJECTED
+from timestep_lab.runtime.limiter import PATIENCE, Patience
 from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
@@ -102,7 +103,8 @@ async def attempt(
     output: str | None = None
     failure: LabError | None = None
     try:
-        async with asyncio.timeout(desk.timeout_s):
+        async with asyncio.timeout(desk.timeout_s) as limit:
+            PATIENCE.set(Patience(limit))
             output = await _drive(desk, candidate, input, trace_id, route, measured, on_delta)
     except TimeoutError:
         failure = ProviderTimeoutError(
@@ -113,6 +115,7 @@ async def attempt(
     except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this case ended
         failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
     finally:
+        PATIENCE.set(None)
         desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
     return _told(trace_id, output, failure, measured)
 

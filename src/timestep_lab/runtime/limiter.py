@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -20,6 +21,35 @@ class Waited:
 
     queue_ms: float
     rate_limit_ms: float
+
+
+class Patience:
+    """A time limit that stands still while its run waits for a slot: waiting is no fault of the model.
+
+    Bound to `PATIENCE` by whoever sets the limit; every slot taken in that context, in whichever task, pauses it.
+    """
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        self._limit = limit
+        self._waits = 0
+        self._left_s = 0.0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        self._waits += 1
+        if self._waits == 1 and (when := self._limit.when()) is not None:
+            self._left_s = when - loop.time()
+            self._limit.reschedule(None)
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if self._waits == 0 and not self._limit.expired():
+                self._limit.reschedule(loop.time() + self._left_s)
+
+
+PATIENCE: ContextVar[Patience | None] = ContextVar("timestep_lab_patience", default=None)
 
 
 class AdaptiveLimiter:
@@ -48,6 +78,17 @@ class AdaptiveLimiter:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Waited]:
         """Hold one slot. Waits while all are taken (counted as queue) and while the provider holds us back (rate limit)."""
+        patience = PATIENCE.get()
+        with patience.held() if patience else nullcontext():
+            queue_s, limited_s = await self._take()
+        try:
+            yield Waited(queue_s * 1000.0, limited_s * 1000.0)
+        finally:
+            self._active -= 1
+            await asyncio.shield(self._wake())
+
+    async def _take(self) -> tuple[float, float]:
+        """Wait for a free slot and take it; seconds waited in the queue and for the rate limit."""
         queue_s = limited_s = 0.0
         async with self._changed:
             while True:
@@ -61,11 +102,7 @@ class AdaptiveLimiter:
                 else:
                     break
             self._active += 1
-        try:
-            yield Waited(queue_s * 1000.0, limited_s * 1000.0)
-        finally:
-            self._active -= 1
-            await asyncio.shield(self._wake())
+        return queue_s, limited_s
 
     def succeeded(self) -> None:
         """An answer came whole: one more slot for every `limit` of these."""

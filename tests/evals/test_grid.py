@@ -1,0 +1,189 @@
+"""A grid's tables, words, files and rules, from cells made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as xml
+
+import duckdb
+import pandas as pd
+import pytest
+
+from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.verdict import pair_sentence
+from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
+from timestep_lab.types.errors import DataError, UsageError
+
+
+def grid(
+    a: list[float | None], b: list[float | None], *, epochs: int = 1, outputs: tuple[str, str] = ("from A", "from B")
+) -> Grid:
+    """Scores of candidates A and B, case by case (epochs side by side); None is a failed answer."""
+    n = len(a) // epochs
+    cases = tuple(
+        CaseRecord(comparison_id="cmp_1", case_id=f"case_{i}", position=i, input=f"question {i} <b>", expected="yes")
+        for i in range(n)
+    )
+    cells = [
+        CellRecord(
+            comparison_id="cmp_1", case_id=f"case_{i // epochs}", candidate=name, epoch=i % epochs, status="error" if value is None else "done",
+            output=None if value is None else output, error=None if value is not None else "it broke", latency_ms=100.0 + i,
+            input_tokens=10, output_tokens=5, cost_usd=0.001 if name == "A" else None, trace_id=f"{name}{i}",
+            scores=() if value is None else (ScoreValue(scorer="exact", value=value),),
+        )
+        for name, values, output in (("A", a, outputs[0]), ("B", b, outputs[1]))
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+    record = ComparisonRecord(
+        id="cmp_1", user_id="u", name="demo", status="completed", candidates=({"name": "A"}, {"name": "B"}), epochs=epochs, n_cases=n,
+    )  # fmt: skip
+    return Grid(record, cases, cells)
+
+
+MIXED = ([1.0] * 6 + [0.0] * 34, [1.0] * 18 + [0.0] * 22)
+
+
+def test_the_tables_have_the_promised_shape() -> None:
+    result = grid(*MIXED)
+    assert list(result.df().columns) == [
+        "comparison_id", "case_id", "candidate", "epoch", "output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd",
+        "trace_id", "error", "exact",
+    ]  # fmt: skip
+    assert len(result.df()) == 80
+    told = result.to_json()
+    assert set(told["candidates"][0]) == {
+        "name", "n", "errors", "scores", "cost_usd", "latency_ms_p50", "ttft_ms_p50", "input_tokens", "output_tokens",
+    }  # fmt: skip
+    assert set(told["candidates"][0]["scores"]["exact"]) == {"mean", "ci_low", "ci_high"}
+    assert set(told["pairs"][0]) == {
+        "a", "b", "scorer", "n", "diff", "ci_low", "ci_high", "p_value", "p_holm", "test", "decided_by", "cases_to_settle",
+    }  # fmt: skip
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["candidates"][0]["cost_usd"] == pytest.approx(0.04)
+    assert told["candidates"][1]["cost_usd"] is None
+
+
+def test_the_verdict_says_who_wins_by_how_much_and_what_decided_it() -> None:
+    assert (
+        grid(*MIXED).verdict == "B beats A by 30.0 points on exact (95 % CI 18.1 to 45.4); 12 of 40 cases decided it."
+    )
+
+
+def test_the_verdict_does_not_say_beats_when_the_test_does_not() -> None:
+    words = grid([1.0, 0.0] * 10, [1.0, 0.0] * 9 + [1.0, 1.0]).verdict
+    assert words.startswith("B is ahead of A by 5.0 points on exact")
+    assert "which is not settled; 1 of 20 cases decided it; about 140 more cases would settle it." in words
+
+
+def test_the_verdict_turns_the_pair_so_that_the_winner_comes_first() -> None:
+    assert grid(*MIXED[::-1]).verdict.startswith("A beats B by 30.0 points on exact (95 % CI 18.1 to 45.4)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"diff": 0.0, "decided_by": 0, "p_value": 1.0}, "A and B do not differ on quality in any of 50 cases"),
+        ({"diff": 0.0, "decided_by": 8, "p_value": 1.0}, "A and B are level on quality"),
+        ({"n": 0, "diff": float("nan")}, "have no case in common"),
+        ({"p_value": 0.01, "p_holm": 0.06}, "not settled"),
+        ({"cases_to_settle": 2_000_000, "p_value": 0.5}, "more than 100,000 further cases"),
+        ({"points": False, "diff": 12.5, "p_value": 0.001}, "B beats A by 12.5 on quality"),
+        ({"diff": 0.01, "p_value": 0.001}, "by 1.0 point on"),
+    ],
+)
+def test_a_sentence_fits_every_outcome(changes: dict[str, object], says: str) -> None:
+    pair = {
+        "a": "A", "b": "B", "scorer": "quality", "n": 50, "diff": 0.1, "ci_low": 0.02, "ci_high": 0.18, "p_value": 0.02, "p_holm": None,
+        "test": "paired t", "decided_by": 20, "cases_to_settle": 30,
+    }  # fmt: skip
+    assert says in pair_sentence(PairRow(**{**pair, **changes}))  # type: ignore[arg-type]
+
+
+def test_failed_answers_count_for_nobody_and_are_told() -> None:
+    result = grid([1.0, None, 0.0, 1.0], [1.0, 1.0, None, 0.0])
+    assert list(result.summary()["errors"]) == [1, 1]
+    assert result.pair_rows[0].n == 2
+    assert "2 of 8 answers failed and count for nobody." in result._repr_html_()
+
+
+def test_repeats_give_pass_at_k_and_pass_hat_k() -> None:
+    row = grid([1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], epochs=2).candidate_rows[0].scores["exact"]
+    assert (row["pass_at_k"], row["pass_hat_k"]) == (1.0, 0.5)
+
+
+def test_the_page_is_readable_without_javascript_and_runs_nothing_of_a_models() -> None:
+    page = grid(
+        [1.0, 0.0], [0.0, 0.0], outputs=("<script>alert(1)</script>", "<img src=x onerror=alert(1)>")
+    )._repr_html_()
+    assert "<script" not in page.replace("&lt;script", "")
+    assert "<img" not in page
+    assert "question 0 &lt;b&gt;" in page
+    assert "A is ahead of B" in page
+    assert "http" not in page
+
+
+def test_every_kind_of_file_holds_the_cells(tmp_path: Path) -> None:
+    result = grid([1.0, 0.0, None], [1.0, 1.0, 1.0])
+    frame = pd.read_csv(result.save(tmp_path / "g.csv"))
+    assert list(frame["candidate"]) == ["A", "B"] * 3
+    lines = [json.loads(line) for line in result.save(tmp_path / "g.jsonl").read_text().splitlines()]
+    assert lines[0]["input"] == "question 0 <b>"
+    assert lines[0]["scores"][0]["value"] == 1.0
+    path = result.save(tmp_path / "g.parquet")
+    assert duckdb.sql(f"select count(*), count(error) from '{path}'").fetchall() == [(6, 1)]
+    page = result.save(tmp_path / "g.html").read_text()
+    assert page.startswith("<!doctype html>")
+    suites = {suite.get("name"): suite for suite in xml.parse(result.save(tmp_path / "g.xml")).getroot()}
+    assert {k: (s.get("tests"), s.get("failures"), s.get("errors")) for k, s in suites.items()} == {
+        "A": ("3", "1", "1"),
+        "B": ("3", "0", "0"),
+    }
+    [pair] = [json.loads(line) for line in result.save(tmp_path / "g.dpo.jsonl").read_text().splitlines()]
+    assert pair["prompt"] == [{"role": "user", "content": "question 1 <b>"}]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("from B", "from A")
+    with pytest.raises(UsageError, match=r"Known endings: \.dpo\.jsonl, \.csv"):
+        result.save(tmp_path / "g.docx")
+
+
+@pytest.mark.parametrize(
+    ("rule", "holds"),
+    [
+        ("0.1", [True, True]),
+        ("0.2", [False, True]),
+        ("exact>=0.4", [False, True]),
+        ("exact >= 40%", [False, True]),
+        ("A:exact>=0.1", [True]),
+        ("exact.ci_low>=0.2", [False, True]),
+        ("errors<=0", [True, True]),
+        ("cost_usd<=1", [True, False]),
+        ("latency_ms_p50<100", [False, False]),
+    ],
+)
+def test_a_rule_holds_or_does_not(rule: str, holds: list[bool]) -> None:
+    assert [result.holds for result in grid(*MIXED).check(rule)] == holds
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"), [("exat>=1", "Did you mean 'exact'"), ("exact~1", "is no rule"), ("C:exact>=1", "not there")]
+)
+def test_a_rule_that_cannot_be_read_is_refused(rule: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        grid(*MIXED).check(rule)
+
+
+def test_a_regression_against_a_baseline_is_found_and_told(tmp_path: Path) -> None:
+    before = grid([1.0] * 40, [0.0] * 40)
+    path = before.save(tmp_path / "baseline.json")
+    now = grid([1.0] * 28 + [0.0] * 12, [0.0] * 40)
+    found = {r.candidate: r for r in now.regression(path)}
+    assert found["A"].worse
+    assert not found["B"].worse
+    assert str(found["A"]).startswith("A before beats A now by 30.0 points on exact")
+    assert [r.worse for r in now.regression(before)] == [r.worse for r in now.regression(path)]
+
+
+def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(DataError, match="no baseline"):
+        grid([1.0], [0.0]).regression(tmp_path / "x.json")

@@ -1,0 +1,141 @@
+"""A provider that limits, fails and stalls; a process that is killed. Every case ends right, and no answer is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.evals.benches import MODEL, opened
+from tests.evals.loopback import Trouble, model_server
+from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
+from timestep_lab.store.base import in_thread
+
+LIMITED, FAILING, STALLED = "limited", "failing", "stalled"
+
+
+async def test_every_case_ends_right_though_the_server_limits_fails_and_stalls(tmp_path: Path) -> None:
+    """Each kind of trouble meets its case once; then the case is answered."""
+
+    def behaves(said: str, before: int) -> str | Trouble:
+        if before == 0 and said.startswith(LIMITED):
+            return Trouble(429, (("retry-after", "0.4"),))
+        if before == 0 and said.startswith(FAILING):
+            return Trouble(503)
+        if before == 0 and said.startswith(STALLED):
+            return Trouble(stall_s=30)
+        return "ok"
+
+    cases = [f"{kind} {n}" for n in range(5) for kind in (LIMITED, FAILING, STALLED, "plain")]
+    with model_server(behaves) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            comparison = await new_comparison(
+                bench, cases, models=[MODEL], scorers=["exact"], concurrency=20, timeout_s=3.0
+            )
+            grid = await comparison.run()
+            assert [cell.output for cell in grid.cells] == ["ok"] * 20
+            asked = Counter(text for _, _, text in server.asked)
+            assert all(asked[case] == (1 if case.startswith("plain") else 2) for case in cases), "no storm"
+            inputs = {case.case_id: case.input for case in grid.cases}
+            for cell in grid.cells:
+                stalled = inputs[cell.case_id].startswith(STALLED)
+                assert cell.attempts == (2 if stalled else 1), "what the router repeats is no further attempt"
+
+
+async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:
+    """429 for 0.3 s, then an answer after 0.2 s: one wait for the limit, one for the model."""
+
+    def behaves(said: str, before: int) -> str | Trouble:
+        return "ok" if before else Trouble(429, (("retry-after-ms", "300"),))
+
+    with model_server(behaves, delay_s=0.2) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            warm = await new_comparison(bench, ["warm up"], models=[MODEL])
+            await warm.run()
+            grid = await (await new_comparison(bench, ["case"], models=[MODEL], cache="off")).run()
+            bench.writer.flush()
+            [cell] = grid.cells
+            first, second = (moment for moment, _, said in server.asked if said == "case")
+            assert cell.rate_limit_ms is not None
+            assert cell.ttft_ms is not None
+            assert cell.queue_ms is not None
+            assert abs(cell.rate_limit_ms - 300) < 10
+            assert abs((second - first) * 1000 - 300) < 60
+            assert cell.queue_ms < 10
+            row = bench.store.sql(
+                "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1", [cell.trace_id]
+            ).one()
+            assert row is not None
+            assert abs(row[0] - cell.rate_limit_ms) < 0.01
+            assert 190 <= row[1] <= cell.ttft_ms + 1
+
+
+async def test_concurrency_is_never_exceeded(tmp_path: Path) -> None:
+    with model_server(lambda said, _: "ok", delay_s=0.02) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            await (await new_comparison(bench, [f"q{n}" for n in range(40)], models=[MODEL], concurrency=4)).run()
+            assert server.most_under_way <= 4
+
+
+KILLED = """
+import asyncio, sys
+from tests.evals.benches import MODEL, opened
+from timestep_lab.evals.compare import new_comparison
+from timestep_lab.types.comparison import CellDone
+
+async def main(path, url):
+    async with opened(path, url) as bench:
+        cases = [{"input": f"question {n}", "expected": f"answer {n}"} for n in range(60)]
+        comparison = await new_comparison(bench, cases, models=[MODEL], scorers=["exact"], concurrency=6)
+        async for event in comparison.events():
+            if isinstance(event, CellDone):
+                print(comparison.record.id, event.cell.case_id, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_after_kill_9_finished_cases_are_not_asked_again_and_the_result_is_the_same(tmp_path: Path) -> None:
+    with model_server(lambda said, _: said.replace("question", "answer"), delay_s=0.05) as server:
+        path = tmp_path / "lab.duckdb"
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path), server.url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert child.stdout is not None
+        finished = [child.stdout.readline().split() for _ in range(15)]
+        os.kill(child.pid, signal.SIGKILL)
+        finished += [line.split() for line in child.stdout if len(line.split()) == 2]
+        child.wait()
+        child.stdout.close()
+        time.sleep(0.1)
+        asked_before = Counter(text for _, _, text in server.asked)
+        assert 15 <= len(finished) < 60
+
+        async with opened(path, server.url) as bench:
+            resumed = await resume_comparison(bench, finished[0][0])
+            grid = await resumed.run()
+            inputs = {case.case_id: case.input for case in grid.cases}
+            asked = Counter(text for _, _, text in server.asked)
+            told = {inputs[case_id] for _, case_id in finished}
+            assert all(asked[text] == 1 for text in told)
+            assert all(count <= 2 for count in asked.values())
+            assert sum(asked.values()) - 60 <= 6 + 6, "only what was under way, or not yet told, is asked again"
+            assert len(asked_before) < 60
+            assert len(grid.cells) == 60
+            assert json.dumps(grid.to_json()["candidates"][0]["scores"]) == json.dumps(
+                (await in_thread(load_grid, bench, grid.id)).to_json()["candidates"][0]["scores"]
+            )
+            uninterrupted = await (await new_comparison(
+                bench, [{"input": case.input, "expected": case.expected} for case in grid.cases], models=[MODEL], scorers=["exact"], cache="off"
+            )).run()  # fmt: skip
+            assert [(c.case_id, c.output, c.scores) for c in uninterrupted.cells] == [
+                (c.case_id, c.output, c.scores) for c in grid.cells
+            ]
