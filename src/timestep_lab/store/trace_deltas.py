@@ -110,6 +110,9 @@ def _begun(trace: _Trace, row: Row) -> None:
 
 
 def _ended(trace: _Trace, row: Row) -> None:
+    if trace.started_at is None or row[_STARTED] < trace.started_at:
+        # Also when the span was counted as it began: reading by time leaves out a row of sums that knows none.
+        trace.started_at = row[_STARTED]
     ended_at = row[_ENDED] or row[_STARTED]  # An import may know no end; no span of a trace begins after its end.
     if trace.ended_at is None or ended_at > trace.ended_at:
         trace.ended_at = ended_at
