@@ -394,7 +394,9 @@ async def test_an_agent_without_a_model_gets_the_labs_default(bench: Bench) -> N
     run = last(await bench.run("What is two and two?", Agent(name="Plain"))).run
     assert (run.status, run.model) == ("completed", "demo/assistant")
     [span] = bench.spans("generation")
-    assert "verbosity" not in json.loads(span["attributes"])["model_config"], "OpenAI's defaults are not for other models"
+    assert "verbosity" not in json.loads(span["attributes"])["model_config"], (
+        "OpenAI's defaults are not for other models"
+    )
 
 
 async def test_two_users_of_one_lab_do_not_meet(tmp_path: Any) -> None:

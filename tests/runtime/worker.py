@@ -15,7 +15,7 @@ from agents import Agent, function_tool
 from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 
 from tests.runtime.bench import calls, last, open_bench, says, scripted
-from timestep_lab.types.events import ItemDone, RunEnded
+from timestep_lab.types.events import ItemAdded, ItemDone, RunEnded
 
 _mouth: Connection
 
@@ -65,6 +65,14 @@ async def talk(path: str) -> None:
                     tell(item=event.item.id, text=event.item.data["text"])
                 elif isinstance(event, RunEnded):
                     tell(run=event.run.id, status=event.run.status)
+
+
+async def ramble(path: str) -> None:
+    """One long answer, slowly; tells when it has begun."""
+    async with open_bench(path) as bench:
+        async for event in bench.runner.stream("go", agent=Agent(name="Talker", model="demo/slow?ttft=0&tps=50&n=999")):
+            if isinstance(event, ItemAdded):
+                tell(begun=event.item.id)
 
 
 async def ask(path: str) -> None:

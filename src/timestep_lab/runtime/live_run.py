@@ -91,7 +91,7 @@ class LiveRun:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._log = ItemLog(self._store, run, self.emit)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
-        self.pauses = Pauses(self._store, shop.processor, self._items, route, run, self._kit)
+        self.pauses = Pauses(self._store, self._items, route, run, self._kit)
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, hooks)
         self._session = StoreSession(self._store, run.thread_id, run.id)
         self._speakers: list[str] = []

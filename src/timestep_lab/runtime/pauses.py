@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from agents import RunState
@@ -11,12 +12,12 @@ from agents.items import ToolApprovalItem
 
 from timestep_lab.runtime.approvals import REJECTED, Decision
 from timestep_lab.runtime.run_request import Approve
-from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.stream_items import StreamItems
-from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.runtime.tracing import Route
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.records import Interruption, Json, RunRecord
+from timestep_lab.types.records import Interruption, Json, RunRecord, ThreadItem
 from timestep_lab.types.spans import GenAI, Lab, SpanRecord
 
 if TYPE_CHECKING:
@@ -32,16 +33,14 @@ class Pauses:
     def __init__(
         self,
         store: Store,
-        processor: StoreProcessor,
         items: StreamItems,
         route: Route,
         run: RunRecord,
         kit_of: Callable[[str], ToolSet | None],
     ) -> None:
-        self._store, self._processor, self._items, self._route, self._run = store, processor, items, route, run
+        self._store, self._items, self._route, self._run = store, items, route, run
         self._log = items.log
         self._kit_of = kit_of
-        self._sdk_trace = sdk_trace_id(run.trace_id)
         self._approved: set[str] = set()
 
     def approve_calls(self, call_ids: Iterable[str]) -> None:
@@ -77,9 +76,7 @@ class Pauses:
                 await self._log.change(item.id, status="needs_approval", server=call.server)
             if self._asked(call) is None:
                 await self._log.add_done("approval", self._approval_data(call, None, ""))
-            self._processor.tool_waits(
-                self._sdk_trace, call_span(self._run, call, "pending", self._route.last_turn), call.call_id
-            )
+            self._route.writer.span_started(call_span(self._run, call, "pending", self._route.last_turn))
         return waiting
 
     async def record(self, waiting: Sequence[Interruption], decisions: Mapping[str, Decision]) -> None:
@@ -103,8 +100,9 @@ class Pauses:
             return
         message = decision.message or REJECTED
         await self._log.change(item.id, status="rejected", output=message, server=call.server)
-        span = replace(rejected_span(self._run, call, self._route.last_turn), output=message)
-        self._processor.tool_rejected(self._sdk_trace, span, call.call_id)
+        span = rejected_span(self._run, call, self._route.last_turn)
+        span = replace(span, span_id=self._route.row_of(call.call_id), output=message)
+        self._route.writer.span_ended(span)
 
     async def _call_item(self, call: Interruption) -> Any:
         return await self._items.call_item(call.call_id, call.name, call.arguments, patience_s=0)
@@ -142,6 +140,19 @@ def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str 
         user_id=run.user_id, kind="tool", name=call.name, agent=call.agent, started_at=utc_now(), attributes=attributes,
         input=parsed(call.arguments),
     )  # fmt: skip
+
+
+def finished_span(run: RunRecord, call: Interruption, item: ThreadItem) -> SpanRecord:
+    """The row of an approved call that the thread knows to be over, for a trace that does not."""
+    now = utc_now()
+    return replace(
+        call_span(run, call, "approved"),
+        status="error" if item.data["error"] else "ok",
+        error=item.data["error"],
+        output=item.data["output"],
+        started_at=now - timedelta(milliseconds=item.data["duration_ms"] or 0),
+        ended_at=now,
+    )
 
 
 def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None = None) -> SpanRecord:

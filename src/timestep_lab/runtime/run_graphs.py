@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,24 +89,26 @@ async def thaw_state(
             "Cancel it with lab.cancel(run_id) and ask again.",
             code="damaged_state",
         ) from error
-    finished = {
-        item.data["call_id"]: item.data["output"]
-        for item in items
-        if item.type == "tool_call"
-        and item.data["status"] in ("completed", "failed")
-        and item.data["output"] is not None
-    }
     for call in restored.get_interruptions():
         call_id = call.call_id or ""
         decision = state.decisions.get(call_id)
-        if call_id in finished:
+        if item := finished_call(items, call_id):
             # The SDK has no way to hand it a result; a refusal's message becomes the call's output word for word.
-            restored.reject(call, rejection_message=finished[call_id])
+            restored.reject(call, rejection_message=item.data["output"])
         elif decision and decision["decision"] == "approved":
             restored.approve(call)
         elif decision:
             restored.reject(call, rejection_message=decision["message"] or REJECTED)
     return restored
+
+
+def finished_call(items: Iterable[ThreadItem], call_id: str) -> ThreadItem | None:
+    """The call's item, if its tool ran to an end."""
+    for item in items:
+        if item.type == "tool_call" and item.data["call_id"] == call_id:
+            over = item.data["status"] in ("completed", "failed") and item.data["output"] is not None
+            return item if over else None
+    return None
 
 
 def was_answered(state: RunStateRecord, session: list[dict[str, Any]]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from timestep_lab.runtime import approvals, run_rows
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
 from timestep_lab.runtime.output_text import output_text
-from timestep_lab.runtime.pauses import tool_key
-from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, last_agent, thaw_state, was_answered
+from timestep_lab.runtime.pauses import finished_span, tool_key
+from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, finished_call, last_agent, thaw_state, was_answered
 from timestep_lab.runtime.run_request import DEFAULT_MAX_TURNS, Approve, RunOptions, UserTurn, read_options, read_turn
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import call_span_id
@@ -31,7 +31,7 @@ from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
 from timestep_lab.types.ids import new_id, new_trace_id
-from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadRecord
+from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 from timestep_lab.types.spans import TraceStart
 
 if TYPE_CHECKING:
@@ -249,7 +249,6 @@ class Runner:
             await in_thread(run_rows.request_cancel, self.store, run)
         elif run.status == "needs_approval":
             for span in await in_thread(run_rows.withdraw, self.store, run):
-                self.writer.opened_elsewhere(run.user_id, [(span.trace_id, span.span_id)])
                 self.writer.span_ended(span)
         else:
             raise ConflictError(f"Run {run_id} is over: it is {run.status}.", "There is nothing to cancel.")
@@ -314,10 +313,10 @@ class Runner:
             return graph, state.agent_snapshot
 
         options = RunOptions.from_json(state.agent_snapshot["run"])
-        waiting = [call.call_id for call in approvals.waiting_calls(state)]
-        self.writer.opened_elsewhere(run.user_id, [(run.trace_id, call_span_id(run.trace_id, c)) for c in waiting])
+        route = self._route(run)
+        route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
-            self._shop, run, options, blueprint, route=self._route(run, waiting), claim=state, context=context, hooks=hooks,
+            self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
             own_toolbox=own_toolbox,
         )  # fmt: skip
         live.adopt(items)
@@ -349,10 +348,21 @@ class Runner:
         found = self.store.agents.find(1, name=run.last_agent or run.agent)
         return found[0] if found else self.store.agents.get(run.agent_id or run.agent)
 
-    def _route(self, run: RunRecord, waiting: Iterable[str] = ()) -> Route:
-        return Route(
-            self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, waiting=set(waiting)
-        )
+    def _settle_rows(self, run: RunRecord, state: RunStateRecord, items: list[ThreadItem]) -> set[str]:
+        """Calls that no longer have an open row in the trace. What a dead process finished, but could not tell the trace, is told now."""
+        self.writer.flush()
+        spans = self.store.traces.spans(run.trace_id)
+        open_rows = {span.span_id for span in spans if span.ended_at is None}
+        closed = set()
+        for call in approvals.waiting_calls(state):
+            if call_span_id(run.trace_id, call.call_id) not in open_rows:
+                closed.add(call.call_id)
+            elif item := finished_call(items, call.call_id):
+                self.writer.span_ended(finished_span(run, call, item))
+        return closed
+
+    def _route(self, run: RunRecord) -> Route:
+        return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id)
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}

@@ -19,7 +19,7 @@ from agents.tracing import Span, Trace, TracingProcessor, set_trace_processors
 
 from timestep_lab.runtime.span_records import call_span_id, ended, otel_span_id, otel_trace_id, started
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.types.ids import LOCAL_USER, new_span_id
 from timestep_lab.types.records import Json
 from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
 
@@ -45,14 +45,19 @@ class Route:
     """SDK span id to the id of its row."""
     open: dict[str, SpanRecord] = field(default_factory=dict)
     """By SDK span id."""
-    waiting: set[str] = field(default_factory=set)
-    """Ids of tool calls that wait for approval and have an open row."""
+    closed_calls: set[str] = field(default_factory=set)
+    """Calls whose row was closed when a process died under them: their next attempt is a row of its own."""
     last_turn: str | None = None
     """Id of the newest turn's row: what a call that waits for approval hangs under."""
     input: Json = None
     output: Json = None
     costs: list[float | None] = field(default_factory=list)
     """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
+
+    def row_of(self, call_id: str) -> str:
+        """Id of the row for a tool call: the one that is open while it waits for approval, if there is one."""
+        return new_span_id() if call_id in self.closed_calls else call_span_id(self.trace_id, call_id)
+
     on_span: Callable[[SpanRecord], None] | None = None
     """Told of each span as it ends, on the thread it ended on; for what must know a run's steps without asking the store."""
 
@@ -84,7 +89,6 @@ class StoreProcessor(TracingProcessor):
             if known:
                 route.agents.update(known.agents)
                 route.ids.update(known.ids)
-                route.waiting.update(known.waiting)
             self._keep(sdk_trace_id, route)
 
     def release(self, sdk_trace_id: str, reason: str) -> None:
@@ -103,39 +107,21 @@ class StoreProcessor(TracingProcessor):
     # -- what only the runner knows of tool calls
 
     def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
-        """The tool of the function span `span` begins to run. From here on the span goes by the call's id."""
+        """The tool of the function span `span` begins to run. From here on the span goes by the call's id, as did the row that
+        was open while the call waited for approval."""
         route = self._routes.get(span.trace_id)
         record = route.open.get(span.span_id) if route else None
         if route is None or record is None:
             return
         with self._lock:
-            own_id = call_span_id(route.trace_id, call_id)
+            own_id = route.row_of(call_id)
             route.ids[span.span_id] = own_id
             attributes = {**record.attributes, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: approval}
             if server:
                 attributes[Lab.SERVER] = server
             record = replace(record, span_id=own_id, attributes=attributes)
             route.open[span.span_id] = record
-            is_open = call_id in route.waiting
-            route.waiting.discard(call_id)
-        if not is_open:
-            route.writer.span_started(record)
-
-    def tool_waits(self, sdk_trace_id: str, record: SpanRecord, call_id: str) -> None:
-        """A call waits for approval: an open row, of no process, until it is decided."""
-        if route := self._routes.get(sdk_trace_id):
-            with self._lock:
-                is_open = call_id in route.waiting
-                route.waiting.add(call_id)
-            if not is_open:
-                route.writer.span_started(record)
-
-    def tool_rejected(self, sdk_trace_id: str, record: SpanRecord, call_id: str) -> None:
-        """A call was refused: its row ends without the tool having run."""
-        if route := self._routes.get(sdk_trace_id):
-            with self._lock:
-                route.waiting.discard(call_id)
-            route.writer.span_ended(record)
+        route.writer.span_started(record)
 
     # -- the SDK's callbacks
 

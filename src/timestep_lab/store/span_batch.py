@@ -21,6 +21,9 @@ MANY_TRACES = 100
 SpanKey = tuple[str, str]
 """(trace_id, span_id)"""
 
+DECIDED = ("pending", "approved", "rejected")
+"""Approvals of calls that a person was asked about."""
+
 _AMONG_KEYS: dict[Dialect, str] = {
     "duckdb": "user_id = $1 and list_contains(string_split($2, ' '), trace_id || span_id)",
     "postgres": "user_id = $1 and trace_id || span_id = any(string_to_array($2, ' '))",
@@ -50,7 +53,7 @@ class SpanBatch:
         )
         tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
-            "open_spans": (OPEN_COLUMNS, [open_row(row, _owner(row, db)) for row in self.opened]),
+            "open_spans": (OPEN_COLUMNS, [open_row(row, process_of(row, db.process_id)) for row in self.opened]),
             "message_bodies": (BODY_COLUMNS, new_bodies),
             "spans_raw": (SPAN_COLUMNS, slim),
             "trace_deltas": (DELTA_COLUMNS, deltas),
@@ -68,7 +71,7 @@ class SpanBatch:
         """Finds calls that another process, or this one before a pause, left open for a decision."""
         if self._looked:
             return
-        decided = {span_key(row) for row in (*self.opened, *self.ended) if row[AT["approval"]]} - self.opened_before
+        decided = {span_key(row) for row in (*self.opened, *self.ended) if row[AT["approval"]] in DECIDED} - self.opened_before
         if decided:
             sql = f"select trace_id, span_id from core.open_spans where {_AMONG_KEYS[db.dialect]}"
             found = {(row[0], row[1]) for row in db.query(self.user_id, sql, [self.user_id, _joined(decided)]).rows}
@@ -101,11 +104,6 @@ class SpanBatch:
         if len(ids) > MANY_TRACES:
             ids = [""]
         return [Change("traces", self.user_id, trace_id) for trace_id in ids]
-
-
-def _owner(row: Row, db: Database) -> str | None:
-    """A tool call that waits for approval outlives the process that asked: no death closes it."""
-    return None if row[AT["approval"]] == "pending" else db.process_id
 
 
 def span_key(row: Row) -> SpanKey:

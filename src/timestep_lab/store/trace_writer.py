@@ -12,7 +12,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from timestep_lab.store.base import Database
@@ -44,15 +43,7 @@ class _Barrier:
 class _Stop(_Barrier): ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Adopted:
-    """Queued by `opened_elsewhere`."""
-
-    user_id: str
-    spans: frozenset[SpanKey]
-
-
-_Event = TraceStart | SpanRecord | _Barrier | _Adopted
+_Event = TraceStart | SpanRecord | _Barrier
 
 
 class TraceWriter:
@@ -84,10 +75,6 @@ class TraceWriter:
     def span_ended(self, span: SpanRecord) -> None:
         """`span.ended_at` is set; the record is whole, whether or not the span was handed over when it began."""
         self._put(span)
-
-    def opened_elsewhere(self, user_id: str, spans: Iterable[SpanKey]) -> None:
-        """These spans have an open row that another process wrote; when they end here, it goes."""
-        self._queue.put(_Adopted(user_id, frozenset(spans)))
 
     def _put(self, event: TraceStart | SpanRecord) -> None:
         if self._closed:
@@ -173,9 +160,6 @@ class TraceWriter:
         ended: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         for event in events:
             if isinstance(event, _Barrier):
-                continue
-            if isinstance(event, _Adopted):
-                self._open[event.user_id] |= event.spans
                 continue
             if isinstance(event, TraceStart):
                 starts[event.user_id].append(trace_row(event))
