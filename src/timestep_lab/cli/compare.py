@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.types.comparison import ComparisonProgress
 from timestep_lab.types.errors import UsageError
@@ -22,6 +24,7 @@ from timestep_lab.types.numbers import cost_text, count_text, duration_text
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Plan
 
 RULE_NOT_MET = 100
 
@@ -142,13 +145,12 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
         yield show
 
 
-def _show_plan(plan: object, as_json: bool) -> int:
-    from timestep_lab.cli.tables import print_rows
-
+def _show_plan(plan: Plan, as_json: bool) -> int:
     if as_json:
-        print_json(plan.to_dict("records"))  # type: ignore[attr-defined]
+        print_json([asdict(row) for row in plan.rows])
     else:
-        print_rows(console(), list(plan.columns), plan.itertuples(index=False, name=None))  # type: ignore[attr-defined]
+        print_rows(console(), list(plan.df().columns), plan.df().itertuples(index=False, name=None))
+        click.echo(str(plan))
     return 0
 
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.types.events import Event
 
 if TYPE_CHECKING:
-    import pandas
-
     from timestep_lab.evals.bench import Bench
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.lab import Lab
 
 OnEvent = Callable[[Event], None]
@@ -77,10 +76,5 @@ def _display_handle() -> Any:
     return display({"text/plain": "Comparing …"}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
 
-async def plan(lab: Lab, data: Any, options: dict[str, Any]) -> pandas.DataFrame:
-    import pandas
-
-    from timestep_lab.evals.plan import plan as plan_of
-
-    rows = await plan_of(await prepare(lab, data, None, options))
-    return pandas.DataFrame([{name: getattr(row, name) for name in row.__dataclass_fields__} for row in rows])
+async def plan(lab: Lab, data: Any, options: dict[str, Any]) -> Plan:
+    return await (await prepare(lab, data, None, options)).plan()

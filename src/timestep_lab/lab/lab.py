@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.interchange.files import Imported
@@ -164,6 +165,18 @@ class Lab:
         """Go on with a paused run. `decisions`: call id to `{"decision": "approved" | "rejected", "message", "always"}`."""
         return RunStream(self, lambda: self.runner.resume(run_id, decisions))
 
+    async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
+        """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
+
+        Changes: `prompt`, `model`, `instructions`, `tools` (a tool's name to what it says instead); `again=True` goes live without one.
+        Unchanged, everything is replayed and no provider is called. The new trace knows its parent.
+        """
+        from timestep_lab.runtime.forks import fork
+
+        trace_id = trace.trace_id if isinstance(trace, Run) else trace
+        self.flush()
+        return await RunStream(self, lambda: fork(self.runner, trace_id, span_id, **changes)).result()
+
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""
         await self.runner.cancel(run_id)
@@ -285,7 +298,7 @@ class Lab:
 
         return await comparing.run(await comparing.prepare(self, data, resume, dict(options)), on_event)
 
-    async def plan(self, data: Any, **options: Any) -> pandas.DataFrame:
+    async def plan(self, data: Any, **options: Any) -> Plan:
         """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
         from timestep_lab.lab import comparing
 

@@ -37,7 +37,8 @@ def import_file(path: str | Path, store: Store) -> Imported:
     """Blocks. Raises `DataError` when the file is not there or is none of the formats."""
     source = Path(path)
     try:
-        head = source.open("rb").read(12)
+        with source.open("rb") as file:
+            head = file.read(12)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
     traces, spans, added, rejected, problem = set[str](), 0, 0, 0, ""

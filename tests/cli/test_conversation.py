@@ -1,0 +1,140 @@
+"""Talking to agents from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cli.conftest import Done
+
+Cli = Callable[..., Done]
+ASKS_FIRST = "What's the weather in Berkeley?"
+
+
+def test_the_demo_tells_a_whole_run_and_can_be_told_again(cli: Cli) -> None:
+    for _ in range(2):
+        done = cli("demo")
+        assert done.code == 0, done.err
+        for said in (
+            "handed off to Weather Assistant",
+            "think(",
+            "get_weather(",
+            "approved",
+            "Where to look next",
+            "beats",
+        ):
+            assert said in done.out
+    statuses = cli(
+        "sql", "select status, count(*) as n from traces where workflow = 'Personal Assistant' group by 1", "--json"
+    )
+    assert {row["status"] for row in statuses.json} == {"completed"}
+
+
+def test_run_prints_one_json_object_with_everything_a_script_needs(cli: Cli) -> None:
+    done = cli("run", "What's the weather in Oakland?", "--json")
+    assert done.code == 0
+    assert {
+        "output", "status", "thread_id", "trace_id", "run_id", "agent", "model", "usage", "cost_usd", "ttft_ms", "duration_ms", "interruptions",
+    } <= set(done.json)  # fmt: skip
+    assert "Oakland" in done.json["output"]
+    assert done.json["agent"] == "Weather Assistant"
+    assert done.json["usage"]["requests"] == 4
+    assert done.json["usage"]["input_tokens"] > 0
+
+
+def test_a_run_that_waits_ends_with_3_and_is_approved_by_another_call(cli: Cli) -> None:
+    waiting = cli("run", ASKS_FIRST, "--json")
+    assert waiting.code == 3
+    assert [i["name"] for i in waiting.json["interruptions"]] == ["get_weather"]
+    approved = cli("approve", waiting.json["run_id"], "--json")
+    assert approved.code == 0
+    assert approved.json["status"] == "completed"
+    assert approved.json["trace_id"] == waiting.json["trace_id"]
+    assert "Berkeley" in approved.json["output"]
+
+
+def test_a_rejected_call_is_not_made_and_the_run_goes_on_without_it(cli: Cli) -> None:
+    waiting = cli("run", ASKS_FIRST, "--json")
+    rejected = cli("approve", waiting.json["run_id"], "--reject", "--message", "Not today.", "--json")
+    assert rejected.json["status"] == "completed"
+    calls = cli("sql", "select approval, status from tool_calls where tool = 'get_weather'", "--json").json
+    assert [call["approval"] for call in calls] == ["rejected"]
+
+
+def test_what_is_decided_cannot_be_decided_again(cli: Cli) -> None:
+    waiting = cli("run", ASKS_FIRST, "--json")
+    assert cli("approve", waiting.json["run_id"]).code == 0
+    again = cli("approve", waiting.json["run_id"])
+    assert again.code == 1
+    assert "waits for no approval" in again.err
+
+
+def test_a_thread_goes_on_where_it_was(cli: Cli) -> None:
+    first = cli("run", "What's the weather in Oakland?", "--json").json
+    second = cli("run", "And in Tokyo, what's the weather?", "--thread", first["thread_id"], "--json").json
+    assert second["thread_id"] == first["thread_id"]
+    shown = cli("threads", "show", first["thread_id"]).out
+    assert shown.index("Oakland") < shown.index("Tokyo")
+
+
+def test_a_trace_is_found_by_the_first_letters_of_its_id(cli: Cli) -> None:
+    trace_id = cli("run", "What's the weather in Oakland?", "--json").json["trace_id"]
+    shown = cli("traces", "show", trace_id[:8])
+    assert shown.code == 0
+    assert "get_weather" in shown.out
+    listed = cli("traces", "list", "--filter", "turns > 2", "--json").json
+    assert [row["trace_id"] for row in listed] == [trace_id]
+
+
+def test_traces_travel_to_another_lab_and_twice_adds_nothing(cli: Cli) -> None:
+    cli("run", "What's the weather in Oakland?")
+    for name in ("traces.jsonl", "traces.json", "traces.parquet", "traces.duckdb"):
+        assert cli("traces", "export", name).code == 0
+        other = name.replace(".", "_") + ".lab"
+        for _ in range(2):
+            assert cli("--store", other, "traces", "import", name).code == 0
+        count = "select count(*) as n from spans"
+        assert cli("--store", other, "sql", count, "--json").json == cli("sql", count, "--json").json
+
+
+def test_agents_are_stored_and_used(cli: Cli) -> None:
+    added = cli(
+        "agents", "add", "Guide", "--instructions", "Help.", "--tool", "get_weather", "--model", "demo/assistant"
+    )
+    assert added.code == 0
+    assert "Guide" in cli("agents", "list").out
+    assert cli("run", "What's the weather in Paris?", "--agent", "guide", "--json").json["agent"] == "Guide"
+    assert cli("agents", "remove", "Guide").code == 0
+    assert cli("agents", "show", "Guide").code == 1
+
+
+def test_a_comparison_that_is_not_good_enough_ends_with_100(cli: Cli, folder: object) -> None:
+    from pathlib import Path
+
+    Path("cases.jsonl").write_text(
+        '{"input": "say yes", "expected": "yes"}\n{"input": "say no", "expected": "maybe"}\n'
+    )
+    command = ("compare", "cases.jsonl", "--models", "demo/echo", "--scorers", "contains")
+    done = cli(*command, "--json", "--out", "grid.csv")
+    assert done.code == 0
+    assert done.json["candidates"][0]["scores"]["contains"]["mean"] == 0.5
+    assert Path("grid.csv").exists()
+    assert cli(*command, "--fail-under", "contains>=0.5").code == 0
+    assert cli(*command, "--fail-under", "contains>=0.9").code == 100
+
+
+def test_doctor_finds_a_new_lab_in_order(cli: Cli) -> None:
+    done = cli("doctor", "--json")
+    states = {finding["what"]: finding["state"] for finding in done.json}
+    assert done.code == 0
+    assert states["store"] == states["browser parts"] == states["demo/"] == "ready"
+    assert states["openai/"] == "missing"
+
+
+def test_the_notebooks_are_copied_once_and_never_over_a_users_own(cli: Cli, folder: object) -> None:
+    from pathlib import Path
+
+    assert cli("lab", "--no-open", "--folder", "mine").code == 0
+    notebook = next(Path("mine").glob("*.ipynb"))
+    notebook.write_text("changed")
+    assert cli("lab", "--no-open", "--folder", "mine").code == 0
+    assert notebook.read_text() == "changed"

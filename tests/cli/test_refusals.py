@@ -1,0 +1,95 @@
+"""Bad input: one line that says what happened and what to do, an exit code that is not 0, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Done
+
+Cli = Callable[..., Done]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says", "next_step"),
+    [
+        (("run", "hi", "--model", "olama/qwen3"), 2, "olama", "ollama"),
+        (("run", "hi", "--model", "openai/gpt-4.1"), 2, "OPENAI_API_KEY", "demo/assistant"),
+        (("run", "hi", "--model", "anthropic/claude-sonnet-4"), 2, "ANTHROPIC_API_KEY", "demo/assistant"),
+        (("run", "hi", "--agent", "Personal Asistant"), 1, "no agent", "Did you mean 'Personal Assistant'?"),
+        (("run", "hi", "--setting", "temprature=1"), 2, "temprature", "temperature"),
+        (("run", "hi", "--setting", "temperature=hot"), 2, "temperature", ""),
+        (("run", "hi", "--thread", "thr_missing"), 1, "thr_missing", "threads list"),
+        (("run", "  "), 2, "empty", "prompt"),
+        (("mcp", "add", "broken", "--", "no-such-command-here"), 2, "no-such-command-here", "PATH"),
+        (("agents", "add", "A", "--tool", "get_wether"), 1, "get_wether", "get_weather"),
+        (("sql", "drop table traces"), 2, "", ""),
+        (("sql", "select * from tracs"), 2, "tracs", "traces"),
+        (("traces", "list", "--filter", "modle == 'x'"), 2, "modle", "model"),
+        (("traces", "import", "missing.jsonl"), 2, "missing.jsonl", ""),
+        (("traces", "export", "traces.xlsx"), 1, "", ""),
+        (("compare", "missing.csv", "--models", "demo/echo"), 2, "missing.csv", ""),
+        (("approve", "run_missing"), 1, "run_missing", ""),
+        (("dem",), 2, "dem", "demo"),
+    ],
+)
+def test_is_refused_in_one_line(cli: Cli, arguments: tuple[str, ...], code: int, says: str, next_step: str) -> None:
+    done = cli(*arguments)
+    assert done.code == code, done.err
+    assert says in done.err
+    assert next_step in done.err
+    assert "Traceback" not in done.err
+    error = [line for line in done.err.splitlines() if line.lower().startswith("error")]
+    assert len(error) == 1
+
+
+def test_an_agent_cycle_without_end_says_what_went_round(cli: Cli) -> None:
+    done = cli("run", "What's the weather in Oakland?", "--max-turns", "1")
+    assert done.code == 1
+    assert "turn" in done.err
+
+
+def test_a_damaged_file_is_named_and_left_as_it_is(cli: Cli, folder: Path) -> None:
+    lab = folder / "lab.duckdb"
+    lab.write_bytes(b"this is no database" * 500)
+    before = lab.read_bytes()
+    done = cli("run", "hi")
+    assert done.code == 1
+    assert "lab.duckdb" in done.err
+    assert lab.read_bytes() == before
+
+
+def test_a_lab_of_a_later_version_is_refused(cli: Cli, folder: Path) -> None:
+    import duckdb
+
+    assert cli("db", "migrate").code == 0
+    with duckdb.connect(str(folder / "lab.duckdb")) as connection:
+        connection.execute("insert into core.schema_migrations values (9999, '9999_future', 'x', now()::timestamp)")
+    done = cli("sql", "select 1")
+    assert done.code == 1
+    assert "later version" in done.err
+    assert "pip install --upgrade" in done.err
+
+
+def test_a_folder_that_cannot_be_written_is_said_to_be_so(cli: Cli) -> None:
+    # /proc takes no files even from root, whom ordinary permissions do not stop.
+    where = "/proc/lab.duckdb" if Path("/proc").is_dir() else "/lab.duckdb"
+    done = cli("--store", where, "sql", "select 1")
+    assert done.code == 1
+    assert where in done.err
+
+
+def test_a_fault_of_our_own_is_one_line_too_and_debug_shows_where(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timestep_lab.lab import Lab
+
+    def broken(self: Lab, *_: object, **__: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Lab, "__init__", broken)
+    quiet = cli("sql", "select 1")
+    assert quiet.code == 1
+    assert "--debug" in quiet.err
+    assert "Traceback" not in quiet.err
+    assert "Traceback" in cli("--debug", "sql", "select 1").err
