@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from timestep_lab.store.search_words import Word
+
 FORMAT = 1
 _SUFFIXES = ("", "-wal", "-shm")
 
@@ -33,9 +35,9 @@ class SearchIndex:
     def __init__(self, lab: Path) -> None:
         self.path = lab.with_name(f"{lab.name}.search")
 
-    def find(self, user_id: str, words: Sequence[str], most: int) -> Hits:
-        """Spans that hold every word as the beginning of one of theirs. Without a usable index there are no hits, up to 0."""
-        query = " ".join(f'"{word}"*' for word in words)
+    def find(self, user_id: str, words: Sequence[Word], most: int) -> Hits:
+        """Spans that hold every word. Without a usable index there are no hits, up to 0."""
+        query = " ".join(f'"{word.text}"{"*" if word.is_beginning else ""}' for word in words)
         try:
             with closing(self._open(read_only=True)) as file:
                 indexed_to, _ = self._state(file)

@@ -1,9 +1,12 @@
 """What a search means, in every store alike.
 
-    oakland umbrella          spans in which both words occur, each as the beginning of a word, upper and lower case alike
-    "umbrella in oakland"     … in which this phrase occurs as it stands, upper and lower case alike
+    oakland umbrella          spans in which both words occur
+    umbr*                     … a word that begins so
+    "umbrella in oakland"     … this phrase, as it stands
 
-All words of a search must be in one span: in its name, error, input or output. A trace is found when one of its spans is.
+Upper and lower case are alike; letters and digits make words, all else stands between them.
+
+All of a search must be in one span: in its name, error, input or output. A trace is found when one of its spans is.
 """
 
 from __future__ import annotations
@@ -15,14 +18,22 @@ from timestep_lab.store.json_text import clean
 
 MOST_WORDS = 16
 _PIECE = re.compile(r'"([^"]*)"?|(\S+)')
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"([^\W_]+)(\*?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    text: str
+    """In lower case."""
+    is_beginning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    words: tuple[str, ...]
-    """In lower case; those of the phrases too."""
+    words: tuple[Word, ...]
+    """Those of the phrases too."""
     phrases: tuple[str, ...]
+    """In lower case."""
 
     def __bool__(self) -> bool:
         return bool(self.words or self.phrases)
@@ -30,11 +41,14 @@ class Search:
 
 def read_search(text: str) -> Search:
     """Never fails: what is no word is left out."""
-    words: list[str] = []
+    words: list[Word] = []
     phrases: list[str] = []
     for piece in _PIECE.finditer(clean(text)):
         phrase = piece[1]
-        words += _WORD.findall((phrase if phrase is not None else piece[2]).lower())
-        if phrase and phrase.strip():
+        found = [
+            Word(word.lower(), bool(star)) for word, star in _WORD.findall(phrase if phrase is not None else piece[2])
+        ]
+        words += found
+        if phrase is not None and found:
             phrases.append(phrase.strip().lower())
     return Search(tuple(dict.fromkeys(words))[:MOST_WORDS], tuple(dict.fromkeys(phrases))[:MOST_WORDS])

@@ -20,7 +20,12 @@ _TEXT: dict[Dialect, str] = {
     "duckdb": "concat_ws(chr(10), s.name, s.error, s.input, s.output)", "postgres": "concat_ws(chr(10), s.name, s.error, s.input, s.output)",
 }  # fmt: skip
 _HOLDS_WORD: dict[Dialect, str] = {"duckdb": "regexp_matches({0}, {1}, 'i')", "postgres": "{0} ~* {1}"}
-_BOUNDARY: dict[Dialect, str] = {"duckdb": r"(^|[^\pL\pN])", "postgres": "(^|[^[:alnum:]])"}
+_BETWEEN: dict[Dialect, str] = {"duckdb": r"[^\pL\pN]", "postgres": "[^[:alnum:]]"}
+"""What stands between words, as a regular expression."""
+_WHOLE_SPANS = (
+    "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output from core.spans_raw r "
+    "left join core.span_histories h on h.user_id = r.user_id and h.trace_id = r.trace_id and h.span_id = r.span_id)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +72,30 @@ def _by_index(
         )
         if search.phrases:
             indexed += f" and {_reads(Search((), search.phrases), 'duckdb', params)}"
-    # What came after the index, and what is still open, is read.
-    rest = f"s.span_no > {params.add(hits.indexed_to)} and {_reads(search, 'duckdb', params)}"
-    # Shared histories are joined only where they are read.
-    whole = (
-        "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output from core.spans_raw r "
-        "left join core.span_histories h on h.user_id = r.user_id and h.trace_id = r.trace_id and h.span_id = r.span_id)"
-    )
-    source = whole if search.phrases else "core.spans_raw"
     mine = f"s.user_id = {params.add(user_id)}"
-    sql = (
-        f"t.trace_id in (select s.trace_id from {source} s where {mine} and {indexed} "
-        f"union all select s.trace_id from {whole} s where {mine} and {rest} "
-        f"union all select s.trace_id from (select *, null as error, null as output from core.open_spans) s where {mine} and {_reads(search, 'duckdb', params)})"
+    # Shared histories are joined only where they are read.
+    source = _WHOLE_SPANS if search.phrases else "core.spans_raw"
+    parts = [f"select s.trace_id from {source} s where {mine} and {indexed}"]
+    # What came after the index, and what is still open, is read.
+    [unread, sharing] = db.query(
+        user_id, "select count(*), count(input_refs) from core.spans_raw where span_no > $1", [hits.indexed_to]
+    ).one() or (0, 0)
+    if unread:
+        source = _WHOLE_SPANS if sharing else "core.spans_raw"
+        after = params.add(hits.indexed_to)
+        parts.append(
+            f"select s.trace_id from {source} s where {mine} and s.span_no > {after} and {_reads(search, 'duckdb', params)}"
+        )
+    parts.append(
+        "select s.trace_id from (select *, null as error, null as output from core.open_spans) s "
+        f"where {mine} and {_reads(search, 'duckdb', params)}"
     )
-    return FoundTraces(CompiledFilter(sql, params.values), hits.more)
+    return FoundTraces(CompiledFilter(f"t.trace_id in ({' union all '.join(parts)})", params.values), hits.more)
 
 
 def _by_postgres(search: Search, first_param: int) -> CompiledFilter:
     params = _Params(first_param)
-    words = params.add(" & ".join(f"'{word}':*" for word in search.words))
+    words = params.add(" & ".join(f"'{word.text}'{':*' if word.is_beginning else ''}" for word in search.words))
     query = f"to_tsquery('pg_catalog.simple', {words})"
     phrases = f" and {_reads(Search((), search.phrases), 'postgres', params)}" if search.phrases else ""
     sql = (
@@ -103,10 +112,11 @@ def _by_postgres(search: Search, first_param: int) -> CompiledFilter:
 
 
 def _reads(search: Search, dialect: Dialect, params: _Params) -> str:
-    tests = [
-        _HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(_BOUNDARY[dialect] + re.escape(word)))
-        for word in search.words
-    ]
+    between = _BETWEEN[dialect]
+    tests = []
+    for word in search.words:
+        pattern = f"(^|{between}){re.escape(word.text)}" + ("" if word.is_beginning else f"($|{between})")
+        tests.append(_HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(pattern)))
     find = "contains" if dialect == "duckdb" else "0 < strpos"
     tests += [f"{find}(lower({_TEXT[dialect]}), {params.add(phrase)})" for phrase in search.phrases]
     return "(" + " and ".join(tests) + ")"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.store import agent_graphs, trace_stats
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
 
+EARLY = timedelta(days=1)
+"""How much earlier than a trace's start a span of it may have begun that arrived later."""
 _STARTS: Mapping[Dialect, str] = {
     "duckdb": "(select trace_id, min(started_at) as started_at from core.traces_raw where user_id = getvariable('tl_user') group by trace_id)",
     "postgres": "core.trace_rollups",
@@ -69,12 +71,17 @@ class Traces:
         """One page. `order` is a column and a direction; `after` the `after` of the page before. Raises `UsageError` for an unknown order."""
         selection = Selection(filter=filter, since=since, until=until)
         ordering = Order.read(order)
-        ids, more_hits = self._ids(selection, search, ordering, limit, after, FEW)
-        if more_hits and len(ids) <= limit:  # The newest hits did not fill the page.
-            ids, _ = self._ids(selection, search, ordering, limit, after, ALL)
-        rows = self._rows(ids[:limit])
-        has_more = len(ids) > limit
-        return Page(data=tuple(rows), has_more=has_more, after=ids[limit - 1] if has_more else None)
+        hits = FEW
+        while True:
+            found, more_hits = self._page(selection, search, ordering, limit, after, hits)
+            if not more_hits or len(found) > limit:
+                break
+            hits *= 10  # The newest hits did not fill the page.
+        rows = self._rows(
+            [trace_id for trace_id, _ in found[:limit]], since=min((start for _, start in found), default=None)
+        )
+        has_more = len(found) > limit
+        return Page(data=tuple(rows), has_more=has_more, after=found[limit - 1][0] if has_more else None)
 
     def count(
         self, filter: str = "", search: str = "", *, since: datetime | None = None, until: datetime | None = None
@@ -257,10 +264,10 @@ class Traces:
 
     # -- parts
 
-    def _ids(
+    def _page(
         self, selection: Selection, search: str, order: Order, limit: int, after: str | None, hits: int
-    ) -> tuple[builtins.list[str], bool]:
-        """One more than `limit`, if there are, and whether the search had more hits than were looked at."""
+    ) -> tuple[builtins.list[tuple[str, datetime]], bool]:
+        """Id and start of one more than `limit`, if there are, and whether the search had more hits than were looked at."""
         where = selection.where(self._db.dialect)
         found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=hits)
         if found:
@@ -270,9 +277,10 @@ class Traces:
             value = self._value(after, order.column, source)
             where = _both(where, order.after(value, after, len(where.params) + 1))
         rows = self._query(
-            f"select t.trace_id from {source} t where {where.sql} {order.sql} limit {int(limit) + 1}", where
+            f"select t.trace_id, t.started_at from {source} t where {where.sql} {order.sql} limit {int(limit) + 1}",
+            where,
         ).rows
-        return [row[0] for row in rows], found is not None and found.more
+        return [(trace_id, started_at) for trace_id, started_at in rows], found is not None and found.more
 
     def _source(self, selection: Selection, order: Order, where: CompiledFilter) -> tuple[str, CompiledFilter]:
         """What to read so that the answer is that of the view `traces`, and sooner."""
@@ -295,11 +303,15 @@ class Traces:
     def _query(self, sql: str, where: CompiledFilter) -> Rows:
         return self._db.query(self._user_id, sql, where.params)
 
-    def _rows(self, ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
+    def _rows(self, ids: Sequence[str], *, since: datetime | None = None) -> builtins.list[dict[str, Any]]:
+        """`since`: when the first of them started, as far as their starts tell; the spans of an import may know better."""
         if not ids:
             return []
         where = _among(ids)
-        found = self._query(f"select {_COLUMNS} from traces t where {where.sql}", where)
+        source = "traces"
+        if since is not None and self._db.dialect == "duckdb":
+            source = f"core.traces_since({literal(since - EARLY)})"
+        found = self._query(f"select {_COLUMNS} from {source} t where {where.sql}", where)
         by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in found.rows)}
         return [by_id[trace_id] for trace_id in ids if trace_id in by_id]
 
