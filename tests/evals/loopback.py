@@ -9,6 +9,7 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Server:
     port: int = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
     """(time, model, text) of every request."""
+    times: Counter[tuple[str, str]] = field(default_factory=Counter)
     under_way: int = 0
     most_under_way: int = 0
 
@@ -69,7 +71,8 @@ class Server:
 
     async def reply(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         said = next((str(m["content"]) for m in reversed(body["messages"]) if m["role"] == "user"), "")
-        before = sum(text == said and model == body["model"] for _, model, text in self.asked)
+        before = self.times[body["model"], said]
+        self.times[body["model"], said] += 1
         self.asked.append((time.monotonic(), body["model"], said))
         told = self.behaviour(said, before)
         if isinstance(told, Trouble) and told.status != 200:
@@ -80,6 +83,20 @@ class Server:
             await asyncio.sleep(told.stall_s)
             told = "late"
         await asyncio.sleep(self.delay_s)
+        if not body.get("stream"):
+            message = told if isinstance(told, dict) else {"role": "assistant", "content": told}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 10, "completion_tokens": self.pieces, "total_tokens": 10 + self.pieces}
+            whole = {
+                "id": "c",
+                "object": "chat.completion",
+                "created": 1,
+                "model": body["model"],
+                "choices": [choice],
+                "usage": usage,
+            }
+            await send(writer, 200, "application/json", json.dumps(whole).encode())
+            return
         base = {"id": f"c{len(self.asked)}", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
         if isinstance(told, dict):
             deltas: list[dict[str, Any]] = [told]

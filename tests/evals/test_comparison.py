@@ -266,7 +266,6 @@ async def test_what_lives_in_a_process_is_passed_again(tmp_path: Path) -> None:
 async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path / "lab.duckdb") as bench:
         grid = await (await new_comparison(bench, ["a"], models=["demo/echo"])).run()
-        alive = bench.store.db.process_id
         claimed = await resume_comparison(bench, grid.id)
         await in_thread(_claim_for, bench, grid.id)
         with pytest.raises(ConflictError):

@@ -1,0 +1,109 @@
+"""A comparison beside the bare Agents SDK doing the same calls: 1,000 cases × 2 models, a server that answers in 100 ms, 100 at once.
+
+pytest tests/benchmarks/bench_compare.py -m benchmark -s
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import agents as sdk
+import numpy as np
+import pytest
+from openai import AsyncOpenAI
+from tests.evals.benches import opened
+
+from timestep_lab.evals.compare import new_comparison
+from timestep_lab.evals.statistics.bootstrap import resampled_means
+
+pytestmark = pytest.mark.benchmark
+
+CASES, AT_ONCE, DELAY_S = 1000, 100, 0.1
+ALLOWED = 1.3
+SERVER = """
+import sys, time
+from tests.evals.loopback import model_server
+with model_server(lambda said, _: "one two three four five", delay_s=float(sys.argv[1]), pieces=5) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The server lives in a process of its own: its work is not ours."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(DELAY_S)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate()
+
+
+async def bare_sdk(url: str, *, streamed: bool) -> tuple[float, float]:
+    """(seconds, CPU seconds) of the same calls with nothing but the SDK."""
+    sdk.set_tracing_disabled(True)
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        agents = [
+            sdk.Agent(name=m, model=sdk.OpenAIChatCompletionsModel(model=m, openai_client=client)) for m in ("a", "b")
+        ]
+        slots = iter([(agent, f"question {n}") for n in range(CASES) for agent in agents])
+
+        async def work() -> None:
+            for agent, question in slots:
+                if streamed:
+                    async for _ in (result := sdk.Runner.run_streamed(agent.clone(), question)).stream_events():
+                        pass
+                    assert result.final_output
+                else:
+                    assert (await sdk.Runner.run(agent.clone(), question)).final_output
+
+        timed = await clock(lambda: asyncio.gather(*(work() for _ in range(AT_ONCE))))
+    sdk.set_tracing_disabled(False)
+    return timed
+
+
+async def clock(work: Callable[[], Awaitable[object]]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    await work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path: Path) -> None:
+    rows = {"bare SDK": await bare_sdk(url, streamed=False), "bare SDK, streamed": await bare_sdk(url, streamed=True)}
+    async with opened(tmp_path / "lab.duckdb", url) as bench:
+        models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
+        cases = [f"question {n}" for n in range(CASES)]
+        comparison = await new_comparison(bench, cases, models=models, scorers=["contains:three"], concurrency=AT_ONCE)
+
+        async def run() -> None:
+            grid = await comparison.run()
+            bench.writer.flush()
+            assert list(grid.summary()["n"]) == [CASES, CASES]
+
+        rows["comparison, traced and stored"] = await clock(run)
+        assert bench.store.sql("select count(*) from traces where status = 'completed'").one() == (2 * CASES,)
+        assert bench.store.sql("select count(*) from comparisons").one() == (2 * CASES,)
+    print()
+    for name, (wall, cpu) in rows.items():
+        print(f"{name:32} {wall:6.2f} s   {cpu / 2 / CASES * 1000:5.2f} ms CPU a call")
+    ratio = rows["comparison, traced and stored"][0] / rows["bare SDK, streamed"][0]
+    print(
+        f"{ratio:.2f} × the bare SDK, streamed; {rows['comparison, traced and stored'][0] / rows['bare SDK'][0]:.2f} × not streamed"
+    )
+    assert ratio <= ALLOWED
+
+
+def test_ten_thousand_resamples_of_a_thousand_cases_take_less_than_two_seconds() -> None:
+    values = np.random.default_rng(0).normal(size=1000)
+    start = time.perf_counter()
+    resampled_means(values, resamples=10_000)
+    took = time.perf_counter() - start
+    print(f"\n10,000 resamples × 1,000 cases: {took:.2f} s")
+    assert took < 2.0
