@@ -1,0 +1,77 @@
+"""The test suite that comes with `openai-chatkit`, run against our store. It is fetched, never kept here."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS_THEN = 111
+"""How many there were with 1.6.5; fewer would mean that they were not found."""
+
+TYPES = """
+from dataclasses import dataclass
+
+
+@dataclass
+class RequestContext:
+    user_id: str
+"""
+
+
+def suite(folder: Path) -> Path:
+    """The unpacked source distribution of the installed version."""
+    name = f"openai_chatkit-{version('openai-chatkit')}"
+    archive = folder / f"{name}.tar.gz"
+    if not archive.exists():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        done = subprocess.run(
+            [*command, "--dest", str(folder), f"openai-chatkit=={version('openai-chatkit')}"],
+            capture_output=True, text=True, timeout=150, check=False,
+        )  # fmt: skip
+        if not archive.exists():
+            pytest.fail(
+                f"The source distribution of openai-chatkit could not be had; these tests need a package index. "
+                f"Connect to one (or set PIP_INDEX_URL), or put {archive.name} into {folder}.\n{done.stderr[-2000:]}"
+            )
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / name
+
+
+def test_the_sdks_own_tests_pass_with_our_store(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.cache is not None
+    tests = suite(Path(pytestconfig.cache.mkdir("chatkit"))) / "tests"
+    home = tmp_path / "chatkit"
+    (home / "helpers").mkdir(parents=True)
+    (home / "tests").mkdir()
+    for file in ("test_store.py", "test_chatkit_server.py", "test_agents.py"):
+        (home / "tests" / file).write_text((tests / file).read_text(encoding="utf-8"), encoding="utf-8")
+    (home / "tests" / "__init__.py").touch()
+    (home / "tests" / "_types.py").write_text(TYPES, encoding="utf-8")
+    (home / "helpers" / "__init__.py").touch()
+    double = (Path(__file__).parent / "chatkit_double.py").read_text(encoding="utf-8")
+    (home / "helpers" / "mock_store.py").write_text(double, encoding="utf-8")
+    (home / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n", encoding="utf-8"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore::DeprecationWarning", "tests"],
+        cwd=home, env={**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{ROOT / 'src'}"}, capture_output=True, text=True,
+        timeout=150, check=False,
+    )  # fmt: skip
+
+    said = done.stdout[-6000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0, said
+    assert passed is not None, said
+    assert int(passed[1]) >= TESTS_THEN, said
+    assert "skipped" not in done.stdout, said
