@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -9,6 +8,6 @@ from tests.runtime.bench import Bench, open_bench
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(tmp_path / "lab.duckdb") as bench:
+async def bench() -> AsyncIterator[Bench]:
+    async with open_bench() as bench:
         yield bench

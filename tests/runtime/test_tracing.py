@@ -193,6 +193,20 @@ async def test_a_lab_that_is_closed_is_no_longer_written_to(bench: Bench) -> Non
     assert other.writer.last_error is None
 
 
+async def test_a_served_users_lab_that_closes_leaves_the_others_traced(bench: Bench) -> None:
+    from timestep_lab.runtime.runner import Runner
+
+    store = bench.store.for_user("11111111-0000-0000-0000-000000000001")
+    guest = Runner(store, bench.router, bench.toolbox, bench.router.settings, writer=bench.writer)
+    agent = Agent(name="Guest's", model=scripted(says("Hello.")))
+    assert [e.type async for e in guest.stream("hi", agent=agent)][-1] == "run.completed"
+    await sdk.Runner.run(Agent(name="Bare", model=scripted(says("Hello."))), "hi")
+    await guest.aclose()
+    await sdk.Runner.run(Agent(name="Bare", model=scripted(says("Hello."))), "hi")
+    assert [s["name"] for s in bench.spans("agent")] == ["Bare", "Bare"], "what nobody bound is the local user's"
+    assert store.sql("select name from spans where kind = 'agent'").rows == [("Guest's",)]
+
+
 def test_ids_are_opentelemetrys_and_keep_the_sdks() -> None:
     trace_id = "0123456789abcdef0123456789abcdef"
     assert otel_trace_id(sdk_trace_id(trace_id)) == trace_id

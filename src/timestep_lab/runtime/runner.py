@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
 
+KEPT_AGENTS = 1000
 OPTIONS = "options"
 """In a run's metadata: what was asked for this run alone, for when it goes on."""
 
@@ -64,10 +65,10 @@ class Runner:
     ) -> None:
         self.store, self.router, self.writer = store, router, writer
         self._graphs = Graphs(store, toolbox, settings)
-        self._shop = Workshop(store, router, install(writer, store.user_id))
+        self._shop = Workshop(store, router, install(writer))
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
-        """Run id to the SDK agent it was started with, for as long as this process lives."""
+        """Run id to the SDK agent it was started with, for the newest `KEPT_AGENTS` runs of this process."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe = store.subscribe(self._changed)
 
@@ -89,16 +90,18 @@ class Runner:
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
         fork: Fork | None = None,
+        said: ThreadItem | None = None,
     ) -> AsyncGenerator[Event, None]:
         """One turn. `input` is a text or Responses input items; for `attachments` see `run_request.read_turn`.
 
         `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
-        SDK as they are. `fork` is for `runtime.forks.fork`.
+        SDK as they are. `fork` is for `runtime.forks.fork`. `said` is the user's item when the caller put it into the thread already.
 
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
         """
         turn = read_turn(input, attachments)
+        turn = turn if said is None else replace(turn, thread_items=())
         options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
         records = await self._graphs.records(agent)
         model_name = fork.model if fork else self._checked_model(options, agent)
@@ -109,10 +112,12 @@ class Runner:
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
             model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **kept},
         )  # fmt: skip
-        said = await in_thread(run_rows.begin, self.store, run, thread, turn, is_new=is_new)
+        shown = await in_thread(run_rows.begin, self.store, run, thread, turn, is_new=is_new, said=said)
         self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
             self._sdk_agents[run.id] = agent
+            if len(self._sdk_agents) > KEPT_AGENTS:
+                del self._sdk_agents[next(iter(self._sdk_agents))]
 
         async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
             graph, snapshot = await self._graphs.build(agent, records, options)
@@ -122,7 +127,7 @@ class Runner:
             self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
-        head += [ItemDone(item=item) for item in said]
+        head += [ItemDone(item=item) for item in shown]
         self._start(live, head, [])
         try:
             while event := await live.next_event():

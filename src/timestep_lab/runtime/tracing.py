@@ -4,7 +4,7 @@
 Callbacks run inside the user's code, on whatever thread: they only turn a span into a record and enqueue it.
 
 A run of the lab binds its trace to its user, thread and writer; a trace that nobody bound (the bare SDK, used beside a lab)
-goes to the lab installed last, as its own user's.
+goes to the lab installed last, as the local user's.
 """
 
 from __future__ import annotations
@@ -68,19 +68,24 @@ class StoreProcessor(TracingProcessor):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._routes: OrderedDict[str, Route] = OrderedDict()
-        self._homes: list[tuple[TraceWriter, str]] = []
+        self._homes: list[TraceWriter] = []
+        """One entry for each use: the users of a served lab share a writer. The last is where traces that nobody bound go."""
 
     # -- homes and routes
 
-    def add_home(self, writer: TraceWriter, user_id: str) -> None:
+    def add_home(self, writer: TraceWriter) -> None:
         with self._lock:
-            self._homes = [home for home in self._homes if home[0] is not writer] + [(writer, user_id)]
+            self._homes.append(writer)
 
     def remove_home(self, writer: TraceWriter) -> None:
-        """Forget a writer that is being closed; later spans for it are dropped."""
+        """Undo one `add_home`. After the last, later spans for the writer are dropped: it is being closed."""
         with self._lock:
-            self._homes = [home for home in self._homes if home[0] is not writer]
-            self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
+            if writer in self._homes:
+                self._homes.reverse()
+                self._homes.remove(writer)
+                self._homes.reverse()
+            if writer not in self._homes:
+                self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
 
     def bind(self, sdk_trace_id: str, route: Route) -> None:
         """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it."""
@@ -133,8 +138,9 @@ class StoreProcessor(TracingProcessor):
             if route is None:
                 if not self._homes:
                     return
-                writer, user_id = self._homes[-1]
-                route = Route(writer, user_id, otel_trace_id(trace.trace_id), thread_id=exported.get("group_id"))
+                route = Route(
+                    self._homes[-1], LOCAL_USER, otel_trace_id(trace.trace_id), thread_id=exported.get("group_id")
+                )
                 self._keep(trace.trace_id, route)
             elif route.run_id:
                 return  # The runner announced it, with what it knows of forks and inputs.
@@ -194,7 +200,7 @@ class StoreProcessor(TracingProcessor):
         """The SDK calls this at exit; writers are closed by their labs."""
 
     def force_flush(self) -> None:
-        for writer, _ in list(self._homes):
+        for writer in dict.fromkeys(self._homes):
             writer.flush()
 
     # --
@@ -223,8 +229,8 @@ _processor: StoreProcessor | None = None
 _install_lock = threading.Lock()
 
 
-def install(writer: TraceWriter, user_id: str = LOCAL_USER) -> StoreProcessor:
-    """Make `writer` the home of this process's traces. Call it before the first run; calling it again is harmless.
+def install(writer: TraceWriter) -> StoreProcessor:
+    """Make `writer` a home of this process's traces. Call it before the first run, and `uninstall` when the writer closes.
 
     The first call replaces every processor the SDK has, its uploading exporter above all. One that the user adds
     later with `agents.add_trace_processor` stays.
@@ -234,7 +240,7 @@ def install(writer: TraceWriter, user_id: str = LOCAL_USER) -> StoreProcessor:
         if _processor is None:
             _processor = StoreProcessor()
             set_trace_processors([_processor])
-        _processor.add_home(writer, user_id)
+        _processor.add_home(writer)
         return _processor
 
 

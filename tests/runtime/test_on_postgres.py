@@ -1,0 +1,67 @@
+"""What runs promise holds on the other store too, with two database handles as two processes have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres.server import shared_server
+from tests.runtime.bench import calls, last, open_bench, says
+from timestep_lab.store.liveness import sweep
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.events import RunPaused, RunStarted
+
+
+@pytest.fixture
+def lab_url() -> Iterator[str]:
+    with shared_server().lab_url() as url:
+        yield url
+
+
+async def test_a_run_pauses_in_one_place_and_is_approved_once_in_another(lab_url: str) -> None:
+    async with open_bench(lab_url) as first, open_bench(lab_url) as second:
+        end = last(await first.run("What is the weather in Berkeley?"))
+        assert isinstance(end, RunPaused)
+        both = await asyncio.gather(first.approve(end.run.id), second.approve(end.run.id), return_exceptions=True)
+        [won] = [events for events in both if isinstance(events, list)]
+        [lost] = [error for error in both if isinstance(error, ConflictError)]
+        assert lost.next_step
+        run = last(won).run
+        assert (run.status, run.trace_id) == ("completed", end.run.trace_id)
+        first.writer.flush()
+        second.writer.flush()
+        assert second.store.sql("select tool, status, approval from tool_calls order by started_at").rows == [
+            ("think", "ok", "not_needed"), ("get_weather", "ok", "approved"),
+        ]  # fmt: skip
+        [trace] = second.store.sql("select status, ended_at from traces").dicts()
+        assert trace["status"] == "completed"
+        assert trace["ended_at"] is not None
+
+
+async def test_a_second_turn_from_elsewhere_is_refused_and_a_cancel_from_there_heard(lab_url: str) -> None:
+    async with open_bench(lab_url) as first, open_bench(lab_url) as second:
+        stream = first.runner.stream("go", agent=first.personal, model="demo/slow?ttft=0&tps=50&n=500")
+        run = (await anext(stream)).run  # type: ignore[union-attr]
+        with pytest.raises(ConflictError, match="still going on"):
+            await second.run("me too", thread_id=run.thread_id)
+        await second.runner.cancel(run.id)
+        assert [event.type async for event in stream][-1] == "run.cancelled"
+        assert second.store.runs.get(run.id).status == "cancelled"
+
+
+async def test_a_claim_that_lapsed_is_offered_again(lab_url: str) -> None:
+    async with open_bench(lab_url) as bench:
+        agent = bench.agent("Asks", tool_ids=bench.weather.tool_ids, approvals={"*": "always"},
+                            model=bench.script(calls(("get_weather", {"location": "Oslo"})), says("Cold.")))  # fmt: skip
+        end = last(await bench.run("Oslo?", agent))
+        [call] = end.interruptions  # type: ignore[attr-defined]
+        resuming = bench.runner.resume(end.run.id, {call.call_id: "approved"})
+        assert isinstance(await anext(resuming), RunStarted)
+        await resuming.aclose()
+        bench.store.run_states.update(end.run.id, status="claimed", lease_until=utc_now())
+        bench.store.runs.update(end.run.id, status="running")
+        assert sweep(bench.store.db) == 1
+        assert bench.store.runs.get(end.run.id).status == "needs_approval"
