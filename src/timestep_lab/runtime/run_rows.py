@@ -9,7 +9,7 @@ from timestep_lab.runtime import approvals
 from timestep_lab.runtime.pauses import rejected_span
 from timestep_lab.runtime.run_request import UserTurn
 from timestep_lab.runtime.session_repair import complete_interrupted
-from timestep_lab.store.base import Change
+from timestep_lab.store.base import Change, Statement
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError
 from timestep_lab.types.ids import new_id
@@ -24,8 +24,11 @@ CANCEL = "cancel_requested"
 WITHDRAWN = "The run was cancelled before this was decided."
 
 
-def begin(store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool) -> list[ThreadItem]:
-    """Store the run, its thread if that is new, and what the user said; return the user's items.
+def begin(
+    store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool, said: ThreadItem | None = None
+) -> list[ThreadItem]:
+    """Store the run, its thread if that is new, and what the user said; return the user's items. `said` is in the thread already
+    and becomes the run's.
 
     Raises `ConflictError` when the thread has a run going on: then nothing was written.
     """
@@ -43,6 +46,7 @@ def begin(store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *,
         *([store.threads.insert_statement(thread)] if is_new else approvals.busy_guard(store, thread.id)),
         store.runs.insert_statement(run),
         *store.threads.append_session_statements(thread.id, turn.session_items, run.id),
+        *([] if said is None else [_adopt(store, run, said)]),
         *shown,
     ]
     changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
@@ -51,6 +55,14 @@ def begin(store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *,
     except ConflictError:
         raise approvals.thread_is_busy(store, thread.id) or store.threads.missing(thread.id) from None
     return store.threads.appended(thread.id, items, results[len(results) - len(shown) :]) if items else []
+
+
+def _adopt(store: Store, run: RunRecord, said: ThreadItem) -> Statement:
+    return Statement(
+        "update thread_items set run_id = $3, trace_id = $4 where user_id = $1 and id = $2 and thread_id = $5 returning id",
+        [store.user_id, said.id, run.id, run.trace_id, run.thread_id],
+        expect=1,
+    )
 
 
 def reopen(store: Store, run: RunRecord) -> RunRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -49,12 +50,22 @@ class Files:
         return self.add_bytes(source.name, content, purpose=purpose, expires_at=expires_at)
 
     def add_bytes(
-        self, filename: str, content: bytes, *, purpose: str = "assistants", expires_at: datetime | None = None
+        self,
+        filename: str,
+        content: bytes,
+        *,
+        purpose: str = "assistants",
+        expires_at: datetime | None = None,
+        file_id: str | None = None,
     ) -> FileRecord:
-        """Keep `content` under a safe form of `filename`; its type is found by its bytes. Raises `TooLargeError` over 50 MB."""
+        """Keep `content` under a safe form of `filename`; its type is found by its bytes. `file_id`: one given out before.
+
+        Raises `TooLargeError` over 50 MB, `ConflictError` when `file_id` is taken.
+        """
         if len(content) > MAX_BYTES:
             raise too_large(filename, len(content))
         record = self.record_for(filename, content, purpose=purpose, expires_at=expires_at)
+        record = replace(record, id=file_id) if file_id else record
         self._db.append(
             self._user_id,
             bytes_of(self._user_id, record.id, content),
