@@ -33,6 +33,7 @@ class Served:
 
     def __init__(self, lab: LabLike, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
         self.owner_key = secrets.token_urlsafe(24)
+        self._loopback = loopback
         self.labs = Labs(lab)
         self._secret = secret_of(lab.store, lab.settings.secret)
         self.tokens = Tokens(self._secret)
@@ -87,7 +88,7 @@ class Served:
             await asyncio.to_thread(importlib.import_module, "panel.io.fastapi")
             from timestep_lab.app.pages import add_pages
 
-            add_pages(api, self.labs, secret=self._secret)
+            add_pages(api, self.labs, secret=self._secret, loopback=self._loopback)
         api.state.pages_ready.set()
         await asyncio.to_thread(importlib.import_module, "timestep_lab.runtime.runner")
 

@@ -33,3 +33,11 @@ async def sign_in_anonymously(
         secure=request.url.scheme == "https",
     )
     return answer
+
+
+@router.post("/sign-out", status_code=204)
+async def sign_out(request: Request) -> Response:
+    """Take the browser's cookie away. A bearer token stays good until it expires."""
+    answer = Response(status_code=204)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return answer

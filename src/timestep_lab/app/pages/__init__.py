@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from timestep_lab.app.labs import Labs
 
 
-def add_pages(api: FastAPI, labs: Labs, *, secret: str) -> None:
+def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> None:
+    """`loopback`: only this machine reaches the server, so that the lab's own user is who sits at it."""
     api.include_router(assets.router)
 
     def page(entry: shell.Entry) -> Callable[[], Any]:
         def make() -> Any:
-            lab = labs.of(caller_of_session())
-            return shell.around(entry, entry.make(lab))
+            caller = caller_of_session()
+            is_owner = loopback and caller == labs.root.store.user_id
+            return shell.around(entry, entry.make(labs.of(caller), is_owner=is_owner))
 
         return make
 

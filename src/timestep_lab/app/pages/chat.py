@@ -7,6 +7,6 @@ from typing import Any
 from timestep_lab.app.panel_server import page_argument
 
 
-def page(lab: Any) -> Any:
+def page(lab: Any, *, is_owner: bool) -> Any:
     chat = lab.chat(thread=page_argument("id"), trace_base="/traces/")
     return chat.panel(sizing_mode="stretch_width")

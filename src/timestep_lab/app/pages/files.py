@@ -1,9 +1,11 @@
-"""Files."""
+"""Files and vector stores."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from timestep_lab.app.views.files import FilesPage
 
-def page(lab: Any) -> Any:
-    return lab.chat(trace_base="/traces/").panel(sizing_mode="stretch_width")
+
+def page(lab: Any, *, is_owner: bool) -> Any:
+    return FilesPage(lab).panel()

@@ -21,9 +21,9 @@ class Entry:
     """Paths of a 16 × 16 line drawing."""
 
     @property
-    def make(self) -> Callable[[Any], Any]:
-        """`page(lab)` of the module named after the page."""
-        function: Callable[[Any], Any] = importlib.import_module(f"timestep_lab.app.pages.{self.title.lower()}").page
+    def make(self) -> Callable[..., Any]:
+        """`page(lab, is_owner=…)` of the module named after the page."""
+        function: Callable[..., Any] = importlib.import_module(f"timestep_lab.app.pages.{self.title.lower()}").page
         return function
 
 

@@ -1,0 +1,123 @@
+// The component of app/views/files.py: files that come in by button or drop, and vector stores to search them by.
+
+import { data, h, put } from "../shared/dom.js";
+import { bytes, count } from "../shared/format.js";
+import { icon } from "../shared/icons.js";
+import { longText } from "../shared/long_text.js";
+import { askFirst, button, empty, field, input, page, when } from "./parts.js";
+
+function render(context) {
+  const view = page(context, "files", "Files", "What agents may read, and stores to search it by meaning and words.");
+  const { link, act, say, root } = view;
+  const chooser = h("input", { type: "file", multiple: true, class: "tl-sr", tabindex: -1, "aria-hidden": "true", onchange: () => { take([...chooser.files]); chooser.value = ""; } });
+  view.actions.append(chooser, button("Upload", { name: "plus", primary: true, onclick: () => chooser.click() }));
+  const coming = h("ul", { class: "tl-rows", "aria-label": "Uploads" });
+  const list = h("div", {});
+  const stores = h("div", { class: "tl-stack" });
+  const makeStore = h("div", {});
+  view.body.append(coming, h("div", { class: "tl-columns" },
+    h("section", { class: "tl-panel", "aria-label": "Files" }, h("h2", {}, "Files"), list),
+    h("div", { class: "tl-stack" }, h("section", { class: "tl-panel", "aria-label": "Vector stores" }, h("h2", {}, "Vector stores"), makeStore), stores)));
+  let state = null;
+  const shownStores = new Map();
+
+  async function take(files) {
+    say(null);
+    for (const file of files) await send(file);
+  }
+
+  async function send(file) {
+    const bar = h("progress", { max: 1, value: 0, "aria-label": `Uploading ${file.name}` });
+    let stopped = false;
+    let uploadId = null;
+    const row = h("li", {}, h("div", { class: "tl-line" }, icon("clip"), h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), bar), h("span", { class: "tl-soft tl-small tl-num" }, bytes(file.size)), button("Stop", { onclick: () => { stopped = true; } })));
+    coming.append(row);
+    try {
+      uploadId = (await link.call("begin", { name: file.name, size: file.size })).value;
+      const parts = [];
+      for (let at = 0; at < file.size; at += state.part_bytes) {
+        if (stopped) return await link.call("cancel", { upload_id: uploadId });
+        const piece = await file.slice(at, at + state.part_bytes).arrayBuffer();
+        parts.push((await link.call("part", { upload_id: uploadId }, [piece])).value);
+        bar.value = Math.min(1, (at + piece.byteLength) / file.size);
+      }
+      await link.call("finish", { upload_id: uploadId, part_ids: parts });
+    } catch (error) {
+      say(error);
+    } finally {
+      row.remove();
+    }
+    return undefined;
+  }
+
+  root.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) { event.preventDefault(); root.dataset.tlDrop = "1"; } });
+  root.addEventListener("dragleave", (event) => { if (!root.contains(event.relatedTarget)) delete root.dataset.tlDrop; });
+  root.addEventListener("drop", (event) => { event.preventDefault(); delete root.dataset.tlDrop; take([...event.dataTransfer.files]); });
+
+  function drawFiles() {
+    if (!state.files.length) return put(list, empty("No files yet", `Drop files here, or press Upload. One may have ${Math.round(state.most_bytes / 2 ** 20)} MB.`));
+    return put(list, h("ul", { class: "tl-rows" }, state.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-soft" }, icon("book")),
+      h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-num" }, `${file.type} · ${bytes(file.bytes)} · `, when(file.created_at))),
+      askFirst(`Delete ${file.name}`, "Delete it here and in every store?", "Delete", () => act(null, () => link.call("delete_file", { file_id: file.id })), { quiet: true }))))));
+  }
+
+  function drawMaker() {
+    const name = input({ placeholder: "handbook", required: true });
+    const save = button("Create", { type: "submit" });
+    const form = h("form", { class: "tl-form" }, field("New store", name, state.files.length ? "It begins with all files above; files that hold no text are named when it fails." : "Upload files first, or add them later."), h("div", { class: "tl-form-foot" }, save));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      act(save, async () => { await link.call("create_store", { name: name.value, file_ids: state.files.map((file) => file.id) }); form.reset(); });
+    });
+    put(makeStore, form);
+  }
+
+  function drawStores() {
+    for (const [id, shown] of shownStores) if (!state.stores.some((store) => store.id === id)) { shown.element.remove(); shownStores.delete(id); }
+    for (const store of state.stores) {
+      if (!shownStores.has(store.id)) { const made = storePanel(store); shownStores.set(store.id, made); stores.append(made.element); }
+      shownStores.get(store.id).show(store);
+    }
+  }
+
+  function storePanel({ id, name, embedding_model: model }) {
+    const files = h("ul", { class: "tl-rows" });
+    const more = h("div", {});
+    const query = input({ type: "search", placeholder: "Search this store", "aria-label": `Search ${name}` });
+    const hits = h("ol", { class: "tl-hits", "aria-live": "polite" });
+    const go = button("Search", { name: "search", type: "submit" });
+    const form = h("form", { class: "tl-form-foot tl-searching" }, query, go);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      act(go, async () => { const { value } = await link.call("search", { store_id: id, query: query.value }); put(hits, value.length ? value.map(hit) : h("li", { class: "tl-soft" }, "Nothing found.")); });
+    });
+    const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files stay.", "Delete", () => act(null, () => link.call("delete_store", { store_id: id })), { quiet: true })),
+      h("p", { class: "tl-soft tl-small tl-none" }, `Meanings by ${model}`), files, more, form, hits);
+    return {
+      element,
+      show(store) {
+        put(files, store.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), file.error ? h("span", { class: "tl-bad tl-small" }, data(file.error)) : null),
+          h("span", { class: `tl-small ${file.status === "failed" ? "tl-bad" : "tl-soft"}` }, file.status === "completed" ? count(file.n_chunks, "passage") : file.status.replace("_", " ")),
+          h("button", { class: "tl-quiet", type: "button", title: "Take it out of this store", "aria-label": `Take ${file.name} out of ${store.name}`, onclick: (event) => act(event.currentTarget, () => link.call("take_from_store", { store_id: id, file_id: file.id })) }, icon("close", null, 12))))));
+        const others = state.files.filter((file) => !store.files.some((inside) => inside.id === file.id));
+        const choice = h("select", { class: "tl-input", "aria-label": `File to add to ${store.name}` }, others.map((file) => h("option", { value: file.id }, file.name)));
+        const add = button("Add", { name: "plus", onclick: () => act(add, () => link.call("add_to_store", { store_id: id, file_id: choice.value })) });
+        put(more, others.length ? h("div", { class: "tl-form-foot tl-searching" }, choice, add) : null);
+      },
+    };
+  }
+
+  return view.open((next) => {
+    const first = state === null || state.files.length !== next.files.length;
+    state = next;
+    drawFiles();
+    if (first) drawMaker();
+    drawStores();
+  });
+}
+
+function hit(found) {
+  const share = (value) => `${Math.round(100 * value)} %`;
+  return h("li", {}, h("div", { class: "tl-hit-head" }, h("meter", { min: 0, max: 1, value: found.score, "aria-label": "Score" }), h("strong", { class: "tl-num" }, share(found.score)), h("span", { class: "tl-soft tl-small tl-num" }, `meaning ${share(found.vector_score)} · words ${share(found.keyword_score)}`), h("span", { class: "tl-soft tl-small tl-clip" }, data(`${found.filename}, passage ${found.position + 1}`))), longText(found.text));
+}
+export default { render };

@@ -1,0 +1,69 @@
+// The component of app/views/settings.py: what is set up, what is missing, the theme, and the way out.
+
+import { data, h, put } from "../shared/dom.js";
+import { count } from "../shared/format.js";
+import { icon } from "../shared/icons.js";
+import { askFirst, button, card, page } from "./parts.js";
+
+function render(context) {
+  const view = page(context, "settings", "Settings", "What is set up, and what is missing. Keys are read from the environment or a .env file; this page shows none.");
+  const { link, act } = view;
+  let drawn = false;
+
+  return view.open((state) => {
+    if (drawn) return;
+    drawn = true;
+    put(view.body, h("div", { class: "tl-columns" }, providers(state.providers), h("div", { class: "tl-stack" }, models(state), appearance(), lab(state), account(state))));
+  });
+
+  function providers(rows) {
+    const ready = rows.filter((row) => row.ready);
+    const others = rows.filter((row) => !row.ready);
+    const line = (row) => {
+      const said = h("p", { class: "tl-small tl-none", role: "status" });
+      const ask = button("Ask", { "aria-label": `Ask ${row.prefix} for its models`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, data(value.problem ? `${value.problem} ${value.next_step}` : value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It answers, and offers no model.")); }) });
+      return h("li", { class: "tl-provider" }, h("span", { class: row.ready ? "tl-good" : "tl-soft" }, icon(row.ready ? "ok" : "other", row.ready ? "ready" : "not set up")),
+        h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, data(row.detail)), row.next_step ? h("p", { class: "tl-none" }, data(row.next_step)) : null, said), row.ready ? ask : null);
+    };
+    return card("Providers", h("ul", { class: "tl-rows" }, ready.map(line)), others.length ? h("h3", { class: "tl-sub" }, "Not set up") : null, h("ul", { class: "tl-rows" }, others.map(line)));
+  }
+
+  function models(state) {
+    return card("Default models", h("dl", { class: "tl-facts" }, h("dt", {}, "Agents"), h("dd", {}, h("code", {}, state.default_model), state.default_model_is_chosen ? null : h("span", { class: "tl-soft" }, " found by itself; DEFAULT_AGENT_MODEL chooses another")), h("dt", {}, "Embeddings"), h("dd", {}, h("code", {}, state.default_embedding_model))));
+  }
+
+  function appearance() {
+    const group = h("div", { class: "tl-segments", role: "group", "aria-label": "Theme" });
+    const show = () => {
+      const kept = localStorage.getItem("timestep-theme") ?? "auto";
+      put(group, ["light", "dark", "auto"].map((name) => h("button", { type: "button", "aria-pressed": String(name === kept), onclick: () => choose(name) }, { light: "Light", dark: "Dark", auto: "As the system" }[name])));
+    };
+    const choose = (name) => {
+      if (name === "auto") { localStorage.removeItem("timestep-theme"); delete document.documentElement.dataset.tlTheme; }
+      else document.dispatchEvent(new CustomEvent("tl-theme", { detail: { theme: name } }));
+      show();
+      group.querySelector('[aria-pressed="true"]').focus();
+    };
+    const watcher = new MutationObserver(show);
+    watcher.observe(document.documentElement, { attributes: true, attributeFilter: ["data-tl-theme"] });
+    view.onClose(() => watcher.disconnect());
+    show();
+    return card("Theme", group);
+  }
+
+  function lab(state) {
+    return card("Lab", h("dl", { class: "tl-facts" }, h("dt", {}, "Version"), h("dd", { class: "tl-num" }, state.version), h("dt", {}, "Store"), h("dd", {}, state.store.kind, state.store.place ? [" ", h("code", {}, data(state.store.place))] : null), h("dt", {}, "API"), h("dd", {}, h("a", { href: "/api/openapi.json" }, "OpenAPI document"))));
+  }
+
+  function account(state) {
+    const leave = async () => {
+      const answer = await fetch("/api/v1/auth/sign-out", { method: "POST" });
+      if (!answer.ok) return view.say({ message: `Signing out failed (${answer.status}).`, nextStep: "Reload the page and try again." });
+      location.assign("/");
+      return undefined;
+    };
+    const warning = state.is_owner ? "The link printed in the terminal signs you in again." : "Without an account there is no way back: your threads and traces stay behind.";
+    return card("You", h("p", { class: "tl-none" }, state.is_owner ? "Signed in as the lab's own user." : ["Signed in without an account as ", h("code", {}, state.user_id), "."]), h("p", { class: "tl-soft tl-none" }, warning), h("div", {}, askFirst("Sign out", "Sign out of this browser?", "Sign out", () => act(null, leave), { name: "person" })));
+  }
+}
+export default { render };
