@@ -18,7 +18,7 @@ DECISIONS: Mapping[str, Mapping[str, Json]] = {
 
 def approval_card(data: Mapping[str, Json]) -> dict[str, Json]:
     """`data` is that of an `approval` item. A decided card has no buttons."""
-    where = f" of {data['server']}" if data.get("server") else ""
+    where = f" ({data['server']})" if data.get("server") else ""
     children: list[Json] = [
         {"type": "Title", "value": f"Call {data['name']}{where}?", "size": "sm"},
         {"type": "Markdown", "value": f"```json\n{_indented(data['arguments'])}\n```"},

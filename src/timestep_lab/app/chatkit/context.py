@@ -20,7 +20,9 @@ class ChatKitContext:
     """Of this server as the caller sees it, without a slash at its end."""
     kept: set[str] = field(default_factory=set)
     """Ids of items that a run has stored already; ChatKit must not store them again."""
+    answering: bool = False
+    """Whether this request brings what a client's tool gave."""
     answer: tuple[str, Json] | None = None
-    """A client tool's call id and what it gave, as this request brings it."""
+    """A client tool's call id and what it gave, as this request brought it."""
     forgotten_runs: set[str] = field(default_factory=set)
     """Runs whose items this request takes back."""

@@ -70,11 +70,11 @@ def _user_message(record: ThreadItem) -> dict[str, Json]:
 
 def _assistant_message(record: ThreadItem) -> dict[str, Json]:
     text = record.data["text"]
-    content = [{"type": "output_text", "text": text, "annotations": annotations(record)}] if text else []
+    content = [{"type": "output_text", "text": text, "annotations": citations(record)}] if text else []
     return {"type": "assistant_message", "content": content}
 
 
-def annotations(record: ThreadItem) -> list[Json]:
+def citations(record: ThreadItem) -> list[Json]:
     """Links that the model cites."""
     return [
         {"type": "annotation", "source": {"type": "url", "url": a["url"], "title": a.get("title") or a["url"]}, "index": a.get("end_index")}

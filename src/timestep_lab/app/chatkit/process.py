@@ -1,0 +1,60 @@
+"""One ChatKit request, with the SDK's errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from chatkit import types as ck
+from chatkit.server import NonStreamingResult
+from chatkit.store import NotFoundError as ChatKitNotFound
+from pydantic import TypeAdapter, ValidationError
+
+from timestep_lab.app.chatkit.context import ChatKitContext
+from timestep_lab.app.chatkit.server import LabChatKitServer
+from timestep_lab.types.errors import NotFoundError, UsageError
+
+REQUEST: TypeAdapter[Any] = TypeAdapter(ck.ChatKitReq)
+
+
+@cache
+def server() -> LabChatKitServer:
+    """One for all users: whose rows are meant comes with each request."""
+    return LabChatKitServer()
+
+
+async def process(body: bytes, context: ChatKitContext) -> bytes | tuple[bytes | None, AsyncIterator[bytes]]:
+    """An answer, or the first event of a stream (None when there is none) and what follows it. What is refused before the first
+    event is raised: `UsageError`, `NotFoundError`, and what the lab itself raises."""
+    with _refused():
+        request: ck.ChatKitReq = REQUEST.validate_json(body)
+        context.answering = isinstance(request, ck.ThreadsAddClientToolOutputReq)
+        result = await server().process(body, context)
+        if isinstance(result, NonStreamingResult):
+            return result.json
+        events = aiter(result)
+        return await anext(events, None), events
+
+
+async def take(attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> bytes:
+    """Keep an attachment's bytes; its JSON."""
+    with _refused():
+        attachment = await server().lab_attachments.take(attachment_id, name, content, context)
+    json: str = attachment.model_dump_json(exclude_none=True, context={"exclude_metadata": True})
+    return json.encode()
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except ChatKitNotFound as error:
+        raise NotFoundError(str(error), "Reload the conversation.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"This is no ChatKit request: {where or 'the body'}: {first['msg']}.", param=where) from error
+    except ValueError as error:  # How the SDK says that a request does not fit its thread.
+        raise UsageError(f"{error}.") from error
