@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 from typing import Any
 
 import pytest
@@ -176,6 +177,24 @@ async def test_another_process_may_ask_a_run_to_stop(bench: Bench) -> None:
     run_id = (await anext(stream)).run.id
     await other.cancel(run_id)
     assert [type(e) async for e in stream][-1] is RunCancelled
+
+
+async def test_a_run_in_another_threads_loop_is_stopped_too(bench: Bench) -> None:
+    ids: queue.Queue[str] = queue.Queue()
+
+    async def elsewhere() -> str:
+        last_type = ""
+        async for event in bench.runner.stream("go", agent=Agent(name="T", model="demo/slow?ttft=0&tps=50&n=500")):
+            if isinstance(event, RunStarted):
+                ids.put(event.run.id)
+            last_type = event.type
+        return last_type
+
+    thread = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+    run_id = await asyncio.to_thread(ids.get)
+    await bench.runner.cancel(run_id)
+    assert bench.store.runs.get(run_id).status == "cancelled"
+    assert await thread == "run.cancelled"
 
 
 async def test_agents_that_hand_off_in_a_circle_end_with_a_message_that_names_it(bench: Bench) -> None:

@@ -6,6 +6,7 @@ The task does not depend on its reader: what was said is stored whether or not a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -24,6 +25,7 @@ from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import Pauses
 from timestep_lab.runtime.run_hooks import RecordingHooks
 from timestep_lab.runtime.run_request import RunOptions
+from timestep_lab.runtime.run_usage import cost_so_far, counted
 from timestep_lab.runtime.session import StoreSession
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
@@ -102,6 +104,8 @@ class LiveRun:
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[RunEnded] | None = None
         self._cancelling = False
+        self._over = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
 
     # -- for the runner and the reader
 
@@ -133,14 +137,20 @@ class LiveRun:
         return event
 
     def cancel(self) -> None:
-        """Stop, unless the run is ending already. Asking twice is fine."""
+        """Stop, unless the run is ending already. Asking twice is fine, and so is asking from another thread."""
+        with contextlib.suppress(RuntimeError):  # Its loop is closed, and the run with it.
+            self.loop.call_soon_threadsafe(self._cancel_here)
+
+    def _cancel_here(self) -> None:
         if self._task and not self._cancelling and self._ending is None:
             self._cancelling = self._task.cancel()
 
     async def ended(self) -> None:
         """Return when everything is stored."""
-        if self._task:
-            await asyncio.wait([self._task])
+        if self.loop is asyncio.get_running_loop():
+            await self._over.wait()
+        elif self.loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.ended(), self.loop))
 
     # -- the task
 
@@ -156,6 +166,7 @@ class LiveRun:
                 await self._own_toolbox.aclose()
             self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
             self._events.put_nowait(None)
+            self._over.set()
         logger.debug("run %s: %s", self.run.id, last.type)
 
     async def _to_the_end(self, given: SdkInput | None, first: First | None) -> RunEnded:
@@ -335,10 +346,10 @@ class LiveRun:
         return RunFailed(run=self.run, error=plain)
 
     def _ended_run(self, **outcome: Any) -> dict[str, Any]:
-        usage = self._usage()
+        usage = self._usage_before + counted(self._wrapper) if self._wrapper else self.run.usage
         return {
             "last_agent": self._speakers[-1] if self._speakers else self.run.last_agent,
-            "usage": usage, "cost_usd": self._cost(usage), "ttft_ms": self._ttft_ms, "ended_at": utc_now(), **outcome,
+            "usage": usage, "cost_usd": cost_so_far(self.run, usage, self._route.costs), "ttft_ms": self._ttft_ms, "ended_at": utc_now(), **outcome,
         }  # fmt: skip
 
     async def _store_end(self, columns: dict[str, Any], kept: RunStateRecord | None) -> None:
@@ -371,25 +382,3 @@ class LiveRun:
     def _said(self) -> str | None:
         texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]
         return str(texts[-1]) if texts else None
-
-    def _usage(self) -> Usage:
-        if self._wrapper is None:
-            return self.run.usage
-        counted = self._wrapper.usage
-        into, out = counted.input_tokens_details, counted.output_tokens_details
-        return self._usage_before + Usage(
-            requests=counted.requests,
-            input_tokens=counted.input_tokens,
-            output_tokens=counted.output_tokens,
-            cached_tokens=into.cached_tokens or 0,
-            cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
-            reasoning_tokens=out.reasoning_tokens or 0,
-        )
-
-    def _cost(self, usage: Usage) -> float | None:
-        """The sum of what each generation cost, if the price of every one is known."""
-        known = [cost for cost in self._route.costs if cost is not None]
-        before = self.run.cost_usd if self.run.usage.requests else 0.0
-        if before is None or not known or len(known) < usage.requests - self.run.usage.requests:
-            return None
-        return before + sum(known)

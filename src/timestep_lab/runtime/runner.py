@@ -10,7 +10,6 @@ as incomplete. With `keep_running` the run goes on to its end without its reader
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -69,7 +68,6 @@ class Runner:
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
         """Run id to the SDK agent it was started with, for the newest `KEPT_AGENTS` runs of this process."""
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe = store.subscribe(self._changed)
 
     # -- turns
@@ -268,18 +266,15 @@ class Runner:
 
     def _changed(self, change: Change) -> None:
         """On a thread of the store's: another process may have asked for one of our runs to stop."""
-        if change.topic == "approvals" and self._loop and (change.id in self._live or not change.id):
-            with contextlib.suppress(RuntimeError):  # The loop is closing; its runs are being cancelled anyway.
-                self._loop.call_soon_threadsafe(self._look_for_cancels)
-
-    def _look_for_cancels(self) -> None:
-        async def look() -> None:
-            for run_id, live in list(self._live.items()):
-                run = await in_thread(self.store.runs.try_get, run_id)
-                if run is None or run.metadata.get(run_rows.CANCEL):
-                    live.cancel()
-
-        self._looking = asyncio.ensure_future(look())
+        if change.topic != "approvals":
+            return
+        for run_id in [change.id] if change.id else list(self._live):
+            live = self._live.get(run_id)
+            if live is None:
+                continue
+            run = self.store.runs.try_get(run_id)
+            if run is None or run.metadata.get(run_rows.CANCEL):
+                live.cancel()
 
     # -- parts
 
@@ -287,7 +282,6 @@ class Runner:
         """Let the run go on in its own task."""
         for event in head:
             live.emit(event)
-        self._loop = asyncio.get_running_loop()
         self._live[live.run.id] = live
         live.start(given, first).add_done_callback(lambda _: self._live.pop(live.run.id, None))
 
