@@ -18,7 +18,7 @@ from timestep_lab.types.errors import BusyError, StoreError, StoreUnavailableErr
 
 # Each lost connection would be three lines on the user's screen; what it means for them is said by our own errors.
 for name in ("psycopg", "psycopg.pool"):
-    if logging.getLogger(name).level == logging.NOTSET:
+    if logging.getLogger(name).level in (logging.NOTSET, logging.WARNING):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 T = TypeVar("T")
