@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NoReturn, cast
@@ -48,14 +49,16 @@ def read_filter(text: str, *, now: datetime | None = None) -> Condition:
         return Always(True)
     if len(text) > MAX_LENGTH:
         raise FilterError(f"The filter is longer than {MAX_LENGTH} characters.", "Ask for less at once.")
-    stripped = text.lstrip()
+    # One line, whatever the lines it was typed on; places stay the same.
+    line = re.sub(r"\s", " ", text)
+    offset = len(line) - len(line.lstrip())
     try:
-        tree = ast.parse(stripped, mode="eval")
+        tree = ast.parse(line[offset:], mode="eval")
     except SyntaxError as error:
-        raise _unreadable(text, len(text) - len(stripped), error) from None
+        raise _unreadable(line, offset + max((error.offset or 1) - 1, 0), error) from None
     except (ValueError, RecursionError, MemoryError):  # NUL, or parentheses without end
         raise FilterError("The filter cannot be read.", EXAMPLE) from None
-    return _Reader(stripped, len(text) - len(stripped), now or utc_now()).condition(tree.body, Scope({}), 0)
+    return _Reader(line[offset:], offset, now or utc_now()).condition(tree.body, Scope({}), 0)
 
 
 def started_since(condition: Condition) -> datetime | None:
@@ -71,10 +74,8 @@ def started_since(condition: Condition) -> datetime | None:
     return None
 
 
-def _unreadable(text: str, offset: int, error: SyntaxError) -> FilterError:
-    lines = text[offset:].splitlines(keepends=True)
-    before = sum(len(line) for line in lines[: (error.lineno or 1) - 1])
-    place = min(offset + before + max((error.offset or 1) - 1, 0), len(text))
+def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
+    place = min(place, len(text))
     single = text[place : place + 1] == "=" or "==" in (error.msg or "")
     hint = 'Compare with "==", not "=".' if single else EXAMPLE
     return FilterError(f"The filter cannot be read at character {place + 1}: {error.msg}.", hint, position=place)
@@ -82,8 +83,7 @@ def _unreadable(text: str, offset: int, error: SyntaxError) -> FilterError:
 
 class _Reader:
     def __init__(self, text: str, offset: int, now: datetime) -> None:
-        self._lines = text.splitlines(keepends=True)
-        self._offset, self._now = offset, now
+        self._text, self._offset, self._now = text, offset, now
 
     # -- conditions
 
@@ -331,10 +331,8 @@ class _Reader:
         return fail
 
     def fail(self, node: ast.expr, message: str, next_step: str) -> NoReturn:
-        # ast counts bytes of UTF-8 within a line.
-        line = self._lines[node.lineno - 1] if node.lineno <= len(self._lines) else ""
-        column = len(line.encode()[: node.col_offset].decode("utf-8", "ignore"))
-        place = self._offset + sum(map(len, self._lines[: node.lineno - 1])) + column
+        before = self._text.encode()[: node.col_offset].decode("utf-8", "ignore")  # ast counts bytes.
+        place = self._offset + len(before)
         raise FilterError(f"{message} (at character {place + 1} of the filter)", next_step, position=place)
 
 
