@@ -10,7 +10,6 @@ from timestep_lab.evals.bench import Bench
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.runtime.tracing import uninstall
 from timestep_lab.store.open import open_store
 from timestep_lab.store.trace_writer import TraceWriter
 
@@ -28,6 +27,5 @@ async def opened(path: Path | str, url: str = "http://127.0.0.1:1/v1", **setting
     finally:
         await bench.toolbox.aclose()
         await bench.router.aclose()
-        uninstall(bench.writer)
         bench.writer.close()
         store.close()

@@ -23,8 +23,8 @@ from timestep_lab.types.ids import LOCAL_USER
 
 POOL = list("abcdef")
 SEEDS = 100
-MOST_VOTES = 300
-LOOK_EVERY = 10
+MOST_VOTES = 250
+LOOK_EVERY = 5
 
 
 def true_strengths(seed: int) -> dict[str, float]:
@@ -48,12 +48,13 @@ def votes_until_the_order_is_right(seed: int, *, informed: bool) -> int:
     votes: list[Vote] = []
     known, last_wrong = fit(POOL, votes), 0
     while len(votes) < MOST_VOTES:
-        pair = next_pair(known, generator=generator) if informed else pairs[int(generator.integers(len(pairs)))]
-        votes.append(vote_on(pair, strength, generator))
-        if len(votes) % LOOK_EVERY == 0:
-            known = fit(POOL, votes)
-            if [name for _, name in sorted(zip(-known.theta, POOL, strict=True))] != truth:
-                last_wrong = len(votes)
+        best = next_pair(known, generator=generator) if informed else None
+        for _ in range(LOOK_EVERY):
+            pair = best or pairs[int(generator.integers(len(pairs)))]
+            votes.append(vote_on(pair, strength, generator))
+        known = fit(POOL, votes)
+        if [name for _, name in sorted(zip(-known.theta, POOL, strict=True))] != truth:
+            last_wrong = len(votes)
     return last_wrong + LOOK_EVERY
 
 

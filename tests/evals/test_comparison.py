@@ -131,6 +131,43 @@ async def test_a_whole_agent_with_tools_is_a_candidate_and_its_steps_are_scored(
             assert grid.candidates == ["Geographer"]
 
 
+@pytest.mark.parametrize(("approve", "ran", "approval"), [("none", [], "rejected"), ("all", ["France"], "approved")])
+async def test_a_call_that_needs_approval_is_refused_unless_all_are_approved(
+    tmp_path: Path, approve: str, ran: list[str], approval: str
+) -> None:
+    called = []
+
+    @sdk.function_tool(needs_approval=True)
+    def book(country: str) -> str:
+        called.append(country)
+        return "booked"
+
+    def books(said: str, before: int) -> Any:
+        call = {
+            "index": 0,
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": "book", "arguments": '{"country": "France"}'},
+        }
+        return "Done." if before else {"role": "assistant", "content": None, "tool_calls": [call]}
+
+    agent = sdk.Agent(name="Agent", tools=[book], model=MODEL)
+    with model_server(books) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            rule = "no_tool_before_approval:book"
+            grid = await (
+                await new_comparison(bench, ["Book France"], agents=[agent], approve=approve, scorers=[rule])
+            ).run()
+            bench.writer.flush()
+            assert called == ran
+            assert [(step["name"], step["approval"]) for step in grid.cells[0].steps] == [("book", approval)]
+            assert grid.cells[0].scores[0].value == 1.0
+            stored = bench.store.sql(
+                "select tool, approval, status from tool_calls where trace_id = $1", [grid.cells[0].trace_id]
+            )
+            assert stored.rows == [("book", approval, "ok")]
+
+
 async def test_a_case_that_fails_is_a_cell_with_an_error_and_harms_no_other(tmp_path: Path) -> None:
     with model_server(lambda said, _: Trouble(400) if said == "Italy" else KNOWN[said]) as server:
         async with opened(tmp_path / "lab.duckdb", server.url) as bench:

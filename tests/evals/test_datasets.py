@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
+from timestep_lab.evals.scorers.apply import assertion_problems
+from timestep_lab.resources import data_path
 from timestep_lab.types.errors import DataError
 
 QUESTIONS = [{"input": "Capital of France?", "expected": "Paris"}, {"input": "2 + 2?", "expected": "4"}]
@@ -190,3 +192,13 @@ def test_a_template_that_asks_for_what_is_not_there_says_what_is() -> None:
 def test_a_template_runs_nothing() -> None:
     with pytest.raises(DataError, match="not a variable"):
         render("{{ input | upper }}", {"input": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "cases"), [("capitals.csv", 60), ("sums.jsonl", 80), ("chat.jsonl", 6), ("support.yaml", 4)]
+)
+def test_the_datasets_that_come_with_the_package_can_be_read(name: str, cases: int) -> None:
+    dataset = load_dataset(data_path(f"evals/{name}"))
+    assert len(dataset) == cases
+    assert len({case.id for case in dataset}) == cases
+    assert all(not assertion_problems(case) for case in dataset)

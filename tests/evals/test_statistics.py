@@ -47,7 +47,7 @@ def test_exact_mcnemar_equals_statsmodels(wins: int, losses: int) -> None:
     assert exact_mcnemar(wins, losses) == near(expected, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == near(list(multipletests(p_values, method="holm")[1]), abs=1e-9)

@@ -107,6 +107,7 @@ class DaskExecutor:
     async def aclose(self) -> None:
         if self._sending is not None:
             self._sending.cancel()
+        await self._here.aclose()
 
     async def _send(self) -> None:
         await asyncio.sleep(GATHER_S)
@@ -197,7 +198,7 @@ class _Worker:
         self.kit = kit
         self.router = Router(kit.settings)
         self.toolbox = Toolbox(lambda: list(kit.servers), kit.settings)
-        self.processor = install(SpanBox(), kit.user_id)  # type: ignore[arg-type]
+        self.processor = install(SpanBox())  # type: ignore[arg-type]
         self._ready: dict[str, asyncio.Future[Candidate]] = {}
 
     @classmethod

@@ -12,7 +12,7 @@ from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.tracing import install
+from timestep_lab.runtime.tracing import install, uninstall
 from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.records import Json
 
@@ -35,11 +35,19 @@ class LocalExecutor:
     """Asks from this process's event loop."""
 
     def __init__(self, bench: Bench, options: Options) -> None:
-        self._bench = bench
-        self._desk = Desk(
-            router=bench.router, processor=install(bench.writer, bench.user_id), writer=bench.writer, user_id=bench.user_id,
-            max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
-        )  # fmt: skip
+        self._bench, self._options = bench, options
+        self._made: Desk | None = None
+
+    @property
+    def _desk(self) -> Desk:
+        """From the first question on, spans go to this lab's writer; until `aclose`."""
+        if self._made is None:
+            bench, options = self._bench, self._options
+            self._made = Desk(
+                router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
+                max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+            )  # fmt: skip
+        return self._made
 
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
@@ -54,4 +62,6 @@ class LocalExecutor:
         return await attempt(self._desk, judge, prompt, {"judge": True})
 
     async def aclose(self) -> None:
-        """Nothing of its own is open."""
+        if self._made is not None:
+            self._made = None
+            uninstall(self._bench.writer)

@@ -6,6 +6,7 @@ The SDK is driven directly, without a thread: a thousand cases are no conversati
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -129,7 +130,8 @@ async def _drive(
     measured: Measured,
     on_delta: OnDelta | None,
 ) -> str:
-    root = candidate.graph.root if len(candidate.graph.agents) > 1 else candidate.graph.root.clone()
+    # The SDK watches each agent object for all runs that share it: a copy of its own makes a run independent of the others.
+    root = candidate.graph.root if len(candidate.graph.agents) > 1 else copy.copy(candidate.graph.root)
     hooks = TrialHooks(desk.processor, sdk_trace_id(trace_id), candidate.graph.kits)
     config = RunConfig(
         model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
@@ -184,7 +186,7 @@ def _decided(
             name=name, agent=item.agent.name, status="ok", started_at=now, ended_at=now, input=parsed(arguments), output=REJECTED,
             attributes={GenAI.TOOL_NAME: name, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: "rejected"},
         )  # fmt: skip
-        desk.processor.tool_rejected(sdk_trace_id(trace_id), span, call_id)
+        desk.writer.span_ended(span)
         measured.take(span)
     return state
 
