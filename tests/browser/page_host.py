@@ -52,6 +52,11 @@ socket.onmessage = ({data}) => {
   if (parts.length === expected.buffers) deliver();
 };
 window.mounted = performance.now();
+const look = () => {
+  if (document.querySelector(".tl-wf-row, .tl-list-row")) setTimeout(() => { window.firstRows = performance.now(); });
+  else requestAnimationFrame(look);
+};
+requestAnimationFrame(look);
 window.unmount = await component.render({model, el: document.getElementById("view")});
 </script></body></html>"""
 

@@ -23,7 +23,7 @@ def visit(page: Page) -> None:
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(150)
     for kind in ("agent", "generation", "tool", "handoff"):
-        page.locator(f".tl-wf-row:visible.tl-kind-{kind}").first.click()
+        page.locator(f".tl-wf-row:visible:has(.tl-wf-kind.tl-kind-{kind})").first.click()
         page.wait_for_timeout(150)
         page.locator(".tl-details").evaluate(
             "(node) => node.querySelectorAll('details').forEach((d) => { d.open = true; })"
@@ -64,7 +64,7 @@ def test_the_explorer_shows_hostile_contents_harmlessly(show: Show) -> None:
 def test_a_megabyte_is_shown_in_part_and_whole_when_asked(show: Show) -> None:
     source = hostile_source()
     page = show(TraceView(source, next(iter(source.rows))))
-    page.locator(".tl-wf-row.tl-kind-tool").first.click()
+    page.locator(".tl-wf-row:has(.tl-wf-kind.tl-kind-tool)").first.click()
     more = page.locator(".tl-details .tl-more", has_text="Show all (1.0 MB)")
     more.click()
     assert page.locator(".tl-details .tl-plain").last.evaluate("(node) => node.textContent.length") == 1_000_000

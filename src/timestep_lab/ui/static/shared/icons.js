@@ -57,3 +57,17 @@ export function icon(name, label, size = 14) {
   const paths = (PATHS[name] ?? PATHS.other).map((d) => svg("path", { d }));
   return svg("svg", { class: `tl-icon tl-icon-${name in PATHS ? name : "other"}`, viewBox: "0 0 16 16", width: size, height: size, ...meaning }, paths);
 }
+
+/** An icon that can become another without new elements: `turn(name, label)`. For rows that are filled anew each frame. */
+export function turningIcon(size = 14) {
+  const line = svg("path", { d: "" });
+  const element = svg("svg", { class: "tl-icon", viewBox: "0 0 16 16", width: size, height: size, role: "img" }, line);
+  return {
+    element,
+    turn(name, label) {
+      line.setAttribute("d", (PATHS[name] ?? PATHS.other).join(""));
+      element.setAttribute("class", `tl-icon tl-icon-${name}`);
+      element.setAttribute("aria-label", label);
+    },
+  };
+}

@@ -2,7 +2,7 @@
 
 import { h, safeText } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
-import { icon } from "../shared/icons.js";
+import { icon, turningIcon } from "../shared/icons.js";
 import { endOf } from "./span_tree.js";
 
 export const KIND_WORDS = {
@@ -18,7 +18,8 @@ export function indent(depth) {
 /** An empty row: its element, and its parts to fill. */
 export function makeRow(id) {
   const toggle = h("span", { class: "tl-wf-toggle" }, icon("chevron", null, 10));
-  const kind = h("span", { class: "tl-wf-kind" });
+  const turning = turningIcon();
+  const kind = h("span", { class: "tl-wf-kind" }, turning.element);
   const name = h("bdi", { dir: "auto", class: "tl-clip tl-wf-label" });
   const sign = h("span", { class: "tl-wf-sign" }, icon("error", "failed", 13));
   const more = h("span", { class: "tl-wf-more tl-num" });
@@ -30,42 +31,75 @@ export function makeRow(id) {
   const price = h("div", { role: "gridcell", class: "tl-num tl-wf-number tl-wf-cost" });
   const nameCell = h("div", { role: "rowheader", class: "tl-wf-name" }, toggle, kind, name, sign, more);
   const element = h("div", { role: "row", class: "tl-wf-row", id }, nameCell, h("div", { role: "gridcell", class: "tl-wf-bars" }, path, bar), time, tokens, price);
-  return { element, nameCell, toggle, kind, name, sign, more, bar, tick, path, time, tokens, price, kindShown: null };
+  return { element, nameCell, toggle, kind, name, sign, more, bar, tick, path, time, tokens, price, turning, shown: {} };
+}
+
+/** What a row says on hover: its whole name, and on whose behalf it ran. */
+export function rowTitle(spans, i) {
+  const kind = spans.kinds[spans.kind[i]];
+  const name = spans.word("name", i) ?? kind;
+  const agent = spans.word("agent", i);
+  return safeText(`${KIND_WORDS[kind]}: ${name.slice(0, 300)}${agent && agent !== name ? ` (${agent.slice(0, 100)})` : ""}`);
+}
+
+/** Write only what differs from what stands there: a frame of scrolling touches thirty rows, and styles follow attributes. */
+function write(row, key, value, apply) {
+  if (row.shown[key] === value) return;
+  row.shown[key] = value;
+  apply(value);
 }
 
 /** Fill a row with span `i`. `view` is the waterfall's state. */
 export function fillRow(row, i, index, view) {
-  const { spans, tree, scale, viewport, width, now } = view;
-  const kind = spans.kinds[spans.kind[i]];
+  const { spans, tree } = view;
   const status = spans.statuses[spans.status[i]];
   const isParent = tree.first[i] >= 0;
   const isOpen = isParent && !view.collapsed.has(i);
   const { element } = row;
-  if (row.kindShown !== kind) {
-    row.kindShown = kind;
-    element.className = `tl-wf-row tl-kind-${kind}`;
-    row.kind.replaceChildren(icon(kind, KIND_WORDS[kind]));
-  }
-  element.setAttribute("aria-rowindex", index + 2);
-  element.setAttribute("aria-level", tree.depth[i] + 1);
-  if (isParent) element.setAttribute("aria-expanded", isOpen); else element.removeAttribute("aria-expanded");
-  element.setAttribute("aria-selected", view.selected === i);
-  element.classList.toggle("tl-is-match", view.matches?.has(i) ?? false);
-  element.classList.toggle("tl-is-dim", view.matches !== null && !view.matches.has(i));
-  element.classList.toggle("tl-is-parent", isParent);
-  element.classList.toggle("tl-is-error", status === "error");
-  element.classList.toggle("tl-is-pending", status === "pending");
-  row.nameCell.style.paddingLeft = `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`;
-  row.toggle.hidden = !isParent;
-  const text = safeText(spans.word("name", i) ?? kind);
-  row.name.textContent = text.length > 300 ? `${text.slice(0, 300)}…` : text;
-  const agent = spans.word("agent", i);
-  row.nameCell.title = safeText(`${KIND_WORDS[kind]}: ${text.slice(0, 300)}${agent && agent !== text ? ` (${agent.slice(0, 100)})` : ""}`);
-  row.sign.hidden = status !== "error" && (isOpen || !tree.sums.errors[i]);
-  const hidden = isParent && !isOpen ? tree.last[i] - tree.place[i] : 0;
-  row.more.hidden = !hidden;
-  row.more.textContent = hidden ? `+${hidden.toLocaleString("en")}` : "";
+  const attribute = (name, value) => write(row, name, value, () => { if (value === null) element.removeAttribute(name); else element.setAttribute(name, value); });
+  attribute("aria-rowindex", index + 2);
+  attribute("aria-level", tree.depth[i] + 1);
+  attribute("aria-expanded", isParent ? isOpen : null);
+  attribute("aria-selected", view.selected === i);
+  const kind = spans.kinds[spans.kind[i]];
+  const marks = view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim";
+  // Classes stand on the parts they change, not on the row: a row's class would have the styles of all its parts found anew.
+  const state = `${isParent ? " tl-is-parent" : ""}${status === "error" ? " tl-is-error" : status === "pending" ? " tl-is-pending" : ""}`;
+  attribute("class", `tl-wf-row${view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim"}`);
+  write(row, "icon class", kind, () => { row.kind.className = `tl-wf-kind tl-kind-${kind}`; row.turning.turn(kind, KIND_WORDS[kind]); });
+  write(row, "bar class", kind + state, () => { row.bar.className = `tl-wf-bar tl-kind-${kind}${state}`; });
+  write(row, "label class", `${kind === "agent" ? " tl-is-agent" : ""}${status === "error" ? " tl-is-error" : ""}`, (more) => { row.name.className = `tl-clip tl-wf-label${more}`; });
+  write(row, "toggle class", isOpen, () => { row.toggle.className = `tl-wf-toggle${isOpen ? " tl-is-open" : ""}`; });
+  fillName(row, i, { view, kind, status, isParent, isOpen });
+  fillBars(row, i, view);
+  const took = endOf(spans, i, view.now) - spans.start[i];
+  const { sums } = tree;
+  text(row, "time", status === "pending" ? `${duration(took)} …` : duration(took));
+  text(row, "tokens", sums.tokens[i] === sums.tokens[i] ? short(sums.tokens[i]) : "");
+  text(row, "price", sums.cost[i] === sums.cost[i] ? cost(sums.cost[i]) : "");
+}
 
+function text(row, key, value) {
+  write(row, key, value, () => { row[key].textContent = value; });
+}
+
+function show(row, key, visible) {
+  write(row, `${key} hidden`, !visible, (hidden) => { row[key].hidden = hidden; });
+}
+
+function fillName(row, i, { view, kind, status, isParent, isOpen }) {
+  const { spans, tree } = view;
+  write(row, "indent", `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
+  show(row, "toggle", isParent);
+  const name = safeText(spans.word("name", i) ?? kind);
+  text(row, "name", name.length > 300 ? `${name.slice(0, 300)}…` : name);
+  show(row, "sign", status === "error" || (isParent && !isOpen && tree.sums.errors[i] > 0));
+  const inside = isParent && !isOpen ? tree.last[i] - tree.place[i] : 0;
+  show(row, "more", inside > 0);
+  text(row, "more", inside ? `+${inside.toLocaleString("en")}` : "");
+}
+
+function fillBars(row, i, { spans, scale, viewport, width, now, path }) {
   const end = endOf(spans, i, now);
   const k = width / (viewport.to - viewport.from);
   const from = (scale.to(spans.start[i]) - viewport.from) * k;
@@ -74,19 +108,21 @@ export function fillRow(row, i, index, view) {
   const left = Math.max(from, -20);
   const size = Math.max(2, Math.min(to, width + 20) - left);
   const away = to < -1 || from > width + 1;
-  row.bar.hidden = away;
-  row.bar.style.transform = `translateX(${left}px)`;
-  row.bar.style.width = `${size}px`;
+  const onPath = !away && (path?.has(i) ?? false);
+  show(row, "bar", !away);
+  show(row, "path", onPath);
+  if (away) return;
+  place(row, "bar", left, size);
+  if (onPath) place(row, "path", left, size);
   const ttft = spans.ttft_ms[i];
   const tickAt = ttft === ttft ? (scale.to(Math.min(spans.start[i] + ttft, end)) - viewport.from) * k - left : -1;
-  row.tick.hidden = !(tickAt > 1 && tickAt < size - 1);
-  row.tick.style.width = `${Math.max(0, tickAt)}px`;
-  row.path.hidden = away || !view.path?.has(i);
-  row.path.style.transform = `translateX(${left}px)`;
-  row.path.style.width = `${size}px`;
+  const ticked = tickAt > 1 && tickAt < size - 1;
+  show(row, "tick", ticked);
+  if (ticked) write(row, "tick at", tickAt, () => { row.tick.style.width = `${tickAt}px`; });
+}
 
-  row.time.textContent = status === "pending" ? `${duration(end - spans.start[i])} …` : duration(end - spans.start[i]);
-  const sums = tree.sums;
-  row.tokens.textContent = sums.tokens[i] === sums.tokens[i] ? short(sums.tokens[i]) : "";
-  row.price.textContent = sums.cost[i] === sums.cost[i] ? cost(sums.cost[i]) : "";
+function place(row, key, left, size) {
+  const { style } = row[key];
+  write(row, `${key} left`, left, () => { style.transform = `translateX(${left}px)`; });
+  write(row, `${key} size`, size, () => { style.width = `${size}px`; });
 }

@@ -3,7 +3,7 @@
 import { h, perFrame } from "../shared/dom.js";
 import { axis } from "./axis.js";
 import { minimap } from "./minimap.js";
-import { fillRow, makeRow } from "./rows.js";
+import { fillRow, makeRow, rowTitle } from "./rows.js";
 import { buildTree, criticalPath, endOf } from "./span_tree.js";
 import { makeScale } from "./time_scale.js";
 import { Viewport } from "./viewport.js";
@@ -52,6 +52,10 @@ export class Waterfall {
     this.scroller.addEventListener("keydown", (event) => this.key(event));
     this.scroller.addEventListener("click", (event) => this.click(event));
     this.scroller.addEventListener("dblclick", (event) => { const i = this.rowAt(event); if (i >= 0) this.zoomTo(i); });
+    this.scroller.addEventListener("pointerover", (event) => {
+      const name = event.target.closest(".tl-wf-name");
+      if (name) name.title = rowTitle(this.spans, this.rowAt(event));
+    });
     for (const target of [this.scroller, this.head]) target.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.dragName();
     this.dragBars();
@@ -93,6 +97,7 @@ export class Waterfall {
   rescale() {
     if (this.isLive) this.horizon = Math.max(this.now, latest(this.spans), 1000) * 1.25;
     this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive, now: this.now, end: this.isLive ? this.horizon : undefined });
+    this.scaleNumber = (this.scaleNumber ?? 0) + 1;
     this.viewport.resize(this.scale.length);
     this.map.draw(this.spans, this.tree, this.scale, this.now);
   }
@@ -122,7 +127,10 @@ export class Waterfall {
     this.width = Math.max(20, bars.width);
     this.linesBox.style.setProperty("--tl-lines-left", `${bars.left - lines.left}px`);
     this.linesBox.style.setProperty("--tl-lines-width", `${bars.width}px`);
-    this.fill(Math.ceil(this.scroller.clientHeight / ROW) + 4);
+    // Sizes are read here and kept: reading one while rows are filled would lay the page out in the middle of a frame.
+    this.height = this.scroller.clientHeight;
+    this.linesBox.style.setProperty("--tl-lines-height", `${this.height}px`);
+    this.fill(Math.ceil(this.height / ROW) + 4);
   }
 
   fill(wanted) {
@@ -142,14 +150,21 @@ export class Waterfall {
     for (let j = 0; j < this.pool.length; j += 1) {
       const row = this.pool[j];
       const index = top + j;
-      row.element.hidden = index >= this.rows.length;
-      if (row.element.hidden) continue;
+      const past = index >= this.rows.length;
+      if (past !== row.past) { row.past = past; row.element.hidden = past; }
+      if (past) continue;
       fillRow(row, this.rows[index], index, this);
       if (this.rows[index] === this.selected) active = row.element.id;
     }
-    if (active) this.scroller.setAttribute("aria-activedescendant", active);
-    else this.scroller.removeAttribute("aria-activedescendant");
-    this.linesBox.style.setProperty("--tl-lines-height", `${Math.max(this.scroller.clientHeight, 0)}px`);
+    if (active !== this.activeRow) {
+      this.activeRow = active;
+      if (active) this.scroller.setAttribute("aria-activedescendant", active);
+      else this.scroller.removeAttribute("aria-activedescendant");
+    }
+    // Scrolling up and down leaves the axis as it is.
+    const axis = `${this.viewport.from} ${this.viewport.to} ${this.width} ${this.playHead} ${this.scaleNumber}`;
+    if (axis === this.axisDrawn) return;
+    this.axisDrawn = axis;
     this.axis.draw(this.scale, this.viewport, this.width, this.playHead);
     this.tools.zoomed(!this.viewport.isWhole);
   }
