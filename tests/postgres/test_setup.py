@@ -91,7 +91,7 @@ def test_the_owners_own_functions_work_without_a_superuser(creator: Owner) -> No
     ]
     for row in rows:
         database.append(row[0], {"spans_raw": (columns, [row])})
-    search = "select trace_id from core.search_spans('Umbrella', null, null, 10)"
+    search = "select trace_id from core.search_spans('umbrella', '{umbrella}', '{}', 10)"
     assert database.query("alice", search).rows == [("t1",)]
     with psycopg.connect(creator.url, autocommit=True) as owner:
         assert (

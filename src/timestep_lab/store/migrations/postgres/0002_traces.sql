@@ -54,11 +54,16 @@ create table core.spans_raw (
 create index on core.spans_raw (user_id, trace_id, started_at);
 create index on core.spans_raw (user_id, kind, started_at desc);
 
--- The words of a span. Their index is built apart, for each partition whose day is over (see store/postgres/security.sql): kept up
--- with every insert it would cost nine tenths of the speed of writing. 200,000 characters of each payload: a tsvector holds one megabyte.
+-- The words of a text: its runs of letters and digits, in lower case (what Postgres itself takes for words would keep `a/b` together).
+-- 200,000 characters of each payload: a tsvector holds one megabyte. The index on them is built for each partition whose day is over
+-- (store/postgres/sql/3_words.sql): kept up with every insert it would cost nine tenths of the speed of writing.
+create function core.words_of(text) returns tsvector
+language sql immutable parallel safe as $$
+    select to_tsvector('pg_catalog.simple', regexp_replace($1, '[^[:alnum:]]+', ' ', 'g'))
+$$;
 create function core.span_words(name text, error text, input text, output text) returns tsvector
 language sql immutable parallel safe as $$
-    select to_tsvector('pg_catalog.simple', concat_ws(' ', name, error, left(input, 200000), left(output, 200000)))
+    select core.words_of(concat_ws(' ', name, error, left(input, 200000), left(output, 200000)))
 $$;
 
 -- Spans that have begun and not ended. Rows, so that they outlive the process that opened them.
@@ -93,7 +98,7 @@ create table core.message_bodies (
 create index on core.message_bodies (user_id, hash);
 
 create function core.body_words(body text) returns tsvector
-language sql immutable parallel safe as $$ select to_tsvector('pg_catalog.simple', left(body, 200000)) $$;
+language sql immutable parallel safe as $$ select core.words_of(left(body, 200000)) $$;
 create index on core.message_bodies using gin (core.body_words(body));
 
 -- What each written batch adds to each trace. Nothing stays here: a trigger adds every row to its trace's roll-up.

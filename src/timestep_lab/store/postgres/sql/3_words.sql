@@ -4,6 +4,7 @@
 
 do $$ declare target regclass; begin
     perform core.allow_owner('core.spans_raw', 'select');
+    perform core.allow_owner('core.message_bodies', 'select');
     for target in
         select inhrelid from pg_inherits
         where inhparent = 'core.spans_raw'::regclass and inhrelid is distinct from to_regclass('core.spans_raw_rest')
@@ -12,44 +13,51 @@ do $$ declare target regclass; begin
     end loop;
 end $$;
 
--- The newest spans that hold all of these words, newest first. Days with an index answer from it; the others, today above all, are read
--- through, where looking for the words as parts of the text is the cheap first test. `until` is not included.
-create or replace function core.search_spans(words text, since timestamp, until timestamp, at_most int)
+-- The newest finished spans that match, newest first. `query` is a tsquery, `words` the beginnings of its words, and `phrases` must occur as
+-- they are, all in lower case. A span whose input is shared matches when one of its messages does. Days with an index answer from it; the
+-- others, today above all, are read through, where looking for the words as parts of the text is the cheap first test.
+create or replace function core.search_spans(query text, words text[], phrases text[], at_most int)
 returns table (trace_id text, span_id text, started_at timestamp)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
     who text := core.current_user_id();
-    wanted tsquery := plainto_tsquery('pg_catalog.simple', words);
-    pieces text[] := array(
-        select '%' || replace(replace(replace(word, '\', '\\'), '%', '\%'), '_', '\_') || '%'
-        from unnest(tsvector_to_array(to_tsvector('pg_catalog.simple', words))) word);
+    wanted tsquery := to_tsquery('pg_catalog.simple', query);
+    hashes text[];
     p record;
     found int;
     missing int := at_most;
+    -- Parts of a text, found in any order; a phrase's words are among the words.
+    holds constant text := 'not exists (select 1 from unnest($4) piece where strpos(lower(%s), piece) = 0)';
+    everything constant text := 'concat_ws(chr(10), name, error, input, output)';
 begin
     if who is null or numnode(wanted) = 0 then
         return;
     end if;
+    hashes := array(
+        select m.hash from core.message_bodies m
+        where m.user_id = who and core.body_words(m.body) @@ wanted
+          and not exists (select 1 from unnest(phrases) piece where strpos(lower(m.body), piece) = 0));
     for p in
         select c.oid::regclass as part, to_regclass(format('core.%I', c.relname || '_words')) is not null as indexed
         from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        cross join lateral (select case when c.relname ~ '_\d{8}$' then to_date(right(c.relname, 8), 'YYYYMMDD') end as day) d
         where i.inhparent = 'core.spans_raw'::regclass
-          and (d.day is null or ((until is null or d.day < until) and (since is null or d.day + 1 > since)))
-        order by d.day desc nulls last
+        order by case when c.relname ~ '_\d{8}$' then c.relname end desc nulls last
     loop
-        return query execute format(
-            'select trace_id, span_id, started_at from %s where user_id = $1 and core.span_words(name, error, input, output) @@ $2 '
-            'and ($3 is null or started_at >= $3) and ($4 is null or started_at < $4) %s order by started_at desc limit $5',
-            p.part,
-            case when p.indexed then '' else
-                'and lower(concat_ws('' '', name, error, left(input, 200000), left(output, 200000))) like all ($6)' end)
-        using who, wanted, since, until, missing, pieces;
+        return query execute
+            'select trace_id, span_id, started_at from (' ||
+            format('select trace_id, span_id, started_at from %s where user_id = $1 and core.span_words(name, error, input, output) @@ $2 and ',
+                   p.part) || format(holds, everything) ||
+            case when cardinality(hashes) > 0 then
+                format(' union select trace_id, span_id, started_at from %s where user_id = $1 and input_refs is not null '
+                       'and string_to_array(input_refs, '' '') && $5', p.part)
+            else '' end || ') hits order by started_at desc limit $3'
+        using who, wanted, missing, case when p.indexed then phrases else words || phrases end, hashes;
         get diagnostics found = row_count;
         missing := missing - found;
         exit when missing <= 0;
     end loop;
 end $$;
+drop function if exists core.search_spans(text, timestamp, timestamp, int);
 
 -- Indexes the words of days that are over, newest first; at most so many days a call; says how many it did.
 create or replace function core.index_words(at_most int) returns int
@@ -67,15 +75,17 @@ begin
         order by c.relname desc
         limit at_most
     loop
+        execute format('create index %I on %s using gin (string_to_array(input_refs, '' '')) where input_refs is not null',
+            p.name || '_refs', p.part);
         execute format('create index %I on %s using gin (core.span_words(name, error, input, output))', p.name || '_words', p.part);
         done := done + 1;
     end loop;
     return done;
 end $$;
 
-revoke all on function core.search_spans(text, timestamp, timestamp, int), core.index_words(int)
+revoke all on function core.search_spans(text, text[], text[], int), core.index_words(int)
     from public;
 do $$ begin
-    execute format('grant execute on function core.search_spans(text, timestamp, timestamp, int) to %I', core.login('app'));
+    execute format('grant execute on function core.search_spans(text, text[], text[], int) to %I', core.login('app'));
     execute format('grant execute on function core.index_words(int) to %I', core.login('system'));
 end $$;

@@ -1,0 +1,121 @@
+"""A million spans in Postgres: how fast they come in, and how fast the explorer's questions are answered.
+
+Run: `pytest tests/benchmarks/bench_postgres_traces.py -m benchmark -s`. The measure for writing is `COPY` of the same rows into a bare
+table without index or policy, in the same run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.benchmarks.trace_data import NOW, TraceData
+from timestep_lab.store.postgres.database import PostgresDatabase
+from timestep_lab.store.postgres.embedded import EmbeddedPostgres
+from timestep_lab.store.postgres.housekeeping import index_words
+from timestep_lab.store.span_rows import SPAN_COLUMNS, Row
+from timestep_lab.store.store import Store
+from timestep_lab.store.trace_import import TraceImport
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
+TRACES, BATCH = 100_000, 2_000
+SPANS_A_SECOND, MILLISECONDS = 15_000, 100
+AT_MOST_COPIES = 8.0
+"""Time to store a batch ÷ time to COPY its spans into a bare table."""
+USER = "bench"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    folder: Path = tmp_path_factory.mktemp("bench")
+    running = EmbeddedPostgres(folder / "pg", configuration="\nshared_buffers = 1GB\nmax_wal_size = 8GB\n").start()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def db(server: EmbeddedPostgres) -> Iterator[PostgresDatabase]:
+    database = PostgresDatabase(server.url)
+    yield database
+    database.close()
+
+
+def batches() -> Iterator[tuple[list[Row], list[Row]]]:
+    starts: list[Row] = []
+    spans: list[Row] = []
+    for start, of_trace in TraceData(USER).traces(TRACES):
+        starts.append(start)
+        spans += of_trace
+        if len(starts) == BATCH:
+            yield starts, spans
+            starts, spans = [], []
+
+
+def test_a_million_spans_come_in_fast_and_are_found_fast(db: PostgresDatabase, server: EmbeddedPostgres) -> None:
+    importer = TraceImport(db)
+    stored_s: list[float] = []
+    copied_s: list[float] = []
+    rows = 0
+    with psycopg.connect(server.url, autocommit=True) as bare:
+        bare.execute("create unlogged table public.bare as select * from core.spans_raw with no data")
+        for number, (starts, spans) in enumerate(batches()):
+            began = time.perf_counter()
+            importer.rows(USER, spans, starts)
+            stored_s.append(time.perf_counter() - began)
+            rows += len(spans)
+            if number % 10 == 0:
+                began = time.perf_counter()
+                with bare.cursor().copy(f"copy public.bare ({', '.join(SPAN_COLUMNS)}) from stdin".encode()) as copy:
+                    for row in spans:
+                        copy.write_row(row)
+                copied_s.append(time.perf_counter() - began)
+    rate = rows / sum(stored_s)
+    ratio = statistics.median(stored_s) / statistics.median(copied_s)
+    print(f"\n{rows:,} spans stored at {rate:,.0f}/s, {ratio:.1f} times as long as a bare COPY")
+
+    began = time.perf_counter()
+    days = index_words(db)
+    print(f"words of {days} days indexed in {time.perf_counter() - began:.0f} s")
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        owner.execute("vacuum analyze")
+
+    traces = Store(db, USER).traces
+    day, week = NOW - timedelta(days=1), NOW - timedelta(days=7)
+    one = traces.list(limit=1).data[0]["trace_id"]
+    questions: dict[str, Callable[[], object]] = {
+        "newest 50": lambda: traces.list(limit=50),
+        "newest 50 that failed": lambda: traces.list('status == "failed"', limit=50),
+        "model, failed, last day": lambda: traces.list(
+            'model == "gpt-4.1" and status == "failed"', since=day, limit=50
+        ),
+        "slow ones, last week": lambda: traces.list("duration_ms > 900", since=week, limit=50),
+        "most expensive 50": lambda: traces.list(order="cost_usd desc", limit=50),
+        "one trace's spans": lambda: traces.spans(one),
+        "count of a day": lambda: traces.count(since=day),
+        "histogram, 30 days": lambda: traces.histogram(60),
+        "facets, 30 days": lambda: traces.facets(),
+        "latency by hour, last day": lambda: traces.latency(since=day),
+        "search a rare word": lambda: traces.list(search="needle4711"),
+        "search two common words": lambda: traces.list(search="umbrella oakland", limit=50),
+        "search a phrase": lambda: traces.list(search='"rain model"', limit=50),
+        "search nothing": lambda: traces.list(search="nosuchword"),
+    }
+    medians = {}
+    for name, question in questions.items():
+        question()
+        took = []
+        for _ in range(7):
+            began = time.perf_counter()
+            question()
+            took.append((time.perf_counter() - began) * 1000)
+        medians[name] = statistics.median(took)
+        print(f"{name:<28}{medians[name]:8.1f} ms")
+    assert len(traces.list(search="needle4711").data) == 1
+    assert {name: ms for name, ms in medians.items() if ms > MILLISECONDS} == {}
+    assert rate > SPANS_A_SECOND or ratio < AT_MOST_COPIES
