@@ -1,0 +1,200 @@
+"""What the explorer asks: pages, histograms, facets, latency, the agents' graph, search, annotations."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.traces.recorder import NOON, Recorder
+from timestep_lab.store.open import open_store
+from timestep_lab.store.search_index import SearchIndex
+from timestep_lab.store.search_words import Word
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import NotFoundError, UsageError
+from timestep_lab.types.graph import GraphEdge
+from timestep_lab.types.ids import LOCAL_USER
+
+
+def test_pages_follow_each_other_without_gap_or_overlap_in_any_order(store: Store, recorder: Recorder) -> None:
+    for number in range(7):
+        trace_id = recorder.start(at=NOON + timedelta(minutes=number // 2))
+        cost = None if number % 3 == 0 else number / 10
+        recorder.ended(
+            trace_id, "generation", "m", at=NOON + timedelta(minutes=number // 2), cost_usd=cost, input_tokens=1
+        )
+    recorder.writer.flush()
+    for order in ("started_at desc", "started_at", "cost_usd desc", "cost_usd asc", "status desc"):
+        whole = [row["trace_id"] for row in store.traces.list(order=order).data]
+        assert len(set(whole)) == 7
+        paged, after = [], None
+        while True:
+            page = store.traces.list(order=order, limit=2, after=after)
+            paged += [row["trace_id"] for row in page.data]
+            after = page.after
+            if not page.has_more:
+                break
+        assert paged == whole
+    with pytest.raises(UsageError, match="Did you mean 'started_at'"):
+        store.traces.list(order="startet_at")
+    with pytest.raises(NotFoundError):
+        store.traces.list(after="nope")
+
+
+def test_histogram_facets_and_latency_count_the_same_traces(store: Store, recorder: Recorder) -> None:
+    for number in range(6):
+        recorder.weather_run(
+            at=NOON + timedelta(hours=number), model=("gpt-4.1", "qwen3")[number % 2], fails=number == 5
+        )
+    recorder.writer.flush()
+    bars = store.traces.histogram(5)
+    assert [bar.count for bar in bars] == [1, 1, 1, 1, 2]
+    assert [bar.errors for bar in bars] == [0, 0, 0, 0, 1]
+    assert (bars[0].start, bars[-1].end) == (NOON, NOON + timedelta(hours=5))
+    facets = store.traces.facets('model == "qwen3"')
+    assert facets["model"] == [("qwen3", 3)]
+    assert facets["agent_path"] == [("Personal Assistant → Weather Assistant", 3)]
+    hours = store.traces.latency(since=NOON, until=NOON + timedelta(hours=2)).dicts()
+    assert [(row["model"], row["calls"], row["p50_ms"], row["ttft_p50_ms"]) for row in hours] == [
+        ("gpt-4.1", 2, 500.0, 40.0),
+        ("qwen3", 2, 500.0, 40.0),
+    ]
+    assert store.traces.frame().shape == (6, 18)
+
+
+def test_the_graph_keeps_agents_of_one_name_apart_by_their_path(store: Store, recorder: Recorder) -> None:
+    recorder.weather_run()
+    trace_id = recorder.start()
+    ms = timedelta(milliseconds=1)
+    outer = recorder.ended(trace_id, "agent", "Boss", ms=1000, agent="Boss")
+    tool = recorder.ended(trace_id, "tool", "ask", at=NOON + 10 * ms, ms=500, agent="Boss", parent=outer.span_id)
+    recorder.ended(
+        trace_id,
+        "agent",
+        "Weather Assistant",
+        at=NOON + 11 * ms,
+        ms=400,
+        agent="Weather Assistant",
+        parent=tool.span_id,
+    )
+    recorder.writer.flush()
+    graph = store.traces.graph()
+    assert {node.path: (node.calls, node.cost_usd) for node in graph.nodes} == {
+        "Personal Assistant": (1, pytest.approx(0.01)), "Personal Assistant/Weather Assistant": (1, pytest.approx(0.01)),
+        "Boss": (1, 0.0), "Boss/Weather Assistant": (1, 0.0),
+    }  # fmt: skip
+    assert set(graph.edges) == {
+        GraphEdge(
+            from_path="Personal Assistant", to_path="Personal Assistant/Weather Assistant", count=1, p50_ms=1000.0
+        ),
+        GraphEdge(from_path="Boss", to_path="Boss/Weather Assistant", count=1, p50_ms=400.0),
+    }
+    assert store.traces.graph([trace_id]).nodes == tuple(node for node in graph.nodes if node.path.startswith("Boss"))
+
+
+def test_spans_come_as_records_and_as_columns_with_what_is_still_open(store: Store, recorder: Recorder) -> None:
+    trace_id = recorder.weather_run()
+    recorder.opened(trace_id, "turn", "turn", at=NOON + timedelta(seconds=1))
+    recorder.writer.flush()
+    records, columns = store.traces.spans(trace_id), store.traces.columns(trace_id)
+    assert [record.span_id for record in records] == columns["span_id"]
+    assert columns["ended_us"].count(None) == 1
+    assert columns["started_us"][0] == int(NOON.timestamp() * 1_000_000)
+    assert [record.status for record in records].count("pending") == 1
+
+
+def test_scores_are_kept_with_their_trace_and_can_be_filtered_by(store: Store, recorder: Recorder) -> None:
+    trace_id = recorder.weather_run()
+    recorder.weather_run(at=NOON + timedelta(hours=1))
+    recorder.writer.flush()
+    span_id = store.traces.spans(trace_id)[0].span_id
+    store.traces.score("trace", trace_id, "quality", 0.2)
+    store.traces.score("trace", trace_id, "quality", 0.9, label="good", note="well said")
+    store.traces.score("span", span_id, "tone", 1)
+    assert [(score.name, score.value) for score in store.traces.scores(trace_id)] == [
+        ("quality", 0.2),
+        ("quality", 0.9),
+        ("tone", 1),
+    ]
+    assert [
+        row["trace_id"] for row in store.traces.list('scores["quality"] > 0.5 and labels["quality"] == "good"').data
+    ] == [trace_id]
+    assert store.traces.count('any(s.scores["tone"] == 1 for s in spans)') == 1
+    assert store.sql("select target, name, note from scores where note is not null").rows == [
+        ("trace", "quality", "well said")
+    ]
+
+
+SEARCHES = {
+    "berkeley": ["b"], "BERKELEY umbrella": ["b"], "berk": [], "berk*": ["b"], '"umbrella in berkeley"': ["b"],
+    '"berkeley umbrella"': [], "get_weather": ["b", "o"], "oakland location": ["o"], "nothing": [], '" "': ["b", "o"], "-*'": ["b", "o"],
+    "no place": ["o"], "still": ["b"], "zürich": ["b"], "lorem": ["o"],
+}  # fmt: skip
+"""Search to the traces it finds, among b and o below."""
+
+
+def test_search_finds_words_and_phrases_of_any_span_ended_or_open_alike_with_and_without_an_index(
+    store: Store, recorder: Recorder
+) -> None:
+    traces = {
+        "b": recorder.weather_run(question="Umbrella in Berkeley?"),
+        "o": recorder.weather_run(at=NOON + timedelta(hours=1), question="Coat?", location="Oakland", fails=True),
+    }
+    recorder.opened(traces["b"], "tool", "slow", input="still at work in Zürich")
+    recorder.ended(
+        traces["o"],
+        "generation",
+        "m",
+        input=[{"role": "user", "content": "lorem " * 500}, {"role": "user", "content": "x"}],
+    )
+    recorder.writer.flush()
+    deadline = time.monotonic() + 20
+    while store.db.dialect == "duckdb" and getattr(store.db, "is_owner", False):
+        if SearchIndex(Path(store.db.url)).find(LOCAL_USER, [Word("lorem")], 10).span_numbers:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for text, expected in SEARCHES.items():
+        found = {row["trace_id"] for row in store.traces.list(search=text).data}
+        assert found == {traces[name] for name in expected}, text
+        assert store.traces.count(search=text) == len(expected)
+        assert {row[0] for row in store.sql(store.traces.sql(search=text)).rows} == found, text
+
+
+def test_a_lab_in_memory_is_searched_by_reading_it() -> None:
+    store = open_store(":memory:")
+    recorder = Recorder(store.db)
+    trace_id = recorder.weather_run()
+    recorder.writer.flush()
+    assert [row["trace_id"] for row in store.traces.list(search='"umbrella in berk*').data] == []
+    assert [row["trace_id"] for row in store.traces.list(search="berk* sunny*").data] == [trace_id]
+    recorder.writer.close()
+    store.close()
+
+
+def test_a_lost_or_foreign_search_index_is_built_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lab.duckdb"
+    index = SearchIndex(path)
+
+    def searched(expected: int) -> None:
+        store = open_store(path)
+        recorder = Recorder(store.db)
+        recorder.weather_run()
+        recorder.writer.flush()
+        deadline = time.monotonic() + 20
+        while len(index.find(LOCAL_USER, [Word("berkeley")], 100).span_numbers) != 3 * expected:
+            assert time.monotonic() < deadline
+            store.traces.list(search="berkeley")
+            time.sleep(0.05)
+        assert store.traces.count(search="berkeley") == expected
+        recorder.writer.close()
+        store.close()
+
+    searched(1)
+    index.path.write_bytes(b"no database at all")
+    searched(2)
+    index.delete()
+    index.add([(n, LOCAL_USER, "berkeley") for n in range(1, 50)], (49, "another lab's span"))
+    searched(3)
