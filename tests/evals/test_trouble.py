@@ -120,6 +120,7 @@ async def test_after_kill_9_finished_cases_are_not_asked_again_and_the_result_is
         assert 15 <= len(finished) < 60
 
         async with opened(path, server.url) as bench:
+            assert (await in_thread(load_grid, bench, finished[0][0])).status == "interrupted"
             resumed = await resume_comparison(bench, finished[0][0])
             grid = await resumed.run()
             inputs = {case.case_id: case.input for case in grid.cases}

@@ -107,7 +107,7 @@ async def resume_comparison(
 def load_grid(bench: Bench, id: str) -> Grid:
     """A stored comparison. Blocks. Raises `NotFoundError`."""
     rows = ComparisonRows(bench.store.db, bench.user_id)
-    record = rows.comparisons.get(id)
+    record = rows.get(id)
     return Grid(record, rows.cases(id), rows.cells(id), seed=int(record.settings.get("seed", 0)))
 
 

@@ -68,6 +68,16 @@ class ComparisonRows:
         results = self.db.write(self.user_id, [claim, *forget], changes=self.comparisons.changes(comparison.id))
         return self.comparisons.from_row(results[0].rows[0])
 
+    def get(self, id: str) -> ComparisonRecord:
+        """As stored, but `interrupted` when the process that ran it is gone. Raises `NotFoundError`."""
+        record = self.comparisons.get(id)
+        gone = (
+            record.status == "running"
+            and record.process_id != self.db.process_id
+            and not self._lives(record.process_id)
+        )
+        return replace(record, status="interrupted") if gone else record
+
     def _lives(self, process_id: str | None) -> bool:
         if process_id is None or process_id == self.db.process_id:
             return False
