@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.store.base import Change
 from timestep_lab.types.events import Event
 
 if TYPE_CHECKING:
+    import asyncio
+
     from timestep_lab.evals.bench import Bench
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.types.comparison import GridLike
+    from timestep_lab.ui.arena import ArenaView
+    from timestep_lab.ui.grid import GridView
 
 OnEvent = Callable[[Event], None]
+_TWIN_CASES_RUNNING = 10
+_live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
+"""User and comparison to the view of one that runs in this process."""
 
 
 def bench_of(lab: Lab) -> Bench:
@@ -37,43 +47,112 @@ async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, An
     return await new_comparison(bench_of(lab), data, **options)
 
 
-async def run(comparison: Comparison, on_event: OnEvent | None) -> Grid:
-    """To the end; in a notebook with a progress bar where nobody else listens."""
-    with contextlib.ExitStack() as stack:
-        listener = on_event or stack.enter_context(notebook_progress())
-        return await comparison.run(listener)
+async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Grid:
+    """To the end; in a notebook the matrix is shown while it runs, unless somebody else listens."""
+    if on_event is None and not is_notebook():
+        grid = await comparison.run()
+    elif on_event is not None:
+        grid = await comparison.run(on_event)
+    else:
+        view = live_view(lab, comparison)
+        view._ipython_display_()
+        async with contextlib.aclosing(comparison.events(deltas=True)) as events:
+            async for event in events:
+                view.apply(event)
+        grid = comparison.grid()
+        grid.shown_by = NotebookDisplay(lab, view, _cell_number())
+    grid.shown_by = grid.shown_by or NotebookDisplay(lab)
+    return grid
 
 
-@contextlib.contextmanager
-def notebook_progress() -> Any:
-    """One line that is rewritten while a comparison runs in a cell, and gone at its end. Silent elsewhere."""
-    from timestep_lab.types.comparison import ComparisonProgress
+def live_view(lab: Lab, comparison: Comparison) -> GridView:
+    """A view of a comparison that is about to run: give it the events. Its Stop button cancels."""
+    import asyncio
 
-    handle = _display_handle()
+    from timestep_lab.ui.grid import GridView
 
-    def show(event: Event) -> None:
-        if handle is not None and isinstance(event, ComparisonProgress):
-            p = event.progress
-            handle.update({"text/plain": f"{p.done} of {p.total} answers · {p.errors} errors"}, raw=True)
-
-    try:
-        yield show
-    finally:
-        if handle is not None:
-            handle.update({"text/plain": "", "text/html": ""}, raw=True)
+    loop = asyncio.get_running_loop()
+    view = GridView(
+        lab.trace_source, comparison.grid(), twin=_twin, stop=lambda: _in(loop, comparison.cancel)
+    )  # fmt: skip
+    _live[lab.store.user_id, comparison.record.id] = view
+    return view
 
 
-def _display_handle() -> Any:
+def grid_view(lab: Lab, grid: Grid | str) -> GridView:
+    """A view of a comparison: the live one while it runs here; one that runs in another process is followed through the store."""
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.ui.grid import GridView
+
+    live = _live.get((lab.store.user_id, grid if isinstance(grid, str) else grid.id))
+    if live is not None and live.is_running:
+        return live
+    shown = grid if isinstance(grid, Grid) else lab.comparison(grid)
+    return GridView(
+        lab.trace_source, shown, twin=_twin, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
+    )  # fmt: skip
+
+
+def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
+    from timestep_lab.evals.arena import Arena
+    from timestep_lab.evals.rows import ComparisonRows
+    from timestep_lab.ui.arena import ArenaView
+
+    shown = lab.comparison(grid) if isinstance(grid, str) else grid
+    return ArenaView(Arena(ComparisonRows(lab.store.db, lab.store.user_id), shown, seed=seed))
+
+
+class NotebookDisplay:
+    """How a grid shows itself in a notebook: as the matrix. Not a second time in the cell that showed it while it ran."""
+
+    def __init__(self, lab: Lab, view: GridView | None = None, cell: int | None = None) -> None:
+        self._lab, self._view, self._cell = lab, view, cell
+
+    def __call__(self, grid: Grid) -> None:
+        if self._cell is not None and self._cell == _cell_number():
+            return
+        (self._view or grid_view(self._lab, grid))._ipython_display_()
+
+
+def is_notebook() -> bool:
+    """There is a kernel whose cells can show widgets; a terminal's IPython cannot."""
+    return getattr(_shell(), "kernel", None) is not None
+
+
+def _shell() -> Any:
     import sys
 
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
-    from IPython.display import display
 
-    if get_ipython() is None:
-        return None
-    return display({"text/plain": "Comparing …"}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    return get_ipython()
+
+
+def _cell_number() -> int | None:
+    shell = _shell()
+    return None if shell is None else int(shell.execution_count)
+
+
+def _twin(grid: GridLike) -> str:
+    """While it runs the copy is renewed every half second, so it is kept short."""
+    from timestep_lab.evals.grid_html import SHOWN_CASES, grid_html
+
+    return grid_html(grid, cases=_TWIN_CASES_RUNNING if grid.record.status == "running" else SHOWN_CASES)
+
+
+def _in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Browsers of a notebook may speak on another thread than the one that compares."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)
+
+
+def _following(lab: Lab, comparison_id: str, told: Callable[[], None]) -> Callable[[], None]:
+    def changed(change: Change) -> None:
+        if change.topic == "comparisons" and change.id in (comparison_id, ""):
+            told()
+
+    return lab.store.subscribe(changed)
 
 
 async def plan(lab: Lab, data: Any, options: dict[str, Any]) -> Plan:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.lab.agents import Agents
 from timestep_lab.lab.approvals import Approvals
+from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.lab.threads import Threads
 from timestep_lab.runtime.settings import Settings
@@ -21,29 +22,18 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
-    from timestep_lab.evals.engine import Comparison
-    from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.plan import Plan
-    from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.runtime.files import Files, VectorStores
-    from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
-    from timestep_lab.types.comparison import ComparisonRecord
-    from timestep_lab.ui.chat import Chat
-    from timestep_lab.ui.explorer import TraceExplorer
-    from timestep_lab.ui.handoff_graph import HandoffGraph
-    from timestep_lab.ui.store_source import StoreSource
-    from timestep_lab.ui.trace_view import TraceView
 
 Approve = Literal["ask", "all", "none"]
 
 
-class Lab:
+class Lab(Looking):
     """Build, watch and compare agents; everything that happens is rows in one store.
 
     `store`: a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or `"https://…"` for a
@@ -210,139 +200,6 @@ class Lab:
         waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
         return Run(self, record, waiting)
 
-    # -- looking
-
-    def chat(
-        self,
-        agent: str = "Personal Assistant",
-        *,
-        model: str | None = None,
-        thread: str | None = None,
-        height: int | None = None,
-        **options: Any,
-    ) -> Chat:
-        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
-        from timestep_lab.lab.chat_source import LocalChatSource
-        from timestep_lab.ui.chat import Chat
-
-        if model is not None:
-            self._check_model(model)
-        if thread is not None:
-            self.threads[thread]  # Raises for one that is not there.
-        name = self.agents.get(agent).name
-        return Chat(LocalChatSource(self), agent=name, model=model, thread_id=thread, height=height, **options)
-
-    @cached_property
-    def trace_source(self) -> StoreSource:
-        """What the trace views read from."""
-        from timestep_lab.lab.handoffs import declared_for
-        from timestep_lab.lab.trace_files import diff_rows
-        from timestep_lab.ui.store_source import StoreSource
-
-        return StoreSource(
-            self.store, declared=lambda trace_id: declared_for(self, trace_id), diff=lambda a, b: diff_rows(self, a, b)
-        )
-
-    @property
-    def traces(self) -> TraceExplorer:
-        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`."""
-        return self.explorer()
-
-    def explorer(
-        self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
-    ) -> TraceExplorer:
-        """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
-        from timestep_lab.ui.explorer import TraceExplorer
-
-        explorer = TraceExplorer(self.trace_source, filter=filter, search=search, **options)
-        if selection is not None:
-            explorer.selection = selection
-        return explorer
-
-    def trace(self, run: Run | str) -> TraceView:
-        """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
-        from timestep_lab.ui.trace_view import TraceView
-
-        return TraceView(self.trace_source, run.trace_id if isinstance(run, Run) else run)
-
-    def handoffs(
-        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
-    ) -> HandoffGraph:
-        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match."""
-        from timestep_lab.lab.handoffs import handoff_graph
-
-        return handoff_graph(self, agent, filter, traces)
-
-    def diff(self, left: Run | str, right: Run | str) -> pandas.DataFrame:
-        """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""
-        from timestep_lab.lab.trace_files import diff_frame
-
-        ids = [run.trace_id if isinstance(run, Run) else run for run in (left, right)]
-        return diff_frame(self, *ids)
-
-    # -- comparing
-
-    async def compare(
-        self, data: Any = None, *, resume: str | None = None, on_event: OnEvent | None = None, **options: Any
-    ) -> Grid:
-        """Ask every candidate every case and show the answers side by side.
-
-        `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
-        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `resume` goes on with one by its id. The other options are
-        those of `evals.options.Options`: concurrency, timeout_s, retries, budget_usd, budget_tokens, cache, approve, seed.
-
-        Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
-        fails is a cell with its error.
-        """
-        from timestep_lab.lab import comparing
-
-        return await comparing.run(await comparing.prepare(self, data, resume, dict(options)), on_event)
-
-    async def plan(self, data: Any, **options: Any) -> Plan:
-        """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
-        from timestep_lab.lab import comparing
-
-        return await comparing.plan(self, data, dict(options))
-
-    async def prepare_comparison(self, data: Any, **options: Any) -> Comparison:
-        """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
-        from timestep_lab.lab import comparing
-
-        return await comparing.prepare(self, data, None, dict(options))
-
-    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
-        """Those made so far, newest first."""
-        from timestep_lab.evals.rows import ComparisonRows
-
-        return ComparisonRows(self.store.db, self.store.user_id).comparisons.find(limit, newest_first=True)
-
-    def comparison(self, id: str) -> Grid:
-        """A comparison made earlier. Raises `NotFoundError`."""
-        from timestep_lab.evals.compare import load_grid
-        from timestep_lab.lab.comparing import bench_of
-
-        return load_grid(bench_of(self), id)
-
-    # -- files
-
-    def import_traces(self, path: str | Path) -> Imported:
-        """Read OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own. The same file twice adds nothing."""
-        from timestep_lab.runtime.interchange.files import import_file
-
-        return import_file(path, self.store)
-
-    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
-        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many."""
-        from timestep_lab.lab.trace_files import export
-
-        return export(self, Path(path), trace_ids, filter)
-
-    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-        """Serve this lab until interrupted. Blocks; from a notebook, run `timestep-lab serve` beside it."""
-        from timestep_lab.app.run import serve
-
-        serve(self, host=host, port=port, announce=print)
-
     def flush(self) -> None:
         """Wait until every span so far can be read."""
         if "writer" in self._root.__dict__:
@@ -370,10 +227,17 @@ class Lab:
             self.store.close()
 
     def close(self) -> None:
-        """As `aclose`, for code without an event loop."""
+        """As `aclose`, for code without an event loop. Raises `UsageError` inside one (a notebook has one): `await lab.aclose()`."""
         import asyncio
 
-        asyncio.run(self.aclose())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self.aclose())
+        else:
+            raise UsageError(
+                "An event loop is running here, and the lab's tools live in it.", "Use: await lab.aclose()"
+            )
 
     def __enter__(self) -> Lab:
         return self

@@ -50,6 +50,13 @@ class Router(ModelProvider):
         ours = {module.name for module in pkgutil.iter_modules(providers_package.__path__)}
         return sorted(ours | {point.name for point in entry_points(group=ENTRY_POINTS)})
 
+    def add(self, kind: type[Provider]) -> None:
+        """Take a provider of your own for this router, under its `prefix`; one of ours of that name gives way to it."""
+        self._providers[kind.prefix] = kind(self.settings)
+        if kind.prefix not in self.prefixes:
+            self.prefixes.append(kind.prefix)
+            self.prefixes.sort()
+
     def resolve(self, name: str | None) -> ModelRef:
         """Raises `UnknownPrefixError`, also for a name that ends after its prefix."""
         full = (name or "").strip() or self.settings.default_model

@@ -1,0 +1,187 @@
+"""What a lab shows and what it writes out: chat, traces, handoffs, comparisons, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from timestep_lab.lab.run import Run
+
+if TYPE_CHECKING:
+    import agents as sdk
+    import pandas
+
+    from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Plan
+    from timestep_lab.lab.comparing import OnEvent
+    from timestep_lab.lab.lab import Lab
+    from timestep_lab.runtime.interchange.files import Imported
+    from timestep_lab.types.comparison import ComparisonRecord
+    from timestep_lab.ui.arena import ArenaView
+    from timestep_lab.ui.chat import Chat
+    from timestep_lab.ui.explorer import TraceExplorer
+    from timestep_lab.ui.grid import GridView
+    from timestep_lab.ui.handoff_graph import HandoffGraph
+    from timestep_lab.ui.store_source import StoreSource
+    from timestep_lab.ui.trace_view import TraceView
+
+
+class Looking:
+    """The part of `Lab` that people look at. Every view is made when asked for and reads the store each time."""
+
+    @property
+    def _lab(self) -> Lab:
+        return cast("Lab", self)
+
+    def chat(
+        self,
+        agent: str = "Personal Assistant",
+        *,
+        model: str | None = None,
+        thread: str | None = None,
+        height: int | None = None,
+        **options: Any,
+    ) -> Chat:
+        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
+        from timestep_lab.lab.chat_source import LocalChatSource
+        from timestep_lab.ui.chat import Chat
+
+        if model is not None:
+            self._lab._check_model(model)
+        if thread is not None:
+            self._lab.threads[thread]  # Raises for one that is not there.
+        name = self._lab.agents.get(agent).name
+        return Chat(LocalChatSource(self._lab), agent=name, model=model, thread_id=thread, height=height, **options)
+
+    @cached_property
+    def trace_source(self) -> StoreSource:
+        """What the trace views read from."""
+        from timestep_lab.lab.handoffs import declared_for
+        from timestep_lab.lab.trace_files import diff_rows
+        from timestep_lab.ui.store_source import StoreSource
+
+        return StoreSource(
+            self._lab.store,
+            declared=lambda trace_id: declared_for(self._lab, trace_id),
+            diff=lambda a, b: diff_rows(self._lab, a, b),
+        )
+
+    @property
+    def traces(self) -> TraceExplorer:
+        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`."""
+        return self._lab.explorer()
+
+    def explorer(
+        self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
+    ) -> TraceExplorer:
+        """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
+        from timestep_lab.ui.explorer import TraceExplorer
+
+        explorer = TraceExplorer(self._lab.trace_source, filter=filter, search=search, **options)
+        if selection is not None:
+            explorer.selection = selection
+        return explorer
+
+    def trace(self, run: Run | str) -> TraceView:
+        """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
+        from timestep_lab.ui.trace_view import TraceView
+
+        return TraceView(self._lab.trace_source, run.trace_id if isinstance(run, Run) else run)
+
+    def handoffs(
+        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
+    ) -> HandoffGraph:
+        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match."""
+        from timestep_lab.lab.handoffs import handoff_graph
+
+        return handoff_graph(self._lab, agent, filter, traces)
+
+    def diff(self, left: Run | str, right: Run | str) -> pandas.DataFrame:
+        """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""
+        from timestep_lab.lab.trace_files import diff_frame
+
+        ids = [run.trace_id if isinstance(run, Run) else run for run in (left, right)]
+        return diff_frame(self._lab, *ids)
+
+    # -- comparing
+
+    async def compare(
+        self, data: Any = None, *, resume: str | None = None, on_event: OnEvent | None = None, **options: Any
+    ) -> Grid:
+        """Ask every candidate every case and show the answers side by side; in a notebook while they come.
+
+        `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
+        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `resume` goes on with one by its id. The other options are
+        those of `evals.options.Options`: concurrency, timeout_s, retries, budget_usd, budget_tokens, cache, approve, seed.
+
+        Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
+        fails is a cell with its error.
+        """
+        from timestep_lab.lab import comparing
+
+        return await comparing.run(self._lab, await comparing.prepare(self._lab, data, resume, dict(options)), on_event)
+
+    async def plan(self, data: Any, **options: Any) -> Plan:
+        """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
+        from timestep_lab.lab import comparing
+
+        return await comparing.plan(self._lab, data, dict(options))
+
+    async def prepare_comparison(self, data: Any, **options: Any) -> Comparison:
+        """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
+        from timestep_lab.lab import comparing
+
+        return await comparing.prepare(self._lab, data, None, dict(options))
+
+    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
+        """Those made so far, newest first."""
+        from timestep_lab.evals.rows import ComparisonRows
+
+        return ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.find(limit, newest_first=True)
+
+    def comparison(self, id: str) -> Grid:
+        """A comparison made earlier. Raises `NotFoundError`."""
+        from timestep_lab.evals.compare import load_grid
+        from timestep_lab.lab.comparing import NotebookDisplay, bench_of
+
+        grid = load_grid(bench_of(self._lab), id)
+        grid.shown_by = NotebookDisplay(self._lab)
+        return grid
+
+    def grid_view(self, grid: Grid | str) -> GridView:
+        """The matrix of a comparison, by itself or by its id; live while it runs. Raises `NotFoundError`."""
+        from timestep_lab.lab import comparing
+
+        return comparing.grid_view(self._lab, grid)
+
+    def arena(self, grid: Grid | str, *, seed: int | None = None) -> ArenaView:
+        """Blind duels between the answers of a comparison. `.ranking()` and `.votes` hold what came of them; votes are rows.
+
+        `seed` fixes the order of the duels. Raises `NotFoundError`, and `UsageError` when no case has two answers.
+        """
+        from timestep_lab.lab import comparing
+
+        return comparing.arena_view(self._lab, grid, seed)
+
+    # -- files
+
+    def import_traces(self, path: str | Path) -> Imported:
+        """Read OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own. The same file twice adds nothing."""
+        from timestep_lab.runtime.interchange.files import import_file
+
+        return import_file(path, self._lab.store)
+
+    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
+        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many."""
+        from timestep_lab.lab.trace_files import export
+
+        return export(self._lab, Path(path), trace_ids, filter)
+
+    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+        """Serve this lab until interrupted. Blocks; from a notebook, run `timestep-lab serve` beside it."""
+        from timestep_lab.app.run import serve
+
+        serve(self._lab, host=host, port=port, announce=print)
