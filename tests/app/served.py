@@ -16,7 +16,7 @@ import uvicorn
 from timestep_lab import Lab
 from timestep_lab.app.server import Served
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.ids import PERSONAL_ASSISTANT
+from timestep_lab.types.ids import PERSONAL_ASSISTANT, new_uuid
 
 SETTINGS = Settings.load(
     env={
@@ -32,37 +32,35 @@ class Server:
     def __init__(self, url: str, served: Served) -> None:
         self.url, self.served = url, served
 
-    @property
-    def lab(self) -> Lab:
-        lab: Lab = self.served.labs.root  # type: ignore[assignment]
-        return lab
-
-    def token(self, user_id: str | None = None) -> str:
-        """Of the lab's own user, unless another is named."""
-        return self.served.tokens.issue(user_id or self.lab.store.user_id)
+    def token(self, user_id: str) -> str:
+        return self.served.tokens.issue(user_id)
 
     @asynccontextmanager
     async def client(self, user_id: str | None = None) -> AsyncIterator[ChatKitClient]:
+        """Of a new user, unless one is named."""
+        user_id = user_id or new_uuid()
         headers = {"Authorization": f"Bearer {self.token(user_id)}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60) as http:
-            yield ChatKitClient(http)
+            yield ChatKitClient(http, self.served.labs.of(user_id))
 
 
 class ChatKitClient:
     """Speaks ChatKit as its browser component does: one JSON body in, JSON or server-sent events out."""
 
-    def __init__(self, http: httpx.AsyncClient, agent: str = PERSONAL_ASSISTANT) -> None:
+    def __init__(self, http: httpx.AsyncClient, lab: Any, agent: str = PERSONAL_ASSISTANT) -> None:
         self.http, self.path = http, f"/api/v1/agents/{agent}/chatkit"
+        self.lab: Lab = lab
+        """The same user's lab, in this process."""
 
-    async def ask(self, kind: str, **params: Any) -> Any:
+    async def ask(self, kind: str, /, **params: Any) -> Any:
         answer = await self.http.post(self.path, json={"type": kind, "params": params})
         answer.raise_for_status()
         return answer.json()
 
-    async def stream(self, kind: str, **params: Any) -> list[dict[str, Any]]:
+    async def stream(self, kind: str, /, **params: Any) -> list[dict[str, Any]]:
         return [event async for event in self.events(kind, **params)]
 
-    async def events(self, kind: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, kind: str, /, **params: Any) -> AsyncIterator[dict[str, Any]]:
         body = {"type": kind, "params": params}
         async with self.http.stream("POST", self.path, json=body) as answer:
             if answer.status_code != 200:
