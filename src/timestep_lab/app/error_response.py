@@ -39,6 +39,9 @@ def install(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        # What goes wrong while a body is read reaches us as FastAPI's 400 with our own error as its cause (too large a body).
+        if isinstance(error.__cause__, LabError):
+            return await on_lab_error(request, error.__cause__)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)

@@ -40,6 +40,9 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
         check_unused_sessions_milliseconds=CHECK_UNUSED_MS,
         unused_session_lifetime_milliseconds=KEEP_UNUSED_MS,
     )
+    for route in api.routes:
+        if getattr(route, "path", None) in pages:
+            route.include_in_schema = False  # type: ignore[attr-defined]
 
 
 def caller_of_session() -> str:

@@ -36,6 +36,8 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
         raise UsageError(
             f"Port {port} on {host} cannot be had; another program may use it.", "Choose another with --port."
         ) from None
+    # From here on a connection waits for the server instead of being refused: the address is about to be printed.
+    socket.listen(config.backlog)
     actual = socket.getsockname()[1]
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{actual}"

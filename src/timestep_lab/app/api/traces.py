@@ -125,6 +125,8 @@ async def list_scores(
 
 @router.post("/api/v1/scores", status_code=201, response_model=ScoreRecord)
 async def add_score(body: ScoreBody, lab: CurrentLab) -> ScoreRecord:
+    if body.target == "trace":
+        await in_thread(lab.store.traces.get, body.target_id)  # Raises for what is not there, or not the caller's.
     record: ScoreRecord = await in_thread(
         lab.store.traces.score, body.target, body.target_id, body.name, body.value, label=body.label, note=body.note
     )

@@ -7,6 +7,14 @@
   // An agent switched the theme (the client tool `switch_theme`): the chat says so to the page around it.
   document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
 
+  // What is opened in a page is in its address, so that a reload, a bookmark and a shared link lead back to it.
+  document.addEventListener("tl-place", ({ detail: { page, id } }) => history.replaceState(history.state, "", (id ? `${page}/${id}` : page) + location.search));
+
+  // On a phone the pages are one row to be pushed sideways; the current one is in sight.
+  const links = document.querySelector(".shell-nav");
+  const current = links.querySelector("[aria-current]");
+  if (current) links.scrollLeft = current.offsetLeft - (links.clientWidth - current.clientWidth) / 2;
+
   async function count() {
     try {
       const answer = await fetch("/api/v1/runs?status=needs_approval&limit=100");

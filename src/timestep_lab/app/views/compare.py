@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.types.comparison import headline
 from timestep_lab.types.records import Json
 
 SHOWN_CASES = 200
@@ -35,8 +36,6 @@ class ComparePage(PageView):
         return {"comparisons": rows, "opened": None if self._opened is None else self._grid(self._opened)}
 
     def _grid(self, comparison_id: str) -> Json:
-        from timestep_lab.evals.grid_html import headline
-
         grid = self.lab.comparison(comparison_id)
         cells: dict[str, dict[str, list[Json]]] = {}
         shown = grid.cases[:SHOWN_CASES]

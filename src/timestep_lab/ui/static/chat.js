@@ -126,11 +126,17 @@ function render(context) {
     put(select, first, values.map((value) => h("option", { value, selected: value === chosen }, value)));
     select.value = chosen ?? "";
   }
+  let place = null;
   function drawHead() {
     options(agentSelect, state.agents.map((agent) => agent.name), state.agent);
     const own = state.agents.find((agent) => agent.name === state.agent)?.model ?? state.default_model;
     options(modelSelect, state.models, state.model ?? "", h("option", { value: "" }, `${own} (agent's own)`));
     put(title, state.thread?.title ?? "");
+    const id = state.thread?.id ?? null;
+    if (id === place) return;
+    place = id;
+    // A page around the chat may put the conversation into its address.
+    root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/chat", id }, bubbles: true, composed: true }));
   }
   function drawEmpty() {
     const empty = drawn.size === 0;

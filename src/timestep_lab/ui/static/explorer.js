@@ -41,6 +41,7 @@ function render({ model, el }) {
   async function open(id, { tell = true } = {}) {
     opened = id;
     root.dataset.tlScreen = "trace";
+    root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/traces", id }, bubbles: true, composed: true }));
     try {
       const { value, buffers } = await link.call("trace", { trace_id: id });
       if (opened !== id) return;

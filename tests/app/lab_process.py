@@ -1,0 +1,77 @@
+"""A lab served by `timestep-lab serve` in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from timestep_lab.app.tokens import Tokens
+
+SECRET = "a secret of the tests, long enough for HS256"
+START_S = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LabProcess:
+    url: str
+    sign_in_link: str
+    """For the lab's own user, as printed in the terminal."""
+    process: subprocess.Popen[str]
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(SECRET)
+
+    def nobody(self, **options: Any) -> httpx.Client:
+        """A client without a token. The address is plain http, so no certificates are loaded for it."""
+        return httpx.Client(base_url=self.url, timeout=30, verify=False, **options)
+
+    def client(self, token: str) -> httpx.Client:
+        return self.nobody(headers={"Authorization": f"Bearer {token}"})
+
+    def anonymous(self) -> httpx.Client:
+        """A client signed in as a new user."""
+        with self.nobody() as nobody:
+            answer = nobody.post("/api/v1/auth/anonymous")
+        answer.raise_for_status()
+        return self.client(answer.json()["access_token"])
+
+
+def start(store: Path) -> LabProcess:
+    """Keyless, offline (the weather is the recorded one), on a port that is free."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
+    }
+    env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
+    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", "0", "--store", str(store)]
+    process = subprocess.Popen(
+        command, cwd=store.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    first, second = process.stdout.readline(), process.stdout.readline()
+    url = re.search(r"http://[^\s]+", first)
+    link = re.search(r"http://[^\s]+key=[^\s]+", second)
+    assert url is not None, first + second
+    assert link is not None, second
+    return LabProcess(url.group(0), link.group(0), process)
+
+
+def stop(lab: LabProcess) -> None:
+    lab.process.send_signal(signal.SIGTERM)
+    try:
+        lab.process.wait(20)
+    except subprocess.TimeoutExpired:
+        lab.process.kill()
+        lab.process.wait()
+        raise
+    finally:
+        if lab.process.stdout is not None:
+            lab.process.stdout.close()
