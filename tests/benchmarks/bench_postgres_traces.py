@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-
 from tests.benchmarks.trace_data import NOW, TraceData
+
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 from timestep_lab.store.postgres.housekeeping import index_words

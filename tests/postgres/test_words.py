@@ -26,7 +26,7 @@ def test_days_with_an_index_answer_as_days_that_are_read(db: PostgresDatabase) -
     store = Store(db, "alice")
     read = {text: [row["trace_id"] for row in store.traces.list(search=text).data] for text in SEARCHES}
     assert {len(found) for found in read.values()} >= {0, 12}
-    assert index_words(db) > 3
+    assert index_words(db) >= 3
     assert index_words(db) == 0
     assert {text: [row["trace_id"] for row in store.traces.list(search=text).data] for text in SEARCHES} == read
     keep_house(db)

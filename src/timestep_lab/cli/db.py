@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from timestep_lab.cli.context import Context, console, store_option
@@ -10,7 +12,7 @@ from timestep_lab.cli.tables import print_rows
 
 @click.group("db")
 def command() -> None:
-    """Migrate the store, and see how it stands."""
+    """Migrate the store, see how it stands, move it, and forget old traces."""
 
 
 @command.command("migrate")
@@ -33,4 +35,45 @@ def status(context: Context) -> int:
     with context.open_store() as store:
         rows = [[m.number, m.name, m.applied_at] for m in migrate.status(store.db)]
     print_rows(console(), ["number", "name", "applied at"], rows)
+    return 0
+
+
+@command.command("copy")
+@click.argument("source")
+@click.argument("target")
+def copy(source: str, target: str) -> int:
+    """Copy a whole lab, all users' rows, into a new one: SOURCE and TARGET are paths of DuckDB files or postgresql:// URLs.
+
+    A TARGET such as parquet:FOLDER is a folder of Parquet files, one a table. Counts and hashes of both sides are compared at the end.
+    """
+    from pathlib import Path
+
+    from timestep_lab.store.copy import copy_lab, copy_to_parquet
+    from timestep_lab.store.open import open_database
+
+    with closing(open_database(source)) as lab:
+        if target.startswith("parquet:"):
+            copied = copy_to_parquet(lab, Path(target.removeprefix("parquet:")).expanduser())
+        else:
+            with closing(open_database(target)) as new, console(stderr=True).status("Copying …") as shown:
+                copied = copy_lab(
+                    lab, new, progress=lambda table, rows: shown.update(f"Copying {table}: {rows:,} rows")
+                )
+    print_rows(console(), ["table", "rows", "sha256"], [[t.name, t.rows, t.sha256[:16]] for t in copied if t.rows])
+    return 0
+
+
+@command.command("prune")
+@click.option("--older-than", "age", required=True, metavar="AGE", help="30d, 8w, 6m or 1y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@store_option
+@click.pass_obj
+def prune(context: Context, age: str, dry_run: bool) -> int:
+    """Forget all users' traces that began longer ago than AGE. Threads, runs and files stay."""
+    from timestep_lab.store import retention
+
+    with context.open_store() as store:
+        gone = retention.prune(store.db, retention.parse_age(age), dry_run=dry_run)
+    verb = "would go" if dry_run else "are gone"
+    click.echo(f"{gone.traces:,} traces with {gone.spans:,} spans from before {gone.before:%Y-%m-%d} UTC {verb}.")
     return 0

@@ -1,0 +1,62 @@
+"""The container files and the commands that an operator types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from click.testing import CliRunner
+
+from tests.postgres.labs import fill
+from timestep_lab.cli.context import Context
+from timestep_lab.cli.db import command
+from timestep_lab.store.open import open_database
+from timestep_lab.store.postgres.database import PostgresDatabase
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_compose_file_waits_for_postgres_checks_readiness_and_holds_no_secret() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    lab, postgres = services["lab"], services["postgres"]
+    assert lab["depends_on"]["postgres"]["condition"] == "service_healthy"
+    assert "/readyz" in " ".join(lab["healthcheck"]["test"])
+    assert "pg_isready" in postgres["healthcheck"]["test"][1]
+    assert all(port.startswith("127.0.0.1:") for port in lab["ports"])
+    for service in (lab, postgres):
+        assert all(
+            "${" in value for name, value in service["environment"].items() if "PASSWORD" in name or "SECRET" in name
+        )
+    assert (ROOT / lab["build"]["dockerfile"]).exists()
+
+
+def test_the_container_runs_as_nobody_special_and_copies_only_what_is_there() -> None:
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    assert "USER lab" in lines
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            assert all((ROOT / name).exists() for name in line.split()[1:-1]), line
+
+
+def test_copy_and_prune_say_what_they_did(tmp_path: Path, lab_url: str) -> None:
+    source = tmp_path / "lab.duckdb"
+    lab = open_database(source)
+    fill(lab, days=4)
+    lab.close()
+    shell = CliRunner()
+    copied = shell.invoke(command, ["copy", str(source), lab_url], obj=Context(), catch_exceptions=False)
+    assert copied.exit_code == 0
+    assert "spans_raw\t72\t" in copied.stdout
+    planned = shell.invoke(
+        command, ["prune", "--older-than", "1d", "--dry-run"], obj=Context(store=lab_url), catch_exceptions=False
+    )
+    assert "would go" in planned.stdout
+    shell.invoke(command, ["prune", "--older-than", "1d"], obj=Context(store=lab_url), catch_exceptions=False)
+    again = shell.invoke(command, ["prune", "--older-than", "1d"], obj=Context(store=lab_url), catch_exceptions=False)
+    assert again.stdout.startswith("0 traces")
+    parquet = shell.invoke(
+        command, ["copy", lab_url, f"parquet:{tmp_path / 'out'}"], obj=Context(), catch_exceptions=False
+    )
+    assert parquet.exit_code == 0
+    assert (tmp_path / "out" / "spans_raw.parquet").exists()
+    PostgresDatabase(lab_url).close()
