@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ class Grid:
         known = [cell for cell in cells if cell.case_id in order and cell.candidate in column]
         self.cells = tuple(sorted(known, key=lambda c: (order[c.case_id], column[c.candidate], c.epoch)))
         self._seed = seed
+        self.shown_by: Callable[[Grid], None] | None = None
+        """Shows the grid in a notebook cell, set by whoever has a live view of it; without one it is static HTML."""
 
     @property
     def id(self) -> str:
@@ -150,6 +152,11 @@ class Grid:
         return compare_with(self, baseline)
 
     # -- looks
+
+    def _ipython_display_(self) -> None:
+        if self.shown_by is None:
+            raise NotImplementedError  # IPython's word for "use the other representations".
+        self.shown_by(self)
 
     def _repr_html_(self) -> str:
         from timestep_lab.evals.grid_html import grid_html

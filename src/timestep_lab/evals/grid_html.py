@@ -6,13 +6,9 @@ It stands in a notebook's output, in a saved file, and wherever the live matrix 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
-from timestep_lab.types.comparison import CandidateRow, CellRecord, PairRow
+from timestep_lab.types.comparison import CandidateRow, CellRecord, GridLike, PairRow, headline
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-
-if TYPE_CHECKING:
-    from timestep_lab.evals.grid import Grid
 
 SHOWN_CASES = 50
 _TEXT = 400
@@ -32,14 +28,14 @@ STYLE = """
 """
 
 
-def grid_html(grid: Grid, *, cases: int = SHOWN_CASES) -> str:
+def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES) -> str:
     """A fragment. Everything from models is escaped."""
     parts = [f"<style>{STYLE}</style><div class='tl-grid'>", f"<p class='verdict'>{escape(headline(grid))}</p>"]
     parts += [_summary(grid), _differences(grid), _matrix(grid, cases), "</div>"]
     return "".join(parts)
 
 
-def page_html(grid: Grid) -> str:
+def page_html(grid: GridLike) -> str:
     """One file, complete, all cases."""
     title = escape(f"{grid.record.name}: {', '.join(grid.candidates)}")
     return (
@@ -50,23 +46,7 @@ def page_html(grid: Grid) -> str:
     )
 
 
-def headline(grid: Grid) -> str:
-    """The verdict, or why there is none."""
-    unfinished = {
-        "running": "Still running.", "cancelled": "Stopped before its end.", "interrupted": "Interrupted before its end.",
-        "over_budget": "Stopped because its budget is used up.", "failed": f"Failed: {grid.record.error or 'see the log'}",
-    }.get(grid.status, "")  # fmt: skip
-    if not grid.cells:
-        return f"{unfinished} No answers yet.".strip()
-    errors = sum(cell.status == "error" for cell in grid.cells)
-    lost = f"{errors} of {len(grid.cells)} answers failed and count for nobody." if errors else ""
-    words = grid.verdict or (
-        "Add scorers to compare answers." if not grid.scorers else "One candidate: nothing to compare with."
-    )
-    return " ".join(part for part in (unfinished, words, lost) if part)
-
-
-def _summary(grid: Grid) -> str:
+def _summary(grid: GridLike) -> str:
     heads = ["<th scope='col'>candidate</th><th class='n' scope='col'>answers</th>"]
     heads += [f"<th class='n' scope='col'>{escape(scorer)}</th>" for scorer in grid.scorers]
     heads += [f"<th class='n' scope='col'>{name}</th>" for name in ("cost", "p50 time", "p50 first token", "tokens")]
@@ -77,7 +57,7 @@ def _summary(grid: Grid) -> str:
 
 def _summary_row(row: CandidateRow, scorers: list[str]) -> str:
     answers = f"{row.n}" + (f" <span class='bad'>✕ {row.errors} failed</span>" if row.errors else "")
-    scores = "".join(f"<td class='n'>{_score(row.scores[scorer])}</td>" for scorer in scorers)
+    scores = "".join(f"<td class='n'>{_score(row.scores.get(scorer, {}))}</td>" for scorer in scorers)
     tokens = None if row.input_tokens is None or row.output_tokens is None else row.input_tokens + row.output_tokens
     tail = (
         cost_text(row.cost_usd),
@@ -104,7 +84,7 @@ def _score(numbers: object) -> str:
     return f"{values['mean']:.3f}{interval}"
 
 
-def _differences(grid: Grid) -> str:
+def _differences(grid: GridLike) -> str:
     pairs = [pair for pair in grid.pair_rows if pair.scorer == grid.deciding_scorer and pair.ci_low == pair.ci_low]
     if not pairs:
         return ""
@@ -137,7 +117,7 @@ def _difference_row(pair: PairRow, reach: float) -> str:
     )
 
 
-def _matrix(grid: Grid, shown: int) -> str:
+def _matrix(grid: GridLike, shown: int) -> str:
     by_place = {cell.key: cell for cell in grid.cells}
     heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in grid.candidates)
     rows = []

@@ -5,10 +5,10 @@ A comparison asks every candidate every case, `epochs` times each. One answer is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.events import Event
@@ -258,3 +258,42 @@ class ComparisonEnded(Event):
 def cell_json(cell: CellRecord) -> dict[str, Any]:
     """A cell as one flat JSON object."""
     return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]
+
+
+class GridLike(Protocol):
+    """A comparison as it is looked at, finished or under way: what the static page and the live matrix draw from."""
+
+    @property
+    def record(self) -> ComparisonRecord: ...
+    @property
+    def cases(self) -> Sequence[CaseRecord]: ...
+    @property
+    def cells(self) -> Sequence[CellRecord]: ...
+    @property
+    def candidates(self) -> list[str]: ...
+    @property
+    def scorers(self) -> list[str]: ...
+    @property
+    def candidate_rows(self) -> Sequence[CandidateRow]: ...
+    @property
+    def pair_rows(self) -> Sequence[PairRow]: ...
+    @property
+    def deciding_scorer(self) -> str | None: ...
+    @property
+    def verdict(self) -> str: ...
+
+
+def headline(grid: GridLike) -> str:
+    """The verdict, or why there is none."""
+    unfinished = {
+        "running": "Still running.", "cancelled": "Stopped before its end.", "interrupted": "Interrupted before its end.",
+        "over_budget": "Stopped because its budget is used up.", "failed": f"Failed: {grid.record.error or 'see the log'}",
+    }.get(grid.record.status, "")  # fmt: skip
+    if not grid.cells:
+        return f"{unfinished} No answers yet.".strip()
+    errors = sum(cell.status == "error" for cell in grid.cells)
+    lost = f"{errors} of {len(grid.cells)} answers failed and count for nobody." if errors else ""
+    words = grid.verdict
+    if not words and grid.record.status != "running":
+        words = "Add scorers to compare answers." if not grid.scorers else "One candidate: nothing to compare with."
+    return " ".join(part for part in (unfinished, words, lost) if part)

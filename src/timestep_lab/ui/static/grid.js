@@ -1,0 +1,193 @@
+// The component of ui/grid.py: verdict, its picture, quality against cost, and the matrix.
+
+import { h, perFrame, put } from "./shared/dom.js";
+import { count } from "./shared/format.js";
+import { icon } from "./shared/icons.js";
+import { mount } from "./shared/mount.js";
+import { GridModel, letter } from "./grid/model.js";
+import { Matrix } from "./grid/matrix.js";
+import { openedCase } from "./grid/opened.js";
+import { progressLine } from "./grid/progress.js";
+import { qualityChart } from "./grid/quality_chart.js";
+import { summary } from "./grid/summary.js";
+import { TracePanel } from "./trace/trace_panel.js";
+
+const FOLLOW_MS = 70;
+const GROWING_MS = 500;
+const LONG = 300;
+
+function render({ model: host, el }) {
+  const view = mount({ model: host, el }, "comparison");
+  const { root, link } = view;
+  const model = new GridModel();
+  const shown = { differ: false, fail: false, scorer: null, reference: 0, opened: null, column: 0 };
+  let following = 0;
+  let panel = null;
+
+  const verdict = h("p", { class: "tl-verdict", role: "status" });
+  const all = h("button", { class: "tl-more tl-verdict-more", type: "button", hidden: true, onclick: () => { verdict.classList.remove("tl-is-long"); all.hidden = true; } }, "Show the whole verdict");
+  const progress = progressLine(() => link.call("stop").catch(refuse));
+  const table = summary();
+  const chart = qualityChart();
+  const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
+  const rowsShown = h("span", { class: "tl-soft tl-num tl-small", role: "status" });
+  const again = h("button", { class: "tl-more", type: "button", hidden: true }, "Look for more");
+  const toggle = (name, word, key) => h("button", { class: "tl-button", type: "button", "aria-pressed": "false", "aria-keyshortcuts": key, onclick: () => filter(name) }, word, h("kbd", {}, key));
+  const buttons = { differ: toggle("differ", "Differ", "d"), fail: toggle("fail", "Failures", "f") };
+  const scorer = h("select", { class: "tl-input", "aria-label": "Score" });
+  const reference = h("select", { class: "tl-input", "aria-label": "Compare with" });
+  const picks = h("span", { class: "tl-picks" }, h("label", { class: "tl-small tl-soft" }, "Score ", scorer), h("label", { class: "tl-small tl-soft" }, "Compare with ", reference));
+  const matrix = new Matrix(model, { open, move: follow });
+  const opened = openedCase({ trace: openTrace, step: (by) => { matrix.go(matrix.active.at + by, matrix.active.column, { tell: false }); open(matrix.order[matrix.active.at], matrix.active.column); }, close: closeCase });
+  const traceBox = h("div", { class: "tl-trace-over", hidden: true });
+  const lower = h("div", { class: "tl-grid-lower" }, matrix.element, opened.element, traceBox);
+  root.append(verdict, all, progress.element, h("div", { class: "tl-pictures" }, table.element, chart.element),
+    h("div", { class: "tl-grid-tools" }, buttons.differ, buttons.fail, rowsShown, again, picks), trouble, lower);
+
+  function refuse(error) {
+    if (error.closed) return;
+    trouble.hidden = false;
+    put(trouble, icon("error"), `${error.message} ${error.nextStep ?? ""}`);
+  }
+
+  const numbers = () => { table.show(model, shown.scorer, shown.reference); chart.show(model, shown.scorer); };
+  const numbersSoon = perFrame(numbers);
+
+  function filter(name) {
+    if (name) shown[name] = !shown[name];
+    for (const [key, button] of Object.entries(buttons)) button.setAttribute("aria-pressed", shown[key]);
+    const order = model.rows(shown);
+    const why = shown.fail && shown.differ ? "No case with failures differs." : shown.fail ? "No case has a failure." : shown.differ ? `No case's ${model.head.deciding ? "scores" : "answers"} differ.` : "No cases yet.";
+    matrix.rows(order, why);
+    rowsShown.textContent = order.length === model.cases.length ? count(order.length, "case") : `${order.length.toLocaleString("en")} of ${count(model.cases.length, "case")}`;
+    again.hidden = true;
+  }
+  again.addEventListener("click", () => filter());
+
+  function head(next, isNew) {
+    model.setHead(next);
+    if (verdict.textContent !== next.headline) {
+      verdict.textContent = next.headline;
+      const isLong = next.headline.length > LONG;
+      verdict.classList.toggle("tl-is-long", isLong);
+      all.hidden = !isLong;
+    }
+    progress.show(next);
+    if (isNew || !next.scorers.includes(shown.scorer)) shown.scorer = next.deciding;
+    const options = (select, list, value) => { put(select, list.map(([key, word]) => h("option", { value: key }, word))); select.value = value; };
+    options(scorer, next.scorers.map((name) => [name, name]), shown.scorer);
+    options(reference, next.candidates.map(({ name }, column) => [String(column), `${letter(column)} · ${name}`]), String(shown.reference));
+    picks.hidden = next.scorers.length === 0 && next.candidates.length < 2;
+    scorer.parentNode.hidden = next.scorers.length < 2;
+    reference.parentNode.hidden = next.candidates.length < 2;
+    buttons.differ.disabled = next.candidates.length < 2;
+    numbers();
+  }
+  scorer.addEventListener("change", () => { shown.scorer = scorer.value; numbers(); });
+  reference.addEventListener("change", () => { shown.reference = matrix.reference = Number(reference.value); numbers(); matrix.forget(); if (shown.opened) drawCase(); });
+
+  function whole(next, buffers) {
+    model.load(next, buffers[0]);
+    head(next, true);
+    matrix.columns();
+    filter();
+  }
+
+  // One case, whole
+
+  function open(row, column) {
+    fetchCase(row, column).then(() => opened.element.focus({ preventScroll: true }));
+  }
+
+  function follow(row, column) {
+    if (opened.element.hidden) return;
+    clearTimeout(following);
+    // Holding an arrow key down passes over many rows; only the one it stops at is fetched.
+    following = setTimeout(() => fetchCase(row, column), FOLLOW_MS);
+  }
+
+  async function fetchCase(row, column) {
+    try {
+      const { value } = await link.call("case", { place: row });
+      trouble.hidden = true;
+      shown.opened = value;
+      shown.column = column;
+      drawCase();
+      if (root.clientWidth > 640) matrix.reveal();
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
+  function drawCase() {
+    lower.classList.add("tl-has-open");
+    opened.show(model, shown.opened, shown.column, shown.reference);
+  }
+
+  function closeCase() {
+    clearTimeout(following);
+    shown.opened = null;
+    opened.close();
+    lower.classList.remove("tl-has-open");
+    matrix.grid.focus({ preventScroll: true });
+  }
+
+  const growing = setInterval(() => {
+    if (shown.opened?.answers.some((answer) => answer.status === "running")) fetchCase(shown.opened.place, shown.column);
+  }, GROWING_MS);
+
+  // A trace
+
+  async function openTrace(id) {
+    try {
+      const { value, buffers } = await link.call("trace", { trace_id: id });
+      panel ??= new TracePanel(link);
+      const back = h("button", { class: "tl-button tl-trace-back", type: "button", onclick: closeTrace }, icon("back"), "Answers");
+      put(traceBox, back, panel.element);
+      traceBox.hidden = false;
+      panel.show(value, buffers[0]);
+      back.focus();
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
+  function closeTrace() {
+    traceBox.hidden = true;
+    opened.element.focus({ preventScroll: true });
+  }
+
+  root.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.key === "Escape" && !traceBox.hidden) closeTrace();
+    else if (event.key === "Escape" && !opened.element.hidden) closeCase();
+    else if (!traceBox.hidden) return;
+    else if (event.key === "d" && !buttons.differ.disabled) filter("differ");
+    else if (event.key === "f") filter("fail");
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  link.on("snap", whole);
+  link.on("grid", whole);
+  // The same comparison, read again: the rows that are shown stay.
+  link.on("cells", (next, buffers) => { model.load(next, buffers[0]); head(next, false); matrix.forget(); });
+  link.on("head", (op) => { head(op, false); matrix.forget(); if (shown.opened) fetchCase(shown.opened.place, shown.column); });
+  link.on("live", ({ cells, progress: now }) => {
+    for (const [place, change] of Object.entries(cells)) {
+      const [row, column, epoch] = place.split(",").map(Number);
+      model.change(row, column, epoch, change);
+      matrix.touch(row, column);
+    }
+    if (!now) return;
+    progress.update(now);
+    numbersSoon();
+    // Rows that have come to match a filter wait until the reader asks for them: nothing moves by itself.
+    if (shown.differ || shown.fail) again.hidden = model.rows(shown).length === matrix.order.length;
+  });
+  view.onClose(() => { clearInterval(growing); clearTimeout(following); numbersSoon.cancel(); matrix.close(); panel?.close(); });
+  link.open();
+  return view.close;
+}
+export default { render };
