@@ -64,7 +64,7 @@ function card(node, labels, onNode) {
   const never = !node.calls && !node.calls_b;
   const calls = labels ? `${node.calls} : ${node.calls_b ?? 0}` : never ? "never ran" : `${node.calls.toLocaleString("en")} ×`;
   const facts = never ? [] : [node.p50_ms === null || node.p50_ms === undefined ? null : duration(node.p50_ms), node.cost_usd === null || node.cost_usd === undefined ? null : cost(node.cost_usd)];
-  const errors = node.errors ? h("span", { class: "tl-bad" }, icon("error", null, 12), ` ${count(node.errors, "error")}`) : null;
+  const errors = node.errors ? h("span", { class: "tl-bad", title: count(node.errors, "error") }, icon("error", null, 12), ` ${node.errors.toLocaleString("en")}`) : null;
   const label = [node.name, never ? "never ran" : `ran ${count(node.calls, "time")}`, facts[0] ? `median ${facts[0]}` : null, facts[1] ?? null, node.errors ? count(node.errors, "error") : null].filter(Boolean).join(", ");
   return h("button", { class: `tl-card tl-kind-agent${never ? " tl-is-never" : ""}`, type: "button", "aria-label": label, title: node.path === node.name ? null : node.path, onclick: () => onNode?.(node) },
     h("span", { class: "tl-card-name" }, icon("agent", null, 15), h("bdi", { class: "tl-clip" }, node.name)),
@@ -80,7 +80,11 @@ function curve({ edge, points, back, floor }, most, labels) {
   const paths = [svg("path", { d, class: `tl-edge ${tone}`, style }, svg("title", {}, total ? `${total} ×` : "declared, never travelled"))];
   const end = points[points.length - 1];
   const tip = `M${end.x - 9} ${end.y - 5}L${end.x - 1} ${end.y}L${end.x - 9} ${end.y + 5}`;
-  if (edge.errors && total) paths.push(svg("path", { d, class: "tl-edge tl-edge-errors", pathLength: 100, style: { ...style, strokeDasharray: `${Math.max(6, (100 * edge.errors) / total)} 100` } }));
+  if (edge.errors && total) {
+    // Near the arrow, where lines that begin together have parted.
+    const part = Math.min(80, Math.max(8, (100 * edge.errors) / total));
+    paths.push(svg("path", { d, class: "tl-edge tl-edge-errors", pathLength: 100, style: { ...style, strokeDasharray: `${part} 100`, strokeDashoffset: part - 94 } }));
+  }
   paths.push(svg("path", { d: tip, class: `tl-edge-tip ${tone}` }));
   const middle = back ? { x: (points[0].x + end.x) / 2, y: floor } : between(points);
   const text = labels ? `${edge.count} : ${edge.count_b ?? 0}` : `${edge.count.toLocaleString("en")} ×`;
