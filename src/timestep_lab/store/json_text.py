@@ -33,15 +33,11 @@ def to_json(value: Any) -> str:
         text = _dump(value)
     except (ValueError, TypeError, RecursionError):
         return _dump(_plain(value, 0))
-    return _dump(_plain(value, 0)) if "\\u0000" in text or clean(text) != text else text
+    return _dump(_plain(value, 0)) if "\\u0000" in text or (not text.isascii() and clean(text) != text) else text
 
 
 def from_json(text: str) -> Any:
     return json.loads(text)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign)
 
 
 def _foreign(value: Any) -> Any:
@@ -54,6 +50,9 @@ def _foreign(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     return str(value)
+
+
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign).encode
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -17,6 +17,7 @@ from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, Row
 BODY_COLUMNS = ("user_id", "hash", "body")
 WORTH_SHARING = 2048
 """Characters of JSON below which an input is stored whole: a lookup would cost more than it saves."""
+_KIND = AT["kind"]
 REMEMBERED = 50_000
 """How many hashes are known to be stored without asking the database."""
 
@@ -33,7 +34,7 @@ class MessageBodies:
         slim: list[Row] = []
         bodies: dict[str, str] = {}
         for row in rows:
-            messages = _messages(row)
+            messages = _messages(row) if row[_KIND] == "generation" else None
             if messages is None:
                 slim.append(row)
                 continue
@@ -71,9 +72,9 @@ class MessageBodies:
 
 
 def _messages(row: Row) -> list[str] | None:
-    """The messages of an input worth sharing as JSON texts, or None."""
+    """The messages of a generation's input worth sharing as JSON texts, or None."""
     text = row[AT["input"]]
-    if row[AT["kind"]] != "generation" or text is None or len(text) < WORTH_SHARING:
+    if text is None or len(text) < WORTH_SHARING:
         return None
     if not row[AT["io_json"]] & INPUT_IS_JSON or text[0] != "[":
         return None

@@ -7,11 +7,12 @@ from hashlib import blake2b
 
 from timestep_lab.store.base import Database, Dialect
 from timestep_lab.store.message_bodies import MessageBodies
-from timestep_lab.store.span_batch import SpanBatch, SpanKey, span_key
+from timestep_lab.store.span_batch import SpanBatch, SpanKey
 from timestep_lab.store.span_rows import AT, TRACE_COLUMNS, Row, span_row, trace_row
 from timestep_lab.types.spans import SpanRecord, TraceStart
 
 BATCH = 20_000
+_SPAN_TRACE, _SPAN = AT["trace_id"], AT["span_id"]
 UNNAMED = ""
 """Workflow of a trace whose root span has not come yet; a later start with a name stands beside it and wins."""
 _TRACE_ID, _WORKFLOW = TRACE_COLUMNS.index("trace_id"), TRACE_COLUMNS.index("workflow")
@@ -53,7 +54,9 @@ class TraceImport:
         trace_ids = {row[AT["trace_id"]] for row in spans} | {row[_TRACE_ID] for row in traces}
         known = self._known_traces(user_id, trace_ids)
         stored = self._stored_spans(user_id, spans) if known else set()
-        new: dict[SpanKey, Row] = {key: row for row in spans if (key := span_key(row)) not in stored}
+        new: dict[SpanKey, Row] = {(row[_SPAN_TRACE], row[_SPAN]): row for row in spans}
+        for key in stored:
+            new.pop(key, None)
         starts = {row[_TRACE_ID]: row for row in traces if _tells_more(row[_WORKFLOW], known.get(row[_TRACE_ID]))}
         for row in _first_spans(new.values(), {*starts, *(trace_id for trace_id, name in known.items() if name)}):
             workflow = row[AT["name"]] if row[AT["parent_id"]] is None else UNNAMED

@@ -35,6 +35,7 @@ _TRACELOOP_KINDS = {"workflow": "task", "task": "task", "agent": "agent", "tool"
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _JSON = "application/json"
+_OPENING = ("{", "[")
 
 _MODEL = (
     GenAI.REQUEST_MODEL,
@@ -57,6 +58,15 @@ _COST = (OpenInference.COST_TOTAL, "gen_ai.usage.cost", "gen_ai.usage.total_cost
 _AGENT = (GenAI.AGENT_NAME, OpenInference.AGENT_NAME, OpenInference.GRAPH_NODE)
 _INPUT = (OpenInference.INPUT, "langfuse.observation.input", "traceloop.entity.input", "langfuse.trace.input")
 _OUTPUT = (OpenInference.OUTPUT, "langfuse.observation.output", "traceloop.entity.output", "langfuse.trace.output")
+_TOOL_INPUT, _TOOL_OUTPUT = (GenAI.TOOL_CALL_ARGUMENTS, *_INPUT), (GenAI.TOOL_CALL_RESULT, *_OUTPUT)
+_FLATTENED = frozenset(
+    f"{prefix}.{place}{middle}.role"
+    for prefix, middle in (
+        ("llm.input_messages", ".message"), ("llm.output_messages", ".message"), ("gen_ai.prompt", ""), ("gen_ai.completion", ""),
+    )
+    for place in (0, 1)
+)  # fmt: skip
+"""Some of these are there when messages are spread over attributes (the Agents SDK exporter counts from 1)."""
 _THREAD = (
     GenAI.CONVERSATION_ID,
     OpenInference.SESSION,
@@ -80,53 +90,60 @@ def span_row(
 ) -> Row:
     """The store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is used up."""
     kind = kind_of(name, attributes, scope, parent_id)
-    get = attributes.get
     agent = _first(attributes, _AGENT)
-    to_agent = get(Lab.TO_AGENT)
-    model = in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = provider = None
-    io_json = 0
+    model = provider = in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
+    queue = rate_limit = server = approval = to_agent = None
+    if Lab.KIND in attributes:  # Our own export.
+        get = attributes.get
+        queue, rate_limit = _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS))
+        server, approval, to_agent = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT))
     if kind == "generation":
-        messages, answers = _messages(attributes)
-        text_in, json_in = messages if messages else _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
-        text_out, json_out = answers if answers else _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
         model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
-        in_tokens, out_tokens = _whole(_first(attributes, _IN_TOKENS)), _whole(_first(attributes, _OUT_TOKENS))
-        cached, reasoning = _whole(_first(attributes, _CACHED)), _whole(_first(attributes, _REASONING))
-        if in_tokens is None and "langfuse.observation.usage_details" in attributes:
-            in_tokens, out_tokens, cached = _langfuse_usage(get("langfuse.observation.usage_details"))
-        cost = _number(_first(attributes, _COST))
-        if cost is None and "langfuse.observation.cost_details" in attributes:
-            cost = _number(_object(get("langfuse.observation.cost_details")).get("total"))
-        if cost is None and model and (in_tokens or out_tokens):
-            cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0)
+        in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, model, provider)
         ttft = _time_to_first_token(attributes, started_at)
-        stop = _stop_reason(get(GenAI.FINISH_REASONS))
+        stop = _stop_reason(attributes.get(GenAI.FINISH_REASONS))
+        asked, answered = _messages(attributes)
+        text_in, json_in = asked or _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
+        text_out, json_out = answered or _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
     elif kind == "tool":
-        name = str(get(GenAI.TOOL_NAME) or get(OpenInference.TOOL_NAME) or name)
-        text_in, json_in = _payload(attributes, (GenAI.TOOL_CALL_ARGUMENTS, *_INPUT), OpenInference.INPUT_MIME)
-        text_out, json_out = _payload(attributes, (GenAI.TOOL_CALL_RESULT, *_OUTPUT), OpenInference.OUTPUT_MIME)
+        name = str(attributes.get(GenAI.TOOL_NAME) or attributes.get(OpenInference.TOOL_NAME) or name)
+        text_in, json_in = _payload(attributes, _TOOL_INPUT, OpenInference.INPUT_MIME)
+        text_out, json_out = _payload(attributes, _TOOL_OUTPUT, OpenInference.OUTPUT_MIME)
     else:
         text_in, json_in = _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
         text_out, json_out = _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
         if kind == "handoff":
-            agent = get(Lab.FROM_AGENT) or agent or text_in
+            agent = attributes.get(Lab.FROM_AGENT) or agent or text_in
             to_agent = to_agent or text_out
             text_in, json_in, text_out, json_out = None, False, None, False
         elif kind == "agent":
             agent = agent or name.removeprefix("invoke_agent ")
-            name = agent if name.startswith("invoke_agent ") else name
+            name = str(agent) if name.startswith("invoke_agent ") else name
             model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
-    if json_in:
-        io_json = INPUT_IS_JSON
-    if json_out:
-        io_json += OUTPUT_IS_JSON
     return (
-        user_id, trace_id, span_id, parent_id, kind, clean(name), _text(agent), "ok" if error is None else "error",
-        _text(error), _text(model), _text(provider), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
-        _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS)), ttft, _text(stop), _text(get(Lab.SERVER)),
-        _text(get(Lab.APPROVAL)), _text(to_agent), io_json, None,
+        user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
+        "ok" if error is None else "error", _text(error), None if model is None else clean(str(model)),
+        None if provider is None else clean(str(provider)), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
+        queue, rate_limit, ttft, _text(stop), server, approval, to_agent,
+        (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,
         to_json(attributes) if attributes else "{}", text_in, text_out,
     )  # fmt: skip
+
+
+def _usage(
+    attributes: Attributes, model: Any, provider: Any
+) -> tuple[int | None, int | None, int | None, int | None, float | None]:
+    """Input, output, cached and reasoning tokens, and what they cost in USD."""
+    in_tokens, out_tokens = _whole(_first(attributes, _IN_TOKENS)), _whole(_first(attributes, _OUT_TOKENS))
+    cached, reasoning = _whole(_first(attributes, _CACHED)), _whole(_first(attributes, _REASONING))
+    if in_tokens is None and "langfuse.observation.usage_details" in attributes:
+        in_tokens, out_tokens, cached = _langfuse_usage(attributes["langfuse.observation.usage_details"])
+    cost = _number(_first(attributes, _COST))
+    if cost is None and "langfuse.observation.cost_details" in attributes:
+        cost = _number(_object(attributes["langfuse.observation.cost_details"]).get("total"))
+    if cost is None and model and (in_tokens or out_tokens):
+        cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0)
+    return in_tokens, out_tokens, cached, reasoning, cost
 
 
 def about_trace(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,15 +212,17 @@ def _messages(attributes: Attributes) -> tuple[tuple[str, bool] | None, tuple[st
             ]
     if GenAI.OUTPUT_MESSAGES in attributes:
         answered = _value(attributes.pop(GenAI.OUTPUT_MESSAGES))
-    prefixes = (("llm.input_messages.", "llm.output_messages."), ("gen_ai.prompt.", "gen_ai.completion."))
-    for prefix_in, prefix_out in prefixes:
-        if any(name.startswith((prefix_in, prefix_out)) for name in attributes):
+    if not _FLATTENED.isdisjoint(attributes):
+        for prefix_in, prefix_out in (
+            ("llm.input_messages.", "llm.output_messages."),
+            ("gen_ai.prompt.", "gen_ai.completion."),
+        ):
             asked = gathered(attributes, prefix_in) or asked
             answered = gathered(attributes, prefix_out) or answered
-            for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
-                attributes.pop(raw, None)
-            for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
-                attributes.pop(raw, None)
+        for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
+            attributes.pop(raw, None)
+        for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
+            attributes.pop(raw, None)
     if asked is None:
         asked = _value(attributes.pop(GenAI.PROMPT_DEPRECATED, None))
     if answered is None:
@@ -219,7 +238,7 @@ def _payload(attributes: Attributes, names: tuple[str, ...], mime: str) -> tuple
             said = attributes.pop(mime, None)
             if isinstance(value, str):
                 text = clean(value)
-                return text, (said == _JSON or (said is None and text[:1] in ("{", "["))) and _is_json(text)
+                return text, (said == _JSON or (said is None and text[:1] in _OPENING)) and _is_json(text)
             return (None, False) if value is None else (to_json(value), True)
     return None, False
 
@@ -297,12 +316,14 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _whole(value: Any) -> int | None:
+    if value is None:
+        return None
     number = _number(value)
     return int(number) if number is not None and 0 <= number < 2**62 else None
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)
