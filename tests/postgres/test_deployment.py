@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import yaml
 from click.testing import CliRunner
 
 from tests.postgres.labs import fill
+from timestep_lab.cli import doctor
 from timestep_lab.cli.context import Context
 from timestep_lab.cli.db import command
 from timestep_lab.store.open import open_database
@@ -36,6 +38,14 @@ def test_the_container_runs_as_nobody_special_and_copies_only_what_is_there() ->
     for line in lines:
         if line.startswith("COPY ") and "--from" not in line:
             assert all((ROOT / name).exists() for name in line.split()[1:-1]), line
+
+
+def test_the_doctor_says_whether_vectors_are_compared_by_an_extension(lab_url: str) -> None:
+    said = CliRunner().invoke(doctor.command, ["--json"], obj=Context(store=lab_url), catch_exceptions=False)
+    findings = {finding["what"]: finding for finding in json.loads(said.stdout)}
+    assert findings["pgvector"]["state"] in ("ready", "missing")
+    assert findings["store"]["state"] == "ready"
+    assert lab_url not in said.stdout  # it holds a password
 
 
 def test_copy_and_prune_say_what_they_did(tmp_path: Path, lab_url: str) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -13,6 +14,9 @@ from rich.markup import escape
 from timestep_lab import __version__
 from timestep_lab.cli.context import Context, console, json_option, print_json, store_option
 from timestep_lab.types.errors import LabError
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
 
 EXTRAS = {
     "local": ("xllamacpp", "models in this process (local/…)"),
@@ -55,6 +59,8 @@ def examine(context: Context) -> Iterator[Finding]:
     try:
         with context.open_store() as store:
             yield Finding("store", "ready", f"{store.db.url} ({store.db.dialect})")
+            if store.db.dialect == "postgres":
+                yield _vectors(store)
     except LabError as error:
         yield Finding("store", "broken", error.message, error.next_step)
     yield from _providers()
@@ -66,6 +72,16 @@ def examine(context: Context) -> Iterator[Finding]:
             yield Finding(
                 f"extra [{extra}]", "missing", f"not installed: {what}", f"pip install 'timestep-lab[{extra}]'"
             )
+
+
+def _vectors(store: Store) -> Finding:
+    found = store.db.query(store.user_id, "select extversion from pg_extension where extname = 'vector'").one()
+    if found:
+        return Finding("pgvector", "ready", f"{found[0]}, compares the passages of files")
+    return Finding(
+        "pgvector", "missing", "passages of files are compared by plain SQL, slower and as exact",
+        "Install the extension on the server before the lab is made.",
+    )  # fmt: skip
 
 
 def _providers() -> Iterator[Finding]:

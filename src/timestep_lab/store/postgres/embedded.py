@@ -11,6 +11,7 @@ to all users, creates a system account, and trusts every local connection.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import secrets
@@ -65,6 +66,7 @@ class EmbeddedPostgres:
             if self._users is None:
                 self._users = (self.folder / "users.lock").open("a")
                 fcntl.flock(self._users, fcntl.LOCK_SH)
+                atexit.register(self.close)  # for a lab that nobody closes
         try:
             self.ensure_running()
         except BaseException:
@@ -114,6 +116,7 @@ class EmbeddedPostgres:
         users = self._leave()
         if users is None:
             return
+        atexit.unregister(self.close)
         with self._alone(), users:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
