@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from timestep_lab import __version__
-from timestep_lab.app import error_response
+from timestep_lab.app import error_response, openai_api
 from timestep_lab.app.api import agents, auth, compare, health, mcp, models, runs, sql, threads, traces
 from timestep_lab.app.chatkit import routes as chatkit
 from timestep_lab.app.gate import API_PREFIXES, OPEN_PATHS, Gate
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from timestep_lab.types.protocols import LabLike
 
-ROUTERS = (health, auth, agents, threads, runs, traces, compare, models, sql, mcp, chatkit)
+ROUTERS = (health, auth, agents, threads, runs, traces, compare, models, sql, mcp, chatkit, openai_api)
 
 
 class Served:

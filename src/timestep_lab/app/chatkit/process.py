@@ -25,17 +25,20 @@ def server() -> LabChatKitServer:
     return LabChatKitServer()
 
 
-async def process(body: bytes, context: ChatKitContext) -> bytes | tuple[bytes | None, AsyncIterator[bytes]]:
-    """An answer, or the first event of a stream (None when there is none) and what follows it. What is refused before the first
-    event is raised: `UsageError`, `NotFoundError`, and what the lab itself raises."""
+async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator[bytes]:
+    """An answer, or a stream of events. What is refused is raised, by a stream before its first event: `UsageError`, `NotFoundError`,
+    and what the lab itself raises."""
     with _refused():
         request: ck.ChatKitReq = REQUEST.validate_json(body)
         context.answering = isinstance(request, ck.ThreadsAddClientToolOutputReq)
         result = await server().process(body, context)
-        if isinstance(result, NonStreamingResult):
-            return result.json
-        events = aiter(result)
-        return await anext(events, None), events
+        return result.json if isinstance(result, NonStreamingResult) else _events(aiter(result))
+
+
+async def _events(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    with _refused():
+        async for event in events:
+            yield event
 
 
 async def take(attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> bytes:

@@ -44,8 +44,7 @@ async def chatkit(agent_id: AgentId, request: Request, lab: CurrentLab) -> Respo
     answer = await process(body, context)
     if isinstance(answer, bytes):
         return Response(answer, media_type="application/json")
-    first, events = answer
-    stream = detached(events, lambda _: b"data: " + json.dumps(BROKEN).encode() + b"\n\n", first=first)
+    stream = await detached(answer, lambda _: b"data: " + json.dumps(BROKEN).encode() + b"\n\n")
     return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
 

@@ -1,0 +1,88 @@
+"""One call of a model through the router, without an agent around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import StreamingResponse
+
+from timestep_lab.app.api.sse import HEADERS
+from timestep_lab.app.detached import detached
+from timestep_lab.app.error_response import error_object
+from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.types.errors import LabError
+from timestep_lab.types.records import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    model: str
+    input: Sequence[Mapping[str, Json]]
+    """Responses input items."""
+    instructions: str | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    functions: Sequence[Mapping[str, Json]] = ()
+    """`{"name", "description", "parameters", "strict"}` each. They are the caller's to run."""
+    schema: Mapping[str, Json] | None = None
+    """JSON schema that the answer must follow."""
+    schema_strict: bool = False
+
+
+async def stream(router: Any, call: ModelCall) -> AsyncIterator[Any]:
+    """Responses events, the last `response.completed`. Raises what the router raises before the first."""
+    from agents import ModelSettings, ModelTracing
+
+    model = router.get_model(call.model)
+    events = model.stream_response(
+        call.instructions, [dict(item) for item in call.input], ModelSettings(**validate_settings(call.settings)),
+        [_function(f) for f in call.functions], _schema(call), [], ModelTracing.DISABLED,
+    )  # fmt: skip
+    async for event in events:
+        yield event
+
+
+async def whole(router: Any, call: ModelCall) -> Any:
+    """The response when it is complete."""
+    last: Any = None
+    async for event in stream(router, call):
+        last = event
+    return last.response
+
+
+async def event_stream(pieces: AsyncIterator[bytes]) -> StreamingResponse:
+    """Server-sent events. What is refused before the first one is raised, so that it is answered with its own status; what fails
+    later is an event with OpenAI's error object."""
+    return StreamingResponse(await detached(pieces, _broken), media_type="text/event-stream", headers=HEADERS)
+
+
+def _broken(error: Exception) -> bytes:
+    known = error if isinstance(error, LabError) else LabError("The lab met a fault of its own.", "Ask again.")
+    return b"data: " + json.dumps(error_object(known)).encode() + b"\n\n"
+
+
+def _function(given: Mapping[str, Json]) -> Any:
+    from agents import FunctionTool
+
+    tool = FunctionTool(
+        name=given["name"], description=given.get("description") or "",
+        params_json_schema=dict(given.get("parameters") or {"type": "object", "properties": {}}),
+        on_invoke_tool=_never, strict_json_schema=False,
+    )  # fmt: skip
+    # Set afterwards: on the way in the SDK would rewrite the schema, which is the caller's.
+    tool.strict_json_schema = bool(given.get("strict"))
+    return tool
+
+
+async def _never(_context: Any, _arguments: str) -> str:
+    raise AssertionError("the caller runs the tools")
+
+
+def _schema(call: ModelCall) -> Any:
+    if call.schema is None:
+        return None
+    from timestep_lab.app.openai_api.answer_schema import AnswerSchema
+
+    return AnswerSchema(call.schema, call.schema_strict)

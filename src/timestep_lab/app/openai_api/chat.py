@@ -1,0 +1,156 @@
+"""Chat Completions over the router."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.responses import Response
+
+from timestep_lab.app.api.schemas import Strict
+from timestep_lab.app.labs import CurrentLab
+from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream, whole
+from timestep_lab.app.openai_api.chat_form import answer_message, finish_reason, read_messages, usage
+from timestep_lab.app.openai_api.shared import Object
+from timestep_lab.types.errors import SettingsError, UsageError
+from timestep_lab.types.ids import new_id
+
+router = APIRouter()
+
+
+class Function(Strict):
+    name: str = Field(min_length=1, max_length=200)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class ChatBody(Strict):
+    model: str | None = Field(None, max_length=500)
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=10_000)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[Tool] = []
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    response_format: dict[str, Any] | None = None
+    n: Literal[1] | None = None
+    store: bool | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+@router.post("/chat/completions", response_class=Response)
+async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
+    """With `stream`, server-sent events and `data: [DONE]`."""
+    call = _call(body, lab.router.resolve(body.model).full)
+    head: Object = {"id": f"chatcmpl-{new_id('response')}", "created": int(time.time()), "model": call.model}
+    if body.stream:
+        with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await event_stream(_chunks(lab.router, call, head, with_usage))
+    response = await whole(lab.router, call)
+    choice = {
+        "index": 0, "message": answer_message(response.output), "finish_reason": finish_reason(response), "logprobs": None,
+    }  # fmt: skip
+    answer = {**head, "object": "chat.completion", "choices": [choice], "usage": usage(response)}
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+def _call(body: ChatBody, model: str) -> ModelCall:
+    instructions, items = read_messages(body.messages)
+    if not items:
+        raise UsageError("There is nothing to answer: no message is the user's.", "Add one.", param="messages")
+    schema, strict = _schema(body.response_format)
+    return ModelCall(
+        model=model, input=items, instructions=instructions, settings=_settings(body),
+        functions=[tool.function.model_dump() for tool in body.tools], schema=schema, schema_strict=strict,
+    )  # fmt: skip
+
+
+def _settings(body: ChatBody) -> Object:
+    choice: Any = body.tool_choice
+    if isinstance(choice, dict):
+        choice = (choice.get("function") or {}).get("name")
+        if not isinstance(choice, str):
+            raise SettingsError(f"The tool choice {body.tool_choice!r} names no function.", param="tool_choice")
+    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    return {
+        "temperature": body.temperature, "top_p": body.top_p, "max_tokens": limit, "tool_choice": choice,
+        "frequency_penalty": body.frequency_penalty, "presence_penalty": body.presence_penalty,
+        "parallel_tool_calls": body.parallel_tool_calls, "verbosity": body.verbosity,
+        "reasoning": {"effort": body.reasoning_effort} if body.reasoning_effort else None,
+    }  # fmt: skip
+
+
+def _schema(wanted: Object | None) -> tuple[Object | None, bool]:
+    kind = (wanted or {}).get("type", "text")
+    if kind == "text":
+        return None, False
+    if kind == "json_object":
+        return {"type": "object", "additionalProperties": True}, False
+    given = (wanted or {}).get("json_schema") or {}
+    if kind != "json_schema" or not isinstance(given.get("schema"), dict):
+        raise SettingsError(f"The response format {wanted!r} is not known.", param="response_format")
+    return given["schema"], bool(given.get("strict"))
+
+
+async def _chunks(router: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
+    calls: dict[int, int] = {}
+    """Place of a call among the answer's items to its place among the calls."""
+
+    def chunk(delta: Object, finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return _piece({**head, "object": "chat.completion.chunk", "choices": [choice]})
+
+    async for event in stream(router, call):
+        if event.type == "response.created":
+            yield chunk({"role": "assistant", "content": ""})
+        elif event.type == "response.output_text.delta":
+            yield chunk({"content": event.delta})
+        elif event.type == "response.refusal.delta":
+            yield chunk({"refusal": event.delta})
+        elif event.type == "response.output_item.added" and event.item.type == "function_call":
+            calls[event.output_index] = len(calls)
+            function = {"name": event.item.name, "arguments": ""}
+            opened = {
+                "index": calls[event.output_index],
+                "id": event.item.call_id,
+                "type": "function",
+                "function": function,
+            }
+            yield chunk({"tool_calls": [opened]})
+        elif event.type == "response.function_call_arguments.delta":
+            grown = {"index": calls[event.output_index], "function": {"arguments": event.delta}}
+            yield chunk({"tool_calls": [grown]})
+        elif event.type == "response.completed":
+            yield chunk({}, finish_reason(event.response))
+            if with_usage:
+                counted: Object = {"choices": [], "usage": usage(event.response)}
+                yield _piece({**head, "object": "chat.completion.chunk", **counted})
+    yield b"data: [DONE]\n\n"
+
+
+def _piece(value: Object) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"

@@ -1,0 +1,191 @@
+"""The Responses API over the router: one call of a model, kept, so that another can go on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.responses import Response
+
+from timestep_lab.app.api.schemas import Strict
+from timestep_lab.app.labs import CurrentLab
+from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream
+from timestep_lab.app.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
+from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import SettingsError, UsageError
+from timestep_lab.types.ids import new_id
+
+router = APIRouter(prefix="/responses")
+
+
+class FunctionTool(Strict):
+    type: Literal["function"]
+    name: str = Field(min_length=1, max_length=200)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseBody(Strict):
+    model: str | None = Field(None, max_length=500)
+    input: str | list[dict[str, Any]] = Field([], max_length=1_000_000)
+    instructions: str | None = Field(None, max_length=200_000)
+    previous_response_id: str | None = Field(None, max_length=200)
+    conversation: str | dict[str, Any] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    tools: list[FunctionTool] = []
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    truncation: str | None = None
+    user: str | None = None
+    stream_options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was asked, with what came before it."""
+
+    id: str
+    call: ModelCall
+    new: list[Item]
+    body: ResponseBody
+    conversation_id: str | None
+
+    def about(self) -> Object:
+        """What the answer says of its own making, beside what the model gave."""
+        conversation = {"id": self.conversation_id} if self.conversation_id else None
+        return {
+            "id": self.id, "model": self.call.model, "instructions": self.body.instructions, "conversation": conversation,
+            "previous_response_id": self.body.previous_response_id, "temperature": self.body.temperature,
+            "top_p": self.body.top_p, "max_output_tokens": self.body.max_output_tokens, "metadata": self.body.metadata or {},
+            "tools": [tool.model_dump() for tool in self.body.tools], "tool_choice": self.body.tool_choice or "auto",
+            "store": self.body.store is not False,
+        }  # fmt: skip
+
+
+@router.post("", response_class=Response)
+async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
+    """With `stream`, server-sent events. The answer is kept (unless `store` is false) before its end is told."""
+    turn = await _turn(body, lab)
+    if body.stream:
+        return await event_stream(_pieces(turn, lab))
+    answer: Object = {}
+    async for event in _events(turn, lab):
+        answer = event.get("response", answer)
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+@router.get("/{response_id}", response_model=Object)
+async def get_response(response_id: Id, lab: CurrentLab) -> Object:
+    return dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
+
+
+@router.delete("/{response_id}", response_model=Object)
+async def delete_response(response_id: Id, lab: CurrentLab) -> Object:
+    """What goes on from it can no longer be continued."""
+    await in_thread(Responses(lab.store).table.delete, response_id)
+    return deleted(response_id, "response")
+
+
+@router.get("/{response_id}/input_items", response_model=Object)
+async def list_input_items(
+    response_id: Id, lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc"
+) -> Object:
+    record = await in_thread(Responses(lab.store).table.get, response_id)
+    return window(record.input, after=after, limit=limit, order=order)
+
+
+async def _turn(body: ResponseBody, lab: Any) -> Turn:
+    new = normal_items(body.input) if body.input != "" else []
+    conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
+    before: list[Item] = []
+    if conversation_id and body.previous_response_id:
+        raise UsageError("A response goes on from another or in a conversation, not both.", "Leave one of them out.")
+    if conversation_id:
+        before = await in_thread(Conversations(lab.store).items, str(conversation_id))
+    elif body.previous_response_id:
+        before = await in_thread(Responses(lab.store).history, body.previous_response_id)
+    if not new and not before:
+        raise UsageError("There is nothing to say: the input is empty.", "Give an input.", param="input")
+    model = lab.router.resolve(body.model).full
+    instructions, said = split_instructions([*before, *new])
+    format_ = (body.text or {}).get("format") or {}
+    call = ModelCall(
+        model=model, input=said, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
+        settings=_settings(body), functions=[tool.model_dump() for tool in body.tools],
+        schema=format_.get("schema") if format_.get("type") == "json_schema" else None,
+        schema_strict=bool(format_.get("strict")),
+    )  # fmt: skip
+    return Turn(new_id("response"), call, new, body, conversation_id)
+
+
+def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
+    """System and developer messages, as every provider takes them; and the rest, in the form that the runner gives to models."""
+    instructions: list[str] = []
+    said: list[Item] = []
+    for item in items:
+        if item["type"] == "message" and item["role"] in ("system", "developer"):
+            instructions.append("".join(str(part.get("text", "")) for part in item["content"]))
+        elif item["type"] == "message" and item["role"] == "user":
+            said.append({"role": "user", "content": item["content"]})
+        elif item["type"] == "item_reference":
+            raise UsageError("References to items are not followed.", "Send the items.", param="input")
+        else:
+            said.append(dict(item))
+    return instructions, said
+
+
+def _settings(body: ResponseBody) -> Object:
+    choice: Any = body.tool_choice
+    if isinstance(choice, dict):
+        if choice.get("type") != "function" or not isinstance(choice.get("name"), str):
+            raise SettingsError(f"The tool choice {choice!r} is not known.", "Name a function.", param="tool_choice")
+        choice = choice["name"]
+    return {
+        "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_output_tokens, "tool_choice": choice,
+        "parallel_tool_calls": body.parallel_tool_calls, "reasoning": body.reasoning,
+        "verbosity": (body.text or {}).get("verbosity"),
+    }  # fmt: skip
+
+
+async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
+    async for event in stream(lab.router, turn.call):
+        plain: Object = event.model_dump(mode="json", exclude_none=True)
+        if "response" in plain:
+            plain["response"] = {**plain["response"], **turn.about()}
+        if plain["type"] == "response.completed":
+            answer = plain["response"]
+            _say_cut_off(answer, event.response.metadata)
+            record = ResponseRecord(
+                id=turn.id, user_id=lab.store.user_id, previous_id=turn.body.previous_response_id,
+                conversation_id=turn.conversation_id, input=tuple(turn.new), output=tuple(answer["output"]), response=answer,
+            )  # fmt: skip
+            await in_thread(Responses(lab.store).keep, record, store=turn.body.store is not False)
+        yield plain
+
+
+def _say_cut_off(answer: Object, metadata: Any) -> None:
+    reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+    if reason := reasons.get((metadata or {}).get("stop_reason", "")):
+        answer |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
+
+
+async def _pieces(turn: Turn, lab: Any) -> AsyncIterator[bytes]:
+    async for event in _events(turn, lab):
+        kind = event["type"]
+        if kind == "response.completed" and event["response"]["status"] == "incomplete":
+            kind = event["type"] = "response.incomplete"
+        yield f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()

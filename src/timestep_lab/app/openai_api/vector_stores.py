@@ -1,0 +1,241 @@
+"""Vector stores of the caller, their files, and searching them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from timestep_lab.app.api.schemas import Strict
+from timestep_lab.app.labs import CurrentLab
+from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, unix, window
+from timestep_lab.runtime.files import VectorStores
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import LabError
+from timestep_lab.types.files import VectorStoreFileRecord, VectorStoreRecord
+
+router = APIRouter(prefix="/vector_stores")
+Attributes = dict[str, str | float | bool]
+Status = Literal["in_progress", "completed", "failed", "cancelled"]
+
+
+class Expiry(Strict):
+    anchor: Literal["last_active_at"] = "last_active_at"
+    days: int = Field(ge=1, le=365)
+
+
+class StoreBody(Strict):
+    name: str = Field("", max_length=500)
+    description: str | None = Field(None, max_length=2000)
+    file_ids: list[str] = Field([], max_length=500)
+    metadata: dict[str, Any] | None = None
+    expires_after: Expiry | None = None
+    chunking_strategy: dict[str, Any] | None = None
+
+
+class StorePatch(Strict):
+    name: str | None = Field(None, max_length=500)
+    metadata: dict[str, Any] | None = None
+    expires_after: Expiry | None = None
+
+
+class FileBody(Strict):
+    file_id: str = Field(min_length=1, max_length=200)
+    attributes: Attributes | None = None
+    chunking_strategy: dict[str, Any] | None = None
+
+
+class FilePatch(Strict):
+    attributes: Attributes | None
+
+
+class Ranking(Strict):
+    ranker: str | None = None
+    score_threshold: float = Field(0.0, ge=0, le=1)
+
+
+class SearchBody(Strict):
+    query: str | Annotated[list[str], Field(min_length=1, max_length=20)]
+    max_num_results: int = Field(10, ge=1, le=50)
+    filters: dict[str, Any] | None = None
+    ranking_options: Ranking | None = None
+    rewrite_query: bool = False
+
+
+@router.post("", response_model=Object)
+async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
+    """The files are in it, or failed, when this answers."""
+    stores: VectorStores = lab.vector_stores
+    for file_id in body.file_ids:
+        await in_thread(lab.files.get, file_id)
+    days = body.expires_after.days if body.expires_after else None
+    store = await stores.create(body.name, metadata=body.metadata, expires_after_days=days)
+    for file_id in body.file_ids:
+        await _add(stores, store.id, FileBody(file_id=file_id, chunking_strategy=body.chunking_strategy))
+    return await in_thread(_store, stores, store.record)
+
+
+@router.get("", response_model=Object)
+async def list_stores(lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc") -> Object:
+    stores: VectorStores = lab.vector_stores
+    records = await in_thread(stores.table.find)
+    return window(
+        [await in_thread(_store, stores, record) for record in records], after=after, limit=limit, order=order
+    )  # fmt: skip
+
+
+@router.get("/{store_id}", response_model=Object)
+async def get_store(store_id: Id, lab: CurrentLab) -> Object:
+    stores: VectorStores = lab.vector_stores
+    return await in_thread(_store, stores, await in_thread(stores.table.get, store_id))
+
+
+@router.post("/{store_id}", response_model=Object)
+async def update_store(store_id: Id, body: StorePatch, lab: CurrentLab) -> Object:
+    stores: VectorStores = lab.vector_stores
+    changes: dict[str, Any] = {}
+    if body.name is not None:
+        changes["name"] = body.name
+    if "metadata" in body.model_fields_set:
+        changes["metadata"] = body.metadata or {}
+    if "expires_after" in body.model_fields_set:
+        changes["expires_after_days"] = body.expires_after.days if body.expires_after else None
+    record = await in_thread(stores.table.get, store_id)
+    if changes:
+        record = await in_thread(stores.table.update, store_id, **changes)
+    return await in_thread(_store, stores, record)
+
+
+@router.delete("/{store_id}", response_model=Object)
+async def delete_store(store_id: Id, lab: CurrentLab) -> Object:
+    """The files stay."""
+    await in_thread(lab.vector_stores.delete, store_id)
+    return deleted(store_id, "vector_store.deleted")
+
+
+@router.post("/{store_id}/search", response_model=Object)
+async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Object:
+    """Best first. Of several queries, each passage has its best score."""
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    least = body.ranking_options.score_threshold if body.ranking_options else 0.0
+    stores: VectorStores = lab.vector_stores
+    await in_thread(stores.table.get, store_id)
+    best: dict[tuple[str, int], Any] = {}
+    for query in queries:
+        for hit in await stores.search(store_id, query, body.max_num_results, filters=body.filters, min_score=least):
+            known = best.get((hit.file_id, hit.position))
+            best[hit.file_id, hit.position] = hit if known is None or hit.score > known.score else known
+    hits = sorted(best.values(), key=lambda hit: -hit.score)[: body.max_num_results]
+    data = [
+        {
+            "file_id": hit.file_id, "filename": hit.filename, "score": hit.score, "attributes": dict(hit.attributes),
+            "content": [{"type": "text", "text": hit.text}],
+        }
+        for hit in hits
+    ]  # fmt: skip
+    return {
+        "object": "vector_store.search_results.page", "search_query": queries, "data": data, "has_more": False,
+        "next_page": None,
+    }  # fmt: skip
+
+
+@router.post("/{store_id}/files", response_model=Object)
+async def add_file(store_id: Id, body: FileBody, lab: CurrentLab) -> Object:
+    """Done when this answers. A file without text, or an embedding model that fails: `status` is `failed`, `last_error` says why."""
+    await in_thread(lab.files.get, body.file_id)
+    return _file(await _add(lab.vector_stores, store_id, body))
+
+
+@router.get("/{store_id}/files", response_model=Object)
+async def list_store_files(
+    store_id: Id,
+    lab: CurrentLab,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
+    status: Annotated[Status | None, Query(alias="filter")] = None,
+) -> Object:
+    members = await in_thread(lab.vector_stores.store_files, store_id)
+    wanted = [_file(member) for member in members if status in (None, member.status)]
+    return window(wanted, after=after, limit=limit, order=order)
+
+
+@router.get("/{store_id}/files/{file_id}", response_model=Object)
+async def get_store_file(store_id: Id, file_id: Id, lab: CurrentLab) -> Object:
+    return _file(await in_thread(lab.vector_stores.members.get, f"{store_id}/{file_id}"))
+
+
+@router.post("/{store_id}/files/{file_id}", response_model=Object)
+async def update_store_file(store_id: Id, file_id: Id, body: FilePatch, lab: CurrentLab) -> Object:
+    update = lab.vector_stores.members.update
+    return _file(await in_thread(update, f"{store_id}/{file_id}", attributes=body.attributes or {}))
+
+
+@router.delete("/{store_id}/files/{file_id}", response_model=Object)
+async def remove_store_file(store_id: Id, file_id: Id, lab: CurrentLab) -> Object:
+    """Out of the store; the file stays."""
+    await in_thread(lab.vector_stores.remove_file, store_id, file_id)
+    return deleted(file_id, "vector_store.file.deleted")
+
+
+@router.get("/{store_id}/files/{file_id}/content", response_model=Object)
+async def store_file_content(store_id: Id, file_id: Id, lab: CurrentLab) -> Object:
+    """The passages, in order."""
+    stores: VectorStores = lab.vector_stores
+    await in_thread(stores.members.get, f"{store_id}/{file_id}")
+    rows = await in_thread(
+        lab.store.db.query, lab.store.user_id,
+        "select content from chunks where user_id = $1 and vector_store_id = $2 and file_id = $3 order by position",
+        [lab.store.user_id, store_id, file_id],
+    )  # fmt: skip
+    return {
+        "object": "vector_store.file_content.page", "data": [{"type": "text", "text": row[0]} for row in rows.rows],
+        "has_more": False, "next_page": None,
+    }  # fmt: skip
+
+
+async def _add(stores: VectorStores, store_id: str, body: FileBody) -> VectorStoreFileRecord:
+    try:
+        return await stores.add_file(
+            store_id, body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy
+        )
+    except LabError:
+        failed = await in_thread(stores.members.try_get, f"{store_id}/{body.file_id}")
+        if failed is None:
+            raise
+        return failed
+
+
+def _store(stores: VectorStores, store: VectorStoreRecord) -> Object:
+    days = store.expires_after_days
+    expires_at = unix(store.last_active_at + timedelta(days=days)) if days else None
+    counts = stores.counts(store.id)
+    return {
+        "id": store.id, "object": "vector_store", "name": store.name, "created_at": unix(store.created_at),
+        "last_active_at": unix(store.last_active_at), "metadata": dict(store.metadata), "file_counts": counts,
+        "usage_bytes": sum(file.usage_bytes for file in stores.store_files(store.id)),
+        "status": "in_progress" if counts["in_progress"] else "completed", "expires_at": expires_at,
+        "expires_after": {"anchor": "last_active_at", "days": days} if days else None,
+    }  # fmt: skip
+
+
+def _file(member: VectorStoreFileRecord) -> Object:
+    return {
+        "id": member.file_id, "object": "vector_store.file", "vector_store_id": member.vector_store_id,
+        "created_at": unix(member.created_at), "status": member.status, "usage_bytes": member.usage_bytes,
+        "last_error": _error(member), "chunking_strategy": dict(member.chunking_strategy),
+        "attributes": dict(member.attributes),
+    }  # fmt: skip
+
+
+def _error(member: VectorStoreFileRecord) -> Object | None:
+    """OpenAI knows three codes; ours stands in front of the message."""
+    if member.last_error is None:
+        return None
+    bad = member.last_error["code"] in ("DataError", "UsageError", "SettingsError")
+    return {
+        "code": "unsupported_file" if bad else "server_error",
+        "message": f"{member.last_error['code']}: {member.last_error['message']}",
+    }
