@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class Metrics:
         self._seconds: dict[float, int] = defaultdict(int)
         self._sum, self._count = 0.0, 0
         self._started = time.time()
+        self.page_sessions: Callable[[], int] = lambda: 0
+        """How many pages are open."""
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         with self._lock:
@@ -47,6 +50,8 @@ class Metrics:
                 f"timestep_lab_request_seconds_count {self._count}",
                 "# TYPE timestep_lab_start_time_seconds gauge",
                 f"timestep_lab_start_time_seconds {self._started:.3f}",
+                "# TYPE timestep_lab_page_sessions gauge",
+                f"timestep_lab_page_sessions {self.page_sessions()}",
             ]
         return "\n".join(lines) + "\n"
 

@@ -23,13 +23,13 @@ CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
 
 
-def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> None:
-    """Serve each function's result at its path. Importing Panel takes about a second."""
+def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> Callable[[], int]:
+    """Serve each function's result at its path; returns what counts the open sessions. Importing Panel takes about a second."""
     from bokeh_fastapi.handler import WSHandler
     from panel.io.fastapi import add_applications
 
     _close_when_browser_leaves(WSHandler)
-    add_applications(
+    bokeh = add_applications(
         dict(pages),
         app=api,
         title="Timestep Lab",
@@ -43,6 +43,7 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
     for route in api.routes:
         if getattr(route, "path", None) in pages:
             route.include_in_schema = False  # type: ignore[attr-defined]
+    return lambda: sum(len(list(context.sessions)) for context in bokeh._applications.values())
 
 
 def caller_of_session() -> str:

@@ -26,4 +26,6 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
 
         return make
 
-    add_panel_pages(api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret)
+    api.state.metrics.page_sessions = add_panel_pages(
+        api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret
+    )
