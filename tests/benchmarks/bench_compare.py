@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from openai import AsyncOpenAI
 from tests.evals.benches import opened
+from tests.evals.loopback import Trouble, model_server
 
 from timestep_lab.evals.compare import new_comparison
 from timestep_lab.evals.statistics.bootstrap import resampled_means
@@ -98,6 +99,25 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
         f"{ratio:.2f} × the bare SDK, streamed; {rows['comparison, traced and stored'][0] / rows['bare SDK'][0]:.2f} × not streamed"
     )
     assert ratio <= ALLOWED
+
+
+async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:
+    """429 for 0.3 s, then an answer after 0.2 s; the second case of two, when nothing is done for the first time any more."""
+
+    def behaves(said: str, before: int) -> str | Trouble:
+        return "ok" if before else Trouble(429, (("retry-after-ms", "300"),))
+
+    with model_server(behaves, delay_s=0.2) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            for question in ("warm up", "case"):
+                grid = await (await new_comparison(bench, [question], models=["openai_compatible/loop/m"])).run()
+            bench.writer.flush()
+            sql = "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1"
+            [(limited, first, queued)] = bench.store.sql(sql, [grid.cells[0].trace_id]).rows
+    print(f"\nrate limit 300 ms: {limited:.1f}; first token 200 ms: {first:.1f}; queue 0 ms: {queued:.1f}")
+    assert abs(limited - 300) < 10
+    assert abs(first - 200) < 10
+    assert queued < 10
 
 
 def test_ten_thousand_resamples_of_a_thousand_cases_take_less_than_two_seconds() -> None:

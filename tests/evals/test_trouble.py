@@ -47,32 +47,27 @@ async def test_every_case_ends_right_though_the_server_limits_fails_and_stalls(t
                 assert cell.attempts == (2 if stalled else 1), "what the router repeats is no further attempt"
 
 
-async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:
-    """429 for 0.3 s, then an answer after 0.2 s: one wait for the limit, one for the model."""
+async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(tmp_path: Path) -> None:
+    """429 for 0.3 s, then an answer after 0.2 s. To the millisecond: tests/benchmarks/bench_compare.py."""
 
     def behaves(said: str, before: int) -> str | Trouble:
         return "ok" if before else Trouble(429, (("retry-after-ms", "300"),))
 
     with model_server(behaves, delay_s=0.2) as server:
         async with opened(tmp_path / "lab.duckdb", server.url) as bench:
-            warm = await new_comparison(bench, ["warm up"], models=[MODEL])
-            await warm.run()
-            grid = await (await new_comparison(bench, ["case"], models=[MODEL], cache="off")).run()
+            grid = await (await new_comparison(bench, ["case"], models=[MODEL])).run()
             bench.writer.flush()
             [cell] = grid.cells
-            first, second = (moment for moment, _, said in server.asked if said == "case")
+            first, second = (moment for moment, _, _ in server.asked)
             assert cell.rate_limit_ms is not None
             assert cell.ttft_ms is not None
-            assert cell.queue_ms is not None
-            assert abs(cell.rate_limit_ms - 300) < 10
-            assert abs((second - first) * 1000 - 300) < 60
-            assert cell.queue_ms < 10
-            row = bench.store.sql(
-                "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1", [cell.trace_id]
-            ).one()
+            assert 300 <= cell.rate_limit_ms <= (second - first) * 1000
+            assert cell.ttft_ms >= 200
+            sql = "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1"
+            row = bench.store.sql(sql, [cell.trace_id]).one()
             assert row is not None
-            assert abs(row[0] - cell.rate_limit_ms) < 0.01
-            assert 190 <= row[1] <= cell.ttft_ms + 1
+            assert row[0] == cell.rate_limit_ms
+            assert row[1] <= cell.ttft_ms
 
 
 async def test_concurrency_is_never_exceeded(tmp_path: Path) -> None:
