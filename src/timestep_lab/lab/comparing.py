@@ -80,14 +80,21 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
 
 
 def grid_view(lab: Lab, grid: Grid | str) -> GridView:
-    """A view of a comparison: the live one while it runs here; one that runs in another process is followed through the store."""
+    """A view of a comparison: the live one while it runs here; one that runs in another process is followed through the store.
+
+    By its id, the comparison is read when somebody looks. Raises `NotFoundError`.
+    """
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.rows import ComparisonRows
     from timestep_lab.ui.grid import GridView
 
     live = _live.get((lab.store.user_id, grid if isinstance(grid, str) else grid.id))
     if live is not None and live.is_running:
         return live
-    shown = grid if isinstance(grid, Grid) else lab.comparison(grid)
+    if isinstance(grid, Grid):
+        shown = grid
+    else:
+        shown = Grid(ComparisonRows(lab.store.db, lab.store.user_id).comparisons.get(grid), (), ())
     return GridView(
         lab.trace_source, shown, twin=_twin, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
     )  # fmt: skip

@@ -21,6 +21,7 @@ from timestep_lab.types.events import Event
 from timestep_lab.types.records import Json
 from timestep_lab.ui.grid_rows import PREVIEW, body, cell_row, head, opened_case, partial_row
 from timestep_lab.ui.grid_state import GridState, Key
+from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.sources import TraceSource
 from timestep_lab.ui.trace_reader import TraceReader
 from timestep_lab.ui.updates import Updates
@@ -34,7 +35,8 @@ class GridView(TraceReader):
 
     `grid`: a comparison as it stands. `apply(event)` carries one that is under way on. `stop` is called when the reader stops it;
     without it there is no such button. `twin` draws the static copy. A comparison that runs elsewhere is followed: `subscribe` is given
-    what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block.
+    what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block. With
+    `read`, `grid` may be without its cases yet.
     """
 
     stem = "grid"
@@ -51,6 +53,7 @@ class GridView(TraceReader):
         self._read, self._subscribe = read, subscribe
         self._updates = Updates(self, self._reread)
         self._end: Callable[[], None] | None = None
+        self._unread = read is not None and not grid.cases
 
     @property
     def id_of_comparison(self) -> str:
@@ -76,9 +79,9 @@ class GridView(TraceReader):
             elif isinstance(event, ComparisonEnded):
                 self.emit({"kind": "head", **self._head()})
             elif isinstance(event, ComparisonProgress):
-                self.emit({"kind": "live", "cells": {}, "progress": event.progress})
+                self.emit({"kind": "live", "cells": {}, "progress": event.progress, "scorers": None})
             elif isinstance(event, CellDone):
-                self._tell(event.cell.key, {"row": cell_row(event.cell)})
+                self._tell(event.cell.key, {"row": cell_row(event.cell)}, scorers=self._state.scorers)
             elif isinstance(event, CellStarted):
                 self._tell((event.case_id, event.candidate, event.epoch), {"row": partial_row("")})
             elif isinstance(event, CellDelta):
@@ -86,7 +89,7 @@ class GridView(TraceReader):
         self.refresh_twin()
 
     def watched(self, now: bool) -> None:
-        if now and self._end is None and self._subscribe is not None and self.is_running:
+        if now and self._end is None and self._subscribe is not None and (self.is_running or self._unread):
             self._end = self._subscribe(self._updates.soon)
             self._updates.soon()
         elif not now and self._end is not None:
@@ -99,7 +102,7 @@ class GridView(TraceReader):
         grid = await in_thread(self._read)
         state = await in_thread(GridState.of, grid)
         with self._lock:
-            self._state = state
+            self._state, self._unread = state, False
             self.emit({"kind": "cells", **self._head()}, [body(self._state)])
         self._updates.cost_s = time.perf_counter() - began
         self.refresh_twin()
@@ -114,13 +117,15 @@ class GridView(TraceReader):
                 last["cells"][place] = change
             else:
                 before["more"] = before.get("more", "") + change["more"]
-        last["progress"] = op["progress"] or last["progress"]
+        for name in ("progress", "scorers"):
+            last[name] = op[name] or last[name]
         return True
 
-    def _tell(self, key: Key, change: dict[str, Json]) -> None:
+    def _tell(self, key: Key, change: dict[str, Json], scorers: Json = None) -> None:
         place = self._state.place(key)
         if place is not None:
-            self.emit({"kind": "live", "cells": {",".join(map(str, place)): change}, "progress": None})
+            cells = {",".join(map(str, place)): change}
+            self.emit({"kind": "live", "cells": cells, "progress": None, "scorers": scorers})
 
     def _tell_delta(self, event: CellDelta) -> None:
         """Words beyond what a cell can show are not sent; an opened cell asks for them."""
@@ -135,10 +140,12 @@ class GridView(TraceReader):
         return Reply(self._head(), [body(self._state)])
 
     def twin_html(self) -> str:
-        return self._twin(self._state)
+        text: str = json_safe(self._twin(self._state))
+        return text
 
     def _head(self) -> dict[str, Json]:
-        return {**head(self._state), "can_stop": self._stop is not None}
+        told = {**head(self._state), "can_stop": self._stop is not None}
+        return {**told, "headline": "Reading the answers."} if self._unread else told
 
     @handles("case")
     def _case(self, place: int) -> Json:

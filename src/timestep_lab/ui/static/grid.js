@@ -70,7 +70,8 @@ function render({ model: host, el }) {
       verdict.textContent = next.headline;
       const isLong = next.headline.length > LONG;
       verdict.classList.toggle("tl-is-long", isLong);
-      all.hidden = !isLong;
+      all.style.visibility = isLong ? "" : "hidden";
+      all.hidden = !isLong && next.candidates.length < 3;
     }
     progress.show(next);
     if (isNew || !next.scorers.includes(shown.scorer)) shown.scorer = next.deciding;
@@ -172,9 +173,18 @@ function render({ model: host, el }) {
   link.on("snap", whole);
   link.on("grid", whole);
   // The same comparison, read again: the rows that are shown stay.
-  link.on("cells", (next, buffers) => { model.load(next, buffers[0]); head(next, false); matrix.forget(); });
+  link.on("cells", (next, buffers) => {
+    if (next.n_cases !== model.cases.length) return whole(next, buffers);
+    model.load(next, buffers[0]); head(next, false);
+    matrix.forget();
+  });
   link.on("head", (op) => { head(op, false); matrix.forget(); if (shown.opened) fetchCase(shown.opened.place, shown.column); });
-  link.on("live", ({ cells, progress: now }) => {
+  link.on("live", ({ cells, progress: now, scorers }) => {
+    if (scorers && scorers.length > model.head.scorers.length) {
+      // The engine's own rule: `overall` decides where there is one, else the first.
+      head({ ...model.head, scorers, deciding: scorers.includes("overall") ? "overall" : scorers[0], progress: null }, shown.scorer === null);
+      matrix.forget();
+    }
     for (const [place, change] of Object.entries(cells)) {
       const [row, column, epoch] = place.split(",").map(Number);
       model.change(row, column, epoch, change);

@@ -26,7 +26,7 @@ export function progressLine(stop) {
     update,
     show({ status, progress, can_stop: canStop }) {
       // At the end the line stays, so that what is below it does not jump.
-      element.hidden = !progress && (status !== "running" || !canStop);
+      element.hidden = !progress && !bar.hasAttribute("aria-valuenow") && (status !== "running" || !canStop);
       button.hidden = !canStop || status !== "running";
       update(progress);
     },

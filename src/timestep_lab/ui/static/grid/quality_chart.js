@@ -5,7 +5,7 @@ import { cost, duration } from "../shared/format.js";
 import { letter } from "./model.js";
 import { number } from "./cell.js";
 
-const W = 280;
+const W = 248;
 const H = 168;
 const PAD = { left: 40, right: 22, top: 12, bottom: 34 };
 

@@ -4,8 +4,8 @@ import { h, put, svg } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
 import { badge, number } from "./cell.js";
 
-const WIDTH = 120;
-const HALF = 52;
+const WIDTH = 112;
+const HALF = 50;
 const HEIGHT = 22;
 
 /** `{element, show(model, scorer, reference)}`. */
@@ -20,7 +20,7 @@ export function summary() {
         ["Cost", "n"], ["Time, p50", "n"], ["First token", "n tl-sum-wide"], ["Tokens", "n tl-sum-wide"]].filter(Boolean);
       put(element, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
         h("tbody", {}, rows.map((row, column) => line(row, column, model, scorer, reference, drawn)))),
-        model.head.pairs.length ? h("p", { class: "tl-small tl-soft" }, "● a difference that the test settles, ○ one that it does not; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in points of a hundred." : ".") : null);
+        model.width > 1 ? h("p", { class: "tl-small tl-soft" }, "● a difference that the test settles, ○ one that it does not; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in points of a hundred." : ".") : null);
     },
   };
 }
