@@ -102,22 +102,24 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
 
 
 async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:
-    """429 for 0.3 s, then an answer after 0.2 s; the second case of two, when nothing is done for the first time any more."""
+    """429 for 0.3 s, then an answer after 0.2 s, by the server's own clock; the median of five cases after a first."""
 
     def behaves(said: str, before: int) -> str | Trouble:
         return "ok" if before else Trouble(429, (("retry-after-ms", "300"),))
 
+    off: list[tuple[float, float, float]] = []
     with model_server(behaves, delay_s=0.2) as server:
         async with opened(tmp_path / "lab.duckdb", server.url) as bench:
-            for question in ("warm up", "case"):
-                grid = await (await new_comparison(bench, [question], models=["openai_compatible/loop/m"])).run()
-            bench.writer.flush()
-            sql = "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1"
-            [(limited, first, queued)] = bench.store.sql(sql, [grid.cells[0].trace_id]).rows
-    print(f"\nrate limit 300 ms: {limited:.1f}; first token 200 ms: {first:.1f}; queue 0 ms: {queued:.1f}")
-    assert abs(limited - 300) < 10
-    assert abs(first - 200) < 10
-    assert queued < 10
+            for n in range(6):
+                grid = await (await new_comparison(bench, [f"case {n}"], models=["openai_compatible/loop/m"])).run()
+                bench.writer.flush()
+                sql = "select rate_limit_ms, ttft_ms, queue_ms from generations where trace_id = $1"
+                [(limited, first, queued)] = bench.store.sql(sql, [grid.cells[0].trace_id]).rows
+                refused, came, answered = server.replied[-2], server.asked[-1][0], server.replied[-1]
+                off.append((limited - (came - refused) * 1000, first - (answered - came) * 1000, queued))
+    medians = np.median(np.abs(off[1:]), axis=0)
+    print("\noff by (median, ms): rate limit {:.1f}, first token {:.1f}, queue {:.1f}".format(*medians))
+    assert all(medians < 10)
 
 
 def test_ten_thousand_resamples_of_a_thousand_cases_take_less_than_two_seconds() -> None:

@@ -37,6 +37,8 @@ class Server:
     port: int = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
     """(time, model, text) of every request."""
+    replied: list[float] = field(default_factory=list)
+    """When each reply was sent, in order."""
     times: Counter[tuple[str, str]] = field(default_factory=Counter)
     under_way: int = 0
     most_under_way: int = 0
@@ -76,6 +78,7 @@ class Server:
         self.asked.append((time.monotonic(), body["model"], said))
         told = self.behaviour(said, before)
         if isinstance(told, Trouble) and told.status != 200:
+            self.replied.append(time.monotonic())
             error = json.dumps({"error": {"message": "trouble", "type": "server_error"}}).encode()
             await send(writer, told.status, "application/json", error, told.headers)
             return
@@ -108,6 +111,7 @@ class Server:
         usage = {"prompt_tokens": 10, "completion_tokens": len(deltas), "total_tokens": 10 + len(deltas)}
         chunks.append({**base, "choices": [end], "usage": usage})
         data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+        self.replied.append(time.monotonic())
         await send(writer, 200, "text/event-stream", data)
 
 
