@@ -9,4 +9,5 @@ from timestep_lab.app.views.compare import ComparePage
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return ComparePage(lab, opened=page_argument("id")).panel()
+    opened = page_argument("id")
+    return ComparePage(lab).panel() if opened is None else lab.grid_view(opened).panel(sizing_mode="stretch_width")
