@@ -1,0 +1,51 @@
+"""Every notebook runs anew, cell by cell, and says what it said when it was saved (nbval); and it reads well as saved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SANITIZE = Path(__file__).with_name("sanitize.cfg")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LARGEST = 200_000
+VIEWS_ONLY = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_says_again_what_it_said(notebook: Path) -> None:
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", "-o", "addopts=", "--nbval",
+        "--nbval-cell-timeout", "120", "--nbval-sanitize-with", str(SANITIZE), str(notebook),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_saved_notebook_is_small_readable_and_keeps_no_widget_state(notebook: Path) -> None:
+    assert notebook.stat().st_size < LARGEST
+    saved = nbformat.read(notebook, as_version=4)
+    assert "widgets" not in saved.metadata
+    code = [cell for cell in saved.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is not None for cell in code)
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    shown = [output.data for output in outputs if "data" in output]
+    # Each live view is followed by its static twin, which is all that a reader without a kernel sees.
+    for place, data in enumerate(shown):
+        if VIEWS_ONLY in data:
+            assert "data-tl-twin" in shown[place + 1]["text/html"]
+
+
+def test_notebooks_read_well_without_network_and_without_javascript(tmp_path: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(mathjax_url="", require_js_url="")
+    page, _ = exporter.from_filename(str(ROOT / "notebooks" / "00_tour.ipynb"))
+    for said in ("Weather Assistant", "get_weather", "demo/assistant beats demo/echo", "°F"):
+        assert said in page
