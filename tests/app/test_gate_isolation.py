@@ -147,6 +147,6 @@ def test_sql_reaches_no_table_setting_or_file_behind_the_views(two: Two, query: 
 def test_a_page_for_the_thing_of_another_user_shows_nothing_of_it(two: Two) -> None:
     for path in ("/chat", "/traces", "/compare", "/agents"):
         for value in two.ids.values():
-            answer = two.a.get(f"{path}/{value}")
+            answer = two.a.get(f"{path}/{value}", follow_redirects=True)
             assert answer.status_code < 500, f"{path}/{value}"
             assert MARK not in answer.text

@@ -118,8 +118,10 @@ class Gate:
                     send = _with_cookie(send, caller, scope)
                     caller = self.tokens.verify(caller)
                 _set_caller(scope, caller)
-                _read_page_path(scope)
                 self.limits.check_user(caller.user_id)
+                if (address := _page_address(scope)) is not None:
+                    await _redirect(send, address)
+                    return
             elif path == "/api/v1/auth/anonymous":
                 self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
             limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY
@@ -186,14 +188,16 @@ def _too_large(limit: int) -> TooLargeError:
     )
 
 
-def _read_page_path(scope: Scope) -> None:
-    """`/traces/<id>` is the page `/traces` with the argument `id`, so that links to one thing can be shared."""
+def _page_address(scope: Scope) -> bytes | None:
+    """`/traces/<id>` is the page `/traces` with the argument `id`, so that links to one thing can be shared.
+
+    The browser is sent there: a page's scripts and its websocket have addresses relative to its own.
+    """
     match = PAGE_PATH.fullmatch(scope["path"])
-    if match and match[2] not in PANEL_PATHS:
-        scope["path"] = match[1]
-        scope["raw_path"] = match[1].encode()
-        query = scope.get("query_string", b"")
-        scope["query_string"] = (query + b"&" if query else b"") + b"id=" + match[2].encode()
+    if match is None or match[2] in PANEL_PATHS or scope["method"] != "GET":
+        return None
+    query: bytes = scope.get("query_string", b"")
+    return f"{match[1]}?id={match[2]}".encode() + (b"&" + query if query else b"")
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -243,8 +247,11 @@ def _with_cookie(send: Send, token: str, scope: Scope) -> Send:
 
 async def _redirect_with_cookie(scope: Scope, send: Send, token: str) -> None:
     """To the same address without the key, which must not stay in the browser's history or in a shared link."""
-    location = scope["path"].encode("latin-1")
-    headers: list[Any] = [(b"location", location), (b"cache-control", b"no-store"), _cookie_header(token, scope)]
+    await _redirect(send, scope["path"].encode("latin-1"), _cookie_header(token, scope))
+
+
+async def _redirect(send: Send, location: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers: list[Any] = [(b"location", location), (b"cache-control", b"no-store"), *more]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 

@@ -8,7 +8,12 @@
   document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
 
   // What is opened in a page is in its address, so that a reload, a bookmark and a shared link lead back to it.
-  document.addEventListener("tl-place", ({ detail: { page, id } }) => history.replaceState(history.state, "", (id ? `${page}/${id}` : page) + location.search));
+  document.addEventListener("tl-place", ({ detail: { id } }) => {
+    const address = new URL(location.href);
+    if (id) address.searchParams.set("id", id);
+    else address.searchParams.delete("id");
+    history.replaceState(history.state, "", address);
+  });
 
   // On a phone the pages are one row to be pushed sideways; the current one is in sight.
   const links = document.querySelector(".shell-nav");

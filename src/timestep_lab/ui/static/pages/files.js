@@ -55,6 +55,9 @@ function render(context) {
   root.addEventListener("drop", (event) => { event.preventDefault(); delete root.dataset.tlDrop; take([...event.dataTransfer.files]); });
 
   function drawFiles() {
+    const mark = JSON.stringify(state.files);
+    if (list.dataset.tlMark === mark) return undefined;
+    list.dataset.tlMark = mark;
     if (!state.files.length) return put(list, empty("No files yet", `Drop files here, or press Upload. One may have ${Math.round(state.most_bytes / 2 ** 20)} MB.`));
     return put(list, h("ul", { class: "tl-rows" }, state.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-soft" }, icon("book")),
       h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-num" }, `${file.type} · ${bytes(file.bytes)} · `, when(file.created_at))),

@@ -24,7 +24,11 @@ function render(context) {
   let chosen = null;
   let drawn = null;
 
+  /** What is being asked or pressed in a row stays while nothing about the servers has changed. */
   function drawServers() {
+    const mark = JSON.stringify([state.servers, state.tools.map((tool) => tool.id)]);
+    if (servers.dataset.tlMark === mark) return;
+    servers.dataset.tlMark = mark;
     put(servers, state.servers.map((server) => {
       const offered = state.tools.filter((tool) => tool.server_id === server.id).length;
       const said = h("span", { class: "tl-small tl-soft", role: "status" }, server.problem ? null : count(offered, "tool"));
