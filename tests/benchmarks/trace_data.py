@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from timestep_lab.store.span_rows import INPUT_IS_JSON, Row
+from timestep_lab.store.span_rows import Row
 
 NOW = datetime(2026, 11, 22, 12)
 MODELS = ("gpt-4.1", "claude-sonnet-4", "qwen3:8b", "gpt-oss:20b")
@@ -120,6 +120,6 @@ class TraceData:
             int(draw() * 2000) if generation else None, int(draw() * 300) if generation else None, None, None,
             draw() / 100 if generation else None, None, None, draw() * 300 if generation else None,
             "stop" if generation else None, "weather" if kind == "tool" else None, None,
-            "Weather Assistant" if kind == "handoff" else None, INPUT_IS_JSON * 0, None,
+            "Weather Assistant" if kind == "handoff" else None, 0, None,
             f'{{"gen_ai.operation.name":"chat","place":{place}}}', text_in, text_out,
         )  # fmt: skip

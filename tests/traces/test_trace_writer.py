@@ -129,6 +129,19 @@ def test_handing_over_never_waits_and_what_is_too_much_is_counted_as_lost(
     recorder.writer.close()
 
 
+def test_a_span_that_cannot_be_written_down_takes_no_other_with_it(store: Store, recorder: Recorder) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise OSError("gone")
+
+    trace_id = recorder.start()
+    recorder.ended(trace_id, "tool", "broken", input=Broken())
+    recorder.ended(trace_id, "tool", "whole", input=1)
+    with pytest.raises(StoreError, match="1 spans were lost"):
+        recorder.writer.flush()
+    assert store.sql("select name from spans").rows == [("whole",)]
+
+
 def test_a_call_that_waits_for_a_person_goes_on_in_another_process(store: Store, recorder: Recorder) -> None:
     trace_id = recorder.start()
     waiting = recorder.opened(trace_id, "tool", "get_weather", attributes={Lab.APPROVAL: "pending"})

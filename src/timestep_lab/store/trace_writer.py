@@ -164,7 +164,12 @@ class TraceWriter:
             if isinstance(event, TraceStart):
                 starts[event.user_id].append(trace_row(event))
                 continue
-            row = span_row(event)
+            try:
+                row = span_row(event)
+            except Exception as error:  # noqa: BLE001 - a payload may be any object; one span is lost and said so, no other
+                self._lost += 1
+                self._report(error, f"The span {event.name!r} could not be written down: {error!r}")
+                continue
             key = span_key(row)
             if event.ended_at is None:
                 opened[event.user_id][key] = row

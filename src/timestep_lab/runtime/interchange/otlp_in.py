@@ -116,7 +116,7 @@ def _attributes(pairs: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs:
         value = pair.value
-        found[pair.key] = value.string_value or _any_value(value)
+        found[pair.key] = value.string_value or value.int_value or _any_value(value)
     return found
 
 
