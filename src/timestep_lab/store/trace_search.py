@@ -10,7 +10,7 @@ from timestep_lab.store.base import Database, Dialect
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.search_filling import keep_filled, lab_path
 from timestep_lab.store.search_index import SearchIndex
-from timestep_lab.store.search_words import Search, read_search
+from timestep_lab.store.search_words import Search, Word, read_search
 
 FEW = 2_000
 """Hits taken at first: the newest, which is what a first page needs."""
@@ -98,7 +98,7 @@ def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, m
     params = _Params(first_param)
     arguments = [
         " & ".join(f"'{word.text}'{':*' if word.is_beginning else ''}" for word in search.words),
-        [word.text for word in search.words], list(search.phrases), min(most, ALL),
+        [_pattern(word, "postgres") for word in search.words], list(search.phrases), min(most, ALL),
     ]  # fmt: skip
     found = "select f.trace_id from core.search_spans({}, cast({} as text[]), cast({} as text[]), {}) f"
     more = False
@@ -114,14 +114,15 @@ def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, m
 
 
 def _reads(search: Search, dialect: Dialect, params: _Params) -> str:
-    between = _BETWEEN[dialect]
-    tests = []
-    for word in search.words:
-        pattern = f"(^|{between}){re.escape(word.text)}" + ("" if word.is_beginning else f"($|{between})")
-        tests.append(_HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(pattern)))
+    tests = [_HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(_pattern(word, dialect))) for word in search.words]
     find = "contains" if dialect == "duckdb" else "0 < strpos"
     tests += [f"{find}(lower({_TEXT[dialect]}), {params.add(phrase)})" for phrase in search.phrases]
     return "(" + " and ".join(tests) + ")"
+
+
+def _pattern(word: Word, dialect: Dialect) -> str:
+    between = _BETWEEN[dialect]
+    return f"(^|{between}){re.escape(word.text)}" + ("" if word.is_beginning else f"($|{between})")
 
 
 class _Params:

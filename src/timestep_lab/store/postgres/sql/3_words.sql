@@ -13,10 +13,11 @@ do $$ declare target regclass; begin
     end loop;
 end $$;
 
--- The newest finished spans that match, newest first. `query` is a tsquery, `words` the beginnings of its words, and `phrases` must occur as
--- they are, all in lower case. A span whose input is shared matches when one of its messages does. Days with an index answer from it; the
--- others, today above all, are read through, where looking for the words as parts of the text is the cheap first test.
-create or replace function core.search_spans(query text, words text[], phrases text[], at_most int)
+-- The newest finished spans that match, newest first. `query` is a tsquery, `patterns` the same words as
+-- regular expressions, and `phrases`, in lower case, must occur as they are. A span whose input is shared matches when one of its messages
+-- does. Days with an index answer from it; the others, today above all, are read, where a pattern is ten times faster than words_of().
+drop function if exists core.search_spans(text, text[], text[], int);
+create function core.search_spans(query text, patterns text[], phrases text[], at_most int)
 returns table (trace_id text, span_id text, started_at timestamp)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -26,12 +27,14 @@ declare
     p record;
     found int;
     missing int := at_most;
-    -- Parts of a text, found in any order; a phrase's words are among the words.
-    holds constant text := 'not exists (select 1 from unnest($4) piece where strpos(lower(%s), piece) = 0)';
     everything constant text := 'concat_ws(chr(10), name, error, input, output)';
+    holds text := 'true';
 begin
     if who is null or numnode(wanted) = 0 then
         return;
+    end if;
+    if cardinality(phrases) > 0 then
+        holds := format('not exists (select 1 from unnest($5) piece where strpos(lower(%s), piece) = 0)', everything);
     end if;
     hashes := array(
         select m.hash from core.message_bodies m
@@ -44,20 +47,19 @@ begin
         order by case when c.relname ~ '_\d{8}$' then c.relname end desc nulls last
     loop
         return query execute
-            'select trace_id, span_id, started_at from (' ||
-            format('select trace_id, span_id, started_at from %s where user_id = $1 and core.span_words(name, error, input, output) @@ $2 and ',
-                   p.part) || format(holds, everything) ||
+            format('select trace_id, span_id, started_at from (select trace_id, span_id, started_at from %s where user_id = $1 and ', p.part) ||
+            case when p.indexed then 'core.span_words(name, error, input, output) @@ $2' else everything || ' ~* all ($6)' end ||
+            ' and ' || holds ||
             case when cardinality(hashes) > 0 then
                 format(' union select trace_id, span_id, started_at from %s where user_id = $1 and input_refs is not null '
-                       'and string_to_array(input_refs, '' '') && $5', p.part)
+                       'and string_to_array(input_refs, '' '') && $4', p.part)
             else '' end || ') hits order by started_at desc limit $3'
-        using who, wanted, missing, case when p.indexed then phrases else words || phrases end, hashes;
+        using who, wanted, missing, hashes, phrases, patterns;
         get diagnostics found = row_count;
         missing := missing - found;
         exit when missing <= 0;
     end loop;
 end $$;
-drop function if exists core.search_spans(text, timestamp, timestamp, int);
 
 -- Indexes the words of days that are over, newest first; at most so many days a call; says how many it did.
 create or replace function core.index_words(at_most int) returns int
@@ -78,6 +80,9 @@ begin
         execute format('create index %I on %s using gin (string_to_array(input_refs, '' '')) where input_refs is not null',
             p.name || '_refs', p.part);
         execute format('create index %I on %s using gin (core.span_words(name, error, input, output))', p.name || '_words', p.part);
+        -- Statistics of either would have every row's words taken again, by each ANALYZE, for nothing.
+        execute format('alter index core.%I alter column 1 set statistics 0', p.name || '_refs');
+        execute format('alter index core.%I alter column 1 set statistics 0', p.name || '_words');
         done := done + 1;
     end loop;
     return done;
