@@ -61,7 +61,10 @@ def start(store: Path) -> LabProcess:
     link = re.search(r"http://[^\s]+key=[^\s]+", second)
     assert url is not None, first + second
     assert link is not None, second
-    return LabProcess(url.group(0), link.group(0), process)
+    served = LabProcess(url.group(0), link.group(0), process)
+    with served.nobody() as client:  # The pages are there some seconds after the API.
+        client.get("/settings", timeout=60).raise_for_status()
+    return served
 
 
 def stop(lab: LabProcess) -> None:

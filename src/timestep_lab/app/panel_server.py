@@ -1,6 +1,7 @@
-"""The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with three holes of it closed.
+"""The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with four holes of it closed.
 
 - Its websocket handler never notices that a browser left, so sessions would stay for ever.
+- It looks for unused sessions from the lifespan of the app, which has begun long before the pages are added: `forget_unused` does it.
 - Session tokens are unsigned by default; ours are signed, since they say whose session it is.
 - A browser's own cookie would be written into the page, where scripts can read it; ours stays out. The user's id goes in instead, as a
   header that the gate sets and no client can.
@@ -23,8 +24,22 @@ CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
 
 
-def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> Callable[[], int]:
-    """Serve each function's result at its path; returns what counts the open sessions. Importing Panel takes about a second."""
+class PanelPages:
+    """The pages as served."""
+
+    def __init__(self, bokeh: Any) -> None:
+        self._bokeh = bokeh
+
+    def open_sessions(self) -> int:
+        return sum(len(list(context.sessions)) for context in self._bokeh._applications.values())
+
+    async def forget_unused(self) -> None:
+        """Ends sessions whose browser left, until cancelled."""
+        await self._bokeh._cleanup_loop()
+
+
+def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> PanelPages:
+    """Serve each function's result at its path. Importing Panel takes about a second."""
     from bokeh_fastapi.handler import WSHandler
     from panel.io.fastapi import add_applications
 
@@ -43,7 +58,7 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
     for route in api.routes:
         if getattr(route, "path", None) in pages:
             route.include_in_schema = False  # type: ignore[attr-defined]
-    return lambda: sum(len(list(context.sessions)) for context in bokeh._applications.values())
+    return PanelPages(bokeh)
 
 
 def caller_of_session() -> str:

@@ -89,9 +89,11 @@ class Served:
             await asyncio.to_thread(importlib.import_module, "panel.io.fastapi")
             from timestep_lab.app.pages import add_pages
 
-            add_pages(api, self.labs, secret=self._secret, loopback=self._loopback)
+            served = add_pages(api, self.labs, secret=self._secret, loopback=self._loopback)
         api.state.pages_ready.set()
         await asyncio.to_thread(importlib.import_module, "timestep_lab.runtime.runner")
+        if pages:
+            await served.forget_unused()
 
 
 class PagesWait:

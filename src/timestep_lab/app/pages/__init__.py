@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.app.pages import assets, shell
-from timestep_lab.app.panel_server import add_panel_pages, caller_of_session
+from timestep_lab.app.panel_server import PanelPages, add_panel_pages, caller_of_session
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from timestep_lab.app.labs import Labs
 
 
-def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> None:
+def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> PanelPages:
     """`loopback`: only this machine reaches the server, so that the lab's own user is who sits at it."""
     api.include_router(assets.router)
 
@@ -26,6 +26,6 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
 
         return make
 
-    api.state.metrics.page_sessions = add_panel_pages(
-        api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret
-    )
+    served = add_panel_pages(api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret)
+    api.state.metrics.page_sessions = served.open_sessions
+    return served

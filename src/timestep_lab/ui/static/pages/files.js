@@ -9,7 +9,7 @@ import { askFirst, button, empty, field, input, page, when } from "./parts.js";
 function render(context) {
   const view = page(context, "files", "Files", "What agents may read, and stores to search it by meaning and words.");
   const { link, act, say, root } = view;
-  const chooser = h("input", { type: "file", multiple: true, class: "tl-sr", tabindex: -1, "aria-hidden": "true", onchange: () => { take([...chooser.files]); chooser.value = ""; } });
+  const chooser = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { take([...chooser.files]); chooser.value = ""; } });
   view.actions.append(chooser, button("Upload", { name: "plus", primary: true, onclick: () => chooser.click() }));
   const coming = h("ul", { class: "tl-rows", "aria-label": "Uploads" });
   const list = h("div", {});
