@@ -22,6 +22,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _TRACE_AT = {column: place for place, column in enumerate(TRACE_COLUMNS)}
 
 _TRACE, _SPAN, _PARENT, _KIND, _AGENT = AT["trace_id"], AT["span_id"], AT["parent_id"], AT["kind"], AT["agent"]
+_NAME = AT["name"]
 _STATUS, _MODEL, _STARTED, _ENDED = AT["status"], AT["model"], AT["started_at"], AT["ended_at"]
 _IN_TOKENS, _OUT_TOKENS, _COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
 
@@ -74,7 +75,9 @@ def trace_deltas(
         trace.n_open += 1
         _begun(trace, row)
     for row in ended:
-        trace = _at(traces, row)
+        trace = traces.get(row[_TRACE])
+        if trace is None:
+            trace = traces[row[_TRACE]] = _Trace()
         if opened_before and (row[_TRACE], row[_SPAN]) in opened_before:
             trace.n_open -= 1
         else:
@@ -96,7 +99,7 @@ def _begun(trace: _Trace, row: Row) -> None:
     if trace.started_at is None or started_at < trace.started_at:
         trace.started_at = started_at
     if kind == "agent":
-        trace.agents.append((started_at, row[_AGENT] or row[AT["name"]]))
+        trace.agents.append((started_at, row[_AGENT] or row[_NAME]))
     elif kind == "turn":
         trace.n_turns += 1
     elif kind == "generation":
