@@ -34,7 +34,7 @@ def suite(folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
         done = subprocess.run(
             [*command, "--dest", str(folder), f"openai-chatkit=={version('openai-chatkit')}"],
-            capture_output=True, text=True, timeout=150, check=False,
+            capture_output=True, text=True, timeout=500, check=False,
         )  # fmt: skip
         if not archive.exists():
             pytest.fail(
@@ -66,7 +66,7 @@ def test_the_sdks_own_tests_pass_with_our_store(tmp_path: Path, pytestconfig: py
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore::DeprecationWarning", "tests"],
         cwd=home, env={**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{ROOT / 'src'}"}, capture_output=True, text=True,
-        timeout=150, check=False,
+        timeout=500, check=False,
     )  # fmt: skip
 
     said = done.stdout[-6000:] + done.stderr[-2000:]

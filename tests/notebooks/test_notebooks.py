@@ -22,7 +22,7 @@ def test_a_notebook_says_again_what_it_said(notebook: Path) -> None:
         sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-W", "ignore", "-o", "addopts=", "--nbval",
         "--nbval-cell-timeout", "120", "--nbval-sanitize-with", str(SANITIZE), str(notebook),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
 
 

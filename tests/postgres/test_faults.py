@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.postgres.server import Server
-from timestep_lab.store.base import Change, Statement
+from timestep_lab.store.base import SYSTEM_USER, Change, Statement
+from timestep_lab.store.liveness import beat
 from timestep_lab.store.open import open_store
 from timestep_lab.store.postgres import embedded, sessions
 from timestep_lab.store.postgres.database import PostgresDatabase
@@ -252,3 +253,24 @@ def test_a_password_changed_while_the_lab_is_open_is_named(server: Server, monke
         assert [found.id for found in Store(db, ALICE).threads.find()] == ["t"]
         again.close()
         db.close()
+
+
+def test_a_long_clean_up_does_not_make_a_living_process_look_dead(db: PostgresDatabase, lab_url: str) -> None:
+    """Heartbeats and reads of the housekeeping go on while another process keeps house."""
+    other = PostgresDatabase(lab_url)
+    began, done = threading.Event(), threading.Event()
+
+    def clean_up() -> None:
+        began.set()
+        db.write(SYSTEM_USER, [Statement("select 1"), Statement("select pg_sleep(1.5)")])
+        done.set()
+
+    cleaning = threading.Thread(target=clean_up)
+    cleaning.start()
+    began.wait()
+    time.sleep(0.3)
+    beat(other)
+    assert other.query(SYSTEM_USER, "select count(*) from processes").rows == [(2,)]
+    assert not done.is_set()
+    cleaning.join()
+    other.close()

@@ -34,11 +34,16 @@ def _with_content(files: Files, file_id: str) -> dict[str, Json]:
 def _part(files: Files, file_id: str, name: str, content_type: str, size: int) -> dict[str, Json]:
     if content_type in IMAGE_TYPES:
         if size > MAX_IMAGE:
-            raise UsageError(f"{name} is larger than a model takes ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image.")
+            raise UsageError(
+                f"{name} is larger than a model takes ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
+            )
         data = base64.b64encode(files.content(file_id)).decode()
         return {"type": "input_image", "image_url": f"data:{content_type};base64,{data}", "detail": "auto"}
     if content_type.startswith("text/") or content_type in ("application/json", "application/xml", "application/yaml"):
         text = files.content(file_id).decode("utf-8", errors="replace")
         cut = f"\n[cut after {MAX_TEXT} of {len(text)} characters]" if len(text) > MAX_TEXT else ""
         return {"type": "input_text", "text": f'<file name="{name}">\n{text[:MAX_TEXT]}{cut}\n</file>'}
-    return {"type": "input_text", "text": f'<file name="{name}" type="{content_type}" bytes="{size}">not readable as text</file>'}
+    return {
+        "type": "input_text",
+        "text": f'<file name="{name}" type="{content_type}" bytes="{size}">not readable as text</file>',
+    }

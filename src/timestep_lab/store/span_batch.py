@@ -71,7 +71,9 @@ class SpanBatch:
         """Finds calls that another process, or this one before a pause, left open for a decision."""
         if self._looked:
             return
-        decided = {span_key(row) for row in (*self.opened, *self.ended) if row[AT["approval"]] in DECIDED} - self.opened_before
+        decided = {
+            span_key(row) for row in (*self.opened, *self.ended) if row[AT["approval"]] in DECIDED
+        } - self.opened_before
         if decided:
             sql = f"select trace_id, span_id from core.open_spans where {_AMONG_KEYS[db.dialect]}"
             found = {(row[0], row[1]) for row in db.query(self.user_id, sql, [self.user_id, _joined(decided)]).rows}

@@ -23,7 +23,7 @@ from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.ids import new_id
 
 HOUSEKEEPING_LOCK = 7305442
-"""Advisory lock of the transactions of `SYSTEM_USER`. An arbitrary number, the same in every release."""
+"""Advisory lock of housekeeping in several steps. An arbitrary number, the same in every release."""
 KEPT_BY_DAY = timedelta(days=800)
 """Older rows share one partition."""
 
@@ -83,7 +83,13 @@ class PostgresDatabase:
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> list[Rows]:
-        return self._transaction(user_id, lambda connection: perform(connection, statements), changes, batch_id)
+        def work(connection: Conn) -> list[Rows]:
+            if user_id == SYSTEM_USER and len(statements) > 1:
+                # Two that keep house at once would each see what the other has not yet finished. A heartbeat need not wait.
+                connection.execute(b"select pg_advisory_xact_lock($1)", [HOUSEKEEPING_LOCK])
+            return perform(connection, statements)
+
+        return self._transaction(user_id, work, changes, batch_id)
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
@@ -170,10 +176,9 @@ class PostgresDatabase:
         return self._system if user_id == SYSTEM_USER else self._app
 
     def _acting_for(self, user_id: str) -> Command:
-        """What makes a transaction see this user's rows until it ends. The housekeeping role sees all by its policy, and keeps
-        house in one process at a time."""
+        """What makes a transaction see this user's rows until it ends. The housekeeping role sees all by its policy."""
         if user_id == SYSTEM_USER:
-            return b"select pg_advisory_xact_lock($1)", [HOUSEKEEPING_LOCK]
+            return b"select 1", []
         return b"select set_config('lab.token', $1, true)", [self._access.signer.token(user_id)]
 
     def _login(self, purpose: Any) -> str:

@@ -68,6 +68,7 @@ declare
     p record;
     done int := 0;
 begin
+    perform pg_advisory_xact_lock(7305443);  -- one process at a time; the number is arbitrary
     for p in
         select c.oid::regclass as part, c.relname::text as name
         from pg_inherits i join pg_class c on c.oid = i.inhrelid
