@@ -75,9 +75,7 @@ def trace_deltas(
         trace.n_open += 1
         _begun(trace, row)
     for row in ended:
-        trace = traces.get(row[_TRACE])
-        if trace is None:
-            trace = traces[row[_TRACE]] = _Trace()
+        trace = _at(traces, row)
         if opened_before and (row[_TRACE], row[_SPAN]) in opened_before:
             trace.n_open -= 1
         else:
