@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from tests.postgres.labs import fill
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.housekeeping import index_words, keep_house
@@ -27,6 +29,8 @@ def test_days_with_an_index_answer_as_days_that_are_read(db: PostgresDatabase) -
     read = {text: [row["trace_id"] for row in store.traces.list(search=text).data] for text in SEARCHES}
     assert {len(found) for found in read.values()} >= {0, 12}
     assert index_words(db) >= 3
+    hours = db.query("alice", "select count(*) from pg_class where relname ~ '_words_[0-9][0-9]$'").rows
+    assert abs(hours[0][0] - datetime.now(UTC).hour) <= 1
     assert index_words(db) == 0
     assert {text: [row["trace_id"] for row in store.traces.list(search=text).data] for text in SEARCHES} == read
     keep_house(db)

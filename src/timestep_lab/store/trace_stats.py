@@ -14,7 +14,7 @@ _QUANTILE: dict[Dialect, str] = {
     "duckdb": "quantile_cont(duration_ms, {0})", "postgres": "percentile_cont({0}) within group (order by duration_ms)",
 }  # fmt: skip
 _SECONDS: dict[Dialect, str] = {
-    "duckdb": "epoch_us(t.started_at - {0}) / 1000000.0", "postgres": "cast(extract(epoch from t.started_at - {0}) as double precision)",
+    "duckdb": "epoch_us(t.started_at - {0}) / 1000000.0", "postgres": "date_part('epoch', t.started_at - {0})",
 }  # fmt: skip
 
 

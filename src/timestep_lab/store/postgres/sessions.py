@@ -76,7 +76,7 @@ class Sessions:
         connection.execute(
             b"select set_config('search_path', $1, false), set_config('statement_timeout', $2, false), "
             b"set_config('TimeZone', 'UTC', false), set_config('application_name', 'timestep-lab', false), "
-            b"set_config('idle_in_transaction_session_timeout', '60s', false), set_config('jit', 'off', false)",
+            b"set_config('idle_in_transaction_session_timeout', '60s', false), set_config('jit', 'off', false), set_config('work_mem', '32MB', false)",
             self._settings,
         )
 

@@ -53,6 +53,7 @@ create table core.spans_raw (
 ) partition by range (started_at);
 create index on core.spans_raw (user_id, trace_id, started_at);
 create index on core.spans_raw (user_id, kind, started_at desc);
+create index on core.spans_raw using brin (started_at) with (pages_per_range = 32);
 
 -- The words of a text: its runs of letters and digits, in lower case (what Postgres itself takes for words would keep `a/b` together).
 -- 200,000 characters of each payload: a tsvector holds one megabyte. The index on them is built for each partition whose day is over
@@ -134,7 +135,7 @@ create table core.trace_rollups (
     like core.trace_deltas,
     primary key (user_id, trace_id)
 );
-create index on core.trace_rollups (user_id, started_at desc);
+create index on core.trace_rollups (user_id, started_at desc nulls last, trace_id desc);
 
 -- 'A → B' and then 'B → C' is 'A → B → C'.
 create function core.joined_path(path text, more text) returns text
@@ -187,7 +188,7 @@ create trigger add_to_rollup before insert on core.trace_deltas for each row exe
 -- that column only for rows whose input is asked for.
 create view core.span_rows as
 select user_id, trace_id, span_id, parent_id, kind, name, agent, status, error, model, provider, started_at, ended_at,
-       cast(extract(epoch from ended_at - started_at) * 1000 as double precision) as duration_ms,
+       round(date_part('epoch', ended_at - started_at) * 1000000) / 1000.0 as duration_ms,
        input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
        queue_ms, rate_limit_ms, ttft_ms, stop_reason, server, approval, to_agent, attributes, input, output
 from core.spans_raw
@@ -200,7 +201,7 @@ from core.open_spans;
 
 create view core.all_spans as
 select user_id, trace_id, span_id, parent_id, kind, name, agent, status, error, model, provider, started_at, ended_at,
-       cast(extract(epoch from ended_at - started_at) * 1000 as double precision) as duration_ms,
+       round(date_part('epoch', ended_at - started_at) * 1000000) / 1000.0 as duration_ms,
        input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd,
        queue_ms, rate_limit_ms, ttft_ms, stop_reason, server, approval, to_agent, attributes,
        case when input_refs is null then input else (
@@ -261,7 +262,7 @@ select d.trace_id, coalesce(d.thread_id, r.thread_id) as thread_id, d.user_id, c
        d.started_at,
        case when d.n_open > 0 then null else d.ended_at end as ended_at,
        case when d.n_open > 0 then null
-            else cast(extract(epoch from d.ended_at - d.started_at) * 1000 as double precision) end as duration_ms,
+            else round(date_part('epoch', d.ended_at - d.started_at) * 1000000) / 1000.0 end as duration_ms,
        d.n_spans, d.n_errors, case when d.n_turns > 0 then d.n_turns else d.n_generations end as turns,
        d.input_tokens, d.output_tokens, case when d.n_unpriced = 0 then d.cost_usd end as cost_usd,
        coalesce(nullif(r.input, ''), d.input) as input, coalesce(r.output, d.output) as output
