@@ -49,18 +49,20 @@ class SpanReader:
 
     def records(self, trace_id: str) -> list[SpanRecord]:
         """In order of start, finished and open, without input, output and attributes."""
-        rows = [dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), "started_at")]
+        rows = [
+            dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), " order by started_at")
+        ]
         agents = _inherited(
             [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
         )
         return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
     def columns(self, trace_id: str) -> dict[str, list[Any]]:
-        """Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
+        """In any order. Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
         micros = _MICROS[self._db.dialect]
         select = f"{', '.join(_COLUMNS)}, {micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
         names = (*_COLUMNS, "started_us", "ended_us")
-        rows = self._all(trace_id, select, "started_us")
+        rows = self._all(trace_id, select)
         values = zip(*rows, strict=True) if rows else ([] for _ in names)
         found = {name: list(column) for name, column in zip(names, values, strict=True)}
         found["agent"] = _inherited(found["span_id"], found["parent_id"], found["agent"])
@@ -86,11 +88,11 @@ class SpanReader:
         bodies = self._bodies(row.get("input_refs") for row in rows.values())
         return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
 
-    def _all(self, trace_id: str, select: str, order: str) -> list[tuple[Any, ...]]:
+    def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
         bounds, params = self._bounds(trace_id, 3)
         found = self._db.query(
             self._user_id,
-            f"select {select} from core.span_rows where user_id = $1 and trace_id = $2{bounds} order by {order}",
+            f"select {select} from core.span_rows where user_id = $1 and trace_id = $2{bounds}{order}",
             [self._user_id, trace_id, *params],
         )
         return found.rows

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from timestep_lab.store.base import Database, Dialect
@@ -15,6 +17,7 @@ from timestep_lab.store.search_words import Search, Word, read_search
 FEW = 2_000
 """Hits taken at first: the newest, which is what a first page needs."""
 ALL = 10_000_000
+MANY = 1_000
 
 _TEXT: dict[Dialect, str] = {
     "duckdb": "concat_ws(chr(10), s.name, s.error, s.input, s.output)", "postgres": "concat_ws(chr(10), s.name, s.error, s.input, s.output)",
@@ -30,10 +33,11 @@ _WHOLE_SPANS = (
 
 @dataclass(frozen=True, slots=True)
 class FoundTraces:
-    """`more`: only the newest hits are in it."""
+    """`more`: only the newest hits are in it. Those left out started before `rest_before`, as far as that is known."""
 
     condition: CompiledFilter
     more: bool = False
+    rest_before: datetime | None = None
 
 
 def find_traces(db: Database, user_id: str, text: str, first_param: int, *, most: int = FEW) -> FoundTraces | None:
@@ -60,37 +64,51 @@ def by_reading(search: Search, dialect: Dialect, first_param: int) -> CompiledFi
 def _by_index(
     db: Database, user_id: str, search: Search, index: SearchIndex, first_param: int, most: int
 ) -> FoundTraces:
-    keep_filled(db)
     hits = index.find(user_id, search.words, most)
-    params = _Params(first_param)
-    indexed = "false"
+    params = _Params(1)
+    mine = f"s.user_id = {params.add(user_id)}"
+    parts = [
+        "select s.trace_id from (select *, null as error, null as output from core.open_spans) s "
+        f"where {mine} and {_reads(search, 'duckdb', params)}"
+    ]
     if hits.span_numbers:
-        # The bounds spare reading most of the table when the hits are recent.
-        indexed = (
-            f"s.span_no between {params.add(min(hits.span_numbers))} and {params.add(max(hits.span_numbers))} "
-            f"and s.span_no in (select unnest(cast({params.add(hits.span_numbers)} as bigint[])))"
-        )
+        # The bounds spare reading most of the table when the hits are recent. Shared histories are joined only where they are read.
+        first, last = params.add(min(hits.span_numbers)), params.add(max(hits.span_numbers))
+        indexed = f"s.span_no between {first} and {last} and {_in('s.span_no', hits.span_numbers, params, 'bigint')}"
         if search.phrases:
             indexed += f" and {_reads(Search((), search.phrases), 'duckdb', params)}"
-    mine = f"s.user_id = {params.add(user_id)}"
-    # Shared histories are joined only where they are read.
-    source = _WHOLE_SPANS if search.phrases else "core.spans_raw"
-    parts = [f"select s.trace_id from {source} s where {mine} and {indexed}"]
+        parts.append(
+            f"select s.trace_id from {_WHOLE_SPANS if search.phrases else 'core.spans_raw'} s where {mine} and {indexed}"
+        )
     # What came after the index, and what is still open, is read.
     [unread, sharing] = db.query(
         user_id, "select count(*), count(input_refs) from core.spans_raw where span_no > $1", [hits.indexed_to]
     ).one() or (0, 0)
     if unread:
+        keep_filled(db)
+        after = f"s.span_no > {params.add(hits.indexed_to)}"
         source = _WHOLE_SPANS if sharing else "core.spans_raw"
-        after = params.add(hits.indexed_to)
         parts.append(
-            f"select s.trace_id from {source} s where {mine} and s.span_no > {after} and {_reads(search, 'duckdb', params)}"
+            f"select s.trace_id from {source} s where {mine} and {after} and {_reads(search, 'duckdb', params)}"
         )
-    parts.append(
-        "select s.trace_id from (select *, null as error, null as output from core.open_spans) s "
-        f"where {mine} and {_reads(search, 'duckdb', params)}"
-    )
-    return FoundTraces(CompiledFilter(f"t.trace_id in ({' union all '.join(parts)})", params.values), hits.more)
+    found = db.query(user_id, f"select distinct trace_id from ({' union all '.join(parts)})", params.values).rows
+    rest_before = None
+    if hits.more:
+        sql = "select max(started_at) from core.spans_raw where user_id = $1 and span_no < $2"
+        [rest_before] = db.query(user_id, sql, [user_id, min(hits.span_numbers)]).one() or (None,)
+    return FoundTraces(_among([row[0] for row in found], first_param), hits.more, rest_before)
+
+
+def _among(ids: Sequence[str], first_param: int) -> CompiledFilter:
+    params = _Params(first_param)
+    return CompiledFilter(_in("t.trace_id", ids, params, "varchar") if ids else "false", params.values)
+
+
+def _in(column: str, values: Sequence[Any], params: _Params, type: str) -> str:
+    """Few values one by one, which DuckDB can look for as it reads; many as one list."""
+    if len(values) > MANY:
+        return f"{column} in (select unnest(cast({params.add(list(values))} as {type}[])))"
+    return f"{column} in ({', '.join(map(params.add, values))})"
 
 
 def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, most: int) -> FoundTraces:
