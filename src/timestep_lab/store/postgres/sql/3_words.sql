@@ -26,8 +26,10 @@ declare
     everything constant text := 'concat_ws(chr(10), name, error, input, output)';
     by_index constant text := 'core.span_words(name, error, input, output) @@ $2';
     by_reading constant text := everything || ' ~* all ($6)';
+    -- Lower case by the rules of "C" is three times faster, and enough for phrases without other letters.
     phrases_hold text := case when cardinality(phrases) = 0 then '' else
-        format(' and not exists (select 1 from unnest($5) piece where strpos(lower(%s), piece) = 0)', everything) end;
+        format(' and not exists (select 1 from unnest($5) piece where strpos(lower(%s%s), piece) = 0)', everything,
+               case when phrases::text ~ '[^[:ascii:]]' then '' else ' collate "C"' end) end;
     hashes text[];
     conditions text[];
     branches text;
