@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     for start, of_trace in [*[data.trace(TRACES + 1, NOW - timedelta(days=3), LONG)], *data.traces(TRACES)]:
         starts.append(start)
         spans += of_trace
-        if len(spans) >= BATCH or start[1] == f"{TRACES - 1:032x}":
+        if len(spans) >= BATCH or start[1] == data.trace_id(TRACES - 1):
             n += importer.rows(opened.user_id, spans, starts)
             starts, spans = [], []
     print(f"\n{n:,} spans stored in {time.perf_counter() - began:.0f} s", end="")
@@ -66,9 +66,12 @@ def test_each_question_is_answered_within_fifty_milliseconds(store: Store) -> No
         "full text, one hit": (lambda: traces.list(search="needle77777").data, 1),
         "full text, in every span": (lambda: traces.list(search="umbrella berkeley").data, 50),
         "p50 and p95 by model and hour, 24 h": (lambda: traces.latency(since=now - timedelta(days=1)).rows, 90),
-        "open a trace of 10,000 spans": (lambda: traces.columns(f"{TRACES + 1:032x}")["span_id"], LONG),
-        "open a trace of 10 spans": (lambda: traces.columns(f"{50_000:032x}")["span_id"], 10),
-        "one span with its payload": (lambda: traces.payload(f"{50_000:032x}", f"{50_000 * 100_000 + 3:016x}"), 20),
+        "open a trace of 10,000 spans": (lambda: traces.columns(TraceData.trace_id(TRACES + 1))["span_id"], LONG),
+        "open a trace of 10 spans": (lambda: traces.columns(TraceData.trace_id(50_000))["span_id"], 10),
+        "one span with its payload": (
+            lambda: traces.payload(TraceData.trace_id(50_000), TraceData.span_id(50_000, 3)),
+            20,
+        ),
     }
     others: dict[str, tuple[Callable[[], Sized], int]] = {
         "p50 and p95 by model and hour, 30 d": (lambda: traces.latency().rows, 2000),

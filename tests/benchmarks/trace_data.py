@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from hashlib import blake2b
 
 from timestep_lab.store.span_rows import Row
 
@@ -54,6 +55,15 @@ class TraceData:
         self._random = random.Random(seed)
         self._texts = [" ".join(self._random.choices(_WORDS, k=70)) for _ in range(2000)]
 
+    @staticmethod
+    def trace_id(number: int) -> str:
+        """As random as real ones."""
+        return blake2b(str(number).encode(), digest_size=16).hexdigest()
+
+    @staticmethod
+    def span_id(number: int, place: int) -> str:
+        return blake2b(f"{number}/{place}".encode(), digest_size=8).hexdigest()
+
     def traces(
         self, n_traces: int, n_spans: int = 10, *, days: float = 30, first: int = 0
     ) -> Iterator[tuple[Row, list[Row]]]:
@@ -64,7 +74,7 @@ class TraceData:
 
     def trace(self, number: int, start: datetime, n_spans: int) -> tuple[Row, list[Row]]:
         draw = self._random.random
-        trace_id = f"{number:032x}"
+        trace_id = self.trace_id(number)
         failed = draw() < 0.05
         model = MODELS[number % len(MODELS)]
         spans: list[Row] = []
@@ -112,8 +122,7 @@ class TraceData:
         text_in = self._texts[int(draw() * 2000)] + needle
         text_out = self._texts[int(draw() * 2000)]
         return (
-            self.user_id, trace_id, f"{int(trace_id, 16) * 100_000 + place:016x}",
-            None if parent is None else f"{int(trace_id, 16) * 100_000 + parent:016x}",
+            self.user_id, trace_id, self.span_id(number, place), None if parent is None else self.span_id(number, parent),
             kind, "get_weather" if kind == "tool" else agent if kind == "agent" else kind, agent,
             "error" if failed else "ok", "it broke" if failed else None, model if generation else None,
             "demo" if generation else None, begin, begin + timedelta(milliseconds=50 + draw() * 1000),

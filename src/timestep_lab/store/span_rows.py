@@ -6,7 +6,7 @@ The order of columns is written here once; whoever builds a tuple by hand (the i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from timestep_lab.store.json_text import clean, from_json, to_json
@@ -44,13 +44,24 @@ def span_row(span: SpanRecord) -> Row:
         span.user_id, span.trace_id, span.span_id, span.parent_id, span.kind, clean(span.name),
         _text(span.agent or attributes.get(Lab.FROM_AGENT)), span.status, _text(span.error),
         _text(span.model), _text(span.provider),
-        to_naive_utc(span.started_at), None if span.ended_at is None else to_naive_utc(span.ended_at),
+        _naive(span.started_at), None if span.ended_at is None else _naive(span.ended_at),
         span.input_tokens, span.output_tokens, span.cached_tokens, span.reasoning_tokens, span.cost_usd,
         span.queue_ms, span.rate_limit_ms, span.ttft_ms, _text(span.stop_reason),
-        _text(attributes.get(Lab.SERVER)), _text(attributes.get(Lab.APPROVAL)), _text(attributes.get(Lab.TO_AGENT)),
+        *_of_lab(attributes),
         INPUT_IS_JSON * input_json + OUTPUT_IS_JSON * output_json, None,
         to_json(attributes) if attributes else "{}", input_text, output_text,
     )  # fmt: skip
+
+
+def _of_lab(attributes: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
+    if not attributes:
+        return None, None, None
+    return _text(attributes.get(Lab.SERVER)), _text(attributes.get(Lab.APPROVAL)), _text(attributes.get(Lab.TO_AGENT))
+
+
+def _naive(moment: datetime) -> datetime:
+    """`to_naive_utc`, sooner for what is in UTC already."""
+    return moment.replace(tzinfo=None) if moment.tzinfo is UTC else to_naive_utc(moment)
 
 
 def open_row(row: Row, process_id: str | None) -> Row:
@@ -96,4 +107,4 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else clean(str(value))
+    return None if value is None else clean(value if type(value) is str else str(value))

@@ -148,9 +148,12 @@ class TraceWriter:
         deadline = time.monotonic() + FLUSH_AFTER_S
         while len(events) < MAX_BATCH and not isinstance(events[-1], _Barrier):
             try:
-                events.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
+                events.append(self._queue.get_nowait())
             except Empty:
-                break
+                try:
+                    events.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
+                except Empty:
+                    break
         return events
 
     def _batches(self, events: list[_Event]) -> list[SpanBatch]:

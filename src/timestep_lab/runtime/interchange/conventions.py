@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from timestep_lab.runtime.interchange.flattened import gathered
+from timestep_lab.runtime.interchange.meanings import Meaning, meaning_of
 from timestep_lab.runtime.pricing import price
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
@@ -20,7 +21,8 @@ from timestep_lab.types.clock import parse_iso, to_naive_utc
 from timestep_lab.types.records import Usage
 from timestep_lab.types.spans import SPAN_KINDS, GenAI, Lab, OpenInference
 
-Attributes = dict[str, Any]
+Attributes = dict[Any, Any]
+"""Name to value. Names are text; asked for None, the name of what nothing says, it gives None."""
 
 _OPERATIONS = {
     "chat": "generation", "text_completion": "generation", "generate_content": "generation", "invoke_agent": "agent",
@@ -37,44 +39,6 @@ _HANDOFF_NAME = "handoff to "
 _JSON = "application/json"
 _OPENING = ("{", "[")
 
-_MODEL = (
-    GenAI.REQUEST_MODEL,
-    OpenInference.MODEL,
-    "langfuse.observation.model.name",
-    GenAI.RESPONSE_MODEL,
-    "embedding.model_name",
-)
-_PROVIDER = (GenAI.PROVIDER, GenAI.SYSTEM_DEPRECATED, OpenInference.PROVIDER, OpenInference.SYSTEM)
-_IN_TOKENS = (GenAI.INPUT_TOKENS, OpenInference.PROMPT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens")
-_OUT_TOKENS = (
-    GenAI.OUTPUT_TOKENS,
-    OpenInference.COMPLETION_TOKENS,
-    "gen_ai.usage.completion_tokens",
-    "llm.usage.completion_tokens",
-)
-_CACHED = (GenAI.CACHE_READ_TOKENS, OpenInference.CACHED_TOKENS, "gen_ai.usage.cached_tokens")
-_REASONING = (GenAI.REASONING_TOKENS, OpenInference.REASONING_TOKENS)
-_COST = (OpenInference.COST_TOTAL, "gen_ai.usage.cost", "gen_ai.usage.total_cost")
-_AGENT = (GenAI.AGENT_NAME, OpenInference.AGENT_NAME, OpenInference.GRAPH_NODE)
-_INPUT = (OpenInference.INPUT, "langfuse.observation.input", "traceloop.entity.input", "langfuse.trace.input")
-_OUTPUT = (OpenInference.OUTPUT, "langfuse.observation.output", "traceloop.entity.output", "langfuse.trace.output")
-_TOOL_INPUT, _TOOL_OUTPUT = (GenAI.TOOL_CALL_ARGUMENTS, *_INPUT), (GenAI.TOOL_CALL_RESULT, *_OUTPUT)
-_FLATTENED = frozenset(
-    f"{prefix}.{place}{middle}.role"
-    for prefix, middle in (
-        ("llm.input_messages", ".message"), ("llm.output_messages", ".message"), ("gen_ai.prompt", ""), ("gen_ai.completion", ""),
-    )
-    for place in (0, 1)
-)  # fmt: skip
-"""Some of these are there when messages are spread over attributes (the Agents SDK exporter counts from 1)."""
-_THREAD = (
-    GenAI.CONVERSATION_ID,
-    OpenInference.SESSION,
-    "langfuse.session.id",
-    "traceloop.association.properties.session_id",
-)
-_WORKFLOW = ("langfuse.trace.name", "traceloop.workflow.name", "traceloop.entity.name")
-
 
 def span_row(
     user_id: str,
@@ -87,58 +51,79 @@ def span_row(
     error: str | None,
     attributes: Attributes,
     scope: str = "",
+    fragments: Mapping[str, str] | None = None,
 ) -> Row:
-    """The store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is used up."""
+    """The store's row. `error` is None unless the span failed; datetimes are naive UTC. `attributes` is used up.
+
+    `fragments`: of some attributes, their name and value as JSON, where a reader has it at hand.
+    """
+    meaning = meaning_of(tuple(attributes))
+    get = attributes.get
     kind = kind_of(name, attributes, scope, parent_id)
-    agent = _first(attributes, _AGENT)
-    model = provider = in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
+    agent, model, provider = get(meaning.agent), get(meaning.model), get(meaning.provider)
+    in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
     queue = rate_limit = server = approval = to_agent = None
-    if Lab.KIND in attributes:  # Our own export.
-        get = attributes.get
+    if meaning.is_ours:
         queue, rate_limit = _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS))
         server, approval, to_agent = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT))
+    asked = answered = None
     if kind == "generation":
-        model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
-        in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, model, provider)
-        ttft = _time_to_first_token(attributes, started_at)
-        stop = _stop_reason(attributes.get(GenAI.FINISH_REASONS))
-        asked, answered = _messages(attributes)
-        text_in, json_in = asked or _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
-        text_out, json_out = answered or _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
+        if meaning.has_usage:
+            in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider)
+        if meaning.has_first_token:
+            ttft = _time_to_first_token(attributes, started_at)
+        stop = _stop_reason(get(GenAI.FINISH_REASONS))
+        if meaning.has_messages or meaning.has_flattened:
+            asked, answered = _messages(attributes)
     elif kind == "tool":
-        name = str(attributes.get(GenAI.TOOL_NAME) or attributes.get(OpenInference.TOOL_NAME) or name)
-        text_in, json_in = _payload(attributes, _TOOL_INPUT, OpenInference.INPUT_MIME)
-        text_out, json_out = _payload(attributes, _TOOL_OUTPUT, OpenInference.OUTPUT_MIME)
-    else:
-        text_in, json_in = _payload(attributes, _INPUT, OpenInference.INPUT_MIME)
-        text_out, json_out = _payload(attributes, _OUTPUT, OpenInference.OUTPUT_MIME)
-        if kind == "handoff":
-            agent = attributes.get(Lab.FROM_AGENT) or agent or text_in
-            to_agent = to_agent or text_out
-            text_in, json_in, text_out, json_out = None, False, None, False
-        elif kind == "agent":
-            agent = agent or name.removeprefix("invoke_agent ")
-            name = str(agent) if name.startswith("invoke_agent ") else name
-            model, provider = _first(attributes, _MODEL), _first(attributes, _PROVIDER)
+        name = str(get(meaning.tool) or name)
+    text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME)
+    text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME)
+    if kind == "handoff":
+        agent = get(Lab.FROM_AGENT) or agent or text_in
+        to_agent = to_agent or text_out
+        text_in, json_in, text_out, json_out = None, False, None, False
+    elif kind == "agent":
+        agent = agent or name.removeprefix("invoke_agent ")
+        name = str(agent) if name.startswith("invoke_agent ") else name
+    elif kind != "generation":
+        model = provider = None
     return (
         user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
-        "ok" if error is None else "error", _text(error), None if model is None else clean(str(model)),
+        "ok" if error is None else "error", None if error is None else clean(error), None if model is None else clean(str(model)),
         None if provider is None else clean(str(provider)), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
-        queue, rate_limit, ttft, _text(stop), server, approval, to_agent,
+        queue, rate_limit, ttft, stop, server, approval, to_agent,
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,
-        to_json(attributes) if attributes else "{}", text_in, text_out,
+        _as_json(attributes, fragments), text_in, text_out,
     )  # fmt: skip
 
 
+def fragment(name: str, value: Any) -> str:
+    """One attribute as JSON: `"name":value`."""
+    return f"{_quoted(name)}:{value if type(value) is int else to_json(value)}"
+
+
+@lru_cache(maxsize=2048)
+def _quoted(name: str) -> str:
+    return to_json(name)
+
+
+def _as_json(attributes: Attributes, fragments: Mapping[str, str] | None) -> str:
+    if fragments is None:
+        return to_json(attributes)
+    return f"{{{','.join([fragments.get(name) or fragment(name, attributes[name]) for name in attributes])}}}"
+
+
 def _usage(
-    attributes: Attributes, model: Any, provider: Any
+    attributes: Attributes, meaning: Meaning, model: Any, provider: Any
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
     """Input, output, cached and reasoning tokens, and what they cost in USD."""
-    in_tokens, out_tokens = _whole(_first(attributes, _IN_TOKENS)), _whole(_first(attributes, _OUT_TOKENS))
-    cached, reasoning = _whole(_first(attributes, _CACHED)), _whole(_first(attributes, _REASONING))
+    get = attributes.get
+    in_tokens, out_tokens = _whole(get(meaning.in_tokens)), _whole(get(meaning.out_tokens))
+    cached, reasoning = _whole(get(meaning.cached)), _whole(get(meaning.reasoning))
     if in_tokens is None and "langfuse.observation.usage_details" in attributes:
         in_tokens, out_tokens, cached = _langfuse_usage(attributes["langfuse.observation.usage_details"])
-    cost = _number(_first(attributes, _COST))
+    cost = _number(get(meaning.cost))
     if cost is None and "langfuse.observation.cost_details" in attributes:
         cost = _number(_object(attributes["langfuse.observation.cost_details"]).get("total"))
     if cost is None and model and (in_tokens or out_tokens):
@@ -146,16 +131,11 @@ def _usage(
     return in_tokens, out_tokens, cached, reasoning, cost
 
 
-def about_trace(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def about_trace(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """What a span's attributes say of its whole trace: `thread_id` and `workflow`, where they do."""
-    found = {}
-    thread = _first(attributes, _THREAD)
-    if thread is not None:
-        found["thread_id"] = thread
-    workflow = _first(attributes, _WORKFLOW)
-    if workflow is not None:
-        found["workflow"] = workflow
-    return found
+    meaning = meaning_of(tuple(attributes))
+    found = {"thread_id": attributes.get(meaning.thread), "workflow": attributes.get(meaning.workflow)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
@@ -212,35 +192,34 @@ def _messages(attributes: Attributes) -> tuple[tuple[str, bool] | None, tuple[st
             ]
     if GenAI.OUTPUT_MESSAGES in attributes:
         answered = _value(attributes.pop(GenAI.OUTPUT_MESSAGES))
-    if not _FLATTENED.isdisjoint(attributes):
-        for prefix_in, prefix_out in (
-            ("llm.input_messages.", "llm.output_messages."),
-            ("gen_ai.prompt.", "gen_ai.completion."),
-        ):
-            asked = gathered(attributes, prefix_in) or asked
-            answered = gathered(attributes, prefix_out) or answered
-        for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
-            attributes.pop(raw, None)
-        for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
-            attributes.pop(raw, None)
+    for prefix_in, prefix_out in (
+        ("llm.input_messages.", "llm.output_messages."),
+        ("gen_ai.prompt.", "gen_ai.completion."),
+    ):
+        asked = gathered(attributes, prefix_in) or asked
+        answered = gathered(attributes, prefix_out) or answered
     if asked is None:
         asked = _value(attributes.pop(GenAI.PROMPT_DEPRECATED, None))
     if answered is None:
         answered = _value(attributes.pop(GenAI.COMPLETION_DEPRECATED, None))
+    # What was said once more, raw, is not kept twice.
+    for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
+        attributes.pop(raw, None)
+    for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
+        attributes.pop(raw, None)
     return (None if asked is None else _as_text(asked)), (None if answered is None else _as_text(answered))
 
 
-def _payload(attributes: Attributes, names: tuple[str, ...], mime: str) -> tuple[str | None, bool]:
-    """The first of the attributes that is there, taken out, as the column's text and whether that is JSON."""
-    for name in names:
-        if name in attributes:
-            value = attributes.pop(name)
-            said = attributes.pop(mime, None)
-            if isinstance(value, str):
-                text = clean(value)
-                return text, (said == _JSON or (said is None and text[:1] in _OPENING)) and _is_json(text)
-            return (None, False) if value is None else (to_json(value), True)
-    return None, False
+def _payload(attributes: Attributes, name: str | None, mime: str) -> tuple[str | None, bool]:
+    """The attribute of this name, taken out, as the column's text and whether that is JSON."""
+    if name is None:
+        return None, False
+    value = attributes.pop(name, None)
+    said = attributes.pop(mime, None)
+    if isinstance(value, str):
+        text = clean(value)
+        return text, (said == _JSON or (said is None and text[:1] in _OPENING)) and _is_json(text)
+    return (None, False) if value is None else (to_json(value), True)
 
 
 def _as_text(value: Any) -> tuple[str, bool]:
@@ -297,22 +276,43 @@ def _time_to_first_token(attributes: Attributes, started_at: datetime) -> float 
 
 
 def _stop_reason(given: Any) -> str | None:
+    if given is None:
+        return None
     if isinstance(given, list | tuple):
-        return str(given[0]) if given else None
-    return None if given is None else str(given)
+        given = given[0] if given else None
+    return _text(given)
+
+
+def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
+    """USD. Asking for a price takes long for a million spans, so of models with one price a token that price is asked once."""
+    rates = _rates(provider, model)
+    if rates is None:
+        return None
+    if not rates:
+        return _asked_price(provider, model, in_tokens, out_tokens, cached)
+    call, each_in, each_out, each_cached = rates
+    return call + (in_tokens - cached) * each_in + out_tokens * each_out + cached * each_cached
 
 
 @lru_cache(maxsize=4096)
-def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
+def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
     usage = Usage(requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached)
     return price(provider, model, usage)
 
 
-def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    for name in names:
-        if name in attributes:
-            return attributes[name]
-    return None
+@lru_cache(maxsize=512)
+def _rates(provider: str, model: str) -> tuple[float, ...] | None:
+    """For a call, and for each token in, out and cached. None when unknown, empty when a token's price depends on their number."""
+    tokens = [
+        (n * i, n * o, n * c) for n in (1_000, 1_000_000) for i, o, c in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 0, 1))
+    ]
+    found = [cost for each in tokens if (cost := _asked_price(provider, model, *each)) is not None]
+    if len(found) < len(tokens):
+        return None
+    few, many = found[:4], found[4:]
+    if any(abs((b - many[0]) - 1_000 * (a - few[0])) > 1e-9 for a, b in zip(few, many, strict=True)):
+        return ()
+    return (few[0], *((cost - few[0]) / 1_000 for cost in few[1:]))
 
 
 def _whole(value: Any) -> int | None:

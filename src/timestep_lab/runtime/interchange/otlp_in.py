@@ -1,19 +1,17 @@
-"""OTLP trace requests, as protobuf or JSON, plain or compressed, into rows.
-
-Protobuf is parsed by upb (C); the loop over attributes reads text first, since most values are text and asking which kind a
-value is costs more than the value.
-"""
+"""OTLP trace requests, as protobuf or JSON, plain or compressed, into rows."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class
+from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
 
 MAX_BODY = 256 * 1024 * 1024
@@ -22,6 +20,7 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_SPAN = b"\0" * 8
 PROTOBUF = "application/x-protobuf"
+ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, Any], dict[str, str]]]
 
 
 def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
@@ -67,70 +66,55 @@ def _too_large() -> TooLargeError:
 
 def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     try:
-        request = ExportTraceServiceRequest.FromString(plain)
+        request = request_class().FromString(plain)
     except DecodeError as error:
         raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
     decoded = Decoded(user_id)
     about: dict[str, dict[str, Any]] = {}
-    append = decoded.spans.append
+    read = AttributeReader().read
     for of_resource in request.resource_spans:
-        resource = _attributes(of_resource.resource.attributes)
+        try:
+            resource, _ = read(of_resource.resource.attributes)
+        except DecodeError as error:
+            raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
         for of_scope in of_resource.scope_spans:
             scope = of_scope.scope.name
             for span in of_scope.spans:
-                trace_id, span_id = span.trace_id, span.span_id
-                if len(trace_id) != 16 or len(span_id) != 8:
-                    decoded.reject("A span has no 16-byte trace id and 8-byte span id.")
-                    continue
-                attributes = _attributes(span.attributes)
-                status = span.status
                 try:
-                    started_at = _EPOCH + timedelta(microseconds=span.start_time_unix_nano // 1000)
-                    end = span.end_time_unix_nano
-                    ended_at = max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None
-                except OverflowError:
-                    decoded.reject("A span's time is beyond the year 9999.")
-                    continue
-                parent = span.parent_span_id
-                hex_id = trace_id.hex()
-                if not parent or parent == _NO_SPAN or hex_id not in about:
-                    _learn(about, hex_id, attributes, resource)
-                failure = None
-                if status.code == 2:
-                    failure = status.message or _exception(
-                        (event.name, _attributes(event.attributes)) for event in span.events
-                    )
-                append(
-                    span_row(
-                        user_id, hex_id, span_id.hex(), parent.hex() if parent and parent != _NO_SPAN else None, span.name,
-                        started_at, ended_at, failure, attributes, scope,
-                    )
-                )  # fmt: skip
+                    decoded.spans.append(_span(span, user_id, scope, resource, about, read))
+                except (ValueError, OverflowError, DecodeError) as error:
+                    decoded.reject(f"A span could not be read: {error}")
     return decoded.finish(about)
 
 
-def _attributes(pairs: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        value = pair.value
-        found[pair.key] = value.string_value or value.int_value or _any_value(value)
-    return found
-
-
-def _any_value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
-    if kind is None:
-        return None
-    if kind == "array_value":
-        return [_any_value(inner) for inner in value.array_value.values]
-    if kind == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
-    if kind == "bytes_value":
-        return value.bytes_value.hex()
-    return getattr(value, kind)
+def _span(
+    span: Any,
+    user_id: str,
+    scope: str,
+    resource: Mapping[str, Any],
+    about: dict[str, dict[str, Any]],
+    read: ReadAttributes,
+) -> Row:
+    trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
+    if len(trace_id) != 16 or len(span_id) != 8:
+        raise ValueError("it has no 16-byte trace id and 8-byte span id")
+    attributes, fragments = read(span.attributes)
+    started_at = _EPOCH + timedelta(microseconds=span.start_time_unix_nano // 1000)
+    end = span.end_time_unix_nano
+    hex_id = trace_id.hex()
+    parent_id = parent.hex() if parent and parent != _NO_SPAN else None
+    if parent_id is None or hex_id not in about:
+        _learn(about, hex_id, attributes, resource)
+    failure = None
+    status = span.status
+    if status.code == 2:
+        failure = status.message or _exception((event.name, read(event.attributes)[0]) for event in span.events)
+    return span_row(
+        user_id, hex_id, span_id.hex(), parent_id, span.name, started_at,
+        max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
+    )  # fmt: skip
 
 
 def _learn(
