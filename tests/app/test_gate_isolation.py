@@ -37,11 +37,28 @@ def two(lab: LabProcess) -> Iterator[Two]:
             "agent_id": agent["id"], "thread_id": run["thread_id"], "run_id": run["id"], "trace_id": run["trace_id"],
             "server_id": server["id"], "comparison_id": comparison["id"],
         }  # fmt: skip
+        ids |= openai_objects(b)
         spans = b.get(f"/api/v1/traces/{run['trace_id']}/columns").json()
         ids["span_id"] = spans["span_id"][0]
         items = b.get(f"/api/v1/threads/{run['thread_id']}/items").json()
         ids["item_id"] = (items["data"] if isinstance(items, dict) else items)[0]["id"]
         yield Two(a, b, ids)
+
+
+def openai_objects(client: httpx.Client) -> dict[str, str]:
+    """One of each kind that the OpenAI-compatible layer keeps."""
+    root = "/openai/v1"
+    answer = client.post(f"{root}/files", files={"file": ("b.txt", MARK.encode())}, data={"purpose": "assistants"})
+    assert answer.status_code < 300, answer.text
+    conversation = made(client, f"{root}/conversations", {"metadata": {"about": MARK}})
+    upload = {"filename": "b.txt", "bytes": 3, "mime_type": "text/plain", "purpose": "assistants"}
+    return {
+        "file_id": answer.json()["id"],
+        "conversation_id": conversation["id"],
+        "upload_id": made(client, f"{root}/uploads", upload)["id"],
+        "store_id": made(client, f"{root}/vector_stores", {"name": MARK})["id"],
+        "response_id": made(client, f"{root}/responses", {"model": "demo/echo", "input": MARK})["id"],
+    }
 
 
 def made(client: httpx.Client, path: str, body: Any) -> Any:
@@ -53,9 +70,15 @@ def made(client: httpx.Client, path: str, body: Any) -> Any:
 BODIES: dict[str, Any] = {
     "PUT /api/v1/agents/{agent_id}": {"name": "mine now"},
     "PUT /api/v1/threads/{thread_id}": {"title": "mine now"},
+    "POST /openai/v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},
+    "POST /openai/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "mine now"}]},
+    "POST /openai/v1/uploads/{upload_id}/complete": {"part_ids": ["part_none"]},
+    "POST /openai/v1/vector_stores/{store_id}/files": {"file_id": "file_none"},
+    "POST /openai/v1/vector_stores/{store_id}/files/{file_id}": {"attributes": {"mine": "now"}},
+    "POST /openai/v1/vector_stores/{store_id}/search": {"query": "mine"},
 }
 """A right body where an empty object is none, so that nothing but the id can be the reason for refusing."""
-NOBODYS = {"prefix"}
+NOBODYS = {"prefix", "name"}
 """Path parameters that name something of the lab, not of a user."""
 
 
@@ -89,6 +112,9 @@ def all_of(client: httpx.Client, ids: dict[str, str]) -> list[Any]:
         f"/api/v1/agents/{ids['agent_id']}", f"/api/v1/threads/{ids['thread_id']}", f"/api/v1/runs/{ids['run_id']}",
         f"/api/v1/threads/{ids['thread_id']}/items", f"/api/v1/traces/{ids['trace_id']}", "/api/v1/mcp",
         f"/api/v1/compare/{ids['comparison_id']}", f"/api/v1/scores?trace_id={ids['trace_id']}",
+        f"/openai/v1/files/{ids['file_id']}", f"/openai/v1/conversations/{ids['conversation_id']}/items",
+        f"/openai/v1/conversations/{ids['conversation_id']}", f"/openai/v1/vector_stores/{ids['store_id']}/files",
+        f"/openai/v1/responses/{ids['response_id']}",
     ]  # fmt: skip
     answers = [client.get(place) for place in places]
     assert [answer.status_code for answer in answers] == [200] * len(places)
