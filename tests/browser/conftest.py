@@ -16,8 +16,10 @@ from timestep_lab.ui.view import View
 LOCAL = re.compile(r"^(?:https?|wss?)://(?:127\.0\.0\.1|localhost)[:/]|^(?:data|blob|about|file):")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for the session: while Playwright's synchronous driver lives, its event loop counts as running in this
+    # thread, and no asynchronous test could run in between.
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.ARGS)
         yield launched
