@@ -95,10 +95,11 @@ def print_grid(out: Console, grid: Grid) -> None:
     """The verdict first, then a row a candidate."""
     if grid.verdict:
         out.print(f"[bold]{escape(grid.verdict)}[/]\n")
+    # Narrow windows break a cell in two lines rather than cut a name or a number short.
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("candidate")
+    table.add_column("candidate", overflow="fold", min_width=min(14, max(len(row.name) for row in grid.candidate_rows)))
     for name in [*grid.scorers, "errors", "cost", "p50", "first token", "tokens"]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for row in grid.candidate_rows:
         scores = [_score(row.scores.get(name)) for name in grid.scorers]
         tokens = None if row.input_tokens is None else row.input_tokens + (row.output_tokens or 0)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -40,10 +40,12 @@ class Context:
         finally:
             store.close()
 
-    def open(self) -> Lab:
+    def open(self, **settings: Any) -> Lab:
+        """The lab, with fields of `Settings` other than the environment gives."""
         from timestep_lab.lab import Lab
+        from timestep_lab.runtime.settings import Settings
 
-        return Lab(self.store)
+        return Lab(self.store, settings=replace(Settings.load(), **settings))
 
 
 def with_lab(body: Callable[Concatenate[Lab, P], Awaitable[T]]) -> Callable[P, T]:

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from timestep_lab.cli.context import console, store_option, with_lab
+from timestep_lab.cli.context import Context, console, run_async, store_option
 from timestep_lab.cli.render import Renderer
 from timestep_lab.cli.trace_tree import print_trace
 from timestep_lab.lab import Lab, Run
@@ -19,14 +19,23 @@ CASES = [{"input": f"What's the weather in {place}?", "expected": "°F"} for pla
 
 @click.command("demo")
 @store_option
-@with_lab
-async def command(lab: Lab) -> int:
+@click.pass_obj
+def command(context: Context) -> int:
     """A conversation with a handoff, tools and an approval; its trace; and two models side by side.
 
     The models are deterministic and no language models, and the weather was recorded earlier, so this needs no key and no network. All of it
     is stored: look at it again with the commands printed at the end.
     """
-    out = console()
+
+    async def run() -> int:
+        # Recorded even where the weather service could be reached: the story is the same everywhere, and nothing is sent.
+        async with context.open(weather_mode="recorded") as lab:
+            return await tell(lab, console())
+
+    return run_async(run())
+
+
+async def tell(lab: Lab, out: Console) -> int:
     out.print("[bold]1 · A conversation[/]  [dim]the model is deterministic and no language model[/]\n")
     run = await converse(lab, out)
     out.print("\n[bold]2 · Its trace[/]\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,8 @@ COLOURS = {
     "retrieval": "cyan", "task": "white", "turn": "bright_black", "other": "bright_black",
 }  # fmt: skip
 SIGNS = {"agent": "●", "generation": "◆", "tool": "▪", "handoff": "⇢", "guardrail": "▲", "retrieval": "○"}
-BAR = 28
+NAME_LEAST, NAME_MOST = 24, 60
+BAR_LEAST, BAR_MOST = 12, 40
 BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -37,25 +38,43 @@ def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[Span
     begin = min(span.started_at for span in spans)
     end = max(span.ended_at or span.started_at for span in spans)
     total = max(ms_between(begin, end), 0.001)
-    table = Table(box=None, pad_edge=False, show_header=False, expand=False)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=46)
-    table.add_column(no_wrap=True, width=BAR)
-    for _ in range(3):
-        table.add_column(no_wrap=True, justify="right")
-    for depth, span in _in_order(spans):
-        colour = COLOURS.get(span.kind, "white")
-        name = Text("  " * depth + f"{SIGNS.get(span.kind, '·')} ", style=colour)
-        name.append(span.name, style="" if span.status != "error" else "red")
-        if span.status == "error":
-            name.append(f"  ✕ {_first_line(span.error)}", style="red")
-        duration = ms_between(span.started_at, span.ended_at) if span.ended_at else None
-        tokens = (span.input_tokens or 0) + (span.output_tokens or 0)
-        table.add_row(
-            name, Text(_bar(ms_between(begin, span.started_at), duration, span.ttft_ms, total), style=colour),
-            duration_text(duration) or "running", tokens_text(tokens) if span.kind == "generation" else "",
-            cost_text(span.cost_usd) if span.kind == "generation" and span.cost_usd is not None else "",
-        )  # fmt: skip
+    rows = [_row(depth, span) for depth, span in _in_order(spans)]
+    numbers = [max(len(row.numbers[i]) for row in rows) for i in range(3)]
+    left = console.width - sum(numbers) - 2 * 4  # two columns between neighbours
+    name_width = min(max(row.name.cell_len for row in rows), max(left - BAR_LEAST, NAME_LEAST), NAME_MOST)
+    bar_width = min(max(left - name_width, BAR_LEAST), BAR_MOST)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=False)
+    table.add_column(no_wrap=True, overflow="ellipsis", width=name_width)
+    table.add_column(no_wrap=True, width=bar_width)
+    for width in numbers:
+        table.add_column(no_wrap=True, justify="right", width=width)
+    for row in rows:
+        offset = ms_between(begin, row.span.started_at)
+        bar = _bar(offset, row.duration_ms, row.span.ttft_ms, total, bar_width)
+        table.add_row(row.name, Text(bar, style=row.colour), *row.numbers)
     console.print(table)
+
+
+class _Row(NamedTuple):
+    span: SpanRecord
+    name: Text
+    colour: str
+    duration_ms: float | None
+    numbers: tuple[str, str, str]
+    """Duration, tokens, cost."""
+
+
+def _row(depth: int, span: SpanRecord) -> _Row:
+    colour = COLOURS.get(span.kind, "white")
+    name = Text("  " * depth + f"{SIGNS.get(span.kind, '·')} ", style=colour)
+    name.append(span.name, style="" if span.status != "error" else "red")
+    if span.status == "error":
+        name.append(f"  ✕ {_first_line(span.error)}", style="red")
+    duration = ms_between(span.started_at, span.ended_at) if span.ended_at else None
+    asked = span.kind == "generation"
+    tokens = tokens_text((span.input_tokens or 0) + (span.output_tokens or 0)) if asked else ""
+    cost = cost_text(span.cost_usd) if asked and span.cost_usd is not None else ""
+    return _Row(span, name, colour, duration, (duration_text(duration) or "running", tokens, cost))
 
 
 def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
@@ -73,10 +92,10 @@ def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
     return found
 
 
-def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, total_ms: float) -> str:
-    start = min(int(offset_ms / total_ms * BAR), BAR - 1)
-    eighths = max(1, round((duration_ms if duration_ms is not None else total_ms - offset_ms) / total_ms * BAR * 8))
-    full, rest = divmod(min(eighths, (BAR - start) * 8), 8)
+def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, total_ms: float, width: int) -> str:
+    start = min(int(offset_ms / total_ms * width), width - 1)
+    eighths = max(1, round((duration_ms if duration_ms is not None else total_ms - offset_ms) / total_ms * width * 8))
+    full, rest = divmod(min(eighths, (width - start) * 8), 8)
     bar = " " * start + "█" * full + (BLOCKS[rest] if rest else "")
     if ttft_ms is not None and duration_ms and full > 2:
         tick = start + min(int(ttft_ms / duration_ms * full), full - 1)
