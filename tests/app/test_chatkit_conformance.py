@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,29 +27,33 @@ class RequestContext:
 """
 
 
-def suite(folder: Path) -> Path:
-    """The unpacked source distribution of the installed version."""
-    name = f"openai_chatkit-{version('openai-chatkit')}"
-    archive = folder / f"{name}.tar.gz"
-    if not archive.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        done = subprocess.run(
-            [*command, "--dest", str(folder), f"openai-chatkit=={version('openai-chatkit')}"],
-            capture_output=True, text=True, timeout=500, check=False,
-        )  # fmt: skip
-        if not archive.exists():
-            pytest.fail(
-                f"The source distribution of openai-chatkit could not be had; these tests need a package index. "
-                f"Connect to one (or set PIP_INDEX_URL), or put {archive.name} into {folder}.\n{done.stderr[-2000:]}"
-            )
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    return folder / name
+def archive() -> Path:
+    """The source distribution of the installed version, fetched once and kept in the user's cache folder."""
+    name = f"openai_chatkit-{version('openai-chatkit')}.tar.gz"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "timestep-lab-tests"
+    kept = folder / name
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            done = subprocess.run(
+                [*command, "--dest", fresh, f"openai-chatkit=={version('openai-chatkit')}"],
+                capture_output=True, text=True, timeout=500, check=False,
+            )  # fmt: skip
+            if not (Path(fresh) / name).exists():
+                pytest.fail(
+                    f"The source distribution of openai-chatkit could not be had; these tests need a package index. "
+                    f"Connect to one (or set PIP_INDEX_URL), or put {name} into {folder}.\n{done.stderr[-2000:]}"
+                )
+            (Path(fresh) / name).replace(kept)  # At once, for whoever else is looking for it.
+    return kept
 
 
-def test_the_sdks_own_tests_pass_with_our_store(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    assert pytestconfig.cache is not None
-    tests = suite(Path(pytestconfig.cache.mkdir("chatkit"))) / "tests"
+def test_the_sdks_own_tests_pass_with_our_store(tmp_path: Path) -> None:
+    packed = archive()
+    with tarfile.open(packed) as opened:
+        opened.extractall(tmp_path, filter="data")
+    tests = tmp_path / packed.name.removesuffix(".tar.gz") / "tests"
     home = tmp_path / "chatkit"
     (home / "helpers").mkdir(parents=True)
     (home / "tests").mkdir()

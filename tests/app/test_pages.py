@@ -15,7 +15,7 @@ from tests.browser.conftest import Pages
 EVERY_PAGE = ("/", "/chat", "/traces", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 45_000
 """A machine that runs many tests at once is slow; what works does not wait for this."""
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -37,6 +37,11 @@ def go(page: Page, address: str) -> Page:
 def say(page: Page, text: str) -> None:
     page.get_by_role("textbox", name="Message").fill(text)
     page.keyboard.press("Enter")
+
+
+def answered(page: Page, times: int = 1) -> None:
+    """Wait until so many answers are finished: each then says what it took, with a link to its trace."""
+    expect(page.locator(".tl-chat-trace")).to_have_count(times)
 
 
 def serious(page: Page) -> list[str]:
@@ -67,7 +72,7 @@ def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: 
     expect(page.locator(".tl-chat-handoff").first).to_contain_text("Weather Assistant")
     expect(page.locator('[data-page="approvals"]')).to_have_attribute("data-count", "1")
     approval.click()
-    page.locator(".tl-chat-facts").first.wait_for()
+    answered(page)
     expect(
         page.locator(".tl-chat-tool summary, .tl-chat-step summary").filter(has_text="get_weather").first
     ).to_be_visible()
@@ -75,7 +80,7 @@ def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: 
 
     say(page, "Switch to the dark theme, please.")
     expect(page.locator("html")).to_have_attribute("data-tl-theme", "dark")
-    expect(page.locator(".tl-chat-facts")).to_have_count(2)
+    answered(page, 2)
 
     before = page.locator(".tl-chat-inner").inner_text()
     page.reload()
@@ -93,7 +98,7 @@ def words(text: str) -> str:
 def test_a_conversation_is_renamed_found_and_deleted(lab: LabProcess, pages: Pages) -> None:
     page = ready(pages.open(f"{lab.url}/chat"))
     say(page, "Hello there")
-    page.locator(".tl-chat-facts").first.wait_for()
+    answered(page)
     expect(page).to_have_url(re.compile(r"/chat\?id=[\w-]+$"))
     conversations = page.get_by_role("navigation", name="Conversations")
     if not conversations.is_visible():
@@ -137,7 +142,7 @@ def test_the_overview_counts_what_ran_and_every_figure_leads_to_its_traces(lab: 
     chat = page.context.new_page()
     go(chat, f"{lab.url}/chat")
     say(chat, "Hello there")
-    chat.locator(".tl-chat-facts").first.wait_for()
+    answered(chat)
     runs = page.locator(".tl-tile", has_text="Runs")
     expect(runs).to_contain_text("1")  # Live: nobody reloaded.
     latest = page.get_by_role("region", name="Latest runs")
@@ -173,8 +178,8 @@ def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) 
     page.get_by_label("Name", exact=True).fill("Poet")
     page.get_by_label("Instructions").fill("Answer in verse.")
     page.get_by_label("Model", exact=True).fill("demo/echo")
-    page.get_by_label("think").check()
-    page.get_by_label("Weather Assistant").check()
+    page.get_by_role("checkbox", name="think").check()
+    page.get_by_role("checkbox", name="Weather Assistant").check()
     fields.get_by_role("button", name="Create").click()
     expect(fields.get_by_role("status")).to_have_text("Saved")
     expect(page.get_by_role("region", name="Handoffs")).to_contain_text("Weather Assistant")
@@ -187,7 +192,7 @@ def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) 
     go(page, f"{lab.url}/agents")
     page.get_by_role("navigation", name="Agents").get_by_role("button", name=re.compile("Poet")).click()
     expect(page.get_by_label("Model", exact=True)).to_have_value("demo/echo")
-    expect(page.get_by_label("think")).to_be_checked()
+    expect(page.get_by_role("checkbox", name="think")).to_be_checked()
     fields.get_by_role("button", name="Delete").click()
     expect(fields).to_contain_text("Delete Poet?")
     fields.get_by_role("button", name="Delete", exact=True).click()
