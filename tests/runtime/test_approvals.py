@@ -55,6 +55,21 @@ async def test_an_approved_run_goes_on_to_its_answer(bench: Bench) -> None:
     assert bench.store.run_states.get(run.id).status == "done"
 
 
+async def test_an_agent_that_goes_on_after_a_pause_is_one_call_of_one_agent_in_the_graph(bench: Bench) -> None:
+    end = await paused(bench)
+    bench.writer.flush()
+    before = bench.store.traces.graph([end.run.trace_id])
+    await bench.approve(end.run.id)
+    bench.writer.flush()
+    after = bench.store.traces.graph([end.run.trace_id])
+    assert [(node.path, node.calls) for node in after.nodes] == [
+        ("Personal Assistant", 1), ("Personal Assistant/Weather Assistant", 1),
+    ]  # fmt: skip
+    [way] = after.edges
+    assert (way.from_path, way.to_path, way.count) == (after.nodes[0].path, after.nodes[1].path, 1)
+    assert after.nodes[1].p50_ms > before.nodes[1].p50_ms, "its time is that before and after the pause"  # type: ignore[operator]
+
+
 async def test_a_rejection_reaches_the_model_word_for_word(bench: Bench) -> None:
     end = await paused(bench)
     decision = {"decision": "rejected", "message": "Not today."}

@@ -36,6 +36,11 @@ async def test_a_run_pauses_in_one_place_and_is_approved_once_in_another(lab_url
         assert second.store.sql("select tool, status, approval from tool_calls order by started_at").rows == [
             ("think", "ok", "not_needed"), ("get_weather", "ok", "approved"),
         ]  # fmt: skip
+        graph = second.store.traces.graph([run.trace_id])
+        assert [(node.path, node.calls) for node in graph.nodes] == [
+            ("Personal Assistant", 1), ("Personal Assistant/Weather Assistant", 1),
+        ]  # fmt: skip
+        assert [(way.to_path, way.count) for way in graph.edges] == [("Personal Assistant/Weather Assistant", 1)]
         [trace] = second.store.sql("select status, ended_at from traces").dicts()
         assert trace["status"] == "completed"
         assert trace["ended_at"] is not None

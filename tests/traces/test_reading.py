@@ -16,6 +16,7 @@ from timestep_lab.store.store import Store
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.graph import GraphEdge
 from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.types.spans import Lab
 
 
 def test_pages_follow_each_other_without_gap_or_overlap_in_any_order(store: Store, recorder: Recorder) -> None:
@@ -92,6 +93,34 @@ def test_the_graph_keeps_agents_of_one_name_apart_by_their_path(store: Store, re
         GraphEdge(from_path="Boss", to_path="Boss/Weather Assistant", count=1, p50_ms=400.0),
     }
     assert store.traces.graph([trace_id]).nodes == tuple(node for node in graph.nodes if node.path.startswith("Boss"))
+
+
+def test_an_agent_begun_again_in_a_trace_is_the_node_it_was(store: Store, recorder: Recorder) -> None:
+    trace_id = recorder.weather_run()
+    later = NOON + timedelta(seconds=30)
+    recorder.ended(trace_id, "agent", "Weather Assistant", at=later, ms=500, agent="Weather Assistant")
+    resumed = {Lab.RESUMED: True}
+    recorder.ended(trace_id, "agent", "Weather Assistant", at=later + timedelta(seconds=1), ms=100, agent="Weather Assistant",
+                   status="error", error="no", attributes=resumed)  # fmt: skip
+    recorder.writer.flush()
+    graph = store.traces.graph()
+    assert [(node.path, node.calls, node.p50_ms, node.errors) for node in graph.nodes] == [
+        ("Personal Assistant", 1, 500.0, 0), ("Personal Assistant/Weather Assistant", 2, 800.0, 1),
+    ]  # fmt: skip
+    assert [(way.count, way.errors) for way in graph.edges] == [(1, 1)]
+
+
+def test_spans_come_in_order_of_start_and_what_holds_others_before_them(store: Store, recorder: Recorder) -> None:
+    trace_id = recorder.start()
+    agent = recorder.span(trace_id, "agent", "A", ms=50)
+    child = recorder.span(trace_id, "generation", "g", ms=20, parent=agent.span_id)
+    later = recorder.span(trace_id, "tool", "t", at=NOON + timedelta(milliseconds=30), ms=10, parent=agent.span_id)
+    for span in (later, child, agent):
+        recorder.writer.span_ended(span)
+        recorder.writer.flush()
+    kinds = ["agent", "generation", "tool"]
+    assert store.traces.columns(trace_id)["kind"] == kinds
+    assert [record.kind for record in store.traces.spans(trace_id)] == kinds
 
 
 def test_spans_come_as_records_and_as_columns_with_what_is_still_open(store: Store, recorder: Recorder) -> None:

@@ -209,7 +209,8 @@ class Runner:
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
         await in_thread(store.threads.append_session_items, thread_id, [answer], run_id=run.id)
         live = LiveRun(
-            self._shop, run, options, lambda: self._graphs.build(speaker, records, options), route=self._route(run)
+            self._shop, run, options, lambda: self._graphs.build(speaker, records, options),
+            route=self._route(run, resumes=True),
         )
         live.adopt([i for i in items if i.run_id == run.id])
         waits_for_more = live.pending_client_calls() != [call_id]
@@ -312,7 +313,7 @@ class Runner:
             return graph, state.agent_snapshot
 
         options = RunOptions.from_json(state.agent_snapshot["run"])
-        route = self._route(run)
+        route = self._route(run, resumes=True)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
             self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
@@ -360,8 +361,10 @@ class Runner:
                 self.writer.span_ended(finished_span(run, call, item))
         return closed
 
-    def _route(self, run: RunRecord) -> Route:
-        return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id)
+    def _route(self, run: RunRecord, *, resumes: bool = False) -> Route:
+        return Route(
+            self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes
+        )
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}

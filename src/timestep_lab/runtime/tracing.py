@@ -39,6 +39,8 @@ class Route:
     trace_id: str
     thread_id: str | None = None
     run_id: str | None = None
+    resumes: bool = False
+    """The next agent that begins goes on where a pause ended."""
     agents: dict[str, str] = field(default_factory=dict)
     """SDK span id to the agent on whose behalf it runs; spans below inherit it."""
     ids: dict[str, str] = field(default_factory=dict)
@@ -168,6 +170,9 @@ class StoreProcessor(TracingProcessor):
             if agent:
                 route.agents[span.span_id] = agent
             record = started(span, route.user_id, route.trace_id, route.ids, agent, route.thread_id)
+            if route.resumes and record.kind == "agent":
+                route.resumes = False
+                record = replace(record, attributes={**record.attributes, Lab.RESUMED: True})
             route.open[span.span_id] = record
             if record.kind == "turn":
                 route.last_turn = record.span_id

@@ -1,7 +1,8 @@
 """The handoff graph of one trace or of many, from the agents' spans.
 
 A node is an agent at one place: its path is the chain of names from the first agent, joined by `/`, through handoffs and through
-agents called as tools. So two agents called "llm" under different parents stay apart; an agent that is handed back to is the node it was.
+agents called as tools. So two agents called "llm" under different parents stay apart; an agent that is handed back to, or that goes on
+after a pause, is the node it was.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from timestep_lab.store.base import Database, Dialect
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.types.spans import Lab
 
 SEPARATOR = "/"
 
@@ -34,6 +36,8 @@ class _Step(NamedTuple):
     duration_ms: float | None
     cost_usd: float | None
     handed_from: str | None
+    resumed: bool
+    """It goes on where a pause ended: the same call, its time and cost added to what they were."""
 
 
 @dataclass(slots=True)
@@ -45,9 +49,12 @@ class _Tally:
     priced: bool = True
 
     def add(self, step: _Step) -> None:
-        self.count += 1
+        again = step.resumed and self.count > 0
+        self.count += not again
         self.errors += step.failed
-        if step.duration_ms is not None:
+        if step.duration_ms is not None and again and self.durations:
+            self.durations[-1] += step.duration_ms
+        elif step.duration_ms is not None:
             self.durations.append(step.duration_ms)
         if step.cost_usd is None:
             self.priced = False
@@ -83,7 +90,8 @@ def agent_graph(db: Database, user_id: str, where: CompiledFilter) -> AgentGraph
     sql = f"""
 with spans_of as (
     select trace_id, span_id, kind, coalesce(agent, case when kind = 'agent' then name end) as agent, to_agent, status,
-           started_at, ended_at, duration_ms, cost_usd, coalesce(input_tokens, 0) + coalesce(output_tokens, 0) > 0 as used
+           started_at, ended_at, duration_ms, cost_usd, coalesce(input_tokens, 0) + coalesce(output_tokens, 0) > 0 as used,
+           kind = 'agent' and attributes like '%"{Lab.RESUMED}":%' as resumed
     from core.span_rows s
     where kind in ('agent', 'generation', 'handoff') and {among}
 ),
@@ -96,11 +104,11 @@ costs as (
 ),
 origins as (select span_id, max(handed_from) as handed_from from ({_HANDOFFS[db.dialect]}) as handed group by span_id)
 select a.trace_id, a.span_id, a.agent, a.status = 'error', a.started_at, a.ended_at, a.duration_ms,
-       case when coalesce(costs.unpriced, 0) = 0 then coalesce(costs.cost_usd, 0) end, origins.handed_from
+       case when coalesce(costs.unpriced, 0) = 0 then coalesce(costs.cost_usd, 0) end, origins.handed_from, a.resumed
 from a
 left join costs on costs.span_id = a.span_id
 left join origins on origins.span_id = a.span_id
-order by a.trace_id, a.started_at, a.ended_at desc
+order by a.trace_id, a.started_at, a.ended_at desc nulls first
 """
     return _graph(_Step(*row) for row in db.query(user_id, sql, where.params).rows)
 
@@ -112,16 +120,23 @@ def _graph(steps: Iterable[_Step]) -> AgentGraph:
     for _, trace in groupby(steps, key=attrgetter("trace_id")):
         latest: dict[str, str] = {}
         """Agent name to its path, where it was last."""
+        ways: dict[str, str] = {}
+        """Path to that of the agent it was last reached from."""
         around: list[tuple[datetime | None, str]] = []
         """Agents at work now, outermost first: (end, path)."""
         for step in trace:
             while around and not _within(step, around[-1][0]):
                 around.pop()
             caller = latest.get(step.handed_from) if step.handed_from else around[-1][1] if around else None
-            path = _path(caller, step.agent)
+            if caller is None and step.agent in latest:
+                path = latest[step.agent]
+                caller = ways.get(path) if step.resumed else None
+            else:
+                path = _path(caller, step.agent)
             nodes[path].add(step)
             if caller is not None:
                 edges[caller, path].add(step)
+                ways[path] = caller
             latest[step.agent] = path
             around.append((step.ended_at, path))
     return AgentGraph(

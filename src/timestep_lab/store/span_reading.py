@@ -38,6 +38,8 @@ _COLUMNS = (
     "cost_usd",
     "ttft_ms",
 )
+_BY_START = " order by started_at, ended_at desc nulls first, parent_id nulls first"
+"""Of spans that begin in the same microsecond, the one around the others comes first."""
 
 MAX_DEPTH = 100
 """How far up an agent is looked for; also what ends a circle of parents."""
@@ -50,7 +52,7 @@ class SpanReader:
     def records(self, trace_id: str) -> list[SpanRecord]:
         """In order of start, finished and open, without input, output and attributes."""
         rows = [
-            dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), " order by started_at")
+            dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), _BY_START)
         ]
         agents = _inherited(
             [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
@@ -58,11 +60,11 @@ class SpanReader:
         return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
     def columns(self, trace_id: str) -> dict[str, list[Any]]:
-        """In any order. Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
+        """In order of start. Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC."""
         micros = _MICROS[self._db.dialect]
         select = f"{', '.join(_COLUMNS)}, {micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
         names = (*_COLUMNS, "started_us", "ended_us")
-        rows = self._all(trace_id, select)
+        rows = self._all(trace_id, select, _BY_START)
         values = zip(*rows, strict=True) if rows else ([] for _ in names)
         found = {name: list(column) for name, column in zip(names, values, strict=True)}
         found["agent"] = _inherited(found["span_id"], found["parent_id"], found["agent"])

@@ -156,3 +156,5 @@ class Lab:
     FROM_AGENT = "timestep.handoff.from"
     TO_AGENT = "timestep.handoff.to"
     ATTEMPTS = "timestep.attempts"
+    RESUMED = "timestep.resumed"
+    """On an agent's span that goes on where a pause ended: no new call of the agent."""
