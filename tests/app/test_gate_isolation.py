@@ -69,6 +69,12 @@ def made(client: httpx.Client, path: str, body: Any) -> Any:
 
 BODIES: dict[str, Any] = {
     "PUT /api/v1/agents/{agent_id}": {"name": "mine now"},
+    "POST /api/v1/compare/{comparison_id}/votes": {
+        "case_id": "x",
+        "left_candidate": "a",
+        "right_candidate": "b",
+        "outcome": "tie",
+    },
     "PUT /api/v1/threads/{thread_id}": {"title": "mine now"},
     "POST /openai/v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},
     "POST /openai/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "mine now"}]},

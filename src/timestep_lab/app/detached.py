@@ -12,11 +12,14 @@ from collections.abc import AsyncIterator, Callable
 
 logger = logging.getLogger("timestep_lab.app")
 _running: set[asyncio.Task[None]] = set()
+ALIVE_S = 15.0
 
 
-async def detached(source: AsyncIterator[bytes], on_fault: Callable[[Exception], bytes]) -> AsyncIterator[bytes]:
+async def detached(
+    source: AsyncIterator[bytes], on_fault: Callable[[Exception], bytes], *, alive: bytes | None = None
+) -> AsyncIterator[bytes]:
     """What `source` gives, once its first piece is there. Raises what it raises before that; what it raises later is logged, and the
-    reader is told what `on_fault` makes of it."""
+    reader is told what `on_fault` makes of it. `alive` is sent when nothing else was for 15 s."""
     pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
 
     async def pump() -> None:
@@ -42,15 +45,21 @@ async def detached(source: AsyncIterator[bytes], on_fault: Callable[[Exception],
         raise
     if isinstance(first, Exception):
         raise first
-    return _rest(first, pieces, task)
+    return _rest(first, pieces, task, alive)
 
 
 async def _rest(
-    piece: bytes | Exception | None, pieces: asyncio.Queue[bytes | Exception | None], task: asyncio.Task[None]
+    piece: bytes | Exception | None,
+    pieces: asyncio.Queue[bytes | Exception | None],
+    task: asyncio.Task[None],
+    alive: bytes | None,
 ) -> AsyncIterator[bytes]:
     try:
         while isinstance(piece, bytes):
             yield piece
-            piece = await pieces.get()
+            try:
+                piece = await asyncio.wait_for(pieces.get(), ALIVE_S if alive else None)
+            except TimeoutError:
+                piece = alive
     finally:
         task.cancel()

@@ -17,7 +17,19 @@ logger = logging.getLogger("timestep_lab.app")
 
 
 def error_object(error: LabError) -> dict[str, Any]:
-    return {"error": {"type": error.type, "message": str(error), "param": error.param, "code": error.code}}
+    """OpenAI's four fields, and two more from which a remote `Lab` raises the same error: its class, and what it carries."""
+    told = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
+    return {"error": {**told, "name": type(error).__name__, "details": _details(error)}}
+
+
+def _details(error: LabError) -> dict[str, Any]:
+    """The error's own attributes, such as `next_step`, `provider` or `retry_after`."""
+    told = {"message", "param", "code"}
+    return {
+        name: value
+        for name, value in vars(error).items()
+        if name not in told and not name.startswith("_") and isinstance(value, str | int | float | None)
+    }
 
 
 def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:

@@ -13,7 +13,21 @@ from fastapi import FastAPI
 
 from timestep_lab import __version__
 from timestep_lab.app import error_response, openai_api
-from timestep_lab.app.api import agents, auth, compare, health, mcp, models, runs, sql, threads, traces
+from timestep_lab.app.api import (
+    agents,
+    auth,
+    changes,
+    compare,
+    health,
+    mcp,
+    models,
+    runs,
+    sql,
+    threads,
+    trace_files,
+    trace_views,
+    traces,
+)
 from timestep_lab.app.chatkit import routes as chatkit
 from timestep_lab.app.gate import API_PREFIXES, OPEN_PATHS, Gate
 from timestep_lab.app.labs import Labs
@@ -26,7 +40,10 @@ if TYPE_CHECKING:
 
     from timestep_lab.types.protocols import LabLike
 
-ROUTERS = (health, auth, agents, threads, runs, traces, compare, models, sql, mcp, chatkit, openai_api)
+ROUTERS = (
+    health, auth, agents, threads, runs, trace_views, trace_files, traces, compare, models, sql, mcp, changes, chatkit, openai_api,
+)  # fmt: skip
+"""In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""
 
 
 class Served:

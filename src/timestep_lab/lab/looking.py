@@ -130,11 +130,11 @@ class Looking:
 
         return await comparing.plan(self._lab, data, dict(options))
 
-    async def prepare_comparison(self, data: Any, **options: Any) -> Comparison:
+    async def prepare_comparison(self, data: Any = None, *, resume: str | None = None, **options: Any) -> Comparison:
         """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
         from timestep_lab.lab import comparing
 
-        return await comparing.prepare(self._lab, data, None, dict(options))
+        return await comparing.prepare(self._lab, data, resume, dict(options))
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         """Those made so far, newest first."""

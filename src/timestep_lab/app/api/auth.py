@@ -6,12 +6,28 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
 
+from timestep_lab import __version__
 from timestep_lab.app.api.schemas import ERRORS, TokenBody
 from timestep_lab.app.gate import COOKIE
+from timestep_lab.app.labs import CurrentLab, caller_of
 from timestep_lab.app.tokens import LIFETIME, Tokens
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses={429: ERRORS[429]})
+
+
+class Me(BaseModel):
+    user: dict[str, str]
+    version: str
+    """Of the lab that serves."""
+    default_model: str
+
+
+@router.get("/me", response_model=Me, responses={401: ERRORS[401]})
+async def who_am_i(request: Request, lab: CurrentLab) -> Me:
+    """Whose token this is, and what answers."""
+    return Me(user={"id": caller_of(request).user_id}, version=__version__, default_model=lab.settings.default_model)
 
 
 @router.post("/anonymous", response_model=TokenBody)

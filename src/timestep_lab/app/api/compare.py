@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
-from timestep_lab.app.api.sse import event_stream
+from timestep_lab.app.api.sse import SSE, event_stream
 from timestep_lab.app.labs import CurrentLab
+from timestep_lab.evals.options import Cache
+from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.store.base import in_thread
+from timestep_lab.types.arena import VoteOutcome, VoteRecord
+from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PlanRow
+from timestep_lab.types.ids import new_id
 
 router = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
 ComparisonId = Annotated[str, Path(min_length=1, max_length=200)]
 
 
-class CompareBody(Strict):
+class HowBody(Strict):
+    """How a comparison is carried out: `evals.options.Options`. What is not given is the default, or what it began with."""
+
+    epochs: int | None = Field(None, ge=1, le=100)
+    concurrency: int | None = Field(None, ge=1, le=256)
+    timeout_s: float | None = Field(None, gt=0, le=86_400)
+    retries: int | None = Field(None, ge=0, le=20)
+    budget_usd: float | None = Field(None, gt=0)
+    budget_tokens: int | None = Field(None, gt=0)
+    cache: Cache | None = None
+    max_turns: int | None = Field(None, ge=1, le=100)
+    approve: Literal["all", "none"] | None = None
+    seed: int | None = Field(None, ge=0, le=2**31)
+    stream: bool = False
+
+
+class CompareBody(HowBody):
     """What `lab.compare` takes, with the cases themselves: a server reads no paths of its callers."""
 
     cases: list[dict[str, Any] | str] = Field(min_length=1, max_length=10_000)
     models: list[str] | None = None
     agents: list[str] | None = None
+    settings: list[dict[str, Any]] | None = None
     scorers: list[dict[str, Any] | str] = []
     prompts: list[str] | None = None
-    epochs: int = Field(1, ge=1, le=100)
-    concurrency: int | None = Field(None, ge=1, le=256)
-    budget_usd: float | None = Field(None, gt=0)
     name: str | None = Field(None, max_length=500)
-    stream: bool = False
 
 
 @router.get("", response_model=list[dict[str, Any]])
@@ -39,15 +57,81 @@ async def list_comparisons(lab: CurrentLab, limit: Annotated[int, Query(ge=1, le
     return [{name: getattr(record, name) for name in names} for record in records]
 
 
-@router.post("", response_model=dict[str, Any])
+@router.post("", response_model=dict[str, Any], responses=SSE)
 async def start_comparison(body: CompareBody, lab: CurrentLab) -> Any:
     """Runs to its end; with `stream`, its events come as they happen and leaving stops it (it can be resumed)."""
-    options = body.model_dump(exclude_none=True, exclude={"cases", "stream"})
-    comparison = await lab.prepare_comparison(body.cases, **options)
-    if body.stream:
-        return event_stream(comparison.events(deltas=True))
+    comparison = await lab.prepare_comparison(body.cases, **_options(body))
+    return await _answer(comparison, body.stream)
+
+
+@router.post("/plan", response_model=list[PlanRow])
+async def plan_comparison(body: CompareBody, lab: CurrentLab) -> list[PlanRow]:
+    """What it would take, one row a candidate. Nothing is asked or written."""
+    comparison = await lab.prepare_comparison(body.cases, **_options(body))
+    plan = await comparison.plan()
+    return list(plan.rows)
+
+
+@router.post("/{comparison_id}/resume", response_model=dict[str, Any], responses=SSE)
+async def resume_comparison(comparison_id: ComparisonId, body: HowBody, lab: CurrentLab) -> Any:
+    """Go on with one that ended early; its failed answers are asked for again."""
+    comparison = await lab.prepare_comparison(None, resume=comparison_id, **_options(body))
+    return await _answer(comparison, body.stream)
+
+
+def _options(body: HowBody) -> dict[str, Any]:
+    return body.model_dump(exclude_none=True, exclude={"cases", "stream"})
+
+
+async def _answer(comparison: Any, stream: bool) -> Any:
+    if stream:
+        return await event_stream(comparison.events(deltas=True))
     grid = await comparison.run()
     return grid.to_json()
+
+
+class GridView(BaseModel):
+    """All that a grid is made of; what it concludes follows from it."""
+
+    comparison: ComparisonRecord
+    cases: list[CaseRecord]
+    cells: list[CellRecord]
+
+
+class VoteBody(Strict):
+    """A vote in the arena on two answers to one case."""
+
+    case_id: str = Field(min_length=1, max_length=200)
+    epoch: int = Field(0, ge=0, le=100)
+    left_candidate: str = Field(max_length=2_000)
+    right_candidate: str = Field(max_length=2_000)
+    outcome: VoteOutcome
+    length: float = Field(0.0, ge=-1, le=1)
+
+
+@router.get("/{comparison_id}/grid", response_model=GridView)
+async def get_grid(comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
+    """Every case and every answer with its scores."""
+    grid = await in_thread(lab.comparison, comparison_id)
+    return GridView(comparison=grid.record, cases=list(grid.cases), cells=list(grid.cells))
+
+
+@router.get("/{comparison_id}/votes", response_model=list[VoteRecord])
+async def list_votes(comparison_id: ComparisonId, lab: CurrentLab) -> list[VoteRecord]:
+    """Oldest first."""
+    rows = ComparisonRows(lab.store.db, lab.store.user_id)
+    await in_thread(rows.comparisons.get, comparison_id)
+    return await in_thread(rows.votes.find, comparison_id=comparison_id)
+
+
+@router.post("/{comparison_id}/votes", status_code=201, response_model=VoteRecord)
+async def vote(comparison_id: ComparisonId, body: VoteBody, lab: CurrentLab) -> VoteRecord:
+    rows = ComparisonRows(lab.store.db, lab.store.user_id)
+    await in_thread(rows.comparisons.get, comparison_id)
+    record = VoteRecord(
+        id=new_id("vote"), user_id=lab.store.user_id, comparison_id=comparison_id, **body.model_dump()
+    )  # fmt: skip
+    return await in_thread(rows.votes.insert, record)
 
 
 @router.get("/{comparison_id}", response_model=dict[str, Any])

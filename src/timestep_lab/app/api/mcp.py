@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from timestep_lab.app.api.schemas import ERRORS, McpServerBody, McpServerView
+from timestep_lab.app.api.schemas import ERRORS, ErrorObject, McpServerBody, McpServerView
+from timestep_lab.app.error_response import error_object
 from timestep_lab.app.labs import CurrentLab
+from timestep_lab.runtime.mcp.toolset import ToolInfo
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.records import McpServerRecord
 
@@ -24,11 +26,16 @@ class ToolView(BaseModel):
     input_schema: dict[str, Any]
 
 
+class Survey(BaseModel):
+    tools: list[ToolInfo]
+    problems: list[ErrorObject]
+
+
 def view(record: McpServerRecord) -> McpServerView:
     return McpServerView(
         id=record.id, name=record.name, url=record.url, command=list(record.command),
         header_names=sorted(record.headers), require_approval=dict(record.require_approval),
-        allowed_tools=None if record.allowed_tools is None else list(record.allowed_tools),
+        allowed_tools=None if record.allowed_tools is None else list(record.allowed_tools), timeout_s=record.timeout_s,
     )  # fmt: skip
 
 
@@ -60,3 +67,10 @@ async def list_tools(lab: CurrentLab) -> list[ToolView]:
         )
         for t in await lab.toolbox.catalogue()
     ]
+
+
+@router.get("/survey", response_model=Survey)
+async def survey(lab: CurrentLab) -> Survey:
+    """Every tool of every server that answers now, and what is wrong with the others."""
+    tools, problems = await lab.toolbox.survey()
+    return Survey(tools=tools, problems=[ErrorObject(**error_object(problem)["error"]) for problem in problems])

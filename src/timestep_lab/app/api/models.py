@@ -18,6 +18,7 @@ class ProviderView(BaseModel):
     ready: bool
     detail: str
     next_step: str
+    badge: str
 
 
 class Providers(BaseModel):
@@ -25,11 +26,16 @@ class Providers(BaseModel):
     providers: list[ProviderView]
 
 
+class ModelName(BaseModel):
+    prefix: str
+    model: str
+
+
 @router.get("/providers", response_model=Providers)
 async def list_providers(lab: CurrentLab) -> Providers:
     """Each provider and whether it is ready."""
     views = [
-        ProviderView(prefix=p.prefix, ready=p.ready, detail=p.detail, next_step=p.next_step)
+        ProviderView(prefix=p.prefix, ready=p.ready, detail=p.detail, next_step=p.next_step, badge=p.badge)
         for p in lab.router.providers()
     ]
     return Providers(default_model=lab.settings.default_model, providers=views)
@@ -40,3 +46,10 @@ async def list_models(prefix: Annotated[str, Path(max_length=100)], lab: Current
     """Asked of the provider now."""
     names: list[str] = await lab.router.list_models(prefix)
     return names
+
+
+@router.get("/models/{name:path}", response_model=ModelName)
+async def resolve_model(name: Annotated[str, Path(max_length=500)], lab: CurrentLab) -> ModelName:
+    """What a model's name means here. Whether its provider has it is known when it is asked."""
+    ref = lab.router.resolve(name)
+    return ModelName(prefix=ref.prefix, model=ref.model)

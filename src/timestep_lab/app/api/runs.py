@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -9,16 +10,14 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from timestep_lab.app.api.schemas import ERRORS, ApproveBody, RunBody
-from timestep_lab.app.api.sse import event_stream
+from timestep_lab.app.api.sse import SSE, event_stream
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
+from timestep_lab.types.events import Event, RunEnded
 from timestep_lab.types.records import Interruption, RunRecord
 
 router = APIRouter(prefix="/api/v1/runs", tags=["runs"], responses=ERRORS)
 RunId = Annotated[str, Path(min_length=1, max_length=200)]
-SSE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "The run; with `stream`, its events as they come."}
-}
 
 
 class RunView(BaseModel):
@@ -32,25 +31,42 @@ def view(run: Any) -> RunView:
     return RunView(run=run.record, interruptions=list(run.interruptions))
 
 
+async def answer(events: AsyncIterator[Event], stream: bool, lab: Any) -> RunView | Response:
+    """The events as they come, or the run as it stands after the last of them."""
+    if stream:
+        return await event_stream(events)
+    last = None
+    async for event in events:
+        last = event
+    assert isinstance(last, RunEnded)
+    return view(await in_thread(lab.get_run, last.run.id))
+
+
 @router.get("", response_model=list[RunView])
 async def list_runs(
     lab: CurrentLab,
     status: Annotated[str | None, Query(pattern="^[a-z_]{1,32}$")] = None,
+    thread_id: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[RunView]:
     """Newest first."""
-    where = {"status": status} if status else {}
+    asked = {"status": status, "thread_id": thread_id}
+    where = {name: value for name, value in asked.items() if value}
     records = await in_thread(lab.store.runs.find, limit, newest_first=True, **where)
     return [view(await in_thread(lab.get_run, record.id)) for record in records]
 
 
 @router.post("", response_model=RunView, responses=SSE)
 async def start_run(body: RunBody, lab: CurrentLab) -> RunView | Response:
-    stream = lab.stream(
-        body.prompt, agent=body.agent, model=body.model, model_settings=body.model_settings, thread=body.thread_id,
-        approve=body.approve, max_turns=body.max_turns,
+    """The run goes on to its end when its reader leaves; `/cancel` stops it."""
+    agent = await in_thread(lab.agents.get, body.agent)
+    prompt = body.prompt if isinstance(body.prompt, str) else [m.model_dump(exclude_none=True) for m in body.prompt]
+    attachments = await lab.attachments([{"id": file_id} for file_id in body.attachments])
+    events = lab.runner.stream(
+        prompt, agent=agent, model=body.model, model_settings=body.model_settings, thread_id=body.thread_id,
+        approve=body.approve, max_turns=body.max_turns, attachments=attachments, metadata=body.metadata, keep_running=True,
     )  # fmt: skip
-    return event_stream(aiter(stream)) if body.stream else view(await stream.result())
+    return await answer(events, body.stream, lab)
 
 
 @router.get("/{run_id}", response_model=RunView)
@@ -66,8 +82,7 @@ async def approve_run(run_id: RunId, body: ApproveBody, lab: CurrentLab) -> RunV
         decisions = {waiting.call_id: {"decision": "approved"} for waiting in run.interruptions}
     else:
         decisions = {call_id: decision.model_dump() for call_id, decision in body.decisions.items()}
-    stream = lab.resume(run_id, decisions)
-    return event_stream(aiter(stream)) if body.stream else view(await stream.result())
+    return await answer(lab.runner.resume(run_id, decisions, keep_running=True), body.stream, lab)
 
 
 @router.post("/{run_id}/cancel", response_model=RunView)

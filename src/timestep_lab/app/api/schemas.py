@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,10 +14,17 @@ class Strict(BaseModel):
 
 
 class ErrorObject(BaseModel):
+    """OpenAI's form, and what a remote `Lab` needs to raise the same error."""
+
     type: str
     message: str
+    """What happened and the next step, as one line."""
     param: str | None = None
     code: str | None = None
+    name: str | None = None
+    """Class of the error, as in `timestep_lab.types.errors`."""
+    details: dict[str, str | float | bool | None] = {}
+    """What the error carries besides: `next_step`, and for some `retry_after`, `position`, `provider` …"""
 
 
 class ErrorBody(BaseModel):
@@ -76,16 +83,34 @@ class ThreadBody(Strict):
     title: str | None = Field(None, max_length=500)
 
 
+class ContentPart(BaseModel):
+    """A part of a message, in the words of the Responses API."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal["input_text", "output_text", "input_image", "input_file"]
+    text: str | None = None
+
+
+class InputMessage(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[ContentPart]
+
+
 class RunBody(Strict):
     """What `lab.run` takes. With `stream`, the answer is server-sent events; else it comes when the run ends or pauses."""
 
-    prompt: str = Field(min_length=1, max_length=1_000_000)
+    prompt: Annotated[str, Field(max_length=1_000_000)] | Annotated[list[InputMessage], Field(max_length=10_000)]
     agent: str = "Personal Assistant"
     model: str | None = None
     model_settings: dict[str, Any] | None = None
     thread_id: str | None = None
     approve: Literal["ask", "all", "none"] = "ask"
     max_turns: int = Field(10, ge=1, le=100)
+    attachments: list[str] = Field([], max_length=100)
+    """Ids of files of the caller."""
+    metadata: dict[str, str] = {}
     stream: bool = False
 
 
@@ -99,6 +124,25 @@ class ApproveBody(Strict):
     """Decisions by call id; none given: all that waits is approved. Nothing else is taken from a client."""
 
     decisions: dict[str, Decision] | None = None
+    stream: bool = False
+
+
+class ClientToolBody(Strict):
+    """What a client tool gave: any JSON."""
+
+    output: Any = None
+    stream: bool = False
+
+
+class ForkBody(Strict):
+    """What `lab.fork` takes: where it goes live again, and what is different."""
+
+    span_id: str | None = Field(None, max_length=200)
+    prompt: str | None = Field(None, max_length=1_000_000)
+    model: str | None = Field(None, max_length=500)
+    instructions: str | None = Field(None, max_length=200_000)
+    tools: dict[str, Any] = {}
+    again: bool = False
     stream: bool = False
 
 
@@ -120,6 +164,7 @@ class McpServerBody(Strict):
     headers: dict[str, str] = {}
     allowed_tools: list[str] | None = None
     require_approval: dict[str, Any] = {}
+    timeout_s: float = Field(30.0, gt=0, le=600)
 
 
 class McpServerView(BaseModel):
@@ -132,6 +177,7 @@ class McpServerView(BaseModel):
     header_names: list[str]
     allowed_tools: list[str] | None
     require_approval: dict[str, Any]
+    timeout_s: float
 
 
 class ScoreBody(Strict):

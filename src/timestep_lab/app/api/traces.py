@@ -92,11 +92,11 @@ async def get_columns(trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]
 
 @router.get("/api/v1/traces/{trace_id}/graph", response_model=Graph)
 async def get_graph(trace_id: TraceId, lab: CurrentLab) -> Graph:
-    """Who handed off to whom."""
+    """Who handed off to whom, over what its agents declare."""
     from dataclasses import asdict
 
     await in_thread(lab.store.traces.get, trace_id)
-    graph = await in_thread(lab.store.traces.graph, [trace_id])
+    graph = await in_thread(lab.trace_source.graph, trace_id=trace_id)
     return Graph(nodes=[asdict(node) for node in graph.nodes], edges=[asdict(edge) for edge in graph.edges])
 
 
