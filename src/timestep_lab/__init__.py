@@ -29,5 +29,15 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext timestep_lab`: `%%trace` above a cell, and `%trace on` for all of them; see `timestep_lab.lab.cells`."""
+    importlib.import_module("timestep_lab.lab.cells").load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext timestep_lab`."""
+    importlib.import_module("timestep_lab.lab.cells").unload(shell)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

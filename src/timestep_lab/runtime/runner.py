@@ -209,7 +209,10 @@ class Runner:
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
         await in_thread(store.threads.append_session_items, thread_id, [answer], run_id=run.id)
         live = LiveRun(
-            self._shop, run, options, lambda: self._graphs.build(speaker, records, options),
+            self._shop,
+            run,
+            options,
+            lambda: self._graphs.build(speaker, records, options),
             route=self._route(run, resumes=True),
         )
         live.adopt([i for i in items if i.run_id == run.id])
@@ -351,7 +354,11 @@ class Runner:
     def _settle_rows(self, run: RunRecord, state: RunStateRecord, items: list[ThreadItem]) -> set[str]:
         """Calls that no longer have an open row in the trace. What a dead process finished, but could not tell the trace, is told now."""
         self.writer.flush()
-        spans = self.store.traces.spans(run.trace_id)
+        try:
+            spans = self.store.traces.spans(run.trace_id)
+        except NotFoundError:  # It died after it had asked, and before its spans were written: the trace begins here.
+            self._announce(run, None)
+            spans = []
         open_rows = {span.span_id for span in spans if span.ended_at is None}
         closed = set()
         for call in approvals.waiting_calls(state):
@@ -362,9 +369,7 @@ class Runner:
         return closed
 
     def _route(self, run: RunRecord, *, resumes: bool = False) -> Route:
-        return Route(
-            self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes
-        )
+        return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes)
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agents.tracing import Span, Trace, TracingProcessor, set_trace_processors
+from agents.tracing.scope import Scope
 
 from timestep_lab.runtime.span_records import call_span_id, ended, otel_span_id, otel_trace_id, started
 from timestep_lab.types.clock import utc_now
@@ -39,6 +40,10 @@ class Route:
     trace_id: str
     thread_id: str | None = None
     run_id: str | None = None
+    root: str | None = None
+    """Id of a row that spans without a parent hang under."""
+    begin: Callable[[], None] | None = None
+    """Called once, before the first span: whoever bound the trace announces it then. Without it, the trace announces itself."""
     resumes: bool = False
     """The next agent that begins goes on where a pause ended."""
     agents: dict[str, str] = field(default_factory=dict)
@@ -60,6 +65,10 @@ class Route:
         """Id of the row for a tool call: the one that is open while it waits for approval, if there is one."""
         return new_span_id() if call_id in self.closed_calls else call_span_id(self.trace_id, call_id)
 
+    only_ended: bool = False
+    """Of spans under way only the root is shown, so that the trace is known while it runs; the others when they have ended.
+    For many runs at once that nobody watches step by step: it halves what is written."""
+
     on_span: Callable[[SpanRecord], None] | None = None
     """Told of each span as it ends, on the thread it ended on; for what must know a run's steps without asking the store."""
 
@@ -72,6 +81,7 @@ class StoreProcessor(TracingProcessor):
         self._routes: OrderedDict[str, Route] = OrderedDict()
         self._homes: list[TraceWriter] = []
         """One entry for each use: the users of a served lab share a writer. The last is where traces that nobody bound go."""
+        self._watchers: list[Callable[[Route], None]] = []
 
     # -- homes and routes
 
@@ -90,7 +100,12 @@ class StoreProcessor(TracingProcessor):
                 self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
 
     def bind(self, sdk_trace_id: str, route: Route) -> None:
-        """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it."""
+        """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it.
+
+        What runs in this task from here on is in no other trace: the SDK would add a run to one that the caller has open.
+        """
+        Scope.set_current_trace(None)
+        Scope.set_current_span(None)
         with self._lock:
             known = self._routes.get(sdk_trace_id)
             if known:
@@ -111,6 +126,17 @@ class StoreProcessor(TracingProcessor):
     def route(self, sdk_trace_id: str) -> Route | None:
         return self._routes.get(sdk_trace_id)
 
+    def watch(self, watcher: Callable[[Route], None]) -> Callable[[], None]:
+        """Be told of every trace as it starts, on the thread and in the context of who starts it. Call the result to end it."""
+        with self._lock:
+            self._watchers = [*self._watchers, watcher]
+
+        def end() -> None:
+            with self._lock:
+                self._watchers = [w for w in self._watchers if w is not watcher]
+
+        return end
+
     # -- what only the runner knows of tool calls
 
     def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
@@ -128,7 +154,8 @@ class StoreProcessor(TracingProcessor):
                 attributes[Lab.SERVER] = server
             record = replace(record, span_id=own_id, attributes=attributes)
             route.open[span.span_id] = record
-        route.writer.span_started(record)
+        if not route.only_ended:
+            route.writer.span_started(record)
 
     # -- the SDK's callbacks
 
@@ -144,8 +171,14 @@ class StoreProcessor(TracingProcessor):
                     self._homes[-1], LOCAL_USER, otel_trace_id(trace.trace_id), thread_id=exported.get("group_id")
                 )
                 self._keep(trace.trace_id, route)
-            elif route.run_id:
-                return  # The runner announced it, with what it knows of forks and inputs.
+                announced = False
+            else:
+                # The runner announced its own, with what it knows of forks and inputs.
+                announced = route.run_id is not None or route.begin is not None
+        for watcher in self._watchers:
+            watcher(route)
+        if announced:
+            return
         route.writer.trace_started(
             TraceStart(
                 trace_id=route.trace_id,
@@ -170,12 +203,19 @@ class StoreProcessor(TracingProcessor):
             if agent:
                 route.agents[span.span_id] = agent
             record = started(span, route.user_id, route.trace_id, route.ids, agent, route.thread_id)
+            if record.parent_id is None:
+                record = replace(record, parent_id=route.root)
+            begin, route.begin = route.begin, None
             if route.resumes and record.kind == "agent":
                 route.resumes = False
                 record = replace(record, attributes={**record.attributes, Lab.RESUMED: True})
             route.open[span.span_id] = record
             if record.kind == "turn":
                 route.last_turn = record.span_id
+        if begin:
+            begin()
+        if route.only_ended and span.parent_id is not None:
+            return
         if record.kind == "tool" and route.run_id:
             return  # Shown when the tool begins to run: only then is it known which call it is.
         route.writer.span_started(record)

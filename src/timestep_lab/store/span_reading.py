@@ -51,9 +51,7 @@ class SpanReader:
 
     def records(self, trace_id: str) -> list[SpanRecord]:
         """In order of start, finished and open, without input, output and attributes."""
-        rows = [
-            dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), _BY_START)
-        ]
+        rows = [dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), _BY_START)]
         agents = _inherited(
             [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
         )

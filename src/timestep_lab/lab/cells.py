@@ -1,0 +1,256 @@
+"""`%load_ext timestep_lab`: a trace under a notebook's cell.
+
+    %%trace                    what ran in this cell, shown below it: agents, and the cell itself if nothing else did
+    %%trace Rain check         the same, by a name of your own
+    %%trace --lab other        into the lab in the variable `other`
+    %trace on                  from here on, a trace under each cell that ran an agent
+    %trace off
+
+What is traced: runs of a lab; runs and spans of the bare Agents SDK (`Runner.run`, `custom_span`), which in a `%%trace` cell become
+one trace with the cell as its root; spans of an OpenTelemetry tracer provider that was set up in an earlier cell. Everything goes
+into the lab in the variable `lab`, or the only one there is; without one, `Lab()` is opened and called `lab`.
+
+The cell runs as it always does, `await` and other magics included: the first line is only taken away from it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.lab.lab import Lab
+from timestep_lab.types.errors import LabError, UsageError
+
+if TYPE_CHECKING:
+    from timestep_lab.lab.otel_cells import OtelCells
+    from timestep_lab.runtime.cell_trace import CellTrace
+    from timestep_lab.runtime.tracing import Route, StoreProcessor
+
+MAGIC = "%%trace"
+MOST_VIEWS = 3
+"""Traces shown one by one; of more, the list is shown."""
+_here: ContextVar[_Cell | None] = ContextVar("timestep_lab_cell", default=None)
+"""The cell whose code runs here. Tasks that a cell leaves behind keep it."""
+
+
+class _Cell:
+    """A cell while it runs, and what it began."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.own: CellTrace | None = None
+        self.traces: dict[str, Lab] = {}
+
+    def began(self, trace_id: str, lab: Lab) -> None:
+        self.traces.setdefault(trace_id, lab)
+
+
+class CellTraces:
+    """One notebook's extension. `load` makes it, `unload` ends it."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._is_on = False
+        self._cell: _Cell | None = None
+        self._inner = 0
+        """Cells that run inside it: magics like `%%capture` run theirs as one."""
+        self._homes: dict[int, Lab] = {}
+        self._otel: OtelCells | None = None
+        self._stop_watching: Callable[[], None] | None = None
+
+    # -- the extension
+
+    def load(self) -> None:
+        self._shell.input_transformers_cleanup.append(without_magic)
+        self._shell.events.register("pre_run_cell", self._before)
+        self._shell.events.register("post_run_cell", self._after)
+        self._shell.register_magic_function(self.trace, "line_cell", "trace")
+
+    def unload(self) -> None:
+        self._shell.input_transformers_cleanup.remove(without_magic)
+        self._shell.events.unregister("pre_run_cell", self._before)
+        self._shell.events.unregister("post_run_cell", self._after)
+        for kind in ("line", "cell"):
+            self._shell.magics_manager.magics[kind].pop("trace", None)
+        if self._stop_watching:
+            from timestep_lab.runtime.tracing import uninstall
+
+            self._stop_watching()
+            for lab in self._homes.values():
+                uninstall(lab.writer)
+
+    def trace(self, line: str, cell: str | None = None) -> None:
+        """`%%trace [--lab NAME] [a name]` shows below a cell what ran in it; `%trace on` does so for every cell that ran an agent."""
+        if cell is not None:
+            self._shell.run_cell(f"{MAGIC} {line}\n{cell}")
+            return
+        word = line.strip()
+        if word not in ("on", "off", ""):
+            raise UsageError(f"%trace {word} has no meaning.", "Write %trace on, %trace off, or %%trace above a cell.")
+        if word == "on":
+            self._ready(None)
+        self._is_on = word == "on" if word else self._is_on
+        print(f"A trace under each cell that ran an agent: {'on' if self._is_on else 'off'}.")  # noqa: T201
+
+    # -- a cell
+
+    def _before(self, info: Any) -> None:
+        if self._cell is not None:
+            self._inner += 1
+            return
+        asked = magic_line(info.raw_cell)
+        if asked is None and not self._is_on:
+            return
+        try:
+            lab_name, name = (None, "") if asked is None else _options(asked)
+            lab, processor = self._ready(lab_name)
+        except LabError as error:
+            print(f"{error} The cell runs untraced.", file=sys.stderr)  # noqa: T201
+            return
+        self._cell = _Cell(lab)
+        _here.set(self._cell)
+        if self._otel is not None:
+            self._otel.attach()
+            self._otel.hold()
+        if asked is not None:
+            from timestep_lab.runtime.cell_trace import CellTrace
+
+            source = "".join(without_magic(info.raw_cell.lstrip("\n").splitlines(keepends=True))).lstrip("\n")
+            name = name or next((line.strip() for line in source.splitlines() if line.strip()), "Cell")
+            self._cell.own = CellTrace(processor, lab.writer, lab.store.user_id, name[:80], source)
+
+    def _after(self, result: Any) -> None:
+        if self._inner:
+            self._inner -= 1
+            return
+        cell, self._cell = self._cell, None
+        if cell is None:
+            return
+        same_context = _here.get() is cell
+        if same_context:
+            _here.set(None)
+        if self._otel is not None:
+            self._otel.store()
+        shown = list(cell.traces.items())
+        if cell.own is not None:
+            error = result.error_before_exec or result.error_in_exec
+            cell.own.end(output=result.result, error=error, is_wanted=not shown, same_context=same_context)
+            if cell.own.has_begun:
+                shown.insert(0, (cell.own.trace_id, cell.lab))
+        for lab in dict.fromkeys(lab for _, lab in shown):
+            lab.flush()
+        self._show(shown)
+
+    def _show(self, traces: list[tuple[str, Lab]]) -> None:
+        if not hasattr(self._shell, "kernel"):
+            _print(traces)
+        elif len(traces) <= MOST_VIEWS:
+            for trace_id, lab in traces:
+                lab.trace(trace_id)._ipython_display_()
+        else:
+            for lab in dict.fromkeys(lab for _, lab in traces):
+                ids = ", ".join(f'"{trace_id}"' for trace_id, owner in traces if owner is lab)
+                lab.explorer(filter=f"trace_id in ({ids})")._ipython_display_()
+
+    # -- where traces go
+
+    def _ready(self, name: str | None) -> tuple[Lab, StoreProcessor]:
+        """The lab to trace into, listening."""
+        from timestep_lab.lab.otel_cells import OtelCells
+        from timestep_lab.runtime.tracing import install
+
+        lab = self._lab(name)
+        processor = install(lab.writer)
+        if id(lab) in self._homes:
+            from timestep_lab.runtime.tracing import uninstall
+
+            uninstall(lab.writer)  # Once is enough; the newest stays the last.
+        self._homes[id(lab)] = lab
+        if self._stop_watching is None:
+            self._stop_watching = processor.watch(self._started)
+            self._otel = OtelCells(self._running)
+        return lab, processor
+
+    def _lab(self, name: str | None) -> Lab:
+        known = self._shell.user_ns
+        if name is not None:
+            found = known.get(name)
+            if not isinstance(found, Lab):
+                raise UsageError(f"The variable {name!r} is no lab.", f"Make one first: {name} = Lab()")
+            return found
+        labs = [value for value in known.values() if isinstance(value, Lab)]
+        if isinstance(known.get("lab"), Lab):
+            return known["lab"]  # type: ignore[no-any-return]
+        if labs:
+            return labs[-1]
+        lab = Lab()
+        known.setdefault("lab", lab)
+        print(f"Opened {lab.store.db.url} as lab.")  # noqa: T201
+        return lab
+
+    def _running(self) -> _Cell | None:
+        """A thread that the cell started knows nothing of it: then it is the one that runs now."""
+        return _here.get() or self._cell
+
+    def _started(self, route: Route) -> None:
+        cell = self._running()
+        if cell is None or route.root:  # A trace with a root of ours is that of the cell itself.
+            return
+        labs = [value for value in self._shell.user_ns.values() if isinstance(value, Lab)]
+        owner = next((lab for lab in labs if lab.writer is route.writer), cell.lab)
+        cell.began(route.trace_id, owner)
+
+
+def magic_line(source: str) -> str | None:
+    """What stands behind `%%trace` at the top of a cell; None when it is not there."""
+    first = source.lstrip("\n").partition("\n")[0]
+    if first != MAGIC and not first.startswith(f"{MAGIC} "):
+        return None
+    return first[len(MAGIC) :].strip()
+
+
+def without_magic(lines: list[str]) -> list[str]:
+    """A transformer of cells: the line goes, and the others keep their numbers, unless another magic must come first."""
+    if not lines or magic_line(lines[0]) is None:
+        return lines
+    return lines[1:] if len(lines) > 1 and lines[1].startswith("%%") else ["\n", *lines[1:]]
+
+
+def _options(line: str) -> tuple[str | None, str]:
+    """Variable of the lab, and name of the trace."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return None, line
+    if words[:1] == ["--lab"]:
+        if len(words) < 2:
+            raise UsageError("--lab needs the name of a variable.", f"Write {MAGIC} --lab other")
+        return words[1], " ".join(words[2:])
+    return None, " ".join(words)
+
+
+def _print(traces: list[tuple[str, Lab]]) -> None:
+    """In a terminal."""
+    from rich.console import Console
+
+    from timestep_lab.cli.trace_tree import print_trace
+
+    for trace_id, lab in traces:
+        print_trace(Console(), lab.store.traces.get(trace_id), lab.store.traces.spans(trace_id))
+
+
+_loaded: dict[int, CellTraces] = {}
+
+
+def load(shell: Any) -> None:
+    if id(shell) not in _loaded:
+        _loaded[id(shell)] = CellTraces(shell)
+        _loaded[id(shell)].load()
+
+
+def unload(shell: Any) -> None:
+    if extension := _loaded.pop(id(shell), None):
+        extension.unload()
