@@ -43,6 +43,7 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     url = f"http://{name}:{actual}"
     announce(f"Timestep Lab is at {url}")
     announce(f"Signed in as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
+    announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
     asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
 
 

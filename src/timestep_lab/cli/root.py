@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "timestep_lab.cli.demo",
     "lab": "timestep_lab.cli.jupyter",
     "serve": "timestep_lab.cli.serve",
+    "token": "timestep_lab.cli.token",
     "run": "timestep_lab.cli.run",
     "approve": "timestep_lab.cli.approve",
     "compare": "timestep_lab.cli.compare",

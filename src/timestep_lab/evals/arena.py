@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,10 +29,23 @@ from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.rows import ComparisonRows
 
 Fight = tuple[str, int, str, str]
 """Case, epoch, left candidate, right candidate."""
+
+
+class Votes(Protocol):
+    def find(self, *, comparison_id: str) -> list[VoteRecord]: ...
+    def insert(self, record: VoteRecord, /) -> VoteRecord: ...
+
+
+class ArenaRows(Protocol):
+    """Where votes are kept: `evals.rows.ComparisonRows`, or a served lab."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def votes(self) -> Votes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Revealed:
 class Arena:
     """Methods block; `rows` keeps the votes. Raises `UsageError` when fewer than two candidates answered a common case."""
 
-    def __init__(self, rows: ComparisonRows, grid: Grid, *, seed: int | None = None) -> None:
+    def __init__(self, rows: ArenaRows, grid: Grid, *, seed: int | None = None) -> None:
         self._rows, self._grid = rows, grid
         self._generator = np.random.default_rng(seed)
         self._cells: dict[tuple[str, int], dict[str, CellRecord]] = defaultdict(dict)

@@ -9,13 +9,15 @@ from timestep_lab.store.base import Statement
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.types.ids import BUILTIN_MCP_SERVER, new_uuid
-from timestep_lab.types.records import AgentRecord, Json
+from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.store.store import Store
+
+FIELDS = ("name", "instructions", "description", "model", "model_settings", "tools", "handoffs", "approvals")
 
 
 class Agents:
@@ -79,13 +81,10 @@ class Agents:
     def update(self, name_or_id: str, **changes: Any) -> AgentRecord:
         """Change fields of `create`; those not named stay as they are."""
         agent = self.get(name_or_id)
-        unknown = set(changes) - {
-            "name", "instructions", "description", "model", "model_settings", "tools", "handoffs", "approvals"
-        }  # fmt: skip
-        if unknown:
+        self.refuse_unknown(changes)
+        if cleared := [field for field, value in changes.items() if value is None and field != "model"]:
             raise UsageError(
-                f"An agent has no field {', '.join(sorted(unknown))}.",
-                "Fields: name, instructions, description, model, model_settings, tools, handoffs, approvals.",
+                f"{cleared[0]} of an agent cannot be None.", "Leave out what is to stay.", param=cleared[0]
             )
         columns: dict[str, Any] = {k: changes[k] for k in ("instructions", "description") if k in changes}
         if "name" in changes:
@@ -148,6 +147,12 @@ class Agents:
         lines = [f"  {a.name}  ({a.model or 'default model'})" for a in self.list()]
         return "Agents:\n" + "\n".join(lines)
 
+    @staticmethod
+    def refuse_unknown(changes: Mapping[str, Any]) -> None:
+        """Raises `UsageError` for a field that agents do not have."""
+        if unknown := set(changes) - set(FIELDS):
+            raise UsageError(f"An agent has no field {', '.join(sorted(unknown))}.", f"Fields: {', '.join(FIELDS)}.")
+
     # -- names to ids
 
     def tool_id(self, tool: str) -> str:
@@ -161,7 +166,7 @@ class Agents:
             return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else self._no_tool(tool)
         if server in (BUILTIN_MCP_SERVER, "lab"):
             return f"{BUILTIN_MCP_SERVER}.{name}" if name == "*" or name in _builtin_tools() else self._no_tool(tool)
-        servers = self._store.mcp_servers.find()
+        servers = self._servers()
         for record in servers:
             if server in (record.id, record.name):
                 return f"{record.id}.{name}"
@@ -169,6 +174,9 @@ class Agents:
             f"There is no MCP server {server!r}, named by the tool {tool!r}.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
         )
+
+    def _servers(self) -> Sequence[McpServerRecord]:
+        return self._store.mcp_servers.find()
 
     def _no_tool(self, tool: str) -> str:
         from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS

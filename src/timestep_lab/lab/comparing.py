@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OnEvent = Callable[[Event], None]
 _TWIN_CASES_RUNNING = 10
 _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
-"""User and comparison to the view of one that runs in this process."""
+"""Owner (`Lab._owner`) and comparison to the view of one that runs in this process."""
 
 
 def bench_of(lab: Lab) -> Bench:
@@ -75,7 +75,7 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
     view = GridView(
         lab.trace_source, comparison.grid(), twin=_twin, stop=lambda: _in(loop, comparison.cancel)
     )  # fmt: skip
-    _live[lab.store.user_id, comparison.record.id] = view
+    _live[lab._owner, comparison.record.id] = view
     return view
 
 
@@ -85,16 +85,12 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
     By its id, the comparison is read when somebody looks. Raises `NotFoundError`.
     """
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.rows import ComparisonRows
     from timestep_lab.ui.grid import GridView
 
-    live = _live.get((lab.store.user_id, grid if isinstance(grid, str) else grid.id))
+    live = _live.get((lab._owner, grid if isinstance(grid, str) else grid.id))
     if live is not None and live.is_running:
         return live
-    if isinstance(grid, Grid):
-        shown = grid
-    else:
-        shown = Grid(ComparisonRows(lab.store.db, lab.store.user_id).comparisons.get(grid), (), ())
+    shown = grid if isinstance(grid, Grid) else lab._empty_grid(grid)
     return GridView(
         lab.trace_source, shown, twin=_twin, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
     )  # fmt: skip
@@ -118,7 +114,7 @@ class NotebookDisplay:
     def __call__(self, grid: Grid) -> None:
         if self._cell is not None and self._cell == _cell_number():
             return
-        (self._view or grid_view(self._lab, grid))._ipython_display_()
+        (self._view or self._lab.grid_view(grid))._ipython_display_()
 
 
 def is_notebook() -> bool:
@@ -159,7 +155,7 @@ def _following(lab: Lab, comparison_id: str, told: Callable[[], None]) -> Callab
         if change.topic == "comparisons" and change.id in (comparison_id, ""):
             told()
 
-    return lab.store.subscribe(changed)
+    return lab._subscribe(changed)
 
 
 async def plan(lab: Lab, data: Any, options: dict[str, Any]) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.lab.threads import Threads
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.base import Change
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.ids import LOCAL_USER
@@ -37,18 +38,27 @@ class Lab(Looking):
     """Build, watch and compare agents; everything that happens is rows in one store.
 
     `store`: a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or `"https://…"` for a
-    served lab (then with `token`). Raises `StoreError` when the store cannot be opened; the message says what to do.
+    served lab (then with `token`, or `TIMESTEP_LAB_TOKEN`). Raises `StoreError` when it cannot be opened, and for a served lab
+    `AuthError`; the message says what to do.
 
     Use it as a context manager, or call `close()`; a notebook may simply leave it open.
     """
+
+    def __new__(
+        cls, store: str | Path | None = None, *, token: str | None = None, settings: Settings | None = None
+    ) -> Lab:
+        where = str(store or (settings or Settings.load()).store or "")
+        if cls is Lab and where.startswith(("http://", "https://")):
+            from timestep_lab.lab.remote.lab import RemoteLab
+
+            return object.__new__(RemoteLab)
+        return object.__new__(cls)
 
     def __init__(
         self, store: str | Path | None = None, *, token: str | None = None, settings: Settings | None = None
     ) -> None:
         self.settings = settings or Settings.load()
         url = str(store or self.settings.store or "lab.duckdb")
-        if url.startswith(("http://", "https://")):
-            raise UsageError(f"{url} is a served lab.", "Open it with: Lab.connect(url, token=…)")
         if token is not None:
             raise UsageError("A token is for a served lab only.", "Leave token away for a file or a database.")
         self._wire(open_store(url, LOCAL_USER), None)
@@ -62,7 +72,7 @@ class Lab(Looking):
 
     def for_user(self, user_id: str) -> Lab:
         """The same lab as another user sees it. Shares the database, the router and the tracer; closing it closes its tools only."""
-        lab = Lab.__new__(Lab)
+        lab = object.__new__(Lab)
         lab.settings = self.settings
         lab._wire(self.store.for_user(user_id), self._root)
         return lab
@@ -257,6 +267,14 @@ class Lab(Looking):
         if agent is None or isinstance(agent, str):
             return self.agents.get(agent or "Personal Assistant")
         return agent
+
+    def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        return self.store.subscribe(callback)
+
+    @property
+    def _owner(self) -> str:
+        """Tells users, and labs, apart within this process."""
+        return self.store.user_id
 
     def _check_model(self, model: str) -> object:
         return self.router.resolve(model)

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
+    from timestep_lab.ui.chat_source import ChatSource
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.grid import GridView
     from timestep_lab.ui.handoff_graph import HandoffGraph
-    from timestep_lab.ui.store_source import StoreSource
+    from timestep_lab.ui.sources import TraceSource
     from timestep_lab.ui.trace_view import TraceView
 
 
@@ -46,18 +47,24 @@ class Looking:
         **options: Any,
     ) -> Chat:
         """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
-        from timestep_lab.lab.chat_source import LocalChatSource
         from timestep_lab.ui.chat import Chat
 
         if model is not None:
-            self._lab._check_model(model)
+            self._lab.router.resolve(model)  # Raises for a prefix that is not known.
         if thread is not None:
             self._lab.threads[thread]  # Raises for one that is not there.
         name = self._lab.agents.get(agent).name
-        return Chat(LocalChatSource(self._lab), agent=name, model=model, thread_id=thread, height=height, **options)
+        return Chat(self.chat_source, agent=name, model=model, thread_id=thread, height=height, **options)
 
     @cached_property
-    def trace_source(self) -> StoreSource:
+    def chat_source(self) -> ChatSource:
+        """What a chat asks."""
+        from timestep_lab.lab.chat_source import LocalChatSource
+
+        return LocalChatSource(self._lab)
+
+    @cached_property
+    def trace_source(self) -> TraceSource:
         """What the trace views read from."""
         from timestep_lab.lab.handoffs import declared_for
         from timestep_lab.lab.trace_files import diff_rows
@@ -122,7 +129,7 @@ class Looking:
         """
         from timestep_lab.lab import comparing
 
-        return await comparing.run(self._lab, await comparing.prepare(self._lab, data, resume, dict(options)), on_event)
+        return await comparing.run(self._lab, await self.prepare_comparison(data, resume=resume, **options), on_event)
 
     async def plan(self, data: Any, **options: Any) -> Plan:
         """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
@@ -150,6 +157,13 @@ class Looking:
         grid = load_grid(bench_of(self._lab), id)
         grid.shown_by = NotebookDisplay(self._lab)
         return grid
+
+    def _empty_grid(self, id: str) -> Grid:
+        """Of a comparison that is read when somebody looks. Raises `NotFoundError`."""
+        from timestep_lab.evals.grid import Grid
+        from timestep_lab.evals.rows import ComparisonRows
+
+        return Grid(ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.get(id), (), ())
 
     def grid_view(self, grid: Grid | str) -> GridView:
         """The matrix of a comparison, by itself or by its id; live while it runs. Raises `NotFoundError`."""

@@ -58,6 +58,8 @@ class Settings:
     default_embedding_model: str | None = None
     """None: `local/wordllama`, offline."""
     store: str | None = None
+    token: str | None = field(default=None, repr=False)
+    """Of a served lab, when `store` is its address."""
     secret: str | None = field(default=None, repr=False)
     """Signs the tokens of served labs."""
     weather_mode: Literal["live", "recorded", "auto"] = "auto"
@@ -96,6 +98,7 @@ class Settings:
             default_agent_model=text.get("DEFAULT_AGENT_MODEL"),
             default_embedding_model=text.get("DEFAULT_EMBEDDING_MODEL"),
             store=text.get("TIMESTEP_LAB_STORE"),
+            token=text.get("TIMESTEP_LAB_TOKEN"),
             secret=text.get("TIMESTEP_LAB_SECRET"),
             weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),
             weather_nominatim_url=_url("WEATHER_NOMINATIM_URL", text) or NOMINATIM_URL,
@@ -128,7 +131,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, so that a message can be cleared of them."""
-        known = (self.openai_api_key, self.anthropic_api_key, self.hf_token, self.ollama_api_key, self.secret)
+        known = (self.openai_api_key, self.anthropic_api_key, self.hf_token, self.ollama_api_key, self.secret, self.token)
         return tuple(value for value in (*known, *self.openai_compatible_keys.values()) if value)
 
 

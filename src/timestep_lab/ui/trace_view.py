@@ -82,7 +82,7 @@ class TraceView(TraceReader):
             self._end = None
 
     def _changed(self, trace_id: str) -> None:
-        if trace_id == self.trace_id:
+        if trace_id in ("", self.trace_id):
             self._updates.soon()
 
     async def _refresh(self) -> None:

@@ -49,12 +49,11 @@ class CompareBody(HowBody):
     name: str | None = Field(None, max_length=500)
 
 
-@router.get("", response_model=list[dict[str, Any]])
-async def list_comparisons(lab: CurrentLab, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[dict[str, Any]]:
-    """Newest first: id, name, status, dataset, candidates, scorers, n_cases, created_at."""
-    records = await in_thread(lab.comparisons, limit)
-    names = ("id", "name", "status", "dataset", "candidates", "scorers", "epochs", "n_cases", "created_at", "ended_at")
-    return [{name: getattr(record, name) for name in names} for record in records]
+@router.get("", response_model=list[ComparisonRecord])
+async def list_comparisons(lab: CurrentLab, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> list[ComparisonRecord]:
+    """Newest first."""
+    found: list[ComparisonRecord] = await in_thread(lab.comparisons, limit)
+    return found
 
 
 @router.post("", response_model=dict[str, Any], responses=SSE)

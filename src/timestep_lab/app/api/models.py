@@ -48,6 +48,13 @@ async def list_models(prefix: Annotated[str, Path(max_length=100)], lab: Current
     return names
 
 
+@router.get("/models", response_model=list[str])
+async def list_all_models(lab: CurrentLab) -> list[str]:
+    """Of all providers that are ready and answer now, by their full names."""
+    names: list[str] = await lab.router.list_models()
+    return names
+
+
 @router.get("/models/{name:path}", response_model=ModelName)
 async def resolve_model(name: Annotated[str, Path(max_length=500)], lab: CurrentLab) -> ModelName:
     """What a model's name means here. Whether its provider has it is known when it is asked."""

@@ -69,14 +69,16 @@ class AgentBody(Strict):
 
 
 class AgentPatch(Strict):
-    name: str | None = Field(None, min_length=1, max_length=200)
-    instructions: str | None = Field(None, max_length=200_000)
-    description: str | None = Field(None, max_length=10_000)
+    """The fields to change. Only `model` may be null: then the agent has the default model again."""
+
+    name: str = Field(default_factory=str, min_length=1, max_length=200)
+    instructions: str = Field(default_factory=str, max_length=200_000)
+    description: str = Field(default_factory=str, max_length=10_000)
     model: str | None = Field(None, max_length=500)
-    model_settings: dict[str, Any] | None = None
-    tools: list[str] | None = None
-    handoffs: list[str] | None = None
-    approvals: dict[str, Any] | None = None
+    model_settings: dict[str, Any] = Field(default_factory=dict)
+    tools: list[str] = Field(default_factory=list)
+    handoffs: list[str] = Field(default_factory=list)
+    approvals: dict[str, Any] = Field(default_factory=dict)
 
 
 class ThreadBody(Strict):

@@ -81,5 +81,5 @@ def shown(file: FileRecord) -> Object:
     return {
         "id": file.id, "object": "file", "bytes": file.bytes, "created_at": unix(file.created_at), "filename": file.filename,
         "purpose": file.purpose, "status": file.status, "status_details": None,
-        "expires_at": unix(file.expires_at) if file.expires_at else None,
+        "expires_at": unix(file.expires_at) if file.expires_at else None, "content_type": file.content_type, "sha256": file.sha256,
     }  # fmt: skip

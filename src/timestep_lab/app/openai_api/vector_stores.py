@@ -32,6 +32,8 @@ class StoreBody(Strict):
     file_ids: list[str] = Field([], max_length=500)
     metadata: dict[str, Any] | None = None
     expires_after: Expiry | None = None
+    embedding_model: str | None = Field(None, max_length=500)
+    """`prefix/model`; the lab's own default without it."""
     chunking_strategy: dict[str, Any] | None = None
 
 
@@ -71,7 +73,9 @@ async def create_store(body: StoreBody, lab: CurrentLab) -> Object:
     for file_id in body.file_ids:
         await in_thread(lab.files.get, file_id)
     days = body.expires_after.days if body.expires_after else None
-    store = await stores.create(body.name, metadata=body.metadata, expires_after_days=days)
+    store = await stores.create(
+        body.name, metadata=body.metadata, expires_after_days=days, embedding_model=body.embedding_model
+    )
     for file_id in body.file_ids:
         await _add(stores, store.id, FileBody(file_id=file_id, chunking_strategy=body.chunking_strategy))
     return await in_thread(_store, stores, store.record)
@@ -131,7 +135,8 @@ async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Objec
     data = [
         {
             "file_id": hit.file_id, "filename": hit.filename, "score": hit.score, "attributes": dict(hit.attributes),
-            "content": [{"type": "text", "text": hit.text}],
+            "content": [{"type": "text", "text": hit.text}], "position": hit.position, "vector_score": hit.vector_score,
+            "keyword_score": hit.keyword_score,
         }
         for hit in hits
     ]  # fmt: skip
@@ -217,7 +222,7 @@ def _store(stores: VectorStores, store: VectorStoreRecord) -> Object:
         "last_active_at": unix(store.last_active_at), "metadata": dict(store.metadata), "file_counts": counts,
         "usage_bytes": sum(file.usage_bytes for file in stores.store_files(store.id)),
         "status": "in_progress" if counts["in_progress"] else "completed", "expires_at": expires_at,
-        "expires_after": {"anchor": "last_active_at", "days": days} if days else None,
+        "expires_after": {"anchor": "last_active_at", "days": days} if days else None, "embedding_model": store.embedding_model,
     }  # fmt: skip
 
 
@@ -226,7 +231,7 @@ def _file(member: VectorStoreFileRecord) -> Object:
         "id": member.file_id, "object": "vector_store.file", "vector_store_id": member.vector_store_id,
         "created_at": unix(member.created_at), "status": member.status, "usage_bytes": member.usage_bytes,
         "last_error": _error(member), "chunking_strategy": dict(member.chunking_strategy),
-        "attributes": dict(member.attributes),
+        "attributes": dict(member.attributes), "filename": member.filename, "n_chunks": member.n_chunks,
     }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""`Lab("http://…", token=…)`: a served lab with the interface of a local one, over its authenticated HTTP interface."""

@@ -1,0 +1,199 @@
+"""`lab.compare` of a served lab: the cases go there, the events and the grid come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.evals.datasets.load import is_query, load_dataset
+from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.options import Options
+from timestep_lab.evals.plan import Plan
+from timestep_lab.evals.scorers.base import Scorer
+from timestep_lab.evals.scorers.registry import to_spec
+from timestep_lab.lab.remote import decode
+from timestep_lab.lab.remote.connection import Connection
+from timestep_lab.lab.remote.failures import only_here
+from timestep_lab.lab.remote.rows import select
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.arena import VoteRecord
+from timestep_lab.types.comparison import (
+    CaseRecord,
+    CellDone,
+    CellRecord,
+    ComparisonEnded,
+    ComparisonRecord,
+    ComparisonStarted,
+    PlanRow,
+)
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.events import Event
+from timestep_lab.types.records import AgentRecord
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.datasets.case import Dataset
+
+PATH = "/api/v1/compare"
+ENDS_TRIES = 50
+"""How often a stopped comparison is asked, each tenth of a second, whether it has stopped."""
+
+
+class RemoteComparison:
+    """As `evals.engine.Comparison`, but under way from the start: the served lab works, this side follows."""
+
+    def __init__(self, connection: Connection, started: ComparisonStarted, events: AsyncGenerator[Event, None]) -> None:
+        self.record = started.comparison
+        self._connection, self._started, self._events = connection, started, events
+        self._cells = {cell.key: cell for cell in started.cells}
+        self._waiting: asyncio.Future[Event] | None = None
+        self._stopped = False
+
+    @classmethod
+    async def begin(cls, connection: Connection, path: str, body: Mapping[str, Any]) -> RemoteComparison:
+        events = connection.events(path, body)
+        started = await anext(events)
+        assert isinstance(started, ComparisonStarted)
+        return cls(connection, started, events)
+
+    async def run(self, on_event: Callable[[Event], None] | None = None) -> Grid:
+        async with contextlib.aclosing(self.events()) as events:
+            async for event in events:
+                if on_event:
+                    on_event(event)
+        return self.grid()
+
+    async def events(self, *, deltas: bool = True) -> AsyncGenerator[Event, None]:
+        """Events as they happen, `comparison.ended` last. Leaving early stops the comparison; it can be resumed."""
+        yield self._started
+        try:
+            while True:
+                self._waiting = asyncio.ensure_future(anext(self._events))
+                try:
+                    event = await self._waiting
+                except StopAsyncIteration:
+                    return
+                except asyncio.CancelledError:
+                    if not self._stopped:
+                        raise
+                    break
+                if isinstance(event, CellDone):
+                    self._cells[event.cell.key] = event.cell
+                elif isinstance(event, ComparisonEnded):
+                    self.record = event.comparison
+                yield event
+        finally:
+            await self._events.aclose()
+        yield await self._ended()
+
+    def cancel(self) -> None:
+        """Stop asking. Finished answers stay."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def grid(self) -> Grid:
+        """What is finished so far."""
+        seed = int(self.record.settings.get("seed", 0))
+        return Grid(self.record, self._started.cases, list(self._cells.values()), seed=seed)
+
+    async def _ended(self) -> ComparisonEnded:
+        """How the served lab took leave of a comparison whose reader hung up."""
+        for _ in range(ENDS_TRIES):
+            grid = await in_thread(grid_of, self._connection, self.record.id)
+            if grid.status != "running":
+                break
+            await asyncio.sleep(0.1)
+        self.record, self._cells = grid.record, {cell.key: cell for cell in grid.cells}
+        return ComparisonEnded(comparison=self.record)
+
+
+async def prepare(connection: Connection, data: Any, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
+    if resume is not None:
+        return await RemoteComparison.begin(connection, f"{PATH}/{resume}/resume", options)
+    return await RemoteComparison.begin(connection, PATH, await in_thread(body_of, connection, data, options))
+
+
+async def plan(connection: Connection, data: Any, options: dict[str, Any]) -> Plan:
+    body = await in_thread(body_of, connection, data, options)
+    told = await in_thread(connection.post, f"{PATH}/plan", body)
+    return Plan(tuple(decode.records(PlanRow, told)))
+
+
+def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `POST /compare` takes: data of this machine is read here, names are sent as they are. Raises `UsageError`, `DataError`."""
+    rest = dict(options)
+    if rest.pop("client", None) is not None:
+        raise only_here("A Dask cluster of yours", "Leave client away, or open the store itself.")
+    columns, limit = rest.pop("columns", None) or {}, rest.pop("limit", None)
+    rows = select(connection, data).dicts() if is_query(data) else data
+    dataset: Dataset = load_dataset(rows, limit=limit, **columns)
+    cases = [
+        {
+            name: getattr(case, name)
+            for name in ("id", "input", "messages", "expected", "vars", "assertions", "metadata")
+        }
+        for case in dataset.cases
+    ]
+    body = {"cases": cases, "name": rest.pop("name", None) or dataset.name}
+    for name in ("models", "agents", "settings", "prompts", "scorers"):
+        if many := _many(rest.pop(name, None)):
+            body[name] = [_named(one, name) for one in many]
+    if dataset.prompts and "prompts" not in body:
+        body["prompts"] = list(dataset.prompts)
+    Options.read(rest)
+    return {**body, **{name: value for name, value in rest.items() if value is not None}}
+
+
+def _many(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if many else [value]
+
+
+def _named(one: Any, kind: str) -> Any:
+    if isinstance(one, str | Mapping):
+        return one
+    if isinstance(one, AgentRecord):
+        return one.id
+    if isinstance(one, Scorer):
+        spec = to_spec(one)
+        if spec["type"] != "function":
+            return spec
+    if kind == "agents":
+        raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+    if kind == "scorers":
+        raise only_here(
+            "A scorer that is a Python function", "Name one of those that are built in, or open the store itself."
+        )
+    raise UsageError(f"{one!r} is none of the {kind}.", "Give names.")
+
+
+def grid_of(connection: Connection, comparison_id: str) -> Grid:
+    """Raises `NotFoundError`."""
+    told = connection.get(f"{PATH}/{comparison_id}/grid")
+    record = decode.record(ComparisonRecord, told["comparison"])
+    cases, cells = decode.records(CaseRecord, told["cases"]), decode.records(CellRecord, told["cells"])
+    return Grid(record, cases, cells, seed=int(record.settings.get("seed", 0)))
+
+
+class RemoteArenaRows:
+    """Where the arena keeps its votes (`evals.arena.ArenaRows`)."""
+
+    def __init__(self, connection: Connection, user_id: str) -> None:
+        self.user_id, self.votes = user_id, RemoteVotes(connection)
+
+
+class RemoteVotes:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def find(self, *, comparison_id: str) -> list[VoteRecord]:
+        return decode.records(VoteRecord, self._connection.get(f"{PATH}/{comparison_id}/votes"))
+
+    def insert(self, vote: VoteRecord) -> VoteRecord:
+        names = ("case_id", "epoch", "left_candidate", "right_candidate", "outcome", "length")
+        body = {name: getattr(vote, name) for name in names}
+        return decode.record(VoteRecord, self._connection.post(f"{PATH}/{vote.comparison_id}/votes", body))

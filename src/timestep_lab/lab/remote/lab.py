@@ -1,0 +1,179 @@
+"""`RemoteLab`: what `Lab("http://…")` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from timestep_lab.lab.lab import Approve, Lab
+from timestep_lab.lab.remote import runs
+from timestep_lab.lab.remote.agents import RemoteAgents
+from timestep_lab.lab.remote.changes import Changes
+from timestep_lab.lab.remote.connection import Connection
+from timestep_lab.lab.remote.failures import only_here
+from timestep_lab.lab.remote.looking import RemoteLooking
+from timestep_lab.lab.remote.threads import RemoteThreads
+from timestep_lab.lab.run import Run, RunStream
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    import agents as sdk
+    import pandas
+
+    from timestep_lab.lab.remote.files import RemoteFiles
+    from timestep_lab.lab.remote.tools import RemoteMcp
+    from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.runner import Runner
+    from timestep_lab.store.trace_writer import TraceWriter
+
+INSTEAD = "It stays with the server. Use runs, traces, sql and the other parts, or open the store itself: Lab(path)."
+
+
+class RemoteLab(RemoteLooking, Lab):
+    """A served lab, as the user of a token sees it: agents, tools and files are there, and runs go on there.
+
+    What lives in one process cannot be remote, and says so: Agents SDK objects, Python functions as scorers, commands of MCP servers,
+    the store, the runner. Everything raises what the server raised, and `StoreUnavailableError` when it does not answer.
+    """
+
+    def __init__(
+        self, store: str | Path | None = None, *, token: str | None = None, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or Settings.load()
+        connection = Connection.open(str(store or self.settings.store), token or self.settings.token)
+        me = connection.get("/api/v1/auth/me")
+        self.connection, self.user_id, self.default_model = connection, str(me["user"]["id"]), str(me["default_model"])
+        self._parent = None
+        self.changes = Changes(connection, self.user_id)
+        self.agents = RemoteAgents(connection, lambda: self.mcp.list())
+        self.threads = RemoteThreads(connection)
+        self.approvals = runs.RemoteApprovals(self, connection)
+
+    # -- parts
+
+    @cached_property
+    def router(self) -> Any:
+        """Which providers the served lab reaches: `.providers()`, `await .list_models()`."""
+        from timestep_lab.lab.remote.tools import RemoteRouter
+
+        return RemoteRouter(self.connection)
+
+    @cached_property
+    def mcp(self) -> RemoteMcp:
+        from timestep_lab.lab.remote.tools import RemoteMcp
+
+        return RemoteMcp(self.connection, self.user_id)
+
+    @cached_property
+    def files(self) -> RemoteFiles:
+        from timestep_lab.lab.remote.files import RemoteFiles
+
+        return RemoteFiles(self.connection, self.user_id)
+
+    @cached_property
+    def vector_stores(self) -> RemoteVectorStores:
+        from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
+
+        return RemoteVectorStores(self.connection, self.files)
+
+    # -- running
+
+    def stream(
+        self,
+        prompt: str | Sequence[Mapping[str, Json]],
+        *,
+        agent: str | sdk.Agent[Any] | None = None,
+        model: str | None = None,
+        model_settings: Mapping[str, Json] | None = None,
+        thread: str | None = None,
+        approve: Approve = "ask",
+        max_turns: int = 10,
+        attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None,
+    ) -> RunStream:
+        """As `Lab.stream`. The run is the server's: it ends early when this stream is left, not when this process dies."""
+        if agent is not None and not isinstance(agent, str):
+            raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+        body = runs.run_body(
+            prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread, approve=approve,
+            max_turns=max_turns, metadata=metadata,
+        )  # fmt: skip
+        return self._following(runs.PATH, body)
+
+    def resume(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> RunStream:
+        chosen = {call_id: dict(decision) for call_id, decision in decisions.items()}
+        return self._following(f"{runs.PATH}/{run_id}/approve", {"decisions": chosen})
+
+    async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
+        if any(callable(said) for said in (changes.get("tools") or {}).values()):
+            raise only_here("A function in place of a tool", "Give what the tool says as a text.")
+        trace_id = trace.trace_id if isinstance(trace, Run) else trace
+        return await self._following(f"/api/v1/traces/{trace_id}/fork", {"span_id": span_id, **changes}).result()
+
+    async def cancel(self, run_id: str) -> None:
+        await in_thread(runs.cancel, self.connection, run_id)
+
+    async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+        """As they are: the server adds the content when they are sent."""
+        return list(described)
+
+    def get_run(self, run_id: str) -> Run:
+        return runs.run_of(self, self.connection.get(f"{runs.PATH}/{run_id}"))
+
+    def flush(self) -> None:
+        """Nothing to wait for: the server has written what it acknowledged."""
+
+    # -- reading back
+
+    def sql(self, query: str, params: Sequence[Any] = ()) -> pandas.DataFrame:
+        from timestep_lab.lab.remote.rows import select
+
+        return select(self.connection, query, params).df()
+
+    # -- lifetime
+
+    async def aclose(self) -> None:
+        await in_thread(self.changes.close)
+        self.connection.close()
+
+    # -- what stays with the server
+
+    def for_user(self, user_id: str) -> Lab:
+        raise only_here("The lab of another user", "Open it with that user's token.")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name == "store":
+            raise only_here("The store", INSTEAD)
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    @cached_property
+    def runner(self) -> Runner:
+        raise only_here("The runner", INSTEAD)
+
+    @cached_property
+    def toolbox(self) -> Toolbox:
+        raise only_here("The toolbox", INSTEAD)
+
+    @cached_property
+    def writer(self) -> TraceWriter:
+        raise only_here("The trace writer", INSTEAD)
+
+    # --
+
+    def _following(self, path: str, body: Mapping[str, Any]) -> RunStream:
+        return RunStream(self, lambda: runs.until_left(self.connection, self.connection.events(path, body)))
+
+    def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        return self.changes.subscribe(callback)
+
+    @property
+    def _owner(self) -> str:
+        return f"{self.connection.url} {self.user_id}"
+
+    def __repr__(self) -> str:
+        return f"Lab({self.connection.url!r}, {len(self.agents)} agents, {len(self.threads)} threads)"

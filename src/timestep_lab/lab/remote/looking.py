@@ -1,0 +1,150 @@
+"""What a served lab shows and what it writes out: the same views, fed over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from timestep_lab.lab.looking import Looking
+from timestep_lab.lab.remote import decode
+from timestep_lab.lab.remote.connection import Connection
+from timestep_lab.lab.remote.failures import only_here
+from timestep_lab.types.errors import DataError, NotFoundError, UsageError
+from timestep_lab.types.graph import AgentGraph
+
+if TYPE_CHECKING:
+    import agents as sdk
+
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Plan
+    from timestep_lab.lab.remote.chat_source import RemoteChatSource
+    from timestep_lab.lab.remote.lab import RemoteLab
+    from timestep_lab.lab.remote.trace_source import RemoteTraceSource
+    from timestep_lab.runtime.interchange.files import Imported
+    from timestep_lab.types.comparison import ComparisonRecord
+    from timestep_lab.ui.arena import ArenaView
+    from timestep_lab.ui.handoff_graph import HandoffGraph
+
+FORMATS = (".json", ".jsonl", ".parquet", ".duckdb")
+LONG_S = 600.0
+"""For files of traces, which may be large."""
+
+
+class RemoteLooking(Looking):
+    connection: Connection
+
+    @property
+    def _remote(self) -> RemoteLab:
+        return cast("RemoteLab", self)
+
+    @cached_property
+    def chat_source(self) -> RemoteChatSource:
+        from timestep_lab.lab.remote.chat_source import RemoteChatSource
+
+        lab = self._remote
+        return RemoteChatSource(self.connection, lab.changes, lab.files, lab.default_model)
+
+    @cached_property
+    def trace_source(self) -> RemoteTraceSource:
+        from timestep_lab.lab.remote.trace_source import RemoteTraceSource
+
+        return RemoteTraceSource(self.connection, self._remote.changes)
+
+    def handoffs(
+        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
+    ) -> HandoffGraph:
+        from timestep_lab.ui.handoff_graph import HandoffGraph
+
+        if agent is not None and not isinstance(agent, str):
+            raise only_here("An Agents SDK agent", "Name a stored one, or leave it away.")
+        asked = {"agent": agent, "filter": filter or None, "trace_id": None if traces is None else list(traces)}
+        if traces is not None and not traces:
+            return HandoffGraph(AgentGraph(nodes=(), edges=()), title="Handoffs")
+        told = self.connection.get("/api/v1/handoffs", **asked)
+        return HandoffGraph(decode.record(AgentGraph, told), title=told["title"])
+
+    # -- comparing
+
+    async def prepare_comparison(self, data: Any = None, *, resume: str | None = None, **options: Any) -> Any:
+        """A comparison under way in the served lab: follow it with `async for event in comparison.events()`, then `comparison.grid()`."""
+        from timestep_lab.lab.remote import comparing
+
+        return await comparing.prepare(self.connection, data, resume, dict(options))
+
+    async def plan(self, data: Any, **options: Any) -> Plan:
+        from timestep_lab.lab.remote import comparing
+
+        return await comparing.plan(self.connection, data, dict(options))
+
+    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
+        from timestep_lab.types.comparison import ComparisonRecord
+
+        return decode.records(ComparisonRecord, self.connection.get("/api/v1/compare", limit=limit))
+
+    def comparison(self, id: str) -> Grid:
+        from timestep_lab.lab.comparing import NotebookDisplay
+        from timestep_lab.lab.remote.comparing import grid_of
+
+        grid = grid_of(self.connection, id)
+        grid.shown_by = NotebookDisplay(self._lab)
+        return grid
+
+    def _empty_grid(self, id: str) -> Grid:
+        return self.comparison(id)
+
+    def arena(self, grid: Grid | str, *, seed: int | None = None) -> ArenaView:
+        from timestep_lab.evals.arena import Arena
+        from timestep_lab.lab.remote.comparing import RemoteArenaRows
+        from timestep_lab.ui.arena import ArenaView
+
+        shown = self.comparison(grid) if isinstance(grid, str) else grid
+        return ArenaView(Arena(RemoteArenaRows(self.connection, self._remote.user_id), shown, seed=seed))
+
+    # -- files
+
+    def import_traces(self, path: str | Path) -> Imported:
+        """Send a file of traces to the served lab, at most 50 MB. A `.duckdb` file is refused there."""
+        from timestep_lab.runtime.interchange.files import Imported
+
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.", f"Look at: ls -l {path}") from None
+        return decode.record(
+            Imported, self.connection.ask("POST", "/api/v1/traces/upload", content=content, timeout_s=LONG_S)
+        )
+
+    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
+        from timestep_lab.ui.sources import TraceQuery
+
+        target = Path(path)
+        known = target.suffix.lower()
+        if known not in (*FORMATS, ".html"):
+            raise UsageError(
+                f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
+                f"End its name in one of: {', '.join(FORMATS)}, .html.",
+            )
+        if trace_ids is None:
+            trace_ids = [str(row) for row in self.trace_source.frame(TraceQuery(filter=filter))["trace_id"]]
+        if not trace_ids:
+            raise NotFoundError("No trace matches, so nothing was written.", "Look at lab.traces.")
+        if known == ".html":
+            from timestep_lab.ui.html_export import export_html
+
+            title = f"{len(trace_ids)} traces · Timestep Lab"
+            export_html(self.trace_source, target, trace_ids=trace_ids, title=title)
+            return len(trace_ids)
+        body = {"trace_ids": list(trace_ids), "format": known.removeprefix(".")}
+        content = self.connection.raw("POST", "/api/v1/traces/export", json=body, timeout_s=LONG_S)
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            draft.write_bytes(content)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return len(trace_ids)
+
+    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+        raise only_here("Serving", f"It is served already, at {self.connection.url}.")
