@@ -6,6 +6,8 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -36,11 +38,16 @@ def imported(tree: ast.AST) -> set[str]:
     return found - sys.stdlib_module_names - {"timestep_lab"}
 
 
+@cache
+def installed() -> Mapping[str, list[str]]:
+    """Module to distributions. It reads the metadata of every installed package."""
+    return packages_distributions()
+
+
 def undeclared(modules: set[str], requirements: list[str]) -> set[str]:
     """The modules of which no distribution is required."""
     declared = {distribution(requirement) for requirement in requirements}
-    installed = packages_distributions()
-    names = {module: {distribution(name) for name in installed.get(module, [module])} for module in modules}
+    names = {module: {distribution(name) for name in installed().get(module, [module])} for module in modules}
     return {m for m, of in names.items() if not {IN_AN_EXTRA.get(name, name) for name in of} & declared}
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import itertools
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.readme_picture import LARGEST, PICTURE, made_from
 from timestep_lab.cli import main
 from timestep_lab.cli.root import COMMANDS
 from timestep_lab.runtime.router import Router
@@ -22,19 +28,20 @@ def blocks(language: str) -> list[str]:
     return [text for kind, text in BLOCKS if kind == language]
 
 
+def section(title: str) -> str:
+    return README.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(title: str) -> dict[str, str]:
+    """First column to the second, of a section's table."""
+    found = [line.strip("| ").split(" | ") for line in section(title).splitlines() if line.startswith("| `")]
+    return {row[0]: row[1] for row in found}
+
+
 def test_two_shell_commands_do_all_there_is_to_set_up() -> None:
     start, test = (block.strip() for block in blocks("bash"))
     assert "timestep-lab demo" in start
     assert "pytest" in test
-
-
-def test_continuous_integration_runs_the_readmes_test_command_everywhere() -> None:
-    script = (ROOT / ".ci" / "run").read_text("utf-8")
-    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
-    assert "grep -m1 pytest" in script
-    assert "README.md" in script
-    assert "bash .ci/run" in workflow
-    assert blocks("bash")[0].strip() in workflow
 
 
 async def test_the_python_of_the_readme_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +63,7 @@ async def test_the_python_of_the_readme_runs_as_printed(tmp_path: Path, monkeypa
 
 
 def test_the_provider_table_names_every_provider_and_no_other() -> None:
-    table = README.split("## Models")[1].split("## ")[0]
-    named = set(re.findall(r"^\| `(\w+)/`", table, re.M))
+    named = set(re.findall(r"^\| `(\w+)/`", section("Models"), re.M))
     assert named == {status.prefix for status in Router(Settings.load(env={})).providers()}
 
 
@@ -66,6 +72,42 @@ def test_every_command_is_described_in_the_help(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert re.search(rf"^  {command}\s+\S", text, re.M), command
+
+
+def test_the_table_of_commands_says_what_their_help_says() -> None:
+    helps = {f"`{name}`": importlib.import_module(module).command.help for name, module in COMMANDS.items()}
+    assert rows("Commands") == {name: " ".join(text.split("\n\n")[0].split()) for name, text in helps.items()}
+
+
+def test_every_printed_command_line_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = set(re.findall(r"`timestep-lab ([a-z][^`]*)`", README))
+    assert len(printed) >= 6
+    for line in printed - {"COMMAND --help", "--store STORE COMMAND"}:
+        words = shlex.split(line)
+        names = list(itertools.takewhile(lambda word: re.fullmatch(r"[a-z]+", word), words))
+        help_of = [*names[: 2 if names[0] in ("db", "models", "mcp") else 1], "--help"]
+        assert main(help_of) == 0, line
+        text = capsys.readouterr().out
+        assert not [option for option in words if option.startswith("--") and option not in text], line
+
+
+def test_the_environment_table_names_every_variable_that_is_read_and_no_other() -> None:
+    named = {name for cell in rows("Environment") for name in re.findall(r"`(\w+)`", cell)}
+    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', inspect.getsource(Settings.load)))
+    for file in (ROOT / "src").rglob("*.py"):
+        read |= set(re.findall(r'environ(?:\.get\(|\[)"(TIMESTEP_LAB_\w+)"', file.read_text("utf-8")))
+    assert named == read
+
+
+def test_the_picture_shows_the_views_of_today() -> None:
+    assert f"]({PICTURE.relative_to(ROOT).as_posix()})" in README
+    assert PICTURE.stat().st_size <= LARGEST
+    with Image.open(PICTURE) as picture:
+        assert picture.info["Source"] == "tests/readme_picture.py"
+        assert picture.size == (1600, 1000)
+        assert picture.info["Made-From"] == made_from(), (
+            "The views changed since the picture was taken. Take it anew, and look at it: python -m tests.readme_picture"
+        )
 
 
 def test_nothing_committed_is_large_and_no_lab_is_among_it() -> None:

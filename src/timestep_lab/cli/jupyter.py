@@ -32,7 +32,9 @@ def command(folder: Path, no_open: bool, jupyter_options: tuple[str, ...]) -> in
     tour = folder / "00_tour.ipynb"
     where = ["--ServerApp.root_dir", str(folder.resolve())]
     start = [f"--LabApp.default_url=/lab/tree/{tour.name}"] if tour.exists() else []
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *where, *start, *jupyter_options])
+    # JupyterLab refuses to start for root, whom a container often has for its only user. It listens on loopback, behind a token.
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *where, *start, *root, *jupyter_options])
 
 
 def copy_notebooks(folder: Path) -> list[Path]:
