@@ -10,7 +10,15 @@ import agents as sdk
 from tests.runtime.bench import SETTINGS
 from timestep_lab.runtime.router import Router
 
-for module in ("duckdb", "timestep_lab.store.duckdb.database", "timestep_lab.store.liveness", "tests.runtime.worker"):
+for module in (
+    "duckdb",
+    "psycopg_pool",
+    "timestep_lab.store.duckdb.database",
+    "timestep_lab.store.postgres.database",
+    "timestep_lab.store.liveness",
+    "timestep_lab.runtime.tools.weather",
+    "tests.runtime.worker",
+):
     importlib.import_module(module)
 
 
