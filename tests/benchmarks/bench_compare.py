@@ -1,5 +1,8 @@
 """A comparison beside the bare Agents SDK doing the same calls: 1,000 cases × 2 models, a server that answers in 100 ms, 100 at once.
 
+A comparison streams every answer, because only a stream says when its first token came. Like for like is therefore the SDK's streamed run;
+most people who write the loop by hand take the quicker one that is not streamed, so that is the one we are held to.
+
 pytest tests/benchmarks/bench_compare.py -m benchmark -s
 """
 
@@ -94,11 +97,10 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
     print()
     for name, (wall, cpu) in rows.items():
         print(f"{name:32} {wall:6.2f} s   {cpu / 2 / CASES * 1000:5.2f} ms CPU a call")
-    ratio = rows["comparison, traced and stored"][0] / rows["bare SDK, streamed"][0]
-    print(
-        f"{ratio:.2f} × the bare SDK, streamed; {rows['comparison, traced and stored'][0] / rows['bare SDK'][0]:.2f} × not streamed"
-    )
-    assert ratio <= ALLOWED
+    ours = rows["comparison, traced and stored"][0]
+    strict, like_for_like = ours / rows["bare SDK"][0], ours / rows["bare SDK, streamed"][0]
+    print(f"{strict:.2f} × the bare SDK, not streamed; {like_for_like:.2f} × the bare SDK, streamed as we stream")
+    assert max(strict, like_for_like) <= ALLOWED
 
 
 async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:

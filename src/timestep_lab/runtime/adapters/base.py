@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from agents import Model, ModelResponse, ModelSettings
@@ -54,6 +55,11 @@ class ModelRequest:
         return None if reasoning is None else reasoning.effort
 
 
+@lru_cache(maxsize=1)
+def _sdk_default_settings() -> ModelSettings:
+    return get_default_model_settings()
+
+
 class AdapterModel(Model):
     """Base of our adapters. `model` is the provider's name of the model."""
 
@@ -95,7 +101,7 @@ class AdapterModel(Model):
                 raise SettingsError(
                     f"{self.prefix}/ does not keep conversations, so it cannot take {name}.", param=name
                 )
-        if model_settings == get_default_model_settings():
+        if model_settings == _sdk_default_settings():
             # What the SDK gives an agent that names no model: meant for its own default model, and nobody's wish here.
             model_settings = ModelSettings()
         self._check(model_settings)

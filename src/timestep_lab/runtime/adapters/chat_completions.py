@@ -1,13 +1,15 @@
 """OpenAI Chat Completions, which most servers speak: vLLM, llama.cpp, TGI, LM Studio, OpenRouter, Hugging Face's router.
 
 Requests are written by the Agents SDK's converter, answers read here: the SDK's own reader says neither why an answer ended nor
-that one broke off. Reasoning comes as `reasoning_content` or `reasoning` (neither is in OpenAI's specification) and goes back
+that one broke off. The client sends the JSON and hands over the JSON of each chunk as it is, by its `post`: `chat.completions.create`
+would walk through every message of every request and build a dozen objects for every few letters of an answer, which took more CPU than all
+else together. Reasoning comes as `reasoning_content` or `reasoning` (neither is in OpenAI's specification) and goes back
 under the name it came, to the model that wrote it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
@@ -21,8 +23,10 @@ from timestep_lab.types.records import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from openai._types import RequestOptions
 
 _STOP_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+_AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
 WITHHELD = "The answer was withheld by the provider's content filter."
 
 
@@ -47,8 +51,16 @@ class ChatCompletionsModel(AdapterModel):
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         answer = ChatAnswer(emitter, self._wire_name)
-        stream = await self._client.get().chat.completions.create(
-            **chat_body(request, self._wire_name, self.prefix), **_passed_on(request)
+        from openai import AsyncStream
+
+        body, options = _with_extras(chat_body(request, self._wire_name, self.prefix), request)
+        stream = await self._client.get().post(
+            "/chat/completions",
+            body=body,
+            options=options,
+            cast_to=object,
+            stream=True,
+            stream_cls=AsyncStream[object],
         )
         async with stream:
             async for chunk in stream:
@@ -66,7 +78,6 @@ def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
         body["stream_options"] = {"include_usage": True}
     for name in (
         "temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "verbosity", "metadata", "store",
-        "extra_body",
     ):  # fmt: skip
         if (value := getattr(settings, name)) is not None:
             body[name] = value
@@ -86,12 +97,18 @@ def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
     return body
 
 
-def _passed_on(request: ModelRequest) -> dict[str, Any]:
+def _with_extras(body: dict[str, Any], request: ModelRequest) -> tuple[dict[str, Any], RequestOptions]:
+    """The body and the client's options with what the user adds to them. `extra_args` are further parameters of the request."""
     settings = request.settings
-    around = {
-        name: value for name in ("extra_headers", "extra_query") if (value := getattr(settings, name)) is not None
-    }
-    return {**around, **(settings.extra_args or {})}
+    options: RequestOptions = {"security": {"bearer_auth": True}}
+    more = dict(settings.extra_args or {})
+    for name, option in _AROUND.items():
+        given = [value for value in (getattr(settings, name, None), more.pop(name, None)) if value is not None]
+        if given:
+            options[option] = {**given[0], **given[-1]}  # type: ignore[literal-required]
+    if "timeout" in more:
+        options["timeout"] = more.pop("timeout")
+    return {**body, **more}, options
 
 
 def _tool(spec: FunctionSpec) -> dict[str, Any]:
@@ -135,32 +152,34 @@ class ChatAnswer:
         self._said_anything = False
 
     def read(self, chunk: Any) -> Events:
-        if chunk.usage is not None:
-            self._usage = _usage(chunk.usage)
-        if not chunk.choices:
+        """One `chat.completion.chunk` as JSON. Servers leave out, or send as null, whatever they have nothing to say for."""
+        if counted := chunk.get("usage"):
+            self._usage = _usage(counted)
+        choices = chunk.get("choices")
+        if not choices:
             return
-        choice = chunk.choices[0]
-        delta = choice.delta
-        self._finish_reason = choice.finish_reason or self._finish_reason
-        if delta is None:
+        choice = choices[0]
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        delta = choice.get("delta")
+        if not delta:
             return
         for field in ("reasoning_content", "reasoning"):
-            if isinstance(thought := getattr(delta, field, None), str) and thought:
+            if isinstance(thought := delta.get(field), str) and thought:
                 yield from self._emit.reasoning(thought, {"model": self._model, "field": field})
                 break
-        if delta.content:
+        if content := delta.get("content"):
             yield from self._flush()
             self._said_anything = True
-            yield from self._emit.text(delta.content)
-        if delta.refusal:
+            yield from self._emit.text(content)
+        if refusal := delta.get("refusal"):
             self._said_anything = True
-            yield from self._emit.refusal(delta.refusal)
-        for note in getattr(delta, "annotations", None) or ():
+            yield from self._emit.refusal(refusal)
+        for note in delta.get("annotations") or ():
             if (cited := note.get("url_citation")) is not None:
                 yield from self._emit.annotation(
                     cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
                 )
-        for piece in delta.tool_calls or ():
+        for piece in delta.get("tool_calls") or ():
             yield from self._tool_piece(piece)
 
     def end(self) -> Events:
@@ -173,11 +192,11 @@ class ChatAnswer:
         yield from self._emit.finish(self._usage, reason)
 
     def _tool_piece(self, piece: Any) -> Events:
-        index = piece.index or 0
+        index = piece.get("index") or 0
         if self._open_call is None or (index != self._open_call and index not in self._waiting and not self._waiting):
             self._said_anything = True
             self._open_call = index
-            yield from self._emit.tool_call(_named(piece), piece.id or None, _arguments(piece))
+            yield from self._emit.tool_call(_named(piece), piece.get("id") or None, _arguments(piece))
         elif index == self._open_call:
             yield from self._emit.arguments(_arguments(piece))
         else:
@@ -185,30 +204,30 @@ class ChatAnswer:
 
     def _flush(self) -> Events:
         for pieces in self._waiting.values():
-            yield from self._emit.tool_call(_named(pieces[0]), pieces[0].id or None)
+            yield from self._emit.tool_call(_named(pieces[0]), pieces[0].get("id") or None)
             for piece in pieces:
                 yield from self._emit.arguments(_arguments(piece))
         self._waiting.clear()
         self._open_call = None
 
 
-def _named(piece: Any) -> str:
-    return (piece.function.name if piece.function else None) or ""
+def _named(piece: Mapping[str, Any]) -> str:
+    return (piece.get("function") or {}).get("name") or ""
 
 
-def _arguments(piece: Any) -> str:
-    return (piece.function.arguments if piece.function else None) or ""
+def _arguments(piece: Mapping[str, Any]) -> str:
+    return (piece.get("function") or {}).get("arguments") or ""
 
 
-def _usage(counted: Any) -> Usage:
-    into, out = counted.prompt_tokens_details, counted.completion_tokens_details
+def _usage(counted: Mapping[str, Any]) -> Usage:
+    into, out = counted.get("prompt_tokens_details") or {}, counted.get("completion_tokens_details") or {}
     return Usage(
         requests=1,
-        input_tokens=counted.prompt_tokens or 0,
-        output_tokens=counted.completion_tokens or 0,
-        cached_tokens=getattr(into, "cached_tokens", 0) or 0,
-        cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
-        reasoning_tokens=getattr(out, "reasoning_tokens", 0) or 0,
+        input_tokens=counted.get("prompt_tokens") or 0,
+        output_tokens=counted.get("completion_tokens") or 0,
+        cached_tokens=into.get("cached_tokens") or 0,
+        cache_write_tokens=into.get("cache_write_tokens") or 0,
+        reasoning_tokens=out.get("reasoning_tokens") or 0,
     )
 
 

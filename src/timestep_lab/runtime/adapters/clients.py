@@ -28,6 +28,8 @@ def _trusted() -> ssl.SSLContext:
 
 
 CONNECT_TIMEOUT_S = 10.0
+KEPT_CONNECTIONS = 100
+"""Idle ones, to one host over TLS: as many as a comparison has calls under way, so that none shakes hands twice."""
 NO_KEY = "no-key"
 """What a server of one's own is sent, which asks for no key: the clients insist on having one."""
 
@@ -42,7 +44,7 @@ def openai_client(base_url: str, key: str | None, timeout_s: float, *, official:
         http = DefaultAsyncHttpx2Client(
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
-            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
+            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
         )
         headers = {} if official else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         return AsyncOpenAI(
@@ -64,7 +66,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
         http = DefaultAsyncHttpxClient(
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
-            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else 20),
+            limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
         )
         return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
 

@@ -11,8 +11,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar
 
-from openai.types.chat import ChatCompletionChunk
-
 from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest
 from timestep_lab.runtime.adapters.chat_completions import ChatAnswer, chat_body
 from timestep_lab.runtime.adapters.conversation import Turn, read_turn
@@ -46,7 +44,7 @@ class LocalModel(AdapterModel):
         engine = await engine_for(self._path)
         routed = bool(request.functions) and (engine.tiny or not engine.supports_tools)
         if not routed:
-            async for event in self._chat(engine, chat_body(request, self.model, self.prefix), emitter):
+            async for event in self._chat(engine, self._body(request), emitter):
                 yield event
             return
         turn = read_turn(request.input)
@@ -62,7 +60,7 @@ class LocalModel(AdapterModel):
             for event in emitter.finish(usage, "tool_calls", {"token_count": "estimate"}):
                 yield event
             return
-        body = chat_body(request, self.model, self.prefix)
+        body = self._body(request)
         for name in ("tools", "tool_choice", "parallel_tool_calls"):
             body.pop(name, None)
         body["messages"] = [
@@ -72,23 +70,19 @@ class LocalModel(AdapterModel):
         async for event in self._chat(engine, body, emitter):
             yield event
 
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        return {**chat_body(request, self.model, self.prefix), **(request.settings.extra_body or {})}  # type: ignore[dict-item]
+
     async def _chat(self, engine: LocalEngine, body: dict[str, Any], emitter: Emitter) -> AsyncIterator[Any]:
         if engine.tiny:
             body = {"max_tokens": _TINY_LIMIT, "temperature": 0, **body}
         answer = ChatAnswer(emitter, self.model)
-        async with aclosing(engine.chat({**body, **body.pop("extra_body", {})})) as chunks:  # type: ignore[type-var]
+        async with aclosing(engine.chat(body)) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                for event in answer.read(ChatCompletionChunk.model_construct(**_typed(chunk))):
+                for event in answer.read(chunk):
                     yield event
         for event in answer.end():
             yield event
-
-
-def _typed(chunk: dict[str, Any]) -> dict[str, Any]:
-    whole = ChatCompletionChunk.model_validate(
-        {**chunk, "choices": [{"logprobs": None, **choice} for choice in chunk.get("choices", ())]}
-    )
-    return dict(whole)
 
 
 def _results(turn: Turn) -> str:
