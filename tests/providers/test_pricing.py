@@ -35,12 +35,17 @@ def test_tokens_read_from_the_cache_cost_less() -> None:
 @pytest.mark.parametrize(
     ("provider", "model"),
     [
-        ("openai", "a-model-nobody-knows"), ("ollama", "qwen3"), ("demo", "assistant"), ("local", "smollm2-135m"),
-        ("hf_inference_providers", "openai/gpt-oss-20b"), ("openai_compatible", "my-own/gpt-4.1"),
+        ("openai", "a-model-nobody-knows"), ("ollama", "gpt-oss:20b-cloud"), ("hf_inference_providers", "openai/gpt-oss-20b"), ("openai_compatible", "my-own/gpt-4.1"),
     ],
 )  # fmt: skip
 def test_an_unknown_price_is_unknown_and_never_zero(provider: str, model: str) -> None:
     assert price(provider, model, USED) is None
+
+
+@pytest.mark.parametrize(("provider", "model"), [("ollama", "qwen3"), ("demo", "assistant"), ("local", "smollm2-135m")])
+def test_a_model_at_home_is_free_and_that_is_known(provider: str, model: str) -> None:
+    assert price(provider, model, USED) == 0.0
+    assert price(provider, f"{provider}/{model}", None) == 0.0, "also when nothing was counted"
 
 
 def test_without_usage_there_is_no_price() -> None:

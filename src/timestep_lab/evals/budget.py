@@ -10,9 +10,6 @@ from timestep_lab.runtime.pricing import price
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Usage
 
-FREE = ("demo", "local", "ollama")
-"""Prefixes whose models run at home: nobody sends a bill."""
-
 
 @dataclass(slots=True)
 class Budget:
@@ -59,9 +56,7 @@ def check_prices(candidates: Sequence[Candidate], budget_usd: float | None) -> N
     if budget_usd is None:
         return
     one = Usage(requests=1, input_tokens=1, output_tokens=1)
-    unknown = [
-        c.name for c in candidates if c.model.prefix not in FREE and price(c.model.prefix, c.model.model, one) is None
-    ]
+    unknown = [c.name for c in candidates if price(c.model.prefix, c.model.model, one) is None]
     if unknown:
         raise UsageError(
             f"The price of {', '.join(unknown)} is not known, so a budget in money cannot be kept.",

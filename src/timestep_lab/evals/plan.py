@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from timestep_lab.evals.budget import FREE
 from timestep_lab.evals.options import DEFAULT_CONCURRENCY, Options
+from timestep_lab.runtime.pricing import is_free
 from timestep_lab.types.comparison import PlanRow
 from timestep_lab.types.numbers import cost_text, duration_text
 
@@ -94,7 +94,8 @@ def make_plan(
         history = rows.history(candidate.record.name)
         costs = [cost for cost, _ in history if cost is not None]
         times = [time for _, time in history if time is not None]
-        cost: tuple[float | None, float | None] = (0.0, 0.0) if candidate.model.prefix in FREE else _range(costs, calls)
+        free = is_free(candidate.model.prefix, candidate.model.model)
+        cost: tuple[float | None, float | None] = (0.0, 0.0) if free else _range(costs, calls)
         width = min(calls, options.concurrency or DEFAULT_CONCURRENCY) or 1
         low, high = _range(times, calls)
         found.append(

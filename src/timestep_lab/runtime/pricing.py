@@ -1,7 +1,7 @@
 """What a generation cost, in US dollars, by `genai-prices` and its built-in table. No network; an unknown price is None, never 0.
 
 A price is looked up for the provider that was called, not for a model of the same name elsewhere: the same open weights cost
-different sums at different hosts, and nothing at home (where the cost is not a price; that is None too).
+different sums at different hosts, and nothing at home: 0 means that nobody sends a bill.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timestep_lab.types.records import Usage
 
+FREE = frozenset({"demo", "local", "ollama"})
+"""Prefixes whose models run at home, but for Ollama's cloud."""
 _PRICED_AS = {"openai": "openai", "anthropic": "anthropic"}
 _HF_PREFIX = "hf_inference_providers"
 _COMPATIBLE_PREFIX = "openai_compatible"
@@ -19,6 +21,8 @@ _COMPATIBLE_PREFIX = "openai_compatible"
 
 def price(provider: str, model: str, usage: Usage | None) -> float | None:
     """`provider` is the router's prefix, `model` the name with or without that prefix. None when the price or the usage is unknown."""
+    if is_free(provider, model):
+        return 0.0
     if usage is None:
         return None
     known = _priced_model(provider, model.removeprefix(f"{provider}/"))
@@ -38,6 +42,16 @@ def price(provider: str, model: str, usage: Usage | None) -> float | None:
         return float(calc_price(counted, name, provider_id=provider_id).total_price)
     except LookupError:
         return None
+
+
+def is_free(provider: str, model: str) -> bool:
+    """Nobody sends a bill for this model, however much it is used."""
+    return provider in FREE and not (provider == "ollama" and is_ollama_cloud(model))
+
+
+def is_ollama_cloud(model: str) -> bool:
+    """`gpt-oss:20b-cloud` runs at Ollama's, not on the user's own server."""
+    return model.endswith("-cloud")
 
 
 @lru_cache(maxsize=512)

@@ -137,7 +137,7 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
         output_tokens=usage.output_tokens if usage else None,
         cached_tokens=usage.cached_tokens if usage else None,
         reasoning_tokens=usage.reasoning_tokens if usage else None,
-        cost_usd=price(timing.provider, timing.model, usage) if timing and usage else None,
+        cost_usd=price(timing.provider, timing.model, usage) if timing else None,
         queue_ms=timing.queue_ms if timing else None,
         rate_limit_ms=timing.rate_limit_ms if timing else None,
         ttft_ms=timing.ttft_ms if timing else None,

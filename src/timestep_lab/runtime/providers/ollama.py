@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.clients import ollama_client
+from timestep_lab.runtime.pricing import is_ollama_cloud
 from timestep_lab.runtime.provider import Provider as BaseProvider
 from timestep_lab.runtime.provider import ProviderStatus
 from timestep_lab.runtime.provider_errors import ErrorContext
@@ -48,7 +49,7 @@ class Provider(BaseProvider):
     def model(self, name: str) -> Model:
         from timestep_lab.runtime.adapters.ollama_chat import OllamaModel
 
-        if not _is_cloud(name):
+        if not is_ollama_cloud(name):
             return OllamaModel(name, self._local)
         if not self.settings.ollama_api_key:
             raise self.missing_key(name)
@@ -59,7 +60,7 @@ class Provider(BaseProvider):
         return sorted(model.model for model in listed.models if model.model)
 
     def context(self, model: str) -> ErrorContext:
-        cloud = _is_cloud(model)
+        cloud = is_ollama_cloud(model)
         return ErrorContext(
             provider=self.prefix,
             model=model,
@@ -73,7 +74,3 @@ class Provider(BaseProvider):
     async def aclose(self) -> None:
         await self._local.aclose()
         await self._cloud.aclose()
-
-
-def _is_cloud(name: str) -> bool:
-    return name.endswith("-cloud")

@@ -18,7 +18,7 @@ export function progressLine(stop) {
     bar.firstChild.style.width = `${(100 * (p.done - p.errors)) / Math.max(1, p.total)}%`;
     bar.lastChild.style.width = `${(100 * p.errors) / Math.max(1, p.total)}%`;
     put(words, [`${p.done.toLocaleString("en")} of ${count(p.total, "answer")}`, count(p.calls, "call"), count(p.cached, "cache hit"), p.errors ? h("span", { class: "tl-bad" }, `✕ ${p.errors} failed`) : null,
-      p.running ? `${p.running} running` : null, `${cost(p.spent_usd)} spent`, p.expected_usd === null ? null : `${cost(p.expected_usd)} expected`, `${short(p.spent_tokens)} tok`, p.eta_s === null || !p.running ? null : `about ${p.eta_s < 60 ? `${Math.ceil(p.eta_s)} s` : duration(p.eta_s * 1000)} left`]
+      p.running ? `${p.running} running` : null, p.spent_usd ? `${cost(p.spent_usd)} spent` : null, !p.expected_usd ? null : `${cost(p.expected_usd)} expected`, `${short(p.spent_tokens)} tok`, p.eta_s === null || !p.running ? null : `about ${p.eta_s < 60 ? `${Math.ceil(p.eta_s)} s` : duration(p.eta_s * 1000)} left`]
       .filter(Boolean).map((fact) => h("span", {}, fact)));
   };
   return {

@@ -27,10 +27,10 @@ export function short(count) {
 
 export const tokens = (count) => (known(count) ? `${short(count)} tok` : UNKNOWN);
 
-/** US dollars with enough digits to mean something: `$0.0031`, `$1.24`. */
+/** US dollars with enough digits to mean something: `$0.0031`, `$1.24`; `free` for a model that nobody sends a bill for. */
 export function cost(usd) {
   if (!known(usd)) return UNKNOWN;
-  if (usd === 0) return "$0";
+  if (usd === 0) return "free";
   if (usd < 0.00005) return "< $0.0001";
   if (usd < 0.1) return `$${usd.toFixed(4)}`;
   return `$${usd < 100 ? usd.toFixed(2) : Math.round(usd).toLocaleString("en")}`;

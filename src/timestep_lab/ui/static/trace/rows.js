@@ -76,7 +76,7 @@ export function fillRow(row, i, index, view) {
   const { sums } = tree;
   text(row, "time", status === "pending" ? `${duration(took)} …` : duration(took));
   text(row, "tokens", sums.tokens[i] === sums.tokens[i] ? short(sums.tokens[i]) : "");
-  text(row, "price", sums.cost[i] === sums.cost[i] ? cost(sums.cost[i]) : "");
+  text(row, "price", sums.cost[i] > 0 ? cost(sums.cost[i]) : "");
 }
 
 function text(row, key, value) {
