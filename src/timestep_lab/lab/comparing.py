@@ -27,6 +27,9 @@ _TWIN_CASES_RUNNING = 10
 _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
 """Owner (`Lab._owner`) and comparison to the view of one that runs in this process."""
 
+_under_way: set[asyncio.Task[None]] = set()
+"""Comparisons in the background: a loop itself keeps no task alive."""
+
 
 def bench_of(lab: Lab) -> Bench:
     from timestep_lab.evals.bench import Bench
@@ -76,6 +79,23 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
         lab.trace_source, comparison.grid(), twin=_twin, stop=lambda: _in(loop, comparison.cancel)
     )  # fmt: skip
     _live[lab._owner, comparison.record.id] = view
+    return view
+
+
+def in_background(lab: Lab, comparison: Comparison) -> GridView:
+    """Run it as a task of the running loop; its view is live, and its Stop button cancels."""
+    import asyncio
+
+    view = live_view(lab, comparison)
+
+    async def feed() -> None:
+        async with contextlib.aclosing(comparison.events(deltas=True)) as events:
+            async for event in events:
+                view.apply(event)
+
+    task = asyncio.get_running_loop().create_task(feed(), name=f"comparison {comparison.record.id}")
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
     return view
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from timestep_lab.lab.run import Run
+from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_source import ChatSource
+    from timestep_lab.ui.duel import Duel
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.grid import GridView
     from timestep_lab.ui.handoff_graph import HandoffGraph
@@ -37,24 +39,50 @@ class Looking:
     def _lab(self) -> Lab:
         return cast("Lab", self)
 
+    @overload
+    def chat(
+        self, agent: str = ..., *, model: str | None = ..., models: None = ..., thread: str | None = ..., height: int | None = ...,
+        **options: Any,
+    ) -> Chat: ...  # fmt: skip
+    @overload
+    def chat(
+        self, agent: str = ..., *, models: Sequence[str], blind: bool = ..., height: int | None = ..., **options: Any
+    ) -> Duel: ...
     def chat(
         self,
         agent: str = "Personal Assistant",
         *,
         model: str | None = None,
+        models: Sequence[str] | None = None,
+        blind: bool = True,
         thread: str | None = None,
         height: int | None = None,
         **options: Any,
-    ) -> Chat:
-        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in."""
+    ) -> Chat | Duel:
+        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in.
+
+        With two `models`, a live duel: both answer each message side by side, without names unless `blind=False`, and votes are kept
+        as in the arena. Raises `NotFoundError`, `UnknownPrefixError`, `UsageError`.
+        """
+        name = self._lab.agents.get(agent).name
+        if models is not None:
+            if model is not None or thread is not None:
+                raise UsageError("A duel has two models and begins anew.", "Leave model and thread out.")
+            return self.duel(name, models, blind=blind, height=height, **options)
         from timestep_lab.ui.chat import Chat
 
         if model is not None:
             self._lab.router.resolve(model)  # Raises for a prefix that is not known.
         if thread is not None:
             self._lab.threads[thread]  # Raises for one that is not there.
-        name = self._lab.agents.get(agent).name
         return Chat(self.chat_source, agent=name, model=model, thread_id=thread, height=height, **options)
+
+    def duel(self, agent: str, models: Sequence[str], **options: Any) -> Duel:
+        """What `chat(agent, models=…)` shows."""
+        from timestep_lab.lab.dueling import LocalDuelSource
+        from timestep_lab.ui.duel import Duel
+
+        return Duel(LocalDuelSource(self._lab, self._lab.agents.get(agent), models), **options)
 
     @cached_property
     def chat_source(self) -> ChatSource:
@@ -142,6 +170,12 @@ class Looking:
         from timestep_lab.lab import comparing
 
         return await comparing.prepare(self._lab, data, resume, dict(options))
+
+    async def start_comparison(self, data: Any, **options: Any) -> GridView:
+        """`compare` in the background: the view is live, its Stop button ends it, `lab.comparison(view.id_of_comparison)` reads it."""
+        from timestep_lab.lab import comparing
+
+        return comparing.in_background(self._lab, await self.prepare_comparison(data, **options))
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         """Those made so far, newest first."""

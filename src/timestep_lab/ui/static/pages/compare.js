@@ -1,17 +1,36 @@
-// The component of app/views/compare.py: comparisons made so far.
+// The component of app/views/compare.py: comparisons made so far, and a form for another.
 
 import { data, h, put } from "../shared/dom.js";
-import { card, empty, page, status, when } from "./parts.js";
+import { count } from "../shared/format.js";
+import { compareForm } from "./compare_form.js";
+import { duelForm } from "./duel_form.js";
+import { button, card, empty, page, status, when } from "./parts.js";
 
 function render(context) {
   const view = page(context, "compare", "Compare", "Models, agents, prompts and settings on the same cases, with a verdict.");
-  return view.open((state) => put(view.body, list(state.comparisons)));
+  const rows = h("div", {});
+  const open = button("New comparison", { name: "plus", primary: true, "aria-expanded": "false", onclick: () => toggle(form.element.hidden) });
+  const form = compareForm(view, () => { toggle(false); open.focus(); });
+  form.element.hidden = true;
+  view.actions.append(open);
+  view.body.append(form.element, rows, duelForm(view.link));
+
+  function toggle(shown) {
+    form.element.hidden = !shown;
+    open.setAttribute("aria-expanded", String(shown));
+    if (shown) form.element.querySelector("textarea").focus();
+  }
+
+  return view.open((state) => {
+    put(rows, list(state.comparisons));
+    form.update(state).catch(view.say);
+  });
 }
 
 function list(rows) {
-  if (!rows.length) return empty("No comparisons yet", "Make one in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --model demo/assistant --model demo/echo"));
+  if (!rows.length) return empty("No comparisons yet", "Start one here, in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));
   return card("Comparisons", h("ul", { class: "tl-rows" }, rows.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/compare/${row.id}` },
-    h("span", { class: "tl-grow" }, data(row.candidates.join(" against "), { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, data(row.name), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at)))))));
+    h("span", { class: "tl-grow" }, data(row.candidates.join(" against "), { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.name && row.name !== "list" ? [data(row.name), " · "] : null, count(row.n_cases, "case"), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at)))))));
 }
 
 export default { render };
