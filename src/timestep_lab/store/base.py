@@ -78,6 +78,15 @@ class Rows:
         return pandas.DataFrame.from_records(self.rows, columns=list(self.columns))
 
 
+Columns = Mapping[str, Sequence[Any]]
+"""A result by columns: name to values, lists or numpy arrays (then unknown numbers are NaN, and other unknown values None)."""
+
+
+def by_columns(rows: Rows) -> Columns:
+    values = zip(*rows.rows, strict=True) if rows.rows else ([] for _ in rows.columns)
+    return {name: list(column) for name, column in zip(rows.columns, values, strict=True)}
+
+
 class Database(Protocol):
     """See the module's text for what holds of every method. All raise `StoreError` when the database itself fails."""
 
@@ -89,6 +98,10 @@ class Database(Protocol):
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
         """One reading statement of our own."""
+        ...
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+        """The same by columns; for results of many rows, which some databases can give much sooner so."""
         ...
 
     def write(

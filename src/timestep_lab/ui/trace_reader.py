@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.clock import to_aware_utc, utc_now
+from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans
@@ -21,6 +22,7 @@ MOST_ENTRIES = 400
 """Steps that a conversation is read from."""
 MOST_SEARCHED = 2_000
 """Steps whose contents are searched; beyond it only names are."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_JSON = 1_000
 """Steps that the JSON tab holds."""
 
@@ -84,12 +86,18 @@ class TraceReader(View):
 
 def read_trace(source: TraceSource, trace_id: str) -> Reply:
     """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
+    return read_with_spans(source, trace_id)[0]
+
+
+def read_with_spans(source: TraceSource, trace_id: str) -> tuple[Reply, SpanColumns]:
+    """The same, and the spans as they were read."""
     value = {
         "trace": dict(source.trace(trace_id)),
         "scores": [asdict(score) for score in source.scores(trace_id) if score.target == "trace"],
         "now": utc_now().timestamp() * 1000.0,
     }
-    return Reply(value, [encode_spans(source.spans(trace_id))])
+    spans = source.spans(trace_id)
+    return Reply(value, [encode_spans(spans)]), spans
 
 
 def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Json]:
@@ -107,15 +115,18 @@ def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Jso
     }
 
 
-def read_conversation(source: TraceSource, trace_id: str) -> dict[str, Json]:
-    spans = source.spans(trace_id)
-    speaking = [(t, i) for t, i, kind in _columns(spans, "started_us", "span_id", "kind") if kind in KINDS]
-    wanted = [span_id for _, span_id in sorted(speaking)[:MOST_ENTRIES]]
-    whole = source.payloads(trace_id, wanted)
-    start = to_aware_utc(source.trace(trace_id)["started_at"])
-    if whole:
-        start = min(start, *(to_aware_utc(span["started_at"]) for span in whole))
-    return {"entries": conversation_of(whole, start), "truncated": len(speaking) > MOST_ENTRIES}
+def read_conversation(
+    source: TraceSource, trace_id: str, spans: SpanColumns | None = None, most: int = MOST_ENTRIES
+) -> dict[str, Json]:
+    """What was said in the first `most` steps that speak."""
+    import numpy as np
+
+    spans = source.spans(trace_id) if spans is None else spans
+    starts = np.array(spans["started_us"], dtype="f8")
+    speaking = [row for row in np.argsort(starts, kind="stable").tolist() if spans["kind"][row] in KINDS]
+    whole = source.payloads(trace_id, [spans["span_id"][row] for row in speaking[:most]])
+    start = EPOCH + timedelta(microseconds=int(starts.min())) if len(starts) else utc_now()
+    return {"entries": conversation_of(whole, start), "truncated": len(speaking) > most}
 
 
 def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:

@@ -14,15 +14,19 @@ from timestep_lab.ui.sources import SpanColumns, TraceSource
 from timestep_lab.ui.trace_reader import read_conversation
 
 MOST_ROWS = 120
+MOST_LOOKED_AT = 4_000
+"""Steps among which those rows are found."""
+MOST_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
 SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… running", "needs_approval": "‖ needs approval"}
 
 
-def trace_html(source: TraceSource, trace_id: str) -> str:
-    """The twin of one trace."""
-    trace, spans = source.trace(trace_id), source.spans(trace_id)
-    entries = read_conversation(source, trace_id)["entries"]
+def trace_html(source: TraceSource, trace_id: str, spans: SpanColumns | None = None) -> str:
+    """The twin of one trace. `spans`: its columns, if they are at hand."""
+    trace = source.trace(trace_id)
+    spans = source.spans(trace_id) if spans is None else spans
+    entries = read_conversation(source, trace_id, spans, MOST_ENTRIES)["entries"]
     title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
     return "\n".join(
         [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans), _messages(entries)]
@@ -59,13 +63,17 @@ def text(value: Any, most: int = MOST_TEXT) -> str:
 
 
 def steps_table(spans: SpanColumns) -> str:
-    rows = _tree_rows(spans)
-    ends = [e for e in spans.get("ended_us", ()) if e is not None and e == e]
-    start = min(spans["started_us"], default=0)
-    length = max([*ends, *spans["started_us"]], default=0) - start or 1
-    lines = [_step(spans, row, depth, start, length) for row, depth in rows[:MOST_ROWS]]
-    if len(rows) > MOST_ROWS:
-        lines.append(f"<tr><td colspan='4'>… and {len(rows) - MOST_ROWS:,} more steps</td></tr>")
+    import numpy as np
+
+    starts = np.array(spans["started_us"], dtype="f8")  # None becomes NaN.
+    ends = np.array(spans.get("ended_us", ()), dtype="f8")
+    start = float(starts.min()) if len(starts) else 0.0
+    length = float(np.nanmax(np.append(ends, starts))) - start if len(starts) else 0.0
+    # The rows that are shown are among the earliest, but for late children of early ones: of so many steps, nobody misses those.
+    rows = _tree_rows(spans, np.argsort(starts, kind="stable")[:MOST_LOOKED_AT].tolist())
+    lines = [_step(spans, row, depth, start, length or 1.0) for row, depth in rows[:MOST_ROWS]]
+    if len(starts) > MOST_ROWS:
+        lines.append(f"<tr><td colspan='4'>… and {len(starts) - MOST_ROWS:,} more steps</td></tr>")
     head = "<tr><th align='left'>Step</th><th align='left'>When</th><th align='right'>Time</th><th align='right'>Tokens</th></tr>"
     return f"<table>{head}{''.join(lines)}</table>"
 
@@ -91,11 +99,11 @@ def _value(spans: SpanColumns, name: str, row: int) -> Any:
     return None if value is None or value != value else value
 
 
-def _tree_rows(spans: SpanColumns) -> list[tuple[int, int]]:
-    """(row, depth), depth first in order of start. Rings of parents are cut where they are met."""
-    ids = {span_id: row for row, span_id in enumerate(spans["span_id"])}
+def _tree_rows(spans: SpanColumns, among: Sequence[int]) -> list[tuple[int, int]]:
+    """(row, depth) of the rows `among`, given in order of start: depth first. Rings of parents are cut where they are met."""
+    ids = {spans["span_id"][row]: row for row in among}
     children: dict[int, list[int]] = {}
-    for row in sorted(range(len(ids)), key=lambda r: spans["started_us"][r]):
+    for row in among:
         children.setdefault(ids.get(spans["parent_id"][row] or "", -1), []).append(row)
     order: list[tuple[int, int]] = []
     stack = [(row, 0) for row in reversed(children.get(-1, []))]
@@ -104,11 +112,11 @@ def _tree_rows(spans: SpanColumns) -> list[tuple[int, int]]:
         order.append((row, depth))
         stack += [(child, depth + 1) for child in reversed(children.pop(row, []))]
     told = {row for row, _ in order}
-    return order + [(row, 0) for row in range(len(spans["span_id"])) if row not in told]
+    return order + [(row, 0) for row in among if row not in told]
 
 
 def _messages(entries: Sequence[Mapping[str, Any]]) -> str:
-    lines = [line for entry in entries[:60] if (line := _entry(entry))]
+    lines = [line for entry in entries[:MOST_ENTRIES] if (line := _entry(entry))]
     if not lines:
         return ""
     return f"<details><summary>Messages</summary>{''.join(lines)}</details>"

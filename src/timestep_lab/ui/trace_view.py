@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.records import Json
-from timestep_lab.ui.sources import DiffRow, TraceSource
-from timestep_lab.ui.trace_reader import TraceReader, read_trace
+from timestep_lab.ui.sources import DiffRow, SpanColumns, TraceSource
+from timestep_lab.ui.trace_reader import TraceReader, read_trace, read_with_spans
 from timestep_lab.ui.trace_twin import trace_html
 from timestep_lab.ui.updates import Updates
 from timestep_lab.ui.view import Reply, handles
 
 if TYPE_CHECKING:
     import pandas
+
+
+OVER = ("completed", "failed", "cancelled", "interrupted")
+"""Of a trace that is over, and whose row says what it said, the spans need not be read again."""
 
 
 class TraceView(TraceReader):
@@ -30,7 +34,9 @@ class TraceView(TraceReader):
         super().__init__(source, **options)
         self.trace_id = trace_id
         self._selection: str | None = None
-        self._state = read_trace(source, trace_id)
+        self._spans: SpanColumns | None
+        """For the first static copy, which follows at once."""
+        self._state, self._spans = read_with_spans(source, trace_id)
         self._updates = Updates(self, self._refresh)
         self._end: Callable[[], None] | None = None
 
@@ -70,7 +76,8 @@ class TraceView(TraceReader):
         return self._state
 
     def twin_html(self) -> str:
-        return trace_html(self.source, self.trace_id)
+        spans, self._spans = self._spans, None
+        return trace_html(self.source, self.trace_id, spans)
 
     def watched(self, now: bool) -> None:
         if now and self._end is None:
@@ -88,6 +95,9 @@ class TraceView(TraceReader):
     async def _refresh(self) -> None:
         before = self._state.value["trace"]
         started = time.perf_counter()
+        if before["status"] in OVER and before == await in_thread(self.source.trace, self.trace_id):
+            return
+        self._spans = None
         state = await in_thread(read_trace, self.source, self.trace_id)
         self._updates.cost_s = time.perf_counter() - started
         if state.buffers == self._state.buffers and state.value["trace"] == before:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from timestep_lab.store.base import Change, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Rows, Statement
 
 Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
 """Table name to (column names, row tuples)."""
@@ -23,6 +23,8 @@ class Backend(Protocol):
     """The file is this process's: a call that raised `ClosedError` was not done."""
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows: ...
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns: ...
 
     def write(
         self,

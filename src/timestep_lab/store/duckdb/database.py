@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.store.base import Change, Dialect, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.duckdb.backend import Backend, Tables
 from timestep_lab.store.duckdb.seat import Seat
 from timestep_lab.store.liveness import Liveness
@@ -46,6 +46,9 @@ class DuckDatabase:
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
         return self._seat.call(lambda backend: backend.query(user_id, sql, params))
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+        return self._seat.call(lambda backend: backend.columns(user_id, sql, params))
 
     def write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = (), batch_id: str | None = None

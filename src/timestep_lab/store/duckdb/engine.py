@@ -11,11 +11,12 @@ from typing import Any
 
 import duckdb
 
-from timestep_lab.store.base import Change, Dialect, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
 from timestep_lab.store.duckdb.fence import Fence
+from timestep_lab.store.duckdb.result_columns import plain_columns
 from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.migrate import migrate
 from timestep_lab.types.errors import QueryError
@@ -56,6 +57,10 @@ class Engine:
         with self._cursor(OURS, user_id) as cursor:
             cursor.execute(sql, list(params))
             return Rows(tuple(column[0] for column in cursor.description or ()), cursor.fetchall())
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+        with self._cursor(OURS, user_id) as cursor:
+            return plain_columns(cursor.execute(sql, list(params)).fetchnumpy())
 
     def write(
         self,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from timestep_lab.store.base import Change, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import frames, wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
@@ -45,6 +45,9 @@ class Loopback:
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
         return wire.unpack_rows(self._call(op="query", user_id=user_id, sql=sql, params=wire.pack_row(params)))
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+        return by_columns(self.query(user_id, sql, params))
 
     def select(
         self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0

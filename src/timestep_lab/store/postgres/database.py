@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from timestep_lab.store.base import SYSTEM_USER, Change, Dialect, Rows, Statement
+from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.liveness import Liveness
 from timestep_lab.store.postgres import bulk, fence
@@ -74,6 +74,9 @@ class PostgresDatabase:
             return rows_of(cursor)
 
         return self._sessions(user_id).run(work)
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+        return by_columns(self.query(user_id, sql, params))
 
     def write(
         self,
