@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class LabProcess:
     sign_in_link: str
     """For the lab's own user, as printed in the terminal."""
     process: subprocess.Popen[str]
+    store: Path
 
     @property
     def tokens(self) -> Tokens:
@@ -45,13 +47,13 @@ class LabProcess:
         return self.client(answer.json()["access_token"])
 
 
-def start(store: Path) -> LabProcess:
-    """Keyless, offline (the weather is the recorded one), on a port that is free."""
+def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
+    """Keyless, offline (the weather is the recorded one), on a port that is free. Without `pages`, they are not waited for."""
     kept = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
     }
     env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
-    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", "0", "--store", str(store)]
+    command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", str(store)]
     process = subprocess.Popen(
         command, cwd=store.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -61,7 +63,9 @@ def start(store: Path) -> LabProcess:
     link = re.search(r"http://[^\s]+key=[^\s]+", second)
     assert url is not None, first + second
     assert link is not None, second
-    served = LabProcess(url.group(0), link.group(0), process)
+    served = LabProcess(url.group(0), link.group(0), process, store)
+    if not pages:
+        return served
     with served.nobody() as client:  # The pages are there some seconds after the API.
         client.get("/settings", timeout=60).raise_for_status()
     return served

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from timestep_lab.types.errors import ConflictError, NotFoundError
@@ -141,7 +142,7 @@ class RunStream:
     `.run` is the run as last stored, once the first event came; `await .result()` reads to the end.
     """
 
-    def __init__(self, lab: Lab, events: Callable[[], AsyncIterator[Event]]) -> None:
+    def __init__(self, lab: Lab, events: Callable[[], AsyncGenerator[Event, None]]) -> None:
         self._lab = lab
         self._events = events()
         self._started: RunRecord | None = None
@@ -153,14 +154,15 @@ class RunStream:
         return self._read()
 
     async def _read(self) -> AsyncIterator[Event]:
-        async for event in self._events:
-            if isinstance(event, RunStarted):
-                self._started = event.run
-            elif isinstance(event, RunEnded):
-                self._last = event
-            elif isinstance(event, ItemUpdated) and event.field == "text":
-                self.text += event.delta
-            yield event
+        async with contextlib.aclosing(self._events) as events:
+            async for event in events:
+                if isinstance(event, RunStarted):
+                    self._started = event.run
+                elif isinstance(event, RunEnded):
+                    self._last = event
+                elif isinstance(event, ItemUpdated) and event.field == "text":
+                    self.text += event.delta
+                yield event
 
     @property
     def run(self) -> Run:

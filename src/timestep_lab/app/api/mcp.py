@@ -35,7 +35,7 @@ def view(record: McpServerRecord) -> McpServerView:
     return McpServerView(
         id=record.id, name=record.name, url=record.url, command=list(record.command),
         header_names=sorted(record.headers), require_approval=dict(record.require_approval),
-        allowed_tools=None if record.allowed_tools is None else list(record.allowed_tools), timeout_s=record.timeout_s,
+        allowed_tools=None if record.allowed_tools is None else list(record.allowed_tools), timeout_s=record.timeout_s, created_at=record.created_at,
     )  # fmt: skip
 
 

@@ -77,8 +77,8 @@ async def get_run(run_id: RunId, lab: CurrentLab) -> RunView:
 @router.post("/{run_id}/approve", response_model=RunView, responses=SSE)
 async def approve_run(run_id: RunId, body: ApproveBody, lab: CurrentLab) -> RunView | Response:
     """Decide, and run on. Of two who decide at once one wins; the other gets 409."""
-    run = await in_thread(lab.approvals.__getitem__, run_id)
     if body.decisions is None:
+        run = await in_thread(lab.get_run, run_id)
         decisions = {waiting.call_id: {"decision": "approved"} for waiting in run.interruptions}
     else:
         decisions = {call_id: decision.model_dump() for call_id, decision in body.decisions.items()}

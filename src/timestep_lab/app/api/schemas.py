@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -180,6 +181,7 @@ class McpServerView(BaseModel):
     allowed_tools: list[str] | None
     require_approval: dict[str, Any]
     timeout_s: float
+    created_at: datetime
 
 
 class ScoreBody(Strict):

@@ -86,8 +86,13 @@ async def get_trace(trace_id: TraceId, lab: CurrentLab) -> dict[str, Any]:
 @router.get("/api/v1/traces/{trace_id}/columns", response_model=dict[str, list[Any]])
 async def get_columns(trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]]:
     """All spans without their payloads, column by column; times in microseconds since 1970 UTC."""
-    columns: dict[str, list[Any]] = await in_thread(lab.store.traces.columns, trace_id)
-    return {name: [plain(value) for value in values] for name, values in columns.items()}
+
+    def read() -> dict[str, list[Any]]:
+        # Columns of numbers are numpy arrays, NaN where a value is unknown.
+        columns = lab.store.traces.columns(trace_id)
+        return {name: [plain(value) for value in getattr(v, "tolist", v.copy)()] for name, v in columns.items()}
+
+    return await in_thread(read)
 
 
 @router.get("/api/v1/traces/{trace_id}/graph", response_model=Graph)

@@ -48,7 +48,7 @@ class RemoteComparison:
         self._connection, self._started, self._events = connection, started, events
         self._cells = {cell.key: cell for cell in started.cells}
         self._waiting: asyncio.Future[Event] | None = None
-        self._stopped = False
+        self._stopped = asyncio.Event()
 
     @classmethod
     async def begin(cls, connection: Connection, path: str, body: Mapping[str, Any]) -> RemoteComparison:
@@ -68,14 +68,14 @@ class RemoteComparison:
         """Events as they happen, `comparison.ended` last. Leaving early stops the comparison; it can be resumed."""
         yield self._started
         try:
-            while True:
+            while not self._stopped.is_set():
                 self._waiting = asyncio.ensure_future(anext(self._events))
                 try:
                     event = await self._waiting
                 except StopAsyncIteration:
                     return
                 except asyncio.CancelledError:
-                    if not self._stopped:
+                    if not self._stopped.is_set():
                         raise
                     break
                 if isinstance(event, CellDone):
@@ -89,7 +89,7 @@ class RemoteComparison:
 
     def cancel(self) -> None:
         """Stop asking. Finished answers stay."""
-        self._stopped = True
+        self._stopped.set()
         if self._waiting is not None:
             self._waiting.cancel()
 

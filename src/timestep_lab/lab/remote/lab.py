@@ -46,7 +46,11 @@ class RemoteLab(RemoteLooking, Lab):
     ) -> None:
         self.settings = settings or Settings.load()
         connection = Connection.open(str(store or self.settings.store), token or self.settings.token)
-        me = connection.get("/api/v1/auth/me")
+        try:
+            me = connection.get("/api/v1/auth/me")
+        except BaseException:
+            connection.close()
+            raise
         self.connection, self.user_id, self.default_model = connection, str(me["user"]["id"]), str(me["default_model"])
         self._parent = None
         self.changes = Changes(connection, self.user_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.lab.approvals import Approvals
@@ -34,7 +34,7 @@ def run_body(prompt: str | Sequence[Mapping[str, Json]], attachments: Sequence[M
     return {"prompt": said, "attachments": named, **{name: value for name, value in rest.items() if value is not None}}
 
 
-async def until_left(connection: Connection, events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
+async def until_left(connection: Connection, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
     """Events of a run that its reader stops by leaving early. A connection that breaks stops nothing."""
     run_id = ""
     try:

@@ -29,7 +29,7 @@ class RemoteTraceSource:
 
     def list(self, query: TraceQuery, *, limit: int, after: str | None = None) -> TracePage:
         told = self._connection.get(PATH, **_words(query), limit=limit, after=after)
-        rows = [decode.row(row) for row in told["data"]]
+        rows = tuple(decode.row(row) for row in told["data"])
         return TracePage(rows=rows, total=told["total"], sql=told["sql"], after=told["after"])
 
     def frame(self, query: TraceQuery) -> pandas.DataFrame:
