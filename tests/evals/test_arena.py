@@ -131,19 +131,45 @@ def test_without_votes_nobody_is_better_and_intervals_are_without_end() -> None:
         ("It costs $3 per million tokens.", ("$3",)),
         ("Echo (no language model): hello", ("no language model",)),
         ("My name is house-bot.", ("house-bot",)),
+        ("House Bot at your service.", ("House Bot",)),
+        ("I am Claude. Grok here. As Gemini, I was trained by Google.", ("Claude", "Grok", "Gemini", "Google")),
+        ("The Weather Assistant hands over. I am Scout.", ("Weather Assistant", "Scout")),
     ],
 )
 def test_names_model_words_and_prices_are_scrubbed(text: str, gone: tuple[str, ...]) -> None:
-    clean = Scrubber(["openai/gpt-4.1-mini", "house-bot"]).text(text)
+    clean = Scrubber(["openai/gpt-4.1-mini", "mine/house-bot", "Weather Assistant", "Scout · temperature=0"]).text(text)
     assert not any(word.casefold() in clean.casefold() for word in gone)
     assert "▮▮▮" in clean
 
 
 @pytest.mark.parametrize(
-    "text", ["A llamas-only farm? No: grokking takes time.", "The bag costs $3.", "Metaphors, novae and a phial."]
+    "text",
+    [
+        "A llamas-only farm? No: grokking takes time.",
+        "The bag costs $3.",
+        "Metaphors, novae and a phial.",
+        "The weather in Oakland is fog; your assistant says: take a coat. An echo answers the scout at this temperature.",
+        "Claude Monet saw a llama, wrote a haiku and a sonnet under Gemini in the mistral.",
+        "Microsoft was founded in 1975, Google in 1998; ideas cohere.",
+        "In prompt 1 the default model of a house is small.",
+    ],
 )
 def test_ordinary_words_and_prices_of_things_stay(text: str) -> None:
-    assert Scrubber(["openai/gpt-4.1"]).text(text) == text
+    names = [
+        "openai/gpt-4.1",
+        "Weather Assistant · demo/assistant · temperature=0.2 · prompt 1",
+        "demo/echo",
+        "Scout",
+        "default model",
+    ]
+    assert Scrubber(names).text(text) == text
+
+
+def test_a_step_that_names_a_candidate_names_nobody() -> None:
+    steps = {"type": "handoff", "from": "Scout", "to": "Weather", "arguments": {"text": "the weather"}}
+    assert Scrubber(["Scout", "Weather"]).value(steps) == {
+        "type": "handoff", "from": "▮▮▮", "to": "▮▮▮", "arguments": {"text": "the weather"},
+    }  # fmt: skip
 
 
 def small_grid() -> Grid:
