@@ -68,11 +68,15 @@ def caller_of_session() -> str:
     return str(panel.state.headers[SEEN_HEADER])
 
 
-def page_argument(name: str) -> str | None:
+def page_arguments(name: str) -> list[str]:
+    """All values of an argument in the page's address."""
     import panel
 
-    values = panel.state.session_args.get(name)
-    return values[0].decode() if values else None
+    return [value.decode("utf-8", errors="replace") for value in panel.state.session_args.get(name, ())]
+
+
+def page_argument(name: str) -> str | None:
+    return next(iter(page_arguments(name)), None)
 
 
 def _close_when_browser_leaves(handler: Any) -> None:

@@ -45,6 +45,16 @@ class ComparisonRows:
             changes=self.comparisons.changes(comparison.id),
         )  # fmt: skip
 
+    def add_case(self, comparison: ComparisonRecord, case: CaseRecord) -> ComparisonRecord:
+        """One more case of a comparison whose cases come one by one."""
+        grown = replace(comparison, n_cases=comparison.n_cases + 1)
+        self.db.append(
+            self.user_id, {"comparison_cases": (CASE_COLUMNS, [(self.user_id, *_values(case, CASE_COLUMNS[1:]))])},
+            then=[self.comparisons.update_statement(comparison.id, n_cases=grown.n_cases)],
+            changes=self.comparisons.changes(comparison.id),
+        )  # fmt: skip
+        return grown
+
     def go_on(self, comparison: ComparisonRecord) -> ComparisonRecord:
         """Claim a comparison that ended early, and forget its failed cells. Raises `ConflictError` when somebody else is at it."""
         if comparison.status == "running" and self._lives(comparison.process_id):

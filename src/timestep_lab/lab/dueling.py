@@ -29,7 +29,9 @@ class LocalDuelSource:
 
     def __init__(self, lab: Lab, agent: AgentRecord, models: Sequence[str]) -> None:
         if len(models) != 2 or models[0] == models[1]:
-            raise UsageError("A duel takes two different models.", 'For example: models=["demo/assistant", "demo/echo"]')
+            raise UsageError(
+                "A duel takes two different models.", 'For example: models=["demo/assistant", "demo/echo"]'
+            )
         self._agent = agent
         self._models = {lab.router.resolve(model).full: model for model in models}
         self._chat = LocalChatSource(lab)
@@ -85,8 +87,7 @@ class LocalDuelSource:
 
     async def finish(self, case_id: str, candidate: str, items: Sequence[ThreadItem], run: RunRecord) -> None:
         assert self._record is not None
-        answers = [str(item.data.get("text", "")) for item in items if item.type == "assistant_message"]
-        output = answers[-1] if answers else None
+        output = run.output
         failed = run.status not in ("completed", "cancelled") or output is None
         latency = None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds() * 1000
         cell = CellRecord(

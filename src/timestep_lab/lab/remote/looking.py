@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.remote import decode
@@ -46,6 +46,9 @@ class RemoteLooking(Looking):
         lab = self._remote
         return RemoteChatSource(self.connection, lab.changes, lab.files, lab.default_model)
 
+    def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
+        raise only_here("A live duel as an object", "Open the Compare page of the served lab in a browser.")
+
     @cached_property
     def trace_source(self) -> RemoteTraceSource:
         from timestep_lab.lab.remote.trace_source import RemoteTraceSource
@@ -64,6 +67,9 @@ class RemoteLooking(Looking):
             return HandoffGraph(AgentGraph(nodes=(), edges=()), title="Handoffs")
         told = self.connection.get("/api/v1/handoffs", **asked)
         return HandoffGraph(decode.record(AgentGraph, told), title=told["title"])
+
+    def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
+        raise only_here("A live duel", "Compare, and vote on the answers: lab.arena(await lab.compare(…)).")
 
     # -- comparing
 

@@ -1,0 +1,297 @@
+"""`Duel`: each message is answered by two models side by side, as they write; then a vote, and who it was.
+
+Blind, the sides change places from message to message, and nothing that a browser is given before the vote tells who answers: names are
+taken out of texts, and models, times and costs come with the vote. Each model goes on in a conversation of its own. Messages, answers
+and votes are rows of a comparison (`.comparison_id`): `lab.arena(duel.comparison_id)` ranks by them, `lab.comparison(…)` shows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.arena import VoteOutcome, VoteRecord
+from timestep_lab.types.duel import DuelSource
+from timestep_lab.types.errors import ConflictError, LabError, NotFoundError
+from timestep_lab.types.events import (
+    Event,
+    ItemAdded,
+    ItemDone,
+    ItemReplaced,
+    ItemUpdated,
+    RunEnded,
+    RunFailed,
+    RunStarted,
+)
+from timestep_lab.types.records import Json, ThreadItem
+from timestep_lab.ui.chat_rows import item_json, run_json
+from timestep_lab.ui.duel_round import Round, Side
+from timestep_lab.ui.view import View, handles
+
+EXAMPLES = (
+    "Explain what a handoff between agents is, in two sentences.",
+    "What's the weather in Oakland?",
+    "Write four lines about the sea.",
+)
+
+
+class Duel(View):
+    """Show it as the last line of a cell, or with `.panel()`. `blind=False` names the models from the start."""
+
+    stem: ClassVar[str] = "duel"
+
+    def __init__(
+        self, source: DuelSource, *, blind: bool = True, trace_base: str | None = None,
+        on_trace: Callable[[str], None] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**options)
+        self._source, self._blind = source, blind
+        self._trace_base, self._on_trace = trace_base, on_trace
+        self._rounds: list[Round] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._votes: list[VoteRecord] = []
+
+    # -- for people in Python
+
+    @property
+    def comparison_id(self) -> str | None:
+        """The comparison that holds what was asked, answered and voted; None before the first message."""
+        return self._source.comparison_id
+
+    @property
+    def votes(self) -> list[VoteRecord]:
+        """Oldest first."""
+        return list(self._votes)
+
+    @property
+    def busy(self) -> bool:
+        return any(not task.done() for task in self._answering)
+
+    async def ask(self, text: str) -> tuple[str, str]:
+        """Send a message as if it had been typed, wait for both answers, and return them: left, right, as they are shown."""
+        await self._send(text, [])
+        await asyncio.gather(*self._answering)
+        left, right = self._rounds[-1].sides
+        return left.answer, right.answer
+
+    async def vote(self, outcome: VoteOutcome) -> VoteRecord:
+        """Vote on the last message: `left`, `right`, `tie` or `both_bad`. The vote says who stood where."""
+        if not self._rounds:
+            raise NotFoundError("There is nothing to vote on.", "Send a message first.")
+        await self._vote(self._rounds[-1].id, outcome)
+        return self._votes[-1]
+
+    # -- what a browser is given
+
+    def snapshot(self) -> Json:
+        return {
+            "rounds": [self._round_json(one) for one in self._rounds],
+            "blind": self._blind,
+            "candidates": list(self._source.candidates),
+            "busy": self.busy,
+            "examples": list(EXAMPLES),
+            "trace_base": self._trace_base,
+            **self._tally(),
+        }
+
+    def _round_json(self, one: Round) -> dict[str, Json]:
+        return {
+            "id": one.id, "text": one.text, "outcome": one.outcome, "ready": one.finished,
+            "sides": [self._side_json(one, side) for side in one.sides],
+        }  # fmt: skip
+
+    def _side_json(self, one: Round, side: Side) -> dict[str, Json]:
+        named = self._named(one)
+        return {
+            "name": side.candidate if named else None,
+            "items": [self._item_json(item, named) for item in side.items.values()],
+            "run": run_json(side.run) if named and side.run is not None else None,
+            "problem": side.problem,
+        }
+
+    def _item_json(self, item: ThreadItem, named: bool) -> dict[str, Json]:
+        widget = self._source.widget(item.data.get("output")) if item.type == "tool_call" else None
+        shown = item if named else replace(item, data=cast("Mapping[str, Json]", self._source.scrub(dict(item.data))))
+        # An approval is answered by the ids in it, whatever they look like.
+        ids = {name: item.data[name] for name in ("run_id", "call_id") if name in item.data}
+        return item_json(replace(shown, data={**shown.data, **ids}), widget)
+
+    def _named(self, one: Round) -> bool:
+        return not self._blind or one.outcome is not None
+
+    def _tally(self) -> dict[str, Json]:
+        wins: Counter[str] = Counter()
+        for vote in self._votes:
+            if vote.outcome in ("left", "right"):
+                wins[vote.left_candidate if vote.outcome == "left" else vote.right_candidate] += 1
+        return {
+            "tally": [[name, wins[name]] for name in self._source.candidates], "votes": len(self._votes),
+            "comparison_id": self.comparison_id,
+        }  # fmt: skip
+
+    def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
+        same = op["kind"] == "delta" == last["kind"] and all(op[k] == last[k] for k in ("round", "side", "id"))
+        if same:
+            last["delta"] += op["delta"]
+        return same
+
+    def twin_html(self) -> str:
+        parts = [f"<h4>{html.escape(' against '.join(self._source.candidates))}</h4><table>"]
+        for one in self._rounds:
+            named = self._named(one)
+            heads = [side.candidate if named else letter for side, letter in zip(one.sides, "AB", strict=True)]
+            cells = [html.escape(self._shown(side, named)).replace("\n", "<br>") for side in one.sides]
+            parts.append(
+                f"<tr><th colspan='2' style='text-align:left'>{html.escape(one.text)}</th></tr>"
+                f"<tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"
+                f"<tr>{''.join(f'<td style=vertical-align:top;text-align:left>{cell}</td>' for cell in cells)}</tr>"
+            )
+        return "".join([*parts, "</table>"]) if self._rounds else f"{parts[0]}</table><p>Nothing was asked yet.</p>"
+
+    def _shown(self, side: Side, named: bool) -> str:
+        return side.answer if named else str(self._source.scrub(side.answer))
+
+    # -- what people do
+
+    @handles("send")
+    async def _send(self, text: str, attachments: list[dict[str, Json]]) -> None:
+        if self.busy:
+            raise ConflictError("The models are still answering.", "Wait, or press Stop.")
+        text = text.strip()
+        if not text:
+            return
+        one = Round(await self._source.begin(text), text, self._sides())
+        self._rounds.append(one)
+        self.emit({"kind": "round", "round": self._round_json(one)})
+        for side in one.sides:
+            self._follow(one, side, self._source.ask(side.candidate, text, attachments))
+
+    def _sides(self) -> tuple[Side, Side]:
+        a, b = self._source.candidates
+        swapped = self._blind and secrets.randbelow(2) == 1
+        return (Side(b), Side(a)) if swapped else (Side(a), Side(b))
+
+    @handles("decide")
+    async def _decide(self, round_id: str, side: int, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:  # fmt: skip
+        one = self._round(round_id)
+        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        self._follow(one, one.sides[side], self._source.decide(run_id, chosen))
+
+    @handles("stop")
+    async def _stop(self) -> None:
+        running = [side.run_id for one in self._rounds for side in one.sides if side.run_id is not None]
+        for run_id in running:
+            await self._source.cancel(run_id)
+
+    @handles("vote")
+    async def _vote(self, round_id: str, outcome: VoteOutcome) -> None:
+        one = self._round(round_id)
+        if not one.finished:
+            raise ConflictError("Both answers must be there before a vote.", "Wait for them, or press Stop.")
+        if one.outcome is not None:
+            raise ConflictError("This message was voted on already.", "Send the next one.")
+        left, right = one.sides
+        await self._source.vote(one.id, left.candidate, right.candidate, outcome)
+        one.outcome = outcome
+        self._votes = await in_thread(self._source.votes)
+        self.emit({"kind": "round", "round": self._round_json(one)})
+        self.emit({"kind": "tally", **self._tally()})
+        self.refresh_twin()
+
+    @handles("attach")
+    async def _attach(self, name: str, mime_type: str, buffers: list[bytes]) -> Mapping[str, Json]:
+        return await self._source.attach(name, mime_type, buffers[0])
+
+    @handles("trace")
+    async def _trace(self, trace_id: str) -> None:
+        if self._on_trace:
+            self._on_trace(trace_id)
+
+    def _round(self, round_id: str) -> Round:
+        found = next((one for one in self._rounds if one.id == round_id), None)
+        if found is None:
+            raise NotFoundError("There is no such message in this duel.", "Reload the page.")
+        return found
+
+    # -- two answers at once
+
+    def _follow(self, one: Round, side: Side, events: AsyncIterator[Event]) -> None:
+        side.done = False
+        task = asyncio.ensure_future(self._answer(one, side, events))
+        self._answering.add(task)
+        self.emit({"kind": "busy", "value": True})
+
+    async def _answer(self, one: Round, side: Side, events: AsyncIterator[Event]) -> None:
+        try:
+            async for event in events:
+                self._apply(one, side, event)
+            if side.done and side.run is not None:
+                await self._source.finish(one.id, side.candidate, list(side.items.values()), side.run)
+        except LabError as error:
+            side.done = True
+            self._notice(one, side, error.message, error.next_step)
+        finally:
+            side.run_id = None
+            task = asyncio.current_task()
+            self._answering = {other for other in self._answering if other is not task}
+            if not self._answering:
+                self.emit({"kind": "busy", "value": False})
+            if one.finished:
+                self.emit({"kind": "round", "round": self._round_json(one)})
+            self.refresh_twin()
+
+    def _apply(self, one: Round, side: Side, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            side.run_id = event.run.id
+        elif isinstance(event, ItemAdded | ItemDone | ItemReplaced):
+            if event.item.type != "user_message":
+                side.items[event.item.id] = event.item
+                side.forget(event.item.id)
+                self._tell_item(one, side, event.item)
+        elif isinstance(event, ItemUpdated):
+            self._grow(one, side, event)
+        elif isinstance(event, RunEnded):
+            side.run, side.run_id = event.run, None
+            side.done = event.run.status != "needs_approval"
+            if isinstance(event, RunFailed):
+                self._notice(one, side, event.error.get("message", ""), event.error.get("next_step", ""))
+
+    def _grow(self, one: Round, side: Side, event: ItemUpdated) -> None:
+        if event.item_id not in side.items:
+            return
+        item = side.grow(event)
+        if not self._named(one) and event.field != "text":
+            return  # A tool's arguments are told when they are complete.
+        if self._named(one):
+            self._tell_delta(one, side, item.id, event.field, event.delta)
+            return
+        # A name may come in pieces: what is told stays some words behind, and is taken back if a name shows itself later.
+        settled = side.settled(item)
+        if settled is None:
+            return
+        safe, before = str(self._source.scrub(settled)), side.told.get(item.id, "")
+        side.told[item.id] = safe
+        if safe.startswith(before):
+            self._tell_delta(one, side, item.id, event.field, safe[len(before) :])
+        else:
+            self._tell_item(one, side, replace(item, data={**item.data, event.field: safe}))
+
+    def _tell_delta(self, one: Round, side: Side, item_id: str, field: str, delta: str) -> None:
+        at = one.sides.index(side)
+        self.emit({"kind": "delta", "round": one.id, "side": at, "id": item_id, "field": field, "delta": delta})
+
+    def _tell_item(self, one: Round, side: Side, item: ThreadItem) -> None:
+        shown = self._item_json(item, self._named(one))
+        self.emit({"kind": "item", "round": one.id, "side": one.sides.index(side), "item": shown})
+
+    def _notice(self, one: Round, side: Side, message: str, next_step: str) -> None:
+        told = f"{message} {next_step}".strip()
+        said = told if self._named(one) else str(self._source.scrub(told))
+        side.problem = said
+        self.emit({"kind": "problem", "round": one.id, "side": one.sides.index(side), "message": said})

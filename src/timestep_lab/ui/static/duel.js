@@ -1,0 +1,119 @@
+// The component of ui/duel.py: one message, two answers side by side as they are written, a vote, and who it was.
+
+import { data, h, perFrame, put } from "./shared/dom.js";
+import { count } from "./shared/format.js";
+import { icon } from "./shared/icons.js";
+import { mount } from "./shared/mount.js";
+import { composer } from "./chat/composer.js";
+import { duelRound } from "./duel/round.js";
+
+const NEAR_END = 24;
+
+function render(context) {
+  const view = mount(context, "duel");
+  const { root, link } = view;
+  root.classList.add("tl-chat");
+  let state = null;
+  const rounds = new Map();
+  const growing = new Set();
+
+  const ask = async (name, args, buffers) => {
+    try {
+      return (await link.call(name, args, buffers)).value;
+    } catch (error) {
+      if (!error.closed) problem(error);
+      throw error;
+    }
+  };
+  const tell = (name, args) => { ask(name, args).catch(() => {}); };
+
+  const title = h("strong", { class: "tl-clip" });
+  const tally = h("span", { class: "tl-soft tl-num tl-duel-tally", role: "status" });
+  const notice = h("div", { class: "tl-chat-notices" });
+  const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Duel" });
+  const inner = h("div", { class: "tl-chat-inner" });
+  log.append(inner);
+  const write = composer({
+    send(text, attachments) { pinned = true; tell("send", { text, attachments }); },
+    stop: () => tell("stop"),
+    attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
+    problem: (error) => problem(error),
+  });
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, icon("path"), title, tally), notice, h("div", { class: "tl-chat-scroll" }, log), write.element);
+  root.append(main);
+  write.dropTarget(main);
+
+  let pinned = true;
+  const follow = () => { if (pinned) log.scrollTop = log.scrollHeight; };
+  log.addEventListener("scroll", () => { pinned = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END; }, { passive: true });
+  const sizes = new ResizeObserver(follow);
+  sizes.observe(inner);
+  const grow = perFrame(() => { for (const markdown of growing) markdown.flush(); growing.clear(); });
+
+  function problem(error) {
+    const box = h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error", "Error"), h("span", {}, error.message, error.nextStep ? h("span", { class: "tl-soft" }, ` ${error.nextStep}`) : null),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
+    notice.append(box);
+  }
+  function traceLink(run) {
+    if (!run.trace_id) return null;
+    if (state.trace_base) return h("a", { class: "tl-chat-trace", href: `${state.trace_base}${run.trace_id}` }, "trace", icon("path"));
+    return h("button", { type: "button", class: "tl-quiet tl-chat-trace", onclick: () => tell("trace", { trace_id: run.trace_id }) }, "trace", icon("path"));
+  }
+  const on = {
+    decide: (round, side, item, decision, message, always) => ask("decide", { round_id: round, side, run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }),
+    vote: (round, outcome) => ask("vote", { round_id: round, outcome }).then(() => write.focus()),
+    traceLink,
+  };
+
+  function drawHead() {
+    put(title, state.candidates.map((name, n) => [n ? " against " : "", data(name)]), state.blind ? ", blind" : "");
+    put(tally, state.votes ? [state.tally.map(([name, wins], n) => [n ? " · " : "", data(name), ` ${wins}`]), ` of ${count(state.votes, "vote")}`] : "");
+  }
+  function drawEmpty() {
+    root.classList.toggle("tl-is-empty", rounds.size === 0);
+    if (rounds.size) { inner.querySelector(".tl-chat-start")?.remove(); return; }
+    put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "Ask both the same"),
+      h("p", { class: "tl-soft" }, state.blind ? "Two answers come side by side, without names. Your vote says who they were." : "Two answers come side by side. Your votes are counted."),
+      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; tell("send", { text, attachments: [] }); } }, text)))));
+  }
+  function show(round) {
+    const known = rounds.get(round.id);
+    if (known) { known.update(round); return; }
+    inner.querySelector(".tl-chat-start")?.remove();
+    const made = duelRound(round, on);
+    rounds.set(round.id, made);
+    inner.append(made.element);
+    root.classList.remove("tl-is-empty");
+  }
+
+  link.on("snap", (next) => {
+    state = next;
+    rounds.clear();
+    put(inner);
+    next.rounds.forEach(show);
+    drawHead();
+    drawEmpty();
+    write.busy(next.busy);
+    pinned = true;
+    follow();
+  });
+  link.on("round", ({ round }) => { show(round); follow(); });
+  link.on("item", ({ round, side, item }) => rounds.get(round)?.item(side, item));
+  link.on("delta", ({ round, side, id, delta }) => { const markdown = rounds.get(round)?.delta(side, id, delta); if (markdown) { growing.add(markdown); grow(); } });
+  link.on("problem", ({ round, side, message }) => rounds.get(round)?.problem(side, message));
+  link.on("busy", ({ value }) => write.busy(value));
+  link.on("tally", ({ kind, ...now }) => { Object.assign(state, now); drawHead(); });
+  root.addEventListener("keydown", (event) => {
+    const last = [...rounds.values()].at(-1);
+    if (event.ctrlKey || event.metaKey || event.altKey || !last?.key(event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  view.onClose(() => { sizes.disconnect(); grow.cancel(); });
+  link.open();
+  return view.close;
+}
+
+export default { render };
