@@ -38,6 +38,12 @@ class Labs:
             task.add_done_callback(self._closing.discard)
         return lab
 
+    async def stop_runs(self) -> None:
+        """Cancel all users' runs that go on here. What they said so far is stored, and who follows one hears how it ended."""
+        for lab in [self.root, *self._open.values()]:
+            if runner := vars(lab).get("runner"):  # Made when first used.
+                await runner.stop_all()
+
     async def aclose(self) -> None:
         for lab in self._open.values():
             await lab.aclose()

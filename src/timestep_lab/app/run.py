@@ -13,14 +13,18 @@ from timestep_lab.app.server import Served
 from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
+    from timestep_lab.store.base import Database
     from timestep_lab.types.protocols import LabLike
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 GRACE_S = 10
+"""How long requests may take to end when the server is told to stop."""
+RUNS_S = 7
+"""How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
 
 
 def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Answer until SIGTERM or SIGINT, then let requests end (at most 10 s), park what runs, and return.
+    """Answer until SIGTERM or SIGINT, then let requests and runs end (at most 10 s), keep what unfinished runs said, and return.
 
     Raises `UsageError` when the port is taken.
     """
@@ -36,6 +40,7 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
         raise UsageError(
             f"Port {port} on {host} cannot be had; another program may use it.", "Choose another with --port."
         ) from None
+    _own_the_file(lab.store.db)
     # From here on a connection waits for the server instead of being refused: the address is about to be printed.
     socket.listen(config.backlog)
     actual = socket.getsockname()[1]
@@ -47,12 +52,29 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
 
 
+def _own_the_file(db: Database) -> None:
+    """A lab in a file that a notebook has open: the server takes it over and serves it to the notebook, whose kernel may be busy for seconds."""
+    if db.dialect == "duckdb":
+        from timestep_lab.store.duckdb.database import DuckDatabase
+
+        if isinstance(db, DuckDatabase):
+            db.take_over()
+
+
 async def _until_stopped(server: uvicorn.Server, socket: object, served: Served) -> None:
     loop = asyncio.get_running_loop()
+
+    stopping: list[asyncio.Task[None]] = []
+
+    async def end_runs() -> None:
+        await asyncio.sleep(RUNS_S)
+        await served.labs.stop_runs()
 
     def stop() -> None:
         served.api.state.stopping = True
         server.should_exit = True
+        if not stopping:
+            stopping.append(loop.create_task(end_runs()))
 
     for name in (signal.SIGTERM, signal.SIGINT):
         try:
@@ -60,3 +82,5 @@ async def _until_stopped(server: uvicorn.Server, socket: object, served: Served)
         except NotImplementedError:  # Windows has no signal handlers on its loop; uvicorn's own are used there.
             break
     await server.serve(sockets=[socket])  # type: ignore[list-item]
+    for task in stopping:
+        task.cancel()

@@ -263,10 +263,16 @@ class Runner:
     async def aclose(self) -> None:
         """Cancel what goes on here, and let go of the store."""
         self._unsubscribe()
-        for live in list(self._live.values()):
-            live.cancel()
-            await live.ended()
+        await self.stop_all()
         uninstall(self.writer)
+
+    async def stop_all(self) -> None:
+        """Cancel every run that goes on here; return when all have stopped. What they said so far stays, marked incomplete."""
+        running = list(self._live.values())
+        for live in running:
+            live.cancel()
+        for live in running:
+            await live.ended()
 
     def _changed(self, change: Change) -> None:
         """On a thread of the store's: another process may have asked for one of our runs to stop."""

@@ -161,9 +161,12 @@ class EmbeddedPostgres:
         ]  # fmt: skip
         result = self.account.run(command, self.folder)
         if result.returncode != 0:
+            nameless = "could not look up effective user ID" in result.stdout
             raise StoreError(
                 f"The embedded Postgres could not be set up in {self.folder}: {result.stdout.strip()[-600:]}",
-                "Make room, or choose another folder with --store embedded-postgres:FOLDER",
+                "Run it as a user who has a name on this system, or use a Postgres of your own: --store postgresql://…"
+                if nameless
+                else "Make room, or choose another folder with --store embedded-postgres:FOLDER",
             )
         with (unfinished / "postgresql.conf").open("a") as file:
             file.write(self._configuration)
