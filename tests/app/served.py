@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 
 from timestep_lab import Lab
+from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.server import Served
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.types.ids import PERSONAL_ASSISTANT, new_uuid
@@ -89,9 +90,11 @@ class ChatKitClient:
 
 
 @asynccontextmanager
-async def serve(store: Path | str, settings: Settings = SETTINGS) -> AsyncIterator[Server]:
+async def serve(
+    store: Path | str, settings: Settings = SETTINGS, limits: RateLimits | None = None
+) -> AsyncIterator[Server]:
     lab = Lab(store, settings=settings)
-    served = Served(lab, loopback=True, pages=False)
+    served = Served(lab, loopback=True, pages=False, limits=limits)
     config = uvicorn.Config(
         served.app, host="127.0.0.1", port=0, log_level="warning", access_log=False, ws="websockets-sansio",
         timeout_graceful_shutdown=3,

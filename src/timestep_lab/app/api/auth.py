@@ -30,7 +30,9 @@ async def who_am_i(request: Request, lab: CurrentLab) -> Me:
     return Me(user={"id": caller_of(request).user_id}, version=__version__, default_model=lab.settings.default_model)
 
 
-@router.post("/anonymous", response_model=TokenBody, responses={303: {"description": "With `then`: there, with a cookie."}})
+@router.post(
+    "/anonymous", response_model=TokenBody, responses={303: {"description": "With `then`: there, with a cookie."}}
+)
 async def sign_in_anonymously(
     request: Request, then: Annotated[str | None, Query(pattern=r"^/([^/\\].*)?$", max_length=2000)] = None
 ) -> Response | TokenBody:

@@ -1,0 +1,23 @@
+"""The OpenAPI document against many more calls than the suite makes: `BENCH_EXAMPLES` (25) of each operation, right and wrong.
+
+Run: `pytest tests/benchmarks/bench_openapi.py -m benchmark -s`. Nothing is timed; it only takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.app.openapi_walk import served, walk
+
+pytestmark = pytest.mark.benchmark
+EXAMPLES = int(os.environ.get("BENCH_EXAMPLES", "25"))
+
+
+@pytest.mark.timeout(3600)
+def test_nothing_sent_makes_the_server_fail_or_answer_what_is_not_documented(tmp_path: Path) -> None:
+    with served(tmp_path / "lab.duckdb") as (url, token):
+        faults = walk(url, token, EXAMPLES)
+    print(f"\n{EXAMPLES} examples of each operation, right and wrong: {len(faults)} faults")
+    assert faults == []

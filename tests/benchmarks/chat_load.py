@@ -1,0 +1,192 @@
+"""Many chats at once against a served lab, with as little work a token as a client can have: what comes is kept with its time and
+read when all is over. `over_http` reads a run's server-sent events; `in_the_page` opens the Panel page's own session over its websocket,
+as a browser does, without a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import websockets.asyncio.client as websockets
+
+TPS = 20.0
+TTFT_MS = 300.0
+START_S = 4.0
+"""The chats begin spread over this time, as people do."""
+
+
+@dataclass
+class Heard:
+    """One chat: when each piece of the answer came, in seconds of `time.perf_counter`."""
+
+    asked: float = 0.0
+    text: str = ""
+    arrivals: list[tuple[int, float]] = field(default_factory=list)
+    """Number of the token and when it was there."""
+
+    def take(self, delta: str, at: float) -> None:
+        known = self.tokens()
+        self.text += delta
+        self.arrivals += [(n, at) for n in range(known, self.tokens())]
+
+    def tokens(self) -> int:
+        return 0 if not self.text else 1 + len(NUMBER.findall(self.text))
+
+    def in_order(self, n: int) -> bool:
+        return [int(number) for number in NUMBER.findall(self.text)] == list(range(1, n))
+
+    def delays_ms(self) -> list[float]:
+        """How much later each token came than the model gave it out: asked + time to first token + n / rate."""
+        due = self.asked + TTFT_MS / 1000.0
+        return [(at - due - n / TPS) * 1000.0 for n, at in self.arrivals]
+
+
+NUMBER = re.compile(r" (\d+)(?= |$)")
+Chat = Callable[[str, str, str], Coroutine[Any, Any, Heard]]
+
+
+async def many(chat: Chat, url: str, tokens: Sequence[str], n: int) -> list[Heard]:
+    """`n` tokens to each of the users behind `tokens`."""
+    model = f"demo/slow?ttft={TTFT_MS:.0f}&tps={TPS:.0f}&n={n}"
+
+    async def one(place: int, token: str) -> Heard:
+        await asyncio.sleep(START_S * place / len(tokens))
+        return await chat(url, token, model)
+
+    return await asyncio.gather(*(one(place, token) for place, token in enumerate(tokens)))
+
+
+async def over_http(url: str, token: str, model: str) -> Heard:
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**24)
+    body = json.dumps({"prompt": "Go.", "model": model, "stream": True}).encode()
+    head = (
+        f"POST /api/v1/runs HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    heard = Heard(asked=time.perf_counter())
+    writer.write(head.encode() + body)
+    pieces: list[tuple[float, bytes]] = []
+    while piece := await reader.read(2**16):
+        pieces.append((time.perf_counter(), piece))
+    writer.close()
+    rest = b""
+    for at, piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                if event["type"] == "thread.item.updated":
+                    heard.take(event["delta"], at)
+    return heard
+
+
+class Page:
+    """A session of the page /chat."""
+
+    def __init__(self, socket: websockets.ClientConnection, component: str) -> None:
+        self._socket, self._component, self._n = socket, component, 0
+
+    @classmethod
+    async def open(cls, url: str, token: str) -> Page:
+        html = await _get(url, "/chat", token)
+        session = re.search(r'"token":\s*"([^"]+)"', html)
+        assert session is not None, html[:2000]
+        socket = await websockets.connect(
+            f"{url.replace('http', 'ws', 1)}/chat/ws", subprotocols=["bokeh", session[1]], max_size=None,  # type: ignore[list-item]
+            additional_headers={"Authorization": f"Bearer {token}"}, compression=None, open_timeout=60, ping_interval=None,
+        )  # fmt: skip
+        page = cls(socket, "")
+        await page.send("PULL-DOC-REQ", {})
+        while True:
+            kind, content, _ = await page.receive()
+            if kind == "PULL-DOC-REPLY":
+                break
+        root = json.loads(content)["doc"]["roots"][0]
+        assert root["attributes"]["class_name"].startswith("Lab_chat"), root["attributes"]["class_name"]
+        page._component = root["id"]
+        return page
+
+    async def send(self, kind: str, content: Any) -> None:
+        self._n += 1
+        for part in ({"msgid": f"m{self._n}", "msgtype": kind}, {}, content):
+            await self._socket.send(json.dumps(part))
+
+    async def say(self, message: dict[str, Any]) -> None:
+        data = _bokeh({"content": message, "buffers": []})
+        values = {"type": "map", "entries": [["model", {"id": self._component}], ["data", data]]}
+        event = {"type": "event", "name": "data_event", "values": values}
+        await self.send(
+            "PATCH-DOC", {"events": [{"kind": "MessageSent", "msg_type": "bokeh_event", "msg_data": event}]}
+        )
+
+    async def receive(self) -> tuple[str, str, float]:
+        """Kind, content and time of the next message."""
+        header = json.loads(await self._socket.recv())
+        await self._socket.recv()
+        content = await self._socket.recv()
+        for _ in range(2 * header.get("num_buffers", 0)):
+            await self._socket.recv()
+        assert isinstance(content, str)
+        return header["msgtype"], content, time.perf_counter()
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+async def in_the_page(url: str, token: str, model: str) -> Heard:
+    page = await Page.open(url, token)
+    await page.say({"op": "sync", "mount": "m"})
+    await page.say({"op": "call", "id": 1, "name": "choose", "args": {"model": model}})
+    heard = Heard(asked=time.perf_counter())
+    await page.say({"op": "call", "id": 2, "name": "send", "args": {"text": "Go.", "attachments": []}})
+    messages: list[tuple[float, str]] = []
+    while True:
+        kind, content, at = await page.receive()
+        if kind == "PATCH-DOC" and "esm_event" in content:
+            messages.append((at, content))
+            if '["kind","run"]' in content and '"completed"' in content:
+                break
+    for at, content in messages:
+        for delta in _found(json.loads(content), "delta"):
+            heard.take(delta, at)
+    await page.close()
+    return heard
+
+
+def _bokeh(value: Any) -> Any:
+    """Objects as Bokeh writes them; a plain one with an `id` would be a reference."""
+    if isinstance(value, dict):
+        return {"type": "map", "entries": [[name, _bokeh(inner)] for name, inner in value.items()]}
+    return [_bokeh(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _found(value: Any, kind: str) -> list[str]:
+    """`delta` of every operation of that kind, however Bokeh wraps it."""
+    if isinstance(value, dict):
+        if value.get("kind") == kind and "delta" in value:
+            return [value["delta"]]
+        if value.get("type") == "map" and any(entry == ["kind", kind] for entry in value["entries"]):
+            return [dict(value["entries"])["delta"]]
+        return [delta for inner in value.values() for delta in _found(inner, kind)]
+    if isinstance(value, list):
+        return [delta for inner in value for delta in _found(inner, kind)]
+    return []
+
+
+async def _get(url: str, path: str, token: str) -> str:
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**24)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
+    )
+    whole = await reader.read()
+    writer.close()
+    return whole.decode("utf-8", errors="replace")
