@@ -46,6 +46,27 @@ async def test_models_are_those_of_the_router(client: openai.AsyncOpenAI) -> Non
         await client.models.retrieve("demo/nobody")
 
 
+async def test_every_call_is_a_trace_of_its_caller(server: Server) -> None:
+    user_id = new_uuid()
+    async with client_of(server, user_id) as client:
+        await client.chat.completions.create(model="demo/echo", messages=[{"role": "user", "content": "Hello there"}])
+        async with client.responses.stream(model="demo/echo", input="And again") as stream:
+            await stream.until_done()
+        with pytest.raises(openai.APIError):
+            await client.responses.create(model="demo/flaky?rate=1&error=auth", input="Fail")
+    lab = server.served.labs.of(user_id)
+    lab.flush()
+    traces = sorted(lab.store.traces.list().data, key=lambda row: row["started_at"])
+    assert [(row["workflow"], row["status"], row["model"]) for row in traces] == [
+        ("chat.completions", "completed", "demo/echo"), ("responses", "completed", "demo/echo"),
+        ("responses", "failed", "demo/flaky?rate=1&error=auth"),
+    ]  # fmt: skip
+    assert "Hello there" in traces[0]["input"]
+    assert "Hello there" in traces[0]["output"]
+    assert traces[0]["input_tokens"]
+    assert lab.for_user(new_uuid()).store.traces.count() == 0
+
+
 # -- chat completions
 
 

@@ -29,25 +29,31 @@ class ModelCall:
     schema: Mapping[str, Json] | None = None
     """JSON schema that the answer must follow."""
     schema_strict: bool = False
+    workflow: str = "OpenAI API"
+    """What the call's trace is called."""
 
 
-async def stream(router: Any, call: ModelCall) -> AsyncIterator[Any]:
-    """Responses events, the last `response.completed`. Raises what the router raises before the first."""
+async def stream(lab: Any, call: ModelCall) -> AsyncIterator[Any]:
+    """Responses events, the last `response.completed`. Raises what the router raises before the first. Each call is a trace."""
     from agents import ModelSettings, ModelTracing
 
-    model = router.get_model(call.model)
-    events = model.stream_response(
-        call.instructions, [dict(item) for item in call.input], ModelSettings(**validate_settings(call.settings)),
-        [_function(f) for f in call.functions], _schema(call), [], ModelTracing.DISABLED,
-    )  # fmt: skip
-    async for event in events:
-        yield event
+    from timestep_lab.runtime.traced_call import traced_call
+
+    model = lab.router.get_model(call.model)
+    settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
+    with traced_call(lab.writer, lab.store.user_id, call.workflow):
+        events = model.stream_response(
+            call.instructions, [dict(item) for item in call.input], settings, functions, _schema(call), [],
+            ModelTracing.ENABLED,
+        )  # fmt: skip
+        async for event in events:
+            yield event
 
 
-async def whole(router: Any, call: ModelCall) -> Any:
+async def whole(lab: Any, call: ModelCall) -> Any:
     """The response when it is complete."""
     last: Any = None
-    async for event in stream(router, call):
+    async for event in stream(lab, call):
         last = event
     return last.response
 

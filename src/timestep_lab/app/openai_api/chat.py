@@ -69,8 +69,8 @@ async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
     head: Object = {"id": f"chatcmpl-{new_id('response')}", "created": int(time.time()), "model": call.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await event_stream(_chunks(lab.router, call, head, with_usage))
-    response = await whole(lab.router, call)
+        return await event_stream(_chunks(lab, call, head, with_usage))
+    response = await whole(lab, call)
     choice = {
         "index": 0, "message": answer_message(response.output), "finish_reason": finish_reason(response), "logprobs": None,
     }  # fmt: skip
@@ -86,6 +86,7 @@ def _call(body: ChatBody, model: str) -> ModelCall:
     return ModelCall(
         model=model, input=items, instructions=instructions, settings=_settings(body),
         functions=[tool.function.model_dump() for tool in body.tools], schema=schema, schema_strict=strict,
+        workflow="chat.completions",
     )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def _schema(wanted: Object | None) -> tuple[Object | None, bool]:
     return given["schema"], bool(given.get("strict"))
 
 
-async def _chunks(router: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:
     calls: dict[int, int] = {}
     """Place of a call among the answer's items to its place among the calls."""
 
@@ -124,7 +125,7 @@ async def _chunks(router: Any, call: ModelCall, head: Object, with_usage: bool) 
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return _piece({**head, "object": "chat.completion.chunk", "choices": [choice]})
 
-    async for event in stream(router, call):
+    async for event in stream(lab, call):
         if event.type == "response.created":
             yield chunk({"role": "assistant", "content": ""})
         elif event.type == "response.output_text.delta":

@@ -127,7 +127,7 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
         model=model, input=said, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
         settings=_settings(body), functions=[tool.model_dump() for tool in body.tools],
         schema=format_.get("schema") if format_.get("type") == "json_schema" else None,
-        schema_strict=bool(format_.get("strict")),
+        schema_strict=bool(format_.get("strict")), workflow="responses",
     )  # fmt: skip
     return Turn(new_id("response"), call, new, body, conversation_id)
 
@@ -162,7 +162,7 @@ def _settings(body: ResponseBody) -> Object:
 
 
 async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
-    async for event in stream(lab.router, turn.call):
+    async for event in stream(lab, turn.call):
         plain: Object = event.model_dump(mode="json", exclude_none=True)
         if "response" in plain:
             plain["response"] = {**plain["response"], **turn.about()}
