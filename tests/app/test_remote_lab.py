@@ -365,6 +365,7 @@ ONLY_LOCAL: dict[str, Callable[[Lab], Any]] = {
     "a function as a scorer": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=[lambda output: 1.0]),
     "a function as a tool's answer": lambda lab: lab.fork("0" * 32, tools={"think": lambda arguments: "x"}),
     "a command as an MCP server": lambda lab: lab.mcp.add("time", command=["mcp-server-time"]),
+    "a live duel": lambda lab: lab.chat(models=["demo/assistant", "demo/echo"]),
     "a provider of one's own": lambda lab: lab.router.add(a_provider()),
     "an id of one's own": lambda lab: lab.agents.create(name="x", id="mine"),
     "metadata of a thread": lambda lab: lab.threads.create("x", {"agent_id": "y"}),

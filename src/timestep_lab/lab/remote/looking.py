@@ -68,9 +68,6 @@ class RemoteLooking(Looking):
         told = self.connection.get("/api/v1/handoffs", **asked)
         return HandoffGraph(decode.record(AgentGraph, told), title=told["title"])
 
-    def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
-        raise only_here("A live duel", "Compare, and vote on the answers: lab.arena(await lab.compare(…)).")
-
     # -- comparing
 
     async def prepare_comparison(self, data: Any = None, *, resume: str | None = None, **options: Any) -> Any:
