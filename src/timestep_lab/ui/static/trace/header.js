@@ -15,19 +15,30 @@ export function statusBadge(status) {
   return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
 }
 
-/** The agents a trace went through, with arrows between. */
+const MOST_AGENTS = 8;
+
+/** The agents a trace went through, with arrows between; of a long way its beginning and its end. */
 export function agentPath(path) {
   const names = (path ?? "").split(/\s*(?:⇢|→|->|>)\s*/).filter(Boolean);
   if (!names.length) return null;
-  return h("span", { class: "tl-agent-path" }, names.map((name, k) => [k ? icon("handoff", "then", 12) : null, data(name)]));
+  const left = names.length - MOST_AGENTS;
+  const shown = left > 0 ? [...names.slice(0, MOST_AGENTS - 1), null, names[names.length - 1]] : names;
+  return h("span", { class: "tl-agent-path" }, shown.map((name, k) => [k ? icon("handoff", "then", 12) : null, name === null ? h("span", { class: "tl-soft" }, `${left.toLocaleString("en")} more`) : data(name)]));
 }
 
-/** `{element, show(trace, api, scores)}`. */
+/** Milliseconds from the start of the trace to the first token that a model said in it; null when no generation tells. */
+export function firstToken(spans) {
+  let first = Infinity;
+  for (let i = 0; i < spans.n; i += 1) first = Math.min(first, spans.ttft_ms[i] === spans.ttft_ms[i] ? spans.start[i] + spans.ttft_ms[i] : Infinity);
+  return first === Infinity ? null : first;
+}
+
+/** `{element, show(trace, api, scores, firstTokenMs)}`. */
 export function traceHeader() {
   const element = h("header", { class: "tl-trace-head" });
   return {
     element,
-    show(trace, api, scores) {
+    show(trace, api, scores, firstTokenMs) {
       const title = String(trace.input ?? "").trim() || trace.workflow || "Trace";
       const started = Date.parse(trace.started_at);
       const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
@@ -40,7 +51,7 @@ export function traceHeader() {
           h("time", { class: "tl-num tl-soft", datetime: trace.started_at, title: exactTime(started) }, ago(started))),
         h("div", { class: "tl-figures" },
           figure("Duration", trace.status === "running" ? "running" : duration(trace.duration_ms)),
-          figure("First token", trace.ttft_ms === null || trace.ttft_ms === undefined ? null : duration(trace.ttft_ms)),
+          figure("First token", firstTokenMs === null ? null : duration(firstTokenMs), "From the start of the trace to the first token of an answer"),
           figure("Tokens", sum === null ? "unknown" : tokens(sum), sum === null ? null : `${(trace.input_tokens ?? 0).toLocaleString("en")} in, ${(trace.output_tokens ?? 0).toLocaleString("en")} out`),
           figure("Cost", cost(trace.cost_usd)),
           figure("Steps", (trace.n_spans ?? 0).toLocaleString("en")),

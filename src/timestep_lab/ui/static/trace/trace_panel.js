@@ -9,7 +9,7 @@ import { decodeSpans } from "./columns.js";
 import { compareView } from "./compare.js";
 import { conversation } from "./conversation.js";
 import { details } from "./details.js";
-import { traceHeader } from "./header.js";
+import { firstToken, traceHeader } from "./header.js";
 import { player } from "./player.js";
 import { endOf } from "./span_tree.js";
 import { Waterfall } from "./waterfall.js";
@@ -69,7 +69,7 @@ export class TracePanel {
     this.spans = decodeSpans(buffer);
     this.clock = { now: value.now - this.spans.t0, at: performance.now() };
     this.loaded.clear();
-    this.header.show(value.trace, this.api, value.scores);
+    this.header.show(value.trace, this.api, value.scores, firstToken(this.spans));
     if (fresh) { this.closeDetails(); this.player.reset(); }
     this.waterfall.set(this.spans, { now: this.clock.now, fresh });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
