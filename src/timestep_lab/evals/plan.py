@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from timestep_lab.evals.options import DEFAULT_CONCURRENCY, Options
+from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
 from timestep_lab.runtime.pricing import is_free
 from timestep_lab.types.comparison import PlanRow
 from timestep_lab.types.numbers import cost_text, duration_text
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Slot = tuple["Candidate", "Case", int]
 LEAST_HISTORY = 5
 """Answers of a model that must be known before a range is ventured."""
+AROUND_S = 1.0
+"""What a comparison does around its calls (cases and answers stored, statistics worked out) takes up to this long."""
 _SUMS = 1000
 
 
@@ -49,11 +51,15 @@ class Plan:
 
     @property
     def time_s(self) -> tuple[float, float] | None:
-        """Of how long it will take; providers work side by side, so the slowest decides."""
-        known = [(row.time_s_low, row.time_s_high) for row in self.rows]
-        if not known or any(low is None or high is None for low, high in known):
+        """Of how long it will take. Candidates of one provider share its slots; providers work side by side, so the slowest decides."""
+        lanes = [
+            _total([(row.time_s_low, row.time_s_high) for row in self.rows if row.provider == provider])
+            for provider in {row.provider for row in self.rows}
+        ]
+        known = [lane for lane in lanes if lane is not None]
+        if not known or len(known) < len(lanes):
             return None
-        return max(low for low, _ in known if low is not None), max(high for _, high in known if high is not None)
+        return max(low for low, _ in known), max(high for _, high in known)
 
     def df(self) -> pandas.DataFrame:
         import pandas
@@ -96,16 +102,30 @@ def make_plan(
         times = [time for _, time in history if time is not None]
         free = is_free(candidate.model.prefix, candidate.model.model)
         cost: tuple[float | None, float | None] = (0.0, 0.0) if free else _range(costs, calls)
-        width = min(calls, options.concurrency or DEFAULT_CONCURRENCY) or 1
-        low, high = _range(times, calls)
+        low, high = _time_s(times, calls, options)
         found.append(
             PlanRow(
                 candidate=candidate.name, calls=calls, cache_hits=hits, cost_usd_low=cost[0], cost_usd_high=cost[1],
-                time_s_low=None if low is None else low / width / 1000.0, time_s_high=None if high is None else high / width / 1000.0,
-                basis="history" if len(history) >= LEAST_HISTORY else "unknown",
+                time_s_low=low, time_s_high=high, basis="history" if len(history) >= LEAST_HISTORY else "unknown",
+                provider=candidate.model.prefix,
             )
         )  # fmt: skip
     return Plan(tuple(found))
+
+
+def _time_s(history: Sequence[float], calls: int, options: Options) -> tuple[float | None, float | None]:
+    """Seconds until the last of `calls` answers is there, from the milliseconds that earlier ones took.
+
+    With m slots that is at least the sum over m, and at most that and what is left of the longest (Graham 1966). Where
+    the number of slots adapts, the range is from all of them at once to those it begins with.
+    """
+    low, high = _range(history, calls)
+    if low is None or high is None or calls == 0:
+        return low, high
+    most = min(calls, options.concurrency or MOST_CONCURRENCY)
+    least = min(calls, options.concurrency or DEFAULT_CONCURRENCY)
+    last = float(np.quantile(history, 0.9)) * (1 - 1 / least)
+    return low / most / 1000.0, (high / least + last) / 1000.0 + AROUND_S
 
 
 def _range(history: Sequence[float], calls: int) -> tuple[float | None, float | None]:

@@ -202,6 +202,8 @@ class PlanRow:
     time_s_high: float | None
     basis: str
     """Where the numbers come from: `history` of this model, or `unknown`."""
+    provider: str = ""
+    """Candidates of one provider share its slots, so their times add up; providers work side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
