@@ -176,7 +176,8 @@ def _normal(item: dict[str, Any], place: int) -> Item:
             f"Item {place} is neither a message nor names its type.", f"A message has a role: {', '.join(ROLES)}.",
             param=f"input[{place}]",
         )  # fmt: skip
-    item = {"id": _item_id({**item, "type": kind}) if not item.get("id") else str(item["id"]), "type": kind, **item}
+    known = str(item["id"]) if item.get("id") else _item_id({**item, "type": kind})
+    item = {"id": known, "type": kind, **{name: value for name, value in item.items() if name not in ("id", "type")}}
     if kind == "message":
         item["content"] = _content(item.get("content"), item["role"])
         item.setdefault("status", "completed")
