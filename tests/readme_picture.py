@@ -1,4 +1,4 @@
-"""Take the picture of the README from the product: a served lab, a conversation in it, and the trace of that conversation.
+"""Take the picture of the README from the product: a served lab, a conversation in it, the trace of that conversation, a comparison.
 
     python -m tests.readme_picture
 
@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -32,20 +33,15 @@ PICTURE = ROOT / ".github" / "overview.png"
 SOURCES = ("src/timestep_lab/ui/static", "src/timestep_lab/app/static", "tests/readme_picture.py")
 LARGEST = 250_000
 QUESTION = "What's the weather in Oakland and in Berkeley?"
-EARLIER = (
-    "What's the weather in Tokyo?",
-    "Switch to the dark theme.",
-    "Will it rain in Nairobi?",
-    "Weather in Oslo?",
-    "Hello",
-)
+SIZE = (1760, 960)
 
 SHEET = """<style>
-  body { margin: 0; width: 1600px; height: 1000px; background: #dfe6ef; position: relative; overflow: hidden }
-  img { position: absolute; border-radius: 10px; box-shadow: 0 1px 2px #0f172a40, 0 12px 32px #0f172a38 }
+  body { margin: 0; width: 1760px; height: 960px; background: #dfe6ef; position: relative; overflow: hidden }
+  img { position: absolute; border-radius: 10px; outline: 1px solid #b8c4d4 }
 </style>
-<img src="%s" style="left: 32px; top: 32px">
-<img src="%s" style="right: 32px; bottom: 32px">"""
+<img src="%s" style="left: 28px; top: 28px">
+<img src="%s" style="left: 652px; top: 28px">
+<img src="%s" style="left: 652px; top: 652px; width: 1080px">"""
 
 
 def made_from() -> str:
@@ -61,12 +57,15 @@ def made_from() -> str:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A keyless lab with some traces, served as a user would; the link that signs its owner in."""
+    """A keyless lab in which the demo ran, served as a user would; the link that signs its owner in."""
     env = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
-    env |= {"WEATHER_MODE": "recorded", "PYTHONPATH": str(ROOT), "TIMESTEP_LAB_STORE": str(folder / "lab.duckdb")}
+    env |= {
+        "WEATHER_MODE": "recorded",
+        "PYTHONPATH": str(ROOT / "src"),
+        "TIMESTEP_LAB_STORE": str(folder / "lab.duckdb"),
+    }
     program = [sys.executable, "-m", "timestep_lab"]
-    for question in EARLIER:
-        subprocess.run([*program, "run", question], cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*program, "demo"], cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True)
     server = subprocess.Popen(
         [*program, "serve", "--port", "0"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
     )
@@ -95,14 +94,16 @@ def window(browser: Browser, width: int, height: int, *, dark: bool, signed_in: 
     return page
 
 
-def settled(page: Page) -> bytes:
+def settled(page: Page, **options: Any) -> bytes:
+    page.mouse.move(0, 0)
     page.wait_for_timeout(1000)
-    return page.screenshot()
+    return page.screenshot(**options)
 
 
 def conversation(page: Page, address: str) -> bytes:
     """The chat, stopped where it asks; and then approved, so that the trace is whole."""
     page.goto(f"{address}/chat")
+    page.locator(".tl-root[data-tl-state=ready]").first.wait_for()
     page.get_by_role("textbox", name="Message").fill(QUESTION)
     page.keyboard.press("Enter")
     approve = page.get_by_role("button", name="Approve", exact=True)
@@ -115,20 +116,30 @@ def conversation(page: Page, address: str) -> bytes:
 
 def trace(page: Page, address: str) -> bytes:
     page.goto(f"{address}/traces")
-    page.locator(".tl-list-row").filter(has_text="Oakland").click()
+    page.locator(".tl-list-row").filter(has_text="Oakland").first.click()
     page.locator(".tl-wf-row").first.wait_for()
-    page.mouse.move(0, 0)
     return settled(page)
+
+
+def comparison(page: Page, address: str) -> bytes:
+    """The verdict and what it stands on, without the page's navigation."""
+    page.goto(f"{address}/compare")
+    page.get_by_text("demo/assistant against demo/echo").click()
+    page.get_by_text("demo/assistant beats").wait_for()
+    main = page.locator("main").bounding_box()
+    assert main is not None
+    return settled(page, clip={"x": main["x"], "y": 0, "width": 1200, "height": 292})
 
 
 def take(browser: Browser, link: str) -> bytes:
     address = link.split("/?")[0]
-    light = window(browser, 1060, 740, dark=False)
-    light.goto(link)
-    talk = conversation(light, address)
-    dark = window(browser, 1130, 660, dark=True, signed_in=light.context)
-    sheet = window(browser, 1600, 1000, dark=False)
-    sheet.set_content(SHEET % (as_url(talk), as_url(trace(dark, address))))
+    chat = window(browser, 600, 904, dark=False)
+    chat.goto(link)
+    talk = conversation(chat, address)
+    traced = trace(window(browser, 1080, 600, dark=True, signed_in=chat.context), address)
+    compared = comparison(window(browser, 1380, 800, dark=False, signed_in=chat.context), address)
+    sheet = window(browser, *SIZE, dark=False)
+    sheet.set_content(SHEET % (as_url(talk), as_url(traced), as_url(compared)))
     return settled(sheet)
 
 
@@ -137,13 +148,15 @@ def as_url(png: bytes) -> str:
 
 
 def written(png: bytes) -> int:
-    """Store the picture, in few colours and with its origin; its size in bytes."""
+    """Store the picture with its origin; its size in bytes."""
     about = PngInfo()
     about.add_text("Software", f"timestep-lab {__version__}")
     about.add_text("Source", "tests/readme_picture.py")
     about.add_text("Made-From", made_from())
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(160, dither=Image.Dither.NONE)
-    picture.save(PICTURE, optimize=True, pnginfo=about)
+    # 256 colours, chosen to cover the rare ones too: the kinds of steps are told apart by them.
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    few = picture.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    few.save(PICTURE, optimize=True, pnginfo=about)
     return PICTURE.stat().st_size
 
 

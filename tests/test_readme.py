@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.readme_picture import LARGEST, PICTURE, made_from
+from tests.readme_picture import LARGEST, PICTURE, SIZE, made_from
 from timestep_lab.cli import main
 from timestep_lab.cli.root import COMMANDS
 from timestep_lab.runtime.router import Router
@@ -104,7 +104,7 @@ def test_the_picture_shows_the_views_of_today() -> None:
     assert PICTURE.stat().st_size <= LARGEST
     with Image.open(PICTURE) as picture:
         assert picture.info["Source"] == "tests/readme_picture.py"
-        assert picture.size == (1600, 1000)
+        assert picture.size == SIZE
         assert picture.info["Made-From"] == made_from(), (
             "The views changed since the picture was taken. Take it anew, and look at it: python -m tests.readme_picture"
         )

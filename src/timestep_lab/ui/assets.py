@@ -8,12 +8,15 @@ where a style in the document's head does not reach.
 
 Three things a source may not do: `export default` anywhere but in a component's own file, `export { a, b }` lists, and imports
 of anything outside `static/`.
+
+In a wheel all sources are one file, `static/sources.json`, path to text (`.ci/pack_sources.py`).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -25,6 +28,21 @@ _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\.{1,2}/[^"]+)";[ \t]*\n
 _EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) ([A-Za-z_$][\w$]*)", re.MULTILINE)
 _FOREIGN = re.compile(r"^\s*(?:import\b(?!\s*\()|export (?!default\b))", re.MULTILINE)
 _ALWAYS = ("tokens.css", "base.css")
+
+
+@cache
+def sources() -> Mapping[Path, str]:
+    """Every script and style by its place, whichever form `static/` has."""
+    packed = STATIC / "sources.json"
+    if packed.exists():
+        return {STATIC.resolve() / name: text for name, text in json.loads(packed.read_text("utf-8")).items()}
+    files = (file for file in STATIC.resolve().rglob("*") if file.suffix in (".js", ".css"))
+    return {file: file.read_text("utf-8") for file in files}
+
+
+def _read(path: Path) -> str:
+    """A source, or one kept elsewhere. Raises `FileNotFoundError`."""
+    return sources().get(path) or path.read_text("utf-8")
 
 
 @cache
@@ -40,7 +58,7 @@ def build(stem: str, host: HostKind = "notebook") -> str:
     component = f"{{ render: (context) => $withStyle({entry}.default, context) }}"
     body = "\n".join([f"const $style = {json.dumps(_stylesheet(list(names)))};", *parts, _WITH_STYLE])
     if host == "panel":
-        return f"{body}\nconst $component = {component};\n{(STATIC / 'panel_host.js').read_text('utf-8')}"
+        return f"{body}\nconst $component = {component};\n{_read(STATIC.resolve() / 'panel_host.js')}"
     if host == "page":
         return f"{body}\n{offline}.mountOffline({component}, document.getElementById('view'), document.getElementById('data'));\n"
     return f"{body}\nexport default {component};\n"
@@ -60,7 +78,7 @@ def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tupl
         return names[path]
     if path in pending:
         raise ValueError(f"{path.name} imports itself through {' -> '.join(p.name for p in pending)}.")
-    source = path.read_text("utf-8")
+    source = _read(path)
     bindings: list[str] = []
     for match in _IMPORT.finditer(source):
         wanted, target = match.group(1), (path.parent / match.group(2)).resolve()
@@ -87,5 +105,5 @@ def _collect(path: Path, names: dict[Path, str], parts: list[str], pending: tupl
 
 
 def _stylesheet(modules: list[Path]) -> str:
-    sheets = [STATIC / name for name in _ALWAYS] + [path.with_suffix(".css") for path in modules]
-    return "\n".join(sheet.read_text("utf-8") for sheet in sheets if sheet.exists())
+    sheets = [STATIC.resolve() / name for name in _ALWAYS] + [path.with_suffix(".css") for path in modules]
+    return "\n".join(_read(sheet) for sheet in sheets if sheet in sources() or sheet.exists())
