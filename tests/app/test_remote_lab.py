@@ -162,6 +162,7 @@ null, null, null, null, null order by a"""
 async def test_sql_gives_the_frame_that_a_local_lab_gives(both: Both) -> None:
     same(both.remote.sql(QUERY), both.local.sql(QUERY))
     run = await both.remote.run(ANSWERS)
+    both.remote.flush()
     for view in ("traces", "spans", "generations", "tool_calls", "handoffs", "messages", "usage"):
         same(*(lab.sql(f"select * from {view} order by all") for lab in (both.remote, both.local)))
     query = "select trace_id from traces where started_at >= $1 and model = $2"
@@ -171,6 +172,7 @@ async def test_sql_gives_the_frame_that_a_local_lab_gives(both: Both) -> None:
 
 async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None:
     runs = [await both.remote.run(text) for text in (ANSWERS, "What's the weather in Rome?", ASKS)]
+    both.remote.flush()
     for run in runs:
         there, here = both.remote.trace(run), both.local.trace(run)
         same(there.df(), here.df())
@@ -211,6 +213,7 @@ async def test_traces_go_out_to_files_and_come_in_again(
     both: Both, lab: LabProcess, tmp_path: Path, ending: str
 ) -> None:
     run = await both.remote.run(ANSWERS)
+    both.remote.flush()
     file = tmp_path / f"traces{ending}"
     assert both.remote.export(file) == 1
     if ending == ".html":
@@ -237,6 +240,7 @@ async def test_a_comparison_there_is_the_grid_it_would_be_here(both: Both) -> No
     assert grid.status == "completed"
     assert (events[0], events[-1]) == ("comparison.started", "comparison.ended")
     known = both.local.comparison(grid.id)
+    both.remote.flush()
     for frame in ("df", "summary", "significance"):
         same(getattr(grid, frame)(), getattr(known, frame)())
     assert grid.to_json() == both.remote.comparison(grid.id).to_json() == known.to_json()

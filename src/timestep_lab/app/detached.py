@@ -58,7 +58,8 @@ async def _rest(
         while isinstance(piece, bytes):
             yield piece
             try:
-                piece = await asyncio.wait_for(pieces.get(), ALIVE_S if alive else None)
+                async with asyncio.timeout(ALIVE_S if alive else None):
+                    piece = await pieces.get()
             except TimeoutError:
                 piece = alive
     finally:

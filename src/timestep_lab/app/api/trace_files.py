@@ -68,6 +68,7 @@ async def export_traces(body: ExportBody, lab: CurrentLab) -> FileResponse:
 
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
     path = Path(folder.name) / f"traces.{body.format}"
+    await in_thread(lab.flush)
     try:
         await in_thread(export_file, path, lab.store, body.trace_ids)
     except BaseException:

@@ -49,6 +49,12 @@ async def suggest(
     return [SuggestionView(**asdict(suggestion)) for suggestion in found]
 
 
+@router.post("/flush", status_code=204)
+async def flush(lab: CurrentLab) -> None:
+    """Wait until every span of a run that has ended can be read."""
+    await in_thread(lab.flush)
+
+
 @router.get("/graph", response_model=Graph)
 async def graph_of_many(
     lab: CurrentLab,
@@ -87,6 +93,7 @@ async def fork_trace(
 ) -> RunView | Response:
     """Run it again: replayed as recorded up to `span_id`, or to where a change is first felt, and live from there on."""
     changes = body.model_dump(exclude={"span_id", "stream"}, exclude_none=True)
+    await in_thread(lab.flush)
     return await answer(lab.runner.fork(trace_id, body.span_id, keep_running=True, **changes), body.stream, lab)
 
 

@@ -130,7 +130,7 @@ class RemoteLab(RemoteLooking, Lab):
         return runs.run_of(self, self.connection.get(f"{runs.PATH}/{run_id}"))
 
     def flush(self) -> None:
-        """Nothing to wait for: the server has written what it acknowledged."""
+        self.connection.post("/api/v1/flush")
 
     # -- reading back
 
