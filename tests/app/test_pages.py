@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.app.lab_process import LabProcess
 from tests.browser.conftest import Pages
+from tests.browser.giving_files import give
 
 EVERY_PAGE = ("/", "/chat", "/traces", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
@@ -113,6 +114,23 @@ def test_a_conversation_is_renamed_found_and_deleted(lab: LabProcess, pages: Pag
     conversations.get_by_role("button", name="Delete", exact=True).click()
     expect(conversations.get_by_text("A good talk")).to_have_count(0)
     expect(page).to_have_url(re.compile(r"/chat$"))
+
+
+def test_files_come_into_a_chat_by_button_drop_and_paste_and_are_known_by_their_bytes(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/chat"))
+    give(page)
+    say(page, "What is in these?")
+    answered(page)
+    kept = page.evaluate(
+        "async () => (await (await fetch('/openai/v1/files')).json()).data.map((file) => file.filename)"
+    )
+    assert sorted(kept) == ["note.txt", "red.png", "tea.md"]
+    expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(3)
+    go(page, f"{lab.url}/files")
+    expect(page.locator("main")).to_contain_text("red.png")
+    assert page.locator("main").get_by_text("image/png").count() == 0
 
 
 def test_what_waits_in_one_window_is_approved_on_another_page(lab: LabProcess, pages: Pages) -> None:

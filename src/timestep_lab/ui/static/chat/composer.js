@@ -41,7 +41,8 @@ export function composer(on) {
       uploading += 1;
       draw();
       try {
-        attachments = [...attachments, await on.attach(file)];
+        const kept = await on.attach(file);
+        attachments = [...attachments, kept]; // After the wait: other files may have come meanwhile.
       } catch (error) {
         on.problem(error);
       } finally {
