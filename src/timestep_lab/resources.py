@@ -14,6 +14,7 @@ def data_path(name: str = "") -> Path:
 
 
 def notebooks_path() -> Path:
+    """The folder of the notebooks, in the package or in a source tree."""
     return _find("_notebooks", "notebooks", "")
 
 

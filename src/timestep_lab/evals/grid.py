@@ -42,18 +42,22 @@ class Grid:
 
     @property
     def id(self) -> str:
+        """`cmp_…`."""
         return self.record.id
 
     @property
     def status(self) -> str:
+        """How the comparison stands, as its row says."""
         return self.record.status
 
     @property
     def candidates(self) -> list[str]:
+        """Names, in the order they were given."""
         return [candidate["name"] for candidate in self.record.candidates]
 
     @cached_property
     def scorers(self) -> list[str]:
+        """Names of those that scored something."""
         return scorer_names(self.cells)
 
     @cached_property
@@ -63,10 +67,12 @@ class Grid:
 
     @cached_property
     def candidate_rows(self) -> list[CandidateRow]:
+        """The sums, one row a candidate."""
         return candidate_rows(self.candidates, self.scorers, self.cells, self._tables)
 
     @cached_property
     def pair_rows(self) -> list[PairRow]:
+        """The differences, one row a pair of candidates and scorer, with interval and test."""
         return pair_rows(self.candidates, self.scorers, self._tables, seed=self._seed)
 
     @cached_property

@@ -118,6 +118,7 @@ class Agents:
         )  # fmt: skip
 
     def df(self) -> pandas.DataFrame:
+        """One row an agent."""
         import pandas
 
         return pandas.DataFrame(

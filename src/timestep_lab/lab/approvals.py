@@ -19,6 +19,7 @@ class Approvals:
         self._lab = lab
 
     def list(self) -> list[Run]:
+        """Every run that waits for a decision."""
         states = self._lab.store.run_states.find(status="pending")
         return [self._lab.get_run(state.run_id) for state in states]
 

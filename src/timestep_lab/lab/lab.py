@@ -85,6 +85,7 @@ class Lab(Looking):
 
     @cached_property
     def router(self) -> Router:
+        """From a model's name to a model; shared by all users of the lab."""
         if self._parent:
             return self._root.router
         from timestep_lab.runtime.router import Router
@@ -93,6 +94,7 @@ class Lab(Looking):
 
     @cached_property
     def writer(self) -> TraceWriter:
+        """Puts spans into the store; `flush()` waits until they are there."""
         if self._parent:
             return self._root.writer
         from timestep_lab.store.trace_writer import TraceWriter
@@ -101,6 +103,7 @@ class Lab(Looking):
 
     @cached_property
     def runner(self) -> Runner:
+        """Runs agents; `stream`, `run` and `resume` go through it."""
         from timestep_lab.runtime.runner import Runner
 
         return Runner(self.store, self.router, self.toolbox, self.settings, writer=self.writer)
@@ -114,6 +117,7 @@ class Lab(Looking):
 
     @cached_property
     def toolbox(self) -> Toolbox:
+        """The MCP servers' connections and tools."""
         from timestep_lab.runtime.mcp.toolbox import Toolbox
 
         return Toolbox(self.store.mcp_servers.find, self.settings, vector_stores=lambda: self.vector_stores)

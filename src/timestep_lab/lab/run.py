@@ -29,10 +29,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """`run_…`, for `lab.get_run` and `timestep-lab approve`."""
         return self.record.id
 
     @property
     def status(self) -> RunStatus:
+        """`running`, `needs_approval`, `completed`, `failed`, `cancelled`, or `interrupted`: its process died."""
         return self.record.status
 
     @property
@@ -42,6 +44,7 @@ class Run:
 
     @property
     def error(self) -> str | None:
+        """What went wrong and what to do next; None unless the run failed."""
         return self.record.error
 
     @property
@@ -51,10 +54,12 @@ class Run:
 
     @property
     def model(self) -> str | None:
+        """`prefix/name` of the model that was asked for; None while unknown."""
         return self.record.model
 
     @property
     def usage(self) -> Usage:
+        """Requests and tokens so far."""
         return self.record.usage
 
     @property
@@ -64,22 +69,27 @@ class Run:
 
     @property
     def trace_id(self) -> str:
+        """32 hexadecimal digits, as OpenTelemetry has them."""
         return self.record.trace_id
 
     @property
     def thread_id(self) -> str:
+        """`thr_…`, of the conversation that the run speaks in."""
         return self.record.thread_id
 
     @property
     def trace(self) -> TraceView:
+        """The run as a picture: waterfall, graph, conversation and raw JSON."""
         return self._lab.trace(self.trace_id)
 
     @property
     def thread(self) -> Thread:
+        """The conversation that the run speaks in."""
         return self._lab.threads[self.thread_id]
 
     @property
     def duration_ms(self) -> float | None:
+        """From the beginning to the end, pauses included, in ms; None while it runs."""
         if self.record.ended_at is None:
             return None
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
@@ -166,12 +176,14 @@ class RunStream:
 
     @property
     def run(self) -> Run:
+        """The run as the last event tells it. Raises `ConflictError` before the first event."""
         record = self._last.run if self._last else self._started
         if record is None:
             raise ConflictError("This run has not started.", "Read its events first: async for event in stream: …")
         return Run(self._lab, record, getattr(self._last, "interruptions", ()))
 
     async def result(self) -> Run:
+        """Read all events; the run as it then stands."""
         async for _ in self:
             pass
         return self.run

@@ -26,10 +26,12 @@ class Thread:
 
     @property
     def id(self) -> str:
+        """`thr_…`."""
         return self.record.id
 
     @property
     def title(self) -> str | None:
+        """What it is called in lists; None until it has a name."""
         return self.record.title
 
     @property
@@ -38,6 +40,7 @@ class Thread:
         return self._store.threads.all_items(self.id)
 
     def rename(self, title: str) -> Thread:
+        """Give it a title; an empty one takes it away."""
         self.record = self._store.threads.update(self.id, title=title.strip() or None, updated_at=utc_now())
         return self
 
@@ -82,9 +85,11 @@ class Threads:
         return [Thread(self._store, r) for r in self._store.threads.find(limit, newest_first=True)]
 
     def page(self, *, after: str | None = None, limit: int = 20) -> Page[ThreadRecord]:
+        """Newest first. `after` is the id that the page before ended with; unknown raises `NotFoundError`."""
         return self._store.threads.page(after=after, limit=limit)
 
     def create(self, title: str | None = None, metadata: dict[str, Json] | None = None) -> Thread:
+        """A new, empty thread."""
         record = ThreadRecord(
             id=new_id("thread"), user_id=self._store.user_id, title=title, metadata=metadata or {}
         )  # fmt: skip

@@ -30,6 +30,7 @@ class ModelRef:
 
     @property
     def full(self) -> str:
+        """`prefix/model`."""
         return f"{self.prefix}/{self.model}"
 
 
@@ -61,7 +62,8 @@ class Provider(abc.ABC):
         self.settings = settings
 
     @abc.abstractmethod
-    def status(self) -> ProviderStatus: ...
+    def status(self) -> ProviderStatus:
+        """Whether it could be used now, and what to do if not. Touches no network."""
 
     @abc.abstractmethod
     def model(self, name: str) -> Model:
@@ -82,12 +84,15 @@ class Provider(abc.ABC):
         )
 
     def ready(self, detail: str, badge: str = "") -> ProviderStatus:
+        """A status that says yes, and where it goes."""
         return ProviderStatus(prefix=self.prefix, ready=True, detail=detail, badge=badge)
 
     def not_ready(self, detail: str, next_step: str, badge: str = "") -> ProviderStatus:
+        """A status that says no, what is missing, and the next step."""
         return ProviderStatus(prefix=self.prefix, ready=False, detail=detail, next_step=next_step, badge=badge)
 
     def missing_key(self, model: str) -> MissingKeyError:
+        """The error for a model whose key is not set."""
         return MissingKeyError(
             f"{self.prefix}/{model} needs {self.key_variable}, which is not set.",
             f"Set {self.key_variable} (or put it in .env), or go on without a key: "
@@ -113,12 +118,14 @@ class PerLoop(Generic[C]):
         self.get()
 
     def get(self) -> C:
+        """The running loop's client, made when first asked for."""
         loop = asyncio.get_running_loop()
         if loop not in self._of:
             self._of[loop] = self._make()
         return self._of[loop]
 
     async def aclose(self) -> None:
+        """Close the running loop's client, if it has one."""
         client = self._of.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await self._close(client)

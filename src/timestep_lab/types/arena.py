@@ -28,6 +28,8 @@ class DuelRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoteRecord:
+    """One vote between the answers of two candidates to one case."""
+
     id: str
     user_id: str
     comparison_id: str

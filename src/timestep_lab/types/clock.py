@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
+    """Now, aware, in UTC."""
     return datetime.now(UTC)
 
 
@@ -30,4 +31,5 @@ def parse_iso(text: str) -> datetime:
 
 
 def ms_between(start: datetime, end: datetime) -> float:
+    """Milliseconds from the first moment to the second."""
     return (to_aware_utc(end) - to_aware_utc(start)).total_seconds() * 1000.0

@@ -104,11 +104,14 @@ class CellRecord:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """What tells it from the other cells of its comparison."""
         return self.case_id, self.candidate, self.epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRecord:
+    """A comparison as it is stored: what was asked of whom, and how it stands."""
+
     id: str
     user_id: str
     name: str
@@ -208,6 +211,8 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonStarted(Event):
+    """The first event: every case, and what was already answered."""
+
     type: ClassVar[str] = "comparison.started"
     comparison: ComparisonRecord
     cases: tuple[CaseRecord, ...]
@@ -217,6 +222,8 @@ class ComparisonStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(Event):
+    """A candidate is being asked a case."""
+
     type: ClassVar[str] = "cell.started"
     case_id: str
     candidate: str
@@ -244,12 +251,16 @@ class CellDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonProgress(Event):
+    """How far it is, what it cost, and what is still to come."""
+
     type: ClassVar[str] = "comparison.progress"
     progress: ProgressRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonEnded(Event):
+    """The last event: the sums, the differences and the verdict."""
+
     type: ClassVar[str] = "comparison.ended"
     comparison: ComparisonRecord
     candidates: tuple[CandidateRow, ...] = ()

@@ -71,15 +71,19 @@ def _rebuild(cls: type[LabError], message: str, next_step: str, state: dict[str,
 
 
 class UsageError(LabError):
+    """What was asked for cannot be: a name, an option or a value is wrong. Nothing was done."""
+
     exit_code = 2
     http_status = 400
     type = "invalid_request_error"
 
 
-class UnknownPrefixError(UsageError): ...
+class UnknownPrefixError(UsageError):
+    """A model's prefix that no provider answers to."""
 
 
-class SettingsError(UsageError): ...
+class SettingsError(UsageError):
+    """An environment variable, or a line of `.env`, that cannot be read."""
 
 
 class FilterError(UsageError):
@@ -90,33 +94,45 @@ class FilterError(UsageError):
         self.position = position
 
 
-class QueryError(UsageError): ...
+class QueryError(UsageError):
+    """An SQL query that is wrong, or that would change something."""
 
 
-class DataError(UsageError): ...
+class DataError(UsageError):
+    """A data set or an imported file whose contents cannot be read."""
 
 
 class NotFoundError(LabError):
+    """It is not there, or belongs to somebody else: the two are not told apart."""
+
     http_status = 404
     type = "invalid_request_error"
 
 
 class ConflictError(LabError):
+    """It is not in the state that this needs, for example because another process was faster."""
+
     http_status = 409
     type = "conflict_error"
 
 
 class AuthError(LabError):
+    """Nobody, or somebody unknown, asks: no token, a wrong one, or one that expired."""
+
     http_status = 401
     type = "authentication_error"
 
 
 class ForbiddenError(AuthError):
+    """Somebody known asks for what they may not do."""
+
     http_status = 403
     type = "permission_error"
 
 
 class TooLargeError(LabError):
+    """A body, file or answer above a stated limit."""
+
     http_status = 413
     type = "invalid_request_error"
 
@@ -146,18 +162,25 @@ class ProviderError(LabError):
 
 
 class MissingKeyError(ProviderError):
+    """A model that needs a key, or a named server, that is not set."""
+
     exit_code = 2
     http_status = 400
 
 
-class ProviderAuthError(ProviderError): ...
+class ProviderAuthError(ProviderError):
+    """The provider refused the key."""
 
 
 class ModelNotFoundError(ProviderError):
+    """The provider has no model of that name."""
+
     http_status = 404
 
 
 class ProviderRequestError(ProviderError):
+    """The provider refused the request as it stands; the same again would be refused again."""
+
     http_status = 400
 
 
@@ -181,16 +204,22 @@ class RateLimitError(ProviderError):
 
 
 class ProviderUnavailableError(ProviderError):
+    """The provider could not be reached, or said that it cannot answer now."""
+
     http_status = 503
     retryable = True
 
 
 class ProviderTimeoutError(ProviderError):
+    """The provider was silent for longer than `TIMESTEP_LAB_REQUEST_TIMEOUT_S`."""
+
     http_status = 504
     retryable = True
 
 
 class StreamCutError(ProviderError):
+    """An answer that broke off before its end."""
+
     retryable = True
 
 
@@ -213,20 +242,27 @@ class RunError(LabError):
 
 
 class StoreError(LabError):
+    """The store cannot do what was asked of it."""
+
     type = "store_error"
 
 
 class StoreUnavailableError(StoreError):
+    """The store cannot be reached, or is held by another program."""
+
     http_status = 503
 
 
-class StoreCorruptError(StoreError): ...
+class StoreCorruptError(StoreError):
+    """The store's file is damaged."""
 
 
-class StoreTooNewError(StoreError): ...
+class StoreTooNewError(StoreError):
+    """The store was written by a later version."""
 
 
-class StoreReadOnlyError(StoreError): ...
+class StoreReadOnlyError(StoreError):
+    """The place of the store, or of a copy, cannot be written."""
 
 
 class MissingExtraError(LabError):

@@ -40,6 +40,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
+    """The first event of a run, and again when it goes on after a pause (`resumed`)."""
+
     type: ClassVar[str] = "run.started"
     run: RunRecord
     resumed: bool = False
@@ -47,12 +49,16 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadCreated(Event):
+    """The run made the thread it speaks in."""
+
     type: ClassVar[str] = "thread.created"
     thread: ThreadRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentUpdated(Event):
+    """Who speaks from here on: at the beginning, and after each handoff."""
+
     type: ClassVar[str] = "agent.updated"
     agent: str
     model: str
@@ -62,12 +68,16 @@ class AgentUpdated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemAdded(Event):
+    """A message, a tool call or another step appears, perhaps still empty."""
+
     type: ClassVar[str] = "thread.item.added"
     item: ThreadItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemUpdated(Event):
+    """More text, or more arguments, for an item that was added."""
+
     type: ClassVar[str] = "thread.item.updated"
     item_id: str
     field: Literal["text", "arguments"] = "text"
@@ -76,18 +86,24 @@ class ItemUpdated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemDone(Event):
+    """An item is whole, and stored."""
+
     type: ClassVar[str] = "thread.item.done"
     item: ThreadItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemReplaced(Event):
+    """An item that was done changed afterwards, for example a tool call that was decided."""
+
     type: ClassVar[str] = "thread.item.replaced"
     item: ThreadItem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Event):
+    """What a tool says of its progress, for people to read."""
+
     type: ClassVar[str] = "progress"
     text: str
     call_id: str | None = None
@@ -102,17 +118,23 @@ class RunEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCompleted(RunEnded):
+    """The run ended with an answer."""
+
     type: ClassVar[str] = "run.completed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaused(RunEnded):
+    """The run waits for somebody to decide `interruptions`; it is stored and survives a restart."""
+
     type: ClassVar[str] = "run.needs_approval"
     interruptions: tuple[Interruption, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFailed(RunEnded):
+    """The run ended with an error."""
+
     type: ClassVar[str] = "run.failed"
     error: Mapping[str, Json] = field(default_factory=dict)
     """`{"type": error class name, "message": str, "next_step": str}`."""
@@ -120,6 +142,8 @@ class RunFailed(RunEnded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCancelled(RunEnded):
+    """Somebody stopped the run. What was said until then is kept."""
+
     type: ClassVar[str] = "run.cancelled"
 
 

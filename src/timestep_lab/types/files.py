@@ -13,6 +13,8 @@ from timestep_lab.types.records import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
+    """A file as it is stored, without its bytes."""
+
     id: str
     user_id: str
     filename: str
@@ -51,6 +53,8 @@ class UploadRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorStoreRecord:
+    """A named set of files that can be searched by meaning."""
+
     id: str
     user_id: str
     name: str

@@ -31,5 +31,7 @@ class GraphEdge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentGraph:
+    """Agents and the ways between them, declared or travelled, as rows to be drawn, compared and counted."""
+
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]

@@ -38,8 +38,10 @@ def new_uuid() -> str:
 
 
 def new_trace_id() -> str:
+    """32 random hexadecimal digits, as OpenTelemetry wants them."""
     return secrets.token_hex(16)
 
 
 def new_span_id() -> str:
+    """16 random hexadecimal digits, as OpenTelemetry wants them."""
     return secrets.token_hex(8)

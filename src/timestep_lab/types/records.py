@@ -69,6 +69,8 @@ class McpServerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadRecord:
+    """A conversation as it is stored."""
+
     id: str
     user_id: str
     title: str | None = None

@@ -31,6 +31,7 @@ class Chat(Conversation):
 
     @property
     def thread_id(self) -> str | None:
+        """Id of the conversation shown; None for one that has not begun."""
         return self._thread_id
 
     def transcript(self) -> str:

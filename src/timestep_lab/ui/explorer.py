@@ -72,6 +72,7 @@ class TraceExplorer(TraceReader):
 
     @property
     def filter(self) -> str:
+        """What the traces shown have in common, as typed. Setting it raises `FilterError` and leaves the view as it was."""
         return self._query.filter
 
     @filter.setter

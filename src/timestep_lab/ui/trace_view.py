@@ -65,6 +65,7 @@ class TraceView(TraceReader):
 
     @property
     def selection(self) -> str | None:
+        """Id of the span that is selected; None for none."""
         return self._selection
 
     @selection.setter

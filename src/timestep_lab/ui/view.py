@@ -55,7 +55,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Host(Protocol):
     """One connection to browsers: a Jupyter widget, a Panel component, or a test."""
 
-    def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None: ...
+    def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+        """Send a message and its binary parts to the host's browsers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +167,13 @@ class View:
     # Browsers
 
     def attach(self, host: Host) -> None:
+        """A host shows the view from now on."""
         self._remember_loop()
         with self._lock:
             self._connections[id(host)] = _Connection(host)
 
     def detach(self, host: Host) -> None:
+        """A host shows the view no longer."""
         with self._lock:
             self._connections.pop(id(host), None)
         self.watched(self.is_watched)

@@ -35,6 +35,7 @@ def with_overall(scores: Sequence[ScoreValue], scorers: Sequence[Scorer]) -> tup
 
 
 def weighted_mean(scores: Sequence[ScoreValue]) -> float | None:
+    """The mean of what was scored, by weight; None when nothing was."""
     known = [(s.value, s.weight) for s in scores if s.value is not None and s.weight > 0]
     total = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / total if total else None

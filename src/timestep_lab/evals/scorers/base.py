@@ -43,6 +43,7 @@ class Answer:
 
     @classmethod
     def of(cls, cell: CellRecord) -> Answer:
+        """The answer of a cell."""
         return cls(
             output=cell.output or "", steps=cell.steps, latency_ms=cell.latency_ms, ttft_ms=cell.ttft_ms,
             input_tokens=cell.input_tokens, output_tokens=cell.output_tokens, cost_usd=cell.cost_usd, candidate=cell.candidate,
@@ -62,10 +63,12 @@ class Score:
 
 
 def passed(yes: bool, note: str | None = None) -> Score:
+    """A score of 1 or 0."""
     return Score(1.0 if yes else 0.0, note)
 
 
 def unknown(note: str) -> Score:
+    """No score, and why."""
     return Score(None, note)
 
 

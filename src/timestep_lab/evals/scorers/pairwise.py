@@ -22,6 +22,8 @@ _FORM = '{"reason": "<one sentence>", "better": "1" or "2" or "tie"}'
 
 @dataclass(frozen=True, slots=True)
 class Preference:
+    """Which of two answers a judge prefers, asked from both sides."""
+
     winner: Winner | None
     """None: the judge could not be understood."""
     consistent: bool

@@ -37,6 +37,7 @@ def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
 
 
 def make_scorer(spec: Any) -> Scorer:
+    """One scorer from what a user wrote. Raises `UsageError`."""
     if isinstance(spec, Scorer):
         return spec if spec.name else dataclasses.replace(spec, name=spec.type)
     if isinstance(spec, str):
@@ -71,6 +72,7 @@ def to_spec(scorer: Scorer) -> dict[str, Any]:
 
 
 def known() -> list[str]:
+    """Names of all scorers, ours and those of entry points."""
     return sorted(_catalogue())
 
 

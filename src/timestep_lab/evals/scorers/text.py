@@ -119,4 +119,5 @@ class EditDistance(ValueScorer):
 
 
 def fold(text: str, case_sensitive: bool) -> str:
+    """The text as it is, or without its case."""
     return text if case_sensitive else text.casefold()

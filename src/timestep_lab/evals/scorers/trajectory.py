@@ -137,6 +137,7 @@ class NoToolBeforeApproval(Scorer):
 
 
 def tools_of(steps: Sequence[Step]) -> list[Step]:
+    """The tool calls among the steps, in order."""
     return [step for step in steps if step.get("type") == "tool"]
 
 
