@@ -1,11 +1,12 @@
 // Cases down, candidates across. Only rows near the window are in the document; every row has the same height, so nothing moves.
 
-import { h, perFrame, put, safeText } from "../shared/dom.js";
+import { debounce, h, perFrame, put, safeText } from "../shared/dom.js";
 import { badge, cellContents } from "./cell.js";
 import { letter } from "./model.js";
 
 export const ROW = 102;
 const OVERSCAN = 3;
+const SETTLED_MS = 90;
 const FIRST = 0;
 
 export class Matrix {
@@ -27,6 +28,7 @@ export class Matrix {
     this.grid = h("div", { class: "tl-mx", role: "grid", tabindex: 0, "aria-label": "Answers, a row for each case", "aria-readonly": "true" }, this.inner);
     this.element = h("div", { class: "tl-mx-box" }, this.grid, this.none);
     this.soon = perFrame(() => this.draw());
+    this.settled = debounce(() => this.fill(), SETTLED_MS);
     this.grid.addEventListener("scroll", this.soon, { passive: true });
     this.grid.addEventListener("keydown", (event) => this.key(event));
     this.grid.addEventListener("click", (event) => this.click(event));
@@ -71,18 +73,31 @@ export class Matrix {
   }
 
   draw() {
-    const first = Math.max(0, Math.floor(this.grid.scrollTop / ROW) - OVERSCAN);
-    const last = Math.min(this.order.length, Math.ceil((this.grid.scrollTop + this.grid.clientHeight) / ROW) + OVERSCAN);
+    const top = Math.floor(this.grid.scrollTop / ROW);
+    const end = Math.ceil((this.grid.scrollTop + this.grid.clientHeight) / ROW);
+    // Flung past whole pages: nobody reads now, so a row is its question alone until the matrix comes to rest.
+    const flung = this.drawn.size > 0 && !this.drawn.has(top) && !this.drawn.has(end - 1);
+    const first = Math.max(0, top - (flung ? 0 : OVERSCAN));
+    const last = Math.min(this.order.length, end + (flung ? 0 : OVERSCAN));
     for (const [at, { element }] of this.drawn) {
       if (at < first || at >= last) { element.remove(); this.drawn.delete(at); }
     }
     const added = document.createDocumentFragment();
     for (let at = first; at < last; at += 1) {
-      if (!this.drawn.has(at)) this.drawn.set(at, this.row(at, added));
+      if (!this.drawn.has(at)) this.drawn.set(at, this.row(at, added, flung));
     }
+    if (flung) this.settled();
     if (added.childNodes.length) this.body.append(added);
     if (this.dirty.size) this.redraw();
     this.mark();
+  }
+
+  /** Come to rest: rows drawn in passing get the rest of what they hold. */
+  fill() {
+    for (const [at, { element, isGlimpse }] of this.drawn) {
+      if (isGlimpse) { element.remove(); this.drawn.delete(at); }
+    }
+    this.draw();
   }
 
   /** Narrow cells show one score, wide ones two. */
@@ -91,22 +106,22 @@ export class Matrix {
     if (chips !== this.model.chips) { this.model.chips = chips; this.forget(); } else this.soon();
   }
 
-  row(at, into) {
+  row(at, into, isGlimpse = false) {
     const row = this.order[at];
     const [asked, expected] = this.model.cases[row];
     const cells = this.model.head.candidates.map((_, column) =>
-      h("div", { class: "tl-mx-cell", role: "gridcell", id: `${this.uid}-${row}-${column}`, "aria-colindex": column + 2, "data-at": at, "data-column": column }, cellContents(this.model, row, column, this.reference)));
+      h("div", { class: "tl-mx-cell", role: "gridcell", id: `${this.uid}-${row}-${column}`, "aria-colindex": column + 2, "data-at": at, "data-column": column }, isGlimpse ? null : cellContents(this.model, row, column, this.reference)));
     const element = h("div", { class: "tl-mx-row", role: "row", "aria-rowindex": row + 2, style: { top: `${at * ROW}px` } },
       h("div", { class: "tl-mx-case", role: "rowheader", "aria-colindex": 1, "data-at": at, "data-column": 0 }, h("div", { class: "tl-mx-text", dir: "auto" }, safeText(asked)),
-        h("div", { class: "tl-mx-facts" }, h("span", { class: "tl-num tl-soft" }, row + 1), expected === null ? null : h("span", { class: "tl-soft tl-clip", title: expected }, "expected ", h("bdi", {}, safeText(expected))))),
+        isGlimpse ? null : h("div", { class: "tl-mx-facts" }, h("span", { class: "tl-num tl-soft" }, row + 1), expected === null ? null : h("span", { class: "tl-soft tl-clip", title: expected }, "expected ", h("bdi", {}, safeText(expected))))),
       cells);
     into.append(element);
-    return { row, element, cells };
+    return { row, element, cells, isGlimpse };
   }
 
   redraw() {
-    for (const { row, cells } of this.drawn.values()) {
-      cells.forEach((cell, column) => {
+    for (const { row, cells, isGlimpse } of this.drawn.values()) {
+      if (!isGlimpse) cells.forEach((cell, column) => {
         // A cell is marked against another one, so it changes with that too.
         const changed = this.dirty.has(row * this.model.width + column);
         const other = this.model.width === 2 ? 1 - column : this.reference;
@@ -169,6 +184,7 @@ export class Matrix {
 
   close() {
     this.soon.cancel();
+    this.settled.cancel();
     this.sizes.disconnect();
   }
 }
