@@ -9,9 +9,22 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.sample_traces import SampleSource
+from timestep_lab.store.filters import evaluate
 from timestep_lab.types.errors import UsageError
 from timestep_lab.ui.html_export import export_html
 from timestep_lab.ui.sources import TraceQuery
+
+SPAN_FILTERS = (
+    'any(s.kind == "tool" and s.status == "error" for s in spans)',
+    'all(s.status != "error" for s in spans if s.kind == "tool") and status in ("completed", "running")',
+    'any(s.kind == "generation" and s.parent.agent == "Weather Assistant" and any(c.kind == "tool" for c in s.parent.children) for s in spans)'
+    ' and not "kyoto" in input.lower()',
+    'any("Kyoto" in s.input and s.ttft_ms is None and 1 < s.duration_ms < 1e9 for s in spans) or input.startswith("Compare")',
+)
+
+
+def whole(source: SampleSource, trace_id: str) -> Any:
+    return source.payloads(trace_id, source.spans(trace_id)["span_id"])
 
 
 def test_an_exported_explorer_filters_searches_and_opens_traces_from_a_file(pages: Any, tmp_path: Path) -> None:
@@ -26,7 +39,13 @@ def test_an_exported_explorer_filters_searches_and_opens_traces_from_a_file(page
     rows.first.click()
     page.locator(".tl-wf-row:visible:has-text('get_weather')").click()
     expect(page.locator(".tl-details")).to_contain_text("ConnectTimeout")
-    box.fill("any(s.x for s in spans)")
+    for text in SPAN_FILTERS:
+        box.fill(text)
+        box.press("Enter")
+        expected = sum(evaluate(text, {**row, "spans": whole(source, id)}) for id, row in source.rows.items())
+        assert 0 < expected < 30
+        expect(rows).to_have_count(expected)
+    box.fill("any(s.x == 1 for s in spans)")
     box.press("Enter")
     expect(page.get_by_role("alert").filter(has_text="In the lab, every filter works")).to_be_visible()
     box.fill("")

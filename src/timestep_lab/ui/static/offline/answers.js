@@ -21,7 +21,14 @@ export function answers(data) {
     const since = wanted.since ? Date.parse(wanted.since) : wanted.since_s ? Date.now() - 1000 * wanted.since_s : -Infinity;
     const until = wanted.until ? Date.parse(wanted.until) : Infinity;
     const words = wanted.search.toLowerCase();
-    return (row) => passes(row) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
+    return (row) => passes(row, () => spansOf(row.trace_id)) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
+  };
+
+  // A filter over spans must see all of them: an answer from a part would be a wrong one.
+  const spansOf = (id) => {
+    const { value, spans } = trace(id);
+    const held = Object.values(spans).map(({ span }) => span);
+    return held.length < (value.trace.n_spans ?? 0) ? refuse("A trace here has more steps than the page holds.", "Ask the lab.") : held;
   };
 
   const known = {

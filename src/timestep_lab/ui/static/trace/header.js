@@ -15,7 +15,7 @@ export function statusBadge(status) {
   return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
 }
 
-const MOST_AGENTS = 8;
+const MOST_AGENTS = 6;
 
 /** The agents a trace went through, with arrows between; of a long way its beginning and its end. */
 export function agentPath(path) {
