@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import yaml
 from click.testing import CliRunner
 
 from tests.postgres.labs import fill
-from timestep_lab.cli import doctor
+from timestep_lab.cli import doctor, serve
 from timestep_lab.cli.context import Context
 from timestep_lab.cli.db import command
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.open import open_database
 from timestep_lab.store.postgres.database import PostgresDatabase
 
@@ -32,6 +37,30 @@ def test_the_compose_file_waits_for_postgres_checks_readiness_and_holds_no_secre
     assert (ROOT / lab["build"]["dockerfile"]).exists()
 
 
+def test_every_variable_extra_and_command_of_the_container_files_exists() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    values = {name: f"http://{name.lower()}.test" for name in services["lab"]["environment"]}
+    assert set(values.values()) <= set(vars_of(Settings.load(env=values)))
+    container = (ROOT / "Containerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [extras] = re.findall(r"\.\[(.+)\]", container)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    [entry] = re.findall(r"^ENTRYPOINT (.+)$", container, re.MULTILINE)
+    assert json.loads(entry) == [name for name in project["scripts"] if name == "timestep-lab"]
+    [command_line] = re.findall(r"^CMD (.+)$", container, re.MULTILINE)
+    verb, *options = json.loads(command_line)
+    assert verb == "serve"
+    assert serve.command.make_context(verb, options).params["host"] == "0.0.0.0"
+
+
+def vars_of(settings: Settings) -> list[object]:
+    return [
+        getattr(settings, field.name)
+        for field in fields(settings)
+        if not isinstance(getattr(settings, field.name), dict)
+    ]
+
+
 def test_the_container_runs_as_nobody_special_and_copies_only_what_is_there() -> None:
     lines = (ROOT / "Containerfile").read_text().splitlines()
     assert "USER lab" in lines
@@ -48,7 +77,7 @@ def test_the_doctor_says_whether_vectors_are_compared_by_an_extension(lab_url: s
     assert lab_url not in said.stdout  # it holds a password
 
 
-def test_copy_and_prune_say_what_they_did(tmp_path: Path, lab_url: str) -> None:
+def test_copy_prune_and_status_say_what_they_did(tmp_path: Path, lab_url: str) -> None:
     source = tmp_path / "lab.duckdb"
     lab = open_database(source)
     fill(lab, days=4)
@@ -64,6 +93,11 @@ def test_copy_and_prune_say_what_they_did(tmp_path: Path, lab_url: str) -> None:
     shell.invoke(command, ["prune", "--older-than", "1d"], obj=Context(store=lab_url), catch_exceptions=False)
     again = shell.invoke(command, ["prune", "--older-than", "1d"], obj=Context(store=lab_url), catch_exceptions=False)
     assert again.stdout.startswith("0 traces")
+    for place in (str(source), lab_url):
+        status = shell.invoke(command, ["status"], obj=Context(store=place), catch_exceptions=False)
+        assert [line.split()[1] for line in status.stdout.splitlines() if "_" in line] == [
+            step.name for step in known_migrations("postgres")
+        ]
     parquet = shell.invoke(
         command, ["copy", lab_url, f"parquet:{tmp_path / 'out'}"], obj=Context(), catch_exceptions=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from agents import Agent, function_tool
 
+from tests.postgres.server import shared_server
 from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
 from timestep_lab.runtime import approvals
 from timestep_lab.store.liveness import sweep
@@ -20,6 +22,17 @@ from timestep_lab.types.events import ItemReplaced, RunCancelled, RunCompleted, 
 from timestep_lab.types.records import McpServerRecord
 
 BERKELEY = "What is the weather in Berkeley?"
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    if request.param == "duckdb":
+        async with open_bench() as bench:
+            yield bench
+    else:
+        with shared_server().lab_url() as url:
+            async with open_bench(url) as bench:
+                yield bench
 
 
 async def paused(bench: Bench, prompt: str = BERKELEY, agent: Any = None, **options: Any) -> RunPaused:

@@ -14,15 +14,15 @@ import pytest
 
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.migrate import Migration, known_migrations, migrate, status
-from timestep_lab.store.open import open_database
+from timestep_lab.store.open import open_database, open_store
 from timestep_lab.types.errors import StoreError, StoreTooNewError
 
 
 class Session:
     dialect: Dialect = "duckdb"
 
-    def __init__(self) -> None:
-        self.connection = duckdb.connect()
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        self.connection = duckdb.connect(str(path))
 
     def run(self, sql: str, params: Any = ()) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, list(params) or None).fetchall()
@@ -94,6 +94,20 @@ def test_the_shipped_files_are_numbered_without_gaps_and_alike_in_both_dialects(
     shipped = known_migrations(dialect)
     assert [found.number for found in shipped] == list(range(1, len(shipped) + 1))
     assert [found.name for found in shipped] == [found.name for found in known_migrations("duckdb")]
+
+
+@pytest.mark.parametrize("done", range(1, len(known_migrations("duckdb"))))
+def test_a_lab_of_any_earlier_version_is_brought_up_to_date_and_keeps_its_rows(tmp_path: Path, done: int) -> None:
+    session = Session(tmp_path / "lab.duckdb")
+    migrate(session, known_migrations("duckdb")[:done])
+    session.run(
+        "insert into core.threads values ('old', 'alice', null, '{}', '{}', now()::timestamp, now()::timestamp, 0, 0)"
+    )
+    session.connection.close()
+    store = open_store(tmp_path / "lab.duckdb", "alice")
+    assert [found.id for found in store.threads.find()] == ["old"]
+    assert all(step.applied_at for step in status(store.db))
+    store.close()
 
 
 def test_status_lists_every_migration_and_when_it_ran() -> None:

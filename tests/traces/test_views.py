@@ -51,6 +51,8 @@ def test_a_run_shows_in_all_views(store: Store, recorder: Recorder) -> None:
         "approved",
     )
     assert json.loads(call["arguments"]) == {"location": "Berkeley"}
+    into = "select arguments->>'location', arguments->>'$.location' from tool_calls"
+    assert store.sql(into).rows == [("Berkeley", "Berkeley")]
     assert store.sql("select from_agent, to_agent from handoffs").rows == [("Personal Assistant", "Weather Assistant")]
     [usage] = store.sql("select * from usage").dicts()
     assert (usage["calls"], usage["model"], usage["input_tokens"], usage["cost_usd"]) == (
