@@ -325,6 +325,7 @@ WRONG: dict[str, Callable[[Lab], Any]] = {
     "a run of an unknown model": lambda lab: lab.run("Hello", model="nobody/model"),
     "an empty prompt": lambda lab: lab.run(" "),
     "a thread that is not there to go on in": lambda lab: lab.run("Hello", thread="thread_none"),
+    "metadata that the lab keeps itself": lambda lab: lab.run("Hello", metadata={"options": "mine"}),
     "a file of traces that is none": lambda lab: lab.import_traces("/nowhere/traces.json"),
     "a comparison with an unknown scorer": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=["exakt"]),
     "a comparison with an unknown option": lambda lab: lab.compare(["a"], models=["demo/echo"], epoch=2),

@@ -47,7 +47,8 @@ async def fork(
 
     Raises `NotFoundError` (trace, span, agent), `RunError` when the trace is not that of a run of this lab, and what `Runner.stream` raises.
     """
-    from timestep_lab.runtime.runner import OPTIONS, Fork
+    from timestep_lab.runtime.run_rows import OPTIONS
+    from timestep_lab.runtime.runner import Fork
 
     changes = Changes(prompt=prompt, model=model, instructions=instructions, tools=tools or {}, again=again)
     store, router = runner.store, runner.router

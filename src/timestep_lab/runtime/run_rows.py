@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.pauses import rejected_span
 from timestep_lab.runtime.run_request import UserTurn
-from timestep_lab.runtime.session_repair import complete_interrupted
+from timestep_lab.runtime.session_repair import COMPLETED, complete_interrupted
 from timestep_lab.store.base import Change, Statement
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError
+from timestep_lab.types.errors import ConflictError, UsageError
 from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.types.spans import SpanRecord
 
 if TYPE_CHECKING:
@@ -21,7 +22,20 @@ if TYPE_CHECKING:
 
 CANCEL = "cancel_requested"
 """In a run's metadata: some process asked for it to stop."""
+OPTIONS = "options"
+"""In a run's metadata: what was asked for this run alone, for when it goes on."""
+RESERVED = {CANCEL, OPTIONS, COMPLETED}
 WITHDRAWN = "The run was cancelled before this was decided."
+
+
+def refuse_reserved(metadata: Mapping[str, Json]) -> None:
+    """Raises `UsageError` for a name under which the lab keeps something of its own."""
+    for name in RESERVED & set(metadata):
+        raise UsageError(
+            f"The lab keeps something of its own as {name!r} in a run's metadata.",
+            "Give it another name.",
+            param="metadata",
+        )
 
 
 def begin(

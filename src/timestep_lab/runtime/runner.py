@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 KEPT_AGENTS = 1000
-OPTIONS = "options"
-"""In a run's metadata: what was asked for this run alone, for when it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +98,12 @@ class Runner:
         """
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
+        run_rows.refuse_reserved(metadata or {})
         options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
         records = await self._graphs.records(agent)
         model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
-        kept = {} if options == RunOptions() else {OPTIONS: options.to_json()}
+        kept = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
         run = RunRecord(
             id=new_id("run"), user_id=self.store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
@@ -201,7 +200,7 @@ class Runner:
         if item.data["status"] != "pending":
             raise ConflictError(f"The client tool call {call_id} was answered already.", "Its answer is in the thread.")
         run = await in_thread(store.runs.get, item.run_id)
-        options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
+        options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
         known = agent or self._sdk_agents.get(run.id)
         speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
         records = await self._graphs.records(speaker)
@@ -378,7 +377,7 @@ class Runner:
         return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes)
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
-        metadata = {name: value for name, value in run.metadata.items() if name != OPTIONS}
+        metadata = {name: value for name, value in run.metadata.items() if name != run_rows.OPTIONS}
         self.writer.trace_started(
             TraceStart(
                 trace_id=run.trace_id, user_id=run.user_id, workflow=run.agent, thread_id=run.thread_id,
