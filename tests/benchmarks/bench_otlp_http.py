@@ -1,0 +1,80 @@
+"""OTLP over HTTP into a served lab in a process of its own: from the first byte sent to every span queryable.
+
+Two connections send at once, as an exporter and its retry would. The baseline is DuckDB's appender taking the same decoded rows in the
+same run, committed request by request. Run: `pytest tests/benchmarks/bench_otlp_http.py -m benchmark -s`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.benchmarks.bench_trace_writing import OTLP_OF_RAW, SPANS, SPANS_A_SECOND, append, bare_lab, otlp, rows
+
+from timestep_lab.runtime.interchange import read_otlp
+from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.types.ids import LOCAL_USER
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
+REQUEST, ROUNDS, CONNECTIONS = 2_000, 5, 2
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[httpx.Client]:
+    command = [sys.executable, "-m", "timestep_lab", "--store", str(tmp_path / "lab.duckdb"), "serve", "--port", "0"]
+    environment = {**os.environ, "TIMESTEP_LAB_SECRET": "s" * 40, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        said = ""
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+", said)):
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        with httpx.Client(base_url=found[0], timeout=60) as client:
+            token = client.post("/api/v1/auth/anonymous").raise_for_status().json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_spans_sent_over_http_are_queryable_at_two_fifths_of_the_raw_appenders_rate(
+    served: httpx.Client, tmp_path: Path
+) -> None:
+    bare = bare_lab(tmp_path)
+    taken_s, raw_s = [], []
+    for seed in range(ROUNDS):
+        some = rows(LOCAL_USER, seed)
+        requests = [otlp(some[first : first + REQUEST]) for first in range(0, SPANS, REQUEST)]
+        decoded = [read_otlp(body, PROTOBUF, None, LOCAL_USER).spans for body in requests]
+
+        def send(body: bytes) -> None:
+            served.post("/v1/traces", content=body, headers={"Content-Type": PROTOBUF}).raise_for_status()
+
+        began = time.perf_counter()
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            list(threads.map(send, requests))
+        asked = served.post("/api/v1/sql", json={"query": "select count(*) as n from spans"}).raise_for_status().json()
+        taken_s.append(time.perf_counter() - began)
+        assert asked["rows"] == [{"n": SPANS * (seed + 1)}]
+        began = time.perf_counter()
+        for batch in decoded:
+            append(bare, batch)
+        raw_s.append(time.perf_counter() - began)
+    bare.close()
+    http, raw = SPANS / min(taken_s), SPANS / min(raw_s)
+    print(
+        f"\nOTLP over HTTP to queryable: {http:,.0f} spans/s, raw appender {raw:,.0f} spans/s: {http / raw:.2f} of it"
+    )
+    assert http >= SPANS_A_SECOND
+    assert http >= OTLP_OF_RAW * raw
