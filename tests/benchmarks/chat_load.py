@@ -1,6 +1,6 @@
 """Many chats at once against a served lab, with as little work a token as a client can have: what comes is kept with its time and
-read when all is over. `over_http` reads a run's server-sent events; `in_the_page` opens the Panel page's own session over its websocket,
-as a browser does, without a browser.
+read when all is over. `Http` reads a run's server-sent events; `Page` opens the Panel page's own session over its websocket, as a
+browser does, without a browser.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import websockets.asyncio.client as websockets
 
 TPS = 20.0
 TTFT_MS = 300.0
-START_S = 4.0
-"""The chats begin spread over this time, as people do."""
+START_S = 5.0
+"""The messages are sent spread over this time, as people do."""
+PATIENCE_S = 120.0
+OPENING = 8
+"""Chats opened at once, before the first message is sent."""
 
 
 @dataclass
@@ -42,28 +45,69 @@ class Heard:
     def in_order(self, n: int) -> bool:
         return [int(number) for number in NUMBER.findall(self.text)] == list(range(1, n))
 
+    @property
+    def first_ms(self) -> float:
+        """From the message to the first token, less what the model itself waits."""
+        return (self.arrivals[0][1] - self.asked) * 1000.0 - TTFT_MS
+
     def delays_ms(self) -> list[float]:
-        """How much later each token came than the model gave it out: asked + time to first token + n / rate."""
-        due = self.asked + TTFT_MS / 1000.0
-        return [(at - due - n / TPS) * 1000.0 for n, at in self.arrivals]
+        """How much later each token came than the model's pace, which the token that was held up least sets."""
+        pace = min(at - n / TPS for n, at in self.arrivals)
+        return [(at - n / TPS - pace) * 1000.0 for n, at in self.arrivals]
 
 
 NUMBER = re.compile(r" (\d+)(?= |$)")
-Chat = Callable[[str, str, str], Coroutine[Any, Any, Heard]]
 
 
-async def many(chat: Chat, url: str, tokens: Sequence[str], n: int) -> list[Heard]:
-    """`n` tokens to each of the users behind `tokens`."""
+class Chat(Protocol):
+    """One user's chat, open and ready."""
+
+    @classmethod
+    async def open(cls, url: str, token: str) -> Self: ...
+    async def ask(self, model: str) -> Heard: ...
+    async def close(self) -> None: ...
+
+
+async def open_many(kind: type[Chat], url: str, tokens: Sequence[str]) -> list[Chat]:
+    """Each user has said a word already: what a first time costs is not the question."""
+    few = asyncio.Semaphore(OPENING)
+
+    async def one(token: str) -> Chat:
+        async with few:
+            chat = await kind.open(url, token)
+            await chat.ask("demo/slow?ttft=0&tps=1000&n=2")
+            return chat
+
+    return await asyncio.gather(*map(one, tokens))
+
+
+async def ask_many(chats: Sequence[Chat], n: int) -> list[Heard]:
+    """`n` tokens to each."""
     model = f"demo/slow?ttft={TTFT_MS:.0f}&tps={TPS:.0f}&n={n}"
 
-    async def one(place: int, token: str) -> Heard:
-        await asyncio.sleep(START_S * place / len(tokens))
-        return await chat(url, token, model)
+    async def one(place: int, chat: Chat) -> Heard:
+        await asyncio.sleep(START_S * place / len(chats))
+        return await chat.ask(model)
 
-    return await asyncio.gather(*(one(place, token) for place, token in enumerate(tokens)))
+    return await asyncio.gather(*(one(place, chat) for place, chat in enumerate(chats)))
 
 
-async def over_http(url: str, token: str, model: str) -> Heard:
+class Http:
+    def __init__(self, url: str, token: str) -> None:
+        self._url, self._token = url, token
+
+    @classmethod
+    async def open(cls, url: str, token: str) -> Http:
+        return cls(url, token)
+
+    async def ask(self, model: str) -> Heard:
+        return await _over_http(self._url, self._token, model)
+
+    async def close(self) -> None:
+        """Each message has a connection of its own."""
+
+
+async def _over_http(url: str, token: str, model: str) -> Heard:
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**24)
     body = json.dumps({"prompt": "Go.", "model": model, "stream": True}).encode()
@@ -112,7 +156,31 @@ class Page:
         root = json.loads(content)["doc"]["roots"][0]
         assert root["attributes"]["class_name"].startswith("Lab_chat"), root["attributes"]["class_name"]
         page._component = root["id"]
+        await page.say({"op": "sync", "mount": "m"})
+        # Agents, models and threads have been read when the page is drawn a second time.
+        while '["kind","busy"]' not in (await page.receive())[1]:
+            pass
         return page
+
+    async def ask(self, model: str) -> Heard:
+        await self.say({"op": "call", "id": 1, "name": "fresh", "args": {}})
+        await self.say({"op": "call", "id": 2, "name": "choose", "args": {"model": model}})
+        heard = Heard(asked=time.perf_counter())
+        await self.say({"op": "call", "id": 3, "name": "send", "args": {"text": "Go.", "attachments": []}})
+        messages: list[tuple[float, str]] = []
+        while True:
+            async with asyncio.timeout(PATIENCE_S):
+                kind, content, at = await self.receive()
+            if kind == "PATCH-DOC" and "esm_event" in content:
+                messages.append((at, content))
+                if '["kind","busy"],["value",false]' in content and any(
+                    '["kind","delta"]' in text for _, text in messages
+                ):
+                    break
+        for at, content in messages:
+            for delta in _found(json.loads(content), "delta"):
+                heard.take(delta, at)
+        return heard
 
     async def send(self, kind: str, content: Any) -> None:
         self._n += 1
@@ -139,26 +207,6 @@ class Page:
 
     async def close(self) -> None:
         await self._socket.close()
-
-
-async def in_the_page(url: str, token: str, model: str) -> Heard:
-    page = await Page.open(url, token)
-    await page.say({"op": "sync", "mount": "m"})
-    await page.say({"op": "call", "id": 1, "name": "choose", "args": {"model": model}})
-    heard = Heard(asked=time.perf_counter())
-    await page.say({"op": "call", "id": 2, "name": "send", "args": {"text": "Go.", "attachments": []}})
-    messages: list[tuple[float, str]] = []
-    while True:
-        kind, content, at = await page.receive()
-        if kind == "PATCH-DOC" and "esm_event" in content:
-            messages.append((at, content))
-            if '["kind","run"]' in content and '"completed"' in content:
-                break
-    for at, content in messages:
-        for delta in _found(json.loads(content), "delta"):
-            heard.take(delta, at)
-    await page.close()
-    return heard
 
 
 def _bokeh(value: Any) -> Any:
