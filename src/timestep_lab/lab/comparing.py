@@ -63,7 +63,7 @@ async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Gri
             async for event in events:
                 view.apply(event)
         grid = comparison.grid()
-        grid.shown_by = NotebookDisplay(lab, view, _cell_number())
+        grid.shown_by = NotebookDisplay(lab, view, _running_cell())
     grid.shown_by = grid.shown_by or NotebookDisplay(lab)
     return grid
 
@@ -128,11 +128,11 @@ def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
 class NotebookDisplay:
     """How a grid shows itself in a notebook: as the matrix. Not a second time in the cell that showed it while it ran."""
 
-    def __init__(self, lab: Lab, view: GridView | None = None, cell: int | None = None) -> None:
+    def __init__(self, lab: Lab, view: GridView | None = None, cell: str | None = None) -> None:
         self._lab, self._view, self._cell = lab, view, cell
 
     def __call__(self, grid: Grid) -> None:
-        if self._cell is not None and self._cell == _cell_number():
+        if self._cell is not None and self._cell == _running_cell():
             return
         (self._view or self._lab.grid_view(grid))._ipython_display_()
 
@@ -152,9 +152,10 @@ def _shell() -> Any:
     return get_ipython()
 
 
-def _cell_number() -> int | None:
-    shell = _shell()
-    return None if shell is None else int(shell.execution_count)
+def _running_cell() -> str | None:
+    """The id of the request that the cell runs for. Its number would not do: clients that keep no history do not count."""
+    kernel = getattr(_shell(), "kernel", None)
+    return None if kernel is None else str(kernel.get_parent()["header"]["msg_id"])
 
 
 def _twin(grid: GridLike) -> str:
