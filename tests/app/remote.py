@@ -54,7 +54,7 @@ class Watcher:
         shown = self.view.snapshot()
         return getattr(shown, "value", shown)
 
-    async def until(self, holds: Callable[[Any], bool], within_s: float = 60.0) -> Any:
+    async def until(self, holds: Callable[[Any], bool], within_s: float = 180.0) -> Any:
         """The state, as soon as it is so. The view brings it about: nothing is asked of it but to show itself."""
         async with asyncio.timeout(within_s):
             while not holds(state := self.state()):

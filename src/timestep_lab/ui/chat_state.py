@@ -79,6 +79,7 @@ class Conversation(View):
     def snapshot(self) -> Json:
         if self._loaded is None and self._loop is not None:
             self._loaded = self._loop.create_task(self._load())
+            self._loaded.add_done_callback(self._loading_ended)
         return {
             "thread": self._thread_json(),
             "items": [self._item_json(item) for item in self._items.values()],
@@ -140,6 +141,14 @@ class Conversation(View):
             await self._read_thread()
         self._redraw()
 
+    def _loading_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LabError):
+            self._loaded = None  # Tried again with the next change, or the next look.
+            self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
+        else:
+            self._finished(task)
+
     async def _read_thread(self) -> None:
         assert self._thread_id is not None
         self._thread = await self._source.thread(self._thread_id)
@@ -166,6 +175,9 @@ class Conversation(View):
     async def _catch_up(self) -> None:
         await asyncio.sleep(0.15)
         self._stale = False
+        if self._loaded is None:
+            self.snapshot()
+            return
         if self.busy or self._thread_id is None:
             return
         for item in await self._source.items(self._thread_id):
