@@ -116,7 +116,7 @@ class Servers:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         with (self._folder / f"{port}.log").open("ab") as log:
@@ -146,7 +146,8 @@ class User:
     async def warm(self, address: str) -> None:
         """The first run of a process loads what runs need; the clock starts after that."""
         body = {"prompt": f"Good morning from {self.word}"}
-        (await self._http.post(f"{address}/api/v1/runs", json=body, headers=self._headers)).raise_for_status()
+        answer = await self._http.post(f"{address}/api/v1/runs", json=body, headers=self._headers, timeout=180)
+        answer.raise_for_status()
 
     async def live(self, until: float) -> None:
         while time.monotonic() < until:
