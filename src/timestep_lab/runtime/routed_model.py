@@ -151,10 +151,14 @@ class RoutedModel(Model):
             await prepare()
         limiter = self._limiter()
         repeats = {True: 0, False: 0}
+        refused_at: float | None = None
         while True:
             slot: AbstractAsyncContextManager[Waited] = limiter.slot() if limiter else nullcontext(Waited(0.0, 0.0))
             async with slot as waited:
-                watch.waited(queue_ms=waited.queue_ms, rate_limit_ms=waited.rate_limit_ms)
+                # After a 429 all that passes until the request goes out again is its doing, also what a busy machine adds.
+                since_ms = 0.0 if refused_at is None else (time.perf_counter() - refused_at) * 1000.0 - waited.queue_ms
+                watch.waited(queue_ms=waited.queue_ms, rate_limit_ms=max(waited.rate_limit_ms, since_ms))
+                refused_at = None
                 watch.sent()
                 sent_at = time.monotonic()
                 begun = False
@@ -167,12 +171,15 @@ class RoutedModel(Model):
                         limiter.succeeded()
                     return
                 except Exception as error:
+                    failed_at = time.perf_counter()
                     failure = as_provider_error(error, self._context, started=begun)
                     if failure is None:
                         raise
                     if not isinstance(failure, ProviderError):
                         raise failure from error
                     limited = isinstance(failure, RateLimitError)
+                    if limited and limiter:
+                        refused_at = failed_at
                     delay = None if begun else policy.delay_after(failure, repeats[limited])
                     _tell(limiter, failure, sent_at)
                     if delay is None:
