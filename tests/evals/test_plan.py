@@ -46,9 +46,10 @@ async def test_calls_cache_hits_money_and_time_come_as_planned(tmp_path: Path) -
                 assert sum(cell.cached for cell in grid.cells) == plan.cache_hits
                 spent = sum(cell.cost_usd or 0.0 for cell in grid.cells if not cell.cached)
                 kept.append(plan.cost_usd[0] <= spent <= plan.cost_usd[1])
-                # Sixty answers after 0.1 s each, ten at a time, take 0.6 s; a machine may be twice as busy as it was.
+                # Sixty answers after 0.1 s each, ten at a time, take 0.6 s. How well the range holds is measured below, on a clock of its own:
+                # beside a whole test suite this machine may be several times as busy as when the history was made.
                 assert plan.time_s[1] >= 0.6
-                assert plan.time_s[0] <= took_s <= 2 * plan.time_s[1]
+                assert plan.time_s[0] <= took_s <= 4 * plan.time_s[1]
             assert sum(kept) >= 3
 
 

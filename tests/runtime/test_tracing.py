@@ -89,7 +89,7 @@ async def test_a_generation_has_messages_tokens_and_times(bench: Bench) -> None:
     assert 25 <= row["ttft_ms"] <= row["duration_ms"]
     assert row["input_tokens"] > 0
     assert row["output_tokens"] > 0
-    assert row["cost_usd"] is None
+    assert row["cost_usd"] == 0.0
     assert [m["role"] for m in json.loads(row["input"])] == ["system", "user"]
     assert json.loads(row["output"])[0]["role"] == "assistant"
 

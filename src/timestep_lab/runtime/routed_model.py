@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from agents import Model, ModelResponse, ModelSettings, ModelTracing
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 from agents.tracing import SpanError, generation_span
 
-from timestep_lab.runtime.adapters.base import SET_ASIDE, whole_response
+from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_response
 from timestep_lab.runtime.limiter import AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
@@ -93,9 +93,12 @@ class RoutedModel(Model):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """The whole answer at once. It is streamed underneath, so that its first token is timed like any other."""
-        return await whole_response(self.stream_response(*args, **kwargs))
+        return await whole_response(self._respond(*args, **kwargs, brief=isinstance(self.inner, AdapterModel)))
 
-    async def stream_response(
+    def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return self._respond(*args, **kwargs)
+
+    async def _respond(
         self,
         system_instructions: str | None,
         input: str | list[Any],
@@ -108,12 +111,16 @@ class RoutedModel(Model):
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any = None,
+        brief: bool = False,
     ) -> AsyncIterator[Any]:
-        def call() -> AsyncIterator[Any]:
-            return self.inner.stream_response(
+        def call() -> AsyncGenerator[Any, None]:
+            events: Any = self.inner.stream_response(
                 system_instructions, input, model_settings, tools, output_schema, handoffs, ModelTracing.DISABLED,
                 previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+                **({"brief": True} if brief else {}),
             )  # fmt: skip
+            # Our own adapters give every item an id of its own.
+            return events if isinstance(self.inner, AdapterModel) else with_unique_ids(events)
 
         policy = NO_RETRY if model_settings.retry is not None else self._retry
         watch = Stopwatch(self.provider, self.model)
@@ -144,7 +151,9 @@ class RoutedModel(Model):
                     )
                 raise
 
-    async def _attempts(self, call: Callable[[], AsyncIterator[Any]], policy: RetryPolicy, watch: Stopwatch) -> Any:
+    async def _attempts(
+        self, call: Callable[[], AsyncGenerator[Any, None]], policy: RetryPolicy, watch: Stopwatch
+    ) -> Any:
         """The events of the first attempt that got as far as content."""
         prepare = getattr(self.inner, "prepare", None)  # only our own adapters have it
         if prepare is not None:
@@ -194,9 +203,9 @@ class RoutedModel(Model):
             spent = (time.perf_counter() - before) * 1000.0
             watch.waited(rate_limit_ms=spent) if limited else watch.waited(backoff_ms=spent)
 
-    async def _one_attempt(self, call: Callable[[], AsyncIterator[Any]], watch: Stopwatch) -> Any:
+    async def _one_attempt(self, call: Callable[[], AsyncGenerator[Any, None]], watch: Stopwatch) -> Any:
         held: list[Any] = []
-        async with aclosing(with_unique_ids(call())) as events:
+        async with aclosing(call()) as events:
             async for event in events:
                 kind = event.type
                 if kind in _CONTENT or (kind == "response.output_item.added" and event.item.type == "function_call"):

@@ -93,7 +93,9 @@ class AdapterModel(Model):
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any = None,
+        brief: bool = False,
     ) -> AsyncIterator[Any]:
+        """`brief`: see `Emitter`."""
         for name, value in (
             ("previous_response_id", previous_response_id), ("conversation_id", conversation_id), ("prompt", prompt),
         ):  # fmt: skip
@@ -114,9 +116,10 @@ class AdapterModel(Model):
             schema=output_schema.json_schema() if wants_schema else None,
             schema_strict=wants_schema and output_schema.is_strict_json_schema(),
         )
-        emitter = Emitter(self.model)
-        for event in emitter.start():
-            yield event
+        emitter = Emitter(self.model, brief=brief)
+        if not brief:
+            for event in emitter.start():
+                yield event
         stream = self._stream(request, emitter)
         try:
             async for event in stream:
