@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser import chromium
 from tests.browser.page_host import PageHost
+from timestep_lab.cli.jupyter import copy_notebooks
 from timestep_lab.ui.view import View
+
+if TYPE_CHECKING:
+    from tests.browser.jupyter import JupyterLab
 
 LOCAL = re.compile(r"^(?:https?|wss?)://(?:127\.0\.0\.1|localhost)[:/]|^(?:data|blob|about|file):")
 
@@ -31,6 +35,16 @@ def page_host() -> Iterator[PageHost]:
     host = PageHost()
     yield host
     host.close()
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
+    """One for all tests of a worker, with the notebooks of the project in its folder."""
+    from tests.browser import jupyter
+
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    copy_notebooks(folder)
+    yield from jupyter.running(folder)
 
 
 class Pages:

@@ -101,7 +101,11 @@ class JupyterLab:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:  # it waits for a kernel that hangs; kernels end by themselves when it is gone
+            self._process.kill()
+            self._process.wait()
         self._log.close()
 
 

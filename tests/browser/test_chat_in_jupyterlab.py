@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.browser import jupyter
 from tests.browser.conftest import Pages
 from tests.browser.giving_files import give
 from tests.browser.jupyter import JupyterLab
@@ -23,14 +20,9 @@ chat = lab.chat()
 PATIENCE_MS = 45_000
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    yield from jupyter.running(tmp_path_factory.mktemp("jupyterlab"))
-
-
-def test_a_new_user_chats_approves_uploads_and_keeps_everything_in_a_cell(lab: JupyterLab, pages: Pages) -> None:
+def test_a_new_user_chats_approves_uploads_and_keeps_everything_in_a_cell(jupyterlab: JupyterLab, pages: Pages) -> None:
     expect.set_options(timeout=PATIENCE_MS)
-    notebook = lab.open(pages, "chat", [SETUP, "chat"])
+    notebook = jupyterlab.open(pages, "chat", [SETUP, "chat"])
     notebook.run_all()
     page = notebook.page
     page.set_default_timeout(PATIENCE_MS)

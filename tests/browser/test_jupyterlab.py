@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from playwright.sync_api import expect
 
-from tests.browser import jupyter
 from tests.browser.conftest import Pages
 from tests.browser.jupyter import JupyterLab
 
@@ -21,13 +17,8 @@ source = SampleSource.with_history(20)
 """
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    yield from jupyter.running(tmp_path_factory.mktemp("jupyterlab"))
-
-
-def test_the_explorer_lives_in_a_cell_and_its_filter_goes_both_ways(lab: JupyterLab, pages: Pages) -> None:
-    notebook = lab.open(pages, "explorer", [SETUP, "explorer = TraceExplorer(source)\nexplorer"])
+def test_the_explorer_lives_in_a_cell_and_its_filter_goes_both_ways(jupyterlab: JupyterLab, pages: Pages) -> None:
+    notebook = jupyterlab.open(pages, "explorer", [SETUP, "explorer = TraceExplorer(source)\nexplorer"])
     notebook.run_all()
     page = notebook.page
     expect(page.locator(".tl-list-row")).to_have_count(20)
@@ -44,9 +35,9 @@ def test_the_explorer_lives_in_a_cell_and_its_filter_goes_both_ways(lab: Jupyter
     expect(page.locator(".tl-root")).to_have_attribute("data-tl-theme", "dark")
 
 
-def test_a_run_is_followed_live_and_remains_readable_without_kernel(lab: JupyterLab, pages: Pages) -> None:
+def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: JupyterLab, pages: Pages) -> None:
     begin = "row, spans = weather_run(77, utc_now())\nrunning = {**row, 'status': 'running'}\nsource.add(running, spans[:2])"
-    notebook = lab.open(pages, "live", [SETUP + begin, "view = TraceView(source, row['trace_id'])\nview"])
+    notebook = jupyterlab.open(pages, "live", [SETUP + begin, "view = TraceView(source, row['trace_id'])\nview"])
     notebook.run_all()
     rows = notebook.page.locator(".tl-wf-row:visible")
     expect(rows).to_have_count(2)
@@ -59,7 +50,7 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(lab: Jupyter
     notebook.page.context.close()
     assert "widgets" not in saved["metadata"]
     assert len(str(saved)) < 60_000
-    again = lab.open(pages, "live", [], kernel=False).page
+    again = jupyterlab.open(pages, "live", [], kernel=False).page
     twin = again.locator("[data-tl-twin]")
     expect(twin).to_be_visible(timeout=60_000)
     for fact in ("get_weather", "█", "✓ done"):

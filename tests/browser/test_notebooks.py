@@ -5,16 +5,13 @@ Screenshots go to `test-artifacts/`, which continuous integration keeps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import jupyter
 from tests.browser.conftest import Pages
 from tests.browser.jupyter import JupyterLab
-from timestep_lab.cli.jupyter import copy_notebooks
 from timestep_lab.resources import notebooks_path
 
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
@@ -32,16 +29,9 @@ STATE = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterLab]:
-    folder = tmp_path_factory.mktemp("notebooks")
-    copy_notebooks(folder)
-    yield from jupyter.running(folder)
-
-
 @pytest.mark.parametrize("name", SEEN)
-def test_a_notebook_runs_to_its_end_in_jupyterlab(name: str, lab: JupyterLab, pages: Pages) -> None:
-    notebook = lab.open(pages, name, [])
+def test_a_notebook_runs_to_its_end_in_jupyterlab(name: str, jupyterlab: JupyterLab, pages: Pages) -> None:
+    notebook = jupyterlab.open(pages, name, [])
     page = notebook.page
     # Outputs of the saved run go first, so that what is seen afterwards was made now.
     page.evaluate("() => window.jupyterapp.commands.execute('editmenu:clear-all')")

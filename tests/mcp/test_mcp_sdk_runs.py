@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from agents import Agent, RunConfig, Runner, RunState, ToolCallItem, ToolCallOutputItem, set_trace_processors
 from agents.testing import ScriptedModel, assistant_message, function_call
-from agents.tracing import FunctionSpanData, Span, Trace, TracingProcessor
+from agents.tracing import FunctionSpanData, Span, Trace, TracingProcessor, get_trace_provider
 
 from tests.mcp.conftest import MakeToolbox, agent, server
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolSet
@@ -40,9 +40,11 @@ class Spans(TracingProcessor):
 @pytest.fixture
 def spans() -> Iterator[Spans]:
     spans = Spans()
+    # What was there comes back: a lab of a later test in this process listens too. The SDK has no public way to ask.
+    before = list(get_trace_provider()._multi_processor._processors)
     set_trace_processors([spans])
     yield spans
-    set_trace_processors([])
+    set_trace_processors(before)
 
 
 def sdk_agent(tools: ToolSet, *turns: Any) -> Agent[Any]:

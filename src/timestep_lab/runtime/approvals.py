@@ -48,13 +48,16 @@ class Decision:
 
 
 def read_decisions(
-    decisions: Mapping[str, Mapping[str, Json] | str | bool], waiting: Sequence[Interruption]
+    decisions: Mapping[str, Mapping[str, Json] | str | bool] | None, waiting: Sequence[Interruption]
 ) -> dict[str, Decision]:
     """Check what a person sent: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?}}`, or the bare word.
 
+    `None` approves all that waits.
     Raises `UsageError` for a call that does not wait, an unknown word, or nothing at all.
     """
     known = [call.call_id for call in waiting]
+    if decisions is None:
+        decisions = dict.fromkeys(known, "approved")
     unknown = [call_id for call_id in decisions if call_id not in known]
     if unknown or not decisions:
         what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."

@@ -135,7 +135,7 @@ class Runner:
     async def resume(
         self,
         run_id: str,
-        decisions: Mapping[str, Mapping[str, Json] | str | bool],
+        decisions: Mapping[str, Mapping[str, Json] | str | bool] | None,
         *,
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
@@ -145,7 +145,7 @@ class Runner:
         """Go on with a run that waits for approval, started by whichever process.
 
         `decisions`: call id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`; calls left out go on
-        waiting. `agent`: for a run of an SDK agent that another process started, the same agent made here.
+        waiting; `None` approves all. `agent`: for a run of an SDK agent that another process started, the same agent made here.
 
         Raises `NotFoundError`, `UsageError` (a decision about a call that does not wait), `ConflictError` (it waits no more, or
         somebody else is at it; the message says who), `RunError` (its agents or servers cannot be had; it goes on waiting).

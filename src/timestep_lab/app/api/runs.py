@@ -77,10 +77,8 @@ async def get_run(run_id: RunId, lab: CurrentLab) -> RunView:
 @router.post("/{run_id}/approve", response_model=RunView, responses=SSE)
 async def approve_run(run_id: RunId, body: ApproveBody, lab: CurrentLab) -> RunView | Response:
     """Decide, and run on. Of two who decide at once one wins; the other gets 409."""
-    if body.decisions is None:
-        run = await in_thread(lab.get_run, run_id)
-        decisions = {waiting.call_id: {"decision": "approved"} for waiting in run.interruptions}
-    else:
+    decisions = None
+    if body.decisions is not None:
         decisions = {call_id: decision.model_dump() for call_id, decision in body.decisions.items()}
     return await answer(lab.runner.resume(run_id, decisions, keep_running=True), body.stream, lab)
 
