@@ -121,6 +121,13 @@ def test_without_votes_nobody_is_better_and_intervals_are_without_end() -> None:
     assert ranking.ratings[0].ci_low == -math.inf
 
 
+def test_a_single_vote_makes_an_order_but_no_interval() -> None:
+    first, second = rank(["a", "b"], [Vote("a", "b", "left")]).ratings
+    assert (first.name, first.rating > second.rating) == ("a", True)
+    assert (first.ci_low, first.ci_high) == (-math.inf, math.inf)
+    assert math.isfinite(rank(["a", "b"], [Vote("a", "b", "left")] * 5).ratings[0].ci_low)
+
+
 @pytest.mark.parametrize(
     ("text", "gone"),
     [

@@ -20,6 +20,8 @@ Outcome = Literal["left", "right", "tie", "both_bad"]
 
 POINTS = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 ELO_SCALE = 400.0 / math.log(10.0)
+LEAST_VOTES = 5
+"""Of fewer votes on a candidate nothing can be resampled: one vote drawn again and again would be an interval without width."""
 ELO_BASE = 1000.0
 _PRIOR_SD = 2.0
 """Of a rating, in logits: 2 is a win rate of 88 % against an average model."""
@@ -100,7 +102,13 @@ def rank(
         low, high = np.full(len(names), -math.inf), np.full(len(names), math.inf)
     had = {name: sum(name in (v.left, v.right) for v in votes) for name in names}
     ratings = [
-        Rating(name=name, rating=_elo(beta[i]), ci_low=_elo(low[i]), ci_high=_elo(high[i]), votes=had[name])
+        Rating(
+            name=name,
+            rating=_elo(beta[i]),
+            votes=had[name],
+            ci_low=_elo(low[i]) if had[name] >= LEAST_VOTES else -math.inf,
+            ci_high=_elo(high[i]) if had[name] >= LEAST_VOTES else math.inf,
+        )
         for i, name in enumerate(names)
     ]
     ratings.sort(key=lambda r: -r.rating)
