@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +68,15 @@ def approved(app: httpx.Client, run_id: str) -> str:
 
 
 def weather_calls(lab: Lab, run_id: str) -> list[tuple[str, str]]:
-    trace = lab.get_run(run_id).trace_id
-    rows = lab.sql("select status, approval from tool_calls where trace_id = $1 and tool = 'get_weather'", [trace])
-    return list(rows.itertuples(index=False, name=None))
+    """Status and approval of each. Another process writes its spans a moment after it has answered, so open ones are waited for."""
+    query = "select status, approval from tool_calls where trace_id = $1 and tool = 'get_weather'"
+    calls: list[tuple[str, str]] = []
+    for _ in range(100):
+        calls = list(lab.sql(query, [lab.get_run(run_id).trace_id]).itertuples(index=False, name=None))
+        if calls and all(status != "pending" for status, _ in calls):
+            break
+        time.sleep(0.05)
+    return calls
 
 
 @pytest.mark.parametrize("kind", ["on the same file", "remote"])

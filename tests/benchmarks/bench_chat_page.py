@@ -66,11 +66,16 @@ def test_tokens_that_nothing_delays_are_there_at_once(pages: Pages, lab: LabProc
         model = page.get_by_role("combobox", name="Model")
         model.evaluate("(select, name) => { select.append(new Option(name, name)); select.value = name; select.dispatchEvent(new Event('change')); }", MODEL)  # fmt: skip
         page.get_by_role("textbox", name="Message").fill("Go.")
-        page.evaluate("addEventListener('keydown', () => { window.asked = performance.now(); }, {capture: true, once: true})")
+        page.evaluate(
+            "addEventListener('keydown', () => { window.asked = performance.now(); }, {capture: true, once: true})"
+        )
         page.keyboard.press("Enter")
         times.append(page.evaluate(WATCH, f" {TOKENS - 1}") / 1000.0)
         whole.append(page.evaluate("(performance.now() - window.asked) / 1000") - TTFT_S)
-    print(f"\nfrom Enter to the last, less the {TTFT_S} s that the model waits: {min(whole):.2f} to {max(whole):.2f} s", end="")
+    print(
+        f"\nfrom Enter to the last, less the {TTFT_S} s that the model waits: {min(whole):.2f} to {max(whole):.2f} s",
+        end="",
+    )
     print(
         f"\n{TOKENS} tokens: best {min(times):.3f} s, worst {max(times):.3f} s from the first to the last in the page"
     )

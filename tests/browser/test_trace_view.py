@@ -175,6 +175,7 @@ def test_the_play_head_drives_graph_waterfall_and_conversation(show: Show, view:
 def test_the_conversation_reads_in_order(show: Show, view: TraceView) -> None:
     page = show(view)
     page.get_by_role("tab", name="Conversation").click()
+    expect(page.locator(".tl-entry").last).to_contain_text("14 °C")
     texts = page.locator(".tl-entry").all_inner_texts()
     order = [
         "Instructions",

@@ -131,7 +131,14 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, so that a message can be cleared of them."""
-        known = (self.openai_api_key, self.anthropic_api_key, self.hf_token, self.ollama_api_key, self.secret, self.token)
+        known = (
+            self.openai_api_key,
+            self.anthropic_api_key,
+            self.hf_token,
+            self.ollama_api_key,
+            self.secret,
+            self.token,
+        )
         return tuple(value for value in (*known, *self.openai_compatible_keys.values()) if value)
 
 
