@@ -17,6 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from timestep_lab.store.open import open_store
+from timestep_lab.store.postgres import binaries
 from timestep_lab.store.postgres.binaries import Account
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 from timestep_lab.types.ids import LOCAL_USER
@@ -152,3 +153,20 @@ def test_a_folder_counts_as_reachable_only_if_every_parent_lets_the_account_thro
     path.parent.chmod(0o700)
     assert not stranger.can_reach(path)
     assert Account().can_reach(path)
+
+
+class ShutOut(Account):
+    """An account that may not walk to where the package is installed."""
+
+    def can_reach(self, path: Path) -> bool:
+        return False
+
+
+def test_programs_that_the_account_cannot_reach_are_copied_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "SYSTEM_FOLDER", tmp_path)
+    found = binaries.programs(ShutOut())
+    assert found.is_relative_to(tmp_path)
+    said = subprocess.run([found / "initdb", "--version"], capture_output=True, text=True, check=True).stdout
+    assert "PostgreSQL" in said

