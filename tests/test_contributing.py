@@ -83,7 +83,8 @@ def test_a_view_is_drawn_by_the_module_of_its_name(write: Any, tmp_path: Path) -
     assert "Hello" in view.twin_html()
     static = tmp_path / "static"
     static.mkdir()
-    for file in (assets.STATIC / "shared").iterdir():
+    # Of the source tree: an installed wheel carries the sources packed as one file.
+    for file in (Path(__file__).parents[1] / "src/timestep_lab/ui/static/shared").iterdir():
         (static / "shared").mkdir(exist_ok=True)
         (static / "shared" / file.name).write_bytes(file.read_bytes())
     (static / "greeting.js").write_text(block("A view", "js"), "utf-8")
