@@ -73,7 +73,7 @@ def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
 def stop(lab: LabProcess) -> None:
     lab.process.send_signal(signal.SIGTERM)
     try:
-        lab.process.wait(20)
+        lab.process.wait(60)
     except subprocess.TimeoutExpired:
         lab.process.kill()
         lab.process.wait()
