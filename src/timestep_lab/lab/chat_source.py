@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from timestep_lab.runtime.tools.widgets import widget_of
+from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import LabError
@@ -100,8 +100,7 @@ class LocalChatSource:
         return await in_thread(branch, self._store, thread_id, before_item_id)
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
-        found = widget_of(output) if isinstance(output, str) else None
-        return {"root": found.root, "copy_text": found.copy_text} if found else None
+        return widget_json(output)
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         def changed(change: Change) -> None:

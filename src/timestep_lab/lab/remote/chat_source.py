@@ -9,7 +9,7 @@ from timestep_lab.lab.remote import threads as remote_threads
 from timestep_lab.lab.remote.changes import Changes
 from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.remote.files import RemoteFiles
-from timestep_lab.runtime.tools.widgets import widget_of
+from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.events import Event
 from timestep_lab.types.records import AgentRecord, Json, RunRecord, ThreadItem, ThreadRecord
@@ -82,8 +82,7 @@ class RemoteChatSource:
         return decode.record(ThreadRecord, await in_thread(self._connection.post, path))
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
-        found = widget_of(output) if isinstance(output, str) else None
-        return {"root": found.root, "copy_text": found.copy_text} if found else None
+        return widget_json(output)
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         def changed(change: Change) -> None:

@@ -33,6 +33,12 @@ def widget_of(output: str | None) -> Widget | None:
     return Widget(weather_widget(answer), str(answer["copy_text"]))
 
 
+def widget_json(output: Json) -> dict[str, Json] | None:
+    """`widget_of` a call's output as the views take it: root and text to copy."""
+    found = widget_of(output) if isinstance(output, str) else None
+    return {"root": found.root, "copy_text": found.copy_text} if found else None
+
+
 def weather_widget(answer: Mapping[str, Any]) -> dict[str, Json]:
     """`answer` is a result of `get_weather`."""
     now, unit = answer["current"], answer["unit"]

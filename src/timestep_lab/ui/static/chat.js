@@ -4,6 +4,7 @@ import { h, put, perFrame } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
 import { mount } from "./shared/mount.js";
 import { makeItem } from "./chat/items.js";
+import { asking } from "./chat/asking.js";
 import { composer } from "./chat/composer.js";
 import { threadList } from "./chat/threads.js";
 
@@ -16,15 +17,7 @@ function render(context) {
   const drawn = new Map();
   const growing = new Set();
 
-  const ask = async (name, args, buffers) => {
-    try {
-      return (await link.call(name, args, buffers)).value;
-    } catch (error) {
-      if (!error.closed) problem(error);
-      throw error;
-    }
-  };
-  const tell = (name, args) => { ask(name, args).catch(() => {}); };
+  const { notices, problem, ask, tell } = asking(link);
 
   // -- the parts of the page
 
@@ -47,19 +40,18 @@ function render(context) {
     },
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
-    problem: (error) => problem(error),
+    problem,
   });
   const listButton = h("button", { type: "button", class: "tl-quiet", "aria-label": "Conversations", title: "Conversations", "aria-expanded": "false", onclick: () => showList(list.element.hidden) }, icon("list"));
   const agentSelect = h("select", { class: "tl-chat-select", "aria-label": "Agent" });
   const modelSelect = h("select", { class: "tl-chat-select", "aria-label": "Model" });
   const title = h("span", { class: "tl-chat-title tl-clip" });
   const fresh = h("button", { type: "button", class: "tl-quiet", "aria-label": "New conversation", title: "New conversation", onclick: () => { tell("fresh"); write.focus(); } }, icon("plus"));
-  const notice = h("div", { class: "tl-chat-notices" });
   const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "polite", "aria-relevant": "additions", tabindex: "0", "aria-label": "Conversation" });
   const inner = h("div", { class: "tl-chat-inner" });
   const down = h("button", { type: "button", class: "tl-button tl-chat-down", hidden: true, onclick: () => { pinned = true; follow(); } }, icon("expand"), "Newest");
   log.append(inner);
-  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, modelSelect, title, fresh), notice, h("div", { class: "tl-chat-scroll" }, log, down), write.element);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, modelSelect, title, fresh), notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element);
   root.append(list.element, main);
   write.dropTarget(main);
   agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
@@ -146,15 +138,9 @@ function render(context) {
       h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; tell("send", { text, attachments: [] }); } }, text)))));
   }
   function banner() {
-    put(notice, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
+    put(notices, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
       h("button", { type: "button", class: "tl-quiet", "aria-label": "Stop editing", onclick: () => { state.editing = null; write.fill(""); banner(); } }, icon("close"))) : null);
   }
-  function problem(error) {
-    const box = h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error", "Error"), h("span", {}, error.message, error.nextStep ? h("span", { class: "tl-soft" }, ` ${error.nextStep}`) : null),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
-    notice.append(box);
-  }
-
   // -- what Python tells
 
   link.on("snap", (next) => {

@@ -4,6 +4,7 @@ import { data, h, perFrame, put } from "./shared/dom.js";
 import { count } from "./shared/format.js";
 import { icon } from "./shared/icons.js";
 import { mount } from "./shared/mount.js";
+import { asking } from "./chat/asking.js";
 import { composer } from "./chat/composer.js";
 import { duelRound } from "./duel/round.js";
 
@@ -17,19 +18,10 @@ function render(context) {
   const rounds = new Map();
   const growing = new Set();
 
-  const ask = async (name, args, buffers) => {
-    try {
-      return (await link.call(name, args, buffers)).value;
-    } catch (error) {
-      if (!error.closed) problem(error);
-      throw error;
-    }
-  };
-  const tell = (name, args) => { ask(name, args).catch(() => {}); };
+  const { notices, problem, ask, tell } = asking(link);
 
   const title = h("strong", { class: "tl-clip" });
   const tally = h("span", { class: "tl-soft tl-num tl-duel-tally", role: "status" });
-  const notice = h("div", { class: "tl-chat-notices" });
   const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Duel" });
   const inner = h("div", { class: "tl-chat-inner" });
   log.append(inner);
@@ -37,9 +29,9 @@ function render(context) {
     send(text, attachments) { pinned = true; tell("send", { text, attachments }); },
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
-    problem: (error) => problem(error),
+    problem,
   });
-  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, icon("path"), title, tally), notice, h("div", { class: "tl-chat-scroll" }, log), write.element);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, icon("path"), title, tally), notices, h("div", { class: "tl-chat-scroll" }, log), write.element);
   root.append(main);
   write.dropTarget(main);
 
@@ -50,11 +42,6 @@ function render(context) {
   sizes.observe(inner);
   const grow = perFrame(() => { for (const markdown of growing) markdown.flush(); growing.clear(); });
 
-  function problem(error) {
-    const box = h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error", "Error"), h("span", {}, error.message, error.nextStep ? h("span", { class: "tl-soft" }, ` ${error.nextStep}`) : null),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close")));
-    notice.append(box);
-  }
   function traceLink(run) {
     if (!run.trace_id) return null;
     if (state.trace_base) return h("a", { class: "tl-chat-trace", href: `${state.trace_base}${run.trace_id}` }, "trace", icon("path"));

@@ -24,8 +24,10 @@ function render(context) {
   let draft = null;
   let drawn = "";
   let asked = false;
+  let savedId = null; // whose fields are as they were saved just now: told until something is typed or another is chosen
 
   function choose(id) {
+    if (id !== savedId) savedId = null;
     chosen = id;
     if (id !== null) draft = null;
     say(null);
@@ -73,7 +75,7 @@ function render(context) {
     const handoffs = picks("Hands off to", state.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There is no other agent yet.");
 
     const save = button(agent.id ? "Save" : "Create", { primary: true, type: "submit" });
-    const saved = h("span", { class: "tl-soft tl-small", role: "status" });
+    const saved = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === savedId ? "Saved" : null);
     const body = h("form", { class: "tl-form", novalidate: true },
       field("Name", name), field("Description", description, "What another agent reads when it may hand off to this one."), field("Instructions", instructions),
       field("Model", model, "prefix/name. Empty: the lab's default."), tools.element, handoffs.element,
@@ -82,7 +84,7 @@ function render(context) {
           field("Approval rules", approvals, 'Tool to "always", "never", or {"argument": …, "contains": …}: such a call waits for a person.'))),
       h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); } }), saved,
         agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", () => act(null, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
-    body.addEventListener("input", () => { form.dataset.tlTouched = "1"; saved.textContent = "Not saved yet"; });
+    body.addEventListener("input", () => { form.dataset.tlTouched = "1"; savedId = null; saved.textContent = "Not saved yet"; });
     body.addEventListener("submit", (event) => {
       event.preventDefault();
       act(save, async () => {
@@ -93,8 +95,8 @@ function render(context) {
         const { value: id } = await link.call("save", { agent_id: agent.id, fields });
         delete form.dataset.tlTouched;
         draft = null;
+        savedId = id;
         choose(id);
-        form.querySelector("[role=status]").textContent = "Saved";
       });
     });
     put(form, h("h2", {}, agent.id ? agent.name : "New agent"), body);
