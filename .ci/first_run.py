@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a newcomer does, timed: clone, empty home, fresh virtual environment, then every command and block of the README as printed.
+"""What a first reader does, timed: clone, empty home, fresh virtual environment, then every command and block of the README as printed.
 
 usage: python .ci/first_run.py [ARTIFACTS]
 
@@ -45,7 +45,7 @@ for cell in book.cells:
 """
 
 
-class Newcomer:
+class FirstReader:
     """A home, a virtual environment and a working folder, none of which anybody used before."""
 
     def __init__(self, place: Path, name: str, folder: Path) -> None:
@@ -130,15 +130,15 @@ def run_readme(place: Path, artifacts: Path) -> float:
     """Everything the README prints, in a clone. The seconds from the clone to the first picture."""
     cloned = time.time()
     subprocess.run(["git", "clone", "-q", str(ROOT), str(place / "project")], check=True)
-    newcomer = Newcomer(place, "readme", place / "project")
-    readme = (newcomer.folder / "README.md").read_text("utf-8")
+    reader = FirstReader(place, "readme", place / "project")
+    readme = (reader.folder / "README.md").read_text("utf-8")
     for line in blocks(readme, "bash")[0].strip().splitlines():
-        newcomer.sh(line)
+        reader.sh(line)
     artifacts.mkdir(parents=True, exist_ok=True)
     code, runner = place / "readme.txt", place / "run_cells.py"
     code.write_text("\n".join(blocks(readme, "python")), "utf-8")
     runner.write_text(RUN_CELLS, "utf-8")
-    printed = newcomer.sh(
+    printed = reader.sh(
         f"python {runner} {code} {artifacts.resolve() / 'readme'}", TIMESTEP_LAB_STORE=str(place / "readme.duckdb")
     )
     pictures = [line.split(maxsplit=2)[1:] for line in printed.splitlines() if line.startswith("picture ")]
@@ -146,23 +146,23 @@ def run_readme(place: Path, artifacts: Path) -> float:
         sys.exit("The README's Python showed no picture.")
     print(f"     pictures: {', '.join(source for _, source in pictures)}")
     for command in start_commands(readme):
-        tell(newcomer, command)
+        tell(reader, command)
     return float(pictures[0][0]) - cloned
 
 
-def tell(newcomer: Newcomer, command: str) -> None:
+def tell(reader: FirstReader, command: str) -> None:
     kind = command.split()[1]
     if kind == "serve":
-        newcomer.visit(command, "/", "/chat", "/traces", "/healthz")
+        reader.visit(command, "/", "/chat", "/traces", "/healthz")
     elif kind == "lab":
-        newcomer.visit(command, "/lab", "/api/contents/00_tour.ipynb")
+        reader.visit(command, "/lab", "/api/contents/00_tour.ipynb")
     else:
-        newcomer.sh(command)
+        reader.sh(command)
 
 
 def run_wheel(place: Path) -> int:
     """Build the wheel and all it needs with no compiler and no node, install it alone, use it. The wheel's size in bytes."""
-    builder = Newcomer(place, "build", place / "project")
+    builder = FirstReader(place, "build", place / "project")
     tools = place / "tools"
     tools.mkdir()
     for tool in ("bash", "env"):
@@ -173,7 +173,7 @@ def run_wheel(place: Path) -> int:
     wheel = next((place / "wheels").glob("timestep_lab-*.whl"))
     empty = place / "empty"
     empty.mkdir()
-    user = Newcomer(place, "wheel", empty)
+    user = FirstReader(place, "wheel", empty)
     user.sh(f"pip install --no-index --find-links {place / 'wheels'} timestep-lab")
     for command in ("timestep-lab demo", "timestep-lab serve", "timestep-lab lab"):
         tell(user, command)
