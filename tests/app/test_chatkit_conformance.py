@@ -69,8 +69,8 @@ def test_the_sdks_own_tests_pass_with_our_store(tmp_path: Path) -> None:
     )
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "ignore::DeprecationWarning", "tests"],
-        cwd=home, env={**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{ROOT / 'src'}"}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "-W", "ignore::DeprecationWarning", "tests"],
+        cwd=home, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": f"{home}{os.pathsep}{ROOT / 'src'}"}, capture_output=True, text=True,
         timeout=500, check=False,
     )  # fmt: skip
 

@@ -71,9 +71,11 @@ def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: 
     approval = page.get_by_role("button", name="Approve", exact=True)
     approval.wait_for()
     expect(page.locator(".tl-chat-handoff").first).to_contain_text("Weather Assistant")
-    expect(page.locator('[data-page="approvals"]')).to_have_attribute("data-count", "1")
+    waiting = page.locator('[data-page="approvals"]')
+    expect(waiting).to_have_attribute("data-count", "1", timeout=10_000)
     approval.click()
     answered(page)
+    expect(waiting).not_to_have_attribute("data-count", "1", timeout=10_000)
     expect(
         page.locator(".tl-chat-tool summary, .tl-chat-step summary").filter(has_text="get_weather").first
     ).to_be_visible()

@@ -185,14 +185,14 @@ async def test_an_answer_cut_at_the_token_limit_is_kept(
 
 
 async def test_the_time_to_the_first_token_is_measured_from_the_sending(model: Any, server: WireServer) -> None:
-    server.will(Reply(Words("A b c d"), pause_s=0.02))
+    server.will(Reply(Words("A b c d"), pause_s=0.1))
     answer = await ask(model)
     timing = answer.timing
     assert timing is not None
     assert timing.ttft_ms is not None
     assert timing.inter_token_p50_ms is not None
     assert 0 < timing.ttft_ms < timing.duration_ms
-    assert 10 < timing.inter_token_p50_ms < 200
+    assert 50 < timing.inter_token_p50_ms < 1000
     assert (timing.chunks, timing.attempts) == (4, 1)
 
 

@@ -1,7 +1,8 @@
 """What changes, told as it happens: a websocket at `/api/v1/changes`.
 
 After a transaction that changed rows of the caller, whichever process made it, comes one JSON text `[[topic, id], …]`. An empty id means
-that some changes went unheard: read again whatever of that topic you show. The client sends nothing. It signs in with a bearer token.
+that some changes went unheard: read again whatever of that topic you show. The client sends nothing. It signs in with a bearer token,
+or with the cookie of a page. With `?topic=…`, once or more, it hears of those topics only.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from typing import Annotated
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from timestep_lab.app.labs import CurrentLab
-from timestep_lab.store.base import Change
+from timestep_lab.store.base import Change, Topic
 
 router = APIRouter()
 GATHER_S = 0.02
 
 
 @router.websocket("/api/v1/changes")
-async def changes(socket: WebSocket, lab: CurrentLab) -> None:
+async def changes(socket: WebSocket, lab: CurrentLab, topic: Annotated[list[Topic], Query()] = []) -> None:  # noqa: B006 - FastAPI copies it
     loop, waiting = asyncio.get_running_loop(), dict[tuple[str, str], None]()
     some = asyncio.Event()
 
@@ -29,6 +31,8 @@ async def changes(socket: WebSocket, lab: CurrentLab) -> None:
         some.set()
 
     def changed(change: Change) -> None:
+        if topic and change.topic not in topic:
+            return
         with contextlib.suppress(RuntimeError):  # The loop has closed: the server is gone, and so is the reader.
             loop.call_soon_threadsafe(note, change)
 

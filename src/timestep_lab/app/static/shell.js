@@ -32,10 +32,22 @@
       // The server cannot be reached; the notice below says so.
     }
   }
-  count();
-  setInterval(count, 15000);
 
+  // Told of what begins or ends to wait, by whichever process or window; what was missed between two connections is counted anew.
   const lost = document.querySelector(".shell-lost");
+  function listen(pause) {
+    const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/v1/changes?topic=approvals`);
+    socket.onopen = () => { pause = 1000; count(); };
+    socket.onmessage = count;
+    socket.onclose = () => {
+      lost.hidden = leaving; // The view's own connection went with it, and with that what the server keeps for this page.
+      setTimeout(() => listen(Math.min(2 * pause, 30000)), pause);
+    };
+  }
+  let leaving = false;
+  addEventListener("pagehide", () => { leaving = true; });
+  listen(1000);
+
   addEventListener("offline", () => { lost.hidden = false; });
   addEventListener("online", () => { lost.hidden = true; });
 })();
