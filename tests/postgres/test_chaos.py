@@ -10,7 +10,7 @@ from tests.postgres.chaos import chaos
 async def test_servers_that_are_killed_and_a_database_that_restarts_lose_repeat_and_mix_up_nothing(
     walkable: Path,
 ) -> None:
-    figures = await chaos(walkable, servers=4, users=10, seconds=12, kill_every_s=7)
+    figures = await chaos(walkable, servers=3, users=10, seconds=10, kill_every_s=6)
     print(figures)
     assert figures.acknowledged > 20
     assert figures.approvals > 5

@@ -76,8 +76,8 @@ async def test_a_tool_that_had_finished_when_the_resume_was_killed_is_not_run_ag
         answers = [i["output"] for i in model.calls[0].input if i.get("type") == "function_call_output"]
         assert answers == ["quick is done", "long is done"]
         bench.writer.flush()
-        rows = bench.store.sql("select tool, status, approval from tool_calls order by started_at, status").rows
-        assert rows == [("quick", "ok", "approved"), ("long", "error", "approved"), ("long", "ok", "approved")]
+        rows = bench.store.sql("select tool, status, approval from tool_calls order by tool, status").rows
+        assert rows == [("long", "error", "approved"), ("long", "ok", "approved"), ("quick", "ok", "approved")]
         ids = bench.store.sql("select count(*), count(distinct span_id) from spans").rows[0]
         assert ids[0] == ids[1], "the attempt that died is a row of its own"
         states = [(i.data["name"], i.data["status"]) for i in bench.items(run.thread_id, "tool_call")]
