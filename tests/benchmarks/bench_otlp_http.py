@@ -24,7 +24,7 @@ from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.types.ids import LOCAL_USER
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
-REQUEST, ROUNDS, CONNECTIONS = 2_000, 5, 2
+REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 2
 
 
 @pytest.fixture
@@ -46,6 +46,8 @@ def served(tmp_path: Path) -> Iterator[httpx.Client]:
     finally:
         process.terminate()
         process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def test_spans_sent_over_http_are_queryable_at_two_fifths_of_the_raw_appenders_rate(

@@ -24,7 +24,7 @@ from timestep_lab.store.store import Store
 from timestep_lab.store.trace_writer import TraceWriter
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
-SPANS, REQUEST, ROUNDS = 20_000, 2_000, 5
+SPANS, REQUEST, ROUNDS = 20_000, 2_000, 8
 SPANS_A_SECOND = 20_000
 OTLP_OF_RAW, WRITER_OF_RAW = 0.4, 0.5
 OPERATIONS = {"agent": "invoke_agent", "generation": "chat", "tool": "execute_tool"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 GRACE_S = 10
 """How long requests may take to end when the server is told to stop."""
+SWITCH_S = 0.001
+"""How long a thread keeps Python to itself while others want it; the event loop, which answers everybody, waits that long for work in threads."""
 RUNS_S = 7
 """How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
 
@@ -49,6 +52,7 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     announce(f"Timestep Lab is at {url}")
     announce(f"Signed in as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
     announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
+    sys.setswitchinterval(SWITCH_S)
     asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
 
 

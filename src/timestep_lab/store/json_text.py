@@ -6,8 +6,9 @@ Neither database takes lone surrogates, Postgres takes no NUL, JSON takes no NaN
 from __future__ import annotations
 
 import json
+import json.encoder
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_DEPTH = 200
@@ -52,7 +53,22 @@ def _foreign(value: Any) -> Any:
     return str(value)
 
 
-_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_foreign).encode
+def _dumper() -> Callable[[Any], str]:
+    """`JSONEncoder.encode` sets its C encoder up at every call, which takes longer than most values; this one is kept.
+
+    A circle of values ends as one that is nested too deep does, in a `RecursionError`.
+    """
+    plain = json.JSONEncoder(
+        ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_foreign
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # A Python without the C part.
+        return plain.encode
+    chunks = make(None, _foreign, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_dump = _dumper()
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -25,6 +25,8 @@ LINGER_S = 2.0
 """How long the thread waits for more before it ends."""
 PAUSE_S = 0.005
 """Between batches, so that whoever waits for Python's lock gets it."""
+QUIET_S, WAIT_AT_MOST_S = 0.25, 4.0
+"""A burst of spans has the machine to itself: indexing begins when none came for a while, or when they do not end."""
 
 _lock = threading.Lock()
 _filling: dict[str, SearchFiller] = {}
@@ -61,6 +63,7 @@ class SearchFiller:
     def __init__(self, db: Database, path: Path) -> None:
         self._db, self._index = db, SearchIndex(path)
         self._more = threading.Event()
+        self._woken_at = time.monotonic()
         self._stopped = False
         self._ended = False
         self._state = threading.Lock()
@@ -70,6 +73,7 @@ class SearchFiller:
     def wake(self) -> bool:
         """False when it has ended already."""
         with self._state:
+            self._woken_at = time.monotonic()
             self._more.set()
             return not self._ended
 
@@ -98,9 +102,13 @@ class SearchFiller:
         if indexed_to and not self._is_of_this_lab(indexed_to, span_id):
             self._index.delete()
             indexed_to = 0
+        waits = True
         while not self._stopped:
+            if waits:
+                self._wait_for_quiet()
             self._more.clear()
             rows = self._rows(indexed_to)
+            waits = not rows
             if rows:
                 texts = self._texts(rows)
                 indexed_to = rows[-1][0]
@@ -111,6 +119,11 @@ class SearchFiller:
                     if not self._more.is_set():
                         self._ended = True
                         return
+
+    def _wait_for_quiet(self) -> None:
+        deadline = time.monotonic() + WAIT_AT_MOST_S
+        while not self._stopped and (now := time.monotonic()) < deadline and now < self._woken_at + QUIET_S:
+            time.sleep(min(deadline, self._woken_at + QUIET_S) - now)
 
     def _is_of_this_lab(self, number: int, span_id: str) -> bool:
         """The lab's file may have been replaced, by an older copy say."""

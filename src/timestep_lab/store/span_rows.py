@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 from timestep_lab.store.json_text import clean, from_json, to_json
@@ -38,30 +39,23 @@ _OPEN_PLACES = tuple(AT[column] for column in OPEN_COLUMNS[:-1])
 def span_row(span: SpanRecord) -> Row:
     """Never fails on odd payloads: see `json_text`."""
     attributes = span.attributes
+    get = attributes.get
+    started_at, ended_at, error = span.started_at, span.ended_at, span.error
     input_text, input_json = payload_text(span.input)
     output_text, output_json = payload_text(span.output)
     return (
-        span.user_id, span.trace_id, span.span_id, span.parent_id, span.kind, clean(span.name),
-        _text(span.agent or attributes.get(Lab.FROM_AGENT)), span.status, _text(span.error),
-        _text(span.model), _text(span.provider),
-        _naive(span.started_at), None if span.ended_at is None else _naive(span.ended_at),
+        span.user_id, span.trace_id, span.span_id, span.parent_id, span.kind, _word(span.name),
+        _word(span.agent) if span.agent else _text(get(Lab.FROM_AGENT)), span.status, None if error is None else clean(str(error)),
+        _word(span.model), _word(span.provider),
+        # `to_naive_utc`, sooner for what is in UTC already.
+        started_at.replace(tzinfo=None) if started_at.tzinfo is UTC else to_naive_utc(started_at),
+        None if ended_at is None else ended_at.replace(tzinfo=None) if ended_at.tzinfo is UTC else to_naive_utc(ended_at),
         span.input_tokens, span.output_tokens, span.cached_tokens, span.reasoning_tokens, span.cost_usd,
-        span.queue_ms, span.rate_limit_ms, span.ttft_ms, _text(span.stop_reason),
-        *_of_lab(attributes),
-        INPUT_IS_JSON * input_json + OUTPUT_IS_JSON * output_json, None,
+        span.queue_ms, span.rate_limit_ms, span.ttft_ms, _word(span.stop_reason),
+        _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT)),
+        (INPUT_IS_JSON if input_json else 0) + (OUTPUT_IS_JSON if output_json else 0), None,
         to_json(attributes) if attributes else "{}", input_text, output_text,
     )  # fmt: skip
-
-
-def _of_lab(attributes: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
-    if not attributes:
-        return None, None, None
-    return _text(attributes.get(Lab.SERVER)), _text(attributes.get(Lab.APPROVAL)), _text(attributes.get(Lab.TO_AGENT))
-
-
-def _naive(moment: datetime) -> datetime:
-    """`to_naive_utc`, sooner for what is in UTC already."""
-    return moment.replace(tzinfo=None) if moment.tzinfo is UTC else to_naive_utc(moment)
 
 
 def open_row(row: Row, process_id: str | None) -> Row:
@@ -108,3 +102,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 def _text(value: Any) -> str | None:
     return None if value is None else clean(value if type(value) is str else str(value))
+
+
+_word = lru_cache(maxsize=4096)(_text)
+"""`_text` of what is said of many spans: names of agents, models, tools."""
