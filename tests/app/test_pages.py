@@ -7,7 +7,7 @@ import time
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.app.lab_process import LabProcess
 from tests.browser.conftest import Pages
@@ -96,6 +96,33 @@ def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: 
 def words(text: str) -> str:
     """Without times of day and durations, which a reload may say anew."""
     return re.sub(r"\s+", " ", re.sub(r"\d+ (?:s|min) ago|now", "", text)).strip()
+
+
+def test_a_page_whose_own_websocket_is_not_let_through_works_by_that_of_panel(lab: LabProcess, pages: Pages) -> None:
+    page = pages.open(f"{lab.url}/healthz")
+    page.route_web_socket(re.compile("/views/"), lambda socket: socket.close())
+    go(page, f"{lab.url}/chat")
+    give(page)
+    say(page, "Hello there")
+    answered(page)
+    expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(3)
+
+
+def test_a_page_whose_websocket_is_lost_underway_goes_on_by_that_of_panel(lab: LabProcess, pages: Pages) -> None:
+    page = pages.open(f"{lab.url}/healthz")
+    sockets: list[WebSocketRoute] = []
+
+    def pass_on(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    page.route_web_socket(re.compile("/views/"), pass_on)
+    go(page, f"{lab.url}/chat")
+    say(page, "Hello there")
+    answered(page)
+    sockets[0].close()
+    say(page, "And again")
+    answered(page, 2)
 
 
 def test_a_conversation_is_renamed_found_and_deleted(lab: LabProcess, pages: Pages) -> None:

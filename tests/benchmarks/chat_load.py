@@ -1,5 +1,5 @@
 """Many chats at once against a served lab, with as little work a token as a client can have: what comes is kept with its time and
-read when all is over. `Http` reads a run's server-sent events; `Page` opens the Panel page's own session over its websocket, as a
+read when all is over. `Http` reads a run's server-sent events; `Page` opens the Panel page's own session and the view's channel, as a
 browser does, without a browser.
 """
 
@@ -135,30 +135,28 @@ async def _over_http(url: str, token: str, model: str) -> Heard:
 class Page:
     """A session of the page /chat."""
 
-    def __init__(self, socket: websockets.ClientConnection, component: str) -> None:
-        self._socket, self._component, self._n = socket, component, 0
+    def __init__(self, session: websockets.ClientConnection, channel: websockets.ClientConnection) -> None:
+        self._session, self._channel = session, channel
+        self._waiting: list[tuple[dict[str, Any], float]] = []
 
     @classmethod
     async def open(cls, url: str, token: str) -> Page:
         html = await _get(url, "/chat", token)
         session = re.search(r'"token":\s*"([^"]+)"', html)
         assert session is not None, html[:2000]
-        socket = await websockets.connect(
-            f"{url.replace('http', 'ws', 1)}/chat/ws", subprotocols=["bokeh", session[1]], max_size=None,  # type: ignore[list-item]
-            additional_headers={"Authorization": f"Bearer {token}"}, compression=None, open_timeout=60, ping_interval=None,
-        )  # fmt: skip
-        page = cls(socket, "")
-        await page.send("PULL-DOC-REQ", {})
-        while True:
-            kind, content, _ = await page.receive()
-            if kind == "PULL-DOC-REPLY":
-                break
-        root = json.loads(content)["doc"]["roots"][0]
-        assert root["attributes"]["class_name"].startswith("Lab_chat"), root["attributes"]["class_name"]
-        page._component = root["id"]
+        opened = await _connect(url, "/chat/ws", token, subprotocols=["bokeh", session[1]])
+        content = ""
+        for part in ({"msgid": "m1", "msgtype": "PULL-DOC-REQ"}, {}, {}):
+            await opened.send(json.dumps(part))
+        while "PULL-DOC-REPLY" not in content:
+            content = str(await opened.recv())
+        await opened.recv()
+        found = re.search(r'"channel":\s*"([^"]+)"', str(await opened.recv()))
+        assert found is not None
+        page = cls(opened, await _connect(url, f"/views/{found[1]}", token))
         await page.say({"op": "sync", "mount": "m"})
         # Agents, models and threads have been read when the page is drawn a second time.
-        while '["kind","busy"]' not in (await page.receive())[1]:
+        while not any(op["kind"] == "busy" for op in (await page.receive())[0].get("ops", [])):
             pass
         return page
 
@@ -167,66 +165,38 @@ class Page:
         await self.say({"op": "call", "id": 2, "name": "choose", "args": {"model": model}})
         heard = Heard(asked=time.perf_counter())
         await self.say({"op": "call", "id": 3, "name": "send", "args": {"text": "Go.", "attachments": []}})
-        messages: list[tuple[float, str]] = []
-        while True:
+        answering = True
+        while answering or not heard.text:
             async with asyncio.timeout(PATIENCE_S):
-                kind, content, at = await self.receive()
-            if kind == "PATCH-DOC" and "esm_event" in content:
-                messages.append((at, content))
-                if '["kind","busy"],["value",false]' in content and any(
-                    '["kind","delta"]' in text for _, text in messages
-                ):
-                    break
-        for at, content in messages:
-            for delta in _found(json.loads(content), "delta"):
-                heard.take(delta, at)
+                message, at = await self.receive()
+            for op in message.get("ops", []):
+                if op["kind"] == "delta":
+                    heard.take(op["delta"], at)
+                elif op["kind"] == "busy":
+                    answering = op["value"]
         return heard
 
-    async def send(self, kind: str, content: Any) -> None:
-        self._n += 1
-        for part in ({"msgid": f"m{self._n}", "msgtype": kind}, {}, content):
-            await self._socket.send(json.dumps(part))
-
     async def say(self, message: dict[str, Any]) -> None:
-        data = _bokeh({"content": message, "buffers": []})
-        values = {"type": "map", "entries": [["model", {"id": self._component}], ["data", data]]}
-        event = {"type": "event", "name": "data_event", "values": values}
-        await self.send(
-            "PATCH-DOC", {"events": [{"kind": "MessageSent", "msg_type": "bokeh_event", "msg_data": event}]}
-        )
+        await self._channel.send(json.dumps(message))
 
-    async def receive(self) -> tuple[str, str, float]:
-        """Kind, content and time of the next message."""
-        header = json.loads(await self._socket.recv())
-        await self._socket.recv()
-        content = await self._socket.recv()
-        for _ in range(2 * header.get("num_buffers", 0)):
-            await self._socket.recv()
-        assert isinstance(content, str)
-        return header["msgtype"], content, time.perf_counter()
+    async def receive(self) -> tuple[dict[str, Any], float]:
+        """The next message, and when it came."""
+        while not self._waiting:
+            frame = await self._channel.recv()
+            at = time.perf_counter()
+            self._waiting += [(message, at) for message in json.loads(frame)]
+        return self._waiting.pop(0)
 
     async def close(self) -> None:
-        await self._socket.close()
+        await self._channel.close()
+        await self._session.close()
 
 
-def _bokeh(value: Any) -> Any:
-    """Objects as Bokeh writes them; a plain one with an `id` would be a reference."""
-    if isinstance(value, dict):
-        return {"type": "map", "entries": [[name, _bokeh(inner)] for name, inner in value.items()]}
-    return [_bokeh(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _found(value: Any, kind: str) -> list[str]:
-    """`delta` of every operation of that kind, however Bokeh wraps it."""
-    if isinstance(value, dict):
-        if value.get("kind") == kind and "delta" in value:
-            return [value["delta"]]
-        if value.get("type") == "map" and any(entry == ["kind", kind] for entry in value["entries"]):
-            return [dict(value["entries"])["delta"]]
-        return [delta for inner in value.values() for delta in _found(inner, kind)]
-    if isinstance(value, list):
-        return [delta for inner in value for delta in _found(inner, kind)]
-    return []
+async def _connect(url: str, path: str, token: str, **options: Any) -> websockets.ClientConnection:
+    return await websockets.connect(
+        f"{url.replace('http', 'ws', 1)}{path}", additional_headers={"Authorization": f"Bearer {token}"}, max_size=None, compression=None,
+        open_timeout=60, ping_interval=None, **options,
+    )  # fmt: skip
 
 
 async def _get(url: str, path: str, token: str) -> str:

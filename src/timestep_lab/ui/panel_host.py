@@ -15,6 +15,7 @@ from timestep_lab.ui.view import View
 
 @cache
 def _component_class(stem: str) -> type[Any]:
+    import param
     from panel.custom import JSComponent
 
     module = build(stem, "panel")
@@ -22,12 +23,21 @@ def _component_class(stem: str) -> type[Any]:
     name = f"Lab_{Path(stem).name}_{hashlib.sha256(module.encode()).hexdigest()[:10]}"
 
     def post(self: Any, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
-        self._send_msg({"content": message, "buffers": list(buffers)})
+        if self.direct is None:
+            self._send_msg({"content": message, "buffers": list(buffers)})
+        else:
+            self.direct(message, buffers)
 
     def _handle_msg(self: Any, data: Mapping[str, Any]) -> None:
-        self._view.receive(self, data["content"], data.get("buffers") or ())
+        self.direct = None  # A browser that speaks this way has no other.
+        self.view.receive(self, data["content"], data.get("buffers") or ())
 
-    return type(name, (JSComponent,), {"_esm": module, "_view": None, "post": post, "_handle_msg": _handle_msg})
+    members = {
+        "_esm": module, "view": None, "post": post, "_handle_msg": _handle_msg,
+        # Where the server has a shorter way to the browser: what the browser calls it, and how to send by it once it is there.
+        "channel": param.String(""), "direct": None,
+    }  # fmt: skip
+    return type(name, (JSComponent,), members)
 
 
 def panel_component(view: View, **layout: Any) -> Any:
@@ -35,7 +45,7 @@ def panel_component(view: View, **layout: Any) -> Any:
     import panel
 
     component = _component_class(view.stem)(**{"sizing_mode": "stretch_width", **layout})
-    component._view = view
+    component.view = view
     view.attach(component)
     document = panel.state.curdoc
     if document is not None and document.session_context is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.app import view_channel
 from timestep_lab.app.pages import assets, shell
 from timestep_lab.app.panel_server import PanelPages, add_panel_pages, caller_of_session
 
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> PanelPages:
     """`loopback`: only this machine reaches the server, so that the lab's own user is who sits at it."""
     api.include_router(assets.router)
+    api.include_router(view_channel.router)
 
     def page(entry: shell.Entry) -> Callable[[], Any]:
         def make() -> Any:
             caller = caller_of_session()
             is_owner = loopback and caller == labs.root.store.user_id
-            return shell.around(entry, entry.make(labs.of(caller), is_owner=is_owner))
+            view = entry.make(labs.of(caller), is_owner=is_owner)
+            view_channel.offer(view, caller)
+            return shell.around(entry, view)
 
         return make
 

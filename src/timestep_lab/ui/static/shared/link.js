@@ -15,7 +15,12 @@ export function connect(model) {
   const sync = () => { seq = null; model.send({ op: "sync", mount }); };
 
   function receive(message, buffers) {
-    if (message.op === "snap") {
+    if (message.op === "lost") {
+      // Answers on their way went with the connection; by another one everything is asked anew.
+      for (const { reject } of waiting.values()) reject(Object.assign(new Error("The connection was lost."), { nextStep: "Try again." }));
+      waiting.clear();
+      sync();
+    } else if (message.op === "snap") {
       // A snapshot asked for by another browser on the same model tells nothing new.
       if (seq !== null && message.seq <= seq) return;
       seq = message.seq;
