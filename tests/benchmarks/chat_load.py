@@ -18,7 +18,7 @@ import websockets.asyncio.client as websockets
 
 TPS = 20.0
 TTFT_MS = 300.0
-START_S = 5.0
+START_S = 10.0
 """The messages are sent spread over this time, as people do."""
 PATIENCE_S = 120.0
 OPENING = 8
