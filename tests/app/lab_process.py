@@ -17,6 +17,7 @@ from timestep_lab.app.tokens import Tokens
 
 SECRET = "a secret of the tests, long enough for HS256"
 START_S = 40
+SAID = "stderr.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,8 @@ def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
     }
     env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
     command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", str(store)]
-    process = subprocess.Popen(
-        command, cwd=store.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    with (store.parent / SAID).open("a") as said:
+        process = subprocess.Popen(command, cwd=store.parent, env=env, stdout=subprocess.PIPE, stderr=said, text=True)
     assert process.stdout is not None
     first, second = process.stdout.readline(), process.stdout.readline()
     url = re.search(r"http://[^\s]+", first)
@@ -74,6 +74,8 @@ def stop(lab: LabProcess) -> None:
     lab.process.send_signal(signal.SIGTERM)
     try:
         lab.process.wait(60)
+        said = (lab.store.parent / SAID).read_text()
+        assert "Timeout (" not in said, f"It had to be torn out of what held it up:\n{said[-6000:]}"
     except subprocess.TimeoutExpired:
         lab.process.kill()
         lab.process.wait()

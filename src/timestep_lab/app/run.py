@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 import sys
 from collections.abc import Callable
@@ -22,14 +23,16 @@ GRACE_S = 10
 """How long requests may take to end when the server is told to stop."""
 SWITCH_S = 0.001
 """How long a thread keeps Python to itself while others want it; the event loop, which answers everybody, waits that long for work in threads."""
+STOPPED_S = 30
+"""When all has long been kept and the process is still there, something holds it up: it says what on stderr, and ends."""
 RUNS_S = 7
 """How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
 
 
-def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]) -> None:
+def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False) -> None:
     """Answer until SIGTERM or SIGINT, then let requests and runs end (at most 10 s), keep what unfinished runs said, and return.
 
-    Raises `UsageError` when the port is taken.
+    `ends_process`: the program is over after this, at most STOPPED_S later. Raises `UsageError` when the port is taken.
     """
     served = Served(lab, loopback=host in LOOPBACK)
     config = uvicorn.Config(
@@ -54,6 +57,8 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
     sys.setswitchinterval(SWITCH_S)
     asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
+    if not ends_process:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _own_the_file(db: Database) -> None:
@@ -79,6 +84,7 @@ async def _until_stopped(server: uvicorn.Server, socket: object, served: Served)
         server.should_exit = True
         if not stopping:
             stopping.append(loop.create_task(end_runs()))
+            faulthandler.dump_traceback_later(STOPPED_S, exit=True)
 
     for name in (signal.SIGTERM, signal.SIGINT):
         try:

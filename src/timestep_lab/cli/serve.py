@@ -17,5 +17,5 @@ def command(context: Context, host: str, port: int) -> int:
     from timestep_lab.app.run import serve
 
     with context.open() as lab:
-        serve(lab, host=host, port=port, announce=click.echo)
+        serve(lab, host=host, port=port, announce=click.echo, ends_process=True)
     return 0
