@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from timestep_lab.app.tokens import Tokens
 
 SECRET = "a secret of the tests, long enough for HS256"
 START_S = 40
-SAID = "stderr.txt"
+TOLD, SAID = "stdout.txt", "stderr.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class LabProcess:
     url: str
     sign_in_link: str
     """For the lab's own user, as printed in the terminal."""
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     store: Path
 
     @property
@@ -54,10 +55,10 @@ def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
     }
     env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
     command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", str(store)]
-    with (store.parent / SAID).open("a") as said:
-        process = subprocess.Popen(command, cwd=store.parent, env=env, stdout=subprocess.PIPE, stderr=said, text=True)
-    assert process.stdout is not None
-    first, second = process.stdout.readline(), process.stdout.readline()
+    # Into files, not pipes: a pipe that nobody reads on would hold the server up once it is full.
+    with (store.parent / TOLD).open("w") as told, (store.parent / SAID).open("a") as said:
+        process = subprocess.Popen(command, cwd=store.parent, env=env, stdout=told, stderr=said)
+    first, second = _first_lines(store.parent / TOLD, process)
     url = re.search(r"http://[^\s]+", first)
     link = re.search(r"http://[^\s]+key=[^\s]+", second)
     assert url is not None, first + second
@@ -70,6 +71,15 @@ def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
     return served
 
 
+def _first_lines(told: Path, process: subprocess.Popen[bytes]) -> list[str]:
+    deadline = time.monotonic() + START_S
+    while len(lines := told.read_text().splitlines()) < 2:
+        assert process.poll() is None, f"serve ended with {process.returncode}"
+        assert time.monotonic() < deadline, f"serve said nothing for {START_S} s"
+        time.sleep(0.02)
+    return lines[:2]
+
+
 def stop(lab: LabProcess) -> None:
     lab.process.send_signal(signal.SIGTERM)
     try:
@@ -80,6 +90,3 @@ def stop(lab: LabProcess) -> None:
         lab.process.kill()
         lab.process.wait()
         raise
-    finally:
-        if lab.process.stdout is not None:
-            lab.process.stdout.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ import httpx
 from timestep_lab import __version__
 from timestep_lab.lab.remote import decode
 from timestep_lab.lab.remote.failures import error_of, rebuilt, unreachable
-from timestep_lab.types.errors import AuthError, UsageError
+from timestep_lab.types.errors import AuthError, StoreUnavailableError, UsageError
 from timestep_lab.types.events import Event
 
 CONNECT_S = 10.0
@@ -26,6 +27,8 @@ COOKIE = "timestep_lab"
 class Connection:
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
+        self._lock, self._closed = threading.Lock(), False
+        self._made: httpx.Client | None = None
 
     @classmethod
     def open(cls, address: str, token: str | None) -> Connection:
@@ -98,9 +101,15 @@ class Connection:
 
     # --
 
-    @cached_property
+    @property
     def _client(self) -> httpx.Client:
-        return httpx.Client(**self._options)
+        # A view may ask once more, from another thread, while the lab is being closed: that must open no new connection.
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailableError(f"The lab at {self.url} was closed here.", "Open it again with Lab(…).")
+            if self._made is None:
+                self._made = httpx.Client(**self._options)
+            return self._made
 
     @cached_property
     def _options(self) -> dict[str, Any]:
@@ -112,8 +121,10 @@ class Connection:
         return {"base_url": self.url, "verify": trusted, "headers": headers}
 
     def close(self) -> None:
-        if (client := self.__dict__.pop("_client", None)) is not None:
-            client.close()
+        with self._lock:
+            self._closed = True
+            if self._made is not None:
+                self._made.close()
 
     def __repr__(self) -> str:
         return f"Connection({self.url!r})"
