@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 from fastapi import WebSocketDisconnect
@@ -11,33 +10,23 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.app.lab_process import LabProcess
+from tests.app.page_socket import open_page, websocket
 from timestep_lab.app.view_channel import pack, unpack
 
 ANNA, BERT = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
 
 
-def websocket(lab: LabProcess, path: str, user: str | None, **options: object) -> connect:
-    headers = {"Authorization": f"Bearer {lab.tokens.issue(user)}"} if user else {}
-    return connect(f"{lab.url.replace('http', 'ws', 1)}{path}", additional_headers=headers, **options)  # type: ignore[arg-type]
-
-
 async def page_of(lab: LabProcess, user: str) -> tuple[ClientConnection, str]:
-    """The settings page as a browser opens it, and the key of its view."""
-    with lab.client(lab.tokens.issue(user)) as client:
-        html = client.get("/settings").raise_for_status().text
-    token = re.search(r'"token":\s*"([^"]+)"', html)
-    assert token is not None
-    page = await websocket(lab, "/settings/ws", user, subprotocols=["bokeh", token[1]])
-    for part in ({"msgid": "m1", "msgtype": "PULL-DOC-REQ"}, {}, {}):
-        await page.send(json.dumps(part))
-    while (found := re.search(r'"channel":\s*"([^"]+)"', str(await page.recv()))) is None:
-        pass
-    return page, found[1]
+    return await open_page(lab.url, "/settings", lab.tokens.issue(user))
+
+
+def channel_of(lab: LabProcess, key: str, user: str | None) -> connect:
+    return websocket(lab.url, f"/views/{key}", lab.tokens.issue(user) if user else None)
 
 
 async def test_the_page_of_a_user_speaks_with_its_view(lab: LabProcess) -> None:
     page, key = await page_of(lab, ANNA)
-    async with websocket(lab, f"/views/{key}", ANNA) as channel:
+    async with channel_of(lab, key, ANNA) as channel:
         await channel.send(json.dumps({"op": "sync", "mount": "m"}))
         [snapshot] = json.loads(await channel.recv())
         assert snapshot["op"] == "snap"
@@ -52,7 +41,7 @@ async def test_the_page_of_a_user_speaks_with_its_view(lab: LabProcess) -> None:
 async def test_nobody_else_speaks_with_it(lab: LabProcess, who: str | None) -> None:
     page, key = await page_of(lab, ANNA)
     with pytest.raises((InvalidStatus, ConnectionClosed)):
-        async with websocket(lab, f"/views/{key}", who) as channel:
+        async with channel_of(lab, key, who) as channel:
             await channel.recv()
     await page.close()
 
@@ -62,7 +51,7 @@ async def test_nobody_else_speaks_with_it(lab: LabProcess, who: str | None) -> N
 )
 async def test_what_is_no_message_ends_the_connection(lab: LabProcess, frame: str | bytes) -> None:
     page, key = await page_of(lab, ANNA)
-    async with websocket(lab, f"/views/{key}", ANNA) as channel:
+    async with channel_of(lab, key, ANNA) as channel:
         await channel.send(frame)
         with pytest.raises(ConnectionClosed) as closed:
             await channel.recv()

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-import websockets.asyncio.client as websockets
+from tests.app.page_socket import open_page, websocket
+from websockets.asyncio.client import ClientConnection
 
 TPS = 20.0
 TTFT_MS = 300.0
@@ -135,25 +136,14 @@ async def _over_http(url: str, token: str, model: str) -> Heard:
 class Page:
     """A session of the page /chat."""
 
-    def __init__(self, session: websockets.ClientConnection, channel: websockets.ClientConnection) -> None:
+    def __init__(self, session: ClientConnection, channel: ClientConnection) -> None:
         self._session, self._channel = session, channel
         self._waiting: list[tuple[dict[str, Any], float]] = []
 
     @classmethod
     async def open(cls, url: str, token: str) -> Page:
-        html = await _get(url, "/chat", token)
-        session = re.search(r'"token":\s*"([^"]+)"', html)
-        assert session is not None, html[:2000]
-        opened = await _connect(url, "/chat/ws", token, subprotocols=["bokeh", session[1]])
-        content = ""
-        for part in ({"msgid": "m1", "msgtype": "PULL-DOC-REQ"}, {}, {}):
-            await opened.send(json.dumps(part))
-        while "PULL-DOC-REPLY" not in content:
-            content = str(await opened.recv())
-        await opened.recv()
-        found = re.search(r'"channel":\s*"([^"]+)"', str(await opened.recv()))
-        assert found is not None
-        page = cls(opened, await _connect(url, f"/views/{found[1]}", token))
+        session, key = await open_page(url, "/chat", token)
+        page = cls(session, await websocket(url, f"/views/{key}", token))
         await page.say({"op": "sync", "mount": "m"})
         # Agents, models and threads have been read when the page is drawn a second time.
         while not any(op["kind"] == "busy" for op in (await page.receive())[0].get("ops", [])):
@@ -190,21 +180,3 @@ class Page:
     async def close(self) -> None:
         await self._channel.close()
         await self._session.close()
-
-
-async def _connect(url: str, path: str, token: str, **options: Any) -> websockets.ClientConnection:
-    return await websockets.connect(
-        f"{url.replace('http', 'ws', 1)}{path}", additional_headers={"Authorization": f"Bearer {token}"}, max_size=None, compression=None,
-        open_timeout=60, ping_interval=None, **options,
-    )  # fmt: skip
-
-
-async def _get(url: str, path: str, token: str) -> str:
-    place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=2**24)
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
-    )
-    whole = await reader.read()
-    writer.close()
-    return whole.decode("utf-8", errors="replace")

@@ -62,8 +62,7 @@ def test_a_new_user_chats_approves_uploads_and_keeps_everything_in_a_cell(jupyte
 
     conversations.get_by_role("button", name="Delete A good talk").click()
     conversations.get_by_role("button", name="Delete", exact=True).click()
-    expect(conversations.get_by_text("Delete this conversation?")).to_have_count(
-        0
-    )  # It stood in the place of the title.
+    # The question stood in the place of the title.
+    expect(conversations.get_by_text("Delete this conversation?")).to_have_count(0)
     expect(conversations.get_by_text("A good talk")).to_have_count(0)
     assert notebook.execute("print(lab.threads.list())") == "[]\n"

@@ -55,10 +55,14 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     announce(f"Timestep Lab is at {url}")
     announce(f"Signed in as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
     announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
+    switched_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
-    asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
-    if not ends_process:
-        faulthandler.cancel_dump_traceback_later()
+    try:
+        asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
+    finally:
+        sys.setswitchinterval(switched_s)
+        if not ends_process:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _own_the_file(db: Database) -> None:

@@ -84,6 +84,7 @@ async def view_channel(socket: WebSocket, key: str) -> None:
         if found.component.direct == channel.post:  # Not yet another connection's, after a reload.
             found.component.direct = None
         telling.cancel()
+        # RuntimeError: Starlette's word for sending on a websocket that is closed already.
         with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
             await telling
 
