@@ -33,6 +33,7 @@ from timestep_lab.app.gate import API_PREFIXES, OPEN_PATHS, Gate
 from timestep_lab.app.labs import Labs
 from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.metrics import Counting, Metrics
+from timestep_lab.app.otlp_decoder import OtlpDecoder
 from timestep_lab.app.tokens import Tokens, secret_of
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Served:
             with suppress(asyncio.CancelledError):
                 await preparing
             await self.labs.aclose()
+            await asyncio.to_thread(api.state.otlp.close)
 
         api = FastAPI(
             title="Timestep Lab", version=__version__, lifespan=lifespan, openapi_url="/api/openapi.json",
@@ -94,6 +96,7 @@ class Served:
             Metrics(),
             False,
         )
+        api.state.otlp = OtlpDecoder()
         api.state.pages_ready = asyncio.Event()
         error_response.install(api)
         for module in ROUTERS:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from timestep_lab.app.api.schemas import ERRORS, ScoreBody
 from timestep_lab.app.api.sql import plain
 from timestep_lab.app.labs import CurrentLab
+from timestep_lab.app.otlp_decoder import OtlpDecoder
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.records import ScoreRecord
 
@@ -146,13 +147,12 @@ async def add_score(body: ScoreBody, lab: CurrentLab) -> ScoreRecord:
 )  # fmt: skip
 async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
     """OTLP/HTTP (protobuf or JSON, gzip or deflate). Answered after the spans are durable; the same span twice is kept once."""
-    from timestep_lab.runtime.interchange.otlp_in import read_otlp
-
     body, kind = await request.body(), request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")
+    decoder: OtlpDecoder = request.app.state.otlp
 
     def take() -> Any:
-        decoded = read_otlp(body, kind, encoding, lab.store.user_id)
+        decoded = decoder.read(body, kind, encoding, lab.store.user_id)
         decoded.store(lab.store.db)
         return decoded
 
