@@ -1,6 +1,6 @@
 """OTLP over HTTP into a served lab in a process of its own: from the first byte sent to every span queryable.
 
-Two connections send at once, as an exporter and its retry would. The baseline is DuckDB's appender taking the same decoded rows in the
+Four connections send at once, as the exporters of four programs would. The baseline is DuckDB's appender taking the same decoded rows in the
 same run, committed request by request. Run: `pytest tests/benchmarks/bench_otlp_http.py -m benchmark -s`.
 """
 
@@ -24,7 +24,7 @@ from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.types.ids import LOCAL_USER
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
-REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 2
+REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 4
 
 
 @pytest.fixture

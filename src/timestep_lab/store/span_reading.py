@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timestep_lab.store.base import Database, Dialect
+from timestep_lab.store.base import Columns, Database, Dialect
+from timestep_lab.store.coded_text import CodedText
 from timestep_lab.store.json_text import from_json
 from timestep_lab.store.span_rows import (
     INPUT_IS_JSON,
@@ -19,26 +20,17 @@ from timestep_lab.store.trace_selection import aware
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.spans import SpanRecord
 
+if TYPE_CHECKING:
+    import numpy
+
 _PAYLOAD = ("io_json", "input_refs", "attributes", "input", "output")
 LIGHT = tuple(column for column in SPAN_COLUMNS if column not in _PAYLOAD)
 _MICROS: dict[Dialect, str] = {
     "duckdb": "epoch_us({0})",
     "postgres": "cast(extract(epoch from {0}) * 1000000 as bigint)",
 }
-_COLUMNS = (
-    "span_id",
-    "parent_id",
-    "kind",
-    "name",
-    "status",
-    "agent",
-    "model",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "ttft_ms",
-)
-_NUMBERS = _COLUMNS[7:]
+_NUMBERS = ("input_tokens", "output_tokens", "cost_usd", "ttft_ms")
+_WORDS = ("kind", "name", "status", "agent", "model")
 _SPANS = "select {0} from core.span_rows where user_id = $1 and trace_id = $2{1}"
 _BY_START = " order by started_at, ended_at desc nulls first, parent_id nulls first"
 """Of spans that begin in the same microsecond, the one around the others comes first."""
@@ -60,25 +52,63 @@ class SpanReader:
         return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
     def columns(self, trace_id: str) -> dict[str, Any]:
-        """In order of start. Column name to values: those of `_COLUMNS`, and `started_us`, `ended_us` in microseconds since 1970 UTC.
-
-        Text as lists, numbers as arrays of float64 with NaN for the unknown.
+        """In order of start. Column name to values: `span_id`, `parent_id` as lists, `kind, name, status, agent, model` as `CodedText`, and as
+        arrays of float64, NaN for the unknown, `_NUMBERS` and `started_us`, `ended_us` in microseconds since 1970 UTC.
         """
         import numpy as np
 
-        micros = _MICROS[self._db.dialect]
-        select = f"{', '.join(_COLUMNS)}, {micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
         bounds, params = self._bounds(trace_id, 3)
-        found = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
+        found, texts = self._coded(trace_id, bounds, params) or self._plain(trace_id, bounds, params)
         numbers = {name: np.asarray(found[name], dtype="f8") for name in (*_NUMBERS, "started_us", "ended_us")}
-        texts = {name: np.asarray(found[name], dtype=object) for name in _COLUMNS if name not in _NUMBERS}
+        parents = np.asarray(found["parent_id"], dtype=object)
         # Sorting here costs a tenth of sorting in the database, which would carry all columns along.
-        ends = np.nan_to_num(numbers["ended_us"], nan=np.inf)
-        order = np.lexsort((texts["parent_id"] != None, -ends, numbers["started_us"]))  # noqa: E711 - of each
-        columns: dict[str, Any] = {name: values[order].tolist() for name, values in texts.items()}
+        order = _by_start(numbers["started_us"], numbers["ended_us"], parents)
+        columns: dict[str, Any] = {
+            "span_id": np.asarray(found["span_id"], dtype=object)[order].tolist(),
+            "parent_id": parents[order].tolist(),
+        }
+        columns.update((name, CodedText(column.codes[order], column.words)) for name, column in texts.items())
         columns.update((name, values[order]) for name, values in numbers.items())
-        columns["agent"] = _inherited(columns["span_id"], columns["parent_id"], columns["agent"])
+        columns["agent"] = _inherited_codes(columns["span_id"], columns["parent_id"], columns["agent"])
         return columns
+
+    def _plain(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]]:
+        select = f"{self._numbers()}, {', '.join(_WORDS)}"
+        found = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
+        return found, {name: CodedText.of(found[name]) for name in _WORDS}
+
+    def _coded(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]] | None:
+        """The same sooner, where the database hands over numbers as arrays: of each row a hash of its words, and once what the hashes say.
+
+        None when that does not tell: a span came in between the two queries, or two meanings have one hash.
+        """
+        import numpy as np
+
+        if self._db.dialect != "duckdb":
+            return None
+        given = [self._user_id, trace_id, *params]
+        words = ", ".join(_WORDS)
+        found = self._db.columns(
+            self._user_id, _SPANS.format(f"{self._numbers()}, hash({words}) as said", bounds), given
+        )
+        meanings = self._db.query(
+            self._user_id, _SPANS.format(f"hash({words}), {words}", bounds) + f" group by {words}", given
+        ).rows
+        said, known = np.asarray(found["said"], dtype="u8"), np.array([row[0] for row in meanings], dtype="u8")
+        order = np.argsort(known)
+        place = np.searchsorted(known, said, sorter=order)
+        if len(np.unique(known)) < len(known) or place.max(initial=-1) >= len(known):
+            return None
+        meaning = order[place]
+        if not np.array_equal(known[meaning], said):
+            return None
+        columns = {name: CodedText.of([row[at] for row in meanings]) for at, name in enumerate(_WORDS, start=1)}
+        return found, {name: CodedText(column.codes[meaning], column.words) for name, column in columns.items()}
+
+    def _numbers(self) -> str:
+        micros = _MICROS[self._db.dialect]
+        times = f"{micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
+        return f"span_id, parent_id, {', '.join(_NUMBERS)}, {times}"
 
     def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Spans with everything, in the order asked for; ids that are not there are left out.
@@ -151,6 +181,26 @@ def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[s
         if agent is not None:
             agent_of.update(dict.fromkeys(path, agent))
     return [agent_of[span_id] for span_id in span_ids]
+
+
+def _by_start(
+    starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]
+) -> numpy.ndarray[Any, Any]:
+    """Rows as `_BY_START` orders them. Most begin at a moment of their own: only the others are compared by more than that."""
+    import numpy as np
+
+    order = np.argsort(starts, kind="stable")
+    same = np.diff(starts[order]) == 0
+    tied = np.append(same, False) | np.append(False, same)
+    rows = order[tied]
+    latest_first = -np.nan_to_num(ends[rows], nan=np.inf)
+    order[tied] = rows[np.lexsort((parents[rows] != None, latest_first, starts[rows]))]  # noqa: E711 - of each
+    return order
+
+
+def _inherited_codes(span_ids: list[str], parent_ids: list[str | None], agents: CodedText) -> CodedText:
+    """`_inherited`, of a column."""
+    return agents if (agents.codes >= 0).all() else CodedText.of(_inherited(span_ids, parent_ids, agents.tolist()))
 
 
 def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:

@@ -210,8 +210,8 @@ class Traces:
 
     def columns(self, trace_id: str) -> dict[str, Any]:
         """The same as columns, for traces of many spans: `span_id, parent_id, kind, name, status, agent, model, input_tokens,
-        output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Text as lists, numbers as numpy arrays
-        (NaN: unknown). Raises `NotFoundError`."""
+        output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Text as sequences, numbers as numpy
+        arrays (NaN: unknown). Raises `NotFoundError`."""
         return self._spans.columns(trace_id)
 
     def payload(self, trace_id: str, span_id: str) -> dict[str, Any]:

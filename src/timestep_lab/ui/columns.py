@@ -1,11 +1,12 @@
-"""Spans as binary columns: 100,000 of them are five megabytes and milliseconds, where JSON is seconds.
+"""Spans as binary columns: 100,000 of them are four megabytes and milliseconds, where JSON is seconds.
 
     u32 length of the header | header, JSON, padded to 8 bytes | columns, little-endian, each padded to 8 bytes
 
 Header: `{n, t0, columns: [{name, type, offset}], words: {column: [text, …]}}`. `t0` is the first start, in milliseconds since 1970;
-`start` and `end` count from there in milliseconds (`end` NaN while pending). Text columns are indexes into `words` (-1 for none).
-`parent` is a row number (-1 for a root or for a parent that is not there). Numbers that are unknown are NaN. A span's id is
-two u32 halves, or an index into `words.id` where ids are not 16 hex digits. The reader is static/trace/columns.js.
+`start` and `end` count from there: whole microseconds (`u4`, 2³² - 1 while pending) where the trace is shorter than an hour, else
+milliseconds (`f8`, NaN while pending). Text columns are indexes into `words`, counted from 1 (0 for none). `parent` is a row number (-1
+for a root or for a parent that is not there). Of numbers NaN is unknown; a column with none known is left out. A span's id is two u32
+halves, or an index into `words.id` where ids are not 16 hex digits. The reader is static/trace/columns.js.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.store.coded_text import CodedText
 from timestep_lab.types.spans import SPAN_KINDS
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.sources import SpanColumns
@@ -23,37 +25,42 @@ if TYPE_CHECKING:
     import numpy
 
 STATUSES = ("pending", "ok", "error")
+PENDING = 2**32 - 1
+NO_ID = "0" * 16
+"""Which OpenTelemetry gives to no span."""
 
 
 def encode_spans(spans: SpanColumns) -> bytes:
     """Pack the columns. Raises `KeyError` without a needed column, `ValueError` when lengths differ."""
     import numpy as np
 
-    ids = list(spans["span_id"])
+    ids = spans["span_id"]
     n = len(ids)
     if uneven := {name for name, values in spans.items() if len(values) != n}:
         raise ValueError(f"Columns {sorted(uneven)} do not have the {n} values that span_id has.")
     starts = _numbers(spans["started_us"])
-    ends = _numbers(spans.get("ended_us", ()), n)
-    t0 = float(starts.min()) / 1000.0 if n else 0.0
+    t0_us = float(starts.min()) if n else 0.0
     words: dict[str, list[str]] = {}
     columns: dict[str, numpy.ndarray[Any, Any]] = {
-        "start": starts / 1000.0 - t0,
-        "end": ends / 1000.0 - t0,
-        "parent": _parents(ids, spans["parent_id"]).astype("<i4"),
+        **_times(starts - t0_us, _numbers(spans.get("ended_us", ()), n) - t0_us),
         "kind": _codes(spans["kind"], SPAN_KINDS, SPAN_KINDS.index("other")),
         "status": _codes(spans["status"], STATUSES, STATUSES.index("ok")),
     }
     for name in ("name", "agent", "model"):
         columns[name], words[name] = _words(spans.get(name, ()), n)
     for name in ("input_tokens", "output_tokens", "cost_usd", "ttft_ms"):
-        columns[name] = _numbers(spans.get(name, ()), n).astype("<f4")
-    packed_ids = _hex16(ids)
-    if packed_ids is not None:
-        columns["id"] = np.frombuffer(packed_ids, dtype=">u4").astype("<u4")
+        values = _numbers(spans.get(name, ()), n)
+        if not np.isnan(values).all():
+            columns[name] = values.astype("<f4")
+    own, above = _hex16(ids), _hex16(spans["parent_id"])
+    if own is not None and above is not None:
+        columns["parent"] = _rows_of(own, above)
+        columns["id"] = own.astype(">u8").view(">u4").astype("<u4")
     else:
+        row: dict[str | None, int] = dict(zip(ids, range(n), strict=True))
+        columns["parent"] = np.fromiter((row.get(parent, -1) for parent in spans["parent_id"]), dtype="<i4", count=n)
         columns["id"], words["id"] = _words(ids, n)
-    return _pack(n, t0, columns, words)
+    return _pack(n, t0_us / 1000.0, columns, words)
 
 
 def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words: dict[str, list[str]]) -> bytes:
@@ -70,7 +77,17 @@ def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words:
     return b"".join([struct.pack("<I", len(text)), text, *bodies])
 
 
-# 100,000 rows pass through each of these: the loops are `map` over C functions, not Python's.
+# 100,000 rows pass through each of these: the loops are in numpy or `map` over C functions, not Python's.
+
+
+def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> dict[str, numpy.ndarray[Any, Any]]:
+    """Microseconds after the first start, NaN while pending, as packed."""
+    import numpy as np
+
+    latest = max(starts.max(initial=0.0), np.nan_to_num(ends).max(initial=0.0))
+    if latest >= PENDING or np.nan_to_num(ends).min(initial=0.0) < 0.0:
+        return {"start": starts / 1000.0, "end": ends / 1000.0}
+    return {"start": starts.astype("<u4"), "end": np.nan_to_num(ends, nan=PENDING).astype("<u4")}
 
 
 def _numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, Any]:
@@ -84,36 +101,47 @@ def _numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, 
 def _codes(values: Sequence[Any], known: Sequence[str], fallback: int) -> numpy.ndarray[Any, Any]:
     import numpy as np
 
-    code = {name: known.index(name) if name in known else fallback for name in dict.fromkeys(values)}
-    return np.fromiter(map(code.__getitem__, values), dtype="u1", count=len(values))
+    text = CodedText.of(values)
+    code = [known.index(word) if word in known else fallback for word in text.words]
+    by_code = np.array([*code, fallback], dtype="u1")
+    return by_code.take(text.codes, mode="wrap")  # Of -1 the last.
 
 
 def _words(values: Sequence[Any], n: int) -> tuple[numpy.ndarray[Any, Any], list[str]]:
     import numpy as np
 
     if len(values) != n:
-        return np.full(n, -1, dtype="<i4"), []
-    texts = [value for value in dict.fromkeys(values) if value is not None]
-    codes: dict[Any, int] = {text: code for code, text in enumerate(texts)}
-    codes[None] = -1
-    indexes = np.fromiter(map(codes.__getitem__, values), dtype="<i4", count=n)
-    return indexes, [str(text) for text in texts]
+        return np.zeros(n, dtype="u1"), []
+    text = CodedText.of(values)
+    narrow = "u1" if len(text.words) < 2**8 else "<u2" if len(text.words) < 2**16 else "<u4"
+    return (text.codes + 1).astype(narrow), text.words
 
 
-def _hex16(ids: Sequence[str]) -> bytes | None:
-    """The ids as bytes, if each is 16 hex digits."""
-    if set(map(len, ids)) - {16}:
+def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
+    """The ids as numbers (0 for None), if each is 16 hex digits."""
+    import numpy as np
+
+    try:
+        joined = "".join(ids)  # type: ignore[arg-type]
+    except TypeError:
+        ids = [NO_ID if one is None else one for one in ids]
+        joined = "".join(ids)  # type: ignore[arg-type]
+    if set(map(len, ids)) - {16}:  # type: ignore[arg-type]
         return None
-    joined = "".join(ids)
     try:
         packed = bytes.fromhex(joined)
     except ValueError:
         return None
-    return packed if packed.hex() == joined else None
+    return np.frombuffer(packed, dtype=">u8").astype("u8") if packed.hex() == joined else None
 
 
-def _parents(ids: Sequence[str], parents: Sequence[str | None]) -> numpy.ndarray[Any, Any]:
+def _rows_of(ids: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
+    """Of each parent its row, -1 where there is none."""
     import numpy as np
 
-    row: dict[str | None, int] = dict(zip(ids, range(len(ids)), strict=True))
-    return np.fromiter((row.get(parent, -1) for parent in parents), dtype="<i4", count=len(ids))
+    if not len(ids):
+        return np.zeros(0, dtype="<i4")
+    order = np.argsort(ids, kind="stable")
+    place = order[np.minimum(np.searchsorted(ids, parents, sorter=order), len(ids) - 1)]
+    rows: numpy.ndarray[Any, Any] = np.where((ids[place] == parents) & (parents != 0), place, -1)
+    return rows.astype("<i4")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 from timestep_lab.store.base import in_thread
+from timestep_lab.store.coded_text import CodedText
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.records import Json
@@ -123,7 +124,8 @@ def read_conversation(
 
     spans = source.spans(trace_id) if spans is None else spans
     starts = np.array(spans["started_us"], dtype="f8")
-    speaking = [row for row in np.argsort(starts, kind="stable").tolist() if spans["kind"][row] in KINDS]
+    rows = np.flatnonzero(CodedText.of(spans["kind"]).where(*KINDS))
+    speaking = rows[np.argsort(starts[rows], kind="stable")].tolist()
     whole = source.payloads(trace_id, [spans["span_id"][row] for row in speaking[:most]])
     start = EPOCH + timedelta(microseconds=int(starts.min())) if len(starts) else utc_now()
     return {"entries": conversation_of(whole, start), "truncated": len(speaking) > most}

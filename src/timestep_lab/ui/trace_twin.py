@@ -22,9 +22,11 @@ MOST_TEXT = 2_000
 SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… running", "needs_approval": "‖ needs approval"}
 
 
-def trace_html(source: TraceSource, trace_id: str, spans: SpanColumns | None = None) -> str:
-    """The twin of one trace. `spans`: its columns, if they are at hand."""
-    trace = source.trace(trace_id)
+def trace_html(
+    source: TraceSource, trace_id: str, trace: Mapping[str, Any] | None = None, spans: SpanColumns | None = None
+) -> str:
+    """The twin of one trace. `trace`, `spans`: its row and its columns, if they are at hand."""
+    trace = source.trace(trace_id) if trace is None else trace
     spans = source.spans(trace_id) if spans is None else spans
     entries = read_conversation(source, trace_id, spans, MOST_ENTRIES)["entries"]
     title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)

@@ -16,6 +16,7 @@ from timestep_lab.ui.view import Reply, handles
 
 if TYPE_CHECKING:
     import pandas
+    from panel.viewable import Viewable
 
 
 OVER = ("completed", "failed", "cancelled", "interrupted")
@@ -34,9 +35,9 @@ class TraceView(TraceReader):
         super().__init__(source, **options)
         self.trace_id = trace_id
         self._selection: str | None = None
-        self._spans: SpanColumns | None
-        """For the first static copy, which follows at once."""
-        self._state, self._spans = read_with_spans(source, trace_id)
+        source.trace(trace_id)
+        self._read: tuple[Reply, SpanColumns | None] | None = None
+        """What is shown, once somebody looks: by then the browser has been told to make ready. The spans are for the first static copy."""
         self._updates = Updates(self, self._refresh)
         self._end: Callable[[], None] | None = None
 
@@ -74,11 +75,22 @@ class TraceView(TraceReader):
         self.emit({"kind": "select", "span_id": span_id})
 
     def snapshot(self) -> Reply:
-        return self._state
+        if self._read is None:
+            self._read = read_with_spans(self.source, self.trace_id)
+        return self._read[0]
+
+    def panel(self, **layout: Any) -> Viewable:
+        self.snapshot()  # Here, and not when the page asks for it on the event loop.
+        return super().panel(**layout)
+
+    __panel__ = panel
 
     def twin_html(self) -> str:
-        spans, self._spans = self._spans, None
-        return trace_html(self.source, self.trace_id, spans)
+        state = self.snapshot()
+        assert self._read is not None
+        spans = self._read[1]
+        self._read = state, None
+        return trace_html(self.source, self.trace_id, state.value["trace"], spans)
 
     def watched(self, now: bool) -> None:
         if now and self._end is None:
@@ -94,16 +106,18 @@ class TraceView(TraceReader):
             self._updates.soon()
 
     async def _refresh(self) -> None:
-        before = self._state.value["trace"]
+        if self._read is None:
+            return
+        shown, _ = self._read
+        before = shown.value["trace"]
         started = time.perf_counter()
         if before["status"] in OVER and before == await in_thread(self.source.trace, self.trace_id):
             return
-        self._spans = None
         state = await in_thread(read_trace, self.source, self.trace_id)
         self._updates.cost_s = time.perf_counter() - started
-        if state.buffers == self._state.buffers and state.value["trace"] == before:
+        if state.buffers == shown.buffers and state.value["trace"] == before:
             return
-        self._state = state
+        self._read = state, None
         self.emit({"kind": "trace", "value": state.value}, state.buffers)
         self.refresh_twin()
 

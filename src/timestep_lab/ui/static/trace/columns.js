@@ -2,6 +2,15 @@
 
 const TYPES = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array };
 
+const NUMBERS = ["input_tokens", "output_tokens", "cost_usd", "ttft_ms"];
+const PENDING = 2 ** 32 - 1;
+
+function milliseconds(micros) {
+  const times = new Float64Array(micros.length);
+  for (let i = 0; i < micros.length; i += 1) times[i] = micros[i] === PENDING ? NaN : micros[i] / 1000;
+  return times;
+}
+
 /** A DataView to `{n, t0, kinds, statuses, start, end, parent, kind, status, …, word(column, row), id(row)}`. */
 export function decodeSpans(view) {
   const headerLength = view.getUint32(0, true);
@@ -10,16 +19,19 @@ export function decodeSpans(view) {
   // Typed arrays want aligned memory; a buffer that came inside a larger message may lie anywhere.
   const [buffer, shift] = base % 8 === 0 ? [view.buffer, base] : [view.buffer.slice(base, view.byteOffset + view.byteLength), 0];
   const spans = { n: header.n, t0: header.t0, kinds: header.kinds, statuses: header.statuses };
+  for (const name of NUMBERS) spans[name] = null;
   for (const { name, type, offset } of header.columns) {
-    const length = name === "id" && type === "u4" ? 2 * header.n : header.n;
+    const length = name === "id" && type === "u4" && !header.words.id ? 2 * header.n : header.n;
     spans[name] = new TYPES[type](buffer, shift + offset, length);
   }
+  for (const name of ["start", "end"]) if (spans[name] instanceof Uint32Array) spans[name] = milliseconds(spans[name]);
+  for (const name of NUMBERS) spans[name] ??= new Float32Array(header.n).fill(NaN);
   const { words } = header;
   const ids = spans.id;
   const hex = (n) => n.toString(16).padStart(8, "0");
-  spans.word = (column, row) => { const at = spans[column][row]; return at < 0 ? null : words[column][at]; };
+  spans.word = (column, row) => { const at = spans[column][row]; return at ? words[column][at - 1] : null; };
   spans.texts = (column) => words[column];
-  spans.id = words.id ? (row) => words.id[ids[row]] : (row) => hex(ids[2 * row]) + hex(ids[2 * row + 1]);
+  spans.id = words.id ? (row) => words.id[ids[row] - 1] : (row) => hex(ids[2 * row]) + hex(ids[2 * row + 1]);
   spans.rowOf = (id) => {
     if (words.id || id?.length !== 16) { for (let i = 0; i < spans.n; i += 1) if (spans.id(i) === id) return i; return -1; }
     const high = parseInt(id.slice(0, 8), 16);

@@ -77,7 +77,7 @@ function findNames(spans, text) {
     const holds = spans.texts(column).map((word) => word.toLowerCase().includes(text));
     if (!holds.includes(true)) continue;
     const codes = spans[column];
-    for (let i = 0; i < spans.n; i += 1) if (codes[i] >= 0 && holds[codes[i]]) hits.add(i);
+    for (let i = 0; i < spans.n; i += 1) if (codes[i] && holds[codes[i] - 1]) hits.add(i);
   }
   const kind = spans.kinds.indexOf(text);
   const status = spans.statuses.indexOf(text === "failed" ? "error" : text);
