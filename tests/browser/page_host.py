@@ -53,7 +53,7 @@ socket.onmessage = ({data}) => {
 };
 window.mounted = performance.now();
 const look = () => {
-  if (document.querySelector(".tl-wf-row, .tl-list-row")) setTimeout(() => { window.firstRows = performance.now(); });
+  if (document.querySelector(".tl-wf-row[aria-rowindex], .tl-list-row")) setTimeout(() => { window.firstRows = performance.now(); });
   else requestAnimationFrame(look);
 };
 requestAnimationFrame(look);

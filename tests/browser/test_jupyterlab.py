@@ -57,3 +57,22 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: 
         expect(twin).to_contain_text(fact)
     twin.locator("summary").click()
     expect(twin).to_contain_text("handed off from Personal Assistant")
+
+
+def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, pages: Pages) -> None:
+    big = "from tests.ui.sample_traces import big_trace\nrow, spans = weather_run(78, utc_now())\nsource.add(row, spans)\n"
+    big += "source.columns[row['trace_id']] = big_trace(5_000)\n"
+    big += "import time\nfrom pathlib import Path\n"
+    show = "display(TraceView(source, row['trace_id']))\n"
+    show += "until = time.monotonic() + 20\nwhile not Path('go-on').exists() and time.monotonic() < until: time.sleep(0.05)"
+    notebook = jupyterlab.open(pages, "early", [SETUP + big, show])
+    notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")  # Not waited for.
+    rows = notebook.page.locator(".tl-wf-row[aria-rowindex]:visible")
+    expect(rows.first).to_be_visible()
+    grid = notebook.page.get_by_role("treegrid")
+    early = int(grid.get_attribute("aria-rowcount") or 0)
+    first = rows.first.inner_text()
+    (jupyterlab.folder / "go-on").touch()
+    expect(grid).to_have_attribute("aria-rowcount", "5001")
+    assert 20 < early < 200
+    assert rows.first.inner_text().split("\n")[0] == first.split("\n")[0]

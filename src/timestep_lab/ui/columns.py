@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.coded_text import CodedText
@@ -30,35 +31,35 @@ NO_ID = "0" * 16
 """Which OpenTelemetry gives to no span."""
 
 
-def encode_spans(spans: SpanColumns) -> bytes:
-    """Pack the columns. Raises `KeyError` without a needed column, `ValueError` when lengths differ."""
+def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = None) -> bytes:
+    """Pack the columns. `parents`: their `parent_rows`, if they are at hand.
+
+    Raises `KeyError` without a needed column, `ValueError` when lengths differ.
+    """
     import numpy as np
 
     ids = spans["span_id"]
     n = len(ids)
     if uneven := {name for name, values in spans.items() if len(values) != n}:
         raise ValueError(f"Columns {sorted(uneven)} do not have the {n} values that span_id has.")
-    starts = _numbers(spans["started_us"])
+    starts = numbers(spans["started_us"])
     t0_us = float(starts.min()) if n else 0.0
     words: dict[str, list[str]] = {}
     columns: dict[str, numpy.ndarray[Any, Any]] = {
-        **_times(starts - t0_us, _numbers(spans.get("ended_us", ()), n) - t0_us),
+        **_times(starts - t0_us, numbers(spans.get("ended_us", ()), n) - t0_us),
         "kind": _codes(spans["kind"], SPAN_KINDS, SPAN_KINDS.index("other")),
         "status": _codes(spans["status"], STATUSES, STATUSES.index("ok")),
     }
     for name in ("name", "agent", "model"):
         columns[name], words[name] = _words(spans.get(name, ()), n)
     for name in ("input_tokens", "output_tokens", "cost_usd", "ttft_ms"):
-        values = _numbers(spans.get(name, ()), n)
+        values = numbers(spans.get(name, ()), n)
         if not np.isnan(values).all():
             columns[name] = values.astype("<f4")
-    own, above = _hex16(ids), _hex16(spans["parent_id"])
-    if own is not None and above is not None:
-        columns["parent"] = _rows_of(own, above)
+    columns["parent"] = parent_rows(spans) if parents is None else parents
+    if (own := _hex16(ids)) is not None:
         columns["id"] = own.astype(">u8").view(">u4").astype("<u4")
     else:
-        row: dict[str | None, int] = dict(zip(ids, range(n), strict=True))
-        columns["parent"] = np.fromiter((row.get(parent, -1) for parent in spans["parent_id"]), dtype="<i4", count=n)
         columns["id"], words["id"] = _words(ids, n)
     return _pack(n, t0_us / 1000.0, columns, words)
 
@@ -90,7 +91,8 @@ def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> di
     return {"start": starts.astype("<u4"), "end": np.nan_to_num(ends, nan=PENDING).astype("<u4")}
 
 
-def _numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, Any]:
+def numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, Any]:
+    """A column of numbers, NaN for the unknown; all of them where there are not `n`."""
     import numpy as np
 
     if n is not None and len(values) != n:
@@ -135,13 +137,10 @@ def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
     return np.frombuffer(packed, dtype=">u8").astype("u8") if packed.hex() == joined else None
 
 
-def _rows_of(ids: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """Of each parent its row, -1 where there is none."""
+def parent_rows(spans: SpanColumns) -> numpy.ndarray[Any, Any]:
+    """Of each span the row of its parent, -1 where there is none."""
     import numpy as np
 
-    if not len(ids):
-        return np.zeros(0, dtype="<i4")
-    order = np.argsort(ids, kind="stable")
-    place = order[np.minimum(np.searchsorted(ids, parents, sorter=order), len(ids) - 1)]
-    rows: numpy.ndarray[Any, Any] = np.where((ids[place] == parents) & (parents != 0), place, -1)
-    return rows.astype("<i4")
+    ids = spans["span_id"]
+    row: dict[str | None, int] = dict(zip(ids, range(len(ids)), strict=True))
+    return np.fromiter(map(row.get, spans["parent_id"], repeat(-1)), dtype="<i4", count=len(ids))

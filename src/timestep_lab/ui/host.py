@@ -10,15 +10,18 @@ from typing import Any
 from timestep_lab.types.records import Json
 from timestep_lab.ui import twin
 from timestep_lab.ui.assets import build
+from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.view import View
 
 
 @cache
 def _widget_class(stem: str) -> type[Any]:
     import anywidget
+    import traitlets
 
     class LabWidget(anywidget.AnyWidget):
         _esm = build(stem)
+        first = traitlets.Any(None).tag(sync=True)
         view: View
 
         def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
@@ -50,4 +53,7 @@ def display_in_notebook(view: View) -> None:
     data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
     data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
     display(data, raw=True)  # type: ignore[no-untyped-call]
+    # The browser makes the component ready while the view reads what it shows first.
+    if first := view.first():
+        widget.first = {"state": json_safe(first.value), "config": view.config, "buffers": list(first.buffers)}
     twin.display(view)

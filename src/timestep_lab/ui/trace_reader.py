@@ -87,18 +87,16 @@ class TraceReader(View):
 
 def read_trace(source: TraceSource, trace_id: str) -> Reply:
     """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
-    return read_with_spans(source, trace_id)[0]
+    return Reply(read_about(source, trace_id), [encode_spans(source.spans(trace_id))])
 
 
-def read_with_spans(source: TraceSource, trace_id: str) -> tuple[Reply, SpanColumns]:
-    """The same, and the spans as they were read."""
-    value = {
-        "trace": dict(source.trace(trace_id)),
+def read_about(source: TraceSource, trace_id: str, trace: Mapping[str, Any] | None = None) -> dict[str, Json]:
+    """That answer without the spans. `trace`: its row, if it is at hand."""
+    return {
+        "trace": dict(source.trace(trace_id) if trace is None else trace),
         "scores": [asdict(score) for score in source.scores(trace_id) if score.target == "trace"],
         "now": utc_now().timestamp() * 1000.0,
     }
-    spans = source.spans(trace_id)
-    return Reply(value, [encode_spans(spans)]), spans
 
 
 def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Json]:

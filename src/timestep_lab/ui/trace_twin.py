@@ -12,10 +12,9 @@ from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.sources import SpanColumns, TraceSource
 from timestep_lab.ui.trace_reader import read_conversation
+from timestep_lab.ui.tree_rows import tree_rows
 
 MOST_ROWS = 120
-MOST_LOOKED_AT = 4_000
-"""Steps among which those rows are found."""
 MOST_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
@@ -23,15 +22,19 @@ SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… runnin
 
 
 def trace_html(
-    source: TraceSource, trace_id: str, trace: Mapping[str, Any] | None = None, spans: SpanColumns | None = None
+    source: TraceSource,
+    trace_id: str,
+    trace: Mapping[str, Any] | None = None,
+    spans: SpanColumns | None = None,
+    rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
-    """The twin of one trace. `trace`, `spans`: its row and its columns, if they are at hand."""
+    """The twin of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
     trace = source.trace(trace_id) if trace is None else trace
     spans = source.spans(trace_id) if spans is None else spans
     entries = read_conversation(source, trace_id, spans, MOST_ENTRIES)["entries"]
     title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
     return "\n".join(
-        [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans), _messages(entries)]
+        [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans, rows), _messages(entries)]
     )
 
 
@@ -64,15 +67,14 @@ def text(value: Any, most: int = MOST_TEXT) -> str:
     return f'<bdi dir="auto">{escape(shortened)}</bdi>'
 
 
-def steps_table(spans: SpanColumns) -> str:
+def steps_table(spans: SpanColumns, rows: Sequence[tuple[int, int]] | None = None) -> str:
     import numpy as np
 
     starts = np.array(spans["started_us"], dtype="f8")  # None becomes NaN.
     ends = np.array(spans.get("ended_us", ()), dtype="f8")
     start = float(starts.min()) if len(starts) else 0.0
     length = float(np.nanmax(np.append(ends, starts))) - start if len(starts) else 0.0
-    # The rows that are shown are among the earliest, but for late children of early ones: of so many steps, nobody misses those.
-    rows = _tree_rows(spans, np.argsort(starts, kind="stable")[:MOST_LOOKED_AT].tolist())
+    rows = tree_rows(spans, MOST_ROWS) if rows is None else rows
     lines = [_step(spans, row, depth, start, length or 1.0) for row, depth in rows[:MOST_ROWS]]
     if len(starts) > MOST_ROWS:
         lines.append(f"<tr><td colspan='4'>… and {len(starts) - MOST_ROWS:,} more steps</td></tr>")
@@ -99,22 +101,6 @@ def _value(spans: SpanColumns, name: str, row: int) -> Any:
     values = spans.get(name, ())
     value = values[row] if len(values) else None
     return None if value is None or value != value else value
-
-
-def _tree_rows(spans: SpanColumns, among: Sequence[int]) -> list[tuple[int, int]]:
-    """(row, depth) of the rows `among`, given in order of start: depth first. Rings of parents are cut where they are met."""
-    ids = {spans["span_id"][row]: row for row in among}
-    children: dict[int, list[int]] = {}
-    for row in among:
-        children.setdefault(ids.get(spans["parent_id"][row] or "", -1), []).append(row)
-    order: list[tuple[int, int]] = []
-    stack = [(row, 0) for row in reversed(children.get(-1, []))]
-    while stack:
-        row, depth = stack.pop()
-        order.append((row, depth))
-        stack += [(child, depth + 1) for child in reversed(children.pop(row, []))]
-    told = {row for row, _ in order}
-    return order + [(row, 0) for row in among if row not in told]
 
 
 def _messages(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.records import Json
-from timestep_lab.ui.sources import DiffRow, SpanColumns, TraceSource
-from timestep_lab.ui.trace_reader import TraceReader, read_trace, read_with_spans
-from timestep_lab.ui.trace_twin import trace_html
+from timestep_lab.ui.columns import encode_spans, parent_rows
+from timestep_lab.ui.sources import DiffRow, TraceSource
+from timestep_lab.ui.trace_reader import TraceReader, read_about, read_trace
+from timestep_lab.ui.trace_twin import MOST_ROWS, trace_html
+from timestep_lab.ui.tree_rows import part_of, tree_rows
 from timestep_lab.ui.updates import Updates
 from timestep_lab.ui.view import Reply, handles
 
@@ -19,8 +21,28 @@ if TYPE_CHECKING:
     from panel.viewable import Viewable
 
 
+MOST_PATH = 10_000
+"""Characters of an agent path beyond which it comes with the rest, not with the first screen."""
 OVER = ("completed", "failed", "cancelled", "interrupted")
 """Of a trace that is over, and whose row says what it said, the spans need not be read again."""
+
+
+class _Read:
+    """A trace as it was when somebody first looked at the view. Its row may be older: who watches a view is told of what changed since."""
+
+    def __init__(self, source: TraceSource, trace_id: str, trace: Mapping[str, Any]) -> None:
+        self.about, self.spans = read_about(source, trace_id, trace), source.spans(trace_id)
+        self.parents = parent_rows(self.spans)
+        self.rows = tree_rows(self.spans, MOST_ROWS, self.parents)
+
+    def first_screen(self) -> Reply:
+        """The rows that are seen first, as a trace of their own. `partial`: what is below them is still to come."""
+        part = part_of(self.spans, [row for row, _ in self.rows])
+        partial = len(self.rows) < len(self.spans["span_id"])
+        trace = self.about["trace"]
+        if len(trace.get("agent_path") or "") > MOST_PATH:
+            trace = {**trace, "agent_path": None}
+        return Reply({**self.about, "trace": trace, "partial": partial}, [encode_spans(part)])
 
 
 class TraceView(TraceReader):
@@ -35,9 +57,10 @@ class TraceView(TraceReader):
         super().__init__(source, **options)
         self.trace_id = trace_id
         self._selection: str | None = None
-        source.trace(trace_id)
-        self._read: tuple[Reply, SpanColumns | None] | None = None
-        """What is shown, once somebody looks: by then the browser has been told to make ready. The spans are for the first static copy."""
+        self._trace = source.trace(trace_id)
+        self._read: _Read | None = None
+        """For the first screen and the first static copy."""
+        self._state: Reply | None = None
         self._updates = Updates(self, self._refresh)
         self._end: Callable[[], None] | None = None
 
@@ -74,10 +97,17 @@ class TraceView(TraceReader):
         self._selection = span_id
         self.emit({"kind": "select", "span_id": span_id})
 
+    def first(self) -> Reply | None:
+        if self._state is not None:
+            return None
+        self._read = _Read(self.source, self.trace_id, self._trace)
+        return self._read.first_screen()
+
     def snapshot(self) -> Reply:
-        if self._read is None:
-            self._read = read_with_spans(self.source, self.trace_id)
-        return self._read[0]
+        if self._state is None:
+            read = self._read = self._read or _Read(self.source, self.trace_id, self._trace)
+            self._state = Reply(read.about, [encode_spans(read.spans, read.parents)])
+        return self._state
 
     def panel(self, **layout: Any) -> Viewable:
         self.snapshot()  # Here, and not when the page asks for it on the event loop.
@@ -86,11 +116,11 @@ class TraceView(TraceReader):
     __panel__ = panel
 
     def twin_html(self) -> str:
-        state = self.snapshot()
-        assert self._read is not None
-        spans = self._read[1]
-        self._read = state, None
-        return trace_html(self.source, self.trace_id, state.value["trace"], spans)
+        self.snapshot()
+        read, self._read = self._read, None
+        if read is None:
+            return trace_html(self.source, self.trace_id)
+        return trace_html(self.source, self.trace_id, read.about["trace"], read.spans, read.rows)
 
     def watched(self, now: bool) -> None:
         if now and self._end is None:
@@ -106,9 +136,7 @@ class TraceView(TraceReader):
             self._updates.soon()
 
     async def _refresh(self) -> None:
-        if self._read is None:
-            return
-        shown, _ = self._read
+        shown = await in_thread(self.snapshot)
         before = shown.value["trace"]
         started = time.perf_counter()
         if before["status"] in OVER and before == await in_thread(self.source.trace, self.trace_id):
@@ -117,7 +145,7 @@ class TraceView(TraceReader):
         self._updates.cost_s = time.perf_counter() - started
         if state.buffers == shown.buffers and state.value["trace"] == before:
             return
-        self._read = state, None
+        self._state, self._read = state, None
         self.emit({"kind": "trace", "value": state.value}, state.buffers)
         self.refresh_twin()
 

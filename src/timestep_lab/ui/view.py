@@ -19,6 +19,7 @@ A view is shown by the last line of a cell, by `view.panel()` in a served page, 
 How it stays right. A browser *pulls*: when it mounts it sends `sync` and is given a snapshot. From then on it gets batches of
 changes, gathered for 30 ms (Jupyter drops messages above 1,000 a second) and numbered; when a number is missing it syncs again.
 So a reload, a second tab, a cell that changes the view before it is painted and a dropped message all end in the same picture.
+A kernel answers only after its cell has ended: right behind the component of a cell therefore comes what `first` gives, to be drawn meanwhile.
 
 | browser to Python | Python to browser |
 |---|---|
@@ -112,6 +113,10 @@ class View:
         """All that a browser needs to draw the view from nothing. A `Reply` may carry binary parts."""
         raise NotImplementedError
 
+    def first(self) -> Reply | None:
+        """What a cell's browser draws until it has its snapshot, for which it waits as long as the cell runs. Small, or None."""
+        return None
+
     def twin_html(self) -> str:
         """The view as plain HTML that reads well without JavaScript and without style sheets."""
         raise NotImplementedError
@@ -150,6 +155,11 @@ class View:
             for connection in list(self._connections.values()):
                 if connection.mounts:
                     self._post(connection.host, message, buffers)
+
+    @property
+    def config(self) -> dict[str, Json]:
+        """What a browser is told of how to show the view."""
+        return {**self._config, "twin": self.id}
 
     @property
     def theme(self) -> Theme:
@@ -212,7 +222,7 @@ class View:
                 "op": "snap",
                 "seq": self._seq,
                 "state": reply.value,
-                "config": {**self._config, "twin": self.id},
+                "config": self.config,
             }
             self._post(host, message, reply.buffers)
         self.watched(True)

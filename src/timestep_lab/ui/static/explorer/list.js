@@ -1,9 +1,9 @@
 // The list of traces, newest first. What arrives while a reader is further down waits above, and is said.
 
 import { data, h, put } from "../shared/dom.js";
-import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
+import { ago, cost, count, exactTime, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { TRACE_STATUS, agentPath } from "../trace/header.js";
+import { TRACE_STATUS, agentPath, traceTime } from "../trace/header.js";
 
 /** `{element, show(page), choose(id), empty(node)}`; `on.open(id)`, `on.more(after)` → promise of a page. */
 export function traceList(on) {
@@ -126,5 +126,5 @@ function rowView(row, longest, id) {
       h("time", { class: "tl-num tl-soft tl-small", datetime: row.started_at, title: exactTime(started) }, ago(started))),
     h("div", { class: "tl-list-agents tl-soft" }, h("span", { class: "tl-clip" }, agentPath(row.agent_path) ?? data(row.workflow ?? "")), row.model ? data(row.model, { class: "tl-clip tl-list-model" }) : null),
     h("div", { class: "tl-list-facts tl-num" }, h("span", { class: "tl-facts" }, facts.map((text) => h("span", {}, text))),
-      h("span", { class: "tl-list-time" }, h("i", { style: { width: `${Math.max(1, (44 * (row.duration_ms ?? 0)) / longest)}px` } }), row.status === "running" ? "running" : duration(row.duration_ms))));
+      h("span", { class: "tl-list-time" }, h("i", { style: { width: `${Math.max(1, (44 * (row.duration_ms ?? 0)) / longest)}px` } }), traceTime(row))));
 }

@@ -44,6 +44,12 @@ export function connect(model) {
     }
   }
   const listener = (message, buffers) => receive(message, buffers);
+  const early = () => {
+    const first = model.get("first");
+    if (!first || seq !== null) return;
+    tell("config", { config: first.config });
+    tell("snap", first.state, first.buffers);
+  };
 
   return {
     on(kind, listener) {
@@ -53,6 +59,11 @@ export function connect(model) {
     },
     open() {
       model.on("msg:custom", listener);
+      // A notebook's model has it: what to draw until the cell has ended and its kernel answers.
+      if (model.get?.("first") !== undefined) {
+        model.on("change:first", early);
+        early();
+      }
       sync();
     },
     call(name, args = {}, buffers = undefined) {
@@ -64,6 +75,7 @@ export function connect(model) {
     },
     close() {
       model.off("msg:custom", listener);
+      model.off("change:first", early);
       for (const { reject } of waiting.values()) reject(Object.assign(new Error("The view was closed."), { closed: true }));
       waiting.clear();
       try {

@@ -15,6 +15,12 @@ export function statusBadge(status) {
   return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
 }
 
+/** What a trace took; of one that goes on, in what way it does. */
+export function traceTime(trace) {
+  if (trace.status === "running") return "running";
+  return trace.status === "needs_approval" && (trace.duration_ms ?? null) === null ? "waiting" : duration(trace.duration_ms);
+}
+
 const MOST_AGENTS = 6;
 
 /** The agents a trace went through, with arrows between; of a long way its beginning and its end. */
@@ -50,7 +56,7 @@ export function traceHeader() {
           trace.turns ? h("span", {}, count(trace.turns, "turn")) : null,
           h("time", { class: "tl-num tl-soft", datetime: trace.started_at, title: exactTime(started) }, ago(started))),
         h("div", { class: "tl-figures" },
-          figure("Duration", trace.status === "running" ? "running" : duration(trace.duration_ms)),
+          figure("Duration", traceTime(trace)),
           figure("First token", firstTokenMs === null ? null : duration(firstTokenMs), "From the start of the trace to the first token of an answer"),
           figure("Tokens", sum === null ? "unknown" : tokens(sum), sum === null ? null : `${(trace.input_tokens ?? 0).toLocaleString("en")} in, ${(trace.output_tokens ?? 0).toLocaleString("en")} out`),
           figure("Cost", cost(trace.cost_usd)),

@@ -61,7 +61,10 @@ export class TracePanel {
     this.open("waterfall");
   }
 
-  /** Show an answer of `trace`: `{trace, scores, now}` and the span columns. The same trace again is an update in place. */
+  /**
+   * Show an answer of `trace`: `{trace, scores, now}` and the span columns. The same trace again is an update in place.
+   * `partial`: these are the first rows only, and the rest is on its way.
+   */
   show(value, buffer) {
     const fresh = this.traceId !== value.trace.trace_id;
     this.traceId = value.trace.trace_id;
@@ -69,9 +72,9 @@ export class TracePanel {
     this.spans = decodeSpans(buffer);
     this.clock = { now: value.now - this.spans.t0, at: performance.now() };
     this.loaded.clear();
-    this.header.show(value.trace, this.api, value.scores, firstToken(this.spans));
+    this.header.show(value.trace, this.api, value.scores, value.partial ? null : firstToken(this.spans));
     if (fresh) { this.closeDetails(); this.player.reset(); }
-    this.waterfall.set(this.spans, { now: this.clock.now, fresh });
+    this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
     this.load(this.tab);
   }

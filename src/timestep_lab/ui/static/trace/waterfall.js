@@ -65,7 +65,7 @@ export class Waterfall {
   }
 
   /** New data for the same trace keeps what is open, chosen and in view; `fresh` begins anew. */
-  set(spans, { now = 0, fresh = false } = {}) {
+  set(spans, { now = 0, fresh = false, partial = false } = {}) {
     const before = this.spans;
     const keep = !fresh && before;
     const chosen = keep && this.selected >= 0 ? before.id(this.selected) : null;
@@ -73,6 +73,9 @@ export class Waterfall {
     this.spans = spans;
     this.now = now;
     this.tree = buildTree(spans);
+    this.partial = partial;
+    // What a branch sums up to, and where nothing ran, is known once all of it is here.
+    if (partial) forgetBranches(this.tree);
     const rowOf = closed.length + (chosen ? 1 : 0) > 3 ? indexIds(spans) : spans.rowOf;
     this.collapsed = new Set(closed.map(rowOf).filter((i) => i >= 0));
     this.selected = chosen ? rowOf(chosen) : -1;
@@ -96,7 +99,7 @@ export class Waterfall {
 
   rescale() {
     if (this.isLive) this.horizon = Math.max(this.now, latest(this.spans), 1000) * 1.25;
-    this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive, now: this.now, end: this.isLive ? this.horizon : undefined });
+    this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive && !this.partial, now: this.now, end: this.isLive ? this.horizon : undefined });
     this.scaleNumber = (this.scaleNumber ?? 0) + 1;
     this.viewport.resize(this.scale.length);
     this.map.draw(this.spans, this.tree, this.scale, this.now);
@@ -328,6 +331,10 @@ function dragging(element, event, move) {
   element.addEventListener("pointermove", move);
   element.addEventListener("pointerup", end);
   element.addEventListener("pointercancel", end);
+}
+
+function forgetBranches({ first, sums }) {
+  for (let i = 0; i < first.length; i += 1) if (first[i] >= 0) { sums.tokens[i] = NaN; sums.cost[i] = NaN; sums.errors[i] = 0; }
 }
 
 function latest(spans) {
