@@ -64,7 +64,9 @@ def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, page
     big += "source.columns[row['trace_id']] = big_trace(5_000)\n"
     big += "import time\nfrom pathlib import Path\n"
     show = "display(TraceView(source, row['trace_id']))\n"
-    show += "until = time.monotonic() + 20\nwhile not Path('go-on').exists() and time.monotonic() < until: time.sleep(0.05)"
+    show += (
+        "until = time.monotonic() + 20\nwhile not Path('go-on').exists() and time.monotonic() < until: time.sleep(0.05)"
+    )
     notebook = jupyterlab.open(pages, "early", [SETUP + big, show])
     notebook.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")  # Not waited for.
     rows = notebook.page.locator(".tl-wf-row[aria-rowindex]:visible")

@@ -89,9 +89,10 @@ async def get_columns(trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]
     """All spans without their payloads, column by column; times in microseconds since 1970 UTC."""
 
     def read() -> dict[str, list[Any]]:
-        # Columns of numbers are numpy arrays, NaN where a value is unknown.
+        # Columns of numbers are numpy arrays, NaN where a value is unknown; of an array's own numbers JSON knows nothing.
         columns = lab.store.traces.columns(trace_id)
-        return {name: [plain(value) for value in getattr(v, "tolist", v.copy)()] for name, v in columns.items()}
+        lists = {name: values.tolist() if hasattr(values, "tolist") else values for name, values in columns.items()}
+        return {name: [plain(value) for value in values] for name, values in lists.items()}
 
     return await in_thread(read)
 
