@@ -83,7 +83,12 @@ class PageHost:
             WebSocketRoute("/{id}/socket", self._socket),
         ]
         config = uvicorn.Config(
-            Starlette(routes=routes), port=0, log_level="error", ws="websockets-sansio", lifespan="off"
+            Starlette(routes=routes),
+            port=0,
+            log_level="error",
+            ws="websockets-sansio",
+            lifespan="off",
+            ws_per_message_deflate=False,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

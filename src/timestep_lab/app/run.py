@@ -38,6 +38,8 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     config = uvicorn.Config(
         served.app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=120, ws="websockets-sansio", server_header=False,
+        # Tokens are too short to gain, and packing a trace of 100,000 spans takes longer than sending it.
+        ws_per_message_deflate=False,
     )  # fmt: skip
     try:
         socket = config.bind_socket()

@@ -115,8 +115,12 @@ def _words(values: Sequence[Any], n: int) -> tuple[numpy.ndarray[Any, Any], list
     if len(values) != n:
         return np.zeros(n, dtype="u1"), []
     text = CodedText.of(values)
-    narrow = "u1" if len(text.words) < 2**8 else "<u2" if len(text.words) < 2**16 else "<u4"
-    return (text.codes + 1).astype(narrow), text.words
+    # In order of the alphabet: the same trace is then the same bytes, whoever coded it.
+    order = sorted(range(len(text.words)), key=text.words.__getitem__)
+    narrow = "u1" if len(order) < 2**8 else "<u2" if len(order) < 2**16 else "<u4"
+    number = np.zeros(len(order) + 1, dtype=narrow)  # Of -1 the last: 0.
+    number[order] = np.arange(1, len(order) + 1)
+    return number[text.codes], [text.words[code] for code in order]
 
 
 def _hex16(ids: Sequence[str | None]) -> numpy.ndarray[Any, Any] | None:
