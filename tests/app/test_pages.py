@@ -7,7 +7,7 @@ import time
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.app.lab_process import LabProcess
 from tests.browser.conftest import Pages
@@ -53,16 +53,13 @@ def serious(page: Page) -> list[str]:
     ]  # fmt: skip
 
 
-def small(page: Page) -> list[str]:
-    """Buttons and fields that a finger would miss."""
-    controls: list[Locator] = page.locator("button:visible, input:visible, select:visible, textarea:visible, summary:visible, a.tl-button:visible, nav a:visible").all()  # fmt: skip
-    found = []
-    for control in controls:
-        box = control.bounding_box()
-        kind = control.get_attribute("type")
-        if box is not None and box["height"] < 43.5 and kind not in ("checkbox", "radio"):
-            found.append(f"{control.evaluate('e => e.outerHTML')[:120]}: {box['height']:.0f} px")
-    return found
+TOO_SMALL = """() => {
+  const within = (root) => [...root.querySelectorAll("*")].flatMap((e) => (e.shadowRoot ? [e, ...within(e.shadowRoot)] : [e]));
+  return within(document).filter((e) => e.matches("button, input, select, textarea, summary, a.tl-button, nav a"))
+  .filter((e) => e.checkVisibility({visibilityProperty: true}) && !["checkbox", "radio"].includes(e.type))
+  .map((e) => [e, e.getBoundingClientRect()]).filter(([, box]) => box.width && box.height && box.height < 43.5)
+  .map(([e, box]) => `${e.outerHTML.slice(0, 120)}: ${Math.round(box.height)} px`); }"""
+"""Buttons and fields that a finger would miss."""
 
 
 def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: Pages) -> None:
@@ -361,7 +358,7 @@ def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages
             widths = page.evaluate(
                 "[document.scrollingElement.scrollWidth, document.querySelector('main').scrollWidth]"
             )
-            faults += small(page) + [f"{width} px wide" for width in widths if width > 390]
+            faults += page.evaluate(TOO_SMALL) + [f"{width} px wide" for width in widths if width > 390]
         if faults:
             seen[path] = faults
     assert seen == {}
