@@ -38,15 +38,18 @@ def lab_path(db: Database) -> Path | None:
     return None if db.dialect != "duckdb" or db.url == ":memory:" else Path(db.url)
 
 
-def keep_filled(db: Database) -> None:
-    """New spans are there: see that they get indexed. Returns at once; does nothing where the lab's file is another process's."""
+def keep_filled(db: Database, *, somebody_waits: bool = False) -> None:
+    """New spans are there: see that they get indexed. Returns at once; does nothing where the lab's file is another process's.
+
+    `somebody_waits`, as who searches: it begins now, not when a burst of spans is over.
+    """
     path = lab_path(db)
     if path is None or not getattr(db, "is_owner", False):
         return
     with _lock:
         filler = _filling.get(str(path))
-        if filler is None or not filler.wake():
-            _filling[str(path)] = SearchFiller(db, path)
+        if filler is None or not filler.wake(somebody_waits=somebody_waits):
+            _filling[str(path)] = SearchFiller(db, path, somebody_waits=somebody_waits)
 
 
 def stop_filling(db: Database) -> None:
@@ -60,25 +63,32 @@ def stop_filling(db: Database) -> None:
 class SearchFiller:
     """A thread that works until everything is indexed, lingers for a moment, and ends."""
 
-    def __init__(self, db: Database, path: Path) -> None:
+    def __init__(self, db: Database, path: Path, *, somebody_waits: bool = False) -> None:
         self._db, self._index = db, SearchIndex(path)
         self._more = threading.Event()
+        self._hurry = threading.Event()
         self._woken_at = time.monotonic()
+        if somebody_waits:
+            self._hurry.set()
         self._stopped = False
         self._ended = False
         self._state = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="timestep-lab search", daemon=True)
         self._thread.start()
 
-    def wake(self) -> bool:
+    def wake(self, *, somebody_waits: bool = False) -> bool:
         """False when it has ended already."""
         with self._state:
-            self._woken_at = time.monotonic()
+            if somebody_waits:
+                self._hurry.set()
+            else:
+                self._woken_at = time.monotonic()
             self._more.set()
             return not self._ended
 
     def stop(self) -> None:
         self._stopped = True
+        self._hurry.set()
         self._more.set()
         self._thread.join()
 
@@ -122,8 +132,11 @@ class SearchFiller:
 
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + WAIT_AT_MOST_S
-        while not self._stopped and (now := time.monotonic()) < deadline and now < self._woken_at + QUIET_S:
-            time.sleep(min(deadline, self._woken_at + QUIET_S) - now)
+        while (now := time.monotonic()) < deadline and now < self._woken_at + QUIET_S:
+            if self._hurry.wait(min(deadline, self._woken_at + QUIET_S) - now):
+                break
+        if not self._stopped:
+            self._hurry.clear()
 
     def _is_of_this_lab(self, number: int, span_id: str) -> bool:
         """The lab's file may have been replaced, by an older copy say."""

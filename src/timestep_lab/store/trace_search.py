@@ -94,7 +94,7 @@ def _by_index(
             lambda params: _reads(search, "duckdb", params),
         )
     if unread:
-        keep_filled(db)
+        keep_filled(db, somebody_waits=True)
         look(
             _WHOLE_SPANS if sharing else "core.spans_raw",
             lambda params: f"s.span_no > {params.add(hits.indexed_to)} and {_reads(search, 'duckdb', params)}",
