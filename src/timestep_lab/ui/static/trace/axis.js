@@ -4,6 +4,10 @@ import { h, put } from "../shared/dom.js";
 import { duration } from "../shared/format.js";
 import { ticks } from "./time_scale.js";
 
+const LETTER = 7;
+/** Half the width of a fold's label. */
+const MARK = 26;
+
 /** `{labels, lines, draw(scale, viewport, width, playHead)}`: two layers over the column of bars. */
 export function axis() {
   const labels = h("div", { class: "tl-axis", "aria-hidden": "true" });
@@ -20,16 +24,20 @@ export function axis() {
       const { step, at } = ticks(scale.from(from), scale.from(from) + (to - from), wanted);
       const last = scale.from(to);
       for (let next = at.length ? at[at.length - 1] + step : step; next <= last && at.length < 400; next += step) at.push(next);
+      const marks = folds.map((f) => x(f.at + f.width / 2));
       const free = [];
       let edge = -Infinity;
       for (const ms of at) {
         if (scale.folds.some((f) => ms > f.from && ms < f.to)) continue;
         const left = x(scale.to(ms));
         if (left - edge < 44 || left > width - 8) continue;
-        free.push([ms, left]);
+        const text = ms === 0 ? "0" : tickText(ms, step);
+        // A fold says how long it is, in the same line.
+        if (marks.some((mark) => left < mark + MARK && left + LETTER * text.length > mark - MARK)) continue;
+        free.push([text, left]);
         edge = left;
       }
-      put(labels, free.map(([ms, left]) => h("span", { style: { left: `${left}px` } }, ms === 0 ? "0" : tickText(ms, step))));
+      put(labels, free.map(([text, left]) => h("span", { style: { left: `${left}px` } }, text)));
       put(
         lines,
         free.map(([, left]) => h("i", { style: { left: `${left}px` } })),
