@@ -29,7 +29,7 @@ FLUSH_AFTER_S = 0.04
 """How long the first span of a batch waits for company. With the commit it stays far below the 250 ms of the contract."""
 MAX_WAITING = 100_000
 """Spans held while the store does not answer. Those beyond are counted as lost and reported, not silently dropped."""
-MAX_BATCH = 10_000
+MAX_BATCH = 20_000
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 
 
