@@ -53,7 +53,7 @@ class Heard:
 
     def delays_ms(self) -> list[float]:
         """How much later each token came than the model's pace, which the token that was held up least sets."""
-        pace = min(at - n / TPS for n, at in self.arrivals)
+        pace = min((at - n / TPS for n, at in self.arrivals), default=0.0)
         return [(at - n / TPS - pace) * 1000.0 for n, at in self.arrivals]
 
 
