@@ -48,7 +48,9 @@ class Heard:
 
     @property
     def first_ms(self) -> float:
-        """From the message to the first token, less what the model itself waits."""
+        """From the message to the first token, less what the model itself waits. Infinite when none came."""
+        if not self.arrivals:
+            return float("inf")
         return (self.arrivals[0][1] - self.asked) * 1000.0 - TTFT_MS
 
     def delays_ms(self) -> list[float]:
