@@ -32,11 +32,17 @@ class Labs:
             lab = self._open[user_id] = self.root.for_user(user_id)
         self._open.move_to_end(user_id)
         if len(self._open) > KEPT:
-            _, oldest = self._open.popitem(last=False)
-            task = asyncio.get_running_loop().create_task(oldest.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_oldest()
         return lab
+
+    def _close_oldest(self) -> None:
+        """Closing a lab would end its runs: one in which something goes on is kept, however many that makes."""
+        oldest = next((user for user, lab in list(self._open.items())[:-1] if not _goes_on(lab)), None)
+        if oldest is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._open.pop(oldest).aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def stop_runs(self) -> None:
         """Cancel all users' runs that go on here. What they said so far is stored, and who follows one hears how it ended."""
@@ -55,7 +61,13 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return caller
 
 
-def lab_of(connection: HTTPConnection) -> Any:
+def _goes_on(lab: LabLike) -> bool:
+    runner = vars(lab).get("runner")  # Made when first used.
+    return runner is not None and runner.is_busy
+
+
+async def lab_of(connection: HTTPConnection) -> Any:
+    # On the event loop, whose labs these are; FastAPI would call a plain function on a thread.
     labs: Labs = connection.app.state.labs
     return labs.of(caller_of(connection).user_id)
 

@@ -265,6 +265,11 @@ class Runner:
         await self.stop_all()
         uninstall(self.writer)
 
+    @property
+    def is_busy(self) -> bool:
+        """A run goes on here."""
+        return bool(self._live)
+
     async def stop_all(self) -> None:
         """Cancel every run that goes on here; return when all have stopped. What they said so far stays, marked incomplete."""
         running = list(self._live.values())
