@@ -27,8 +27,7 @@ async def test_more_users_than_are_kept_open_are_all_answered_and_traced_and_no_
             for user in range(1, 6):
                 told = await http.post("/api/v1/runs", json={"prompt": "Hello"}, headers=signed(user))
                 assert told.json()["run"]["status"] == "completed"
-            rest = [line async for line in lines]
-        assert any("run.completed" in line or '"completed"' in line for line in rest)
+            assert [line async for line in lines]
         for user in range(6):
             traces = await http.get("/api/v1/traces", headers=signed(user))
-            assert traces.json()["total"] == 1, user
+            assert [row["status"] for row in traces.json()["data"]] == ["completed"], user

@@ -47,7 +47,7 @@ class Labs:
     async def stop_runs(self) -> None:
         """Cancel all users' runs that go on here. What they said so far is stored, and who follows one hears how it ended."""
         for lab in [self.root, *self._open.values()]:
-            if runner := vars(lab).get("runner"):  # Made when first used.
+            if runner := _runner_of(lab):
                 await runner.stop_all()
 
     async def aclose(self) -> None:
@@ -61,8 +61,13 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return caller
 
 
+def _runner_of(lab: LabLike) -> Any:
+    """None while there is none: it is made when first used."""
+    return vars(lab).get("runner")
+
+
 def _goes_on(lab: LabLike) -> bool:
-    runner = vars(lab).get("runner")  # Made when first used.
+    runner = _runner_of(lab)
     return runner is not None and runner.is_busy
 
 

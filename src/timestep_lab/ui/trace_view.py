@@ -111,6 +111,7 @@ class TraceView(TraceReader):
 
     def panel(self, **layout: Any) -> Viewable:
         self.snapshot()  # Here, and not when the page asks for it on the event loop.
+        self._read = None  # A page has no static copy.
         return super().panel(**layout)
 
     __panel__ = panel

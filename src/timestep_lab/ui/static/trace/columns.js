@@ -19,7 +19,6 @@ export function decodeSpans(view) {
   // Typed arrays want aligned memory; a buffer that came inside a larger message may lie anywhere.
   const [buffer, shift] = base % 8 === 0 ? [view.buffer, base] : [view.buffer.slice(base, view.byteOffset + view.byteLength), 0];
   const spans = { n: header.n, t0: header.t0, kinds: header.kinds, statuses: header.statuses };
-  for (const name of NUMBERS) spans[name] = null;
   for (const { name, type, offset } of header.columns) {
     const length = name === "id" && type === "u4" && !header.words.id ? 2 * header.n : header.n;
     spans[name] = new TYPES[type](buffer, shift + offset, length);
