@@ -1,4 +1,4 @@
-"""A trace of 100,000 spans in the browser: from mounting to paint, and frames while scrolling and zooming.
+"""A trace of 100,000 spans in the browser: from mounting to paint, and frames while flinging, scrolling and zooming.
 
 Frames per second are printed; held to is the processor time of the page's main thread a frame, which other work on the machine does
 not change. Baselines of the same run: a trace of 1,000 spans, and a page that only writes new words into as many rows each frame.
@@ -20,7 +20,8 @@ from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.trace_view import TraceView
 
 pytestmark = pytest.mark.benchmark
-PAINTED_S = 0.3
+LATER = 2.5
+"""A hundred times the spans are painted this many times later at most. (In JupyterLab the first screen comes before the rest.)"""
 FRAMES = 120
 
 FRAMES_WHILE = """([frames, step]) => new Promise((done) => {
@@ -30,7 +31,10 @@ FRAMES_WHILE = """([frames, step]) => new Promise((done) => {
       const mean = times.reduce((s, t) => s + t, 0) / times.length;
       done([1000 / mean, times[Math.floor(times.length * 0.95)]]); } };
   requestAnimationFrame(next); })"""
-SCROLL = "const box = document.querySelector('.tl-wf-scroll'); box.scrollTop = (box.scrollHeight - box.clientHeight) * k / 120;"
+FLING = "const box = document.querySelector('.tl-wf-scroll'); box.scrollTop = (box.scrollHeight - box.clientHeight) * k / 120;"
+"""From end to end in 120 frames, each past many screens, so that every row is new: rows have their names and bars, at rest the numbers too."""
+WHEEL = "document.querySelector('.tl-wf-scroll').scrollTop = 2400 + 100 * k;"
+"""As a wheel scrolls: four rows a frame, whole."""
 WORDS = """if (!window.plain) { const box = document.createElement("div"); box.style.cssText = "position:fixed;inset:0;background:#fff;font:13px system-ui";
   window.plain = Array.from({length: 20}, () => { const row = document.createElement("div"); row.style.cssText = "height:24px;contain:strict;display:grid;grid-template-columns:300px 1fr 68px 68px 68px";
     const cells = Array.from({length: 5}, () => document.createElement("div")); const bar = document.createElement("i"); bar.style.cssText = "display:block;height:10px;background:#d90";
@@ -40,6 +44,8 @@ WORDS = """if (!window.plain) { const box = document.createElement("div"); box.s
 ZOOM = """const box = document.querySelector('.tl-wf-row .tl-wf-bars').getBoundingClientRect();
   document.querySelector('.tl-wf-scroll').dispatchEvent(new WheelEvent('wheel', {deltaY: k < 60 ? -30 : 30, ctrlKey: true, bubbles: true,
   cancelable: true, clientX: box.left + box.width / 3, clientY: box.top + 5}));"""
+
+STEPS = {"fling": FLING, "wheel": WHEEL, "zoom": ZOOM, "plain rows": WORDS}
 
 
 def view_of(n: int) -> TraceView:
@@ -84,7 +90,7 @@ def test_a_hundred_thousand_spans(show: Callable[..., Page]) -> None:  # noqa: F
     for n in (1_000, 100_000):
         view = view_of(n)
         painted[n], page = min((first_paint_s(show, view) for _ in range(3)), key=lambda pair: pair[0])
-        for name, step in (("scroll", SCROLL), ("zoom", ZOOM), ("plain rows", WORDS)):
+        for name, step in STEPS.items():
             measured[n, name] = frames(page, step)
     print(f"\npacking 100,000 spans in Python: {min(packing):.0f} ms of processor time, {len(packed) / 1e6:.1f} MB")
     for n, seconds in painted.items():
@@ -92,8 +98,8 @@ def test_a_hundred_thousand_spans(show: Callable[..., Page]) -> None:  # noqa: F
     print(f"{'spans':>8} {'':>11} {'fps':>5} {'p95':>8} {'busy a frame':>13}")
     for (n, name), (fps, p95_ms, busy_ms) in measured.items():
         print(f"{n:>8,} {name:>11} {fps:>5.0f} {p95_ms:>5.0f} ms {busy_ms:>10.1f} ms")
-    assert painted[100_000] < PAINTED_S
-    for name in ("scroll", "zoom"):
+    assert painted[100_000] < LATER * painted[1_000]
+    for name in ("fling", "wheel", "zoom"):
         many, few, plain = (measured[key][2] for key in ((100_000, name), (1_000, name), (100_000, "plain rows")))
         assert many < 1.6 * few, f"{name}: drawing depends on the number of spans"
         assert many < 4.0 * plain, f"{name}: drawing falls behind what the browser can do"

@@ -277,3 +277,46 @@ def test_a_hundred_thousand_spans_are_rows_of_one_screen(show: Show) -> None:
     page.get_by_role("treegrid").focus()
     page.keyboard.press("End")
     expect(page.locator('.tl-wf-row[aria-selected="true"]')).to_have_attribute("aria-rowindex", "100001")
+
+
+def test_scrolled_rows_stand_in_the_order_of_the_document_each_where_its_number_says(show: Show) -> None:
+    row, spans = weather_run(5, utc_now())
+    source = SampleSource([(row, spans)])
+    source.columns[row["trace_id"]] = big_trace(10_000)
+    page = show(TraceView(source, row["trace_id"]))
+    rows(page).first.wait_for()
+    for top in (48, 140, 90, 4_000, 3_900, 120_000, 2_000, 10**9, 0):
+        page.evaluate("(top) => document.querySelector('.tl-wf-scroll').scrollTop = top", top)
+        page.evaluate(IDLE)
+        numbers, tops = zip(*page.evaluate(PLACES), strict=True)
+        assert list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert list(tops) == [24 * (number - 2) for number in numbers]
+        assert "" not in rows(page).locator(".tl-wf-bars + .tl-wf-number").all_inner_texts()
+
+
+def test_a_flung_list_shows_names_and_bars_and_its_numbers_when_it_comes_to_rest(show: Show) -> None:
+    row, spans = weather_run(5, utc_now())
+    source = SampleSource([(row, spans)])
+    source.columns[row["trace_id"]] = big_trace(10_000)
+    page = show(TraceView(source, row["trace_id"]))
+    rows(page).first.wait_for()
+    numbers_shown, names = page.evaluate(FLING)
+    assert numbers_shown == [True, False, False]
+    assert len(set(names)) == 3
+    expect(rows(page).first.locator(".tl-wf-number").first).to_have_css("visibility", "visible")
+    expect(rows(page).first).to_have_attribute("aria-rowindex", "4999")
+
+
+IDLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 120))))"
+PLACES = """() => [...document.querySelectorAll(".tl-wf-row:not([hidden])")].map((row) =>
+  [Number(row.getAttribute("aria-rowindex")), parseFloat(row.style.top)])"""
+FLING = """async () => {
+  const shown = [], names = [], box = document.querySelector(".tl-wf-scroll"), row = document.querySelector(".tl-wf-row");
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  for (const index of [1000, 3000, 4999]) {
+    box.scrollTop = index * 24;
+    await frame(); await frame();
+    shown.push(getComputedStyle(row.querySelector(".tl-wf-number")).visibility === "visible");
+    names.push(row.querySelector(".tl-wf-label").innerText);
+  }
+  return [shown, names]; }"""

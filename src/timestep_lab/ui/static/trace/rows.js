@@ -10,6 +10,8 @@ export const KIND_WORDS = {
   retrieval: "Retrieval", task: "Task", turn: "Turn", other: "Step",
 };
 
+export const ROW = 24;
+
 /** Deep levels move in less and less: 14 px each, then 8, then 3. */
 export function indent(depth) {
   return 14 * Math.min(depth, 5) + 8 * Math.min(Math.max(depth - 5, 0), 6) + 3 * Math.min(Math.max(depth - 11, 0), 20);
@@ -51,34 +53,47 @@ function write(row, key, value, apply) {
   apply(value);
 }
 
-/** Fill a row with span `i`. `view` is the waterfall's state. */
+/** Fill a row with span `i`. `view` is the waterfall's state; while its list is flung, a row is no more than a name and a bar. */
 export function fillRow(row, i, index, view) {
   const { spans, tree } = view;
+  const { element } = row;
+  const kind = spans.kinds[spans.kind[i]];
   const status = spans.statuses[spans.status[i]];
   const isParent = tree.first[i] >= 0;
+  row.index = index;
+  write(row, "top", index, () => { element.style.top = `${index * ROW}px`; });
+  write(row, "selected", view.selected === i, (selected) => { element.setAttribute("aria-selected", selected); });
+  write(row, "class", view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim", (marks) => { element.className = `tl-wf-row${marks}`; });
+  // Classes stand on the parts they change, not on the row: a row's class would have the styles of all its parts found anew.
+  write(row, "label class", `${kind === "agent" ? " tl-is-agent" : ""}${status === "error" ? " tl-is-error" : ""}`, (more) => { row.name.className = `tl-clip tl-wf-label${more}`; });
+  write(row, "indent", `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
+  const name = safeText(spans.word("name", i) ?? kind);
+  text(row, "name", name.length > 300 ? `${name.slice(0, 300)}…` : name);
+  const state = `${isParent ? " tl-is-parent" : ""}${status === "error" ? " tl-is-error" : status === "pending" ? " tl-is-pending" : ""}`;
+  write(row, "bar class", kind + state, () => { row.bar.className = `tl-wf-bar tl-kind-${kind}${state}`; });
+  fillBar(row, i, view);
+  if (!view.isFlung) fillRest(row, i, { view, kind, status, isParent });
+}
+
+function fillRest(row, i, { view, kind, status, isParent }) {
+  const { spans, tree } = view;
   const isOpen = isParent && !view.collapsed.has(i);
-  const { element } = row;
-  const attribute = (name, value) => write(row, name, value, () => { if (value === null) element.removeAttribute(name); else element.setAttribute(name, value); });
-  attribute("aria-rowindex", index + 2);
+  const attribute = (name, value) => write(row, name, value, () => { if (value === null) row.element.removeAttribute(name); else row.element.setAttribute(name, value); });
+  attribute("aria-rowindex", row.index + 2);
   attribute("aria-level", tree.depth[i] + 1);
   attribute("aria-expanded", isParent ? isOpen : null);
-  attribute("aria-selected", view.selected === i);
-  const kind = spans.kinds[spans.kind[i]];
-  const marks = view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim";
-  // Classes stand on the parts they change, not on the row: a row's class would have the styles of all its parts found anew.
-  const state = `${isParent ? " tl-is-parent" : ""}${status === "error" ? " tl-is-error" : status === "pending" ? " tl-is-pending" : ""}`;
-  attribute("class", `tl-wf-row${view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim"}`);
-  write(row, "icon class", kind, () => { row.kind.className = `tl-wf-kind tl-kind-${kind}`; row.turning.turn(kind, KIND_WORDS[kind]); });
-  write(row, "bar class", kind + state, () => { row.bar.className = `tl-wf-bar tl-kind-${kind}${state}`; });
-  write(row, "label class", `${kind === "agent" ? " tl-is-agent" : ""}${status === "error" ? " tl-is-error" : ""}`, (more) => { row.name.className = `tl-clip tl-wf-label${more}`; });
+  show(row, "toggle", isParent);
   write(row, "toggle class", isOpen, () => { row.toggle.className = `tl-wf-toggle${isOpen ? " tl-is-open" : ""}`; });
-  fillName(row, i, { view, kind, status, isParent, isOpen });
-  fillBars(row, i, view);
+  write(row, "icon", kind, () => { row.kind.className = `tl-wf-kind tl-kind-${kind}`; row.turning.turn(kind, KIND_WORDS[kind]); });
+  show(row, "sign", status === "error" || (isParent && !isOpen && tree.sums.errors[i] > 0));
+  const inside = isParent && !isOpen ? tree.last[i] - tree.place[i] : 0;
+  show(row, "more", inside > 0);
+  text(row, "more", inside ? `+${inside.toLocaleString("en")}` : "");
   const took = endOf(spans, i, view.now) - spans.start[i];
-  const { sums } = tree;
   text(row, "time", status === "pending" ? `${duration(took)} …` : duration(took));
-  text(row, "tokens", sums.tokens[i] === sums.tokens[i] ? short(sums.tokens[i]) : "");
-  text(row, "price", sums.cost[i] > 0 ? cost(sums.cost[i]) : "");
+  const { tokens, cost: price } = tree.sums;
+  text(row, "tokens", tokens[i] === tokens[i] ? short(tokens[i]) : "");
+  text(row, "price", price[i] > 0 ? cost(price[i]) : "");
 }
 
 function text(row, key, value) {
@@ -89,19 +104,7 @@ function show(row, key, visible) {
   write(row, `${key} hidden`, !visible, (hidden) => { row[key].hidden = hidden; });
 }
 
-function fillName(row, i, { view, kind, status, isParent, isOpen }) {
-  const { spans, tree } = view;
-  write(row, "indent", `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
-  show(row, "toggle", isParent);
-  const name = safeText(spans.word("name", i) ?? kind);
-  text(row, "name", name.length > 300 ? `${name.slice(0, 300)}…` : name);
-  show(row, "sign", status === "error" || (isParent && !isOpen && tree.sums.errors[i] > 0));
-  const inside = isParent && !isOpen ? tree.last[i] - tree.place[i] : 0;
-  show(row, "more", inside > 0);
-  text(row, "more", inside ? `+${inside.toLocaleString("en")}` : "");
-}
-
-function fillBars(row, i, { spans, scale, viewport, width, now, path }) {
+function fillBar(row, i, { spans, scale, viewport, width, now, path, isFlung }) {
   const end = endOf(spans, i, now);
   const k = width / (viewport.to - viewport.from);
   const from = (scale.to(spans.start[i]) - viewport.from) * k;
@@ -110,15 +113,15 @@ function fillBars(row, i, { spans, scale, viewport, width, now, path }) {
   const left = Math.max(from, -20);
   const size = Math.max(2, Math.min(to, width + 20) - left);
   const away = to < -1 || from > width + 1;
-  const onPath = !away && (path?.has(i) ?? false);
   show(row, "bar", !away);
+  if (!away) place(row, "bar", left, size);
+  if (isFlung) return;
+  const onPath = !away && (path?.has(i) ?? false);
   show(row, "path", onPath);
-  if (away) return;
-  place(row, "bar", left, size);
   if (onPath) place(row, "path", left, size);
   const ttft = spans.ttft_ms[i];
   const tickAt = ttft === ttft ? (scale.to(Math.min(spans.start[i] + ttft, end)) - viewport.from) * k - left : -1;
-  const ticked = tickAt > 1 && tickAt < size - 1;
+  const ticked = !away && tickAt > 1 && tickAt < size - 1;
   show(row, "tick", ticked);
   if (ticked) write(row, "tick at", tickAt, () => { row.tick.style.width = `${tickAt}px`; });
 }

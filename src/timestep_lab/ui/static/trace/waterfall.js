@@ -1,15 +1,16 @@
 // Tree and bars in one list of rows: keyboard, zoom, folding, search, the critical path. A span that changes keeps its place.
 
-import { h, perFrame } from "../shared/dom.js";
+import { debounce, h, perFrame } from "../shared/dom.js";
 import { axis } from "./axis.js";
 import { minimap } from "./minimap.js";
-import { fillRow, makeRow, rowTitle } from "./rows.js";
+import { fillRow, makeRow, ROW, rowTitle } from "./rows.js";
 import { buildTree, criticalPath, endOf } from "./span_tree.js";
 import { makeScale } from "./time_scale.js";
 import { Viewport } from "./viewport.js";
 import { waterfallTools } from "./waterfall_tools.js";
 
-const ROW = 24;
+const OVERSCAN = 2;
+const REST_MS = 90;
 
 export class Waterfall {
   /** `on.select(row)` when a span is chosen, `on.find(text)` → promise of ids whose contents hold the text. */
@@ -25,8 +26,10 @@ export class Waterfall {
     this.width = 600;
     this.now = 0;
     this.fold = true;
+    this.isFlung = false;
     this.pool = [];
     this.draw = perFrame(() => this.paint());
+    this.rest = debounce(() => this.settle(), REST_MS);
     this.viewport = new Viewport(() => { this.map.place(); this.draw(); });
     this.map = minimap(this.viewport);
     this.axis = axis();
@@ -133,7 +136,7 @@ export class Waterfall {
     // Sizes are read here and kept: reading one while rows are filled would lay the page out in the middle of a frame.
     this.height = this.scroller.clientHeight;
     this.linesBox.style.setProperty("--tl-lines-height", `${this.height}px`);
-    this.fill(Math.ceil(this.height / ROW) + 4);
+    this.fill(Math.ceil(this.height / ROW) + 2 * OVERSCAN);
   }
 
   fill(wanted) {
@@ -147,8 +150,8 @@ export class Waterfall {
   paint() {
     if (!this.spans) return;
     if (!this.pool.length) this.measure();
-    const top = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - 2);
-    this.window.style.transform = `translateY(${top * ROW}px)`;
+    const top = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - OVERSCAN);
+    this.moveTo(top);
     let active = null;
     for (let j = 0; j < this.pool.length; j += 1) {
       const row = this.pool[j];
@@ -170,6 +173,39 @@ export class Waterfall {
     this.axisDrawn = axis;
     this.axis.draw(this.scale, this.viewport, this.width, this.playHead);
     this.tools.zoomed(!this.viewport.isWhole);
+  }
+
+  /** A row that stays in sight keeps its element; what is left behind at one end goes on at the other, in the order of the document too. */
+  moveTo(top) {
+    const by = top - (this.top ?? top);
+    this.top = top;
+    const { pool } = this;
+    if (Math.abs(by) >= pool.length) this.jump();
+    else if (by) {
+      const left = by > 0 ? pool.splice(0, by) : pool.splice(by);
+      if (by > 0) pool.push(...left); else pool.unshift(...left);
+      this.window[by > 0 ? "append" : "prepend"](...left.map((row) => row.element));
+    }
+  }
+
+  /** Where one jump past a whole screen follows another, nobody reads numbers: rows have their names and bars alone until the list comes to rest. */
+  jump() {
+    if (this.isJumping) this.fling(true);
+    this.isJumping = true;
+    this.rest();
+  }
+
+  settle() {
+    this.isJumping = false;
+    if (!this.isFlung) return;
+    this.fling(false);
+    this.draw();
+  }
+
+  fling(isFlung) {
+    if (this.isFlung === isFlung) return;
+    this.isFlung = isFlung;
+    this.window.classList.toggle("tl-is-flung", isFlung);
   }
 
   // Choosing and opening
@@ -218,7 +254,8 @@ export class Waterfall {
 
   rowAt(event) {
     const element = event.target.closest(".tl-wf-row");
-    return element ? this.rows[Number(element.getAttribute("aria-rowindex")) - 2] : -1;
+    const row = element && this.pool.find((one) => one.element === element);
+    return row ? this.rows[row.index] : -1;
   }
 
   key(event) {
@@ -322,6 +359,7 @@ export class Waterfall {
   close() {
     this.observer.disconnect();
     this.draw.cancel();
+    this.rest.cancel();
   }
 }
 
