@@ -42,7 +42,8 @@ class Server:
         user_id = user_id or new_uuid()
         headers = {"Authorization": f"Bearer {self.token(user_id)}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60) as http:
-            yield ChatKitClient(http, self.served.labs.of(user_id))
+            with self.served.labs.held(user_id) as lab:
+                yield ChatKitClient(http, lab)
 
 
 class ChatKitClient:

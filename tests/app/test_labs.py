@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -31,3 +33,30 @@ async def test_more_users_than_are_kept_open_are_all_answered_and_traced_and_no_
         for user in range(6):
             traces = await http.get("/api/v1/traces", headers=signed(user))
             assert [row["status"] for row in traces.json()["data"]] == ["completed"], user
+
+
+async def test_a_lab_that_somebody_holds_stays_open_and_the_longest_unused_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(labs, "KEPT", 2)
+    closed: list[str] = []
+
+    def for_user(user_id: str) -> SimpleNamespace:
+        async def aclose() -> None:
+            closed.append(user_id)
+
+        return SimpleNamespace(aclose=aclose)
+
+    root = SimpleNamespace(store=SimpleNamespace(user_id="root"), for_user=for_user)
+    kept = labs.Labs(root)  # type: ignore[arg-type]
+    _, let_go_first = kept.hold("first page")
+    _, let_go_second = kept.hold("first page")
+    let_go_first()
+    for user in ("a", "b", "c", "d"):
+        with kept.held(user):
+            await asyncio.sleep(0)
+    assert closed == ["a", "b", "c"]
+    let_go_second()
+    with kept.held("e"):
+        await asyncio.sleep(0)
+    assert closed == ["a", "b", "c", "first page"]

@@ -54,7 +54,7 @@ async def test_every_call_is_a_trace_of_its_caller(server: Server) -> None:
             await stream.until_done()
         with pytest.raises(openai.APIError):
             await client.responses.create(model="demo/flaky?rate=1&error=auth", input="Fail")
-    lab = server.served.labs.of(user_id)
+    lab, _ = server.served.labs.hold(user_id)
     lab.flush()
     traces = sorted(lab.store.traces.list().data, key=lambda row: row["started_at"])
     assert [(row["workflow"], row["status"], row["model"]) for row in traces] == [

@@ -68,6 +68,18 @@ def caller_of_session() -> str:
     return str(panel.state.headers[SEEN_HEADER])
 
 
+def at_session_end(call: Callable[[], object]) -> None:
+    """Call it when the browser has left the page that is being made."""
+    import panel
+
+    def ended(_: Any) -> None:
+        call()
+
+    document = panel.state.curdoc
+    assert document is not None, "no page is being made"
+    document.on_session_destroyed(ended)
+
+
 def page_arguments(name: str) -> list[str]:
     """All values of an argument in the page's address."""
     import panel

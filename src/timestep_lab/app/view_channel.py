@@ -25,6 +25,7 @@ from typing import Any
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from timestep_lab.app.labs import caller_of
+from timestep_lab.app.panel_server import at_session_end
 from timestep_lab.types.records import Json
 
 log = logging.getLogger(__name__)
@@ -46,18 +47,11 @@ _offers: dict[str, _Offer] = {}
 
 def offer(component: Any, user_id: str) -> None:
     """Let the browser of this user reach the component's view directly, as long as its page is open."""
-    import panel
-
-    document = panel.state.curdoc
-    if document is None or document.session_context is None or not hasattr(component, "channel"):
+    if not hasattr(component, "channel"):
         return
     key = secrets.token_urlsafe(24)
     _offers[key] = _Offer(user_id, component)
-
-    def withdraw(_: Any) -> None:
-        _offers.pop(key, None)
-
-    document.on_session_destroyed(withdraw)
+    at_session_end(lambda: _offers.pop(key, None))
     component.channel = key
 
 

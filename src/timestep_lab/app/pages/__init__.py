@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.app import view_channel
 from timestep_lab.app.pages import assets, shell
-from timestep_lab.app.panel_server import PanelPages, add_panel_pages, caller_of_session
+from timestep_lab.app.panel_server import PanelPages, add_panel_pages, at_session_end, caller_of_session
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -24,7 +24,9 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
         def make() -> Any:
             caller = caller_of_session()
             is_owner = loopback and caller == labs.root.store.user_id
-            view = entry.make(labs.of(caller), is_owner=is_owner)
+            lab, let_go = labs.hold(caller)
+            at_session_end(let_go)
+            view = entry.make(lab, is_owner=is_owner)
             view_channel.offer(view, caller)
             return shell.around(entry, view)
 
