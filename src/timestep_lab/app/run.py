@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -63,6 +64,7 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
         asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
     finally:
         sys.setswitchinterval(switched_s)
+        gc.unfreeze()
         if not ends_process:
             faulthandler.cancel_dump_traceback_later()
 
@@ -97,6 +99,16 @@ async def _until_stopped(server: uvicorn.Server, socket: object, served: Served)
             loop.add_signal_handler(name, stop)
         except NotImplementedError:  # Windows has no signal handlers on its loop; uvicorn's own are used there.
             break
+    sparing = loop.create_task(_spare_what_is_loaded(served))
     await server.serve(sockets=[socket])  # type: ignore[list-item]
-    for task in stopping:
+    for task in (sparing, *stopping):
         task.cancel()
+
+
+async def _spare_what_is_loaded(served: Served) -> None:
+    """Modules stay for good: the garbage collector, which Panel calls whenever a page is closed, need not walk through them each time.
+
+    With some 280,000 objects of theirs it stopped every answer for 200 ms.
+    """
+    await served.api.state.prepared.wait()
+    gc.freeze()

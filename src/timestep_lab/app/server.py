@@ -97,7 +97,7 @@ class Served:
             False,
         )
         api.state.otlp = OtlpDecoder()
-        api.state.pages_ready = asyncio.Event()
+        api.state.pages_ready, api.state.prepared = asyncio.Event(), asyncio.Event()
         error_response.install(api)
         for module in ROUTERS:
             api.include_router(module.router)
@@ -112,6 +112,7 @@ class Served:
             served = add_pages(api, self.labs, secret=self._secret, loopback=self._loopback)
         api.state.pages_ready.set()
         await asyncio.to_thread(importlib.import_module, "timestep_lab.runtime.runner")
+        api.state.prepared.set()
         if pages:
             await served.forget_unused()
 

@@ -33,10 +33,13 @@ class Agents:
 
     def list(self) -> list[AgentRecord]:
         """All agents, oldest first; the two built-in ones are made at first sight."""
-        from timestep_lab.runtime.default_agents import ensure_default_agents
+        found = self._store.agents.find()
+        if not found:
+            from timestep_lab.runtime.default_agents import ensure_default_agents
 
-        ensure_default_agents(self._store)
-        return self._store.agents.find()
+            ensure_default_agents(self._store)
+            found = self._store.agents.find()
+        return found
 
     def get(self, name_or_id: str) -> AgentRecord:
         """Raises `NotFoundError`, which names the agents there are."""

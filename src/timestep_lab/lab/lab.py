@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,9 +14,10 @@ from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.lab.threads import Threads
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.store.base import Change
+from timestep_lab.store.base import Change, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import NotFoundError, UsageError
+from timestep_lab.types.events import Event
 from timestep_lab.types.ids import LOCAL_USER
 from timestep_lab.types.records import Interruption, Json
 
@@ -138,11 +140,13 @@ class Lab(Looking):
         metadata: Mapping[str, Json] | None = None,
     ) -> RunStream:
         """Run one turn and read it event by event (`types.events`). Takes what `run` takes."""
-        return RunStream(
-            self,
-            lambda: self.runner.stream(
+
+        async def events() -> AsyncGenerator[Event, None]:
+            # In a thread: the store may be another process's, or far away.
+            found = await in_thread(self._agent, agent)
+            turn = self.runner.stream(
                 prompt,
-                agent=self._agent(agent),
+                agent=found,
                 thread_id=thread,
                 model=model,
                 model_settings=model_settings,
@@ -150,8 +154,12 @@ class Lab(Looking):
                 max_turns=max_turns,
                 attachments=attachments,
                 metadata=metadata,
-            ),
-        )
+            )
+            async with aclosing(turn):
+                async for event in turn:
+                    yield event
+
+        return RunStream(self, events)
 
     async def run(self, prompt: str | Sequence[Mapping[str, Json]], **options: Any) -> Run:
         """Run one turn to its end, or to where it waits for approval.
@@ -178,7 +186,7 @@ class Lab(Looking):
         from timestep_lab.runtime.forks import fork
 
         trace_id = trace.trace_id if isinstance(trace, Run) else trace
-        self.flush()
+        await in_thread(self.flush)
         return await RunStream(self, lambda: fork(self.runner, trace_id, span_id, **changes)).result()
 
     async def cancel(self, run_id: str) -> None:

@@ -17,7 +17,7 @@ from agents.agent import StopAtTools
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.types.errors import LabError, NotFoundError
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
-from timestep_lab.types.records import AgentRecord
+from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
@@ -65,15 +65,20 @@ def reachable(root: AgentRecord, find: Callable[[str], AgentRecord | None]) -> d
 
 
 async def build(
-    records: Mapping[str, AgentRecord], root_id: str, toolbox: Toolbox | None, *, default_model: str
+    records: Mapping[str, AgentRecord],
+    root_id: str,
+    toolbox: Toolbox | None,
+    *,
+    default_model: str,
+    servers: Sequence[McpServerRecord] | None = None,
 ) -> BuiltGraph:
-    """SDK agents for `records`. Raises `SettingsError` for model settings that no provider takes."""
+    """SDK agents for `records`. `servers`: the user's, if they were read just now. Raises `SettingsError` for model settings that no provider takes."""
     agents: dict[str, Agent[Any]] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
     kits: dict[str, ToolSet] = {}
     for record in records.values():
-        kit = await toolbox.tools_for(record) if toolbox and record.tool_ids else None
+        kit = await toolbox.tools_for(record, servers) if toolbox and record.tool_ids else None
         own_client_tools = [tool for tool in record.tool_ids if is_client_tool(tool)]
         client_tools.update(own_client_tools)
         if kit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Graphs:
         if isinstance(agent, sdk.Agent):
             return from_sdk(agent), freeze_sdk(agent.name, options.to_json())
         servers = await self._servers()
-        graph = await build(records, agent.id, self.toolbox, default_model=self.settings.default_model)
+        graph = await self._build(records, agent.id, self.toolbox, servers)
         return graph, freeze(records, agent.id, servers, options.to_json())
 
     async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
@@ -66,9 +66,18 @@ class Graphs:
         records, root_id = thaw(snapshot)
         servers = await self._servers()
         if same_servers(snapshot, servers):
-            return await build(records, root_id, self.toolbox, default_model=self.settings.default_model), None
+            return await self._build(records, root_id, self.toolbox, servers), None
         toolbox = self.toolbox.with_servers(thaw_servers(snapshot, servers))
-        return await build(records, root_id, toolbox, default_model=self.settings.default_model), toolbox
+        return await self._build(records, root_id, toolbox), toolbox
+
+    async def _build(
+        self,
+        records: Mapping[str, AgentRecord],
+        root_id: str,
+        toolbox: Toolbox,
+        servers: Sequence[McpServerRecord] | None = None,
+    ) -> BuiltGraph:
+        return await build(records, root_id, toolbox, default_model=self.settings.default_model, servers=servers)
 
     async def _servers(self) -> list[McpServerRecord]:
         return await in_thread(self.store.mcp_servers.find)

@@ -58,12 +58,13 @@ class Toolbox:
         """A toolbox of its own over other servers, for a run that goes on with those it began with. To be closed by the caller."""
         return Toolbox(servers, self._settings, vector_stores=self._vector_stores)
 
-    async def tools_for(self, agent: AgentRecord) -> ToolSet:
+    async def tools_for(self, agent: AgentRecord, servers: Sequence[McpServerRecord] | None = None) -> ToolSet:
         """The tools that `agent.tool_ids` names, with the approval rules of the agent and of its servers.
 
-        What cannot be had is in `.missing`, one error for each server or tool; it raises nothing.
+        `servers`: the user's own, for a caller that has just read them. What cannot be had is in `.missing`, one error for each
+        server or tool; it raises nothing.
         """
-        await self._refresh()
+        await self._refresh(servers)
         missing: list[ToolError] = []
         wanted: dict[str, list[str]] = {}
         client_tools: list[str] = []
@@ -144,9 +145,9 @@ class Toolbox:
 
     # -- servers
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, servers: Sequence[McpServerRecord] | None = None) -> None:
         if self._read is not None:
-            for connection in self._set(await in_thread(self._read)):
+            for connection in self._set(await in_thread(self._read) if servers is None else servers):
                 await connection.aclose()
 
     def _set(self, records: Sequence[McpServerRecord]) -> list[Connection]:
