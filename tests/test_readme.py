@@ -59,6 +59,7 @@ async def test_the_python_of_the_readme_runs_as_printed(tmp_path: Path, monkeypa
             await result
     run = scope["run"]
     assert run.status == "completed"  # type: ignore[attr-defined]
+    scope["served"].stop()  # type: ignore[attr-defined]
     await scope["lab"].aclose()  # type: ignore[attr-defined]
 
 

@@ -14,7 +14,7 @@ from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.lab.threads import Threads
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.store.base import Change, in_thread
+from timestep_lab.store.base import Change, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.events import Event
@@ -63,6 +63,7 @@ class Lab(Looking):
         url = str(store or self.settings.store or "lab.duckdb")
         if token is not None:
             raise UsageError("A token is for a served lab only.", "Leave token away for a file or a database.")
+        self._name = url
         self._wire(open_store(url, LOCAL_USER), None)
 
     def _wire(self, store: Store, parent: Lab | None) -> None:
@@ -78,6 +79,19 @@ class Lab(Looking):
         lab.settings = self.settings
         lab._wire(self.store.for_user(user_id), self._root)
         return lab
+
+    def _shared_name(self) -> str:
+        """By which another process opens the same lab. Raises `UsageError` for a lab in memory, and for another user's view of one."""
+        if self._parent is not None:
+            raise UsageError(
+                "This is one user's view of a lab.", "Serve the lab itself: it is served to all its users."
+            )
+        if self.store.db.url == ":memory:":
+            raise UsageError(
+                "A lab in memory cannot be seen by another process.", "Keep it in a file: Lab('lab.duckdb')"
+            )
+        # A path holds wherever the other process stands; what holds a password is not in `url`.
+        return self.store.db.url if self.store.db.dialect == "duckdb" else self._name
 
     @property
     def _root(self) -> Lab:
@@ -252,14 +266,11 @@ class Lab(Looking):
         """As `aclose`, for code without an event loop. Raises `UsageError` inside one (a notebook has one): `await lab.aclose()`."""
         import asyncio
 
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            asyncio.run(self.aclose())
-        else:
+        if in_event_loop():
             raise UsageError(
                 "An event loop is running here, and the lab's tools live in it.", "Use: await lab.aclose()"
             )
+        asyncio.run(self.aclose())
 
     def __enter__(self) -> Lab:
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from timestep_lab.lab.run import Run
+from timestep_lab.store.base import in_event_loop
 from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.lab.serving import Serving
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.ui.arena import ArenaView
@@ -228,8 +230,17 @@ class Looking:
 
         return export(self._lab, Path(path), trace_ids, filter)
 
-    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-        """Serve this lab until interrupted. Blocks; from a notebook, run `timestep-lab serve` beside it."""
+    def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> Serving | None:
+        """Serve this lab; port 0 is a free one.
+
+        In a notebook: in a process beside the kernel, with the environment's settings, until `.stop()` or the kernel's end; the cell
+        shows the link. In a script: until interrupted. Raises `UsageError` when the port is taken.
+        """
+        if in_event_loop():
+            from timestep_lab.lab.serving import Serving
+
+            return Serving(self._lab._shared_name(), host, port)
         from timestep_lab.app.run import serve
 
         serve(self._lab, host=host, port=port, announce=print)
+        return None

@@ -34,6 +34,15 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread, as it does in a notebook's cells."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One SQL statement of a transaction."""

@@ -30,8 +30,8 @@ export function axis() {
       for (const ms of at) {
         if (scale.folds.some((f) => ms > f.from && ms < f.to)) continue;
         const left = x(scale.to(ms));
-        if (left - edge < 44 || left > width - 8) continue;
         const text = ms === 0 ? "0" : tickText(ms, step);
+        if (left - edge < 44 || left + LETTER * text.length > width) continue;
         // A fold says how long it is, in the same line.
         if (marks.some((mark) => left < mark + MARK && left + LETTER * text.length > mark - MARK)) continue;
         free.push([text, left]);

@@ -1,0 +1,92 @@
+"""`lab.serve()`: beside a notebook, and from a script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from timestep_lab import Lab
+from timestep_lab.types.errors import UsageError
+
+SCRIPT = """
+import gc, sys
+from timestep_lab import Lab
+before = sys.getswitchinterval()
+with Lab("lab.duckdb") as lab:
+    lab.serve(port=0)
+print("left as it was:", sys.getswitchinterval() == before and gc.get_freeze_count() == 0)
+"""
+NOTEBOOK = """
+import asyncio, os
+from timestep_lab import Lab
+async def cell():
+    print(Lab("lab.duckdb").serve(port=0).link, flush=True)
+    os.kill(os.getpid(), 9)
+asyncio.run(cell())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WEATHER_MODE", "recorded")
+    return tmp_path
+
+
+async def test_a_notebook_serves_its_lab_beside_itself_and_stops_it(folder: Path) -> None:
+    async with Lab("lab.duckdb") as lab:
+        with lab.serve(port=0) as served:
+            assert served.link in served._repr_html_()
+            assert served.link.startswith(served.url)
+            there = Lab(served.link)
+            run = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
+            assert (await there.approvals[run.id].approve()).status == "completed"
+            await there.aclose()
+            with pytest.raises(UsageError, match=r"Port .* cannot be had"):
+                lab.serve(port=int(served.url.rpartition(":")[2]))
+        assert not served.is_running
+        served.stop()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(served.url)
+        assert "stopped" in served._repr_html_()
+        assert lab.get_run(run.id).status == "completed"
+
+
+async def test_a_lab_that_no_other_process_can_open_says_so() -> None:
+    async with Lab(":memory:") as lab:
+        with pytest.raises(UsageError, match="memory"):
+            lab.serve(port=0)
+
+
+def test_the_server_ends_with_the_kernel_even_a_killed_one(folder: Path) -> None:
+    kernel = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert kernel.returncode == -signal.SIGKILL
+    assert "/?key=" in kernel.stdout, kernel.stderr
+    left = [p for p in psutil.process_iter(["cwd", "cmdline"]) if p.info["cwd"] == str(folder) and p.pid != os.getpid()]
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert alive == []
+    with Lab(folder / "lab.duckdb") as again:
+        assert len(again.agents) == 2
+
+
+def test_a_script_serves_until_it_is_interrupted_and_the_interpreter_is_as_it_was(folder: Path) -> None:
+    script = subprocess.Popen([sys.executable, "-uc", SCRIPT], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert script.stdout is not None
+    link = ""
+    while "/?key=" not in link:
+        link = script.stdout.readline()
+        assert link
+    assert httpx.get(link.split()[-1], follow_redirects=True, timeout=60).status_code == 200
+    script.send_signal(signal.SIGINT)
+    told, _ = script.communicate(timeout=60)
+    assert script.returncode == 0
+    assert "left as it was: True" in told
