@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
@@ -13,7 +14,7 @@ import pytest
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.verdict import pair_sentence
 from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
-from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.types.errors import DataError, LabError, UsageError
 
 
 def grid(
@@ -37,6 +38,7 @@ def grid(
     ]  # fmt: skip
     record = ComparisonRecord(
         id="cmp_1", user_id="u", name="demo", status="completed", candidates=({"name": "A"}, {"name": "B"}), epochs=epochs, n_cases=n,
+        scorers=({"type": "exact", "name": "exact"},),
     )  # fmt: skip
     return Grid(record, cases, cells)
 
@@ -104,7 +106,99 @@ def test_failed_answers_count_for_nobody_and_are_told() -> None:
     result = grid([1.0, None, 0.0, 1.0], [1.0, 1.0, None, 0.0])
     assert list(result.summary()["errors"]) == [1, 1]
     assert result.pair_rows[0].n == 2
-    assert "2 of 8 answers failed and count for nobody." in result._repr_html_()
+    assert result.verdict.endswith("1 of 4 calls of A and 1 of 4 calls of B failed and are not in this.")
+    assert result._repr_html_().count("failed and") == 1
+
+
+def test_a_candidate_that_never_answers_is_told_from_one_that_is_no_worse() -> None:
+    result = grid([None] * 4, [1.0] * 4)
+    assert result.scorers == ["exact"]
+    assert result.verdict == (
+        "A and B have no case in common with a score for exact, so nothing can be said. 4 of 4 calls of A failed and are not in this."
+    )
+    assert grid([None] * 2, [None] * 2).scorers == ["exact"]
+    assert "Add scorers" not in grid([None] * 2, [None] * 2)._repr_html_()
+
+
+FLAKY = ([1.0] * 7 + [None] * 13, [1.0] * 20)
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "holds"),
+    [
+        ("exact>=0.8", [0.35, 1.0], [False, True]),
+        ("0.8", [0.35, 1.0], [False, True]),
+        ("exact>0.3", [0.35, 1.0], [True, True]),
+        ("exact<=0.5", [1.0, 1.0], [False, False]),
+        ("exact==1", [0.35, 1.0], [False, True]),
+        ("A:exact.ci_high>=0.9", [pytest.approx(0.5671, abs=1e-4)], [False]),
+    ],
+)
+def test_a_call_that_failed_is_a_miss_whichever_way_the_rule_looks(
+    rule: str, values: list[float], holds: list[bool]
+) -> None:
+    results = grid(*FLAKY).check(rule)
+    assert [result.value for result in results] == values
+    assert [result.holds for result in results] == holds
+
+
+def test_a_rule_that_fails_for_failed_calls_says_so() -> None:
+    [broken, _] = grid(*FLAKY).check("exact>=0.8")
+    assert str(broken) == "A: exact is 0.35 with 13 failed calls as misses; the rule exact>=0.8 does not hold."
+
+
+def test_a_rule_about_a_candidate_that_never_answered_does_not_hold() -> None:
+    assert [result.holds for result in grid([None] * 4, [1.0] * 4).check("exact>=0.8")] == [False, True]
+
+
+def test_failed_calls_have_no_place_on_a_scale_without_ends_and_the_rule_does_not_hold() -> None:
+    [a, b] = grid([7.0, None], [7.0, 8.0]).check("exact>=2")
+    assert (a.value, a.holds, b.holds) == (None, False, True)
+
+
+def test_what_a_scorer_could_not_score_is_counted_with_its_reason() -> None:
+    whole = grid([1.0] * 4, [1.0] * 4)
+    notes = ["ZeroDivisionError: division by zero"] * 2 + ["the case has no expected answer"]
+    scores = [(ScoreValue(scorer="exact", value=None, note=note),) for note in notes] + [whole.cells[0].scores] * 5
+    cells = [replace(cell, scores=score) for cell, score in zip(whole.cells, scores, strict=True)]
+    result = Grid(whole.record, whole.cases, cells)
+    says = "exact could not score 3 of 8 answers: ZeroDivisionError: division by zero (2); the case has no expected answer (1)."
+    assert result.notes == [says]
+    assert result.to_json()["notes"] == [says]
+    assert says in result._repr_html_()
+    assert "title='ZeroDivisionError" in result._repr_html_()
+
+
+def test_a_test_that_rejects_is_not_believed_against_an_interval_that_does_not() -> None:
+    words = grid([0.5] * 6, [0.6] * 6).verdict
+    assert words.startswith("B is ahead of A by 10.0 points on exact")
+    assert "not settled" in words
+    assert "B beats A" in grid([0.5] * 60, [0.6] * 60).verdict
+
+
+def test_a_sweep_of_five_says_that_one_more_would_settle_it() -> None:
+    assert grid([0.0] * 5, [1.0] * 5).verdict.endswith(
+        "which is not settled; 5 of 5 cases decided it; about 1 more case would settle it."
+    )
+
+
+def test_differences_alike_on_a_scale_without_ends_are_told_without_an_interval() -> None:
+    assert grid([1.0] * 8, [4.0] * 8).verdict == (
+        "B beats A by 3.0 on exact (no interval can be said: all cases differ by the same); 8 of 8 cases decided it."
+    )
+    assert grid([1.0] * 8, [4.0] * 8).to_json()["pairs"][0]["ci_low"] is None
+
+
+def test_a_single_case_is_not_said_to_be_alike() -> None:
+    assert grid([0.2], [0.4]).verdict == (
+        "B is ahead of A by 20.0 points on exact, which is not settled; 1 of 1 case decided it."
+    )
+
+
+def test_a_file_that_cannot_be_written_names_the_comparison_and_the_way_on(tmp_path: Path) -> None:
+    for name in ("g.csv", "g.parquet"):
+        with pytest.raises(LabError, match=r"kept as cmp_1.*compare --resume cmp_1 --out"):
+            grid(*MIXED).save(tmp_path / "missing" / name)
 
 
 def test_repeats_give_pass_at_k_and_pass_hat_k() -> None:

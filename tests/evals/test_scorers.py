@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +45,10 @@ def value(spec: Any, output: str = "", expected: Any = None, **more: Any) -> flo
         ("contains:Lyon", "It is Paris.", "Paris", 0),
         ("not:contains:Lyon", "It is Paris.", "Paris", 1),
         ({"type": "contains", "value": ["a", "b"], "all": True}, "only a", None, 0),
+        ("contains", "It is Paris.", "", None),
+        ("exact", "", "", 1),
         ("starts_with:It is", "It is so", None, 1),
+        ("starts_with", "It is so", "", None),
         (r"regex:^\d+ points?$", "12 points", None, 1),
         ("regex?pattern=ye&full=true", "yes", None, 0),
         ("fuzzy", "Pariss", "Paris", pytest.approx(10 / 11)),
@@ -183,6 +190,40 @@ def test_a_function_that_raises_scores_nothing_and_harms_no_other() -> None:
     assert scores[1].value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("gives", "note"),
+    [
+        ("yes", "the function gave a str, not a number"),
+        (float("nan"), "the function gave nan, which is no score"),
+        (float("inf"), "the function gave inf, which is no score"),
+        (Score(float("nan")), "it gave nan, which is no score"),
+        (None, "the function gave no score"),
+    ],
+)
+def test_what_is_no_number_is_no_score_and_says_why(gives: Any, note: str) -> None:
+    def odd(output: str) -> Any:
+        return gives
+
+    [score] = asyncio.run(score_answer(make_scorers([odd]), Answer(output="x"), Case(input="?"), Tools()))
+    assert (score.value, score.note) == (None, note)
+
+
+def test_an_answer_that_breaks_a_scorer_harms_no_other() -> None:
+    scores = asyncio.run(
+        score_answer(
+            make_scorers(["json_schema", "contains:["]), Answer(output="[" * 100_000), Case(input="?"), Tools()
+        )
+    )
+    assert scores[0].value in (None, 0.0)
+    assert scores[1].value == 1.0
+
+
+def test_assertions_that_could_not_be_scored_say_why() -> None:
+    case = Case(input="?", assertions=({"type": "exact"}, {"type": "contains", "value": "a"}))
+    [score] = asyncio.run(score_answer([], Answer(output="a"), case, Tools()))
+    assert (score.value, score.note) == (1.0, "exact could not score: the case has no expected answer")
+
+
 def test_weights_make_an_overall_score() -> None:
     result = scored(["exact?weight=3", "contains"], Answer(output="It is 4"), Case(input="?", expected="4"))
     assert result == {"exact": 0.0, "contains": 1.0, "overall": 0.25}
@@ -282,3 +323,113 @@ def test_a_preference_counts_only_when_it_survives_the_swap() -> None:
 
 def test_a_pairwise_judge_that_cannot_be_understood_counts_for_nobody() -> None:
     assert {score.value for score in preferences("hm").values()} == {None}
+
+
+EVIL, LONG = "(a|a|aa)+$", "a" * 60 + "b"
+SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize(
+    ("spec", "output"),
+    [
+        (f"regex:{EVIL}", LONG),
+        ({"type": "regex", "pattern": EVIL, "full": True}, LONG),
+        ({"type": "json_schema", "schema": {"pattern": EVIL}}, json.dumps(LONG)),
+        ({"type": "json_schema", "schema": {"patternProperties": {EVIL: {}}}}, json.dumps({LONG: 1})),
+        (
+            {
+                "type": "json_schema",
+                "schema": {"additionalProperties": False, "patternProperties": {EVIL: True}},
+            },
+            json.dumps({LONG: 1}),
+        ),
+        ({"type": "json_schema", "schema": {"propertyNames": {"pattern": EVIL}}}, json.dumps({LONG: 1})),
+        (
+            {
+                "type": "json_schema",
+                "schema": {"$schema": SCHEMA, "properties": {"a": {"$ref": "#"}}, "pattern": EVIL},
+            },
+            json.dumps({"a": LONG}),
+        ),
+        ({"type": "json_schema", "schema": {"allOf": [{"$schema": SCHEMA, "pattern": EVIL}]}}, json.dumps(LONG)),
+    ],
+)
+async def test_a_pattern_without_end_is_given_up_beside_the_event_loop(spec: Any, output: str) -> None:
+    ticks = 0
+
+    async def clock() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.02)
+            ticks += 1
+
+    ticking = asyncio.create_task(clock())
+    began = time.perf_counter()
+    [score] = await score_answer(make_scorers([spec]), Answer(output=output), Case(input="?"), Tools())
+    ticking.cancel()
+    assert time.perf_counter() - began < 5
+    assert score.value is None
+    assert f"the pattern {EVIL} was given up after 1 s on 61 characters" in (score.note or "")
+    assert ticks > 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("x_{i}", "x_{i}"), ("x_{i}", "x_"), (r"\{e\}", "{e}"), ("{", "{"), ("a{,2}b", "aab"), ("a{}", "a{}"), ("[{]d}", "{d}"),
+        (r"\N{DIGIT ONE}", "1"), (r"^\d{3}$", "123"), (r"^\w+$", "Grüße"), ("(?i)PARIS", "paris"), ("(?s)a.b", "a\nb"),
+        (r"(?<!x)a\b", "xa a"), (r"(?P<q>['\"]).*?(?P=q)", "say 'no'"), ("[a&&b]", "&"), ("(?:ab){2}{", "abab{"), ("é", "e\u0301"),
+    ],
+)  # fmt: skip
+def test_a_pattern_means_what_pythons_re_says(pattern: str, text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        expected = float(re.search(pattern, text) is not None)
+        assert value({"type": "regex", "pattern": pattern}, text) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"\p{L}", "(?R)", "(((a{999}){999}){999})", "(" * 3000 + ")" * 3000, "a{" + "9" * 5000 + "}"],
+    ids=["regex only", "recursion", "repeats", "depth", "digits"],
+)
+def test_a_pattern_that_re_does_not_take_or_nobody_could_is_refused(pattern: str) -> None:
+    with pytest.raises(UsageError):
+        make_scorer({"type": "regex", "pattern": pattern})
+
+
+def test_patterns_in_a_schema_still_mean_what_they_say() -> None:
+    schema = {
+        "properties": {"a": {"type": "integer"}}, "patternProperties": {"^x-": {"type": "string", "pattern": "^[a-z]+$"}},
+        "additionalProperties": False,
+    }  # fmt: skip
+    spec = {"type": "json_schema", "schema": schema}
+    assert value(spec, '{"a": 1, "x-b": "abc"}') == 1
+    assert value(spec, '{"x-b": "ABC"}') == 0
+    assert value(spec, '{"x-b": 1}') == 0
+    assert value(spec, '{"y": 1}') == 0
+    assert (
+        value({"type": "json_schema", "schema": {**schema, "additionalProperties": {"type": "null"}}}, '{"y": null}')
+        == 1
+    )
+
+
+def test_a_schema_that_could_not_be_bounded_is_refused() -> None:
+    schema = {"allOf": [{"patternProperties": {"a": True}}], "unevaluatedProperties": False}
+    with pytest.raises(UsageError, match="bounded time"):
+        make_scorer({"type": "json_schema", "schema": schema})
+
+
+async def test_a_schema_fetches_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spec = {"type": "json_schema", "schema": {"$ref": "http://127.0.0.1:1/schema"}}
+        [score] = await score_answer(make_scorers([spec]), Answer(output="1"), Case(input="?"), Tools())
+    assert score.value is None
+    assert "http://127.0.0.1:1/schema" in (score.note or "")
+
+
+def test_an_opened_code_block_of_empty_lines_takes_no_time() -> None:
+    began = time.perf_counter()
+    assert value("json_schema", "```\n" + "\n" * 300_000) == 0
+    assert time.perf_counter() - began < 2

@@ -62,7 +62,12 @@ def test_the_interval_covers_the_true_difference_95_percent_of_the_time(
 
 @pytest.mark.parametrize(
     ("make", "n", "p"),
-    [(pass_fail, 10, 0.5), (pass_fail, 40, 0.8), (pass_fail, 120, 0.9), (repeated, 12, 0.5), (repeated, 40, 0.7), (graded, 8, 0.6), (graded, 60, 0.5)],
+    [(pass_fail, 10, 0.5), (pass_fail, 40, 0.8), (pass_fail, 120, 0.9), (repeated, 4, 0.5), (repeated, 12, 0.5), (repeated, 40, 0.7), (graded, 8, 0.6), (graded, 60, 0.5)],
 )  # fmt: skip
 def test_a_tie_is_called_a_difference_in_at_most_five_and_a_half_percent(make: Maker, n: int, p: float) -> None:
     assert shares(make, n, p, p)[1] <= 0.055
+
+
+@pytest.mark.parametrize(("make", "n"), [(repeated, 4), (repeated, 5), (graded, 3), (graded, 5)])
+def test_an_interval_of_few_cases_is_too_wide_rather_than_too_narrow(make: Maker, n: int) -> None:
+    assert shares(make, n, 0.5, 0.6)[0] >= 0.95

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.table import Table
 from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
-from timestep_lab.types.comparison import ComparisonProgress
+from timestep_lab.types.comparison import ComparisonProgress, ComparisonStarted
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.numbers import cost_text, count_text, duration_text
@@ -25,6 +26,7 @@ from timestep_lab.types.numbers import cost_text, count_text, duration_text
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
+    from timestep_lab.lab.remote.comparing import RemoteComparison
 
 RULE_NOT_MET = 100
 
@@ -73,16 +75,18 @@ async def command(
         "budget_usd": budget, "limit": limit, "approve": approve,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
+    _refuse_early(rules, out, None if resume else _split(scorers) or [])
     if plan:
         return _show_plan(await lab.plan(dataset, **options), as_json)
-    with progress_line(quiet=as_json) as on_event:
-        grid = await lab.compare(dataset, resume=resume, on_event=on_event, **options)
-    if out is not None:
-        grid.save(out)
+    grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
     if as_json:
         print_json(grid.to_json())
     else:
         print_grid(console(), grid)
+    if out is not None:
+        grid.save(out)
+    if grid.status in ("over_budget", "cancelled", "interrupted"):
+        click.echo(_go_on(grid.id), err=True)
     broken = [result for result in grid.check(rules) if not result.holds] if rules else []
     for result in broken:
         click.echo(f"not met: {result}", err=True)
@@ -91,10 +95,65 @@ async def command(
     return 0 if grid.status == "completed" else 1
 
 
+def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str] | None) -> None:
+    """What would only be found out when all is paid for. `scorers`: None when they are those of a comparison that goes on. Raises `UsageError`."""
+    from timestep_lab.evals.exports import check_path
+    from timestep_lab.evals.rules import read, refuse_unscored
+    from timestep_lab.evals.scorers.registry import make_scorers
+
+    if out is not None:
+        check_path(out)
+    for rule in rules:
+        read(rule)
+    if rules and scorers is not None:
+        refuse_unscored(rules, [scorer.name for scorer in make_scorers(scorers)])
+
+
+async def _compared(
+    lab: Lab, dataset: Path | None, resume: str | None, options: dict[str, Any], rules: Sequence[str], *, quiet: bool
+) -> Grid:
+    """To the end; stopped by Ctrl-C, it says how to go on."""
+    from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.rules import refuse_unknown
+
+    prepared = await lab.prepare_comparison(dataset, resume=resume, **options)
+    comparison = cast("Comparison | RemoteComparison", prepared)
+    try:
+        refuse_unknown(comparison.grid(), rules)
+    except UsageError:
+        if not isinstance(comparison, Comparison):  # In a served lab it is under way already.
+            comparison.cancel()
+            await comparison.run()
+        raise
+    started = False
+    with progress_line(quiet=quiet) as show:
+
+        def on_event(event: Event) -> None:
+            nonlocal started
+            started = started or isinstance(event, ComparisonStarted)
+            show(event)
+
+        try:
+            return await comparison.run(on_event)
+        except asyncio.CancelledError:
+            if started:  # Before that it is not in the store.
+                click.echo(_go_on(comparison.record.id), err=True)
+            raise
+
+
+def _go_on(id: str) -> str:
+    return f"Stopped. Go on with: timestep-lab compare --resume {id}"
+
+
 def print_grid(out: Console, grid: Grid) -> None:
-    """The verdict first, then a row a candidate."""
+    """The verdict first, then what failed and what could not be scored, then a row a candidate."""
+    from timestep_lab.evals.verdict import failures
+
     if grid.verdict:
         out.print(f"[bold]{escape(grid.verdict)}[/]\n")
+    lost = "" if grid.verdict else failures(grid.candidate_rows)
+    for note in [*([lost] if lost else []), *grid.notes]:
+        out.print(f"[yellow]{escape(note)}[/]")
     # Narrow windows break a cell in two lines rather than cut a name or a number short.
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold", min_width=min(14, max(len(row.name) for row in grid.candidate_rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +13,7 @@ from xml.etree import ElementTree as xml
 from timestep_lab.evals.datasets.template import render
 from timestep_lab.evals.regression import baseline_json
 from timestep_lab.types.comparison import CaseRecord, CellRecord, cell_json
-from timestep_lab.types.errors import UsageError
+from timestep_lab.types.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
@@ -22,12 +23,35 @@ MARGIN = 0.5
 
 
 def save(grid: Grid, path: Path) -> Path:
-    """Raises `UsageError` for an ending that stands for nothing."""
+    """Raises `UsageError` for an ending that stands for nothing, `LabError` for a file that cannot be written."""
+    kind = _kind(path)
+    try:
+        WRITERS[kind](grid, path)
+    except OSError as error:
+        raise LabError(
+            f"{path} cannot be written: {error.strerror or error}. The comparison is kept as {grid.id}.",
+            f"Write it elsewhere with: timestep-lab compare --resume {grid.id} --out …",
+        ) from error
+    return path
+
+
+def check_path(path: Path) -> None:
+    """Raises `UsageError` for a path that nothing could be written to: to be asked before a comparison is paid for."""
+    _kind(path)
+    folder = path.parent
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Name a file.", param="out")
+    if not folder.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {folder}.", "Make it first.", param="out")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"{path} cannot be written: you may not write there.", "Name another place.", param="out")
+
+
+def _kind(path: Path) -> str:
     kind = next((ending for ending in WRITERS if path.name.endswith(ending)), None)
     if kind is None:
         raise UsageError(f"{path.name} ends in nothing that can be written.", f"Known endings: {', '.join(WRITERS)}.")
-    WRITERS[kind](grid, path)
-    return path
+    return kind
 
 
 def _csv(grid: Grid, path: Path) -> None:
@@ -54,7 +78,10 @@ def _parquet(grid: Grid, path: Path) -> None:
             f'cast("{name}" as varchar) as "{name}"' if frame[name].isna().all() else f'"{name}"'
             for name in frame.columns
         )
-        db.sql(f"select {columns} from frame").write_parquet(str(path))
+        try:
+            db.sql(f"select {columns} from frame").write_parquet(str(path))
+        except duckdb.IOException as error:
+            raise OSError(str(error)) from error
 
 
 def _html(grid: Grid, path: Path) -> None:

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.evals.results import ScoreTables, candidate_rows, pair_rows, scorer_names
+from timestep_lab.evals.results import ScoreTables, asked_scorers, candidate_rows, pair_rows, scorer_names
 from timestep_lab.evals.verdict import verdict
-from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow
+from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow, unscored
 from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,29 +57,35 @@ class Grid:
 
     @cached_property
     def scorers(self) -> list[str]:
-        """Names of those that scored something."""
-        return scorer_names(self.cells)
+        """Names of those that scored something, or would have, had there been answers."""
+        return scorer_names(self.cells, asked_scorers(self.record, self.cases))
 
     @cached_property
-    def _tables(self) -> ScoreTables:
+    def tables(self) -> ScoreTables:
+        """Every score, by candidate and scorer."""
         epochs = max((cell.epoch + 1 for cell in self.cells), default=self.record.epochs)
         return ScoreTables([case.case_id for case in self.cases], max(epochs, self.record.epochs), self.cells)
 
     @cached_property
     def candidate_rows(self) -> list[CandidateRow]:
         """The sums, one row a candidate."""
-        return candidate_rows(self.candidates, self.scorers, self.cells, self._tables)
+        return candidate_rows(self.candidates, self.scorers, self.cells, self.tables)
 
     @cached_property
     def pair_rows(self) -> list[PairRow]:
         """The differences, one row a pair of candidates and scorer, with interval and test."""
-        return pair_rows(self.candidates, self.scorers, self._tables, seed=self._seed)
+        return pair_rows(self.candidates, self.scorers, self.tables, seed=self._seed)
 
     @cached_property
     def verdict(self) -> str:
-        """One sentence a pair, about the first scorer (or `overall`); empty with one candidate."""
+        """One sentence a pair, about the first scorer (or `overall`), and whose calls failed; empty with one candidate."""
         deciding = self.deciding_scorer
-        return verdict([pair for pair in self.pair_rows if pair.scorer == deciding])
+        return verdict([pair for pair in self.pair_rows if pair.scorer == deciding], self.candidate_rows)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What scorers could not score, and why: one sentence a scorer."""
+        return unscored(self.cells)
 
     @property
     def deciding_scorer(self) -> str | None:
@@ -134,6 +140,7 @@ class Grid:
                 for pair in self.pair_rows
             ],
             "verdict": self.verdict,
+            "notes": self.notes,
         }
 
     # -- files, rules, baselines

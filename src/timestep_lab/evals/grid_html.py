@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from timestep_lab.types.comparison import CandidateRow, CellRecord, GridLike, PairRow, headline
+from timestep_lab.types.comparison import CandidateRow, CellRecord, GridLike, PairRow, ScoreValue, headline
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 
 SHOWN_CASES = 50
@@ -144,8 +144,13 @@ def _cell(cell: CellRecord | None) -> str:
         return "<span class='small'>not answered</span>"
     if cell.status == "error":
         return f"<span class='bad'>✕ {escape(_short(cell.error or 'failed'))}</span>"
-    chips = " ".join(f"{_mark(score.value)} {escape(score.scorer)}" for score in cell.scores)
+    chips = " ".join(_chip(score) for score in cell.scores)
     return f"{escape(_short(cell.output or ''))}<br><span class='small'>{chips} {duration_text(cell.latency_ms)}</span>"
+
+
+def _chip(score: ScoreValue) -> str:
+    words = f"{_mark(score.value)} {escape(score.scorer)}"
+    return f"<span title='{escape(score.note)}'>{words}</span>" if score.value is None and score.note else words
 
 
 def _mark(value: float | None) -> str:

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from timestep_lab.evals.scorers.apply import OVERALL, score_answer, score_value, with_overall
+from timestep_lab.evals.scorers.apply import OVERALL, score_answer, score_value, why_not, with_overall
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
 from timestep_lab.evals.scorers.pairwise import Pairwise
 from timestep_lab.types.comparison import CellRecord, ScoreValue
-from timestep_lab.types.errors import LabError
 
 if TYPE_CHECKING:
     from timestep_lab.evals.budget import Budget
@@ -74,8 +73,8 @@ class Judging:
                 scores = await scorer.score_all(
                     {name: Answer.of(cell) for name, cell in answers.items()}, case, self._tools
                 )
-            except LabError as error:
-                scores = {name: unknown(str(error)) for name in answers}
+            except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answers are paid for
+                scores = {name: unknown(why_not(error)) for name in answers}
             for name, score in scores.items():
                 added[answers[name].key].append(score_value(scorer, score))
         for cell in answers.values():

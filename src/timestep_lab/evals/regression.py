@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.evals.results import ScoreTables
 from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.paired import paired_difference
-from timestep_lab.evals.verdict import pair_sentence
+from timestep_lab.evals.verdict import is_settled, pair_sentence
 from timestep_lab.types.comparison import CellRecord, PairRow, ScoreValue
 from timestep_lab.types.errors import DataError
 
@@ -68,10 +68,10 @@ def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
             "Compare the same ones, or save a new baseline.",
         )
     adjusted = holm([pair.p_value if pair.p_value is not None else float("nan") for _, pair, _ in found])
-    return [
-        Regression(candidate, _with_holm(pair, p), pair.diff < 0 and p <= 0.05, new)
-        for (candidate, pair, new), p in zip(found, adjusted, strict=True)
+    corrected = [
+        (candidate, _with_holm(pair, p), new) for (candidate, pair, new), p in zip(found, adjusted, strict=True)
     ]
+    return [Regression(candidate, pair, pair.diff < 0 and is_settled(pair), new) for candidate, pair, new in corrected]
 
 
 def _ids(grid: Grid) -> set[str]:

@@ -8,19 +8,28 @@ from itertools import combinations
 
 import numpy as np
 
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL
 from timestep_lab.evals.statistics.holm import holm
-from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats
+from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats, within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.statistics.passk import over_cases
-from timestep_lab.types.comparison import CandidateRow, CellRecord, PairRow
+from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow
 
 ALPHA = 0.05
 
 
-def scorer_names(cells: Iterable[CellRecord]) -> list[str]:
-    """In the order they first appear; `overall` last."""
+def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list[str]:
+    """In the order they first appear, then those of `asked` that had nothing to score; `overall` last."""
     names = dict.fromkeys(score.scorer for cell in cells for score in cell.scores)
-    return sorted(names, key=lambda name: name == "overall")
+    return sorted(names | dict.fromkeys(asked), key=lambda name: name == "overall")
+
+
+def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list[str]:
+    """Names of those that score every answer that comes, whether one came or not."""
+    names = [str(spec.get("name") or spec["type"]) for spec in record.scorers]
+    names += [ASSERTIONS] if any(case.assertions for case in cases) else []
+    weighted = any(spec.get("weight", 1.0) != 1.0 for spec in record.scorers)
+    return [*names, OVERALL] if weighted and len(names) > 1 else names
 
 
 class ScoreTables:
@@ -54,7 +63,7 @@ def candidate_rows(
         rows.append(
             CandidateRow(
                 name=name, n=len(done), errors=len(mine) - len(done),
-                scores={scorer: _mean(tables.of(name, scorer)) for scorer in scorers},
+                scores={scorer: mean_row(tables.of(name, scorer)) for scorer in scorers},
                 cost_usd=total([cell.cost_usd for cell in done]), latency_ms_p50=median([cell.latency_ms for cell in done]),
                 ttft_ms_p50=median([cell.ttft_ms for cell in done]), input_tokens=_whole([cell.input_tokens for cell in done]),
                 output_tokens=_whole([cell.output_tokens for cell in done]),
@@ -73,7 +82,7 @@ def pair_rows(names: Sequence[str], scorers: Sequence[str], tables: ScoreTables,
             for a, b in pairs
         ]
         adjusted = holm([result.p_value for result in results])
-        points = all(_within_unit(tables.of(name, scorer)) for name in names)
+        points = all(within_unit(tables.of(name, scorer)) for name in names)
         rows += [
             PairRow(
                 a=a, b=b, scorer=scorer, n=r.n, diff=r.diff, ci_low=r.ci_low, ci_high=r.ci_high, p_value=_known(r.p_value),
@@ -100,7 +109,8 @@ def _whole(values: Sequence[int | None]) -> int | None:
     return None if summed is None else int(summed)
 
 
-def _mean(scores: Floats) -> Mapping[str, float | None]:
+def mean_row(scores: Floats) -> Mapping[str, float | None]:
+    """What `CandidateRow.scores` tells of one scorer."""
     means, _ = mean_of_repeats(scores)
     if not len(means):
         return {"mean": None, "ci_low": None, "ci_high": None}
@@ -112,10 +122,6 @@ def _mean(scores: Floats) -> Mapping[str, float | None]:
         at, hat = over_cases([(int(n), int(np.nansum(row_))) for n, row_ in zip(tries, scores, strict=True)], k)
         row |= {"pass_at_k": _known(at), "pass_hat_k": _known(hat)}
     return row
-
-
-def _within_unit(scores: Floats) -> bool:
-    return bool(np.all(np.isnan(scores) | ((scores >= 0) & (scores <= 1))))
 
 
 def _known(value: float) -> float | None:

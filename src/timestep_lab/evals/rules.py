@@ -5,16 +5,23 @@ exact>=0.8                       this scorer
 openai/gpt-4.1:exact>=0.8        this candidate
 exact.ci_low>=0.7                also .ci_low, .ci_high, .mean, .pass_at_k, .pass_hat_k
 errors<=0   cost_usd<=1.5   latency_ms_p50<=2000
+
+A call that failed counts as a miss: where the rule asks for at least so much it is a score of 0, where for at most so much of 1.
+So a candidate that seldom answers does not pass on the few answers that came. A score on a scale of its own has no such end; with
+failed calls it is unknown then, and a rule about what is unknown does not hold.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from timestep_lab.evals.results import mean_row
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL
+from timestep_lab.evals.statistics.intervals import within_unit
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.suggest import did_you_mean
 
@@ -36,33 +43,90 @@ class RuleResult:
     value: float | None
     """None: it is not known, and the rule does not hold."""
     holds: bool
+    failed: int = 0
+    """Calls that failed and were counted as misses."""
 
     def __str__(self) -> str:
         value = "unknown" if self.value is None else f"{self.value:g}"
-        return f"{self.candidate}: {self.what} is {value}; the rule {self.rule} {'holds' if self.holds else 'does not hold'}."
+        calls = "call" if self.failed == 1 else "calls"
+        missed = (
+            f" with {self.failed} failed {calls} {'left out' if self.value is None else 'as misses'}"
+            if self.failed
+            else ""
+        )
+        return f"{self.candidate}: {self.what} is {value}{missed}; the rule {self.rule} {'holds' if self.holds else 'does not hold'}."
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as it was read. `what` is None when it speaks of every scorer."""
+
+    text: str
+    what: str | None
+    op: str
+    bound: float
+
+
+def read(text: str) -> Rule:
+    """Raises `UsageError` for what is no rule."""
+    rule = text.strip()
+    bound = _bound(rule)
+    if bound is not None:
+        return Rule(rule, None, ">=", bound)
+    match = _RULE.fullmatch(rule)
+    bound = None if match is None else _bound(match["bound"])
+    if match is None or bound is None:
+        raise UsageError(f"{rule!r} is no rule.", "Write for example: 0.8, exact>=0.8, errors<=0", param="fail_under")
+    return Rule(rule, match["what"], match["op"], bound)
 
 
 def check(grid: Grid, rules: Sequence[str]) -> list[RuleResult]:
     """One result a rule and candidate it speaks of. Raises `UsageError` for a rule that cannot be read, or names what is not there."""
-    return [result for rule in rules for result in _check_one(grid, rule.strip())]
+    return [result for rule in map(read, rules) for result in _check_one(grid, rule)]
 
 
-def _check_one(grid: Grid, rule: str) -> list[RuleResult]:
-    bound = _bound(rule)
-    if bound is not None:
+def refuse_unknown(grid: Grid, rules: Sequence[str]) -> None:
+    """Raises what `check` would raise. A comparison that is ready to run has a grid without answers: it is enough."""
+    for rule in map(read, rules):
+        _targets(grid, rule)
+
+
+def refuse_unscored(rules: Sequence[str], scorers: Sequence[str]) -> None:
+    """Raises `UsageError` for a rule about something that none of the named scorers gives: all that can be said without candidates and cases."""
+    for rule in map(read, rules):
+        if rule.what is None:
+            if not scorers:
+                raise _no_scorer(rule)
+        elif not any(_is_known([*scorers, ASSERTIONS, OVERALL], rest) for rest in _endings(rule.what)):
+            raise _not_there(rule.what, scorers)
+
+
+def _check_one(grid: Grid, rule: Rule) -> list[RuleResult]:
+    return [_result(grid, rule, row, what) for row, what in _targets(grid, rule)]
+
+
+def _targets(grid: Grid, rule: Rule) -> list[tuple[CandidateRow, str]]:
+    """Which number of which candidate it speaks of."""
+    if rule.what is None:
         if not grid.scorers:
-            raise UsageError(
-                f"The rule {rule} needs a scorer, and there is none.", "Add scorers, or name a number: errors<=0."
-            )
-        return [_result(rule, row, scorer, ">=", bound) for row in grid.candidate_rows for scorer in grid.scorers]
-    match = _RULE.fullmatch(rule)
-    if match is None:
-        raise UsageError(f"{rule!r} is no rule.", "Write for example: 0.8, exact>=0.8, errors<=0")
-    bound = _bound(match["bound"])
-    assert bound is not None
-    candidate, what = _whom(grid, match["what"])
-    rows = [row for row in grid.candidate_rows if candidate is None or row.name == candidate]
-    return [_result(rule, row, what, match["op"], bound) for row in rows]
+            raise _no_scorer(rule)
+        return [(row, scorer) for row in grid.candidate_rows for scorer in grid.scorers]
+    candidate, what = _whom(grid, rule.what)
+    return [(row, what) for row in grid.candidate_rows if candidate is None or row.name == candidate]
+
+
+def _no_scorer(rule: Rule) -> UsageError:
+    return UsageError(
+        f"The rule {rule.text} needs a scorer, and there is none.", "Add scorers, or name a number: errors<=0."
+    )
+
+
+def _not_there(what: str, scorers: Sequence[str]) -> UsageError:
+    known = [*scorers, *_NUMBERS]
+    return UsageError(
+        f"The rule speaks of {what!r}, which is not there.{did_you_mean(what, known)}",
+        f"Known: {', '.join(known)}, each also as candidate:…",
+    )
 
 
 def _bound(text: str) -> float | None:
@@ -74,29 +138,53 @@ def _bound(text: str) -> float | None:
 
 def _whom(grid: Grid, what: str) -> tuple[str | None, str]:
     """Scorers and candidates may themselves hold colons: the longest candidate's name that fits is taken."""
-    if _is_known(grid, what):
+    if _is_known(grid.scorers, what):
         return None, what
     for name in sorted(grid.candidates, key=len, reverse=True):
-        if what.startswith(f"{name}:") and _is_known(grid, rest := what[len(name) + 1 :]):
+        if what.startswith(f"{name}:") and _is_known(grid.scorers, rest := what[len(name) + 1 :]):
             return name, rest
-    known = [*grid.scorers, *_NUMBERS]
-    raise UsageError(
-        f"The rule speaks of {what!r}, which is not there.{did_you_mean(what, known)}",
-        f"Known: {', '.join(known)}, each also as candidate:…",
+    raise _not_there(what, grid.scorers)
+
+
+def _endings(what: str) -> list[str]:
+    """The whole, and what stands after each of its colons."""
+    return [what, *(what[place + 1 :] for place, letter in enumerate(what) if letter == ":")]
+
+
+def _is_known(scorers: Sequence[str], what: str) -> bool:
+    scorer, dot, part = what.rpartition(".")
+    return what in scorers or what in _NUMBERS or (bool(dot) and scorer in scorers and part in _PARTS)
+
+
+def _result(grid: Grid, rule: Rule, row: CandidateRow, what: str) -> RuleResult:
+    failed = 0
+    value: float | None
+    if what in _NUMBERS and what not in grid.scorers:
+        value = getattr(row, what)
+    else:
+        scorer, part = (what, "mean") if what in grid.scorers else what.rpartition(".")[::2]
+        value, failed = _with_misses(grid, row, scorer, _worst(rule)).get(part), row.errors
+    return RuleResult(
+        rule.text, row.name, what, value, value is not None and _OPERATORS[rule.op](value, rule.bound), failed
     )
 
 
-def _is_known(grid: Grid, what: str) -> bool:
-    scorer, dot, part = what.rpartition(".")
-    return what in grid.scorers or what in _NUMBERS or (bool(dot) and scorer in grid.scorers and part in _PARTS)
+def _worst(rule: Rule) -> Literal[0, 1]:
+    """The end of the scale that is farther from what the rule wants."""
+    if rule.op == "==":
+        return 0 if rule.bound >= 0.5 else 1
+    return 0 if rule.op in (">=", ">") else 1
 
 
-def _result(rule: str, row: CandidateRow, what: str, op: str, bound: float) -> RuleResult:
-    if what in row.scores:
-        value = row.scores[what].get("mean")
-    elif what in _NUMBERS:
-        value = getattr(row, what)
-    else:
-        scorer, _, part = what.rpartition(".")
-        value = row.scores[scorer].get(part)
-    return RuleResult(rule, row.name, what, value, value is not None and bool(_OPERATORS[op](value, bound)))
+def _with_misses(grid: Grid, row: CandidateRow, scorer: str, worst: float) -> Mapping[str, float | None]:
+    """`row.scores` of a scorer, failed calls being misses; empty where a miss is no number."""
+    if not row.errors:
+        return row.scores[scorer]
+    scores = grid.tables.of(row.name, scorer).copy()
+    if not within_unit(scores):
+        return {}
+    places = {case.case_id: place for place, case in enumerate(grid.cases)}
+    for cell in grid.cells:
+        if cell.candidate == row.name and cell.status == "error":
+            scores[places[cell.case_id], cell.epoch] = worst
+    return mean_row(scores)

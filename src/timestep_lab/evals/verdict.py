@@ -5,20 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from timestep_lab.types.comparison import PairRow
+from timestep_lab.types.comparison import CandidateRow, PairRow
 
 
-def verdict(pairs: Sequence[PairRow], *, alpha: float = 0.05) -> str:
-    """One sentence for each pair of candidates, the clearest result first; empty without pairs."""
+def verdict(pairs: Sequence[PairRow], candidates: Sequence[CandidateRow] = (), *, alpha: float = 0.05) -> str:
+    """One sentence for each pair of candidates, the clearest result first; then which of the candidates' calls failed. Empty without pairs."""
+    if not pairs:
+        return ""
     ranked = sorted(pairs, key=lambda p: (_p(p), -abs(p.diff)))
-    return " ".join(pair_sentence(pair, alpha=alpha) for pair in ranked)
+    sentences = [pair_sentence(pair, alpha=alpha) for pair in ranked]
+    return " ".join([*sentences, failures(candidates)]).strip()
+
+
+def failures(candidates: Sequence[CandidateRow]) -> str:
+    """`13 of 20 calls of A failed and are not in this.` Statistics are over cases that both answered; empty when none failed."""
+    lost = [
+        f"{row.errors} of {row.n + row.errors} {_plural(row.n + row.errors, 'call')} of {row.name}"
+        for row in candidates
+        if row.errors
+    ]
+    return (
+        f"{' and '.join(lost)} failed and {'is' if sum(row.errors for row in candidates) == 1 else 'are'} not in this."
+        if lost
+        else ""
+    )
+
+
+def is_settled(pair: PairRow, *, alpha: float = 0.05) -> bool:
+    """The test, corrected for the number of comparisons, rejects, and the interval, where there is one, leaves zero out."""
+    return _p(pair) <= alpha and not pair.ci_low <= 0.0 <= pair.ci_high
 
 
 def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     """`B beats A by 4.2 points on exact (95 % CI 1.1 to 7.3); 5 of 120 cases decided it.`
 
-    "Beats" is said only when the test, corrected for the number of comparisons, rejects at `alpha`; otherwise the sentence
-    says how far ahead one is and about how many more cases would settle it. Points are hundredths of a score that runs from 0 to 1.
+    "Beats" is said only of what `is_settled`; otherwise the sentence says how far ahead one is and about how many more cases
+    would settle it. Points are hundredths of a score that runs from 0 to 1.
     """
     if pair.n == 0 or math.isnan(pair.diff):
         return f"{pair.a} and {pair.b} have no case in common with a score for {pair.scorer}, so nothing can be said."
@@ -29,7 +51,7 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     decided = f"{pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
     if pair.decided_by == 0:
         return f"{pair.a} and {pair.b} do not differ{on} in any of {pair.n} {_plural(pair.n, 'case')}{interval}."
-    if _p(pair) <= alpha:
+    if is_settled(pair, alpha=alpha):
         return f"{ahead} beats {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}; {decided}."
     tail = _settle(pair)
     if pair.diff == 0:
@@ -56,7 +78,8 @@ def _round(n: int) -> int:
 
 def _interval(low: float, high: float, pair: PairRow) -> str:
     if math.isnan(low):
-        return ""
+        alike = pair.decided_by == pair.n > 1
+        return " (no interval can be said: all cases differ by the same)" if alike else ""
     scale = 100 if pair.points else 1
     return f" (95 % CI {_number(low * scale)} to {_number(high * scale)})"
 

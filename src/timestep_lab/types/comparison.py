@@ -5,7 +5,8 @@ A comparison asks every candidate every case, `epochs` times each. One answer is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol
@@ -18,6 +19,9 @@ ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "
 """`over_budget` and `cancelled` can be resumed like `interrupted`."""
 
 CellStatus = Literal["done", "error"]
+
+_REASONS = 2
+"""Why a scorer could not score, told at most; the cells have them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +156,7 @@ class CandidateRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRow:
-    """One row of `grid.significance()`: `diff` is b − a in the score's units."""
+    """One row of `grid.significance()`: `diff` is b − a in the score's units. Both ends of the interval are NaN where none can be said."""
 
     a: str
     b: str
@@ -304,9 +308,31 @@ def headline(grid: GridLike) -> str:
     }.get(grid.record.status, "")  # fmt: skip
     if not grid.cells:
         return f"{unfinished} No answers yet.".strip()
-    errors = sum(cell.status == "error" for cell in grid.cells)
-    lost = f"{errors} of {len(grid.cells)} answers failed and count for nobody." if errors else ""
     words = grid.verdict
+    errors = sum(cell.status == "error" for cell in grid.cells)
+    # A verdict says itself whose calls failed.
+    lost = f"{errors} of {len(grid.cells)} answers failed and count for nobody." if errors and not words else ""
     if not words and grid.record.status != "running":
-        words = "Add scorers to compare answers." if not grid.scorers else "One candidate: nothing to compare with."
-    return " ".join(part for part in (unfinished, words, lost) if part)
+        scored = grid.scorers or grid.record.scorers
+        words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
+    notes = unscored(grid.cells) if grid.record.status != "running" else []
+    return " ".join(part for part in (unfinished, words, lost, *notes) if part)
+
+
+def unscored(cells: Iterable[CellRecord]) -> list[str]:
+    """`contains could not score 5 of 20 answers: the case has no expected answer.` One sentence a scorer that could not say of all."""
+    asked: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    for cell in cells:
+        for score in cell.scores:
+            asked[score.scorer] += 1
+            if score.value is None and score.scorer != "overall":  # `overall` only follows from the others.
+                reasons.setdefault(score.scorer, Counter())[(score.note or "it gave no reason").rstrip(".")] += 1
+    return [_could_not(scorer, asked[scorer], why) for scorer, why in reasons.items()]
+
+
+def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:
+    told = reasons.most_common(_REASONS)
+    words = "; ".join(reason if len(reasons) == 1 else f"{reason} ({n})" for reason, n in told)
+    more = "; and for other reasons" if len(reasons) > _REASONS else ""
+    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {words}{more}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from timestep_lab.evals.datasets.case import Case
@@ -21,8 +22,9 @@ async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, to
     if case.assertions:
         own = [await _one(make_scorer(spec), answer, case, tools) for spec in case.assertions]
         failed = [s.scorer for s in own if s.value == 0]
-        note = f"failed: {', '.join(failed)}" if failed else None
-        scores.append(ScoreValue(scorer=ASSERTIONS, value=weighted_mean(own), note=note))
+        notes = [f"failed: {', '.join(failed)}"] if failed else []
+        notes += [f"{s.scorer} could not score: {s.note or 'it gave no reason'}" for s in own if s.value is None]
+        scores.append(ScoreValue(scorer=ASSERTIONS, value=weighted_mean(own), note="; ".join(notes) or None))
     return with_overall(scores, scorers)
 
 
@@ -42,7 +44,9 @@ def weighted_mean(scores: Sequence[ScoreValue]) -> float | None:
 
 
 def score_value(scorer: Scorer, score: Score) -> ScoreValue:
-    """Apply negation. A score that does not run from 0 to 1 has no opposite and is then unknown."""
+    """Apply negation. A score that does not run from 0 to 1 has no opposite and is then unknown, as is one that is no finite number."""
+    if score.value is not None and not math.isfinite(score.value):
+        score = unknown(f"it gave {score.value}, which is no score")
     if scorer.negate and score.value is not None:
         if 0.0 <= score.value <= 1.0:
             score = dataclasses.replace(score, value=1.0 - score.value)
@@ -57,8 +61,13 @@ def score_value(scorer: Scorer, score: Score) -> ScoreValue:
 async def _one(scorer: Scorer, answer: Answer, case: Case, tools: Tools) -> ScoreValue:
     try:
         return score_value(scorer, await scorer.score(answer, case, tools))
-    except LabError as error:
-        return score_value(scorer, unknown(str(error)))
+    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and the others score it
+        return score_value(scorer, unknown(why_not(error)))
+
+
+def why_not(error: Exception) -> str:
+    """What a scorer that raised could not score for."""
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
 
 def assertion_problems(case: Case) -> Mapping[int, str]:

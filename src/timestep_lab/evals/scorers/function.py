@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,5 +67,6 @@ def _as_score(result: Any) -> Score:
     if result is None:
         return unknown("the function gave no score")
     if isinstance(result, bool | int | float) or hasattr(result, "__float__"):
-        return Score(float(result))
+        value = float(result)
+        return Score(value) if math.isfinite(value) else unknown(f"the function gave {value}, which is no score")
     return unknown(f"the function gave a {type(result).__name__}, not a number")

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, passed, scorer, unknown
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, ValueScorer, passed, scorer, unknown
+from timestep_lab.evals.scorers.bounded import TooSlowError, beside_the_loop
+from timestep_lab.evals.scorers.schema_patterns import best_error, check_patterns
 from timestep_lab.types.errors import UsageError
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 _NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
 
 
@@ -38,16 +40,20 @@ class JsonSchema(Scorer):
             jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
         except jsonschema.SchemaError as error:
             raise UsageError(f"The schema is no JSON Schema: {error.message}.", "Correct it.") from error
+        check_patterns(self.schema)
+
+    async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
+        return await beside_the_loop(self.check, answer, case)
 
     def check(self, answer: Answer, case: Case) -> Score:
-        import jsonschema
-
         try:
             value = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
-        validator = jsonschema.validators.validator_for(self.schema)(self.schema)
-        wrong = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        try:
+            wrong = best_error(self.schema, value)
+        except TooSlowError as error:
+            return unknown(str(error))
         return passed(wrong is None, None if wrong is None else f"{wrong.json_path}: {wrong.message}")
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, acceptable, passed, scorer
+from timestep_lab.evals.scorers.base import (
+    Answer,
+    Score,
+    Scorer,
+    Tools,
+    ValueScorer,
+    acceptable,
+    passed,
+    scorer,
+    unknown,
+)
+from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, beside_the_loop, compile_pattern
 from timestep_lab.types.errors import UsageError
+
+EMPTY = "the expected answer is empty, as it is in a CSV without one; every answer would pass"
 
 
 @scorer("exact")
@@ -39,6 +51,8 @@ class Contains(ValueScorer):
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
+        if "" in wanted:
+            return unknown(EMPTY)
         text = fold(answer.output, self.case_sensitive)
         found = [fold(w, self.case_sensitive) in text for w in wanted]
         return passed(all(found) if self.all else any(found))
@@ -55,6 +69,8 @@ class StartsWith(ValueScorer):
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
+        if "" in wanted:
+            return unknown(EMPTY)
         text = fold(answer.output.lstrip(), self.case_sensitive)
         return passed(any(text.startswith(fold(w, self.case_sensitive)) for w in wanted))
 
@@ -62,7 +78,10 @@ class StartsWith(ValueScorer):
 @scorer("regex")
 @dataclass(frozen=True, kw_only=True)
 class Regex(Scorer):
-    """A regular expression (Python's `re`) is found in the answer; with `full` it must match all of it."""
+    """A regular expression (as Python's `re` reads it) is found in the answer; with `full` it must match all of it.
+
+    One that looks for more than a second is given up and scores nothing.
+    """
 
     main: ClassVar[str | None] = "pattern"
     pattern: str = ""
@@ -71,14 +90,17 @@ class Regex(Scorer):
     def __post_init__(self) -> None:
         if not self.pattern:
             raise UsageError("The scorer regex needs a pattern.", "Write regex:^yes, for example.")
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise UsageError(f"{self.pattern!r} is no regular expression: {error}.", "Correct it.") from error
+        compile_pattern(self.pattern)
+
+    async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
+        return await beside_the_loop(self.check, answer, case)
 
     def check(self, answer: Answer, case: Case) -> Score:
-        match = re.fullmatch if self.full else re.search
-        return passed(match(self.pattern, answer.output.strip() if self.full else answer.output) is not None)
+        text = answer.output.strip() if self.full else answer.output
+        try:
+            return passed(Deadline().find(self.pattern, text, full=self.full))
+        except TooSlowError as error:
+            return unknown(str(error))
 
 
 @scorer("fuzzy")

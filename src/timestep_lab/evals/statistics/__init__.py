@@ -14,8 +14,9 @@ from timestep_lab.evals.statistics.intervals import Interval, mean_interval, wil
 from timestep_lab.evals.statistics.mcnemar import exact_mcnemar
 from timestep_lab.evals.statistics.paired import PairedResult, paired_difference
 from timestep_lab.evals.statistics.passk import pass_at_k, pass_hat_k
+from timestep_lab.evals.statistics.sign_flips import sign_flips
 
 __all__ = [
     "Agreement", "Interval", "PairedResult", "agreement", "cases_to_settle", "exact_mcnemar", "holm", "mean_interval",
-    "paired_difference", "pass_at_k", "pass_hat_k", "wilson",
+    "paired_difference", "pass_at_k", "pass_hat_k", "sign_flips", "wilson",
 ]  # fmt: skip

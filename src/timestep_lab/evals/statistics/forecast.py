@@ -19,10 +19,13 @@ def cases_needed(diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0
 
 
 def cases_to_settle(
-    n: int, diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0.05, power: float = 0.8
+    n: int, diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, least: float = 0.0
 ) -> int | None:
-    """About how many more cases than the `n` at hand, should the truth be what was seen. None: no number in sight."""
-    if n < 2 or diff == 0 or sd == 0:
+    """About how many more cases than the `n` at hand, should the truth be what was seen. None: no number in sight.
+
+    `least`: fewer cases than these cannot settle anything, however clear they are.
+    """
+    if n < 2 or diff == 0:
         return None
-    needed = cases_needed(diff, sd_if_equal, sd, alpha=alpha, power=power)
-    return max(0, math.ceil(needed) - n) if needed < 1e7 else None
+    needed = max(least, cases_needed(diff, sd_if_equal, sd, alpha=alpha, power=power))
+    return max(0, math.ceil(needed - 1e-9) - n) if needed < 1e7 else None

@@ -45,18 +45,40 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
+def unseen(value: float, n: int, low: float, high: float, level: float = 0.95) -> Interval:
+    """The interval of a mean when all `n` cases gave one and the same `value`, of scores that run from `low` to `high`.
+
+    A sample without variance does not say that there is none. What was not seen in `n` cases may still have a probability of up to
+    z² / (n + z²), Wilson's limit of a proportion of 0 in n (Wilson 1927; the rule of three: Hanley & Lippman-Hand 1983, JAMA
+    249:1743), and its scores may be anything. At 0 or 1 this is Wilson's interval; for differences of −1, 0 or 1, Tango's.
+    """
+    z2 = two_sided_z(level) ** 2
+    share = z2 / (n + z2)
+    return Interval(value - share * (value - low), value + share * (high - value))
+
+
+def all_alike(values: Floats, scores: Floats) -> bool:
+    """No more than rounding (of single precision, where scores run from 0 to 1) tells the values apart. `scores`: what they come from."""
+    noise = 1e-6 if within_unit(scores) else 1e-9 * max(1.0, float(np.nanmax(np.abs(scores))))
+    return bool(np.ptp(values) <= noise)
+
+
 def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
     """The interval of a candidate's mean score. `scores`: cases × epochs, NaN where there is none.
 
     Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, the binomial variance over the
     variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), kept between the number
-    of cases and the number of trials. Other scores get Student's interval over case means.
+    of cases and the number of trials. Other scores get Student's interval over case means, or `unseen` where these are all
+    alike; alike on a scale without ends, they have none.
     """
     case_means, trials = mean_of_repeats(scores)
     n = len(case_means)
     if n == 0:
         return Interval(math.nan, math.nan)
     if not is_pass_fail(scores):
+        if n > 1 and all_alike(case_means, scores):
+            known = within_unit(scores)
+            return unseen(float(case_means.mean()), n, 0.0, 1.0, level) if known else Interval(math.nan, math.nan)
         return t_interval(case_means, level)
     p = float(case_means.mean())
     effective = float(n)
@@ -77,6 +99,11 @@ def mean_of_repeats(scores: Floats) -> tuple[Floats, int]:
 def is_pass_fail(scores: Floats) -> bool:
     """True when every score there is is exactly 0 or 1."""
     return bool(np.all(np.isnan(scores) | (scores == 0.0) | (scores == 1.0)))
+
+
+def within_unit(scores: Floats) -> bool:
+    """True when every score there is runs from 0 to 1."""
+    return bool(np.all(np.isnan(scores) | ((scores >= 0.0) & (scores <= 1.0))))
 
 
 def tango(wins: int, losses: int, n: int, level: float = 0.95) -> Interval:

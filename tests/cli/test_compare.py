@@ -1,0 +1,144 @@
+"""`timestep-lab compare`: what it refuses before anything is paid for, what it says of failures, and how it is stopped and gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Done
+from timestep_lab.types.comparison import CellDone
+from timestep_lab.types.events import Event
+
+Cli = Callable[..., Done]
+CASES = 20
+
+
+@pytest.fixture(autouse=True)
+def cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMESTEP_LAB_DEMO_DELAY_MS", "0")
+    with Path("q.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["input", "expected"])
+        rows.writerows([f"Say word{n}.", f"word{n}"] for n in range(CASES))
+
+
+def asked(cli: Cli) -> int:
+    return int(cli("sql", "select count(*) as n from comparisons", "--json").json[0]["n"])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--fail-under", "bogus"), "is no rule"),
+        (("--fail-under", "exact>=0.8"), "'exact', which is not there"),
+        (("--fail-under", "demo/ecko:contains>=0.8"), "'demo/ecko:contains', which is not there"),
+        (("--fail-under", "assertions>=0.8"), "'assertions', which is not there"),
+        (("--out", "nowhere/x.csv"), "there is no folder nowhere"),
+        (("--out", "x.docx"), "Known endings"),
+    ],
+)
+def test_what_could_never_be_done_is_refused_before_the_first_call(cli: Cli, more: tuple[str, ...], says: str) -> None:
+    done = cli("compare", "q.csv", "--models", "demo/echo", "--scorers", "contains", *more)
+    assert done.code == 2, done.err
+    assert says in done.err
+    assert len([line for line in done.err.splitlines() if line.startswith("error")]) == 1
+    assert asked(cli) == 0
+
+
+def test_a_file_that_is_a_folder_is_refused_before_the_first_call(cli: Cli, folder: Path) -> None:
+    (folder / "folder.csv").mkdir()
+    done = cli("compare", "q.csv", "--models", "demo/echo", "--out", "folder.csv")
+    assert (done.code, asked(cli)) == (2, 0)
+    assert "is a folder" in done.err
+
+
+def test_a_rule_without_any_scorer_is_refused_before_the_first_call(cli: Cli) -> None:
+    done = cli("compare", "q.csv", "--models", "demo/echo", "--fail-under", "0.8")
+    assert (done.code, asked(cli)) == (2, 0)
+    assert "needs a scorer" in done.err
+
+
+@pytest.mark.parametrize("rate", ["0.9", "1"])
+def test_a_candidate_that_fails_most_calls_does_not_pass_on_the_few_it_answered(cli: Cli, rate: str) -> None:
+    command = ("compare", "q.csv", "--models", f"demo/flaky?rate={rate}&error=request", "--scorers", "contains")
+    done = cli(*command, "--fail-under", "contains>=0.8")
+    assert done.code == 100, done.err
+    assert re.search(
+        r"contains is 0[.\d]* with \d+ failed calls as misses; the rule contains>=0.8 does not hold", done.err
+    )
+
+
+def test_a_candidate_alone_is_told_to_have_failed_too(cli: Cli) -> None:
+    done = cli("compare", "q.csv", "--models", "demo/flaky?rate=1&error=request", "--scorers", "contains")
+    assert "20 of 20 calls of demo/flaky?rate=1&error=request failed and are not in this." in done.out
+
+
+def test_the_verdict_says_whose_calls_failed(cli: Cli) -> None:
+    models = "demo/echo,demo/flaky?rate=0.9&error=request"
+    done = cli("compare", "q.csv", "--models", models, "--scorers", "contains", "--json")
+    failed = next(row["errors"] for row in done.json["candidates"] if "flaky" in row["name"])
+    assert failed > 0
+    assert (
+        f"{failed} of 20 calls of demo/flaky?rate=0.9&error=request failed and are not in this." in done.json["verdict"]
+    )
+
+
+def test_repeating_answers_without_chance_does_not_make_a_winner(cli: Cli) -> None:
+    Path("four.csv").write_text("input,expected\n" + "".join(f"word{n},word{n}\n" for n in range(4)))
+    command = ("compare", "four.csv", "--models", "demo/echo,demo/echo?bare=1", "--scorers", "exact", "--json")
+    once, thrice = (cli(*command, "--epochs", n).json for n in ("1", "3"))
+    assert once["pairs"] == thrice["pairs"]
+    assert once["pairs"][0]["p_value"] == 0.125
+    assert "not settled" in thrice["verdict"]
+
+
+def test_what_a_scorer_could_not_score_is_said(cli: Cli) -> None:
+    Path("some.jsonl").write_text('{"input": "say yes", "expected": "yes"}\n{"input": "say no"}\n{"input": "say so"}\n')
+    done = cli("compare", "some.jsonl", "--models", "demo/echo", "--scorers", "contains")
+    assert done.code == 0
+    assert "contains could not score 2 of 3 answers: the case has no expected answer." in done.out
+    told = cli("compare", "some.jsonl", "--models", "demo/echo", "--scorers", "contains", "--json").json
+    assert told["notes"] == ["contains could not score 2 of 3 answers: the case has no expected answer."]
+
+
+def test_a_file_that_cannot_be_written_at_the_end_says_how_to_get_it_all_the_same(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from timestep_lab.evals import exports
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(exports.WRITERS, ".csv", full)  # type: ignore[arg-type]
+        done = cli("compare", "q.csv", "--models", "demo/echo", "--scorers", "contains", "--out", "grid.csv")
+    assert done.code == 1
+    assert "No space left" in done.err
+    assert "demo/echo" in done.out, "the result is shown all the same"
+    [again] = re.findall(r"compare --resume (cmp_\w+) --out", done.err)
+    assert cli("compare", "--resume", again, "--out", "elsewhere.csv").code == 0
+    assert len(Path("elsewhere.csv").read_text().splitlines()) == CASES + 1
+
+
+def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from timestep_lab.cli import compare
+
+    @contextlib.contextmanager
+    def presses_it(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
+        yield lambda event: signal.raise_signal(signal.SIGINT) if isinstance(event, CellDone) else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "progress_line", presses_it)
+        patch.setenv("TIMESTEP_LAB_DEMO_DELAY_MS", "20")
+        done = cli("compare", "q.csv", "--models", "demo/echo", "--concurrency", "1")
+    assert done.code == 130, done.err
+    [id] = re.findall(r"Go on with: timestep-lab compare --resume (cmp_\w+)", done.err)
+    again = cli("compare", "--resume", id, "--json")
+    assert again.code == 0
+    assert again.json["candidates"][0]["n"] == CASES
