@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from timestep_lab.runtime.run_request import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.clock import utc_now
@@ -41,6 +42,9 @@ class LocalChatSource:
                     # A provider that is configured but does not answer now has no models to offer; `doctor` says why.
                     continue
         return list(dict.fromkeys(names))
+
+    async def check_model(self, name: str) -> str:
+        return self._lab.router.get_model(name).full
 
     async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
         if not search.strip():
@@ -94,10 +98,13 @@ class LocalChatSource:
         file = await in_thread(self._lab.files.add_bytes, name, content)
         return {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
 
-    async def branch(self, thread_id: str, before_item_id: str) -> ThreadRecord:
+    async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
         from timestep_lab.runtime.branch import branch
 
-        return await in_thread(branch, self._store, thread_id, before_item_id)
+        made = await in_thread(branch, self._store, thread_id, before_item_id)
+        if not goes_on.strip():
+            return made
+        return await in_thread(self._store.threads.update, made.id, title=read_turn(goes_on).title)
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
         return widget_json(output)

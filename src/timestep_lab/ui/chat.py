@@ -85,21 +85,27 @@ class Chat(Conversation):
     @handles("edit")
     async def _edit(self, item_id: str, text: str, attachments: list[dict[str, Json]]) -> None:
         """The edited message begins a branch, so that what was said stays as it was."""
-        self._refuse_while_busy()
-        assert self._thread_id is not None
-        branch = await self._source.branch(self._thread_id, item_id)
-        await self._open(branch.id)
-        await self._send(text, attachments)
+        await self._say_in_branch(item_id, text, attachments, title_of=text)
 
     @handles("retry")
     async def _retry(self, item_id: str) -> None:
-        """Ask the message before `item_id` again, in a branch."""
+        """Ask the message that led to `item_id`, or is it, again, in a branch."""
         items = list(self._items.values())
         at = next((n for n, item in enumerate(items) if item.id == item_id), len(items))
-        asked = next((item for item in reversed(items[:at]) if item.type == "user_message"), None)
+        asked = next((item for item in reversed(items[: at + 1]) if item.type == "user_message"), None)
         if asked is None:
             raise ConflictError("There is no message before this answer.", "Write the message again.")
-        await self._edit(asked.id, str(asked.data.get("text", "")), list(asked.data.get("attachments", [])))
+        text, attachments = str(asked.data.get("text", "")), list(asked.data.get("attachments", []))
+        await self._say_in_branch(asked.id, text, attachments)
+
+    async def _say_in_branch(
+        self, item_id: str, text: str, attachments: list[dict[str, Json]], title_of: str = ""
+    ) -> None:
+        self._refuse_while_busy()
+        assert self._thread_id is not None
+        branch = await self._source.branch(self._thread_id, item_id, title_of)
+        await self._open(branch.id)
+        await self._send(text, attachments)
 
     @handles("attach")
     async def _attach(self, name: str, mime_type: str, buffers: list[bytes]) -> Mapping[str, Json]:
@@ -126,7 +132,9 @@ class Chat(Conversation):
 
     @handles("rename")
     async def _rename(self, thread_id: str, title: str) -> None:
-        await self._source.rename(thread_id, title)
+        """An empty title changes nothing: a conversation without a name is not to be found again."""
+        if title.strip():
+            await self._source.rename(thread_id, title)
         await self._tell_threads()
 
     @handles("remove")
@@ -143,6 +151,8 @@ class Chat(Conversation):
 
     @handles("choose")
     async def _choose(self, agent: str | None = None, model: str | None = None) -> None:
+        if model and model not in self._models:
+            model = await self._source.check_model(model)
         if agent is not None:
             self._agent = agent
         if model is not None:

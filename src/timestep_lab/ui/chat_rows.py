@@ -30,10 +30,11 @@ def thread_row(thread: ThreadRecord) -> dict[str, Json]:
 
 
 def run_json(run: RunRecord) -> dict[str, Json]:
+    tokens = run.usage.input_tokens + run.usage.output_tokens or None  # A stopped run was never told what it took.
     duration = (run.ended_at - run.started_at).total_seconds() * 1000 if run.ended_at else None
     return {
         "id": run.id, "status": run.status, "model": run.model, "duration_ms": duration, "ttft_ms": run.ttft_ms,
-        "tokens": run.usage.input_tokens + run.usage.output_tokens, "cost_usd": run.cost_usd, "trace_id": run.trace_id,
+        "tokens": tokens, "cost_usd": run.cost_usd if tokens else None, "trace_id": run.trace_id,
     }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def run_facts(run: RunRecord) -> str:
             run.model,
             duration_text(facts["duration_ms"]),
             tokens_text(facts["tokens"]),
-            cost_text(run.cost_usd),
+            cost_text(facts["cost_usd"]),
         )
         if part
     )

@@ -26,6 +26,10 @@ class ChatSource(Protocol):
         """Models a person may want to choose: of providers that are ready."""
         ...
 
+    async def check_model(self, name: str) -> str:
+        """The full name of a model that the list may not have. Raises what is wrong with it, as far as can be known unasked."""
+        ...
+
     @property
     def default_model(self) -> str: ...
 
@@ -62,8 +66,9 @@ class ChatSource(Protocol):
         """Keep a file and describe it: `{"id", "name", "mime_type", "size"}`."""
         ...
 
-    async def branch(self, thread_id: str, before_item_id: str) -> ThreadRecord:
-        """A new thread that holds what came before that item, for the reader and for the model."""
+    async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
+        """A new thread that holds what came before that item, for the reader and for the model. It has the title of the old one, or,
+        as a thread has that of its first message, that of the message which it goes on with."""
         ...
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:

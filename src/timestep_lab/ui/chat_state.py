@@ -24,11 +24,14 @@ from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
 from timestep_lab.ui.chat_source import AgentChoice, ChatSource
 from timestep_lab.ui.view import Theme, View
 
-EXAMPLES = (
-    "What's the weather in Oakland?",
-    "What's the weather in Berkeley, and do I need an umbrella?",
-    "Switch to the dark theme, please.",
-)
+KEYLESS = "demo/assistant"
+WEATHER = ("What's the weather in Oakland?", "What's the weather in Berkeley, and do I need an umbrella?")
+STARTERS = {
+    "Personal Assistant": (*WEATHER, "Switch to the dark theme, please."),
+    "Weather Assistant": (*WEATHER, "What's the temperature in Paris?"),
+}
+"""First questions that an agent is made for."""
+OTHER_STARTERS = ("What can you help me with?", "Which tools do you have, and what is each for?")
 
 
 class Conversation(View):
@@ -88,8 +91,6 @@ class Conversation(View):
             **self._head(),
             "threads": [thread_row(thread) for thread in self._threads],
             "trace_base": self._trace_base,
-            "examples": list(EXAMPLES),
-            "hint": self._hint(),
         }
 
     def _head(self) -> dict[str, Json]:
@@ -100,15 +101,28 @@ class Conversation(View):
             "models": list(self._models),
             "default_model": self._source.default_model,
             "thread": self._thread_json(),
+            "examples": self._examples(),
+            "hint": self._hint(),
         }
 
+    def _chosen_model(self) -> str | None:
+        """The one that was chosen here or for the agent; None: the default answers."""
+        return self._model or next((agent.model for agent in self._agents if agent.name == self._agent), None)
+
     def _hint(self) -> str:
-        if self._source.default_model.startswith("demo/"):
+        model = self._chosen_model()
+        if model is None and self._source.default_model == KEYLESS:
             return (
-                "No key is set, so demo/assistant answers: it follows simple rules, really calls the tools, and is no "
+                f"No key is set, so {KEYLESS} answers: it follows simple rules, really calls the tools, and is no "
                 "language model. Set a provider's key, or start Ollama, for a real one."
             )
-        return f"{self._source.default_model} answers."
+        model = model or self._source.default_model
+        return f"{model} answers{', by fixed rules: it is no language model' if model.startswith('demo/') else ''}."
+
+    def _examples(self) -> list[str]:
+        model = self._chosen_model() or self._source.default_model
+        calls_no_tools = model.startswith("demo/") and not model.startswith(KEYLESS)
+        return list(OTHER_STARTERS if calls_no_tools else STARTERS.get(self._agent, OTHER_STARTERS))
 
     def twin_html(self) -> str:
         return twin(self._thread, self._items.values())

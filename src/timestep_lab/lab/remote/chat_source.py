@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from urllib.parse import quote
 
 from timestep_lab.lab.remote import decode, runs
 from timestep_lab.lab.remote import threads as remote_threads
 from timestep_lab.lab.remote.changes import Changes
 from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.remote.files import RemoteFiles
+from timestep_lab.runtime.run_request import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.events import Event
@@ -29,6 +31,10 @@ class RemoteChatSource:
 
     async def models(self) -> Sequence[str]:
         return list(dict.fromkeys(await in_thread(self._connection.get, "/api/v1/models")))
+
+    async def check_model(self, name: str) -> str:
+        told = await in_thread(self._connection.get, f"/api/v1/models/{quote(name)}")
+        return f"{told['prefix']}/{told['model']}"
 
     async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
         told = await in_thread(self._connection.get, remote_threads.PATH, search=search.strip() or None, limit=limit)
@@ -77,9 +83,12 @@ class RemoteChatSource:
         file = await in_thread(self._files.add_bytes, name, content)
         return {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
 
-    async def branch(self, thread_id: str, before_item_id: str) -> ThreadRecord:
+    async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
         path = f"{remote_threads.PATH}/{thread_id}/items/{before_item_id}/branch"
-        return decode.record(ThreadRecord, await in_thread(self._connection.post, path))
+        made = decode.record(ThreadRecord, await in_thread(self._connection.post, path))
+        if not goes_on.strip():
+            return made
+        return await in_thread(remote_threads.rename, self._connection, made.id, read_turn(goes_on).title or "")
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
         return widget_json(output)

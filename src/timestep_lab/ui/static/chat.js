@@ -6,32 +6,40 @@ import { mount } from "./shared/mount.js";
 import { makeItem } from "./chat/items.js";
 import { asking } from "./chat/asking.js";
 import { composer } from "./chat/composer.js";
+import { modelPicker } from "./chat/model_picker.js";
 import { threadList } from "./chat/threads.js";
+import { writing } from "./chat/writing.js";
 
 const NEAR_END = 24;
+/** There the focus brings up a keyboard over half of the screen. */
+const TOUCH = window.matchMedia("(hover: none)");
+const WITHOUT_ANSWER = ["cancelled", "failed", "interrupted"];
 
 function render(context) {
   const view = mount(context, "chat");
   const { root, link } = view;
   let state = null;
+  let welcomed = false;
   const drawn = new Map();
   const growing = new Set();
 
   const { notices, problem, ask, tell } = asking(link);
+  const pen = writing(root);
 
   // -- the parts of the page
 
   const list = threadList({
     open: (id) => { tell("open", { thread_id: id }); if (narrow()) showList(false); },
     fresh: () => { tell("fresh"); write.focus(); if (narrow()) showList(false); },
-    rename: (id, title) => tell("rename", { thread_id: id, title }),
-    remove: (id) => tell("remove", { thread_id: id }),
+    rename: (id, title) => ask("rename", { thread_id: id, title }),
+    remove: (id) => ask("remove", { thread_id: id }),
     search: (text) => tell("search", { text }),
     close: () => showList(false),
   });
   const write = composer({
     send(text, attachments) {
       pinned = true;
+      pen.done();
       const edited = state.editing;
       state.editing = null;
       banner();
@@ -44,18 +52,21 @@ function render(context) {
   });
   const listButton = h("button", { type: "button", class: "tl-quiet", "aria-label": "Conversations", title: "Conversations", "aria-expanded": "false", onclick: () => showList(list.element.hidden) }, icon("list"));
   const agentSelect = h("select", { class: "tl-chat-select", "aria-label": "Agent" });
-  const modelSelect = h("select", { class: "tl-chat-select", "aria-label": "Model" });
+  const picker = modelPicker({
+    pick: (model) => tell("choose", { model }),
+    name: (model) => link.call("choose", { model }),
+  });
   const title = h("span", { class: "tl-chat-title tl-clip" });
   const fresh = h("button", { type: "button", class: "tl-quiet", "aria-label": "New conversation", title: "New conversation", onclick: () => { tell("fresh"); write.focus(); } }, icon("plus"));
   const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "polite", "aria-relevant": "additions", tabindex: "0", "aria-label": "Conversation" });
   const inner = h("div", { class: "tl-chat-inner" });
   const down = h("button", { type: "button", class: "tl-button tl-chat-down", hidden: true, onclick: () => { pinned = true; follow(); } }, icon("expand"), "Newest");
+  const news = h("div", { class: "tl-sr", role: "status", "aria-live": "polite" });
   log.append(inner);
-  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, modelSelect, title, fresh), notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, picker.select, title, fresh), picker.form, notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element, news);
   root.append(list.element, main);
   write.dropTarget(main);
   agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
-  modelSelect.addEventListener("change", () => tell("choose", { model: modelSelect.value }));
 
   const narrow = () => root.clientWidth < 720;
   function showList(now) {
@@ -86,8 +97,8 @@ function render(context) {
   // -- items
 
   const on = {
-    decide: (item, decision, message, always) => ask("decide", { run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }).then(() => write.focus()),
-    edit: (item) => { state.editing = item.id; write.fill(item.data.text ?? ""); banner(); },
+    decide: (item, decision, message, always) => ask("decide", { run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }).then(backToWriting),
+    edit: (item) => { state.editing = item.id; write.fill(item.data.text ?? "", item.data.attachments ?? []); banner(); },
     retry: (item) => tell("retry", { item_id: item.id }),
     act: (item, action) => tell("act", { item_id: item.id, action }),
   };
@@ -100,11 +111,31 @@ function render(context) {
     if (known) known.element.replaceWith(made.element);
     else inner.append(made.element);
     drawn.set(item.id, made);
-    if (isNew && item.type === "approval" && !item.data.decision && root.contains(root.getRootNode().activeElement)) made.focus();
+    if (isNew && item.type === "approval" && !item.data.decision) callTo(made, item);
+  }
+  /** To an approval, with the focus if nobody needs it elsewhere: not in the middle of writing, nor at the card before. */
+  function callTo(card, item) {
+    const at = pen.focused();
+    if (at && !pen.isWriting() && !at.closest(".tl-chat-approval")) card.focus();
+    else put(news, h("span", {}, `${item.data.name} waits for your approval`));
+  }
+  function backToWriting() {
+    put(news);
+    if (pen.isLost() || pen.focused()?.closest(".tl-chat-approval")) write.focus();
   }
   function showRun(run) {
-    const last = [...drawn.values()].findLast((made) => made.facts && made.runId === run.id);
-    if (last) last.facts(run, traceLink);
+    if (run.status === "running") return;
+    const last = [...drawn.values()].findLast((made) => made.facts && made.runId === run.id) ?? endOf(run);
+    last?.facts(run, traceLink);
+  }
+  /** A turn that ended before anything was said has no item that tells of it. */
+  function endOf(run) {
+    const [after, before] = [...drawn].findLast(([, made]) => made.runId === run.id) ?? [];
+    if (!before || !WITHOUT_ANSWER.includes(run.status)) return null;
+    const end = { type: "ended", runId: run.id, ...makeItem({ type: "ended", data: { status: run.status, after } }, on) };
+    before.element.after(end.element);
+    drawn.set(`end of ${run.id}`, end);
+    return end;
   }
   function traceLink(run) {
     if (!run.trace_id) return null;
@@ -121,8 +152,8 @@ function render(context) {
   let place = null;
   function drawHead() {
     options(agentSelect, state.agents.map((agent) => agent.name), state.agent);
-    const own = state.agents.find((agent) => agent.name === state.agent)?.model ?? state.default_model;
-    options(modelSelect, state.models, state.model ?? "", h("option", { value: "" }, `${own} (agent's own)`));
+    const own = state.agents.find((agent) => agent.name === state.agent)?.model;
+    picker.draw(state.models, state.model, own ? `${own} (agent's own)` : `${state.default_model} (default)`);
     put(title, state.thread?.title ?? "");
     const id = state.thread?.id ?? null;
     if (id === place) return;
@@ -135,7 +166,18 @@ function render(context) {
     root.classList.toggle("tl-is-empty", empty);
     if (!empty) { inner.querySelector(".tl-chat-start")?.remove(); return; }
     put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "What shall we find out?"), h("p", { class: "tl-soft" }, state.hint),
-      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; tell("send", { text, attachments: [] }); } }, text)))));
+      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => begin(text) }, text)))));
+  }
+  function begin(text) {
+    pinned = true;
+    tell("send", { text, attachments: [] });
+    if (!TOUCH.matches) write.focus();
+  }
+  /** In the served app's page the reader came to write; beside the cells of a notebook they may be anywhere. */
+  function welcome() {
+    if (welcomed) return;
+    welcomed = true;
+    if (document.querySelector("main.shell-main") && pen.isLost() && !TOUCH.matches) write.focus();
   }
   function banner() {
     put(notices, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
@@ -156,13 +198,14 @@ function render(context) {
     list.put(next.threads, next.thread?.id);
     pinned = true;
     follow();
+    welcome();
   });
   link.on("item", ({ item }) => { inner.querySelector(".tl-chat-start")?.remove(); show(item, true); root.classList.remove("tl-is-empty"); });
   link.on("delta", ({ id, delta }) => { const markdown = drawn.get(id)?.push?.(delta); if (markdown) { growing.add(markdown); grow(); } });
   link.on("remove", ({ id }) => { drawn.get(id)?.element.remove(); drawn.delete(id); drawEmpty(); });
   link.on("run", ({ run }) => showRun(run));
   link.on("busy", ({ value }) => write.busy(value));
-  link.on("head", ({ kind, ...head }) => { Object.assign(state, head); drawHead(); });
+  link.on("head", ({ kind, ...head }) => { Object.assign(state, head); drawHead(); drawEmpty(); });
   link.on("threads", ({ threads, thread_id }) => list.put(threads, thread_id));
   link.on("notice", ({ message, next_step }) => problem({ message, nextStep: next_step }));
   link.on("theme", ({ theme }) => root.dispatchEvent(new CustomEvent("tl-theme", { detail: { theme }, bubbles: true, composed: true })));

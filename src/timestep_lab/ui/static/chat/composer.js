@@ -23,6 +23,7 @@ export function composer(on) {
   const go = () => {
     const text = field.value.trim();
     if (send.disabled || send.hidden) return;
+    field.focus();
     on.send(text, attachments);
     field.value = "";
     attachments = [];
@@ -31,12 +32,19 @@ export function composer(on) {
   };
   function draw() {
     chips.hidden = !attachments.length && !uploading;
-    put(chips, attachments.map((file) => h("span", { class: "tl-chip tl-chat-file" }, icon("note"), h("span", { class: "tl-clip" }, file.name), h("span", { class: "tl-soft" }, bytes(file.size)),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${file.name}`, onclick: () => { attachments = attachments.filter((other) => other !== file); draw(); } }, icon("close", undefined, 10)))),
+    put(chips, attachments.map((file) => h("span", { class: "tl-chip tl-chat-file" }, icon("clip"), h("span", { class: "tl-clip" }, nameOf(file)), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null,
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${nameOf(file)}`, onclick: () => remove(file) }, icon("close", undefined, 10)))),
       uploading ? h("span", { class: "tl-chip", role: "status" }, icon("running"), `Uploading ${uploading}`) : null);
     ready();
   }
+  const nameOf = (file) => file.name ?? file.id;
+  function remove(file) {
+    attachments = attachments.filter((other) => other !== file);
+    draw();
+    field.focus();
+  }
   async function take(files) {
+    field.focus();
     for (const file of files) {
       uploading += 1;
       draw();
@@ -70,8 +78,20 @@ export function composer(on) {
       area.addEventListener("dragleave", (event) => { if (!area.contains(event.relatedTarget)) delete area.dataset.tlDrop; });
       area.addEventListener("drop", (event) => { event.preventDefault(); delete area.dataset.tlDrop; take([...event.dataTransfer.files]); });
     },
-    busy(now) { stop.hidden = !now; send.hidden = now; },
-    fill(text) { field.value = text; grow(); field.focus(); },
+    busy(now) {
+      const held = [send, stop].includes(element.getRootNode().activeElement);
+      stop.hidden = !now;
+      send.hidden = now;
+      if (held) field.focus();
+    },
+    /** Write for the reader: a message to edit comes with the files it was sent with. */
+    fill(text, files = []) {
+      field.value = text;
+      attachments = [...files];
+      draw();
+      grow();
+      field.focus();
+    },
     focus() { field.focus(); },
   };
 }

@@ -7,6 +7,7 @@ import { Markdown } from "./markdown.js";
 import { widget } from "./widget.js";
 
 const SHORT = 90;
+const SETTLE_MS = 400;
 
 /** `on.decide(item, decision, message, always)`, `on.edit(item)`, `on.retry(item)`, `on.act(item, action)`. */
 export function makeItem(item, on) {
@@ -23,6 +24,7 @@ const KINDS = {
   widget: widgetItem,
   client_tool_call: clientTool,
   error: errorItem,
+  ended: endedItem,
   end_of_turn: hidden,
   hidden_context_item: hidden,
   sdk_hidden_context: hidden,
@@ -42,7 +44,7 @@ function userMessage(item, on) {
     now = next;
     put(body, data(next.data.text ?? ""));
     body.hidden = !next.data.text;
-    put(files, (next.data.attachments ?? []).map((file) => h("span", { class: "tl-chip" }, icon("note"), data(file.name ?? file.id), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null)));
+    put(files, (next.data.attachments ?? []).map((file) => h("span", { class: "tl-chip" }, icon("clip"), data(file.name ?? file.id), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null)));
   };
   update(item);
   return { element, update };
@@ -53,10 +55,9 @@ function assistantMessage(item, on) {
   const body = h("div", { class: "tl-md" });
   const markdown = new Markdown(body);
   const cut = h("span", { class: "tl-chip", hidden: true }, icon("interrupted"), "incomplete");
-  const facts = h("footer", { class: "tl-chat-facts" });
+  const line = turnLine(cut, quiet("Copy", "copy", () => copy(now.data.text ?? "")), quiet("Try again from here", "turn", () => on.retry(now)));
   const sources = h("ol", { class: "tl-chat-sources", hidden: true });
-  const element = h("article", { class: "tl-chat-item tl-chat-answer" }, body, sources, h("div", { class: "tl-chat-under" }, cut, facts,
-    h("div", { class: "tl-chat-acts" }, quiet("Copy", "copy", () => copy(now.data.text ?? "")), quiet("Try again from here", "turn", () => on.retry(now)))));
+  const element = h("article", { class: "tl-chat-item tl-chat-answer" }, body, sources, line.element);
   const update = (next) => {
     now = next;
     element.setAttribute("aria-label", next.agent ?? "Assistant");
@@ -72,15 +73,25 @@ function assistantMessage(item, on) {
     element,
     update,
     push(delta) { markdown.push(safeText(delta)); return markdown; },
+    facts: line.facts,
+  };
+}
+
+/** Under an answer, or what came instead of one: what the turn took, its trace, and what can be done about it. */
+function turnLine(before, ...buttons) {
+  const facts = h("footer", { class: "tl-chat-facts" });
+  return {
+    element: h("div", { class: "tl-chat-under" }, before, facts, h("div", { class: "tl-chat-acts" }, buttons)),
     facts(run, traceLink) { put(facts, factParts(run), traceLink(run)); },
   };
 }
 
-/** One line under an answer: model, time, first token, tokens, cost. */
+/** Model, time, first token, tokens, cost. */
 function factParts(run) {
   const parts = [run.model, duration(run.duration_ms)];
   if (run.ttft_ms !== null) parts.push(`first token ${duration(run.ttft_ms)}`);
-  parts.push(tokens(run.tokens), run.cost_usd === null ? "cost unknown" : cost(run.cost_usd));
+  if (run.tokens === null) parts.push("tokens and cost unknown");
+  else parts.push(tokens(run.tokens), run.cost_usd === null ? "cost unknown" : cost(run.cost_usd));
   return parts.filter(Boolean).map((part) => h("span", { class: "tl-num" }, part));
 }
 
@@ -168,6 +179,7 @@ function handoff(item) {
 function approval(item, on) {
   const element = h("section", { class: "tl-chat-item tl-chat-approval", "aria-label": `Approval needed for ${item.data.name}` });
   let wasOpen = null;
+  let cameAt = -Infinity;
   const update = (next) => {
     const { decision } = next.data;
     if (wasOpen === !decision) return;
@@ -179,9 +191,24 @@ function approval(item, on) {
       return;
     }
     put(element, question(next, on));
+    meant(element.querySelector(".tl-primary"), () => performance.now() - cameAt >= SETTLE_MS);
   };
   update(item);
-  return { element, update, focus() { element.querySelector(".tl-primary")?.focus(); } };
+  return { element, update, focus() { cameAt = performance.now(); element.querySelector(".tl-primary")?.focus(); } };
+}
+
+/** A key that was on its way to another place presses no button that has just taken the focus: one held down, or before `settled()`. */
+function meant(button, settled) {
+  let pressed = false;
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    if (!event.repeat) pressed = settled();
+    if (!pressed) event.preventDefault();
+  });
+  button.addEventListener("keyup", (event) => {
+    if (event.key === " " && !pressed) event.preventDefault();
+    pressed = false;
+  });
 }
 
 function question(item, on) {
@@ -230,11 +257,31 @@ function clientTool(item) {
   return { element, update };
 }
 
-function errorItem(item) {
-  const element = h("div", { class: "tl-chat-item tl-notice tl-is-bad", role: "alert" });
-  const update = (next) => put(element, icon("error", "Error"), h("span", {}, data(next.data.message ?? "")));
+function errorItem(item, on) {
+  let now = item;
+  const words = h("div", { class: "tl-notice tl-is-bad", role: "alert" });
+  const line = turnLine(null, quiet("Try again from here", "turn", () => on.retry(now)));
+  const element = h("div", { class: "tl-chat-item tl-chat-ended" }, words, line.element);
+  const update = (next) => {
+    now = next;
+    put(words, icon("error", "Error"), h("span", {}, data(next.data.message ?? "")));
+  };
   update(item);
-  return { element, update };
+  return { element, update, facts: line.facts };
+}
+
+const ENDINGS = {
+  cancelled: ["cancelled", "Stopped before an answer."],
+  interrupted: ["interrupted", "Interrupted before an answer."],
+  failed: ["error", "Failed before an answer."],
+};
+
+/** The end of a turn of which nothing else tells: `data` is `{status, after}`, the id of the last item before it. */
+function endedItem(item, on) {
+  const [sign, words] = ENDINGS[item.data.status];
+  const line = turnLine(null, quiet("Try again from here", "turn", () => on.retry({ id: item.data.after })));
+  const element = h("div", { class: "tl-chat-item tl-chat-ended" }, h("div", { class: "tl-chat-note" }, icon(sign), h("span", {}, words)), line.element);
+  return { element, update() {}, facts: line.facts };
 }
 
 function hidden() {

@@ -4,7 +4,9 @@ import { h, put, debounce } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { ago, exactTime } from "../shared/format.js";
 
-/** `on.open(id)`, `on.fresh()`, `on.rename(id, title)`, `on.remove(id)`, `on.search(text)`, `on.close()`. */
+const AFTER_CLICK_MS = 250;
+
+/** `on.open(id)`, `on.fresh()`, `on.search(text)`, `on.close()`; `on.rename(id, title)` and `on.remove(id)` give promises. */
 export function threadList(on) {
   let threads = [];
   let current = null;
@@ -26,33 +28,76 @@ export function threadList(on) {
   });
 
   function draw() {
+    const held = holding();
     put(rows, threads.length ? threads.map(row) : h("li", { class: "tl-soft tl-small" }, search.value ? "No conversation matches." : "No conversations yet."));
-    rows.querySelector("[data-tl-focus]")?.focus();
+    if (held) give(held);
   }
+  /** After an answer, or a click elsewhere: a title that is being written is left alone. */
+  const settle = () => { if (!editing) draw(); };
+  const controls = (line) => [...line.querySelectorAll("button, input")];
+  /** Where in the rows the focus is: they are made anew, and whoever works in them goes on where they were. */
+  function holding() {
+    const active = rows.getRootNode().activeElement;
+    const line = active?.closest("li");
+    if (!line || !rows.contains(line)) return null;
+    return { id: line.dataset.thread, at: [...rows.children].indexOf(line), mode: line.dataset.mode, nth: controls(line).indexOf(active) };
+  }
+  function give(held) {
+    const lines = [...rows.children];
+    const same = lines.find((line) => line.dataset.thread === held.id);
+    const line = same ?? lines[Math.min(held.at, lines.length - 1)];
+    const nth = same?.dataset.mode === held.mode ? held.nth : 0;
+    (controls(line)[nth] ?? search).focus();
+  }
+
   function row(thread) {
     const title = thread.title || "Untitled";
+    const line = (mode, props, ...children) => h("li", { "data-thread": thread.id, "data-mode": mode, ...props }, children);
     if (editing === thread.id) {
-      const field = h("input", { class: "tl-input", value: thread.title ?? "", "aria-label": "New title", "data-tl-focus": true });
-      const keep = () => { if (editing !== thread.id) return; editing = null; on.rename(thread.id, field.value); };
-      field.addEventListener("keydown", (event) => { if (event.key === "Enter") keep(); });
-      field.addEventListener("blur", keep);
-      return h("li", {}, field);
+      const field = h("input", { class: "tl-input", value: thread.title ?? "", "aria-label": "New title" });
+      const keep = (unchanged) => {
+        if (editing !== thread.id) return;
+        editing = null;
+        const wanted = field.value.trim();
+        if (!wanted || wanted === thread.title) unchanged();
+        else on.rename(thread.id, wanted).catch(settle);
+      };
+      field.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.isComposing) keep(draw); });
+      // The click that took the focus away must still find the row it was meant for.
+      field.addEventListener("blur", () => keep(() => setTimeout(settle, AFTER_CLICK_MS)));
+      return line("edit", {}, field);
     }
     if (asking === thread.id) {
-      return h("li", { class: "tl-chat-ask" }, h("span", {}, "Delete this conversation?"),
-        h("button", { type: "button", class: "tl-button", "data-tl-focus": true, onclick: () => { asking = null; on.remove(thread.id); } }, "Delete"),
+      return line("ask", { class: "tl-chat-ask" }, h("span", {}, "Delete this conversation?"),
+        h("button", { type: "button", class: "tl-button", onclick: () => { asking = null; on.remove(thread.id).catch(settle); } }, "Delete"),
         h("button", { type: "button", class: "tl-button", onclick: () => { asking = null; draw(); } }, "Keep"));
     }
-    return h("li", { class: thread.id === current ? "tl-is-current" : "" },
+    return line("show", { class: thread.id === current ? "tl-is-current" : "" },
       h("button", { type: "button", class: "tl-chat-thread", "aria-current": thread.id === current ? "true" : null, onclick: () => on.open(thread.id) },
         h("bdi", { class: "tl-clip", dir: "auto" }, title), h("span", { class: "tl-soft tl-small", title: exactTime(thread.at) }, ago(thread.at))),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => { editing = thread.id; draw(); } }, icon("edit")),
-      h("button", { type: "button", class: "tl-quiet", "aria-label": `Delete ${title}`, title: "Delete", onclick: () => { asking = thread.id; draw(); } }, icon("trash")));
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => turn(thread.id, "edit") }, icon("edit")),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Delete ${title}`, title: "Delete", onclick: () => turn(thread.id, "ask") }, icon("trash")));
   }
+  function turn(id, mode) {
+    editing = mode === "edit" ? id : null;
+    asking = mode === "ask" ? id : null;
+    draw();
+    // A browser that gives no focus to a button which is clicked held none to give on.
+    rows.querySelector(`[data-mode=${mode}]`)?.querySelector("input, button")?.focus();
+  }
+
   return {
     element,
-    show(now) { element.hidden = !now; if (now) search.focus(); },
-    put(list, id) { threads = list; current = id; if (!editing) draw(); },
+    show(now) {
+      element.hidden = !now;
+      if (now) { search.focus(); return; }
+      look.cancel();
+      editing = asking = null;
+      if (!search.value) return;
+      search.value = "";
+      on.search("");
+    },
+    put(list, id) { threads = list; current = id; settle(); },
     close: () => look.cancel(),
   };
 }

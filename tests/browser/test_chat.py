@@ -1,0 +1,398 @@
+"""The chat in a real browser, as somebody meets it who types faster than it answers. A console error or an outside request fails any test."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.giving_files import give
+from tests.browser.test_accessibility import serious
+from timestep_lab import Lab
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.types.records import RunRecord
+
+SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_MODE": "recorded"})
+Show = Callable[..., Page]
+PATIENCE_MS = 45_000
+expect.set_options(timeout=PATIENCE_MS)
+ASKS = "What's the weather in Berkeley?"
+SLOWLY = "demo/assistant?delay=250"
+"""Slow enough to type something before it asks."""
+STANDS_STILL = "performance.now = () => 10_000"
+MUCH_LATER = "performance.now = () => 20_000"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    opened = Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
+    yield opened
+    # Playwright's loop counts as running in this thread.
+    closing = threading.Thread(target=opened.close)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+
+
+def message(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message")
+
+
+def say(page: Page, text: str) -> None:
+    message(page).fill(text)
+    message(page).press("Enter")
+
+
+def answered(page: Page, times: int = 1) -> None:
+    expect(page.locator(".tl-chat-trace")).to_have_count(times)
+
+
+def approve(page: Page) -> Locator:
+    return page.get_by_role("button", name="Approve", exact=True)
+
+
+def conversations(page: Page) -> Locator:
+    return page.get_by_role("navigation", name="Conversations")
+
+
+def waiting(lab: Lab) -> int:
+    return len(list(lab.approvals))
+
+
+# -- approvals and the focus
+
+
+def test_with_nobody_typing_the_card_takes_the_focus_enter_approves_and_the_focus_goes_back(
+    show: Show, lab: Lab
+) -> None:
+    page = show(lab.chat())
+    say(page, ASKS)
+    expect(approve(page)).to_be_focused()
+    page.evaluate(MUCH_LATER)
+    page.keyboard.press("Enter")
+    expect(message(page)).to_be_focused()
+    expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+
+
+def test_who_begins_with_a_click_on_a_question_gets_the_card_too(show: Show, lab: Lab) -> None:
+    page = show(lab.chat())
+    page.get_by_role("button", name="What's the weather in Berkeley").click()
+    expect(approve(page)).to_be_focused()
+
+
+def test_who_types_ahead_keeps_the_focus_is_told_and_approves_nothing(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model=SLOWLY))
+    say(page, ASKS)
+    page.keyboard.type("And tomorrow")
+    expect(approve(page)).to_be_visible()
+    page.keyboard.type(" or on Sunday")
+    expect(message(page)).to_be_focused()
+    expect(message(page)).to_have_value("And tomorrow or on Sunday")
+    expect(page.get_by_role("status").filter(has_text="get_weather waits for your approval")).to_have_count(1)
+    assert waiting(lab) == 1
+    approve(page).click()
+    expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+    expect(message(page)).to_have_value("And tomorrow or on Sunday")
+
+
+def test_a_key_a_moment_ago_is_writing_also_in_an_empty_field_and_one_long_ago_is_not(show: Show, lab: Lab) -> None:
+    for then, focused in ((STANDS_STILL, False), (MUCH_LATER, True)):
+        page = show(lab.chat(model=SLOWLY))
+        page.evaluate(STANDS_STILL)
+        say(page, ASKS)
+        page.keyboard.press("x")
+        page.keyboard.press("Backspace")
+        page.evaluate(then)
+        expect(approve(page)).to_be_visible()
+        expect(approve(page) if focused else message(page)).to_be_focused()
+
+
+def test_a_field_beside_the_conversation_keeps_the_focus_too(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model=SLOWLY))
+    page.get_by_role("button", name="Conversations").click()
+    say(page, ASKS)
+    conversations(page).get_by_role("searchbox").fill("weather")
+    expect(approve(page)).to_be_visible()
+    expect(conversations(page).get_by_role("searchbox")).to_be_focused()
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_a_key_right_after_the_card_took_the_focus_approves_nothing_but_a_click_does(
+    show: Show, lab: Lab, key: str
+) -> None:
+    page = show(lab.chat())
+    page.evaluate(STANDS_STILL)
+    say(page, ASKS)
+    expect(approve(page)).to_be_focused()
+    page.keyboard.press(key)
+    page.wait_for_timeout(200)
+    expect(approve(page)).to_be_enabled()
+    assert waiting(lab) == 1
+    approve(page).click()
+    expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+
+
+def test_a_key_held_down_since_before_the_card_came_approves_nothing(show: Show, lab: Lab) -> None:
+    page = show(lab.chat())
+    message(page).fill(ASKS)
+    message(page).focus()
+    page.keyboard.down("Enter")
+    expect(approve(page)).to_be_focused()
+    page.evaluate(MUCH_LATER)
+    page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    page.wait_for_timeout(200)
+    expect(approve(page)).to_be_enabled()
+    page.keyboard.press("Space")
+    expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+
+
+def test_a_second_card_leaves_the_focus_at_the_first(show: Show, lab: Lab) -> None:
+    page = show(lab.chat())
+    say(page, "What's the weather in Berkeley and in North Berkeley?")
+    expect(approve(page)).to_have_count(2)
+    expect(approve(page).first).to_be_focused()
+
+
+# -- editing, trying again
+
+
+def test_an_edited_message_keeps_its_files_and_names_its_branch(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model="demo/echo"))
+    give(page)
+    say(page, "What is in these?")
+    answered(page)
+    page.get_by_role("button", name="Edit and send again").click()
+    chips = page.locator(".tl-chat-composer .tl-chat-file")
+    expect(chips).to_have_count(3)
+    expect(chips.locator(".tl-icon-clip")).to_have_count(3)
+    page.get_by_role("button", name="Remove red.png").click()
+    expect(message(page)).to_be_focused()
+    say(page, "What is in these two?")
+    expect(page.locator(".tl-chat-bubble")).to_have_text("What is in these two?")
+    answered(page)
+    expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(2)
+    expect(page.locator(".tl-chat-answer")).to_contain_text("The lighthouse is tall.")
+    titles = {thread.title for thread in lab.threads.list()}
+    assert titles == {"What is in these?", "What is in these two?"}
+
+
+def test_who_gives_up_an_edit_does_not_send_its_files(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model="demo/echo"))
+    give(page)
+    say(page, "What is in these?")
+    answered(page)
+    page.get_by_role("button", name="Edit and send again").click()
+    page.get_by_role("button", name="Stop editing").click()
+    expect(page.locator(".tl-chat-composer .tl-chat-file")).to_have_count(0)
+    expect(message(page)).to_have_value("")
+
+
+def test_a_failed_turn_has_its_trace_and_can_be_tried_again(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model="demo/flaky?rate=1&error=rate_limit", trace_base="/traces/"))
+    say(page, "Hello there")
+    failed = page.locator(".tl-chat-ended")
+    answered(page)
+    [run] = _runs(lab)
+    expect(failed.get_by_role("link", name="trace")).to_have_attribute("href", f"/traces/{run.trace_id}")
+    expect(failed).to_contain_text("demo/flaky")
+    expect(failed).not_to_contain_text("0 tok")
+    assert serious(page) == []
+    failed.get_by_role("button", name="Try again from here").click()
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Hello there")
+    _until(lambda: len(_runs(lab)) == 2)
+    assert [thread.title for thread in lab.threads.list()] == ["Hello there"] * 2
+
+
+@pytest.mark.parametrize(("ttft", "begun"), [("0", True), ("20000", False)], ids=["underway", "before an answer"])
+def test_a_stopped_turn_has_its_trace_can_be_tried_again_and_claims_no_tokens(
+    show: Show, lab: Lab, ttft: str, begun: bool
+) -> None:
+    model = f"demo/slow?ttft={ttft}&tps=10&n=1000"
+    chat = lab.chat(model=model)
+    page = show(chat)
+    say(page, "Count")
+    expect(page.locator(".tl-chat-bubble")).to_be_visible()
+    if begun:
+        expect(page.locator(".tl-chat-answer")).to_contain_text("3")
+    page.get_by_role("button", name="Stop").click()
+    answered(page)
+    for _ in range(2):
+        turn = page.locator(".tl-chat-answer" if begun else ".tl-chat-ended")
+        expect(turn).to_contain_text("incomplete" if begun else "Stopped before an answer.")
+        expect(turn).to_contain_text("tokens and cost unknown")
+        expect(turn.get_by_role("button", name="Try again from here")).to_have_count(1)
+        expect(turn.get_by_role("button", name="trace")).to_have_count(1)
+        page = show(lab.chat(model=model, thread=chat.thread_id))
+    turn = page.locator(".tl-chat-answer" if begun else ".tl-chat-ended")
+    turn.get_by_role("button", name="Try again from here").click()
+    _until(lambda: len(_runs(lab)) == 2)
+    page.get_by_role("button", name="Stop").click()
+    _until(lambda: {run.status for run in _runs(lab)} == {"cancelled"})
+
+
+def _runs(lab: Lab) -> list[RunRecord]:
+    return list(lab.store.runs.find())
+
+
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(int(PATIENCE_MS / 50)):
+        if true():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("It did not come to be.")
+
+
+# -- the list of conversations
+
+
+@pytest.fixture
+def three(lab: Lab) -> Lab:
+    for title in ("First", "Second", "Third"):
+        lab.threads.create(title)
+    return lab
+
+
+def test_a_closed_list_forgets_its_search(show: Show, three: Lab) -> None:
+    page = show(three.chat())
+    button = page.get_by_role("button", name="Conversations")
+    rows = conversations(page).get_by_role("listitem")
+    button.click()
+    conversations(page).get_by_role("searchbox").fill("zzzz")
+    conversations(page).get_by_text("No conversation matches.").wait_for()
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+    button.click()
+    expect(conversations(page).get_by_role("searchbox")).to_have_value("")
+    expect(rows).to_have_count(3)
+
+
+def test_after_a_rename_the_focus_is_at_the_row_and_an_empty_title_changes_nothing(show: Show, three: Lab) -> None:
+    page = show(three.chat())
+    page.get_by_role("button", name="Conversations").click()
+    title = page.get_by_role("textbox", name="New title")
+    conversations(page).get_by_role("button", name="Rename Second").click()
+    title.fill("  ")
+    page.keyboard.press("Enter")
+    expect(conversations(page).get_by_role("button", name="Second", exact=False).first).to_be_focused()
+    expect(conversations(page).get_by_text("Untitled")).to_have_count(0)
+    conversations(page).get_by_role("button", name="Rename Second").click()
+    title.fill("Another")
+    page.keyboard.press("Enter")
+    expect(conversations(page).get_by_role("button", name=re.compile("^Another"))).to_be_focused()
+    assert {thread.title for thread in three.threads.list()} == {"First", "Another", "Third"}
+
+
+def test_a_click_elsewhere_ends_a_rename_and_does_what_it_was_meant_for(show: Show, three: Lab) -> None:
+    page = show(three.chat())
+    page.get_by_role("button", name="Conversations").click()
+    conversations(page).get_by_role("button", name="Rename Third").click()
+    conversations(page).get_by_role("button", name="Rename First").click()
+    expect(page.get_by_role("textbox", name="New title")).to_have_value("First")
+    page.get_by_role("textbox", name="New title").fill("Number one")
+    message(page).click()
+    conversations(page).get_by_text("Number one").wait_for()
+    expect(message(page)).to_be_focused()
+
+
+def test_after_a_deletion_the_focus_is_at_the_next_row_and_at_last_in_the_search(show: Show, three: Lab) -> None:
+    page = show(three.chat())
+    page.get_by_role("button", name="Conversations").click()
+    expect(conversations(page).get_by_role("listitem")).to_have_count(3)
+    order = [text.splitlines()[0] for text in conversations(page).get_by_role("listitem").all_inner_texts()]
+    for gone, next_one in ((order[1], order[2]), (order[2], order[0]), (order[0], None)):
+        conversations(page).get_by_role("button", name=f"Delete {gone}").press("Enter")
+        expect(conversations(page).get_by_role("button", name="Delete", exact=True)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(conversations(page).get_by_text(gone)).to_have_count(0)
+        there = (
+            conversations(page).get_by_role("button", name=re.compile(f"^{next_one}"))
+            if next_one
+            else conversations(page).get_by_role("searchbox")
+        )
+        expect(there).to_be_focused()
+
+
+def test_the_question_whether_to_delete_takes_the_focus_from_nobody_who_went_on(show: Show, three: Lab) -> None:
+    page = show(three.chat(model="demo/echo"))
+    page.get_by_role("button", name="Conversations").click()
+    conversations(page).get_by_role("button", name="Delete Second").click()
+    say(page, "Hello there")
+    answered(page)
+    expect(conversations(page).get_by_role("listitem")).to_have_count(4)
+    expect(conversations(page).get_by_text("Delete this conversation?")).to_be_visible()
+    expect(message(page)).to_be_focused()
+
+
+# -- who answers
+
+
+def test_what_is_said_and_offered_at_the_beginning_is_that_of_who_answers(show: Show, lab: Lab) -> None:
+    lab.agents.create(name="Librarian", instructions="You know books.")
+    page = show(lab.chat())
+    start = page.locator(".tl-chat-start")
+    expect(start).to_contain_text("No key is set, so demo/assistant answers")
+    expect(start).to_contain_text("weather in Oakland")
+    page.get_by_role("combobox", name="Agent").select_option("Librarian")
+    expect(start).not_to_contain_text("weather")
+    expect(start).to_contain_text("No key is set")
+    page.get_by_role("combobox", name="Agent").select_option("Weather Assistant")
+    expect(start).to_contain_text("weather")
+    expect(start).not_to_contain_text("theme")
+    page.get_by_role("combobox", name="Model", exact=True).select_option("demo/echo")
+    expect(start).to_contain_text("demo/echo answers")
+    expect(start).not_to_contain_text("No key is set")
+    expect(start).not_to_contain_text("weather")
+
+
+def test_any_model_that_the_router_knows_can_be_chosen_and_a_wrong_one_says_why(show: Show, lab: Lab) -> None:
+    page = show(lab.chat())
+    model = page.get_by_role("combobox", name="Model", exact=True)
+    model.select_option("Other…")
+    field = page.get_by_role("combobox", name="Model as prefix/name")
+    expect(field).to_be_focused()
+    field.fill("dmeo/slow")
+    field.press("Enter")
+    wrong = page.locator(".tl-chat-other").get_by_role("alert")
+    expect(wrong).to_contain_text("There is no provider 'dmeo'")
+    assert serious(page) == []
+    field.fill("demo/slow?ttft=0&tps=100&n=7")
+    expect(wrong).to_be_hidden()
+    field.press("Enter")
+    expect(field).to_be_hidden()
+    expect(model).to_be_focused()
+    expect(model).to_have_value("demo/slow?ttft=0&tps=100&n=7")
+    say(page, "Count")
+    expect(page.locator(".tl-chat-answer")).to_contain_text("5 6")
+    model.select_option("Other…")
+    expect(field).to_have_value("demo/slow?ttft=0&tps=100&n=7")
+    field.press("Escape")
+    expect(model).to_have_value("demo/slow?ttft=0&tps=100&n=7")
+
+
+def test_on_a_phone_everything_of_the_picker_is_large_enough(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(), width=390, has_touch=True)
+    page.get_by_role("combobox", name="Model", exact=True).select_option("Other…")
+    parts = page.locator(".tl-chat-other").locator("input, button")
+    assert all(box["height"] >= 44 for box in (part.bounding_box() for part in parts.all()) if box)
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+# -- the composer
+
+
+def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_clip(show: Show, lab: Lab) -> None:
+    page = show(lab.chat(model="demo/echo"))
+    expect(message(page)).not_to_be_focused()  # A view beside others does not take it by itself.
+    note = {"name": "tea.md", "mimeType": "text/markdown", "buffer": b"Tea is at four."}
+    page.locator(".tl-chat-composer input[type=file]").set_input_files(note)  # type: ignore[arg-type]
+    expect(page.locator(".tl-chat-file .tl-icon-clip")).to_have_count(1)
+    expect(message(page)).to_be_focused()
+    page.keyboard.type("What is this?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".tl-chat-user .tl-icon-clip")).to_have_count(1)
+    expect(message(page)).to_be_focused()

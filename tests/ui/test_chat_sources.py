@@ -1,0 +1,85 @@
+"""What a chat asks of the lab behind it is answered alike by one in this process and by a served one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.app.lab_process import LabProcess, start, stop
+from tests.app.remote import Both
+from timestep_lab.types.errors import LabError
+from timestep_lab.types.records import RunRecord, Usage
+from timestep_lab.ui.chat import Chat
+from timestep_lab.ui.chat_rows import run_json
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
+    served = start(tmp_path_factory.mktemp("lab") / "lab.duckdb", pages=False)
+    yield served
+    stop(served)
+
+
+@pytest.fixture(params=["local", "remote"])
+async def chat(lab: LabProcess, request: pytest.FixtureRequest) -> AsyncIterator[Chat]:
+    both = Both(lab)
+    yield getattr(both, request.param).chat(model="demo/echo")
+    await both.aclose()
+
+
+def titles(chat: Chat) -> set[str | None]:
+    return {thread.title for thread in chat._threads if thread.title}
+
+
+async def test_an_edited_message_names_its_branch_and_one_tried_again_does_not(chat: Chat) -> None:
+    await chat.ask("The first question")
+    await chat.ask("A later question")
+    original = chat.thread_id
+    [first, answer, *_, last] = chat._items.values()
+    await chat._edit(first.id, "Another question\nwith a second line", [])
+    assert chat._turn is not None
+    await chat._turn
+    assert chat._thread is not None
+    assert chat._thread.title == "Another question"
+    await chat._open(str(original))
+    await chat._retry(last.id)
+    await chat._turn
+    assert chat._thread.title == "The first question"
+    assert [i.data["text"] for i in chat._items.values() if i.type == "user_message"][-1] == "A later question"
+    await chat._open(str(original))
+    await chat._retry(first.id)
+    await chat._turn
+    said = [i.data["text"] for i in chat._items.values() if i.type == "user_message"]
+    assert said == ["The first question"], "A message itself can be tried again."
+    assert answer.type == "assistant_message"
+
+
+async def test_an_empty_title_leaves_a_conversation_its_old_one(chat: Chat) -> None:
+    await chat.ask("Keep my name")
+    await chat._rename(str(chat.thread_id), "   ")
+    assert "Keep my name" in titles(chat)
+    await chat._rename(str(chat.thread_id), "A new name")
+    assert "A new name" in titles(chat)
+
+
+async def test_a_model_that_is_in_no_list_can_be_chosen_if_its_provider_is_known(chat: Chat) -> None:
+    await chat._ensure_loaded()
+    await chat._choose(model="demo/slow?ttft=0&tps=1000&n=4")
+    assert "1 2 3" in await chat.ask("Count")
+    assert chat._runs[next(reversed(chat._runs))].model == "demo/slow?ttft=0&tps=1000&n=4"
+    with pytest.raises(LabError, match="There is no provider 'dmeo'"):
+        await chat._choose(model="dmeo/slow")
+    assert chat._model == "demo/slow?ttft=0&tps=1000&n=4"
+    await chat._choose(model="")
+    assert chat._model is None
+
+
+def test_what_a_stopped_run_took_is_unknown_and_not_nothing() -> None:
+    run = RunRecord(
+        id="run_1", user_id="u", thread_id="thr_1", trace_id="0" * 32, agent_id=None, agent="A", cost_usd=0.0
+    )
+    assert (run_json(run)["tokens"], run_json(run)["cost_usd"]) == (None, None)
+    told = replace(run, usage=Usage(input_tokens=3, output_tokens=4))
+    assert (run_json(told)["tokens"], run_json(told)["cost_usd"]) == (7, 0.0)
