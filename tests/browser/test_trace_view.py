@@ -52,9 +52,10 @@ def test_the_first_look_answers_what_who_how_long_and_how_much(show: Show, view:
     expect(rows(page).nth(0)).to_contain_text("Personal Assistant")
 
 
-def test_a_long_wait_is_folded_and_says_how_long_it_was(show: Show, view: TraceView) -> None:
+def test_a_long_wait_is_folded_and_says_how_long_it_was_and_for_what(show: Show, view: TraceView) -> None:
     page = show(view)
-    expect(page.locator(".tl-fold-label")).to_have_text("31.0 s")
+    expect(page.locator(".tl-fold-label")).to_have_text("waited 31.0 s for approval")
+    expect(page.locator(".tl-fold-label")).to_have_attribute("title", "31.0 s until get_weather was approved")
     tool = page.locator(".tl-wf-row:has-text('get_weather') .tl-wf-bar")
     folded = tool.bounding_box()
     page.get_by_role("button", name="Fold idle time").click()
@@ -153,7 +154,7 @@ def test_the_graph_shows_ways_travelled_and_ways_only_declared(show: Show, view:
     expect(page.locator(".tl-card")).to_have_count(3)
     expect(page.locator(".tl-edge-travelled.tl-edge")).to_have_count(1)
     expect(page.locator(".tl-edge-declared.tl-edge")).to_have_count(2)
-    expect(page.get_by_role("button", name="Calendar Assistant, never ran")).to_be_visible()
+    expect(page.get_by_role("button", name="Calendar Assistant, not in this trace")).to_be_visible()
 
 
 def test_the_play_head_drives_graph_waterfall_and_conversation(show: Show, view: TraceView) -> None:
@@ -184,6 +185,7 @@ def test_the_conversation_reads_in_order(show: Show, view: TraceView) -> None:
         'get_weather(location="Berkeley")',
         "14 °C",
     ]
+    expect(page.locator(".tl-entry-tool")).to_contain_text("approved")
     assert [next(i for i, text in enumerate(texts) if part in text) for part in order] == [0, 1, 2, 3, 4]
 
 
@@ -195,6 +197,70 @@ def test_comparing_shows_the_first_difference_word_by_word(show: Show, source: S
     expect(page.locator(".tl-divergence")).to_contain_text("First difference: get_weather")
     expect(page.locator(".tl-divergence mark")).to_have_text(["Berkeley", "Oakland"])
     expect(page.locator("tr.tl-is-first")).to_have_count(1)
+
+
+def test_a_row_stays_in_sight_when_its_details_open_below_it_and_escape_leads_back(show: Show, view: TraceView) -> None:
+    page = show(view, width=760, height=640)
+    rows(page).last.click()
+    expect(page.locator(".tl-details")).to_contain_text("14 °C")
+    page.evaluate(IDLE)
+    row, around = (page.locator(one).bounding_box() for one in ('.tl-wf-row[aria-selected="true"]', ".tl-wf-scroll"))
+    assert around["y"] <= row["y"]
+    assert row["y"] + row["height"] <= around["y"] + around["height"] + 1
+    page.keyboard.press("Escape")
+    expect(page.locator(".tl-details")).to_be_hidden()
+    expect(page.get_by_role("treegrid")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(label(page)).to_have_text("turn 3")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-details")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("treegrid")).to_be_focused()
+
+
+def test_details_of_a_step_do_not_stand_over_the_comparison(show: Show, view: TraceView) -> None:
+    page = show(view)
+    rows(page).nth(3).click()
+    expect(page.locator(".tl-details")).to_be_visible()
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator(".tl-details")).to_be_hidden()
+    page.get_by_role("tab", name="Waterfall").click()
+    expect(page.locator(".tl-details")).to_be_visible()
+
+
+def test_a_failed_trace_says_why_above_its_tabs_and_leads_to_the_step(show: Show, source: SampleSource) -> None:
+    page = show(TraceView(source, list(source.rows)[3]))
+    why = page.locator(".tl-trace-failure")
+    expect(why).to_contain_text("get_weather: ConnectTimeout: the weather server did not answer within 5 s.")
+    why.click()
+    expect(label(page)).to_have_text("get_weather")
+
+
+def test_a_conversation_that_a_model_broke_off_ends_with_its_error(show: Show) -> None:
+    row, spans = weather_run(1, utc_now())
+    refused = {**spans[2], "output": None, "status": "error", "error": "401: the key was refused."}
+    around = {**spans[0], "status": "error", "error": "Error in agent run: 401: the key was refused."}
+    source = SampleSource([({**row, "status": "failed", "n_errors": 2}, [around, spans[1], refused])])
+    page = show(TraceView(source, row["trace_id"]))
+    expect(page.locator(".tl-trace-failure")).to_contain_text("openai/gpt-4.1: 401: the key was refused.")
+    page.get_by_role("tab", name="Conversation").click()
+    expect(page.locator(".tl-entry").last).to_contain_text("openai/gpt-4.1: 401: the key was refused.")
+    expect(page.locator(".tl-entry-error")).to_have_count(1)
+
+
+def test_on_a_phone_all_tabs_are_in_sight_or_fade_out_where_they_go_on(show: Show, view: TraceView) -> None:
+    page = show(view, width=390, height=844)
+    tabs = page.get_by_role("tablist")
+    assert tabs.evaluate("(node) => node.scrollWidth <= node.clientWidth")
+    page.set_viewport_size({"width": 300, "height": 844})
+    expect(tabs).to_have_class("tl-tabs tl-goes-on")
+    tabs.evaluate("(node) => { node.scrollLeft = 1000; }")
+    expect(tabs).to_have_class("tl-tabs tl-goes-back")
+    page.set_viewport_size({"width": 390, "height": 844})
+    rows(page).nth(4).click()
+    close = page.get_by_role("button", name="Close the details").bounding_box()
+    card = page.locator(".tl-details").bounding_box()
+    assert close["x"] + close["width"] <= card["x"] + card["width"] - 8
 
 
 def test_a_score_given_here_is_a_row_there(show: Show, source: SampleSource) -> None:

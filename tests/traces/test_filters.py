@@ -240,6 +240,19 @@ def test_what_makes_no_sense_is_refused_with_the_place_and_a_hint(text: str) -> 
         assert refused.value.position == position
 
 
+SHOWN = {
+    'status == "done"': 'status == "completed"',
+    'status in ("Done", "needs approval")': 'status in ("completed", "needs_approval")',
+    'any("failed" == s.status for s in spans)': 'any(s.status == "error" for s in spans)',
+    'any(s.status != "done" for s in spans)': 'any(s.status != "ok" for s in spans)',
+}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_a_word_that_the_views_show_is_understood_as_what_it_stands_for(text: str) -> None:
+    assert compile_filter(text, "duckdb").params == compile_filter(SHOWN[text], "duckdb").params
+
+
 HOSTILE = [
     "'; drop table core.spans_raw; --",
     "$1",

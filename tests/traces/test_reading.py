@@ -158,7 +158,8 @@ def test_scores_are_kept_with_their_trace_and_can_be_filtered_by(store: Store, r
 
 
 SEARCHES = {
-    "berkeley": ["b"], "BERKELEY umbrella": ["b"], "berk": [], "berk*": ["b"], '"umbrella in berkeley"': ["b"],
+    "berkeley": ["b"], "BERKELEY umbrella": ["b"], "berk": ["b"], "berk*": ["b"], '"umbrella in berkeley"': ["b"],
+    "umbrella be": ["b"], "b": [], "berk umbrella": [], "berk* umbrella": ["b"], '"berk"': [], "oakl sho": [], "BERKE": ["b"],
     '"berkeley umbrella"': [], "get_weather": ["b", "o"], "oakland location": ["o"], "nothing": [], '" "': ["b", "o"], "-*'": ["b", "o"],
     "no place": ["o"], "still": ["b"], "zürich": ["b"], "lorem": ["o"],
 }  # fmt: skip

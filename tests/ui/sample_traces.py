@@ -66,11 +66,11 @@ class Recorder:
         )  # fmt: skip
 
     def tool(
-        self, parent: dict[str, Any], name: str, arguments: Any, result: Any, ms: float, *, error: str | None = None
-    ) -> dict[str, Any]:
-        span = self.open(
-            "tool", name, parent, input=json.dumps(arguments), attributes={"timestep.mcp.server": "weather"}
-        )
+        self, parent: dict[str, Any], name: str, arguments: Any, result: Any, ms: float, *, error: str | None = None,
+        approval: str = "not_needed",
+    ) -> dict[str, Any]:  # fmt: skip
+        attributes = {"timestep.mcp.server": "weather", "timestep.approval": approval}
+        span = self.open("tool", name, parent, input=json.dumps(arguments), attributes=attributes)
         self.wait(ms)
         self.close(span, output=result, status="error" if error else "ok", error=error)
         return span
@@ -132,6 +132,7 @@ def weather_run(
         None if fail else json.dumps(report),
         rng.uniform(180, 420),
         error=error,
+        approval="approved" if approval_ms else "not_needed",
     )
     rec.close(turn)
     turn = rec.open("turn", "turn 3", weather)

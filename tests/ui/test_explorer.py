@@ -32,6 +32,19 @@ def test_a_filter_that_cannot_be_read_changes_nothing(source: SampleSource) -> N
     assert explorer.filter == 'status == "failed"'
 
 
+def test_a_view_opened_with_a_filter_that_cannot_be_read_shows_all_and_says_why(source: SampleSource) -> None:
+    explorer = TraceExplorer(source, filter="statsu == 3")
+    with pytest.raises(FilterError):
+        _ = explorer.sql
+    state = explorer.snapshot()
+    assert state["refused"]["filter"] == "statsu == 3"
+    assert "Did you mean 'status'?" in state["refused"]["message"]
+    assert state["query"]["filter"] == ""
+    assert state["page"]["total"] == 30
+    explorer.filter = 'status == "done"'
+    assert explorer.snapshot()["refused"] is None
+
+
 def test_time_bounds_the_rows(source: SampleSource) -> None:
     explorer = TraceExplorer(source)
     explorer.since = utc_now() - timedelta(hours=1)

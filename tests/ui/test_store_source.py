@@ -128,3 +128,24 @@ def test_declared_ways_are_laid_under_travelled_ones() -> None:
         ("A", "A/B"): (2, True),
         ("A/B", "C"): (0, True),
     }
+
+
+def test_an_agent_that_others_hand_off_to_is_not_drawn_again_as_a_beginning_that_never_was() -> None:
+    paths = ("Weather", "Desk", "Desk/Weather", "Loop", "Loop/Knot", "Knot", "Knot/Loop")
+    ways = (
+        ("Desk", "Desk/Weather"),
+        ("Loop", "Loop/Knot"),
+        ("Loop/Knot", "Loop"),
+        ("Knot", "Knot/Loop"),
+        ("Knot/Loop", "Knot"),
+    )
+    declared = AgentGraph(
+        nodes=tuple(GraphNode(path=path, name=path.split("/")[-1]) for path in paths),
+        edges=tuple(GraphEdge(from_path=start, to_path=end, declared=True) for start, end in ways),
+    )
+    empty = AgentGraph(nodes=(), edges=())
+    graph = with_declared(empty, declared)
+    assert [node.path for node in graph.nodes] == ["Desk", "Desk/Weather", "Loop", "Loop/Knot"]
+    assert len(graph.edges) == 3
+    begun = AgentGraph(nodes=(GraphNode(path="Weather", name="Weather", calls=1),), edges=())
+    assert {node.path: node.calls for node in with_declared(begun, declared).nodes}["Weather"] == 1

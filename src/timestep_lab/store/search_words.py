@@ -1,8 +1,8 @@
 """What a search means, in every store alike.
 
-    oakland umbrella          spans in which both words occur
-    umbr*                     … a word that begins so
-    "umbrella in oakland"     … this phrase, as it stands
+    oakland umbrella          spans in which both words occur; the last may be half typed, from its second letter on
+    umbr* oakland             … a word that begins so
+    "umbrella in oakland"     … this phrase, as it stands, its last word whole
 
 Upper and lower case are alike; letters and digits make words, all else stands between them.
 
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from timestep_lab.store.json_text import clean
 
 MOST_WORDS = 16
+LEAST_BEGUN = 2
+"""Letters of a last word that may go on. A single letter begins too many words to be of use."""
 _PIECE = re.compile(r'"([^"]*)"?|(\S+)')
 _WORD = re.compile(r"([^\W_]+)(\*?)")
 
@@ -43,12 +45,16 @@ def read_search(text: str) -> Search:
     """Never fails: what is no word is left out."""
     words: list[Word] = []
     phrases: list[str] = []
+    is_phrase = False
     for piece in _PIECE.finditer(clean(text)):
         phrase = piece[1]
         found = [
             Word(word.lower(), bool(star)) for word, star in _WORD.findall(phrase if phrase is not None else piece[2])
         ]
         words += found
+        is_phrase = phrase is not None
         if phrase is not None and found:
             phrases.append(phrase.strip().lower())
+    if words and not is_phrase and len(words[-1].text) >= LEAST_BEGUN:
+        words[-1] = Word(words[-1].text, is_beginning=True)
     return Search(tuple(dict.fromkeys(words))[:MOST_WORDS], tuple(dict.fromkeys(phrases))[:MOST_WORDS])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import parse_iso, utc_now
+from timestep_lab.types.errors import FilterError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.explorer_twin import explorer_html
 from timestep_lab.ui.sources import Bucket, TracePage, TraceQuery, TraceSource
@@ -62,6 +63,8 @@ class TraceExplorer(TraceReader):
         self._query = TraceQuery(filter=filter, search=search, since=since, until=until)
         self._last_s: float | None = None
         self._shown: _Shown | None = None
+        self._refused: dict[str, Json] | None = None
+        """The filter that the view was opened with and that cannot be read, and why."""
         self._selected: str | None = None
         self._live = live
         self._updates = Updates(self, self._refresh)
@@ -139,7 +142,14 @@ class TraceExplorer(TraceReader):
     # The view's side
 
     def snapshot(self) -> Json:
-        return {**self._told(self._now_shown()), "selected": self._selected, "is_live": self._live}
+        try:
+            shown = self._now_shown()
+        except FilterError as error:
+            # As when it is typed: the mistake is said beside it, and the list stays as it is without.
+            self._refused = {"filter": self._query.filter, "message": error.message, "next_step": error.next_step}
+            self._query = replace(self._query, filter="")
+            shown = self._now_shown()
+        return {**self._told(shown), "refused": self._refused, "selected": self._selected, "is_live": self._live}
 
     def twin_html(self) -> str:
         return explorer_html(self.source, self._now_shown().page, self._selected)
@@ -195,6 +205,8 @@ class TraceExplorer(TraceReader):
 
     def _take(self, shown: _Shown, *, live: bool = False) -> None:
         self._shown, self._query, self._last_s = shown, shown.query, shown.last_s
+        if not live:
+            self._refused = None
         self.emit({"kind": "list", **self._told(shown), "live": live})
         self.refresh_twin()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from timestep_lab.store.agent_graphs import SEPARATOR
 from timestep_lab.store.base import Change
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import UsageError
@@ -99,6 +100,7 @@ class StoreSource:
 def with_declared(travelled: AgentGraph, declared: AgentGraph) -> AgentGraph:
     """Both as one graph. Declared agents are matched by path, and where paths differ, by a name that only one node has."""
     place = {node.path: node.path for node in travelled.nodes}
+    declared = _without_echoes(declared, place.keys())
     names = [node.name for node in travelled.nodes]
     alone = {node.name: node.path for node in travelled.nodes if names.count(node.name) == 1}
     nodes = [*travelled.nodes]
@@ -116,6 +118,24 @@ def with_declared(travelled: AgentGraph, declared: AgentGraph) -> AgentGraph:
             else GraphEdge(from_path=way[0], to_path=way[1], declared=True)
         )
     return AgentGraph(nodes=tuple(nodes), edges=tuple(edges.values()))
+
+
+def _without_echoes(declared: AgentGraph, travelled: Set[str]) -> AgentGraph:
+    """Declared from every agent, one that others hand off to is there twice: at their places, and with all it declares as a beginning of
+    its own. Where nothing began there, that second picture is left out."""
+    below: dict[str, set[str]] = {node.path: set() for node in declared.nodes if SEPARATOR not in node.path}
+    for node in declared.nodes:
+        if SEPARATOR in node.path:
+            below.setdefault(node.path.split(SEPARATOR)[0], set()).add(node.name)
+    reached = set().union(*below.values())
+    kept = {root for root in below if root not in reached or root in travelled}
+    for root in below:  # Agents that only hand off to each other: the first of them stands for the rest.
+        if root not in kept and not any(root in below[other] for other in kept):
+            kept.add(root)
+    return AgentGraph(
+        nodes=tuple(node for node in declared.nodes if node.path.split(SEPARATOR)[0] in kept),
+        edges=tuple(edge for edge in declared.edges if edge.from_path.split(SEPARATOR)[0] in kept),
+    )
 
 
 def _words(query: TraceQuery) -> dict[str, Any]:

@@ -20,8 +20,9 @@ def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list
     | kind | fields beside `at, span_id, duration_ms` |
     |---|---|
     | `message` | `role, parts, agent, model, tokens, cost_usd` |
-    | `tool` | `name, arguments, result, status, error` |
+    | `tool` | `name, arguments, result, status, error, approval` |
     | `handoff` | `from, to` |
+    | `error` | `name, error` of a model that did not answer |
     """
     entries: list[Entry] = []
     told: set[str] = set()
@@ -37,6 +38,9 @@ def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list
         else:
             entries += _asked(span, about, told)
             entries += _answered(span, about)
+            if span.get("error"):
+                failed = {**about, "at": about["at"] + (about["duration_ms"] or 0.0)}
+                entries.append({"kind": "error", **failed, "name": span["name"], "error": span["error"]})
     return entries
 
 
@@ -47,6 +51,7 @@ def _tool(span: Mapping[str, Any]) -> Entry:
         "result": as_text(span.get("output")),
         "status": span.get("status"),
         "error": span.get("error"),
+        "approval": (span.get("attributes") or {}).get(Lab.APPROVAL),
     }
 
 

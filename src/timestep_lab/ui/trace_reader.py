@@ -16,7 +16,7 @@ from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.messages import read_messages
 from timestep_lab.ui.sources import SpanColumns, TraceQuery, TraceSource
-from timestep_lab.ui.trace_conversation import KINDS, conversation_of
+from timestep_lab.ui.trace_conversation import KINDS, Entry, conversation_of
 from timestep_lab.ui.view import Reply, View, handles
 
 MOST_ENTRIES = 400
@@ -87,16 +87,44 @@ class TraceReader(View):
 
 def read_trace(source: TraceSource, trace_id: str) -> Reply:
     """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
-    return Reply(read_about(source, trace_id), [encode_spans(source.spans(trace_id))])
+    spans = source.spans(trace_id)
+    return Reply(read_about(source, trace_id, spans), [encode_spans(spans)])
 
 
-def read_about(source: TraceSource, trace_id: str, trace: Mapping[str, Any] | None = None) -> dict[str, Json]:
+def read_about(
+    source: TraceSource, trace_id: str, spans: SpanColumns, trace: Mapping[str, Any] | None = None
+) -> dict[str, Json]:
     """That answer without the spans. `trace`: its row, if it is at hand."""
+    trace = source.trace(trace_id) if trace is None else trace
     return {
-        "trace": dict(source.trace(trace_id) if trace is None else trace),
+        "trace": dict(trace),
+        "failure": read_failure(source, trace_id, spans) if trace["status"] == "failed" else None,
         "scores": [asdict(score) for score in source.scores(trace_id) if score.target == "trace"],
         "now": utc_now().timestamp() * 1000.0,
     }
+
+
+def read_failure(source: TraceSource, trace_id: str, spans: SpanColumns) -> dict[str, Json] | None:
+    """Why a trace failed: the step that went wrong and what it said; None when no step says anything.
+
+    What goes wrong in a step goes wrong in all around it, in more and more words. So it is the latest failed step that says it best, if the
+    one that ended last says the same; a run that got over the failure of a tool and failed for another reason has that reason there.
+    """
+    import numpy as np
+
+    failed = np.flatnonzero(CodedText.of(spans["status"]).where("error"))
+    if not len(failed):
+        return None
+    starts = np.array(spans["started_us"], dtype="f8")[failed]
+    ends = np.array(spans.get("ended_us", spans["started_us"]), dtype="f8")[failed]
+    inner = spans["span_id"][int(failed[np.lexsort((-ends, starts))[-1]])]
+    outer = spans["span_id"][int(failed[np.lexsort((-starts, np.nan_to_num(ends)))[-1]])]
+    told = {str(span["span_id"]): span for span in source.payloads(trace_id, list(dict.fromkeys((inner, outer))))}
+    best, last = (told.get(span_id, {}) for span_id in (inner, outer))
+    span = best if best.get("error") and str(best["error"]) in str(last.get("error") or best["error"]) else last
+    if not span.get("error"):
+        return None
+    return {"span_id": span["span_id"], "name": span["name"], "error": str(span["error"])}
 
 
 def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Json]:
@@ -126,7 +154,18 @@ def read_conversation(
     speaking = rows[np.argsort(starts[rows], kind="stable")].tolist()
     whole = source.payloads(trace_id, [spans["span_id"][row] for row in speaking[:most]])
     start = EPOCH + timedelta(microseconds=int(starts.min())) if len(starts) else utc_now()
-    return {"entries": conversation_of(whole, start), "truncated": len(speaking) > most}
+    entries = conversation_of(whole, start)
+    if CodedText.of(spans["status"]).where("error").any() and source.trace(trace_id)["status"] == "failed":
+        entries += _untold(read_failure(source, trace_id, spans), entries)
+    return {"entries": entries, "truncated": len(speaking) > most}
+
+
+def _untold(failure: dict[str, Json] | None, entries: Sequence[Entry]) -> list[Entry]:
+    """Why the trace failed, if no step in the conversation says it."""
+    if failure is None or any(entry.get("error") == failure["error"] for entry in entries):
+        return []
+    end = max((entry["at"] for entry in entries), default=0.0)
+    return [{"kind": "error", "at": end, "duration_ms": None, **failure}]
 
 
 def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:

@@ -18,6 +18,7 @@ MOST_ROWS = 120
 MOST_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
+DECIDED = ("approved", "rejected")
 SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… running", "needs_approval": "‖ needs approval"}
 
 
@@ -113,10 +114,13 @@ def _messages(entries: Sequence[Mapping[str, Any]]) -> str:
 def _entry(entry: Mapping[str, Any]) -> str:
     if entry["kind"] == "handoff":
         return f"<p><em>handed off from {text(entry['from'])} to {text(entry['to'])}</em></p>"
+    if entry["kind"] == "error":
+        return f"<p><strong>✗ {text(entry['name'], 100)} failed:</strong> {text(entry['error'])}</p>"
     if entry["kind"] == "tool":
         result = entry["error"] or entry["result"]
         call = f"{text(entry['name'], 100)}({text(entry['arguments'], 400)})"
-        return f"<p><code>{call}</code> → <code>{text(result, 600)}</code></p>"
+        decided = f" ({entry['approval']})" if entry["approval"] in DECIDED else ""
+        return f"<p><code>{call}</code>{decided} → <code>{text(result, 600)}</code></p>"
     if entry["role"] in ("system", "developer"):
         return ""
     words = "\n\n".join(part.get("text", "") for part in entry["parts"] if part["type"] == "text")

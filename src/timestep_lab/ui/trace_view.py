@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.base import in_thread
+from timestep_lab.types.given import trace_id_of
 from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans, parent_rows
 from timestep_lab.ui.sources import DiffRow, TraceSource
@@ -31,7 +32,8 @@ class _Read:
     """A trace as it was when somebody first looked at the view. Its row may be older: who watches a view is told of what changed since."""
 
     def __init__(self, source: TraceSource, trace_id: str, trace: Mapping[str, Any]) -> None:
-        self.about, self.spans = read_about(source, trace_id, trace), source.spans(trace_id)
+        self.spans = source.spans(trace_id)
+        self.about = read_about(source, trace_id, self.spans, trace)
         self.parents = parent_rows(self.spans)
         self.rows = tree_rows(self.spans, MOST_ROWS, self.parents)
 
@@ -83,9 +85,9 @@ class TraceView(TraceReader):
         ids = list(self.source.spans(self.trace_id)["span_id"])
         return pandas.DataFrame([dict(span) for span in self.source.payloads(self.trace_id, ids)])
 
-    def diff(self, other: str) -> list[DiffRow]:
-        """This trace aligned with another, given by its id."""
-        return list(self.source.diff(self.trace_id, other))
+    def diff(self, other: Any) -> list[DiffRow]:
+        """This trace aligned with another: a run, a view of a trace, or a trace's id. Raises `UsageError`, `NotFoundError`."""
+        return list(self.source.diff(self.trace_id, trace_id_of(other)))
 
     @property
     def selection(self) -> str | None:

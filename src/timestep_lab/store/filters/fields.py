@@ -35,5 +35,9 @@ SPAN_CHOICES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Fields that hold one of a few words; comparing with any other word is refused, as it can only be a slip."""
 
+TRACE_WORDS: Mapping[str, Mapping[str, str]] = {"status": {"done": "completed", "needs approval": "needs_approval"}}
+SPAN_WORDS: Mapping[str, Mapping[str, str]] = {"status": {"done": "ok", "failed": "error", "running": "pending"}}
+"""What the views call some of those words. Whoever reads one there may write it here."""
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Of `ago("24h")`, in seconds."""

@@ -10,9 +10,11 @@ from timestep_lab.store.filters.fields import (
     SPAN_ALIASES,
     SPAN_CHOICES,
     SPAN_FIELDS,
+    SPAN_WORDS,
     TRACE_ALIASES,
     TRACE_CHOICES,
     TRACE_FIELDS,
+    TRACE_WORDS,
     ValueType,
 )
 from timestep_lab.store.filters.tree import Entry, Field, Row, Value
@@ -101,6 +103,11 @@ class Scope:
     @staticmethod
     def choices(field: Field) -> Sequence[str]:
         return (TRACE_CHOICES if field.row == TRACE else SPAN_CHOICES).get(field.name, ())
+
+    @staticmethod
+    def shown_words(field: Field) -> Mapping[str, str]:
+        """What the views call the choices of a field, where they call them otherwise."""
+        return (TRACE_WORDS if field.row == TRACE else SPAN_WORDS).get(field.name, {})
 
 
 def _field(

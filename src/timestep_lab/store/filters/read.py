@@ -135,8 +135,7 @@ class _Reader:
             return IsNone(value) if symbol == "==" else Negation(IsNone(value))
         a, b = self._agree(left, a, b), self._agree(right, b, a)
         if symbol in ("==", "!="):
-            self._check_choice(left, a, b)
-            self._check_choice(right, b, a)
+            a, b = self._choice(left, a, b), self._choice(right, b, a)
         return Compare(symbol, a, b)
 
     def _membership(self, left: ast.expr, right: ast.expr, scope: Scope, depth: int) -> Condition:
@@ -147,8 +146,7 @@ class _Reader:
                 choice = self.value(element, scope, depth)
                 if choice != NOTHING:
                     choice = self._agree(element, choice, value)
-                self._check_choice(element, choice, value)
-                choices.append(choice)
+                choices.append(self._choice(element, choice, value))
             return OneOf(value, tuple(choices))
         part, text = self.value(left, scope, depth), self.value(right, scope, depth)
         self._need_text(left, part, "What is looked for with `in`")
@@ -314,15 +312,20 @@ class _Reader:
         self.fail(node, f"{ast.unparse(node)} is {values.spoken(value.type)}, and it is compared with {values.spoken(other.type)}.",
                   'Text is written in quotes, numbers without; times as ago("24h") or "2026-11-22T16:00".')  # fmt: skip
 
-    def _check_choice(self, node: ast.expr, value: Value, field: Value) -> None:
-        if isinstance(value, Constant) and isinstance(value.value, str) and isinstance(field, Field):
-            choices = Scope.choices(field)
-            if choices and value.value not in choices:
-                self.fail(
-                    node,
-                    f"{field.name} is never {value.value!r}.{did_you_mean(value.value, choices)}",
-                    f"It is one of: {', '.join(choices)}.",
-                )
+    def _choice(self, node: ast.expr, value: Value, field: Value) -> Value:
+        """`value` as the field holds it, or a complaint at `node` when the field never does."""
+        if not (isinstance(value, Constant) and isinstance(value.value, str) and isinstance(field, Field)):
+            return value
+        choices = Scope.choices(field)
+        if not choices or value.value in choices:
+            return value
+        if stored := Scope.shown_words(field).get(value.value.casefold()):
+            return Constant(stored, "text")
+        self.fail(
+            node,
+            f"{field.name} is never {value.value!r}.{did_you_mean(value.value, choices)}",
+            f"It is one of: {', '.join(choices)}.",
+        )
 
     def _failing(self, node: ast.expr) -> Callable[[str, str], NoReturn]:
         def fail(message: str, next_step: str) -> NoReturn:

@@ -5,8 +5,9 @@ import { icon } from "../shared/icons.js";
 import { copyButton } from "../shared/long_text.js";
 
 const TIMES = [["", "All time"], ["3600", "Last hour"], ["86400", "Last 24 hours"], ["604800", "Last 7 days"], ["2592000", "Last 30 days"]];
+const LONE_LETTER = /(^|[^\p{L}\p{N}])[\p{L}\p{N}]$/u;
 
-/** `{element, show(query, sql, total), refuse(error), live(on)}`; `on.query({filter, search, since_s})`, `on.suggest(text, cursor)`. */
+/** `{element, show(query, sql, total), refuse(error, text), live(on)}`; `on.query({filter, search, since_s})`, `on.suggest(text, cursor)`. */
 export function filterBar(on) {
   const uid = `f${Math.random().toString(36).slice(2, 8)}`;
   const filter = h("input", {
@@ -24,8 +25,10 @@ export function filterBar(on) {
   let sql = "";
   let shown = [];
   let at = -1;
+  let asked = 0;
 
-  const apply = () => { close(); on.query({ filter: filter.value.trim(), search: search.value.trim(), since_s: time.value ? Number(time.value) : null }); };
+  // Suggestions that are on their way would lie over what is said about the filter.
+  const apply = () => { ask.cancel(); asked += 1; close(); on.query({ filter: filter.value.trim(), search: search.value.trim(), since_s: time.value ? Number(time.value) : null }); };
   const close = () => { shown = []; at = -1; choices.hidden = true; filter.setAttribute("aria-expanded", "false"); filter.removeAttribute("aria-activedescendant"); };
   const take = (choice) => {
     const text = filter.value;
@@ -44,8 +47,9 @@ export function filterBar(on) {
   };
   const ask = debounce(async () => {
     const text = filter.value;
+    const mine = (asked += 1);
     const found = await on.suggest(text, filter.selectionStart ?? text.length);
-    if (filter.value !== text || !filter.matches(":focus")) return;
+    if (mine !== asked || filter.value !== text || !filter.matches(":focus")) return;
     shown = found.slice(0, 30);
     at = -1;
     put(choices, shown.map((choice, k) => {
@@ -69,8 +73,9 @@ export function filterBar(on) {
       if (at >= 0) { event.preventDefault(); take(shown[at]); } else if (event.key === "Enter") apply();
     } else if (event.key === "Escape" && shown.length) { event.preventDefault(); close(); }
   });
-  const searchLater = debounce(apply, 350);
-  search.addEventListener("input", searchLater);
+  const searchLater = debounce(apply, 250);
+  // One letter is looked for as a word of its own, which it seldom is: what is listed stays until there is a second, or Enter.
+  search.addEventListener("input", () => { if (LONE_LETTER.test(search.value)) searchLater.cancel(); else searchLater(); });
   search.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Enter") { searchLater.cancel(); apply(); } });
   time.addEventListener("change", apply);
   sqlButton.addEventListener("click", () => {
@@ -84,17 +89,22 @@ export function filterBar(on) {
         h("div", { class: "tl-filter-box" }, icon("filter"), filter, choices), h("label", { class: "tl-filter-search" }, icon("search"), search), time,
         h("span", { class: "tl-filter-facts" }, dot, total), h("span", { class: "tl-filter-sql" }, sqlButton, copyButton(() => sql, "Copy the SQL"))),
       problem, sqlText),
-    show(query, text, count) {
-      if (!filter.matches(":focus") || filter.value.trim() === query.filter) filter.value = query.filter;
+    /** `live`: the same query again; what is typed meanwhile, and what is wrong with it, stays. */
+    show(query, text, count, { live = false } = {}) {
+      if (!live && (!filter.matches(":focus") || filter.value.trim() === query.filter)) filter.value = query.filter;
       if (!search.matches(":focus")) search.value = query.search;
       time.value = query.since_s ? String(query.since_s) : "";
       sql = text;
       sqlText.textContent = text;
       total.textContent = count === null ? "" : `${count.toLocaleString("en")} ${count === 1 ? "trace" : "traces"}`;
+      if (live) return;
       problem.textContent = "";
       filter.removeAttribute("aria-invalid");
     },
-    refuse(error) {
+    /** `text`: the filter that was refused, where it is not in the box already. */
+    refuse(error, text = null) {
+      if (text !== null) filter.value = text;
+      close();
       put(problem, icon("error", null, 13), h("span", {}, `${error.message} ${error.nextStep ?? ""}`));
       filter.setAttribute("aria-invalid", "true");
     },

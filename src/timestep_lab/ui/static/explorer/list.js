@@ -5,7 +5,7 @@ import { ago, cost, count, exactTime, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { TRACE_STATUS, agentPath, traceTime } from "../trace/header.js";
 
-/** `{element, show(page), choose(id), empty(node)}`; `on.open(id)`, `on.more(after)` → promise of a page. */
+/** `{element, show(page), choose(id), focus(), empty(node)}`; `on.open(id, {isStep})`, `on.more(after)` → promise of a page. */
 export function traceList(on) {
   const uid = `l${Math.random().toString(36).slice(2, 8)}`;
   const rows = h("div", { class: "tl-list-rows", role: "listbox", tabindex: 0, "aria-label": "Traces" });
@@ -46,11 +46,11 @@ export function traceList(on) {
     for (const [key, { element }] of texts) element.setAttribute("aria-selected", key === id);
     active();
   };
-  const open = (id) => { choose(id); on.open(id); };
+  const open = (id, how) => { choose(id); on.open(id, how); };
   const release = () => { if (held) { shown = held; held = null; } news.hidden = true; scroller.scrollTop = 0; draw(); };
   news.addEventListener("click", release);
   scroller.addEventListener("scroll", () => { if (scroller.scrollTop < 4 && held) release(); }, { passive: true });
-  rows.addEventListener("click", (event) => { const row = event.target.closest("[data-trace]"); if (row) open(row.dataset.trace); });
+  rows.addEventListener("click", (event) => { const row = event.target.closest("[data-trace]"); if (row) open(row.dataset.trace, { isStep: row.dataset.trace !== chosen }); });
   rows.addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined) return;
@@ -58,7 +58,8 @@ export function traceList(on) {
     event.stopPropagation();
     const at = shown.findIndex((row) => row.trace_id === chosen);
     const next = shown[Math.min(Math.max(0, at + by), shown.length - 1)];
-    open(next.trace_id);
+    // Walking along the list is one step, however many traces it passes.
+    open(next.trace_id, { isStep: at < 0 });
     texts.get(next.trace_id).element.scrollIntoView({ block: "nearest" });
   });
   more.addEventListener("click", async () => {
@@ -106,6 +107,7 @@ export function traceList(on) {
       draw();
     },
     choose,
+    focus: () => rows.focus(),
     empty(node) { hint.hidden = !node; put(hint, node); },
     refreshTimes() {
       const now = Date.now();

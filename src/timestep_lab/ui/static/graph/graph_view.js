@@ -7,8 +7,12 @@ import { layout } from "./layout.js";
 
 const CARD = { width: 196, height: 74 };
 
-/** `{element, show(graph), setActive(names, seen)}`. `graph`: `{nodes, edges, labels?}`; with two labels the counts are pairs (`count`, `count_b`). */
-export function graphView(onNode) {
+/**
+ * `{element, show(graph), setActive(names, seen)}`. `graph`: `{nodes, edges, labels?}`; with two labels the counts are pairs (`count`, `count_b`).
+ * `among`: where it was looked ("in these traces"), if not everywhere: what did not run there may well have run elsewhere.
+ */
+export function graphView(onNode, { among = null } = {}) {
+  const untravelled = among ? `declared, not travelled ${among}` : "declared, never travelled";
   const element = h("div", { class: "tl-graph", tabindex: 0, role: "region", "aria-label": "Handoff graph" });
   let cards = new Map();
   let curves = [];
@@ -23,17 +27,19 @@ export function graphView(onNode) {
     const most = Math.max(1, ...edges.map((edge) => edge.count + (edge.count_b ?? 0)));
     const size = { width: `${shape.width}px`, height: `${shape.height}px` };
     const lines = svg("svg", { class: "tl-graph-lines", width: shape.width, height: shape.height, "aria-hidden": "true" });
-    curves = shape.edges.map((drawn) => curve(drawn, most, labels));
+    curves = shape.edges.map((drawn) => curve(drawn, { most, labels, untravelled }));
     for (const { paths } of curves) append(lines, paths);
+    const ran = new Set(nodes.filter((node) => node.calls || node.calls_b).map((node) => node.name));
     const boxes = nodes.map((node) => {
       const { x, y } = shape.nodes.get(node.path);
-      const box = card(node, labels, onNode);
+      // An agent of that name did run, by another way: this place in the graph is what was not come to.
+      const box = card(node, { labels, idle: idleWords(node, ran, among), onNode });
       Object.assign(box.style, { left: `${x}px`, top: `${y}px`, width: `${CARD.width}px`, height: `${CARD.height}px` });
       cards.set(node.path, { box, node });
       return box;
     });
-    const words = h("ul", { class: "tl-sr" }, shape.edges.map(({ edge }) => h("li", {}, sentence(edge, nodes, labels))));
-    put(element, h("div", { class: "tl-graph-room", style: size }, lines, boxes, curves.map(({ pill }) => pill), words), labels ? legend(labels) : key(edges));
+    const words = h("ul", { class: "tl-sr" }, shape.edges.map(({ edge }) => h("li", {}, sentence(edge, nodes, { labels, untravelled }))));
+    put(element, h("div", { class: "tl-graph-room", style: size }, lines, boxes, curves.map(({ pill }) => pill), words), labels ? legend(labels) : key(edges, untravelled));
   }
 
   return {
@@ -60,24 +66,30 @@ function append(into, children) {
   for (const child of children) into.append(child);
 }
 
-function card(node, labels, onNode) {
+/** What to say of an agent that did not run. Where one of its name did, it is only this way to it that was not taken. */
+function idleWords(node, ran, among) {
+  if (ran.has(node.name)) return node.path.includes("/") ? "not reached this way" : "not started directly";
+  return among ? `not ${among}` : "never ran";
+}
+
+function card(node, { labels, idle, onNode }) {
   const never = !node.calls && !node.calls_b;
-  const calls = labels ? `${node.calls} : ${node.calls_b ?? 0}` : never ? "never ran" : `${node.calls.toLocaleString("en")} ×`;
+  const calls = labels ? `${node.calls} : ${node.calls_b ?? 0}` : never ? idle : `${node.calls.toLocaleString("en")} ×`;
   const facts = never ? [] : [node.p50_ms === null || node.p50_ms === undefined ? null : duration(node.p50_ms), node.cost_usd === null || node.cost_usd === undefined ? null : cost(node.cost_usd)];
   const errors = node.errors ? h("span", { class: "tl-bad", title: count(node.errors, "error") }, icon("error", null, 12), ` ${node.errors.toLocaleString("en")}`) : null;
-  const label = [node.name, never ? "never ran" : `ran ${count(node.calls, "time")}`, facts[0] ? `median ${facts[0]}` : null, facts[1] ?? null, node.errors ? count(node.errors, "error") : null].filter(Boolean).join(", ");
+  const label = [node.name, never ? idle : `ran ${count(node.calls, "time")}`, facts[0] ? `median ${facts[0]}` : null, facts[1] ?? null, node.errors ? count(node.errors, "error") : null].filter(Boolean).join(", ");
   return h("button", { class: `tl-card tl-kind-agent${never ? " tl-is-never" : ""}`, type: "button", "aria-label": label, title: node.path === node.name ? null : node.path, onclick: () => onNode?.(node) },
     h("span", { class: "tl-card-name" }, icon("agent", null, 15), h("bdi", { class: "tl-clip" }, node.name)),
     h("span", { class: "tl-card-facts tl-num" }, h("span", { class: "tl-soft" }, calls), facts.filter(Boolean).map((text) => h("span", {}, text)), errors));
 }
 
-function curve({ edge, points, back, floor }, most, labels) {
+function curve({ edge, points, back, floor }, { most, labels, untravelled }) {
   const total = edge.count + (edge.count_b ?? 0);
   const d = back ? below(points, floor) : through(points);
   const width = total ? 1.5 + 5.5 * Math.sqrt(total / most) : 1.5;
   const style = { "--tl-edge": `${width}px` };
   const tone = !total ? "tl-edge-declared" : labels ? (share(edge) >= 0 ? "tl-edge-a" : "tl-edge-b") : "tl-edge-travelled";
-  const paths = [svg("path", { d, class: `tl-edge ${tone}`, style }, svg("title", {}, total ? `${total} ×` : "declared, never travelled"))];
+  const paths = [svg("path", { d, class: `tl-edge ${tone}`, style }, svg("title", {}, total ? `${total} ×` : untravelled))];
   const end = points[points.length - 1];
   const tip = `M${end.x - 9} ${end.y - 5}L${end.x - 1} ${end.y}L${end.x - 9} ${end.y + 5}`;
   if (edge.errors && total) {
@@ -119,16 +131,17 @@ function between(points) {
   return { x: (points[k].x + points[k + 1].x) / 2, y: (points[k].y + points[k + 1].y) / 2 };
 }
 
-function sentence(edge, nodes, labels) {
+function sentence(edge, nodes, { labels, untravelled }) {
   const name = (path) => nodes.find((node) => node.path === path)?.name ?? path;
   const way = `${name(edge.from_path)} to ${name(edge.to_path)}: `;
   if (labels) return `${way}${edge.count} in ${labels[0]}, ${edge.count_b ?? 0} in ${labels[1]}`;
-  return way + (edge.count ? `${count(edge.count, "handoff")}${edge.errors ? `, ${count(edge.errors, "error")}` : ""}` : "declared, never travelled");
+  return way + (edge.count ? `${count(edge.count, "handoff")}${edge.errors ? `, ${count(edge.errors, "error")}` : ""}` : untravelled);
 }
 
-function key(edges) {
+function key(edges, untravelled) {
   const declared = edges.some((edge) => !edge.count);
-  return h("div", { class: "tl-graph-key tl-small tl-soft" }, h("span", {}, h("i", { class: "tl-key-line" }), "travelled, as wide as often"), declared ? h("span", {}, h("i", { class: "tl-key-line tl-key-dashed" }), "declared, never travelled") : null);
+  const travelled = edges.some((edge) => edge.count);
+  return h("div", { class: "tl-graph-key tl-small tl-soft" }, travelled ? h("span", {}, h("i", { class: "tl-key-line" }), "Line width: number of handoffs") : null, declared ? h("span", {}, h("i", { class: "tl-key-line tl-key-dashed" }), untravelled) : null);
 }
 
 function legend([a, b]) {

@@ -5,8 +5,8 @@ import { duration } from "../shared/format.js";
 import { ticks } from "./time_scale.js";
 
 const LETTER = 7;
-/** Half the width of a fold's label. */
-const MARK = 26;
+/** Around the letters of a fold's label. */
+const PADDING = 8;
 
 /** `{labels, lines, draw(scale, viewport, width, playHead)}`: two layers over the column of bars. */
 export function axis() {
@@ -24,7 +24,7 @@ export function axis() {
       const { step, at } = ticks(scale.from(from), scale.from(from) + (to - from), wanted);
       const last = scale.from(to);
       for (let next = at.length ? at[at.length - 1] + step : step; next <= last && at.length < 400; next += step) at.push(next);
-      const marks = folds.map((f) => x(f.at + f.width / 2));
+      const marks = foldLabels(folds, x, width);
       const free = [];
       let edge = -Infinity;
       for (const ms of at) {
@@ -33,7 +33,7 @@ export function axis() {
         const text = ms === 0 ? "0" : tickText(ms, step);
         if (left - edge < 44 || left + LETTER * text.length > width) continue;
         // A fold says how long it is, in the same line.
-        if (marks.some((mark) => left < mark + MARK && left + LETTER * text.length > mark - MARK)) continue;
+        if (marks.some((mark) => left < mark.at + mark.half && left + LETTER * text.length > mark.at - mark.half)) continue;
         free.push([text, left]);
         edge = left;
       }
@@ -44,11 +44,24 @@ export function axis() {
         folds.map((f) => h("b", { class: "tl-fold", style: { left: `${x(f.at)}px`, width: `${Math.max(6, x(f.at + f.width) - x(f.at))}px` } })),
         playHead === null ? null : h("em", { style: { left: `${x(scale.to(playHead))}px` } }),
       );
-      for (const f of folds) {
-        labels.append(h("span", { class: "tl-fold-label", style: { left: `${x(f.at + f.width / 2)}px` }, title: `${duration(f.ms)} in which nothing ran` }, duration(f.ms)));
-      }
+      for (const { at, text, title } of marks) labels.append(h("span", { class: "tl-fold-label", style: { left: `${at}px` }, title }, text));
     },
   };
+}
+
+/** What each fold says and where: over its middle, but within the axis, and in as many words as there is room for. */
+function foldLabels(folds, x, width) {
+  const middles = folds.map((f) => x(f.at + f.width / 2));
+  return folds.map((f, k) => {
+    const took = duration(f.ms);
+    const room = Math.min(width, 2 * (middles[k + 1] - middles[k] || Infinity), 2 * (middles[k] - middles[k - 1] || Infinity)) - 4;
+    const words = f.wait ? [`waited ${took} for approval`, `waited ${took}`, took] : [took];
+    const wide = (text) => LETTER * text.length + 2 * PADDING;
+    const text = words.find((one) => wide(one) <= room) ?? took;
+    const half = wide(text) / 2;
+    const title = f.wait ? `${took} until ${f.wait.tool ?? "the call"} was ${f.wait.decision}` : `${took} in which nothing ran`;
+    return { at: Math.min(Math.max(middles[k], half), Math.max(half, width - half)), half, text, title };
+  });
 }
 
 function tickText(ms, step) {

@@ -40,10 +40,14 @@ function entryView(entry, onSelect) {
   if (entry.kind === "handoff") {
     return h("div", { class: "tl-entry tl-entry-handoff tl-kind-handoff" }, icon("handoff", null, 13), h("span", {}, "handed off from ", data(entry.from ?? "?"), " to ", data(entry.to ?? "?")), jump(duration(entry.duration_ms)));
   }
+  if (entry.kind === "error") {
+    return h("div", { class: "tl-entry tl-entry-error" }, h("div", { class: "tl-notice tl-is-bad" }, icon("error", "Failed"), h("bdi", { class: "tl-error-text" }, `${entry.name}: ${entry.error}`)), jump(entry.duration_ms === null ? "Show the step" : duration(entry.duration_ms)));
+  }
   if (entry.kind === "tool") {
-    const [sign, word] = entry.status === "error" ? ["error", "failed"] : entry.status === "pending" ? ["running", "running"] : ["ok", "done"];
+    const [sign, word] = entry.status === "error" ? ["error", "failed"] : entry.approval === "pending" ? ["paused", "waiting"] : entry.status === "pending" ? ["running", "running"] : entry.approval === "rejected" ? ["cancelled", "rejected"] : ["ok", "done"];
+    const decided = { approved: "approved", rejected: "rejected", pending: "waits for approval" }[entry.approval];
     const box = h("details", { open: entry.status === "error" },
-      h("summary", {}, icon("chevron", null, 10), icon("tool", "Tool", 13), h("bdi", { class: "tl-clip tl-mono" }, oneLine(entry)), h("span", { class: "tl-push" }), h("span", { class: `tl-status-${word}` }, icon(sign, word, 12))),
+      h("summary", {}, icon("chevron", null, 10), icon("tool", "Tool", 13), h("bdi", { class: "tl-clip tl-mono" }, oneLine(entry)), h("span", { class: "tl-push" }), decided ? h("span", { class: `tl-small tl-entry-decision tl-is-${entry.approval}` }, decided) : null, h("span", { class: `tl-status-${word}` }, icon(sign, word, 12))),
       entry.arguments ? callView(entry.name, entry.arguments) : null,
       entry.error ? h("div", { class: "tl-notice tl-is-bad" }, icon("error"), h("bdi", {}, entry.error)) : null,
       entry.result ? valueView(entry.result) : null);

@@ -39,12 +39,12 @@ export function firstToken(spans) {
   return first === Infinity ? null : first;
 }
 
-/** `{element, show(trace, api, scores, firstTokenMs)}`. */
-export function traceHeader() {
+/** `{element, show(trace, {api, scores, firstTokenMs, failure})}`; `onSelect(spanId)` for the step that failed. */
+export function traceHeader(onSelect) {
   const element = h("header", { class: "tl-trace-head" });
   return {
     element,
-    show(trace, api, scores, firstTokenMs) {
+    show(trace, { api, scores, firstTokenMs, failure }) {
       const title = String(trace.input ?? "").trim() || trace.workflow || "Trace";
       const started = Date.parse(trace.started_at);
       const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
@@ -55,6 +55,7 @@ export function traceHeader() {
           trace.model ? data(trace.model, { class: "tl-soft" }) : null,
           trace.turns ? h("span", {}, count(trace.turns, "turn")) : null,
           h("time", { class: "tl-num tl-soft", datetime: trace.started_at, title: exactTime(started) }, ago(started))),
+        failure ? failureLine(failure, onSelect) : null,
         h("div", { class: "tl-figures" },
           figure("Duration", traceTime(trace)),
           figure("First token", firstTokenMs === null ? null : duration(firstTokenMs), "From the start of the trace to the first token of an answer"),
@@ -65,6 +66,12 @@ export function traceHeader() {
           scoreBox(api, { target: "trace", target_id: trace.trace_id, trace_id: trace.trace_id }, scores)));
     },
   };
+}
+
+/** Why it failed, in two lines; the whole on hover, and when it is clicked the step that says it. */
+function failureLine({ span_id: spanId, name, error }, onSelect) {
+  return h("button", { class: "tl-trace-failure", type: "button", title: error.length > 120 ? error.slice(0, 2000) : "Show the step that failed", onclick: () => onSelect(spanId) },
+    icon("error", "Failed", 13), h("span", {}, data(name), ": ", data(error.slice(0, 600))));
 }
 
 function figure(label, value, title = null, tone = "") {

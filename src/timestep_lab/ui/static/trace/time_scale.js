@@ -6,7 +6,7 @@ const FOLD_SHARE = 0.12;
 const FOLDED_TO = 0.025;
 
 /**
- * `{length, to(ms), from(place), folds: [{from, to, ms}], end}` in milliseconds from t0; `to` and `from` are the inverse of each other.
+ * `{length, to(ms), from(place), folds: [{from, to, ms, next}], end}` in milliseconds from t0, `next` the row that ends the wait; `to` and `from` are the inverse of each other.
  * With `fold`, idle stretches longer than 12 % of the whole (and 300 ms) shrink to 2.5 % of the rest.
  */
 export function makeScale(spans, tree, { fold, now, end }) {
@@ -18,8 +18,8 @@ export function makeScale(spans, tree, { fold, now, end }) {
   const width = busy * FOLDED_TO;
   const folds = [];
   let saved = 0;
-  for (const [from, to] of gaps) {
-    folds.push({ from, to, ms: to - from, at: from - saved, width });
+  for (const [from, to, next] of gaps) {
+    folds.push({ from, to, ms: to - from, next, at: from - saved, width });
     saved += to - from - width;
   }
   return {
@@ -47,13 +47,13 @@ export function makeScale(spans, tree, { fold, now, end }) {
   };
 }
 
-/** Stretches in which no leaf of the tree runs. A leaf that still runs is busy. */
+/** Stretches in which no leaf of the tree runs, each with the leaf that ends it. A leaf that still runs is busy. */
 export function idleGaps(spans, tree, now, total) {
   const least = Math.max(300, total * FOLD_SHARE);
   const gaps = [];
   let busyUntil = 0;
   for (const i of leavesByStart(spans, tree)) {
-    if (spans.start[i] - busyUntil > least) gaps.push([busyUntil, spans.start[i]]);
+    if (spans.start[i] - busyUntil > least) gaps.push([busyUntil, spans.start[i], i]);
     busyUntil = Math.max(busyUntil, endOf(spans, i, now));
   }
   return gaps;

@@ -25,15 +25,17 @@ export class TracePanel {
     this.tab = "waterfall";
     this.loaded = new Set();
     this.playMs = null;
-    this.header = traceHeader();
+    this.header = traceHeader((spanId) => { this.open("waterfall"); this.chooseId(spanId); });
     this.waterfall = new Waterfall({
       select: (row, { focus = false } = {}) => this.choose(row, focus),
+      leave: () => this.leaveDetails(),
+      decision: (spanId) => this.decisionOf(spanId),
       find: async (text) => { try { return (await api.call("find", { trace_id: this.traceId, text })).value; } catch { return []; } },
     });
-    this.details = details(api, () => this.closeDetails());
-    this.graph = graphView((node) => this.chooseAgent(node.name));
+    this.details = details(api, () => this.leaveDetails());
+    this.graph = graphView((node) => this.chooseAgent(node.name), { among: "in this trace" });
     this.conversation = conversation((spanId) => this.chooseId(spanId));
-    this.compare = compareView(api, (spanId) => this.chooseId(spanId));
+    this.compare = compareView(api, (spanId) => { this.open("waterfall"); this.chooseId(spanId); });
     this.json = h("div", { class: "tl-json-tab" });
     this.player = player(() => this.waterfall.scale, (ms) => this.playTo(ms));
     this.build();
@@ -54,6 +56,13 @@ export class TracePanel {
       this.open(TABS[next][0]);
       this.tabs[next].focus();
     });
+    this.details.element.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || event.defaultPrevented) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.leaveDetails();
+    });
+    this.tabsWatch = showWhereMore(bar);
     this.main = h("div", { class: "tl-trace-main" }, [...this.panels.values()]);
     this.body = h("div", { class: "tl-trace-body" }, this.main, this.details.element);
     this.element = h("div", { class: "tl-trace-panel" }, this.header.element, h("div", { class: "tl-tab-line" }, bar, this.player.button), this.player.bar, this.body);
@@ -72,7 +81,7 @@ export class TracePanel {
     this.spans = decodeSpans(buffer);
     this.clock = { now: value.now - this.spans.t0, at: performance.now() };
     this.loaded.clear();
-    this.header.show(value.trace, this.api, value.scores, value.partial ? null : firstToken(this.spans));
+    this.header.show(value.trace, { api: this.api, scores: value.scores, failure: value.failure, firstTokenMs: value.partial ? null : firstToken(this.spans) });
     if (fresh) { this.closeDetails(); this.player.reset(); }
     this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
@@ -92,6 +101,8 @@ export class TracePanel {
       this.tabs[k].tabIndex = on ? 0 : -1;
       this.panels.get(name).hidden = !on;
     });
+    // Two traces side by side need the room, and it is the steps of both that one looks at.
+    this.body.classList.toggle("tl-is-comparing", id === "compare");
     if (this.traceId) this.load(id);
   }
 
@@ -129,6 +140,17 @@ export class TracePanel {
     this.fetching = setTimeout(() => this.details.show(this.traceId, id).then(() => { if (focus) this.details.element.focus(); }), 60);
   }
 
+  /** `approved` or `rejected` for a call that a person decided on, else null. */
+  async decisionOf(spanId) {
+    try {
+      const { span } = (await this.api.call("span", { trace_id: this.traceId, span_id: spanId })).value;
+      const said = span.attributes?.["timestep.approval"];
+      return said === "approved" || said === "rejected" ? said : null;
+    } catch {
+      return null;
+    }
+  }
+
   chooseId(spanId) {
     const row = this.spans.rowOf(spanId);
     if (row >= 0) this.waterfall.select(row);
@@ -138,6 +160,12 @@ export class TracePanel {
     for (const row of this.waterfall.tree.order) {
       if (this.spans.kinds[this.spans.kind[row]] === "agent" && this.spans.word("name", row) === name) { this.waterfall.select(row); return; }
     }
+  }
+
+  /** Back to where the step was chosen. */
+  leaveDetails() {
+    this.closeDetails();
+    (this.tab === "waterfall" ? this.waterfall.scroller : this.tabs[TABS.findIndex(([id]) => id === this.tab)]).focus();
   }
 
   closeDetails() {
@@ -159,9 +187,22 @@ export class TracePanel {
 
   close() {
     clearInterval(this.timer);
+    this.tabsWatch.disconnect();
     this.waterfall.close();
     this.player.reset();
   }
+}
+
+/** Mark the ends of a row behind which it goes on. */
+function showWhereMore(row) {
+  const mark = () => {
+    row.classList.toggle("tl-goes-back", row.scrollLeft > 1);
+    row.classList.toggle("tl-goes-on", row.scrollLeft + row.clientWidth < row.scrollWidth - 1);
+  };
+  row.addEventListener("scroll", mark, { passive: true });
+  const watch = new ResizeObserver(mark);
+  watch.observe(row);
+  return watch;
 }
 
 function agentsAt(spans, ms, now) {

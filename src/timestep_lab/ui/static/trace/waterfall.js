@@ -13,13 +13,18 @@ const OVERSCAN = 2;
 const REST_MS = 90;
 
 export class Waterfall {
-  /** `on.select(row)` when a span is chosen, `on.find(text)` → promise of ids whose contents hold the text. */
+  /** `on.select(row)` when a span is chosen, `on.leave()` when it is to be closed again, `on.decision(id)` → promise of how a
+   * person decided on it, `on.find(text)` → promise of ids whose contents hold the text. */
   constructor(on) {
     this.on = on;
     this.uid = `w${Math.random().toString(36).slice(2, 8)}`;
     this.collapsed = new Set();
     this.selected = -1;
+    /** Where the keyboard goes on when nothing is selected any more. */
+    this.left = -1;
     this.matches = null;
+    /** By span: the promise of what a person decided about it. */
+    this.decisions = new Map();
     this.path = null;
     this.playHead = null;
     this.nameWidth = 300;
@@ -62,7 +67,7 @@ export class Waterfall {
     for (const target of [this.scroller, this.head]) target.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.dragName();
     this.dragBars();
-    this.observer = new ResizeObserver(() => { this.measure(); this.draw(); });
+    this.observer = new ResizeObserver(() => { const { height } = this; this.measure(); this.keepInSight(height); this.draw(); });
     this.observer.observe(this.element);
     this.setNameWidth(this.nameWidth);
   }
@@ -84,6 +89,8 @@ export class Waterfall {
     this.selected = chosen ? rowOf(chosen) : -1;
     this.isLive = spans.status.includes(spans.statuses.indexOf("pending"));
     this.horizon = undefined;
+    if (fresh) this.decisions.clear();
+    if (fresh || this.left >= spans.n) this.left = -1;
     if (fresh) { this.scroller.scrollTop = 0; this.viewport.from = 0; this.viewport.to = Infinity; this.viewport.length = 0; }
     this.rescale();
     this.arrange();
@@ -104,8 +111,25 @@ export class Waterfall {
     if (this.isLive) this.horizon = Math.max(this.now, latest(this.spans), 1000) * 1.25;
     this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive && !this.partial, now: this.now, end: this.isLive ? this.horizon : undefined });
     this.scaleNumber = (this.scaleNumber ?? 0) + 1;
+    this.nameFolds();
     this.viewport.resize(this.scale.length);
     this.map.draw(this.spans, this.tree, this.scale, this.now);
+  }
+
+  /** Idle time before a tool may be that of a person who was asked about it; its contents tell. */
+  nameFolds() {
+    const { spans, scale } = this;
+    for (const fold of scale.folds) {
+      if (spans.kinds[spans.kind[fold.next]] !== "tool") continue;
+      const id = spans.id(fold.next);
+      if (!this.decisions.has(id)) this.decisions.set(id, this.on.decision(id));
+      this.decisions.get(id).then((decision) => {
+        if (!decision || this.scale !== scale) return;
+        fold.wait = { decision, tool: spans.word("name", fold.next) };
+        this.axisDrawn = null;
+        this.draw();
+      });
+    }
   }
 
   /** Which rows there are, after opening and closing. */
@@ -211,6 +235,7 @@ export class Waterfall {
   // Choosing and opening
 
   select(i, { quiet = false, reveal = true } = {}) {
+    if (this.selected >= 0) this.left = this.selected;
     this.selected = i;
     if (i >= 0 && reveal) this.reveal(i);
     this.draw();
@@ -226,6 +251,13 @@ export class Waterfall {
     const { scrollTop, clientHeight } = this.scroller;
     if (y < scrollTop) this.scroller.scrollTop = y;
     else if (y + ROW > scrollTop + clientHeight) this.scroller.scrollTop = y + ROW - clientHeight;
+  }
+
+  /** A list that gets lower, as when the details open below it, does not lose the selected row. */
+  keepInSight(before) {
+    if (this.selected < 0 || !this.height || !(this.height < before)) return;
+    const y = this.indexOf(this.selected) * ROW;
+    if (y >= this.scroller.scrollTop && y < this.scroller.scrollTop + before) this.reveal(this.selected);
   }
 
   indexOf(i) {
@@ -260,20 +292,21 @@ export class Waterfall {
 
   key(event) {
     if (!this.rows?.length || event.ctrlKey || event.metaKey || event.altKey) return;
-    const at = this.selected >= 0 ? this.indexOf(this.selected) : -1;
+    const i = this.selected >= 0 ? this.selected : this.left;
+    const at = i >= 0 ? this.indexOf(i) : -1;
     const page = Math.max(1, Math.floor(this.scroller.clientHeight / ROW) - 1);
     const go = (index) => this.select(this.rows[Math.min(Math.max(0, index), this.rows.length - 1)]);
-    const i = this.selected;
     const acts = {
       ArrowDown: () => go(at + 1), ArrowUp: () => go(at - 1), PageDown: () => go(at + page), PageUp: () => go(at - page),
       Home: () => go(0), End: () => go(this.rows.length - 1),
       ArrowRight: () => { if (i >= 0 && this.collapsed.has(i)) this.toggle(i, true); else if (i >= 0 && this.tree.first[i] >= 0) go(at + 1); },
       ArrowLeft: () => { if (i >= 0 && this.tree.first[i] >= 0 && !this.collapsed.has(i)) this.toggle(i, false); else if (i >= 0 && this.tree.parent[i] >= 0) this.select(this.tree.parent[i]); },
-      Enter: () => { if (i >= 0) this.on.select(i, { focus: true }); }, " ": () => { if (i >= 0) this.toggle(i); },
+      Enter: () => { if (i >= 0) { this.select(i, { quiet: true }); this.on.select(i, { focus: true }); } }, " ": () => { if (i >= 0) this.toggle(i); },
       "+": () => this.viewport.zoom(0.6), "=": () => this.viewport.zoom(0.6), "-": () => this.viewport.zoom(1 / 0.6), 0: () => this.viewport.fit(),
       "<": () => this.viewport.pan((this.viewport.from - this.viewport.to) / 5), ">": () => this.viewport.pan((this.viewport.to - this.viewport.from) / 5),
       z: () => { if (i >= 0) this.zoomTo(i); }, "/": () => this.tools.focusSearch(), n: () => this.tools.step(1), N: () => this.tools.step(-1),
     };
+    if (event.key === "Escape" && this.selected >= 0) acts.Escape = this.on.leave;
     if (!acts[event.key]) return;
     event.preventDefault();
     event.stopPropagation();
