@@ -19,7 +19,7 @@ def form(lab: LabProcess, pages: Pages) -> Page:
     page.get_by_role("button", name="New comparison").click()
     expect(page.get_by_label("Cases", exact=True)).to_be_focused()
     page.get_by_label("Cases", exact=True).fill(CASES)
-    page.get_by_label("Personal Assistant").check()
+    expect(page.get_by_label("Personal Assistant")).to_be_checked()  # The bare model would have no tools.
     return page
 
 
@@ -41,11 +41,26 @@ def test_a_comparison_is_planned_started_and_opened(lab: LabProcess, pages: Page
     expect(link.first).to_contain_text("done")
 
 
+def test_on_a_phone_the_message_is_where_the_focus_is(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/compare", width=390, height=844, has_touch=True))
+    page.get_by_role("button", name="New comparison").click()
+    cases = page.get_by_label("Cases", exact=True)
+    cases.fill("{oops")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(cases).to_be_focused()
+    expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
+    cases.fill("better")
+    page.get_by_role("button", name="What would it take?").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_what_cannot_be_understood_is_told_and_nothing_typed_is_lost(lab: LabProcess, pages: Pages) -> None:
     page = form(lab, pages)
     page.get_by_label("Cases", exact=True).fill('fine\n{"input": ')
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Line 2")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Cases", exact=True)).to_be_focused()
     page.get_by_label("Cases", exact=True).fill("fine")
     page.get_by_label("Scorers", exact=True).fill("contans")
     page.get_by_role("button", name="Start", exact=True).click()

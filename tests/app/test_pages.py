@@ -226,12 +226,18 @@ def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) 
     page.get_by_role("checkbox", name="think").check()
     page.get_by_role("checkbox", name="Weather Assistant").check()
     fields.get_by_role("button", name="Create").click()
-    expect(fields.get_by_role("status")).to_have_text("Saved")
+    expect(fields.get_by_role("status")).to_have_text("Created")
+    expect(fields.get_by_role("button", name="Save")).to_be_focused()
     expect(page.get_by_role("region", name="Handoffs")).to_contain_text("Weather Assistant")
 
     page.get_by_label("Model", exact=True).fill("nonsense/model")
     fields.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("nonsense")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Model", exact=True)).to_be_focused()
+    expect(page.get_by_label("Model", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.keyboard.type("x")
+    expect(page.get_by_label("Model", exact=True)).not_to_have_attribute("aria-invalid", "true")
     expect(page.get_by_label("Instructions")).to_have_value("Answer in verse.")
 
     go(page, f"{lab.url}/agents")
@@ -244,7 +250,7 @@ def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) 
     expect(page.get_by_role("navigation", name="Agents").get_by_text("Poet")).to_have_count(0)
 
 
-def test_a_tool_is_called_by_hand_and_a_dead_server_is_told_of(lab: LabProcess, pages: Pages) -> None:
+def test_a_tool_is_called_by_hand(lab: LabProcess, pages: Pages) -> None:
     page = ready(pages.open(f"{lab.url}/tools"))
     page.get_by_label("Arguments").fill('{"location": "Oakland"}')
     page.get_by_role("button", name="Call", exact=True).click()
@@ -252,15 +258,35 @@ def test_a_tool_is_called_by_hand_and_a_dead_server_is_told_of(lab: LabProcess, 
     page.get_by_label("Arguments").fill("{oops")
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("cannot be read as a JSON object")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Arguments")).to_be_focused()
 
+
+def test_a_guest_is_offered_no_command_and_a_server_that_cannot_be_added_is_told_of_at_the_button(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/tools"))
     page.get_by_role("button", name="Add a server").click()
     adding = page.get_by_role("region", name="Add a server")
     assert page.get_by_label("or a command").count() == 0  # For who owns the machine only.
+    adding.get_by_label("Address").fill("http://example.org/mcp")
+    adding.get_by_role("button", name="Add", exact=True).click()
+    expect(adding.get_by_role("alert")).to_contain_text("needs a name")
+    expect(adding.get_by_label("Name")).to_be_focused()
+
+
+def test_a_server_that_does_not_answer_is_told_of(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(lab.sign_in_link))
+    go(page, f"{lab.url}/tools")
+    page.get_by_role("button", name="Add a server").click()
+    adding = page.get_by_role("region", name="Add a server")
     adding.get_by_label("Name").fill("nowhere")
     adding.get_by_label("Address").fill("http://127.0.0.1:9/mcp")
     adding.get_by_role("button", name="Add", exact=True).click()
     server = page.get_by_role("region", name="Servers").get_by_role("listitem").filter(has_text="nowhere")
     expect(server.get_by_label("does not answer")).to_be_visible()
+    expect(page.get_by_role("button", name="Add a server")).to_be_focused()
+    expect(page.get_by_role("status").filter(has_text="Added nowhere")).to_be_visible()
     server.get_by_role("button", name="Remove nowhere").click()
     server.get_by_role("button", name="Remove", exact=True).click()
     expect(server).to_have_count(0)
@@ -292,6 +318,9 @@ def test_a_file_is_uploaded_searched_and_deleted(lab: LabProcess, pages: Pages) 
     expect(files).to_contain_text("tea.md")
     page.get_by_label("New store").fill("house")
     page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("region", name="Vector stores", exact=True).get_by_role("status")).to_have_text(
+        "Created house"
+    )
     store = page.get_by_role("region", name="Vector store house")
     expect(store).to_contain_text("1 passage")
     store.get_by_role("searchbox").fill("when is tea")
@@ -321,7 +350,7 @@ def test_settings_say_what_is_ready_and_what_to_do_and_sign_out(lab: LabProcess,
     page = ready(pages.open(f"{lab.url}/settings"))
     providers = page.get_by_role("region", name="Providers")
     expect(providers).to_contain_text("Set OPENAI_API_KEY.")
-    providers.get_by_role("button", name="Ask demo for its models").click()
+    providers.get_by_role("button", name="List models of demo").click()
     expect(providers).to_contain_text("demo/assistant")
     assert "lab.duckdb" not in page.locator("main").inner_text()  # The place of the store is its owner's to know.
     page.get_by_role("button", name="Dark", exact=True).click()
@@ -344,6 +373,14 @@ def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
     page.get_by_role("link", name=re.compile("echo")).click()
     expect(page).to_have_url(f"{lab.url}/compare?id={made}")
     expect(page.locator("main")).to_contain_text("Say tea")
+    expect(page).to_have_title(re.compile("demo/echo against demo/assistant · Timestep Lab"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("demo/echo against demo/assistant")
+    expect(page.locator(".shell-heading")).to_contain_text("1 case · just now")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert "Say tea" in download.value.path().read_text()
+    page.get_by_role("link", name="All comparisons").click()
+    expect(page).to_have_url(f"{lab.url}/compare")
 
 
 @pytest.mark.parametrize("look", ["desk", "phone"])

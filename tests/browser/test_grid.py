@@ -57,6 +57,20 @@ def test_the_first_question_is_answered_without_a_click(show: Show) -> None:
         expect(second).to_contain_text(fact)
 
 
+def test_a_candidate_that_scores_nothing_leaves_the_axis_readable(show: Show) -> None:
+    wrong = (ScoreValue(scorer="contains", value=0.0),)
+    made = [cell(place, column, scores=wrong, status="done") for place in range(6) for column in range(2)]
+    page = show(view_of(Grid(sample_grid.record(cases=6), [sample_grid.case(place) for place in range(6)], made)))
+    dots = [dot.bounding_box() for dot in page.locator(".tl-quality .tl-dot").all()]
+    words = [text.bounding_box() for text in page.locator(".tl-quality text:not(.tl-dot-letter)").all()]
+    assert len(dots) == 2
+    assert [(dot, word) for dot in dots for word in words if overlap(dot, word)] == []
+
+
+def overlap(a: Any, b: Any) -> bool:
+    return all(a[at] < b[at] + b[size] and b[at] < a[at] + a[size] for at, size in (("x", "width"), ("y", "height")))
+
+
 def test_a_cell_says_its_answer_its_scores_with_a_sign_and_what_it_took(show: Show) -> None:
     page = show(view_of(sample_grid.grid()))
     wrong = cells(page).nth(1)
@@ -167,6 +181,7 @@ def test_the_end_brings_the_verdict_and_leaves_the_matrix_where_it_is(show: Show
     view.apply(ComparisonEnded(comparison=whole.record, candidates=tuple(whole.candidate_rows), pairs=tuple(whole.pair_rows), verdict=whole.verdict))  # fmt: skip
     expect(page.locator(".tl-verdict")).to_contain_text("is ahead of")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(page.get_by_role("progressbar")).to_be_hidden()
     assert page.get_by_role("grid").bounding_box() == before
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import gc
+import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -43,9 +45,10 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
         ws_per_message_deflate=False,
     )  # fmt: skip
     try:
-        socket = config.bind_socket()
+        with _unsaid("uvicorn.error"):
+            socket = config.bind_socket()
     except SystemExit:
-        # uvicorn has logged the reason and leaves the program; ours is to say it in one line.
+        # uvicorn logs the reason and leaves the program; ours is to say it in one line.
         raise UsageError(
             f"Port {port} on {host} cannot be had; another program may use it.", "Choose another with --port."
         ) from None
@@ -55,8 +58,9 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
     actual = socket.getsockname()[1]
     name = f"[{host}]" if ":" in host else host
     url = f"http://{name}:{actual}"
-    announce(f"Timestep Lab is at {url}")
-    announce(f"Signed in as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
+    # The bare address first: programs take the first one that they see.
+    announce(f"Timestep Lab is at {url} (for guests, who see only what they do themselves).")
+    announce(f"Open it as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
     announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
     switched_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
@@ -67,6 +71,16 @@ def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None]
         gc.unfreeze()
         if not ends_process:
             faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _unsaid(logger: str) -> Iterator[None]:
+    log = logging.getLogger(logger)
+    was, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was
 
 
 def _own_the_file(db: Database) -> None:

@@ -13,6 +13,7 @@ from timestep_lab.types.comparison import (
     CellStarted,
     ComparisonEnded,
     ComparisonProgress,
+    ComparisonRecord,
     ComparisonStarted,
     GridLike,
     headline,
@@ -58,6 +59,11 @@ class GridView(TraceReader):
     @property
     def id_of_comparison(self) -> str:
         return self._state.record.id
+
+    @property
+    def record(self) -> ComparisonRecord:
+        """The comparison as it was last read."""
+        return self._state.record
 
     @property
     def verdict(self) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
 from timestep_lab.app.api.sse import SSE, event_stream
@@ -19,6 +23,8 @@ from timestep_lab.types.ids import new_id
 
 router = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
 ComparisonId = Annotated[str, Path(min_length=1, max_length=200)]
+ExportFormat = Literal["csv", "jsonl", "html", "parquet", "xml"]
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 class HowBody(Strict):
@@ -113,6 +119,30 @@ async def get_grid(comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
     """Every case and every answer with its scores."""
     grid = await in_thread(lab.comparison, comparison_id)
     return GridView(comparison=grid.record, cases=list(grid.cases), cells=list(grid.cells))
+
+
+@router.get(
+    "/{comparison_id}/export",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
+)
+async def export_comparison(
+    comparison_id: ComparisonId, lab: CurrentLab, format: Annotated[ExportFormat, Query()] = "csv"
+) -> FileResponse:
+    """Every answer with its scores; `html` is a page that stands alone, `xml` is JUnit."""
+    from timestep_lab.evals.exports import save
+
+    grid = await in_thread(lab.comparison, comparison_id)
+    folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
+    path = FilePath(folder.name) / f"{comparison_id}.{format}"
+    try:
+        await in_thread(save, grid, path)
+    except BaseException:
+        folder.cleanup()
+        raise
+    return FileResponse(
+        path, media_type="application/octet-stream", filename=path.name, background=BackgroundTask(folder.cleanup)
+    )
 
 
 @router.get("/{comparison_id}/votes", response_model=list[VoteRecord])

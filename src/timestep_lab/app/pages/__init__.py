@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.app import view_channel
 from timestep_lab.app.pages import assets, shell
+from timestep_lab.app.pages.shown import NotHere, Notice, Shown, not_here, trouble
 from timestep_lab.app.panel_server import PanelPages, add_panel_pages, at_session_end, caller_of_session
+from timestep_lab.types.errors import LabError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from timestep_lab.app.labs import Labs
+
+logger = logging.getLogger("timestep_lab.app")
 
 
 def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> PanelPages:
@@ -23,15 +28,31 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
     def page(entry: shell.Entry) -> Callable[[], Any]:
         def make() -> Any:
             caller = caller_of_session()
-            is_owner = loopback and caller == labs.root.store.user_id
+            is_own_user = caller == labs.root.store.user_id
+            guest = loopback and not is_own_user
             lab, let_go = labs.hold(caller)
             at_session_end(let_go)
-            view = entry.make(lab, is_owner=is_owner)
-            view_channel.offer(view, caller)
-            return shell.around(entry, view)
+            shown = _shown(entry, lab, is_owner=loopback and is_own_user, guest=guest)
+            if isinstance(shown, Shown):
+                view_channel.offer(shown.view, caller)
+            return shell.around(entry, shown, guest=guest)
 
         return make
 
     served = add_panel_pages(api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret)
     api.state.metrics.page_sessions = served.open_sessions
     return served
+
+
+def _shown(entry: shell.Entry, lab: Any, *, is_owner: bool, guest: bool) -> Shown | Notice:
+    """The page, or why there is none. Panel would show a traceback."""
+    try:
+        made = entry.make(lab, is_owner=is_owner)
+    except NotHere:
+        return not_here(*entry.things, entry.path, guest=guest)
+    except LabError as error:
+        return trouble(error, entry.path)
+    except Exception as error:
+        logger.exception("fault while making the page %s", entry.path)
+        return trouble(error, entry.path)
+    return made if isinstance(made, Shown) else Shown(made)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from timestep_lab.app.pages.shown import Shown, looked_up
 from timestep_lab.app.panel_server import page_argument
 from timestep_lab.app.views.agents import AgentsPage
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return AgentsPage(lab, selected=page_argument("id")).panel()
+    opened = page_argument("id")
+    if opened is None:
+        return AgentsPage(lab).panel()
+    with looked_up():
+        agent = lab.agents.get(opened)
+    return Shown(AgentsPage(lab, selected=agent.id).panel(), name=agent.name)

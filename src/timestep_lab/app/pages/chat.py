@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from timestep_lab.app.pages.shown import Shown, looked_up
 from timestep_lab.app.panel_server import page_argument
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    chat = lab.chat(thread=page_argument("id"), trace_base="/traces/")
-    return chat.panel(sizing_mode="stretch_width")
+    opened, name = page_argument("id"), None
+    if opened is not None:
+        with looked_up():
+            name = lab.threads[opened].title
+    chat = lab.chat(thread=opened, trace_base="/traces/")
+    return Shown(chat.panel(sizing_mode="stretch_width"), name=name)

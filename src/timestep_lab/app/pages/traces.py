@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from timestep_lab.app.pages.shown import Shown, looked_up
 from timestep_lab.app.panel_server import page_argument
+from timestep_lab.types.errors import NotFoundError
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    explorer = lab.explorer(filter=page_argument("filter") or "", selection=page_argument("id"))
-    return explorer.panel(sizing_mode="stretch_width")
+    opened, name = page_argument("id"), None
+    explorer = lab.explorer(filter=page_argument("filter") or "")
+    if opened is not None:
+        with looked_up():
+            explorer.selection = opened
+        name = _question(lab, opened)
+    return Shown(explorer.panel(sizing_mode="stretch_width"), name=name)
+
+
+def _question(lab: Any, trace_id: str) -> str:
+    """Empty while nothing of it is stored yet."""
+    try:
+        trace = lab.store.traces.get(trace_id)
+    except NotFoundError:
+        return ""
+    asked = trace["input"]
+    return asked if isinstance(asked, str) and asked.strip() else str(trace["workflow"] or "")

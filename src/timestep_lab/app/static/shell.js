@@ -7,13 +7,26 @@
   // An agent switched the theme (the client tool `switch_theme`): the chat says so to the page around it.
   document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
 
+  // The one thing that the page was opened with has given the tab its name.
+  const main = document.getElementById("main");
+  const { title } = document;
+  const named = new URL(location.href).searchParams.get("id");
+
   // What is opened in a page is in its address, so that a reload, a bookmark and a shared link lead back to it.
   document.addEventListener("tl-place", ({ detail: { id } }) => {
     const address = new URL(location.href);
     if (id) address.searchParams.set("id", id);
     else address.searchParams.delete("id");
     history.replaceState(history.state, "", address);
+    document.title = id === named ? title : `${main.getAttribute("aria-label")} · Timestep Lab`;
   });
+
+  for (const time of document.querySelectorAll("main time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const min = Math.floor((Date.now() - at) / 60000);
+    time.title = at.toLocaleString();
+    time.textContent = min < 1 ? "just now" : min < 60 ? `${min} min ago` : min < 1440 ? `${Math.floor(min / 60)} h ago` : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
 
   // On a phone the pages are one row to be pushed sideways; the current one is in sight.
   const links = document.querySelector(".shell-nav");

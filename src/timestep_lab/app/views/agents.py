@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.types.errors import ConflictError, LabError, SettingsError
 from timestep_lab.types.graph import AgentGraph
 from timestep_lab.types.records import AgentRecord, Json
 from timestep_lab.ui.view import handles
@@ -57,10 +58,14 @@ class AgentsPage(PageView):
     @handles("save")
     async def _save(self, fields: dict[str, Json], agent_id: str | None = None) -> str:
         """Nothing is changed when a field cannot be taken; the error says which and why."""
-        if agent_id is None:
-            record: AgentRecord = await in_thread(self.lab.agents.create, **fields)
-        else:
-            record = await in_thread(self.lab.agents.update, agent_id, **fields)
+        try:
+            if agent_id is None:
+                record: AgentRecord = await in_thread(self.lab.agents.create, **fields)
+            else:
+                record = await in_thread(self.lab.agents.update, agent_id, **fields)
+        except LabError as error:
+            error.param = _field_of(error, fields)
+            raise
         await self.refresh()
         return record.id
 
@@ -68,6 +73,15 @@ class AgentsPage(PageView):
     async def _delete(self, agent_id: str) -> None:
         await in_thread(self.lab.agents.delete, agent_id)
         await self.refresh()
+
+
+def _field_of(error: LabError, fields: dict[str, Json]) -> str | None:
+    """The field of the form: a name is what is missing or taken already, and rules name the tool they are about."""
+    if isinstance(error, ConflictError) or not str(fields.get("name", "")).strip():
+        return "name"
+    if error.param is None or error.param.partition(".")[0] in fields:
+        return error.param
+    return "approvals" if isinstance(error, SettingsError) and "approval rule" in error.message else None
 
 
 def _agent(record: AgentRecord) -> dict[str, Json]:

@@ -8,12 +8,17 @@ from typing import Any, ClassVar
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.evals.scorers.registry import known
 from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.types.comparison import ComparisonRecord
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.view import handles
 
 NEED_MORE = frozenset({"function", "judge", "pairwise"})
 """Scorers that need more than a word: a Python function, or a model to judge."""
+UNNAMED = "list"
+"""What a comparison of plain cases is called when nobody names it."""
+CHOSEN_AT_FIRST = "Personal Assistant"
+"""The bare model has no tools, and most first questions need one."""
 
 
 class ComparePage(PageView):
@@ -27,7 +32,7 @@ class ComparePage(PageView):
     def _read(self) -> Json:
         rows = [
             {
-                "id": r.id, "name": r.name, "status": r.status, "created_at": r.created_at, "n_cases": r.n_cases,
+                "id": r.id, "name": name_of(r), "status": r.status, "created_at": r.created_at, "n_cases": r.n_cases,
                 "candidates": [candidate["name"] for candidate in r.candidates], "epochs": r.epochs,
             }
             for r in self.lab.comparisons()
@@ -35,6 +40,7 @@ class ComparePage(PageView):
         return {
             "comparisons": rows,
             "agents": [record.name for record in self.lab.agents.list()],
+            "chosen_agents": [CHOSEN_AT_FIRST],
             "scorers": [name for name in known() if name not in NEED_MORE],
             "default_model": self.lab.settings.default_model,
         }
@@ -58,6 +64,11 @@ class ComparePage(PageView):
         view = await self.lab.start_comparison(cases, **options)
         comparison_id: str = view.id_of_comparison
         return comparison_id
+
+
+def name_of(record: ComparisonRecord) -> str:
+    """Empty when nobody gave it one."""
+    return "" if record.name == UNNAMED else record.name
 
 
 def _understood(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from timestep_lab.app.views.embeddings import default_embeddings
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.runtime.files.files import MAX_BYTES
 from timestep_lab.runtime.files.uploads import Uploads
@@ -47,6 +48,7 @@ class FilesPage(PageView):
                 }
                 for store in stores.list()
             ],
+            "embeddings": default_embeddings(self.lab.settings),
             "most_bytes": MAX_BYTES,
             "part_bytes": PART_BYTES,
         }  # fmt: skip

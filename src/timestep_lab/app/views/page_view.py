@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
+import inspect
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.store.base import Change, Topic
-from timestep_lab.types.errors import LabError
+from timestep_lab.types.errors import LabError, UsageError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.updates import Updates
-from timestep_lab.ui.view import View
+from timestep_lab.ui.view import View, handles
 
 if TYPE_CHECKING:
     from timestep_lab.types.protocols import LabLike
@@ -59,6 +60,17 @@ class PageView(View):
         else:
             self.emit({"kind": "page", "page": self._page})
         self._updates.cost_s = time.monotonic() - began
+
+    @handles("submit")
+    async def _submit(self, name: str, args: dict[str, Json]) -> Json:
+        """What a form asks of another handler: its answer, or a refusal that also names the field it is about."""
+        try:
+            if name not in self._handlers:
+                raise UsageError(f"{type(self).__name__} has no answer to {name!r}.", "Reload the page.")
+            answer = getattr(self, self._handlers[name])(**args)
+            return {"value": await answer if inspect.isawaitable(answer) else answer}
+        except LabError as error:
+            return {"refused": {"message": error.message, "next_step": error.next_step, "param": error.param}}
 
     def _changed(self, change: Change) -> None:
         """On the store's thread."""

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from timestep_lab import __version__
+from timestep_lab.app.views.embeddings import default_embeddings
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.types.errors import LabError
 from timestep_lab.types.records import Json
@@ -28,7 +29,7 @@ class SettingsPage(PageView):
             "providers": self.lab.router.providers(),
             "default_model": settings.default_model,
             "default_model_is_chosen": settings.default_agent_model is not None,
-            "default_embedding_model": settings.default_embedding_model or "local/wordllama",
+            "embeddings": default_embeddings(settings),
             "store": {"kind": "DuckDB" if db.dialect == "duckdb" else "Postgres", "place": self._place(str(db.url))},
             "user_id": self.lab.store.user_id,
             "is_owner": self._is_owner,

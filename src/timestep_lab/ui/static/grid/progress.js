@@ -25,7 +25,8 @@ export function progressLine(stop) {
     element,
     update,
     show({ status, progress, can_stop: canStop }) {
-      // At the end the line stays, so that what is below it does not jump.
+      // At the end its words stay where they are, so that what is below does not jump; a full bar would tell nothing.
+      bar.style.visibility = status === "running" ? "" : "hidden";
       element.hidden = !progress && !bar.hasAttribute("aria-valuenow") && (status !== "running" || !canStop);
       button.hidden = !canStop || status !== "running";
       update(progress);

@@ -6,8 +6,8 @@ import { letter } from "./model.js";
 import { number } from "./cell.js";
 
 const W = 248;
-const H = 168;
-const PAD = { left: 40, right: 22, top: 12, bottom: 34 };
+const H = 178;
+const PAD = { left: 44, right: 22, top: 12, bottom: 44 };
 
 /** `{element, show(model, scorer)}`. Cost where it is known of all and not nothing, else time. */
 export function qualityChart() {
@@ -38,7 +38,7 @@ function drawing(points, say) {
   const y = (value) => H - PAD.bottom - ((H - PAD.top - PAD.bottom) * (value - low)) / (high - low);
   const words = points.map((point) => `${point.name}: ${number(point.mean)} at ${say(point.x)}`).join("; ");
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, role: "img", "aria-label": words },
-    [low, (low + high) / 2, high].map((value) => [svg("line", { class: "tl-rule", x1: PAD.left, x2: W - PAD.right, y1: y(value), y2: y(value) }), svg("text", { x: PAD.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(Number(value.toFixed(2))))]),
+    [low, (low + high) / 2, high].map((value) => [svg("line", { class: "tl-rule", x1: PAD.left, x2: W - PAD.right, y1: y(value), y2: y(value) }), svg("text", { x: PAD.left - 12, y: y(value) + 4, "text-anchor": "end" }, number(Number(value.toFixed(2))))]),
     svg("text", { x: PAD.left, y: H - 18 }, "0"), svg("text", { x: W - PAD.right, y: H - 18, "text-anchor": "end" }, say(most / 1.12)),
     svg("text", { class: "tl-hint", x: (W + PAD.left - PAD.right) / 2, y: H - 3, "text-anchor": "middle" }, "better: higher and further left"),
     points.map((point) => svg("g", { class: `tl-cand-${(point.column % 8) + 1}` }, svg("title", {}, `${point.name}: ${number(point.mean)} at ${say(point.x)}`),

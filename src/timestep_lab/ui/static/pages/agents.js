@@ -3,14 +3,14 @@
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { graphView } from "../graph/graph_view.js";
-import { askFirst, button, empty, field, input, page, parsed } from "./parts.js";
+import { askFirst, button, empty, field, input, page, parsed, wrong } from "./parts.js";
 
 const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {} };
 const pretty = (value) => (Object.keys(value).length ? JSON.stringify(value, null, 2) : "");
 
 function render(context) {
   const view = page(context, "agents", "Agents", "Who answers, with which model and tools, and to whom they hand off.");
-  const { link, act, say } = view;
+  const { link, act, say, submit, root } = view;
   const add = button("New agent", { name: "plus", primary: true, onclick: () => { draft = { ...NEW }; choose(null); } });
   view.actions.append(add);
   const list = h("nav", { class: "tl-panel tl-agent-list", "aria-label": "Agents" });
@@ -24,10 +24,10 @@ function render(context) {
   let draft = null;
   let drawn = "";
   let asked = false;
-  let savedId = null; // whose fields are as they were saved just now: told until something is typed or another is chosen
+  let saved = null; // whose fields are as they were kept just now, and the word for it: told until something is typed or another is chosen
 
   function choose(id) {
-    if (id !== savedId) savedId = null;
+    if (id !== saved?.id) saved = null;
     chosen = id;
     if (id !== null) draft = null;
     say(null);
@@ -64,43 +64,47 @@ function render(context) {
     drawn = mark;
     delete form.dataset.tlTouched;
 
-    const name = input({ value: agent.name, maxlength: 200, required: true });
-    const description = input({ value: agent.description });
-    const instructions = h("textarea", { class: "tl-input tl-instructions", rows: 8, value: agent.instructions });
-    const model = input({ value: agent.model ?? "", placeholder: `default: ${state.default_model}`, list: models.id });
+    const name = input({ name: "name", value: agent.name, maxlength: 200, required: true });
+    const description = input({ name: "description", value: agent.description });
+    const instructions = h("textarea", { name: "instructions", class: "tl-input tl-instructions", rows: 8, value: agent.instructions });
+    const model = input({ name: "model", value: agent.model ?? "", placeholder: `default: ${state.default_model}`, list: models.id });
     model.addEventListener("focus", offerModels);
-    const settings = h("textarea", { class: "tl-input tl-mono", rows: 3, value: pretty(agent.model_settings), placeholder: '{"temperature": 0.2}', spellcheck: "false" });
-    const approvals = h("textarea", { class: "tl-input tl-mono", rows: 3, value: pretty(readable(agent.approvals)), placeholder: '{"get_weather": {"argument": "location", "contains": "berkeley"}}', spellcheck: "false" });
+    const settings = h("textarea", { name: "model_settings", class: "tl-input tl-mono", rows: 3, value: pretty(agent.model_settings), placeholder: '{"temperature": 0.2}', spellcheck: "false" });
+    const approvals = h("textarea", { name: "approvals", class: "tl-input tl-mono", rows: 3, value: pretty(readable(agent.approvals)), placeholder: '{"get_weather": {"argument": "location", "contains": "berkeley"}}', spellcheck: "false" });
     const tools = picks("Tools", toolChoices(agent), agent.tools, "No tools. Add an MCP server on the page Tools.");
     const handoffs = picks("Hands off to", state.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There is no other agent yet.");
 
     const save = button(agent.id ? "Save" : "Create", { primary: true, type: "submit" });
-    const saved = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === savedId ? "Saved" : null);
+    const kept = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === saved?.id ? saved.word : null);
     const body = h("form", { class: "tl-form", novalidate: true },
       field("Name", name), field("Description", description, "What another agent reads when it may hand off to this one."), field("Instructions", instructions),
       field("Model", model, "prefix/name. Empty: the lab's default."), tools.element, handoffs.element,
       h("details", { class: "tl-more-fields", open: Boolean(Object.keys(agent.model_settings).length || Object.keys(agent.approvals).length) }, h("summary", {}, "Model settings and approval rules"),
         h("div", { class: "tl-form" }, field("Model settings", settings, "A JSON object: temperature, top_p, max_tokens, reasoning …"),
           field("Approval rules", approvals, 'Tool to "always", "never", or {"argument": …, "contains": …}: such a call waits for a person.'))),
-      h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); } }), saved,
-        agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", () => act(null, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
-    body.addEventListener("input", () => { form.dataset.tlTouched = "1"; savedId = null; saved.textContent = "Not saved yet"; });
+      h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); add.focus(); } }), kept,
+        agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
+    body.addEventListener("input", () => { form.dataset.tlTouched = "1"; saved = null; kept.textContent = "Not saved yet"; });
     body.addEventListener("submit", (event) => {
       event.preventDefault();
       act(save, async () => {
+        if (!name.value.trim()) throw wrong("An agent needs a name.", "Write at least one letter.", "name");
         const fields = {
           name: name.value, description: description.value, instructions: instructions.value, model: model.value.trim() || null,
-          model_settings: parsed(settings.value, "Model settings"), tools: tools.chosen(), handoffs: handoffs.chosen(), approvals: parsed(approvals.value, "Approval rules"),
+          model_settings: parsed(settings.value, "Model settings", "model_settings"), tools: tools.chosen(), handoffs: handoffs.chosen(), approvals: parsed(approvals.value, "Approval rules", "approvals"),
         };
-        const { value: id } = await link.call("save", { agent_id: agent.id, fields });
+        const id = await submit("save", { agent_id: agent.id, fields });
         delete form.dataset.tlTouched;
         draft = null;
-        savedId = id;
+        saved = { id, word: agent.id ? "Saved" : "Created" };
         choose(id);
+        form.querySelector("button[type=submit]").focus(); // The form was drawn anew, and with it the button that was pressed.
       });
     });
+    const held = form.contains(root.getRootNode().activeElement) ? root.getRootNode().activeElement : null;
     put(form, h("h2", {}, agent.id ? agent.name : "New agent"), body);
     if (!agent.id) name.focus();
+    else if (held) form.querySelector(held.name ? `[name="${held.name}"]` : "button[type=submit]").focus();
     return null;
   }
 

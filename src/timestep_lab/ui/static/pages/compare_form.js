@@ -7,17 +7,17 @@ import { button, field, input } from "./parts.js";
 const EXAMPLES = `What's the weather in Oakland?
 {"input": "What's the weather in Tokyo?", "expected": "°F"}`;
 
-/** `{element, update(state)}`. `link` and `act` are the page's; a comparison that began is opened. */
-export function compareForm({ link, act }, onCancel) {
-  const cases = h("textarea", { class: "tl-input tl-mono", rows: 6, spellcheck: "false", value: EXAMPLES });
-  const models = chooser("model", { placeholder: "openai/gpt-4.1" });
-  const scorers = chooser("scorer", { placeholder: "contains, tool_used:get_weather …" });
-  const agents = h("fieldset", {});
-  const epochs = input({ type: "number", min: 1, max: 100, value: 1, required: true });
+/** `{element, update(state)}`. `link`, `act` and `submit` are the page's; a comparison that began is opened. */
+export function compareForm({ link, act, submit }, onCancel) {
+  const cases = h("textarea", { name: "cases", class: "tl-input tl-mono", rows: 6, spellcheck: "false", value: EXAMPLES });
+  const models = chooser("model", { name: "models", placeholder: "openai/gpt-4.1" });
+  const scorers = chooser("scorer", { name: "scorers", placeholder: "contains, tool_used:get_weather …" });
+  const agents = h("fieldset", { name: "agents" });
+  const epochs = input({ name: "epochs", type: "number", min: 1, max: 100, value: 1, required: true });
   const approve = h("input", { type: "checkbox" });
   const said = h("p", { class: "tl-soft", role: "status" });
   const start = button("Start", { name: "play", primary: true, type: "submit" });
-  const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = (await link.call("plan", form())).value; } catch (error) { said.textContent = ""; throw error; } }) });
+  const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await submit("plan", form()); } catch (error) { said.textContent = ""; throw error; } }) });
   const element = h("form", { class: "tl-form tl-panel", novalidate: true, "aria-label": "New comparison" }, h("h2", {}, "New comparison"),
     field("Cases", cases, 'One a line: a question, or a JSON object such as {"input": "…", "expected": "…"}.'),
     h("div", { class: "tl-columns" },
@@ -33,7 +33,7 @@ export function compareForm({ link, act }, onCancel) {
 
   element.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(start, async () => { location.assign(`/compare/${(await link.call("start", form())).value}`); });
+    act(start, async () => { location.assign(`/compare/${await submit("start", form())}`); });
   });
 
   let agentsMark = null;
@@ -41,7 +41,7 @@ export function compareForm({ link, act }, onCancel) {
   async function update(state) {
     const mark = JSON.stringify(state.agents);
     if (mark !== agentsMark) {
-      const kept = new Set(form().agents);
+      const kept = new Set(agentsMark === null ? state.chosen_agents : form().agents);
       agentsMark = mark;
       put(agents, h("legend", {}, "Agents"), state.agents.map((name) => h("label", { class: "tl-check" }, h("input", { type: "checkbox", value: name, checked: kept.has(name) }), h("span", {}, data(name)))), h("p", { class: "tl-soft tl-small" }, "With none, the bare model answers."));
     }

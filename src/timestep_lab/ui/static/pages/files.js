@@ -1,14 +1,14 @@
 // The component of app/views/files.py: files that come in by button or drop, and vector stores to search them by.
 
 import { data, h, put } from "../shared/dom.js";
-import { bytes, count } from "../shared/format.js";
+import { ago, bytes, count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { longText } from "../shared/long_text.js";
-import { askFirst, button, empty, field, input, page, when } from "./parts.js";
+import { askFirst, button, empty, field, input, page, when, worded, wrong } from "./parts.js";
 
 function render(context) {
   const view = page(context, "files", "Files", "What agents may read, and stores to search it by meaning and words.");
-  const { link, act, say, root } = view;
+  const { link, act, say, submit, tell, root } = view;
   const chooser = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { take([...chooser.files]); chooser.value = ""; } });
   view.actions.append(chooser, button("Upload", { name: "plus", primary: true, onclick: () => chooser.click() }));
   const coming = h("ul", { class: "tl-rows", "aria-label": "Uploads" });
@@ -58,21 +58,28 @@ function render(context) {
     const mark = JSON.stringify(state.files);
     if (list.dataset.tlMark === mark) return undefined;
     list.dataset.tlMark = mark;
-    if (!state.files.length) return put(list, empty("No files yet", `Drop files here, or press Upload. One may have ${Math.round(state.most_bytes / 2 ** 20)} MB.`));
+    if (!state.files.length) return put(list, empty("No files yet", `Drop files here, or press Upload. At most ${Math.round(state.most_bytes / 2 ** 20)} MB each.`));
     return put(list, h("ul", { class: "tl-rows" }, state.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-soft" }, icon("book")),
       h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), h("span", { class: "tl-soft tl-small tl-num" }, `${file.type} · ${bytes(file.bytes)} · `, when(file.created_at))),
-      askFirst(`Delete ${file.name}`, "Delete it here and in every store?", "Delete", () => act(null, () => link.call("delete_file", { file_id: file.id })), { quiet: true }))))));
+      askFirst(`Delete ${file.name}`, "Delete it here and in every store?", "Delete", (box) => act(box, () => link.call("delete_file", { file_id: file.id })), { quiet: true }))))));
   }
 
   function drawMaker() {
-    const name = input({ placeholder: "handbook", required: true });
-    const save = button("Create", { type: "submit" });
+    const { problem } = state.embeddings;
+    const name = input({ name: "name", placeholder: "handbook", required: true, disabled: Boolean(problem) });
+    const save = button("Create", { type: "submit", disabled: Boolean(problem) });
     const form = h("form", { class: "tl-form" }, field("New store", name, state.files.length ? "It begins with all files above; files that hold no text are named when it fails." : "Upload files first, or add them later."), h("div", { class: "tl-form-foot" }, save));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      act(save, async () => { await link.call("create_store", { name: name.value, file_ids: state.files.map((file) => file.id) }); form.reset(); });
+      act(save, async () => {
+        if (!name.value.trim()) throw wrong("A store needs a name.", "Write at least one letter.", "name");
+        await submit("create_store", { name: name.value, file_ids: state.files.map((file) => file.id) });
+        tell(save, `Created ${name.value.trim()}`);
+        form.reset();
+      });
     });
-    put(makeStore, form);
+    const why = problem ? h("p", { class: "tl-notice tl-none" }, icon("error"), h("span", {}, "A store needs embeddings, and they cannot be had: ", worded(`${problem.message} ${problem.next_step}`))) : null;
+    put(makeStore, h("div", { class: "tl-stack" }, why, form));
   }
 
   function drawStores() {
@@ -94,20 +101,26 @@ function render(context) {
       event.preventDefault();
       act(go, async () => { const { value } = await link.call("search", { store_id: id, query: query.value }); put(hits, value.length ? value.map(hit) : h("li", { class: "tl-soft" }, "Nothing found.")); });
     });
-    const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files stay.", "Delete", () => act(null, () => link.call("delete_store", { store_id: id })), { quiet: true })),
+    const element = h("section", { class: "tl-panel", "aria-label": `Vector store ${name}` }, h("div", { class: "tl-panel-head" }, h("h2", {}, data(name)), askFirst(`Delete the store ${name}`, "Delete the store? Its files stay.", "Delete", (box) => act(box, () => link.call("delete_store", { store_id: id })), { quiet: true })),
       h("p", { class: "tl-soft tl-small tl-none" }, `Meanings by ${model}`), files, more, form, hits);
     return {
       element,
       show(store) {
-        put(files, store.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), file.error ? h("span", { class: "tl-bad tl-small" }, data(file.error)) : null),
+        put(files, store.files.map((file) => h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, data(file.name, { class: "tl-clip" }), whichOne(file.id), file.error ? h("span", { class: "tl-bad tl-small" }, data(file.error)) : null),
           h("span", { class: `tl-small ${file.status === "failed" ? "tl-bad" : "tl-soft"}` }, file.status === "completed" ? count(file.n_chunks, "passage") : file.status.replace("_", " ")),
           h("button", { class: "tl-quiet", type: "button", title: "Take it out of this store", "aria-label": `Take ${file.name} out of ${store.name}`, onclick: (event) => act(event.currentTarget, () => link.call("take_from_store", { store_id: id, file_id: file.id })) }, icon("close", null, 12))))));
         const others = state.files.filter((file) => !store.files.some((inside) => inside.id === file.id));
-        const choice = h("select", { class: "tl-input", "aria-label": `File to add to ${store.name}` }, others.map((file) => h("option", { value: file.id }, file.name)));
+        const choice = h("select", { class: "tl-input", "aria-label": `File to add to ${store.name}` }, others.map((file) => h("option", { value: file.id }, `${file.name} (${bytes(file.bytes)}, ${ago(Date.parse(file.created_at))})`)));
         const add = button("Add", { name: "plus", onclick: () => act(add, () => link.call("add_to_store", { store_id: id, file_id: choice.value })) });
         put(more, others.length ? h("div", { class: "tl-form-foot tl-searching" }, choice, add) : null);
       },
     };
+  }
+
+  /** Size and time tell two files of one name apart. */
+  function whichOne(id) {
+    const file = state.files.find((other) => other.id === id);
+    return file ? h("span", { class: "tl-soft tl-small tl-num" }, `${bytes(file.bytes)} · `, when(file.created_at)) : null;
   }
 
   return view.open((next) => {

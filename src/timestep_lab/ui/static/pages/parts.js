@@ -6,39 +6,86 @@ import { icon } from "../shared/icons.js";
 import { mount } from "../shared/mount.js";
 
 /**
- * A page: `{root, link, head, body, onClose, say(error), act(button, work), open(show)}`. `open(show)` starts the link and calls `show(page)`
- * for every new state; `act` runs `work()` with the button off, and shows what went wrong.
+ * A page: `{root, link, actions, body, onClose, close, say(error), tell(beside, words), act(beside, work), submit(name, args), open(show)}`.
+ * `open(show)` starts the link and calls `show(page)` for every new state. `act` runs `work()` with the button off; what went wrong is said
+ * beside it, and the field it is about marked. `submit` asks Python as `link.call` does, and its errors name that field.
  */
 export function page(context, name, title, about) {
   const view = mount(context, "page");
   view.root.classList.add(`tl-page-${name}`);
-  const notices = h("div", { class: "tl-page-notices", role: "alert" });
+  const notices = h("div", { class: "tl-page-notices" });
+  let told = null; // what stands beside a button: one at a time
   const actions = h("div", { class: "tl-page-actions" });
   const head = h("header", { class: "tl-page-head" }, h("div", {}, h("h1", {}, title), h("p", { class: "tl-soft" }, about)), actions);
   const body = h("div", { class: "tl-page-body" });
   view.root.append(head, notices, body);
 
+  /** For what has no button of its own. It lies over the page, whose contents stay where they are. */
   function say(error) {
-    if (!error || error.closed) return put(notices);
+    unsay();
+    if (!error || error.closed) return undefined;
     const close = h("button", { class: "tl-quiet", type: "button", "aria-label": "Dismiss", onclick: () => put(notices) }, icon("close", null, 12));
-    return put(notices, h("div", { class: "tl-notice tl-is-bad" }, icon("error"), h("span", {}, data(error.message), " ", error.nextStep ? data(error.nextStep) : null), close));
+    return put(notices, h("div", { class: "tl-notice tl-is-bad", role: "alert" }, icon("error"), h("span", {}, spoken(error)), close));
   }
 
-  async function act(button, work) {
-    say(null);
+  function unsay() {
+    put(notices);
+    told?.remove();
+    told = null;
+    for (const field of view.root.querySelectorAll("[aria-invalid]")) unmark(field);
+  }
+
+  function beside(element, tone, role, contents) {
+    told = h("p", { class: `tl-told tl-small ${tone}`, role, id: `tl-told-${Math.random().toString(36).slice(2, 8)}` }, contents);
+    const foot = element.closest(".tl-form-foot, .tl-line, .tl-provider");
+    if (foot) foot.append(told);
+    else element.after(told);
+    return told;
+  }
+
+  /** A word that something was done, where it was asked for. */
+  function tell(element, words) {
+    unsay();
+    beside(element, "tl-soft", "status", words);
+  }
+
+  function refuse(element, error) {
+    if (error.closed) return;
+    if (!element?.isConnected) { say(error); return; }
+    const words = beside(element, "tl-bad", "alert", [icon("error"), h("span", {}, spoken(error))]);
+    const field = error.param ? fieldOf(element.closest("form"), error.param) : null;
+    if (field) mark(field, words);
+    else words.scrollIntoView({ block: "nearest" });
+  }
+
+  async function act(element, work) {
+    unsay();
+    const button = element instanceof HTMLButtonElement ? element : null;
+    const focused = () => view.root.getRootNode().activeElement;
+    const hadFocus = button !== null && focused() === button;
     if (button) button.disabled = true;
+    let failure = null;
     try {
       return await work();
     } catch (error) {
-      say(error);
+      failure = error;
       return undefined;
     } finally {
       if (button) button.disabled = false;
+      // A button that is off loses the focus; it has it again unless that went elsewhere meanwhile.
+      if (hadFocus && button.isConnected && !focused()) button.focus();
+      if (failure) refuse(element, failure);
     }
   }
 
+  async function submit(name, args) {
+    const { value, refused } = (await view.link.call("submit", { name, args })).value;
+    if (refused) throw wrong(refused.message, refused.next_step, refused.param);
+    return value;
+  }
+
   return {
-    root: view.root, link: view.link, onClose: view.onClose, close: view.close, actions, body, say, act,
+    root: view.root, link: view.link, onClose: view.onClose, close: view.close, actions, body, say, tell, act, submit,
     open(show) {
       const draw = (state) => { if (state) { view.root.dataset.tlPage = "shown"; show(state); } };
       view.link.on("snap", ({ page: state }) => draw(state));
@@ -50,9 +97,46 @@ export function page(context, name, title, about) {
   };
 }
 
+/** An error as a page says it: `param` names the field that it is about. */
+export const wrong = (message, nextStep, param = null) => Object.assign(new Error(message), { nextStep, param });
+
+const spoken = (error) => [worded(error.message), error.nextStep ? [" ", worded(error.nextStep)] : null];
+
+/** Text of ours from Python, in which what is to be typed stands between backticks. */
+export function worded(text) {
+  return String(text).split("`").map((part, n, parts) => (n % 2 && n < parts.length - 1 ? h("code", {}, part) : part ? data(part) : null));
+}
+
+/** `model_settings.temperature` is in the field `model_settings`, one of several models in `models`. */
+function fieldOf(form, param) {
+  const [head] = param.split(".");
+  return [...(form?.elements ?? [])].find(({ name }) => [param, head, `${head}s`].includes(name)) ?? null;
+}
+
+/** Where field and button are not in sight together, the words go to the field: that is where the focus is. */
+function mark(field, words) {
+  const hidden = field.closest("details");
+  if (hidden) hidden.open = true;
+  field.dataset.tlDescribed = field.getAttribute("aria-describedby") ?? "";
+  field.setAttribute("aria-describedby", `${field.dataset.tlDescribed} ${words.id}`.trim());
+  field.setAttribute("aria-invalid", "true");
+  field.addEventListener("input", () => unmark(field), { once: true });
+  (field.matches("fieldset") ? field.querySelector("input") ?? field : field).focus();
+  new IntersectionObserver(([seen], watch) => {
+    watch.disconnect();
+    if (seen.intersectionRatio < 1) (field.closest(".tl-field") ?? field).append(words);
+  }).observe(words);
+}
+
+function unmark(field) {
+  field.removeAttribute("aria-invalid");
+  if (field.dataset.tlDescribed) field.setAttribute("aria-describedby", field.dataset.tlDescribed);
+  else field.removeAttribute("aria-describedby");
+}
+
 let fields = 0;
 
-/** A labelled control with a word of help under it. */
+/** A labelled control with a word of help under it. The control's `name` is what errors call it by. */
 export function field(label, control, help) {
   const id = `tl-field-${(fields += 1)}-${Math.random().toString(36).slice(2, 6)}`;
   control.id = id;
@@ -66,7 +150,7 @@ export function button(label, { name, primary = false, ...props } = {}) {
   return h("button", { class: `tl-button${primary ? " tl-primary" : ""}`, type: "button", ...props }, name ? icon(name) : null, h("span", {}, label));
 }
 
-/** A button that puts its question in its place: the first press asks, the second one acts. */
+/** A button that puts its question in its place: the first press asks, the second one runs `work(box)`. */
 export function askFirst(label, question, verb, work, { name = "trash", quiet = false } = {}) {
   const box = h("span", { class: "tl-ask" });
   const first = quiet
@@ -76,7 +160,7 @@ export function askFirst(label, question, verb, work, { name = "trash", quiet = 
   first.addEventListener("click", () => {
     const yes = h("button", { class: "tl-button tl-danger", type: "button" }, verb);
     const no = h("button", { class: "tl-button", type: "button", onclick: back }, "Keep");
-    yes.addEventListener("click", async () => { yes.disabled = no.disabled = true; await work(); if (box.isConnected) put(box, first); });
+    yes.addEventListener("click", async () => { yes.disabled = no.disabled = true; await work(box); if (box.isConnected) put(box, first); });
     box.addEventListener("keydown", (event) => { if (event.key === "Escape") back(); }, { once: true });
     put(box, h("span", { class: "tl-ask-words" }, question), yes, no);
     yes.focus();
@@ -111,14 +195,14 @@ export function status(name) {
   return h("span", { class: `tl-state tl-small ${tone}` }, icon(sign, null, 13), word);
 }
 
-/** A JSON text as its value, or an Error that says where it is wrong. */
-export function parsed(text, what) {
+/** A JSON text as its value, or an Error that says where it is wrong; `param` is the field's name. */
+export function parsed(text, what, param = null) {
   if (!text.trim()) return {};
   try {
     const value = JSON.parse(text);
     if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is no object");
     return value;
   } catch (error) {
-    throw Object.assign(new Error(`${what} cannot be read as a JSON object: ${error.message}.`), { nextStep: 'Write it like {"key": "value"}.' });
+    throw wrong(`${what} cannot be read as a JSON object: ${error.message}.`, 'Write it like {"key": "value"}.', param);
   }
 }

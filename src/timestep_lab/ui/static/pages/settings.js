@@ -3,7 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { askFirst, button, card, page } from "./parts.js";
+import { askFirst, button, card, page, worded, wrong } from "./parts.js";
 
 function render(context) {
   const view = page(context, "settings", "Settings", "What is set up, and what is missing. Keys are read from the environment or a .env file; this page shows none.");
@@ -21,15 +21,15 @@ function render(context) {
     const others = rows.filter((row) => !row.ready);
     const line = (row) => {
       const said = h("p", { class: "tl-small tl-none", role: "status" });
-      const ask = button("Ask", { "aria-label": `Ask ${row.prefix} for its models`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, data(value.problem ? `${value.problem} ${value.next_step}` : value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It answers, and offers no model.")); }) });
+      const ask = button("List models", { "aria-label": `List models of ${row.prefix}`, onclick: () => act(ask, async () => { said.className = "tl-small tl-none tl-soft"; put(said, "Asking …"); const { value } = await link.call("ask", { prefix: row.prefix }); said.classList.toggle("tl-bad", Boolean(value.problem)); put(said, value.problem ? worded(`${value.problem} ${value.next_step}`) : data(value.models.length ? `${count(value.models.length, "model")}: ${value.models.slice(0, 6).join(", ")}${value.models.length > 6 ? " …" : ""}` : "It answers, and offers no model.")); }) });
       return h("li", { class: "tl-provider" }, h("span", { class: row.ready ? "tl-good" : "tl-soft" }, icon(row.ready ? "ok" : "other", row.ready ? "ready" : "not set up")),
-        h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, data(row.detail)), row.next_step ? h("p", { class: "tl-none" }, data(row.next_step)) : null, said), row.ready ? ask : null);
+        h("div", { class: "tl-grow" }, h("span", { class: "tl-provider-name" }, h("strong", {}, h("code", {}, row.prefix)), row.badge ? h("span", { class: "tl-chip" }, row.badge) : null), h("p", { class: "tl-soft tl-none" }, worded(row.detail)), row.next_step ? h("p", { class: "tl-none" }, worded(row.next_step)) : null, said), row.ready ? ask : null);
     };
     return card("Providers", h("ul", { class: "tl-rows" }, ready.map(line)), others.length ? h("h3", { class: "tl-sub" }, "Not set up") : null, h("ul", { class: "tl-rows" }, others.map(line)));
   }
 
   function models(state) {
-    return card("Default models", h("dl", { class: "tl-facts" }, h("dt", {}, "Agents"), h("dd", {}, h("code", {}, state.default_model), state.default_model_is_chosen ? null : h("span", { class: "tl-soft" }, " found by itself; DEFAULT_AGENT_MODEL chooses another")), h("dt", {}, "Embeddings"), h("dd", {}, h("code", {}, state.default_embedding_model))));
+    return card("Default models", h("dl", { class: "tl-facts" }, h("dt", {}, "Agents"), h("dd", {}, h("code", {}, state.default_model), state.default_model_is_chosen ? null : h("span", { class: "tl-soft" }, " Chosen by the lab, as the first provider that is ready; set ", h("code", {}, "DEFAULT_AGENT_MODEL"), " for another.")), h("dt", {}, "Embeddings"), h("dd", {}, h("code", {}, state.embeddings.model), state.embeddings.problem ? h("span", { class: "tl-warn" }, " Not ready. ", worded(`${state.embeddings.problem.message} ${state.embeddings.problem.next_step}`)) : null)));
   }
 
   function appearance() {
@@ -58,12 +58,11 @@ function render(context) {
   function account(state) {
     const leave = async () => {
       const answer = await fetch("/api/v1/auth/sign-out", { method: "POST" });
-      if (!answer.ok) return view.say({ message: `Signing out failed (${answer.status}).`, nextStep: "Reload the page and try again." });
+      if (!answer.ok) throw wrong(`Signing out failed (${answer.status}).`, "Reload the page and try again.");
       location.assign("/");
-      return undefined;
     };
     const warning = state.is_owner ? "The link printed in the terminal signs you in again." : "Without an account there is no way back: your threads and traces stay behind.";
-    return card("You", h("p", { class: "tl-none" }, state.is_owner ? "Signed in as the lab's own user." : ["Signed in without an account as ", h("code", {}, state.user_id), "."]), h("p", { class: "tl-soft tl-none" }, warning), h("div", {}, askFirst("Sign out", "Sign out of this browser?", "Sign out", () => act(null, leave), { name: "person" })));
+    return card("You", h("p", { class: "tl-none" }, state.is_owner ? "Signed in as the lab's own user." : ["Signed in without an account as ", h("code", {}, state.user_id), "."]), h("p", { class: "tl-soft tl-none" }, warning), h("div", {}, askFirst("Sign out", "Sign out of this browser?", "Sign out", (box) => act(box, leave), { name: "person" })));
   }
 }
 export default { render };

@@ -9,7 +9,7 @@ import { askFirst, button, empty, field, input, page, parsed } from "./parts.js"
 
 function render(context) {
   const view = page(context, "tools", "Tools", "MCP servers, what they offer, and any tool called by hand.");
-  const { link, act } = view;
+  const { link, act, submit, tell } = view;
   const servers = h("ul", { class: "tl-rows" });
   const adding = h("div", { hidden: true });
   const add = button("Add a server", { name: "plus", "aria-expanded": "false", onclick: () => { adding.hidden = !adding.hidden; add.setAttribute("aria-expanded", String(!adding.hidden)); if (!adding.hidden) adding.querySelector("input").focus(); } });
@@ -37,7 +37,7 @@ function render(context) {
         h("span", { class: server.problem ? "tl-bad" : "tl-good" }, icon(server.problem ? "error" : "ok", server.problem ? "does not answer" : "answers")),
         h("span", { class: "tl-grow" }, h("strong", {}, data(server.name)), h("span", { class: "tl-soft tl-small tl-clip" }, data(server.place), server.headers.length ? ` · sends ${server.headers.join(", ")}` : "", server.asks ? " · asks before every call" : ""),
           server.problem ? h("span", { class: "tl-bad tl-small tl-server-problem" }, data(`${server.problem.message} ${server.problem.next_step}`)) : null),
-        said, test, server.builtin ? null : askFirst(`Remove ${server.name}`, `Remove ${server.name}?`, "Remove", () => act(null, () => link.call("remove", { server_id: server.id })), { quiet: true })));
+        said, test, server.builtin ? null : askFirst(`Remove ${server.name}`, `Remove ${server.name}?`, "Remove", (box) => act(box, () => link.call("remove", { server_id: server.id })), { quiet: true })));
     }));
   }
 
@@ -55,7 +55,7 @@ function render(context) {
     if (mark === drawn) return;
     drawn = mark;
     if (!tool) return put(opened, empty("Choose a tool", "Its schema is shown here, and you can call it."));
-    const args = h("textarea", { class: "tl-input tl-mono", rows: 5, value: JSON.stringify(example(tool.input_schema), null, 2), spellcheck: "false" });
+    const args = h("textarea", { name: "arguments", class: "tl-input tl-mono", rows: 5, value: JSON.stringify(example(tool.input_schema), null, 2), spellcheck: "false" });
     const call = button("Call", { name: "play", primary: true, type: "submit" });
     const result = h("div", { class: "tl-result", "aria-live": "polite" });
     const form = h("form", { class: "tl-form" }, field("Arguments", args), h("div", { class: "tl-form-foot" }, call, h("span", { class: "tl-soft tl-small" }, "Called now, by you; no approval rule asks.")));
@@ -64,7 +64,8 @@ function render(context) {
       act(call, async () => {
         put(result, h("p", { class: "tl-soft" }, "Calling …"));
         try {
-          const { value } = await link.call("call", { tool_id: tool.id, arguments: parsed(args.value, "The arguments") });
+          const given = parsed(args.value, "The arguments", "arguments");
+          const value = await submit("call", { tool_id: tool.id, arguments: given }).catch((error) => { throw Object.assign(error, { param: error.param ? "arguments" : null }); });
           put(result, h("p", { class: "tl-soft tl-small tl-num" }, `Answered in ${duration(value.took_ms)}`), answer(value.output));
         } catch (error) { put(result); throw error; }
       });
@@ -75,22 +76,25 @@ function render(context) {
   }
 
   function addForm() {
-    const name = input({ required: true, maxlength: 200, placeholder: "docs" });
-    const url = input({ type: "url", placeholder: "https://example.org/mcp" });
-    const command = input({ placeholder: "mcp-server-time --local-timezone UTC" });
-    const headers = h("textarea", { class: "tl-input tl-mono", rows: 2, placeholder: '{"Authorization": "Bearer …"}', spellcheck: "false", autocomplete: "off" });
+    const name = input({ name: "name", required: true, maxlength: 200, placeholder: "docs" });
+    const url = input({ name: "url", type: "url", placeholder: "https://example.org/mcp" });
+    const command = input({ name: "command", placeholder: "mcp-server-time --local-timezone UTC" });
+    const headers = h("textarea", { name: "headers", class: "tl-input tl-mono", rows: 2, placeholder: '{"Authorization": "Bearer …"}', spellcheck: "false", autocomplete: "off" });
     const ask = h("input", { type: "checkbox" });
     const save = button("Add", { primary: true, type: "submit" });
     const form = h("form", { class: "tl-form", novalidate: true }, field("Name", name, "Its tools are then called name.tool."), field("Address", url, "Of a server that speaks streamable HTTP."),
       state.may_start_commands ? field("or a command", command, "A program that is started here and speaks over its standard input and output.") : null,
       field("Headers", headers, "Sent with every request, kept secret: they are never shown again."), h("label", { class: "tl-check" }, ask, h("span", {}, "Ask a person before every call")),
-      h("div", { class: "tl-form-foot" }, save, button("Cancel", { onclick: () => add.click() })));
+      h("div", { class: "tl-form-foot" }, save, button("Cancel", { onclick: () => { add.click(); add.focus(); } })));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       act(save, async () => {
-        await link.call("add", { name: name.value, url: url.value, command: command.value, headers: parsed(headers.value, "Headers"), ask: ask.checked });
+        await submit("add", { name: name.value, url: url.value, command: command.value, headers: parsed(headers.value, "Headers", "headers"), ask: ask.checked });
+        const added = name.value;
         form.reset();
         add.click();
+        add.focus();
+        tell(servers, `Added ${added}`);
       });
     });
     return h("section", { class: "tl-panel", "aria-label": "Add a server" }, h("h2", {}, "Add a server"), form);
