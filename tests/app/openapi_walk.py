@@ -80,7 +80,7 @@ def known_ids(http: httpx.Client) -> dict[str, str]:
         "call_id": waiting["interruptions"][0]["call_id"], "trace_id": run["trace_id"], "other_id": waiting["run"]["trace_id"],
         "comparison_id": post("/api/v1/compare", cases=["Say tea"], models=["demo/echo", "demo/assistant"])["id"],
         "prefix": "demo", "name": "demo/echo",
-        "server_id": post("/api/v1/mcp", name="nowhere", url="http://127.0.0.1:9/mcp")["id"],
+        "server_id": post("/api/v1/mcp", name="nowhere", url="http://mcp.invalid/mcp")["id"],
         "response_id": post("/openai/v1/responses", model="demo/echo", input="Hello")["id"],
         "conversation_id": conversation, "file_id": file, "upload_id": upload_id,
         "store_id": post("/openai/v1/vector_stores", name="papers", file_ids=[file])["id"],

@@ -297,8 +297,8 @@ async def test_another_user_finds_nothing_of_a_thread(server: Server, chat: Chat
     [card] = last_shown(events, "widget")
     async with server.client("somebody-else") as other:
         assert (await other.ask("threads.list"))["data"] == []
-        assert await other.items(thread_id) == []
         for kind, params in (
+            ("items.list", {}),
             ("threads.get_by_id", {}),
             ("threads.update", {"title": "mine"}),
             ("threads.delete", {}),
@@ -314,6 +314,29 @@ async def test_another_user_finds_nothing_of_a_thread(server: Server, chat: Chat
         mine = thread_of(await other.say("Hello"))
         acted = await other.stream("threads.custom_action", thread_id=mine, action=buttons(card)["Approve"])
         assert acted[-1]["type"] == "error"
+
+
+@pytest.mark.parametrize("limit", [-1, 1001, 10**30])
+async def test_a_page_of_a_size_that_is_none_is_refused(chat: ChatKitClient, limit: int) -> None:
+    thread_id = thread_of(await chat.say("Hello"))
+    for kind, params in (("threads.list", {}), ("items.list", {"thread_id": thread_id})):
+        answer = await chat.http.post(chat.path, json={"type": kind, "params": {"limit": limit, **params}})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "params.limit"
+
+
+async def test_what_is_not_there_is_said_to_be_missing_and_not_to_be_empty(chat: ChatKitClient) -> None:
+    first, second = [await chat.say("Hello") for _ in range(2)]
+    elsewhere = second[1]["item"]["id"]
+    for kind, params in (
+        ("items.list", {"thread_id": "thread_made_up"}),
+        ("threads.retry_after_item", {"thread_id": thread_of(first), "item_id": "msg_made_up"}),
+        ("threads.retry_after_item", {"thread_id": thread_of(first), "item_id": elsewhere}),
+        ("threads.retry_after_item", {"thread_id": "thread_made_up", "item_id": elsewhere}),
+    ):
+        answer = await chat.http.post(chat.path, json={"type": kind, "params": params})
+        assert answer.status_code == 404, (kind, answer.text)
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 async def test_what_is_no_chatkit_request_is_refused_in_openais_form(chat: ChatKitClient) -> None:

@@ -50,7 +50,7 @@ def test_a_bad_token_opens_nothing(lab: LabProcess, token: str) -> None:
     with lab.nobody() as client:
         for answer in (
             client.get("/api/v1/agents", headers=headers),
-            client.get("/api/v1/agents", headers={"Cookie": f"timestep_lab={token}"}),
+            client.get("/api/v1/agents", headers={"Cookie": f"{lab.tokens.cookie}={token}"}),
             client.post("/api/v1/sql", headers=headers, json={"query": "select 1"}),
         ):
             assert answer.status_code == 401
@@ -109,7 +109,7 @@ def test_a_page_of_another_site_gets_no_websocket(lab: LabProcess, page: str) ->
     with pytest.raises(InvalidStatus) as refused:
         connect(
             f"{lab.url.replace('http', 'ws')}{page}/ws", origin="https://evil.example",  # type: ignore[arg-type]
-            additional_headers={"Cookie": f"timestep_lab={token}"},
+            additional_headers={"Cookie": f"{lab.tokens.cookie}={token}"},
         )  # fmt: skip
     assert refused.value.response.status_code == 403
 
@@ -194,9 +194,31 @@ def test_the_link_in_the_terminal_signs_in_the_labs_own_user_and_leaves_no_key_b
         assert "key" not in answer.headers["location"]
         owners = {agent["user_id"] for agent in browser.get("/api/v1/agents").json()}
         assert owners == {LOCAL_USER}
+
+
+def test_a_link_of_an_earlier_start_says_so_and_signs_nobody_in(lab: LabProcess) -> None:
     with lab.nobody() as stranger:
-        stranger.get("/settings?key=wrong")
-        assert LOCAL_USER not in {agent["user_id"] for agent in stranger.get("/api/v1/agents").json()}
+        answer = stranger.get("/settings?key=wrong")
+        assert answer.status_code == 401
+        assert "This link has expired" in answer.text
+        assert 'href="/settings"' in answer.text  # On as a guest.
+        assert "set-cookie" not in answer.headers
+        assert 'href="/evil.example"' in stranger.get(f"{lab.url}//evil.example?key=wrong").text
+    with lab.nobody() as owner:
+        owner.get(lab.sign_in_link)
+        again = owner.get("/settings?key=wrong")
+        assert (again.status_code, again.headers["location"]) == (303, "/settings")
+
+
+def test_an_address_at_which_nothing_is_gives_a_browser_a_page_and_a_program_json(lab: LabProcess) -> None:
+    with lab.anonymous() as client:
+        page = client.get("/<nope>", headers={"Accept": "text/html,*/*"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "Nothing is at /&lt;nope&gt;." in page.text
+        assert 'href="/"' in page.text
+        for path, accept in (("/nope", "*/*"), ("/api/v1/nope", "text/html")):
+            answer = client.get(path, headers={"Accept": accept})
+            assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
 async def test_who_calls_too_often_is_told_how_long_to_wait(tmp_path: Path) -> None:

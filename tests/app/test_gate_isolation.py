@@ -30,7 +30,7 @@ def two(lab: LabProcess) -> Iterator[Two]:
         agent = made(b, "/api/v1/agents", {"name": MARK, "instructions": MARK})
         run = made(b, "/api/v1/runs", {"prompt": f"What's the weather in Berkeley? {MARK}"})["run"]
         assert run["status"] == "needs_approval"
-        server = made(b, "/api/v1/mcp", {"name": MARK, "url": "http://127.0.0.1:9/mcp"})
+        server = made(b, "/api/v1/mcp", {"name": MARK, "url": "http://mcp.invalid/mcp"})
         comparison = made(b, "/api/v1/compare", {"cases": [MARK], "models": ["demo/echo"], "name": MARK})
         made(b, "/api/v1/scores", {"target": "trace", "target_id": run["trace_id"], "name": MARK, "value": 1.0})
         ids = {

@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.app.served import Server, serve
+from timestep_lab.app.openai_api.parameters import passed_on
+from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_uuid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -298,6 +300,77 @@ async def test_embeddings_come_as_floats_or_packed(client: openai.AsyncOpenAI) -
     assert [item.index for item in packed.data] == [0, 1]
     assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
     assert packed.usage.prompt_tokens > 0
+
+
+# -- parameters
+
+
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+HARMLESS: dict[str, Any] = {
+    "service_tier": "auto", "safety_identifier": "u", "prompt_cache_key": "k", "user": "u", "store": False, "metadata": {"a": "b"},
+}  # fmt: skip
+
+
+async def test_parameters_that_change_no_answer_are_taken(client: openai.AsyncOpenAI) -> None:
+    told = await client.chat.completions.create(
+        model="demo/echo", messages=HELLO, **HARMLESS, seed=7, n=1, logprobs=False, logit_bias={}, modalities=["text"]
+    )
+    assert told.choices[0].message.content
+    response = await client.responses.create(
+        model="demo/echo", input="Hello", **HARMLESS, max_tool_calls=3, background=False, top_logprobs=0
+    )
+    assert response.output_text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stop", "END"), ("stop", ["END"]), ("logit_bias", {"50256": -100}), ("logprobs", True), ("top_logprobs", 2), ("n", 2),
+        ("modalities", ["text", "audio"]), ("web_search_options", {}),
+    ],
+)  # fmt: skip
+async def test_a_parameter_of_a_completion_that_cannot_be_honoured_is_named(
+    client: openai.AsyncOpenAI, name: str, value: Any
+) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match=name) as refused:
+            await client.chat.completions.create(model="demo/echo", messages=HELLO, stream=stream, **{name: value})  # type: ignore[call-overload]
+        assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+
+
+@pytest.mark.parametrize(("name", "value"), [("background", True), ("top_logprobs", 2), ("prompt", {"id": "pmpt_1"})])
+async def test_so_is_one_of_a_response(client: openai.AsyncOpenAI, name: str, value: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match=name) as refused:
+        await client.responses.create(model="demo/echo", input="Hello", **{name: value})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("openai_compatible/mine/m", {"extra_args": {"stop": "END", "seed": 7}}),
+        ("openai/m", {"extra_args": {"stop": "END", "seed": 7}}),
+        ("local/smollm2-135m", {"extra_body": {"stop": "END", "seed": 7}}),
+        ("ollama/qwen3", {"extra_args": {"stop": ["END"], "seed": 7}}),
+    ],
+)
+async def test_a_provider_that_has_a_word_for_it_is_told(model: str, settings: dict[str, Any]) -> None:
+    assert passed_on({"stop": "END", "seed": 7, "logit_bias": None}, model, openai_elsewhere=True) == settings
+
+
+async def test_a_provider_is_told_in_its_own_words() -> None:
+    told = passed_on({"stop": "END"}, "anthropic/claude-sonnet-5", openai_elsewhere=False)
+    assert told == {"extra_args": {"stop_sequences": ["END"]}}
+    for name, model in (("seed", "anthropic/claude-sonnet-5"), ("stop", "openai/gpt-4.1"), ("logit_bias", "ollama/m")):
+        with pytest.raises(UsageError, match=name):
+            passed_on({name: {"1": 1}}, model, openai_elsewhere=False)
+
+
+async def test_a_purpose_that_is_none_is_refused(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="'bogus' is no purpose"):
+        await client.files.create(file=("a.txt", b"a"), purpose="bogus")  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError, match="'bogus' is no purpose"):
+        await client.uploads.create(filename="a", purpose="bogus", bytes=1, mime_type="text/plain")  # type: ignore[arg-type]
 
 
 # -- what goes wrong

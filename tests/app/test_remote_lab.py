@@ -116,6 +116,21 @@ async def test_a_fork_replays_there_and_goes_on_with_the_change(both: Both) -> N
     same(both.remote.diff(run, fork), both.local.diff(run, fork))
 
 
+async def test_objects_are_taken_where_ids_are(both: Both) -> None:
+    for lab in (both.local, both.remote):
+        run = await lab.run("Hello.", model="demo/echo")
+        more = await lab.run("And again.", model="demo/echo", thread=run.thread)
+        assert more.record.thread_id == run.record.thread_id
+        by_id = lab.trace(run).diff(more.trace_id)
+        assert lab.trace(run).diff(more) == lab.trace(run.trace_id).diff(lab.trace(more)) == by_id
+        with pytest.raises(UsageError, match="is no trace"):
+            lab.trace(5)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="is no thread"):
+            await lab.run("Hello.", thread=5)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="nothing to say"):
+            await lab.run(None)  # type: ignore[arg-type]
+
+
 # -- agents, tools, models
 
 
@@ -135,7 +150,7 @@ async def test_agents_are_the_same_on_both_sides(both: Both) -> None:
 
 
 async def test_servers_tools_and_models_are_those_of_the_served_lab(both: Both) -> None:
-    server = both.remote.mcp.add("docs", url="http://127.0.0.1:9/mcp", headers={"X-Key": "secret"}, timeout_s=1)
+    server = both.remote.mcp.add("docs", url="http://mcp.invalid/mcp", headers={"X-Key": "secret"}, timeout_s=1)
     assert replace(both.local.mcp.get("docs"), headers={"X-Key": ""}) == server
     assert "secret" not in repr(both.remote.mcp.list())
     assert await both.remote.mcp.tools() == await both.local.mcp.tools()

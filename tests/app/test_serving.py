@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,17 @@ async def test_a_notebook_serves_its_lab_beside_itself_and_stops_it(folder: Path
             httpx.get(served.url)
         assert "stopped" in served._repr_html_()
         assert lab.get_run(run.id).status == "completed"
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port)]
+        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.splitlines() == [
+        f"error: Port {port} on 127.0.0.1 cannot be had; another program may use it. Choose another with --port."
+    ]
 
 
 async def test_a_lab_that_no_other_process_can_open_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from tests.mcp.weather_service import WeatherService
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.ids import new_uuid
+from timestep_lab.types.ids import LOCAL_USER, new_uuid
 from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 NOTES = str(Path(__file__).parent / "servers" / "notes.py")
@@ -25,7 +26,7 @@ MakeToolbox = Callable[..., Toolbox]
 
 
 def server(name: str, **fields: Any) -> McpServerRecord:
-    return McpServerRecord(id=fields.pop("id", new_uuid()), user_id="u", name=name, **fields)
+    return McpServerRecord(id=fields.pop("id", new_uuid()), user_id=LOCAL_USER, name=name, **fields)
 
 
 def notes_server(name: str = "notes", **fields: Any) -> McpServerRecord:
@@ -55,8 +56,11 @@ def _tasks() -> set[asyncio.Task[object]]:
 
 
 def _children() -> set[str]:
-    tasks = Path(f"/proc/{os.getpid()}/task")
-    return {child for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+    children: set[str] = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread that ended between the two looks.
+            children.update((task / "children").read_text().split())
+    return children
 
 
 @pytest.fixture

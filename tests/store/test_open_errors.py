@@ -57,6 +57,22 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [notes]
 
 
+@pytest.mark.parametrize("name", ["cases.csv", "spans.jsonl", "table.parquet", "plain"])
+def test_a_file_that_duckdb_would_read_as_a_table_is_no_lab(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    table.write_text('{"a": 1}\n' if name.endswith("jsonl") else "a,b\n1,2\n")
+    refused(table, StoreCorruptError, "not a DuckDB file")
+    assert list(tmp_path.iterdir()) == [table]
+
+
+def test_a_database_of_something_else_gets_no_tables_of_ours(tmp_path: Path) -> None:
+    theirs = tmp_path / "sales.duckdb"
+    change(theirs, "create table sales (amount int)")
+    refused(theirs, StoreError, "something else: it holds sales")
+    with duckdb.connect(str(theirs)) as connection:
+        assert connection.execute("select table_name from duckdb_tables()").fetchall() == [("sales",)]
+
+
 def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "lab.duckdb").touch()
     refused(tmp_path / "lab.duckdb", StoreCorruptError, "is empty.*rm ")

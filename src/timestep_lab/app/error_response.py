@@ -1,4 +1,7 @@
-"""Errors on the wire, in OpenAI's form: `{"error": {"type", "message", "param", "code"}}`. Never a traceback."""
+"""Errors on the wire, in OpenAI's form: `{"error": {"type", "message", "param", "code"}}`. Never a traceback.
+
+A browser that opens an address at which nothing is gets a page instead.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from timestep_lab.types.errors import BusyError, LabError, RateLimitError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
+    from starlette.responses import Response
 
 logger = logging.getLogger("timestep_lab.app")
 
@@ -43,17 +47,26 @@ def install(app: FastAPI) -> None:
     """Make every failure of `app` an error object."""
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
+    from starlette.responses import HTMLResponse
+
+    from timestep_lab.app.gate import API_PREFIXES
+    from timestep_lab.app.small_pages import nowhere
 
     async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LabError)
         retry_after = error.retry_after if isinstance(error, BusyError | RateLimitError) else None
         return error_response(error, retry_after=retry_after)
 
-    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    def is_lost_browser(request: Request) -> bool:
+        return not request.url.path.startswith(API_PREFIXES) and "text/html" in request.headers.get("accept", "")
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         # What goes wrong while a body is read reaches us as FastAPI's 400 with our own error as its cause (too large a body).
         if isinstance(error.__cause__, LabError):
             return await on_lab_error(request, error.__cause__)
+        if error.status_code == 404 and is_lost_browser(request):
+            return HTMLResponse(nowhere(request.url.path), 404)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)

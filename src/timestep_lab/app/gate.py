@@ -2,9 +2,10 @@
 
 - A caller is known by `Authorization: Bearer …`, or by the cookie that a browser got from us.
 - A browser that opens a page without a cookie is signed in as a new anonymous user, if the server listens on loopback only
-  (or `anonymous_pages` is set); elsewhere it is asked first.
+  (or `anonymous_pages` is set); elsewhere it is asked first. With a sign-in link that is no longer good it is told so.
 - A request that changes something, and every websocket, must come from a page of ours when it says where it comes from:
   a foreign `Origin` is refused. Cookies are `SameSite=Lax` besides.
+- A request for a host name that is not the lab's is refused: `host_names.py` says why.
 - Bodies are counted while they arrive and refused at the limit, not after.
 """
 
@@ -14,7 +15,7 @@ import re
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from timestep_lab.app.error_response import error_response
 from timestep_lab.app.limits import RateLimits
@@ -24,7 +25,6 @@ from timestep_lab.types.errors import AuthError, BusyError, ForbiddenError, LabE
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "timestep_lab"
 USER_HEADER = "x-timestep-user"
 """Set here for the pages behind the gate; what a client sends under this name is dropped."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
@@ -66,10 +66,11 @@ class Gate:
         limits: RateLimits | None = None,
         upload_paths: Callable[[str], bool] = lambda path: path.endswith(("/upload", "/files", "/content", "/parts")),
         owner_key: Callable[[str], str | None] = lambda key: None,
+        answers_to: Callable[[str], bool] = lambda host: True,
     ) -> None:
         self.app, self.tokens = app, tokens
         self.anonymous_pages, self.limits = anonymous_pages, limits or RateLimits()
-        self.upload_paths, self.owner_key = upload_paths, owner_key
+        self.upload_paths, self.owner_key, self.answers_to = upload_paths, owner_key, answers_to
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -84,6 +85,7 @@ class Gate:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         try:
+            self._check_host(headers)
             # A browser always says where a websocket comes from; one that does not say is no browser and needs a bearer token.
             if "origin" in headers and not _same_host(headers):
                 raise ForbiddenError("This websocket comes from a page of another site.")
@@ -104,18 +106,21 @@ class Gate:
         headers, path, method = _headers(scope), scope["path"], scope["method"]
         send = _with_security_headers(send)
         try:
+            self._check_host(headers)
+        except ForbiddenError as error:
+            await _respond(error, scope, receive, send)
+            return
+        try:
             if method not in SAFE_METHODS and "origin" in headers and not _same_host(headers):
                 raise ForbiddenError(
                     "This request comes from a page of another site.", "Call from the lab's own pages."
                 )
             if not _is_open(path):
-                link = self._sign_in_link(scope) if method == "GET" else None
-                if link is not None:
-                    await _redirect_with_cookie(scope, send, link)
+                if method == "GET" and (key := _key(scope)) and await self._answer_key(key, scope, headers, send):
                     return
                 caller = self._known_or_new(headers, path, method)
                 if isinstance(caller, str):
-                    send = _with_cookie(send, caller, scope)
+                    send = _with_cookie(send, self.tokens.cookie, caller, scope)
                     caller = self.tokens.verify(caller)
                 _set_caller(scope, caller)
                 self.limits.check_user(caller.user_id)
@@ -128,11 +133,22 @@ class Gate:
             receive = _Counted(receive, headers, limit)
         except LabError as error:
             if isinstance(error, AuthError) and method == "GET" and not path.startswith(API_PREFIXES):
-                await _sign_in_page(send)
+                from timestep_lab.app.small_pages import sign_in
+
+                await _page(send, sign_in())
                 return
             await _respond(error, scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+    def _check_host(self, headers: dict[str, str]) -> None:
+        host = headers.get("host")
+        # No browser leaves it out.
+        if host is not None and not self.answers_to(host):
+            raise ForbiddenError(
+                f"This lab does not answer to the host name {host[:100]!r}.",
+                "Open it by the address that `timestep-lab serve` printed, or name the host in TIMESTEP_LAB_HOSTS.",
+            )
 
     def _caller(self, headers: dict[str, str]) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -142,7 +158,7 @@ class Gate:
                     f"The authorization scheme {scheme!r} is not known.", "Send: Authorization: Bearer <token>"
                 )
             return self.tokens.verify(token.strip())
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(self.tokens.cookie)
         if cookie is None:
             raise AuthError(
                 "No token was sent.", "Sign in: POST /api/v1/auth/anonymous, then send Authorization: Bearer <token>"
@@ -159,10 +175,28 @@ class Gate:
                 raise
             return self.tokens.issue_anonymous()[1]
 
-    def _sign_in_link(self, scope: Scope) -> str | None:
-        key = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [""])[0]
-        user_id = self.owner_key(key) if key else None
-        return self.tokens.issue(user_id, anonymous=False) if user_id else None
+    async def _answer_key(self, key: str, scope: Scope, headers: dict[str, str], send: Send) -> bool:
+        """What a sign-in link is answered with; False when the request is no page and goes on as any other."""
+        user_id, path = self.owner_key(key), scope["path"]
+        if user_id:
+            token = self.tokens.issue(user_id, anonymous=False)
+            await _redirect_without_key(scope, send, _cookie_header(self.tokens.cookie, token, scope))
+        elif path.startswith(API_PREFIXES):
+            return False
+        elif self._is_signed_in(headers):
+            await _redirect_without_key(scope, send)
+        else:
+            from timestep_lab.app.small_pages import expired_link
+
+            await _page(send, expired_link(_own_path(scope)))
+        return True
+
+    def _is_signed_in(self, headers: dict[str, str]) -> bool:
+        """As somebody with an account: an old link then has nothing left to give."""
+        try:
+            return not self._caller(headers).anonymous
+        except AuthError:
+            return False
 
 
 class _Counted:
@@ -200,6 +234,16 @@ def _page_address(scope: Scope) -> bytes | None:
     return f"{match[1]}?id={match[2]}".encode() + (b"&" + query if query else b"")
 
 
+def _own_path(scope: Scope) -> str:
+    """With one slash at its beginning: with two it would be the address of another site."""
+    return "/" + str(scope["path"]).lstrip("/\\")
+
+
+def _key(scope: Scope) -> str:
+    query: bytes = scope.get("query_string", b"")
+    return parse_qs(query.decode("latin-1")).get("key", [""])[0]
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
@@ -230,24 +274,24 @@ def _with_security_headers(send: Send) -> Send:
     return wrapped
 
 
-def _cookie_header(token: str, scope: Scope) -> tuple[bytes, bytes]:
+def _cookie_header(name: str, token: str, scope: Scope) -> tuple[bytes, bytes]:
     secure = "; Secure" if scope.get("scheme") == "https" else ""
     age = int(LIFETIME.total_seconds())
-    return b"set-cookie", f"{COOKIE}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
+    return b"set-cookie", f"{name}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
 
 
-def _with_cookie(send: Send, token: str, scope: Scope) -> Send:
+def _with_cookie(send: Send, name: str, token: str, scope: Scope) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), _cookie_header(token, scope)]
+            message["headers"] = [*message.get("headers", []), _cookie_header(name, token, scope)]
         await send(message)
 
     return wrapped
 
 
-async def _redirect_with_cookie(scope: Scope, send: Send, token: str) -> None:
-    """To the same address without the key, which must not stay in the browser's history or in a shared link."""
-    await _redirect(send, scope["path"].encode("latin-1"), _cookie_header(token, scope))
+async def _redirect_without_key(scope: Scope, send: Send, *more: tuple[bytes, bytes]) -> None:
+    """To the same address: the key must not stay in the browser's history or in a shared link."""
+    await _redirect(send, quote(_own_path(scope)).encode(), *more)
 
 
 async def _redirect(send: Send, location: bytes, *more: tuple[bytes, bytes]) -> None:
@@ -256,12 +300,10 @@ async def _redirect(send: Send, location: bytes, *more: tuple[bytes, bytes]) -> 
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _sign_in_page(send: Send) -> None:
-    from timestep_lab.app.sign_in_page import PAGE
-
+async def _page(send: Send, page: bytes) -> None:
     headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": PAGE})
+    await send({"type": "http.response.body", "body": page})
 
 
 async def _respond(error: LabError, scope: Scope, receive: Receive, send: Send) -> None:

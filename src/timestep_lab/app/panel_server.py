@@ -3,7 +3,7 @@
 - Its websocket handler never notices that a browser left, so sessions would stay for ever.
 - It looks for unused sessions from the lifespan of the app, which has begun long before the pages are added: `forget_unused` does it.
 - Session tokens are unsigned by default; ours are signed, since they say whose session it is.
-- A browser's own cookie would be written into the page, where scripts can read it; ours stays out. The user's id goes in instead, as a
+- A browser's cookies would be written into the page, where scripts can read them; all stay out. The user's id goes in instead, as a
   header that the gate sets and no client can.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.app.gate import COOKIE, USER_HEADER
+from timestep_lab.app.gate import USER_HEADER
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -51,7 +51,7 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
         secret_key=secret.encode(),
         sign_sessions=True,
         include_headers=[SEEN_HEADER],
-        exclude_cookies=[COOKIE],
+        include_cookies=[],
         check_unused_sessions_milliseconds=CHECK_UNUSED_MS,
         unused_session_lifetime_milliseconds=KEEP_UNUSED_MS,
     )

@@ -6,6 +6,7 @@ accepted is the one we sign with, so a token that names another (or `none`) is r
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,8 @@ AUDIENCE = "timestep-lab"
 ALGORITHM = "HS256"
 LIFETIME = timedelta(days=30)
 LEAST_SECRET_BYTES = 32
+COOKIE = "timestep_lab"
+"""How the cookie's name begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,11 @@ class Tokens:
 
     def __init__(self, secret: str) -> None:
         # A short secret is stretched, never padded with a constant: HS256 wants 32 bytes (RFC 7518, 3.2).
-        import hashlib
-
         self._key = secret.encode()
         if len(self._key) < LEAST_SECRET_BYTES:
             self._key = hashlib.sha256(b"timestep-lab:" + self._key).digest()
+        self.cookie = f"{COOKIE}_{hashlib.sha256(b'timestep-lab cookie:' + self._key).hexdigest()[:8]}"
+        """A browser sends its cookies to every port of a host: the name keeps two labs there from signing each other's users out."""
 
     def issue(self, user_id: str, *, anonymous: bool = True, lifetime: timedelta = LIFETIME) -> str:
         now = utc_now()

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.types.errors import MissingKeyError
+from timestep_lab.types.shown_url import without_credentials
 
 if TYPE_CHECKING:
     from agents import Model
@@ -84,11 +85,12 @@ class Provider(abc.ABC):
         )
 
     def ready(self, detail: str, badge: str = "") -> ProviderStatus:
-        """A status that says yes, and where it goes."""
-        return ProviderStatus(prefix=self.prefix, ready=True, detail=detail, badge=badge)
+        """A status that says yes, and where it goes: by addresses without their credentials."""
+        return ProviderStatus(prefix=self.prefix, ready=True, detail=without_credentials(detail), badge=badge)
 
     def not_ready(self, detail: str, next_step: str, badge: str = "") -> ProviderStatus:
         """A status that says no, what is missing, and the next step."""
+        detail = without_credentials(detail)
         return ProviderStatus(prefix=self.prefix, ready=False, detail=detail, next_step=next_step, badge=badge)
 
     def missing_key(self, model: str) -> MissingKeyError:

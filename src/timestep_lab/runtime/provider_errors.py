@@ -23,6 +23,7 @@ from timestep_lab.types.errors import (
     RateLimitError,
     StreamCutError,
 )
+from timestep_lab.types.shown_url import credentials_in, without_credentials
 
 _TRANSPORT_ROOTS = ("httpx2", "httpx", "httpcore2", "httpcore", "openai", "anthropic", "ollama")
 """Packages whose timeout and transport errors are read by class name: each client brings its own http library."""
@@ -112,7 +113,7 @@ def from_status(
         step = f"Check {context.key_variable}." if context.key_variable else "Check the key."
         return ProviderAuthError(f"{context.name} refused the key ({status}){words}", step, **where)
     if status == 404:
-        step = context.missing_model_step or f"`timestep-lab models {context.provider}` lists what it offers."
+        step = context.missing_model_step or f"`timestep-lab models list {context.provider}` lists what it offers."
         return ModelNotFoundError(f"{context.name} was not found (404){words}", step, **where)
     if status == 429:
         seconds = retry_after_seconds(headers or {})
@@ -141,7 +142,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _unreachable(context: ErrorContext) -> ProviderUnavailableError:
-    where = f" at {context.address}" if context.address else ""
+    where = f" at {without_credentials(context.address)}" if context.address else ""
     return ProviderUnavailableError(
         f"No connection to {context.provider}{where}.",
         context.unreachable_step or "Check the network and the address, or use `demo/assistant`.",
@@ -200,7 +201,8 @@ def _said(error: BaseException) -> str:
 
 def _clean(said: str, context: ErrorContext) -> str:
     """`: words.` on one line, short, without any secret."""
-    for secret in context.secrets:
+    said = without_credentials(said)
+    for secret in (*context.secrets, *credentials_in(context.address)):
         said = said.replace(secret, "…")
     said = re.sub(r"\s+", " ", said).strip().rstrip(".")
     return f": {said[:300]}." if said else "."

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from timestep_lab.types.errors import SettingsError
+from timestep_lab.types.shown_url import shown_url
 
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -31,25 +32,28 @@ KEYLESS_MODEL = "demo/assistant"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything configurable from outside. Build one by hand for a test, or with `Settings.load()`."""
+    """Everything configurable from outside. Build one by hand for a test, or with `Settings.load()`.
+
+    Addresses are not printed either: some hold a password.
+    """
 
     openai_api_key: str | None = field(default=None, repr=False)
-    openai_base_url: str | None = None
+    openai_base_url: str | None = field(default=None, repr=False)
     """None, or OpenAI's own address: the Responses API. Any other address: Chat Completions."""
     openai_responses: bool = False
     """`OPENAI_BASE_URL` is a gateway to OpenAI itself and speaks Responses (`OPENAI_USE_RESPONSES=1`)."""
     anthropic_api_key: str | None = field(default=None, repr=False)
-    anthropic_base_url: str | None = None
+    anthropic_base_url: str | None = field(default=None, repr=False)
     hf_token: str | None = field(default=None, repr=False)
-    hf_base_url: str | None = None
+    hf_base_url: str | None = field(default=None, repr=False)
     """The inference providers' router; None for Hugging Face's own."""
-    hf_endpoints: Mapping[str, str] = field(default_factory=dict)
+    hf_endpoints: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name to base URL of a Hugging Face inference endpoint (or any server that speaks Chat Completions)."""
-    openai_compatible: Mapping[str, str] = field(default_factory=dict)
+    openai_compatible: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name to base URL of a server that speaks Chat Completions (vLLM, LM Studio, OpenRouter)."""
     openai_compatible_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name to key, for those servers that want one."""
-    ollama_host: str | None = None
+    ollama_host: str | None = field(default=None, repr=False)
     """None: `http://127.0.0.1:11434`."""
     ollama_api_key: str | None = field(default=None, repr=False)
     """Sent to Ollama's cloud only."""
@@ -57,11 +61,13 @@ class Settings:
     default_agent_model: str | None = None
     default_embedding_model: str | None = None
     """None: `local/wordllama`, offline."""
-    store: str | None = None
+    store: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     """Of a served lab, when `store` is its address."""
     secret: str | None = field(default=None, repr=False)
     """Signs the tokens of served labs."""
+    hosts: tuple[str, ...] = ()
+    """Names by which a served lab may be asked for, beside this machine's own; `*` is any."""
     weather_mode: Literal["live", "recorded", "auto"] = "auto"
     """`auto`: live, and recorded samples when the network does not answer."""
     weather_nominatim_url: str = NOMINATIM_URL
@@ -100,6 +106,7 @@ class Settings:
             store=text.get("TIMESTEP_LAB_STORE"),
             token=text.get("TIMESTEP_LAB_TOKEN"),
             secret=text.get("TIMESTEP_LAB_SECRET"),
+            hosts=tuple(host.strip() for host in text.get("TIMESTEP_LAB_HOSTS", "").split(",") if host.strip()),
             weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),
             weather_nominatim_url=_url("WEATHER_NOMINATIM_URL", text) or NOMINATIM_URL,
             weather_geocoding_url=_url("WEATHER_GEOCODING_URL", text) or GEOCODING_URL,
@@ -147,7 +154,12 @@ def _dotenv(folder: Path | None) -> dict[str, str | None]:
         return {}
     from dotenv import dotenv_values
 
-    return dict(dotenv_values(folder / ".env"))
+    try:
+        return dict(dotenv_values(folder / ".env"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{folder / '.env'} is not UTF-8 ({error}).", "Save it as UTF-8, or move it away."
+        ) from error
 
 
 def _url(name: str, text: Mapping[str, str]) -> str | None:
@@ -156,10 +168,16 @@ def _url(name: str, text: Mapping[str, str]) -> str | None:
 
 
 def _checked_url(name: str, value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # A port that is no number, as when a password holds a slash.
+        known = False
+    if not known:
         raise SettingsError(
-            f"{name} is {value!r}, which is no web address.", "Write it with http:// or https://.", param=name
+            f"{name} is {shown_url(value)!r}, which is no web address.",
+            "Write it with http:// or https://.",
+            param=name,
         )
     return value.rstrip("/")
 

@@ -8,6 +8,7 @@ from timestep_lab.store.base import Database
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.types.shown_url import without_credentials
 
 POSTGRES = ("postgresql://", "postgres://")
 EMBEDDED = "embedded-postgres"
@@ -37,7 +38,7 @@ def open_database(url: str | Path) -> Database:
     text = text.removeprefix("duckdb://")
     if "://" in text:
         raise UsageError(
-            f"No lab can live at {text!r}.",
+            f"No lab can live at {without_credentials(text)!r}.",
             "Give the path of a file, `:memory:`, or a URL such as postgresql://host/lab",
         )
     if not text.strip():

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from timestep_lab import __version__
 from timestep_lab.app.api.schemas import ERRORS, TokenBody
-from timestep_lab.app.gate import COOKIE
 from timestep_lab.app.labs import CurrentLab, caller_of
 from timestep_lab.app.tokens import LIFETIME, Tokens
 
@@ -43,7 +42,7 @@ async def sign_in_anonymously(
         return TokenBody(access_token=token, user={"id": user_id})
     answer = RedirectResponse(then, status_code=303)
     answer.set_cookie(
-        COOKIE,
+        tokens.cookie,
         token,
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
@@ -56,6 +55,7 @@ async def sign_in_anonymously(
 @router.post("/sign-out", status_code=204)
 async def sign_out(request: Request) -> Response:
     """Take the browser's cookie away. A bearer token stays good until it expires."""
+    tokens: Tokens = request.app.state.tokens
     answer = Response(status_code=204)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    answer.delete_cookie(tokens.cookie, httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return answer

@@ -37,7 +37,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for code, text in {
         400: "The request is wrong; nothing was changed.",
         401: "No valid token.",
-        403: "Not from a page of another site.",
+        403: "Not from a page of another site, by another host name, or for a guest.",
         404: "There is no such thing, for this caller.",
         409: "Somebody else changed or claimed it first, or the name is taken.",
         413: "Too large.",

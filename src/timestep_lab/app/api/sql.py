@@ -7,33 +7,48 @@ import math
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from timestep_lab.app.api.schemas import ERRORS, SqlBody, SqlResult
+from timestep_lab.app.api.typed_sql import TypedSql
 from timestep_lab.app.labs import CurrentLab
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import Rows, unique_names
 from timestep_lab.store.duckdb import wire
 from timestep_lab.types.errors import UsageError
 
 router = APIRouter(prefix="/api/v1", tags=["sql"], responses=ERRORS)
 
-
+ROWS_AT_ONCE = 500
+OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 EXACT = "application/vnd.timestep-lab.rows+json"
 """Asked for with `Accept`: rows as `store.duckdb.wire` writes them, so that Python has each value back as the database gave it."""
 
 
 @router.post("/sql", response_model=SqlResult, responses={200: {"content": {EXACT: {}}}})
-async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> SqlResult | Response:
+async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
     """One read-only statement over the documented views. `truncated`: more rows existed than `limit`."""
-    rows = await in_thread(lab.store.sql, body.query, exactly(body.params), body.limit)
-    if request.headers.get("accept") == EXACT:
-        return Response(await in_thread(wire.dumps, wire.pack_rows(rows)), media_type=EXACT)
-    names = unique(rows.columns)
-    return SqlResult(
-        columns=names,
-        rows=[dict(zip(names, map(plain, row), strict=True)) for row in rows.rows],
-        truncated=rows.truncated,
-    )
+    typed: TypedSql = request.app.state.typed_sql
+    params = exactly(body.params)
+    is_exact = request.headers.get("accept") == EXACT
+
+    def answer() -> bytes:
+        rows = lab.store.sql(body.query, params, body.limit)
+        return wire.dumps(wire.pack_rows(rows)) if is_exact else as_json(rows)
+
+    content = await typed.run(request, lab.store.user_id, answer)
+    return Response(content, media_type=EXACT if is_exact else "application/json")
+
+
+def as_json(rows: Rows) -> bytes:
+    """A `SqlResult`, written some rows at a time: whoever writes all at once keeps Python to himself meanwhile."""
+    names = unique_names(rows.columns)
+    pieces = []
+    for start in range(0, len(rows.rows), ROWS_AT_ONCE):
+        few = rows.rows[start : start + ROWS_AT_ONCE]
+        pieces.append(OBJECTS.dump_json([dict(zip(names, map(plain, row), strict=True)) for row in few])[1:-1])
+    columns, truncated = json.dumps(names).encode(), b"true" if rows.truncated else b"false"
+    return b'{"columns":%b,"rows":[%b],"truncated":%b}' % (columns, b",".join(pieces), truncated)
 
 
 def exactly(params: list[Any]) -> list[Any]:
@@ -43,18 +58,6 @@ def exactly(params: list[Any]) -> list[Any]:
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UsageError("A parameter is written in no form that is known.", "Send text and numbers.") from error
     return values
-
-
-def unique(columns: tuple[str, ...]) -> list[str]:
-    """`select 1 as a, 2 as a` has two columns of one name; an object cannot: the second becomes `a_1`."""
-    names: list[str] = []
-    for column in columns:
-        name, n = column, 0
-        while name in names:
-            n += 1
-            name = f"{column}_{n}"
-        names.append(name)
-    return names
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,8 @@ from timestep_lab.app.chatkit.context import ChatKitContext
 from timestep_lab.app.chatkit.server import LabChatKitServer
 from timestep_lab.types.errors import NotFoundError, UsageError
 
+MOST = 1000
+"""Entries of a page."""
 REQUEST: TypeAdapter[Any] = TypeAdapter(ck.ChatKitReq)
 
 
@@ -30,9 +32,23 @@ async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator
     and what the lab itself raises."""
     with _refused():
         request: ck.ChatKitReq = REQUEST.validate_json(body)
+        await _check(request, context)
         context.answering = isinstance(request, ck.ThreadsAddClientToolOutputReq)
         result = await server().process(body, context)
         return result.json if isinstance(result, NonStreamingResult) else _events(aiter(result))
+
+
+async def _check(request: ck.ChatKitReq, context: ChatKitContext) -> None:
+    """What the SDK answers as if there were nothing: pages of a size that is none, items of no thread, an answer to no message."""
+    match request:
+        case ck.ThreadsListReq() | ck.ItemsListReq() if not 1 <= (request.params.limit or 1) <= MOST:
+            raise UsageError(
+                f"A page cannot have {request.params.limit} entries.", f"Ask for 1 to {MOST}.", param="params.limit"
+            )
+        case ck.ItemsListReq():
+            await server().lab_store.load_thread(request.params.thread_id, context)
+        case ck.ThreadsRetryAfterItemReq():
+            await server().lab_store.load_item(request.params.thread_id, request.params.item_id, context)
 
 
 async def _events(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -15,6 +15,7 @@ from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream, whole
 from timestep_lab.app.openai_api.chat_form import answer_message, finish_reason, read_messages, usage
+from timestep_lab.app.openai_api.parameters import OF_CHAT, TEXT_ONLY, passed_on, refuse
 from timestep_lab.app.openai_api.shared import Object
 from timestep_lab.types.errors import SettingsError, UsageError
 from timestep_lab.types.ids import new_id
@@ -56,16 +57,30 @@ class ChatBody(Strict):
     reasoning_effort: str | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     response_format: dict[str, Any] | None = None
-    n: Literal[1] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    seed: int | None = None
+    logit_bias: dict[str, float] | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    # None of these changes the answer.
     store: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prediction: dict[str, Any] | None = None
 
 
 @router.post("/chat/completions", response_class=Response)
 async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
     """With `stream`, server-sent events and `data: [DONE]`."""
-    call = _call(body, lab.router.resolve(body.model).full)
+    call = _call(body, lab.router.resolve(body.model).full, openai_elsewhere=lab.settings.openai_elsewhere)
     head: Object = {"id": f"chatcmpl-{new_id('response')}", "created": int(time.time()), "model": call.model}
     if body.stream:
         with_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -78,13 +93,18 @@ async def create_completion(body: ChatBody, lab: CurrentLab) -> Response:
     return Response(json.dumps(answer), media_type="application/json")
 
 
-def _call(body: ChatBody, model: str) -> ModelCall:
+def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
+    refuse({name: getattr(body, name) for name in ("logprobs", "top_logprobs", "audio")}, model)
+    refuse({"n": body.n}, model, neutral=(None, 1))
+    refuse({"modalities": body.modalities}, model, neutral=TEXT_ONLY)
+    refuse({"web_search_options": body.web_search_options}, model, neutral=(None,))
+    more = passed_on({name: getattr(body, name) for name in OF_CHAT}, model, openai_elsewhere=openai_elsewhere)
     instructions, items = read_messages(body.messages)
     if not items:
         raise UsageError("There is nothing to answer: no message is the user's.", "Add one.", param="messages")
     schema, strict = _schema(body.response_format)
     return ModelCall(
-        model=model, input=items, instructions=instructions, settings=_settings(body),
+        model=model, input=items, instructions=instructions, settings={**_settings(body), **more},
         functions=[tool.function.model_dump() for tool in body.tools], schema=schema, schema_strict=strict,
         workflow="chat.completions",
     )  # fmt: skip

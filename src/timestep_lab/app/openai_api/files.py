@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.app.bodies import read_upload
 from timestep_lab.app.labs import CurrentLab
-from timestep_lab.app.openai_api.shared import After, Id, Object, Order, deleted, listed, unix
+from timestep_lab.app.openai_api.shared import After, Id, Object, Order, checked_purpose, deleted, listed, unix
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import UsageError
@@ -34,9 +34,8 @@ async def create_file(request: Request, lab: CurrentLab) -> Object:
     if seconds is not None and not seconds.isdigit():
         raise UsageError(f"{seconds!r} is no number of seconds.", "Give a whole number.", param="expires_after")
     expires_at = utc_now() + timedelta(seconds=min(int(seconds), 2**31)) if seconds else None
-    file = await in_thread(
-        lab.files.add_bytes, form.filename, form.content, purpose=form.fields["purpose"][:100], expires_at=expires_at
-    )
+    purpose = checked_purpose(form.fields["purpose"])
+    file = await in_thread(lab.files.add_bytes, form.filename, form.content, purpose=purpose, expires_at=expires_at)
     return shown(file)
 
 

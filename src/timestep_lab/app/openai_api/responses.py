@@ -15,6 +15,7 @@ from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream
 from timestep_lab.app.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
+from timestep_lab.app.openai_api.parameters import refuse
 from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import SettingsError, UsageError
@@ -50,8 +51,17 @@ class ResponseBody(Strict):
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     truncation: str | None = None
-    user: str | None = None
     stream_options: dict[str, Any] | None = None
+    background: bool | None = None
+    top_logprobs: int | None = None
+    prompt: dict[str, Any] | None = None
+    # None of these changes the answer. `max_tool_calls` counts calls of OpenAI's own tools, and there are none here.
+    user: str | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    max_tool_calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,7 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
     if not new and not before:
         raise UsageError("There is nothing to say: the input is empty.", "Give an input.", param="input")
     model = lab.router.resolve(body.model).full
+    refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
     instructions, said = split_instructions([*before, *new])
     format_ = (body.text or {}).get("format") or {}
     call = ModelCall(

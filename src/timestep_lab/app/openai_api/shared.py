@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
 
+from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Json
 
 Id = Annotated[str, Path(min_length=1, max_length=200)]
@@ -15,6 +16,16 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=200)]
 Order = Literal["asc", "desc"]
 Object = dict[str, Any]
+
+
+PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
+
+
+def checked_purpose(purpose: str) -> str:
+    """Raises `UsageError`."""
+    if purpose not in PURPOSES:
+        raise UsageError(f"{purpose[:100]!r} is no purpose.", f"There are: {', '.join(PURPOSES)}.", param="purpose")
+    return purpose
 
 
 def unix(when: datetime) -> int:

@@ -11,7 +11,7 @@ from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.bodies import read_upload
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.openai_api import files
-from timestep_lab.app.openai_api.shared import Id, Object, unix
+from timestep_lab.app.openai_api.shared import Id, Object, checked_purpose, unix
 from timestep_lab.runtime.files.uploads import Uploads
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import UsageError
@@ -38,10 +38,8 @@ async def create_upload(body: UploadBody, lab: CurrentLab) -> Object:
     """Announce a file; its parts must come within an hour."""
     if body.expires_after is not None:
         raise UsageError("A file that came in parts stays.", "Leave expires_after out.", param="expires_after")
-    create = Uploads(lab.store).create
-    return shown(
-        await in_thread(create, body.filename, body.bytes, purpose=body.purpose, content_type=body.mime_type)
-    )  # fmt: skip
+    create, purpose = Uploads(lab.store).create, checked_purpose(body.purpose)
+    return shown(await in_thread(create, body.filename, body.bytes, purpose=purpose, content_type=body.mime_type))
 
 
 @router.post("/uploads/{upload_id}/parts", response_model=Object)

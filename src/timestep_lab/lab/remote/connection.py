@@ -17,11 +17,13 @@ from timestep_lab.lab.remote import decode
 from timestep_lab.lab.remote.failures import error_of, rebuilt, unreachable
 from timestep_lab.types.errors import AuthError, StoreUnavailableError, UsageError
 from timestep_lab.types.events import Event
+from timestep_lab.types.shown_url import without_credentials
 
 CONNECT_S = 10.0
 ANSWER_S = 120.0
 """A stream says at least every 15 s that it is alive; one question takes no longer than this, but for those that say so."""
-COOKIE = "timestep_lab"
+COOKIE = "timestep_lab_"
+"""How the name of a lab's cookie begins."""
 
 
 class Connection:
@@ -35,7 +37,9 @@ class Connection:
         """`address` may be the sign-in link that `timestep-lab serve` prints. Raises `UsageError`, `AuthError`, `StoreUnavailableError`."""
         parts = urlsplit(address)
         if not parts.netloc or parts.username:
-            raise UsageError(f"{address} is no address of a served lab.", "Write it as http://host:port.")
+            raise UsageError(
+                f"{without_credentials(address)} is no address of a served lab.", "Write it as http://host:port."
+            )
         url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         key = parse_qs(parts.query).get("key", [""])[0]
         if token is None and key:
@@ -138,7 +142,8 @@ def _token_for(connection: Connection, key: str) -> str:
         raise unreachable(error, connection.url) from error
     finally:
         connection.close()
-    token = answer.cookies.get(COOKIE) if answer.status_code == 303 else None
+    given = [value for name, value in answer.cookies.items() if name.startswith(COOKIE)]
+    token = given[0] if given and answer.status_code == 303 else None
     if not token:
         raise AuthError(
             "This sign-in link is not valid.", "Take the one that the running server printed: it changes with each start."

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.runtime.mcp.public_addresses import is_plainly_private
 from timestep_lab.runtime.tools.approval_rules import validate_rules
-from timestep_lab.types.errors import SettingsError
+from timestep_lab.types.errors import ForbiddenError, SettingsError
+from timestep_lab.types.ids import LOCAL_USER
 from timestep_lab.types.records import McpServerRecord
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -18,7 +20,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def check_record(record: McpServerRecord) -> McpServerRecord:
-    """`record` itself, when a server could be reached by it. Raises `SettingsError`; starts and asks nothing."""
+    """`record` itself, when a server could be reached by it. Raises `SettingsError`, and `ForbiddenError` for an address that this
+    user's servers may not have; starts and asks nothing."""
     name = record.name
     if not name.strip():
         raise SettingsError("An MCP server needs a name.", 'Give it one, such as "time".', param="name")
@@ -50,6 +53,18 @@ def command_not_found(record: McpServerRecord) -> SettingsError:
         f"The MCP server {record.name!r} starts {record.command[0]!r}, and there is no such program on the PATH.",
         f"Install it (for a Python server: pip install {Path(record.command[0]).name}), or give its full path.",
         param="command",
+    )
+
+
+def must_be_public(record: McpServerRecord) -> bool:
+    """Whether the server is some guest's of a served lab, not the lab's own user's: `public_addresses.py` says what follows."""
+    return record.user_id != LOCAL_USER
+
+
+def not_public(record: McpServerRecord) -> ForbiddenError:
+    return ForbiddenError(
+        f"The MCP server {record.name!r} ({where_it_is(record)}) is at no public address, and only the lab's own user may reach others.",
+        "Give a public address, or sign in by the link that `timestep-lab serve` prints.",
     )
 
 
@@ -121,6 +136,8 @@ def _check_url(record: McpServerRecord) -> None:
             'Give the streamable-HTTP address, such as "https://example.org/mcp".',
             param="url",
         )
+    if must_be_public(record) and is_plainly_private(host):
+        raise not_public(record)
     for header, value in record.headers.items():
         if not _HEADER_NAME.fullmatch(header) or "\n" in value or "\r" in value or not value.isascii():
             raise SettingsError(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
@@ -18,7 +19,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from timestep_lab.runtime.mcp.server_records import command_not_found, find_command
+from timestep_lab.runtime.mcp.public_addresses import public_address
+from timestep_lab.runtime.mcp.public_transport import PublicTransport
+from timestep_lab.runtime.mcp.server_records import command_not_found, find_command, must_be_public, not_public
 from timestep_lab.types.records import McpServerRecord
 
 if TYPE_CHECKING:
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
 _STDERR_BYTES = 4000
+
+# It would quote on the screen of whoever serves what servers answered; what matters of that is said by our own errors.
+_log = logging.getLogger("mcp.client.streamable_http")
+if _log.level == logging.NOTSET:
+    _log.setLevel(logging.CRITICAL)
 
 
 class Signs:
@@ -109,11 +117,27 @@ async def _http(record: McpServerRecord, signs: Signs) -> AsyncIterator[Any]:
     assert record.url is not None
     timeout = httpx2.Timeout(min(10.0, record.timeout_s), read=record.timeout_s)
     hooks = {"response": [signs.on_response]}
+    transport = await _public_transport(record) if must_be_public(record) else None
+    # Redirects are followed within the server's own origin only, by the official client's rule.
     async with (
-        httpx2.AsyncClient(headers=dict(record.headers), timeout=timeout, event_hooks=hooks) as http,
+        httpx2.AsyncClient(
+            headers=dict(record.headers), timeout=timeout, event_hooks=hooks, transport=transport
+        ) as http,
         streamable_http_client(record.url, http_client=http) as streams,
     ):
         yield streams
+
+
+async def _public_transport(record: McpServerRecord) -> PublicTransport:
+    """Raises `ForbiddenError`, which says more than a connection that fails."""
+    host = httpx2.URL(record.url or "").host
+    try:
+        address = await public_address(host)
+    except (OSError, UnicodeError) as error:
+        raise httpx2.ConnectError("its name is not known") from error
+    if address is None:
+        raise not_public(record)
+    return PublicTransport()
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ class Provider(BaseProvider):
             await client.aclose()
 
     def _other_model_step(self, server: str) -> str:
-        return f"`timestep-lab models {self.prefix}` lists what {server} offers."
+        return f"`timestep-lab models list {self.prefix}` lists what {server} offers."
 
     def _client(self, server: str) -> Any:
         if server not in self._clients:

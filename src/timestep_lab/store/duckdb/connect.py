@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from timestep_lab.store.file_modes import private_if_new
 from timestep_lab.types.errors import (
     ConflictError,
     LabError,
@@ -33,6 +34,8 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 MAGIC = b"DUCK"
 MAGIC_AT = 8
+ENDINGS = (".duckdb", ".ddb", ".db")
+"""Of files that DuckDB takes for nothing else."""
 
 
 class LockedError(Exception):
@@ -54,7 +57,8 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
             ) from error
     for last_try in (False, True):
         try:
-            connection = duckdb.connect(":memory:" if path is None else str(path), config=SETTINGS)
+            with private_if_new(path):
+                connection = duckdb.connect(":memory:" if path is None else str(path), config=SETTINGS)
             break
         except duckdb.ConnectionException as error:
             raise StoreUnavailableError(
@@ -78,6 +82,9 @@ def _check_place(path: Path) -> None:
         raise StoreError(f"The folder {folder} does not exist.", f"Create it with: mkdir -p {folder}")
     if path.is_dir():
         raise StoreError(f"{path} is a folder, not a lab.", f"Name a file in it, such as: {path / 'lab.duckdb'}")
+    if path.suffix.lower() not in ENDINGS and path.is_file() and not _begins_as_duckdb(path):
+        # DuckDB would open a CSV or JSON file as a table, and forget what is written to it.
+        raise _no_lab(path)
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StoreReadOnlyError(
             f"The lab {path} cannot be written by this user.",
@@ -88,6 +95,15 @@ def _check_place(path: Path) -> None:
             f"The folder {folder} cannot be written by this user, and a lab keeps its log beside it.",
             "Put the lab elsewhere, for example with: --store ~/lab.duckdb",
         )
+
+
+def _begins_as_duckdb(path: Path) -> bool:
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(MAGIC_AT + len(MAGIC))
+    except PermissionError:  # Said below, in words of its own.
+        return True
+    return not head or head[MAGIC_AT:] == MAGIC
 
 
 def is_locked(path: Path) -> bool:
@@ -123,9 +139,7 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
     if not head:
         return StoreCorruptError(f"{path} is empty, so it is no lab.", f"Remove it to start a new lab there: rm {path}")
     if head[MAGIC_AT:] != MAGIC:
-        return StoreCorruptError(
-            f"{path} is not a DuckDB file, so it is no lab.", "Name another file with: --store PATH"
-        )
+        return _no_lab(path)
     log = path.with_name(path.name + ".wal")
     if log.exists():
         return StoreCorruptError(
@@ -135,6 +149,10 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
     return StoreCorruptError(
         f"The lab {path} is damaged: {_first_line(error)}", "Restore a copy, or start a new lab with: --store PATH"
     )
+
+
+def _no_lab(path: Path) -> StoreCorruptError:
+    return StoreCorruptError(f"{path} is not a DuckDB file, so it is no lab.", "Name another file with: --store PATH")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,11 +18,14 @@ from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
 from timestep_lab.store.duckdb.fence import Fence
 from timestep_lab.store.duckdb.result_columns import plain_columns
 from timestep_lab.store.duckdb.writer import Job, Writer
+from timestep_lab.store.file_modes import keep_beside
 from timestep_lab.store.migrate import migrate
-from timestep_lab.types.errors import QueryError
+from timestep_lab.types.errors import QueryError, StoreError
 
 CURSORS_KEPT = 8
 CLOSE_S = 5.0
+LOG = ".wal"
+"""DuckDB makes it anew after each checkpoint, readable by everybody unless it is there."""
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, SQL typed by a user sees views."""
 
@@ -41,9 +44,13 @@ class Engine:
         self._calm = threading.Condition(self._lock)
         self._usable, self._closed = True, False
         try:
+            _refuse_foreign(self._connection, path)
+            keep_beside(path, LOG)
             if migrate(_Session(self._connection)):
                 self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
-            self._writer = Writer(self._new_cursor(OURS), publisher.publish, self._break)
+            self._writer = Writer(
+                self._new_cursor(OURS), publisher.publish, self._break, before_commit=lambda: keep_beside(path, LOG)
+            )
             self._fence = Fence()
         except BaseException:
             for cursor in self._cursors:
@@ -171,6 +178,20 @@ class Engine:
     def _break(self) -> None:
         """DuckDB gave up on the file; a new engine has to be made."""
         self._usable = False
+
+
+def _refuse_foreign(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:
+    """A file with tables of somebody else's is left as it is. Raises `StoreError`."""
+    names = {name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()}
+    if not names or "schema_migrations" in names:
+        return
+    if "lab_spans" in names:
+        raise StoreError(
+            f"{path} is an export of traces, not a lab.", f"Bring it into a lab: timestep-lab traces import {path}"
+        )
+    raise StoreError(
+        f"{path} is a DuckDB file of something else: it holds {', '.join(sorted(names)[:3])}.", "Name another file."
+    )
 
 
 class _Session:

@@ -19,6 +19,7 @@ import duckdb
 from timestep_lab.store.base import Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
 from timestep_lab.store.duckdb.query_check import QueryCheck, place_of
+from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.types.errors import QueryError
 
 MAX_SQL = 100_000
@@ -70,29 +71,31 @@ def _execute(cursor: Cursor, sql: str, params: Sequence[Any]) -> tuple[str, ...]
 
 @contextlib.contextmanager
 def _time_limit(cursor: Cursor, timeout_s: float | None) -> Iterator[None]:
-    if timeout_s is None:
-        yield
-        return
     over = threading.Event()
 
     def stop() -> None:
         over.set()
         cursor.interrupt()
 
-    timer = threading.Timer(timeout_s, stop)
+    timer = threading.Timer(timeout_s or 0.0, stop)
     timer.daemon = True
-    timer.start()
+    if timeout_s is not None:
+        timer.start()
     try:
-        yield
+        with interruptible(cursor.interrupt):
+            yield
     except duckdb.InterruptException as error:
-        if not over.is_set():
-            raise
-        raise QueryError(
-            f"The query took longer than {timeout_s:g} s.", "Narrow it, for example to the traces of the last day."
-        ) from error
+        if over.is_set():
+            raise QueryError(
+                f"The query took longer than {timeout_s:g} s.", "Narrow it, for example to the traces of the last day."
+            ) from error
+        if was_interrupted():
+            raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+        raise
     finally:
-        timer.cancel()
-        timer.join()  # So that it cannot interrupt whatever uses this cursor next.
+        if timeout_s is not None:
+            timer.cancel()
+            timer.join()  # So that it cannot interrupt whatever uses this cursor next.
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import frames, wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.owner_file import Owner
+from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
-from timestep_lab.types.errors import StoreTooNewError, StoreUnavailableError
+from timestep_lab.types.errors import QueryError, StoreTooNewError, StoreUnavailableError
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
@@ -147,7 +148,8 @@ class Loopback:
         try:
             connection.settimeout(None if longer is None else ANSWER_S + longer)
             frames.send(connection, data)
-            answer = frames.receive(connection)
+            with interruptible(lambda: _hang_up(connection)):
+                answer = frames.receive(connection)
         except TimeoutError as error:
             connection.close()
             raise StoreUnavailableError(
@@ -155,13 +157,13 @@ class Loopback:
             ) from error
         except OSError as error:
             connection.close()
-            raise ClosedError from error
+            raise _stopped() or ClosedError() from error
         except BaseException:
             connection.close()  # Interrupted between question and answer: of no more use.
             raise
         if answer is None:
             connection.close()
-            raise ClosedError
+            raise _stopped() or ClosedError()
         if self.closed or len(self._idle) >= CONNECTIONS_KEPT:
             connection.close()
         else:
@@ -179,3 +181,13 @@ class Loopback:
                 pass  # Broken off; told below.
         if not self.closed:
             self._lost(self)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Whoever waits for the answer hears at once that there is none. The owner's query runs to its time limit."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _stopped() -> QueryError | None:
+    return QueryError("The query was stopped before its end.", "Ask it again.") if was_interrupted() else None

@@ -48,8 +48,14 @@ class Job:
 class Writer:
     """`publish` is told of the changes of each group after its commit; `broken` is called once DuckDB gave up."""
 
-    def __init__(self, cursor: Cursor, publish: Callable[[Sequence[Change]], None], broken: Callable[[], None]) -> None:
-        self._cursor, self._publish, self._broken = cursor, publish, broken
+    def __init__(
+        self,
+        cursor: Cursor,
+        publish: Callable[[Sequence[Change]], None],
+        broken: Callable[[], None],
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._cursor, self._publish, self._broken, self._before_commit = cursor, publish, broken, before_commit
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
         self._closed = False
@@ -136,6 +142,7 @@ class Writer:
                     self._record(key, now, result)
                 results.append(result)
             forgotten = self._forget(now) if fresh else []
+            self._before_commit()
             self._cursor.execute("commit")
         except BaseException:
             self._rollback()

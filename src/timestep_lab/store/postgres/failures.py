@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors as pg
 
+from timestep_lab.store.interrupt import was_interrupted
 from timestep_lab.types.errors import (
     BusyError,
     ConflictError,
@@ -81,6 +82,8 @@ def unreachable(error: psycopg.Error, where: str) -> StoreError:
 def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exception:
     """An error of SQL that a person typed: theirs to correct, unless the server itself failed."""
     match error:
+        case pg.QueryCanceled() if was_interrupted():
+            return QueryError("The query was stopped before its end.", "Ask it again.")
         case pg.QueryCanceled():
             return QueryError(
                 f"The query took longer than {timeout_s:g} s and was stopped.", "Narrow it, or add a limit."

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import Connection, RawServerCursor
 
 from timestep_lab.store.base import Rows
+from timestep_lab.store.interrupt import interruptible
 from timestep_lab.types.errors import QueryError
 
 _FORBIDDEN = re.compile(
@@ -41,7 +42,7 @@ def fetch(
 ) -> Rows:
     """Inside a transaction that has its user. One FETCH, so that no function in the text can lift the time limit for a later one."""
     connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
-    with RawServerCursor(connection, "typed") as cursor:
+    with interruptible(lambda: connection.cancel_safe(timeout=5.0)), RawServerCursor(connection, "typed") as cursor:
         cursor.execute(text.encode(), list(params))
         rows = cursor.fetchmany(limit + 1) if limit is not None else cursor.fetchall()
         columns = tuple(column.name for column in cursor.description or ())

@@ -24,6 +24,7 @@ from timestep_lab.store.postgres.failures import WRONG_PASSWORD, explain, unreac
 from timestep_lab.store.postgres.roles import Login, Purpose, ensure_roles, renew_password
 from timestep_lab.store.postgres.signing import Signer, pads
 from timestep_lab.types.errors import StoreError, UsageError
+from timestep_lab.types.shown_url import without_credentials
 
 OLDEST = 15
 """The first PostgreSQL whose views can run with the rights of who reads them (security_invoker)."""
@@ -53,7 +54,8 @@ def parameters(url: str) -> dict[str, Any]:
         return {**_KEEPALIVE, **conninfo_to_dict(url)}
     except psycopg.ProgrammingError as error:
         raise UsageError(
-            f"This is no Postgres URL: {error}", "It looks like postgresql://user:password@host:5432/database"
+            f"This is no Postgres URL: {without_credentials(str(error))}",
+            "It looks like postgresql://user:password@host:5432/database",
         ) from None
 
 

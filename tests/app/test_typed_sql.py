@@ -1,0 +1,126 @@
+"""Queries that take their time hold up nobody else, and end with whoever asked."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.app.lab_process import LabProcess, start, stop
+from timestep_lab.store.interrupt import Interrupt
+from timestep_lab.store.open import open_store
+from timestep_lab.types.errors import LabError, QueryError
+
+ENDLESS = "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t"
+SOON_S = 5.0
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path) -> Iterator[LabProcess]:
+    served = start(tmp_path / "lab.duckdb", pages=False)
+    yield served
+    if served.process.poll() is None:
+        stop(served)
+
+
+def ask(client: httpx.Client, query: str, timeout_s: float = 60) -> httpx.Response:
+    return client.post("/api/v1/sql", json={"query": query}, timeout=timeout_s)
+
+
+def ask_and_leave(client: httpx.Client, query: str, after_s: float) -> None:
+    with suppress(httpx.TimeoutException):
+        ask(client, query, after_s)
+
+
+def test_many_slow_queries_of_one_user_hold_up_nobody_and_end_when_he_leaves(own_lab: LabProcess) -> None:
+    with own_lab.anonymous() as a, own_lab.anonymous() as b, ThreadPoolExecutor(8) as askers:
+        asked = [askers.submit(ask_and_leave, a, ENDLESS, 4.0) for _ in range(8)]
+        time.sleep(1)
+        for _ in range(3):
+            for path in ("/readyz", "/api/v1/agents", "/api/v1/traces"):
+                assert b.get(path, timeout=SOON_S).status_code == 200
+            assert ask(b, "select 1 as n", SOON_S).json()["rows"] == [{"n": 1}]
+        for one in asked:
+            one.result()
+        began = time.monotonic()
+        assert ask(a, "select 2 as n").json()["rows"] == [{"n": 2}]
+        assert time.monotonic() - began < SOON_S
+
+
+def test_a_user_with_too_many_queries_under_way_is_told_to_wait(own_lab: LabProcess) -> None:
+    with own_lab.anonymous() as a, ThreadPoolExecutor(14) as askers:
+        asked = [askers.submit(ask_and_leave, a, ENDLESS, 4.0) for _ in range(12)]
+        time.sleep(2)
+        refused = ask(a, "select 1")
+        for one in asked:
+            one.result()
+    assert refused.status_code == 429
+    assert "Too many queries" in refused.json()["error"]["message"]
+    assert refused.headers["retry-after"]
+
+
+def test_a_server_that_is_told_to_stop_stops_queries_and_says_so(own_lab: LabProcess) -> None:
+    with own_lab.anonymous() as a, ThreadPoolExecutor(4) as askers:
+        asked = [askers.submit(ask, a, ENDLESS) for _ in range(3)]
+        time.sleep(1)
+        own_lab.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        for answer in (one.result() for one in asked):
+            assert answer.status_code == 503
+            assert "shutting down" in answer.json()["error"]["message"]
+        assert own_lab.process.wait(30) == 0
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("place", ["in memory", "in a file"])
+def test_a_query_is_stopped_from_another_thread(tmp_path: Path, place: str) -> None:
+    with open_store(":memory:" if place == "in memory" else tmp_path / "lab.duckdb") as store:
+        wish = Interrupt()
+        found = in_background(lambda: governed(wish, lambda: store.sql(ENDLESS)))
+        began = time.monotonic()
+        while not found:
+            wish.stop()
+            time.sleep(0.05)
+        assert time.monotonic() - began < SOON_S
+        assert isinstance(found[0], QueryError)
+        assert "stopped before its end" in str(found[0])
+        assert store.sql("select 1").rows == [(1,)]
+
+
+def test_a_large_answer_is_the_same_as_a_small_one_many_times(lab: LabProcess) -> None:
+    query = "select range as n, 'x' as n, case when range % 2 = 0 then 'nan'::float end as f from range(1201)"
+    with lab.anonymous() as client:
+        told = client.post("/api/v1/sql", json={"query": query, "limit": 1200}).json()
+        nothing = client.post("/api/v1/sql", json={"query": "select 1 as n where false"}).json()
+    assert told["columns"] == ["n", "n_1", "f"]
+    assert told["truncated"] is True
+    assert told["rows"] == [{"n": n, "n_1": "x", "f": None} for n in range(1200)]
+    assert nothing == {"columns": ["n"], "rows": [], "truncated": False}
+
+
+def governed(wish: Interrupt, call: Callable[[], Any]) -> Any:
+    with wish.governs():
+        return call()
+
+
+def in_background(call: Callable[[], Any]) -> list[Any]:
+    """Holds what the call gave, or its error, once it has ended."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except LabError as error:
+            found.append(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    time.sleep(0.3)
+    return found
