@@ -125,10 +125,12 @@ def comparison(page: Page, address: str) -> bytes:
     """The verdict and what it stands on, without the page's navigation."""
     page.goto(f"{address}/compare")
     page.get_by_text("demo/assistant against demo/echo").click()
-    page.get_by_text("demo/assistant beats").wait_for()
-    main = page.locator("main").bounding_box()
+    verdict = page.get_by_text("demo/assistant beats")
+    verdict.wait_for()
+    main, first = page.locator("main").bounding_box(), verdict.bounding_box()
     assert main is not None
-    return settled(page, clip={"x": main["x"], "y": 0, "width": 1200, "height": 292})
+    assert first is not None
+    return settled(page, clip={"x": main["x"], "y": first["y"] - 14, "width": 1200, "height": 292})
 
 
 def take(browser: Browser, link: str) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.cli.conftest import Done
 
@@ -52,6 +54,15 @@ def test_a_run_that_waits_ends_with_3_and_is_approved_by_another_call(cli: Cli) 
     assert "Berkeley" in approved.json["output"]
 
 
+def test_approve_alone_lists_what_waits(cli: Cli) -> None:
+    assert cli("approve").out.startswith("run_id\t")
+    run = cli("run", "What's the weather in Berkeley?", "--json").json
+    [waiting] = cli("approve", "--json").json
+    assert (waiting["run_id"], waiting["tool"]) == (run["run_id"], "get_weather")
+    assert cli("approve", waiting["run_id"]).code == 0
+    assert cli("approve", "--json").json == []
+
+
 def test_a_rejected_call_is_not_made_and_the_run_goes_on_without_it(cli: Cli) -> None:
     waiting = cli("run", ASKS_FIRST, "--json")
     rejected = cli("approve", waiting.json["run_id"], "--reject", "--message", "Not today.", "--json")
@@ -94,6 +105,26 @@ def test_traces_travel_to_another_lab_and_twice_adds_nothing(cli: Cli) -> None:
             assert cli("--store", other, "traces", "import", name).code == 0
         count = "select count(*) as n from spans"
         assert cli("--store", other, "sql", count, "--json").json == cli("sql", count, "--json").json
+
+
+def test_a_trace_whose_parents_form_a_ring_is_shown(cli: Cli, folder: Path) -> None:
+    span = {"traceId": "a" * 32, "name": "alone", "startTimeUnixNano": "1", "endTimeUnixNano": "2000000"}
+    ring = [
+        {**span, "spanId": "1" * 16, "parentSpanId": "2" * 16},
+        {**span, "spanId": "2" * 16, "parentSpanId": "1" * 16},
+    ]
+    itself = {**span, "spanId": "3" * 16, "parentSpanId": "3" * 16}
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [*ring, itself]}]}]}
+    (folder / "ring.json").write_text(json.dumps(request))
+    assert "3 new spans in 1 traces" in cli("traces", "import", "ring.json").out
+    assert "3 were here already" in cli("traces", "import", "ring.json").out
+    done = cli("traces", "show", "a" * 32)
+    assert done.code == 0, done.err
+    assert done.out.count("alone") == 3
+
+
+def test_a_column_named_twice_is_two_in_json(cli: Cli) -> None:
+    assert cli("sql", "select 1 as a, 2 as a", "--json").json == [{"a": 1, "a_1": 2}]
 
 
 def test_agents_are_stored_and_used(cli: Cli) -> None:

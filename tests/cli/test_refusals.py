@@ -31,7 +31,14 @@ Cli = Callable[..., Done]
         (("traces", "import", "missing.jsonl"), 2, "missing.jsonl", ""),
         (("traces", "export", "traces.xlsx"), 1, "", ""),
         (("compare", "missing.csv", "--models", "demo/echo"), 2, "missing.csv", ""),
-        (("approve", "run_missing"), 1, "run_missing", ""),
+        (("approve", "run_missing"), 1, "run_missing", "timestep-lab approve"),
+        (("run", "hi", "--model", "demo/"), 2, "no model", "timestep-lab models list demo"),
+        (("run", "half a character: \udcff"), 2, "half a character", "UTF-8"),
+        (("run", "hi", "--no-such-option"), 2, "no-such-option", "timestep-lab run --help"),
+        (("approve", "a", "b"), 2, "", "timestep-lab approve --help"),
+        (("traces", "export", "no/such/folder/x.json"), 2, "no/such/folder", "mkdir"),
+        (("traces", "export", "."), 2, "is a folder", ""),
+        (("db", "copy", "nosuch.duckdb", "copy.duckdb"), 2, "nosuch.duckdb", ""),
         (("dem",), 2, "dem", "demo"),
     ],
 )
@@ -49,6 +56,33 @@ def test_an_agent_cycle_without_end_says_what_went_round(cli: Cli) -> None:
     done = cli("run", "What's the weather in Oakland?", "--max-turns", "1")
     assert done.code == 1
     assert "turn" in done.err
+
+
+def test_exporting_traces_over_a_lab_is_refused_and_over_an_export_is_not(cli: Cli, folder: Path) -> None:
+    assert cli("run", "hi", "--model", "demo/echo").code == 0
+    for name in ("lab.duckdb", "./lab.duckdb"):
+        done = cli("traces", "export", name)
+        assert done.code == 2, done.err
+        assert "a lab may be in it" in done.err
+    assert cli("--store", "other.duckdb", "db", "migrate").code == 0
+    assert cli("traces", "export", "other.duckdb").code == 2
+    assert [cli("traces", "export", "traces.duckdb").code for _ in range(2)] == [0, 0]
+    done = cli("--store", "traces.duckdb", "traces", "list")
+    assert done.code == 1
+    assert "timestep-lab traces import" in done.err
+    assert cli("threads", "list", "--json").json
+
+
+def test_a_broken_setting_is_what_doctor_finds(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_INFERENCE_ENDPOINTS", "{bad")
+    done = cli("doctor")
+    assert done.code == 1
+    assert "HF_INFERENCE_ENDPOINTS" in done.out
+    monkeypatch.delenv("HF_INFERENCE_ENDPOINTS")
+    (folder / ".env").write_bytes(b"OPENAI_API_KEY=\xff\xfe")
+    done = cli("run", "hi")
+    assert done.code == 2
+    assert "UTF-8" in done.err
 
 
 def test_a_damaged_file_is_named_and_left_as_it_is(cli: Cli, folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -101,6 +103,18 @@ def test_postgres_without_pgvector_compares_the_same(store: Store) -> None:
         [by_pgvector, plain] = store.db.query(store.user_id, query, [a, b]).rows[0]
         assert by_pgvector == pytest.approx(plain, abs=1e-6)
     assert store.db.query(store.user_id, "select count(*) from pg_extension where extname = 'vector'").rows == [(1,)]
+
+
+def test_searching_by_meaning_leaves_the_programs_logging_as_it_was() -> None:
+    code = (
+        "import asyncio, logging, sys\n"
+        "from timestep_lab.runtime.files.embeddings import embed\n"
+        "from timestep_lab.runtime.settings import Settings\n"
+        "asyncio.run(embed(Settings.load(env={}), 'local/wordllama', ['a']))\n"
+        "print(logging.getLogger().handlers, logging.getLogger().level)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["[]", "30"]
 
 
 async def test_filters_on_attributes_and_a_least_score_narrow_a_search(store: Store, library: list[Path]) -> None:

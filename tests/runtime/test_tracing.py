@@ -183,6 +183,27 @@ async def test_the_bare_sdk_beside_a_lab_is_traced_into_it(bench: Bench) -> None
     assert {s["kind"] for s in bench.spans()} >= {"agent", "generation"}
 
 
+async def test_a_trace_whose_run_failed_is_failed_also_where_the_lab_knows_no_run_of_it(bench: Bench) -> None:
+    failing = bench.router.get_model("demo/flaky?rate=1&error=auth")
+    with pytest.raises(Exception, match="failed on purpose"):
+        await sdk.Runner.run(Agent(name="Bare", model=failing), "hi")
+    bench.writer.flush()
+    assert bench.store.sql("select status from traces").rows == [("failed",)]
+    [whole] = bench.spans("task")
+    assert "failed on purpose" in whole["error"]
+
+
+async def test_an_agent_that_failed_and_was_recovered_from_fails_no_trace(bench: Bench) -> None:
+    inner = Agent(name="Inner", model=bench.router.get_model("demo/flaky?rate=1&error=auth"))
+    helper = inner.as_tool("ask_inner", "Asks the other.", failure_error_function=lambda *_: "It did not answer.")
+    outer = Agent(
+        name="Outer", model=scripted(calls(("ask_inner", {"input": "?"})), says("Never mind.")), tools=[helper]
+    )
+    await sdk.Runner.run(outer, "hi")
+    bench.writer.flush()
+    assert bench.store.sql("select status from traces").rows == [("completed",)]
+
+
 async def test_a_lab_that_is_closed_is_no_longer_written_to(bench: Bench) -> None:
     from tests.runtime.bench import open_bench
 

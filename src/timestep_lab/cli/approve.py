@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from timestep_lab.cli.context import console, json_option, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
 from timestep_lab.cli.render import Renderer
 from timestep_lab.cli.run import finish
+from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
 
 @click.command("approve")
-@click.argument("run_id")
+@click.argument("run_id", required=False)
 @click.option("--reject", is_flag=True, help="Refuse instead.")
 @click.option("--message", default="", help="What the model is told when you refuse.")
 @click.option("--call", "call_id", help="Decide about this call only; default: all that wait.")
@@ -20,9 +21,11 @@ from timestep_lab.lab import Lab
 @store_option
 @with_lab
 async def command(
-    lab: Lab, run_id: str, reject: bool, message: str, call_id: str | None, always: bool, as_json: bool
+    lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, as_json: bool
 ) -> int:
-    """Approve (or reject) what run RUN_ID waits for, and stream the rest of it."""
+    """Approve (or reject) what run RUN_ID waits for, and stream the rest of it. Without RUN_ID: list what waits."""
+    if run_id is None:
+        return _list(lab, as_json)
     waiting = lab.approvals[run_id]
     chosen = [i.call_id for i in waiting.interruptions if call_id in (None, i.call_id)]
     decision = {"decision": "rejected" if reject else "approved", "message": message, "always": always}
@@ -32,3 +35,23 @@ async def command(
         if renderer:
             renderer.show(event)
     return finish(stream.run, as_json)
+
+
+def _list(lab: Lab, as_json: bool) -> int:
+    waiting = [
+        {
+            "run_id": run.id,
+            "agent": call.agent,
+            "tool": call.name,
+            "arguments": call.arguments,
+            "prompt": run.record.input,
+        }
+        for run in lab.approvals
+        for call in run.interruptions
+    ]
+    if as_json:
+        print_json(waiting)
+    else:
+        columns = ["run_id", "agent", "tool", "arguments", "prompt"]
+        print_rows(console(), columns, [list(row.values()) for row in waiting], empty="Nothing waits for approval.")
+    return 0

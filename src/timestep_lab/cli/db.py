@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import click
 
 from timestep_lab.cli.context import Context, console, store_option
 from timestep_lab.cli.tables import print_rows
+from timestep_lab.types.errors import UsageError
 
 
 @click.group("db")
@@ -46,10 +48,11 @@ def copy(source: str, target: str) -> int:
 
     A TARGET such as parquet:FOLDER is a folder of Parquet files, one a table. Counts and hashes of both sides are compared at the end.
     """
-    from pathlib import Path
+    from timestep_lab.store.open import EMBEDDED, open_database
 
+    if "://" not in source and not Path(source).expanduser().exists() and not source.startswith(EMBEDDED):
+        raise UsageError(f"There is no lab at {source}.", "Name the lab that is to be copied.")
     from timestep_lab.store.copy import copy_lab, copy_to_parquet
-    from timestep_lab.store.open import open_database
 
     with closing(open_database(source)) as lab:
         if target.startswith("parquet:"):

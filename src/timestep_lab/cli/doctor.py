@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from timestep_lab import __version__
 from timestep_lab.cli.context import Context, console, json_option, print_json, store_option
-from timestep_lab.types.errors import LabError
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.types.errors import LabError, SettingsError
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
@@ -56,6 +57,12 @@ def command(context: Context, as_json: bool) -> int:
 def examine(context: Context) -> Iterator[Finding]:
     python = ".".join(str(part) for part in sys.version_info[:3])
     yield Finding("timestep-lab", "ready", f"{__version__} on Python {python}")
+    try:
+        Settings.load()
+    except SettingsError as error:
+        # All that follows depends on them.
+        yield Finding("settings", "broken", error.message, error.next_step)
+        return
     try:
         with context.open_store() as store:
             yield Finding("store", "ready", f"{store.db.url} ({store.db.dialect})")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -73,6 +74,10 @@ def root(ctx: click.Context, store: str | None, debug: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe of Windows, or a plain C locale, has no word for every character: a mark in its place is no failure.
+            stream.reconfigure(errors="replace")
     debug = "--debug" in arguments
     try:
         result = root.main(args=arguments, prog_name="timestep-lab", standalone_mode=False)
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as exit:
         return exit.exit_code
     except click.ClickException as error:
-        error.show()
+        click.echo(f"error: {_one_line(_usage(error))}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. What was said so far is kept.", err=True)
@@ -102,6 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"error: timestep-lab met a fault of its own: {text}. Run again with --debug to see where.", err=True
         )
         return 1
+
+
+def _usage(error: click.ClickException) -> str:
+    """What is wrong with the words of a command, and where to read how it is called."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{error.format_message()} See: {context.command_path if context else 'timestep-lab'} --help"
 
 
 def _one_line(text: str) -> str:

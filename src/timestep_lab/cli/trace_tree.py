@@ -84,11 +84,21 @@ def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
     for span in sorted(spans, key=lambda s: (s.started_at, s.ended_at is None)):
         children.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
     found: list[tuple[int, SpanRecord]] = []
-    waiting = [(0, span) for span in reversed(children.get(None, []))]
-    while waiting:
-        depth, span = waiting.pop()
-        found.append((depth, span))
-        waiting += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
+    seen: set[str] = set()
+
+    def walk(roots: list[SpanRecord]) -> None:
+        waiting = [(0, span) for span in reversed(roots)]
+        while waiting:
+            depth, span = waiting.pop()
+            if span.span_id not in seen:
+                seen.add(span.span_id)
+                found.append((depth, span))
+                waiting += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
+
+    walk(children.get(None, []))
+    # Parents in a circle lead to no root: the circle is cut at its earliest span.
+    for span in sorted(spans, key=lambda s: s.started_at):
+        walk([span])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -10,8 +11,12 @@ from timestep_lab.cli.context import console, json_option, print_json, store_opt
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.cli.trace_tree import print_trace
 from timestep_lab.lab import Lab
+from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import UsageError
-from timestep_lab.types.numbers import cost_text, duration_text
+from timestep_lab.types.numbers import ago_text, cost_text, duration_text
+
+SHORT_ID = 12
+"""Letters of a trace's id that people are shown; `show` takes them."""
 
 
 @click.group("traces")
@@ -32,12 +37,18 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
     if as_json:
         print_json(list(rows))
         return 0
+    out, now = console(), utc_now()
+
+    def started(moment: datetime) -> datetime | str:
+        return ago_text((now - moment).total_seconds()) if out.is_terminal else moment
+
     print_rows(
-        console(),
+        out,
         ["trace", "status", "agents", "model", "started", "time", "tokens", "cost", "input"],
         [
             [
-                r["trace_id"], r["status"], r["agent_path"], r["model"], r["started_at"], duration_text(r["duration_ms"]),
+                r["trace_id"][: SHORT_ID if out.is_terminal else None], r["status"], r["agent_path"], r["model"],
+                started(r["started_at"]), duration_text(r["duration_ms"]),
                 (r["input_tokens"] or 0) + (r["output_tokens"] or 0), cost_text(r["cost_usd"]), str(r["input"] or "")[:60],
             ]
             for r in rows
@@ -70,7 +81,13 @@ async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
 @with_lab
 async def import_traces(lab: Lab, path: Path) -> int:
     """Read OTLP (protobuf, JSON, JSONL), OpenInference or Agents SDK exports, or a lab's own. Twice adds nothing."""
-    click.echo(str(lab.import_traces(path)))
+    done = lab.import_traces(path)
+    known = done.spans - done.added
+    click.echo(
+        f"{done.added} new spans in {done.traces} traces from {path}{f'; {known} were here already' if known else ''}."
+    )
+    if done.rejected:
+        click.echo(f"{done.rejected} could not be read: {done.problem}", err=True)
     return 0
 
 

@@ -12,14 +12,15 @@ from timestep_lab.lab.agents import Agents
 from timestep_lab.lab.approvals import Approvals
 from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
-from timestep_lab.lab.threads import Threads
+from timestep_lab.lab.threads import Thread, Threads
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Change, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.events import Event
+from timestep_lab.types.given import thread_id_of, trace_id_of
 from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import Interruption, Json
+from timestep_lab.types.records import AgentRecord, Interruption, Json
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -147,7 +148,7 @@ class Lab(Looking):
         agent: str | sdk.Agent[Any] | None = None,
         model: str | None = None,
         model_settings: Mapping[str, Json] | None = None,
-        thread: str | None = None,
+        thread: Thread | str | None = None,
         approve: Approve = "ask",
         max_turns: int = 10,
         attachments: Sequence[Mapping[str, Json]] = (),
@@ -161,7 +162,7 @@ class Lab(Looking):
             turn = self.runner.stream(
                 prompt,
                 agent=found,
-                thread_id=thread,
+                thread_id=thread_id_of(thread),
                 model=model,
                 model_settings=model_settings,
                 approve=approve,
@@ -179,7 +180,7 @@ class Lab(Looking):
         """Run one turn to its end, or to where it waits for approval.
 
         `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, over the agent's
-        own. `thread`: a thread's id to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
+        own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
         `none` rejects.
 
         A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
@@ -199,7 +200,7 @@ class Lab(Looking):
         """
         from timestep_lab.runtime.forks import fork
 
-        trace_id = trace.trace_id if isinstance(trace, Run) else trace
+        trace_id = trace_id_of(trace)
         await in_thread(self.flush)
         return await RunStream(self, lambda: fork(self.runner, trace_id, span_id, **changes)).result()
 
@@ -231,7 +232,10 @@ class Lab(Looking):
         """A run by id, with what it waits for. Raises `NotFoundError`."""
         record = self.store.runs.try_get(run_id)
         if record is None:
-            raise NotFoundError(f"There is no run {run_id!r}.", "List them with: timestep-lab traces list")
+            raise NotFoundError(
+                f"There is no run {run_id!r}.",
+                "Those that wait are listed by lab.approvals, and by: timestep-lab approve",
+            )
         state = self.store.run_states.try_get(run_id) if record.status == "needs_approval" else None
         waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
         return Run(self, record, waiting)
@@ -289,6 +293,10 @@ class Lab(Looking):
     def _agent(self, agent: str | sdk.Agent[Any] | None) -> Any:
         if agent is None or isinstance(agent, str):
             return self.agents.get(agent or "Personal Assistant")
+        import agents as sdk
+
+        if not isinstance(agent, sdk.Agent | AgentRecord):
+            raise UsageError(f"{agent!r} is no agent.", "Give an agent's name or id, or an Agents SDK Agent.")
         return agent
 
     def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from timestep_lab.lab.run import Run
 from timestep_lab.store.base import in_event_loop
 from timestep_lab.types.errors import UsageError
+from timestep_lab.types.given import trace_id_of
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -122,11 +123,11 @@ class Looking:
             explorer.selection = selection
         return explorer
 
-    def trace(self, run: Run | str) -> TraceView:
+    def trace(self, run: Run | TraceView | str) -> TraceView:
         """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
         from timestep_lab.ui.trace_view import TraceView
 
-        return TraceView(self._lab.trace_source, run.trace_id if isinstance(run, Run) else run)
+        return TraceView(self._lab.trace_source, trace_id_of(run))
 
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
@@ -136,12 +137,11 @@ class Looking:
 
         return handoff_graph(self._lab, agent, filter, traces)
 
-    def diff(self, left: Run | str, right: Run | str) -> pandas.DataFrame:
+    def diff(self, left: Run | TraceView | str, right: Run | TraceView | str) -> pandas.DataFrame:
         """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""
         from timestep_lab.lab.trace_files import diff_frame
 
-        ids = [run.trace_id if isinstance(run, Run) else run for run in (left, right)]
-        return diff_frame(self._lab, *ids)
+        return diff_frame(self._lab, trace_id_of(left), trace_id_of(right))
 
     # -- comparing
 

@@ -68,7 +68,8 @@ class Thread:
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        return self.transcript()
+        """One line, for lists and tuples; a cell that shows it alone shows the transcript."""
+        return f"Thread({self.id!r}, {self.title or 'Untitled'!r})"
 
     def _repr_markdown_(self) -> str:
         return self.transcript()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timestep_lab.types.errors import NotFoundError
+from timestep_lab.types.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     import pandas
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -> int:
-    """Write the traces; how many. Raises `NotFoundError` when none match, `UsageError` for an ending that is not known."""
+    """Write the traces; how many. Raises `NotFoundError` when none match, `UsageError` for a name that cannot be."""
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder {path.parent} does not exist.", f"Create it with: mkdir -p {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", f"Name a file in it, such as: {path / 'traces.html'}")
     lab.flush()
     if trace_ids is None:
         trace_ids = list(lab.store.traces.frame(filter)["trace_id"])

@@ -73,7 +73,7 @@ class Router(ModelProvider):
         if not model:
             raise UnknownPrefixError(
                 f"{full!r} names a provider but no model.",
-                f"`timestep-lab models {prefix}` lists its models.",
+                f"`timestep-lab models list {prefix}` lists its models.",
                 param="model",
             )
         return ModelRef(prefix=prefix, model=model)

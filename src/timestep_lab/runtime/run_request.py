@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.types.errors import UsageError
+from timestep_lab.types.given import messages_of
 from timestep_lab.types.records import Json
 
 Approve = Literal["ask", "all", "none"]
@@ -76,7 +77,7 @@ def read_turn(said: str | Sequence[Mapping[str, Any]], attachments: Sequence[Map
     """
     if isinstance(said, str):
         return _text_turn(said, attachments)
-    items = [dict(item) for item in said]
+    items = messages_of(said)
     if not items:
         raise UsageError("There is nothing to say: the input is empty.", "Give a prompt.", param="input")
     shown = [
@@ -98,6 +99,12 @@ def content_text(content: Any) -> str:
 def _text_turn(text: str, attachments: Sequence[Mapping[str, Json]]) -> UserTurn:
     if not text.strip() and not attachments:
         raise UsageError("There is nothing to say: the prompt is empty.", "Give a prompt.", param="input")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The prompt holds {text[error.start]!r}, which is half a character.", "Write it as UTF-8.", param="input"
+        ) from None
     inputs = _inputs(attachments)
     content: Any = [*_parts(text), *inputs] if inputs else text
     return UserTurn(

@@ -56,6 +56,8 @@ class Route:
     """Calls whose row was closed when a process died under them: their next attempt is a row of its own."""
     last_turn: str | None = None
     """Id of the newest turn's row: what a call that waits for approval hangs under."""
+    failed: str | None = None
+    """The error of the agent that ended last, if it ended in one."""
     input: Json = None
     output: Json = None
     costs: list[float | None] = field(default_factory=list)
@@ -235,6 +237,11 @@ class StoreProcessor(TracingProcessor):
             route.output = record.output if record.output is not None else route.output
         elif record.kind in ("task", "agent"):
             record = replace(record, input=route.input, output=route.output)
+            if record.kind == "agent":
+                route.failed = record.error
+            elif record.status == "ok" and route.failed:
+                # The SDK ends a run's own span without a word of what ended the run.
+                record = replace(record, status="error", error=route.failed)
         elif record.kind == "tool" and _never_ran(route, record):
             return  # It waits for approval, which the runner reports.
         route.writer.span_ended(record)

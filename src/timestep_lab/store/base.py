@@ -66,6 +66,18 @@ class Change:
     id: str
 
 
+def unique_names(columns: Sequence[str]) -> list[str]:
+    """`select 1 as a, 2 as a` has two columns of one name; an object cannot: the second becomes `a_1`."""
+    names: list[str] = []
+    for column in columns:
+        name, n = column, 0
+        while name in names:
+            n += 1
+            name = f"{column}_{n}"
+        names.append(name)
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A result: column names, and one tuple a row."""
@@ -76,7 +88,8 @@ class Rows:
     """More rows existed than the limit let through."""
 
     def dicts(self) -> list[dict[str, Any]]:
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        names = unique_names(self.columns)
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def one(self) -> tuple[Any, ...] | None:
         return self.rows[0] if self.rows else None

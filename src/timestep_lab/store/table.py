@@ -23,6 +23,13 @@ R = TypeVar("R")
 Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
+_LISTED_BY = {
+    "thread": "threads list", "agent": "agents list", "MCP server": "mcp list", "file": "files list", "paused run": "approve",
+    "comparison": "sql \"select distinct comparison_id from comparisons\"",
+}  # fmt: skip
+"""Noun to the command that lists such rows."""
+
+
 class Table(Generic[R]):
     """`noun` names a row to people ("agent"); `order` is the column listings follow, newest last."""
 
@@ -167,9 +174,11 @@ class Table(Generic[R]):
         return self.record(**values)
 
     def missing(self, id: str) -> NotFoundError:
-        return NotFoundError(
-            f"There is no {self.noun} {id!r}.", f"List them with: timestep-lab {self.noun.replace(' ', '-')}s list"
+        command = _LISTED_BY.get(self.noun)
+        step = (
+            f"List them with: timestep-lab {command}" if command else "It may have been deleted, or be another user's."
         )
+        return NotFoundError(f"There is no {self.noun} {id!r}.", step)
 
     def _encode(self, column: str, value: Any) -> Any:
         return None if value is None else self._codecs[column][0](value)

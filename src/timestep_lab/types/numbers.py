@@ -21,6 +21,14 @@ def duration_text(ms: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def ago_text(seconds: float) -> str:
+    """How long ago: `now`, `12 s ago`, `3 min ago`, `5 h ago`, `4 d ago`."""
+    for size, word in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= 5 and seconds >= size:
+            return f"{int(seconds / size)} {word} ago"
+    return "now"
+
+
 def count_text(n: float | None) -> str:
     """`950`, `4.1k`, `2.3M`."""
     if n is None:

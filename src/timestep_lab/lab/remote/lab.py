@@ -18,6 +18,7 @@ from timestep_lab.lab.remote.threads import RemoteThreads
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.given import thread_id_of, trace_id_of
 from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from timestep_lab.lab.remote.files import RemoteFiles
     from timestep_lab.lab.remote.tools import RemoteMcp
     from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
+    from timestep_lab.lab.threads import Thread
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.trace_writer import TraceWriter
@@ -94,7 +96,7 @@ class RemoteLab(RemoteLooking, Lab):
         agent: str | sdk.Agent[Any] | None = None,
         model: str | None = None,
         model_settings: Mapping[str, Json] | None = None,
-        thread: str | None = None,
+        thread: Thread | str | None = None,
         approve: Approve = "ask",
         max_turns: int = 10,
         attachments: Sequence[Mapping[str, Json]] = (),
@@ -104,7 +106,7 @@ class RemoteLab(RemoteLooking, Lab):
         if agent is not None and not isinstance(agent, str):
             raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
         body = runs.run_body(
-            prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread, approve=approve,
+            prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
             max_turns=max_turns, metadata=metadata,
         )  # fmt: skip
         return self._following(runs.PATH, body)
@@ -116,7 +118,7 @@ class RemoteLab(RemoteLooking, Lab):
     async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
         if any(callable(said) for said in (changes.get("tools") or {}).values()):
             raise only_here("A function in place of a tool", "Give what the tool says as a text.")
-        trace_id = trace.trace_id if isinstance(trace, Run) else trace
+        trace_id = trace_id_of(trace)
         return await self._following(f"/api/v1/traces/{trace_id}/fork", {"span_id": span_id, **changes}).result()
 
     async def cancel(self, run_id: str) -> None:

@@ -14,6 +14,7 @@ from timestep_lab.lab.run import Run
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, RunEnded, RunStarted
+from timestep_lab.types.given import messages_of
 from timestep_lab.types.records import Interruption, Json, RunRecord
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run_of(lab: Lab, told: Mapping[str, Any]) -> Run:
 
 def run_body(prompt: str | Sequence[Mapping[str, Json]], attachments: Sequence[Mapping[str, Json]], **rest: Any) -> Any:
     """What `POST /runs` takes. Of an attachment its id is enough: the file is the server's."""
-    said = prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
+    said = prompt if isinstance(prompt, str) else messages_of(prompt)
     named = [str(attachment["id"]) for attachment in attachments]
     return {"prompt": said, "attachments": named, **{name: value for name, value in rest.items() if value is not None}}
 

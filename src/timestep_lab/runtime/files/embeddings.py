@@ -88,12 +88,19 @@ _LOADING = Lock()
 @cache
 def _load_wordllama() -> Any:
     """The weights and the tokenizer that come in the wheel, from a folder without the spelling that makes the loader miss them."""
+    import logging
     from pathlib import Path
 
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
     try:
         import wordllama  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise MissingExtraError("The offline embedding model", "files") from None
+    finally:
+        # It sets up logging for the whole program, and every request of every client would be printed from then on.
+        root.setLevel(level)
+        root.handlers[:] = handlers
     # The wheel has `tokenizers/`, its loader looks in `tokenizer/` and then asks the network; with the package's own folder as
     # its cache it finds both.
     return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)

@@ -22,8 +22,8 @@ _TYPES = {"started_at": "timestamp", "ended_at": "timestamp", "cost_usd": "doubl
 def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None = None) -> int:
     """Write traces (None: all) as `.json` (OTLP), `.jsonl`, `.parquet` or `.duckdb`; returns how many spans. Blocks.
 
-    The file appears whole or not at all; one that exists is replaced. Raises `UsageError` for another ending, `NotFoundError`
-    for an unknown trace.
+    The file appears whole or not at all; one that exists is replaced. Raises `UsageError` for another ending and for
+    a `.duckdb` file that is no such export, `NotFoundError` for an unknown trace.
     """
     target = Path(path)
     write = EXPORT_FORMATS.get(target.suffix.lower())
@@ -32,6 +32,7 @@ def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None 
             f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
             f"End its name in one of: {', '.join(EXPORT_FORMATS)}.",
         )
+    _spare_labs(target, store)
     if trace_ids is None:
         ids = [
             row[0] for row in store.db.query(store.user_id, "select trace_id from traces order by started_at", []).rows
@@ -45,6 +46,28 @@ def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None 
     finally:
         draft.unlink(missing_ok=True)
     return n
+
+
+def _spare_labs(target: Path, store: Store) -> None:
+    """An export replaces a file of its name; a lab is more than its traces. Raises `UsageError` for what may be one."""
+    if target.suffix.lower() != ".duckdb" or not target.exists():
+        return
+    # The open lab is told by its name alone: opening its file once more could end this process's lock on it.
+    if target.resolve() == Path(store.db.url).resolve() or not _is_export(target):
+        raise UsageError(
+            f"{target} is there already, and is no export of traces: a lab may be in it.", "Choose another name."
+        )
+
+
+def _is_export(file: Path) -> bool:
+    import duckdb
+
+    try:
+        with duckdb.connect(str(file), read_only=True) as connection:
+            found = connection.execute("select count(*) from duckdb_tables() where table_name = 'lab_spans'").fetchone()
+    except duckdb.Error:  # No database, or held by a process, as labs are.
+        return False
+    return bool(found and found[0])
 
 
 def _otlp_json(target: Path, store: Store, ids: Sequence[str]) -> int:
