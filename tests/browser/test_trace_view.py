@@ -311,6 +311,7 @@ def test_an_update_keeps_what_was_closed_and_chosen(show: Show) -> None:
     source = SampleSource([({**row, "status": "running"}, spans[:-1])])
     page = show(TraceView(source, row["trace_id"]))
     page.locator(".tl-wf-toggle").first.click()
+    expect(page.locator('.tl-wf-row[aria-expanded="false"]')).to_have_count(1)
     page.locator(".tl-wf-row:visible:has-text('get_weather')").click()
     source.changed(row, spans)
     expect(page.locator(".tl-trace-head")).to_contain_text("done")

@@ -185,7 +185,7 @@ async def test_an_answer_cut_at_the_token_limit_is_kept(
 
 
 async def test_the_time_to_the_first_token_is_measured_from_the_sending(model: Any, server: WireServer) -> None:
-    server.will(Reply(Words("A b c d"), pause_s=0.1))
+    server.will(Reply(Words("A b c d"), pause_s=0.25))
     answer = await ask(model)
     timing = answer.timing
     assert timing is not None
