@@ -120,6 +120,7 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
     for lab in (both.local, both.remote):
         run = await lab.run("Hello.", model="demo/echo")
         more = await lab.run("And again.", model="demo/echo", thread=run.thread)
+        lab.flush()
         assert more.record.thread_id == run.record.thread_id
         by_id = lab.trace(run).diff(more.trace_id)
         assert lab.trace(run).diff(more) == lab.trace(run.trace_id).diff(lab.trace(more)) == by_id

@@ -32,6 +32,18 @@ def test_two_runs_that_differ_in_one_tool_argument_part_ways_exactly_there(store
     assert not [row for row in store.traces.diff(left, left) if row.change != "same"]
 
 
+def test_a_run_is_compared_while_it_goes_on(store: Store, recorder: Recorder) -> None:
+    done = recorder.weather_run()
+    running = recorder.start()
+    root = recorder.opened(running, "task", "Agent workflow")
+    recorder.opened(running, "agent", "Personal Assistant", parent=root.span_id)
+    recorder.writer.flush()
+    assert store.traces.diff(done, running)
+    assert {row.change for row in store.traces.diff(running, running)} == {"same"}
+    [whole] = store.traces.payloads(running, [root.span_id])
+    assert (whole["status"], whole["error"], whole["output"], whole["duration_ms"]) == ("pending", None, None, None)
+
+
 def step(number: int, kind: str, name: str, parent: int | None = None, **fields: Any) -> dict[str, Any]:
     return {
         "span_id": f"{number:016x}", "parent_id": None if parent is None else f"{parent:016x}", "kind": kind, "name": name, "agent": "A",

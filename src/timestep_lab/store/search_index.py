@@ -105,10 +105,10 @@ class SearchIndex:
         return file
 
     def _state(self, file: sqlite3.Connection) -> tuple[int, str]:
-        version, indexed_to, span_id = file.execute("select format, indexed_to, span_id from state").fetchone()
-        if version != FORMAT:
-            raise sqlite3.DatabaseError("an index of another version")
-        return indexed_to, span_id
+        row = file.execute("select format, indexed_to, span_id from state").fetchone()
+        if row is None or row[0] != FORMAT:
+            raise sqlite3.DatabaseError("an index of another version, or one that is just being made")
+        return row[1], row[2]
 
     def _tables(self, file: sqlite3.Connection, user_ids: set[str]) -> set[str]:
         names = [_table(user_id) for user_id in user_ids]

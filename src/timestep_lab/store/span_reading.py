@@ -210,8 +210,12 @@ def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
     row["input"] = payload_value(text, bool(io_json & INPUT_IS_JSON))
     row["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
     row["attributes"] = from_json(row["attributes"] or "{}")
-    row.setdefault("status", "pending")
-    ended_at = row.setdefault("ended_at", None)
+    # An open span knows nothing yet of what only its end tells.
+    for name in SPAN_COLUMNS:
+        row.setdefault(name, None)
+    del row["io_json"], row["input_refs"]
+    row["status"] = row["status"] or "pending"
+    ended_at = row["ended_at"]
     row["duration_ms"] = None if ended_at is None else (ended_at - row["started_at"]).total_seconds() * 1000.0
     return row
 
