@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CASES, Case
 from tests.wire import Call, Counted, Reply, Thought, WireServer, Words
+from timestep_lab.app.openai_api.chat_form import read_messages
 from timestep_lab.runtime.router import Router
 from timestep_lab.types.errors import SettingsError
 
@@ -100,6 +101,34 @@ async def test_several_calls_of_one_turn_run_and_go_back_as_one_turn(
         ("assistant", ["text", "call get_weather Rome", "call get_time Europe/Rome"]),
         ("tool", ["result get_weather 18", "result get_time 12:00"]),
     ]
+
+
+async def test_a_conversation_of_chat_completions_goes_on_with_every_provider(model: Any, server: WireServer) -> None:
+    server.will(Reply(Words("And three.")))
+    function = {"name": "get_weather", "arguments": '{"location": "Rome"}'}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "And one.", "refusal": None},
+        {"role": "user", "content": "two"},
+        {
+            "role": "assistant",
+            "content": "Looking.",
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature": 18}'},
+        {"role": "assistant", "content": [{"type": "text", "text": "And two."}]},
+        {"role": "user", "content": "three"},
+    ]
+    instructions, items = read_messages(messages)
+    answer = await ask(model, items, instructions=instructions, tools=[get_weather])
+    assert answer.text == "And three."
+    assert replayed(server.requests[0].body) == [
+        ("user", ["text"]), ("assistant", ["text"]), ("user", ["text"]), ("assistant", ["text", "call get_weather Rome"]),
+        ("tool", ["result get_weather 18"]), ("assistant", ["text"]), ("user", ["text"]),
+    ]  # fmt: skip
+    heard = json.dumps(server.requests[0].body)
+    assert all(said in heard for said in ("And one.", "Looking.", "And two."))
 
 
 async def test_thinking_is_told_as_reasoning_and_goes_back_with_the_turn_it_led_to(

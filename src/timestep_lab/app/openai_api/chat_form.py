@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timestep_lab.app.openai_api.kept import Item
 from timestep_lab.types.errors import UsageError
+from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Json
 
 FINISH = {"length": "length", "content_filter": "content_filter"}
@@ -23,8 +25,10 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
         elif role == "user":
             items.append({"role": "user", "content": _parts(content, place)})
         elif role == "assistant":
-            items += _assistant(message)
+            items += _assistant(message, place)
         elif role == "tool":
+            if not message.get("tool_call_id"):
+                raise _unreadable(place, "a tool's message needs the tool_call_id of the call it answers")
             output = {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": _text(content)}
             items.append(output)
         else:
@@ -32,17 +36,27 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
     return "\n\n".join(instructions) or None, items
 
 
-def _assistant(message: Mapping[str, Any]) -> list[Item]:
-    items: list[Item] = []
+def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
+    """Each item with an id: that is how an assistant's message of the Responses API is told from a user's."""
+    parts: list[Json] = []
     if text := _text(message.get("content")):
-        part = {"type": "output_text", "text": text, "annotations": []}
-        items.append({"type": "message", "role": "assistant", "status": "completed", "content": [part]})
+        parts.append({"type": "output_text", "text": text, "annotations": []})
+    if refusal := message.get("refusal"):
+        parts.append({"type": "refusal", "refusal": refusal})
+    items: list[Item] = []
+    if parts:
+        items.append(
+            {"id": new_id("message"), "type": "message", "role": "assistant", "status": "completed", "content": parts}
+        )
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
+        if not call.get("id") or not function.get("name"):
+            raise _unreadable(place, "a tool call has no id or names no function")
+        arguments = function.get("arguments") or "{}"
         items.append(
             {
-                "type": "function_call", "call_id": call.get("id"), "name": function.get("name"),
-                "arguments": function.get("arguments") or "{}",
+                "id": new_id("function_call"), "type": "function_call", "call_id": call["id"], "name": function["name"],
+                "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
             }
         )  # fmt: skip
     return items
