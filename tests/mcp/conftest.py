@@ -20,6 +20,7 @@ from timestep_lab.runtime.settings import Settings
 from timestep_lab.types.ids import LOCAL_USER, new_uuid
 from timestep_lab.types.records import AgentRecord, McpServerRecord
 
+MISBEHAVING = str(Path(__file__).parent / "servers" / "misbehaving.py")
 NOTES = str(Path(__file__).parent / "servers" / "notes.py")
 
 MakeToolbox = Callable[..., Toolbox]
@@ -31,6 +32,11 @@ def server(name: str, **fields: Any) -> McpServerRecord:
 
 def notes_server(name: str = "notes", **fields: Any) -> McpServerRecord:
     return server(name, command=(sys.executable, NOTES), **fields)
+
+
+def misbehaving_server(fault: str, name: str = "bad") -> McpServerRecord:
+    """See `servers/misbehaving.py` for the faults."""
+    return server(name, command=(sys.executable, MISBEHAVING, fault))
 
 
 def agent(*tool_ids: str, **fields: Any) -> AgentRecord:

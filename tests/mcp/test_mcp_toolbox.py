@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.mcp.conftest import SERVE_NOTES, HttpServer, MakeToolbox, agent, notes_server, server
+from tests.mcp.conftest import SERVE_NOTES, HttpServer, MakeToolbox, agent, misbehaving_server, notes_server, server
 from tests.mcp.weather_service import WeatherService
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
@@ -302,3 +302,50 @@ async def test_the_built_in_tools_say_what_is_wrong_with_a_call(
 ) -> None:
     with pytest.raises(ToolError, match=message):
         await toolbox().call(f"{BUILTIN_MCP_SERVER}.{tool}", arguments)
+
+
+# -- a server that answers what the protocol does not have
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        ("schema of text", "tools.1.inputSchema.type: "),
+        ("schema true", "tools.1.inputSchema: "),
+        ("schema missing", "tools.1.inputSchema: "),
+        ("tools no list", "tools: "),
+    ],
+)
+async def test_a_server_whose_tool_list_is_malformed_is_left_out_with_a_notice_and_the_others_work(
+    toolbox: MakeToolbox, notes_url: str, fault: str, where: str
+) -> None:
+    box = toolbox(misbehaving_server(fault), notes(notes_url))
+    tools, problems = await box.survey()
+    assert {tool.server for tool in tools} == {"lab", "notes"}
+    [problem] = problems
+    assert problem.server == "bad"
+    assert f"answered tools/list with what is not of the protocol ({where}" in str(problem)
+    assert "those of other servers work" in str(problem)
+    given = await box.tools_for(agent("bad.fine", "notes.pid"))
+    assert [tool.name for tool in given.tools] == ["pid"]
+    assert [error.server for error in given.missing] == ["bad"]
+
+
+@pytest.mark.parametrize("fault", ["unknown content", "content null", "content missing text"])
+async def test_a_malformed_result_is_a_failed_call_and_the_connection_stays_good(
+    toolbox: MakeToolbox, fault: str
+) -> None:
+    box = toolbox(misbehaving_server(fault))
+    for _ in range(2):
+        with pytest.raises(
+            ToolError, match=r"'bad' answered fine with what is not of the protocol \(.*content"
+        ) as caught:
+            await box.call("bad.fine", {})
+        assert caught.value.server == "bad"
+
+
+async def test_a_name_with_dots_is_that_of_the_longest_server_that_fits(toolbox: MakeToolbox) -> None:
+    box = toolbox(misbehaving_server("none", "x"), misbehaving_server("none", "x.ws"))
+    assert await names(box, "x.ws.a/b") == []
+    assert await names(box, "x.ws.ws.a/b") == ["ws_a_b"]
+    assert await box.call("x.fine", {}) == "well"

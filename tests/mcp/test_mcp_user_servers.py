@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.lab.agents import Agents
 from timestep_lab.runtime.mcp.catalog import McpCatalog
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
 from timestep_lab.store.open import open_store
@@ -119,3 +120,17 @@ def test_secrets_of_a_record_are_in_none_of_its_texts() -> None:
     assert redact(text, record) == "401 for *** *** *** and ***"
     assert "hunter03" not in repr(record)
     assert "K" not in repr(other).replace("McpServerRecord", "")
+
+
+def test_tools_with_dots_and_slashes_in_their_names_are_given_to_agents_as_any_other() -> None:
+    with open_store(":memory:") as store:
+        catalog, agents = McpCatalog(store), Agents(store, check_model=str)
+        ws, dotted = catalog.add("ws", url="https://x.org/mcp"), catalog.add("docs.v2", url="https://y.org/mcp")
+        long = "a." * 100 + "b"
+        tools = ["ws.a.b/c", "docs.v2.find.all", f"{ws.id}.{long}", "docs.v2.*"]
+        agent = agents.create(name="Dots", tools=tools, approvals={"ws.a.b/c": "always"})
+        wanted = (f"{ws.id}.a.b/c", f"{dotted.id}.find.all", f"{ws.id}.{long}", f"{dotted.id}.*")
+        assert agent.tool_ids == wanted
+        assert agent.approvals == {f"{ws.id}.a.b/c": "always"}
+        with pytest.raises(NotFoundError, match=r"There is no MCP server 'wss', named by the tool 'wss\.a\.b'"):
+            agents.tool_id("wss.a.b")

@@ -91,6 +91,8 @@ async def test_a_schema_that_the_client_would_thin_out_is_told_in_words(server: 
     properties = {
         "where": {"type": "object", "properties": {"city": {"type": "string"}}, "description": "The place."},
         "unit": {"anyOf": [{"type": "string", "enum": ["c", "f"]}, {"type": "null"}]},
+        "anything": True,
+        "either": {"anyOf": [True, {"type": "null"}]},
     }
     schema = {"type": "object", "properties": properties, "required": ["where"]}
     tool = FunctionTool("look", "Look.", schema, never, strict_json_schema=False)
@@ -98,6 +100,8 @@ async def test_a_schema_that_the_client_would_thin_out_is_told_in_words(server: 
     told = server.requests[0].body["tools"][0]["function"]["parameters"]["properties"]
     assert '"city"' in told["where"]["description"]
     assert told["unit"] == {"type": "string", "enum": ["c", "f"]}
+    assert told["anything"] == {}
+    assert told["either"] == {}
 
 
 async def test_an_image_that_names_a_file_of_this_machine_does_not_send_that_file(

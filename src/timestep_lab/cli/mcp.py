@@ -74,7 +74,7 @@ async def remove_server(lab: Lab, name: str) -> int:
 @with_lab
 async def list_tools(lab: Lab, as_json: bool) -> int:
     """Every tool of every server, asked of the servers now."""
-    tools = await lab.toolbox.catalogue()
+    tools, problems = await lab.toolbox.survey()
     if as_json:
         print_json(
             [
@@ -94,6 +94,8 @@ async def list_tools(lab: Lab, as_json: bool) -> int:
             ["server", "tool", "description"],
             [[t.server, t.name, (t.description or "").split("\n")[0]] for t in tools],
         )
+    for problem in problems:
+        click.echo(f"left out: {problem}", err=True)
     return 0
 
 

@@ -161,19 +161,21 @@ class Agents:
 
     def tool_id(self, tool: str) -> str:
         """`get_weather` → `<built-in server id>.get_weather`; `server.tool` by the server's name or id. Raises `NotFoundError`."""
+        from timestep_lab.runtime.mcp.builtin import builtin_record
+        from timestep_lab.runtime.mcp.server_records import split_tool_id
         from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
 
         if tool in CLIENT_TOOLS:
             return tool
-        server, dot, name = tool.rpartition(".")
-        if not dot:
+        if "." not in tool:
             return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else self._no_tool(tool)
-        if server in (BUILTIN_MCP_SERVER, "lab"):
-            return f"{BUILTIN_MCP_SERVER}.{name}" if name == "*" or name in _builtin_tools() else self._no_tool(tool)
-        servers = self._servers()
-        for record in servers:
-            if server in (record.id, record.name):
-                return f"{record.id}.{name}"
+        servers = [builtin_record(), *self._servers()]
+        if found := split_tool_id(tool, servers):
+            record, name = found
+            if record.id == BUILTIN_MCP_SERVER and name != "*" and name not in _builtin_tools():
+                return self._no_tool(tool)
+            return f"{record.id}.{name}"
+        server = tool.partition(".")[0]
         raise NotFoundError(
             f"There is no MCP server {server!r}, named by the tool {tool!r}.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",

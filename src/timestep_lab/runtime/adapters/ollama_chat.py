@@ -175,11 +175,17 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-def _property(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _property(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
     """What the client would drop of a schema is told to the model in words."""
+    if isinstance(schema, bool):  # JSON Schema's shortest forms: anything, and nothing
+        return {} if schema else {"description": "JSON schema: false"}
     kept = {key: value for key, value in schema.items() if key in _KEPT_BY_CLIENT}
-    choices = [choice for choice in schema.get("anyOf") or () if choice.get("type") != "null"]
-    if len(choices) == 1 and "type" in choices[0]:
+    choices = [
+        choice
+        for choice in schema.get("anyOf") or ()
+        if not isinstance(choice, Mapping) or choice.get("type") != "null"
+    ]
+    if len(choices) == 1 and isinstance(choices[0], Mapping) and "type" in choices[0]:
         kept = {**kept, **{key: value for key, value in choices[0].items() if key in _KEPT_BY_CLIENT}}
     lost = {
         key: value for key, value in schema.items() if key not in _KEPT_BY_CLIENT and key not in ("title", "default")

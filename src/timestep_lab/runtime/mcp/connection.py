@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, Tool
 
 from timestep_lab.runtime.mcp.failures import call_error, connect_error, is_closed
@@ -114,10 +113,9 @@ class Connection:
             client = await asyncio.shield(live.client)
             try:
                 return await send(client)
-            except (
-                MCPError,
-                RuntimeError,
-            ) as error:  # RuntimeError: a result against its own schema, or a closed client
+            # The client raises MCPError for a refusal, RuntimeError when closed, and for an answer that is not of the protocol
+            # whatever its parsing meets: ValidationError, re.error of a pattern in a schema, RecursionError.
+            except Exception as error:  # noqa: BLE001 - none is the lab's own fault, and each is raised again as a ToolError
                 unprocessed = live.signs.session_refused
                 broken = is_closed(error) or unprocessed or live.signs.gone.is_set()
                 if broken:

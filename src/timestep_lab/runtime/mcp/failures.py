@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcp.shared.exceptions import MCPError
 from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+from pydantic import ValidationError
 
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
 from timestep_lab.types.errors import LabError, ToolError
@@ -49,6 +50,14 @@ def call_error(record: McpServerRecord, what: str, error: BaseException, *, brok
     elif broken:
         happened = f"went away during {what}, and whether the call took effect is not known"
         step = "Look before calling again; the connection opens anew with the next call."
+    elif isinstance(error, ValidationError):
+        happened = f"answered {what} with what is not of the protocol ({_first_fault(error)})"
+        step = "The server has to be mended; until then its tools are left out, and those of other servers work."
+        if what != "tools/list":
+            step = "The server has to be mended; its other tools work."
+    elif not isinstance(error, MCPError | RuntimeError):
+        happened = f"answered {what} with what cannot be read ({type(error).__name__}: {_short(error)})"
+        step = "The server has to be mended; the others work."
     else:
         happened = f"refused {what}: {_short(error)}"
         step = "Compare the tool's name and arguments with the catalogue."
@@ -58,6 +67,13 @@ def call_error(record: McpServerRecord, what: str, error: BaseException, *, brok
 
 def _timed_out(error: BaseException) -> bool:
     return isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT
+
+
+def _first_fault(error: ValidationError) -> str:
+    """`tools.0.inputSchema.type: Input should be 'object'`."""
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where}: {fault['msg']}"[:300]
 
 
 def _short(error: BaseException) -> str:

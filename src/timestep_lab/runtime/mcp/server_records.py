@@ -42,6 +42,23 @@ def check_record(record: McpServerRecord) -> McpServerRecord:
     return record
 
 
+def split_tool_id(tool_id: str, servers: Iterable[McpServerRecord]) -> tuple[McpServerRecord, str] | None:
+    """`server.tool`, by the server's id or name, as the server and its tool's name; None when no such server is there.
+
+    Names of servers and of tools may both have dots: the longest server's name that fits is meant.
+    """
+    fitting = [
+        (prefix, server)
+        for server in servers
+        for prefix in (server.id, server.name)
+        if tool_id.startswith(f"{prefix}.")
+    ]
+    if not fitting:
+        return None
+    prefix, server = max(fitting, key=lambda one: len(one[0]))
+    return server, tool_id[len(prefix) + 1 :]
+
+
 def find_command(record: McpServerRecord) -> str | None:
     """The program that `record.command` starts, found on the PATH that the server will get; None when there is none."""
     path = record.env.get("PATH", os.environ.get("PATH"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.mcp.connection import Connection
 from timestep_lab.runtime.mcp.sdk_tools import function_tool, output_of, public_names
-from timestep_lab.runtime.mcp.server_records import redact
+from timestep_lab.runtime.mcp.server_records import redact, split_tool_id
 from timestep_lab.runtime.mcp.toolset import ToolInfo, ToolSet
 from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
@@ -172,11 +172,8 @@ class Toolbox:
 
     def _split(self, tool_id: str) -> tuple[str, str]:
         """`<server id or name>.<tool>` → server id and tool; the id is empty for a client tool and for what is unknown."""
-        for record in self.servers:
-            for prefix in (record.id, record.name):
-                if tool_id.startswith(f"{prefix}."):
-                    return record.id, tool_id[len(prefix) + 1 :]
-        return "", tool_id
+        found = split_tool_id(tool_id, self.servers)
+        return (found[0].id, found[1]) if found else ("", tool_id)
 
     async def _pick(
         self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False
@@ -231,7 +228,7 @@ def _as_text(result: CallToolResult) -> str:
 
 
 def _unknown(tool_id: str, agent: AgentRecord) -> ToolError:
-    server, dot, name = tool_id.rpartition(".")
+    server, dot, name = tool_id.partition(".")
     if dot:
         message = f"Agent {agent.name!r} names the tool {name!r} of an MCP server that is not there ({server})."
         return ToolError(message, "Add the server again, or take the tool from the agent.", server=server, tool=name)
