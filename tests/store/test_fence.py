@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from timestep_lab.store.base import Database
+from timestep_lab.store.duckdb.fence import own_memory
 from timestep_lab.store.open import open_database
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import QueryError
@@ -184,6 +186,96 @@ def test_every_view_shows_the_rows_of_its_user_alone(lab: Database) -> None:
         hers = repr(lab.select(ALICE, f"select * from {view}").rows)
         assert BOB not in hers
         assert lab.select("nobody", f"select * from {view}").rows == []
+
+
+# -- how much memory and time it may need
+
+BIG = "2000000000"
+ROWS = "(select 'abc' || range as s, range as i from range(5000)) t"
+ALLOCATING = [
+    # lists and text as long as an argument says
+    *(call.replace("N", BIG) for call in (
+        "len(range(N))", "len(range(0, N))", "len(range(0, -N, -1))", "len(range(1, N, 2))", "len(generate_series(N))",
+        "len(generate_series(1, N))", "len(range(2e9))", "len(range(N::bigint))", "unnest(range(N))", "unnest(generate_series(1, N))",
+        "length(repeat('a', N))", "len(repeat([1], N))", "length(lpad('a', N, 'b'))", "length(rpad('a', N, 'b'))",
+        "len(list_resize([1], N))", "len(array_resize([1], N, 5))", "length(bitstring('1', N))", "length(printf('%Nd', 1))",
+        "length(format('{:N}', 1))", "length(printf('%*d', N, 1))", "length(format('{:{}}', 1, N))", "len(equi_width_bins(0, N, N, true))",
+        "length('x'.repeat(N))", "length(repeat('a', 1_000_000_000))", "length(repeat(repeat('a', 9999), 9999))",
+        "length(repeat(repeat(repeat('abcdefgh', 9000), 9000), 9000))", "len(list_transform(range(9000), lambda x: range(9000)))",
+        "len(flatten(list_transform(range(9000), lambda x: range(9000))))", "length(replace(repeat('a', 9000), 'a', repeat('b', 9000)))",
+        "length(regexp_replace(repeat('a', 9000), 'a', repeat('b', 9000), 'g'))", "length(array_to_string(range(9000), repeat('b', 9000)))",
+        "length(translate(repeat('a', N), 'a', 'b'))", "length(strftime(timestamp '2020-01-01', repeat('%c', N)))",
+        "len(list_zip(range(N), range(N)))", "len(list_concat(range(N), range(N)))", "len(string_split(repeat('a,', N), ','))",
+        "len(regexp_extract_all(repeat('a', N), 'a'))", "length(hex(repeat('a', N)))", "length(base64(repeat('a', N)::blob))",
+        "length(url_encode(repeat('%', N)))", "length(to_json(range(N)))", "length(json_array(range(N)))", "length(repeat('1', N)::bignum::varchar)",
+        "length(list_reduce(range(40), lambda a, b: a || a, 'a'))", "len(reduce([[1]], lambda a, b: a || a))", "len(array_reduce([[1]], lambda a, b: a || b))",
+        "damerau_levenshtein(repeat('a', 9), 'b')", "len(generate_series(timestamp '0001-01-01', timestamp '9999-01-01', interval 1 second))",
+        "len(range(date '0001-01-01', date '9999-01-01', interval 1 minute))", "cast(null as integer[N])", "cast(null as integer[9000][9000])",
+        "from_json('[]', '[\"integer[100000]\"]')", "json_transform('[]', '\"integer[100000][1000]\"')",
+        "concat_ws(repeat('b', 9000), " + ", ".join(["'a'"] * 3000) + ")", "lpad('a', 10 * 1000000000, 'b')", "lpad('a', (select 2000000000), 'b')",
+    )),
+    # the same once a row, and states of aggregates
+    *("length(repeat(s, i * 100000))", "len(range(i + 30000))", "reservoir_quantile(i, 0.5, 1000000000)", "max(i, 900000)", "min(i, 900000)",
+      "arg_max(s, i, 900000)", "approx_top_k(i, 900000)", "bitstring_agg(i, 0, 8000000000)", "list(repeat(s, 200000))", "string_agg(repeat(s, 200000))",
+      "string_agg(s, repeat('b', 1000000))", "histogram(repeat(s, 200000))"),
+    ", ".join(["t.*"] * 15000),
+]  # fmt: skip
+GROWING = [
+    "with recursive r as (select 'aaaaaaaa' as s, 0 as n union all select s || s, n + 1 from r where n < 32) select max(length(s)) from r",
+    f"with a0 as (select 'a' || i as s from {ROWS}), "
+    + ", ".join(f"a{n} as (select s || s as s from a{n - 1})" for n in range(1, 30))
+    + " select max(length(s)) from a29",
+    "select list(range) from range(1000000000)",
+    "select string_agg(range::varchar, ',') from range(1000000000)",
+    "select *, *, *, *, *, * from (" * 8 + "select * from traces" + ")" * 8,
+    "select repeat(i::varchar, 1000) from range(100000000) r(i)",
+]
+"""What no size in the text tells beforehand."""
+
+
+def test_no_function_takes_more_memory_than_a_query_may_have(lab: Database) -> None:
+    assert len(ALLOCATING) >= 60
+    before = own_memory()
+    for call in ALLOCATING:
+        began = time.monotonic()
+        with pytest.raises(
+            QueryError, match=r"too large|must be a number|may not call|constant|fixed length|too many columns"
+        ):
+            lab.select(ALICE, f"select {call} from {ROWS}", limit=10)
+        assert time.monotonic() - began < 5, call
+    assert own_memory() - before < 200 * 2**20
+
+
+def test_a_query_that_grows_is_ended_before_the_machine_is_out_of_memory(lab: Database) -> None:
+    before, most, over = own_memory(), [0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            most.append(own_memory())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for sql in GROWING:
+            with pytest.raises(QueryError, match=r"more memory|took longer|too many columns"):
+                lab.select(ALICE, sql, limit=1_000_000, timeout_s=20)
+    finally:
+        over.set()
+        looking.join()
+    assert max(most) - before < 2.5 * 2**30
+    assert select(lab, "select text from messages") == [("1",)]
+
+
+def test_ordinary_sizes_are_taken(lab: Database) -> None:
+    assert select(lab, "select lpad('a', 20, ' ') || rpad('b', 30, ' '), repeat('-', 40), len(range(10)), len(range(1000, 0, -5))") == [
+        (" " * 19 + "a" + "b" + " " * 29, "-" * 40, 10, 200)
+    ]  # fmt: skip
+    assert select(lab, "select printf('%d %5.2f', 1, 2.5), format('{:>10}', 'b'), [1, 2]::int[2], max(i, 3) from range(9) r(i)") == [
+        ("1  2.50", " " * 9 + "b", (1, 2), [8, 7, 6])
+    ]  # fmt: skip
+    assert select(lab, "select count(*) from range(3000000), range(1, 2) union all select count(*) from traces t, range(t.n_spans)") == [
+        (3_000_000,), (1,),
+    ]  # fmt: skip
 
 
 # -- what it says

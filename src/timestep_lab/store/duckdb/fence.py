@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -23,6 +27,13 @@ from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.types.errors import QueryError
 
 MAX_SQL = 100_000
+MAX_GROWTH = 2**30
+"""Bytes by which this process may grow while a query runs."""
+LOOK_S = 0.05
+"""How often that is looked at."""
+ROWS_AT_ONCE = 2048
+STATM = Path("/proc/self/statm")
+PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
 
 
 class Fence:
@@ -39,18 +50,31 @@ class Fence:
             raise QueryError(
                 f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
             )
-        with _explained(sql), _time_limit(cursor, timeout_s):
+        watch = _Watch(cursor, timeout_s)
+        with _explained(sql), watch():
             if self._check is None:
                 self._check = QueryCheck.from_catalogue(cursor)
             self._check(cursor, sql)
             cursor.execute("begin transaction read only")
             try:
                 columns = _execute(cursor, sql, params)
-                rows = cursor.fetchmany(limit + 1) if limit is not None else cursor.fetchall()
+                rows = _fetch(cursor, limit, watch)
             finally:
                 with contextlib.suppress(duckdb.TransactionException):  # An interrupt may have ended it.
                     cursor.execute("rollback")
         return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[Any, ...]]:
+    """One more than `limit`. Some at a time: rows become Python's, which an interrupt does not reach."""
+    rows: list[tuple[Any, ...]] = []
+    while limit is None or len(rows) <= limit:
+        some = cursor.fetchmany(ROWS_AT_ONCE if limit is None else min(ROWS_AT_ONCE, limit + 1 - len(rows)))
+        if not some:
+            break
+        rows.extend(some)
+        watch.check()
+    return rows
 
 
 def _execute(cursor: Cursor, sql: str, params: Sequence[Any]) -> tuple[str, ...]:
@@ -69,33 +93,75 @@ def _execute(cursor: Cursor, sql: str, params: Sequence[Any]) -> tuple[str, ...]
     return tuple(name for name, _ in columns)
 
 
-@contextlib.contextmanager
-def _time_limit(cursor: Cursor, timeout_s: float | None) -> Iterator[None]:
-    over = threading.Event()
+class _Watch:
+    """Ends what `cursor` does when it takes too long, or when this process grew too much meanwhile.
 
-    def stop() -> None:
-        over.set()
-        cursor.interrupt()
+    DuckDB counts most of what a query holds against its `memory_limit`, but not the values it computes while planning, nor single
+    lists. So the process itself is measured: whatever a query calls, it ends soon after it has grown by `MAX_GROWTH`.
+    """
 
-    timer = threading.Timer(timeout_s or 0.0, stop)
-    timer.daemon = True
-    if timeout_s is not None:
-        timer.start()
+    def __init__(self, cursor: Cursor, timeout_s: float | None) -> None:
+        self._cursor, self._timeout_s = cursor, timeout_s
+        self._began, self._before = time.monotonic(), own_memory()
+        self._done = threading.Event()
+        self._why: QueryError | None = None
+
+    def check(self) -> None:
+        """Raises `QueryError` once the query is over a limit."""
+        if self._why is not None:
+            raise self._why
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._look, name="timestep-lab sql watch", daemon=True)
+        thread.start()
+        try:
+            with interruptible(self._cursor.interrupt):
+                yield
+        except duckdb.InterruptException as error:
+            if self._why is not None:
+                raise self._why from error
+            if was_interrupted():
+                raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+            raise
+        finally:
+            self._done.set()
+            thread.join()  # So that it cannot interrupt whatever uses this cursor next.
+
+    def _look(self) -> None:
+        while not self._done.wait(self._pause()):
+            if self._why is None:
+                self._why = self._too_much()
+            if self._why is not None:  # Again and again: one that comes between two steps of the query is lost.
+                self._cursor.interrupt()
+
+    def _pause(self) -> float:
+        if self._timeout_s is None:
+            return LOOK_S
+        return min(LOOK_S, max(self._began + self._timeout_s - time.monotonic(), 0.005))
+
+    def _too_much(self) -> QueryError | None:
+        if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
+            return QueryError(
+                f"The query took longer than {self._timeout_s:g} s.",
+                "Narrow it, for example to the traces of the last day.",
+            )
+        if own_memory() - self._before > MAX_GROWTH:
+            return _too_big()
+        return None
+
+
+def own_memory() -> int:
+    """Bytes that this process alone holds, files that are mapped left out; 0 where the system does not tell (then DuckDB's limit alone holds)."""
     try:
-        with interruptible(cursor.interrupt):
-            yield
-    except duckdb.InterruptException as error:
-        if over.is_set():
-            raise QueryError(
-                f"The query took longer than {timeout_s:g} s.", "Narrow it, for example to the traces of the last day."
-            ) from error
-        if was_interrupted():
-            raise QueryError("The query was stopped before its end.", "Ask it again.") from error
-        raise
-    finally:
-        if timeout_s is not None:
-            timer.cancel()
-            timer.join()  # So that it cannot interrupt whatever uses this cursor next.
+        _, resident, shared, *_ = STATM.read_bytes().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * PAGE
+
+
+def _too_big() -> QueryError:
+    return QueryError("The query needs more memory than a lab may use.", "Ask for fewer rows or columns.")
 
 
 @contextlib.contextmanager
@@ -105,8 +171,8 @@ def _explained(sql: str) -> Iterator[None]:
         yield
     except (*FATAL, duckdb.InterruptException, duckdb.ConnectionException):
         raise
-    except duckdb.OutOfMemoryException as error:
-        raise QueryError("The query needs more memory than a lab may use.", "Ask for fewer rows or columns.") from error
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        raise _too_big() from error
     except duckdb.Error as error:
         found = _details(error)
         message = str(found.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from timestep_lab.store.duckdb.connect import Cursor
+from timestep_lab.store.duckdb.query_size import UNBOUNDED, SizeCheck
 from timestep_lab.types.errors import QueryError
 
 PARSE = "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true, skip_default := true)"
@@ -54,7 +55,9 @@ def pure_functions() -> frozenset[str]:
     """DuckDB's own functions that a query may call. Listing them takes a third of a second, hence once a process."""
     with duckdb.connect(":memory:") as empty:
         listed = {name for (name,) in empty.execute(FUNCTIONS_SQL).fetchall()}
-    return frozenset({name for name in listed - READS_SQL if not name.startswith(CATALOGUE)} | TIME_AND_CHANCE)
+    return frozenset(
+        {name for name in listed - READS_SQL - UNBOUNDED.keys() if not name.startswith(CATALOGUE)} | TIME_AND_CHANCE
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class QueryCheck:
                 )
                 raise QueryError(f"{what}.", "Give one: select * from traces limit 10")
             self._walk(statements[0], frozenset(), sql)
+            SizeCheck(lambda node: _place(node, sql)).check(statements[0])
         except RecursionError as error:
             raise QueryError(
                 "The query is nested too deeply.", "Name its parts: with a as (…), b as (…) select …"
@@ -143,6 +147,11 @@ class QueryCheck:
         *schema, name = _path(node, "function_name")
         if schema or name.lower() not in allowed:
             shown = ".".join([*schema, name])
+            if name.lower() in UNBOUNDED:
+                raise QueryError(
+                    f"The {noun} {shown!r} may need any amount of memory, so a query may not call it{_place(at, sql)}.",
+                    UNBOUNDED[name.lower()],
+                )
             raise QueryError(
                 f"The {noun} {shown!r} is not one that a query may call{_place(at, sql)}.",
                 _suggest(name, allowed, "Use functions that compute from the columns of a view."),
