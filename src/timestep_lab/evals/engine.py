@@ -313,11 +313,13 @@ class Comparison:
 
     async def _end(self, error: str | None) -> None:
         await self._executor.aclose()
+        spans = self._bench.writer.barrier()
         status: ComparisonStatus = self._stop or "completed"
         changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now()}
         self.record = replace(self.record, **changes)
         with contextlib.suppress(LabError) if error else contextlib.nullcontext():
             await in_thread(lambda: self._rows.comparisons.update(self.record.id, **changes))
+            await spans.reached()
         self._progress(always=True)
         grid = self.grid()
         self._emit(

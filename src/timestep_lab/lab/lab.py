@@ -201,7 +201,6 @@ class Lab(Looking):
         from timestep_lab.runtime.forks import fork
 
         trace_id = trace_id_of(trace)
-        await in_thread(self.flush)
         return await RunStream(self, lambda: fork(self.runner, trace_id, span_id, **changes)).result()
 
     async def cancel(self, run_id: str) -> None:
@@ -241,7 +240,8 @@ class Lab(Looking):
         return Run(self, record, waiting)
 
     def flush(self) -> None:
-        """Wait until every span so far can be read."""
+        """Wait until every span so far can be read: those of the bare Agents SDK or OpenTelemetry. What `run`, `approve`, `fork`,
+        `compare` and the like did can be read when they return."""
         if "writer" in self._root.__dict__:
             self._root.writer.flush()
 

@@ -33,7 +33,7 @@ from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import Route, StoreProcessor
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError, LabError
+from timestep_lab.types.errors import ConflictError, LabError, StoreError
 from timestep_lab.types.events import (
     AgentUpdated,
     Event,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 logger = logging.getLogger("timestep_lab")
+LEFT_OPEN = "The run ended before this step did."
 
 SdkInput = list[Any] | RunState[Any, Any]
 Blueprint = Callable[[], Awaitable[tuple[BuiltGraph, Mapping[str, Json]]]]
@@ -164,7 +165,7 @@ class LiveRun:
                 renewing.cancel()
             if self._own_toolbox:
                 await self._own_toolbox.aclose()
-            self._shop.processor.release(self._sdk_trace, "The run ended before this step did.")
+            self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
             self._events.put_nowait(None)
             self._over.set()
         logger.debug("run %s: %s", self.run.id, last.type)
@@ -353,8 +354,11 @@ class LiveRun:
         }  # fmt: skip
 
     async def _store_end(self, columns: dict[str, Any], kept: RunStateRecord | None) -> None:
-        """The run's row and its paused state change together."""
+        """The run's row and its paused state change together. On return they and every span are durable: whoever is told of the
+        run's end can read all that it did."""
         store, run = self._store, self.run
+        self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
+        spans = self._route.writer.barrier()
         statements = [store.runs.update_statement(run.id, **columns)]
         if kept is not None and self._claim is None:
             statements.append(store.run_states.insert_statement(kept))
@@ -378,6 +382,11 @@ class LiveRun:
         except ConflictError:
             logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)
             self.run = await in_thread(store.runs.get, run.id)
+        try:
+            await spans.reached()
+        except StoreError as error:
+            logger.error("run %s ended, and its trace is not readable yet: %s", run.id, error)
+            self.emit(Progress(text=f"The trace of this run cannot be read yet. {error}"))
 
     def _said(self) -> str | None:
         texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]

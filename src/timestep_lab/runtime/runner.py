@@ -256,6 +256,7 @@ class Runner:
         elif run.status == "needs_approval":
             for span in await in_thread(run_rows.withdraw, self.store, run):
                 self.writer.span_ended(span)
+            await self.writer.barrier().reached()
         else:
             raise ConflictError(f"Run {run_id} is over: it is {run.status}.", "There is nothing to cancel.")
 

@@ -1,17 +1,19 @@
 """Spans on their way into the store: taken from any thread in microseconds, written in batches by one thread.
 
 Live spans (`span_started`, `span_ended`) are queued and never wait, so an event loop may hand them over. What is queued is
-written within FLUSH_AFTER_S; a store that fails is tried again with the same batch, which is written exactly once. `flush` returns
-when all that was handed over before is durable, and raises if it cannot be.
+written within FLUSH_AFTER_S; a store that fails is tried again with the same batch, which is written exactly once. `flush`, and a
+`Barrier` for those who must not block, return when all that was handed over before is durable, and raise if it cannot be.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 
 from timestep_lab.store.base import Database
@@ -33,17 +35,48 @@ MAX_BATCH = 20_000
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 
 
-class _Barrier:
-    """Queued by `flush`; passed once all before it is written."""
+class Barrier:
+    """Stands in the writer's queue; passed once all that was handed over before it is durable. Nobody waits for company behind it:
+    what is queued is written at once. Raises `StoreError` when it is not passed within `timeout_s`."""
 
-    def __init__(self) -> None:
-        self.passed = threading.Event()
+    def __init__(self, writer: TraceWriter) -> None:
+        self._writer = writer
+        self._passed: Future[None] = Future()
+        self._passed.set_running_or_notify_cancel()  # Nobody who stops waiting calls it off for the writer.
+
+    def wait(self, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not wait([self._passed], _step(deadline)).done:
+            self._check(deadline, timeout_s)
+
+    async def reached(self, timeout_s: float = 30.0) -> None:
+        """As `wait`, and holds neither the event loop nor a thread: hundreds of runs may end at once."""
+        passed, deadline = asyncio.wrap_future(self._passed), time.monotonic() + timeout_s
+        while not (await asyncio.wait([passed], timeout=_step(deadline)))[0]:
+            self._check(deadline, timeout_s)
+
+    def passed(self) -> None:
+        self._passed.set_result(None)
+
+    def _check(self, deadline: float, timeout_s: float) -> None:
+        if not self._writer.is_alive and not self._passed.done():
+            raise StoreError("The trace writer has stopped, and spans are not written.", "Open the lab again.")
+        if time.monotonic() >= deadline:
+            error = self._writer.last_error
+            raise StoreError(
+                f"Spans could not be written within {timeout_s:g} s: {error or 'the store is busy'}",
+                "They are kept and tried again; see `timestep-lab doctor`.",
+            ) from error
 
 
-class _Stop(_Barrier): ...
+def _step(deadline: float) -> float:
+    return min(0.5, max(0.0, deadline - time.monotonic()))
 
 
-_Event = TraceStart | SpanRecord | _Barrier
+class _Stop(Barrier): ...
+
+
+_Event = TraceStart | SpanRecord | Barrier
 
 
 class TraceWriter:
@@ -101,20 +134,21 @@ class TraceWriter:
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Returns when everything handed over before is durable. Raises `StoreError` when it is not within `timeout_s`."""
-        barrier = _Barrier()
-        self._queue.put(barrier)
-        deadline = time.monotonic() + timeout_s
-        while not barrier.passed.wait(min(0.5, max(0.0, deadline - time.monotonic()))):
-            if not self._thread.is_alive() and not barrier.passed.is_set():
-                raise StoreError("The trace writer has stopped, and spans are not written.", "Open the lab again.")
-            if time.monotonic() >= deadline:
-                raise StoreError(
-                    f"Spans could not be written within {timeout_s:g} s: {self.last_error or 'the store is busy'}",
-                    "They are kept and tried again; see `timestep-lab doctor`.",
-                ) from self.last_error
+        self.barrier().wait(timeout_s)
         lost, self._lost = self._lost, 0
         if lost:
             raise StoreError(f"{lost} spans were lost while the store did not answer.", "See `timestep-lab doctor`.")
+
+    def barrier(self) -> Barrier:
+        """Put one behind what was handed over so far."""
+        barrier = Barrier(self)
+        self._queue.put(barrier)
+        return barrier
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether what is queued will be written."""
+        return self._thread.is_alive()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Writes what is queued, then ends. Raises `StoreError` when that fails. Closing twice is fine."""
@@ -125,7 +159,7 @@ class TraceWriter:
             self.flush(timeout_s)
         finally:
             self._giving_up.set()
-            self._queue.put(_Stop())
+            self._queue.put(_Stop(self))
             self._thread.join(timeout=5.0)
             stop_filling(self._db)
 
@@ -139,14 +173,14 @@ class TraceWriter:
             for batch in self._batches(events):
                 self._write(batch)
             for event in events:
-                if isinstance(event, _Barrier):
-                    event.passed.set()
+                if isinstance(event, Barrier):
+                    event.passed()
 
     def _next_events(self) -> list[_Event]:
         """Waits for a first event, then FLUSH_AFTER_S for more; a barrier ends the wait."""
         events = [self._queue.get()]
         deadline = time.monotonic() + FLUSH_AFTER_S
-        while len(events) < MAX_BATCH and not isinstance(events[-1], _Barrier):
+        while len(events) < MAX_BATCH and not isinstance(events[-1], Barrier):
             try:
                 events.append(self._queue.get_nowait())
             except Empty:
@@ -162,7 +196,7 @@ class TraceWriter:
         opened: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         ended: dict[str, dict[SpanKey, Row]] = defaultdict(dict)
         for event in events:
-            if isinstance(event, _Barrier):
+            if isinstance(event, Barrier):
                 continue
             if isinstance(event, TraceStart):
                 starts[event.user_id].append(trace_row(event))
