@@ -134,6 +134,33 @@ def test_too_large_a_body_is_refused_before_it_is_sent(lab: LabProcess) -> None:
         assert wire.recv(200).startswith(b"HTTP/1.1 413")
 
 
+def test_traces_are_taken_in_batches_as_large_as_exporters_send_and_a_larger_one_is_told_to_be_split(
+    lab: LabProcess,
+) -> None:
+    with lab.anonymous() as client:
+        spans = [
+            {"traceId": f"{1:032x}", "spanId": f"{number:016x}", "name": "chat", "startTimeUnixNano": str(10**18),
+             "endTimeUnixNano": str(10**18), "attributes": [{"key": "input.value", "value": {"stringValue": "x" * 25_000}}]}
+            for number in range(1, 513)
+        ]  # fmt: skip
+        answer = client.post("/v1/traces", json={"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}, timeout=60)
+        assert (answer.status_code, answer.json()) == (200, {})
+        authorization = client.headers["authorization"]
+    place = urlsplit(lab.url)
+    assert place.hostname is not None
+    head = (
+        f"POST /v1/traces HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: {authorization}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {300 * 2**20}\r\n\r\n"
+    )
+    with socket.create_connection((place.hostname, place.port or 80), timeout=10) as wire:
+        wire.sendall(head.encode())
+        answered = wire.recv(10_000)
+        while b"BATCH_SIZE" not in answered and (more := wire.recv(10_000)):
+            answered += more
+    assert answered.startswith(b"HTTP/1.1 413")
+    assert b"OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in answered
+
+
 def test_too_large_a_body_of_unknown_length_is_refused_on_its_way(lab: LabProcess) -> None:
     sent = 0
 

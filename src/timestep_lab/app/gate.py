@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from timestep_lab.app.error_response import error_response
 from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.tokens import LIFETIME, Caller, Tokens
+from timestep_lab.runtime.interchange import otlp_in
 from timestep_lab.types.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ MAX_BODY = 8 * 2**20
 MAX_UPLOAD = 50 * 2**20
 UPLOAD_ENVELOPE = 2**20
 """What a multipart form may add around a file."""
+OTLP_PATH = "/v1/traces"
+"""Takes what the readers of traces take: exporters send hundreds of spans at once, and drop a batch that is refused."""
 
 PAGE_PATH = re.compile(r"(/chat|/traces|/compare|/agents)/([A-Za-z0-9_-]{1,100})")
 PANEL_PATHS = {"ws", "metadata"}
@@ -129,8 +132,11 @@ class Gate:
                     return
             elif path == "/api/v1/auth/anonymous":
                 self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
-            limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY
-            receive = _Counted(receive, headers, limit)
+            if path == OTLP_PATH:
+                receive = _Counted(receive, headers, otlp_in.MAX_BODY, otlp_in.too_large)
+            else:
+                limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY
+                receive = _Counted(receive, headers, limit, lambda: _too_large(limit))
         except LabError as error:
             if isinstance(error, AuthError) and method == "GET" and not path.startswith(API_PREFIXES):
                 from timestep_lab.app.small_pages import sign_in
@@ -202,17 +208,19 @@ class Gate:
 class _Counted:
     """Passes a body on and stops it at the limit. A length announced above the limit is refused before a byte is read."""
 
-    def __init__(self, receive: Receive, headers: dict[str, str], limit: int) -> None:
-        self._receive, self._limit, self._seen = receive, limit, 0
+    def __init__(
+        self, receive: Receive, headers: dict[str, str], limit: int, too_large: Callable[[], TooLargeError]
+    ) -> None:
+        self._receive, self._limit, self._too_large, self._seen = receive, limit, too_large, 0
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
+            raise too_large()
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         if self._seen > self._limit:
-            raise _too_large(self._limit)
+            raise self._too_large()
         return message
 
 

@@ -6,6 +6,7 @@ different sums at different hosts, and nothing at home: 0 means that nobody send
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ def price(provider: str, model: str, usage: Usage | None) -> float | None:
     from genai_prices import calc_price
 
     provider_id, name = known
+    if usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
+        # A provider that counts apart what it read from its cache. The price table takes input tokens with the cached among them.
+        usage = replace(usage, input_tokens=usage.input_tokens + usage.cached_tokens + usage.cache_write_tokens)
     counted = Counted(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

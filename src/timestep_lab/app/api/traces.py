@@ -147,7 +147,8 @@ async def add_score(body: ScoreBody, lab: CurrentLab) -> ScoreRecord:
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}, PROTOBUF: {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
-    """OTLP/HTTP (protobuf or JSON, gzip or deflate). Answered after the spans are durable; the same span twice is kept once."""
+    """OTLP/HTTP (protobuf or JSON, gzip or deflate), up to 256 MB a request, compressed or not. Answered after the spans are durable;
+    the same span twice is kept once. A larger request is answered with 413: an exporter must send fewer spans at once."""
     body, kind = await request.body(), request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")
     decoder: OtlpDecoder = request.app.state.otlp

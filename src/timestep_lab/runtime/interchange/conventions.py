@@ -69,7 +69,7 @@ def span_row(
     asked = answered = None
     if kind == "generation":
         if meaning.has_usage:
-            in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider)
+            in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=True)
         if meaning.has_first_token:
             ttft = _time_to_first_token(attributes, started_at)
         stop = _stop_reason(get(GenAI.FINISH_REASONS))
@@ -115,20 +115,43 @@ def _as_json(attributes: Attributes, fragments: Mapping[str, str] | None) -> str
 
 
 def _usage(
-    attributes: Attributes, meaning: Meaning, model: Any, provider: Any
+    attributes: Attributes, meaning: Meaning, model: Any, provider: Any, *, priced: bool
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
-    """Input, output, cached and reasoning tokens, and what they cost in USD."""
+    """Input, output, cached and reasoning tokens, and what they cost in USD: as the sender states, else by the price table if `priced`."""
     get = attributes.get
     in_tokens, out_tokens = _whole(get(meaning.in_tokens)), _whole(get(meaning.out_tokens))
-    cached, reasoning = _whole(get(meaning.cached)), _whole(get(meaning.reasoning))
+    cached, written, reasoning = (
+        _whole(get(meaning.cached)),
+        _whole(get(meaning.cache_written)),
+        _whole(get(meaning.reasoning)),
+    )
+    total = _whole(get(meaning.total_tokens))
     if in_tokens is None and "langfuse.observation.usage_details" in attributes:
-        in_tokens, out_tokens, cached = _langfuse_usage(attributes["langfuse.observation.usage_details"])
-    cost = _number(get(meaning.cost))
-    if cost is None and "langfuse.observation.cost_details" in attributes:
-        cost = _number(_object(attributes["langfuse.observation.cost_details"]).get("total"))
-    if cost is None and model and (in_tokens or out_tokens):
-        cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0)
+        in_tokens, out_tokens, cached, written, total = _langfuse_usage(
+            attributes["langfuse.observation.usage_details"]
+        )
+    if cached or written:
+        in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total)
+    cost = _stated_cost(attributes, meaning)
+    source = "sender"
+    if cost is None and model and priced and (in_tokens or out_tokens):
+        cost = _price(str(provider or ""), str(model), in_tokens or 0, out_tokens or 0, cached or 0, written or 0)
+        source = "price table"
+    if cost is not None and not meaning.is_ours:
+        attributes[Lab.COST_SOURCE] = source
     return in_tokens, out_tokens, cached, reasoning, cost
+
+
+def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, total: int | None) -> int:
+    """All input tokens, those read from and written to the provider's cache among them.
+
+    Most conventions count so. Anthropic's own counts leave the cache out, and senders pass them on under the same names. They are told
+    apart by arithmetic: a part cannot be more than the whole, and a stated total is the sum of what was counted apart.
+    """
+    of_cache = cached + written
+    if of_cache > in_tokens or (of_cache and total == in_tokens + of_cache + out_tokens):
+        return in_tokens + of_cache
+    return in_tokens
 
 
 def about_trace(attributes: Mapping[Any, Any]) -> dict[str, Any]:
@@ -249,13 +272,29 @@ def _object(given: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _langfuse_usage(given: Any) -> tuple[int | None, int | None, int | None]:
+_LANGFUSE_USAGE = (
+    ("input", "prompt_tokens", "input_tokens"),
+    ("output", "completion_tokens", "output_tokens"),
+    ("input_cached_tokens", "input_cache_read", "cache_read_input_tokens", "input_cache_read_input_tokens", "cached_tokens"),
+    ("input_cache_creation", "cache_creation_input_tokens", "input_cache_write", "input_cache_creation_input_tokens"),
+    ("total", "total_tokens"),
+)  # fmt: skip
+"""Keys of Langfuse's usage details: input, output, read from the cache, written to it, total."""
+
+
+def _langfuse_usage(given: Any) -> list[int | None]:
     usage = _object(given)
-    return (
-        _whole(usage.get("input", usage.get("prompt_tokens"))),
-        _whole(usage.get("output", usage.get("completion_tokens"))),
-        _whole(usage.get("input_cached_tokens", usage.get("cache_read_input_tokens"))),
-    )
+    return [next((_whole(usage[key]) for key in keys if key in usage), None) for keys in _LANGFUSE_USAGE]
+
+
+def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
+    """What the sender says that the call cost. Never below zero: that would be no cost."""
+    cost = _number(attributes.get(meaning.cost))
+    if cost is None and "langfuse.observation.cost_details" in attributes:
+        details = _object(attributes["langfuse.observation.cost_details"])
+        parts = [number for part in details.values() if (number := _number(part)) is not None]
+        cost = _number(details.get("total")) if "total" in details else sum(parts) if parts else None
+    return cost if cost is not None and cost >= 0 else None
 
 
 def _time_to_first_token(attributes: Attributes, started_at: datetime) -> float | None:
@@ -283,33 +322,38 @@ def _stop_reason(given: Any) -> str | None:
     return _text(given)
 
 
-def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
+def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:
     """USD. Asking for a price takes long for a million spans, so of models with one price a token that price is asked once."""
     rates = _rates(provider, model)
     if rates is None:
         return None
     if not rates:
-        return _asked_price(provider, model, in_tokens, out_tokens, cached)
-    call, each_in, each_out, each_cached = rates
-    return call + (in_tokens - cached) * each_in + out_tokens * each_out + cached * each_cached
+        return _asked_price(provider, model, in_tokens, out_tokens, cached, written)
+    call, each_in, each_out, each_cached, each_written = rates
+    fresh = in_tokens - cached - written
+    return call + fresh * each_in + out_tokens * each_out + cached * each_cached + written * each_written
 
 
 @lru_cache(maxsize=4096)
-def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int) -> float | None:
-    usage = Usage(requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached)
+def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:
+    usage = Usage(
+        requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached, cache_write_tokens=written
+    )
     return price(provider, model, usage)
 
 
 @lru_cache(maxsize=512)
 def _rates(provider: str, model: str) -> tuple[float, ...] | None:
-    """For a call, and for each token in, out and cached. None when unknown, empty when a token's price depends on their number."""
+    """For a call, and for each token in, out, cached and written to the cache. None when unknown, empty when a token's price depends on their number."""
     tokens = [
-        (n * i, n * o, n * c) for n in (1_000, 1_000_000) for i, o, c in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 0, 1))
+        (n * i, n * o, n * c, n * w)
+        for n in (1_000, 1_000_000)
+        for i, o, c, w in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1))
     ]
     found = [cost for each in tokens if (cost := _asked_price(provider, model, *each)) is not None]
     if len(found) < len(tokens):
         return None
-    few, many = found[:4], found[4:]
+    few, many = found[:5], found[5:]
     if any(abs((b - many[0]) - 1_000 * (a - few[0])) > 1e-9 for a, b in zip(few, many, strict=True)):
         return ()
     return (few[0], *((cost - few[0]) / 1_000 for cost in few[1:]))

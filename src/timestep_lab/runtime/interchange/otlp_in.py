@@ -10,12 +10,12 @@ from typing import Any
 
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
-from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class
+from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class, text
 from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
 
 MAX_BODY = 256 * 1024 * 1024
-"""Bytes of one request after decompression."""
+"""Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _NO_SPAN = b"\0" * 8
@@ -32,7 +32,7 @@ def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
-            return read_otlp_json(json.loads(plain), user_id)
+            return read_otlp_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
         except (ValueError, RecursionError) as error:
             raise DataError(f"The request is no JSON: {error}", "Send an ExportTraceServiceRequest.") from None
     if kind in (PROTOBUF, "application/protobuf", "application/octet-stream", ""):
@@ -44,7 +44,7 @@ def decompressed(body: bytes, content_encoding: str | None) -> bytes:
     encoding = (content_encoding or "identity").strip().lower()
     if encoding in ("identity", ""):
         if len(body) > MAX_BODY:
-            raise _too_large()
+            raise too_large()
         return body
     if encoding not in ("gzip", "deflate"):
         raise DataError(f"Bodies compressed by {encoding!r} cannot be read.", "Use gzip, deflate, or none.")
@@ -54,14 +54,17 @@ def decompressed(body: bytes, content_encoding: str | None) -> bytes:
     except zlib.error as error:
         raise DataError(f"The body is not {encoding}: {error}", "Send it as the Content-Encoding says.") from None
     if unpacker.unconsumed_tail:
-        raise _too_large()
+        raise too_large()
     if not unpacker.eof:
         raise DataError(f"The {encoding} body ends too early.", "Send it again.")
     return plain
 
 
-def _too_large() -> TooLargeError:
-    return TooLargeError(f"The request is larger than {MAX_BODY >> 20} MiB.", "Send the spans in smaller batches.")
+def too_large() -> TooLargeError:
+    return TooLargeError(
+        f"The request is larger than {MAX_BODY >> 20} MB.",
+        "Send the spans in smaller batches: of the official exporters, set OTEL_BSP_MAX_EXPORT_BATCH_SIZE.",
+    )
 
 
 def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
@@ -80,7 +83,7 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
         except DecodeError as error:
             raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
         for of_scope in of_resource.scope_spans:
-            scope = of_scope.scope.name
+            scope = text(of_scope.scope.name)
             for span in of_scope.spans:
                 try:
                     decoded.spans.append(_span(span, user_id, scope, resource, about, read))
@@ -110,9 +113,11 @@ def _span(
     failure = None
     status = span.status
     if status.code == 2:
-        failure = status.message or _exception((event.name, read(event.attributes)[0]) for event in span.events)
+        failure = text(status.message) or _exception(
+            (text(event.name), read(event.attributes)[0]) for event in span.events
+        )
     return span_row(
-        user_id, hex_id, span_id.hex(), parent_id, span.name, started_at,
+        user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
         max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
     )  # fmt: skip
 

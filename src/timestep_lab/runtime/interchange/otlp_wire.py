@@ -2,7 +2,7 @@
 
 In the official classes every attribute is two Python objects, made and dropped again: most of the time of reading a request. Here the
 same message is declared with `bytes` in the place of `KeyValue` (the two look alike on the wire), and since most attributes say the same
-in span after span (operation, model, agent, …) their bytes are read once. What is not plain text is read by the official classes.
+in span after span (operation, model, agent, …) their bytes are read once. What is not plain text is read by the protobuf classes.
 """
 
 from __future__ import annotations
@@ -18,43 +18,75 @@ _FIELDS: dict[str, list[tuple[str, int, str]]] = {
     "ResourceSpans": [("resource", 1, "Resource"), ("scope_spans", 2, "repeated ScopeSpans")],
     "Resource": [("attributes", 1, "repeated bytes")],
     "ScopeSpans": [("scope", 1, "Scope"), ("spans", 2, "repeated Span")],
-    "Scope": [("name", 1, "string")],
+    "Scope": [("name", 1, "bytes")],
     "Span": [
-        ("trace_id", 1, "bytes"), ("span_id", 2, "bytes"), ("parent_span_id", 4, "bytes"), ("name", 5, "string"),
+        ("trace_id", 1, "bytes"), ("span_id", 2, "bytes"), ("parent_span_id", 4, "bytes"), ("name", 5, "bytes"),
         ("start_time_unix_nano", 7, "fixed64"), ("end_time_unix_nano", 8, "fixed64"), ("attributes", 9, "repeated bytes"),
-        ("events", 11, "repeated Event"), ("status", 15, "Status"),
+        ("events", 11, "repeated Event"), ("links", 13, "repeated Link"), ("status", 15, "Status"),
     ],
-    "Event": [("name", 2, "string"), ("attributes", 3, "repeated bytes")],
-    "Status": [("message", 2, "string"), ("code", 3, "int32")],
+    "Event": [("time_unix_nano", 1, "fixed64"), ("name", 2, "bytes"), ("attributes", 3, "repeated bytes")],
+    "Link": [("trace_id", 1, "bytes"), ("span_id", 2, "bytes"), ("attributes", 4, "repeated bytes")],
+    "Status": [("message", 2, "bytes"), ("code", 3, "int32")],
+    "KeyValue": [("key", 1, "bytes"), ("value", 2, "AnyValue")],
+    "AnyValue": [
+        ("string_value", 1, "bytes"), ("bool_value", 2, "bool"), ("int_value", 3, "int64"), ("double_value", 4, "double"),
+        ("array_value", 5, "ArrayValue"), ("kvlist_value", 6, "KeyValueList"), ("bytes_value", 7, "bytes"),
+    ],
+    "ArrayValue": [("values", 1, "repeated AnyValue")],
+    "KeyValueList": [("values", 1, "repeated KeyValue")],
 }  # fmt: skip
-"""Field numbers of opentelemetry/proto/trace/v1/trace.proto and collector/trace/v1/trace_service.proto, version 1.x."""
+"""Field numbers of opentelemetry/proto/{trace,common}/v1 and collector/trace/v1/trace_service.proto, version 1.x. Text is declared as
+bytes: the classes refuse a whole request for one byte that is no UTF-8, where OpenTelemetry asks for U+FFFD in its place."""
+_ONE_OF = "AnyValue"
+"""The message of which one field at most is set."""
 _PACKAGE = "timestep_lab.otlp"
 REMEMBERED_LENGTH, REMEMBERED = 128, 20_000
 
 
-@cache
 def request_class() -> Any:
     """Like `ExportTraceServiceRequest`, of the fields that are read here."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
+    return _class("Request")
+
+
+@cache
+def _class(name: str) -> Any:
+    from google.protobuf import message_factory  # type: ignore[import-untyped]
+
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+
+
+@cache
+def _pool() -> Any:
+    from google.protobuf import descriptor_pb2, descriptor_pool
 
     proto = descriptor_pb2.FieldDescriptorProto
     scalars = {
-        "bytes": proto.TYPE_BYTES, "string": proto.TYPE_STRING, "fixed64": proto.TYPE_FIXED64, "int32": proto.TYPE_INT32,
+        "bytes": proto.TYPE_BYTES, "fixed64": proto.TYPE_FIXED64, "int32": proto.TYPE_INT32, "int64": proto.TYPE_INT64,
+        "bool": proto.TYPE_BOOL, "double": proto.TYPE_DOUBLE,
     }  # fmt: skip
     file = descriptor_pb2.FileDescriptorProto(name="timestep_lab/otlp.proto", package=_PACKAGE, syntax="proto3")
     for message, fields in _FIELDS.items():
         described = file.message_type.add(name=message)
+        if message == _ONE_OF:
+            described.oneof_decl.add(name="value")
         for name, number, type in fields:
             label = proto.LABEL_REPEATED if type.startswith("repeated ") else proto.LABEL_OPTIONAL
             kind = type.removeprefix("repeated ")
             field = described.field.add(
                 name=name, number=number, label=label, type=scalars.get(kind, proto.TYPE_MESSAGE)
             )
+            if message == _ONE_OF:
+                field.oneof_index = 0
             if kind not in scalars:
                 field.type_name = f".{_PACKAGE}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Request"))
+    return pool
+
+
+def text(raw: bytes) -> str:
+    """With U+FFFD for what is no UTF-8."""
+    return raw.decode("utf-8", "replace")
 
 
 class AttributeReader:
@@ -107,28 +139,28 @@ class AttributeReader:
                 return None
             name = self._names.get(raw[2:end])
             if name is None:
-                name = self._names[raw[2:end]] = raw[2:end].decode()
-            return name, raw[at + 1 :].decode()
-        except (IndexError, UnicodeDecodeError):
-            return None  # Broken: the official classes say how.
+                name = self._names[raw[2:end]] = text(raw[2:end])
+            return name, text(raw[at + 1 :])
+        except IndexError:
+            return None  # Broken: the protobuf classes say how.
 
 
 def _pair(raw: bytes) -> tuple[str, Any]:
-    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-
-    pair = KeyValue.FromString(raw)
-    return pair.key, any_value(pair.value)
+    pair = _class("KeyValue").FromString(raw)
+    return text(pair.key), _any_value(pair.value)
 
 
-def any_value(value: Any) -> Any:
-    """An `AnyValue` of the official classes as a JSON value; bytes in hex."""
+def _any_value(value: Any) -> Any:
+    """An `AnyValue` as a JSON value; bytes in hex."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     if kind == "array_value":
-        return [any_value(inner) for inner in value.array_value.values]
+        return [_any_value(inner) for inner in value.array_value.values]
     if kind == "kvlist_value":
-        return {pair.key: any_value(pair.value) for pair in value.kvlist_value.values}
+        return {text(pair.key): _any_value(pair.value) for pair in value.kvlist_value.values}
+    if kind == "string_value":
+        return text(value.string_value)
     if kind == "bytes_value":
         return value.bytes_value.hex()
     return getattr(value, kind)

@@ -1,0 +1,116 @@
+"""Tokens and costs of spans that other programs send: inclusive counts, stated costs, and never a span lost for its numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.traces.test_interchange import as_protobuf, request, span
+from timestep_lab.runtime.interchange import read_otlp
+from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.store.open import open_store
+from timestep_lab.store.store import Store
+
+CLAUDE = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.model": "claude-sonnet-4-5",
+}
+SEEN = "select input_tokens, output_tokens, cached_tokens, cost_usd from generations"
+RIGHT = (2110, 33, 2000, pytest.approx(0.0015))
+"""10 tokens in that were not cached, 100 written to the cache, 2,000 read from it, 33 out."""
+
+
+def usage(**counts: int) -> dict[str, Any]:
+    return {f"gen_ai.usage.{name.replace('__', '.')}": count for name, count in counts.items()}
+
+
+def one(attributes: dict[str, Any]) -> tuple[Any, ...]:
+    store = open_store(":memory:")
+    decoded = read_otlp(as_protobuf(request(span(1, "chat", attributes))), PROTOBUF, None, store.user_id)
+    assert (decoded.rejected, decoded.store(store.db)) == (0, 1)
+    [row] = store.sql(SEEN).rows
+    store.close()
+    return row
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"input_tokens": 2110, "cache_read__input_tokens": 2000, "cache_creation__input_tokens": 100},
+        {"input_tokens": 2110, "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 100},
+        {"input_tokens": 2110, "cache_read_tokens": 2000, "cache_write__input_tokens": 100},
+        {"input_tokens": 2110, "details__cache_read_tokens": 2000, "details__cache_write_tokens": 100},
+        {"input_tokens": 10, "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 100},
+    ],
+    ids=["conventions", "OpenLLMetry", "short names", "details", "counted apart"],
+)
+def test_tokens_of_the_cache_are_part_of_the_input_under_every_name_and_priced_as_what_they_are(
+    counts: dict[str, int],
+) -> None:
+    assert one({**CLAUDE, **usage(output_tokens=33, **counts)}) == RIGHT
+
+
+def test_openinference_and_langfuse_say_what_was_read_from_the_cache_and_written_to_it() -> None:
+    counts = {"prompt": 2110, "completion": 33, "prompt_details.cache_read": 2000, "prompt_details.cache_write": 100}
+    openinference = {
+        "openinference.span.kind": "LLM", "llm.provider": "anthropic", "llm.model_name": "claude-sonnet-4-5",
+        **{f"llm.token_count.{name}": count for name, count in counts.items()},
+    }  # fmt: skip
+    assert one(openinference) == RIGHT
+    details = {"input": 10, "output": 33, "cache_read_input_tokens": 2000, "cache_creation_input_tokens": 100}
+    assert one({**CLAUDE, "langfuse.observation.usage_details": json.dumps(details)}) == RIGHT
+
+
+def test_a_stated_total_tells_that_cached_tokens_were_counted_apart() -> None:
+    counts = usage(input_tokens=3000, output_tokens=33, cache_read_input_tokens=2000, total_tokens=5033)
+    assert one({**CLAUDE, **counts})[:3] == (5000, 33, 2000)
+    counts = usage(input_tokens=3000, output_tokens=33, cache_read_input_tokens=2000, total_tokens=3033)
+    assert one({**CLAUDE, **counts})[:3] == (3000, 33, 2000)
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-5", "claude-sonnet-4-5"])
+def test_a_cached_count_above_the_input_loses_no_span_and_costs_never_less_than_nothing(model: str) -> None:
+    counts = usage(input_tokens=10, output_tokens=5, cache_read__input_tokens=2000)
+    tokens_in, _, cached, cost = one({**CLAUDE, "gen_ai.request.model": model, **counts})
+    assert (tokens_in, cached) == (2010, 2000)
+    assert 0 < cost < one({**CLAUDE, "gen_ai.request.model": model, **usage(input_tokens=2010, output_tokens=5)})[3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gen_ai.cost.total_cost", 0.25),
+        ("operation.cost", 0.25),
+        ("llm.cost.total", 0.25),
+        ("langfuse.observation.cost_details", '{"input": 0.2, "output": 0.05}'),
+        ("langfuse.observation.cost_details", '{"input": 9, "total": 0.25}'),
+    ],
+)
+def test_a_cost_that_the_sender_states_wins_over_the_price_table(store: Store, name: str, value: Any) -> None:
+    spans = [span(1, "stated", {**CLAUDE, **usage(input_tokens=10, output_tokens=5), name: value}),
+             span(2, "looked up", {**CLAUDE, **usage(input_tokens=10, output_tokens=5)}, parent=3)]  # fmt: skip
+    read_otlp(as_protobuf(request(*spans)), PROTOBUF, None, store.user_id).store(store.db)
+    sql = "select cost_usd, attributes from spans order by started_at"
+    stated, looked_up = [(cost, json.loads(said)["timestep.cost.source"]) for cost, said in store.sql(sql).rows]
+    assert stated == (pytest.approx(0.25), "sender")
+    assert looked_up == (pytest.approx(0.000105), "price table")
+
+
+def test_text_that_is_no_utf8_is_kept_with_a_replacement_character(store: Store) -> None:
+    spans = [
+        span(1, "name @@", {"note": "a @@ b", "list": ["x @@"]}, status={"code": 2, "message": "why @@"}),
+        span(2, "fine", {}, parent=1),
+    ]
+    for body, kind in (
+        (as_protobuf(request(*spans)), PROTOBUF),
+        (json.dumps(request(*spans)).encode(), "application/json"),
+    ):
+        decoded = read_otlp(body.replace(b"@@", b"\xff\xfe"), kind, None, store.user_id)
+        assert (decoded.rejected, len(decoded.spans)) == (0, 2)
+        decoded.store(store.db)
+        [(name, error, attributes)] = store.sql("select name, error, attributes from spans where status = 'error'").rows
+        assert (name, error) == ("name \ufffd\ufffd", "why \ufffd\ufffd")
+        assert json.loads(attributes) == {"note": "a \ufffd\ufffd b", "list": ["x \ufffd\ufffd"]}
