@@ -85,13 +85,22 @@ def get_time(zone: str) -> str:
 
 
 async def run(
-    router: Router, model: str, prompt: Any, *, tools: Sequence[Any] = (), handoffs: Sequence[Any] = (), **options: Any
+    router: Router,
+    model: str,
+    prompt: Any,
+    *,
+    tools: Sequence[Any] = (),
+    handoffs: Sequence[Any] = (),
+    session: Any = None,
+    **options: Any,
 ) -> Any:
     """A whole streamed run of the SDK's runner, to its end."""
     agent = Agent(
         name="Tester", instructions="Be brief.", model=model, tools=list(tools), handoffs=list(handoffs), **options
     )
-    result = Runner.run_streamed(agent, prompt, run_config=RunConfig(model_provider=router, tracing_disabled=True))
+    result = Runner.run_streamed(
+        agent, prompt, session=session, run_config=RunConfig(model_provider=router, tracing_disabled=True)
+    )
     async for _ in result.stream_events():
         pass
     return result

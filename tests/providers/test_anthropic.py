@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import ANTHROPIC
 from tests.wire import Call, Cited, Redacted, Reply, Thought, WireServer, Words
 from timestep_lab.runtime.router import Router
+from timestep_lab.runtime.unique_ids import own_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
 
 
@@ -158,3 +160,23 @@ async def test_content_that_cannot_be_sent_is_refused(router: Router) -> None:
     content = [{"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]
     with pytest.raises(UsageError, match="input_audio"):
         await ask(router.get_model(ANTHROPIC.model), [{"role": "user", "content": content}])
+
+
+async def test_ids_of_calls_are_none_twice_and_in_letters_that_the_api_takes(
+    server: WireServer, router: Router
+) -> None:
+    server.will(Reply(Words("Hi")))
+    items: list[dict[str, Any]] = []
+    for call_id in ("0", "0", "functions.look:0", own_call_id("functions.look:0"), own_call_id("toolu_1")):
+        items += [
+            {"type": "function_call", "call_id": call_id, "name": "get_time", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": call_id, "output": f"{len(items)}"},
+        ]
+    await ask(router.get_model(ANTHROPIC.model), items)
+    blocks = [block for message in server.requests[0].body["messages"] for block in message["content"]]
+    asked = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    answered = [(block["tool_use_id"], block["content"]) for block in blocks if block["type"] == "tool_result"]
+    assert len(set(asked)) == 5
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", one) for one in asked)
+    assert answered == list(zip(asked, ["0", "2", "4", "6", "8"], strict=True))
+    assert (asked[0], asked[-1]) == ("0", "toolu_1")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from agents import ModelSettings
+from agents import ModelSettings, SQLiteSession
 from pydantic import BaseModel
 
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CASES, Case
-from tests.wire import Call, Counted, Reply, Thought, WireServer, Words
+from tests.wire import Call, Counted, Reply, Thought, WireServer, Words, chat_completions
 from timestep_lab.app.openai_api.chat_form import read_messages
 from timestep_lab.runtime.router import Router
 from timestep_lab.types.errors import SettingsError
@@ -129,6 +129,32 @@ async def test_a_conversation_of_chat_completions_goes_on_with_every_provider(mo
     ]  # fmt: skip
     heard = json.dumps(server.requests[0].body)
     assert all(said in heard for said in ("And one.", "Looking.", "And two."))
+
+
+async def test_ids_of_calls_that_a_server_uses_again_are_told_apart_and_sent_back_as_they_came(
+    server: WireServer, case: Case, router_for: Callable[..., Router]
+) -> None:
+    if case.name == "openai":
+        return  # the one provider whose ids are its own word for what never repeats
+    same = "0"
+    server.will(
+        Reply(Call("get_weather", {"location": "Rome"}, same)), Reply(Call("get_time", {"zone": "UTC"}, same)),
+        Reply(Words("First.")), Reply(Call("get_weather", {"location": "Oslo"}, same)), Reply(Words("Second.")),
+    )  # fmt: skip
+    router, session = router_for(case.configure(server.url)), SQLiteSession("a-thread")
+    for said in ("First.", "Second."):
+        result = await run(router, case.model, "Where?", session=session, tools=[get_weather, get_time])
+        assert result.final_output == said
+    ids = [item.get("call_id") for item in await session.get_items() if item.get("type") == "function_call"]
+    assert len(set(ids)) == 3
+    assert replayed(server.requests[-1].body) == [
+        ("user", ["text"]), ("assistant", ["call get_weather Rome"]), ("tool", ["result get_weather 18"]),
+        ("assistant", ["call get_time UTC"]), ("tool", ["result get_time 12:00"]), ("assistant", ["text"]),
+        ("user", ["text"]), ("assistant", ["call get_weather Oslo"]), ("tool", ["result get_weather 18"]),
+    ]  # fmt: skip
+    if case.protocol is chat_completions:
+        sent = [call["id"] for m in server.requests[-1].body["messages"] for call in m.get("tool_calls") or ()]
+        assert sent == [same] * 3
 
 
 async def test_thinking_is_told_as_reasoning_and_goes_back_with_the_turn_it_led_to(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -9,11 +11,12 @@ from typing import Any
 import pytest
 from agents import ModelSettings, WebSearchTool
 
-from tests.providers.calling import ask, get_time, get_weather
+from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CHAT, OPENAI
-from tests.wire import Call, Fault, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire import Call, Deltas, Fault, Reply, Thought, WireServer, Words, chat_completions
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.runtime.unique_ids import own_call_id, provider_call_id
 from timestep_lab.types.errors import ProviderRequestError, SettingsError
 
 
@@ -126,3 +129,116 @@ async def test_temperature_zero_is_set_aside_for_openais_reasoning_models(
     assert "temperature" not in server.requests[0].body
     assert answer.timing is not None
     assert answer.timing.set_aside == ("temperature",)
+
+
+def calls(*pieces: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A delta: each piece as `index`, `id`, `name` and `arguments`, of which a server may leave out any."""
+    return {**more, "tool_calls": [_piece(**piece) for piece in pieces]}
+
+
+def _piece(**given: Any) -> dict[str, Any]:
+    function = {name: given.pop(name) for name in ("name", "arguments") if name in given}
+    return {**given, "type": "function", "function": function}
+
+
+ROME, OSLO = '{"location": "Rome"}', '{"location": "Oslo"}'
+N = "get_weather"
+
+
+@pytest.mark.parametrize(
+    ("deltas", "asked", "said"),
+    [
+        pytest.param(
+            (
+                calls({"index": 0, "id": "c1", "name": N, "arguments": ""}),
+                calls({"index": 0, "arguments": '{"location": '}),
+                calls({"index": 1, "id": "c2", "name": N, "arguments": ""}), calls({"index": 0, "arguments": '"Rome"}'}),
+                calls({"index": 1, "arguments": OSLO}),
+            ), ["Rome", "Oslo"], "", id="interleaved",
+        ),
+        pytest.param(
+            (
+                calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),
+                calls({"index": 0, "id": "c2", "name": N, "arguments": OSLO}),
+            ), ["Rome", "Oslo"], "", id="every_index_0",
+        ),
+        pytest.param(
+            (calls({"id": "c1", "name": N, "arguments": ROME}, {"id": "c2", "name": N, "arguments": OSLO}),),
+            ["Rome", "Oslo"], "", id="no_index",
+        ),
+        pytest.param(
+            (calls({"index": 0, "name": N, "arguments": ROME}), calls({"index": 0, "name": N, "arguments": OSLO})),
+            ["Rome", "Oslo"], "", id="no_ids_and_every_index_0",
+        ),
+        pytest.param(
+            (calls({"index": 0, "id": "c1"}), calls({"index": 0, "name": N, "arguments": ROME})),
+            ["Rome"], "", id="name_after_the_id",
+        ),
+        pytest.param(
+            (
+                calls({"index": 0, "id": "c1", "name": N, "arguments": '{"location": '}),
+                calls({"index": 0, "id": "c1", "name": N, "arguments": '"Rome"}'}),
+                calls({"index": 0, "id": "c1", "name": N, "arguments": ""}),
+            ), ["Rome"], "", id="name_in_every_piece",
+        ),
+        pytest.param(
+            (
+                calls({"index": 0, "id": "c1", "name": N, "arguments": '{"location": '}),
+                calls({"index": 0, "arguments": '"Rome"}'}, content="x", reasoning_content="Hm"), {"content": "y"},
+            ), ["Rome"], "xy", id="text_and_reasoning_beside_a_piece",
+        ),
+        pytest.param(
+            (calls({"index": 0, "id": "c1", "name": N, "arguments": {"location": "Rome"}}),),
+            ["Rome"], "", id="arguments_as_an_object",
+        ),
+        pytest.param(
+            (
+                {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]},
+                {"content": [{"type": "text", "text": "Looking."}]},
+                calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),
+            ), ["Rome"], "Looking.", id="content_as_a_list",
+        ),
+    ],
+)  # fmt: skip
+async def test_calls_are_read_as_the_server_meant_them_and_go_back_in_one_turn_with_their_results(
+    chat: WireServer, router_for: Callable[..., Router], deltas: Any, asked: list[str], said: str
+) -> None:
+    chat.will(Reply(Deltas(*deltas)), Reply(Words("Fog.")))
+    result = await run(router_for(CHAT.configure(chat.url)), CHAT.model, "Where?", tools=[get_weather])
+    assert result.final_output == "Fog."
+    answer, *results = chat.requests[1].body["messages"][2:]
+    assert [json.loads(call["function"]["arguments"])["location"] for call in answer["tool_calls"]] == asked
+    assert {call["function"]["name"] for call in answer["tool_calls"]} == {N}
+    assert (answer.get("content") or "") == said
+    assert [(one["role"], one["tool_call_id"]) for one in results] == [
+        ("tool", call["id"]) for call in answer["tool_calls"]
+    ]
+    assert [json.loads(one["content"])["location"] for one in results] == asked
+
+
+async def test_a_call_without_a_name_is_told_to_the_model(chat: WireServer, router_for: Callable[..., Router]) -> None:
+    chat.will(Reply(Deltas(calls({"index": 0, "id": "c1", "arguments": ROME}))))
+    answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model), tools=[get_weather])
+    assert [(item.name, item.arguments) for item in answer.response.output] == [("unnamed", ROME)]
+
+
+@pytest.mark.parametrize("given", ["0", "functions.get_weather:0", "call_1", "chatcmpl-tool-" + "f" * 32, "é/ö"])
+def test_a_calls_id_is_our_own_and_carries_the_providers(given: str) -> None:
+    ours = {own_call_id(given) for _ in range(50)}
+    assert len(ours) == 50
+    assert {provider_call_id(one) for one in ours} == {given}
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", one) for one in ours)
+    assert provider_call_id(given) == given
+
+
+async def test_long_ids_of_calls_are_shortened_for_openai(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    server = server_for(OPENAI.protocol).will(Reply(Words("Hi")))
+    call_id = own_call_id("chatcmpl-tool-" + "f" * 32)
+    call = {"type": "function_call", "call_id": call_id, "name": "get_time", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": call_id, "output": "{}"}
+    await ask(router_for(OPENAI.configure(server.url)).get_model(OPENAI.model), [call, result])
+    sent = {item["call_id"] for item in server.requests[0].body["input"]}
+    assert len(sent) == 1
+    assert len(sent.pop()) <= 64

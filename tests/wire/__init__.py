@@ -8,10 +8,24 @@
 What a server answers is said in neutral words (`script.py`); each protocol's module writes them in its own form.
 """
 
-from tests.wire.script import Call, Cited, Counted, Cut, Fault, FaultInStream, Redacted, Reply, Silence, Thought, Words
+from tests.wire.script import (
+    Block,
+    Call,
+    Cited,
+    Counted,
+    Cut,
+    Deltas,
+    Fault,
+    FaultInStream,
+    Redacted,
+    Reply,
+    Silence,
+    Thought,
+    Words,
+)
 from tests.wire.server import Recorded, WireServer
 
 __all__ = [
-    "Call", "Cited", "Counted", "Cut", "Fault", "FaultInStream", "Recorded", "Redacted", "Reply", "Silence", "Thought",
+    "Block", "Call", "Cited", "Counted", "Cut", "Deltas", "Fault", "FaultInStream", "Recorded", "Redacted", "Reply", "Silence", "Thought",
     "WireServer", "Words",
 ]  # fmt: skip

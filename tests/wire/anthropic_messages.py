@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.wire.script import Call, Cited, Fault, FaultInStream, Redacted, Reply, Thought, Words
+from tests.wire.script import Block, Call, Cited, Fault, FaultInStream, Redacted, Reply, Thought, Words
 from tests.wire.server import sse
 
 PATH = "/v1/messages"
@@ -47,6 +46,8 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
 def _opened(part: Any) -> dict[str, Any]:
     if isinstance(part, Call):
         return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
+    if isinstance(part, Block):
+        return dict(part.block)
     if isinstance(part, Redacted):
         return {"type": "redacted_thinking", "data": part.data}
     if isinstance(part, Thought):
@@ -56,10 +57,10 @@ def _opened(part: Any) -> dict[str, Any]:
 
 def _deltas(part: Any) -> Iterator[dict[str, Any]]:
     if isinstance(part, Call):
-        text = json.dumps(part.arguments)
         yield {"type": "input_json_delta", "partial_json": ""}
-        for at in range(0, len(text), 6):
-            yield {"type": "input_json_delta", "partial_json": text[at : at + 6]}
+        yield from _input(part.text)
+    elif isinstance(part, Block):
+        yield from _input(part.input)
     elif isinstance(part, Thought):
         for piece in part.pieces:
             yield {"type": "thinking_delta", "thinking": piece}
@@ -73,6 +74,11 @@ def _deltas(part: Any) -> Iterator[dict[str, Any]]:
                 "encrypted_index": "ZW5j",
             }  # fmt: skip
             yield {"type": "citations_delta", "citation": citation}
+
+
+def _input(text: str) -> Iterator[dict[str, Any]]:
+    for at in range(0, len(text), 6):
+        yield {"type": "input_json_delta", "partial_json": text[at : at + 6]}
 
 
 def _event(data: Mapping[str, Any]) -> bytes:

@@ -5,11 +5,10 @@ Reasoning as most servers of open models send it: `reasoning_content` in the del
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.wire.script import Call, Cited, Fault, FaultInStream, Reply, Thought, Words
+from tests.wire.script import Call, Cited, Deltas, Fault, FaultInStream, Reply, Thought, Words
 from tests.wire.server import sse
 
 PATH = "/v1/chat/completions"
@@ -31,11 +30,13 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
     calls = [part for part in reply.parts if isinstance(part, Call)]
     for part in reply.parts:
         if isinstance(part, Call):
-            index, text = calls.index(part), json.dumps(part.arguments)
+            index, text = calls.index(part), part.text
             function = {"name": part.name, "arguments": ""}
             yield chunk({"tool_calls": [{"index": index, "id": part.id, "type": "function", "function": function}]})
             for at in range(0, len(text), 6):
                 yield chunk({"tool_calls": [{"index": index, "function": {"arguments": text[at : at + 6]}}]})
+        elif isinstance(part, Deltas):
+            yield from map(chunk, part.deltas)
         elif isinstance(part, Words):
             field = "reasoning_content" if isinstance(part, Thought) else "content"
             for piece in part.pieces:

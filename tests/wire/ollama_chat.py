@@ -22,7 +22,7 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
 
     for part in reply.parts:
         if isinstance(part, Call):
-            function = {"name": part.name, "arguments": dict(part.arguments)}
+            function = {"name": part.name, "arguments": part.arguments}
             yield line({"tool_calls": [{"function": function}]})
         elif isinstance(part, Words):
             for piece in part.pieces:

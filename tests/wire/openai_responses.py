@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -37,7 +36,7 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
         at: dict[str, Any] = {"item_id": item_id, "output_index": index}
         if isinstance(part, Call):
             item = {"type": "function_call", "id": item_id, "call_id": part.id, "name": part.name}
-            opened, text = {**item, "arguments": "", "status": "in_progress"}, json.dumps(part.arguments)
+            opened, text = {**item, "arguments": "", "status": "in_progress"}, part.text
             yield event("response.output_item.added", output_index=index, item=opened)
             for start in range(0, len(text), 6):
                 yield event("response.function_call_arguments.delta", **at, delta=text[start : start + 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -41,9 +42,33 @@ class Redacted:
 
 @dataclass(frozen=True)
 class Call:
+    """`arguments` as text are sent as they are, JSON or not."""
+
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | str
     id: str = "call_1"
+
+    @property
+    def text(self) -> str:
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+
+
+@dataclass(frozen=True, init=False)
+class Deltas:
+    """Chat Completions only: deltas exactly as some server sends them."""
+
+    deltas: tuple[Mapping[str, Any], ...]
+
+    def __init__(self, *deltas: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "deltas", deltas)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Anthropic Messages only: a content block exactly as it is sent, `input` in pieces of JSON."""
+
+    block: Mapping[str, Any]
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,7 @@ class Reply:
     def __init__(
         self, *parts: Any, stop: Stop | None = None, counted: Counted | None = None, pause_s: float = 0.0
     ) -> None:
-        usual: Stop = "tool_calls" if any(isinstance(part, Call) for part in parts) else "stop"
+        usual: Stop = "tool_calls" if any(isinstance(part, Call | Deltas) for part in parts) else "stop"
         for name, value in (
             ("parts", parts),
             ("stop", stop or usual),

@@ -9,7 +9,7 @@ The Agents SDK is content with `response.completed`; a chat view wants every ste
     response.completed                       always, and last, unless the adapter raised
 
 An adapter calls `text`, `refusal`, `reasoning`, `tool_call`, `arguments` and `annotation` as deltas arrive, and `finish` once; each
-returns the events to pass on. An item closes when another one opens. How the answer ended is said in the response's
+returns the events to pass on. An item closes when another one opens, but for calls whose pieces may come mixed with others'. How the answer ended is said in the response's
 metadata (`stop_reason`), because a truncated answer is still an answer: `response.incomplete` would make the SDK drop it.
 """
 
@@ -57,6 +57,7 @@ from openai.types.responses.response_reasoning_summary_part_added_event import P
 from openai.types.responses.response_reasoning_summary_part_done_event import Part as PartDone
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
+from timestep_lab.runtime.unique_ids import own_call_id
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Usage
 
@@ -81,6 +82,8 @@ class Emitter:
         self._sequence = 0
         self._items: list[Any] = []
         self._open: Any = None
+        self._open_calls: list[Any] = []
+        """Those that stay open while other items come."""
 
     def start(self) -> Events:
         yield self._say(
@@ -165,7 +168,7 @@ class Emitter:
             item.provider_data = dict(provider_data)
         if not delta:
             return
-        where = {"item_id": item.id, "output_index": self._index, "summary_index": 0}
+        where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
         if not item.summary:
             item.summary.append(Summary(type="summary_text", text=""))
             yield self._say(ResponseReasoningSummaryPartAddedEvent, 
@@ -181,31 +184,43 @@ class Emitter:
             sequence_number=self._next(),
         )
 
-    def tool_call(self, name: str, call_id: str | None = None, arguments: str = "") -> Events:
-        """A function call opens; `arguments` may follow in pieces. A call id is made when the provider gives none."""
-        yield from self._switch_to(
-            ResponseFunctionToolCall(
-                id=new_id("function_call"),
-                type="function_call",
-                call_id=call_id or new_id("call"),
-                name=name,
-                arguments="",
-                status="in_progress",
-            )
-        )
-        yield from self.arguments(arguments)
+    def tool_call(
+        self, name: str, call_id: str | None = None, arguments: str = "", *, stays_open: bool = False
+    ) -> Generator[Any, None, Any]:
+        """A function call opens; `arguments` may follow in pieces. `call_id` is the provider's; the call gets one of our own.
 
-    def arguments(self, delta: str) -> Events:
+        A generator whose return value is the call. `stays_open`: its arguments may come mixed with those of other items.
+        """
+        call = ResponseFunctionToolCall(
+            id=new_id("function_call"),
+            type="function_call",
+            call_id=own_call_id(call_id),
+            name=name,
+            arguments="",
+            status="in_progress",
+        )
+        yield from self._switch_to(call)
+        if stays_open:
+            self._open_calls.append(call)
+            self._open = None
+        yield from self.arguments(arguments, call)
+        return call
+
+    def arguments(self, delta: str, call: Any = None) -> Events:
+        """Arguments of `call`, by default of the one that was opened last."""
         if delta:
-            self._open.arguments += delta
+            item = self._open if call is None else call
+            item.arguments += delta
             yield self._say(ResponseFunctionCallArgumentsDeltaEvent, 
-                type="response.function_call_arguments.delta", item_id=self._open.id, output_index=self._index,
+                type="response.function_call_arguments.delta", item_id=item.id, output_index=self._index_of(item),
                 delta=delta, sequence_number=self._next(),
             )  # fmt: skip
 
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
         """The answer is whole. `usage` None: the provider counted nothing."""
         yield from self._close()
+        for call in self._open_calls:
+            yield from self._close_item(call)
         usage_block = None if usage is None else _usage_block(usage)
         done = self._response.model_copy(
             update={
@@ -227,19 +242,22 @@ class Emitter:
         self._sequence += 1
         return self._sequence - 1
 
-    @property
-    def _index(self) -> int:
-        return len(self._items) - 1
+    def _index_of(self, item: Any) -> int:
+        return next(n for n in range(len(self._items) - 1, -1, -1) if self._items[n] is item)
 
     def _at_part(self) -> dict[str, Any]:
-        return {"item_id": self._open.id, "output_index": self._index, "content_index": len(self._open.content) - 1}
+        return {
+            "item_id": self._open.id,
+            "output_index": self._index_of(self._open),
+            "content_index": len(self._open.content) - 1,
+        }
 
     def _switch_to(self, item: Any) -> Events:
         yield from self._close()
         self._open = item
         self._items.append(item)
         yield self._say(ResponseOutputItemAddedEvent, 
-            type="response.output_item.added", item=self._copy(item), output_index=self._index,
+            type="response.output_item.added", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip
 
@@ -295,9 +313,11 @@ class Emitter:
         )
 
     def _close(self) -> Events:
-        item = self._open
-        if item is None:
-            return
+        if self._open is not None:
+            yield from self._close_item(self._open)
+            self._open = None
+
+    def _close_item(self, item: Any) -> Events:
         if item.type == "message":
             yield from self._close_part()
             item.status = "completed"
@@ -305,11 +325,11 @@ class Emitter:
             item.arguments = item.arguments or "{}"
             item.status = "completed"
             yield self._say(ResponseFunctionCallArgumentsDoneEvent, 
-                type="response.function_call_arguments.done", item_id=item.id, output_index=self._index,
+                type="response.function_call_arguments.done", item_id=item.id, output_index=self._index_of(item),
                 arguments=item.arguments, sequence_number=self._next(),
             )  # fmt: skip
         elif item.summary:
-            where = {"item_id": item.id, "output_index": self._index, "summary_index": 0}
+            where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
             yield self._say(ResponseReasoningSummaryTextDoneEvent, 
                 type="response.reasoning_summary_text.done", text=item.summary[0].text, **where,
                 sequence_number=self._next(),
@@ -318,9 +338,8 @@ class Emitter:
                 type="response.reasoning_summary_part.done", part=PartDone(type="summary_text", text=item.summary[0].text),
                 **where, sequence_number=self._next(),
             )  # fmt: skip
-        self._open = None
         yield self._say(ResponseOutputItemDoneEvent, 
-            type="response.output_item.done", item=self._copy(item), output_index=self._index,
+            type="response.output_item.done", item=self._copy(item), output_index=self._index_of(item),
             sequence_number=self._next(),
         )  # fmt: skip
 

@@ -6,12 +6,14 @@ as the API wants them. Thinking goes back with its signature, unchanged, to the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
 
 BLOCKS = "anthropic_blocks"
@@ -99,6 +101,7 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
         else:
             messages.append({"role": role, "content": [block]})
 
+    ids = _CallIds()
     for kind, item in items_of(request):
         if kind == "message" and item["role"] in ("system", "developer"):
             system.append({"type": "text", "text": text_of(item["content"])})
@@ -112,14 +115,44 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
                 add("assistant", dict(block))
         elif kind == "function_call":
             arguments = json.loads(item.get("arguments") or "{}")
-            add("assistant", {"type": "tool_use", "id": item["call_id"], "name": item["name"], "input": arguments})
+            add(
+                "assistant",
+                {"type": "tool_use", "id": ids.of_call(item["call_id"]), "name": item["name"], "input": arguments},
+            )
         elif kind == "function_call_output":
-            add("user", {"type": "tool_result", "tool_use_id": item["call_id"], "content": _result(item.get("output"))})
+            answered = ids.of_answer(item["call_id"])
+            add("user", {"type": "tool_result", "tool_use_id": answered, "content": _result(item.get("output"))})
         else:
             raise UsageError(
                 f"anthropic/{model} cannot be sent an item of type {kind!r}.", "Start a new thread for it."
             )
     return system, messages
+
+
+class _CallIds:
+    """Ids of calls as this API takes them: none twice, of letters, digits, `_` and `-`. Its own ids come back as they were."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._open: dict[str, list[str]] = {}
+        self._answered: dict[str, str] = {}
+
+    def of_call(self, call_id: str) -> str:
+        for sent in (provider_call_id(call_id), call_id):
+            if re.fullmatch(r"[a-zA-Z0-9_-]+", sent) and sent not in self._used:
+                break
+        else:
+            times = len(self._used)  # counted, so that the same conversation is always sent in the same words
+            sent = f"call_{hashlib.sha256(f'{times}/{call_id}'.encode()).hexdigest()[:24]}"
+        self._used.add(sent)
+        self._open.setdefault(call_id, []).append(sent)
+        return sent
+
+    def of_answer(self, call_id: str) -> str:
+        """Of the first call with this id that has no answer yet."""
+        if waiting := self._open.get(call_id):
+            self._answered[call_id] = waiting.pop(0)
+        return self._answered.get(call_id, call_id)
 
 
 def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -9,7 +9,9 @@ under the name it came, to the model that wrote it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
@@ -18,6 +20,7 @@ from agents.models.chatcmpl_converter import Converter
 from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Usage
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 _STOP_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
+NAMELESS = "unnamed"
+"""What a call is named for which the server sent no name; it cannot be sent back without one."""
 WITHHELD = "The answer was withheld by the provider's content filter."
 
 
@@ -126,7 +131,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, Any]]:
     try:
         messages: list[Any] = Converter.items_to_messages(
-            request.input,  # type: ignore[arg-type]
+            [_with_the_servers_call_id(item) for item in request.input],  # type: ignore[misc]
             model=model,
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model == model,
         )
@@ -139,16 +144,30 @@ def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, 
     return [*system, *messages]
 
 
+def _with_the_servers_call_id(item: dict[str, Any]) -> dict[str, Any]:
+    return {**item, "call_id": provider_call_id(item["call_id"])} if item.get("call_id") else item
+
+
+@dataclass
+class _Call:
+    """A call as its pieces make it. It is told as soon as its name is known."""
+
+    index: int | None
+    id: str
+    name: str = ""
+    arguments: str = ""
+    item: Any = None
+
+
 class ChatAnswer:
-    """Reads chunks into events. Arguments of a call that is not the open one wait until it is their turn."""
+    """Reads chunks into events. Several calls may be open at once, with text between their pieces."""
 
     def __init__(self, emitter: Emitter, model: str) -> None:
         self._emit = emitter
         self._model = model
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
-        self._open_call: int | None = None
-        self._waiting: dict[int, list[Any]] = {}
+        self._calls: list[_Call] = []
         self._said_anything = False
 
     def read(self, chunk: Any) -> Events:
@@ -165,12 +184,9 @@ class ChatAnswer:
             return
         for field in ("reasoning_content", "reasoning"):
             if isinstance(thought := delta.get(field), str) and thought:
-                yield from self._emit.reasoning(thought, {"model": self._model, "field": field})
+                yield from self._thought(thought, field)
                 break
-        if content := delta.get("content"):
-            yield from self._flush()
-            self._said_anything = True
-            yield from self._emit.text(content)
+        yield from self._content(delta.get("content"))
         if refusal := delta.get("refusal"):
             self._said_anything = True
             yield from self._emit.refusal(refusal)
@@ -185,38 +201,77 @@ class ChatAnswer:
     def end(self) -> Events:
         if self._finish_reason is None:
             return  # broken off: whoever reads this sees that nothing completed
-        yield from self._flush()
+        for call in self._calls:
+            if call.item is None:  # its name never came: the model is told that there is no such tool
+                call.name = NAMELESS
+                yield from self._open(call)
         reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason)
         if reason == "content_filter" and not self._said_anything:
             yield from self._emit.refusal(WITHHELD)
         yield from self._emit.finish(self._usage, reason)
 
-    def _tool_piece(self, piece: Any) -> Events:
-        index = piece.get("index") or 0
-        if self._open_call is None or (index != self._open_call and index not in self._waiting and not self._waiting):
-            self._said_anything = True
-            self._open_call = index
-            yield from self._emit.tool_call(_named(piece), piece.get("id") or None, _arguments(piece))
-        elif index == self._open_call:
-            yield from self._emit.arguments(_arguments(piece))
-        else:
-            self._waiting.setdefault(index, []).append(piece)
+    def _thought(self, text: str, field: str) -> Events:
+        yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
-    def _flush(self) -> Events:
-        for pieces in self._waiting.values():
-            yield from self._emit.tool_call(_named(pieces[0]), pieces[0].get("id") or None)
-            for piece in pieces:
-                yield from self._emit.arguments(_arguments(piece))
-        self._waiting.clear()
-        self._open_call = None
+    def _content(self, content: Any) -> Events:
+        """Text; or, from Mistral's reasoning models, a list of parts that are text or thinking."""
+        if isinstance(content, str):
+            self._said_anything = self._said_anything or bool(content)
+            yield from self._emit.text(content)
+            return
+        for part in content or ():
+            if part.get("type") == "thinking":
+                inner = part.get("thinking") or ""
+                thought = inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner)
+                if thought:
+                    yield from self._thought(thought, "reasoning_content")
+            else:
+                yield from self._content(part.get("text") or "")
+
+    def _tool_piece(self, piece: Mapping[str, Any]) -> Events:
+        self._said_anything = True
+        function = piece.get("function") or {}
+        name, arguments = function.get("name") or "", _arguments(function.get("arguments"))
+        call = self._call_of(piece, name, arguments)
+        call.name = call.name or name
+        call.arguments += arguments
+        if call.item is not None:
+            yield from self._emit.arguments(arguments, call.item)
+        elif call.name:
+            yield from self._open(call)
+
+    def _open(self, call: _Call) -> Events:
+        call.item = yield from self._emit.tool_call(call.name, call.id, call.arguments, stays_open=True)
+
+    def _call_of(self, piece: Mapping[str, Any], name: str, arguments: str) -> _Call:
+        """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
+        begins a new call; and where they give no ids either, so does a name after arguments that are already whole."""
+        index, given = piece.get("index"), str(piece.get("id") or "")
+        known = [call for call in self._calls if call.index == index]
+        if given and (same := [call for call in known if call.id == given]):
+            return same[-1]
+        if known:
+            last = known[-1]
+            another = last.id if given else arguments and _is_object(last.arguments)
+            if not (name and another):
+                last.id = last.id or given
+                return last
+        self._calls.append(_Call(index, given))
+        return self._calls[-1]
 
 
-def _named(piece: Mapping[str, Any]) -> str:
-    return (piece.get("function") or {}).get("name") or ""
+def _arguments(given: Any) -> str:
+    """Arguments as text, which is what they are in this API; some servers send the object itself."""
+    if given is None or isinstance(given, str):
+        return given or ""
+    return json.dumps(given, ensure_ascii=False)
 
 
-def _arguments(piece: Mapping[str, Any]) -> str:
-    return (piece.get("function") or {}).get("arguments") or ""
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _usage(counted: Mapping[str, Any]) -> Usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from timestep_lab.types.errors import SettingsError
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+_LONGEST_CALL_ID = 64
 _NOT_IN_THIS_API = ("frequency_penalty", "presence_penalty")
 
 
@@ -83,6 +85,9 @@ def _set_aside(model: str, settings: ModelSettings) -> list[str]:
 
 def _ours_out(item: Any) -> Any:
     """Without what other providers' adapters attached for their own replay, which OpenAI would refuse to read."""
-    if not isinstance(item, dict) or "provider_data" not in item:
+    if not isinstance(item, dict):
         return item
-    return {key: value for key, value in item.items() if key != "provider_data"}
+    sent = {key: value for key, value in item.items() if key != "provider_data"}
+    if len(call_id := str(item.get("call_id") or "")) > _LONGEST_CALL_ID:
+        sent["call_id"] = f"call_{hashlib.sha256(call_id.encode()).hexdigest()[:24]}"
+    return sent
