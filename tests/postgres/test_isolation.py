@@ -475,6 +475,14 @@ def test_typed_sql_sees_own_rows_alone(typed: Callable[..., list[tuple[Any, ...]
         "select pg_notify('lab', 'x')",
         "select lo_create(0)",
         "select query_to_xml('select 1', true, true, '')",
+        "select ts_rewrite('a'::tsquery, 'select ''a''::tsquery, ''b''::tsquery')",
+        "select TS_Rewrite /* -- */ ('a'::tsquery, $1::text)",
+        "select \"ts_rewrite\"('a'::tsquery, 'select 1')",
+        "select 'a' as e, $x$ ' $x$, ts_rewrite('a'::tsquery, 'select 1')",
+        "select e'\\'', nextval('x'), ''",
+        "select * from ts_stat('select to_tsvector(''a'')')",
+        "select xmin, txid_current()",
+        "select has_table_privilege('core.users', 'select')",
         'select * from U&"\\0070g_stat_activity"',
         "select * from secret.token_key",
         "select * from core.run_states",
@@ -492,6 +500,40 @@ def test_typed_sql_that_is_more_than_one_query_over_the_views_is_refused(
     with pytest.raises(QueryError) as refused:
         typed(statement)
     assert refused.value.next_step
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select pg_sleep(30)",
+        "select pg_advisory_lock(7305440)",
+        "select ts_rewrite('a'::tsquery, 'select ''a''::tsquery, ''b''::tsquery')",
+        "select pg_cancel_backend(pg_backend_pid())",
+        "select query_to_xml('select 1', true, true, '')",
+        "select query from pg_stat_activity",
+        "select pg_stat_get_activity(null)",
+        "select lo_create(0)",
+    ],
+)
+def test_the_role_of_typed_sql_may_not_execute_it_even_when_the_text_is_not_checked(
+    lab: tuple[str, psycopg.Connection[Any], list[Table]], statement: str
+) -> None:
+    access = set_up(lab[0])
+    with (
+        psycopg.connect(login_parameters(lab[0], access.logins["sql"])) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+def test_typed_sql_may_compute(typed: Callable[..., list[tuple[Any, ...]]]) -> None:
+    assert typed(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 3) select sum(i)::numeric(10, 2), "
+        "string_agg(i::varchar(5), ',' order by i), count(*) filter (where i in (1, 2)), coalesce(max(i), 0), "
+        "lower('A') || left('bc', 1) || substring('def' from 1 for 1), extract(year from timestamp '2026-01-01')::int, "
+        "round(avg(i), 1), 'ts_rewrite(', random() < 2, now() > timestamptz '2020-01-01', 5 = any(array[5]) from n"
+    ) == [(6, "1,2,3", 2, 3, "abd", 2026, 2, "ts_rewrite(", True, True, True)]
+    assert typed("select v from (values (1), (2)) u(v) join generate_series(2, 3) g(v) using (v)") == [(2,)]
 
 
 def test_typed_sql_leaves_nothing_behind_in_its_connection(typed: Callable[..., list[tuple[Any, ...]]]) -> None:

@@ -60,6 +60,7 @@ class PostgresDatabase:
         self._typed = Sessions(
             lambda: self._login("sql"), size=4, search_path="main", statement_timeout_s=30, prepare=False, **shared
         )
+        self._refused: frozenset[str] | None = None
         self._liveness, self._housekeeper = Liveness(self), Housekeeper(self)
         self._liveness.start()
 
@@ -121,6 +122,9 @@ class PostgresDatabase:
         def work(connection: Conn) -> Rows:
             with connection.transaction(force_rollback=True):
                 connection.execute(b"set transaction read only")
+                if self._refused is None:
+                    self._refused = fence.refused_functions(connection)
+                fence.check_calls(sql, self._refused)
                 connection.execute(*self._acting_for(user_id))
                 return fence.fetch(connection, sql, params, limit=limit, timeout_s=timeout_s)
 
