@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.app.lab_process import LabProcess
+from tests.app.served import serve
 from timestep_lab import Lab
 from timestep_lab.types.errors import UsageError
 
@@ -102,3 +107,44 @@ def test_a_script_serves_until_it_is_interrupted_and_the_interpreter_is_as_it_wa
     told, _ = script.communicate(timeout=60)
     assert script.returncode == 0
     assert "left as it was: True" in told
+
+
+def test_an_answer_on_a_kept_connection_does_not_wait_for_the_clients_acknowledgement(lab: LabProcess) -> None:
+    """Its head and body are two writes: with Nagle's algorithm the second waits for the delayed acknowledgement of the first, 40 ms."""
+    with lab.anonymous() as client:
+        taken = []
+        for _ in range(20):
+            began = time.perf_counter()
+            client.get("/api/v1/auth/me").raise_for_status()
+            taken.append(time.perf_counter() - began)
+    assert statistics.quantiles(taken, n=4)[0] < 0.035
+
+
+async def test_after_a_fault_of_the_lab_the_same_connection_serves_the_next_request(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve("lab.duckdb") as server:
+
+        @server.served.api.get("/api/v1/faulty")
+        async def faulty() -> None:
+            raise RuntimeError("a mistake")
+
+        headers = {"Authorization": f"Bearer {server.token('someone')}"}
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+
+        async def ask(path: str) -> tuple[int, bytes]:
+            head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Host": "127.0.0.1"}.items())
+            writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            assert "connection: close" not in answer
+            length = int(answer.partition("content-length: ")[2].split()[0])
+            return int(answer.split()[1]), await reader.readexactly(length)
+
+        for _ in range(3):
+            status, body = await ask("/api/v1/faulty")
+            assert status == 500
+            assert b"The lab met a fault of its own while answering." in body
+            assert (await ask("/api/v1/auth/me"))[0] == 200
+        writer.close()
+        await writer.wait_closed()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["a mistake"] * 3

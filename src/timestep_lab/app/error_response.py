@@ -16,6 +16,7 @@ from timestep_lab.types.errors import BusyError, LabError, RateLimitError
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("timestep_lab.app")
 
@@ -79,12 +80,39 @@ def install(app: FastAPI) -> None:
         body = {"error": {"type": "invalid_request_error", "message": message, "param": where, "code": first["type"]}}
         return JSONResponse(body, status_code=422)
 
-    async def on_fault(request: Request, error: Exception) -> JSONResponse:
-        logger.exception("fault while answering %s %s", request.method, request.url.path, exc_info=error)
-        message = "The lab met a fault of its own while answering. Try again; the server's log says more."
-        return JSONResponse({"error": {"type": "server_error", "message": message, "param": None, "code": None}}, 500)
-
     app.add_exception_handler(LabError, on_lab_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(Exception, on_fault)
+    app.add_middleware(AnswersFaults)
+
+
+class AnswersFaults:
+    """An exception that nobody expected is logged and answered as a 500, and the connection goes on to the client's next request.
+
+    Starlette's own handler for `Exception` raises it again after its answer, whereupon uvicorn closes the connection without having said so.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if (
+                begun
+            ):  # Half an answer is sent: only a connection that breaks tells the client that the rest is missing.
+                raise
+            logger.exception("fault while answering %s %s", scope["method"], scope["path"], exc_info=error)
+            message = "The lab met a fault of its own while answering. Try again; the server's log says more."
+            body = {"error": {"type": "server_error", "message": message, "param": None, "code": None}}
+            await JSONResponse(body, 500)(scope, receive, send)
