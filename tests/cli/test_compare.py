@@ -76,7 +76,9 @@ def test_a_candidate_that_fails_most_calls_does_not_pass_on_the_few_it_answered(
 
 def test_a_candidate_alone_is_told_to_have_failed_too(cli: Cli) -> None:
     done = cli("compare", "q.csv", "--models", "demo/flaky?rate=1&error=request", "--scorers", "contains")
-    assert "20 of 20 calls of demo/flaky?rate=1&error=request failed and are not in this." in done.out
+    assert "20 of 20 calls of demo/flaky?rate=1&error=request failed: demo/flaky failed on purpose" in done.out
+    assert done.code == 1
+    assert "Every call failed" in done.err
 
 
 def test_the_verdict_says_whose_calls_failed(cli: Cli) -> None:

@@ -75,7 +75,11 @@ def test_the_verdict_says_who_wins_by_how_much_and_what_decided_it() -> None:
 def test_the_verdict_does_not_say_beats_when_the_test_does_not() -> None:
     words = grid([1.0, 0.0] * 10, [1.0, 0.0] * 9 + [1.0, 1.0]).verdict
     assert words.startswith("B is ahead of A by 5.0 points on exact")
-    assert "which is not settled; 1 of 20 cases decided it; about 140 more cases would settle it." in words
+    assert (
+        "1 of 20 cases decided it; if the true difference is as large as seen, about 140 more cases would settle it with 80 % power"
+        in words
+    )
+    assert words.endswith("to any number within the interval).")
 
 
 def test_the_verdict_turns_the_pair_so_that_the_winner_comes_first() -> None:
@@ -169,6 +173,42 @@ def test_what_a_scorer_could_not_score_is_counted_with_its_reason() -> None:
     assert "title='ZeroDivisionError" in result._repr_html_()
 
 
+def part_scored() -> Grid:
+    """One answer of A could be scored, three could not; B answers nothing."""
+    whole = grid([1.0] * 4, [None] * 4)
+    silent = (ScoreValue(scorer="exact", value=None, note="the judge was not there"),)
+    cells = [replace(cell, scores=silent) if cell.trace_id in ("A1", "A2", "A3") else cell for cell in whole.cells]
+    return Grid(whole.record, whole.cases, cells)
+
+
+def test_answers_that_could_not_be_scored_do_not_pass_a_rule_unless_a_smaller_share_is_asked_for() -> None:
+    [broken, _] = part_scored().check("exact>=0.9")
+    assert (broken.value, broken.holds, broken.unscored) == (1.0, False, 3)
+    assert str(broken) == (
+        "A: exact is 1, 3 of 4 answers not scored (at least 100% must be); the rule exact>=0.9 does not hold."
+    )
+    assert part_scored().check("exact>=0.9", min_scored=0.25)[0].holds
+    assert not part_scored().check("exact>=0.9", min_scored=0.5)[0].holds
+    assert part_scored().check("A:errors<=0")[0].holds
+    with pytest.raises(UsageError, match="min_scored=2"):
+        part_scored().check("exact>=0.9", min_scored=2)
+
+
+def test_answers_that_could_not_be_scored_are_counted_in_the_summary_and_skipped_in_junit(tmp_path: Path) -> None:
+    result = part_scored()
+    assert result.summary()["exact_unscored"].tolist()[0] == 3
+    assert result.to_json()["candidates"][0]["scores"]["exact"]["unscored"] == 3
+    suite = xml.parse(result.save(tmp_path / "g.xml")).getroot()[0]
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "4", "failures": "0", "errors": "0", "skipped": "3",
+    }  # fmt: skip
+    assert suite.find("testcase/skipped").get("message") == "exact could not score: the judge was not there"  # type: ignore[union-attr]
+
+
+def test_calls_that_failed_are_told_with_their_reason() -> None:
+    assert part_scored().notes[0] == "4 of 4 calls of B failed: it broke."
+
+
 def test_a_test_that_rejects_is_not_believed_against_an_interval_that_does_not() -> None:
     words = grid([0.5] * 6, [0.6] * 6).verdict
     assert words.startswith("B is ahead of A by 10.0 points on exact")
@@ -177,8 +217,9 @@ def test_a_test_that_rejects_is_not_believed_against_an_interval_that_does_not()
 
 
 def test_a_sweep_of_five_says_that_one_more_would_settle_it() -> None:
-    assert grid([0.0] * 5, [1.0] * 5).verdict.endswith(
-        "which is not settled; 5 of 5 cases decided it; about 1 more case would settle it."
+    assert (
+        "5 of 5 cases decided it; if the true difference is as large as seen, about 1 more case would settle it"
+        in grid([0.0] * 5, [1.0] * 5).verdict
     )
 
 
@@ -275,6 +316,19 @@ def test_a_regression_against_a_baseline_is_found_and_told(tmp_path: Path) -> No
     assert not found["B"].worse
     assert str(found["A"]).startswith("A before beats A now by 30.0 points on exact")
     assert [r.worse for r in now.regression(before)] == [r.worse for r in now.regression(path)]
+
+
+def test_a_regression_on_a_scale_of_its_own_is_told_on_that_scale() -> None:
+    now, before = grid([200.0, 205.0, 211.0] * 4, [1.0] * 12), grid([195.0, 201.0, 206.0] * 4, [1.0] * 12)
+    told = str(now.regression(before)[0])
+    assert told.startswith("A now beats A before by 4.7 on exact")
+    assert "version" not in told
+
+
+def test_a_regression_against_another_version_of_the_data_says_so() -> None:
+    now = grid([1.0] * 12, [1.0] * 12)
+    before = Grid(replace(now.record, dataset_version="older"), now.cases, now.cells)
+    assert "The data set is another version than the baseline's" in str(now.regression(before)[0])
 
 
 def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:

@@ -70,6 +70,41 @@ async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(
             assert row[1] <= cell.ttft_ms
 
 
+async def test_a_slow_scorer_makes_no_model_look_slow(tmp_path: Path) -> None:
+    def slow(output: str) -> float:
+        time.sleep(0.1)
+        return 1.0
+
+    with model_server(lambda said, _: said) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            data = [{"input": f"question {i}"} for i in range(20)]
+            comparison = await new_comparison(bench, data, models=[MODEL], scorers=[slow])
+            [row] = (await comparison.run()).candidate_rows
+            assert row.scores["slow"]["mean"] == 1.0
+            # On the event loop, ten scorers of 100 ms would stand between a question and its answer.
+            assert row.latency_ms_p50 is not None
+            assert row.latency_ms_p50 < 500
+
+
+async def test_what_computes_one_answer_at_a_time_is_asked_one_at_a_time_and_the_wait_is_told_as_such(
+    tmp_path: Path,
+) -> None:
+    with model_server(lambda said, _: said, delay_s=0.05) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            bench.router.provider("openai_compatible").most_at_once = 1  # type: ignore[misc]  # As `local/` is.
+            data = [{"input": f"question {i}"} for i in range(8)]
+            grid = await (await new_comparison(bench, data, models=[MODEL])).run()
+            assert server.most_under_way == 1
+            assert max(cell.queue_ms or 0 for cell in grid.cells) > 300
+            assert grid.candidate_rows[0].latency_ms_p50 < 250  # type: ignore[operator]
+
+
+def test_a_local_model_computes_one_answer_at_a_time() -> None:
+    from timestep_lab.runtime.providers.local import Provider
+
+    assert Provider.most_at_once == 1
+
+
 async def test_concurrency_is_never_exceeded(tmp_path: Path) -> None:
     with model_server(lambda said, _: "ok", delay_s=0.02) as server:
         async with opened(tmp_path / "lab.duckdb", server.url) as bench:

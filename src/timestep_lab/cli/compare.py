@@ -18,8 +18,8 @@ from rich.table import Table
 from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
-from timestep_lab.types.comparison import ComparisonProgress, ComparisonStarted
-from timestep_lab.types.errors import UsageError
+from timestep_lab.types.comparison import ComparisonProgress, ComparisonStarted, failed_calls
+from timestep_lab.types.errors import LabError, UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.numbers import cost_text, count_text, duration_text
 
@@ -54,6 +54,10 @@ RULE_NOT_MET = 100
     metavar="RULE",
     help="E.g. exact>=0.8; not met: exit code 100. May be repeated.",
 )
+@click.option(
+    "--min-scored", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
+    help="Share of the answers that a scorer must have scored for a rule about it to hold.",
+)  # fmt: skip
 @click.option("--resume", metavar="ID", help="Go on with a comparison that was stopped.")
 @click.option("--plan", is_flag=True, help="Only say what it would take.")
 @click.option(
@@ -64,8 +68,8 @@ RULE_NOT_MET = 100
 @with_lab
 async def command(
     lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None,
-    concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], resume: str | None,
-    plan: bool, out: Path | None, as_json: bool,
+    concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
+    resume: str | None, plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Ask every candidate every case of DATASET, and say which is better and whether the difference is real."""
     if (dataset is None) == (resume is None):
@@ -87,11 +91,16 @@ async def command(
         grid.save(out)
     if grid.status in ("over_budget", "cancelled", "interrupted"):
         click.echo(_go_on(grid.id), err=True)
-    broken = [result for result in grid.check(rules) if not result.holds] if rules else []
+    broken = [result for result in grid.check(rules, min_scored=min_scored) if not result.holds] if rules else []
     for result in broken:
         click.echo(f"not met: {result}", err=True)
     if broken:
         return RULE_NOT_MET
+    if grid.cells and all(cell.status == "error" for cell in grid.cells):
+        raise LabError(
+            f"Every call failed. {' '.join(failed_calls(grid.cells))}",
+            f"Mend the cause, then ask again with: timestep-lab compare --resume {grid.id}",
+        )
     return 0 if grid.status == "completed" else 1
 
 
@@ -147,12 +156,9 @@ def _go_on(id: str) -> str:
 
 def print_grid(out: Console, grid: Grid) -> None:
     """The verdict first, then what failed and what could not be scored, then a row a candidate."""
-    from timestep_lab.evals.verdict import failures
-
     if grid.verdict:
         out.print(f"[bold]{escape(grid.verdict)}[/]\n")
-    lost = "" if grid.verdict else failures(grid.candidate_rows)
-    for note in [*([lost] if lost else []), *grid.notes]:
+    for note in grid.notes:
         out.print(f"[yellow]{escape(note)}[/]")
     # Narrow windows break a cell in two lines rather than cut a name or a number short.
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -175,7 +181,8 @@ def _score(score: object) -> str:
         return "–"
     low, high = score.get("ci_low"), score.get("ci_high")
     interval = "" if low is None or high is None else f" [dim]{low:.2f}–{high:.2f}[/]"
-    return f"{score['mean']:.2f}{interval}"
+    missing = f" [dim]({score['unscored']} not scored)[/]" if score.get("unscored") else ""
+    return f"{score['mean']:.2f}{interval}{missing}"
 
 
 @contextlib.contextmanager

@@ -91,7 +91,8 @@ def _html(grid: Grid, path: Path) -> None:
 
 
 def _junit(grid: Grid, path: Path) -> None:
-    """A suite a candidate, a test a case and epoch: it fails when any scorer gives less than 1, and errs when there is no answer."""
+    """A suite a candidate, a test a case and epoch: it fails when any scorer gives less than 1, errs when there is
+    no answer, and is skipped, which is not passed, when a scorer could not score it."""
     root = xml.Element("testsuites", name=grid.record.name)
     cases = {case.case_id: case for case in grid.cases}
     for name in grid.candidates:
@@ -109,8 +110,12 @@ def _junit(grid: Grid, path: Path) -> None:
             elif failed := [s for s in cell.scores if s.value is not None and s.value < 1.0]:
                 message = "; ".join(f"{s.scorer}: {s.value:g}" + (f" ({s.note})" if s.note else "") for s in failed)
                 xml.SubElement(test, "failure", message=_clean(message)).text = _clean(cell.output or "")
+            elif missing := [s for s in cell.scores if s.value is None]:
+                message = "; ".join(f"{s.scorer} could not score: {s.note or 'it gave no reason'}" for s in missing)
+                xml.SubElement(test, "skipped", message=_clean(message))
         suite.set("errors", str(len(suite.findall("testcase/error"))))
         suite.set("failures", str(len(suite.findall("testcase/failure"))))
+        suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
     xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.results import ScoreTables, asked_scorers, candidate_rows, pair_rows, scorer_names
 from timestep_lab.evals.verdict import verdict
-from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow, unscored
+from timestep_lab.types.comparison import (
+    CandidateRow,
+    CaseRecord,
+    CellRecord,
+    ComparisonRecord,
+    PairRow,
+    failed_calls,
+    unscored,
+)
 from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,8 +92,8 @@ class Grid:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What scorers could not score, and why: one sentence a scorer."""
-        return unscored(self.cells)
+        """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer."""
+        return [*failed_calls(self.cells), *unscored(self.cells)]
 
     @property
     def deciding_scorer(self) -> str | None:
@@ -152,11 +160,12 @@ class Grid:
 
         return save(self, Path(path))
 
-    def check(self, rules: Sequence[str] | str) -> list[RuleResult]:
-        """Which `--fail-under` rules hold, for example `exact>=0.8` or `openai/gpt-4.1:exact.ci_low>=0.7`. Raises `UsageError`."""
+    def check(self, rules: Sequence[str] | str, *, min_scored: float = 1.0) -> list[RuleResult]:
+        """Which `--fail-under` rules hold, for example `exact>=0.8` or `openai/gpt-4.1:exact.ci_low>=0.7`. A rule about a scorer does
+        not hold where less than the share `min_scored` of the answers could be scored. Raises `UsageError`."""
         from timestep_lab.evals.rules import check
 
-        return check(self, [rules] if isinstance(rules, str) else rules)
+        return check(self, [rules] if isinstance(rules, str) else rules, min_scored)
 
     def regression(self, baseline: Grid | str | Path) -> list[Regression]:
         """How each candidate did against itself in a baseline: a `Grid`, or a file that `save("….json")` wrote."""

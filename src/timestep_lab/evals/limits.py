@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) -> Iterator[None]:
-    """Providers that somebody else limits already (a comparison beside this one) keep that limit."""
+    """What runs in this process computes one answer after the other, so its calls wait here, where the wait is told as such.
+    Providers that somebody else limits already (a comparison beside this one) keep that limit."""
     ours: dict[str, AdaptiveLimiter] = {}
     for prefix in set(prefixes):
         if prefix not in router.limiters:
-            limiter = AdaptiveLimiter(concurrency or DEFAULT_CONCURRENCY, maximum=concurrency or MOST_CONCURRENCY)
+            most = min(concurrency or MOST_CONCURRENCY, router.provider(prefix).most_at_once or MOST_CONCURRENCY)
+            limiter = AdaptiveLimiter(min(concurrency or DEFAULT_CONCURRENCY, most), maximum=most)
             ours[prefix] = router.limiters[prefix] = limiter
     try:
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.results import ScoreTables
 from timestep_lab.evals.statistics.holm import holm
+from timestep_lab.evals.statistics.intervals import within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.verdict import is_settled, pair_sentence
 from timestep_lab.types.comparison import CellRecord, PairRow, ScoreValue
@@ -30,9 +31,16 @@ class Regression:
     worse: bool
     new_cases: int
     """Cases now that the baseline does not have: not compared."""
+    other_data: bool = False
+    """The data set is not the version that the baseline was made with."""
 
     def __str__(self) -> str:
-        return pair_sentence(self.pair)
+        changed = (
+            " The data set is another version than the baseline's: cases of one id may differ."
+            if self.other_data
+            else ""
+        )
+        return pair_sentence(self.pair) + changed
 
 
 def baseline_json(grid: Grid) -> dict[str, Any]:
@@ -71,7 +79,11 @@ def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
     corrected = [
         (candidate, _with_holm(pair, p), new) for (candidate, pair, new), p in zip(found, adjusted, strict=True)
     ]
-    return [Regression(candidate, pair, pair.diff < 0 and is_settled(pair), new) for candidate, pair, new in corrected]
+    other = before.get("dataset_version") != grid.record.dataset_version
+    return [
+        Regression(candidate, pair, pair.diff < 0 and is_settled(pair), new, other)
+        for candidate, pair, new in corrected
+    ]
 
 
 def _ids(grid: Grid) -> set[str]:
@@ -90,9 +102,10 @@ def _pair(grid: Grid, candidate: str, scorer: str, before: Mapping[str, list[flo
     epochs = max([len(values) for values in before.values()] + [cell.epoch + 1 for cell in grid.cells])
     tables = ScoreTables([case.case_id for case in grid.cases], epochs, [*grid.cells, *cells])
     r = paired_difference(tables.of(old, scorer), tables.of(candidate, scorer))
+    points = within_unit(tables.of(old, scorer)) and within_unit(tables.of(candidate, scorer))
     return PairRow(
         a=old, b=now, scorer=scorer, n=r.n, diff=r.diff, ci_low=r.ci_low, ci_high=r.ci_high, p_value=r.p_value, p_holm=None, test=r.test,
-        decided_by=r.decided_by, cases_to_settle=r.cases_to_settle,
+        decided_by=r.decided_by, cases_to_settle=r.cases_to_settle, points=points,
     )  # fmt: skip
 
 

@@ -63,13 +63,20 @@ def candidate_rows(
         rows.append(
             CandidateRow(
                 name=name, n=len(done), errors=len(mine) - len(done),
-                scores={scorer: mean_row(tables.of(name, scorer)) for scorer in scorers},
+                scores={
+                    scorer: {**mean_row(tables.of(name, scorer)), **_not_scored(done, scorer)} for scorer in scorers
+                },
                 cost_usd=total([cell.cost_usd for cell in done]), latency_ms_p50=median([cell.latency_ms for cell in done]),
                 ttft_ms_p50=median([cell.ttft_ms for cell in done]), input_tokens=_whole([cell.input_tokens for cell in done]),
                 output_tokens=_whole([cell.output_tokens for cell in done]),
             )
         )  # fmt: skip
     return rows
+
+
+def _not_scored(answers: Sequence[CellRecord], scorer: str) -> Mapping[str, float | None]:
+    missing = sum(not any(s.scorer == scorer and s.value is not None for s in cell.scores) for cell in answers)
+    return {"unscored": missing} if missing else {}
 
 
 def pair_rows(names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0) -> list[PairRow]:

@@ -7,7 +7,9 @@ exact.ci_low>=0.7                also .ci_low, .ci_high, .mean, .pass_at_k, .pas
 errors<=0   cost_usd<=1.5   latency_ms_p50<=2000
 
 A call that failed counts as a miss: where the rule asks for at least so much it is a score of 0, where for at most so much of 1.
-So a candidate that seldom answers does not pass on the few answers that came. A score on a scale of its own has no such end; with
+So a candidate that seldom answers does not pass on the few answers that came. An answer that could not be scored is neither passed nor
+missed: a rule about a scorer holds only where at least the share `min_scored` of the answers (all of them, unless told otherwise) were
+scored. A score on a scale of its own has no such end; with
 failed calls it is unknown then, and a rule about what is unknown does not hold.
 """
 
@@ -45,6 +47,10 @@ class RuleResult:
     holds: bool
     failed: int = 0
     """Calls that failed and were counted as misses."""
+    unscored: int = 0
+    """Answers that the scorer could not score."""
+    answers: int = 0
+    min_scored: float = 1.0
 
     def __str__(self) -> str:
         value = "unknown" if self.value is None else f"{self.value:g}"
@@ -54,6 +60,8 @@ class RuleResult:
             if self.failed
             else ""
         )
+        if self.unscored:
+            missed += f", {self.unscored} of {self.answers} answers not scored (at least {self.min_scored:.0%} must be)"
         return f"{self.candidate}: {self.what} is {value}{missed}; the rule {self.rule} {'holds' if self.holds else 'does not hold'}."
 
 
@@ -80,9 +88,16 @@ def read(text: str) -> Rule:
     return Rule(rule, match["what"], match["op"], bound)
 
 
-def check(grid: Grid, rules: Sequence[str]) -> list[RuleResult]:
-    """One result a rule and candidate it speaks of. Raises `UsageError` for a rule that cannot be read, or names what is not there."""
-    return [result for rule in map(read, rules) for result in _check_one(grid, rule)]
+def check(grid: Grid, rules: Sequence[str], min_scored: float = 1.0) -> list[RuleResult]:
+    """One result a rule and candidate it speaks of. `min_scored`: the share of its answers that a scorer must have scored.
+
+    Raises `UsageError` for a rule that cannot be read, or names what is not there.
+    """
+    if not 0.0 <= min_scored <= 1.0:
+        raise UsageError(f"min_scored={min_scored!r} is not possible.", "Give a share from 0 to 1.", param="min_scored")
+    return [
+        _result(grid, rule, row, what, min_scored) for rule in map(read, rules) for row, what in _targets(grid, rule)
+    ]
 
 
 def refuse_unknown(grid: Grid, rules: Sequence[str]) -> None:
@@ -99,10 +114,6 @@ def refuse_unscored(rules: Sequence[str], scorers: Sequence[str]) -> None:
                 raise _no_scorer(rule)
         elif not any(_is_known([*scorers, ASSERTIONS, OVERALL], rest) for rest in _endings(rule.what)):
             raise _not_there(rule.what, scorers)
-
-
-def _check_one(grid: Grid, rule: Rule) -> list[RuleResult]:
-    return [_result(grid, rule, row, what) for row, what in _targets(grid, rule)]
 
 
 def _targets(grid: Grid, rule: Rule) -> list[tuple[CandidateRow, str]]:
@@ -156,17 +167,18 @@ def _is_known(scorers: Sequence[str], what: str) -> bool:
     return what in scorers or what in _NUMBERS or (bool(dot) and scorer in scorers and part in _PARTS)
 
 
-def _result(grid: Grid, rule: Rule, row: CandidateRow, what: str) -> RuleResult:
-    failed = 0
+def _result(grid: Grid, rule: Rule, row: CandidateRow, what: str, min_scored: float) -> RuleResult:
+    failed = unscored = 0
     value: float | None
     if what in _NUMBERS and what not in grid.scorers:
         value = getattr(row, what)
     else:
         scorer, part = (what, "mean") if what in grid.scorers else what.rpartition(".")[::2]
         value, failed = _with_misses(grid, row, scorer, _worst(rule)).get(part), row.errors
-    return RuleResult(
-        rule.text, row.name, what, value, value is not None and _OPERATORS[rule.op](value, rule.bound), failed
-    )
+        unscored = int(row.scores[scorer].get("unscored") or 0)
+    enough = row.n - unscored >= min_scored * row.n
+    holds = value is not None and enough and _OPERATORS[rule.op](value, rule.bound)
+    return RuleResult(rule.text, row.name, what, value, holds, failed, unscored, row.n, min_scored)
 
 
 def _worst(rule: Rule) -> Literal[0, 1]:

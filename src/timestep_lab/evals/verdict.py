@@ -39,8 +39,9 @@ def is_settled(pair: PairRow, *, alpha: float = 0.05) -> bool:
 def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     """`B beats A by 4.2 points on exact (95 % CI 1.1 to 7.3); 5 of 120 cases decided it.`
 
-    "Beats" is said only of what `is_settled`; otherwise the sentence says how far ahead one is and about how many more cases
-    would settle it. Points are hundredths of a score that runs from 0 to 1.
+    "Beats" is said only of what `is_settled`; otherwise the sentence says how far ahead one is and how many more cases
+    would settle it with a power of 80 %, were the true difference as large as the one seen: a forecast for planning a new look, as wide
+    as the interval is, and no promise (a test looked at again and again rejects too often). Points are hundredths of a score that runs from 0 to 1.
     """
     if pair.n == 0 or math.isnan(pair.diff):
         return f"{pair.a} and {pair.b} have no case in common with a score for {pair.scorer}, so nothing can be said."
@@ -53,25 +54,38 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
         return f"{pair.a} and {pair.b} do not differ{on} in any of {pair.n} {_plural(pair.n, 'case')}{interval}."
     if is_settled(pair, alpha=alpha):
         return f"{ahead} beats {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}; {decided}."
-    tail = _settle(pair)
+    tail = _settle(pair, low, high)
     if pair.diff == 0:
         return f"{pair.a} and {pair.b} are level{on}{interval}; {pair.decided_by} of {pair.n} cases differ{tail}."
     return f"{ahead} is ahead of {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}, which is not settled; {decided}{tail}."
 
 
-def _settle(pair: PairRow) -> str:
+def _settle(pair: PairRow, low: float, high: float) -> str:
+    """`low` and `high`: the interval, from the side of the one ahead. Cases needed go by one over the difference squared."""
     more = pair.cases_to_settle
     if more is None or math.isnan(pair.diff):
         return ""
     if more > 100_000:
-        return "; more than 100,000 further cases would be needed to tell them apart"
-    if more == 0:
-        return "; repeating it on new cases would settle it"
-    return f"; about {_round(more):,} more {_plural(more, 'case')} would settle it"
+        words = "more than 100,000 further cases are needed to tell them apart"
+    elif more == 0:
+        words = "as many new cases would settle it with 80 % power"
+    else:
+        words = f"about {_round(more):,} more {_plural(more, 'case')} would settle it with 80 % power"
+        if not math.isnan(high):
+            fewest = (pair.n + more) * (pair.diff / high) ** 2 - pair.n
+            most = (
+                "any number"
+                if low <= 0
+                else f"{_round(math.ceil((pair.n + more) * (pair.diff / low) ** 2) - pair.n):,}"
+            )
+            words += f" (from {_round(max(1, math.ceil(fewest))):,} to {most} within the interval)"
+    return f"; if the true difference is as large as seen, {words}"
 
 
 def _round(n: int) -> int:
     """Two significant digits: a forecast is no better than that."""
+    if n <= 0:
+        return 0
     step = int(10 ** max(0, len(str(n)) - 2))
     return math.ceil(n / step) * step
 

@@ -58,6 +58,8 @@ class Provider(abc.ABC):
     """The environment variable that holds its key; empty when it needs none."""
     retries: ClassVar[bool] = True
     """False: errors are shown as they come (a provider that makes them on purpose)."""
+    most_at_once: ClassVar[int | None] = None
+    """How many calls it works on at a time; more would only wait inside it. None: no such limit is known."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

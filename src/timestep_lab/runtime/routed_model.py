@@ -17,7 +17,7 @@ from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNo
 from agents.tracing import SpanError, generation_span
 
 from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_response
-from timestep_lab.runtime.limiter import AdaptiveLimiter, Waited
+from timestep_lab.runtime.limiter import PATIENCE, AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, publish
@@ -157,7 +157,10 @@ class RoutedModel(Model):
         """The events of the first attempt that got as far as content."""
         prepare = getattr(self.inner, "prepare", None)  # only our own adapters have it
         if prepare is not None:
-            await prepare()
+            before, patience = time.perf_counter(), PATIENCE.get()
+            with patience.held() if patience else nullcontext():
+                await prepare()
+            watch.waited(queue_ms=(time.perf_counter() - before) * 1000.0)
         limiter = self._limiter()
         repeats = {True: 0, False: 0}
         refused_at: float | None = None

@@ -1,6 +1,6 @@
 """How long each part of a generation took, measured the same way for every provider.
 
-    queue_ms        waiting for a free slot of the limiter
+    queue_ms        waiting for a free slot of the limiter, or for a local model to be loaded
     rate_limit_ms   waiting because the provider said 429
     ttft_ms         from sending the request that was answered to the first content of its answer
     inter_token_*   between one piece of content and the next, as they arrived

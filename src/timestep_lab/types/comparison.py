@@ -89,7 +89,7 @@ class CellRecord:
     latency_ms: float | None = None
     """From the start of the run to its answer, waits for a slot or a rate limit left out."""
     queue_ms: float | None = None
-    """Waited for a slot under the concurrency limit."""
+    """Waited for a slot under the concurrency limit, or for a local model to be loaded."""
     rate_limit_ms: float | None = None
     """Waited because the provider had said 429."""
     ttft_ms: float | None = None
@@ -146,7 +146,8 @@ class CandidateRow:
     """Answers that came."""
     errors: int
     scores: Mapping[str, Mapping[str, float | None]]
-    """Scorer to `{"mean", "ci_low", "ci_high"}`; with repeats of pass/fail scores also `pass_at_k` and `pass_hat_k`."""
+    """Scorer to `{"mean", "ci_low", "ci_high"}`; with repeats of pass/fail scores also `pass_at_k` and `pass_hat_k`; where
+    answers could not be scored, `unscored`: how many."""
     cost_usd: float | None
     latency_ms_p50: float | None
     ttft_ms_p50: float | None
@@ -309,14 +310,26 @@ def headline(grid: GridLike) -> str:
     if not grid.cells:
         return f"{unfinished} No answers yet.".strip()
     words = grid.verdict
-    errors = sum(cell.status == "error" for cell in grid.cells)
-    # A verdict says itself whose calls failed.
-    lost = f"{errors} of {len(grid.cells)} answers failed and count for nobody." if errors and not words else ""
     if not words and grid.record.status != "running":
         scored = grid.scorers or grid.record.scorers
         words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
-    notes = unscored(grid.cells) if grid.record.status != "running" else []
-    return " ".join(part for part in (unfinished, words, lost, *notes) if part)
+    notes = [*failed_calls(grid.cells), *unscored(grid.cells)] if grid.record.status != "running" else []
+    return " ".join(part for part in (unfinished, words, *notes) if part)
+
+
+def failed_calls(cells: Iterable[CellRecord]) -> list[str]:
+    """`3 of 20 calls of A failed: the provider said 500.` One sentence a candidate whose calls failed."""
+    asked: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    for cell in cells:
+        asked[cell.candidate] += 1
+        if cell.status == "error":
+            why = (cell.error or cell.error_type or "no reason is known").rstrip(".")
+            reasons.setdefault(cell.candidate, Counter())[why] += 1
+    return [
+        f"{why.total()} of {asked[name]} call{'' if asked[name] == 1 else 's'} of {name} failed: {_told(why)}."
+        for name, why in reasons.items()
+    ]
 
 
 def unscored(cells: Iterable[CellRecord]) -> list[str]:
@@ -332,7 +345,9 @@ def unscored(cells: Iterable[CellRecord]) -> list[str]:
 
 
 def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:
-    told = reasons.most_common(_REASONS)
-    words = "; ".join(reason if len(reasons) == 1 else f"{reason} ({n})" for reason, n in told)
-    more = "; and for other reasons" if len(reasons) > _REASONS else ""
-    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {words}{more}."
+    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {_told(reasons)}."
+
+
+def _told(reasons: Counter[str]) -> str:
+    words = "; ".join(reason if len(reasons) == 1 else f"{reason} ({n})" for reason, n in reasons.most_common(_REASONS))
+    return words + ("; and for other reasons" if len(reasons) > _REASONS else "")

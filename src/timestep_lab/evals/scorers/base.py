@@ -15,8 +15,10 @@ A module in this package, or one named by an entry point in the group `timestep_
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -25,6 +27,9 @@ from timestep_lab.types.comparison import CellRecord
 from timestep_lab.types.records import Json
 
 S = TypeVar("S", bound="type[Scorer]")
+T = TypeVar("T")
+
+_threads = ThreadPoolExecutor(8, thread_name_prefix="timestep-lab scorer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +109,16 @@ class Scorer(ABC):
 
     @abstractmethod
     def check(self, answer: Answer, case: Case) -> Score:
-        """The score of one answer."""
+        """The score of one answer. Called in a thread: however long it takes, no call under way to a model is timed longer."""
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
         """As `check`; overridden by scorers that must ask somebody."""
-        return self.check(answer, case)
+        return await in_scorer_thread(self.check, answer, case)
+
+
+async def in_scorer_thread(function: Callable[..., T], *args: Any) -> T:
+    """Beside the event loop, on threads that only scorers use: slow ones keep nobody else waiting."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
 
 SCORERS: dict[str, type[Scorer]] = {}

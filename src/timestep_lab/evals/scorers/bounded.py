@@ -1,4 +1,4 @@
-"""Regular expressions that end: a pattern that goes over its text again and again is given up after a second, beside the event loop.
+"""Regular expressions that end: a pattern that goes over its text again and again is given up after a second.
 
 Patterns come from users, texts from models, and `re` neither stops nor lets other threads work while it looks. The package `regex`
 does both. What counts as a pattern, and what it means, stays what `re` says.
@@ -6,17 +6,12 @@ does both. What counts as a pattern, and what it means, stays what `re` says.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from timestep_lab.types.errors import UsageError
-
-T = TypeVar("T")
 
 LIMIT_S = 1.0
 """For all patterns of one scorer on one answer."""
@@ -26,7 +21,6 @@ MOST_WRITTEN_OUT = 100_000
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.", re.DOTALL)
 _BRACES = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!(?:\d+|\d*,\d*)\})", re.DOTALL)
-_threads = ThreadPoolExecutor(2, thread_name_prefix="timestep-lab pattern")
 
 
 class TooSlowError(Exception):
@@ -64,11 +58,6 @@ def compile_pattern(pattern: str) -> Any:
         return regex.compile(_literal_braces(pattern), regex.VERSION0)
     except (re.error, regex.error, RecursionError, OverflowError, ValueError) as error:
         raise UsageError(f"{pattern!r} is no regular expression: {error}.", "Correct it.") from error
-
-
-async def beside_the_loop(function: Callable[..., T], *args: Any) -> T:
-    """On a thread of its own kind, so that slow patterns take none from anybody else."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
 
 def _literal_braces(pattern: str) -> str:

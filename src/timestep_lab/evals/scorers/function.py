@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, unknown
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, in_scorer_thread, unknown
 from timestep_lab.types.errors import UsageError
 
 _OFFERED = ("output", "expected", "input", "case", "answer", "vars", "steps")
@@ -19,8 +19,8 @@ _OFFERED = ("output", "expected", "input", "case", "answer", "vars", "steps")
 class Function(Scorer):
     """Calls `function` with those of output, expected, input, case, answer, vars and steps that it names as parameters.
 
-    It gives back a number, True or False, a `Score`, or None (cannot say); it may be async. A function that raises scores nothing,
-    with the exception as the note.
+    It gives back a number, True or False, a `Score`, or None (cannot say). A plain function is called in a thread, several calls side
+    by side; an async one on the event loop. One that raises scores nothing, with the exception as the note.
     """
 
     function: Callable[..., Any]
@@ -44,11 +44,10 @@ class Function(Scorer):
         return _as_score(result)
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        try:
-            result = self._call(answer, case)
-            return _as_score(await result if inspect.isawaitable(result) else result)
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything; one bad case must not end a comparison
-            return unknown(f"{type(error).__name__}: {error}")
+        if inspect.iscoroutinefunction(self.function):
+            return _as_score(await self._call(answer, case))
+        result = await in_scorer_thread(self._call, answer, case)
+        return _as_score(await result if inspect.isawaitable(result) else result)
 
     def _call(self, answer: Answer, case: Case) -> Any:
         offered = {

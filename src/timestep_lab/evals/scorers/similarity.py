@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Tools, ValueScorer, acceptable, passed, scorer
+from timestep_lab.evals.scorers.base import (
+    Answer,
+    Score,
+    Tools,
+    ValueScorer,
+    acceptable,
+    in_scorer_thread,
+    passed,
+    scorer,
+)
 from timestep_lab.types.errors import MissingExtraError
 
 
@@ -24,9 +33,7 @@ class Similarity(ValueScorer):
         return self._score(answer, case, default_embedding)
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        import asyncio
-
-        return await asyncio.to_thread(self._score, answer, case, tools.embed or default_embedding)
+        return await in_scorer_thread(self._score, answer, case, tools.embed or default_embedding)
 
     def _score(self, answer: Answer, case: Case, embed: Any) -> Score:
         wanted = acceptable(self.value, case)

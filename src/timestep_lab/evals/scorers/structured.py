@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, ValueScorer, passed, scorer, unknown
-from timestep_lab.evals.scorers.bounded import TooSlowError, beside_the_loop
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, passed, scorer, unknown
+from timestep_lab.evals.scorers.bounded import TooSlowError
 from timestep_lab.evals.scorers.schema_patterns import best_error, check_patterns
 from timestep_lab.types.errors import UsageError
 
@@ -41,9 +41,6 @@ class JsonSchema(Scorer):
         except jsonschema.SchemaError as error:
             raise UsageError(f"The schema is no JSON Schema: {error.message}.", "Correct it.") from error
         check_patterns(self.schema)
-
-    async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        return await beside_the_loop(self.check, answer, case)
 
     def check(self, answer: Answer, case: Case) -> Score:
         try:

@@ -10,14 +10,13 @@ from timestep_lab.evals.scorers.base import (
     Answer,
     Score,
     Scorer,
-    Tools,
     ValueScorer,
     acceptable,
     passed,
     scorer,
     unknown,
 )
-from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, beside_the_loop, compile_pattern
+from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, compile_pattern
 from timestep_lab.types.errors import UsageError
 
 EMPTY = "the expected answer is empty, as it is in a CSV without one; every answer would pass"
@@ -91,9 +90,6 @@ class Regex(Scorer):
         if not self.pattern:
             raise UsageError("The scorer regex needs a pattern.", "Write regex:^yes, for example.")
         compile_pattern(self.pattern)
-
-    async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        return await beside_the_loop(self.check, answer, case)
 
     def check(self, answer: Answer, case: Case) -> Score:
         text = answer.output.strip() if self.full else answer.output

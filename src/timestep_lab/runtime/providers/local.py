@@ -24,6 +24,7 @@ BADGE = "tiny local model"
 
 class Provider(BaseProvider):
     prefix: ClassVar[str] = "local"
+    most_at_once: ClassVar[int | None] = 1
 
     def status(self) -> ProviderStatus:
         if find_spec("xllamacpp") is None:
