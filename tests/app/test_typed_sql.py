@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from tests.app.lab_process import LabProcess, start, stop
+from tests.traces.recorder import Recorder
 from timestep_lab.store.interrupt import Interrupt
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import LabError, QueryError
+from timestep_lab.types.ids import LOCAL_USER
 
 ENDLESS = "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t"
 SOON_S = 5.0
@@ -93,6 +95,66 @@ def test_a_query_is_stopped_from_another_thread(tmp_path: Path, place: str) -> N
         assert isinstance(found[0], QueryError)
         assert "stopped before its end" in str(found[0])
         assert store.sql("select 1").rows == [(1,)]
+
+
+def test_costly_filters_of_one_user_hold_up_nobody_and_end_when_he_leaves(own_lab: LabProcess) -> None:
+    with open_store(own_lab.store) as store:
+        recorder = Recorder(store.db)
+        for _ in range(500):
+            trace_id = recorder.start()
+            for n in range(10):
+                recorder.ended(trace_id, "tool", f"tool {n}")
+        recorder.writer.flush()
+    looks = " and ".join(["any(s.name != 'x' and s.parent.name != s.agent for s in spans if s.kind == 'tool')"] * 20)
+    ways = ("/api/v1/traces", "/api/v1/traces/histogram", "/api/v1/graph")
+
+    def worst(client: httpx.Client, way: str) -> None:
+        with suppress(httpx.TimeoutException):
+            client.get(way, params={"filter": looks}, timeout=6)
+
+    with (
+        own_lab.client(own_lab.tokens.issue(LOCAL_USER)) as a,
+        own_lab.anonymous() as b,
+        ThreadPoolExecutor(12) as askers,
+    ):
+        asked = [askers.submit(worst, a, way) for way in ways * 4]
+        time.sleep(0.5)
+        took = []
+        for _ in range(20):
+            for path in ("/healthz", "/api/v1/threads", "/api/v1/traces"):
+                began = time.monotonic()
+                assert b.get(path, timeout=SOON_S).status_code == 200
+                took.append(time.monotonic() - began)
+        for one in asked:
+            one.result()
+        assert sorted(took)[int(len(took) * 0.95)] < 1.0  # 0.2 s where nothing else uses the machine
+
+
+def test_a_filter_that_looks_through_the_spans_too_often_is_refused_with_words(lab: LabProcess) -> None:
+    looks = " and ".join(["any(s.agent == 'x' for s in spans)"] * 200)
+    with lab.anonymous() as client:
+        for way in ("/api/v1/traces", "/api/v1/traces/histogram", "/api/v1/graph", "/api/v1/handoffs"):
+            refused = client.get(way, params={"filter": looks})
+            assert refused.status_code == 400
+            assert "more than 20 times" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("read", ["query", "columns"])
+def test_a_read_of_the_lab_itself_is_stopped_from_another_thread(tmp_path: Path, read: str) -> None:
+    with open_store(tmp_path / "lab.duckdb") as store:
+        wish = Interrupt()
+        found = in_background(lambda: governed(wish, lambda: getattr(store.db, read)(store.user_id, ENDLESS)))
+        wait_stopped(wish, found)
+        assert isinstance(found[0], QueryError)
+        assert store.db.query(store.user_id, "select 1").rows == [(1,)]
+
+
+def wait_stopped(wish: Interrupt, found: list[Any]) -> None:
+    began = time.monotonic()
+    while not found:
+        wish.stop()
+        time.sleep(0.05)
+        assert time.monotonic() - began < SOON_S
 
 
 def test_a_large_answer_is_the_same_as_a_small_one_many_times(lab: LabProcess) -> None:

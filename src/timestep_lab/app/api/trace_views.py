@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -14,7 +15,7 @@ from timestep_lab.app.api.runs import RunView, answer
 from timestep_lab.app.api.schemas import ERRORS, ForkBody
 from timestep_lab.app.api.sql import plain
 from timestep_lab.app.api.sse import SSE
-from timestep_lab.app.api.traces import Filter, Graph, Search, TraceId
+from timestep_lab.app.api.traces import Filter, Graph, Search, TraceId, read
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.graph import AgentGraph
@@ -57,6 +58,7 @@ async def flush(lab: CurrentLab) -> None:
 
 @router.get("/graph", response_model=Graph)
 async def graph_of_many(
+    request: Request,
     lab: CurrentLab,
     filter: Filter = "",
     search: Search = "",
@@ -65,18 +67,19 @@ async def graph_of_many(
 ) -> Graph:
     """Who hands off to whom: all that agents declare, and what the matching traces travelled."""
     query = TraceQuery(filter=filter, search=search, since=since, until=until)
-    return Graph(**shown(await in_thread(lab.trace_source.graph, query=query)))
+    return Graph(**shown(await read(request, lab, partial(lab.trace_source.graph, query=query), costly=True)))
 
 
 @router.get("/handoffs", response_model=HandoffsView)
 async def handoffs(
+    request: Request,
     lab: CurrentLab,
     agent: Annotated[str | None, Query(min_length=1, max_length=200, description="Name or id.")] = None,
     filter: Filter = "",
     trace_id: Annotated[list[str] | None, Query(max_length=500)] = None,
 ) -> HandoffsView:
     """Ways declared from `agent`, under the ways travelled in the given traces or in all that match."""
-    view = await in_thread(lab.handoffs, agent, filter=filter, traces=trace_id)
+    view = await read(request, lab, partial(lab.handoffs, agent, filter=filter, traces=trace_id), costly=True)
     return HandoffsView(title=view.title, **shown(view.graph))
 
 

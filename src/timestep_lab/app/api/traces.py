@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
@@ -11,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from timestep_lab.app.api.schemas import ERRORS, ScoreBody
 from timestep_lab.app.api.sql import plain
+from timestep_lab.app.api.typed_sql import TypedSql
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.otlp_decoder import OtlpDecoder
 from timestep_lab.store.base import in_thread
@@ -21,6 +24,7 @@ TraceId = Annotated[str, Path(min_length=1, max_length=200)]
 Filter = Annotated[str, Query(max_length=10_000, description='For example: model == "gpt-4.1" and cost_usd > 0.01')]
 Search = Annotated[str, Query(max_length=1_000, description="Words to find in what was said.")]
 PROTOBUF = "application/x-protobuf"
+T = TypeVar("T")
 
 
 class TracePage(BaseModel):
@@ -43,8 +47,17 @@ class Graph(BaseModel):
     edges: list[dict[str, Any]]
 
 
+async def read(request: Request, lab: Any, work: Callable[[], T], *, costly: bool) -> T:
+    """What `work` gives. What a filter or words may make costly shares the threads of typed SQL, fairly among users."""
+    if not costly:
+        return await in_thread(work)
+    typed: TypedSql = request.app.state.typed_sql
+    return await typed.run(request, lab.store.user_id, work)
+
+
 @router.get("/api/v1/traces", response_model=TracePage)
 async def list_traces(
+    request: Request,
     lab: CurrentLab,
     filter: Filter = "",
     search: Search = "",
@@ -54,17 +67,21 @@ async def list_traces(
     after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> TracePage:
     """Newest first."""
-    asked = {"filter": filter, "search": search, "since": since, "until": until}
+    asked: dict[str, Any] = {"filter": filter, "search": search, "since": since, "until": until}
     traces = lab.store.traces
-    page = await in_thread(traces.list, **asked, limit=limit, after=after)
-    total = await in_thread(traces.count, **asked) if after is None else None
-    sql = await in_thread(traces.sql, **asked)
-    rows = [{name: plain(value) for name, value in row.items()} for row in page.data]
-    return TracePage(data=rows, has_more=page.has_more, after=page.after, total=total, sql=sql)
+
+    def look() -> TracePage:
+        page = traces.list(**asked, limit=limit, after=after)
+        total = traces.count(**asked) if after is None else None
+        rows = [{name: plain(value) for name, value in row.items()} for row in page.data]
+        return TracePage(data=rows, has_more=page.has_more, after=page.after, total=total, sql=traces.sql(**asked))
+
+    return await read(request, lab, look, costly=bool(filter.strip() or search.strip()))
 
 
 @router.get("/api/v1/traces/histogram", response_model=list[Bucket])
 async def histogram(
+    request: Request,
     lab: CurrentLab,
     buckets: Annotated[int, Query(ge=1, le=500)] = 60,
     filter: Filter = "",
@@ -73,7 +90,8 @@ async def histogram(
     until: datetime | None = None,
 ) -> list[Bucket]:
     """Traces over time, in equal steps."""
-    found = await in_thread(lab.store.traces.histogram, buckets, filter=filter, search=search, since=since, until=until)
+    work = partial(lab.store.traces.histogram, buckets, filter=filter, search=search, since=since, until=until)
+    found = await read(request, lab, work, costly=True)
     return [Bucket(start=b.start, end=b.end, count=b.count, errors=b.errors) for b in found]
 
 

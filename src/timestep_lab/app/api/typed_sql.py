@@ -1,4 +1,5 @@
-"""Where SQL typed by users runs: on threads of its own, few at once for one user, and no longer than somebody waits for it.
+"""Where reads run whose cost users decide, by SQL, a filter or words to search for: on threads of their own, few at once for one user,
+no longer than a time limit, and no longer than somebody waits for them.
 
 A query may take as long as its time limit. On the threads that everything else uses, a handful of such queries would hold up
 every answer to everybody.
@@ -30,6 +31,7 @@ WAITING = 8
 WAITING_IN_ALL = 100
 STOP_S = 2.0
 """What is left to a query when the server is told to stop."""
+TIME_LIMIT_S = 30.0
 LOOK_S = 0.2
 """How often it is looked whether the server was told to stop, and how often a query is told so that goes on."""
 
@@ -44,7 +46,7 @@ class TypedSql:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def run(self, request: Request, user_id: str, work: Callable[[], T]) -> T:
-        """What `work` gives, which asks the database. When the client goes away, the query is stopped.
+        """What `work` gives, which asks the database. When the client goes away, or after `TIME_LIMIT_S`, it is stopped.
 
         Raises `BusyError` when this user has too many queries under way, `StoreUnavailableError` when the server stops first.
         """
@@ -55,7 +57,7 @@ class TypedSql:
         query.task.add_done_callback(lambda _: self._ended(user_id))
         gone = asyncio.create_task(_client_goes(request))
         try:
-            last_moment = float("inf")
+            last_moment = limit = time.monotonic() + TIME_LIMIT_S + LOOK_S  # So that a query's own limit speaks first.
             while not query.task.done() and not gone.done() and time.monotonic() < last_moment:
                 await asyncio.wait((query.task, gone), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._stopping():
@@ -67,6 +69,11 @@ class TypedSql:
             return query.task.result()
         if self._stopping():
             raise StoreUnavailableError("The server is shutting down, and stopped this query.", "Ask it again later.")
+        if time.monotonic() >= limit:
+            raise QueryError(
+                f"This took longer than {TIME_LIMIT_S:g} s and was stopped.",
+                "Ask for less: a shorter time, a simpler filter.",
+            )
         raise QueryError("The query was stopped: nobody waits for it.")
 
     def _ended(self, user_id: str) -> None:

@@ -19,6 +19,7 @@ from timestep_lab.store.duckdb.fence import Fence
 from timestep_lab.store.duckdb.result_columns import plain_columns
 from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.file_modes import keep_beside
+from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.store.migrate import migrate
 from timestep_lab.types.errors import QueryError, StoreError
 
@@ -61,12 +62,12 @@ class Engine:
     # -- Database
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
-        with self._cursor(OURS, user_id) as cursor:
+        with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             cursor.execute(sql, list(params))
             return Rows(tuple(column[0] for column in cursor.description or ()), cursor.fetchall())
 
     def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
-        with self._cursor(OURS, user_id) as cursor:
+        with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             return plain_columns(cursor.execute(sql, list(params)).fetchnumpy())
 
     def write(
@@ -178,6 +179,18 @@ class Engine:
     def _break(self) -> None:
         """DuckDB gave up on the file; a new engine has to be made."""
         self._usable = False
+
+
+@contextmanager
+def _stoppable(cursor: Cursor) -> Iterator[None]:
+    """Whoever asked may stop the query (`store.interrupt`)."""
+    try:
+        with interruptible(cursor.interrupt):
+            yield
+    except duckdb.InterruptException as error:
+        if was_interrupted():
+            raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+        raise
 
 
 def _refuse_foreign(connection: duckdb.DuckDBPyConnection, path: Path | None) -> None:

@@ -35,6 +35,8 @@ from timestep_lab.types.suggest import did_you_mean
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 60
+MAX_LOOKS = 20
+"""How often one filter may look through the spans. Each time is a subquery."""
 FUNCTIONS = ("any", "all", "len", "count", "sum", "min", "max", "ago", "now")
 METHODS = ("lower", "upper", "startswith", "endswith", "contains")
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -84,6 +86,7 @@ def _unreadable(text: str, place: int, error: SyntaxError) -> FilterError:
 class _Reader:
     def __init__(self, text: str, offset: int, now: datetime) -> None:
         self._text, self._offset, self._now = text, offset, now
+        self._looks = 0
 
     # -- conditions
 
@@ -220,6 +223,7 @@ class _Reader:
 
     def _aggregate(self, node: ast.Call, name: str, scope: Scope, depth: int) -> Value:
         if name == "len" and len(node.args) == 1 and isinstance(node.args[0], ast.Name | ast.Attribute):
+            self._look(node)
             return Aggregate("count", Spans("each span", scope.spans_of(node.args[0], self.fail)), Always(True), None)
         spans, inner, wanted, is_list = self._comprehension(node, scope, depth)
         if name == "len":
@@ -246,6 +250,7 @@ class _Reader:
             name = self._called(node)
             self.fail(node, f"{name}() looks at each span.", f'Write {name}(s.kind == "tool" for s in spans)' if name != "len" else
                       'Write len([s for s in spans if s.kind == "tool"])')  # fmt: skip
+        self._look(node)
         loop = argument.generators[0]
         if not isinstance(loop.target, ast.Name) or loop.is_async:
             self.fail(loop.target, "Each span needs a simple name.", "Write: for s in spans")
@@ -255,6 +260,15 @@ class _Reader:
         wanted = argument.elt
         is_list = isinstance(argument, ast.ListComp)
         return Spans(loop.target.id, of), _Inner(inner_scope, tests), wanted, is_list
+
+    def _look(self, node: ast.expr) -> None:
+        self._looks += 1
+        if self._looks > MAX_LOOKS:
+            self.fail(
+                node,
+                f"The filter looks through the spans more than {MAX_LOOKS} times.",
+                'Join conditions on one span: any(s.agent == "a" and s.kind == "tool" for s in spans); or use `in (…)`.',
+            )
 
     # -- checks
 

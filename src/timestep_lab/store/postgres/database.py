@@ -11,6 +11,7 @@ import psycopg
 
 from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
+from timestep_lab.store.interrupt import interruptible
 from timestep_lab.store.liveness import Liveness
 from timestep_lab.store.postgres import bulk, fence
 from timestep_lab.store.postgres.failures import explain_typed
@@ -69,7 +70,7 @@ class PostgresDatabase:
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
         def work(connection: Conn) -> Rows:
             # In pipeline mode all up to the end is one implicit transaction, and one round trip.
-            with connection.pipeline():
+            with interruptible(lambda: connection.cancel_safe(timeout=5.0)), connection.pipeline():
                 connection.execute(*self._acting_for(user_id))
                 cursor = connection.execute(sql.encode(), list(params))
             return rows_of(cursor)

@@ -36,6 +36,8 @@ def explain(error: Exception, where: str) -> Exception:
             return StoreUnavailableError(
                 f"The disk of Postgres at {where} is full; nothing was written.", "Free space there, then try again."
             )
+        case pg.QueryCanceled() if was_interrupted():
+            return QueryError("The query was stopped before its end.", "Ask it again.")
         case pg.QueryCanceled():
             return StoreUnavailableError(f"Postgres at {where} took too long and was stopped.", "Try again.")
         case pg.LockNotAvailable():
