@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 import zipfile
 from itertools import pairwise
 
@@ -10,7 +12,8 @@ import pytest
 
 from timestep_lab.runtime.files.chunking import Chunking
 from timestep_lab.runtime.files.content_types import DOCX
-from timestep_lab.runtime.files.extract import text_of
+from timestep_lab.runtime.files.extract import MAX_XML, text_of
+from timestep_lab.store.duckdb.fence import own_memory
 from timestep_lab.types.errors import DataError, SettingsError
 
 
@@ -118,3 +121,33 @@ def test_sizes_may_be_given_in_tokens() -> None:
     ):
         with pytest.raises(SettingsError):
             Chunking.from_strategy(wrong)
+
+
+def test_a_word_document_that_unpacks_to_much_holds_up_no_other_thread_and_takes_no_memory() -> None:
+    paragraphs = 3_000_000
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "word/document.xml",
+            '<d xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">' + "<p/>" * paragraphs
+            + "<w:p><w:r><w:t>The end</w:t></w:r></w:p></d>",
+        )  # fmt: skip
+    before, found = own_memory(), list[str]()
+    reading = threading.Thread(target=lambda: found.append(text_of(content.getvalue(), DOCX, "big.docx")))
+    reading.start()
+    longest, most = 0.0, before
+    while reading.is_alive():
+        began = time.monotonic()
+        time.sleep(0.01)
+        longest, most = max(longest, time.monotonic() - began), max(most, own_memory())
+    assert found == ["The end"]
+    assert longest < 1.0
+    assert most - before < 50 * 2**20
+
+
+def test_a_word_document_that_unpacks_to_too_much_is_refused() -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", "<d>" + " " * (MAX_XML + 1) + "</d>")
+    with pytest.raises(DataError, match="unpacks to more than 50 MB"):
+        text_of(content.getvalue(), DOCX, "bomb.docx")

@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.traces.recorder import Recorder
 from timestep_lab.runtime.interchange import EXPORT_FORMATS, export_file, import_file, read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.store.duckdb.fence import own_memory
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.types.errors import DataError, TooLargeError, UsageError
 
 ROOT = Path(__file__).parents[2]
 SPANS = "select kind, name, agent, status, model, provider, input_tokens, output_tokens, cost_usd, server, approval, to_agent, input, output from spans order by started_at, span_id"
@@ -429,3 +431,24 @@ def test_a_file_of_another_kind_is_refused_with_the_formats_that_are_read(tmp_pa
     with pytest.raises(UsageError, match=r"End its name in one of: \.json"):
         export_file(tmp_path / "x.csv", store)
     store.close()
+
+
+def parquet(path: Path, rows: int, name: str = "'n'") -> Path:
+    """That many spans in few bytes."""
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"copy (select 'ab'.repeat(16) as trace_id, lpad(to_hex(i), 16, '0') as span_id, 'tool' as kind, {name} as name, 'ok' as status, "
+            f"timestamp '2026-01-01' as started_at, timestamp '2026-01-01' as ended_at, '{{}}' as attributes from range({rows}) r(i)) to '{path}'"
+        )
+    return path
+
+
+def test_a_small_parquet_file_of_many_spans_is_read_some_at_a_time_or_refused(tmp_path: Path) -> None:
+    with open_store(":memory:") as store:
+        assert import_file(parquet(tmp_path / "some.parquet", 12_000), store).added == 12_000
+        before = own_memory()
+        with pytest.raises(TooLargeError, match="2,000,000 spans; at most 1,000,000"):
+            import_file(parquet(tmp_path / "many.parquet", 2_000_000, "'n'"), store)
+        with pytest.raises(TooLargeError, match="unpacks to"):
+            import_file(parquet(tmp_path / "wide.parquet", 2_000, "repeat('x', 1000000)"), store)
+        assert own_memory() - before < 600 * 2**20

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
+import zlib
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
 from timestep_lab.types.errors import DataError, MissingExtraError
 
-MAX_XML = 200 * 2**20
+MAX_XML = 50 * 2**20
 """Of a Word document unpacked; more is taken for a trap."""
-_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+MAX_S = 30.0
+PIECE = 16 * 1024
+_W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
 def text_of(content: bytes, content_type: str, filename: str) -> str:
@@ -48,7 +52,10 @@ def _pdf(content: bytes, filename: str) -> str:
     except ModuleNotFoundError:
         raise MissingExtraError("Reading PDF", "files") from None
     try:
-        pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages]
+        took, pages = _Clock(filename), []
+        for page in pypdf.PdfReader(io.BytesIO(content)).pages:
+            took.check()
+            pages.append(page.extract_text())
     # A broken PDF makes pypdf raise whatever its bytes lead it to, not only errors of its own.
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise DataError(f"{filename} cannot be read as PDF ({error}).", "Open it and save it anew.") from error
@@ -56,16 +63,71 @@ def _pdf(content: bytes, filename: str) -> str:
 
 
 def _docx(content: bytes, filename: str) -> str:
+    """Read in pieces and kept as text only: no tree of its elements, and other threads have their turn between two pieces."""
+    reader = _Paragraphs()
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
+    parser.CharacterDataHandler = reader.text
+    took = _Clock(filename)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            member = archive.getinfo("word/document.xml")
-            if member.file_size > MAX_XML:
-                raise DataError(f"{filename} unpacks to more than {MAX_XML // 2**20} MB.", "Save a smaller document.")
-            body = ElementTree.fromstring(archive.read(member))
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open("word/document.xml") as member:
+            unpacked = 0
+            while piece := member.read(PIECE):
+                unpacked += len(piece)
+                if unpacked > MAX_XML:
+                    raise DataError(
+                        f"{filename} unpacks to more than {MAX_XML // 2**20} MB.", "Save a smaller document."
+                    )
+                took.check()
+                parser.Parse(piece, False)
+            parser.Parse(b"", True)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        KeyError,
+        expat.ExpatError,
+    ) as error:
         raise DataError(f"{filename} cannot be read as a Word document ({error}).", "Save it anew as .docx.") from error
-    paragraphs = ("".join(text.text or "" for text in paragraph.iter(f"{_W}t")) for paragraph in body.iter(f"{_W}p"))
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+    return "\n\n".join(reader.paragraphs)
+
+
+class _Paragraphs:
+    """Handlers of the XML parser. A paragraph in another one (a text box) comes before it."""
+
+    def __init__(self) -> None:
+        self.paragraphs: list[str] = []
+        self._open: list[list[str]] = []
+        self._in_text = False
+
+    def start(self, name: str, attributes: object) -> None:
+        if name == f"{_W}}}p":
+            self._open.append([])
+        self._in_text = name == f"{_W}}}t"
+
+    def end(self, name: str) -> None:
+        self._in_text = False
+        if name == f"{_W}}}p" and (text := "".join(self._open.pop())):
+            self.paragraphs.append(text)
+
+    def text(self, data: str) -> None:
+        if self._in_text and self._open:
+            self._open[-1].append(data)
+
+
+class _Clock:
+    """Stops reading a file that is made to take long."""
+
+    def __init__(self, filename: str) -> None:
+        self._filename, self._until = filename, time.monotonic() + MAX_S
+
+    def check(self) -> None:
+        if time.monotonic() > self._until:
+            raise DataError(
+                f"Reading {self._filename} took longer than {MAX_S:g} s and was stopped.", "Give it in smaller parts."
+            )
 
 
 def _html(markup: str) -> str:

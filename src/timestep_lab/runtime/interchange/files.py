@@ -10,13 +10,18 @@ from typing import Any
 
 from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
 from timestep_lab.runtime.interchange.decoded import Decoded
-from timestep_lab.runtime.interchange.lab_rows import is_lab_row, read_flat_rows, read_lab_rows
+from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.interchange.phoenix import is_phoenix_span, read_phoenix
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import DataError
+from timestep_lab.types.errors import DataError, TooLargeError
 
 _GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
+MAX_ROWS = 1_000_000
+MAX_UNPACKED = 2**30
+"""Of a Parquet or DuckDB file: what its values take, which may be a thousand times its own size."""
+ROWS_AT_ONCE = 5_000
+BYTES_AT_ONCE = 32 * 2**20
 KNOWN = (
     "OTLP (protobuf, JSON, JSONL), Agents SDK exports, Phoenix spans, and the lab's own JSONL, Parquet and DuckDB files"
 )
@@ -55,7 +60,7 @@ def import_file(path: str | Path, store: Store) -> Imported:
 
 def _read(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
     if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
-        yield _read_columns(source, head, user_id)
+        yield from _read_columns(source, head, user_id)
         return
     data = source.read_bytes()
     if head[:2] == _GZIP:
@@ -69,28 +74,64 @@ def _read(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
         yield from _read_protobuf(source, data, user_id)
 
 
-def _read_columns(source: Path, head: bytes, user_id: str) -> Decoded:
+def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
+    """Some rows at a time: a file of 100 KB may hold millions. Raises `TooLargeError` before anything is read from one that unpacks to too much."""
     import duckdb
 
+    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False, "memory_limit": "512MB"}
     try:
-        with duckdb.connect(
-            ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        ) as connection:
+        with duckdb.connect(":memory:", config=settings) as connection:  # type: ignore[arg-type]
             connection.execute("set TimeZone = 'UTC'")
+            literal = str(source).replace("'", "''")
             if head[:4] == _PARQUET:
-                found = connection.execute("select * from read_parquet($1)", [str(source)])
+                table = f"read_parquet('{literal}')"
             else:
-                literal = str(source).replace("'", "''")
                 connection.execute(f"attach '{literal}' as other (read_only)")
-                found = connection.execute("select * from other.lab_spans")
-            columns = [column[0] for column in found.description or ()]
-            rows = found.fetchall()
+                table = "other.lab_spans"
+            described = connection.execute(f"describe select * from {table}").fetchall()
+            kinds = {name: kind for name, kind, *_ in described if name in FLAT_COLUMNS}
+            if missing := [
+                name for name in ("trace_id", "span_id", "kind", "status", "started_at") if name not in kinds
+            ]:
+                raise _no_export(source, f"it has no column {missing[0]}")
+            if nested := [
+                name
+                for name, kind in kinds.items()
+                if kind.startswith(("STRUCT", "MAP", "UNION")) or kind.endswith("]")
+            ]:
+                raise _no_export(source, f"its column {nested[0]} holds no single values")
+            largest = _check_size(connection, source, table, list(kinds))
+            found = connection.execute(f"select {', '.join(kinds)} from {table}")
+            at_once = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(largest, 1)))
+            while rows := found.fetchmany(at_once):
+                yield read_flat_rows(list(kinds), rows, user_id)
     except duckdb.Error as error:
-        raise DataError(
-            f"{source} holds no exported traces: {str(error).splitlines()[0]}",
-            "Export some with: timestep-lab traces export",
-        ) from None
-    return read_flat_rows(columns, rows, user_id)
+        raise _no_export(source, str(error).splitlines()[0]) from None
+
+
+def _check_size(connection: Any, source: Path, table: str, columns: list[str]) -> int:
+    """Bytes of the largest row. DuckDB counts without making the values, so this needs neither much memory nor much time."""
+    [(count,)] = connection.execute(f"select count(*) from {table}").fetchall()
+    if count > MAX_ROWS:
+        raise TooLargeError(
+            f"{source.name} holds {count:,} spans; at most {MAX_ROWS:,} are read from one file.",
+            "Export fewer at once.",
+        )
+    size = " + ".join(f"coalesce(strlen({name}::varchar), 0)" for name in columns)
+    [(total, largest)] = connection.execute(f"select sum({size}), max({size}) from {table}").fetchall()
+    if (total or 0) > MAX_UNPACKED:
+        raise TooLargeError(
+            f"{source.name} unpacks to {int(total) >> 20:,} MB; at most {MAX_UNPACKED >> 20:,} are read from one file.",
+            "Export fewer at once.",
+        )
+    return int(largest or 0)
+
+
+def _no_export(source: Path, why: str) -> DataError:
+    return DataError(
+        f"{source.name} holds no exported traces: {why}.".replace("..", "."),
+        "Export some with: timestep-lab traces export",
+    )
 
 
 def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
