@@ -73,7 +73,7 @@ def test_importing_the_package_loads_nothing_heavy_and_costs_little() -> None:
 
 
 def test_modules_stay_small_enough_to_read_in_one_sitting() -> None:
-    too_long = {str(p.relative_to(PACKAGE)): n for p in modules() if (n := len(p.read_text().splitlines())) > 400}
+    too_long = {str(p.relative_to(PACKAGE)): n for p in modules() if (n := len(p.read_text().splitlines())) > 600}
     assert not too_long
 
 

@@ -6,10 +6,21 @@ import json
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool
+from agents import (
+    Agent,
+    GuardrailFunctionOutput,
+    InputGuardrail,
+    OutputGuardrail,
+    RunContextWrapper,
+    ToolOutputImage,
+    ToolOutputText,
+    function_tool,
+    handoff,
+)
+from pydantic import BaseModel
 
-from tests.runtime.bench import Bench, calls, last, says
-from timestep_lab.types.errors import MissingKeyError, NotFoundError, ProviderError, RunError
+from tests.runtime.bench import Bench, calls, last, open_bench, says
+from timestep_lab.types.errors import MissingKeyError, NotFoundError, ProviderError, RunError, UsageError
 from timestep_lab.types.events import RunFailed, RunPaused
 
 
@@ -133,8 +144,6 @@ async def test_a_changed_tool_is_live_from_its_first_call_on(bench: Bench) -> No
     assert [json.loads(i.data["output"]) for i in bench.items(again.thread_id, "tool_call")] == [
         {"word": "a", "n": 100}, {"word": "c", "n": 100},
     ]  # fmt: skip
-    fixed = (await fork(bench, run.trace_id, tools={"other": "unused"})).run
-    assert story(bench, fixed.trace_id) == story(bench, run.trace_id)
 
 
 async def test_a_span_may_be_run_live_again_although_nothing_changed(bench: Bench) -> None:
@@ -186,3 +195,342 @@ async def test_what_cannot_be_forked_says_so(bench: Bench) -> None:
     bench.store.threads.delete(run.thread_id)
     with pytest.raises(RunError, match="not that of a run"):
         await fork(bench, run.trace_id, agent=shop.agent)
+
+
+# -- what was replaced stays replaced
+
+
+class Till:
+    """An agent whose refunds are asked about, and counted when they really happen."""
+
+    def __init__(self, bench: Bench, *more: Any) -> None:
+        self.refunds: list[str] = []
+
+        @function_tool(needs_approval=True)
+        def refund(order: str) -> str:
+            self.refunds.append(order)
+            return f"Refunded {order}."
+
+        @function_tool(needs_approval=True)
+        def write(text: str) -> str:
+            return f"Wrote {text}."
+
+        model = bench.script(*more)
+        self.agent = Agent(name="Till", model=model, tools=[refund, write])
+        self.inner = bench.router.scripts[model].inner
+
+    @property
+    def asked(self) -> int:
+        return len(self.inner.calls)  # type: ignore[attr-defined]
+
+
+def heard(bench: Bench, thread_id: str) -> list[Any]:
+    """What the model read of tools, in order."""
+    return [
+        e["output"] for e in bench.store.threads.session_items(thread_id) if e.get("type") == "function_call_output"
+    ]
+
+
+async def test_a_replaced_tool_is_never_called_also_when_its_call_was_paused_and_approved(bench: Bench) -> None:
+    till = Till(bench, calls(("refund", {"order": "7712"})), says("Done."), says("Denied, then."))
+    run = last(await bench.run("refund 7712", till.agent)).run
+    run = last(await bench.approve(run.id)).run
+    again = (await fork(bench, run.trace_id, tools={"refund": "DENIED"})).run
+    assert (again.status, again.output) == ("completed", "Denied, then."), "what is not called needs no approval"
+    assert (heard(bench, again.thread_id), till.refunds) == (["DENIED"], ["7712"])
+
+
+@pytest.mark.parametrize("prompt", [None, "Refund it."], ids=["after a replayed answer", "live from the start"])
+@pytest.mark.parametrize("process", ["the same", "another"])
+async def test_what_was_replaced_stays_replaced_when_a_fork_pauses_and_goes_on(
+    tmp_path: Any, process: str, prompt: str | None
+) -> None:
+    path = tmp_path / "lab.duckdb"
+    pay, write = calls(("refund", {"order": "1"})), calls(("write", {"text": "x"}))
+    async with open_bench(path) as bench:
+        till = Till(bench, calls(("refund", {"order": "0"})), says("Done."), write, pay, says("End."))
+        run = last(await bench.run("refund", till.agent)).run
+        run = last(await bench.approve(run.id)).run
+        new = {"prompt": prompt, "instructions": {"Till": "Be brief."}} if prompt else {}
+        end = await fork(bench, run.trace_id, tools={"refund": "DENIED"}, **new)
+        assert isinstance(end, RunPaused)
+        if process == "the same":
+            end = last(await bench.approve(end.run.id))
+            assert (end.run.output, till.refunds) == ("End.", ["0"])
+            return
+    async with open_bench(path) as bench:
+        till = Till(bench, pay, says("End."))
+        end = last(await bench.approve(end.run.id, agent=till.agent))
+        assert (end.run.output, till.refunds) == ("End.", [])
+        assert heard(bench, end.run.thread_id) == [*([] if prompt else ["DENIED"]), "Wrote x.", "DENIED"]
+        assert till.inner.calls[0].system_instructions == ("Be brief." if prompt else None)  # type: ignore[attr-defined]
+
+
+async def test_a_fork_of_stored_agents_goes_on_after_its_pause_with_what_was_replaced(bench: Bench) -> None:
+    end = last(await bench.run("What is the weather in Berkeley?"))
+    run = last(await bench.approve(end.run.id)).run
+    told = (await fork(bench, run.trace_id, tools={"get_weather": "It rains frogs."})).run
+    assert (told.status, "frogs" in heard(bench, told.thread_id)[-1]) == ("completed", True)
+    live = await fork(bench, run.trace_id, again=True)
+    assert isinstance(live, RunPaused), "a call that is live is asked about"
+    live = last(await bench.approve(live.run.id))
+    assert (live.run.status, "frogs" in str(live.run.output)) == ("completed", False)
+
+
+async def test_a_fork_that_replaced_a_tool_by_a_function_goes_on_only_where_the_function_is(bench: Bench) -> None:
+    till = Till(bench, calls(("refund", {"order": "0"})), says("Done."), calls(("write", {"text": "x"})), says("End."))
+    run = last(await bench.run("refund", till.agent)).run
+    run = last(await bench.approve(run.id)).run
+    end = await fork(bench, run.trace_id, tools={"refund": lambda arguments: "NO"})
+    assert isinstance(end, RunPaused)
+    bench.runner._changes.clear()  # As in another process.
+    with pytest.raises(RunError, match="replaced 'refund' by a function, which lives only in the process that made it"):
+        await bench.approve(end.run.id)
+    assert bench.store.runs.get(end.run.id).status == "needs_approval", "it goes on waiting"
+
+
+async def test_a_fork_whose_parent_is_gone_refuses_to_go_on(bench: Bench) -> None:
+    till = Till(bench, calls(("refund", {"order": "0"})), says("Done."), calls(("write", {"text": "x"})), says("End."))
+    run = last(await bench.run("refund", till.agent)).run
+    run = last(await bench.approve(run.id)).run
+    end = await fork(bench, run.trace_id, tools={"refund": "NO"})
+    bench.store.threads.delete(run.thread_id)
+    with pytest.raises(RunError, match=r"a fork of trace .* which is not there any more"):
+        await bench.approve(end.run.id)
+
+
+async def test_a_fork_of_a_fork_keeps_what_was_replaced(bench: Bench) -> None:
+    pay = [calls(("refund", {"order": str(n)})) for n in range(3)]
+    till = Till(bench, pay[0], says("Done."), says("First fork."), pay[1], says("Second fork."))
+    run = last(await bench.run("refund", till.agent)).run
+    run = last(await bench.approve(run.id)).run
+    first = (await fork(bench, run.trace_id, tools={"refund": "DENIED"})).run
+    second = (await fork(bench, first.trace_id, prompt="Please refund")).run
+    assert (second.output, heard(bench, second.thread_id), till.refunds) == ("Second fork.", ["DENIED"], ["0"])
+
+
+async def test_names_that_the_run_does_not_have_are_refused_with_the_one_that_was_meant(bench: Bench) -> None:
+    till = Till(bench, calls(("refund", {"order": "0"})), says("Done."))
+    run = last(await bench.run("refund", till.agent)).run
+    runs = len(bench.store.runs.find())
+    for wrong, message in [
+        ({"tools": {"refnd": "X"}}, "There is no tool 'refnd' in this run. Did you mean 'refund'?"),
+        ({"instructions": {"Til": "x"}}, "There is no agent 'Til' in this run. Did you mean 'Till'?"),
+        ({"agent": "Till"}, "agent='Till' is no Agent of the Agents SDK"),
+        ({"instructions": 5}, "instructions=5 is neither a text nor texts by agent name"),
+        ({"tools": {"refund": object()}}, "cannot be written as JSON"),
+        ({"results": {"call_x": "y"}}, "This run has no call 'call_x'"),
+    ]:
+        with pytest.raises(UsageError) as refused:
+            await fork(bench, run.trace_id, **wrong)
+        assert message in str(refused.value)
+    assert len(bench.store.runs.find()) == runs, "nothing was written"
+
+
+async def test_a_tool_inside_an_agent_used_as_a_tool_cannot_be_replaced_and_that_is_said(bench: Bench) -> None:
+    till = Till(bench, says("Unused."))
+    desk = Agent(name="Desk", model=bench.script(says("Hi.")), tools=[till.agent.as_tool("ask_till", "Asks the till.")])
+    run = last(await bench.run("hi", desk)).run
+    with pytest.raises(UsageError, match="agent behind the tool 'ask_till' has the tool 'refund'"):
+        await fork(bench, run.trace_id, tools={"refund": "DENIED"})
+
+
+# -- a replay is exact
+
+
+class Point(BaseModel):
+    x: int = 1
+
+
+RESULTS: dict[str, Any] = {
+    "a model with defaults": Point(), "keys that are numbers": {1: "a"}, "a tuple": (1, 2), "nothing": None, "not a number": float("nan"),
+    "an object": {"a": [1, None]}, "an image": ToolOutputImage(image_url="data:image/png;base64,AAAA", detail="low"),
+    "parts": [ToolOutputText(text="Look:"), ToolOutputImage(image_url="data:image/png;base64,AAAA")], "true": True, "text": "{1: 2}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESULTS)
+async def test_the_model_hears_of_a_replayed_call_exactly_what_it_heard(bench: Bench, name: str) -> None:
+    @function_tool
+    def give() -> Any:
+        return RESULTS[name]
+
+    model = bench.script(calls(("give", {})), says("Thanks."), says("Thanks again."))
+    run = last(await bench.run("give", Agent(name="Giver", model=model, tools=[give]))).run
+    again = (await fork(bench, run.trace_id, bench.spans("generation")[1]["span_id"], again=True)).run
+    assert again.output == "Thanks again."
+    told = [
+        [item["output"] for item in call.input if item.get("type") == "function_call_output"]
+        for call in bench.router.scripts[model].inner.calls  # type: ignore[attr-defined]
+    ]
+    assert told[1] == told[2] != []
+    assert shown(bench, again.thread_id)[:2] == shown(bench, run.thread_id)[:2]
+    twice = (await fork(bench, again.trace_id)).run
+    assert heard(bench, twice.thread_id) == heard(bench, run.thread_id), "also in a fork of the fork"
+
+
+async def test_a_run_that_a_raising_tool_ended_ends_so_again(bench: Bench) -> None:
+    tried = []
+
+    @function_tool(failure_error_function=None)
+    def burst() -> str:
+        tried.append(1)
+        raise ValueError("Too hot.")
+
+    model = bench.script(calls(("burst", {})), says("Never said."))
+    run = last(await bench.run("go", Agent(name="Oven", model=model, tools=[burst]))).run
+    assert run.status == "failed"
+    again = (await fork(bench, run.trace_id)).run
+    assert (again.status, again.error_type, again.error) == (run.status, run.error_type, run.error)
+    assert len(tried) == 1
+    assert len(bench.router.scripts[model].inner.calls) == 1  # type: ignore[attr-defined]
+
+
+async def test_a_tool_whose_error_the_model_read_is_replayed_with_it(bench: Bench) -> None:
+    @function_tool
+    def burst() -> str:
+        raise ValueError("Too hot.")
+
+    model = bench.script(calls(("burst", {})), says("Sorry."))
+    run = last(await bench.run("go", Agent(name="Oven", model=model, tools=[burst]))).run
+    again = (await fork(bench, run.trace_id)).run
+    assert story(bench, again.trace_id) == story(bench, run.trace_id)
+    assert heard(bench, again.thread_id) == heard(bench, run.thread_id)
+    errors = bench.store.sql("select error from spans where kind = 'tool'").rows
+    assert errors[0] == errors[1] != (None,)
+
+
+async def test_decisions_are_replayed_as_they_were_made(bench: Bench) -> None:
+    both = calls(("refund", {"order": "1"}), ("refund", {"order": "2"}))
+    till = Till(bench, both, says("One of two."))
+    end = last(await bench.run("refund both", till.agent))
+    assert isinstance(end, RunPaused)
+    ids = [call.call_id for call in end.interruptions]
+    said = {ids[0]: {"decision": "approved"}, ids[1]: {"decision": "rejected", "message": "Not that one."}}
+    run = last(await bench.resume(end.run.id, said)).run
+    again = (await fork(bench, run.trace_id)).run
+    assert (again.output, till.refunds, till.asked) == ("One of two.", ["1"], 2)
+    assert (
+        sorted(heard(bench, again.thread_id)) == sorted(heard(bench, run.thread_id)) == ["Not that one.", "Refunded 1."]
+    )
+    for kind in ("tool_call", "approval"):
+        before, after = (
+            sorted(
+                (i.data["call_id"], i.data.get("status"), i.data.get("decision"), i.data.get("output"))
+                for i in bench.items(t, kind)
+            )
+            for t in (run.thread_id, again.thread_id)
+        )
+        assert before == after != []
+
+
+async def test_of_parallel_calls_only_the_named_one_changes(bench: Bench) -> None:
+    counted: list[str] = []
+
+    @function_tool
+    def count(word: str) -> str:
+        counted.append(word)
+        return f"{word}: {len(counted)}"
+
+    three = calls(*(("count", {"word": word}) for word in "abc"))
+    model = bench.script(three, says("Three."), says("By result."), says("By span."))
+    run = last(await bench.run("count", Agent(name="Counter", model=model, tools=[count]))).run
+    a, _, c = (entry["output"] for entry in bench.store.threads.session_items(run.thread_id) if "output" in entry)
+    by_result = (await fork(bench, run.trace_id, results={three[1].call_id: {"n": 9}})).run
+    assert (by_result.output, heard(bench, by_result.thread_id)) == ("By result.", [a, '{"n": 9}', c])
+    [span] = [
+        s["span_id"]
+        for s in bench.spans("tool")
+        if s["trace_id"] == run.trace_id and json.loads(s["input"]) == {"word": "b"}
+    ]
+    by_span = (await fork(bench, run.trace_id, span, again=True)).run
+    assert (by_span.output, heard(bench, by_span.thread_id)) == ("By span.", [a, "b: 4", c])
+    assert len(counted) == 4
+
+
+async def test_a_fork_has_the_context_of_the_run_or_says_that_it_needs_it(bench: Bench) -> None:
+    @function_tool
+    def who(context: RunContextWrapper[Any]) -> str:
+        return str(context.context)
+
+    model = bench.script(
+        calls(("who", {})), says("Ada."), calls(("who", {})), says("Ada again."), calls(("who", {})), says("Eve.")
+    )
+    agent = Agent(name="Host", model=model, tools=[who])
+    run = last(await bench.run("who?", agent, context="ADA")).run
+    again = (await fork(bench, run.trace_id, prompt="who is it?")).run
+    assert heard(bench, again.thread_id) == ["ADA"]
+    bench.runner._contexts.clear()  # As in another process.
+    with pytest.raises(RunError, match=r"was given a context \(str\)"):
+        await fork(bench, run.trace_id, prompt="who is it?", agent=agent)
+    assert (await fork(bench, run.trace_id, agent=agent)).run.status == "completed", "a replay needs none"
+    other = (await fork(bench, run.trace_id, prompt="who?", agent=agent, context="EVE")).run
+    assert heard(bench, other.thread_id) == ["EVE"]
+
+
+async def test_an_unchanged_fork_runs_nothing_of_the_users_code(bench: Bench) -> None:
+    ran: list[str] = []
+
+    def note(what: str, value: Any) -> Any:
+        ran.append(what)
+        return value
+
+    def passes(*_: Any) -> Any:
+        return note("guardrail", GuardrailFunctionOutput(output_info=None, tripwire_triggered=False))
+
+    @function_tool
+    def look() -> str:
+        return str(note("tool", "Seen."))
+
+    helper = Agent(name="Helper", model=bench.script(calls(("look", {})), says("Looked.")), tools=[look])
+    desk = Agent(
+        name="Desk", model=bench.script(calls(("ask", {"input": "look"})), says("Done.")),
+        instructions=lambda context, agent: note("instructions", f"Be number {len(ran)}."),
+        tools=[helper.as_tool("ask", "Asks the helper.", is_enabled=lambda context, agent: note("enabled", True))],
+        output_guardrails=[OutputGuardrail(guardrail_function=passes, name="out")],
+    )  # fmt: skip
+    front = Agent(
+        name="Front", model=bench.script(calls(("transfer_to_desk", {}))),
+        handoffs=[handoff(desk, on_handoff=lambda context: note("handoff", None))],
+        input_guardrails=[InputGuardrail(guardrail_function=passes, name="in")],
+    )  # fmt: skip
+    run = last(await bench.run("go", front)).run
+    assert run.output == "Done."
+    assert set(ran) == {"guardrail", "tool", "instructions", "enabled", "handoff"}
+    ran.clear()
+    again = (await fork(bench, run.trace_id)).run
+    assert (again.output, ran) == ("Done.", [])
+    told = "select input from spans where trace_id = $1 and kind = 'generation' and agent = 'Desk' order by started_at"
+    assert bench.store.sql(told, [again.trace_id]).rows == bench.store.sql(told, [run.trace_id]).rows
+    assert shown(bench, again.thread_id) == [
+        i for i in shown(bench, run.thread_id) if i[3] != "{}" or i[0] != "tool_call"
+    ]
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+async def test_a_run_that_a_guardrail_stopped_is_stopped_again_without_asking_it(bench: Bench, side: str) -> None:
+    asked: list[str] = []
+
+    def stops(*_: Any) -> Any:
+        asked.append(side)
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+    agent = Agent(name="Guarded", model=bench.script(says("Said.")))
+    if side == "input":
+        agent.input_guardrails = [InputGuardrail(guardrail_function=stops, name="no")]
+    else:
+        agent.output_guardrails = [OutputGuardrail(guardrail_function=stops, name="no")]
+    run = last(await bench.run("go", agent)).run
+    again = (await fork(bench, run.trace_id)).run
+    assert (again.status, again.error, asked) == ("failed", run.error, [side])
+
+
+async def test_one_agents_instructions_or_model_may_change_and_what_came_before_it_is_replayed(bench: Bench) -> None:
+    desk_model, other = bench.script(says("From the desk."), says("Briefly.")), bench.script(says("Another desk."))
+    front_model = bench.script(calls(("transfer_to_desk", {})))
+    desk = Agent(name="Desk", model=desk_model, instructions="Be polite.")
+    run = last(await bench.run("go", Agent(name="Front", model=front_model, handoffs=[desk]))).run
+    assert (await fork(bench, run.trace_id, instructions={"Desk": "Be brief."})).run.output == "Briefly."
+    assert bench.router.scripts[desk_model].inner.calls[-1].system_instructions == "Be brief."  # type: ignore[attr-defined]
+    assert (await fork(bench, run.trace_id, model={"Desk": other})).run.output == "Another desk."
+    assert len(bench.router.scripts[front_model].inner.calls) == 1  # type: ignore[attr-defined]

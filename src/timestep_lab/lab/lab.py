@@ -195,8 +195,11 @@ class Lab(Looking):
     async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
         """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
 
-        Changes: `prompt`, `model`, `instructions`, `tools` (a tool's name to what it says instead); `again=True` goes live without one.
-        Unchanged, everything is replayed and no provider is called. The new trace knows its parent.
+        Changes: `prompt`; `model` and `instructions`, a text or one by agent name; `tools` (a tool's name to what it says instead) and
+        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `agent` and
+        `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
+        is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
+        knows its parent. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
         from timestep_lab.runtime.forks import fork
 

@@ -22,6 +22,7 @@ from timestep_lab.types.records import AgentRecord, McpServerRecord
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.mcp.toolset import ToolSet
+    from timestep_lab.runtime.replay import Replay
 
 MAX_TOOL_NAME = 64
 """The longest function name that every provider takes."""
@@ -40,6 +41,8 @@ class BuiltGraph:
     """Tools that the reader's side carries out; calling one ends the turn."""
     own_models: bool = False
     """The agents bring models that the model asked for this run must not replace (a fork's)."""
+    replay: Replay | None = None
+    """What a fork still says of the run it came from."""
     notices: tuple[LabError, ...] = ()
     """Tools that could not be had, each naming its server. The run goes on without them."""
 

@@ -16,6 +16,8 @@ from timestep_lab.types.errors import RunError
 from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 
 VERSION = 1
+SAID = "replayed"
+"""Of a fork: ids of the recorded answers that it had said when it paused."""
 _SECRET = ("headers", "env")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
@@ -10,12 +12,16 @@ from agents import Agent, Model
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.branch import branch
-from timestep_lab.runtime.replay import Changes, Recording, Span, ToolStub, fork_point, record, rewire
+from timestep_lab.runtime.recorded import Changes, Recorded, Span, ToolStub
+from timestep_lab.runtime.replay import Replay, rewire
 from timestep_lab.runtime.run_request import Approve, RunOptions
+from timestep_lab.runtime.run_rows import FORK, OPTIONS
+from timestep_lab.runtime.session import is_output
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import NotFoundError, RunError
+from timestep_lab.types import errors
+from timestep_lab.types.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.types.events import Event
-from timestep_lab.types.records import AgentRecord, RunRecord
+from timestep_lab.types.records import AgentRecord, Json, RunRecord
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
@@ -28,58 +34,69 @@ async def fork(
     span_id: str | None = None,
     *,
     prompt: str | None = None,
-    model: str | None = None,
-    instructions: str | None = None,
+    model: str | Mapping[str, str] | None = None,
+    instructions: str | Mapping[str, str] | None = None,
     tools: Mapping[str, ToolStub] | None = None,
+    results: Mapping[str, ToolStub] | None = None,
     again: bool = False,
     approve: Approve = "ask",
     agent: Agent[Any] | None = None,
+    context: Any = None,
     keep_running: bool = False,
 ) -> AsyncGenerator[Event, None]:
     """Run the run behind `trace_id` again in a new thread, as a trace whose parent it is.
 
-    What began before `span_id` is replayed as recorded; from there on it is live. Without `span_id` it is live from where the first change
-    is felt; without a change (and without `again`, which goes live from the span although nothing changed) all is replayed, and no provider
-    or tool is called.
+    What comes before the step `span_id` is replayed as recorded; from there on it is live. Of several calls made in parallel, only the
+    named one is live. Without `span_id` it is live from where the first change is felt; without a change (and without `again`, which
+    goes live from the span although nothing changed) all is replayed, and no provider, tool or guardrail is called.
 
-    `prompt` replaces what the user said, `instructions` those of the first agent, `model` every agent's model. `tools`: tool name to what
-    it says instead, a fixed result or a function of its arguments. `agent`: for a run of an SDK agent, that agent.
+    `prompt` replaces what the user said. `instructions`: a text for the first agent, or texts by agent name; `model` likewise, where
+    one name is for all agents. `tools`: tool name to what its live calls say instead, a fixed result or a function of the arguments;
+    `results`: the id of one recorded call to what that call says instead. What is replaced in a fork stays so in the forks of it.
+    `agent`, `context`: for a run of an SDK agent, or with a context, of another process.
 
-    Raises `NotFoundError` (trace, span, agent), `RunError` when the trace is not that of a run of this lab, and what `Runner.stream` raises.
+    Raises before anything is written: `NotFoundError` (trace, span, agent), `UsageError` (a tool, agent or call that the run does not
+    have), `RunError` when the trace is not that of a run of this lab, and what `Runner.stream` raises.
     """
-    from timestep_lab.runtime.run_rows import OPTIONS
     from timestep_lab.runtime.runner import Fork
 
-    changes = Changes(prompt=prompt, model=model, instructions=instructions, tools=tools or {}, again=again)
+    changes = _read_changes(prompt, model, instructions, tools, results, again, agent)
     store, router = runner.store, runner.router
     run = await in_thread(_run_of, store, trace_id)
-    spans = await in_thread(_spans, runner, trace_id)
-    point = fork_point(spans, span_id, changes)
-    recording = record(spans, point)
+    if isinstance(instructions, str):
+        changes = replace(changes, instructions={run.agent: instructions})
+    earlier = runner.changes_of(run) or Changes()
     known = agent or runner.sdk_agent(run.id)
     who: AgentRecord | Agent[Any] = known if known else await in_thread(_stored_agent, store, run)
     before = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
-    if changes.model:
-        router.get_model(changes.model)
+    for name in filter(None, [changes.model, *changes.models.values()]):
+        router.get_model(name)
+    recorded = await in_thread(_recorded, runner, run)
+    point = recorded.point(span_id, changes)
+    effective = changes.over(earlier)
+    options = replace(before, model=changes.model or before.model)
+    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options)
+    replay = Replay(recorded, point, effective)
+    rewired = await rewire(graph, replay, _models(runner, effective, options.model))
+    if point is not None:
+        context = runner.context_of(run, context)
+    first = replay.answers.get(run.agent)
     thread_id, said = await in_thread(_past, store, run)
 
-    def model_of(one: Agent[Any]) -> Model:
-        chosen = changes.model or before.model or one.model
-        return chosen if isinstance(chosen, sdk.Model) else router.get_model(chosen)
-
-    async def rewired(graph: BuiltGraph) -> BuiltGraph:
-        return await rewire(graph, recording, changes, model_of)
+    async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
+        return rewired, snapshot
 
     stream = runner.stream(
         said if prompt is None else prompt,
         agent=who,
         thread_id=thread_id,
-        model=changes.model or before.model,
+        model=options.model,
         model_settings=before.model_settings,
         max_turns=before.max_turns,
         approve=approve,
+        context=context,
         keep_running=keep_running,
-        fork=Fork(trace_id, span_id, _first_model(recording, changes, run), rewired),
+        fork=Fork(trace_id, span_id, str(run.model if first else changes.model or run.model), effective, blueprint),
     )
     try:
         async for event in stream:
@@ -88,8 +105,85 @@ async def fork(
         await stream.aclose()
 
 
-def _first_model(recording: Recording, changes: Changes, run: RunRecord) -> str:
-    return str(run.model if recording.answers.get(run.agent) else changes.model or run.model)
+async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
+    """`graph` for a fork that goes on after a pause: it replays what is left, and what was replaced is replaced.
+
+    `said`: ids of the recorded answers that it had said. Raises `RunError` when that cannot be had here.
+    """
+    kept = run.metadata[FORK]
+    changes = runner.changes_of(run)
+    assert changes is not None
+    try:
+        parent = await in_thread(_run_of, runner.store, kept["trace_id"])
+        recorded = await in_thread(_recorded, runner, parent)
+        own = await in_thread(_spans, runner, run.trace_id)
+    except (NotFoundError, RunError) as error:
+        raise RunError(
+            f"This run is a fork of trace {kept['trace_id']}, which is not there any more, so it cannot go on as it began.",
+            "Cancel it with lab.cancel(run_id), and run it again with lab.run.",
+        ) from error
+    since = [s["attributes"].get("model_config", {}).get("replayed_span") for s in own if s["kind"] == "generation"]
+    point = recorded.point(kept["span_id"], changes)
+    replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
+    options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
+    return await rewire(graph, replay, _models(runner, changes, options.model))
+
+
+def _read_changes(
+    prompt: str | None,
+    model: str | Mapping[str, str] | None,
+    instructions: str | Mapping[str, str] | None,
+    tools: Mapping[str, ToolStub] | None,
+    results: Mapping[str, ToolStub] | None,
+    again: bool,
+    agent: Agent[Any] | None,
+) -> Changes:
+    """Raises `UsageError` for what is not of its kind."""
+    if agent is not None and not isinstance(agent, Agent):
+        raise UsageError(
+            f"agent={agent!r} is no Agent of the Agents SDK; a fork's agents are those of the run.",
+            "Leave agent= out; or start anew with another agent: lab.run(prompt, agent=…).",
+            param="agent",
+        )
+    for param, said in [("model", model), ("instructions", instructions)]:
+        texts = list(said.values()) if isinstance(said, Mapping) else [said]
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise UsageError(
+                f"{param}={said!r} is neither a text nor texts by agent name.", f"For example {param}='…'.", param=param
+            )
+    for param, stubs in [("tools", tools), ("results", results)]:
+        if not isinstance(stubs or {}, Mapping):
+            raise UsageError(f"{param}={stubs!r} is no mapping of names to results.", "Give a dict.", param=param)
+        for name, stub in (stubs or {}).items():
+            if not callable(stub):
+                _check_json(param, name, stub)
+    by_agent = model if isinstance(model, Mapping) else {}
+    return Changes(
+        prompt=prompt,
+        model=model if isinstance(model, str) and model else None,
+        models=dict(by_agent),
+        instructions=dict(instructions) if isinstance(instructions, Mapping) else {},
+        tools=dict(tools or {}),
+        results=dict(results or {}),
+        again=again,
+    )
+
+
+def _check_json(param: str, name: str, stub: Json) -> None:
+    try:
+        json.dumps(stub)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{param}[{name!r}] cannot be written as JSON: {error}.", "Give a text, JSON, or a function.", param=param
+        ) from None
+
+
+def _models(runner: Runner, changes: Changes, for_all: str | None) -> Callable[[Agent[Any]], Model]:
+    def model_of(one: Agent[Any]) -> Model:
+        chosen = changes.models.get(one.name) or for_all or one.model
+        return chosen if isinstance(chosen, sdk.Model) else runner.router.get_model(chosen)
+
+    return model_of
 
 
 def _run_of(store: Store, trace_id: str) -> RunRecord:
@@ -103,6 +197,21 @@ def _run_of(store: Store, trace_id: str) -> RunRecord:
     return found[0]
 
 
+def _recorded(runner: Runner, run: RunRecord) -> Recorded:
+    log = runner.store.threads.session_items(run.thread_id, run_id=run.id)
+    heard = {item["call_id"]: item["output"] for item in log if is_output(item)}
+    return Recorded(_spans(runner, run.trace_id), heard, _end_of(run), is_over=run.status != "needs_approval")
+
+
+def _end_of(run: RunRecord) -> LabError | None:
+    """How a run that did not come to an answer ended, to end in the same way again."""
+    if run.status not in ("failed", "cancelled", "interrupted"):
+        return None
+    kind: type[LabError] = getattr(errors, run.error_type or "", RunError)
+    message = run.error or f"The recorded run was {run.status} here."
+    return RunError(message) if kind is errors.MissingExtraError else kind(message)
+
+
 def _spans(runner: Runner, trace_id: str) -> list[Span]:
     runner.writer.flush()
     traces = runner.store.traces
@@ -114,7 +223,7 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
     if run.agent_id is None:
         raise RunError(
             f"This run was started with an SDK Agent object ({run.agent!r}), which lives only in the process that made it.",
-            "Make the same Agent here and pass it: runner.fork(trace_id, agent=my_agent)",
+            "Make the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
     return store.agents.get(run.agent_id)
 

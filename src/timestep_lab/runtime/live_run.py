@@ -19,6 +19,7 @@ from agents.items import ToolApprovalItem
 
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.agent_snapshot import SAID
 from timestep_lab.runtime.item_log import ItemLog
 from timestep_lab.runtime.outcomes import as_lab_error, error_json
 from timestep_lab.runtime.output_text import output_text
@@ -173,6 +174,8 @@ class LiveRun:
     async def _to_the_end(self, given: SdkInput | None, first: First | None) -> RunEnded:
         try:
             self._graph, self._snapshot = await self._blueprint()
+            if self._graph.replay:
+                self.pauses.recorded = self._graph.replay.decisions
             if first:
                 await first()
             last = await (self._drive(given) if given is not None else self._end(self._complete(None)))
@@ -307,7 +310,9 @@ class LiveRun:
         waiting = await self.pauses.ask(undecided)
         await self._log.close()
         text = state.to_string(context_serializer=lambda _: {})
-        kept = approvals.paused_state(self.run, text, self._snapshot, waiting, self._claim)
+        replay = self._graph.replay
+        snapshot = {**self._snapshot, SAID: list(replay.said)} if replay else self._snapshot
+        kept = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
         await self._store_end(self._ended_run(status="needs_approval", ended_at=None), kept)
         return RunPaused(run=self.run, interruptions=waiting)
 

@@ -42,6 +42,8 @@ class Pauses:
         self._log = items.log
         self._kit_of = kit_of
         self._approved: set[str] = set()
+        self.recorded: Mapping[str, tuple[str, str]] = {}
+        """Of a fork: call id to what was decided about it in the run it replays, and what the model read of a refusal."""
 
     def approve_calls(self, call_ids: Iterable[str]) -> None:
         """Calls that were approved before this process took the run."""
@@ -57,7 +59,15 @@ class Pauses:
         undecided = []
         for item in state.get_interruptions():
             call = self._interruption(item)
-            if approve == "all" or tool_key(call) in always:
+            if call.call_id in self.recorded:
+                word, message = self.recorded[call.call_id]
+                if word == "approved":
+                    await self._record(call, Decision("approved"))
+                    state.approve(item)
+                else:
+                    await self._record(call, Decision("rejected", message))
+                    state.reject(item, rejection_message=message)
+            elif approve == "all" or tool_key(call) in always:
                 await self._record(call, Decision("approved"))
                 state.approve(item)
             elif approve == "none":

@@ -1,8 +1,9 @@
-"""Fork a run: what was recorded up to a span is said again word for word, and from there on models and tools are real.
+"""Fork a run: what was recorded up to a step is said again word for word, and from there on models and tools are real.
 
-Models are replaced by stubs that give each agent its recorded answers in order; tools by stubs that know the recorded results by call id.
-Everything that began before the fork point is replayed, everything else is live. Without a change there is no fork point: the whole
-run is said again, with no call of any provider or tool.
+Models are replaced by stubs that give each agent its recorded answers in order; tools by stubs that know by call id what the model heard.
+While an agent's answers are recorded ones, nothing else that is code runs either: guardrails end as they ended, dynamic instructions
+say what they said, `on_handoff` is not called. The fork point is a step and not a time: of three calls made in parallel, only the
+one named is live. Without a change there is no fork point: the whole run is said again, with no call of any provider or tool.
 """
 
 from __future__ import annotations
@@ -11,12 +12,21 @@ import copy
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 import agents as sdk
-from agents import Agent, FunctionTool, Handoff, Model, ModelResponse, RunContextWrapper
+from agents import (
+    Agent,
+    FunctionTool,
+    GuardrailFunctionOutput,
+    Handoff,
+    Model,
+    ModelResponse,
+    RunContextWrapper,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrail,
+)
 from agents.tool_context import ToolContext
 from agents.tracing import SpanError, generation_span
 from openai.types.responses import (
@@ -30,107 +40,139 @@ from openai.types.responses import (
 from pydantic import TypeAdapter, ValidationError
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.types.errors import NotFoundError, ProviderError, RunError
+from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub
+from timestep_lab.types.errors import ProviderError, RunError, UsageError
 from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Json
-from timestep_lab.types.spans import GenAI
-
-Span = Mapping[str, Any]
-"""One span as `store.traces.payloads` gives it."""
-ToolStub = Json | Callable[[dict[str, Any]], Any]
-"""What a changed tool says: a fixed result, or a function of its arguments (which may be a coroutine function)."""
+from timestep_lab.types.suggest import did_you_mean
 
 _items: TypeAdapter[list[Any]] = TypeAdapter(list[ResponseOutputItem])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What is different in a fork. `again`: nothing is, but it runs live from the span on."""
+class Replay:
+    """What one fork still has to say of a recorded run. `said`: ids of the answers it said before it paused."""
 
-    prompt: str | None = None
-    model: str | None = None
-    instructions: str | None = None
-    tools: Mapping[str, ToolStub] = field(default_factory=dict)
-    again: bool = False
+    def __init__(self, recorded: Recorded, point: Point | None, changes: Changes, said: Sequence[str] = ()) -> None:
+        past = recorded.answers if point is None else recorded.answers[: point.answers]
+        asked = [call_id for calls in recorded.asked[: len(past)] for call_id in calls]
+        live = point.live if point else frozenset()
+        self.changes = changes
+        self.end = recorded.end if point is None else None
+        """How the run ends when its recorded answers have been said; None when it goes on live."""
+        self.whole = point is None and recorded.is_over
+        """Nothing of it is live."""
+        self.calls = {i: recorded.calls[i] for i in asked if i in recorded.calls and i not in live}
+        self.said = list(said)
+        """Ids of the recorded answers that were said so far."""
+        self.answers: dict[str, deque[Span]] = {}
+        for span in past:
+            if span["span_id"] not in self.said:
+                self.answers.setdefault(span["agent"] or "", deque()).append(span)
+        self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
+        self.same_input = changes.prompt is None and bool(past)
 
     @property
-    def none(self) -> bool:
-        return not (self.prompt is not None or self.model or self.instructions is not None or self.tools or self.again)
+    def decisions(self) -> dict[str, tuple[str, str]]:
+        """Call id to what was decided about it and, for a refusal, what the model then read."""
+        return {i: (call.decision, str(call.heard)) for i, call in self.calls.items() if call.decision}
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """What is replayed: each agent's answers in order, and tool results by call id."""
+async def rewire(graph: BuiltGraph, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
+    """A copy of the agents that replay first. `model_of` gives the model an agent goes on with, when it is needed.
 
-    answers: Mapping[str, deque[Span]]
-    results: Mapping[str, Span]
-
-
-def fork_point(spans: Sequence[Span], span_id: str | None, changes: Changes) -> datetime | None:
-    """From when on the run is live; None when all of it is replayed.
-
-    Without `span_id`, that is where the first change can be felt. Raises `NotFoundError` for an unknown span.
+    Raises `UsageError` for a changed tool or agent that the graph does not have.
     """
-    if span_id is not None and span_id not in {span["span_id"] for span in spans}:
-        raise NotFoundError(f"There is no span {span_id!r} in this trace.", "Take a span id of the trace's tree.")
-    if changes.none:
-        return None
-    if span_id is not None:
-        return next(_began(span) for span in spans if span["span_id"] == span_id)
-    if changes.prompt is not None or changes.model or changes.instructions is not None or changes.again:
-        return min(_began(span) for span in spans)
-    return min((_began(s) for s in spans if s["kind"] == "tool" and s["name"] in changes.tools), default=None)
-
-
-def record(spans: Sequence[Span], point: datetime | None) -> Recording:
-    """What began before `point`. Raises `RunError` for a trace whose answers were not recorded as the lab records them."""
-    past = [s for s in sorted(spans, key=_began) if s["ended_at"] and (point is None or _began(s) < point)]
-    answers: dict[str, deque[Span]] = {}
-    for span in past:
-        if span["kind"] != "generation":
-            continue
-        if span["status"] == "ok" and not isinstance(span["output"], list):
-            raise RunError(
-                f"The answer of span {span['span_id']} was not recorded, so it cannot be said again.",
-                "Only runs of a lab can be forked. Run it again with lab.run.",
-            )
-        answers.setdefault(span["agent"] or "", deque()).append(span)
-    results = {
-        span["attributes"][GenAI.TOOL_CALL_ID]: span
-        for span in past
-        if span["kind"] == "tool" and GenAI.TOOL_CALL_ID in span["attributes"]
+    changes = replay.changes
+    _check_agents(graph, {*changes.models, *changes.instructions})
+    offered = {
+        name: [*agent.tools, *(await agent.get_mcp_tools(RunContextWrapper(None)) if agent.mcp_servers else [])]
+        for name, agent in graph.agents.items()
     }
-    return Recording(answers, results)
-
-
-async def rewire(
-    graph: BuiltGraph, recording: Recording, changes: Changes, model_of: Callable[[Agent[Any]], Model]
-) -> BuiltGraph:
-    """A copy of the agents whose models and tools replay first. `model_of` gives the model an agent goes on with, when it is needed."""
-    twins: dict[int, Agent[Any]] = {}
+    _check_tools([tool for tools in offered.values() for tool in tools], changes.tools)
+    models = {name: ReplayModel(agent, replay, model_of) for name, agent in graph.agents.items()}
+    twins: dict[str, Agent[Any]] = {}
     for agent in graph.agents.values():
-        tools = [*agent.tools, *(await agent.get_mcp_tools(RunContextWrapper(None)) if agent.mcp_servers else [])]
+        model = models[agent.name]
         twin = agent.clone(
-            model=ReplayModel(agent, recording.answers.get(agent.name, deque()), model_of),
+            model=model,
             model_settings=agent.model_settings,
-            tools=[_stub(tool, recording, changes) if isinstance(tool, FunctionTool) else tool for tool in tools],
+            tools=[
+                _stub(tool, replay, model) if isinstance(tool, FunctionTool) else tool for tool in offered[agent.name]
+            ],
             mcp_servers=[],
             handoffs=[],
+            input_guardrails=[_as_ended(g, replay, None) for g in agent.input_guardrails],
+            output_guardrails=[_as_ended(g, replay, model) for g in agent.output_guardrails],
         )
-        if changes.instructions is not None and agent is graph.root:
-            twin.instructions = changes.instructions
-        twins[id(agent)] = twin
-    by_name = {agent.name: twins[id(agent)] for agent in graph.agents.values()}
+        if agent.name in changes.instructions:
+            twin.instructions = changes.instructions[agent.name]
+        elif callable(agent.instructions):
+            twin.instructions = _as_said(agent, model)
+        twins[agent.name] = twin
     for agent in graph.agents.values():
-        twins[id(agent)].handoffs = [_lead_to(way, by_name) for way in agent.handoffs]
-    return replace(graph, root=twins[id(graph.root)], agents=by_name, own_models=True)
+        twins[agent.name].handoffs = [_lead_to(way, twins, replay, models[agent.name]) for way in agent.handoffs]
+    return replace(graph, root=twins[graph.root.name], agents=twins, own_models=True, replay=replay)
+
+
+def _check_agents(graph: BuiltGraph, names: set[str]) -> None:
+    for name in sorted(names - set(graph.agents)):
+        raise UsageError(
+            f"There is no agent {name!r} in this run.{did_you_mean(name, graph.agents)}",
+            f"Its agents: {', '.join(graph.agents)}.",
+        )
+
+
+def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
+    """A replaced tool must be one that can be replaced wherever it is offered."""
+    known = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
+    for tool in tools:
+        inner = _inner_tools(tool) & set(changed)
+        if inner:
+            name = min(inner)
+            raise UsageError(
+                f"The agent behind the tool {tool.name!r} has the tool {name!r}, which cannot be replaced inside of it.",
+                f"Replace the whole: tools={{{tool.name!r}: …}}.",
+                param="tools",
+            )
+        if tool.name in changed and not isinstance(tool, FunctionTool):
+            raise UsageError(
+                f"The tool {tool.name!r} is run by the provider or by the SDK itself, so it cannot be replaced.",
+                "Fork with an agent that does not have it: agent=….",
+                param="tools",
+            )
+    for name in sorted(set(changed) - known):
+        raise UsageError(
+            f"There is no tool {name!r} in this run.{did_you_mean(name, known)}",
+            f"Its tools: {', '.join(sorted(known)) or 'none'}.",
+            param="tools",
+        )
+
+
+def _inner_tools(tool: Any) -> set[str]:
+    """Names of the tools that an agent used as a tool has, at any depth."""
+    found: set[str] = set()
+    waiting, seen = [tool], set()
+    while waiting:
+        inner = getattr(waiting.pop(), "_agent_instance", None)
+        if isinstance(inner, Agent) and id(inner) not in seen:
+            seen.add(id(inner))
+            found |= {one.name for one in inner.tools}
+            waiting += inner.tools
+    return found
 
 
 class ReplayModel(Model):
     """Says the recorded answers of `agent`, then hands over to its live model."""
 
-    def __init__(self, agent: Agent[Any], answers: deque[Span], model_of: Callable[[Agent[Any]], Model]) -> None:
-        self._agent, self._answers, self._model_of = agent, answers, model_of
+    def __init__(self, agent: Agent[Any], replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> None:
+        self._agent, self._replay, self._model_of = agent, replay, model_of
+        self._answers = replay.answers.get(agent.name, deque())
+        self.repeated = bool(replay.said)
+        """The answer given last was a recorded one."""
+
+    @property
+    def next(self) -> Span | None:
+        """The recorded answer to come."""
+        return self._answers[0] if self._answers else None
 
     @property
     def full(self) -> str:
@@ -141,19 +183,32 @@ class ReplayModel(Model):
         return str(getattr(live, "full", None) or type(live).__name__)
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        if not self._answers:
-            return await self._model_of(self._agent).get_response(*args, **kwargs)
-        usage = sdk.Usage()
-        return ModelResponse(output=self._say(self._answers.popleft(), args, kwargs), usage=usage, response_id=None)
+        if live := self._live():
+            return await live.get_response(*args, **kwargs)
+        return ModelResponse(output=self._say(self._take(), args, kwargs), usage=sdk.Usage(), response_id=None)
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        if not self._answers:
-            async for event in self._model_of(self._agent).stream_response(*args, **kwargs):
+        if live := self._live():
+            async for event in live.stream_response(*args, **kwargs):
                 yield event
             return
-        span = self._answers.popleft()
+        span = self._take()
         for event in _events(str(span["model"]), self._say(span, args, kwargs)):
             yield event
+
+    def _live(self) -> Model | None:
+        """None while there are recorded answers. Raises how the run ended when that is all that is left of it."""
+        self.repeated = bool(self._answers)
+        if self._answers:
+            return None
+        if self._replay.end:
+            raise self._replay.end
+        return self._model_of(self._agent)
+
+    def _take(self) -> Span:
+        span = self._answers.popleft()
+        self._replay.said.append(span["span_id"])
+        return span
 
     def _say(self, span: Span, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The recorded answer, in a span of its own that says where it is from. An answer that failed fails again."""
@@ -165,6 +220,8 @@ class ReplayModel(Model):
         with generation_span(model=span["model"], model_config=config, input=shown) as again:
             if span["status"] != "ok":
                 again.set_error(SpanError(message=str(span["error"]), data=None))
+                if self._replay.end:
+                    raise self._replay.end
                 raise ProviderError(f"Replayed: {span['error']}", "Fork from this span on with another model.")
             again.span_data.output = span["output"]
             try:
@@ -190,29 +247,112 @@ def _events(model: str, items: list[Any]) -> list[Any]:
     return [*events, ResponseCompletedEvent(type="response.completed", response=whole, sequence_number=0)]
 
 
-def _stub(tool: FunctionTool, recording: Recording, changes: Changes) -> FunctionTool:
-    """`tool`, but a recorded call gets its recorded result, unasked; and a changed tool says what it was changed to."""
-    live, ask = tool.on_invoke_tool, tool.needs_approval
+def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionTool:
+    """`tool`, but a recorded call says what was heard of it, and a changed tool or call what it was changed to, unasked."""
+    live, ask, changes = tool.on_invoke_tool, tool.needs_approval, replay.changes
 
     async def invoke(context: ToolContext[Any], arguments: str) -> Any:
-        span = recording.results.get(context.tool_call_id)
-        if span is not None:
-            if span["status"] == "error":
-                _mark_failed(str(span["error"]))
-            return span["output"] if span["output"] is not None else ""
+        call = replay.calls.get(context.tool_call_id)
+        if call is not None:
+            if call.error:
+                _mark_failed(call.error)
+            if call.heard is None and call.error:
+                raise replay.end or RunError(CUT_SHORT, "Fork from this call on.")
+            return call.said()
+        if context.tool_call_id in changes.results:
+            return await _changed(changes.results[context.tool_call_id], arguments)
         if tool.name in changes.tools:
             return await _changed(changes.tools[tool.name], arguments)
         return await live(context, arguments)
 
     async def needs_approval(context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
-        if call_id in recording.results:
+        call = replay.calls.get(call_id)
+        if call is not None:
+            return call.decision is not None  # It is decided again as it was.
+        if call_id in changes.results or tool.name in changes.tools:
             return False
         return bool(await ask(context, arguments, call_id)) if callable(ask) else ask
 
     stub = copy.copy(tool)
     stub.on_invoke_tool = invoke
     stub.needs_approval = needs_approval
+    stub.is_enabled = _as_then(tool.is_enabled, replay, model)
+    stub.output_json_schema = None  # What was heard is not read again.
+    stub.tool_input_guardrails = _input_checks(tool, replay)
+    stub.tool_output_guardrails = [_unless_recorded(one, replay) for one in tool.tool_output_guardrails or ()]
     return stub
+
+
+def _input_checks(tool: FunctionTool, replay: Replay) -> list[ToolInputGuardrail[Any]]:
+    """The tool's guardrails; for a recorded call, what they said then."""
+    checks = list(tool.tool_input_guardrails or ())
+    if not checks:
+        return []
+
+    def as_then(data: Any) -> ToolGuardrailFunctionOutput:
+        call = replay.calls.get(data.context.tool_call_id)
+        if call is None or call.ran:
+            return ToolGuardrailFunctionOutput.allow()
+        return ToolGuardrailFunctionOutput.reject_content(str(call.heard))
+
+    recorded: ToolInputGuardrail[Any] = ToolInputGuardrail(guardrail_function=as_then, name=checks[0].get_name())
+    return [recorded, *(_unless_recorded(one, replay) for one in checks)]
+
+
+def _unless_recorded(check: Any, replay: Replay) -> Any:
+    """A tool's guardrail that lets recorded calls through: what they said is what was heard already."""
+
+    async def run(data: Any) -> ToolGuardrailFunctionOutput:
+        if data.context.tool_call_id in replay.calls:
+            return ToolGuardrailFunctionOutput.allow()
+        said: ToolGuardrailFunctionOutput | Awaitable[ToolGuardrailFunctionOutput] = check.guardrail_function(data)
+        return await said if isinstance(said, Awaitable) else said
+
+    return replace(check, guardrail_function=run, name=check.get_name())
+
+
+def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> Any:
+    """An agent's guardrail that ends as it ended, while what it looks at is as it was: the input, or what `speaker` said."""
+    ends = replay.guardrails.get(guardrail.get_name(), deque())
+
+    async def run(*given: Any) -> GuardrailFunctionOutput:
+        same = replay.same_input if speaker is None else speaker.repeated
+        if same and ends:
+            return GuardrailFunctionOutput(output_info=None, tripwire_triggered=ends.popleft())
+        said: GuardrailFunctionOutput | Awaitable[GuardrailFunctionOutput] = guardrail.guardrail_function(*given)
+        return await said if isinstance(said, Awaitable) else said
+
+    return replace(guardrail, guardrail_function=run, name=guardrail.get_name())
+
+
+def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapper[Any], Agent[Any]], Any]:
+    """Dynamic instructions that say what they said, while the answer to them is recorded."""
+    dynamic = agent.instructions
+    assert callable(dynamic)
+
+    async def run(context: RunContextWrapper[Any], twin: Agent[Any]) -> str | None:
+        if model.next is not None:
+            first = next(iter(model.next["input"] or ()), None)
+            is_system = isinstance(first, Mapping) and first.get("role") == "system"
+            return str(first["content"]) if is_system and first else None
+        said = dynamic(context, twin)
+        return await said if isinstance(said, Awaitable) else said
+
+    return run
+
+
+def _as_then(is_enabled: Any, replay: Replay, model: ReplayModel) -> Any:
+    """A recorded answer may call what was enabled then."""
+    if not callable(is_enabled):
+        return is_enabled
+
+    async def run(context: RunContextWrapper[Any], agent: Any) -> bool:
+        if replay.whole or model.next is not None:
+            return True
+        said = is_enabled(context, agent)
+        return bool(await said if isinstance(said, Awaitable) else said)
+
+    return run
 
 
 async def _changed(stub: ToolStub, arguments: str) -> Any:
@@ -228,21 +368,21 @@ def _mark_failed(message: str) -> None:
         span.set_error(SpanError(message=message, data=None))
 
 
-def _lead_to(way: Agent[Any] | Handoff[Any, Any], twins: Mapping[str, Agent[Any]]) -> Agent[Any] | Handoff[Any, Any]:
-    """The same handoff, leading to the copies."""
+def _lead_to(
+    way: Agent[Any] | Handoff[Any, Any], twins: Mapping[str, Agent[Any]], replay: Replay, model: ReplayModel
+) -> Agent[Any] | Handoff[Any, Any]:
+    """The same handoff, leading to the copies. One that a recorded answer asked for happens without calling anybody's code again."""
     if isinstance(way, Agent):
         return twins[way.name]
     lead = way.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
+        if model.repeated and way.agent_name in twins:
+            return twins[way.agent_name]
         target = await lead(context, arguments)
         return twins.get(target.name, target)
 
     twin = copy.copy(way)
     twin.on_invoke_handoff = invoke
+    twin.is_enabled = _as_then(way.is_enabled, replay, model)
     return twin
-
-
-def _began(span: Span) -> datetime:
-    began: datetime = span["started_at"]
-    return began

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-from agents import Agent, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
+from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
 from agents.tool_context import ToolContext
 
 from timestep_lab.runtime.stream_items import StreamItems
@@ -45,6 +46,8 @@ class RecordingHooks(RunHooks[Any]):
             span = get_current_span()
             failed = span.error if span is not None else None
             error = str(failed["message"]) if failed else None
+            if span is not None and isinstance(tool, FunctionTool) and not isinstance(result, str):
+                self._processor.tool_heard(span, _heard(context, tool, result))
             await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
         await self._inner.on_tool_end(context, agent, tool, result)
 
@@ -64,3 +67,11 @@ class RecordingHooks(RunHooks[Any]):
 
     async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
         await self._inner.on_handoff(context, from_agent, to_agent)
+
+
+def _heard(context: ToolContext[Any], tool: FunctionTool, result: object) -> str:
+    """What the model reads of a result that is no text, as JSON; made by the SDK's own conversion."""
+    call = context.tool_call
+    assert call is not None
+    said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
+    return json.dumps(said["output"], ensure_ascii=False)

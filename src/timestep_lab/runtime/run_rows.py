@@ -24,7 +24,11 @@ CANCEL = "cancel_requested"
 """In a run's metadata: some process asked for it to stop."""
 OPTIONS = "options"
 """In a run's metadata: what was asked for this run alone, for when it goes on."""
-RESERVED = {CANCEL, OPTIONS, COMPLETED}
+FORK = "fork"
+"""In a fork's metadata: the trace it replays and what is different in it, for when it goes on."""
+CONTEXT = "context_type"
+"""In a run's metadata: the class of the `context` it was given."""
+RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED}
 WITHDRAWN = "The run was cancelled before this was decided."
 
 

@@ -18,16 +18,18 @@ import agents as sdk
 
 from timestep_lab.runtime import approvals, run_rows
 from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.agent_snapshot import SAID
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import finished_span, tool_key
+from timestep_lab.runtime.recorded import Changes
 from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, finished_call, last_agent, thaw_state, was_answered
 from timestep_lab.runtime.run_request import DEFAULT_MAX_TURNS, Approve, RunOptions, UserTurn, read_options, read_turn
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import call_span_id
 from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.types.errors import ConflictError, NotFoundError
+from timestep_lab.types.errors import ConflictError, NotFoundError, RunError
 from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
 from timestep_lab.types.ids import new_id, new_trace_id
 from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
@@ -51,7 +53,15 @@ class Fork:
     span_id: str | None
     model: str
     """Name of the model that speaks first."""
-    rewire: Callable[[BuiltGraph], Awaitable[BuiltGraph]]
+    changes: Changes
+    """What is replaced in it, those of the forks it came from included."""
+    blueprint: Callable[[], Awaitable[tuple[BuiltGraph, dict[str, Json]]]]
+
+
+def _keep(known: dict[str, Any], run_id: str, value: Any) -> None:
+    known[run_id] = value
+    if len(known) > KEPT_AGENTS:
+        del known[next(iter(known))]
 
 
 class Runner:
@@ -61,11 +71,15 @@ class Runner:
         self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter
     ) -> None:
         self.store, self.router, self.writer = store, router, writer
-        self._graphs = Graphs(store, toolbox, settings)
+        self.graphs = Graphs(store, toolbox, settings)
         self._shop = Workshop(store, router, install(writer))
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
         """Run id to the SDK agent it was started with, for the newest `KEPT_AGENTS` runs of this process."""
+        self._contexts: dict[str, Any] = {}
+        """Run id to the context it was given, likewise."""
+        self._changes: dict[str, Changes] = {}
+        """Run id to what is replaced in that fork, likewise: what was replaced by a function is known here alone."""
         self._unsubscribe = store.subscribe(self._changed)
 
     # -- turns
@@ -100,10 +114,18 @@ class Runner:
         turn = turn if said is None else replace(turn, thread_items=())
         run_rows.refuse_reserved(metadata or {})
         options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
-        records = await self._graphs.records(agent)
+        records = await self.graphs.records(agent)
         model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
-        kept = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
+        kept: dict[str, Json] = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
+        if fork:
+            kept[run_rows.FORK] = {
+                "trace_id": fork.trace_id,
+                "span_id": fork.span_id,
+                "changes": fork.changes.to_json(),
+            }
+        if context is not None:
+            kept[run_rows.CONTEXT] = type(context).__name__
         run = RunRecord(
             id=new_id("run"), user_id=self.store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
@@ -112,13 +134,14 @@ class Runner:
         shown = await in_thread(run_rows.begin, self.store, run, thread, turn, is_new=is_new, said=said)
         self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
-            self._sdk_agents[run.id] = agent
-            if len(self._sdk_agents) > KEPT_AGENTS:
-                del self._sdk_agents[next(iter(self._sdk_agents))]
+            _keep(self._sdk_agents, run.id, agent)
+        if context is not None:
+            _keep(self._contexts, run.id, context)
+        if fork:
+            _keep(self._changes, run.id, fork.changes)
 
         async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
-            graph, snapshot = await self._graphs.build(agent, records, options)
-            return (await fork.rewire(graph) if fork else graph), snapshot
+            return await (fork.blueprint() if fork else self.graphs.build(agent, records, options))
 
         live = LiveRun(
             self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks
@@ -203,15 +226,21 @@ class Runner:
         options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
         known = agent or self._sdk_agents.get(run.id)
         speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
-        records = await self._graphs.records(speaker)
+        records = await self.graphs.records(speaker)
         run = await in_thread(run_rows.reopen, store, run)
+        graph, snapshot = await self.graphs.build(speaker, records, options)
+        graph = await self._as_forked(run, graph, ())
+
+        async def blueprint() -> tuple[BuiltGraph, Mapping[str, Json]]:
+            return graph, snapshot
+
         answer = {"type": "function_call_output", "call_id": call_id, "output": output_text(output)}
         await in_thread(store.threads.append_session_items, thread_id, [answer], run_id=run.id)
         live = LiveRun(
             self._shop,
             run,
             options,
-            lambda: self._graphs.build(speaker, records, options),
+            blueprint,
             route=self._route(run, resumes=True),
         )
         live.adopt([i for i in items if i.run_id == run.id])
@@ -232,6 +261,32 @@ class Runner:
     def sdk_agent(self, run_id: str) -> sdk.Agent[Any] | None:
         """The SDK agent that run was started with in this process."""
         return self._sdk_agents.get(run_id)
+
+    def context_of(self, run: RunRecord, given: Any = None) -> Any:
+        """The context of a run that goes on or is forked: `given`, or the one it had in this process.
+
+        Raises `RunError` when it had one that this process does not know.
+        """
+        context = given if given is not None else self._contexts.get(run.id)
+        if context is None and run.metadata.get(run_rows.CONTEXT):
+            raise RunError(
+                f"Run {run.id} was given a context ({run.metadata[run_rows.CONTEXT]}), which lives only in the process that made it.",
+                "Make it again here and pass it: context=…",
+            )
+        return context
+
+    def changes_of(self, run: RunRecord) -> Changes | None:
+        """What is replaced in a fork; None for a run that is none. Raises `RunError` when that cannot be known here."""
+        kept = run.metadata.get(run_rows.FORK)
+        return None if kept is None else self._changes.get(run.id) or Changes.from_json(kept["changes"])
+
+    async def _as_forked(self, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
+        """The agents of a fork that goes on, with everything replaced in them that was replaced when it began."""
+        if run.metadata.get(run_rows.FORK) is None:
+            return graph
+        from timestep_lab.runtime.forks import rewire_again
+
+        return await rewire_again(self, run, graph, said)
 
     def fork(self, trace_id: str, span_id: str | None = None, **changes: Any) -> AsyncGenerator[Event, None]:
         """Run the run of `trace_id` again, replaying it up to `span_id`; see `runtime.forks.fork` for the rest."""
@@ -314,7 +369,9 @@ class Runner:
         context: Any,
         hooks: sdk.RunHooks[Any] | None,
     ) -> tuple[LiveRun, SdkInput]:
-        graph, own_toolbox = await self._graphs.rebuild(state, agent)
+        graph, own_toolbox = await self.graphs.rebuild(state, agent)
+        graph = await self._as_forked(run, graph, state.agent_snapshot.get(SAID) or ())
+        context = context if context is not None else self._contexts.get(run.id)
         items = [i for i in await in_thread(self.store.threads.all_items, run.thread_id) if i.run_id == run.id]
         given: SdkInput
         if was_answered(state, await in_thread(self.store.threads.session_items, run.thread_id)):
@@ -383,7 +440,7 @@ class Runner:
         return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes)
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
-        metadata = {name: value for name, value in run.metadata.items() if name != run_rows.OPTIONS}
+        metadata = {name: value for name, value in run.metadata.items() if name not in run_rows.RESERVED}
         self.writer.trace_started(
             TraceStart(
                 trace_id=run.trace_id, user_id=run.user_id, workflow=run.agent, thread_id=run.thread_id,

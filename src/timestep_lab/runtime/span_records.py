@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from agents.tracing import Span
+from openai import BaseModel as ProviderModel
 
 from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.timing import timing_of
@@ -165,10 +167,13 @@ def usage_of(said: Any) -> Usage | None:
 
 def jsonable(value: Any) -> Json:
     """The value as JSON knows it. What has no JSON form becomes its text, as the SDK does when it sends it to a model."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", exclude_unset=True)
+        # The provider's own objects say a field only when it was sent; anybody else's defaults are part of the value.
+        return value.model_dump(mode="json", exclude_unset=isinstance(value, ProviderModel))
     if isinstance(value, Mapping):
         return {str(name): jsonable(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

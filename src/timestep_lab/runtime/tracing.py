@@ -159,6 +159,16 @@ class StoreProcessor(TracingProcessor):
         if not route.only_ended:
             route.writer.span_started(record)
 
+    def tool_heard(self, span: Span[Any], heard: str) -> None:
+        """What the model reads of the function span's result, as JSON, when that is not the result itself."""
+        route = self._routes.get(span.trace_id)
+        if route is None:
+            return
+        with self._lock:
+            record = route.open.get(span.span_id)
+            if record is not None:
+                route.open[span.span_id] = replace(record, attributes={**record.attributes, Lab.HEARD: heard})
+
     # -- the SDK's callbacks
 
     def on_trace_start(self, trace: Trace) -> None:

@@ -150,6 +150,8 @@ class Lab:
     TTFT_MS = "timestep.ttft_ms"
     SERVER = "timestep.mcp.server"
     APPROVAL = "timestep.approval"
+    HEARD = "timestep.tool.heard"
+    """On a tool call whose result was no text: what the model read of it (a text, or content parts), as JSON."""
     QUEUE_MS = "timestep.queue_ms"
     RATE_LIMIT_MS = "timestep.rate_limit_ms"
     INTER_TOKEN_P50_MS = "timestep.inter_token_ms.p50"

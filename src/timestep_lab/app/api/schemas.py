@@ -142,9 +142,12 @@ class ForkBody(Strict):
 
     span_id: str | None = Field(None, max_length=200)
     prompt: str | None = Field(None, max_length=1_000_000)
-    model: str | None = Field(None, max_length=500)
-    instructions: str | None = Field(None, max_length=200_000)
+    model: Annotated[str, Field(max_length=500)] | dict[str, str] | None = None
+    """One for all agents, or one by agent name."""
+    instructions: Annotated[str, Field(max_length=200_000)] | dict[str, str] | None = None
+    """Those of the first agent, or by agent name."""
     tools: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     again: bool = False
     stream: bool = False
 

@@ -116,7 +116,7 @@ class RemoteLab(RemoteLooking, Lab):
         return self._following(f"{runs.PATH}/{run_id}/approve", {"decisions": chosen})
 
     async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
-        if any(callable(said) for said in (changes.get("tools") or {}).values()):
+        if any(callable(said) for name in ("tools", "results") for said in (changes.get(name) or {}).values()):
             raise only_here("A function in place of a tool", "Give what the tool says as a text.")
         trace_id = trace_id_of(trace)
         return await self._following(f"/api/v1/traces/{trace_id}/fork", {"span_id": span_id, **changes}).result()
