@@ -6,13 +6,13 @@ therefore looked for in `open_spans`, while all other open spans are known to be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from timestep_lab.store.base import Change, Database, Dialect, Statement
 from timestep_lab.store.message_bodies import BODY_COLUMNS, MessageBodies
 from timestep_lab.store.span_rows import AT, OPEN_COLUMNS, SPAN_COLUMNS, TRACE_COLUMNS, Row, open_row
-from timestep_lab.store.trace_deltas import DELTA_COLUMNS, trace_deltas
+from timestep_lab.store.trace_deltas import DELTA_COLUMNS, Spent, trace_deltas
 from timestep_lab.types.ids import new_id
 
 MANY_TRACES = 100
@@ -33,7 +33,8 @@ _AMONG_KEYS: dict[Dialect, str] = {
 @dataclass(slots=True)
 class SpanBatch:
     """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes. `taken_over`: spans handed
-    over as opened that have such a row already."""
+    over as opened that have such a row already. `stored`, of spans that other programs sent: see `trace_deltas`; no process of the lab
+    keeps their open spans alive."""
 
     user_id: str
     starts: Sequence[Row] = ()
@@ -42,6 +43,7 @@ class SpanBatch:
     opened_before: set[SpanKey] = field(default_factory=set)
     batch_id: str = field(default_factory=lambda: new_id("batch"))
     taken_over: list[Row] = field(default_factory=list)
+    stored: Mapping[str, Mapping[str, Spent]] | None = None
     _looked: bool = False
 
     def write(self, db: Database, bodies: MessageBodies) -> None:
@@ -49,11 +51,17 @@ class SpanBatch:
         self._take_over(db)
         slim, new_bodies = bodies.share(self.user_id, self.ended)
         deltas = trace_deltas(
-            self.user_id, ended=self.ended, opened=self.opened, opened_before=self.opened_before, starts=self.starts
+            self.user_id,
+            ended=self.ended,
+            opened=self.opened,
+            opened_before=self.opened_before,
+            starts=self.starts,
+            stored=self.stored,
         )
+        process_id = db.process_id if self.stored is None else None
         tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
-            "open_spans": (OPEN_COLUMNS, [open_row(row, process_of(row, db.process_id)) for row in self.opened]),
+            "open_spans": (OPEN_COLUMNS, [open_row(row, process_of(row, process_id)) for row in self.opened]),
             "message_bodies": (BODY_COLUMNS, new_bodies),
             "spans_raw": (SPAN_COLUMNS, slim),
             "trace_deltas": (DELTA_COLUMNS, deltas),
@@ -112,7 +120,7 @@ def span_key(row: Row) -> SpanKey:
     return row[AT["trace_id"]], row[AT["span_id"]]
 
 
-def process_of(row: Row, process_id: str) -> str | None:
+def process_of(row: Row, process_id: str | None) -> str | None:
     """Whose death ends the span. A call that waits for a person needs no process to live."""
     return None if row[AT["approval"]] == "pending" else process_id
 

@@ -1,4 +1,7 @@
-"""Whole traces into the store at once, from a file or another program. What is there already is not added again."""
+"""Whole traces into the store at once, from a file or another program. What is there already is not added again.
+
+A span that came open and comes again finished is then finished; one that is finished stays as it is, whatever comes later.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from timestep_lab.store.base import Database, Dialect
 from timestep_lab.store.message_bodies import MessageBodies
 from timestep_lab.store.span_batch import SpanBatch, SpanKey
 from timestep_lab.store.span_rows import AT, TRACE_COLUMNS, Row, span_row, trace_row
+from timestep_lab.store.trace_deltas import RESPONSE_ID, Spent
 from timestep_lab.types.spans import SpanRecord, TraceStart
 
 BATCH = 20_000
-_SPAN_TRACE, _SPAN = AT["trace_id"], AT["span_id"]
+_SPAN_TRACE, _SPAN, _ENDED, _STATUS = AT["trace_id"], AT["span_id"], AT["ended_at"], AT["status"]
 UNNAMED = ""
 """Workflow of a trace whose root span has not come yet; a later start with a name stands beside it and wins."""
 _TRACE_ID, _WORKFLOW = TRACE_COLUMNS.index("trace_id"), TRACE_COLUMNS.index("workflow")
@@ -20,6 +24,13 @@ _TRACE_ID, _WORKFLOW = TRACE_COLUMNS.index("trace_id"), TRACE_COLUMNS.index("wor
 _AMONG: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($2, ' ')))",
     "postgres": "= any(string_to_array($2, ' '))",
+}
+
+
+_STARTED_FROM: dict[Dialect, str] = {"duckdb": "trace_deltas", "postgres": "trace_rollups"}
+_ANSWER: dict[Dialect, str] = {
+    "duckdb": f"regexp_extract(attributes, '{RESPONSE_ID}', 1)",
+    "postgres": f"substring(attributes from '{RESPONSE_ID}')",
 }
 
 
@@ -41,7 +52,7 @@ class TraceImport:
         return sum(self.rows(user, ended.get(user, []), starts.get(user, [])) for user in {**starts, **ended})
 
     def rows(self, user_id: str, spans: Sequence[Row], traces: Sequence[Row]) -> int:
-        """How many spans were new. Durable on return; spans without an end are stored as they are.
+        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open.
 
         A trace of `spans` that is neither in `traces` nor in the store gets a start from its first span.
         """
@@ -53,10 +64,14 @@ class TraceImport:
     def _batch(self, user_id: str, spans: Sequence[Row], traces: Sequence[Row]) -> int:
         trace_ids = {row[AT["trace_id"]] for row in spans} | {row[_TRACE_ID] for row in traces}
         known = self._known_traces(user_id, trace_ids)
-        stored = self._stored_spans(user_id, spans) if known else set()
-        new: dict[SpanKey, Row] = {(row[_SPAN_TRACE], row[_SPAN]): row for row in spans}
-        for key in stored:
-            new.pop(key, None)
+        stored, open_before = self._stored_spans(user_id, known) if known and spans else ({}, set())
+        new: dict[SpanKey, Row] = {}
+        for row in spans:
+            key = (row[_SPAN_TRACE], row[_SPAN])
+            if key[1] in stored.get(key[0], {}) and (key not in open_before or _is_open(row)):
+                continue
+            if not (_is_open(row) and key in new):
+                new[key] = row
         starts = {row[_TRACE_ID]: row for row in traces if _tells_more(row[_WORKFLOW], known.get(row[_TRACE_ID]))}
         for row in _first_spans(new.values(), {*starts, *(trace_id for trace_id, name in known.items() if name)}):
             workflow = row[AT["name"]] if row[AT["parent_id"]] is None else UNNAMED
@@ -67,9 +82,15 @@ class TraceImport:
         if not new and not starts:
             return 0
         # The same rows sent twice at the same time have the same batch id, and are written once.
+        opened = [row for row in new.values() if _is_open(row)]
+        ended = [row for row in new.values() if not _is_open(row)] if opened else list(new.values())
         keys = "".join(map("".join, [*new, *((trace_id, "") for trace_id in starts)]))
+        if opened:
+            keys += "".join(["open", *(row[_SPAN] for row in opened)])
         digest = blake2b(keys.encode(), digest_size=12).hexdigest()
-        batch = SpanBatch(user_id, list(starts.values()), (), list(new.values()), batch_id=f"import_{digest}")
+        batch = SpanBatch(
+            user_id, list(starts.values()), opened, ended, open_before & new.keys(), f"import_{digest}", stored=stored
+        )
         batch.write(self._db, self._bodies)
         return len(new)
 
@@ -81,17 +102,33 @@ class TraceImport:
         )
         return dict(self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows)
 
-    def _stored_spans(self, user_id: str, spans: Sequence[Row]) -> set[SpanKey]:
-        if not spans:
-            return set()
-        moments = [row[AT["started_at"]] for row in spans]
+    def _stored_spans(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, dict[str, Spent]], set[SpanKey]]:
+        """What is in the store of these traces, by trace and span id; and which of the spans are open."""
+        among, params = _AMONG[self._db.dialect], [user_id, " ".join(trace_ids)]
+        table = _STARTED_FROM[self._db.dialect]
+        first = self._db.query(
+            user_id, f"select min(started_at) from core.{table} where user_id = $1 and trace_id {among}", params
+        ).one()
+        if first is None or first[0] is None:
+            return {}, set()
         sql = (
-            "select trace_id, span_id from core.spans_raw where user_id = $1 and started_at between $3 and $4 "
-            f"and trace_id {_AMONG[self._db.dialect]}"
+            "select trace_id, span_id, true as finished, parent_id, kind = 'generation' as is_generation, input_tokens, output_tokens, "
+            f"cost_usd, case when kind = 'generation' then nullif({_ANSWER[self._db.dialect]}, '') end as answer, started_at, coalesce(ended_at, started_at) as ended_at from core.spans_raw "
+            f"where user_id = $1 and started_at >= $3 and trace_id {among} union all "
+            "select trace_id, span_id, false, parent_id, kind = 'generation', null, null, null, null, started_at, started_at from core.open_spans "
+            f"where user_id = $1 and trace_id {among}"
         )
-        ids = " ".join({row[AT["trace_id"]] for row in spans})
-        found = self._db.query(user_id, sql, [user_id, ids, min(moments), max(moments)])
-        return {(trace_id, span_id) for trace_id, span_id in found.rows}
+        stored: dict[str, dict[str, Spent]] = {}
+        is_open: set[SpanKey] = set()
+        for trace_id, span_id, ended, *spent in self._db.query(user_id, sql, [*params, first[0]]).rows:
+            stored.setdefault(trace_id, {})[span_id] = Spent(*spent)
+            if not ended:
+                is_open.add((trace_id, span_id))
+        return stored, is_open
+
+
+def _is_open(row: Row) -> bool:
+    return row[_ENDED] is None and row[_STATUS] == "pending"
 
 
 def _first_spans(rows: Iterable[Row], except_traces: set[str]) -> list[Row]:

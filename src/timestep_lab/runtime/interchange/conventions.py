@@ -67,9 +67,11 @@ def span_row(
         queue, rate_limit = _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS))
         server, approval, to_agent = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT))
     asked = answered = None
+    if meaning.has_usage:
+        # An agent's usage is the sum of its calls, each of which has a price of its own.
+        priced = kind in ("generation", "retrieval")
+        in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
     if kind == "generation":
-        if meaning.has_usage:
-            in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=True)
         if meaning.has_first_token:
             ttft = _time_to_first_token(attributes, started_at)
         stop = _stop_reason(get(GenAI.FINISH_REASONS))
@@ -86,11 +88,11 @@ def span_row(
     elif kind == "agent":
         agent = agent or name.removeprefix("invoke_agent ")
         name = str(agent) if name.startswith("invoke_agent ") else name
-    elif kind != "generation":
+    elif kind not in ("generation", "retrieval"):
         model = provider = None
     return (
         user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
-        "ok" if error is None else "error", None if error is None else clean(error), None if model is None else clean(str(model)),
+        "error" if error is not None else "ok" if ended_at else "pending", None if error is None else clean(error), None if model is None else clean(str(model)),
         None if provider is None else clean(str(provider)), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
         queue, rate_limit, ttft, stop, server, approval, to_agent,
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,

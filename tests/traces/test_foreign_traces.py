@@ -1,0 +1,140 @@
+"""Traces of other programs, put together: a span that comes open and then finished, a call that is told twice."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.traces.test_interchange import request, span
+from timestep_lab.runtime.interchange import export_file, import_file, read_otlp
+from timestep_lab.store.open import open_store
+from timestep_lab.store.store import Store
+
+RECORDED = Path(__file__).parent / "recorded"
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini"}
+SUMS = "select turns, input_tokens, output_tokens, cost_usd from traces"
+USED = {"gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
+
+
+def send(store: Store, *spans: dict[str, Any]) -> int:
+    decoded = read_otlp(json.dumps(request(*spans)).encode(), "application/json", None, store.user_id)
+    assert decoded.rejected == 0
+    return decoded.store(store.db)
+
+
+def test_a_span_that_came_open_is_finished_by_the_finished_one_in_either_order_and_once(store: Store) -> None:
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "A"}
+    opened = span(1, "agent A", agent, endTimeUnixNano="0")
+    ended = span(1, "agent A", {**agent, "output.value": "done", **USED})
+    state = "select status, ended_at is null, output from spans"
+    sums = "select status, n_spans, duration_ms, input_tokens, output from traces"
+    assert [send(store, opened), send(store, opened)] == [1, 0]
+    assert store.sql(state).rows == [("pending", True, None)]
+    assert store.sql(sums).rows == [("running", 1, None, None, None)]
+    assert [send(store, ended), send(store, ended), send(store, opened)] == [1, 0, 0]
+    assert store.sql(state).rows == [("ok", False, "done")]
+    assert store.sql(sums).rows == [("completed", 1, 5.0, 100, "done")]
+
+
+def test_finished_and_open_in_one_request_is_finished(store: Store) -> None:
+    spans = [span(1, "it", {}), span(1, "it", {}, endTimeUnixNano="0")]
+    assert send(store, *spans) == 1
+    assert store.sql("select status, n_spans from traces").rows == [("completed", 1)]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet", "duckdb"])
+def test_an_export_of_a_running_trace_is_completed_by_the_export_of_its_end(tmp_path: Path, ending: str) -> None:
+    source, target = open_store(":memory:"), open_store(":memory:")
+    opened, child = span(1, "root", {}, endTimeUnixNano="0"), span(2, "chat", {**CHAT, **USED}, parent=1)
+    for number, spans in enumerate([[opened, child], [span(1, "root", {"output.value": "done"})]]):
+        send(source, *spans)
+        [trace_id] = [row["trace_id"] for row in source.traces.list().data]
+        path = tmp_path / f"{number}.{ending}"
+        export_file(path, source, [trace_id])
+        import_file(path, target)
+    for found in (source, target):
+        rows = found.sql("select status, n_spans, duration_ms, output, input_tokens from traces").rows
+        assert rows == [("completed", 2, 6.0, "done", 100)]
+    source.close()
+    target.close()
+
+
+def test_the_same_span_with_another_start_is_the_same_span(store: Store) -> None:
+    send(store, span(1, "it", {}))
+    assert send(store, span(1, "it", {}, startTimeUnixNano=str(1_795_000_000_500_000_000))) == 0
+    assert store.sql("select count(*) from spans").rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("file", "sums"),
+    [
+        ("pydanticai-anthropic.pb", (2, 4220, 66, 0.003)),
+        ("ollmetry-anthropic.pb", (1, 2110, 33, 0.0015)),
+    ],
+)
+def test_a_call_that_framework_and_client_both_tell_counts_once(
+    store: Store, file: str, sums: tuple[float, ...]
+) -> None:
+    import_file(RECORDED / file, store)
+    assert store.sql(SUMS).rows == [(*sums[:3], pytest.approx(sums[3]))]
+
+
+def test_usage_that_only_the_agent_tells_is_the_usage_of_the_trace(store: Store) -> None:
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "Claude", "gen_ai.cost.total_cost": 0.5}
+    send(store, span(1, "invoke_agent Claude", {**agent, **USED}))
+    assert store.sql(SUMS).rows == [(0, 100, 20, 0.5)]
+
+
+def _random_trace(rng: random.Random) -> list[dict[str, Any]]:
+    spans = []
+    for number in range(1, rng.randint(2, 9)):
+        kind = rng.choice(["chat", "invoke_agent", "execute_tool", "other"])
+        said: dict[str, Any] = {"gen_ai.operation.name": kind} if kind != "other" else {}
+        if rng.random() < 0.6:
+            said |= {"gen_ai.usage.input_tokens": rng.randint(0, 99), "gen_ai.usage.output_tokens": rng.randint(0, 99)}
+        if rng.random() < 0.5:
+            said["gen_ai.cost.total_cost"] = rng.randint(1, 64) / 64
+        spans.append(span(number, f"s{number}", said, parent=rng.randint(1, number - 1) if number > 1 else None))
+    return spans
+
+
+def _expected(spans: list[dict[str, Any]]) -> tuple[int, int | None, int | None]:
+    said = {
+        one["spanId"]: {pair["key"]: next(iter(pair["value"].values())) for pair in one["attributes"]} for one in spans
+    }
+    parent = {one["spanId"]: one.get("parentSpanId") for one in spans}
+
+    def outermost(matches: Any) -> list[dict[str, Any]]:
+        found = []
+        for span_id in said:
+            above = parent[span_id]
+            while above is not None and not matches(said[above]):
+                above = parent[above]
+            if matches(said[span_id]) and above is None:
+                found.append(said[span_id])
+        return found
+
+    knowing = outermost(lambda one: "gen_ai.usage.input_tokens" in one)
+    into, out = ([int(one[f"gen_ai.usage.{way}_tokens"]) for one in knowing] for way in ("input", "output"))
+    turns = outermost(lambda one: one.get("gen_ai.operation.name") == "chat")
+    return len(turns), sum(into) if knowing else None, sum(out) if knowing else None
+
+
+def test_sums_of_a_trace_are_the_same_in_whatever_parts_and_order_it_arrives() -> None:
+    store = open_store(":memory:")
+    for seed in range(40):
+        rng = random.Random(seed)
+        spans = [{**one, "traceId": f"{seed + 1:032x}"} for one in _random_trace(rng)]
+        sent = [*spans, *({**one, "endTimeUnixNano": "0"} for one in spans if rng.random() < 0.3)]
+        rng.shuffle(sent)
+        while sent:
+            part, sent = sent[: (n := rng.randint(1, 4))], sent[n:]
+            send(store, *part)
+        send(store, *spans)
+        found = store.sql(f"{SUMS.replace(', cost_usd', '')} where trace_id = '{seed + 1:032x}'").rows
+        assert found == [_expected(spans)], seed
+    store.close()
