@@ -248,6 +248,49 @@ async def test_a_plan_tells_calls_and_time_from_what_the_model_took_before(tmp_p
             assert len(server.asked) == asked
 
 
+def judged(said: str, _: int) -> str:
+    return '{"pass": true}' if said.startswith("Rubric") else said
+
+
+JUDGE: dict[str, Any] = {"type": "judge", "model": OTHER}
+
+
+async def test_a_budget_holds_for_judges_too(tmp_path: Path) -> None:
+    with model_server(judged) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            data = [f"question {i}" for i in range(20)]
+            comparison = await new_comparison(bench, data, models=[MODEL], scorers=[JUDGE], budget_tokens=200)
+            grid = await comparison.run()
+            assert grid.status == "over_budget"
+            assert len(server.asked) * 11 <= 200
+            with pytest.raises(UsageError, match=f"price of .*the judge {OTHER} is not known"):
+                await new_comparison(bench, data, models=["demo/echo"], scorers=[JUDGE], budget_usd=1.0)
+
+
+async def test_a_judge_is_shown_the_prompt_as_it_was_filled_and_cached_answers_are_judged_side_by_side(
+    tmp_path: Path,
+) -> None:
+    with model_server(judged) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            how: dict[str, Any] = {"models": [MODEL], "prompts": ["Say {{word}}."]}
+            data = [{"word": f"word{i}"} for i in range(8)]
+            await (await new_comparison(bench, data, **how)).run()
+            server.delay_s, server.most_under_way = 0.1, 0
+            grid = await (await new_comparison(bench, data, scorers=[JUDGE], **how)).run()
+            assert grid.candidate_rows[0].scores["judge"]["mean"] == 1.0
+            assert server.most_under_way > 2
+            assert any("<question>\nSay word3.\n</question>" in said for _, _, said in server.asked)
+
+
+async def test_a_scorer_is_not_called_as_a_column_is(tmp_path: Path) -> None:
+    def output(answer: Any) -> bool:
+        return True
+
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(UsageError, match="cannot be called 'output'"):
+            await new_comparison(bench, CAPITALS, models=[MODEL], scorers=[output])
+
+
 async def test_leaving_the_stream_stops_it_and_what_is_finished_stays(tmp_path: Path) -> None:
     cases = [f"question {n}" for n in range(30)]
     with model_server(lambda said, _: "ok", delay_s=0.05) as server:

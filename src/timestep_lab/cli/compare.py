@@ -35,7 +35,7 @@ RULE_NOT_MET = 100
 @click.argument("dataset", type=click.Path(path_type=Path), required=False)
 @click.option("--models", help="Comma-separated, e.g. openai/gpt-4.1,ollama/qwen3")
 @click.option("--agents", help="Comma-separated names or ids; default: the bare model.")
-@click.option("--scorers", help="Comma-separated, e.g. exact,contains,not:regex:^Sorry")
+@click.option("--scorers", help="Comma-separated, e.g. exact,contains,tool_order:search,fetch")
 @click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
 @click.option(
     "--concurrency", type=click.IntRange(1), help="Calls under way at most; default: as many as the provider takes."
@@ -75,11 +75,11 @@ async def command(
     if (dataset is None) == (resume is None):
         raise UsageError("Nothing to compare.", "Give a dataset, or --resume with the id of a comparison.")
     given = {
-        "models": _split(models), "agents": _split(agents), "scorers": _split(scorers), "epochs": epochs, "concurrency": concurrency,
+        "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "concurrency": concurrency,
         "budget_usd": budget, "limit": limit, "approve": approve,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
-    _refuse_early(rules, out, None if resume else _split(scorers) or [])
+    _refuse_early(rules, out, None if resume else _specs(scorers) or [])
     if plan:
         return _show_plan(await lab.plan(dataset, **options), as_json)
     grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
@@ -223,3 +223,9 @@ def _show_plan(plan: Plan, as_json: bool) -> int:
 
 def _split(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _specs(text: str | None) -> list[str] | None:
+    from timestep_lab.evals.scorers.registry import split_specs
+
+    return None if text is None else split_specs(text)

@@ -13,15 +13,16 @@ from timestep_lab.evals.candidates import AnyAgent, Candidate, expand, prepare
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
 from timestep_lab.evals.engine import Comparison
-from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.evals.scorers.apply import assertion_problems
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
-from timestep_lab.evals.scorers.registry import make_scorers, to_spec
+from timestep_lab.evals.scorers.registry import make_scorer, make_scorers, to_spec
+from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CandidateRecord, ComparisonRecord
+from timestep_lab.types.comparison import CandidateRecord, CandidateRow, ComparisonRecord
 from timestep_lab.types.errors import DataError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
@@ -59,7 +60,7 @@ async def new_comparison(
     )
     candidates = [await prepare(record, agent, bench) for record, agent in pairs]
     made = make_scorers(scorers)
-    _check(dataset, candidates, made, chosen)
+    _check(dataset, candidates, made, chosen, bench)
     record = ComparisonRecord(
         id=new_id("comparison"), user_id=bench.user_id, name=name or dataset.name, dataset=dataset.name,
         dataset_version=dataset.version, candidates=tuple(_plain(c.record) for c in candidates),
@@ -111,7 +112,9 @@ def load_grid(bench: Bench, id: str) -> Grid:
     return Grid(record, rows.cases(id), rows.cells(id), seed=int(record.settings.get("seed", 0)))
 
 
-def _check(dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options) -> None:
+def _check(
+    dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: Bench
+) -> None:
     """Every question can be asked, every assertion read, every judge reached: before the first cent."""
     for case in dataset:
         for candidate in candidates:
@@ -122,7 +125,21 @@ def _check(dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[
         raise UsageError(
             "A pairwise judge needs at least two candidates.", "Add a model, an agent, settings or a prompt."
         )
-    check_prices(candidates, options.budget_usd)
+    taken = {*DF_COLUMNS, *CandidateRow.__dataclass_fields__, ASSERTIONS, OVERALL}
+    for scorer in scorers:
+        if scorer.name in taken:
+            raise UsageError(
+                f"A scorer cannot be called {scorer.name!r}: the results have a column of that name.",
+                'Give it another: {"type": …, "name": …}, or rename the function.',
+            )
+    check_prices(candidates, judges_of(scorers, dataset, bench), options.budget_usd)
+
+
+def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list[ModelRef]:
+    """The models that judge, each once: those of the scorers and of the cases' own assertions. Raises what cannot be reached."""
+    everyone = [*scorers, *(make_scorer(spec) for case in dataset for spec in case.assertions)]
+    names = {bench.router.resolve(getattr(s, "model", None)).full for s in everyone if s.source == "judge"}
+    return [bench.router.resolve(bench.router.get_model(name).full) for name in sorted(names)]
 
 
 async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], bench: Bench) -> AnyAgent | None:

@@ -28,7 +28,7 @@ from timestep_lab.evals.executor import Executor, LocalExecutor
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judging
 from timestep_lab.evals.limits import limited
-from timestep_lab.evals.options import MOST_CONCURRENCY, Options
+from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
@@ -159,6 +159,8 @@ class Comparison:
                 await self._ask_all(slots, writer)
                 await self._judging.finish(self._cells, self._case_of(), writer)
             await writer.flush()
+            if self._budget.used_up:
+                self._stop = self._stop or "over_budget"
         except asyncio.CancelledError:
             self._stop = self._stop or "cancelled"
             with contextlib.suppress(Exception):
@@ -243,14 +245,20 @@ class Comparison:
         slots = self._open_slots()
         keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
-        left = []
+        left, found = [], []
         for candidate, case, epoch in slots:
             stored = known.get(keys.get((candidate.name, case.id, epoch), ""))
             if stored is None:
                 left.append((candidate, case, epoch))
-                continue
-            cell = cell_from_cache(stored, self.record.id, case, candidate.name, epoch)
-            cell = replace(cell, scores=await self._judging.score(cell, case))
+            else:
+                found.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
+        gate = asyncio.Semaphore(self.options.concurrency or DEFAULT_CONCURRENCY)
+
+        async def score(cell: CellRecord, case: Case) -> CellRecord:
+            async with gate:
+                return replace(cell, scores=await self._judging.score(cell, case))
+
+        for cell in await asyncio.gather(*(score(cell, case) for cell, case in found)):
             self._cells[cell.key] = cell
             writer.add(cell)
         return left

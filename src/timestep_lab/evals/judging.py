@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.scorers.apply import OVERALL, score_answer, score_value, why_not, with_overall
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
 from timestep_lab.evals.scorers.pairwise import Pairwise
@@ -29,14 +30,14 @@ class Judging:
     ) -> None:
         self._scorers = scorers
         self._pairwise = [cast(Pairwise, scorer) for scorer in scorers if scorer.pairwise]
-        self._names = [candidate.name for candidate in candidates]
+        self._candidates = {candidate.name: candidate for candidate in candidates}
         self._budget = budget
         self._executor = executor
         self._tools = Tools(ask=self._ask)
 
     async def score(self, cell: CellRecord, case: Case) -> tuple[ScoreValue, ...]:
         """The scores of one answer; without `overall` as long as pairwise scores are still to come."""
-        scores = await score_answer(self._scorers, Answer.of(cell), case, self._tools)
+        scores = await score_answer(self._scorers, self._answer(cell, case), case, self._tools)
         return tuple(s for s in scores if s.scorer != OVERALL) if self._pairwise else scores
 
     async def finish(
@@ -71,7 +72,7 @@ class Judging:
                 continue
             try:
                 scores = await scorer.score_all(
-                    {name: Answer.of(cell) for name, cell in answers.items()}, case, self._tools
+                    {name: self._answer(cell, case) for name, cell in answers.items()}, case, self._tools
                 )
             except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answers are paid for
                 scores = {name: unknown(why_not(error)) for name in answers}
@@ -83,11 +84,17 @@ class Judging:
                 added[cell.key].append(all_scores[-1])
         return added
 
+    def _answer(self, cell: CellRecord, case: Case) -> Answer:
+        """With what the candidate was shown, for judges to see."""
+        candidate = self._candidates[cell.candidate]
+        told = candidate.graph.root.instructions
+        return Answer.of(cell, asked_of(candidate.record, case), told if isinstance(told, str) else None)
+
     async def _ask(self, model: str | None, instructions: str, prompt: str) -> str:
-        """One question to a judge, traced and paid for like any other call. Raises what the provider raised."""
-        trial = await self._executor.judge(model, instructions, prompt)
-        self._budget.spent_usd += trial.cost_usd or 0.0
-        self._budget.spent_tokens += (trial.input_tokens or 0) + (trial.output_tokens or 0)
+        """One question to a judge, traced and paid for like any other call. Raises what the provider raised, and `BudgetError`."""
+        async with self._budget.judgement():
+            trial = await self._executor.judge(model, instructions, prompt)
+            self._budget.spend_on_judging(trial.cost_usd, (trial.input_tokens or 0) + (trial.output_tokens or 0))
         if trial.error is not None:
             raise trial.error
         return trial.output or ""

@@ -45,11 +45,16 @@ class Answer:
     output_tokens: int | None = None
     cost_usd: float | None = None
     candidate: str = ""
+    asked: str | Sequence[Json] | None = None
+    """What the candidate was sent: text, or a conversation. None: not known, the case's own words stand for it."""
+    instructions: str | None = None
+    """The system text that the candidate worked under."""
 
     @classmethod
-    def of(cls, cell: CellRecord) -> Answer:
+    def of(cls, cell: CellRecord, asked: str | Sequence[Json] | None = None, instructions: str | None = None) -> Answer:
         """The answer of a cell."""
         return cls(
+            asked=asked, instructions=instructions,
             output=cell.output or "", steps=cell.steps, latency_ms=cell.latency_ms, ttft_ms=cell.ttft_ms,
             input_tokens=cell.input_tokens, output_tokens=cell.output_tokens, cost_usd=cell.cost_usd, candidate=cell.candidate,
         )  # fmt: skip

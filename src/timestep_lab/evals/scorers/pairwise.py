@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer, unknown
-from timestep_lab.evals.scorers.judge import ask_json, fence
+from timestep_lab.evals.scorers.judge import ask_json, fence, shown_to
 from timestep_lab.types.errors import UsageError
 
 Winner = Literal["left", "right", "tie"]
@@ -80,7 +80,10 @@ class Pairwise(Scorer):
         return Preference(first, True, reason) if first == second else Preference("tie", False, reason)
 
     def _prompt(self, first: Answer, second: Answer, case: Case) -> str:
+        shown = shown_to(first, case)
+        if shown != shown_to(second, case):
+            shown = shown_to(first, case, ' n="1"') + shown_to(second, case, ' n="2"')
         return (
-            f'Rubric: {self.rubric}\n\n<question>\n{case.input}\n</question>\n\n<answer n="1">\n{fence(first.output)}\n</answer>\n\n'
+            f'Rubric: {self.rubric}\n\n{shown}<answer n="1">\n{fence(first.output)}\n</answer>\n\n'
             f'<answer n="2">\n{fence(second.output)}\n</answer>\n\nForm of your reply: {_FORM}'
         )

@@ -36,6 +36,24 @@ def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
     return made
 
 
+def split_specs(text: str) -> list[str]:
+    """A comma-separated list as a command line has it. A comma inside what follows a colon or a question mark belongs to that scorer
+    (`tool_order:search,fetch`, `regex:\\d{1,3}`), unless the name of a scorer comes after it."""
+    found: list[str] = []
+    for part in text.split(","):
+        match = _SPEC.match(_negation(part.strip())[1])
+        begins = (
+            match is not None
+            and match["type"].replace("-", "_") in _catalogue()
+            and match["rest"][:1] in ("", ":", "?")
+        )
+        if found and not begins and any(mark in _negation(found[-1])[1] for mark in ":?"):
+            found[-1] += f",{part}"
+        elif part.strip():
+            found.append(part.strip())
+    return found
+
+
 def make_scorer(spec: Any) -> Scorer:
     """One scorer from what a user wrote. Raises `UsageError`."""
     if isinstance(spec, Scorer):
