@@ -70,3 +70,17 @@ async def test_a_claim_that_lapsed_is_offered_again(lab_url: str) -> None:
         bench.store.runs.update(end.run.id, status="running")
         assert sweep(bench.store.db) == 1
         assert bench.store.runs.get(end.run.id).status == "needs_approval"
+
+
+async def test_a_paused_fork_goes_on_elsewhere_with_what_was_replaced(lab_url: str) -> None:
+    async with open_bench(lab_url) as first, open_bench(lab_url) as second:
+        run = last(await first.approve(last(await first.run("What is the weather in Berkeley?")).run.id)).run
+        point = next(s["span_id"] for s in first.spans("tool") if s["name"] == "get_weather")
+        events = first.runner.fork(run.trace_id, point, again=True, tools={"think": "Replaced."})
+        end = last([event async for event in events])
+        assert isinstance(end, RunPaused)
+        again = last(await second.approve(end.run.id)).run
+        assert (again.status, again.output is not None) == ("completed", True)
+        changes = second.runner.changes_of(again)
+        assert changes is not None
+        assert changes.tools == {"think": "Replaced."}
