@@ -138,3 +138,59 @@ def test_sums_of_a_trace_are_the_same_in_whatever_parts_and_order_it_arrives() -
         found = store.sql(f"{SUMS.replace(', cost_usd', '')} where trace_id = '{seed + 1:032x}'").rows
         assert found == [_expected(spans)], seed
     store.close()
+
+
+def _event(name: str, **attributes: str) -> dict[str, Any]:
+    said = [{"key": key.replace("__", "."), "value": {"stringValue": value}} for key, value in attributes.items()]
+    return {"name": name, "timeUnixNano": "1795000000000000007", "attributes": said}
+
+
+ASKED, ANSWERED = [{"role": "user", "content": "why?"}], [{"role": "assistant", "content": "so."}]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [_event("gen_ai.content.prompt", gen_ai__prompt=json.dumps(ASKED)), _event("gen_ai.content.completion", gen_ai__completion=json.dumps(ANSWERED))],
+        [_event("gen_ai.client.inference.operation.details", gen_ai__input__messages=json.dumps(ASKED), gen_ai__output__messages=json.dumps(ANSWERED))],
+        [_event("gen_ai.user.message", content="why?"), _event("gen_ai.choice", message=json.dumps(ANSWERED[0]))],
+    ],
+    ids=["content", "operation details", "an event a message"],
+)  # fmt: skip
+def test_messages_in_events_are_the_messages_of_the_generation(events: list[dict[str, Any]]) -> None:
+    store = open_store(":memory:")
+    send(store, span(1, "chat", CHAT, events=events))
+    [(asked, answered)] = store.sql("select input, output from generations").rows
+    assert (json.loads(asked), json.loads(answered)) == (ASKED, ANSWERED)
+    store.close()
+
+
+def test_a_strands_trace_has_its_messages_tool_arguments_and_results() -> None:
+    store = open_store(":memory:")
+    import_file(RECORDED / "strands.pb", store)
+    [(tool, arguments, result)] = store.sql("select tool, arguments, result from tool_calls").rows
+    assert (tool, json.loads(arguments), result) == ("get_weather", {"city": "Paris"}, "sunny in Paris")
+    last = store.sql("select input, output from generations order by started_at").rows[-1]
+    asked, [answered] = json.loads(last[0]), json.loads(last[1])
+    assert [message["role"] for message in asked] == ["system", "user", "assistant", "tool"]
+    assert answered["parts"] == [{"type": "text", "content": "It is sunny"}]
+    store.close()
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet", "duckdb"])
+def test_events_and_links_are_kept_through_an_export_and_back(tmp_path: Path, ending: str) -> None:
+    source, target = open_store(":memory:"), open_store(":memory:")
+    links = [{"traceId": "ab" * 16, "spanId": "cd" * 8, "attributes": []}]
+    failed = _event("exception", exception__type="ValueError", exception__stacktrace="line 42")
+    send(source, span(1, "it", {}, events=[failed], links=links, status={"code": 2}))
+    [trace_id] = [row["trace_id"] for row in source.traces.list().data]
+    export_file(tmp_path / f"it.{ending}", source, [trace_id])
+    import_file(tmp_path / f"it.{ending}", target)
+    for found in (source, target):
+        said = found.traces.payload(trace_id, f"{1:016x}")["attributes"]
+        assert said["timestep.links"] == [{"trace_id": "ab" * 16, "span_id": "cd" * 8, "attributes": {}}]
+        assert said["timestep.events"] == [{
+            "name": "exception", "time_unix_nano": "1795000000000000007",
+            "attributes": {"exception.type": "ValueError", "exception.stacktrace": "line 42"},
+        }]  # fmt: skip
+        found.close()

@@ -37,7 +37,18 @@ def _span(span: ReadableSpan) -> dict[str, Json]:
         "startTimeUnixNano": str(span.start_time or 0),
         "endTimeUnixNano": str(span.end_time or 0),
         "attributes": _pairs(span.attributes or {}),
-        "events": [{"name": event.name, "attributes": _pairs(event.attributes or {})} for event in span.events],
+        "events": [
+            {"name": event.name, "timeUnixNano": str(event.timestamp), "attributes": _pairs(event.attributes or {})}
+            for event in span.events
+        ],
+        "links": [
+            {
+                "traceId": f"{link.context.trace_id:032x}",
+                "spanId": f"{link.context.span_id:016x}",
+                "attributes": _pairs(link.attributes or {}),
+            }
+            for link in span.links
+        ],
         "status": {"code": span.status.status_code.value, "message": span.status.description or ""},
     }
 

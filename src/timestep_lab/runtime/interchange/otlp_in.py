@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from timestep_lab.runtime.interchange.conventions import about_trace, span_row
+from timestep_lab.runtime.interchange.conventions import about_trace, kind_of, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class, text
 from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
+from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
 MAX_BODY = 256 * 1024 * 1024
 """Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""
@@ -112,10 +114,12 @@ def _span(
         _learn(about, hex_id, attributes, resource)
     failure = None
     status = span.status
+    events = [_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
     if status.code == 2:
-        failure = text(status.message) or _exception(
-            (text(event.name), read(event.attributes)[0]) for event in span.events
-        )
+        failure = text(status.message) or _exception(events)
+    links = [_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
+    if events or links:
+        _keep(attributes, events, links, text(span.name), scope, parent_id)
     return span_row(
         user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
         max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
@@ -129,9 +133,113 @@ def _learn(
     told.update(about_trace(attributes))
 
 
-def _exception(events: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    for name, attributes in events:
-        if name == "exception":
+# -- events and links
+
+_LIFTED = (
+    GenAI.INPUT_MESSAGES, GenAI.OUTPUT_MESSAGES, GenAI.SYSTEM_INSTRUCTIONS, GenAI.PROMPT_DEPRECATED, GenAI.COMPLETION_DEPRECATED,
+)  # fmt: skip
+"""What an event may carry in the place of its span."""
+_ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
+_CHOICE = "gen_ai.choice"
+
+
+def _event(name: str, time: int, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "time_unix_nano": str(time), "attributes": attributes}
+
+
+def _link(trace_id: str, span_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
+
+
+def _keep(
+    attributes: dict[str, Any],
+    events: list[dict[str, Any]],
+    links: list[dict[str, Any]],
+    name: str,
+    scope: str,
+    parent_id: str | None,
+) -> None:
+    """Events and links as attributes; messages that events carry as the attributes that carry messages, unless the span has those."""
+    if links:
+        attributes[Lab.LINKS] = links
+    if not events:
+        return
+    attributes[Lab.EVENTS] = events
+    if Lab.KIND in attributes:
+        return  # Exported from a lab, with its input and output.
+    asked: list[dict[str, Any]] = []
+    answered: list[dict[str, Any]] = []
+    for event in events:
+        said = event["attributes"]
+        if (role := _ROLES.get(event["name"])) is not None:
+            asked.append(_message(role, said, said.get("content")))
+        elif event["name"] == _CHOICE:
+            answered.append(_message("assistant", said, said.get("message", said.get("content"))))
+        else:
+            for lifted in _LIFTED:
+                if lifted in said:
+                    attributes.setdefault(lifted, said[lifted])
+    kind = kind_of(name, attributes, scope, parent_id)
+    if kind == "tool":
+        for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):
+            if messages:
+                attributes.setdefault(key, _plain(messages[-1]))
+        return
+    generation = kind == "generation"
+    into = GenAI.INPUT_MESSAGES if generation else OpenInference.INPUT
+    out = GenAI.OUTPUT_MESSAGES if generation else OpenInference.OUTPUT
+    for messages, key in ((asked, into), (answered, out)):
+        if messages:
+            attributes.setdefault(key, messages)
+
+
+def _message(role: str, said: Mapping[str, Any], content: Any) -> dict[str, Any]:
+    """In the form of the GenAI conventions. `content` is text, or JSON: a message, or blocks as Bedrock has them."""
+    if isinstance(content, str) and content[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):  # Text may begin like JSON.
+            content = json.loads(content)
+    if isinstance(content, Mapping) and "content" in content and role == "assistant":
+        return {"role": role, **content}
+    message: dict[str, Any] = {"role": role}
+    if isinstance(content, list):
+        message["parts"] = [_part(block) for block in content]
+    elif content is not None:
+        message["content"] = content
+    message.update((key, said[key]) for key in ("finish_reason", "tool_calls", "name") if key in said)
+    if role == "tool" and "id" in said:
+        message["tool_call_id"] = said["id"]
+    return message
+
+
+def _part(block: Any) -> Any:
+    if not isinstance(block, Mapping):
+        return {"type": "text", "content": str(block)}
+    if isinstance(block.get("text"), str) and "type" not in block:
+        return {"type": "text", "content": block["text"]}
+    if isinstance(used := block.get("toolUse"), Mapping):
+        told = {"id": used.get("toolUseId"), "name": used.get("name"), "arguments": used.get("input")}
+        return {"type": "tool_call", **told}
+    if isinstance(result := block.get("toolResult"), Mapping):
+        content = result.get("content")
+        parts = [_part(part) for part in content] if isinstance(content, list) else []
+        return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": _plain({"parts": parts})}
+    return block
+
+
+def _plain(message: Mapping[str, Any]) -> Any:
+    """The content of a message: its text when it is nothing but text."""
+    parts = message.get("parts")
+    if parts is None:
+        return message.get("content")
+    if all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
+        return "\n".join(str(part.get("content", part.get("text", ""))) for part in parts)
+    return parts
+
+
+def _exception(events: Iterable[Mapping[str, Any]]) -> str:
+    for event in events:
+        if event["name"] == "exception":
+            attributes = event["attributes"]
             kind, message = attributes.get("exception.type"), attributes.get("exception.message")
             return ": ".join(str(part) for part in (kind, message) if part) or "error"
     return "error"
@@ -175,11 +283,23 @@ def _json_span(
     end = int(_get(span, "endTimeUnixNano") or 0)
     status = _object(_get(span, "status"))
     error = None
-    if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
-        events = (
-            (str(event.get("name")), _json_attributes(event.get("attributes")))
-            for event in _objects(_get(span, "events"))
+    events = [
+        _event(
+            str(event.get("name") or ""),
+            int(_get(event, "timeUnixNano") or 0),
+            _json_attributes(event.get("attributes")),
         )
+        for event in _objects(_get(span, "events"))
+    ]
+    links = [
+        _link(
+            str(_get(link, "traceId") or ""), str(_get(link, "spanId") or ""), _json_attributes(link.get("attributes"))
+        )
+        for link in _objects(_get(span, "links"))
+    ]
+    if events or links:
+        _keep(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
+    if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
         error = str(status.get("message") or "") or _exception(events)
     return span_row(
         user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,

@@ -34,12 +34,24 @@ def otlp_request(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def _span(row: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = _attributes(row)
+    events, links = attributes.pop(Lab.EVENTS, None), attributes.pop(Lab.LINKS, None)
     span: dict[str, Any] = {
         "traceId": row["trace_id"], "spanId": row["span_id"], "name": row["name"], "kind": 3 if row["kind"] == "generation" else 1,
         "startTimeUnixNano": _nanos(row["started_at"]),
-        "attributes": [_pair(name, value) for name, value in _attributes(row).items() if value is not None],
+        "attributes": [_pair(name, value) for name, value in attributes.items() if value is not None],
         "status": {"code": 2, "message": row["error"] or "error"} if row["status"] == "error" else {"code": 1 if row["ended_at"] else 0},
     }  # fmt: skip
+    if events:
+        span["events"] = [
+            {"name": event["name"], "timeUnixNano": event["time_unix_nano"], "attributes": _pairs(event["attributes"])}
+            for event in events
+        ]
+    if links:
+        span["links"] = [
+            {"traceId": link["trace_id"], "spanId": link["span_id"], "attributes": _pairs(link["attributes"])}
+            for link in links
+        ]
     if row["parent_id"]:
         span["parentSpanId"] = row["parent_id"]
     if row["ended_at"]:
@@ -86,6 +98,10 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mime(text: str | None, is_json: int) -> str | None:
     return None if text is None else "application/json" if is_json else "text/plain"
+
+
+def _pairs(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_pair(name, value) for name, value in attributes.items()]
 
 
 def _pair(name: str, value: Any) -> dict[str, Any]:
