@@ -445,7 +445,14 @@ def parquet(path: Path, rows: int, name: str = "'n'") -> Path:
 
 def test_a_small_parquet_file_of_many_spans_is_read_some_at_a_time_or_refused(tmp_path: Path) -> None:
     with open_store(":memory:") as store:
-        assert import_file(parquet(tmp_path / "some.parquet", 12_000), store).added == 12_000
+        some = parquet(tmp_path / "some.parquet", 45_000)  # One trace, in three parts.
+        assert import_file(some, store).added == 45_000
+        assert import_file(some, store).added == 0
+        with (
+            pytest.raises(TooLargeError, match="took longer than 0 s and was stopped; 20,000 spans"),
+            open_store(":memory:") as other,
+        ):
+            import_file(some, other, time_limit_s=0)
         before = own_memory()
         with pytest.raises(TooLargeError, match="2,000,000 spans; at most 1,000,000"):
             import_file(parquet(tmp_path / "many.parquet", 2_000_000, "'n'"), store)

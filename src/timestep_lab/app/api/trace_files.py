@@ -18,6 +18,7 @@ from timestep_lab.types.errors import DataError
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+IMPORT_S = 60.0
 DUCKDB = b"DUCK"
 """In bytes 8 to 12 of a DuckDB file."""
 
@@ -85,4 +86,4 @@ def _import(body: bytes, lab: Any) -> Any:
     with tempfile.TemporaryDirectory(prefix="timestep-lab-") as folder:
         path = Path(folder) / "upload"
         path.write_bytes(body)
-        return import_file(path, lab.store)
+        return import_file(path, lab.store, time_limit_s=IMPORT_S)

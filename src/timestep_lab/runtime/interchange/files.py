@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ _GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
 MAX_ROWS = 1_000_000
 MAX_UNPACKED = 2**30
 """Of a Parquet or DuckDB file: what its values take, which may be a thousand times its own size."""
-ROWS_AT_ONCE = 5_000
-BYTES_AT_ONCE = 32 * 2**20
+ROWS_AT_ONCE = 20_000
+BYTES_AT_ONCE = 128 * 2**20
 KNOWN = (
     "OTLP (protobuf, JSON, JSONL), Agents SDK exports, Phoenix spans, and the lab's own JSONL, Parquet and DuckDB files"
 )
@@ -38,8 +39,10 @@ class Imported:
     problem: str = ""
 
 
-def import_file(path: str | Path, store: Store) -> Imported:
-    """Blocks. Raises `DataError` when the file is not there or is none of the formats."""
+def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = None) -> Imported:
+    """Blocks. Raises `DataError` when the file is not there or is none of the formats, `TooLargeError` when it is too large, or takes longer
+    than `time_limit_s`: what was stored by then stays, and is not added twice."""
+    began = time.monotonic()
     source = Path(path)
     try:
         with source.open("rb") as file:
@@ -53,6 +56,11 @@ def import_file(path: str | Path, store: Store) -> Imported:
         traces.update(row[1] for row in decoded.spans)
         rejected += decoded.rejected
         problem = problem or decoded.problem
+        if time_limit_s is not None and time.monotonic() - began > time_limit_s:
+            raise TooLargeError(
+                f"The import took longer than {time_limit_s:g} s and was stopped; {added:,} spans were added.",
+                "Send the spans in smaller files.",
+            )
     if not spans and rejected:
         raise DataError(f"No span of {source} could be read. {problem}", f"Formats that are read: {KNOWN}.")
     return Imported(len(traces), spans, added, rejected, problem)
