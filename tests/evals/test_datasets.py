@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -99,6 +100,68 @@ def test_missing_values_of_a_frame_are_nothing_not_nan() -> None:
     assert (second.expected, second.vars["when"]) == (None, None)
 
 
+def test_whole_numbers_of_a_frame_stay_whole_beside_a_missing_one() -> None:
+    frame = pd.DataFrame({"input": ["a", "b"], "expected": [18, None], "half": [0.5, None]})
+    first, second = load_dataset(frame)
+    assert (repr(first.expected), second.expected, first.vars["half"]) == ("18", None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "case"),
+    [
+        ("a.jsonl", '{"input": "a\u2028b\u0085\x0c", "expected": "x"}\n'.replace("\x0c", "c"), ("a\u2028b\u0085c", "x")),
+        ("a.csv", "input,expected\nfoo\u0085b\x0ca\u2028r,x\n", ("foo\u0085b\x0ca\u2028r", "x")),
+        ("a.csv", 'input,expected\r\n"two\r\nlines",x\r\n', ("two\nlines", "x")),
+        ("a.csv", "input;expected\nWhat is 2+2?;4\n", ("What is 2+2?", "4")),
+        ("a.csv", 'input, expected\na, b\n', ("a", "b")),
+        ("a.csv", "input,expected\nx, y\n", ("x", " y")),
+        ("a.csv", "input,expected\nx,\n", ("x", None)),
+        ("a.CSV", "input,expected\nx,y\n", ("x", "y")),
+        ("a.tsv", "input\texpected\nx, y\tz\n", ("x, y", "z")),
+        ("a.csv", f"input,expected\n{'x' * 200_000},y\n", ("x" * 200_000, "y")),
+    ],
+)  # fmt: skip
+def test_a_table_of_text_is_read_as_it_was_written(tmp_path: Path, name: str, text: str, case: tuple[str, str]) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    assert asked(load_dataset(str(tmp_path / name))) == [case]
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    assert asked(load_dataset(str(tmp_path / f"{name}.gz"))) == [case]
+
+
+def test_choices_are_shown_and_a_letter_is_expected() -> None:
+    mmlu, letter, arc = load_dataset(
+        [
+            {"question": "Capital of Italy?", "choices": ["Oslo", "Rome"], "answer": 1},
+            {"question": "Capital of Italy?", "choices": ["Oslo", "Rome", "Bern"], "answer": "B"},
+            {"question": "Capital of Italy?", "choices": {"text": ["Oslo", "Rome"], "label": ["1", "2"]}, "answerKey": "2"},
+        ]
+    )  # fmt: skip
+    assert mmlu.input == "Capital of Italy?\n\nA. Oslo\nB. Rome\n\nAnswer with the letter of one choice."
+    assert [case.expected for case in (mmlu, letter, arc)] == ["B", "B", "B"]
+
+
+def test_the_right_choice_of_truthfulqa_is_not_always_the_first() -> None:
+    rows = [
+        {"question": f"q{i}", "mc1_targets": {"choices": [f"right {i}", "wrong", "no"], "labels": [1, 0, 0]}}
+        for i in range(20)
+    ]
+    cases = load_dataset(rows).cases
+    assert all(case.vars["choices"]["ABC".index(str(case.expected))].startswith("right") for case in cases)
+    assert len({case.expected for case in cases}) > 1
+    assert load_dataset(rows).cases == cases
+
+
+def test_an_answer_that_is_none_of_the_choices_is_refused() -> None:
+    with pytest.raises(DataError, match="case 1: 'Paris' is none of the 2 choices"):
+        load_dataset([{"question": "?", "choices": ["Oslo", "Rome"], "answer": "Paris"}])
+
+
+def test_of_a_worked_answer_the_result_is_expected() -> None:
+    worked = "She sells 16 - 7 = <<16-7=9>>9 eggs.\nThat is 9 * 2 = $18.\n#### 18"
+    [case] = load_dataset([{"question": "How much?", "answer": worked}])
+    assert (case.expected, case.metadata["worked_answer"]) == ("18", worked)
+
+
 def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
     line = {
         "input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of Italy?"}],
@@ -155,6 +218,8 @@ def test_a_promptfoo_assertion_that_is_not_known_is_refused_by_name(tmp_path: Pa
         ("a.yaml", "tests: [", "not YAML"),
         ("a.yaml", "prompts: [x]", "no tests"),
         ("a.txt", "x", "no kind that can be read"),
+        ("a.xlsx", "x", "Save the sheet as CSV"),
+        ("a.jsonl.gz", "x", "not gzip"),
         ("a.parquet", "not parquet", "Parquet"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from timestep_lab.evals.datasets import load_dataset
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.verdict import pair_sentence
 from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
@@ -335,3 +337,21 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(DataError, match="no baseline"):
         grid([1.0], [0.0]).regression(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("name", ["g.csv", "g.jsonl", "g.jsonl.gz"])
+def test_a_saved_comparison_is_a_dataset_of_its_cases(tmp_path: Path, name: str) -> None:
+    result = grid([1.0, 0.0], [1.0, 1.0], outputs=("line\u2028separator", "=HYPERLINK(1)"))
+    odd = replace(result.cases[1], input="=1+1\u0085is?", expected="-x")
+    result = Grid(result.record, (result.cases[0], odd), result.cells)
+    path = result.save(tmp_path / name.removesuffix(".gz"))
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+    again = load_dataset(tmp_path / name)
+    assert [(c.id, c.input, c.expected) for c in again] == [(c.case_id, c.input, c.expected) for c in result.cases]
+
+
+def test_a_spreadsheet_runs_nothing_of_a_saved_table(tmp_path: Path) -> None:
+    path = grid([1.0], [1.0], outputs=('=HYPERLINK("http://x")', "-5")).save(tmp_path / "g.csv")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert list(pd.read_csv(path, dtype=str)["output"]) == ['\'=HYPERLINK("http://x")', "-5"]

@@ -46,7 +46,20 @@ def value(spec: Any, output: str = "", expected: Any = None, **more: Any) -> flo
         ("not:contains:Lyon", "It is Paris.", "Paris", 1),
         ({"type": "contains", "value": ["a", "b"], "all": True}, "only a", None, 0),
         ("contains", "It is Paris.", "", None),
-        ("exact", "", "", 1),
+        ("exact", "", "", None),
+        ("exact", "Paris", " ", None),
+        ("fuzzy", "Paris", "", None),
+        ("edit_distance", "Paris", "", None),
+        ("json_field:a", '{"a": 1}', "", None),
+        ("number", "4", "", None),
+        ("choice", "B", "", None),
+        ({"type": "exact", "value": ""}, "", None, 1),
+        ("exact", "True", True, 1),
+        ("exact", "cafe\u0301", "caf\u00e9", 1),
+        ("contains", "It’s 5\u00a0km, he said: “far”", "it's 5 km, he said: \"far\"", 1),
+        ("starts_with", "Cafe\u0301 “Central”", 'Café "', 1),
+        ("edit_distance?at_most=0", "It’s", "It's", 1),
+        ("fuzzy", "cafe\u0301", "café", 1),
         ("starts_with:It is", "It is so", None, 1),
         ("starts_with", "It is so", "", None),
         (r"regex:^\d+ points?$", "12 points", None, 1),
@@ -68,6 +81,20 @@ def value(spec: Any, output: str = "", expected: Any = None, **more: Any) -> flo
         ("number?which=first", "4, not 5", 4, 1),
         ("number", "none", 4, 0),
         ("number", "4", "four", None),
+        ("number", "between 10-20", 20, 1),
+        ("number", "It is 1 000", 1000, 1),
+        ("number", "Es sind 1.000,00 Euro", 1000, 1),
+        ("number", "CHF 1'234.50", 1234.5, 1),
+        ("number", "3,14", 3.14, 1),
+        ("number", "1000 dollars", "$1,000.00", 1),
+        ("number", "EUR 5", "5 EUR", 1),
+        ("number", "50", "50%", 1),
+        ("number", "half of it, 50 %", 0.5, 1),
+        ("number", "0.5", "50%", 1),
+        ("number", "about 15", "10–20", 1),
+        ("number", "about 25", "10–20", 0),
+        ("number", "−3", "-3", 1),
+        ("number", "COVID-19", 19, 1),
         ("refusal", "I'm sorry, but I can't help with that.", None, 1),
         ("refusal", "I’m unable to assist with this request.", None, 1),
         ("not:refusal", "I can't recommend Rome enough: it is lovely.", None, 1),
@@ -127,8 +154,29 @@ def test_a_tool_that_waits_for_approval_has_not_run() -> None:
     assert value("no_tool_before_approval:pay", steps=waiting) == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "score"),
+    [
+        ("B", 1),
+        ("**(b)**", 1),
+        ("B. Rome", 1),
+        ("A comes to mind, but the answer is B.", 1),
+        ("The correct answer: **B**", 1),
+        (r"\boxed{B}", 1),
+        ("rome", 1),
+        ("The answer is A, no: the answer is B", 1),
+        ("The answer is A", 0),
+        ("I do not know", 0),
+        ("A city in Italy, I would say", 0),
+    ],
+)
+def test_the_letter_chosen_is_found_in_the_answer(output: str, score: float) -> None:
+    case = Case(input="?", expected="B", vars={"choices": ["Oslo", "Rome"]})
+    assert make_scorer("choice").check(Answer(output=output), case).value == score
+
+
 def test_every_scorer_is_found_by_name() -> None:
-    assert {"exact", "contains", "regex", "json_schema", "json_field", "number", "fuzzy", "similarity", "latency", "cost", "refusal",
+    assert {"exact", "contains", "regex", "json_schema", "json_field", "number", "fuzzy", "choice", "similarity", "latency", "cost", "refusal",
             "tool_used", "tool_order", "steps", "handoff_path", "no_tool_before_approval", "judge", "pairwise"} <= set(known())  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 MARGIN = 0.5
 """How much more the chosen answer of a preference pair must score than the rejected one."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
 def save(grid: Grid, path: Path) -> Path:
@@ -55,7 +59,23 @@ def _kind(path: Path) -> str:
 
 
 def _csv(grid: Grid, path: Path) -> None:
-    grid.df().to_csv(path, index=False)
+    """With a mark that tells Excel it is UTF-8, and a `'` before text that a spreadsheet would take for a formula."""
+    cases = {case.case_id: case for case in grid.cases}
+    frame = grid.df()
+    wanted = [cases[id].expected for id in frame["case_id"]]
+    frame.insert(4, "input", [cases[id].input for id in frame["case_id"]])
+    frame.insert(
+        5, "expected", [w if w is None or isinstance(w, str) else json.dumps(w, ensure_ascii=False) for w in wanted]
+    )
+    frame.map(_no_formula).to_csv(path, index=False, encoding="utf-8-sig")
+
+
+def _no_formula(value: object) -> object:
+    return (
+        f"'{value}"
+        if isinstance(value, str) and _FORMULA.match(value) and not _PLAIN_NUMBER.fullmatch(value)
+        else value
+    )
 
 
 def _jsonl(grid: Grid, path: Path) -> None:
@@ -64,7 +84,10 @@ def _jsonl(grid: Grid, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for cell in grid.cells:
             case = cases[cell.case_id]
-            line = {**cell_json(cell), "input": case.input, "expected": case.expected, "vars": dict(case.vars)}
+            line = {
+                **cell_json(cell), "input": case.input, "messages": list(case.messages), "expected": case.expected,
+                "vars": dict(case.vars), "assertions": list(case.assertions),
+            }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

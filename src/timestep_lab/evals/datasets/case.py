@@ -20,10 +20,15 @@ class Case:
     input: str = ""
     messages: tuple[Json, ...] = ()
     expected: Json = None
+    """None where it is not known; an empty text, such as an empty cell of a CSV, is the same."""
     vars: Mapping[str, Json] = field(default_factory=dict)
     assertions: tuple[Json, ...] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
     id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.expected == [] or (isinstance(self.expected, str) and not self.expected.strip()):
+            object.__setattr__(self, "expected", None)
 
     def content_hash(self) -> str:
         """64 hex digits over everything that a candidate or a scorer gets to see; metadata and id are not."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,24 +15,36 @@ from typing import Any
 from timestep_lab.types.errors import DataError
 
 Rows = Iterator[tuple[Any, str]]
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; one that ends in `.gz` is unpacked."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} is not gzip: {error}.", "Pack it again, or take the .gz off its name.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_csv(path: Path) -> Rows:
-    """A header line, then one case a line. Every value is text."""
+    """A header line, then one case a line. Every value is text.
+
+    Values are separated by commas; in a `.tsv` by tabs; by semicolons or tabs where the header has those and no comma, as spreadsheets
+    write it in many countries. In a file whose header has a space after each separator, that space belongs to no value.
+    """
     text = read_text(path)
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    separator, spaced = _separator(text, ending(path))
+    csv.field_size_limit(max(csv.field_size_limit(), min(len(text), 2**31 - 1)))
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator, skipinitialspace=spaced)
     try:
-        header = next(reader, None)
-        if not header or not any(name.strip() for name in header):
+        header = [name.strip() for name in next(reader, [])]
+        if not any(header):
             raise DataError(
                 f"{path.name} has no header line.", "Its first line names the columns, for example: input,expected"
             )
@@ -40,7 +56,8 @@ def read_csv(path: Path) -> Rows:
             where = f"{path.name} line {reader.line_num}"
             if len(values) != len(header):
                 raise DataError(
-                    f"{where} has {len(values)} values for {len(header)} columns.", "Quote values that hold commas."
+                    f"{where} has {len(values)} values for {len(header)} columns.",
+                    f"Quote values that hold a {_SEPARATORS[separator]}.",
                 )
             yield dict(zip(header, values, strict=True)), where
     except csv.Error as error:
@@ -48,7 +65,8 @@ def read_csv(path: Path) -> Rows:
 
 
 def read_jsonl(path: Path) -> Rows:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    # Only a line feed ends a line: U+2028, U+0085 and form feeds may stand inside JSON text.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield _json(line, f"{path.name} line {number}"), f"{path.name} line {number}"
 
@@ -83,8 +101,36 @@ def read_parquet(path: Path) -> Rows:
 
 
 READERS: dict[str, Callable[[Path], Rows]] = {
-    ".csv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet,
+    ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet,
 }  # fmt: skip
+
+
+def ending(path: Path) -> str:
+    """What says how to read the file: `.csv` of `Questions.CSV` and of `questions.csv.gz`."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def reader_of(path: Path) -> Callable[[Path], Rows]:
+    """Raises `DataError` for a kind of file that cannot be read."""
+    kind = ending(path)
+    if kind in (".xlsx", ".xls", ".ods"):
+        raise DataError(
+            f"{path.name} is a spreadsheet.", "Save the sheet as CSV (UTF-8), or pass pandas.read_excel(…)."
+        )
+    if kind not in READERS or (kind == ".parquet" and path.suffix.lower() == ".gz"):
+        raise DataError(
+            f"{path.name} is of no kind that can be read.",
+            f"Known: {', '.join([*READERS, '.yaml'])}; those of text also with .gz.",
+        )
+    return READERS[kind]
+
+
+def _separator(text: str, kind: str) -> tuple[str, bool]:
+    header = re.sub(r'"[^"]*"', "", text.lstrip("\n").split("\n", 1)[0])
+    separator = "\t" if kind == ".tsv" else next((s for s in _SEPARATORS if s in header), ",")
+    between = header.split(separator)[1:]
+    return separator, bool(between) and all(name.startswith(" ") for name in between)
 
 
 def _json(text: str, where: str) -> Any:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.datasets.files import READERS
-from timestep_lab.evals.datasets.rows import Columns, to_case
+from timestep_lab.evals.datasets.files import ending, reader_of
+from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, to_case
 from timestep_lab.types.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def load_dataset(
     """Make a dataset of
 
     - a list of texts, objects or `Case`s; a DataFrame; a `Dataset`
-    - a path: `.csv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), `.parquet`, `.yaml` (promptfoo)
+    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`;
+      `.yaml` (promptfoo); a comparison saved as one of these, whose cases are asked again
     - a query over what happened before: `"select input, output as expected from traces where …"` (needs `store`)
 
     `input`, `expected` and `id` name columns. Raises `DataError`, naming file and line, when anything in it cannot be read.
@@ -38,7 +39,7 @@ def load_dataset(
     elif isinstance(data, str | Path):
         dataset = _of_file(Path(data).expanduser(), name, columns)
     elif hasattr(data, "to_dict") and hasattr(data, "columns"):
-        rows = ((row, f"row {n}") for n, row in enumerate(data.to_dict("records"), 1))
+        rows = ((row, f"row {n}") for n, row in enumerate(_whole_numbers(data).to_dict("records"), 1))
         dataset = _of_rows(rows, name or "DataFrame", columns)
     elif isinstance(data, Iterable):
         dataset = _of_rows(((row, f"case {n}") for n, row in enumerate(data, 1)), name or "list", columns)
@@ -56,19 +57,36 @@ def is_query(data: Any) -> bool:
 
 
 def _of_rows(rows: Iterable[tuple[Any, str]], name: str, columns: Columns) -> Dataset:
-    return Dataset.of([to_case(row, where, columns) for row, where in rows], name)
+    cases: list[Case] = []
+    exported: set[str] = set()
+    for row, where in rows:
+        if isinstance(row, Mapping) and row.keys() >= EXPORTED:
+            # A saved comparison has one row an answer: of the rows of a case, one is the case.
+            if str(row["case_id"]) in exported:
+                continue
+            exported.add(str(row["case_id"]))
+            row = asked_again(row, where)
+        cases.append(to_case(row, where, columns))
+    return Dataset.of(cases, name)
+
+
+def _whole_numbers(frame: Any) -> Any:
+    """pandas makes 18 into 18.0 in a column that lacks a value; such a column of whole numbers is made one again."""
+    frame = frame.copy(deep=False)
+    for name, column in list(frame.items()):
+        known = column.dropna()
+        if column.dtype.kind == "f" and len(known) < len(column) and ((known % 1 == 0) & (known.abs() < 2**53)).all():
+            frame[name] = column.astype("Int64")
+    return frame
 
 
 def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
     if not path.is_file():
         raise DataError(f"There is no file {path}.", 'Check the path; a single question goes into a list: ["…"].')
-    if path.suffix in (".yaml", ".yml"):
+    if ending(path) in (".yaml", ".yml"):
         cases, prompts = promptfoo.read(path)
         return Dataset.of(cases, name or path.stem, prompts)
-    if path.suffix not in READERS:
-        known = ", ".join([*READERS, ".yaml"])
-        raise DataError(f"{path.name} is of no kind that can be read.", f"Known: {known}.")
-    return _of_rows(READERS[path.suffix](path), name or path.stem, columns)
+    return _of_rows(reader_of(path)(path), name or path.stem, columns)
 
 
 def _query(sql: str, store: Store | None) -> Iterator[tuple[Case | Mapping[str, Any], str]]:

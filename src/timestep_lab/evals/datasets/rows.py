@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,7 +16,12 @@ from timestep_lab.types.suggest import did_you_mean
 
 INPUT_NAMES = ("input", "question", "prompt", "query")
 EXPECTED_NAMES = ("expected", "ideal", "target", "answer", "expected_output")
+EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
+"""Columns that only a saved comparison has."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _RESERVED = ("id", "messages", "assertions", "metadata", "vars")
+_WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,8 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     """`where` names the row in messages ("questions.csv line 4"). Raises `DataError`.
 
     Text is a question. An object's columns are found by name (`INPUT_NAMES`, `EXPECTED_NAMES`, or as `columns` says); `input` may be a list of chat messages.
-    Every other column becomes a variable for prompt templates.
+    Every other column becomes a variable for prompt templates. Choices (as MMLU, ARC and TruthfulQA have them) are shown under the
+    question, and a letter is expected; of a worked answer that ends in `#### 18` (GSM8K) the result is.
     """
     if isinstance(row, str):
         if not row.strip():
@@ -45,11 +53,12 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     values = {str(key): plain(value, where) for key, value in row.items() if key is not None}
     asked = _column(values, columns.input, INPUT_NAMES, where, "input")
     expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")
+    choices = _choices(values, expected, where)
     given_vars = values.get("vars") or {}
     if not isinstance(given_vars, Mapping):
         raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Give an object: variable name to value.")
     id_column = columns.id or "id"
-    used = {asked, expected, id_column, *_RESERVED}
+    used = {asked, expected, id_column, *_RESERVED, *(("answerKey", "mc1_targets", "mc2_targets") if choices else ())}
     text, messages = _question(values.get(asked) if asked else None, values.get("messages"), where)
     variables = {**{k: v for k, v in values.items() if k not in used}, **given_vars}
     if not text and not messages and not variables:
@@ -59,11 +68,62 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     if asked and asked != "input" and isinstance(values.get(asked), str):
         variables.setdefault(asked, values[asked])
     id_value = values.get(id_column)
+    wanted = values.get(expected) if expected else None
+    metadata = values.get("metadata") or {}
+    if choices and text and not messages:
+        shown, wanted = choices
+        variables["choices"] = shown
+        text = "\n".join([text, "", *(f"{letter}. {choice}" for letter, choice in zip(LETTERS, shown, strict=False))])
+        text += "\n\nAnswer with the letter of one choice."
+    elif isinstance(wanted, str) and (worked := _WORKED.search(wanted)):
+        metadata = {"worked_answer": wanted, **metadata}
+        wanted = worked["result"].strip()
     return Case(
-        id="" if id_value is None else str(id_value), input=text, messages=messages,
-        expected=values.get(expected) if expected else None, vars=variables,
-        assertions=tuple(values.get("assertions") or ()), metadata=values.get("metadata") or {},
+        id="" if id_value is None else str(id_value), input=text, messages=messages, expected=wanted, vars=variables,
+        assertions=tuple(values.get("assertions") or ()), metadata=metadata,
     )  # fmt: skip
+
+
+def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """The case of one row of a saved comparison. Raises `DataError` for one saved without questions."""
+    if "input" not in row:
+        raise DataError(f"{where} is an answer without its question.", "Save the comparison again, as .jsonl or .csv.")
+    names = ("input", "expected", "messages", "vars", "assertions")
+    case = {"id": row["case_id"], **{name: row[name] for name in names if name in row}}
+    if isinstance(
+        row["epoch"], str
+    ):  # A CSV, in which what a spreadsheet would take for a formula has a mark before it.
+        for name in ("input", "expected"):
+            if _ESCAPED.match(case.get(name) or ""):
+                case[name] = case[name][1:]
+    return case
+
+
+def _choices(values: Mapping[str, Any], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
+    """The choices of a row and the letter of the right one. None where it has none."""
+    found, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
+    labels = list(LETTERS)
+    if isinstance(found, Mapping) and isinstance(found.get("text"), list) and isinstance(found.get("label"), list):
+        found, labels = found["text"], [str(label) for label in found["label"]]
+    elif found is None and isinstance(one := values.get("mc1_targets"), Mapping) and 1 in (one.get("labels") or []):
+        # The right one always comes first there; it is given a place that nobody can guess and that stays.
+        true = one["choices"][one["labels"].index(1)]
+        found = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
+        right = true
+    if not isinstance(found, list) or not 2 <= len(found) <= len(LETTERS) or not all(isinstance(c, str) for c in found):
+        return None
+    if right is None or right == "":
+        return found, None
+    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(found):
+        return found, LETTERS[right]
+    if str(right) in found:
+        return found, LETTERS[found.index(str(right))]
+    if str(right) in labels[: len(found)]:
+        return found, LETTERS[labels.index(str(right))]
+    raise DataError(
+        f"{where}: {right!r} is none of the {len(found)} choices.",
+        "Give a choice's number from 0, its letter, or its text.",
+    )
 
 
 def plain(value: Any, where: str) -> Any:

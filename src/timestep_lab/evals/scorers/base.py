@@ -145,6 +145,8 @@ def acceptable(value: Any, case: Case) -> list[str] | Score:
     wanted = case.expected if value is None else value
     if wanted is None or wanted == []:
         return unknown("the case has no expected answer")
+    if isinstance(wanted, bool):
+        return ["true", "True"] if wanted else ["false", "False"]
     return [_text(one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted])]
 
 

@@ -16,7 +16,25 @@ from timestep_lab.evals.scorers.schema_patterns import best_error, check_pattern
 from timestep_lab.types.errors import UsageError
 
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
-_NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
+_SPACE = "[ \u00a0\u2009\u202f]"
+_NUMBER = re.compile(
+    rf"""
+    (?P<sign>(?<![\w.)\]%])[-−+])?  # after a digit it is the dash of a range
+    (?:[$€£¥₹]\s?)?
+    (?:
+        (?P<comma>[1-9]\d{{0,2}}(?:,\d{{2}})*(?:,\d{{3}})(?:\.\d+)?(?![\d,]\d)|[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d+)?(?!\d))
+      | (?P<point>[1-9]\d{{0,2}}(?:(?:\.\d{{3}})+,\d+|(?:\.\d{{3}}){{2,}})(?!\d))
+      | (?P<space>[1-9]\d{{0,2}}(?:{_SPACE}\d{{3}})+(?:[.,]\d+)?(?!\d))
+      | (?P<mark>[1-9]\d{{0,2}}(?:['’]\d{{3}})+(?:\.\d+)?(?!\d))
+      | (?P<decimal>(?<!\d,)\d+,\d{{1,2}}(?!\d|,\d))
+      | (?P<plain>(?:\d+(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][-+]?\d+)?)
+    )
+    (?P<percent>\s?%)?
+    """,
+    re.VERBOSE,
+)
+_RANGE = re.compile(r"(?<=[\d%])\s*(?:[-–—]|to|bis)\s*(?=[-−+$€£¥₹.\d])")
+_CURRENCY = re.compile(r"\A[A-Z]{3}\s+(?=[-−+\d])|(?<=\d)\s*(?:[A-Z]{3}|[$€£¥₹])\Z")
 
 
 @scorer("json_schema")
@@ -88,12 +106,25 @@ class JsonField(ValueScorer):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as somebody wrote it. 50 % is as good as 0.5 where the other side is no percentage."""
+
+    value: float
+    percent: bool = False
+
+    def against(self, other: Quantity) -> float:
+        """The value on the scale of `other`: a percentage beside what is none is its hundredth."""
+        return self.value / 100 if self.percent and not other.percent else self.value
+
+
 @scorer("number")
 @dataclass(frozen=True, kw_only=True)
 class Number(ValueScorer):
-    """A number in the answer lies within `tolerance` (absolute) or `relative` of the expected one.
+    """A number in the answer lies within `tolerance` (absolute) or `relative` of the expected one, or within the expected range (`10–20`).
 
-    `which` number, when there are several: the last (where models put results), the first, or any.
+    `which` number, when there are several: the last (where models put results), the first, or any. Thousands may be set apart, a
+    currency stand beside; 50 % is 50 and 0.5.
     """
 
     tolerance: float = 0.0
@@ -105,19 +136,26 @@ class Number(ValueScorer):
         if wanted is None:
             return unknown("the case has no expected answer")
         try:
-            targets = [_as_number(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
+            targets = [_target(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
         except ValueError:
             return unknown(f"the expected answer {wanted!r} is no number")
-        found = numbers_in(answer.output)
+        found = quantities_in(answer.output)
         if not found:
             return passed(False, "no number in the answer")
         looked_at = {"last": found[-1:], "first": found[:1], "any": found}[self.which]
-        close = any(
-            math.isclose(n, t, rel_tol=self.relative, abs_tol=max(self.tolerance, 1e-12))
-            for n in looked_at
-            for t in targets
+        close = any(self._within(quantity, low, high) for quantity in looked_at for low, high in targets)
+        return passed(close, None if close else f"{looked_at[0].value:g}")
+
+    def _within(self, found: Quantity, low: Quantity, high: Quantity) -> bool:
+        readings = [(found.against(low), low.against(found), high.against(found)), (found.value, low.value, high.value)]
+        return any(
+            least <= value <= most
+            or any(
+                math.isclose(value, end, rel_tol=self.relative, abs_tol=max(self.tolerance, 1e-12))
+                for end in (least, most)
+            )
+            for value, least, most in readings
         )
-        return passed(close, None if close else f"{looked_at[0]:g}")
 
 
 def parse_json(text: str, *, fenced: bool = True) -> Any:
@@ -131,15 +169,35 @@ def parse_json(text: str, *, fenced: bool = True) -> Any:
         return json.loads(blocks[0])
 
 
-def numbers_in(text: str) -> list[float]:
-    """Numbers as people write them: `1,234.5`, `−3`, `2e6`."""
-    return [_as_number(match) for match in _NUMBER.findall(text) if any(c.isdigit() for c in match)]
+def quantities_in(text: str) -> list[Quantity]:
+    """Numbers as people write them: `1,234.5`, `1.234,5`, `1 234`, `−3`, `2e6`, `$5`; `10-20` is two."""
+    return [_quantity(match) for match in _NUMBER.finditer(text)]
 
 
-def _as_number(value: Any) -> float:
+def _quantity(match: re.Match[str]) -> Quantity:
+    kind = next(name for name in ("comma", "point", "space", "mark", "decimal", "plain") if match[name])
+    digits = re.sub(r"[\s'’]", "", match[kind])
+    digits = digits.replace(",", "") if kind == "comma" else digits
+    digits = digits.replace(".", "") if kind == "point" else digits
+    value = float(digits.replace(",", "."))
+    return Quantity(-value if match["sign"] in ("-", "−") else value, match["percent"] is not None)
+
+
+def _target(value: Any) -> tuple[Quantity, Quantity]:
+    """Least and most of what is expected. Raises `ValueError` for what is no number and no range."""
     if isinstance(value, bool):
         raise ValueError("a truth value is no number")
-    return float(value.strip().replace(",", "").replace("−", "-")) if isinstance(value, str) else float(value)
+    if not isinstance(value, str):
+        return Quantity(float(value)), Quantity(float(value))
+    text = _CURRENCY.sub("", value.strip()).strip()
+    ends = [_NUMBER.fullmatch(part.strip()) for part in _RANGE.split(text)]
+    if len(ends) > 2 or not all(ends):
+        raise ValueError(value)
+    quantities = [_quantity(end) for end in ends if end]
+    low, high = quantities[0], quantities[-1]
+    if high.percent and not low.percent:  # 10–20 %
+        low = Quantity(low.value, True)
+    return (low, high) if low.value <= high.value else (high, low)
 
 
 def _same(found: Any, wanted: Any) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.datasets.rows import LETTERS
 from timestep_lab.evals.scorers.base import (
     Answer,
     Score,
@@ -19,7 +22,12 @@ from timestep_lab.evals.scorers.base import (
 from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, compile_pattern
 from timestep_lab.types.errors import UsageError
 
-EMPTY = "the expected answer is empty, as it is in a CSV without one; every answer would pass"
+EMPTY = "the expected text is empty; every answer would pass"
+_ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2007": " ", "\u202f": " "})
+_SAID = re.compile(
+    r"(?i:\b(?:answer|choice|option|choose)\b(?:\s+is)?)[\s:*_`(\[]*([A-Z])\b(?!['’])|\\boxed\{\s*(?:\\text\{)?([A-Z])\b"
+)
+_BEGINS = re.compile(r"[\s*_`(\[]*([A-Z])[*_`]*[.):\]]")
 
 
 @scorer("exact")
@@ -33,9 +41,8 @@ class Exact(ValueScorer):
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
-        return passed(
-            fold(answer.output.strip(), self.case_sensitive) in [fold(w.strip(), self.case_sensitive) for w in wanted]
-        )
+        text = fold(answer.output.strip(), self.case_sensitive)
+        return passed(text in [fold(w.strip(), self.case_sensitive) for w in wanted])
 
 
 @scorer("contains")
@@ -132,10 +139,47 @@ class EditDistance(ValueScorer):
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
-        nearest = min(Levenshtein.distance(answer.output.strip(), w.strip()) for w in wanted)
+        nearest = min(Levenshtein.distance(fold(answer.output.strip(), True), fold(w.strip(), True)) for w in wanted)
         return passed(nearest <= self.at_most, f"{nearest} edits")
 
 
+@scorer("choice")
+@dataclass(frozen=True, kw_only=True)
+class Choice(ValueScorer):
+    """The answer chooses the expected letter: `B`, `(b)`, `B. Rome`, `The answer is B`, `\\boxed{B}`; or gives that choice's text alone.
+
+    What was chosen last counts. The letters are those of the case's `choices`, or A to Z where it has none.
+    """
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = acceptable(self.value, case)
+        if isinstance(wanted, Score):
+            return wanted
+        given = case.vars.get("choices")
+        choices = [fold(str(choice).strip(), False) for choice in given] if isinstance(given, list) else []
+        letters = LETTERS[: len(choices)] if choices else LETTERS
+        if not all(len(w.strip()) == 1 and w.strip().upper() in letters for w in wanted):
+            return unknown(f"the expected answer {wanted[0]!r} is no letter from A to {letters[-1]}")
+        chosen = _chosen(answer.output, letters, choices)
+        if chosen is None:
+            return passed(False, "no choice in the answer")
+        return passed(chosen in [w.strip().upper() for w in wanted], chosen)
+
+
+def _chosen(text: str, letters: str, choices: list[str]) -> str | None:
+    bare = text.strip().strip("*_`()[].: ")
+    if len(bare) == 1 and bare.upper() in letters:
+        return bare.upper()
+    if (folded := fold(text.strip().strip("*_`\"'."), False)) in choices:
+        return letters[choices.index(folded)]
+    said = [m[1] or m[2] for m in _SAID.finditer(text) if (m[1] or m[2]) in letters]
+    if said:
+        return str(said[-1])
+    begins = _BEGINS.match(text)
+    return begins[1] if begins and begins[1] in letters else None
+
+
 def fold(text: str, case_sensitive: bool) -> str:
-    """The text as it is, or without its case."""
-    return text if case_sensitive else text.casefold()
+    """The text for comparing: one form of composed letters (NFC), of quotation marks and of spaces; without its case if that is not asked for."""
+    text = unicodedata.normalize("NFC", text).translate(_ALIKE)
+    return text if case_sensitive else unicodedata.normalize("NFC", text.casefold())
