@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize
 
 from timestep_lab.evals.arena import Arena
-from timestep_lab.evals.bradley_terry import Vote, fit, length_difference, rank
+from timestep_lab.evals.bradley_terry import ELO_BASE, ELO_SCALE, Outcome, Vote, fit, length_difference, rank
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.pairing import information_gains, next_pair
 from timestep_lab.evals.rows import ComparisonRows
@@ -119,6 +119,31 @@ def test_without_votes_nobody_is_better_and_intervals_are_without_end() -> None:
     ranking = rank(["a", "b"], [])
     assert {r.rating for r in ranking.ratings} == {1000.0}
     assert ranking.ratings[0].ci_low == -math.inf
+
+
+@pytest.mark.parametrize("outcome", ["left", "right", "tie"])
+@pytest.mark.parametrize("n", [6, 30])
+def test_votes_that_all_agree_leave_an_interval_with_a_width(outcome: Outcome, n: int) -> None:
+    for rating in rank(["a", "b"], [Vote("a", "b", outcome)] * n).ratings:
+        assert rating.ci_low < rating.rating - 20
+        assert rating.ci_high > rating.rating + 20
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_intervals_of_few_votes_hold_the_truth_as_often_as_they_say(n: int) -> None:
+    """Counted exactly over all outcomes of n votes between two models up to 98:2 apart."""
+    truths = np.linspace(0, 4, 41)
+    chance = 1 / (1 + np.exp(-truths))
+    covered = np.zeros(len(truths))
+    for wins in range(n + 1):
+        votes = [Vote("a", "b", "left")] * wins + [Vote("a", "b", "right")] * (n - wins)
+        a = next(r for r in rank(["a", "b"], votes).ratings if r.name == "a")
+        true = ELO_BASE + ELO_SCALE * truths / 2
+        covered += (
+            math.comb(n, wins) * chance**wins * (1 - chance) ** (n - wins) * ((a.ci_low <= true) & (true <= a.ci_high))
+        )
+    assert covered.mean() >= 0.95
+    assert covered.min() >= 0.90
 
 
 def test_a_single_vote_makes_an_order_but_no_interval() -> None:
@@ -230,7 +255,7 @@ def test_every_pair_is_shown_once_and_the_votes_of_an_earlier_day_count(tmp_path
     assert duel is not None
     later.vote(duel.id, "both_bad")
     assert later.next() is None
-    ranking = later.ranking(resamples=100)
+    ranking = later.ranking()
     assert [r.name for r in ranking.ratings] == ["demo/one", "demo/two"]
     agreement = later.agreement_with("judge")
     assert (agreement.n, agreement.observed) == (3, pytest.approx(2 / 3))

@@ -118,9 +118,9 @@ class Arena:
         self._votes.append(record)
         return Revealed(left, right, outcome)
 
-    def ranking(self, *, resamples: int = 500) -> Ranking:
+    def ranking(self) -> Ranking:
         """Bradley–Terry ratings of all votes so far, length taken into account."""
-        return rank(self._grid.candidates, [_as_vote(vote) for vote in self._votes], resamples=resamples)
+        return rank(self._grid.candidates, [_as_vote(vote) for vote in self._votes])
 
     def agreement_with(self, scorer: str) -> Agreement:
         """Do people prefer what `scorer` scores higher? Cohen's kappa over the votes, on left, tie, right. Raises `UsageError` without votes
