@@ -282,6 +282,28 @@ async def test_a_judge_is_shown_the_prompt_as_it_was_filled_and_cached_answers_a
             assert any("<question>\nSay word3.\n</question>" in said for _, _, said in server.asked)
 
 
+async def test_what_a_judge_could_not_score_is_asked_again_and_new_scorers_score_what_is_there(tmp_path: Path) -> None:
+    away = True
+
+    def behaves(said: str, _: int) -> str | Trouble:
+        if said.startswith("Rubric"):
+            return Trouble(status=400) if away else '{"pass": true}'
+        return KNOWN[said]
+
+    with model_server(behaves) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (await new_comparison(bench, CAPITALS, models=[MODEL], scorers=[JUDGE])).run()
+            assert grid.candidate_rows[0].scores["judge"]["unscored"] == 3
+            away, before = False, len(server.asked)
+            grid = await (await resume_comparison(bench, grid.id, scorers=["exact"])).run()
+            assert [said[:6] for _, _, said in server.asked[before:]] == ["Rubric"] * 3
+            again = await in_thread(load_grid, bench, grid.id)
+            for told in (grid, again):
+                assert told.scorers == ["judge", "exact"]
+                assert [told.candidate_rows[0].scores[name]["mean"] for name in told.scorers] == [1.0, 1.0]
+            assert bench.store.sql("select count(*) from comparisons").one() == (6,)
+
+
 async def test_a_scorer_is_not_called_as_a_column_is(tmp_path: Path) -> None:
     def output(answer: Any) -> bool:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import agents as sdk
@@ -98,10 +99,21 @@ async def resume_comparison(
                 "Start a new comparison, or change it back.",
             )
         candidates.append(candidate)
-    made = _scorers_again(record, scorers)
+    made, again = _scorers_again(record, scorers)
+    record = replace(record, scorers=tuple(to_spec(scorer) for scorer in made))
+    _check(dataset, candidates, made, chosen, bench)
     cells = await in_thread(rows.cells, id)
     return Comparison(
-        bench, record, dataset, candidates, made, chosen, cells, executor=_executor(bench, chosen, client), resumed=True
+        bench,
+        record,
+        dataset,
+        candidates,
+        made,
+        chosen,
+        cells,
+        executor=_executor(bench, chosen, client),
+        resumed=True,
+        again=again,
     )
 
 
@@ -152,12 +164,14 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     return given[record.agent]
 
 
-def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> list[Scorer]:
+def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> tuple[list[Scorer], list[str]]:
+    """All scorers, and the names of those that were given now."""
     again = {scorer.name: scorer for scorer in make_scorers(given)}
     missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
     if missing:
         raise UsageError(f"The scorer {missing[0]!r} is a Python function.", f"Pass it again: scorers=[{missing[0]}]")
-    return [again.get(s["name"]) or make_scorers(s)[0] for s in record.scorers]
+    kept = {s["name"]: again.get(s["name"]) or make_scorer(s) for s in record.scorers}
+    return list({**kept, **again}.values()), list(again)
 
 
 def _many(value: Any) -> list[Any]:

@@ -32,6 +32,7 @@ from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Op
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.evals.scorers.apply import OVERALL
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.trial import Trial
 from timestep_lab.store.base import in_thread
@@ -64,6 +65,7 @@ class Comparison:
     def __init__(
         self, bench: Bench, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
         options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
+        again: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.record, self.dataset, self.candidates, self.scorers, self.options = (
             record,
@@ -72,7 +74,7 @@ class Comparison:
             scorers,
             options,
         )
-        self._bench, self._resumed = bench, resumed
+        self._bench, self._resumed, self._again = bench, resumed, again
         self._rows = ComparisonRows(bench.store.db, bench.user_id)
         self._executor = executor or LocalExecutor(bench, options)
         self._cells: dict[tuple[str, str, int], CellRecord] = {cell.key: cell for cell in done if cell.status == "done"}
@@ -143,7 +145,9 @@ class Comparison:
         writer = CellWriter(self._rows, self.record.id, self._stored)
         try:
             if self._resumed:
-                self.record = await in_thread(self._rows.go_on, self.record)
+                wanted = self.record.scorers
+                self.record = replace(await in_thread(self._rows.go_on, self.record), scorers=wanted)
+                await in_thread(lambda: self._rows.comparisons.update(self.record.id, scorers=wanted))
             else:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             slots = await self._from_cache(writer)
@@ -156,6 +160,8 @@ class Comparison:
             )
             prefixes = [candidate.model.prefix for candidate in self.candidates]
             with limited(self._bench.router, prefixes, self.options.concurrency):
+                if self._resumed:
+                    await self._score_again(writer)
                 await self._ask_all(slots, writer)
                 await self._judging.finish(self._cells, self._case_of(), writer)
             await writer.flush()
@@ -262,6 +268,23 @@ class Comparison:
             self._cells[cell.key] = cell
             writer.add(cell)
         return left
+
+    async def _score_again(self, writer: CellWriter) -> None:
+        """Answers that are there already: what could not be scored before, and what is asked of scorers given now."""
+        await writer.flush()
+        await in_thread(self._rows.forget_scores, self.record.id, list(self._again))
+        cases, gate = self._case_of(), asyncio.Semaphore(self.options.concurrency or DEFAULT_CONCURRENCY)
+
+        async def score(cell: CellRecord) -> None:
+            kept = [s for s in cell.scores if s.value is not None and s.scorer not in (*self._again, OVERALL)]
+            left = replace(cell, scores=tuple(kept))
+            async with gate:
+                added = await self._judging.score_again(left, cases[cell.case_id])
+            for one in added:
+                writer.add_score(cell, one)
+            self._cells[cell.key] = replace(left, scores=(*kept, *added))
+
+        await asyncio.gather(*(score(cell) for cell in list(self._cells.values())))
 
     def _open_slots(self) -> list[Slot]:
         """What is not finished: all candidates on a case before the next case, epoch by epoch."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.scorers.apply import OVERALL, score_answer, score_value, why_not, with_overall
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, score_answer, score_value, why_not, with_overall
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
 from timestep_lab.evals.scorers.pairwise import Pairwise
 from timestep_lab.types.comparison import CellRecord, ScoreValue
@@ -39,6 +39,16 @@ class Judging:
         """The scores of one answer; without `overall` as long as pairwise scores are still to come."""
         scores = await score_answer(self._scorers, self._answer(cell, case), case, self._tools)
         return tuple(s for s in scores if s.scorer != OVERALL) if self._pairwise else scores
+
+    async def score_again(self, cell: CellRecord, case: Case) -> list[ScoreValue]:
+        """What is missing among the scores of a cell: of scorers that have not scored it, of its own assertions, and `overall`."""
+        there = {score.scorer for score in cell.scores}
+        missing = [scorer for scorer in self._scorers if scorer.name not in there]
+        own = case if ASSERTIONS not in there else replace(case, assertions=())
+        scores = await score_answer(missing, self._answer(cell, case), own, self._tools)
+        added = [score for score in scores if score.scorer != OVERALL]
+        whole = () if self._pairwise else with_overall([*cell.scores, *added], self._scorers)
+        return [*added, *(score for score in whole if score.scorer == OVERALL)]
 
     async def finish(
         self, cells: dict[tuple[str, str, int], CellRecord], cases: Mapping[str, Case], writer: CellWriter
@@ -77,10 +87,12 @@ class Judging:
             except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answers are paid for
                 scores = {name: unknown(why_not(error)) for name in answers}
             for name, score in scores.items():
+                if any(s.scorer == scorer.name for s in answers[name].scores):
+                    continue
                 added[answers[name].key].append(score_value(scorer, score))
         for cell in answers.values():
             all_scores = with_overall([*cell.scores, *added[cell.key]], self._scorers)
-            if added[cell.key] and all_scores and all_scores[-1].scorer == OVERALL:
+            if not any(s.scorer == OVERALL for s in cell.scores) and all_scores and all_scores[-1].scorer == OVERALL:
                 added[cell.key].append(all_scores[-1])
         return added
 

@@ -19,9 +19,9 @@ ALPHA = 0.05
 
 
 def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list[str]:
-    """In the order they first appear, then those of `asked` that had nothing to score; `overall` last."""
+    """Those of `asked` in their order, then others as they first appear; `overall` last."""
     names = dict.fromkeys(score.scorer for cell in cells for score in cell.scores)
-    return sorted(names | dict.fromkeys(asked), key=lambda name: name == "overall")
+    return sorted(dict.fromkeys(asked) | names, key=lambda name: name == "overall")
 
 
 def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list[str]:

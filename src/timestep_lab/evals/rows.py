@@ -78,6 +78,13 @@ class ComparisonRows:
         results = self.db.write(self.user_id, [claim, *forget], changes=self.comparisons.changes(comparison.id))
         return self.comparisons.from_row(results[0].rows[0])
 
+    def forget_scores(self, comparison_id: str, scorers: Sequence[str]) -> None:
+        """What could not be scored, what these scorers said, and `overall`, which follows from the others."""
+        params = [self.user_id, comparison_id, "overall", *scorers]
+        places = ", ".join(f"${n}" for n in range(3, len(params) + 1))
+        sql = f"delete from comparison_scores where user_id = $1 and comparison_id = $2 and (value is null or scorer in ({places}))"
+        self.db.write(self.user_id, [Statement(sql, params)], changes=self.comparisons.changes(comparison_id))
+
     def get(self, id: str) -> ComparisonRecord:
         """As stored, but `interrupted` when the process that ran it is gone. Raises `NotFoundError`."""
         record = self.comparisons.get(id)
