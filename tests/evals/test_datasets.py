@@ -206,6 +206,60 @@ def test_a_promptfoo_assertion_that_is_not_known_is_refused_by_name(tmp_path: Pa
         load_dataset(path)
 
 
+def test_parts_of_promptfoo_files_in_files_of_their_own_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "vars.yaml", "question: from file\ndoc: file://doc.md\n")
+    write(tmp_path / "doc.md", "the text")
+    write(tmp_path / "p.txt", "One {{question}}\n---\nTwo {{question}}\n")
+    tests = "tests:\n  - vars: file://vars.yaml\n    assert: [{type: equals, value: file://doc.md}, {type: contains-any, value: 'red, green', metric: colour}]\n"
+    dataset = load_dataset(write(tmp_path / "c.yaml", "prompts: [p.txt]\n" + tests))
+    assert dataset.prompts == ("One {{question}}", "Two {{question}}")
+    [case] = dataset
+    assert case.vars == {"question": "from file", "doc": "the text"}
+    assert [a["value"] for a in case.assertions] == ["the text", ["red", "green"]]
+    assert case.assertions[1]["name"] == "colour"
+
+
+def test_promptfoos_expected_columns_are_assertions(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", "question,__expected1,__expected2\nWhat?,contains: red,\nWho?,Ada,levenshtein(2): Ada\n")
+    first, second = load_dataset(write(tmp_path / "c.yaml", "tests: file://t.csv\n"))
+    assert first.vars == {"question": "What?"}
+    assert first.assertions == ({"type": "contains", "value": "red", "case_sensitive": True},)
+    assert [(a["type"], a["value"]) for a in second.assertions] == [("exact", "Ada"), ("edit_distance", "Ada")]
+    assert second.assertions[1]["at_most"] == 2
+
+
+def test_a_promptfoo_scenario_is_each_of_its_settings_with_each_of_its_tests(tmp_path: Path) -> None:
+    text = "scenarios:\n  - config: [{vars: {q: a}}, {vars: {q: b}}]\n    tests: [{vars: {r: c}, assert: [{type: contains, value: x}]}]\n"
+    cases = load_dataset(write(tmp_path / "c.yaml", text)).cases
+    assert [dict(case.vars) for case in cases] == [{"q": "a", "r": "c"}, {"q": "b", "r": "c"}]
+    assert all(len(case.assertions) == 1 for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tests: [{vars: {a: 1}, threshold: 0.5}]", r"c\.yaml test 1 uses 'threshold'"),
+        ("tests: [{vars: {a: 1}, assertScoringFunction: file://x.js}]", "'assertScoringFunction'"),
+        ("tests: [{vars: {a: 1}, options: {transform: output.x}}]", "'options'"),
+        ("tests: [{vars: {a: 1}, repeat: 3}]", "'repeat'"),
+        ("tests: [{vars: {a: 1}, providers: [x], prompts: [y]}]", "'providers', 'prompts'"),
+        ("defaultTest: {options: {provider: x}}\ntests: [{vars: {a: 1}}]", "defaultTest uses 'options'"),
+        ("evaluateOptions: {repeat: 3}\ntests: [{vars: {a: 1}}]", "evaluateOptions uses 'repeat'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: contains, value: x, transform: y}]}]", "'contains' uses 'transform'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, provider: y, rubricPrompt: z}]}]", "'provider', 'rubricPrompt'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, threshold: 0.8}]}]", "'llm-rubric' uses 'threshold'"),
+        ("tests: [{vars: {a: file://x.js}}]", r"a value from file://x\.js"),
+        ("tests: [{vars: {a: 1}}]\nprompts: ['{% if a %}x{% endif %}']", "prompt 1 uses {%"),
+        ("tests: [{vars: {a: 1}}]\nprompts: ['[{\"role\": \"user\", \"content\": \"{{a}}\"}]']", "JSON conversation"),
+        ("tests: [{vars: {a: 1}}]\nprompts: [file://p.py]", "prompt 1 is in file://p.py"),
+        ("tests: [{vars: {a: 1}}]\nderivedMetrics: []", "'derivedMetrics'"),
+    ],
+)  # fmt: skip
+def test_what_a_promptfoo_file_means_and_this_does_not_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_dataset(write(tmp_path / "c.yaml", text))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
