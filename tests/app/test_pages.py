@@ -106,7 +106,7 @@ def test_a_page_whose_own_websocket_is_not_let_through_works_by_that_of_panel(la
     expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(3)
 
 
-def test_a_page_whose_websocket_is_lost_underway_goes_on_by_that_of_panel(lab: LabProcess, pages: Pages) -> None:
+def test_a_page_whose_websocket_is_lost_underway_opens_it_again(lab: LabProcess, pages: Pages) -> None:
     page = pages.open(f"{lab.url}/healthz")
     sockets: list[WebSocketRoute] = []
 
@@ -119,6 +119,9 @@ def test_a_page_whose_websocket_is_lost_underway_goes_on_by_that_of_panel(lab: L
     say(page, "Hello there")
     answered(page)
     sockets[0].close()
+    expect(page.get_by_text("Reconnecting to the server")).to_be_visible()
+    expect(page.get_by_text("Reconnecting to the server")).to_be_hidden()
+    assert len(sockets) == 2
     say(page, "And again")
     answered(page, 2)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.app.lab_process import LabProcess, start, stop
 from tests.browser.conftest import Pages
@@ -36,3 +38,134 @@ def test_on_a_touch_screen_no_keyboard_comes_up_by_itself(lab: LabProcess, pages
     page.locator(".tl-root[data-tl-state=ready]").wait_for(timeout=45_000)
     expect(page.locator(".tl-chat-start")).to_be_visible(timeout=45_000)
     expect(page.get_by_role("textbox", name="Message")).not_to_be_focused()
+
+
+# -- the server goes away and comes back
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path, pages: Pages) -> Iterator[Restarted]:
+    served = Restarted(tmp_path / "lab.duckdb")
+    yield served
+    served.kill()
+    # The browser's and Panel's own words for a server that is away.
+    refused = re.compile("WebSocket|ERR_CONNECTION_REFUSED|Failed to fetch|not connected|Lost websocket")
+    pages.faults[:] = [fault for fault in pages.faults if not refused.search(fault)]
+
+
+class Restarted:
+    """A served lab that is killed and started again at the same address."""
+
+    def __init__(self, store: Path) -> None:
+        self.now = start(store)
+
+    def kill(self) -> None:
+        self.now.process.kill()
+        self.now.process.wait()
+
+    def restart(self) -> None:
+        self.now = start(self.now.store, port=int(self.now.url.rsplit(":", 1)[1]))
+
+
+def opened(pages: Pages, lab: LabProcess, address: str = "/chat") -> Page:
+    page = pages.open(f"{lab.url}{address}")
+    expect(page.locator(".tl-root")).to_have_attribute("data-tl-state", "ready", timeout=45_000)
+    return page
+
+
+def field(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message")
+
+
+def choose_model(page: Page, name: str) -> None:
+    page.get_by_role("combobox", name="Model", exact=True).select_option(label="Other…")
+    page.get_by_role("combobox", name="Model as prefix").fill(name)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("combobox", name="Model", exact=True)).to_have_value(name)
+
+
+def test_what_is_typed_while_the_server_is_away_is_kept_and_sent_when_it_is_back(
+    own_lab: Restarted, pages: Pages
+) -> None:
+    page = opened(pages, own_lab.now)
+    own_lab.kill()
+    notice = page.get_by_text("Reconnecting to the server")
+    expect(notice).to_be_visible(timeout=20_000)
+    field(page).fill("Are you there?")
+    page.keyboard.press("Enter")
+    expect(field(page)).to_have_value("Are you there?")
+    send = page.get_by_role("button", name="Send")
+    expect(send).to_be_disabled()
+    covered = page.locator(".shell-lost").bounding_box()
+    below = page.locator(".tl-chat-composer").bounding_box()
+    assert covered is not None and below is not None  # noqa: PT018
+    assert covered["y"] + covered["height"] <= below["y"]
+    own_lab.restart()
+    expect(notice).to_be_hidden(timeout=45_000)
+    expect(field(page)).to_have_value("Are you there?", timeout=45_000)
+    expect(send).to_be_enabled(timeout=45_000)
+    send.click()
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Are you there?", timeout=45_000)
+    expect(page.locator(".tl-chat-answer")).to_have_count(1, timeout=45_000)
+
+
+def test_a_draft_outlives_a_reload_of_the_page(lab: LabProcess, pages: Pages) -> None:
+    page = opened(pages, lab)
+    field(page).fill("Half a thou")
+    page.reload()
+    expect(field(page)).to_have_value("Half a thou", timeout=45_000)
+
+
+def test_a_message_whose_fate_is_unknown_is_given_back_unless_it_was_stored(own_lab: Restarted, pages: Pages) -> None:
+    page = opened(pages, own_lab.now)
+    choose_model(page, "demo/slow?ttft=60000")
+    field(page).fill("Take your time")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Take your time", timeout=20_000)
+    own_lab.kill()
+    own_lab.restart()
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Take your time", timeout=45_000)
+    expect(field(page)).to_have_value("")
+
+
+# -- a run goes on
+
+
+def test_a_reopened_conversation_goes_on_with_its_agent_and_model(lab: LabProcess, pages: Pages) -> None:
+    page = opened(pages, lab)
+    page.get_by_role("combobox", name="Agent").select_option("Weather Assistant")
+    choose_model(page, "demo/echo")
+    field(page).fill("Hello there")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-chat-facts")).to_contain_text("demo/echo", timeout=45_000)
+    page.reload()
+    expect(page.get_by_role("combobox", name="Agent")).to_have_value("Weather Assistant", timeout=45_000)
+    expect(page.get_by_role("combobox", name="Model", exact=True)).to_have_value("demo/echo")
+
+
+def test_every_page_of_a_conversation_says_who_works_stops_the_run_and_keeps_the_next_message_waiting(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = opened(pages, lab)
+    choose_model(page, "demo/slow?ttft=60000")
+    field(page).fill("Write slowly")
+    page.keyboard.press("Enter")
+    at_work = page.locator(".tl-chat-working")
+    expect(at_work).to_contain_text("Personal Assistant waits for demo/slow")
+    expect(at_work).to_contain_text(" s", timeout=5_000)
+    expect(page).to_have_url(re.compile("id="))
+    second = page.context.new_page()  # Another tab of the same reader.
+    second.goto(page.url)
+    page.reload()
+    for tab in (page, second):
+        expect(tab.get_by_role("button", name="Stop", exact=True)).to_be_visible(timeout=45_000)
+        expect(tab.locator(".tl-chat-working")).to_contain_text("Personal Assistant waits for demo/slow")
+    choose_model(second, "demo/echo")
+    field(second).fill("And then?")
+    second.keyboard.press("Enter")
+    expect(second.locator(".tl-chat-queue")).to_contain_text("And then?")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(second.locator(".tl-chat-queue")).to_be_hidden(timeout=45_000)
+    expect(second.locator(".tl-chat-bubble").last).to_have_text("And then?")
+    expect(second.locator(".tl-chat-answer").last).to_contain_text("And then?", timeout=45_000)
+    expect(at_work).to_be_hidden()

@@ -1,7 +1,8 @@
 """A websocket of its own for each view of a page: `/views/{key}`, where the page that was made for a user has the key.
 
 Panel carries messages too, and does so outside the served app; but each takes it three frames, a lock and a callback, which is more than a
-token takes all the way from the model. When this connection is lost, both ends go back to Panel's.
+token takes all the way from the model. A browser that loses the connection opens it again, with growing pauses; when the view is there no
+more, because the server was started again or had closed the page's session, it is told so (code 1008) and loads the page anew.
 
 | | |
 |---|---|
@@ -31,7 +32,7 @@ from timestep_lab.types.records import Json
 log = logging.getLogger(__name__)
 router = APIRouter()
 HEAD = 4
-NOT_YOURS, NOT_UNDERSTOOD, TOO_SLOW = 1008, 1003, 1013
+NO_SUCH_VIEW, NOT_UNDERSTOOD, TOO_SLOW = 1008, 1003, 1013
 MOST_WAITING = 5_000
 """Messages for a browser that does not take them; then it is told to read everything anew."""
 
@@ -58,10 +59,10 @@ def offer(component: Any, user_id: str) -> None:
 @router.websocket("/views/{key}")
 async def view_channel(socket: WebSocket, key: str) -> None:
     found = _offers.get(key)
+    await socket.accept()  # Also to refuse it: a browser is told the code only of a connection that was open.
     if found is None or found.user_id != caller_of(socket).user_id:
-        await socket.close(NOT_YOURS)
+        await socket.close(NO_SUCH_VIEW)
         return
-    await socket.accept()
     channel = Channel(socket)
     found.component.direct = channel.post
     telling = asyncio.create_task(channel.tell())

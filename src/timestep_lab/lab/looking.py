@@ -44,16 +44,22 @@ class Looking:
 
     @overload
     def chat(
-        self, agent: str = ..., *, model: str | None = ..., models: None = ..., thread: str | None = ..., height: int | None = ...,
+        self, agent: str | None = ..., *, model: str | None = ..., models: None = ..., thread: str | None = ..., height: int | None = ...,
         **options: Any,
     ) -> Chat: ...  # fmt: skip
     @overload
     def chat(
-        self, agent: str = ..., *, models: Sequence[str], blind: bool = ..., height: int | None = ..., **options: Any
+        self,
+        agent: str | None = ...,
+        *,
+        models: Sequence[str],
+        blind: bool = ...,
+        height: int | None = ...,
+        **options: Any,
     ) -> Duel: ...
     def chat(
         self,
-        agent: str = "Personal Assistant",
+        agent: str | None = None,
         *,
         model: str | None = None,
         models: Sequence[str] | None = None,
@@ -62,18 +68,20 @@ class Looking:
         height: int | None = None,
         **options: Any,
     ) -> Chat | Duel:
-        """A chat in the cell: the same component as in the served app. `thread`: the id of one to go on in.
+        """A chat in the cell: the same component as in the served app. `agent`: Personal Assistant, unless another is named or the
+        thread was with another. `thread`: the id of one to go on in.
 
         With two `models`, a live duel: both answer each message side by side, without names unless `blind=False`, and votes are kept
         as in the arena. Raises `NotFoundError`, `UnknownPrefixError`, `UsageError`.
         """
-        name = self._lab.agents.get(agent).name
+        from timestep_lab.ui.chat import Chat
+        from timestep_lab.ui.chat_state import DEFAULT_AGENT
+
+        name = None if agent is None else self._lab.agents.get(agent).name
         if models is not None:
             if model is not None or thread is not None:
                 raise UsageError("A duel has two models and begins anew.", "Leave model and thread out.")
-            return self.duel(name, models, blind=blind, height=height, **options)
-        from timestep_lab.ui.chat import Chat
-
+            return self.duel(name or DEFAULT_AGENT, models, blind=blind, height=height, **options)
         if model is not None:
             self._lab.router.resolve(model)  # Raises for a prefix that is not known.
         if thread is not None:

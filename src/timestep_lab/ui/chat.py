@@ -62,10 +62,11 @@ class Chat(Conversation):
 
     @handles("send")
     async def _send(self, text: str, attachments: list[dict[str, Json]]) -> None:
-        self._refuse_while_busy()
+        """Answers once the message is stored. Raises `ConflictError` while a run goes on in the conversation."""
+        self._refuse_while_following()
         text = text.strip()
         if text or attachments:
-            self._start(
+            await self._start(
                 self._source.send(
                     text, agent=self._agent, model=self._model, thread_id=self._thread_id, attachments=attachments
                 )
@@ -73,14 +74,14 @@ class Chat(Conversation):
 
     @handles("decide")
     async def _decide(self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:
-        self._refuse_while_busy()
+        self._refuse_while_following()
         chosen = {call_id: {"decision": decision, "message": message, "always": always}}
-        self._start(self._source.decide(run_id, chosen))
+        await self._start(self._source.decide(run_id, chosen))
 
     @handles("stop")
     async def _stop(self) -> None:
-        if self._run_id is not None:
-            await self._source.cancel(self._run_id)
+        if self._running is not None:
+            await self._source.cancel(self._running.id)
 
     @handles("edit")
     async def _edit(self, item_id: str, text: str, attachments: list[dict[str, Json]]) -> None:
@@ -101,7 +102,7 @@ class Chat(Conversation):
     async def _say_in_branch(
         self, item_id: str, text: str, attachments: list[dict[str, Json]], title_of: str = ""
     ) -> None:
-        self._refuse_while_busy()
+        self._refuse_while_following()
         assert self._thread_id is not None
         branch = await self._source.branch(self._thread_id, item_id, title_of)
         await self._open(branch.id)
@@ -113,9 +114,10 @@ class Chat(Conversation):
 
     @handles("open")
     async def _open(self, thread_id: str) -> None:
-        self._refuse_while_busy()
+        self._refuse_while_following()
         self._thread_id = thread_id
         await self._read_thread()
+        self._go_on_with_agent()
         self._threads = await self._source.threads(self._search)
         self._redraw()
         if self._on_thread:
@@ -123,8 +125,8 @@ class Chat(Conversation):
 
     @handles("fresh")
     async def _fresh(self) -> None:
-        self._refuse_while_busy()
-        self._thread_id = self._thread = None
+        self._refuse_while_following()
+        self._thread_id = self._thread = self._running = None
         self._items, self._runs = {}, {}
         self._redraw()
         if self._on_thread:

@@ -24,7 +24,10 @@ from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
 from timestep_lab.ui.chat_source import AgentChoice, ChatSource
 from timestep_lab.ui.view import Theme, View
 
+DEFAULT_AGENT = "Personal Assistant"
 KEYLESS = "demo/assistant"
+FOLLOW_S = 1.0
+"""How often a run of another page or process is looked at while it goes on, beside the changes that the store announces."""
 WEATHER = ("What's the weather in Oakland?", "What's the weather in Berkeley, and do I need an umbrella?")
 STARTERS = {
     "Personal Assistant": (*WEATHER, "Switch to the dark theme, please."),
@@ -35,7 +38,10 @@ OTHER_STARTERS = ("What can you help me with?", "Which tools do you have, and wh
 
 
 class Conversation(View):
-    """`on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead."""
+    """`on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead.
+
+    Without `agent` and `model`, a conversation that exists goes on with those of its last run.
+    """
 
     stem: ClassVar[str] = "chat"
 
@@ -43,7 +49,7 @@ class Conversation(View):
         self,
         source: ChatSource,
         *,
-        agent: str = "Personal Assistant",
+        agent: str | None = None,
         model: str | None = None,
         thread_id: str | None = None,
         trace_base: str | None = None,
@@ -55,7 +61,8 @@ class Conversation(View):
     ) -> None:
         super().__init__(theme=theme, height=height)
         self._source = source
-        self._agent, self._model = agent, model
+        self._agent, self._model = agent or DEFAULT_AGENT, model
+        self._agent_is_given = agent is not None or model is not None
         self._thread_id, self._thread = thread_id, None
         self._trace_base, self._on_trace = trace_base, on_trace
         self._on_thread, self._on_theme = on_thread, on_theme
@@ -66,8 +73,9 @@ class Conversation(View):
         self._threads: Sequence[ThreadRecord] = ()
         self._search = ""
         self._turn: asyncio.Task[None] | None = None
-        self._run_id: str | None = None
+        self._running: RunRecord | None = None
         self._loaded: asyncio.Task[None] | None = None
+        self._is_loaded = False
         self._unsubscribe: Callable[[], None] | None = None
         self._stale = False
 
@@ -77,7 +85,22 @@ class Conversation(View):
 
     @property
     def busy(self) -> bool:
+        """Whether a run goes on in this conversation, whichever page or process began it."""
+        return self._is_following() or self._running is not None
+
+    def _is_following(self) -> bool:
+        """Whether this view takes the events of a run, and so needs not read the thread again."""
         return self._turn is not None and not self._turn.done()
+
+    def _running_json(self) -> Json:
+        """Of the run that goes on: who answers, with what model, since when (ms since 1970)."""
+        run = self._running
+        if run is None:
+            return None
+        return {"agent": run.last_agent or run.agent, "model": run.model, "since": run.started_at.timestamp() * 1000}
+
+    def _tell_activity(self) -> None:
+        self.emit({"kind": "busy", "value": self.busy, "run": self._running_json()})
 
     def snapshot(self) -> Json:
         if self._loaded is None and self._loop is not None:
@@ -87,7 +110,10 @@ class Conversation(View):
             "thread": self._thread_json(),
             "items": [self._item_json(item) for item in self._items.values()],
             "runs": [run_json(run) for run in self._runs.values()],
+            "thread_id": self._thread_id,
+            "loaded": self._is_loaded,
             "busy": self.busy,
+            "run": self._running_json(),
             **self._head(),
             "threads": [thread_row(thread) for thread in self._threads],
             "trace_base": self._trace_base,
@@ -153,6 +179,9 @@ class Conversation(View):
         self._threads = await self._source.threads()
         if self._thread_id is not None:
             await self._read_thread()
+            if not self._agent_is_given:
+                self._go_on_with_agent()
+        self._is_loaded = True
         self._redraw()
 
     def _loading_ended(self, task: asyncio.Task[None]) -> None:
@@ -168,15 +197,30 @@ class Conversation(View):
         self._thread = await self._source.thread(self._thread_id)
         self._items = {item.id: item for item in await self._source.items(self._thread_id)}
         self._runs = {run.id: run for run in await self._source.runs(self._thread_id)}
-        waiting = [run for run in self._runs.values() if run.status == "running"]
-        self._run_id = waiting[-1].id if waiting else None
+        self._note_running()
+
+    def _note_running(self) -> None:
+        """Take from the thread's runs which one goes on, and look again while it is not one that this view follows."""
+        running = [run for run in self._runs.values() if run.status == "running"]
+        self._running = running[-1] if running else None
+        if self._running is not None and not self._is_following() and self._loop is not None:
+            self._loop.call_later(FOLLOW_S, self._changed_elsewhere, self._running.thread_id)
+
+    def _go_on_with_agent(self) -> None:
+        """Choose the agent and the model that the conversation's last run had."""
+        last = next(reversed(self._runs.values()), None)
+        agent = next((agent for agent in self._agents if last is not None and agent.name == last.agent), None)
+        if last is None or agent is None:  # Nothing was said, or by an agent that is not one of the lab's.
+            return
+        self._agent = agent.name
+        self._model = None if last.model in (agent.model, self._source.default_model) else last.model
 
     def _redraw(self) -> None:
         """Give every browser a new snapshot: for a change that is more than an item."""
         with self._lock:
             self._ops.clear()
             self._seq += 2  # A gap in the numbers makes browsers pull.
-        self.emit({"kind": "busy", "value": self.busy})
+        self._tell_activity()
         self.refresh_twin()
 
     def _changed_elsewhere(self, thread_id: str) -> None:
@@ -192,37 +236,55 @@ class Conversation(View):
         if self._loaded is None:
             self.snapshot()
             return
-        if self.busy or self._thread_id is None:
+        if self._is_following() or self._thread_id is None:
             return
+        was_running = self._running
         for item in await self._source.items(self._thread_id):
             if self._items.get(item.id) != item:
                 self._put(item)
         for run in await self._source.runs(self._thread_id):
             if self._runs.get(run.id) != run:
                 self._put_run(run)
+        if self._is_following():  # A turn was begun here while the thread was read.
+            return
+        self._note_running()
+        if self._running != was_running:
+            self._tell_activity()
 
     # -- a turn
 
-    def _refuse_while_busy(self) -> None:
-        if self.busy:
+    def _refuse_while_following(self) -> None:
+        if self._is_following():
             raise ConflictError("The agent is still answering.", "Wait, or press Stop.")
 
-    def _start(self, events: AsyncIterator[Event]) -> None:
-        self._turn = asyncio.ensure_future(self._follow(events))
-        self.emit({"kind": "busy", "value": True})
+    async def _start(self, events: AsyncIterator[Event]) -> None:
+        """Follow a run in the background. Returns once it has begun, and what it was asked is stored; raises why it did not begin."""
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turn = asyncio.ensure_future(self._follow(events, begun))
+        self._tell_activity()
+        await begun
 
-    async def _follow(self, events: AsyncIterator[Event]) -> None:
+    async def _follow(self, events: AsyncIterator[Event], begun: asyncio.Future[None]) -> None:
         pending: ThreadItem | None = None
         try:
             async for event in events:
+                if not begun.done():
+                    begun.set_result(None)
                 item = self._apply(event)
                 if item is not None and item.type == "client_tool_call" and item.data.get("status") == "pending":
                     pending = item
-        except LabError as error:
-            self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
+        except Exception as error:
+            if not begun.done():
+                begun.set_exception(error)
+            elif isinstance(error, LabError):
+                self.emit({"kind": "notice", "message": error.message, "next_step": error.next_step})
+            else:
+                raise
         finally:
-            self._turn = None
-            self.emit({"kind": "busy", "value": False})
+            if not begun.done():
+                begun.set_result(None)
+            self._turn = self._running = None
+            self._tell_activity()
             self.refresh_twin()
         if pending is not None:
             self._background(self._do_for_agent(pending))
@@ -236,15 +298,16 @@ class Conversation(View):
             if self._on_thread:
                 self._on_thread(event.thread.id)
         elif isinstance(event, RunStarted):
-            self._run_id = event.run.id
+            self._running = event.run
             self._thread_id = event.run.thread_id
+            self._tell_activity()
         elif isinstance(event, ItemAdded | ItemDone | ItemReplaced):
             self._put(event.item)
             return event.item
         elif isinstance(event, ItemUpdated):
             self._grow(event)
         elif isinstance(event, RunEnded):
-            self._run_id = None
+            self._running = None
             self._put_run(event.run)
             if isinstance(event, RunFailed):
                 self.emit({"kind": "notice", **{k: event.error.get(k, "") for k in ("message", "next_step")}})
@@ -279,7 +342,7 @@ class Conversation(View):
                     self._on_theme(theme)
                 output = {"theme": theme, "result": "done"}
         assert self._thread_id is not None
-        self._start(self._source.answer_client_tool(self._thread_id, str(item.data["call_id"]), output))
+        await self._start(self._source.answer_client_tool(self._thread_id, str(item.data["call_id"]), output))
 
     async def _tell_threads(self) -> None:
         self._threads = await self._source.threads(self._search)

@@ -48,19 +48,38 @@
 
   // Told of what begins or ends to wait, by whichever process or window; what was missed between two connections is counted anew.
   const lost = document.querySelector(".shell-lost");
+  const tell = (words, canReload = false) => {
+    lost.hidden = !words;
+    lost.querySelector("span").textContent = words;
+    lost.querySelector("button").hidden = !canReload;
+  };
+  let isGone = false;
+  let leaving = false;
   function listen(pause) {
     const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/api/v1/changes?topic=approvals`);
-    socket.onopen = () => { pause = 1000; count(); };
+    socket.onopen = () => { pause = 500; count(); if (!isGone) tell(""); };
     socket.onmessage = count;
     socket.onclose = () => {
-      lost.hidden = leaving; // The view's own connection went with it, and with that what the server keeps for this page.
-      setTimeout(() => listen(Math.min(2 * pause, 30000)), pause);
+      if (!leaving && !isGone) tell("The connection to the server was lost. Reconnecting…");
+      setTimeout(() => listen(Math.min(2 * pause, 10000)), pause);
     };
   }
-  let leaving = false;
   addEventListener("pagehide", () => { leaving = true; });
-  listen(1000);
+  listen(500);
+  addEventListener("offline", () => tell("This device is offline. Reconnecting…"));
 
-  addEventListener("offline", () => { lost.hidden = false; });
-  addEventListener("online", () => { lost.hidden = true; });
+  // The server was started again, or closed this page's session: only a new page helps. A field that keeps its text over a reload says so
+  // (data-tl-kept); where something else was typed, the reader says when.
+  let typed = false;
+  addEventListener("input", (event) => { if (event.composedPath()[0].dataset?.tlKept === undefined) typed = true; }, { capture: true });
+  addEventListener("tl-gone", () => {
+    isGone = true;
+    const last = Number(sessionStorage.getItem("timestep-reloaded"));
+    if (typed || Date.now() - last < 5000) {
+      tell(typed ? "The server was started again. What you typed is still here: copy it, then reload." : "The server was started again.", true);
+      return;
+    }
+    sessionStorage.setItem("timestep-reloaded", Date.now());
+    location.reload();
+  });
 })();

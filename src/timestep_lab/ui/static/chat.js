@@ -8,6 +8,7 @@ import { asking } from "./chat/asking.js";
 import { composer } from "./chat/composer.js";
 import { modelPicker } from "./chat/model_picker.js";
 import { threadList } from "./chat/threads.js";
+import { working } from "./chat/working.js";
 import { writing } from "./chat/writing.js";
 
 const NEAR_END = 24;
@@ -22,6 +23,8 @@ function render(context) {
   let welcomed = false;
   const drawn = new Map();
   const growing = new Set();
+  const undecided = new Set();
+  let said = []; // The reader's messages: {id, text}.
 
   const { notices, problem, ask, tell } = asking(link);
   const pen = writing(root);
@@ -37,14 +40,14 @@ function render(context) {
     close: () => showList(false),
   });
   const write = composer({
+    newest: () => said.at(-1)?.id ?? null,
     send(text, attachments) {
       pinned = true;
       pen.done();
       const edited = state.editing;
       state.editing = null;
       banner();
-      if (edited) tell("edit", { item_id: edited, text, attachments });
-      else tell("send", { text, attachments });
+      return edited ? link.call("edit", { item_id: edited, text, attachments }) : link.call("send", { text, attachments });
     },
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
@@ -60,9 +63,10 @@ function render(context) {
   const fresh = h("button", { type: "button", class: "tl-quiet", "aria-label": "New conversation", title: "New conversation", onclick: () => { tell("fresh"); write.focus(); } }, icon("plus"));
   const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "polite", "aria-relevant": "additions", tabindex: "0", "aria-label": "Conversation" });
   const inner = h("div", { class: "tl-chat-inner" });
+  const work = working();
   const down = h("button", { type: "button", class: "tl-button tl-chat-down", hidden: true, onclick: () => { pinned = true; follow(); } }, icon("expand"), "Newest");
   const news = h("div", { class: "tl-sr", role: "status", "aria-live": "polite" });
-  log.append(inner);
+  log.append(inner, work.element);
   const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, picker.select, title, fresh), picker.form, notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element, news);
   root.append(list.element, main);
   write.dropTarget(main);
@@ -92,6 +96,7 @@ function render(context) {
   log.addEventListener("keydown", (event) => { if (["ArrowUp", "PageUp", "Home"].includes(event.key)) pinned = false; });
   const sizes = new ResizeObserver(() => { if (pinned) follow(); });
   sizes.observe(inner);
+  sizes.observe(work.element);
   const grow = perFrame(() => { for (const markdown of growing) markdown.flush(); growing.clear(); });
 
   // -- items
@@ -104,6 +109,10 @@ function render(context) {
   };
 
   function show(item, isNew) {
+    work.item(item);
+    if (item.type === "user_message" && !said.some(({ id }) => id === item.id)) said.push({ id: item.id, text: item.data.text ?? "" });
+    if (item.type === "approval" && !item.data.decision) undecided.add(item.id);
+    else undecided.delete(item.id);
     const known = drawn.get(item.id);
     if (known && known.type === item.type) { known.update(item); return; }
     const made = { type: item.type, runId: item.run_id, ...makeItem(item, on) };
@@ -170,7 +179,7 @@ function render(context) {
   }
   function begin(text) {
     pinned = true;
-    tell("send", { text, attachments: [] });
+    write.say(text);
     if (!TOUCH.matches) write.focus();
   }
   /** In the served app's page the reader came to write; beside the cells of a notebook they may be anywhere. */
@@ -183,34 +192,45 @@ function render(context) {
     put(notices, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
       h("button", { type: "button", class: "tl-quiet", "aria-label": "Stop editing", onclick: () => { state.editing = null; write.fill(""); banner(); } }, icon("close"))) : null);
   }
+  function showActivity(isBusy, run) {
+    work.run(isBusy ? { agent: state.agent, model: state.model ?? state.agents.find((agent) => agent.name === state.agent)?.model ?? state.default_model, ...run } : null);
+    write.busy(isBusy, undecided.size > 0);
+  }
+
   // -- what Python tells
 
   link.on("snap", (next) => {
     state = { ...next, editing: null };
     drawn.clear();
+    undecided.clear();
+    said = [];
+    work.clear();
     put(inner);
     for (const item of next.items) show(item, false);
     for (const run of next.runs) showRun(run);
     drawHead();
     drawEmpty();
     banner();
-    write.busy(next.busy);
+    showActivity(next.busy, next.run);
+    write.at(next.thread_id);
+    if (next.loaded) write.settle(said.at(-1) ?? null);
     list.put(next.threads, next.thread?.id);
     pinned = true;
     follow();
     welcome();
   });
   link.on("item", ({ item }) => { inner.querySelector(".tl-chat-start")?.remove(); show(item, true); root.classList.remove("tl-is-empty"); });
-  link.on("delta", ({ id, delta }) => { const markdown = drawn.get(id)?.push?.(delta); if (markdown) { growing.add(markdown); grow(); } });
+  link.on("delta", ({ id, delta }) => { work.grew(id); const markdown = drawn.get(id)?.push?.(delta); if (markdown) { growing.add(markdown); grow(); } });
   link.on("remove", ({ id }) => { drawn.get(id)?.element.remove(); drawn.delete(id); drawEmpty(); });
   link.on("run", ({ run }) => showRun(run));
-  link.on("busy", ({ value }) => write.busy(value));
-  link.on("head", ({ kind, ...head }) => { Object.assign(state, head); drawHead(); drawEmpty(); });
+  link.on("busy", ({ value, run }) => showActivity(value, run));
+  link.on("connection", ({ isLost }) => write.connected(!isLost));
+  link.on("head", ({ kind, ...head }) => { Object.assign(state, head); write.at(head.thread?.id ?? null); drawHead(); drawEmpty(); });
   link.on("threads", ({ threads, thread_id }) => list.put(threads, thread_id));
   link.on("notice", ({ message, next_step }) => problem({ message, nextStep: next_step }));
   link.on("theme", ({ theme }) => root.dispatchEvent(new CustomEvent("tl-theme", { detail: { theme }, bubbles: true, composed: true })));
 
-  view.onClose(() => { sizes.disconnect(); grow.cancel(); list.close(); });
+  view.onClose(() => { sizes.disconnect(); work.close(); grow.cancel(); list.close(); });
   link.open();
   return view.close;
 }

@@ -10,7 +10,7 @@ function $hostOf(panelModel, channel) {
     set: (key, value) => { waiting[key] = value; },
     save_changes: () => { const changes = waiting; waiting = {}; Object.assign(panelModel, changes); },
     send: (content, _callbacks, buffers) => {
-      if (channel?.isOpen()) channel.send(content, (buffers ?? []).map(toBuffer));
+      if (channel) channel.send(content, (buffers ?? []).map(toBuffer));
       else panelModel.send_msg({ content, buffers: (buffers ?? []).map(toBuffer) });
     },
     on: (event, callback) => {
@@ -26,13 +26,18 @@ function $hostOf(panelModel, channel) {
   };
 }
 // The view's own websocket, where the server offers one (app/view_channel.py says what is in a frame). Null where there is none.
+// Told to the view beside the server's messages: `lost`, `found` (opened again), `gone` (the server no longer has this view).
+const $NO_SUCH_VIEW = 1008;
+const $FIRST_PAUSE_MS = 400;
+const $LONGEST_PAUSE_MS = 10000;
 function $channelTo(key) {
   if (!key) return Promise.resolve(null);
-  const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/views/${key}`);
-  socket.binaryType = "arraybuffer";
   const listeners = [];
   const tell = (message, buffers) => { for (const listener of listeners) listener(message, buffers); };
-  socket.onmessage = ({ data }) => {
+  let socket = null;
+  let isClosed = false;
+  let retry = null;
+  function read({ data }) {
     if (typeof data === "string") {
       for (const message of JSON.parse(data)) tell(message, []);
       return;
@@ -40,12 +45,12 @@ function $channelTo(key) {
     let at = 4 + new DataView(data).getUint32(0, true);
     const { message, sizes } = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, at - 4)));
     tell(message, sizes.map((size) => new DataView(data, (at += size) - size, size)));
-  };
+  }
   const channel = {
-    isOpen: () => socket.readyState === WebSocket.OPEN,
     hear: (listener) => listeners.push(listener),
-    close: () => { socket.onclose = null; socket.close(); },
+    close: () => { isClosed = true; clearTimeout(retry); socket.close(); },
     send(message, buffers) {
+      if (socket.readyState !== WebSocket.OPEN) throw new Error("The connection to the server is lost.");
       if (!buffers.length) return socket.send(JSON.stringify(message));
       const head = new TextEncoder().encode(JSON.stringify({ message, sizes: buffers.map((buffer) => buffer.byteLength) }));
       const length = new DataView(new ArrayBuffer(4));
@@ -54,11 +59,26 @@ function $channelTo(key) {
     },
   };
   return new Promise((resolve) => {
-    socket.onopen = () => {
-      socket.onclose = () => tell({ op: "lost" }, []);
-      resolve(channel);
-    };
-    socket.onclose = () => resolve(null);
+    let isFirst = true;
+    (function open(pause) {
+      let wasOpen = false;
+      socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/views/${key}`);
+      socket.binaryType = "arraybuffer";
+      socket.onmessage = read;
+      socket.onopen = () => {
+        wasOpen = true;
+        if (isFirst) resolve(channel);
+        else tell({ op: "found" }, []);
+        isFirst = false;
+      };
+      socket.onclose = ({ code }) => {
+        if (isClosed) return;
+        if (isFirst) { resolve(null); return; }
+        if (wasOpen) tell({ op: "lost" }, []);
+        if (code === $NO_SUCH_VIEW) { tell({ op: "gone" }, []); return; }
+        retry = setTimeout(open, wasOpen ? $FIRST_PAUSE_MS : pause, Math.min(2 * pause, $LONGEST_PAUSE_MS));
+      };
+    })($FIRST_PAUSE_MS);
   });
 }
 async function $renderInPanel({ model, el }) {

@@ -1,36 +1,116 @@
-// Where a message is written: text that grows with its lines, files by button, drop and paste, Send or Stop.
+// Where a message is written: text that grows with its lines, files by button, drop and paste, Send or Stop. Nothing written here is
+// lost: a draft, what waits for the end of a turn, and what was on its way when the connection was lost outlive a reload of the page.
 
 import { h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { bytes } from "../shared/format.js";
 
 const TALLEST = 220;
+const NEXT_AFTER_MS = 300;
+const AWAY = "Reconnecting to the server. What you write here is kept.";
 
-/** `on.send(text, attachments)`, `on.stop()`, `on.attach(file)` → `{id, name, mime_type, size}`, `on.problem(error)`. */
+/**
+ * `on.send(text, attachments)` resolves once the message is stored and rejects with why it is not (`error.isLost`: nobody knows).
+ * `on.newest()` is the id of the reader's last message that is stored. `on.stop()`, `on.attach(file)` → `{id, name, mime_type, size}`, `on.problem(error)`.
+ */
 export function composer(on) {
   let attachments = [];
   let uploading = 0;
-  const field = h("textarea", { rows: 1, placeholder: "Ask anything", "aria-label": "Message", class: "tl-chat-field", enterkeyhint: "send" });
+  let isBusy = false;
+  let isHeld = false; // A decision is wanted first.
+  let isAway = false;
+  let queue = []; // Messages for after this turn.
+  let onWay = null; // One that was sent and is not yet known to be stored: `{text, attachments, after}`.
+  let isUnsure = false; // The connection was lost, or the page loaded anew, while it was on its way.
+  let place = null; // Id of the conversation; "new" before it has one.
+  const field = h("textarea", { rows: 1, placeholder: "Ask anything", "aria-label": "Message", class: "tl-chat-field", enterkeyhint: "send", "data-tl-kept": "" });
   const chips = h("div", { class: "tl-chat-files", hidden: true });
+  const waiting = h("ul", { class: "tl-chat-queue", "aria-label": "Messages that wait for the end of this turn", hidden: true });
+  const away = h("div", { class: "tl-chat-away", role: "status" });
   const picker = h("input", { type: "file", multiple: true, hidden: true, tabindex: "-1", "aria-hidden": "true" });
   const clip = h("button", { type: "button", class: "tl-quiet tl-chat-clip", "aria-label": "Attach files", title: "Attach files", onclick: () => picker.click() }, icon("clip"));
-  const send = h("button", { type: "button", class: "tl-button tl-primary tl-chat-send", "aria-label": "Send" }, icon("send"), h("span", {}, "Send"));
+  const sendWord = h("span", {}, "Send");
+  const send = h("button", { type: "button", class: "tl-button tl-primary tl-chat-send", "aria-label": "Send" }, icon("send"), sendWord);
   const stop = h("button", { type: "button", class: "tl-button tl-chat-send", hidden: true, "aria-label": "Stop" }, icon("stop"), h("span", {}, "Stop"));
-  const element = h("div", { class: "tl-chat-composer" }, chips, h("div", { class: "tl-chat-line" }, clip, field, send, stop), picker);
+  const element = h("div", { class: "tl-chat-composer" }, away, waiting, chips, h("div", { class: "tl-chat-line" }, clip, field, send, stop), picker);
 
-  const ready = () => { send.disabled = uploading > 0 || (!field.value.trim() && !attachments.length); };
+  const isEmpty = () => !field.value.trim() && !attachments.length;
+  const ready = () => {
+    send.disabled = isAway || uploading > 0 || isEmpty();
+    send.title = isAway ? AWAY : "";
+    // While a turn goes on there is Stop, and beside it a way to say what comes next once something is written.
+    send.hidden = isBusy && isEmpty();
+    put(sendWord, isBusy ? "Send next" : "Send");
+    send.setAttribute("aria-label", isBusy ? "Send next" : "Send");
+    stop.disabled = isAway;
+  };
   const grow = () => { field.style.height = "auto"; field.style.height = `${Math.min(field.scrollHeight, TALLEST)}px`; ready(); };
   const go = () => {
-    const text = field.value.trim();
+    ready();
     if (send.disabled || send.hidden) return;
     field.focus();
-    on.send(text, attachments);
+    const message = { text: field.value.trim(), attachments };
     field.value = "";
     attachments = [];
+    if (isBusy || onWay) queue.push(message);
+    else deliver(message);
     draw();
     grow();
+    keep();
   };
+  async function deliver(message) {
+    const mine = { ...message, after: on.newest() };
+    onWay = mine;
+    keep();
+    try {
+      await on.send(message.text, message.attachments);
+    } catch (error) {
+      if (error.isLost || error.closed) { isUnsure = true; return; } // `settle` finds out, when the conversation is read again.
+      giveBack(message);
+      on.problem(error);
+    }
+    if (onWay === mine) onWay = null;
+    keep();
+    next();
+  }
+  /** Into the field again, before what was written since. */
+  function giveBack(message) {
+    field.value = [message.text, field.value].filter(Boolean).join("\n");
+    attachments = [...message.attachments, ...attachments];
+    draw();
+    grow();
+  }
+  function next() {
+    if (!queue.length) return;
+    setTimeout(() => {
+      if (isBusy || isHeld || isAway || onWay || !queue.length) return;
+      deliver(queue.shift());
+      draw();
+    }, NEXT_AFTER_MS);
+  }
+
+  // -- what outlives a reload
+
+  const key = () => `timestep-chat:${place}`;
+  function keep() {
+    if (place === null) return;
+    const kept = { text: field.value, attachments, queue, onWay };
+    const isNothing = !kept.text && !attachments.length && !queue.length && !onWay;
+    storage((tab) => (isNothing ? tab.removeItem(key()) : tab.setItem(key(), JSON.stringify(kept))));
+  }
+  function restore() {
+    const kept = JSON.parse(storage((tab) => tab.getItem(key())) ?? "null");
+    if (!kept) return;
+    ({ queue, onWay } = kept);
+    isUnsure = onWay !== null;
+    giveBack(kept);
+  }
+
   function draw() {
+    waiting.hidden = !queue.length;
+    put(waiting, queue.map((message) => h("li", { class: "tl-chip tl-chat-queued" }, icon("paused", "Waits"), h("span", { class: "tl-clip" }, message.text || message.attachments.map(nameOf).join(", ")),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Write on: ${message.text.slice(0, 40)}`, title: "Back into the field", onclick: () => { queue = queue.filter((other) => other !== message); giveBack(message); keep(); field.focus(); } }, icon("edit")),
+      h("button", { type: "button", class: "tl-quiet", "aria-label": `Do not send: ${message.text.slice(0, 40)}`, title: "Do not send", onclick: () => { queue = queue.filter((other) => other !== message); draw(); keep(); field.focus(); } }, icon("close", undefined, 10)))));
     chips.hidden = !attachments.length && !uploading;
     put(chips, attachments.map((file) => h("span", { class: "tl-chip tl-chat-file" }, icon("clip"), h("span", { class: "tl-clip" }, nameOf(file)), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null,
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${nameOf(file)}`, onclick: () => remove(file) }, icon("close", undefined, 10)))),
@@ -41,6 +121,7 @@ export function composer(on) {
   function remove(file) {
     attachments = attachments.filter((other) => other !== file);
     draw();
+    keep();
     field.focus();
   }
   async function take(files) {
@@ -51,15 +132,16 @@ export function composer(on) {
       try {
         const kept = await on.attach(file);
         attachments = [...attachments, kept]; // After the wait: other files may have come meanwhile.
+        keep();
       } catch (error) {
-        on.problem(error);
+        on.problem(Object.assign(error, { message: `${file.name} was not attached. ${error.message}` }));
       } finally {
         uploading -= 1;
         draw();
       }
     }
   }
-  field.addEventListener("input", grow);
+  field.addEventListener("input", () => { grow(); keep(); });
   field.addEventListener("keydown", (event) => {
     event.stopPropagation();
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); go(); }
@@ -78,11 +160,50 @@ export function composer(on) {
       area.addEventListener("dragleave", (event) => { if (!area.contains(event.relatedTarget)) delete area.dataset.tlDrop; });
       area.addEventListener("drop", (event) => { event.preventDefault(); delete area.dataset.tlDrop; take([...event.dataTransfer.files]); });
     },
-    busy(now) {
-      const held = [send, stop].includes(element.getRootNode().activeElement);
+    /** Send a text that was not typed. */
+    say(text) {
+      if (isBusy || onWay) queue.push({ text, attachments: [] });
+      else deliver({ text, attachments: [] });
+      draw();
+      keep();
+    },
+    /** `now`: a run goes on in the conversation. `held`: it waits for a decision, and so does what is queued. */
+    busy(now, held) {
+      const hadFocus = [send, stop].includes(element.getRootNode().activeElement);
+      isBusy = now;
+      isHeld = held;
       stop.hidden = !now;
-      send.hidden = now;
-      if (held) field.focus();
+      ready();
+      if (hadFocus) field.focus();
+      next();
+    },
+    /** Whether the server can be reached. */
+    connected(now) {
+      isAway = !now;
+      put(away, isAway ? [icon("running"), AWAY] : null);
+      ready();
+      next();
+    },
+    /** Which conversation is shown, null for a new one: what is written goes with the reader, what was kept for it comes back. */
+    at(id) {
+      const before = place;
+      place = id ?? "new";
+      if (before === place) return;
+      if (before !== null) storage((tab) => tab.removeItem(`timestep-chat:${before}`));
+      if (isEmpty() && !queue.length && !onWay) restore();
+      keep();
+    },
+    /** The conversation was read; `last` is the reader's last message in it, `{id, text}`, or null. */
+    settle(last) {
+      if (onWay && isUnsure) {
+        const wasStored = last !== null && last.id !== onWay.after && last.text === onWay.text;
+        if (!wasStored) giveBack(onWay);
+        onWay = null;
+        isUnsure = false;
+      }
+      draw();
+      keep();
+      next();
     },
     /** Write for the reader: a message to edit comes with the files it was sent with. */
     fill(text, files = []) {
@@ -90,8 +211,19 @@ export function composer(on) {
       attachments = [...files];
       draw();
       grow();
+      keep();
       field.focus();
     },
     focus() { field.focus(); },
   };
+}
+
+/** This tab's storage, or nothing where the page's frame may have none (a sandboxed notebook output). */
+function storage(use) {
+  try {
+    return use(window.sessionStorage);
+  } catch (error) {
+    if (error.name !== "SecurityError" && error.name !== "QuotaExceededError") throw error;
+    return null;
+  }
 }

@@ -2,24 +2,34 @@
 
 /**
  * `link.on("snap", (state, buffers) => …)` draws from nothing; `link.on(kind, (op, buffers) => …)` applies one change;
- * `await link.call(name, args, buffers)` asks Python and gives `{value, buffers}`, or throws an Error with `.nextStep`.
+ * `await link.call(name, args, buffers)` asks Python and gives `{value, buffers}`, or throws an Error with `.nextStep`; with `.isLost` it
+ * is not known whether the call arrived. `link.on("connection", ({isLost}) => …)`; `link.on("gone", …)`: only a new page helps.
  */
 export function connect(model) {
+  const lost = () => Object.assign(new Error("The connection to the server is lost."), { isLost: true, nextStep: "It is opened again by itself; try again then." });
   const mount = Math.random().toString(36).slice(2, 10);
   const listeners = new Map();
   const waiting = new Map();
   let seq = null;
   let calls = 0;
+  let isLost = false;
 
   const tell = (kind, ...args) => { for (const listener of listeners.get(kind) ?? []) listener(...args); };
   const sync = () => { seq = null; model.send({ op: "sync", mount }); };
 
   function receive(message, buffers) {
     if (message.op === "lost") {
-      // Answers on their way went with the connection; by another one everything is asked anew.
-      for (const { reject } of waiting.values()) reject(Object.assign(new Error("The connection was lost."), { nextStep: "Try again." }));
+      // Answers on their way went with the connection.
+      isLost = true;
+      for (const { reject } of waiting.values()) reject(lost());
       waiting.clear();
-      sync();
+      tell("connection", { isLost });
+    } else if (message.op === "found") {
+      isLost = false;
+      tell("connection", { isLost });
+      sync(); // What changed meanwhile.
+    } else if (message.op === "gone") {
+      tell("gone");
     } else if (message.op === "snap") {
       // A snapshot asked for by another browser on the same model tells nothing new.
       if (seq !== null && message.seq <= seq) return;
@@ -67,10 +77,17 @@ export function connect(model) {
       sync();
     },
     call(name, args = {}, buffers = undefined) {
+      if (isLost) return Promise.reject(lost());
       const id = `${mount}.${(calls += 1)}`;
       return new Promise((resolve, reject) => {
         waiting.set(id, { resolve, reject });
-        model.send({ op: "call", id, name, args }, undefined, buffers);
+        try {
+          model.send({ op: "call", id, name, args }, undefined, buffers);
+        } catch (error) {
+          // A kernel that was restarted has no end of this widget's connection; JupyterLab then says "Cannot send".
+          waiting.delete(id);
+          reject(Object.assign(new Error("Nobody answers behind this view."), { cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
+        }
       });
     },
     close() {

@@ -21,6 +21,7 @@ export function mount({ model, el }, name) {
     }
   });
   link.on("snap", () => { root.dataset.tlState = "ready"; });
+  link.on("gone", () => root.dispatchEvent(new CustomEvent("tl-gone", { bubbles: true, composed: true })));
   const close = () => {
     for (const end of closing.splice(0).reverse()) end();
     hidden?.remove();
