@@ -47,6 +47,7 @@ def test_on_a_touch_screen_no_keyboard_comes_up_by_itself(lab: LabProcess, pages
 def own_lab(tmp_path: Path, pages: Pages) -> Iterator[Restarted]:
     served = Restarted(tmp_path / "lab.duckdb")
     yield served
+    pages.close()
     served.kill()
     # The browser's and Panel's own words for a server that is away.
     refused = re.compile("WebSocket|ERR_CONNECTION_REFUSED|Failed to fetch|not connected|Lost websocket")
