@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from timestep_lab.store.base import Statement
+from timestep_lab.store.duckdb.log_check import repair
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.open import open_database, open_store
 from timestep_lab.types.errors import (
@@ -86,31 +90,126 @@ def test_a_damaged_file_is_reported_when_it_is_opened(lab: Path) -> None:
     assert lab.read_bytes() == bytes(content)
 
 
-def test_a_damaged_log_can_be_moved_aside_and_the_lab_opens_as_it_was(lab: Path) -> None:
+@pytest.fixture
+def killed(lab: Path) -> Path:
+    """A lab whose process was killed: 30 of its 31 users, all acknowledged, are in the log only."""
+    kill_while_writing(lab)
+    assert lab.with_name("lab.duckdb.wal").stat().st_size > 1000
+    return lab
+
+
+Damage = Callable[[bytes, random.Random], bytes | None]
+DAMAGES: dict[str, Damage] = {
+    "head zeroed": lambda log, _: bytes(64) + log[64:],
+    "first page zeroed": lambda log, _: bytes(4096) + log[4096:],
+    "head is garbage": lambda log, chance: chance.randbytes(64) + log[64:],
+    "all is garbage": lambda log, chance: chance.randbytes(len(log)),
+    "a byte is flipped": lambda log, chance: flipped(log, chance.randrange(len(log))),
+    "the end is cut off": lambda log, chance: log[: -chance.randrange(1, len(log))],
+    "the tail is zeroed": lambda log, chance: log[: -(n := chance.randrange(100, len(log)))] + bytes(n),
+    "empty": lambda _log, _chance: b"",
+    "deleted": lambda _log, _chance: None,
+}
+
+
+def flipped(log: bytes, at: int) -> bytes:
+    return log[:at] + bytes([log[at] ^ 0xFF]) + log[at + 1 :]
+
+
+def files_of(lab: Path) -> dict[str, bytes]:
+    return {
+        name: path.read_bytes()
+        for name in ("lab.duckdb", "lab.duckdb.wal", "lab.duckdb.wal.check")
+        if (path := lab.with_name(name)).exists()
+    }
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_lab_whose_log_lost_what_was_acknowledged_does_not_open_and_nothing_is_moved(
+    killed: Path, damage: str
+) -> None:
+    log = killed.with_name("lab.duckdb.wal")
+    whole, chance = log.read_bytes(), random.Random(7)
+    for _ in range(8):
+        found = DAMAGES[damage](whole, chance)
+        log.unlink(missing_ok=True)
+        if found is not None:
+            log.write_bytes(found)
+        before = files_of(killed)
+        refused(killed, StoreCorruptError, "log of the last changes.*timestep-lab db repair --store")
+        assert files_of(killed) == before
+    log.write_bytes(whole)
+    with contextlib.closing(open_database(killed)) as database:
+        assert database.query("u", "select count(*) from users").rows == [(31,)]
+
+
+def test_the_log_of_an_earlier_time_is_not_taken_for_the_last_one(lab: Path) -> None:
     log = lab.with_name("lab.duckdb.wal")
     kill_while_writing(lab)
-    assert log.exists()
-    content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    log.write_bytes(content)
-    refused(lab, StoreCorruptError, f"the log of its last changes.*mv {log} {log}.aside")
-    log.rename(f"{log}.aside")
-    database = open_database(lab)
-    assert database.query("u", "select id from users order by id").rows == [("u",)]
-    database.close()
+    earlier = log.read_bytes()
+    kill_while_writing(lab, "more")
+    log.write_bytes(earlier)
+    refused(lab, StoreCorruptError, "log of the last changes")
 
 
-def kill_while_writing(lab: Path) -> None:
+def test_a_log_without_its_check_must_at_least_begin_as_one(killed: Path) -> None:
+    """As one of an earlier version of the lab, which wrote no check."""
+    log = killed.with_name("lab.duckdb.wal")
+    killed.with_name("lab.duckdb.wal.check").unlink()
+    whole = log.read_bytes()
+    log.write_bytes(bytes(64) + whole[64:])
+    refused(killed, StoreCorruptError, "does not begin as one")
+    assert log.read_bytes() == bytes(64) + whole[64:]
+
+
+def test_a_log_whose_lab_is_gone_is_kept(killed: Path) -> None:
+    log = killed.with_name("lab.duckdb.wal")
+    content = log.read_bytes()
+    killed.unlink()
+    refused(killed, StoreCorruptError, "the log of a lab that is not there")
+    assert log.read_bytes() == content
+    assert not killed.exists()
+
+
+@pytest.mark.parametrize(("damage", "at_least"), [("head zeroed", 1), ("a byte is flipped", 2), ("deleted", 1)])
+def test_a_repaired_lab_has_what_could_be_had_and_the_damaged_files_beside_it(
+    killed: Path, damage: str, at_least: int
+) -> None:
+    log = killed.with_name("lab.duckdb.wal")
+    whole = log.read_bytes()
+    found = flipped(whole, len(whole) * 9 // 10) if "flipped" in damage else DAMAGES[damage](whole, random.Random(7))
+    log.unlink()
+    if found is not None:
+        log.write_bytes(found)
+    before = sorted(files_of(killed).values())
+    done = repair(killed)
+    assert done is not None
+    assert sorted(path.read_bytes() for path in done.aside) == before
+    with contextlib.closing(open_database(killed)) as database:
+        assert at_least <= len(database.query("u", "select id from users").rows) < 31
+    assert repair(killed) is None
+
+
+def test_a_lab_that_is_closed_leaves_no_check_and_one_that_is_whole_needs_no_repair(lab: Path) -> None:
+    assert [path.name for path in lab.parent.iterdir()] == ["lab.duckdb"]
+    assert repair(lab) is None
+    kill_while_writing(lab)
+    assert repair(lab) is None
+    with contextlib.closing(open_database(lab)) as database:
+        assert database.query("u", "select count(*) from users").rows == [(31,)]
+
+
+def kill_while_writing(lab: Path, name: str = "") -> None:
     script = (
         "import os, sys\n"
         "from timestep_lab.store.base import Statement\n"
         "from timestep_lab.store.open import open_database\n"
         "lab = open_database(sys.argv[1])\n"
         "for n in range(30):\n"
-        "    lab.write('u', [Statement(\"insert into users values ($1, 'k', null, now()::timestamp)\", [str(n) * 99])])\n"
+        "    lab.write('u', [Statement(\"insert into users values ($1, 'k', null, now()::timestamp)\", [sys.argv[2] + str(n) * 99])])\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script, str(lab)], check=False).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script, str(lab), name], check=False).returncode == -9
 
 
 def test_what_a_killed_process_wrote_is_there_at_the_next_start(lab: Path) -> None:

@@ -9,7 +9,9 @@ import click
 
 from timestep_lab.cli.context import Context, console, store_option
 from timestep_lab.cli.tables import print_rows
-from timestep_lab.types.errors import UsageError
+from timestep_lab.types.errors import StoreReadOnlyError, UsageError
+
+KINDS = ("threads", "runs", "files")
 
 
 @click.group("db")
@@ -37,6 +39,47 @@ def status(context: Context) -> int:
     with context.open_store() as store:
         rows = [[m.number, m.name, m.applied_at] for m in migrate.status(store.db)]
     print_rows(console(), ["number", "name", "applied at"], rows)
+    return 0
+
+
+@command.command("check")
+@store_option
+@click.pass_obj
+def check(context: Context) -> int:
+    """Whether the lab is whole: all that was acknowledged is there. A damaged one is left as it is."""
+    from timestep_lab.store.base import SYSTEM_USER
+
+    with context.open_store() as store:
+        counts = [store.db.query(SYSTEM_USER, f"select count(*) from core.{name}").one() for name in KINDS]
+        said = ", ".join(f"{count[0]:,} {name}" for name, count in zip(KINDS, counts, strict=True) if count)
+        click.echo(f"{store.db.url} is whole: {said}.")
+    return 0
+
+
+@command.command("repair")
+@store_option
+@click.pass_obj
+def repair(context: Context) -> int:
+    """Open a DuckDB lab whose log is damaged with every change that can be had. The damaged files stay beside it, under other names."""
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.store.duckdb.log_check import repair as repaired
+    from timestep_lab.store.open import EMBEDDED
+
+    url = str(context.store or Settings.load().store or "lab.duckdb").removeprefix("duckdb://")
+    if "://" in url or url.startswith((":memory:", EMBEDDED)):
+        raise UsageError("Only a lab in a DuckDB file is repaired here.", "Name one with: --store PATH")
+    path = Path(url).expanduser().resolve()
+    try:
+        done = repaired(path)
+    except OSError as error:
+        raise StoreReadOnlyError(
+            f"{path} could not be copied, and is as it was: {error.strerror}.", "Make room, then try again."
+        ) from error
+    if done is None:
+        click.echo(f"{path} needs no repair.")
+        return 0
+    click.echo(f"{path} opens again. Of its log of {done.size:,} bytes, the changes in {done.kept:,} could be had.")
+    click.echo("The damaged files: " + ", ".join(str(damaged) for damaged in done.aside))
     return 0
 
 

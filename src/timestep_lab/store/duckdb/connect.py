@@ -144,7 +144,7 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
     if log.exists():
         return StoreCorruptError(
             f"The lab {path} did not open with the log of its last changes: {_first_line(error)}",
-            f"Make a copy of both files; then `mv {log} {log}.aside` opens the lab as it was before those changes.",
+            f"Nothing was moved. Open it with what can be had of them: timestep-lab db repair --store {path}",
         )
     return StoreCorruptError(
         f"The lab {path} is damaged: {_first_line(error)}", "Restore a copy, or start a new lab with: --store PATH"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
 from timestep_lab.store.duckdb.fence import Fence
+from timestep_lab.store.duckdb.log_check import LOG, LogCheck, verify
 from timestep_lab.store.duckdb.result_columns import plain_columns
 from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.file_modes import keep_beside
@@ -25,8 +27,6 @@ from timestep_lab.types.errors import QueryError, StoreError
 
 CURSORS_KEPT = 8
 CLOSE_S = 5.0
-LOG = ".wal"
-"""DuckDB makes it anew after each checkpoint, readable by everybody unless it is there."""
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, SQL typed by a user sees views."""
 
@@ -37,7 +37,10 @@ class Engine:
     local = True
 
     def __init__(self, path: Path | None, publisher: Publisher) -> None:
+        if path is not None:
+            verify(path)
         self._connection = connect(path)
+        self._log_check: LogCheck | None = None
         self._idle: dict[str, deque[tuple[Cursor, str]]] = {OURS: deque(), THEIRS: deque()}
         self._cursors: set[Cursor] = set()
         self._busy: set[Cursor] = set()
@@ -49,14 +52,20 @@ class Engine:
             keep_beside(path, LOG)
             if migrate(_Session(self._connection)):
                 self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
+            if path is not None and os.name == "posix":  # Elsewhere a file that is open cannot be read beside DuckDB.
+                self._log_check = LogCheck(path)
             self._writer = Writer(
-                self._new_cursor(OURS), publisher.publish, self._break, before_commit=lambda: keep_beside(path, LOG)
+                self._new_cursor(OURS),
+                publisher.publish,
+                self._break,
+                before_commit=lambda: keep_beside(path, LOG),
+                after_commit=self._log_check.record if self._log_check else lambda: None,
             )
             self._fence = Fence()
         except BaseException:
             for cursor in self._cursors:
                 cursor.close()
-            self._connection.close()
+            self._let_go()
             raise
 
     # -- Database
@@ -120,7 +129,12 @@ class Engine:
             for cursor in self._cursors:
                 cursor.close()  # The file is held as long as one of them is open.
             self._cursors.clear()
-            self._connection.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._connection.close()
+        if self._log_check is not None:
+            self._log_check.close()
 
     def abandon(self) -> None:
         """The connection is the parent's: closing it here would write to its file."""

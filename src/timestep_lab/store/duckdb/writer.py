@@ -54,8 +54,10 @@ class Writer:
         publish: Callable[[Sequence[Change]], None],
         broken: Callable[[], None],
         before_commit: Callable[[], None] = lambda: None,
+        after_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        self._cursor, self._publish, self._broken, self._before_commit = cursor, publish, broken, before_commit
+        self._cursor, self._publish, self._broken = cursor, publish, broken
+        self._before_commit, self._after_commit = before_commit, after_commit
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
         self._closed = False
@@ -147,6 +149,7 @@ class Writer:
         except BaseException:
             self._rollback()
             raise
+        self._after_commit()
         self._batches.update(dict.fromkeys(fresh, now))
         for key in forgotten:
             self._batches.pop(key, None)
