@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from agents import ModelSettings
+from agents import ModelSettings, SQLiteSession
 
 from tests.providers.calling import ask, get_time, get_weather, run
-from tests.providers.cases import ANTHROPIC
-from tests.wire import Call, Cited, Redacted, Reply, Thought, WireServer, Words
+from tests.providers.cases import ANTHROPIC, CHAT
+from tests.wire import Block, Call, Cited, Redacted, Reply, Thought, WireServer, Words
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.unique_ids import own_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
@@ -180,3 +180,69 @@ async def test_ids_of_calls_are_none_twice_and_in_letters_that_the_api_takes(
     assert all(re.fullmatch("[a-zA-Z0-9_-]+", one) for one in asked)
     assert answered == list(zip(asked, ["0", "2", "4", "6", "8"], strict=True))
     assert (asked[0], asked[-1]) == ("0", "toolu_1")
+
+
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+FOUND = {
+    "type": "web_search_tool_result", "tool_use_id": "srvtoolu_1",
+    "content": [
+        {"type": "web_search_result", "url": "https://example.org", "title": "Fog", "encrypted_content": "eA==", "page_age": None}
+    ],
+}  # fmt: skip
+NEW = {"type": "a_block_yet_to_come", "thing": {"a": [1]}, "text": "t"}
+
+
+async def test_what_anthropics_own_tools_did_and_unknown_blocks_go_back_as_they_came(
+    server: WireServer, router: Router
+) -> None:
+    query = '{"query": "fog in Rome"}'
+    server.will(
+        Reply(
+            Words("Let me look."), Block(SEARCH, query), Block(FOUND), Block(NEW), Cited("There is fog."),
+            Call("get_weather", {"location": "Rome"}),
+        ),
+        Reply(Words("Fog.")), Reply(Words("Still fog.")),
+    )  # fmt: skip
+    session = SQLiteSession("a-thread")
+    for said in ("Fog.", "Still fog."):
+        result = await run(router, ANTHROPIC.model, "Rome?", session=session, tools=[get_weather])
+        assert result.final_output == said
+    for request in server.requests[1:]:
+        blocks = request.body["messages"][1]["content"]
+        assert blocks[1:4] == [{**SEARCH, "input": {"query": "fog in Rome"}}, FOUND, NEW]
+        assert [block["type"] for block in blocks] == [
+            "text", "server_tool_use", "web_search_tool_result", "a_block_yet_to_come", "text", "tool_use",
+        ]  # fmt: skip
+        assert blocks[-1]["input"] == {"location": "Rome"}
+
+
+async def test_a_search_is_seen_with_what_it_found(server: WireServer, router: Router) -> None:
+    server.will(Reply(Block(SEARCH, '{"query": "fog"}'), Block(FOUND), Words("There is fog.")))
+    answer = await ask(router.get_model(ANTHROPIC.model))
+    assert answer.text == "There is fog."
+    step = answer.response.output[0]
+    assert step.summary[0].text == 'web_search {"query": "fog"}\nFog https://example.org\n'
+
+
+async def test_a_search_that_was_cut_off_does_not_go_back(server: WireServer, router: Router) -> None:
+    server.will(Reply(Words("Let me look."), Block(SEARCH, '{"query": "f'), stop="length"), Reply(Words("Hi")))
+    model = router.get_model(ANTHROPIC.model)
+    items = (await ask(model)).items
+    await ask(model, [*items, {"role": "user", "content": "And now?"}])
+    assert server.requests[1].body["messages"][0]["content"] == [{"type": "text", "text": "Let me look."}]
+
+
+async def test_what_one_models_tools_did_is_not_sent_to_another_provider(
+    server: WireServer,
+    router: Router,
+    server_for: Callable[[ModuleType], WireServer],
+    router_for: Callable[..., Router],
+) -> None:
+    server.will(Reply(Block(SEARCH, '{"query": "fog"}'), Block(FOUND), Block(NEW), Words("There is fog.")))
+    items = (await ask(router.get_model(ANTHROPIC.model))).items
+    chat = server_for(CHAT.protocol).will(Reply(Words("Hi")))
+    other = router_for(CHAT.configure(chat.url)).get_model(CHAT.model)
+    await ask(other, [*items, {"role": "user", "content": "And now?"}])
+    assert [(m["role"], m["content"]) for m in chat.requests[0].body["messages"]] == [
+        ("assistant", "There is fog."), ("user", "And now?"),
+    ]  # fmt: skip

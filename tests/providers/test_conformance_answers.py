@@ -157,6 +157,32 @@ async def test_ids_of_calls_that_a_server_uses_again_are_told_apart_and_sent_bac
         assert sent == [same] * 3
 
 
+@pytest.mark.parametrize("text", ['{"location": "Ro', '["Rome"]', "null", "NaN"])
+async def test_arguments_that_are_no_object_are_told_to_the_model_and_the_conversation_goes_on(
+    server: WireServer, case: Case, router_for: Callable[..., Router], text: str
+) -> None:
+    server.will(Reply(Call("get_weather", text), stop="length"), Reply(Words("Sorry.")), Reply(Words("Fine.")))
+    router, session = router_for(case.configure(server.url)), SQLiteSession("a-thread")
+    for said in ("Sorry.", "Fine."):
+        result = await run(router, case.model, "Where?", session=session, tools=[get_weather])
+        assert result.final_output == said
+    assert "An error occurred while running the tool" in json.dumps(server.requests[1].body)
+    if case.name != "openai":  # OpenAI takes back what it wrote; others read it as an object
+        assert {"INVALID_JSON": text} in sent_arguments(server.requests[2].body)
+
+
+def sent_arguments(body: dict[str, Any]) -> list[Any]:
+    """Arguments of every call in a request, read from JSON where they are text."""
+    found: list[Any] = []
+    for message in body["messages"]:
+        for call in message.get("tool_calls") or ():
+            given = call["function"]["arguments"]
+            found.append(json.loads(given) if isinstance(given, str) else given)
+        parts = message["content"] if isinstance(message.get("content"), list) else []
+        found += [part["input"] for part in parts if part["type"] == "tool_use"]
+    return found
+
+
 async def test_thinking_is_told_as_reasoning_and_goes_back_with_the_turn_it_led_to(
     server: WireServer, case: Case, router_for: Callable[..., Router]
 ) -> None:

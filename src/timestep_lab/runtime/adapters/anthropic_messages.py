@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request, set_aside
-from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, set_aside_note
+from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, arguments_object, set_aside_note
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.records import Usage
@@ -59,7 +60,11 @@ class _Answer:
         self._stop_reason = ""
         self._declined_because = ""
         self._said_anything = False
-        self._thoughts: list[dict[str, Any]] = []
+        self._kind = ""
+        """The type of the open block."""
+        self._kept: list[dict[str, Any]] = []
+        """Blocks of the open reasoning item."""
+        self._input = ""
         self._block_start = 0
         self._citations: list[Any] = []
 
@@ -74,38 +79,52 @@ class _Answer:
 
     def _content_block_start(self, event: Any) -> Events:
         block = event.content_block
-        if block.type in ("thinking", "redacted_thinking"):
-            self._thoughts.append(
-                {"type": "thinking", "thinking": "", "signature": ""}
-                if block.type == "thinking"
-                else {"type": "redacted_thinking", "data": block.data}
-            )
-            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._thoughts})
+        self._kind = block.type
+        if block.type not in ("text", "tool_use"):
+            yield from self._keep(block)
             return
-        self._thoughts = []
+        self._kept = []
         self._said_anything = True
         if block.type == "tool_use":
             yield from self._emit.tool_call(block.name, block.id)
-        elif block.type == "text":
+        else:
             self._block_start = len(self._emit.text_so_far)
             self._citations = []
             yield from self._emit.text(block.text)
 
+    def _keep(self, block: Any) -> Events:
+        """Thinking, what Anthropic's own tools are asked and answer, and kinds of blocks yet to come: they go back as they came."""
+        thinks = block.type == "thinking"
+        self._kept.append(
+            {"type": "thinking", "thinking": "", "signature": ""} if thinks else block.to_dict(mode="json")
+        )
+        self._said_anything = self._said_anything or "thinking" not in block.type
+        self._input = ""
+        yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+
     def _content_block_delta(self, event: Any) -> Events:
         delta = event.delta
-        if delta.type == "text_delta":
+        if delta.type == "text_delta" and self._kind == "text":
             yield from self._emit.text(delta.text)
-        elif delta.type == "input_json_delta":
+        elif delta.type == "input_json_delta" and self._kind == "tool_use":
             yield from self._emit.arguments(delta.partial_json)
+        elif delta.type == "input_json_delta":
+            self._input += delta.partial_json
         elif delta.type == "thinking_delta":
-            self._thoughts[-1]["thinking"] += delta.thinking
+            self._kept[-1]["thinking"] += delta.thinking
             yield from self._emit.reasoning(delta.thinking)
         elif delta.type == "signature_delta":
-            self._thoughts[-1]["signature"] += delta.signature
-        elif delta.type == "citations_delta":
+            self._kept[-1]["signature"] += delta.signature
+        elif delta.type == "citations_delta" and self._kind == "text":
             self._citations.append(delta.citation)
 
     def _content_block_stop(self, event: Any) -> Events:
+        if self._kind not in ("text", "tool_use", "thinking"):
+            block = self._kept[-1]
+            if self._input:
+                block["input"] = arguments_object(self._input)
+            if step := _step(block):
+                yield from self._emit.reasoning(step)
         # A block's citations are for the whole of its text, wherever in the block they arrived.
         for citation in self._citations:
             address = getattr(citation, "url", None) or getattr(citation, "source", None)
@@ -141,6 +160,20 @@ class _Answer:
             cache_write_tokens=written,
             reasoning_tokens=thought.get("thinking_tokens", 0),
         )
+
+
+def _step(block: Mapping[str, Any]) -> str:
+    """What one of Anthropic's own tools was asked or found, as a line to read; empty for what says neither."""
+    if "name" in block and "input" in block:
+        return f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}\n"
+    content = block.get("content")
+    found = content if isinstance(content, list) else [content]
+    lines = [
+        " ".join(str(one[key]) for key in ("title", "url", "error_code") if one.get(key))
+        for one in found
+        if isinstance(one, dict)
+    ]
+    return "".join(f"{line}\n" for line in lines if line)
 
 
 def _counted(usage: Any) -> dict[str, Any]:

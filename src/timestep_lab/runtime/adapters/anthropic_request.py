@@ -1,23 +1,23 @@
 """From the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
 
 Blocks of one speaker in a row become one message: parallel calls stay in one assistant turn and their results in one user turn,
-as the API wants them. Thinking goes back with its signature, unchanged, to the model that thought it.
+as the API wants them. Thinking goes back with its signature, unchanged, to the model that thought it; so do searches and the like
+that Anthropic ran itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.adapters.base import ModelRequest, arguments_object, items_of, parts_of, text_of
 from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
 
 BLOCKS = "anthropic_blocks"
-"""Key of a reasoning item's provider data: thinking blocks as they came."""
+"""Key of a reasoning item's provider data: thinking, calls of Anthropic's own tools with their results, and unknown blocks."""
 
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
 _ADAPTIVE_SINCE = (4, 6)
@@ -114,7 +114,7 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
             for block in kept.get(BLOCKS, ()) if kept.get("model") == model else ():
                 add("assistant", dict(block))
         elif kind == "function_call":
-            arguments = json.loads(item.get("arguments") or "{}")
+            arguments = arguments_object(item.get("arguments") or "{}")
             add(
                 "assistant",
                 {"type": "tool_use", "id": ids.of_call(item["call_id"]), "name": item["name"], "input": arguments},
@@ -126,7 +126,18 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
             raise UsageError(
                 f"anthropic/{model} cannot be sent an item of type {kind!r}.", "Start a new thread for it."
             )
-    return system, messages
+    return system, _without_unfinished_steps(messages)
+
+
+def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A call of one of Anthropic's own tools that was cut off before its result is refused by the API, and with it the thread."""
+    finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
+
+    def whole(block: Mapping[str, Any]) -> bool:
+        return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
+
+    kept = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
+    return [message for message in kept if message["content"]]
 
 
 class _CallIds:

@@ -7,6 +7,7 @@ raises whatever its client raises (the routed model maps errors, retries and tim
 from __future__ import annotations
 
 import abc
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -212,6 +213,25 @@ def parts_of(content: Any) -> list[Mapping[str, Any]]:
 def text_of(content: Any) -> str:
     """The text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
+
+
+INVALID_JSON = "INVALID_JSON"
+
+
+def arguments_object(given: Any) -> dict[str, Any]:
+    """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
+    says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
+    value = given
+    if isinstance(given, str):
+        try:
+            value = json.loads(given or "{}", parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            return {INVALID_JSON: given}
+    return value if isinstance(value, dict) else {INVALID_JSON: given}
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def items_of(request: ModelRequest) -> Iterator[tuple[str, dict[str, Any]]]:

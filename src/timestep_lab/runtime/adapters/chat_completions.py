@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
 
-from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest
+from timestep_lab.runtime.adapters.base import INVALID_JSON, AdapterModel, FunctionSpec, ModelRequest, arguments_object
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.runtime.unique_ids import provider_call_id
@@ -131,7 +131,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, Any]]:
     try:
         messages: list[Any] = Converter.items_to_messages(
-            [_with_the_servers_call_id(item) for item in request.input],  # type: ignore[misc]
+            [_as_sent(item) for item in request.input],  # type: ignore[misc]
             model=model,
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model == model,
         )
@@ -144,8 +144,16 @@ def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, 
     return [*system, *messages]
 
 
-def _with_the_servers_call_id(item: dict[str, Any]) -> dict[str, Any]:
-    return {**item, "call_id": provider_call_id(item["call_id"])} if item.get("call_id") else item
+def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
+    """A call or its result with the server's own id; arguments that are no object in one, since servers read them."""
+    if not item.get("call_id"):
+        return item
+    sent = {**item, "call_id": provider_call_id(item["call_id"])}
+    if item.get("type") == "function_call":
+        given = item.get("arguments") or "{}"
+        read = arguments_object(given)
+        sent["arguments"] = json.dumps(read) if INVALID_JSON in read or not isinstance(given, str) else given
+    return sent
 
 
 @dataclass
@@ -252,7 +260,11 @@ class ChatAnswer:
             return same[-1]
         if known:
             last = known[-1]
-            another = last.id if given else arguments and _is_object(last.arguments)
+            another = (
+                last.id
+                if given
+                else arguments and last.arguments and INVALID_JSON not in arguments_object(last.arguments)
+            )
             if not (name and another):
                 last.id = last.id or given
                 return last
@@ -265,13 +277,6 @@ def _arguments(given: Any) -> str:
     if given is None or isinstance(given, str):
         return given or ""
     return json.dumps(given, ensure_ascii=False)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
 
 
 def _usage(counted: Mapping[str, Any]) -> Usage:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ssl
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.runtime.adapters.base import arguments_object
 from timestep_lab.runtime.provider import PerLoop
 
 if TYPE_CHECKING:
@@ -85,7 +86,18 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
             if key:
                 request.headers["authorization"] = f"Bearer {key}"
 
-        return AsyncClient(
+        class Client(AsyncClient):
+            """Takes calls whose arguments are no object, over which the official client's types would throw."""
+
+            async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
+                def made(**part: Any) -> Any:
+                    for call in (part.get("message") or {}).get("tool_calls") or ():
+                        call["function"]["arguments"] = arguments_object(call["function"].get("arguments") or {})
+                    return cls(**part)
+
+                return await super()._request(made, *args, **options)  # type: ignore[call-overload]
+
+        return Client(
             host=host,
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),

@@ -13,7 +13,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.adapters.base import (
+    INVALID_JSON,
+    AdapterModel,
+    FunctionSpec,
+    ModelRequest,
+    arguments_object,
+    items_of,
+    parts_of,
+    text_of,
+)
 from timestep_lab.runtime.emitter import Emitter
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.errors import SettingsError, UsageError
@@ -58,7 +67,7 @@ class OllamaModel(AdapterModel):
                         yield event
                     for call in message.tool_calls or ():
                         called = True
-                        arguments = json.dumps(dict(call.function.arguments), ensure_ascii=False)
+                        arguments = _text_of_arguments(call.function.arguments)
                         for event in emitter.tool_call(call.function.name, arguments=arguments):
                             yield event
                     if part.done:
@@ -110,6 +119,11 @@ class OllamaModel(AdapterModel):
         return effort != "none"
 
 
+def _text_of_arguments(given: Mapping[str, Any]) -> str:
+    said = given.get(INVALID_JSON) if len(given) == 1 else None
+    return said if isinstance(said, str) else json.dumps(dict(given), ensure_ascii=False)
+
+
 def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
     """Chat messages. What one assistant turn said, thought and called is one message."""
     out: list[dict[str, Any]] = []
@@ -136,7 +150,7 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             assistant()["thinking"] = "".join(part.get("text", "") for part in item.get("summary") or ())
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
-            call = {"function": {"name": item["name"], "arguments": json.loads(item.get("arguments") or "{}")}}
+            call = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}
             assistant().setdefault("tool_calls", []).append(call)
         elif kind == "function_call_output":
             name = names.get(item["call_id"], "")

@@ -11,6 +11,7 @@ from timestep_lab.runtime.mcp.toolset import ToolInfo
 if TYPE_CHECKING:
     from agents import FunctionTool
 
+    from timestep_lab.runtime.output_text import arguments_object
     from timestep_lab.runtime.tools.approval_rules import Rule
 
 SWITCH_THEME = ToolInfo(
@@ -38,7 +39,7 @@ def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
     from timestep_lab.runtime.tools.approval_rules import reason_to_ask
 
     async def invoke(_context: Any, arguments_json: str) -> str:
-        return json.dumps({"status": "sent to the client", "arguments": json.loads(arguments_json or "{}")})
+        return json.dumps({"status": "sent to the client", "arguments": arguments_object(arguments_json)})
 
     async def needs_approval(_context: Any, arguments: dict[str, Any], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
