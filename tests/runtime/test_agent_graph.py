@@ -104,7 +104,7 @@ def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
     text = json.dumps(freeze(records, PERSONAL_ASSISTANT, [server], {"approve": "ask"}))
     assert "hunter2" not in text
     snapshot = json.loads(text)
-    assert thaw(snapshot) == (records, PERSONAL_ASSISTANT)
+    assert thaw(snapshot, "run_1") == (records, PERSONAL_ASSISTANT)
     assert same_servers(snapshot, [server])
     renamed = replace(server, name="manuals", headers={"Authorization": "new"})
     assert not same_servers(snapshot, [renamed])
@@ -117,7 +117,7 @@ def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
 def test_a_damaged_snapshot_is_an_error_with_a_next_step(damage: dict[str, object]) -> None:
     snapshot = freeze({"a": record("a")}, "a", [], {})
     with pytest.raises(RunError) as caught:
-        thaw({**snapshot, **damage})
+        thaw({**snapshot, **damage}, "run_1")
     assert caught.value.next_step
 
 

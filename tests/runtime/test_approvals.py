@@ -13,7 +13,8 @@ import pytest
 from agents import Agent, function_tool
 
 from tests.postgres.server import shared_server
-from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
+from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says, scripted
+from timestep_lab import Lab
 from timestep_lab.runtime import approvals
 from timestep_lab.store.liveness import sweep
 from timestep_lab.types.clock import utc_now
@@ -95,7 +96,7 @@ async def test_a_rejection_reaches_the_model_word_for_word(bench: Bench) -> None
     assert outputs == ["Not today."]
 
 
-def places(bench: Bench, *names: str) -> tuple[Agent[Any], list[str]]:
+def places(*names: str) -> tuple[Agent[Any], list[str]]:
     """An agent that looks up several places at once and must ask for each."""
     done: list[str] = []
 
@@ -109,7 +110,7 @@ def places(bench: Bench, *names: str) -> tuple[Agent[Any], list[str]]:
 
 
 async def test_parallel_calls_are_decided_in_any_order_and_each_runs_once(bench: Bench) -> None:
-    agent, done = places(bench, "A", "B", "C")
+    agent, done = places("A", "B", "C")
     end = await paused(bench, "look", agent)
     a, b, c = (call.call_id for call in end.interruptions)
     second = last(await bench.resume(end.run.id, {b: "approved"}))
@@ -128,7 +129,7 @@ async def test_parallel_calls_are_decided_in_any_order_and_each_runs_once(bench:
 
 
 async def test_of_two_who_approve_at_once_one_wins_and_the_tool_runs_once(bench: Bench) -> None:
-    agent, done = places(bench, "A")
+    agent, done = places("A")
     end = await paused(bench, "look", agent)
     both = await asyncio.gather(bench.approve(end.run.id), bench.approve(end.run.id), return_exceptions=True)
     [lost] = [r for r in both if isinstance(r, ConflictError)]
@@ -249,17 +250,43 @@ async def test_a_lost_server_is_named_and_the_run_goes_on_waiting(bench: Bench) 
 
 async def test_a_run_of_an_sdk_agent_needs_the_same_agent_in_another_process(tmp_path: Path) -> None:
     async with open_bench(tmp_path / "lab.duckdb") as first:
-        agent, _ = places(first, "A")
+        agent, _ = places("A")
         end = await paused(first, "look", agent)
     async with open_bench(tmp_path / "lab.duckdb") as second:
         with pytest.raises(RunError, match="lives only in the process that made it"):
             await second.approve(end.run.id)
         with pytest.raises(RunError, match="was started with the agent 'Scout'"):
             await second.approve(end.run.id, agent=Agent(name="Other"))
-        same, done = places(second, "A")
+        same, done = places("A")
         same.model = scripted(says("Looked."))
         run = last(await second.approve(end.run.id, agent=same)).run
         assert (run.output, done) == ("Looked.", ["A"])
+
+
+async def test_a_run_of_an_sdk_agent_is_decided_after_a_restart_with_the_agent_made_again(tmp_path: Path) -> None:
+    """The error says the very line; approving, rejecting and resuming take the agent."""
+    before = Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
+    runs = [await before.run("look", agent=places("A")[0]) for _ in range(3)]
+    await before.aclose()
+    after = Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
+    to_approve, to_reject, to_resume = [after.approvals[run.id] for run in runs]
+    with pytest.raises(RunError) as refused:
+        await to_approve.approve()
+    line = f'lab.approvals["{to_approve.id}"].approve(agent=my_agent)'
+    assert str(refused.value).endswith(line)
+
+    my_agent, done = places("A")
+    my_agent.model = scripted(says("Looked."))
+    run = await eval(line, {"lab": after, "my_agent": my_agent})
+    assert (run.status, run.output, done) == ("completed", "Looked.", ["A"])
+    my_agent.model = scripted(says("Then not."))
+    run = await to_reject.reject("Not now.", agent=my_agent)
+    assert (run.status, run.output, done) == ("completed", "Then not.", ["A"])
+    my_agent.model = scripted(says("Looked again."))
+    decisions = {call.call_id: {"decision": "approved"} for call in to_resume.interruptions}
+    run = await after.resume(to_resume.id, decisions, agent=my_agent).result()
+    assert (run.status, run.output, done) == ("completed", "Looked again.", ["A", "A"])
+    await after.aclose()
 
 
 async def test_a_damaged_state_is_an_error_and_the_run_goes_on_waiting(bench: Bench) -> None:
@@ -303,7 +330,7 @@ async def test_a_resume_that_is_cancelled_is_over(bench: Bench) -> None:
 
 
 async def test_the_trace_shows_each_call_once_with_its_approval(bench: Bench) -> None:
-    agent, _ = places(bench, "A", "B")
+    agent, _ = places("A", "B")
     end = await paused(bench, "look", agent)
     a, b = (call.call_id for call in end.interruptions)
     bench.writer.flush()

@@ -188,9 +188,15 @@ class Lab(Looking):
         """
         return await self.stream(prompt, **options).result()
 
-    def resume(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> RunStream:
-        """Go on with a paused run. `decisions`: call id to `{"decision": "approved" | "rejected", "message", "always"}`."""
-        return RunStream(self, lambda: self.runner.resume(run_id, decisions))
+    def resume(
+        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
+    ) -> RunStream:
+        """Go on with a paused run. `decisions`: call id to `{"decision": "approved" | "rejected", "message", "always"}`.
+
+        `agent`: for a run of an SDK agent that another process started, or this one before it was restarted: the same agent,
+        made here. Stored agents need none.
+        """
+        return RunStream(self, lambda: self.runner.resume(run_id, decisions, agent=agent))
 
     async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
         """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.

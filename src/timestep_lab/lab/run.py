@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, ItemUpdated, RunEnded, RunStarted
@@ -13,6 +13,8 @@ from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.types.records import Interruption, RunRecord, RunStatus, Usage
 
 if TYPE_CHECKING:
+    import agents as sdk
+
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.threads import Thread
     from timestep_lab.ui.trace_view import TraceView
@@ -94,18 +96,27 @@ class Run:
             return None
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
 
-    async def approve(self, call_id: str | None = None, *, always: bool = False) -> Run:
+    async def approve(
+        self, call_id: str | None = None, *, always: bool = False, agent: sdk.Agent[Any] | None = None
+    ) -> Run:
         """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread.
 
-        Raises `ConflictError` when nothing waits any more, or somebody else is deciding.
+        `agent`: the run's Agents SDK `Agent`, made again, when the kernel or process that started the run is gone.
+
+        Raises `ConflictError` when nothing waits any more, or somebody else is deciding; `RunError` when the run's agents cannot
+        be had: it goes on waiting.
         """
-        return await self._decide("approved", call_id, "", always)
+        return await self._decide("approved", call_id, "", always, agent)
 
-    async def reject(self, message: str = "", call_id: str | None = None) -> Run:
-        """Refuse what waits (or only `call_id`); the model reads `message`. Raises as `approve` does."""
-        return await self._decide("rejected", call_id, message, False)
+    async def reject(
+        self, message: str = "", call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None
+    ) -> Run:
+        """Refuse what waits (or only `call_id`); the model reads `message`. `agent`, and what is raised, as for `approve`."""
+        return await self._decide("rejected", call_id, message, False, agent)
 
-    async def _decide(self, decision: str, call_id: str | None, message: str, always: bool) -> Run:
+    async def _decide(
+        self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None
+    ) -> Run:
         if self.status != "needs_approval":
             raise ConflictError(
                 f"Run {self.id} waits for no approval: it is {self.status}.", "See lab.approvals for what waits."
@@ -115,7 +126,7 @@ class Run:
             raise NotFoundError(f"Run {self.id} waits for no call {call_id!r}.", f"It waits for: {', '.join(known)}.")
         chosen = known if call_id is None else [call_id]
         decisions = {id: {"decision": decision, "message": message, "always": always} for id in chosen}
-        return await self._lab.resume(self.id, decisions).result()
+        return await self._lab.resume(self.id, decisions, agent=agent).result()
 
     def __repr__(self) -> str:
         lines = [self.output] if self.output else []

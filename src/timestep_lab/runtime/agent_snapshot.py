@@ -41,8 +41,8 @@ def freeze_sdk(root_name: str, run: Mapping[str, Json]) -> dict[str, Json]:
     return {"version": VERSION, "kind": "sdk", "root": root_name, "run": dict(run)}
 
 
-def thaw(snapshot: Mapping[str, Json]) -> tuple[dict[str, AgentRecord], str]:
-    """The records and the root's id. Raises `RunError` when the snapshot is not one of records that we can read."""
+def thaw(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentRecord], str]:
+    """The records of that run's agents, and the root's id. Raises `RunError` when the snapshot is not one of records that we can read."""
     if snapshot.get("version") != VERSION:
         raise RunError(
             f"This paused run was written by a later version (agent snapshot version {snapshot.get('version')!r}).",
@@ -53,7 +53,7 @@ def thaw(snapshot: Mapping[str, Json]) -> tuple[dict[str, AgentRecord], str]:
         raise RunError(
             f"This run was started with an SDK Agent object ({snapshot.get('root')!r}), which lives only in the process "
             "that made it.",
-            "Make the same Agent here and pass it: runner.resume(run_id, decisions, agent=my_agent)",
+            f'Make the same Agent here and pass it: lab.approvals["{run_id}"].approve(agent=my_agent)',
             code="damaged_state",
         )
     try:

@@ -63,7 +63,7 @@ class Graphs:
                     code="damaged_state",
                 )
             return from_sdk(agent), None
-        records, root_id = thaw(snapshot)
+        records, root_id = thaw(snapshot, state.run_id)
         servers = await self._servers()
         if same_servers(snapshot, servers):
             return await self._build(records, root_id, self.toolbox, servers), None

@@ -111,7 +111,13 @@ class RemoteLab(RemoteLooking, Lab):
         )  # fmt: skip
         return self._following(runs.PATH, body)
 
-    def resume(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> RunStream:
+    def resume(
+        self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
+    ) -> RunStream:
+        if agent is not None:
+            raise only_here(
+                f"The Agents SDK agent {agent.name!r}", "Decide in a process that opens the lab's own file or database."
+            )
         chosen = {call_id: dict(decision) for call_id, decision in decisions.items()}
         return self._following(f"{runs.PATH}/{run_id}/approve", {"decisions": chosen})
 
