@@ -175,7 +175,9 @@ def test_the_end_brings_the_verdict_and_leaves_the_matrix_where_it_is(show: Show
             view.apply(CellDone(cell=cell(place, column)))
     view.apply(ComparisonProgress(progress=ProgressRow(total=24, done=24, calls=24)))
     page = show(view, height=1100)
-    expect(page.locator(".tl-verdict")).to_have_text("Still running. 1 of 24 answers failed and count for nobody.")
+    expect(page.locator(".tl-verdict")).to_have_text(
+        "Still running. 1 of 12 calls of openai/gpt-4.1 failed: No answer within 120 s."
+    )
     before = page.get_by_role("grid").bounding_box()
     whole = sample_grid.grid()
     view.apply(ComparisonEnded(comparison=whole.record, candidates=tuple(whole.candidate_rows), pairs=tuple(whole.pair_rows), verdict=whole.verdict))  # fmt: skip

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psutil
 import pytest
 
 from tests.store.conftest import OwnerProcess
@@ -311,6 +312,7 @@ def test_an_owner_that_was_stopped_is_named_and_serves_again_when_it_goes_on(
     client = opened(lab)
     monkeypatch.setattr(loopback, "ANSWER_S", 0.2)
     os.kill(other.pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(other.pid).status() == psutil.STATUS_STOPPED)  # A signal takes a moment to arrive.
     with pytest.raises(StoreUnavailableError, match=rf"pid {other.pid}\) does not answer"):
         ids(client)
     os.kill(other.pid, signal.SIGCONT)

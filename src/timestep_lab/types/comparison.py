@@ -313,7 +313,7 @@ def headline(grid: GridLike) -> str:
     if not words and grid.record.status != "running":
         scored = grid.scorers or grid.record.scorers
         words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
-    notes = [*failed_calls(grid.cells), *unscored(grid.cells)] if grid.record.status != "running" else []
+    notes = [*failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else [])]
     return " ".join(part for part in (unfinished, words, *notes) if part)
 
 

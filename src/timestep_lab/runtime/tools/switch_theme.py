@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.runtime.mcp.toolset import ToolInfo
+from timestep_lab.runtime.output_text import arguments_object
 
 if TYPE_CHECKING:
     from agents import FunctionTool
 
-    from timestep_lab.runtime.output_text import arguments_object
     from timestep_lab.runtime.tools.approval_rules import Rule
 
 SWITCH_THEME = ToolInfo(

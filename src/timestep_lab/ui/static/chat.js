@@ -39,7 +39,7 @@ function render(context) {
     search: (text) => tell("search", { text }),
     close: () => showList(false),
   });
-  const write = composer({
+  const write = composer("chat", {
     newest: () => said.at(-1)?.id ?? null,
     send(text, attachments) {
       pinned = true;

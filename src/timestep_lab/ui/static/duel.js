@@ -25,8 +25,9 @@ function render(context) {
   const log = h("div", { class: "tl-chat-log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Duel" });
   const inner = h("div", { class: "tl-chat-inner" });
   log.append(inner);
-  const write = composer({
-    send(text, attachments) { pinned = true; tell("send", { text, attachments }); },
+  const write = composer("duel", {
+    newest: () => [...rounds.keys()].at(-1) ?? null,
+    send(text, attachments) { pinned = true; return link.call("send", { text, attachments }); },
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
     problem,
@@ -62,7 +63,7 @@ function render(context) {
     if (rounds.size) { inner.querySelector(".tl-chat-start")?.remove(); return; }
     put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "Ask both the same"),
       h("p", { class: "tl-soft" }, state.blind ? "Two answers come side by side, without names. Your vote says who they were." : "Two answers come side by side. Your votes are counted."),
-      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; tell("send", { text, attachments: [] }); } }, text)))));
+      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; write.say(text); } }, text)))));
   }
   function show(round) {
     const known = rounds.get(round.id);
@@ -81,7 +82,9 @@ function render(context) {
     next.rounds.forEach(show);
     drawHead();
     drawEmpty();
-    write.busy(next.busy);
+    write.at(null);
+    write.settle(next.rounds.at(-1) ?? null);
+    write.busy(next.busy, false);
     pinned = true;
     follow();
   });
@@ -89,7 +92,8 @@ function render(context) {
   link.on("item", ({ round, side, item }) => rounds.get(round)?.item(side, item));
   link.on("delta", ({ round, side, id, delta }) => { const markdown = rounds.get(round)?.delta(side, id, delta); if (markdown) { growing.add(markdown); grow(); } });
   link.on("problem", ({ round, side, message }) => rounds.get(round)?.problem(side, message));
-  link.on("busy", ({ value }) => write.busy(value));
+  link.on("busy", ({ value }) => write.busy(value, false));
+  link.on("connection", ({ isLost }) => write.connected(!isLost));
   link.on("tally", ({ kind, ...now }) => { Object.assign(state, now); drawHead(); });
   root.addEventListener("keydown", (event) => {
     const last = [...rounds.values()].at(-1);

@@ -10,10 +10,10 @@ const NEXT_AFTER_MS = 300;
 const AWAY = "Reconnecting to the server. What you write here is kept.";
 
 /**
- * `on.send(text, attachments)` resolves once the message is stored and rejects with why it is not (`error.isLost`: nobody knows).
+ * `name` tells this composer's drafts from those of another kind of view. `on.send(text, attachments)` resolves once the message is stored and rejects with why it is not (`error.isLost`: nobody knows).
  * `on.newest()` is the id of the reader's last message that is stored. `on.stop()`, `on.attach(file)` → `{id, name, mime_type, size}`, `on.problem(error)`.
  */
-export function composer(on) {
+export function composer(name, on) {
   let attachments = [];
   let uploading = 0;
   let isBusy = false;
@@ -91,15 +91,15 @@ export function composer(on) {
 
   // -- what outlives a reload
 
-  const key = () => `timestep-chat:${place}`;
+  const keyOf = (where) => `timestep-${name}:${where}`;
   function keep() {
     if (place === null) return;
     const kept = { text: field.value, attachments, queue, onWay };
     const isNothing = !kept.text && !attachments.length && !queue.length && !onWay;
-    storage((tab) => (isNothing ? tab.removeItem(key()) : tab.setItem(key(), JSON.stringify(kept))));
+    storage((tab) => (isNothing ? tab.removeItem(keyOf(place)) : tab.setItem(keyOf(place), JSON.stringify(kept))));
   }
   function restore() {
-    const kept = JSON.parse(storage((tab) => tab.getItem(key())) ?? "null");
+    const kept = JSON.parse(storage((tab) => tab.getItem(keyOf(place))) ?? "null");
     if (!kept) return;
     ({ queue, onWay } = kept);
     isUnsure = onWay !== null;
@@ -189,7 +189,7 @@ export function composer(on) {
       const before = place;
       place = id ?? "new";
       if (before === place) return;
-      if (before !== null) storage((tab) => tab.removeItem(`timestep-chat:${before}`));
+      if (before !== null) storage((tab) => tab.removeItem(keyOf(before)));
       if (isEmpty() && !queue.length && !onWay) restore();
       keep();
     },

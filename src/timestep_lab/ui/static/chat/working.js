@@ -26,7 +26,7 @@ export function working() {
     const words = `${agent ?? now.agent} ${underway.at(-1) ?? `waits for ${now.model}`}`;
     if (what.textContent !== words) put(what, words); // Read aloud when it changes, not with every second.
     const passed = Math.max(0, Date.now() - began);
-    put(time, passed < SHOWN_AFTER_MS ? null : duration(passed - (passed % 1000)));
+    put(time, passed < SHOWN_AFTER_MS ? null : duration(Math.floor(passed / 1000) * 1000).replace(/\.\d+/, ""));
     ticking = setTimeout(draw, 1000 - (passed % 1000));
   }
   function step({ id, type, data }) {
