@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import pytest_asyncio
 
-from tests.app.served import Server, serve
+from tests.app.served import SETTINGS, Server, serve
+from tests.files.test_text_of_files import pdf
+from tests.wire import Reply, WireServer, Words, anthropic_messages
 from timestep_lab.app.openai_api.parameters import passed_on
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_uuid
@@ -240,6 +244,41 @@ async def test_a_file_comes_back_as_it_went(client: openai.AsyncOpenAI) -> None:
         await client.files.retrieve(file.id)
 
 
+async def test_a_file_named_by_its_id_is_read_by_the_model(client: openai.AsyncOpenAI) -> None:
+    """Also one that a text-only model is told in words; an image must be one; what was deleted ends no conversation."""
+    file = await client.files.create(file=("a.pdf", pdf("Fourteen herons")), purpose="user_data")
+    part: Any = {"type": "input_file", "file_id": file.id}
+    response = await client.responses.create(model="demo/echo", input=[{"role": "user", "content": [part]}])
+    assert "Fourteen herons" in response.output_text
+    chat_part: Any = {"type": "file", "file": {"file_id": file.id}}
+    messages: Any = [{"role": "user", "content": [chat_part]}]
+    completion = await client.chat.completions.create(model="demo/echo", messages=messages)
+    assert "Fourteen herons" in str(completion.choices[0].message.content)
+
+    image: Any = {"type": "input_image", "file_id": file.id, "detail": "auto"}
+    with pytest.raises(openai.BadRequestError, match="not an image"):
+        await client.responses.create(model="demo/echo", input=[{"role": "user", "content": [image]}])
+    await client.files.delete(file.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="demo/echo", input=[{"role": "user", "content": [part]}])
+    after = await client.responses.create(model="demo/echo", input="And now?", previous_response_id=response.id)
+    assert "And now?" in after.output_text
+
+
+async def test_an_image_named_by_its_id_goes_to_claude_as_its_data(tmp_path: Path) -> None:
+    with WireServer(anthropic_messages) as provider:
+        provider.will(Reply(Words("A dot.")))
+        settings = replace(SETTINGS, anthropic_api_key="the-key", anthropic_base_url=provider.url)
+        async with serve(tmp_path / "lab.duckdb", settings) as server, client_of(server) as client:
+            file = await client.files.create(file=("a.png", b"\x89PNG\r\n\x1a\n..."), purpose="vision")
+            part: Any = {"type": "input_image", "file_id": file.id, "detail": "auto"}
+            await client.responses.create(
+                model="anthropic/claude-haiku-4-5", input=[{"role": "user", "content": [part]}]
+            )
+        [sent] = provider.requests[0].body["messages"][0]["content"]
+        assert sent["source"]["media_type"] == "image/png"
+
+
 async def test_a_file_arrives_in_parts(client: openai.AsyncOpenAI) -> None:
     content = b"first half, " + b"second half"
     upload = await client.uploads.create(
@@ -406,6 +445,7 @@ async def test_nothing_of_another_user_is_found(server: Server, client: openai.A
     conversation = await client.conversations.create(items=[{"type": "message", "role": "user", "content": "mine"}])
     response = await client.responses.create(model="demo/echo", input="mine", conversation=conversation.id)
     upload = await client.uploads.create(filename="m", purpose="assistants", bytes=1, mime_type="text/plain")
+    asks_about: Any = [{"role": "user", "content": [{"type": "input_file", "file_id": file.id}]}]
     async with client_of(server) as other:
         assert [f async for f in other.files.list()] == []
         assert [s async for s in other.vector_stores.list()] == []
@@ -420,6 +460,7 @@ async def test_nothing_of_another_user_is_found(server: Server, client: openai.A
             other.responses.retrieve(response.id), other.responses.delete(response.id),
             other.responses.create(model="demo/echo", previous_response_id=response.id, input="x"),
             other.responses.create(model="demo/echo", conversation=conversation.id, input="x"),
+            other.responses.create(model="demo/echo", input=asks_about),
             other.uploads.parts.create(upload.id, data=b"x"), other.uploads.cancel(upload.id),
         ):  # fmt: skip
             with pytest.raises(openai.NotFoundError):

@@ -147,12 +147,12 @@ async def test_forcing_a_tool_while_reasoning_is_refused_before_it_is_sent(serve
 async def test_a_pdf_goes_as_a_document_and_an_address_as_one(server: WireServer, router: Router) -> None:
     server.will(Reply(Words("Read.")))
     content = [
-        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="},
+        {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="},
         {"type": "input_image", "image_url": "https://example.org/a.png"},
     ]
     await ask(router.get_model(ANTHROPIC.model), [{"role": "user", "content": content}])
     document, image = server.requests[0].body["messages"][0]["content"]
-    assert document["source"] == {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}
+    assert document["source"] == {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
     assert image["source"] == {"type": "url", "url": "https://example.org/a.png"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from agents import ModelSettings, SQLiteSession
 from pydantic import BaseModel
 
+from tests.files.test_text_of_files import pdf
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CASES, Case
 from tests.wire import Call, Counted, Reply, Thought, WireServer, Words, chat_completions
@@ -223,6 +225,74 @@ async def test_an_image_is_sent_as_its_data(model: Any, server: WireServer) -> N
     heard = json.dumps(server.requests[0].body)
     assert PIXEL in heard
     assert "What is this?" in heard
+
+
+async def test_a_pdf_goes_as_a_pdf_where_the_provider_takes_it_and_as_its_text_elsewhere(
+    model: Any, server: WireServer, case: Case
+) -> None:
+    content = pdf("Fourteen herons")
+    data = base64.b64encode(content).decode()
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{data}"}
+    server.will(Reply(Words("Herons.")))
+    await ask(model, [{"role": "user", "content": [file]}])
+    [message] = server.requests[0].body.get("messages") or server.requests[0].body["input"]
+    sent = json.dumps(message)
+    assert (data in sent, "Fourteen herons" in sent) == (
+        (True, False) if case.name in ("openai", "anthropic") else (False, True)
+    )
+    if case.name == "openai":
+        assert message["content"] == [file]
+    if case.name == "anthropic":
+        source = {"type": "base64", "media_type": "application/pdf", "data": data}
+        assert message["content"] == [{"type": "document", "source": source, "title": "a.pdf"}]
+
+
+async def test_a_file_that_cannot_be_read_is_told_to_the_model_and_the_conversation_goes_on(
+    model: Any, server: WireServer, case: Case
+) -> None:
+    if case.name in ("openai", "anthropic"):
+        return  # they read PDFs themselves
+    server.will(Reply(Words("I cannot read it.")))
+    broken = base64.b64encode(b"%PDF-1.4 and no more").decode()
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": broken}
+    await ask(model, [{"role": "user", "content": [file]}])
+    assert "not readable as text: a.pdf cannot be read as PDF" in json.dumps(server.requests[0].body)
+
+
+async def test_a_text_file_goes_as_text(model: Any, server: WireServer, case: Case) -> None:
+    if case.name == "openai":
+        return  # which takes it as it is
+    data = base64.b64encode(b"Fourteen herons").decode()
+    file = {"type": "input_file", "filename": "a.txt", "file_data": f"data:text/plain;base64,{data}"}
+    server.will(Reply(Words("Herons.")))
+    await ask(model, [{"role": "user", "content": [file]}])
+    heard = json.dumps(server.requests[0].body)
+    assert "Fourteen herons" in heard
+    assert data not in heard
+
+
+@pytest.mark.parametrize("text", [[{"type": "text", "text": "Seen at noon."}], []], ids=["with text", "without"])
+async def test_images_that_tools_answered_reach_the_model_behind_all_results_of_the_turn(
+    model: Any, server: WireServer, case: Case, text: list[Any]
+) -> None:
+    """As parts of the result where the protocol has them, else in a message of the user's."""
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    look = {"name": "look", "arguments": "{}"}
+    messages = [
+        {"role": "user", "content": "What is there?"},
+        {"role": "assistant", "tool_calls": [{"id": id, "type": "function", "function": look} for id in ("c1", "c2")]},
+        {"role": "tool", "tool_call_id": "c1", "content": [*text, image]},
+        {"role": "tool", "tool_call_id": "c2", "content": "Nothing more."},
+    ]
+    server.will(Reply(Words("A dot.")))
+    await ask(model, read_messages(messages)[1])
+    sent = server.requests[0].body.get("messages") or server.requests[0].body["input"]
+    assert PIXEL in json.dumps(sent)
+    assert not text or "Seen at noon." in json.dumps(sent)
+    if case.name not in ("openai", "anthropic"):
+        assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "user"]
+        assert all(message["content"] for message in sent if message["role"] == "tool")
+        assert PIXEL in json.dumps(sent[-1])
 
 
 async def test_usage_is_what_the_provider_counted(model: Any, server: WireServer, case: Case) -> None:

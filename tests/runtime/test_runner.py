@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import queue
 from typing import Any
@@ -20,7 +21,10 @@ from agents import (
 )  # fmt: skip
 from openai.types.responses import ResponseOutputMessage, ResponseOutputRefusal
 
+from tests.files.test_text_of_files import pdf
 from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
+from timestep_lab.runtime.attachments import with_content
+from timestep_lab.runtime.files import Files
 from timestep_lab.types.errors import ConflictError, MissingKeyError, NotFoundError, UnknownPrefixError, UsageError
 from timestep_lab.types.events import (
     AgentUpdated,
@@ -390,6 +394,29 @@ async def test_responses_items_and_attachments_are_input_too(bench: Bench) -> No
     assert model.calls[0].input[0]["content"] == [{"type": "input_text", "text": "What is it?"}, picture["input"]]
     [shown] = bench.items(run.thread_id, "user_message")
     assert shown.data["attachments"] == [{"id": "atc_1", "name": "cat.png", "mime_type": "image/png"}]
+
+
+async def test_a_file_of_the_lab_is_content_whether_attached_or_named_by_its_id(bench: Bench) -> None:
+    files, content = Files(bench.store), pdf("Fourteen herons")
+    file = files.add_bytes("a.pdf", content)
+    data = f"data:application/pdf;base64,{base64.b64encode(content).decode()}"
+    expected = {"type": "input_file", "filename": "a.pdf", "file_data": data}
+    model = scripted(says("Herons."), says("Herons."))
+    agent = Agent(name="Eye", model=model)
+    await bench.run("What is it?", agent, attachments=await with_content(files, [{"id": file.id}]))
+    named = {"role": "user", "content": [{"type": "input_file", "file_id": file.id}]}
+    await bench.run([named], agent)
+    assert [call.input[0]["content"][-1] for call in model.calls] == [expected, expected]
+    missing = {"role": "user", "content": [{"type": "input_file", "file_id": "file_none"}]}
+    with pytest.raises(NotFoundError):
+        await bench.run([missing], agent)
+
+
+async def test_a_client_tool_is_handed_its_arguments(bench: Bench) -> None:
+    run = last(await bench.run("Switch to the dark theme.", model="demo/assistant", approve="all")).run
+    assert (run.status, run.error) == ("completed", None)
+    [call] = bench.items(run.thread_id, "client_tool_call")
+    assert call.data["arguments"] == {"theme": "dark"}
 
 
 async def test_a_thread_is_named_after_its_first_words(bench: Bench) -> None:

@@ -217,7 +217,7 @@ class Lab(Looking):
         await self.runner.cancel(run_id)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-        """Files kept earlier, with the content that a model is given of each: images as images, text as bounded text."""
+        """Files kept earlier, with the content that a model is given of each: images and PDFs as such, else bounded text."""
         from timestep_lab.runtime.attachments import with_content
 
         return await with_content(self.files, described) if described else []

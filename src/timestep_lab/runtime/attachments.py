@@ -1,22 +1,33 @@
-"""What a model is given of an attached file: an image as an image, text as bounded text, and of anything else its name."""
+"""What a model is given of a file: an image as an image, a PDF as one where the provider takes it, else bounded text; of anything else its name."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import binascii
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import UsageError
+from timestep_lab.types.errors import DataError, MissingExtraError, NotFoundError, UsageError
 from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.files import Files
+    from timestep_lab.types.files import FileRecord
 
 IMAGE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
+PDF = "application/pdf"
 MAX_TEXT = 100_000
-"""Characters of a text file that go to the model, about 25,000 tokens; search finds the rest."""
+"""Characters of a file's text that go to the model, about 25,000 tokens; search finds the rest."""
 MAX_IMAGE = 20 * 2**20
+MAX_PDF = 20 * 2**20
+"""In base64 still under the 32 MB that a request to Claude may have. Of a larger one the model is given the text."""
+
+Part = dict[str, Any]
+
+
+# -- from files of the lab to content
 
 
 async def with_content(files: Files, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
@@ -28,22 +39,150 @@ async def with_content(files: Files, described: Sequence[Mapping[str, Json]]) ->
 def _with_content(files: Files, file_id: str) -> dict[str, Json]:
     file = files.get(file_id)
     shown = {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
-    return {**shown, "input": _part(files, file_id, file.filename, file.content_type, file.bytes)}
+    return {**shown, "input": _part_of(files, file)}
 
 
-def _part(files: Files, file_id: str, name: str, content_type: str, size: int) -> dict[str, Json]:
-    if content_type in IMAGE_TYPES:
-        if size > MAX_IMAGE:
+async def with_files(
+    files: Files, items: Sequence[Mapping[str, Any]], *, deleted_too: bool = False
+) -> list[dict[str, Any]]:
+    """Responses input items, with the content of the files that they name by `file_id`. Only files of this user are found.
+
+    Raises `NotFoundError` for a file that is not there; with `deleted_too`, for what was said earlier, the model is told of it.
+    """
+
+    def content(part: Part) -> Part:
+        file_id = part.get("file_id")
+        if not file_id or any(part.get(given) for given in ("file_data", "file_url", "image_url")):
+            return part
+        try:
+            file = files.get(str(file_id))
+            found = _part_of(files, file)
+        except NotFoundError:
+            if not deleted_too:
+                raise
+            return {"type": "input_text", "text": f'<file id="{file_id}">deleted since then</file>'}
+        if part["type"] != "input_image":
+            return found
+        if found["type"] != "input_image":
             raise UsageError(
-                f"{name} is larger than a model takes ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
+                f"The file {file.filename!r} is {file.content_type}, not an image that models take.",
+                "Send it as input_file.",
+                param="file_id",
             )
-        data = base64.b64encode(files.content(file_id)).decode()
-        return {"type": "input_image", "image_url": f"data:{content_type};base64,{data}", "detail": "auto"}
-    if content_type.startswith("text/") or content_type in ("application/json", "application/xml", "application/yaml"):
-        text = files.content(file_id).decode("utf-8", errors="replace")
-        cut = f"\n[cut after {MAX_TEXT} of {len(text)} characters]" if len(text) > MAX_TEXT else ""
-        return {"type": "input_text", "text": f'<file name="{name}">\n{text[:MAX_TEXT]}{cut}\n</file>'}
-    return {
-        "type": "input_text",
-        "text": f'<file name="{name}" type="{content_type}" bytes="{size}">not readable as text</file>',
-    }
+        return {**found, "detail": part.get("detail") or "auto"}
+
+    return await _changed(items, lambda part: bool(part.get("file_id")), content)
+
+
+def _part_of(files: Files, file: FileRecord) -> Part:
+    from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES
+
+    if file.content_type in IMAGE_TYPES and file.bytes > MAX_IMAGE:
+        raise UsageError(
+            f"{file.filename} is larger than a model takes ({MAX_IMAGE // 2**20} MB).", "Attach a smaller image."
+        )
+    if file.content_type not in {*IMAGE_TYPES, *TEXT_TYPES, PDF, DOCX}:
+        return _unreadable(file.filename, file.content_type, file.bytes)
+    return _part(file.filename, file.content_type, files.content(file.id))
+
+
+def _part(name: str, content_type: str, content: bytes) -> Part:
+    if content_type in IMAGE_TYPES:
+        return {"type": "input_image", "image_url": _data_url(content_type, content), "detail": "auto"}
+    if content_type == PDF and len(content) <= MAX_PDF:
+        return {"type": "input_file", "filename": name, "file_data": _data_url(content_type, content)}
+    return _text_part(name, content_type, content)
+
+
+# -- from files as content to what a protocol takes
+
+
+async def files_as_text(items: list[dict[str, Any]], takes: frozenset[str]) -> list[dict[str, Any]]:
+    """The items, with the text of a file in place of its bytes unless its type is one of `takes`. Raises `UsageError`."""
+
+    def readable(part: Part) -> Part:
+        given, name = str(part["file_data"]), str(part.get("filename") or "file")
+        head, comma, data = given.partition(",")
+        try:
+            content = base64.b64decode(data if comma else head, validate=True)
+        except binascii.Error as error:
+            raise UsageError(f"The content of {name!r} is not base64 ({error}).", param="file_data") from error
+        return _readable(part, name, content, takes)
+
+    return await _changed(
+        items, lambda part: part.get("type") == "input_file" and bool(part.get("file_data")), readable
+    )
+
+
+def _readable(part: Part, name: str, content: bytes, takes: frozenset[str]) -> Part:
+    from timestep_lab.runtime.files.content_types import content_type_of
+
+    content_type = content_type_of(content, name)
+    if content_type in takes:
+        return {**part, "file_data": _data_url(content_type, content)}
+    if content_type in IMAGE_TYPES:
+        return _part(name, content_type, content)
+    return _text_part(name, content_type, content)
+
+
+_extracted: dict[tuple[str, str, bytes], str] = {}
+"""Texts of the last PDFs and Word documents: the whole conversation is sent again with every step of a run."""
+_MOST_EXTRACTED = 16
+
+
+def _text_part(name: str, content_type: str, content: bytes) -> Part:
+    from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
+    from timestep_lab.runtime.files.extract import text_of
+
+    if content_type in TEXT_TYPES:
+        return _in_words(f'<file name="{name}">', decode_text(content) or "")
+    if content_type not in (PDF, DOCX):
+        return _unreadable(name, content_type, len(content))
+    key = (name, content_type, hashlib.sha256(content).digest())
+    text = _extracted.get(key)
+    if text is None:
+        try:
+            text = text_of(content, content_type, name)
+        except (DataError, MissingExtraError) as error:
+            # The model says so to its reader. Raised, it would end every later turn of the conversation too.
+            return _unreadable(name, content_type, len(content), f": {error}")
+        while len(_extracted) >= _MOST_EXTRACTED:
+            _extracted.pop(next(iter(_extracted)), None)
+        _extracted[key] = text
+    return _in_words(f'<file name="{name}" type="{content_type}">', text)
+
+
+def _unreadable(name: str, content_type: str, size: int, why: str = "") -> Part:
+    text = f'<file name="{name}" type="{content_type}" bytes="{size}">not readable as text{why}</file>'
+    return {"type": "input_text", "text": text}
+
+
+def _in_words(head: str, text: str) -> Part:
+    cut = f"\n[cut after {MAX_TEXT} of {len(text)} characters]" if len(text) > MAX_TEXT else ""
+    return {"type": "input_text", "text": f"{head}\n{text[:MAX_TEXT]}{cut}\n</file>"}
+
+
+def _data_url(content_type: str, content: bytes) -> str:
+    return f"data:{content_type};base64,{base64.b64encode(content).decode()}"
+
+
+async def _changed(
+    items: Iterable[Mapping[str, Any]], concerns: Callable[[Part], bool], change: Callable[[Part], Part]
+) -> list[dict[str, Any]]:
+    """Copies of the items with `change` made, in a thread, to the parts of messages and of tools' results that it `concerns`."""
+
+    def changed(item: Mapping[str, Any]) -> dict[str, Any]:
+        return {**item, **{key: [change(p) if concerned(p) else p for p in item[key]] for key in _lists(item)}}
+
+    def concerned(part: Any) -> bool:
+        return isinstance(part, Mapping) and concerns(dict(part))
+
+    made = []
+    for item in items:
+        touched = any(concerned(part) for key in _lists(item) for part in item[key])
+        made.append(await in_thread(changed, item) if touched else dict(item))
+    return made
+
+
+def _lists(item: Mapping[str, Any]) -> list[str]:
+    return [key for key in ("content", "output") if isinstance(item.get(key), list | tuple)]

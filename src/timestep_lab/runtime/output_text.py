@@ -36,13 +36,23 @@ def reasoning_text(item: Any) -> str:
     return "\n\n".join(part.text for part in parts)
 
 
-def arguments_object(arguments: str) -> dict[str, Json]:
-    """A call's arguments for ChatKit's client tools, which want an object."""
-    try:
-        parsed = json.loads(arguments or "{}")
-    except ValueError:
-        return {"text": arguments}
-    return parsed if isinstance(parsed, dict) else {"value": parsed}
+INVALID_JSON = "INVALID_JSON"
+
+
+def arguments_object(given: Any) -> dict[str, Any]:
+    """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
+    says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
+    value = given
+    if isinstance(given, str):
+        try:
+            value = json.loads(given or "{}", parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            return {INVALID_JSON: given}
+    return value if isinstance(value, dict) else {INVALID_JSON: given}
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _part_text(part: Json) -> str | None:

@@ -19,6 +19,7 @@ import agents as sdk
 from timestep_lab.runtime import approvals, run_rows
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.agent_snapshot import SAID
+from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import finished_span, tool_key
@@ -31,6 +32,7 @@ from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.errors import ConflictError, NotFoundError, RunError
 from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
+from timestep_lab.types.given import messages_of
 from timestep_lab.types.ids import new_id, new_trace_id
 from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 from timestep_lab.types.spans import TraceStart
@@ -102,7 +104,7 @@ class Runner:
         fork: Fork | None = None,
         said: ThreadItem | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """One turn. `input` is a text or Responses input items; for `attachments` see `run_request.read_turn`.
+        """One turn. `input` is a text or Responses input items, which may name files of the lab by `file_id`; for `attachments` see `run_request.read_turn`.
 
         `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
         SDK as they are. `fork` is for `runtime.forks.fork`. `said` is the user's item when the caller put it into the thread already.
@@ -110,6 +112,10 @@ class Runner:
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
         """
+        if not isinstance(input, str):
+            from timestep_lab.runtime.files import Files
+
+            input = await with_files(Files(self.store), messages_of(input))
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
         run_rows.refuse_reserved(metadata or {})

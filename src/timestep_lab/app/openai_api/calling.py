@@ -37,13 +37,15 @@ async def stream(lab: Any, call: ModelCall) -> AsyncIterator[Any]:
     """Responses events, the last `response.completed`. Raises what the router raises before the first. Each call is a trace."""
     from agents import ModelSettings, ModelTracing
 
+    from timestep_lab.runtime.attachments import with_files
     from timestep_lab.runtime.traced_call import traced_call
 
+    input: list[Any] = await with_files(lab.files, call.input)
     model = lab.router.get_model(call.model)
     settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
     with traced_call(lab.writer, lab.store.user_id, call.workflow):
         events = model.stream_response(
-            call.instructions, [dict(item) for item in call.input], settings, functions, _schema(call), [],
+            call.instructions, input, settings, functions, _schema(call), [],
             ModelTracing.ENABLED,
         )  # fmt: skip
         async for event in events:

@@ -29,8 +29,10 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, li
         elif role == "tool":
             if not message.get("tool_call_id"):
                 raise _unreadable(place, "a tool's message needs the tool_call_id of the call it answers")
-            output = {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": _text(content)}
-            items.append(output)
+            # As a text where it is one, which is how every provider takes it.
+            plain = isinstance(content, str) or all(part.get("type") == "text" for part in content or ())
+            output: Json = _text(content) if plain else _parts(content, place)
+            items.append({"type": "function_call_output", "call_id": message["tool_call_id"], "output": output})
         else:
             raise _unreadable(place, f"the role {role!r} is not known")
     return "\n\n".join(instructions) or None, items

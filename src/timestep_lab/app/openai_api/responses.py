@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream
 from timestep_lab.app.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
 from timestep_lab.app.openai_api.parameters import refuse
 from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
+from timestep_lab.runtime.attachments import with_files
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import SettingsError, UsageError
 from timestep_lab.types.ids import new_id
@@ -121,7 +122,7 @@ async def list_input_items(
 async def _turn(body: ResponseBody, lab: Any) -> Turn:
     new = normal_items(body.input) if body.input != "" else []
     conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
-    before: list[Item] = []
+    before: Sequence[Item] = ()
     if conversation_id and body.previous_response_id:
         raise UsageError("A response goes on from another or in a conversation, not both.", "Leave one of them out.")
     if conversation_id:
@@ -130,6 +131,7 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
         before = await in_thread(Responses(lab.store).history, body.previous_response_id)
     if not new and not before:
         raise UsageError("There is nothing to say: the input is empty.", "Give an input.", param="input")
+    before = await with_files(lab.files, before, deleted_too=True)
     model = lab.router.resolve(body.model).full
     refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
     instructions, said = split_instructions([*before, *new])

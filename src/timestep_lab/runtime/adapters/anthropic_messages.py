@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request, set_aside
-from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, arguments_object, set_aside_note
+from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, set_aside_note
 from timestep_lab.runtime.emitter import Emitter, Events
+from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.records import Usage
 
@@ -23,6 +24,7 @@ DECLINED = "The model declined to answer."
 
 
 class AnthropicModel(AdapterModel):
+    takes_files: ClassVar[frozenset[str]] = frozenset({"application/pdf"})
     takes: ClassVar[frozenset[str]] = frozenset(
         {
             "temperature", "top_p", "max_tokens", "tool_choice", "parallel_tool_calls", "reasoning", "extra_query",

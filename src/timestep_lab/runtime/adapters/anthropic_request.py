@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from timestep_lab.runtime.adapters.base import ModelRequest, arguments_object, items_of, parts_of, text_of
+from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
 
@@ -102,7 +103,7 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
             messages.append({"role": role, "content": [block]})
 
     ids = _CallIds()
-    for kind, item in items_of(request):
+    for kind, item in items_of(request.input):
         if kind == "message" and item["role"] in ("system", "developer"):
             system.append({"type": "text", "text": text_of(item["content"])})
         elif kind == "message":

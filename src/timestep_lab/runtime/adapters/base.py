@@ -7,7 +7,6 @@ raises whatever its client raises (the routed model maps errors, retries and tim
 from __future__ import annotations
 
 import abc
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -18,6 +17,7 @@ from agents import Usage as SdkUsage
 from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
 
+from timestep_lab.runtime.attachments import files_as_text
 from timestep_lab.runtime.emitter import Emitter
 from timestep_lab.types.errors import SettingsError
 
@@ -70,6 +70,9 @@ class AdapterModel(Model):
     takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort"})
     """The same for what is inside `reasoning`."""
 
+    takes_files: ClassVar[frozenset[str]] = frozenset()
+    """Media types that this protocol takes as files; of others the model is given the text."""
+
     def __init__(self, model: str, provider: str) -> None:
         self.model = model
         self.prefix = provider
@@ -109,9 +112,10 @@ class AdapterModel(Model):
             model_settings = ModelSettings()
         self._check(model_settings)
         wants_schema = output_schema is not None and not output_schema.is_plain_text()
+        items = [{"role": "user", "content": input}] if isinstance(input, str) else [dict(item) for item in input]
         request = ModelRequest(
             instructions=system_instructions,
-            input=[{"role": "user", "content": input}] if isinstance(input, str) else [dict(item) for item in input],
+            input=await files_as_text(items, self.takes_files),
             settings=model_settings,
             functions=(*map(self._tool, tools), *map(_handoff, handoffs)),
             schema=output_schema.json_schema() if wants_schema else None,
@@ -215,26 +219,31 @@ def text_of(content: Any) -> str:
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
 
-INVALID_JSON = "INVALID_JSON"
+TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 
 
-def arguments_object(given: Any) -> dict[str, Any]:
-    """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
-    says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
-    value = given
-    if isinstance(given, str):
-        try:
-            value = json.loads(given or "{}", parse_constant=_no_json)
-        except (ValueError, RecursionError):
-            return {INVALID_JSON: given}
-    return value if isinstance(value, dict) else {INVALID_JSON: given}
+def results_as_text(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For protocols in which what a tool says is a text: its images come in a message of the user's behind the results."""
+    sent: list[dict[str, Any]] = []
+    behind: list[Mapping[str, Any]] = []
+    names = {item["call_id"]: item["name"] for item in items if item.get("type") == "function_call"}
+    for item in items:
+        if item.get("type") != "function_call_output":
+            if behind:
+                sent.append({"role": "user", "content": behind})
+                behind = []
+            sent.append(item)
+            continue
+        parts = parts_of(item.get("output"))
+        if others := [part for part in parts if part.get("type") not in TEXT_PARTS]:
+            name = names.get(item["call_id"], "the tool")
+            behind += [{"type": "input_text", "text": f"The rest of the result of {name}:"}, *others]
+            item = {**item, "output": text_of(parts) or "The result is in the next message."}
+        sent.append(item)
+    return [*sent, {"role": "user", "content": behind}] if behind else sent
 
 
-def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def items_of(request: ModelRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+def items_of(items: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(type, item) for each input item. A message may come without its type."""
-    for item in request.input:
+    for item in items:
         yield str(item.get("type") or "message"), item

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
 
-from timestep_lab.runtime.adapters.base import INVALID_JSON, AdapterModel, FunctionSpec, ModelRequest, arguments_object
+from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest, results_as_text
 from timestep_lab.runtime.emitter import Emitter, Events
+from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import UsageError
@@ -131,7 +132,7 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
 def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, Any]]:
     try:
         messages: list[Any] = Converter.items_to_messages(
-            [_as_sent(item) for item in request.input],  # type: ignore[misc]
+            [_as_sent(item) for item in results_as_text(request.input)],  # type: ignore[misc]
             model=model,
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model == model,
         )

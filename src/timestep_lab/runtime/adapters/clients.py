@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from timestep_lab.runtime.adapters.base import arguments_object
+from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
 
 if TYPE_CHECKING:

@@ -14,16 +14,17 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.base import (
-    INVALID_JSON,
+    TEXT_PARTS,
     AdapterModel,
     FunctionSpec,
     ModelRequest,
-    arguments_object,
     items_of,
     parts_of,
+    results_as_text,
     text_of,
 )
 from timestep_lab.runtime.emitter import Emitter
+from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.errors import SettingsError, UsageError
 from timestep_lab.types.records import Usage
@@ -136,14 +137,14 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             out.append({"role": "assistant", "content": ""})
         return out[-1]
 
-    for kind, item in items_of(request):
+    for kind, item in items_of(results_as_text(request.input)):
         if kind == "message":
             text = text_of(item["content"])
             if item["role"] == "assistant":
                 assistant()["content"] += text
                 continue
             message: dict[str, Any] = {"role": "user" if item["role"] == "user" else "system", "content": text}
-            if images := [_image(part) for part in parts_of(item["content"]) if part.get("type") not in _TEXTS]:
+            if images := [_image(part) for part in parts_of(item["content"]) if part.get("type") not in TEXT_PARTS]:
                 message["images"] = images
             out.append(message)
         elif kind == "reasoning":
@@ -158,9 +159,6 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
         else:
             raise UsageError(f"ollama/ cannot be sent an item of type {kind!r}.", "Start a new thread for it.")
     return out
-
-
-_TEXTS = ("input_text", "output_text", "text", "refusal")
 
 
 def _image(part: Mapping[str, Any]) -> bytes:
