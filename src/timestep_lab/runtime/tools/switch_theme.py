@@ -36,7 +36,6 @@ def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
     """The tool for an SDK agent. Calling it hands the arguments to the reader's side and ends the turn (`StopAtTools`)."""
     from agents import FunctionTool
 
-    from timestep_lab.runtime.output_text import arguments_object
     from timestep_lab.runtime.tools.approval_rules import reason_to_ask
 
     async def invoke(_context: Any, arguments_json: str) -> str:
