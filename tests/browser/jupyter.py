@@ -39,6 +39,18 @@ class Notebook:
     def run_all(self) -> None:
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
 
+    def restart(self) -> None:
+        """A new kernel, as by Kernel, Restart; outputs stay."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        self.page.wait_for_function(READY, timeout=60_000)
+
+    def write(self, cell: int, source: str) -> None:
+        """Replace what stands in a cell."""
+        self.page.evaluate(
+            "([n, text]) => window.jupyterapp.shell.currentWidget.content.widgets[n].model.sharedModel.setSource(text)",
+            [cell, source],
+        )
+
     def execute(self, code: str) -> str:
         """Run code in the kernel beside the cells; what it printed."""
         text: str = self.page.evaluate(EXECUTE, code)

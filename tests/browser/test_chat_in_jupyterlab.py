@@ -66,3 +66,31 @@ def test_a_new_user_chats_approves_uploads_and_keeps_everything_in_a_cell(jupyte
     expect(conversations.get_by_text("Delete this conversation?")).to_have_count(0)
     expect(conversations.get_by_text("A good talk")).to_have_count(0)
     assert notebook.execute("print(lab.threads.list())") == "[]\n"
+
+
+def test_what_is_written_to_a_chat_whose_kernel_was_restarted_comes_along_to_the_next(
+    jupyterlab: JupyterLab, pages: Pages
+) -> None:
+    expect.set_options(timeout=PATIENCE_MS)
+    notebook = jupyterlab.open(pages, "restarted", [SETUP.replace("chat.duckdb", "restarted.duckdb"), "chat"])
+    notebook.run_all()
+    page = notebook.page
+    page.set_default_timeout(PATIENCE_MS)
+    message = page.get_by_role("textbox", name="Message")
+    message.fill("Hello there")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-chat-trace")).to_have_count(1)
+
+    notebook.restart()
+    message.fill("Are you still there?")
+    page.keyboard.press("Enter")
+    problem = page.get_by_role("alert").filter(has_text="lab.chat(thread=")
+    expect(problem).to_contain_text("If the kernel was restarted")
+    expect(message).to_have_value("Are you still there?")
+
+    line = re.search(r'lab\.chat\(thread="[^"]+"\)', problem.inner_text())
+    assert line is not None
+    notebook.write(1, line.group(0))
+    notebook.run_all()
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Hello there")
+    expect(message).to_have_value("Are you still there?")

@@ -51,7 +51,11 @@ function render(context) {
     },
     stop: () => tell("stop"),
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
-    problem,
+    problem(error) {
+      // A view of a kernel that was restarted: the conversation is in the store, and goes on in a new view.
+      if (error.isDead && state.thread) Object.assign(error, { nextStep: `If the kernel was restarted, go on here with lab.chat(thread="${state.thread.id}"): what you wrote comes along.` });
+      problem(error);
+    },
   });
   const listButton = h("button", { type: "button", class: "tl-quiet", "aria-label": "Conversations", title: "Conversations", "aria-expanded": "false", onclick: () => showList(list.element.hidden) }, icon("list"));
   const agentSelect = h("select", { class: "tl-chat-select", "aria-label": "Agent" });

@@ -86,7 +86,7 @@ export function connect(model) {
         } catch (error) {
           // A kernel that was restarted has no end of this widget's connection; JupyterLab then says "Cannot send".
           waiting.delete(id);
-          reject(Object.assign(new Error("Nobody answers behind this view."), { cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
+          reject(Object.assign(new Error("Nobody answers behind this view."), { isDead: true, cause: error, nextStep: "If the kernel was restarted, run the cell again." }));
         }
       });
     },
