@@ -17,7 +17,7 @@ from tests.postgres.server import shared_server
 from tests.runtime import worker
 from tests.runtime.bench import calls, last, open_bench, says, scripted
 from tests.runtime.forks import Worker
-from tests.runtime.worker import errand_agent
+from tests.runtime.worker import errand_agent, till_agent
 from timestep_lab.store.base import SYSTEM_USER, Statement
 from timestep_lab.store.open import open_store
 
@@ -53,6 +53,24 @@ async def test_a_run_paused_in_a_killed_process_is_approved_in_another_with_one_
         assert tools == [("think", "ok", "not_needed"), ("get_weather", "ok", "approved")]
         shown = [i.type for i in bench.items(run.thread_id)]
         assert shown == ["user_message", "handoff", "tool_call", "tool_call", "approval", "assistant_message"]
+
+
+async def test_a_fork_killed_while_it_waits_never_calls_the_replaced_tool_when_approved_elsewhere(
+    lab: str, tmp_path: Path
+) -> None:
+    refunds = tmp_path / "refunds"
+    other = Worker(worker.refund_then_fork, lab, str(refunds))
+    paused = other.hear()
+    assert paused["status"] == "needs_approval"
+    other.kill()
+    async with open_bench(lab) as bench:
+        agent = till_agent(refunds, bench.script(calls(("refund", {"order": "live"})), says("End.")))
+        run = last(await bench.approve(paused["run"], agent=agent)).run
+        assert (run.status, run.output) == ("completed", "End.")
+        entries = bench.store.threads.session_items(run.thread_id)
+        heard = [entry["output"] for entry in entries if entry.get("type") == "function_call_output"]
+        assert heard == ["DENIED", "Wrote x.", "DENIED"]
+    assert refunds.read_text().split() == ["recorded"]
 
 
 async def test_a_tool_that_had_finished_when_the_resume_was_killed_is_not_run_again(lab: str, tmp_path: Path) -> None:

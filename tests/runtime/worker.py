@@ -104,6 +104,33 @@ async def errand_approve(path: str, file: str, run_id: str) -> None:
                 tell(done=item.data["name"])
 
 
+def till_agent(file: Path, model: str) -> Agent[Any]:
+    """Writes a line for each refund that really happened."""
+
+    @function_tool(needs_approval=True)
+    def refund(order: str) -> str:
+        with file.open("a") as log:
+            log.write(f"{order}\n")
+        return f"Refunded {order}."
+
+    @function_tool(needs_approval=True)
+    def write(text: str) -> str:
+        return f"Wrote {text}."
+
+    return Agent(name="Till", tools=[refund, write], model=model)
+
+
+async def refund_then_fork(path: str, file: str) -> None:
+    """Refund once; fork that with the refund replaced, pause at another call, and stay."""
+    script = calls(("refund", {"order": "recorded"})), says("Done."), calls(("write", {"text": "x"}))
+    async with open_bench(path) as bench:
+        end = last(await bench.run("refund", till_agent(Path(file), bench.script(*script))))
+        run = last(await bench.approve(end.run.id)).run
+        end = last([event async for event in bench.runner.fork(run.trace_id, tools={"refund": "DENIED"})])
+        tell(run=end.run.id, status=end.run.status)
+        await asyncio.sleep(60)
+
+
 async def speak(how: str) -> None:
     """One run, with the bare SDK or in a lab; then everything that wants to be exported is."""
     # The SDK's default exporter, made anew: this process was forked from one that knew no proxy.
