@@ -103,7 +103,7 @@ def test_the_verdict_turns_the_pair_so_that_the_winner_comes_first() -> None:
 def test_a_sentence_fits_every_outcome(changes: dict[str, object], says: str) -> None:
     pair = {
         "a": "A", "b": "B", "scorer": "quality", "n": 50, "diff": 0.1, "ci_low": 0.02, "ci_high": 0.18, "p_value": 0.02, "p_holm": None,
-        "test": "paired t", "decided_by": 20, "cases_to_settle": 30,
+        "test": "skew-corrected t", "decided_by": 20, "cases_to_settle": 30,
     }  # fmt: skip
     assert says in pair_sentence(PairRow(**{**pair, **changes}))  # type: ignore[arg-type]
 
@@ -226,9 +226,10 @@ def test_a_sweep_of_five_says_that_one_more_would_settle_it() -> None:
 
 
 def test_differences_alike_on_a_scale_without_ends_are_told_without_an_interval() -> None:
-    assert grid([1.0] * 8, [4.0] * 8).verdict == (
-        "B beats A by 3.0 on exact (no interval can be said: all cases differ by the same); 8 of 8 cases decided it."
+    assert grid([1.0] * 80, [4.0] * 80).verdict == (
+        "B beats A by 3.0 on exact (no interval can be said: all cases differ by the same); 80 of 80 cases decided it."
     )
+    assert "B is ahead of A by 3.0 on exact" in grid([1.0] * 71, [4.0] * 71).verdict
     assert grid([1.0] * 8, [4.0] * 8).to_json()["pairs"][0]["ci_low"] is None
 
 
@@ -321,7 +322,7 @@ def test_a_regression_against_a_baseline_is_found_and_told(tmp_path: Path) -> No
 
 
 def test_a_regression_on_a_scale_of_its_own_is_told_on_that_scale() -> None:
-    now, before = grid([200.0, 205.0, 211.0] * 4, [1.0] * 12), grid([195.0, 201.0, 206.0] * 4, [1.0] * 12)
+    now, before = grid([200.0, 205.0, 211.0] * 24, [1.0] * 72), grid([195.0, 201.0, 206.0] * 24, [1.0] * 72)
     told = str(now.regression(before)[0])
     assert told.startswith("A now beats A before by 4.7 on exact")
     assert "version" not in told

@@ -33,7 +33,18 @@ def graded(n: int, a: float, b: float, generator: np.random.Generator) -> Tables
     return tuple(p + 0.2 * quality + generator.uniform(-0.15, 0.15, (n, 1)) for p in (a, b))  # type: ignore[return-value]
 
 
-EXPERIMENTS = {pass_fail: 3000, repeated: 2000, graded: 8000}
+def rare_disaster(n: int, a: float, b: float, generator: np.random.Generator) -> Tables:
+    """b is a little better in 95 % of the cases and far worse in 5 %."""
+    mine = generator.uniform(0.75, 0.8, (n, 1))
+    return mine, mine + (b - a) + np.where(generator.random((n, 1)) < 0.05, -0.76, 0.04)
+
+
+def lognormal(n: int, a: float, b: float, generator: np.random.Generator) -> Tables:
+    """Differences with one long tail, on a scale without ends."""
+    return np.zeros((n, 1)), generator.lognormal(0.0, 1.0, (n, 1)) - np.exp(0.5) + (b - a)
+
+
+EXPERIMENTS = {pass_fail: 3000, repeated: 2000, graded: 8000, rare_disaster: 4000, lognormal: 4000}
 
 
 def shares(make: Maker, n: int, a: float, b: float) -> tuple[float, float]:
@@ -71,3 +82,21 @@ def test_a_tie_is_called_a_difference_in_at_most_five_and_a_half_percent(make: M
 @pytest.mark.parametrize(("make", "n"), [(repeated, 4), (repeated, 5), (graded, 3), (graded, 5)])
 def test_an_interval_of_few_cases_is_too_wide_rather_than_too_narrow(make: Maker, n: int) -> None:
     assert shares(make, n, 0.5, 0.6)[0] >= 0.95
+
+
+@pytest.mark.parametrize("make", [rare_disaster, lognormal])
+@pytest.mark.parametrize("n", [20, 72, 100, 500])
+def test_skewed_scores_call_a_tie_a_difference_in_at_most_six_percent(make: Maker, n: int) -> None:
+    assert shares(make, n, 0.5, 0.5)[1] <= 0.06
+
+
+def test_a_model_with_rare_disasters_is_found_out_once_enough_of_them_were_seen() -> None:
+    """Silence where too little is known is not silence for ever."""
+    assert shares(rare_disaster, 500, 0.6, 0.5)[1] >= 0.95
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_interval_of_skewed_differences_covers_the_truth_93_percent_of_the_time(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    results = [paired_difference(*rare_disaster(100, 0.5, 0.5, generator)) for _ in range(2000)]
+    assert np.mean([r.ci_low <= 0 <= r.ci_high for r in results]) >= 0.93

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from timestep_lab.evals.statistics import (
 from timestep_lab.evals.statistics.bootstrap import batch_size, resampled_means
 from timestep_lab.evals.statistics.forecast import cases_needed
 from timestep_lab.evals.statistics.intervals import tango, unseen
+from timestep_lab.evals.statistics.paired import betting_p
 from timestep_lab.evals.statistics.sign_flips import least_p
 
 near = pytest.approx
@@ -70,21 +72,67 @@ def test_the_interval_of_a_pass_rate_is_wilsons(case: tuple[int, int]) -> None:
     assert (ours.low, ours.high) == near((max(0.0, low), min(1.0, high)), abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=6, max_size=40))
-def test_a_difference_of_means_equals_scipys_paired_t_but_for_what_so_few_cases_cannot_show(
-    pairs: list[tuple[float, float]],
+def halls(differences: np.ndarray, mean: float) -> float:
+    """Hall's transformed t of `differences − mean`, from SciPy's skewness."""
+    n, g = len(differences), float(scipy.stats.skew(differences))
+    w = (differences.mean() - mean) / differences.std(ddof=1)
+    return math.sqrt(n) * (w + g * w**2 / 3 + g**2 * w**3 / 27 + g / (6 * n))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(72, 200), st.floats(0.1, 1.2), st.integers(0, 2**32 - 1))
+def test_graded_scores_have_the_larger_p_of_scipys_t_and_halls_and_the_hull_of_their_intervals(
+    n: int, sigma: float, seed: int
 ) -> None:
-    a, b = (np.array(side) for side in zip(*pairs, strict=True))
-    spread = (b - a).std(ddof=1)
-    if spread < 1e-5 or set(a) | set(b) <= {0.0, 1.0}:
-        return
-    expected = scipy.stats.ttest_rel(b, a)
-    interval = expected.confidence_interval(0.95)
+    generator = np.random.default_rng(seed)
+    a, b = generator.random(n), generator.random(n) + generator.lognormal(0, sigma, n)
+    student = scipy.stats.ttest_rel(b, a)
+    reach = scipy.stats.t.ppf(0.975, n - 1)
+    halls_p = 2 * scipy.stats.t.sf(abs(halls(b - a, 0.0)), n - 1)
     ours = paired_difference(column(a), column(b))
-    assert ours.test == "paired t"
-    assert ours.p_value == near(max(expected.pvalue, least_p(ours.decided_by)), abs=1e-9)
-    assert (ours.ci_low, ours.ci_high) == near((interval.low, interval.high), abs=1e-9)
+    if n < 10 * scipy.stats.skew(b - a) ** 2:
+        assert math.isnan(ours.p_value)
+    else:
+        assert ours.test == "skew-corrected t"
+        assert ours.p_value == near(max(student.pvalue, halls_p, least_p(n)), abs=1e-9)
+    wide = 20 * (b - a).std(ddof=1)
+    middle = (b - a).mean()
+    limits = [
+        brentq(lambda m, t=t: halls(b - a, m) - t, middle - wide, middle + wide, xtol=1e-13) for t in (reach, -reach)
+    ]
+    interval = student.confidence_interval(0.95)
+    assert (ours.ci_low, ours.ci_high) == near((min(limits[0], interval.low), max(limits[1], interval.high)), abs=1e-7)
+
+
+def test_betting_on_pass_fail_differences_has_the_closed_form_of_a_uniform_mixture() -> None:
+    """Half of ∫(1+λ)^w (1−λ)^l dλ from −1 to 1 is 2^(w+l) times the beta function of w+1 and l+1."""
+    for wins, losses in ((3, 0), (9, 2), (20, 11), (4, 4)):
+        wealth = 2.0 ** (wins + losses) * scipy.special.beta(wins + 1, losses + 1)
+        differences = np.array([1.0] * wins + [-1.0] * losses)
+        assert betting_p(differences) == near(min(1.0, 1 / wealth), rel=1e-9)
+
+
+def test_below_72_graded_cases_only_what_holds_for_every_shape_of_scores_is_believed() -> None:
+    generator = np.random.default_rng(4)
+    a = generator.uniform(0.2, 0.6, (60, 1))
+    clear = paired_difference(a, a + generator.uniform(0.2, 0.4, (60, 1)))
+    assert clear.test == "betting"
+    assert clear.p_value < 0.05
+    small = paired_difference(a, a + generator.uniform(-0.02, 0.08, (60, 1)))
+    assert small.ci_low > 0, "Student would be sure"
+    assert small.p_value > 0.05
+    assert small.cases_to_settle == 12
+    endless = paired_difference(10 * a, 10 * a + generator.uniform(2, 4, (60, 1)))
+    assert math.isnan(endless.p_value), "on a scale without ends nothing holds for every shape"
+
+
+def test_intervals_of_scores_from_0_to_1_do_not_go_beyond_them() -> None:
+    mean = mean_interval(column([1, 1, 1, 0.75, 1]))
+    assert mean.high == 1.0
+    assert mean.low < 0.85
+    difference = paired_difference(column([0.1] * 9 + [0.0]), column([1.0] * 9 + [1.0]))
+    assert difference.ci_high <= 1.0
+    assert math.isnan(mean_interval(column([0.3])).low)
 
 
 def test_the_bootstrap_draws_what_scipys_draws_from_the_same_seed() -> None:
@@ -254,7 +302,7 @@ def test_no_p_value_is_below_what_so_many_cases_allow(n: int, epochs: int, seed:
 @pytest.mark.parametrize("noise", [0.0, 1e-16, 1e-9, 1e-4])
 def test_two_cases_are_never_enough(noise: float) -> None:
     result = paired_difference(column([0.1, 0.2]), column([0.2, 0.3 + noise]))
-    assert result.p_value == 0.5
+    assert result.p_value >= 0.5
     assert result.ci_low < 0 < result.ci_high
 
 
@@ -266,7 +314,7 @@ def test_differences_that_are_all_alike_have_the_interval_of_what_was_not_seen()
         assert share == near(z2 / (n + z2))
         result = paired_difference(np.full((n, 1), 0.5), np.full((n, 1), 0.6))
         assert (result.ci_low, result.ci_high) == near((0.1 - share * 1.1, 0.1 + share * 0.9))
-        assert result.test == "exact sign flips"
+        assert result.test == ("exact sign flips" if n >= 72 else "betting")
         for wins in (0, n):
             ours, tangos = unseen(wins / n, n, -1.0, 1.0), tango(wins, 0, n)
             assert (ours.low, ours.high) == near((tangos.low, tangos.high), abs=1e-6)
@@ -282,8 +330,8 @@ def test_scores_that_are_all_alike_are_no_certainty() -> None:
 
 
 def test_alike_differences_on_a_scale_without_ends_have_a_p_value_but_no_interval() -> None:
-    result = paired_difference(column([1, 2, 3, 4, 5, 6]), column([4, 5, 6, 7, 8, 9]))
-    assert (result.p_value, result.diff) == (near(2 / 64), 3.0)
+    result = paired_difference(column(list(range(72))), column(list(range(3, 75))))
+    assert (result.p_value, result.diff) == (near(2 / 2**72), 3.0)
     assert math.isnan(result.ci_low)
 
 

@@ -45,6 +45,38 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
+def skewness(values: Floats) -> float:
+    """Third central moment over the standard deviation cubed; 0 of values that are alike."""
+    centred = values - values.mean()
+    spread = float((centred**2).mean()) ** 1.5
+    return float((centred**3).mean()) / spread if spread > 0 else 0.0
+
+
+def skewed_interval(values: Floats, level: float = 0.95) -> Interval:
+    """The hull of Student's interval and Hall's, which corrects it for skewness by a cubic transformation (Hall 1992, JRSS B 54:221).
+
+    Student's alone is too short on the side of rare far values; Hall's alone is at times too short for symmetric ones with long tails.
+    """
+    student = t_interval(values, level)
+    n, g = len(values), skewness(values)
+    if n < 2 or abs(g) < 1e-6:
+        return student
+    reach = two_sided_t(level, n - 1) / math.sqrt(n)
+
+    def untransformed(x: float) -> float:
+        return 3.0 / g * (float(np.cbrt(1.0 + g * (x - g / (6 * n)))) - 1.0)
+
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    return Interval(
+        min(student.low, mean - sd * untransformed(reach)), max(student.high, mean - sd * untransformed(-reach))
+    )
+
+
+def clipped(interval: Interval, low: float, high: float) -> Interval:
+    """No further than a score can go."""
+    return Interval(float(np.clip(interval.low, low, high)), float(np.clip(interval.high, low, high)))
+
+
 def unseen(value: float, n: int, low: float, high: float, level: float = 0.95) -> Interval:
     """The interval of a mean when all `n` cases gave one and the same `value`, of scores that run from `low` to `high`.
 
@@ -68,8 +100,8 @@ def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
 
     Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, the binomial variance over the
     variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), kept between the number
-    of cases and the number of trials. Other scores get Student's interval over case means, or `unseen` where these are all
-    alike; alike on a scale without ends, they have none.
+    of cases and the number of trials. Other scores get `skewed_interval` over case means, never beyond 0 or 1 where they run
+    between these, or `unseen` where these are all alike; alike on a scale without ends, they have none.
     """
     case_means, trials = mean_of_repeats(scores)
     n = len(case_means)
@@ -79,7 +111,8 @@ def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
         if n > 1 and all_alike(case_means, scores):
             known = within_unit(scores)
             return unseen(float(case_means.mean()), n, 0.0, 1.0, level) if known else Interval(math.nan, math.nan)
-        return t_interval(case_means, level)
+        interval = skewed_interval(case_means, level)
+        return clipped(interval, 0.0, 1.0) if within_unit(scores) else interval
     p = float(case_means.mean())
     effective = float(n)
     if trials > n > 1 and 0.0 < p < 1.0:
