@@ -96,7 +96,8 @@ async def test_what_computes_one_answer_at_a_time_is_asked_one_at_a_time_and_the
             grid = await (await new_comparison(bench, data, models=[MODEL])).run()
             assert server.most_under_way == 1
             assert max(cell.queue_ms or 0 for cell in grid.cells) > 300
-            assert grid.candidate_rows[0].latency_ms_p50 < 250  # type: ignore[operator]
+            # The eighth waits for seven, the seventh for six: were that counted as latency, latencies would add up to more than waits.
+            assert sum(cell.latency_ms or 0 for cell in grid.cells) < sum(cell.queue_ms or 0 for cell in grid.cells)
 
 
 def test_a_local_model_computes_one_answer_at_a_time() -> None:
