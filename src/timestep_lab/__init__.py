@@ -14,13 +14,105 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from timestep_lab.lab import Lab as Lab
+    from timestep_lab.evals.engine import Comparison as Comparison
+    from timestep_lab.evals.grid import Grid as Grid
+    from timestep_lab.evals.plan import Plan as Plan
+    from timestep_lab.lab.agents import Agents as Agents
+    from timestep_lab.lab.approvals import Approvals as Approvals
+    from timestep_lab.lab.lab import Lab as Lab
+    from timestep_lab.lab.run import Run as Run
+    from timestep_lab.lab.run import RunStream as RunStream
+    from timestep_lab.lab.serving import Serving as Serving
+    from timestep_lab.lab.threads import Thread as Thread
+    from timestep_lab.lab.threads import Threads as Threads
+    from timestep_lab.runtime.files import Files as Files
+    from timestep_lab.runtime.files import VectorStores as VectorStores
+    from timestep_lab.runtime.interchange.files import Imported as Imported
+    from timestep_lab.runtime.settings import Settings as Settings
+    from timestep_lab.types.comparison import ComparisonRecord as ComparisonRecord
+    from timestep_lab.types.errors import AuthError as AuthError
+    from timestep_lab.types.errors import BusyError as BusyError
+    from timestep_lab.types.errors import ConflictError as ConflictError
+    from timestep_lab.types.errors import DataError as DataError
+    from timestep_lab.types.errors import FilterError as FilterError
+    from timestep_lab.types.errors import ForbiddenError as ForbiddenError
     from timestep_lab.types.errors import LabError as LabError
+    from timestep_lab.types.errors import MissingExtraError as MissingExtraError
+    from timestep_lab.types.errors import MissingKeyError as MissingKeyError
+    from timestep_lab.types.errors import ModelNotFoundError as ModelNotFoundError
+    from timestep_lab.types.errors import NotFoundError as NotFoundError
+    from timestep_lab.types.errors import NotServedError as NotServedError
+    from timestep_lab.types.errors import ProviderAuthError as ProviderAuthError
+    from timestep_lab.types.errors import ProviderError as ProviderError
+    from timestep_lab.types.errors import ProviderRequestError as ProviderRequestError
+    from timestep_lab.types.errors import ProviderTimeoutError as ProviderTimeoutError
+    from timestep_lab.types.errors import ProviderUnavailableError as ProviderUnavailableError
+    from timestep_lab.types.errors import QueryError as QueryError
+    from timestep_lab.types.errors import RateLimitError as RateLimitError
+    from timestep_lab.types.errors import RunError as RunError
+    from timestep_lab.types.errors import SettingsError as SettingsError
+    from timestep_lab.types.errors import StoreCorruptError as StoreCorruptError
+    from timestep_lab.types.errors import StoreError as StoreError
+    from timestep_lab.types.errors import StoreReadOnlyError as StoreReadOnlyError
+    from timestep_lab.types.errors import StoreTooNewError as StoreTooNewError
+    from timestep_lab.types.errors import StoreUnavailableError as StoreUnavailableError
+    from timestep_lab.types.errors import StreamCutError as StreamCutError
+    from timestep_lab.types.errors import TooLargeError as TooLargeError
+    from timestep_lab.types.errors import ToolError as ToolError
+    from timestep_lab.types.errors import UnknownPrefixError as UnknownPrefixError
+    from timestep_lab.types.errors import UsageError as UsageError
+    from timestep_lab.types.events import Event as Event
+    from timestep_lab.types.records import AgentRecord as AgentRecord
+    from timestep_lab.types.records import Interruption as Interruption
+    from timestep_lab.types.records import RunRecord as RunRecord
+    from timestep_lab.types.records import ThreadItem as ThreadItem
+    from timestep_lab.types.records import ThreadRecord as ThreadRecord
+    from timestep_lab.types.records import Usage as Usage
+    from timestep_lab.ui.arena import ArenaView as ArenaView
+    from timestep_lab.ui.chat import Chat as Chat
+    from timestep_lab.ui.duel import Duel as Duel
+    from timestep_lab.ui.explorer import TraceExplorer as TraceExplorer
+    from timestep_lab.ui.grid import GridView as GridView
+    from timestep_lab.ui.handoff_graph import HandoffGraph as HandoffGraph
+    from timestep_lab.ui.trace_view import TraceView as TraceView
 
 __version__ = "0.1.0"
 
-_HOME_OF = {"Lab": "timestep_lab.lab", "LabError": "timestep_lab.types.errors"}
-__all__ = ["Lab", "LabError", "__version__"]
+_NAMES = {
+    "lab.lab": "Lab",
+    "lab.run": "Run RunStream",
+    "lab.threads": "Thread Threads",
+    "lab.agents": "Agents",
+    "lab.approvals": "Approvals",
+    "lab.serving": "Serving",
+    "evals.engine": "Comparison",
+    "evals.grid": "Grid",
+    "evals.plan": "Plan",
+    "runtime.interchange.files": "Imported",
+    "runtime.settings": "Settings",
+    "runtime.files": "Files VectorStores",
+    "types.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
+    "types.comparison": "ComparisonRecord",
+    "types.events": "Event",
+    "ui.arena": "ArenaView",
+    "ui.chat": "Chat",
+    "ui.duel": "Duel",
+    "ui.explorer": "TraceExplorer",
+    "ui.grid": "GridView",
+    "ui.handoff_graph": "HandoffGraph",
+    "ui.trace_view": "TraceView",
+    "types.errors": (
+        "AuthError BusyError ConflictError DataError FilterError ForbiddenError "
+        "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
+        "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "
+        "RateLimitError RunError SettingsError StoreCorruptError StoreError StoreReadOnlyError "
+        "StoreTooNewError StoreUnavailableError StreamCutError TooLargeError ToolError UnknownPrefixError "
+        "UsageError "
+    ),
+}
+"""Module to what it has of the public names: `Lab`, what its methods return, and every error."""
+_HOME_OF = {name: f"timestep_lab.{module}" for module, names in _NAMES.items() for name in names.split()}
+__all__ = ["__version__", *_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:

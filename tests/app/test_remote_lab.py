@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from timestep_lab.types.errors import (
     UsageError,
 )
 from timestep_lab.types.events import ItemUpdated
+from timestep_lab.types.ids import new_uuid
 
 
 @pytest.fixture
@@ -399,6 +401,39 @@ async def test_what_cannot_be_remote_says_so_and_what_to_do(remote: Lab, what: s
     with pytest.raises(UsageError, match="cannot be had from a served lab") as error:
         await carried_out(ONLY_LOCAL[what], remote)
     assert error.value.next_step
+
+
+async def test_what_stays_with_the_server_is_no_attribute_and_everything_else_can_be_looked_at(both: Both) -> None:
+    for name in ("store", "runner", "toolbox", "writer"):
+        assert not hasattr(both.remote, name)
+    seen = dict(inspect.getmembers(both.remote))
+    assert {name for name in dir(both.local) if not name.startswith("_")} - seen.keys() == {"store"}
+
+
+async def test_a_mistyped_keyword_is_told_as_by_a_local_lab(both: Both) -> None:
+    calls: tuple[Callable[[Any], Any], ...] = (
+        lambda lab: lab.run("x", modle="demo/echo"), lambda lab: lab.stream("x", modle="demo/echo"),
+        lambda lab: lab.compare(["x"], modles=["demo/echo"]), lambda lab: lab.plan(["x"], modles=["demo/echo"]),
+        lambda lab: lab.fork("0" * 32, tool={}),
+    )  # fmt: skip
+    for call in calls:
+        told = []
+        for lab in (both.remote, both.local):
+            with pytest.raises(UsageError, match="Did you mean") as error:
+                await carried_out(call, lab)
+            told.append(str(error.value))
+        assert told[0] == told[1]
+
+
+def test_agents_without_a_model_are_listed_with_the_default_model_of_the_server(
+    lab: LabProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEFAULT_AGENT_MODEL", "demo/client")
+    monkeypatch.setenv("TIMESTEP_LAB_TOKEN", lab.tokens.issue(new_uuid()))
+    assert main(["agents", "list", "--store", lab.url]) == 0
+    shown = capsys.readouterr().out
+    assert "demo/assistant" in shown
+    assert "demo/client" not in shown
 
 
 async def test_a_duckdb_file_of_traces_is_refused_and_nothing_of_it_is_read(remote: Lab, tmp_path: Path) -> None:

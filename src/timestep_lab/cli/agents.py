@@ -32,7 +32,7 @@ async def list_agents(lab: Lab, as_json: bool) -> int:
         ["name", "model", "tools", "hands off to", "id"],
         [
             [
-                a.name, a.model or f"({lab.settings.default_model})", ", ".join(t.partition(".")[2] or t for t in a.tool_ids),
+                a.name, a.model or f"({lab.default_model})", ", ".join(t.partition(".")[2] or t for t in a.tool_ids),
                 ", ".join(names.get(h, h) for h in a.handoff_ids), a.id,
             ]
             for a in lab.agents.list()

@@ -78,7 +78,7 @@ async def command(
         "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "concurrency": concurrency,
         "budget_usd": budget, "limit": limit, "approve": approve,
     }  # fmt: skip
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     _refuse_early(rules, out, None if resume else _specs(scorers) or [])
     if plan:
         return _show_plan(await lab.plan(dataset, **options), as_json)

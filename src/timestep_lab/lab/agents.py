@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class Agents:
         self._store = store
         self._check_model = check_model
 
-    def list(self) -> list[AgentRecord]:
+    def list(self) -> builtins.list[AgentRecord]:
         """All agents, oldest first; the two built-in ones are made at first sight."""
         found = self._store.agents.find()
         if not found:

@@ -27,7 +27,7 @@ class LocalChatSource:
 
     @property
     def default_model(self) -> str:
-        return self._lab.settings.default_model
+        return self._lab.default_model
 
     async def agents(self) -> Sequence[AgentChoice]:
         return [AgentChoice(agent.name, agent.model) for agent in await in_thread(self._lab.agents.list)]

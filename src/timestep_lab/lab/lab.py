@@ -21,6 +21,7 @@ from timestep_lab.types.events import Event
 from timestep_lab.types.given import thread_id_of, trace_id_of
 from timestep_lab.types.ids import LOCAL_USER
 from timestep_lab.types.records import AgentRecord, Interruption, Json
+from timestep_lab.types.suggest import checks_keywords
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
@@ -70,6 +72,7 @@ class Lab(Looking):
     def _wire(self, store: Store, parent: Lab | None) -> None:
         self.store = store
         self._parent = parent
+        self.default_model = self.settings.default_model
         self.agents = Agents(store, self._check_model)
         self.threads = Threads(store)
         self.approvals = Approvals(self)
@@ -141,6 +144,7 @@ class Lab(Looking):
 
     # -- running
 
+    @checks_keywords
     def stream(
         self,
         prompt: str | Sequence[Mapping[str, Json]],
@@ -176,7 +180,20 @@ class Lab(Looking):
 
         return RunStream(self, events)
 
-    async def run(self, prompt: str | Sequence[Mapping[str, Json]], **options: Any) -> Run:
+    @checks_keywords
+    async def run(
+        self,
+        prompt: str | Sequence[Mapping[str, Json]],
+        *,
+        agent: str | sdk.Agent[Any] | None = None,
+        model: str | None = None,
+        model_settings: Mapping[str, Json] | None = None,
+        thread: Thread | str | None = None,
+        approve: Approve = "ask",
+        max_turns: int = 10,
+        attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None,
+    ) -> Run:
         """Run one turn to its end, or to where it waits for approval.
 
         `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, over the agent's
@@ -186,7 +203,18 @@ class Lab(Looking):
         A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
         `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`.
         """
-        return await self.stream(prompt, **options).result()
+        stream = self.stream(
+            prompt,
+            agent=agent,
+            model=model,
+            model_settings=model_settings,
+            thread=thread,
+            approve=approve,
+            max_turns=max_turns,
+            attachments=attachments,
+            metadata=metadata,
+        )
+        return await stream.result()
 
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
@@ -198,19 +226,51 @@ class Lab(Looking):
         """
         return RunStream(self, lambda: self.runner.resume(run_id, decisions, agent=agent))
 
-    async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
+    @checks_keywords
+    async def fork(
+        self,
+        trace: Run | str,
+        span_id: str | None = None,
+        *,
+        prompt: str | None = None,
+        model: str | Mapping[str, str] | None = None,
+        instructions: str | Mapping[str, str] | None = None,
+        tools: Mapping[str, ToolStub] | None = None,
+        results: Mapping[str, ToolStub] | None = None,
+        again: bool = False,
+        approve: Approve = "ask",
+        agent: sdk.Agent[Any] | None = None,
+        context: Any = None,
+    ) -> Run:
         """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
 
         Changes: `prompt`; `model` and `instructions`, a text or one by agent name; `tools` (a tool's name to what it says instead) and
-        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `agent` and
-        `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
+        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `approve` is
+        as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
         is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
         knows its parent. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
         from timestep_lab.runtime.forks import fork
 
         trace_id = trace_id_of(trace)
-        return await RunStream(self, lambda: fork(self.runner, trace_id, span_id, **changes)).result()
+        forked = RunStream(
+            self,
+            lambda: fork(
+                self.runner,
+                trace_id,
+                span_id,
+                prompt=prompt,
+                model=model,
+                instructions=instructions,
+                tools=tools,
+                results=results,
+                again=again,
+                approve=approve,
+                agent=agent,
+                context=context,
+            ),
+        )
+        return await forked.result()
 
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""

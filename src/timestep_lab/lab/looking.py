@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from timestep_lab.lab.run import Run
 from timestep_lab.store.base import in_event_loop
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.given import trace_id_of
+from timestep_lab.types.suggest import with_signature_of
 
 if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.evals.candidates import AnyAgent
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.options import Cache
     from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.serving import Serving
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.types.comparison import ComparisonRecord
+    from timestep_lab.types.records import Json
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_source import ChatSource
@@ -35,12 +39,53 @@ if TYPE_CHECKING:
     from timestep_lab.ui.trace_view import TraceView
 
 
+PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_source", "grid_view", "duel", "explorer"})
+"""What the other parts of a lab use of it: there, but not offered to who completes `lab.`."""
+
+
+def _compare(
+    self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
+    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
+    approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None, on_event: OnEvent | None = None,
+) -> None:  # fmt: skip
+    """What `compare` takes. A resumed comparison keeps the options it began with unless others are given, so `compare` must know which
+    were; that is why it does not take them one by one."""
+
+
+def _prepare(
+    self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
+    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
+    approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None,
+) -> None:  # fmt: skip
+    """What `prepare_comparison` takes."""
+
+
+def _plan(
+    self: Looking, data: Any, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
+    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
+    approve: Literal["all", "none"] = "none", seed: int = 0,
+) -> None:  # fmt: skip
+    """What `plan` and `start_comparison` take."""
+
+
 class Looking:
     """The part of `Lab` that people look at. Every view is made when asked for and reads the store each time."""
 
     @property
     def _lab(self) -> Lab:
         return cast("Lab", self)
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - PLUMBING)
 
     @overload
     def chat(
@@ -153,39 +198,48 @@ class Looking:
 
     # -- comparing
 
-    async def compare(
-        self, data: Any = None, *, resume: str | None = None, on_event: OnEvent | None = None, **options: Any
-    ) -> Grid:
+    @with_signature_of(_compare)
+    async def compare(self, data: Any = None, *, on_event: OnEvent | None = None, **options: Any) -> Grid:
         """Ask every candidate every case and show the answers side by side; in a notebook while they come.
 
         `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
-        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `resume` goes on with one by its id. The other options are
-        those of `evals.options.Options`: concurrency, timeout_s, retries, budget_usd, budget_tokens, cache, approve, seed.
+        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
+        `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
+        unless others are given. What the other options mean is said in `evals.options.Options`.
 
         Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
         fails is a cell with its error.
         """
         from timestep_lab.lab import comparing
 
-        return await comparing.run(self._lab, await self.prepare_comparison(data, resume=resume, **options), on_event)
+        return await comparing.run(self._lab, await self._prepared(data, **options), on_event)
 
+    @with_signature_of(_plan)
     async def plan(self, data: Any, **options: Any) -> Plan:
         """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
-        from timestep_lab.lab import comparing
+        return await self._planned(data, options)
 
-        return await comparing.plan(self._lab, data, dict(options))
-
-    async def prepare_comparison(self, data: Any = None, *, resume: str | None = None, **options: Any) -> Comparison:
+    @with_signature_of(_prepare)
+    async def prepare_comparison(self, data: Any = None, **options: Any) -> Comparison:
         """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
-        from timestep_lab.lab import comparing
+        return await self._prepared(data, **options)
 
-        return await comparing.prepare(self._lab, data, resume, dict(options))
-
+    @with_signature_of(_plan)
     async def start_comparison(self, data: Any, **options: Any) -> GridView:
         """`compare` in the background: the view is live, its Stop button ends it, `lab.comparison(view.id_of_comparison)` reads it."""
         from timestep_lab.lab import comparing
 
-        return comparing.in_background(self._lab, await self.prepare_comparison(data, **options))
+        return comparing.in_background(self._lab, await self._prepared(data, **options))
+
+    async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Comparison:
+        from timestep_lab.lab import comparing
+
+        return await comparing.prepare(self._lab, data, resume, options)
+
+    async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
+        from timestep_lab.lab import comparing
+
+        return await comparing.plan(self._lab, data, options)
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         """Those made so far, newest first."""

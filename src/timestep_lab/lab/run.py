@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, ItemUpdated, RunEnded, RunStarted
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-from timestep_lab.types.records import Interruption, RunRecord, RunStatus, Usage
+from timestep_lab.types.records import Interruption, RunRecord, Usage
 
 if TYPE_CHECKING:
     import agents as sdk
 
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.threads import Thread
+    from timestep_lab.types.records import RunStatus  # Only here: jedi completes nothing where it meets a Literal.
     from timestep_lab.ui.trace_view import TraceView
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ class Threads:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self, limit: int = 50) -> list[Thread]:
+    def list(self, limit: int = 50) -> builtins.list[Thread]:
         """Newest first."""
         return [Thread(self._store, r) for r in self._store.threads.find(limit, newest_first=True)]
 

@@ -5,6 +5,7 @@
     │   ├── UnknownPrefixError      a model name whose provider does not exist
     │   ├── SettingsError           model settings or arguments that no provider takes
     │   ├── FilterError             a filter expression that cannot be read
+    │   ├── NotServedError          a part of a lab that a served lab does not have; an AttributeError, too
     │   ├── QueryError              SQL that is not one read-only query, or that the store refused
     │   └── DataError               a dataset or an imported file that cannot be read
     ├── NotFoundError           the named thing does not exist for this user
@@ -92,6 +93,10 @@ class FilterError(UsageError):
     def __init__(self, message: str, next_step: str = "", *, position: int | None = None) -> None:
         super().__init__(message, next_step, param="filter")
         self.position = position
+
+
+class NotServedError(UsageError, AttributeError):
+    """A part of a lab that stays with its server. As for any missing attribute, `hasattr` is False."""
 
 
 class QueryError(UsageError):

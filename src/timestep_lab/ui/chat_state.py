@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.types.errors import ConflictError, LabError
 from timestep_lab.types.events import (
@@ -22,7 +22,10 @@ from timestep_lab.types.events import (
 from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
 from timestep_lab.ui.chat_source import AgentChoice, ChatSource
-from timestep_lab.ui.view import Theme, View
+from timestep_lab.ui.view import View
+
+if TYPE_CHECKING:
+    from timestep_lab.ui.view import Theme
 
 DEFAULT_AGENT = "Personal Assistant"
 KEYLESS = "demo/assistant"

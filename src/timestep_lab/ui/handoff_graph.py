@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from timestep_lab.types.graph import AgentGraph, GraphNode
 from timestep_lab.types.numbers import cost_text, duration_text
 from timestep_lab.types.records import Json
 from timestep_lab.ui.trace_twin import text
-from timestep_lab.ui.view import Theme, View
+from timestep_lab.ui.view import View
+
+if TYPE_CHECKING:
+    from timestep_lab.ui.view import Theme
 
 
 class HandoffGraph(View):

@@ -47,9 +47,11 @@ from timestep_lab.ui.json_safe import json_safe
 if TYPE_CHECKING:
     from panel.viewable import Viewable
 
+    # Not at run time: jedi completes nothing of an object that has a property with a Literal.
+    Theme = Literal["auto", "light", "dark"]
+
 log = logging.getLogger(__name__)
 GATHER_S = 0.03
-Theme = Literal["auto", "light", "dark"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 

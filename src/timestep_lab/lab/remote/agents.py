@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class RemoteAgents(Agents):
     def __init__(self, connection: Connection, servers: Callable[[], Sequence[McpServerRecord]]) -> None:
         self._connection, self._mcp_servers = connection, servers
 
-    def list(self) -> list[AgentRecord]:
+    def list(self) -> builtins.list[AgentRecord]:
         return decode.records(AgentRecord, self._connection.get(PATH))
 
     def create(

@@ -18,8 +18,10 @@ from timestep_lab.lab.remote.threads import RemoteThreads
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.errors import NotServedError
 from timestep_lab.types.given import thread_id_of, trace_id_of
 from timestep_lab.types.records import Json
+from timestep_lab.types.suggest import checks_keywords
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
     from timestep_lab.lab.threads import Thread
     from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.trace_writer import TraceWriter
 
-INSTEAD = "It stays with the server. Use runs, traces, sql and the other parts, or open the store itself: Lab(path)."
+WITH_THE_SERVER = {"store": "The store", "runner": "The runner", "toolbox": "The toolbox", "writer": "The trace writer"}
+"""Parts of a local lab that a served one does not have."""
 
 
 class RemoteLab(RemoteLooking, Lab):
@@ -89,6 +93,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     # -- running
 
+    @checks_keywords
     def stream(
         self,
         prompt: str | Sequence[Mapping[str, Json]],
@@ -121,11 +126,35 @@ class RemoteLab(RemoteLooking, Lab):
         chosen = {call_id: dict(decision) for call_id, decision in decisions.items()}
         return self._following(f"{runs.PATH}/{run_id}/approve", {"decisions": chosen})
 
-    async def fork(self, trace: Run | str, span_id: str | None = None, **changes: Any) -> Run:
-        if any(callable(said) for name in ("tools", "results") for said in (changes.get(name) or {}).values()):
+    @checks_keywords
+    async def fork(
+        self,
+        trace: Run | str,
+        span_id: str | None = None,
+        *,
+        prompt: str | None = None,
+        model: str | Mapping[str, str] | None = None,
+        instructions: str | Mapping[str, str] | None = None,
+        tools: Mapping[str, ToolStub] | None = None,
+        results: Mapping[str, ToolStub] | None = None,
+        again: bool = False,
+        approve: Approve = "ask",
+        agent: sdk.Agent[Any] | None = None,
+        context: Any = None,
+    ) -> Run:
+        if agent is not None:
+            raise only_here("An Agents SDK agent", "Leave agent away: the served lab has what the run began with.")
+        if context is not None:
+            raise only_here("A context of this process", "Leave context away, or open the store itself.")
+        if approve != "ask":
+            raise only_here("A fork that decides by itself", "Leave approve away, and decide with run.approve().")
+        if any(callable(said) for stubs in (tools, results) for said in (stubs or {}).values()):
             raise only_here("A function in place of a tool", "Give what the tool says as a text.")
-        trace_id = trace_id_of(trace)
-        return await self._following(f"/api/v1/traces/{trace_id}/fork", {"span_id": span_id, **changes}).result()
+        body = {
+            "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
+            "results": results or {}, "again": again,
+        }  # fmt: skip
+        return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
 
     async def cancel(self, run_id: str) -> None:
         await in_thread(runs.cancel, self.connection, run_id)
@@ -159,21 +188,24 @@ class RemoteLab(RemoteLooking, Lab):
         raise only_here("The lab of another user", "Open it with that user's token.")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name == "store":
-            raise only_here("The store", INSTEAD)
+        if name in WITH_THE_SERVER:
+            raise NotServedError(
+                f"{WITH_THE_SERVER[name]} cannot be had from a served lab.",
+                "It stays with the server. Use runs, traces, sql and the other parts, or open the store itself: Lab(path).",
+            )
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     @cached_property
     def runner(self) -> Runner:
-        raise only_here("The runner", INSTEAD)
+        self.__getattr__("runner")
 
     @cached_property
     def toolbox(self) -> Toolbox:
-        raise only_here("The toolbox", INSTEAD)
+        self.__getattr__("toolbox")
 
     @cached_property
     def writer(self) -> TraceWriter:
-        raise only_here("The trace writer", INSTEAD)
+        self.__getattr__("writer")
 
     # --
 

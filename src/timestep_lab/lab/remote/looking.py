@@ -70,16 +70,16 @@ class RemoteLooking(Looking):
 
     # -- comparing
 
-    async def prepare_comparison(self, data: Any = None, *, resume: str | None = None, **options: Any) -> Any:
-        """A comparison under way in the served lab: follow it with `async for event in comparison.events()`, then `comparison.grid()`."""
+    async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Any:
+        """Under way in the served lab."""
         from timestep_lab.lab.remote import comparing
 
-        return await comparing.prepare(self.connection, data, resume, dict(options))
+        return await comparing.prepare(self.connection, data, resume, options)
 
-    async def plan(self, data: Any, **options: Any) -> Plan:
+    async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
         from timestep_lab.lab.remote import comparing
 
-        return await comparing.plan(self.connection, data, dict(options))
+        return await comparing.plan(self.connection, data, options)
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         from timestep_lab.types.comparison import ComparisonRecord

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+
 from timestep_lab.lab.remote import decode
 from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.remote.failures import only_here
@@ -33,7 +35,7 @@ class RemoteThreads(Threads):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def list(self, limit: int = 50) -> list[Thread]:
+    def list(self, limit: int = 50) -> builtins.list[Thread]:
         found: list[ThreadRecord] = []
         after: str | None = None
         while len(found) < limit:

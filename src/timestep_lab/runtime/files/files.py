@@ -31,6 +31,8 @@ Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
 
 
 class Files:
+    """Files of one user, by id. Calls block."""
+
     def __init__(self, store: Store) -> None:
         self._db, self._user_id = store.db, store.user_id
         self.table = Table(store.db, store.user_id, "files", FileRecord, noun="file", topic="files")

@@ -1,0 +1,132 @@
+"""What Shift-Tab and Tab show, and what a mistyped keyword is answered with."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, Literal, get_origin, get_type_hints
+
+import jedi
+import pytest
+
+import timestep_lab
+from timestep_lab import Grid, Lab, LabError, Run, UsageError
+from timestep_lab.evals.options import Options
+from timestep_lab.lab.looking import PLUMBING
+from timestep_lab.lab.remote.lab import RemoteLab
+from timestep_lab.types import errors
+
+METHODS = ("run", "stream", "compare", "plan", "fork", "prepare_comparison", "start_comparison")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    opened = Lab(":memory:")
+    yield opened
+    opened.store.close()
+
+
+@pytest.mark.parametrize("kind", [Lab, RemoteLab])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_signature_names_every_keyword_with_its_type_and_default(kind: type[Lab], name: str) -> None:
+    parameters = list(inspect.signature(getattr(kind, name)).parameters.values())
+    assert parameters[0].name == "self"
+    assert not [p.name for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert len(keywords) > 5
+    assert all(p.annotation is not p.empty and p.default is not p.empty for p in keywords)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_served_lab_has_the_signatures_of_a_local_one(name: str) -> None:
+    assert inspect.signature(getattr(RemoteLab, name)) == inspect.signature(getattr(Lab, name))
+
+
+@pytest.mark.parametrize("name", ["compare", "plan", "prepare_comparison", "start_comparison"])
+def test_the_signature_of_a_comparison_has_all_its_options_with_their_defaults(name: str) -> None:
+    parameters = inspect.signature(getattr(Lab, name)).parameters
+    assert {option.name: option.default for option in fields(Options)}.items() <= {
+        name: parameter.default for name, parameter in parameters.items()
+    }.items()
+
+
+MISTYPED: dict[str, tuple[str, Callable[[Lab], Any]]] = {
+    "run": ("model", lambda lab: lab.run("x", modle="demo/echo")),  # type: ignore[call-arg]
+    "stream": ("model", lambda lab: lab.stream("x", modle="demo/echo")),  # type: ignore[call-arg]
+    "compare": ("models", lambda lab: lab.compare(["x"], modles=["demo/echo"])),  # type: ignore[call-arg]
+    "plan": ("models", lambda lab: lab.plan(["x"], modles=["demo/echo"])),  # type: ignore[call-arg]
+    "start_comparison": ("scorers", lambda lab: lab.start_comparison(["x"], scorer=[])),  # type: ignore[call-arg]
+    "prepare_comparison": ("epochs", lambda lab: lab.prepare_comparison(["x"], epoch=2)),  # type: ignore[call-arg]
+    "fork": ("instructions", lambda lab: lab.fork("0" * 32, instruction="x")),  # type: ignore[call-arg]
+}
+
+
+@pytest.mark.parametrize("method", MISTYPED)
+async def test_a_mistyped_keyword_is_answered_with_the_nearest_one_and_the_method(lab: Lab, method: str) -> None:
+    meant, call = MISTYPED[method]
+
+    async def called() -> None:
+        answer = call(lab)
+        if inspect.isawaitable(answer):
+            await answer
+
+    with pytest.raises(UsageError, match=rf"lab\.{method} takes no .*Did you mean '{meant}'\?") as error:
+        await called()
+    assert meant in error.value.next_step
+
+
+def completed(text: str, **names: Any) -> set[str]:
+    """As IPython completes it in its default settings."""
+    return {found.name for found in jedi.Interpreter(text, [names]).complete()}
+
+
+async def test_tab_completes_what_people_hold_in_a_notebook(lab: Lab) -> None:
+    run: Run = await lab.run("Hello", model="demo/echo")
+    grid: Grid = await lab.compare(["Hello"], models=["demo/echo"])
+    expected = {
+        "lab.": {"run", "compare", "traces", "threads"},
+        "run.": {"status", "output", "trace", "thread", "approve"},
+        "run.trace.": {"df", "theme", "selection", "sql"},
+        "run.thread.": {"items", "transcript"},
+        "run.usage.": {"input_tokens"},
+        "lab.traces.": {"filter", "search", "df", "sql"},
+        "lab.chat().": {"theme"},
+        "lab.agents.list()[0].": {"instructions", "tool_ids"},
+        "lab.threads.list()[0].": {"items", "transcript"},
+        "grid.": {"df", "summary", "cells"},
+    }
+    for text, names in expected.items():
+        assert names <= completed(text, lab=lab, run=run, grid=grid), text
+
+
+@pytest.mark.parametrize("name", timestep_lab.__all__)
+def test_no_property_of_a_public_class_is_a_literal_at_run_time(name: str) -> None:
+    """jedi completes nothing of an object that has one."""
+    for member, value in inspect.getmembers(getattr(timestep_lab, name), lambda value: isinstance(value, property)):
+        try:
+            told = get_type_hints(value.fget).get("return")
+        except NameError:
+            continue  # It names what is imported for type checkers only; jedi looks at the value then.
+        assert get_origin(told) is not Literal, f"{name}.{member}"
+
+
+def test_every_error_is_a_public_name() -> None:
+    known = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, LabError)}
+    assert known <= set(timestep_lab.__all__)
+
+
+def test_the_public_names_cost_nothing_before_they_are_used() -> None:
+    code = "import sys, timestep_lab; print([m for m in sys.modules if m.startswith('timestep_lab.')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_what_is_plumbing_is_not_offered(lab: Lab) -> None:
+    assert not PLUMBING & set(dir(lab))
+    assert not PLUMBING & completed("lab.", lab=lab)
+
+
+def test_every_member_of_a_lab_can_be_looked_at(lab: Lab) -> None:
+    assert {"agents", "threads", "traces", "run", "default_model"} <= dict(inspect.getmembers(lab)).keys()
