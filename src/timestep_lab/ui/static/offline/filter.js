@@ -1,16 +1,37 @@
 // The filter language in an exported page: comparisons, `in`, `is None`, and, or, not, text methods, and any(…)/all(…) over spans,
 // their parents and children. It is parsed here and never evaluated as code. The lab itself understands more (store/filters).
 
-const TRACE_ALIASES = { cost: "cost_usd", duration: "duration_ms", agent: "agent_path", agents: "agent_path", thread: "thread_id", id: "trace_id", errors: "n_errors" };
-const SPAN_ALIASES = { cost: "cost_usd", duration: "duration_ms", id: "span_id", ttft: "ttft_ms" };
+// What a field holds decides what it is compared with, as in store/filters/fields.py: a time with a time, never text with text.
+export const TRACE_KINDS = kinds({
+  text: "trace_id thread_id workflow agent_path model status input output", time: "started_at ended_at",
+  number: "duration_ms n_spans n_errors turns input_tokens output_tokens cost_usd",
+});
+export const SPAN_KINDS = kinds({
+  text: "trace_id span_id parent_id kind name agent status error model provider stop_reason server approval to_agent input output", time: "started_at ended_at",
+  number: "duration_ms input_tokens output_tokens cached_tokens reasoning_tokens cost_usd queue_ms rate_limit_ms ttft_ms",
+});
+export const TRACE_CHOICES = { status: ["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"] };
+export const SPAN_CHOICES = {
+  kind: ["agent", "generation", "tool", "handoff", "guardrail", "retrieval", "task", "turn", "other"],
+  status: ["pending", "ok", "error"], approval: ["not_needed", "approved", "rejected", "pending"],
+};
+export const TRACE_WORDS = { status: { done: "completed", "needs approval": "needs_approval" } };
+export const SPAN_WORDS = { status: { done: "ok", failed: "error", running: "pending" } };
+export const TRACE_ALIASES = { cost: "cost_usd", duration: "duration_ms", agent: "agent_path", agents: "agent_path", thread: "thread_id", id: "trace_id", errors: "n_errors" };
+export const SPAN_ALIASES = { cost: "cost_usd", duration: "duration_ms", id: "span_id", ttft: "ttft_ms" };
+const UNITS_US = { s: 1e6, m: 60e6, h: 3600e6, d: 86_400e6, w: 604_800e6 };
+const ESCAPES = { n: "\n", t: "\t", r: "\r", "\\": "\\", "'": "'", '"': '"' };
+const KIND_WORDS = { text: "text", number: "a number", time: "a time", none: "None", any: "an attribute" };
 const TOKEN = /\s*(?:(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(==|!=|<=|>=|[<>()[\].,-])|([A-Za-z_]\w*))/gy;
 const NEXT = "In the lab, every filter works; this page understands comparisons like model == \"x\" and cost > 0.01, and any(s.kind == \"tool\" for s in spans).";
+const ISO = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d)(?::(\d\d)(?::(\d\d)(?:[.,](\d+))?)?)?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)?)?$/;
 const WORDS = ["and", "or", "not", "in", "is", "for", "if", "None"];
 
 const both = (test) => (a, b) => a !== null && b !== null && typeof a === typeof b && test(a, b);
 const TESTS = {
   "==": (a, b) => a === b, "!=": (a, b) => a !== b, "<": both((a, b) => a < b), "<=": both((a, b) => a <= b), ">": both((a, b) => a > b), ">=": both((a, b) => a >= b),
 };
+const as = (kind, read, more) => Object.assign(read, { kind, ...more });
 const holds = (text, part) => typeof text === "string" && typeof part === "string" && text.includes(part);
 const METHODS = { startswith: (text, part) => text.startsWith(part), endswith: (text, part) => text.endsWith(part), contains: (text, part) => text.includes(part) };
 
@@ -45,7 +66,7 @@ class Spans {
 /** Conditions and values are functions of (rows by name, the trace's spans). */
 class Reader {
   constructor(tokens, fields) {
-    Object.assign(this, { tokens, fields, at: 0, names: [] });
+    Object.assign(this, { tokens, fields, at: 0, names: [], now: Date.now() * 1000 });
   }
 
   peek(ahead = 0) { return this.tokens[this.at + ahead]?.text; }
@@ -84,9 +105,13 @@ class Reader {
     if (negated) this.at += 1;
     if (this.take("in")) {
       const open = this.take("(") ?? this.take("[");
-      if (!open) { const right = this.value(); return { test: (...c) => holds(right(...c), left(...c)) !== negated, right }; }
+      if (!open) {
+        const right = needText(this.value());
+        needText(left);
+        return { test: (...c) => holds(right(...c), left(...c)) !== negated, right };
+      }
       const choices = [];
-      while (this.peek() !== ")" && this.peek() !== "]") { choices.push(this.value()); if (!this.take(",")) break; }
+      while (this.peek() !== ")" && this.peek() !== "]") { const choice = this.value(); choices.push(choice.kind === "none" ? choice : chosen(agreed(choice, left), left)); if (!this.take(",")) break; }
       this.need(open.text === "(" ? ")" : "]");
       return { test: (...c) => { const own = left(...c); return choices.some((choice) => choice(...c) === own) !== negated; }, right: left };
     }
@@ -94,7 +119,13 @@ class Reader {
     if (!sign) return null;
     this.at += 1;
     const right = this.value();
-    return { test: (...c) => TESTS[sign](left(...c), right(...c)), right };
+    const equal = sign === "==" || sign === "!=";
+    let [a, b] = [left, right];
+    if (left.kind !== "none" && right.kind !== "none") {
+      [a, b] = [agreed(left, right), agreed(right, left)];
+      if (equal) [a, b] = [chosen(a, b), chosen(b, a)];
+    } else if (!equal) refuse(`None cannot be compared by ${sign}.`);
+    return { test: (...c) => TESTS[sign](a(...c), b(...c)), right };
   }
 
   /** `any(… for s in spans if …)`: what stands first speaks of a name that comes later, so that is looked up before. */
@@ -149,22 +180,43 @@ class Reader {
   value() {
     const token = this.tokens[this.at];
     if (!token) refuse("The filter ends too early.");
-    if (this.take("None")) return () => null;
-    if (this.take("-")) { const inner = this.value(); return (...c) => { const n = inner(...c); return typeof n === "number" ? -n : null; }; }
+    if (this.take("None")) return as("none", () => null);
+    if (this.take("-")) {
+      const number = this.tokens[this.at++];
+      if (number?.kind !== "number") refuse("A number is missing after -.");
+      return as("number", () => -Number(number.text));
+    }
     let value;
-    if (token.kind === "number") { this.at += 1; value = () => Number(token.text); }
-    else if (token.kind === "string") { this.at += 1; value = () => token.value; }
+    if (token.kind === "number") { this.at += 1; value = as("number", () => Number(token.text)); }
+    else if (token.kind === "string") { this.at += 1; value = as("text", () => token.value, { literal: token.value }); }
+    else if ((token.text === "ago" || token.text === "now") && this.peek(1) === "(") value = this.moment();
     else if (token.kind === "name" && this.names.includes(token.text)) value = this.spanField();
     else value = this.traceField(token);
     while (this.peek() === "." && !this.isText()) { value = this.method(value); if (value.isCondition) break; }
     return value;
   }
 
+  /** `now()`, `ago("24h")`: the moment at which the filter was read, or before it. */
+  moment() {
+    const name = this.tokens[this.at].text;
+    this.at += 2;
+    let before = 0;
+    if (name === "ago") {
+      const length = this.tokens[this.at++];
+      const [, n, unit] = (length?.kind === "string" && /^\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*$/.exec(length.value)) || refuse('ago() takes a length of time, for example "24h".');
+      before = Number(n) * UNITS_US[unit];
+    }
+    this.need(")");
+    const at = this.now - before;
+    return as("time", () => at);
+  }
+
   traceField(token) {
     this.at += 1;
     const name = TRACE_ALIASES[token.text] ?? token.text;
-    if (token.kind !== "name" || WORDS.includes(token.text) || !this.fields.includes(name)) refuse(`There is no field ${JSON.stringify(token.text)} here.`);
-    return (rows) => rows[""][name] ?? null;
+    if (token.kind !== "name" || WORDS.includes(token.text) || !Object.hasOwn(TRACE_KINDS, name) || !this.fields.includes(name)) refuse(`There is no field ${JSON.stringify(token.text)} here.`);
+    const read = TRACE_KINDS[name] === "time" ? (rows) => instant(rows[""][name]) : (rows) => rows[""][name] ?? null;
+    return as(TRACE_KINDS[name], read, { field: name, choices: TRACE_CHOICES[name], words: TRACE_WORDS[name] });
   }
 
   spanField() {
@@ -175,14 +227,16 @@ class Reader {
       const key = this.tokens[this.at++];
       if (key?.kind !== "string") refuse("attributes takes a name in quotes.");
       this.need("]");
-      return (...c) => { const found = row(...c)?.attributes?.[key.value]; return typeof found === "string" || typeof found === "number" ? found : null; };
+      return as("any", (...c) => { const found = row(...c)?.attributes?.[key.value]; return typeof found === "string" || typeof found === "number" ? found : null; });
     }
     const name = SPAN_ALIASES[field] ?? field;
-    if (!SPAN_FIELDS.includes(name)) refuse(`There is no field ${JSON.stringify(field)} of a span.`);
-    return (...c) => {
+    if (!Object.hasOwn(SPAN_KINDS, name)) refuse(`There is no field ${JSON.stringify(field)} of a span.`);
+    const read = (...c) => {
       const found = row(...c)?.[name] ?? null;
+      if (SPAN_KINDS[name] === "time") return instant(found);
       return found !== null && typeof found === "object" ? JSON.stringify(found) : found;
     };
+    return as(SPAN_KINDS[name], read, { field: name, choices: SPAN_CHOICES[name], words: SPAN_WORDS[name] });
   }
 
   method(text) {
@@ -191,17 +245,64 @@ class Reader {
     this.need("(");
     if (name === "lower" || name === "upper") {
       this.need(")");
-      return (...c) => { const found = text(...c); return typeof found !== "string" ? null : name === "lower" ? found.toLowerCase() : found.toUpperCase(); };
+      needText(text);
+      return as("text", (...c) => { const found = text(...c); return typeof found !== "string" ? null : name === "lower" ? found.toLowerCase() : found.toUpperCase(); });
     }
     if (!Object.hasOwn(METHODS, name ?? "")) refuse(`There is no .${name}() here.`);
-    const part = this.value();
+    needText(text);
+    const part = needText(this.value());
     this.need(")");
     const test = (...c) => { const [a, b] = [text(...c), part(...c)]; return typeof a === "string" && typeof b === "string" && METHODS[name](a, b); };
     return Object.assign(test, { isCondition: true });
   }
 }
 
-const SPAN_FIELDS = ["trace_id", "span_id", "parent_id", "kind", "name", "agent", "status", "error", "model", "provider", "started_at", "ended_at", "duration_ms", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "queue_ms", "rate_limit_ms", "ttft_ms", "stop_reason", "server", "approval", "to_agent", "input", "output"];
+/** Microseconds since 1970 of ISO 8601, UTC unless a zone is given; null for what is no time. */
+function instant(text) {
+  const found = typeof text === "string" ? ISO.exec(text) : null;
+  if (!found) return null;
+  const [year, month, day, hour, minute, second] = found.slice(1, 7).map((part) => Number(part ?? 0));
+  const date = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
+  const isReal = date.getUTCMonth() === month - 1 && date.getUTCDate() === day && date.getUTCHours() === hour && date.getUTCMinutes() === minute && date.getUTCSeconds() === second;
+  if (!isReal) return null;
+  const offset = (found[9] === "-" ? -60 : 60) * (Number(found[10] ?? 0) * 60 + Number(found[11] ?? 0));
+  return (date.getTime() / 1000 - offset) * 1e6 + Number((found[7] ?? "").slice(0, 6).padEnd(6, "0"));
+}
+
+/** `value` in the kind of `other`, which text takes on beside a time. */
+function agreed(value, other) {
+  const pair = [value.kind, other.kind];
+  if (pair.includes("any") ? pair.some((kind) => kind === "text" || kind === "number") : value.kind === other.kind) return value;
+  if (other.kind === "time" && value.literal !== undefined) {
+    const at = instant(value.literal) ?? refuse(`${JSON.stringify(value.literal)} is no time.`);
+    return as("time", () => at);
+  }
+  if (value.kind === "time" && other.literal !== undefined) return value;
+  return refuse(`${KIND_WORDS[value.kind]} cannot be compared with ${KIND_WORDS[other.kind]}.`);
+}
+
+/** `value` as the field holds it. A word that the field never holds can only be a slip. */
+function chosen(value, field) {
+  if (value.literal === undefined || !field.choices || field.choices.includes(value.literal)) return value;
+  const stored = field.words?.[value.literal.toLowerCase()] ?? refuse(`${field.field} is never ${JSON.stringify(value.literal)}. It is one of: ${field.choices.join(", ")}.`);
+  return as("text", () => stored);
+}
+
+function needText(value) {
+  return value.kind === "text" || value.kind === "any" ? value : refuse(`Text is needed here, not ${KIND_WORDS[value.kind]}.`);
+}
+
+function kinds(names) {
+  return Object.fromEntries(Object.entries(names).flatMap(([kind, list]) => list.split(" ").map((name) => [name, kind])));
+}
+
+/** The contents of a text in quotes, as Python reads them. */
+function unquoted(text) {
+  return text.slice(1, -1).replace(/\\(.)/g, (whole, sign) => {
+    if (/[xuUN0-7abfv]/.test(sign)) refuse(`${JSON.stringify(whole)} is not understood in a text.`);
+    return ESCAPES[sign] ?? whole;
+  });
+}
 
 function tokenize(text) {
   const tokens = [];
@@ -212,7 +313,7 @@ function tokenize(text) {
     const match = TOKEN.exec(source);
     if (!match) refuse(`${JSON.stringify(source.slice(begin, begin + 12))} is not understood.`);
     const [, number, string, sign, name] = match;
-    tokens.push({ kind: number ? "number" : string ? "string" : sign ? "sign" : "name", text: number ?? string ?? sign ?? name, value: string?.slice(1, -1).replace(/\\(.)/g, "$1") });
+    tokens.push({ kind: number ? "number" : string ? "string" : sign ? "sign" : "name", text: number ?? string ?? sign ?? name, value: string === undefined ? undefined : unquoted(string) });
   }
   return tokens;
 }

@@ -1,39 +1,39 @@
-// Numbers and times for people. What is unknown is said to be, never shown as zero.
+// Numbers and times for people, as types/numbers.py writes them. What is unknown is said to be, never shown as zero.
 
 export const UNKNOWN = "unknown";
 
-const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
+const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 
-/** Milliseconds to `312 ms`, `1.24 s`, `2 m 05 s`, `3 h 12 m`. */
+/** Milliseconds to `5.3 ms`, `312 ms`, `1.24 s`, `2 min 05 s`, `3 h 12 min`. */
 export function duration(ms) {
   if (!known(ms)) return UNKNOWN;
   if (ms < 0.9995) return ms === 0 ? "0 ms" : `${ms.toPrecision(2)} ms`;
-  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
-  if (ms < 999.5) return `${Math.round(ms)} ms`;
-  if (ms < 59_995) return `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
+  if (ms < 999.5) return `${ms.toFixed(ms < 9.95 ? 1 : 0)} ms`;
+  if (ms < 59_950) return `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
   const seconds = Math.round(ms / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${String(seconds % 60).padStart(2, "0")} s`;
-  const minutes = Math.round(seconds / 60);
-  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} m`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+  const minutes = Math.round(ms / 60_000);
+  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** 4123 to `4.1k`. */
+/** 950, 4123 to `4.1k`, `12k`, `2.3M`. */
 export function short(count) {
   if (!known(count)) return UNKNOWN;
-  if (count < 1000) return String(Math.round(count));
-  if (count < 999_500) return `${(count / 1000).toFixed(count < 9_950 ? 1 : 0).replace(/\.0$/, "")}k`;
-  return `${(count / 1e6).toFixed(1).replace(/\.0$/, "")}M`;
+  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (count >= size * 0.9995) return `${(count / size).toFixed(count < size * 9.95 ? 1 : 0).replace(/\.0$/, "")}${letter}`;
+  }
+  return count.toFixed(0);
 }
 
-export const tokens = (count) => (known(count) ? `${short(count)} tok` : UNKNOWN);
+export const tokens = (count) => (known(count) ? `${short(count)} tok` : "tokens unknown");
 
-/** US dollars with enough digits to mean something: `$0.0031`, `$1.24`; `free` for a model that nobody sends a bill for. */
+/** US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`. */
 export function cost(usd) {
-  if (!known(usd)) return UNKNOWN;
+  if (!known(usd)) return "cost unknown";
   if (usd === 0) return "free";
-  if (usd < 0.00005) return "< $0.0001";
-  if (usd < 0.1) return `$${usd.toFixed(4)}`;
-  return `$${usd < 100 ? usd.toFixed(2) : Math.round(usd).toLocaleString("en")}`;
+  if (usd < 0.00005) return "<$0.0001";
+  if (usd < 100) return `$${usd.toFixed(usd < 0.1 ? 4 : 2)}`;
+  return `$${Math.round(usd).toLocaleString("en")}`;
 }
 
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
