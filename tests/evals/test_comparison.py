@@ -15,6 +15,7 @@ from tests.evals.loopback import Trouble, model_server
 from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.engine import Comparison
+from timestep_lab.evals.grid import Grid
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
 from timestep_lab.types.errors import ConflictError, DataError, NotFoundError, UsageError
@@ -280,6 +281,65 @@ async def test_a_judge_is_shown_the_prompt_as_it_was_filled_and_cached_answers_a
             assert grid.candidate_rows[0].scores["judge"]["mean"] == 1.0
             assert server.most_under_way > 2
             assert any("<question>\nSay word3.\n</question>" in said for _, _, said in server.asked)
+
+
+async def test_what_a_judge_said_of_an_answer_is_used_again_and_marked_so(tmp_path: Path) -> None:
+    def behaves(said: str, _: int) -> str:
+        return '{"pass": true, "better": "1"}' if said.startswith("Rubric") else said
+
+    scorers = [JUDGE, {"type": "pairwise", "model": OTHER}]
+    with model_server(behaves) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+
+            async def compared(**more: Any) -> tuple[Grid, int]:
+                before = len(server.asked)
+                how: dict[str, Any] = {"models": [MODEL, "openai_compatible/loop/third"], "scorers": scorers} | more
+                grid = await (await new_comparison(bench, ["one", "two", "three"], **how)).run()
+                return grid, len(server.asked) - before
+
+            first, asked = await compared()
+            assert asked == 6 + 3 + 3, "two answers in the same words are one question to a judge, and one pair"
+            again, asked = await compared()
+            assert asked == 0
+            assert all(score.cached for cell in again.cells for score in cell.scores)
+            assert [[s.value for s in c.scores] for c in again.cells] == [
+                [s.value for s in c.scores] for c in first.cells
+            ]
+            assert again.notes == [
+                "6 of 6 answers and 12 of 12 judgements from the cache: they are as they were, with the times of then."
+            ]
+            assert (await in_thread(load_grid, bench, again.id)).to_json() == again.to_json()
+            other_rubric = [{**JUDGE, "rubric": "Brief."}]
+            assert (await compared(scorers=other_rubric))[1] == 3
+            assert (await compared(scorers=other_rubric, cache="off"))[1] == 6 + 6
+
+
+async def test_a_reply_of_a_judge_that_cannot_be_read_is_not_kept(tmp_path: Path) -> None:
+    reply = '{"verdict": "good"}'
+    with model_server(lambda said, _: reply if said.startswith("Rubric") else said) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            grid = await (await new_comparison(bench, ["one", "two"], models=[MODEL], scorers=[JUDGE])).run()
+            assert grid.candidate_rows[0].scores["judge"]["unscored"] == 2
+            assert len(server.asked) == 2 + 2 * 2, "a judge that cannot be read is asked once more"
+            reply = '{"pass": true}'
+            grid = await (await new_comparison(bench, ["one", "two"], models=[MODEL], scorers=[JUDGE])).run()
+            assert grid.candidate_rows[0].scores["judge"]["mean"] == 1.0
+            assert len(server.asked) == 6 + 2
+
+
+async def test_no_more_judges_are_asked_at_once_than_their_provider_is_given(tmp_path: Path) -> None:
+    def behaves(said: str, _: int) -> str:
+        return '{"better": "tie"}'
+
+    with model_server(behaves, delay_s=0.02) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            scorers = [{"type": "pairwise", "model": OTHER}]
+            candidates = {"models": ["demo/echo"], "prompts": ["{{input}}", "{{input}}!"]}
+            data = [f"question {n}" for n in range(10)]
+            grid = await (await new_comparison(bench, data, scorers=scorers, concurrency=2, **candidates)).run()
+            assert grid.candidate_rows[0].scores["pairwise"]["mean"] == 0.5
+            assert len(server.asked) == 20
+            assert server.most_under_way == 2
 
 
 async def test_what_a_judge_could_not_score_is_asked_again_and_new_scorers_score_what_is_there(tmp_path: Path) -> None:

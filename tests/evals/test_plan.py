@@ -11,6 +11,7 @@ import numpy as np
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import model_server
 from timestep_lab.evals.compare import new_comparison
+from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.plan import Plan, _range, _time_s
 from timestep_lab.types.comparison import PlanRow
@@ -98,10 +99,41 @@ def test_candidates_of_one_provider_wait_for_each_other_and_providers_do_not() -
     assert Plan((row("a", "one"), row("b", "two", high=None))).time_s is None
 
 
+async def test_a_plan_counts_what_judges_are_asked_and_names_those_whose_price_is_unknown(tmp_path: Path) -> None:
+    def says(said: str, _: int) -> str:
+        return '{"pass": true, "better": "1"}' if said.startswith("Rubric") else said
+
+    judge = "openai_compatible/loop/judge"
+    with model_server(says) as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+            cases: list[dict[str, object]] = [{"input": f"question {n}"} for n in range(6)]
+            cases[0]["assertions"] = [{"type": "judge", "rubric": "Polite.", "model": judge}]
+            scorers = [{"type": "judge", "model": judge}, {"type": "pairwise", "model": "demo/echo"}, "contains:q"]
+
+            async def prepared(data: list[dict[str, object]]) -> Comparison:
+                return await new_comparison(bench, data, models=["demo/echo", MODEL], scorers=scorers)
+
+            plan = await (await prepared(cases[:4])).plan()
+            judges = {row.candidate: (row.calls, row.cache_hits, row.priced) for row in plan.rows if row.judge}
+            assert judges == {judge: (10, 0, False), "demo/echo": (8, 0, True)}
+            assert str(plan).startswith("26 calls, 18 of them to judges; cost unknown: no price is known for ")
+            assert judge in str(plan)
+            assert server.asked == []
+
+            await (await prepared(cases[:4])).run()
+            asked = [model for _, model, _ in server.asked].count("judge")
+            plan = await (await prepared(cases)).plan()
+            [row] = [row for row in plan.rows if row.candidate == judge]
+            assert (row.calls, row.cache_hits, asked) == (4, 10, 10)
+            assert row.basis == "history"
+            assert row.time_s_high is not None
+            assert "10 judgements from the cache" in str(plan)
+
+
 async def test_without_history_nothing_is_ventured(tmp_path: Path) -> None:
     async with opened(tmp_path / "lab.duckdb") as bench:
         plan = await (await new_comparison(bench, ["a question"], models=[MODEL, "demo/echo"])).plan()
         assert plan.calls == 2
         assert plan.cost_usd is None
         assert plan.rows[1].cost_usd_high == 0.0, "what is free needs no history"
-        assert str(plan) == "2 calls; cost unknown; time unknown."
+        assert str(plan) == f"2 calls; cost unknown: no price is known for {MODEL}; time unknown."

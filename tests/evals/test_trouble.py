@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -171,3 +172,54 @@ async def test_after_kill_9_finished_cases_are_not_asked_again_and_the_result_is
             assert [(c.case_id, c.output, c.scores) for c in uninterrupted.cells] == [
                 (c.case_id, c.output, c.scores) for c in grid.cells
             ]
+
+
+KILLED_WHILE_JUDGED = """
+import asyncio, sys
+from tests.evals.benches import MODEL, opened
+from timestep_lab.evals.compare import new_comparison
+
+async def main(path, url):
+    async with opened(path, url) as bench:
+        comparison = await new_comparison(
+            bench, [f"question {n}" for n in range(12)], models=[MODEL], scorers=[{"type": "judge", "model": MODEL}], concurrency=4
+        )
+        print(comparison.record.id, flush=True)
+        await comparison.run()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_after_kill_9_answers_that_waited_for_their_judge_are_not_asked_again(tmp_path: Path) -> None:
+    alive = threading.Event()
+
+    def behaves(said: str, _: int) -> str | Trouble:
+        if not said.startswith("Rubric"):
+            return said
+        alive.set()
+        return Trouble(stall_s=30) if child.poll() is None else '{"pass": true}'
+
+    with model_server(behaves) as server:
+        path = tmp_path / "lab.duckdb"
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED_WHILE_JUDGED, str(path), server.url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert child.stdout is not None
+        id = child.stdout.readline().strip()
+        assert alive.wait(30)
+        time.sleep(0.5)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        answered = {text for _, _, text in server.asked if not text.startswith("Rubric")}
+        assert 1 <= len(answered) <= 4
+        async with opened(path, server.url) as bench:
+            grid = await (await resume_comparison(bench, id)).run()
+            assert grid.candidate_rows[0].scores["judge"]["mean"] == 1.0
+            asked = Counter(text for _, _, text in server.asked if not text.startswith("Rubric"))
+            assert all(count == 1 for count in asked.values())
+            assert len(asked) == 12

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.candidates import Candidate
-from timestep_lab.runtime.pricing import price
+from timestep_lab.runtime.pricing import has_price
 from timestep_lab.types.errors import LabError, UsageError
-from timestep_lab.types.records import Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.provider import ModelRef
@@ -108,9 +107,8 @@ def check_prices(candidates: Sequence[Candidate], judges: Sequence[ModelRef], bu
     """A budget in money holds only for models, judges included, whose price is known. Raises `UsageError` naming the others."""
     if budget_usd is None:
         return
-    one = Usage(requests=1, input_tokens=1, output_tokens=1)
-    unknown = [c.name for c in candidates if price(c.model.prefix, c.model.model, one) is None]
-    unknown += [f"the judge {j.full}" for j in judges if price(j.prefix, j.model, one) is None]
+    unknown = [c.name for c in candidates if not has_price(c.model.prefix, c.model.model)]
+    unknown += [f"the judge {j.full}" for j in judges if not has_price(j.prefix, j.model)]
     if unknown:
         raise UsageError(
             f"The price of {', '.join(unknown)} is not known, so a budget in money cannot be kept.",

@@ -1,4 +1,4 @@
-"""Answers used again. The key holds everything that can change an answer, the epoch included: repeats are honest."""
+"""Answers and judgements used again. An answer's key holds everything that can change it, the epoch included: repeats are honest."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def cache_key(candidate: Candidate, asked: str | list[Any], epoch: int, options:
         return None
     # The fingerprint covers agents, tools, handoffs, model, settings and prompt; `asked` is the prompt as it was filled.
     return digest([VERSION, candidate.record.fingerprint, asked, epoch, options.max_turns, options.approve])
+
+
+def reply_key(model: str, instructions: str, prompt: str) -> str:
+    """Of what a judge replies. The prompt holds the rubric and the answer: the same answer is judged once, whichever epoch gave it."""
+    return digest([VERSION, "judge", model, instructions, prompt])
 
 
 def cell_from_cache(stored: dict[str, Any], comparison_id: str, case: Case, candidate: str, epoch: int) -> CellRecord:

@@ -18,6 +18,7 @@ class CellWriter:
         self._cells: list[CellRecord] = []
         self._late: list[tuple[CellRecord, ScoreValue]] = []
         self._cache: list[tuple[str, CellRecord]] = []
+        self._replies: list[tuple[str, str]] = []
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, cell: CellRecord, cache_key: str | None = None) -> None:
@@ -26,14 +27,24 @@ class CellWriter:
             self._cache.append((cache_key, cell))
         self._wake()
 
+    def keep_answer(self, key: str, cell: CellRecord) -> None:
+        """In the cache already while its scores are still to come."""
+        self._cache.append((key, cell))
+        self._wake()
+
     def add_score(self, cell: CellRecord, score: ScoreValue) -> None:
         """A score that came after its cell."""
         self._late.append((cell, score))
         self._wake()
 
+    def keep_reply(self, key: str, text: str) -> None:
+        """What a judge said, for the cache."""
+        self._replies.append((key, text))
+        self._wake()
+
     async def flush(self) -> None:
         """Return when all that was added is durable. Raises what the store raised."""
-        while self._writing is not None or self._cells or self._late:
+        while self._writing is not None or self._unwritten:
             self._wake()
             if self._writing is not None:
                 await asyncio.shield(self._writing)
@@ -43,16 +54,21 @@ class CellWriter:
         if self._writing is not None and self._writing.done() and not self._writing.cancelled():
             self._writing.result()
 
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._cells or self._late or self._cache or self._replies)
+
     def _wake(self) -> None:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="timestep-lab cells")
 
     async def _write(self) -> None:
-        while self._cells or self._late:
+        while self._unwritten:
             cells, self._cells = self._cells, []
             late, self._late = self._late, []
             cache, self._cache = self._cache, []
-            await in_thread(self._rows.add_cells, self._comparison_id, cells, late, cache)
+            replies, self._replies = self._replies, []
+            await in_thread(self._rows.add_cells, self._comparison_id, cells, late, cache, replies)
             for cell in cells:
                 self._stored(cell)
         self._writing = None

@@ -61,14 +61,16 @@ async def new_comparison(
     )
     candidates = [await prepare(record, agent, bench) for record, agent in pairs]
     made = make_scorers(scorers)
-    _check(dataset, candidates, made, chosen, bench)
+    judges = _check(dataset, candidates, made, chosen, bench)
     record = ComparisonRecord(
         id=new_id("comparison"), user_id=bench.user_id, name=name or dataset.name, dataset=dataset.name,
         dataset_version=dataset.version, candidates=tuple(_plain(c.record) for c in candidates),
         scorers=tuple(to_spec(scorer) for scorer in made), epochs=chosen.epochs, n_cases=len(dataset), settings=chosen.to_json(),
         process_id=bench.store.db.process_id,
     )  # fmt: skip
-    return Comparison(bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client))
+    return Comparison(
+        bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client), judges=judges
+    )
 
 
 async def resume_comparison(
@@ -101,7 +103,7 @@ async def resume_comparison(
         candidates.append(candidate)
     made, again = _scorers_again(record, scorers)
     record = replace(record, scorers=tuple(to_spec(scorer) for scorer in made))
-    _check(dataset, candidates, made, chosen, bench)
+    judges = _check(dataset, candidates, made, chosen, bench)
     cells = await in_thread(rows.cells, id)
     return Comparison(
         bench,
@@ -114,6 +116,7 @@ async def resume_comparison(
         executor=_executor(bench, chosen, client),
         resumed=True,
         again=again,
+        judges=judges,
     )
 
 
@@ -126,8 +129,8 @@ def load_grid(bench: Bench, id: str) -> Grid:
 
 def _check(
     dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: Bench
-) -> None:
-    """Every question can be asked, every assertion read, every judge reached: before the first cent."""
+) -> list[ModelRef]:
+    """Every question can be asked, every assertion read, every judge reached: before the first cent. Returns the judges."""
     for case in dataset:
         for candidate in candidates:
             asked_of(candidate.record, case)
@@ -144,7 +147,9 @@ def _check(
                 f"A scorer cannot be called {scorer.name!r}: the results have a column of that name.",
                 'Give it another: {"type": …, "name": …}, or rename the function.',
             )
-    check_prices(candidates, judges_of(scorers, dataset, bench), options.budget_usd)
+    judges = judges_of(scorers, dataset, bench)
+    check_prices(candidates, judges, options.budget_usd)
+    return judges
 
 
 def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list[ModelRef]:

@@ -26,15 +26,16 @@ from timestep_lab.evals.cell_writer import CellWriter
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.executor import Executor, LocalExecutor
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.judging import Judging
+from timestep_lab.evals.judging import Judges, Judging, questions_to_judges
 from timestep_lab.evals.limits import limited
-from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
+from timestep_lab.evals.options import MOST_CONCURRENCY, Options
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import OVERALL
-from timestep_lab.evals.scorers.base import Scorer
+from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.trial import Trial
+from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.comparison import (
@@ -48,6 +49,7 @@ from timestep_lab.types.comparison import (
     ComparisonStarted,
     ComparisonStatus,
     ProgressRow,
+    ScoreValue,
 )  # fmt: skip
 from timestep_lab.types.errors import LabError, ProviderError
 from timestep_lab.types.events import Event
@@ -65,7 +67,7 @@ class Comparison:
     def __init__(
         self, bench: Bench, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
         options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
-        again: Sequence[str] = (),
+        again: Sequence[str] = (), judges: Sequence[ModelRef] = (),
     ) -> None:  # fmt: skip
         self.record, self.dataset, self.candidates, self.scorers, self.options = (
             record,
@@ -74,7 +76,7 @@ class Comparison:
             scorers,
             options,
         )
-        self._bench, self._resumed, self._again = bench, resumed, again
+        self._bench, self._resumed, self._again, self._judge_models = bench, resumed, again, judges
         self._rows = ComparisonRows(bench.store.db, bench.user_id)
         self._executor = executor or LocalExecutor(bench, options)
         self._cells: dict[tuple[str, str, int], CellRecord] = {cell.key: cell for cell in done if cell.status == "done"}
@@ -82,7 +84,9 @@ class Comparison:
         for cell in self._cells.values():
             if not cell.cached:
                 self._budget.spend(cell.cost_usd, (cell.input_tokens or 0) + (cell.output_tokens or 0))
-        self._judging = Judging(scorers, candidates, self._executor, self._budget)
+        self._judges = Judges(bench.router, self._executor, self._budget, self._rows)
+        replies = None if options.cache == "off" else self._judges
+        self._judging = Judging(scorers, candidates, Tools(ask=self._judges.ask, replies=replies))
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._deltas = False
         self._working: asyncio.Task[None] | None = None
@@ -130,8 +134,19 @@ class Comparison:
         slots = self._open_slots()
         keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
-        to_ask = [(c, case, epoch) for c, case, epoch in slots if keys.get((c.name, case.id, epoch), "") not in known]
-        return await in_thread(make_plan, self._rows, self.candidates, slots, to_ask, self.options)
+        to_ask: list[Slot] = []
+        answers = [replace(cell, scores=self._scores_kept(cell)) for cell in self._cells.values()]
+        for candidate, case, epoch in slots:
+            stored = known.get(keys.get((candidate.name, case.id, epoch), ""))
+            if stored is None:
+                to_ask.append((candidate, case, epoch))
+                unlike_others = f"{candidate.name} {case.id} {epoch}"
+                stored = {"output": unlike_others}
+            answers.append(cell_from_cache(stored, self.record.id, case, candidate.name, epoch))
+        questions = await questions_to_judges(self.scorers, self.candidates, self._bench.router, answers, self.dataset)
+        return await in_thread(
+            make_plan, self._rows, self.candidates, slots, to_ask, self.options, judges=self._judge_models, questions=questions
+        )  # fmt: skip
 
     def grid(self) -> Grid:
         """What is finished so far."""
@@ -142,7 +157,8 @@ class Comparison:
 
     async def _work(self) -> None:
         error: str | None = None
-        writer = CellWriter(self._rows, self.record.id, self._stored)
+        writer = self._judges.writer = CellWriter(self._rows, self.record.id, self._stored)
+        prefixes = {model.prefix for model in (*(c.model for c in self.candidates), *self._judge_models)}
         try:
             if self._resumed:
                 wanted = self.record.scorers
@@ -150,16 +166,15 @@ class Comparison:
                 await in_thread(lambda: self._rows.comparisons.update(self.record.id, scorers=wanted))
             else:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
-            slots = await self._from_cache(writer)
-            self._emit(
-                ComparisonStarted(
-                    comparison=self.record,
-                    cases=self.dataset.records(self.record.id),
-                    cells=tuple(self._cells.values()),
-                )
-            )
-            prefixes = [candidate.model.prefix for candidate in self.candidates]
             with limited(self._bench.router, prefixes, self.options.concurrency):
+                slots = await self._from_cache(writer)
+                self._emit(
+                    ComparisonStarted(
+                        comparison=self.record,
+                        cases=self.dataset.records(self.record.id),
+                        cells=tuple(self._cells.values()),
+                    )
+                )
                 if self._resumed:
                     await self._score_again(writer)
                 await self._ask_all(slots, writer)
@@ -206,9 +221,15 @@ class Comparison:
                 self._budget.running -= 1
                 async with self._room:
                     self._room.notify_all()
+            key = cache_key(candidate, asked_of(candidate.record, case), epoch, self.options)
             if cell.status == "done":
+                if (
+                    self._judge_models and key is not None
+                ):  # A judge takes its time: should this process die now, the answer is paid for.
+                    writer.keep_answer(key, cell)
+                    key = None
                 cell = replace(cell, scores=await self._judging.score(cell, case))
-            writer.add(cell, cache_key(candidate, asked_of(candidate.record, case), epoch, self.options))
+            writer.add(cell, key)
 
     async def _may_start(self) -> bool:
         """Take room in the budget; False when it is used up."""
@@ -258,7 +279,7 @@ class Comparison:
                 left.append((candidate, case, epoch))
             else:
                 found.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
-        gate = asyncio.Semaphore(self.options.concurrency or DEFAULT_CONCURRENCY)
+        gate = asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
 
         async def score(cell: CellRecord, case: Case) -> CellRecord:
             async with gate:
@@ -273,11 +294,11 @@ class Comparison:
         """Answers that are there already: what could not be scored before, and what is asked of scorers given now."""
         await writer.flush()
         await in_thread(self._rows.forget_scores, self.record.id, list(self._again))
-        cases, gate = self._case_of(), asyncio.Semaphore(self.options.concurrency or DEFAULT_CONCURRENCY)
+        cases, gate = self._case_of(), asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
 
         async def score(cell: CellRecord) -> None:
-            kept = [s for s in cell.scores if s.value is not None and s.scorer not in (*self._again, OVERALL)]
-            left = replace(cell, scores=tuple(kept))
+            kept = self._scores_kept(cell)
+            left = replace(cell, scores=kept)
             async with gate:
                 added = await self._judging.score_again(left, cases[cell.case_id])
             for one in added:
@@ -285,6 +306,10 @@ class Comparison:
             self._cells[cell.key] = replace(left, scores=(*kept, *added))
 
         await asyncio.gather(*(score(cell) for cell in list(self._cells.values())))
+
+    def _scores_kept(self, cell: CellRecord) -> tuple[ScoreValue, ...]:
+        """What need not be scored again when a comparison goes on."""
+        return tuple(s for s in cell.scores if s.value is not None and s.scorer not in (*self._again, OVERALL))
 
     def _open_slots(self) -> list[Slot]:
         """What is not finished: all candidates on a case before the next case, epoch by epoch."""

@@ -16,6 +16,7 @@ from timestep_lab.types.comparison import (
     ComparisonRecord,
     PairRow,
     failed_calls,
+    from_cache,
     unscored,
 )
 from timestep_lab.types.errors import UsageError
@@ -92,8 +93,8 @@ class Grid:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer."""
-        return [*failed_calls(self.cells), *unscored(self.cells)]
+        """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer; what is cached."""
+        return [*failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells)]
 
     @property
     def deciding_scorer(self) -> str | None:

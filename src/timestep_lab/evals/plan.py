@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
-from timestep_lab.runtime.pricing import is_free
+from timestep_lab.runtime.pricing import has_price, is_free
 from timestep_lab.types.comparison import PlanRow
 from timestep_lab.types.numbers import cost_text, duration_text
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.rows import ComparisonRows
+    from timestep_lab.runtime.provider import ModelRef
 
 Slot = tuple["Candidate", "Case", int]
 LEAST_HISTORY = 5
@@ -32,7 +33,7 @@ _SUMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rows`: one a candidate. Totals are None as soon as one candidate's part is unknown."""
+    """`rows`: one a candidate, then one a judge. Totals are None as soon as one part is unknown."""
 
     rows: tuple[PlanRow, ...]
 
@@ -70,16 +71,23 @@ class Plan:
 
     def __str__(self) -> str:
         cost, time = self.cost_usd, self.time_s
+        unpriced = dict.fromkeys(row.candidate for row in self.rows if row.calls and not row.priced)
         money = (
-            "cost unknown"
+            f"cost unknown{': no price is known for ' if unpriced else ''}{', '.join(unpriced)}"
             if cost is None
             else cost_text(0)
             if cost[1] == 0
             else f"{cost_text(cost[0])} to {cost_text(cost[1])}"
         )
         wait = "time unknown" if time is None else f"{duration_text(time[0] * 1000)} to {duration_text(time[1] * 1000)}"
-        hits = f", {self.cache_hits} answers from the cache" if self.cache_hits else ""
-        return f"{self.calls} calls{hits}; {money}; {wait}."
+        judging = sum(row.calls for row in self.rows if row.judge)
+        kept = [
+            f"{n} {what} from the cache"
+            for judge, what in ((False, "answers"), (True, "judgements"))
+            if (n := sum(row.cache_hits for row in self.rows if row.judge is judge))
+        ]
+        calls = [f"{self.calls} calls", *([f"{judging} of them to judges"] if judging else []), *kept]
+        return f"{', '.join(calls)}; {money}; {wait}."
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>{self.df().to_html(index=False)}"
@@ -91,26 +99,46 @@ def make_plan(
     slots: Sequence[Slot],
     to_ask: Sequence[Slot],
     options: Options,
+    *,
+    judges: Sequence[ModelRef] = (),
+    questions: Mapping[str, set[str]] | None = None,
 ) -> Plan:
-    """Blocks: reads the lab's history."""
+    """`questions`: judge to the cache keys of what it is to be asked. Blocks: reads the lab's history."""
     found = []
     for candidate in candidates:
         calls = sum(c is candidate for c, _, _ in to_ask)
         hits = sum(c is candidate for c, _, _ in slots) - calls
-        history = rows.history(candidate.record.name)
-        costs = [cost for cost, _ in history if cost is not None]
-        times = [time for _, time in history if time is not None]
-        free = is_free(candidate.model.prefix, candidate.model.model)
-        cost: tuple[float | None, float | None] = (0.0, 0.0) if free else _range(costs, calls)
-        low, high = _time_s(times, calls, options)
         found.append(
-            PlanRow(
-                candidate=candidate.name, calls=calls, cache_hits=hits, cost_usd_low=cost[0], cost_usd_high=cost[1],
-                time_s_low=low, time_s_high=high, basis="history" if len(history) >= LEAST_HISTORY else "unknown",
-                provider=candidate.model.prefix,
+            _row(
+                candidate.name, candidate.model, calls, hits, rows.history(candidate.record.name), options, judge=False
             )
-        )  # fmt: skip
+        )
+    asked = questions or {}
+    known = (
+        set() if options.cache == "off" else set(rows.cached(sorted({key for keys in asked.values() for key in keys})))
+    )
+    for model in judges:
+        keys = asked.get(model.full, set())
+        hits = len(keys & known)
+        found.append(
+            _row(model.full, model, len(keys) - hits, hits, rows.judge_history(model.full), options, judge=True)
+        )
     return Plan(tuple(found))
+
+
+def _row(
+    name: str, model: ModelRef, calls: int, hits: int, history: Sequence[tuple[float | None, float | None]], options: Options, *, judge: bool,
+) -> PlanRow:  # fmt: skip
+    costs = [cost for cost, _ in history if cost is not None]
+    times = [time for _, time in history if time is not None]
+    free = is_free(model.prefix, model.model)
+    cost: tuple[float | None, float | None] = (0.0, 0.0) if free else _range(costs, calls)
+    low, high = _time_s(times, calls, options)
+    return PlanRow(
+        candidate=name, calls=calls, cache_hits=hits, cost_usd_low=cost[0], cost_usd_high=cost[1], time_s_low=low, time_s_high=high,
+        basis="history" if len(history) >= LEAST_HISTORY else "unknown", provider=model.prefix, judge=judge,
+        priced=has_price(model.prefix, model.model),
+    )  # fmt: skip
 
 
 def _time_s(history: Sequence[float], calls: int, options: Options) -> tuple[float | None, float | None]:

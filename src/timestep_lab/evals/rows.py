@@ -18,11 +18,13 @@ Row = tuple[Any, ...]
 CELL_COLUMNS = ("user_id", *(f.name for f in fields(CellRecord) if f.name != "scores"))
 CASE_COLUMNS = ("user_id", *(f.name for f in fields(CaseRecord)))
 SCORE_COLUMNS = (
-    "user_id", "comparison_id", "case_id", "candidate", "epoch", "scorer", "value", "weight", "label", "note", "source",
+    "user_id", "comparison_id", "case_id", "candidate", "epoch", "scorer", "value", "weight", "label", "note", "source", "cached",
 )  # fmt: skip
 CACHE_COLUMNS = ("user_id", "key", "cell", "created_at")
 _JSON = {"steps", "messages", "expected", "vars", "assertions", "metadata"}
 _ASKED_AT_ONCE = 500
+JUDGE = "Judge"
+"""The agent that judges ask as, in traces."""
 
 
 class ComparisonRows:
@@ -109,9 +111,10 @@ class ComparisonRows:
 
     def add_cells(
         self, comparison_id: str, cells: Sequence[CellRecord], late_scores: Sequence[tuple[CellRecord, ScoreValue]] = (),
-        cache: Sequence[tuple[str, CellRecord]] = (),
+        cache: Sequence[tuple[str, CellRecord]] = (), replies: Sequence[tuple[str, str]] = (),
     ) -> None:  # fmt: skip
-        """Append answers, their scores, scores that came after their answers, and cache entries: all or nothing."""
+        """Append answers, their scores, scores that came after their answers, and what the cache keeps of answers and of judges'
+        replies: all or nothing."""
         now = to_naive_utc(utc_now())
         scores = [_score_row(self.user_id, cell, score) for cell in cells for score in cell.scores]
         scores += [_score_row(self.user_id, cell, score) for cell, score in late_scores]
@@ -120,8 +123,9 @@ class ComparisonRows:
             tables["comparison_cells"] = (CELL_COLUMNS, [(self.user_id, *_values(c, CELL_COLUMNS[1:])) for c in cells])
         if scores:
             tables["comparison_scores"] = (SCORE_COLUMNS, scores)
-        if cache:
-            rows = [(self.user_id, key, json.dumps(_cache_json(cell)), now) for key, cell in cache]
+        kept = [(key, _cache_json(cell)) for key, cell in cache] + [(key, {"reply": text}) for key, text in replies]
+        if kept:
+            rows = [(self.user_id, key, json.dumps(value), now) for key, value in kept]
             tables["answer_cache"] = (CACHE_COLUMNS, rows)
         if tables:
             self.db.append(self.user_id, tables, changes=[Change("comparisons", self.user_id, comparison_id)])
@@ -149,7 +153,7 @@ class ComparisonRows:
         return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in found]
 
     def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Answers kept for these keys, as the fields of a cell."""
+        """What is kept for these keys: answers as the fields of a cell, a judge's reply as `reply`."""
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             part = list(keys[start : start + _ASKED_AT_ONCE])
@@ -171,6 +175,15 @@ class ComparisonRows:
             [self.user_id, model],
         ).rows
         return [(row[0], row[1]) for row in rows]
+
+    def judge_history(self, model: str) -> list[tuple[float | None, float | None]]:
+        """(cost, time in ms without waits) of this judge's newest replies, for a plan."""
+        return self.db.select(
+            self.user_id,
+            "select cost_usd, duration_ms - coalesce(queue_ms, 0) - coalesce(rate_limit_ms, 0) from generations "
+            "where agent = $1 and model = $2 and status = 'ok' order by started_at desc limit 1000",
+            [JUDGE, model],
+        ).rows
 
     def _rows(self, table: str, names: Sequence[str], comparison_id: str, tail: str = "") -> list[Row]:
         sql = f"select {', '.join(names)} from {table} where user_id = $1 and comparison_id = $2 {tail}"
@@ -203,7 +216,7 @@ def _record(names: Sequence[str], row: Row) -> dict[str, Any]:
 def _score_row(user_id: str, cell: CellRecord, score: ScoreValue) -> Row:
     return (
         user_id, cell.comparison_id, cell.case_id, cell.candidate, cell.epoch, score.scorer, score.value, score.weight, score.label,
-        score.note, score.source,
+        score.note, score.source, score.cached,
     )  # fmt: skip
 
 

@@ -48,6 +48,13 @@ def price(provider: str, model: str, usage: Usage | None) -> float | None:
         return None
 
 
+def has_price(provider: str, model: str) -> bool:
+    """A budget in money can be kept for it."""
+    from timestep_lab.types.records import Usage
+
+    return price(provider, model, Usage(requests=1, input_tokens=1, output_tokens=1)) is not None
+
+
 def is_free(provider: str, model: str) -> bool:
     """Nobody sends a bill for this model, however much it is used."""
     return provider in FREE and not (provider == "ollama" and is_ollama_cloud(model))

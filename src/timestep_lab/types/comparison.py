@@ -71,6 +71,8 @@ class ScoreValue:
     label: str | None = None
     note: str | None = None
     source: Literal["scorer", "judge", "human"] = "scorer"
+    cached: bool = False
+    """A judge had said so of the same answer before, and was not asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +201,7 @@ class ProgressRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
-    """What a comparison will take, before anything is spent. Ranges are the 10th and 90th percentile."""
+    """What one model will take in a comparison, before anything is spent. Ranges are the 10th and 90th percentile."""
 
     candidate: str
     calls: int
@@ -212,6 +214,10 @@ class PlanRow:
     """Where the numbers come from: `history` of this model, or `unknown`."""
     provider: str = ""
     """Candidates of one provider share its slots, so their times add up; providers work side by side."""
+    judge: bool = False
+    """Not a candidate but a model that judges; `candidate` is its name."""
+    priced: bool = True
+    """False: no price is known for the model, so what it will cost cannot be said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +319,9 @@ def headline(grid: GridLike) -> str:
     if not words and grid.record.status != "running":
         scored = grid.scorers or grid.record.scorers
         words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
-    notes = [*failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else [])]
+    notes = [
+        *failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else []), *from_cache(grid.cells)
+    ]  # fmt: skip
     return " ".join(part for part in (unfinished, words, *notes) if part)
 
 
@@ -342,6 +350,20 @@ def unscored(cells: Iterable[CellRecord]) -> list[str]:
             if score.value is None and score.scorer != "overall":  # `overall` only follows from the others.
                 reasons.setdefault(score.scorer, Counter())[(score.note or "it gave no reason").rstrip(".")] += 1
     return [_could_not(scorer, asked[scorer], why) for scorer, why in reasons.items()]
+
+
+def from_cache(cells: Iterable[CellRecord]) -> list[str]:
+    """`20 of 40 answers and 20 of 40 judgements come from the cache.` Nothing where none does."""
+    answers, judged = Counter[bool](), Counter[bool]()
+    for cell in cells:
+        answers[cell.cached] += 1
+        judged.update(score.cached for score in cell.scores if score.source == "judge" or score.cached)
+    told = [
+        f"{kept[True]:,} of {kept.total():,} {what}{'' if kept.total() == 1 else 's'}"
+        for kept, what in ((answers, "answer"), (judged, "judgement"))
+        if kept[True]
+    ]
+    return [f"{' and '.join(told)} from the cache: they are as they were, with the times of then."] if told else []
 
 
 def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:

@@ -24,7 +24,11 @@ async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, to
         failed = [s.scorer for s in own if s.value == 0]
         notes = [f"failed: {', '.join(failed)}"] if failed else []
         notes += [f"{s.scorer} could not score: {s.note or 'it gave no reason'}" for s in own if s.value is None]
-        scores.append(ScoreValue(scorer=ASSERTIONS, value=weighted_mean(own), note="; ".join(notes) or None))
+        judged = [s.cached for s in own if s.source == "judge"]
+        cached = bool(judged) and all(judged)
+        scores.append(
+            ScoreValue(scorer=ASSERTIONS, value=weighted_mean(own), note="; ".join(notes) or None, cached=cached)
+        )
     return with_overall(scores, scorers)
 
 
@@ -54,7 +58,7 @@ def score_value(scorer: Scorer, score: Score) -> ScoreValue:
             score = unknown(f"{score.value:g} is not between 0 and 1, so not: has no meaning")
     return ScoreValue(
         scorer=scorer.name, value=score.value, weight=scorer.weight, label=score.label, note=score.note,
-        source="judge" if scorer.source == "judge" else "scorer",
+        source="judge" if scorer.source == "judge" else "scorer", cached=score.cached,
     )  # fmt: skip
 
 

@@ -70,6 +70,8 @@ class Score:
     value: float | None
     note: str | None = None
     label: str | None = None
+    cached: bool = False
+    """A judge said so before, and was not asked again."""
 
 
 def passed(yes: bool, note: str | None = None) -> Score:
@@ -88,11 +90,23 @@ class Ask(Protocol):
     def __call__(self, model: str | None, instructions: str, prompt: str) -> Awaitable[str]: ...
 
 
+class Replies(Protocol):
+    """Replies of judges, kept for whoever asks the same model the same thing again."""
+
+    async def get(
+        self, model: str | None, instructions: str, prompt: str, ask: Callable[[], Awaitable[str]]
+    ) -> tuple[str, bool]:
+        """The reply, and whether it was kept from before; otherwise what `ask` returns, which is kept. Raises what `ask` raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a scorer may need from outside."""
 
     ask: Ask | None = None
+    replies: Replies | None = None
+    """None: every judge is asked anew."""
     embed: Callable[[Sequence[str]], Any] | None = None
     """Texts to an array with one unit-length row each. None: the small embedding model of the extra `files`."""
 

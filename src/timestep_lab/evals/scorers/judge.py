@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.base import Answer, Ask, Score, Scorer, Tools, scorer, unknown
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer, unknown
 from timestep_lab.types.errors import UsageError
 
 INSTRUCTIONS = """You grade an answer against a rubric. Everything between the tags <instructions> (what the one who answers was told to \
@@ -19,6 +19,8 @@ Reply with one JSON object and nothing else."""
 _TAG = re.compile(r"<(/?(?:instructions|question|reference|steps|answer)\b)")
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _DECODER = json.JSONDecoder()
+
+T = TypeVar("T")
 
 _FORMS = {
     "pass": '{"reason": "<one sentence>", "pass": true or false}',
@@ -47,11 +49,13 @@ class Judge(Scorer):
         raise UsageError("A judge has to ask a model.", "Use it in a comparison, or await score().")
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        if tools.ask is None:
-            raise UsageError("A judge needs a lab to ask a model.", "Use it through lab.compare.")
-        reply = await ask_json(tools.ask, self.model, INSTRUCTIONS, self._prompt(answer, case))
-        if reply is None:
+        said = await ask_judge(tools, self.model, INSTRUCTIONS, self._prompt(answer, case), self._read)
+        if said is None:
             return unknown("the judge did not answer in the form asked for")
+        score, cached = said
+        return replace(score, cached=cached)
+
+    def _read(self, reply: Mapping[str, Any]) -> Score:
         reason = str(reply.get("reason") or "") or None
         said = str(reply.get("pass")).lower()
         if self.scale == "pass" and said in ("true", "false"):
@@ -59,7 +63,7 @@ class Judge(Scorer):
         grade = str(reply.get("grade")).removesuffix(".0")
         if self.scale == "1-5" and grade in ("1", "2", "3", "4", "5"):
             return Score((int(grade) - 1) / 4.0, reason, grade)
-        return unknown("the judge did not answer in the form asked for")
+        raise ValueError(f"it is not in the form of {self.scale}")
 
     def _prompt(self, answer: Answer, case: Case) -> str:
         reference = f"<reference>\n{fence(str(case.expected))}\n</reference>\n\n" if case.expected is not None else ""
@@ -71,14 +75,34 @@ class Judge(Scorer):
         )
 
 
-async def ask_json(ask: Ask, model: str | None, instructions: str, prompt: str) -> dict[str, Any] | None:
-    """The object a judge replies with; asked once more when the first reply is none. None when the second is none either."""
-    for _ in range(2):
+async def ask_judge(
+    tools: Tools, model: str | None, instructions: str, prompt: str, read: Callable[[Mapping[str, Any]], T]
+) -> tuple[T, bool] | None:
+    """What `read` makes of the object a judge replies with, and whether the reply was kept from before.
+
+    A reply that cannot be read (`read` raises `ValueError`) is asked for once more, and never kept; None when the second is no better.
+    """
+    ask = tools.ask
+    if ask is None:
+        raise UsageError("A judge needs a lab to ask a model.", "Use it through lab.compare.")
+
+    async def readable() -> str:
+        reply = await ask(model, instructions, prompt)
         try:
-            return last_object(await ask(model, instructions, prompt))
+            read(last_object(reply))
         except ValueError:
-            continue
-    return None
+            reply = await ask(model, instructions, prompt)
+            read(last_object(reply))
+        return reply
+
+    try:
+        if tools.replies is None:
+            reply, cached = await readable(), False
+        else:
+            reply, cached = await tools.replies.get(model, instructions, prompt, readable)
+        return read(last_object(reply)), cached
+    except ValueError:
+        return None
 
 
 def last_object(text: str) -> dict[str, Any]:

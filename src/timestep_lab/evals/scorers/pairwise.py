@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer, unknown
-from timestep_lab.evals.scorers.judge import ask_json, fence, shown_to
+from timestep_lab.evals.scorers.judge import ask_judge, fence, shown_to
 from timestep_lab.types.errors import UsageError
 
 Winner = Literal["left", "right", "tie"]
@@ -29,6 +29,8 @@ class Preference:
     consistent: bool
     """The same answer won from both sides."""
     reason: str = ""
+    cached: bool = False
+    """The judge had said so of both sides before, and was not asked."""
 
 
 @scorer("pairwise")
@@ -52,32 +54,26 @@ class Pairwise(Scorer):
             return {name: unknown("there is no other answer to compare with") for name in answers}
         pairs = list(combinations(answers, 2))
         verdicts = await asyncio.gather(*(self.prefer(answers[a], answers[b], case, tools) for a, b in pairs))
-        points: dict[str, list[float]] = {name: [] for name in answers}
+        points: dict[str, list[tuple[float, bool]]] = {name: [] for name in answers}
         for (a, b), verdict in zip(pairs, verdicts, strict=True):
             if verdict.winner is not None:
                 share = {"left": 1.0, "right": 0.0, "tie": 0.5}[verdict.winner]
-                points[a].append(share)
-                points[b].append(1.0 - share)
-        return {
-            name: Score(sum(won) / len(won)) if won else unknown("the judge did not answer in the form asked for")
-            for name, won in points.items()
-        }
+                points[a].append((share, verdict.cached))
+                points[b].append((1.0 - share, verdict.cached))
+        return {name: _mean(won) for name, won in points.items()}
 
     async def prefer(self, left: Answer, right: Answer, case: Case, tools: Tools) -> Preference:
         """Ask in both orders. Raises `ProviderError` when the judge cannot be reached."""
-        if tools.ask is None:
-            raise UsageError("A judge needs a lab to ask a model.", "Use it through lab.compare.")
-        ask = tools.ask
         there, back = await asyncio.gather(
-            ask_json(ask, self.model, INSTRUCTIONS, self._prompt(left, right, case)),
-            ask_json(ask, self.model, INSTRUCTIONS, self._prompt(right, left, case)),
+            ask_judge(tools, self.model, INSTRUCTIONS, self._prompt(left, right, case), _better),
+            ask_judge(tools, self.model, INSTRUCTIONS, self._prompt(right, left, case), _better),
         )
-        first: Winner | None = {"1": "left", "2": "right", "tie": "tie"}.get(str((there or {}).get("better")))  # type: ignore[assignment]
-        second: Winner | None = {"1": "right", "2": "left", "tie": "tie"}.get(str((back or {}).get("better")))  # type: ignore[assignment]
-        if first is None or second is None:
+        if there is None or back is None:
             return Preference(None, False)
-        reason = str((there or {}).get("reason") or "")
-        return Preference(first, True, reason) if first == second else Preference("tie", False, reason)
+        (place, reason), (place_back, _), cached = there[0], back[0], there[1] and back[1]
+        first: Winner = {"1": "left", "2": "right", "tie": "tie"}[place]  # type: ignore[assignment]
+        second: Winner = {"1": "right", "2": "left", "tie": "tie"}[place_back]  # type: ignore[assignment]
+        return Preference(first if first == second else "tie", first == second, reason, cached)
 
     def _prompt(self, first: Answer, second: Answer, case: Case) -> str:
         shown = shown_to(first, case)
@@ -87,3 +83,18 @@ class Pairwise(Scorer):
             f'Rubric: {self.rubric}\n\n{shown}<answer n="1">\n{fence(first.output)}\n</answer>\n\n'
             f'<answer n="2">\n{fence(second.output)}\n</answer>\n\nForm of your reply: {_FORM}'
         )
+
+
+def _better(reply: Mapping[str, Any]) -> tuple[str, str]:
+    """(the place that won, or `tie`; why)."""
+    place = str(reply.get("better"))
+    if place not in ("1", "2", "tie"):
+        raise ValueError("it names neither answer")
+    return place, str(reply.get("reason") or "")
+
+
+def _mean(won: Sequence[tuple[float, bool]]) -> Score:
+    """Of a candidate's shares, each with whether it was kept from before."""
+    if not won:
+        return unknown("the judge did not answer in the form asked for")
+    return Score(sum(share for share, _ in won) / len(won), cached=all(cached for _, cached in won))

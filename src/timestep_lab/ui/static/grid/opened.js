@@ -47,7 +47,7 @@ function question(asked) {
 }
 
 function one(model, answer, isRepeat, against, on) {
-  const facts = [isRepeat ? `epoch ${answer.epoch + 1}` : null, answer.cached ? "from the cache" : null, duration(answer.latency_ms), answer.ttft_ms === null || answer.ttft_ms === undefined ? null : `first token ${duration(answer.ttft_ms)}`,
+  const facts = [isRepeat ? `epoch ${answer.epoch + 1}` : null, answer.cached ? "from the cache" : null, answer.scores?.some((score) => score.cached) ? "judged before" : null, duration(answer.latency_ms), answer.ttft_ms === null || answer.ttft_ms === undefined ? null : `first token ${duration(answer.ttft_ms)}`,
     tokens((answer.input_tokens ?? null) === null || (answer.output_tokens ?? null) === null ? null : answer.input_tokens + answer.output_tokens), cost(answer.cost_usd), answer.attempts > 1 ? `${answer.attempts} tries` : null];
   if (answer.status === "running") return h("div", { class: "tl-open-one" }, h("p", { class: "tl-soft tl-small" }, icon("running", null, 12), " answering"), longText(answer.output));
   return h("div", { class: "tl-open-one" },
