@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.run import parse_settings
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
@@ -72,7 +72,7 @@ async def add_agent(
         name=name, instructions=instructions, description=description, model=model, tools=tools, handoffs=handoffs,
         model_settings=parse_settings(settings),
     )  # fmt: skip
-    click.echo(agent.id)
+    say(agent.id)
     return 0
 
 

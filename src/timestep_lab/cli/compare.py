@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.types.comparison import ComparisonProgress, ComparisonStarted, failed_calls
@@ -90,10 +90,10 @@ async def command(
     if out is not None:
         grid.save(out)
     if grid.status in ("over_budget", "cancelled", "interrupted"):
-        click.echo(_go_on(grid.id), err=True)
+        say(_go_on(grid.id), err=True)
     broken = [result for result in grid.check(rules, min_scored=min_scored) if not result.holds] if rules else []
     for result in broken:
-        click.echo(f"not met: {result}", err=True)
+        say(f"not met: {result}", err=True)
     if broken:
         return RULE_NOT_MET
     if grid.cells and all(cell.status == "error" for cell in grid.cells):
@@ -146,7 +146,7 @@ async def _compared(
             return await comparison.run(on_event)
         except asyncio.CancelledError:
             if started:  # Before that it is not in the store.
-                click.echo(_go_on(comparison.record.id), err=True)
+                say(_go_on(comparison.record.id), err=True)
             raise
 
 
@@ -200,7 +200,7 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("Comparing", total=None, note="")
 
         def show(event: Event) -> None:
@@ -217,7 +217,7 @@ def _show_plan(plan: Plan, as_json: bool) -> int:
         print_json([asdict(row) for row in plan.rows])
     else:
         print_rows(console(), list(plan.df().columns), plan.df().itertuples(index=False, name=None))
-        click.echo(str(plan))
+        say(str(plan))
     return 0
 
 

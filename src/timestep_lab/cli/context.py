@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.segment import Segment
 
     from timestep_lab.lab import Lab
     from timestep_lab.store.store import Store
@@ -69,14 +71,46 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
+# What is printed comes from models, tools, files and other users. A terminal obeys control characters in it: they set its title, fill the
+# clipboard, clear the screen (CWE-150). So all output goes through the three functions below, which show them escaped.
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""C0 but tab and newline, DEL, and C1."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as `\\x1b`; line ends and tabs stay."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line."""
+    click.echo(printable(str(text)), err=err)
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
+    # JSON escapes C0 itself; the others can only stand inside a string.
+    click.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For tables, colours and progress."""
+    return _console_class()(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@cache
+def _console_class() -> type[Console]:
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PrintableConsole(Console):
+        def render(self, *args: Any, **kwargs: Any) -> Iterator[Segment]:
+            for segment in super().render(*args, **kwargs):
+                # Segments that are `control` are Rich's own: moving the cursor of a progress bar.
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return PrintableConsole
 
 
 def _plain(value: Any) -> Any:

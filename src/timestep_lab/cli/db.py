@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from timestep_lab.cli.context import Context, console, store_option
+from timestep_lab.cli.context import Context, console, say, store_option
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.types.errors import StoreReadOnlyError, UsageError
 
@@ -25,7 +25,7 @@ def command() -> None:
 def migrate(context: Context) -> int:
     """Bring the store to this version's schema. Opening a lab does this too."""
     with context.open_store() as store:
-        click.echo(f"{store.db.url} is up to date.")
+        say(f"{store.db.url} is up to date.")
     return 0
 
 
@@ -52,7 +52,7 @@ def check(context: Context) -> int:
     with context.open_store() as store:
         counts = [store.db.query(SYSTEM_USER, f"select count(*) from core.{name}").one() for name in KINDS]
         said = ", ".join(f"{count[0]:,} {name}" for name, count in zip(KINDS, counts, strict=True) if count)
-        click.echo(f"{store.db.url} is whole: {said}.")
+        say(f"{store.db.url} is whole: {said}.")
     return 0
 
 
@@ -76,10 +76,10 @@ def repair(context: Context) -> int:
             f"{path} could not be copied, and is as it was: {error.strerror}.", "Make room, then try again."
         ) from error
     if done is None:
-        click.echo(f"{path} needs no repair.")
+        say(f"{path} needs no repair.")
         return 0
-    click.echo(f"{path} opens again. Of its log of {done.size:,} bytes, the changes in {done.kept:,} could be had.")
-    click.echo("The damaged files: " + ", ".join(str(damaged) for damaged in done.aside))
+    say(f"{path} opens again. Of its log of {done.size:,} bytes, the changes in {done.kept:,} could be had.")
+    say("The damaged files: " + ", ".join(str(damaged) for damaged in done.aside))
     return 0
 
 
@@ -121,5 +121,5 @@ def prune(context: Context, age: str, dry_run: bool) -> int:
     with context.open_store() as store:
         gone = retention.prune(store.db, retention.parse_age(age), dry_run=dry_run)
     verb = "would go" if dry_run else "are gone"
-    click.echo(f"{gone.traces:,} traces with {gone.spans:,} spans from before {gone.before:%Y-%m-%d} UTC {verb}.")
+    say(f"{gone.traces:,} traces with {gone.spans:,} spans from before {gone.before:%Y-%m-%d} UTC {verb}.")
     return 0

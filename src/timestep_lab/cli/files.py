@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
@@ -37,7 +37,7 @@ async def list_files(lab: Lab, as_json: bool) -> int:
 @with_lab
 async def add_file(lab: Lab, path: Path) -> int:
     """Keep a copy of PATH (at most 50 MB) in the store."""
-    click.echo(lab.files.add(path).id)
+    say(lab.files.add(path).id)
     return 0
 
 

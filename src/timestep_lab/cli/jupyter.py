@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from timestep_lab.cli.context import say
 from timestep_lab.resources import data_path, notebooks_path
 from timestep_lab.types.errors import StoreReadOnlyError
 
@@ -26,7 +27,7 @@ def command(folder: Path, no_open: bool, jupyter_options: tuple[str, ...]) -> in
     What follows `--` goes to JupyterLab as it is, for example `-- --no-browser`.
     """
     copied = copy_notebooks(folder)
-    click.echo(f"{len(copied)} new files in {folder.resolve()}")
+    say(f"{len(copied)} new files in {folder.resolve()}")
     if no_open:
         return 0
     tour = folder / "00_tour.ipynb"

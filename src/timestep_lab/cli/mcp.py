@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, run_async, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, run_async, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.types.errors import UsageError
@@ -54,7 +54,7 @@ async def add_server(
     record = lab.mcp.add(
         name, command=list(server_command) or None, url=url, headers=_pairs(headers, ":"), env=_pairs(env, "=")
     )
-    click.echo(record.id)
+    say(record.id)
     return 0
 
 
@@ -95,7 +95,7 @@ async def list_tools(lab: Lab, as_json: bool) -> int:
             [[t.server, t.name, (t.description or "").split("\n")[0]] for t in tools],
         )
     for problem in problems:
-        click.echo(f"left out: {problem}", err=True)
+        say(f"left out: {problem}", err=True)
     return 0
 
 

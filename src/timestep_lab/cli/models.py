@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
@@ -26,7 +26,7 @@ async def list_models(lab: Lab, provider: str | None, as_json: bool) -> int:
         if as_json:
             print_json(models)
         else:
-            click.echo("\n".join(models))
+            say("\n".join(models))
         return 0
     states = lab.router.providers()
     columns = ["prefix", "ready", "detail", "next step"]
@@ -44,5 +44,5 @@ def pull(name: str) -> int:
     """Fetch the weights of a small local model (smollm2-135m, 98 MB, Apache-2.0) to use as local/NAME."""
     from timestep_lab.runtime.local_weights import pull as fetch
 
-    click.echo(fetch(name))
+    say(fetch(name))
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from timestep_lab import __version__
-from timestep_lab.cli.context import Context
+from timestep_lab.cli.context import Context, say
 from timestep_lab.types.errors import LabError
 
 COMMANDS = {
@@ -85,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as exit:
         return exit.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {_one_line(_usage(error))}", err=True)
+        say(f"error: {_one_line(_usage(error))}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was said so far is kept.", err=True)
+        say("Interrupted. What was said so far is kept.", err=True)
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away (`| head`): no error of ours.
@@ -97,15 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {_one_line(str(error))}", err=True)
+        say(f"error: {_one_line(str(error))}", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: a user never sees a bare traceback
         if debug:
             traceback.print_exc()
         text = _one_line(f"{type(error).__name__}: {error}")
-        click.echo(
-            f"error: timestep-lab met a fault of its own: {text}. Run again with --debug to see where.", err=True
-        )
+        say(f"error: timestep-lab met a fault of its own: {text}. Run again with --debug to see where.", err=True)
         return 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.render import Renderer, run_object
 from timestep_lab.lab import Lab, Run
 from timestep_lab.types.errors import UsageError
@@ -56,11 +56,11 @@ def finish(run: Run, as_json: bool) -> int:
         print_json(run_object(run))
     if run.status == "needs_approval":
         if not as_json:
-            click.echo(f"Waits for approval: timestep-lab approve {run.id}   (or with --reject)", err=True)
+            say(f"Waits for approval: timestep-lab approve {run.id}   (or with --reject)", err=True)
         return PAUSED
     if run.status != "completed":
         if not as_json:
-            click.echo(f"error: {run.error or run.status}", err=True)
+            say(f"error: {run.error or run.status}", err=True)
         return 1
     return 0
 

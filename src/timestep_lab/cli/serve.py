@@ -8,7 +8,7 @@ import threading
 
 import click
 
-from timestep_lab.cli.context import Context, store_option
+from timestep_lab.cli.context import Context, say, store_option
 
 
 @click.command("serve")
@@ -29,7 +29,7 @@ def command(context: Context, host: str, port: int, with_input: bool) -> int:
     if with_input:
         threading.Thread(target=_stop_with_input, daemon=True).start()
     with context.open() as lab:
-        serve(lab, host=host, port=port, announce=click.echo, ends_process=True)
+        serve(lab, host=host, port=port, announce=say, ends_process=True)
     return 0
 
 

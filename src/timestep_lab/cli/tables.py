@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from timestep_lab.cli.context import printable, say
 from timestep_lab.types.clock import iso
 
 LEAST = 9
@@ -25,9 +25,9 @@ def print_rows(
     """A table for people when the output is a terminal, a line a row; else a header and tab-separated values, whole."""
     rows = list(rows)
     if not console.is_terminal:
-        click.echo("\t".join(columns))
+        say("\t".join(columns))
         for row in rows:
-            click.echo("\t".join(_one_line(cell_text(value)) for value in row))
+            say("\t".join(_one_line(cell_text(value)) for value in row))
     elif not rows:
         console.print(f"[dim]{escape(empty)}[/]")
     else:
@@ -86,4 +86,4 @@ def _shown(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\t", " ").replace("\n", " ")
+    return printable(text.replace("\t", " ").replace("\n", " "))

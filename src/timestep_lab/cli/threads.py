@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
@@ -42,7 +42,7 @@ async def show_thread(lab: Lab, thread_id: str, as_json: bool) -> int:
     if as_json:
         print_json([asdict(item) for item in thread.items])
     else:
-        click.echo(thread.transcript())
+        say(thread.transcript())
     return 0
 
 

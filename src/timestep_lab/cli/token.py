@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from timestep_lab.cli.context import Context, store_option
+from timestep_lab.cli.context import Context, say, store_option
 
 
 @click.command("token")
@@ -21,5 +21,5 @@ def command(context: Context, user: str | None, days: int) -> int:
 
     with context.open_store() as store:
         tokens = Tokens(secret_of(store, Settings.load().secret))
-        click.echo(tokens.issue(user or store.user_id, anonymous=False, lifetime=timedelta(days=days)))
+        say(tokens.issue(user or store.user_id, anonymous=False, lifetime=timedelta(days=days)))
     return 0

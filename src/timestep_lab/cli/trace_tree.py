@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from timestep_lab.cli.context import printable
 from timestep_lab.types.clock import ms_between
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.types.spans import SpanRecord
@@ -67,7 +68,7 @@ class _Row(NamedTuple):
 def _row(depth: int, span: SpanRecord) -> _Row:
     colour = COLOURS.get(span.kind, "white")
     name = Text("  " * depth + f"{SIGNS.get(span.kind, '·')} ", style=colour)
-    name.append(span.name, style="" if span.status != "error" else "red")
+    name.append(printable(span.name), style="" if span.status != "error" else "red")
     if span.status == "error":
         name.append(f"  ✕ {_first_line(span.error)}", style="red")
     duration = ms_between(span.started_at, span.ended_at) if span.ended_at else None
@@ -115,5 +116,5 @@ def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, tot
 
 def _first_line(value: Any) -> str:
     text = value if isinstance(value, str) else "" if value is None else str(value)
-    line = text.strip().split("\n", 1)[0]
+    line = printable(text.strip().split("\n", 1)[0])
     return line if len(line) <= 100 else f"{line[:99]}…"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
+from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.cli.trace_tree import print_trace
 from timestep_lab.lab import Lab
@@ -83,11 +83,9 @@ async def import_traces(lab: Lab, path: Path) -> int:
     """Read OTLP (protobuf, JSON, JSONL), OpenInference or Agents SDK exports, or a lab's own. Twice adds nothing."""
     done = lab.import_traces(path)
     known = done.spans - done.added
-    click.echo(
-        f"{done.added} new spans in {done.traces} traces from {path}{f'; {known} were here already' if known else ''}."
-    )
+    say(f"{done.added} new spans in {done.traces} traces from {path}{f'; {known} were here already' if known else ''}.")
     if done.rejected:
-        click.echo(f"{done.rejected} could not be read: {done.problem}", err=True)
+        say(f"{done.rejected} could not be read: {done.problem}", err=True)
     return 0
 
 
@@ -103,7 +101,7 @@ async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter
         raise UsageError("Both trace ids and a filter were given.", "Give one of them.")
     chosen = [full_id(lab, id) for id in trace_ids] or None
     count = lab.export(path, trace_ids=chosen, filter=filter_)
-    click.echo(f"{count} traces written to {path}")
+    say(f"{count} traces written to {path}")
     return 0
 
 

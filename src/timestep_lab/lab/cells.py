@@ -234,12 +234,11 @@ def _options(line: str) -> tuple[str | None, str]:
 
 def _print(traces: list[tuple[str, Lab]]) -> None:
     """In a terminal."""
-    from rich.console import Console
-
+    from timestep_lab.cli.context import console
     from timestep_lab.cli.trace_tree import print_trace
 
     for trace_id, lab in traces:
-        print_trace(Console(), lab.store.traces.get(trace_id), lab.store.traces.spans(trace_id))
+        print_trace(console(), lab.store.traces.get(trace_id), lab.store.traces.spans(trace_id))
 
 
 _loaded: dict[int, CellTraces] = {}
