@@ -106,7 +106,10 @@ def test_what_a_scorer_could_not_score_is_said(cli: Cli) -> None:
     assert done.code == 0
     assert "contains could not score 2 of 3 answers: the case has no expected answer." in done.out
     told = cli("compare", "some.jsonl", "--models", "demo/echo", "--scorers", "contains", "--json").json
-    assert told["notes"] == ["contains could not score 2 of 3 answers: the case has no expected answer."]
+    assert told["notes"] == [
+        "contains could not score 2 of 3 answers: the case has no expected answer.",
+        "3 of 3 answers from the cache: they are as they were, with the times of then.",
+    ]
 
 
 def test_a_file_that_cannot_be_written_at_the_end_says_how_to_get_it_all_the_same(
