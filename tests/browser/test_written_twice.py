@@ -51,7 +51,7 @@ def page(browser: Browser) -> Page:
     def answer(route: Route) -> None:
         path = route.request.url.removeprefix("http://modules.test/")
         if path.endswith(".js"):
-            route.fulfill(path=assets.STATIC / path)
+            route.fulfill(body=assets.sources()[(assets.STATIC / path).resolve()], content_type="text/javascript")
         else:
             route.fulfill(body="<!doctype html><title>Modules</title>", content_type="text/html")
 
