@@ -17,11 +17,11 @@ import agents as sdk
 from agents import RunConfig, RunState
 
 from timestep_lab.evals.candidates import Candidate
-from timestep_lab.evals.trial_hooks import TrialHooks
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.limiter import PATIENCE, Patience
 from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.tracing import Route, StoreProcessor
 from timestep_lab.types.clock import ms_between, utc_now
@@ -132,7 +132,7 @@ async def _drive(
 ) -> str:
     # The SDK watches each agent object for all runs that share it: a copy of its own makes a run independent of the others.
     root = candidate.graph.root if len(candidate.graph.agents) > 1 else copy.copy(candidate.graph.root)
-    hooks = TrialHooks(desk.processor, sdk_trace_id(trace_id), candidate.graph.kits)
+    hooks = TracingHooks(desk.processor, candidate.graph.kits)
     config = RunConfig(
         model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
         model_provider=desk.router,
@@ -154,7 +154,7 @@ async def _drive(
 
 
 async def _streamed(
-    root: Any, given: Any, max_turns: int, hooks: TrialHooks, config: RunConfig, on_delta: OnDelta
+    root: Any, given: Any, max_turns: int, hooks: TracingHooks, config: RunConfig, on_delta: OnDelta
 ) -> Any:
     result = sdk.Runner.run_streamed(root, given, max_turns=max_turns, hooks=hooks, run_config=config)
     try:
@@ -170,7 +170,7 @@ async def _streamed(
 
 
 def _decided(
-    desk: Desk, state: RunState[Any, Any], hooks: TrialHooks, trace_id: str, route: Route, measured: Measured
+    desk: Desk, state: RunState[Any, Any], hooks: TracingHooks, trace_id: str, route: Route, measured: Measured
 ) -> RunState[Any, Any]:
     """Nobody is there to be asked: every call that waits is approved or refused, as the comparison says."""
     for item in state.get_interruptions():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
+    from timestep_lab.runtime.warm_start import Replayed
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -271,6 +272,23 @@ class Lab(Looking):
             ),
         )
         return await forked.result()
+
+    async def replay(
+        self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,
+        keep_traces: bool = False, **changes: Any,
+    ) -> list[Replayed]:  # fmt: skip
+        """Run the rest of a recorded run `times` times, from `span_id` or from where the first change is felt; without either, from
+        its start. For counting how often it goes well: no thread, no run, and no trace unless `keep_traces`.
+
+        The changes are those of `fork`. Nobody is asked: a live call that needs approval is refused unless `approve_all`. What
+        a model or a tool raises is the `error` of that replay. Raises what `fork` raises before it starts.
+        """
+        from timestep_lab.runtime.warm_start import replay_many, warm_start
+
+        start = await warm_start(self.runner, trace_id_of(trace), span_id, **changes)
+        return await replay_many(
+            start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces
+        )
 
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""

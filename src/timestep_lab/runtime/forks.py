@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
@@ -12,8 +12,8 @@ from agents import Agent, Model
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.branch import branch
-from timestep_lab.runtime.recorded import Changes, Recorded, Span, ToolStub
-from timestep_lab.runtime.replay import Replay, rewire
+from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
+from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
 from timestep_lab.runtime.run_request import Approve, RunOptions
 from timestep_lab.runtime.run_rows import FORK, OPTIONS
 from timestep_lab.runtime.session import is_output
@@ -60,11 +60,63 @@ async def fork(
     """
     from timestep_lab.runtime.runner import Fork
 
-    changes = _read_changes(prompt, model, instructions, tools, results, again, agent)
+    changes = read_changes(prompt, model, instructions, tools, results, again, agent)
+    plan = await prepare(runner, trace_id, span_id, changes, agent, context)
+    run, before = plan.run, plan.options
+    replay = Replay(plan.recorded, plan.point, plan.changes)
+    rewired = rewire(plan.graph, plan.offered, replay, plan.model_of)
+    thread_id, said = await in_thread(_past, runner.store, run)
+
+    async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
+        return rewired, plan.snapshot
+
+    first = str(run.model if replay.answers.get(run.agent) else changes.model or run.model)
+    stream = runner.stream(
+        said if prompt is None else prompt,
+        agent=plan.who,
+        thread_id=thread_id,
+        model=before.model,
+        model_settings=before.model_settings,
+        max_turns=before.max_turns,
+        approve=approve,
+        context=plan.context,
+        keep_running=keep_running,
+        fork=Fork(trace_id, span_id, first, plan.changes, blueprint),
+    )
+    try:
+        async for event in stream:
+            yield event
+    finally:
+        await stream.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Branching:
+    """A recorded run that is ready to be run again with something changed, once or many times."""
+
+    run: RunRecord
+    who: AgentRecord | Agent[Any]
+    options: RunOptions
+    """Those of the run, with the model that is asked for now."""
+    recorded: Recorded
+    point: Point | None
+    changes: Changes
+    """With those of the forks it came from."""
+    graph: BuiltGraph
+    snapshot: dict[str, Json]
+    offered: Offered
+    model_of: Callable[[Agent[Any]], Model]
+    context: Any
+
+
+async def prepare(
+    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: Any
+) -> Branching:
+    """Read what is needed and check everything; nothing is written. Raises what `fork` raises before it writes."""
     store, router = runner.store, runner.router
     run = await in_thread(_run_of, store, trace_id)
-    if isinstance(instructions, str):
-        changes = replace(changes, instructions={run.agent: instructions})
+    if "" in changes.instructions:
+        changes = replace(changes, instructions={run.agent: changes.instructions[""]})
     earlier = runner.changes_of(run) or Changes()
     known = agent or runner.sdk_agent(run.id)
     who: AgentRecord | Agent[Any] = known if known else await in_thread(_stored_agent, store, run)
@@ -76,33 +128,13 @@ async def fork(
     effective = changes.over(earlier)
     options = replace(before, model=changes.model or before.model)
     graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options)
-    replay = Replay(recorded, point, effective)
-    rewired = await rewire(graph, replay, _models(runner, effective, options.model))
+    offered = await offered_tools(graph, effective)
     if point is not None:
         context = runner.context_of(run, context)
-    first = replay.answers.get(run.agent)
-    thread_id, said = await in_thread(_past, store, run)
-
-    async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
-        return rewired, snapshot
-
-    stream = runner.stream(
-        said if prompt is None else prompt,
-        agent=who,
-        thread_id=thread_id,
-        model=options.model,
-        model_settings=before.model_settings,
-        max_turns=before.max_turns,
-        approve=approve,
-        context=context,
-        keep_running=keep_running,
-        fork=Fork(trace_id, span_id, str(run.model if first else changes.model or run.model), effective, blueprint),
-    )
-    try:
-        async for event in stream:
-            yield event
-    finally:
-        await stream.aclose()
+    return Branching(
+        run, who, options, recorded, point, effective, graph, snapshot, offered,
+        _models(runner, effective, options.model), context,
+    )  # fmt: skip
 
 
 async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
@@ -126,10 +158,10 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
     point = recorded.point(kept["span_id"], changes)
     replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
     options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
-    return await rewire(graph, replay, _models(runner, changes, options.model))
+    return rewire(graph, await offered_tools(graph, changes), replay, _models(runner, changes, options.model))
 
 
-def _read_changes(
+def read_changes(
     prompt: str | None,
     model: str | Mapping[str, str] | None,
     instructions: str | Mapping[str, str] | None,
@@ -138,7 +170,7 @@ def _read_changes(
     again: bool,
     agent: Agent[Any] | None,
 ) -> Changes:
-    """Raises `UsageError` for what is not of its kind."""
+    """Instructions for the first agent, whose name is not known here, go by the name ''. Raises `UsageError` for what is not of its kind."""
     if agent is not None and not isinstance(agent, Agent):
         raise UsageError(
             f"agent={agent!r} is no Agent of the Agents SDK; a fork's agents are those of the run.",
@@ -162,7 +194,7 @@ def _read_changes(
         prompt=prompt,
         model=model if isinstance(model, str) and model else None,
         models=dict(by_agent),
-        instructions=dict(instructions) if isinstance(instructions, Mapping) else {},
+        instructions={"": instructions} if isinstance(instructions, str) else dict(instructions or {}),
         tools=dict(tools or {}),
         results=dict(results or {}),
         again=again,
@@ -233,9 +265,14 @@ def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     if not items:
         raise NotFoundError(f"The thread of run {run.id} was deleted.", "Run it again with lab.run.")
+    return branch(store, run.thread_id, items[0].id).id, said_to(store, run)
+
+
+def said_to(store: Store, run: RunRecord) -> list[dict[str, Any]]:
+    """What the user said to a run, as the model got it."""
     said = []
     for entry in store.threads.session_items(run.thread_id, run_id=run.id):
         if entry.get("role") != "user":
             break
         said.append(entry)
-    return branch(store, run.thread_id, items[0].id).id, said
+    return said

@@ -176,6 +176,25 @@ class Recorded:
         first = min(point.answers for point in felt)
         return Point(first, frozenset().union(*(point.live for point in felt if point.answers == first)))
 
+    def warm_start(self, point: Point) -> int:
+        """The turn at which a replay of `point` can begin: that of its first live answer, or of the answer whose calls are live."""
+        if point.live or point.answers >= len(self.answers):
+            return point.answers - 1
+        return point.answers
+
+    def input_of(self, turn: int) -> list[dict[str, Any]]:
+        """What the model read at that turn, without its instructions."""
+        items = [dict(item) for item in self.answers[turn]["input"] or ()]
+        return items[1:] if items and items[0].get("role") == "system" else items
+
+    def used_tools(self, turn: int) -> set[str]:
+        """The agents that had called a tool or handed off before that turn."""
+        return {
+            str(answer["agent"])
+            for answer in self.answers[:turn]
+            if any(_is_call(item) for item in answer["output"] or () if isinstance(item, Mapping))
+        }
+
     def _changed_calls(self, changes: Changes) -> list[Point]:
         for call_id in changes.results:
             if call_id not in self.turn_of:
@@ -220,6 +239,11 @@ def _call_id(span: Span) -> str:
 def _calls_of(answer: Span) -> list[str]:
     items = answer["output"] if isinstance(answer["output"], list) else []
     return [item["call_id"] for item in items if isinstance(item, Mapping) and item.get("type") == "function_call"]
+
+
+def _is_call(item: Mapping[str, Any]) -> bool:
+    kind = str(item.get("type"))
+    return kind not in ("message", "reasoning") and not kind.startswith("tool_search")
 
 
 def _recorded(span: Span | None, heard: Json) -> RecordedCall | None:

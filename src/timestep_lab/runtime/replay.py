@@ -40,11 +40,14 @@ from openai.types.responses import (
 from pydantic import TypeAdapter, ValidationError
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub
+from timestep_lab.runtime.span_records import usage_of
 from timestep_lab.types.errors import ProviderError, RunError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.suggest import did_you_mean
 
+_ASKED = "system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing"
 _items: TypeAdapter[list[Any]] = TypeAdapter(list[ResponseOutputItem])
 
 
@@ -67,6 +70,8 @@ class Replay:
         for span in past:
             if span["span_id"] not in self.said:
                 self.answers.setdefault(span["agent"] or "", deque()).append(span)
+        self.costs: list[float | None] = []
+        """In USD, of each live answer that was asked for as a whole; None where the price is unknown."""
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
 
@@ -76,18 +81,24 @@ class Replay:
         return {i: (call.decision, str(call.heard)) for i, call in self.calls.items() if call.decision}
 
 
-async def rewire(graph: BuiltGraph, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
-    """A copy of the agents that replay first. `model_of` gives the model an agent goes on with, when it is needed.
+Offered = Mapping[str, Sequence[Any]]
+"""Agent name to every tool it is offered, those of MCP servers included."""
 
-    Raises `UsageError` for a changed tool or agent that the graph does not have.
-    """
-    changes = replay.changes
+
+async def offered_tools(graph: BuiltGraph, changes: Changes) -> Offered:
+    """What `rewire` works with. Raises `UsageError` for a changed tool or agent that the graph does not have."""
     _check_agents(graph, {*changes.models, *changes.instructions})
     offered = {
         name: [*agent.tools, *(await agent.get_mcp_tools(RunContextWrapper(None)) if agent.mcp_servers else [])]
         for name, agent in graph.agents.items()
     }
     _check_tools([tool for tools in offered.values() for tool in tools], changes.tools)
+    return offered
+
+
+def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
+    """A copy of the agents that replay first. `model_of` gives the model an agent goes on with, when it is needed."""
+    changes = replay.changes
     models = {name: ReplayModel(agent, replay, model_of) for name, agent in graph.agents.items()}
     twins: dict[str, Agent[Any]] = {}
     for agent in graph.agents.values():
@@ -184,7 +195,10 @@ class ReplayModel(Model):
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
         if live := self._live():
-            return await live.get_response(*args, **kwargs)
+            answer = await live.get_response(*args, **kwargs)
+            provider, model = getattr(live, "provider", ""), getattr(live, "model", "")
+            self._replay.costs.append(price(provider, str(model), usage_of(answer.usage)))
+            return answer
         return ModelResponse(output=self._say(self._take(), args, kwargs), usage=sdk.Usage(), response_id=None)
 
     async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -212,12 +226,14 @@ class ReplayModel(Model):
 
     def _say(self, span: Span, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The recorded answer, in a span of its own that says where it is from. An answer that failed fails again."""
-        asked = [*args, *(kwargs.get(name) for name in ("system_instructions", "input")[len(args) :])]
-        system, given = asked[0], asked[1]
+        asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
+        system, given, tracing = asked[0], asked[1], asked[6]
         shown = [{"role": "system", "content": system}] if system else []
         shown += [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
         config = {"replayed_span": span["span_id"]}
-        with generation_span(model=span["model"], model_config=config, input=shown) as again:
+        with generation_span(
+            model=span["model"], model_config=config, input=shown, disabled=tracing.is_disabled()
+        ) as again:
             if span["status"] != "ok":
                 again.set_error(SpanError(message=str(span["error"]), data=None))
                 if self._replay.end:

@@ -1,17 +1,40 @@
-"""The run's hooks: a tool's result is in the store the moment the tool ends, and its span knows which call it was."""
+"""Hooks of runs: every tool call's span knows which call it was and what was heard of it; in a thread, its result is in the store the
+moment the tool ends."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
 from agents.tool_context import ToolContext
 
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.toolset import ToolSet
+
+
+class TracingHooks(RunHooks[Any]):
+    """For a run without a thread. `approved`: ids of the calls that were approved on its way."""
+
+    def __init__(self, processor: StoreProcessor, kits: Mapping[str, ToolSet]) -> None:
+        self._processor, self._kits = processor, kits
+        self.approved: set[str] = set()
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        span = get_current_span()
+        if isinstance(context, ToolContext) and span is not None:
+            kit = self._kits.get(agent.name)
+            server = kit.server_of(context.tool_name) if kit else None
+            approval = "approved" if context.tool_call_id in self.approved else "not_needed"
+            self._processor.tool_started(span, context.tool_call_id, server, approval)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+        _tell_heard(self._processor, context, tool, result)
 
 
 class RecordingHooks(RunHooks[Any]):
@@ -46,8 +69,7 @@ class RecordingHooks(RunHooks[Any]):
             span = get_current_span()
             failed = span.error if span is not None else None
             error = str(failed["message"]) if failed else None
-            if span is not None and isinstance(tool, FunctionTool) and not isinstance(result, str):
-                self._processor.tool_heard(span, _heard(context, tool, result))
+            _tell_heard(self._processor, context, tool, result)
             await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
         await self._inner.on_tool_end(context, agent, tool, result)
 
@@ -69,9 +91,11 @@ class RecordingHooks(RunHooks[Any]):
         await self._inner.on_handoff(context, from_agent, to_agent)
 
 
-def _heard(context: ToolContext[Any], tool: FunctionTool, result: object) -> str:
-    """What the model reads of a result that is no text, as JSON; made by the SDK's own conversion."""
-    call = context.tool_call
-    assert call is not None
+def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
+    """Keep with the call's span what the model reads of a result that is no text; made by the SDK's own conversion."""
+    span = get_current_span()
+    call = context.tool_call if isinstance(context, ToolContext) else None
+    if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):
+        return
     said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
-    return json.dumps(said["output"], ensure_ascii=False)
+    processor.tool_heard(span, json.dumps(said["output"], ensure_ascii=False))

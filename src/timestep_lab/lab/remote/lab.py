@@ -156,6 +156,9 @@ class RemoteLab(RemoteLooking, Lab):
         }  # fmt: skip
         return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
 
+    async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
+        raise only_here("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
+
     async def cancel(self, run_id: str) -> None:
         await in_thread(runs.cancel, self.connection, run_id)
 

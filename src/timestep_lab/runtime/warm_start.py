@@ -1,0 +1,221 @@
+"""The rest of a recorded run, run again as often as one likes: from what the model had read at a step, without a conversation.
+
+A fork is a run that people look at: it has a thread, a row and a session. A replay is for counting. It begins with the recorded input
+of its first turn, so what came before costs nothing, and keeps nothing but what it gives back, unless its trace is wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+from agents import Agent, RunConfig, RunErrorDetails, RunResult
+from agents.exceptions import AgentsException
+from agents.items import ToolApprovalItem
+
+from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.forks import Branching, prepare, read_changes, said_to
+from timestep_lab.runtime.outcomes import as_lab_error
+from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.pauses import REFUSED_ALL
+from timestep_lab.runtime.recorded import Point, ToolStub
+from timestep_lab.runtime.replay import Replay, rewire
+from timestep_lab.runtime.run_hooks import TracingHooks
+from timestep_lab.runtime.run_usage import counted
+from timestep_lab.runtime.span_records import sdk_trace_id
+from timestep_lab.runtime.tracing import Route, install, uninstall
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import LabError, UsageError
+from timestep_lab.types.ids import new_trace_id
+from timestep_lab.types.records import Json, Usage
+from timestep_lab.types.spans import Lab, TraceStart
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.runner import Runner
+
+LEFT_OPEN = "The replay ended before this step did."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """How one replay went. `error` is None when there is an `output`."""
+
+    output: str | None
+    error: LabError | None
+    items: tuple[Json, ...]
+    """What was said and heard from its first turn on, as Responses input items."""
+    agent: str
+    """The agent that spoke last."""
+    usage: Usage
+    """Of what was live."""
+    cost_usd: float | None
+    """None unless every price is known."""
+    trace_id: str | None
+    """None when its trace was not kept."""
+
+
+class WarmStart:
+    """A recorded run that can be replayed from one of its steps. Made by `warm_start`; `replay` may be called side by side."""
+
+    def __init__(self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: list[Any]) -> None:
+        self._runner, self._plan, self._point, self._span_id = runner, plan, point, span_id
+        self.turn = plan.recorded.warm_start(point)
+        """The first turn that is run, from 0."""
+        self.input = given
+        """What the model reads at that turn."""
+        self._used = plan.recorded.used_tools(self.turn)
+
+    async def replay(self, *, approve_all: bool = False, keep_trace: bool = False) -> Replayed:
+        """Once. Whatever a model, a tool or a guardrail raises is its `error`; only cancellation passes through.
+
+        Nobody is there to be asked: calls that need approval are decided as they were recorded, and live ones are refused unless
+        `approve_all`. `keep_trace` stores the spans, as a trace whose parent is the recorded one.
+        """
+        plan = self._plan
+        said = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
+        replay = Replay(plan.recorded, self._point, plan.changes, said)
+        graph = rewire(plan.graph, plan.offered, replay, plan.model_of)
+        root = self._prepared(graph)
+        if not keep_trace:
+            return await self._run(root, replay, None, None, approve_all)
+        processor = install(self._runner.writer)
+        try:
+            trace_id = self._announce(processor)
+            try:
+                hooks = TracingHooks(processor, graph.kits)
+                return await self._run(root, replay, trace_id, hooks, approve_all)
+            finally:
+                processor.release(sdk_trace_id(trace_id), LEFT_OPEN)
+                await self._runner.writer.barrier().reached()
+        finally:
+            uninstall(self._runner.writer)
+
+    def _prepared(self, graph: BuiltGraph) -> Agent[Any]:
+        """The agent of the first turn. What the SDK would know of the turns before is said by the agents' settings instead: one that
+        has called a tool is not made to call one again, and the input was let through."""
+        for_all = RunConfig(model_settings=dict(self._plan.options.model_settings)).model_settings
+        for agent in graph.agents.values():
+            settings = agent.model_settings.resolve(for_all)
+            if agent.reset_tool_choice and agent.name in self._used:
+                settings = replace(settings, tool_choice=None)
+            agent.model_settings = settings
+            if self.turn > 0:
+                agent.input_guardrails = []
+        return graph.agents[str(self._plan.recorded.answers[self.turn]["agent"])]
+
+    async def _run(
+        self, root: Agent[Any], replay: Replay, trace_id: str | None, hooks: TracingHooks | None, approve_all: bool
+    ) -> Replayed:
+        config = RunConfig(
+            model_provider=self._runner.router,
+            workflow_name=self._plan.run.agent,
+            tracing_disabled=trace_id is None,
+            trace_id=None if trace_id is None else sdk_trace_id(trace_id),
+            tool_not_found_behavior="return_error_to_model",
+            tool_name_collision_policy="error",
+        )
+        given: Any = [dict(item) for item in self.input]
+        max_turns = self._plan.options.max_turns
+        result: RunResult | RunErrorDetails | None = None
+        failure: LabError | None = None
+        try:
+            while True:
+                result = await sdk.Runner.run(
+                    root, given, context=self._plan.context, max_turns=max(1, max_turns - self.turn), hooks=hooks, run_config=config
+                )  # fmt: skip
+                if not result.interruptions:
+                    break
+                given = _decided(result, replay.decisions, hooks, approve_all)
+        except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this replay ended
+            failure = as_lab_error(error, speakers=(), max_turns=max_turns)
+            result = error.run_data if isinstance(error, AgentsException) else result
+        usage = counted(result.context_wrapper) if result else Usage()
+        costs = replay.costs
+        return Replayed(
+            output=output_text(result.final_output) if isinstance(result, RunResult) and failure is None else None,
+            error=failure,
+            items=tuple(
+                item.to_input_item()
+                for item in (result.new_items if result else ())
+                if not isinstance(item, ToolApprovalItem)
+            ),
+            agent=result.last_agent.name if result else root.name,
+            usage=usage,
+            cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+            trace_id=trace_id,
+        )
+
+    def _announce(self, processor: Any) -> str:
+        trace_id, run, writer = new_trace_id(), self._plan.run, self._runner.writer
+        route = Route(writer, run.user_id, trace_id, run_id=trace_id, only_ended=True)
+        processor.bind(sdk_trace_id(trace_id), route)
+        writer.trace_started(
+            TraceStart(
+                trace_id=trace_id, user_id=run.user_id, workflow=run.agent, thread_id=None, started_at=utc_now(),
+                metadata={Lab.SDK_ID: sdk_trace_id(trace_id)}, parent_trace_id=run.trace_id, fork_span_id=self._span_id,
+            )
+        )  # fmt: skip
+        return trace_id
+
+
+def _decided(
+    result: RunResult, recorded: Mapping[str, tuple[str, str]], hooks: TracingHooks | None, approve_all: bool
+) -> Any:
+    state = result.to_state()
+    for item in state.get_interruptions():
+        call_id = item.call_id or ""
+        word, message = recorded.get(call_id, ("approved" if approve_all else "rejected", REFUSED_ALL))
+        if word == "approved":
+            if hooks:
+                hooks.approved.add(call_id)
+            state.approve(item)
+        else:
+            state.reject(item, rejection_message=message)
+    return state
+
+
+async def warm_start(
+    runner: Runner,
+    trace_id: str,
+    span_id: str | None = None,
+    *,
+    prompt: str | None = None,
+    model: str | Mapping[str, str] | None = None,
+    instructions: str | Mapping[str, str] | None = None,
+    tools: Mapping[str, ToolStub] | None = None,
+    results: Mapping[str, ToolStub] | None = None,
+    agent: Agent[Any] | None = None,
+    context: Any = None,
+) -> WarmStart:
+    """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
+    either, from its start. Takes the changes that `forks.fork` takes, and raises what it raises. Writes nothing.
+    """
+    changes = read_changes(prompt, model, instructions, tools, results, False, agent)
+    plan = await prepare(runner, trace_id, span_id, replace(changes, again=changes.none), agent, context)
+    assert plan.point is not None
+    if not plan.recorded.answers:
+        raise UsageError(f"The run of trace {trace_id} has no answer of a model.", "There is nothing to replay.")
+    given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
+    if prompt is not None:
+        said = await in_thread(said_to, runner.store, plan.run)
+        given = [*given[: len(given) - len(said)], {"role": "user", "content": prompt}]
+    return WarmStart(runner, plan, plan.point, span_id, given)
+
+
+async def replay_many(
+    start: WarmStart, times: int, *, concurrency: int, approve_all: bool = False, keep_traces: bool = False
+) -> list[Replayed]:
+    """`times` replays, at most `concurrency` at once."""
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one() -> Replayed:
+        async with gate:
+            return await start.replay(approve_all=approve_all, keep_trace=keep_traces)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one()) for _ in range(times)]
+    return [task.result() for task in tasks]
