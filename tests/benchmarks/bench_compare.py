@@ -36,6 +36,8 @@ from tests.evals.loopback import model_server
 with model_server(lambda said, _: "one two three four five", delay_s=float(sys.argv[1]), pieces=5) as server:
     print(server.url, flush=True)
     sys.stdin.read()
+    took = sorted(replied - asked for replied, (asked, _, _) in zip(server.replied, server.asked))
+    print(took[len(took) // 2] * 1000)
 """
 
 
@@ -49,6 +51,26 @@ def url() -> Iterator[str]:
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.communicate()
+
+
+async def test_at_a_hundred_calls_at_once_a_models_latency_is_its_own(tmp_path: Path) -> None:
+    """The median beside the server's own clock, from reading a request to sending its answer."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, "0.3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    async with opened(tmp_path / "lab.duckdb", url) as bench:
+        cases = [f"question {n}" for n in range(500)]
+        comparison = await new_comparison(bench, cases, models=["openai_compatible/loop/a"], concurrency=100)
+        [row] = (await comparison.run()).candidate_rows
+    out, _ = process.communicate()
+    assert row.latency_ms_p50 is not None
+    own = row.latency_ms_p50 - float(out)
+    print(
+        f"\nmedian latency {row.latency_ms_p50:.0f} ms, by the server's clock {float(out):.0f} ms: {own:.1f} ms are ours"
+    )
+    assert own < 5
 
 
 async def bare_sdk(url: str, *, streamed: bool, cases: int = CASES) -> tuple[float, float]:

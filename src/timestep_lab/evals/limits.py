@@ -20,7 +20,8 @@ def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) ->
     ours: dict[str, AdaptiveLimiter] = {}
     for prefix in set(prefixes):
         if prefix not in router.limiters:
-            most = min(concurrency or MOST_CONCURRENCY, router.provider(prefix).most_at_once or MOST_CONCURRENCY)
+            most = concurrency or MOST_CONCURRENCY
+            most = min(most, router.provider(prefix).most_at_once or most)
             limiter = AdaptiveLimiter(min(concurrency or DEFAULT_CONCURRENCY, most), maximum=most)
             ours[prefix] = router.limiters[prefix] = limiter
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import agents as sdk
 from agents import RunConfig, RunState
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 OnDelta = Callable[[str], None]
+_WORKING = frozenset({"generation", "tool", "guardrail", "retrieval"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,29 @@ class Measured:
     began: float = field(default_factory=time.perf_counter)
     generations: list[SpanRecord] = field(default_factory=list)
     steps: list[dict[str, Json]] = field(default_factory=list)
+    busy_from: datetime | None = None
+    """When a model, a tool or a guardrail was first at work; before that the run was only being set up."""
+    busy_until: datetime | None = None
+    overhead_ms: float = 0.0
+    """What this process added to the times of the generations."""
 
     def take(self, span: SpanRecord) -> None:
+        if span.kind in _WORKING and span.ended_at is not None:
+            self.busy_from = min(self.busy_from or span.started_at, span.started_at)
+            self.busy_until = max(self.busy_until or span.ended_at, span.ended_at)
         if span.kind == "generation":
-            self.generations.append(replace(span, input=None, output=None, attributes={}))
+            overhead: Any = span.attributes.get(Lab.OVERHEAD_MS, 0.0)
+            self.overhead_ms += overhead
+            self.generations.append(replace(span, input=None, output=None, attributes={Lab.OVERHEAD_MS: overhead}))
         elif step := step_of(span):
             self.steps.append(step)
+
+    def latency_ms(self) -> float:
+        """From the first thing that was at work to the last, waits and what this process added left out."""
+        if self.busy_from is None or self.busy_until is None:
+            return (time.perf_counter() - self.began) * 1000.0
+        waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in self.generations)
+        return max(0.0, ms_between(self.busy_from, self.busy_until) - waited - self.overhead_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +227,13 @@ def step_of(span: SpanRecord) -> dict[str, Json] | None:
 
 
 def _told(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Trial:
-    wall_ms = (time.perf_counter() - measured.began) * 1000.0
     generations = measured.generations
-    queue_ms = sum(g.queue_ms or 0.0 for g in generations)
-    rate_limit_ms = sum(g.rate_limit_ms or 0.0 for g in generations)
     priced = [g.cost_usd for g in generations]
     counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
     counted_out = [g.output_tokens for g in generations if g.output_tokens is not None]
     return Trial(
-        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps),
-        latency_ms=max(0.0, wall_ms - queue_ms - rate_limit_ms), queue_ms=queue_ms, rate_limit_ms=rate_limit_ms,
+        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=measured.latency_ms(),
+        queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
         ttft_ms=_ttft_ms(measured), input_tokens=sum(counted_in) if counted_in else None,
         output_tokens=sum(counted_out) if counted_out else None,
         cost_usd=sum(c for c in priced if c is not None) if priced and None not in priced else None,
@@ -226,9 +241,10 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
 
 
 def _ttft_ms(measured: Measured) -> float | None:
-    """From the start of the run to the first content of its answer, waits under limits left out."""
-    if not measured.generations or measured.generations[-1].ttft_ms is None:
+    """From the first thing that was at work to the first content of the last answer; what `latency_ms` leaves out is left out here too."""
+    if not measured.generations or measured.busy_from is None or measured.generations[-1].ttft_ms is None:
         return None
     *before, last = measured.generations
-    waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in before)
-    return max(0.0, ms_between(measured.started_at, last.started_at) - waited) + (last.ttft_ms or 0.0)
+    left_out = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in before)
+    left_out += sum(cast(float, g.attributes[Lab.OVERHEAD_MS]) for g in before)
+    return max(0.0, ms_between(measured.busy_from, last.started_at) - left_out) + (last.ttft_ms or 0.0)

@@ -123,9 +123,9 @@ class RoutedModel(Model):
             return events if isinstance(self.inner, AdapterModel) else with_unique_ids(events)
 
         policy = NO_RETRY if model_settings.retry is not None else self._retry
-        watch = Stopwatch(self.provider, self.model)
         config = model_settings.to_traceable_dict()
         with generation_span(model=self.full, model_config=config, disabled=tracing.is_disabled()) as span:
+            watch = Stopwatch(self.provider, self.model)
             with_data = tracing.include_data()
             if with_data:
                 span.span_data.input = _shown_input(system_instructions, input)

@@ -19,7 +19,7 @@ from openai import BaseModel as ProviderModel
 
 from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.timing import timing_of
-from timestep_lab.types.clock import parse_iso, utc_now
+from timestep_lab.types.clock import ms_between, parse_iso, utc_now
 from timestep_lab.types.records import Json, Usage
 from timestep_lab.types.spans import GenAI, Lab, SpanKind, SpanRecord
 
@@ -120,10 +120,13 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
     attributes = dict(record.attributes)
     known: list[tuple[str, Json]] = [(GenAI.REQUEST_MODEL, model), (GenAI.PROVIDER, provider)]
     if timing:
+        # What the span took beyond that was spent on closing the connection and by whoever read the answer.
+        beside_ms = max(0.0, ms_between(record.started_at, record.ended_at or utc_now()) - timing.duration_ms)
         known += [
             (Lab.INTER_TOKEN_P50_MS, timing.inter_token_p50_ms),
             (Lab.INTER_TOKEN_P95_MS, timing.inter_token_p95_ms),
             (Lab.ATTEMPTS, timing.attempts),
+            (Lab.OVERHEAD_MS, round(timing.overhead_ms + beside_ms, 3)),
             ("timestep.usage_is_estimate", timing.usage_is_estimate or None),
         ]
     attributes.update((name, value) for name, value in known if value is not None)

@@ -160,6 +160,8 @@ class Lab:
     FROM_AGENT = "timestep.handoff.from"
     TO_AGENT = "timestep.handoff.to"
     ATTEMPTS = "timestep.attempts"
+    OVERHEAD_MS = "timestep.overhead_ms"
+    """Of a generation's time what this process added: until its request was written, and since its answer had come."""
     EVENTS = "timestep.events"
     """A list of `{name, time_unix_nano, attributes}`: the span's events, as the sender gave them."""
     LINKS = "timestep.links"

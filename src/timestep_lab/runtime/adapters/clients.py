@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.runtime.timing import HTTP_HOOKS
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -46,6 +47,7 @@ def openai_client(base_url: str, key: str | None, timeout_s: float, *, official:
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
+            event_hooks={kind: list(hooks) for kind, hooks in HTTP_HOOKS.items()},
         )
         headers = {} if official else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         return AsyncOpenAI(
@@ -68,6 +70,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
+            event_hooks={kind: list(hooks) for kind, hooks in HTTP_HOOKS.items()},
         )
         return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
 
@@ -101,7 +104,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
             host=host,
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
-            event_hooks={"request": [own_key_only]},
+            event_hooks={**HTTP_HOOKS, "request": [own_key_only, *HTTP_HOOKS["request"]]},
         )
 
     return PerLoop(make, lambda client: client.close(), "ollama")  # type: ignore[no-untyped-call]
