@@ -9,6 +9,7 @@ What a server answers is said in neutral words (`script.py`); each protocol's mo
 """
 
 from tests.wire.script import (
+    AtOnce,
     Block,
     Call,
     Cited,
@@ -17,6 +18,7 @@ from tests.wire.script import (
     Deltas,
     Fault,
     FaultInStream,
+    Instead,
     Redacted,
     Reply,
     Silence,
@@ -26,6 +28,6 @@ from tests.wire.script import (
 from tests.wire.server import Recorded, WireServer
 
 __all__ = [
-    "Block", "Call", "Cited", "Counted", "Cut", "Deltas", "Fault", "FaultInStream", "Recorded", "Redacted", "Reply", "Silence", "Thought",
+    "AtOnce", "Block", "Call", "Cited", "Counted", "Cut", "Deltas", "Fault", "FaultInStream", "Instead", "Recorded", "Redacted", "Reply", "Silence", "Thought",
     "WireServer", "Words",
 ]  # fmt: skip

@@ -35,12 +35,29 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
         for delta in _deltas(part):
             yield _event({"type": "content_block_delta", "index": index, "delta": delta})
         yield _event({"type": "content_block_stop", "index": index})
-    delta = {"stop_reason": _STOP[reply.stop], "stop_sequence": None}
+    delta = {"stop_reason": _STOP.get(reply.stop), "stop_sequence": None}
     total: dict[str, Any] = {"output_tokens": used.output}
     if used.reasoning:
         total["output_tokens_details"] = {"thinking_tokens": used.reasoning}
     yield _event({"type": "message_delta", "delta": delta, "usage": total})
     yield _event({"type": "message_stop"})
+
+
+def at_once(reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]:
+    content: list[dict[str, Any]] = []
+    for part in reply.parts:
+        if isinstance(part, Call):
+            content.append({"type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments})
+        elif isinstance(part, Thought):
+            content.append({"type": "thinking", "thinking": part.text, "signature": part.signature})
+        else:
+            content.append({"type": "text", "text": part.text})
+    used = reply.counted
+    return {
+        "id": "msg_01", "type": "message", "role": "assistant", "model": request["model"], "content": content,
+        "stop_reason": _STOP[reply.stop], "stop_sequence": None,
+        "usage": {"input_tokens": used.input, "output_tokens": used.output},
+    }  # fmt: skip
 
 
 def _opened(part: Any) -> dict[str, Any]:

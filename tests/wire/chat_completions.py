@@ -44,7 +44,8 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
             if isinstance(part, Cited):
                 cited = {"url": part.url, "title": part.title, "start_index": 0, "end_index": len(part.text)}
                 yield chunk({"annotations": [{"type": "url_citation", "url_citation": cited}]})
-    yield chunk({}, _FINISH[reply.stop])
+    if reply.stop != "unsaid":
+        yield chunk({}, _FINISH.get(reply.stop, reply.stop))
     if (request.get("stream_options") or {}).get("include_usage"):
         used = reply.counted
         yield sse(
@@ -59,6 +60,22 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
             }
         )  # fmt: skip
     yield sse("[DONE]")
+
+
+def at_once(reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    for part in reply.parts:
+        if isinstance(part, Call):
+            call = {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": part.text}}
+            message.setdefault("tool_calls", []).append(call)
+        else:
+            message["reasoning_content" if isinstance(part, Thought) else "content"] = part.text
+    used = reply.counted
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1760000000, "model": request["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": _FINISH[reply.stop]}],
+        "usage": {"prompt_tokens": used.input, "completion_tokens": used.output, "total_tokens": used.input + used.output},
+    }  # fmt: skip
 
 
 def fault_piece(fault: FaultInStream) -> bytes:

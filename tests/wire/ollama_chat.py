@@ -35,6 +35,19 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
     )  # fmt: skip
 
 
+def at_once(reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    for part in reply.parts:
+        if isinstance(part, Call):
+            message.setdefault("tool_calls", []).append({"function": {"name": part.name, "arguments": part.arguments}})
+        else:
+            message["thinking" if isinstance(part, Thought) else "content"] = part.text
+    return {
+        "model": request["model"], "created_at": _CREATED, "message": message, "done": True, "done_reason": "stop",
+        "prompt_eval_count": reply.counted.input, "eval_count": reply.counted.output,
+    }  # fmt: skip
+
+
 def _line(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data).encode() + b"\n"
 

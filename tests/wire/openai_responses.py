@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -110,6 +111,12 @@ def pieces(reply: Reply, request: Mapping[str, Any]) -> Iterator[bytes]:
         yield event("response.incomplete", response=cut)
     else:
         yield event("response.completed", response={**response, "status": "completed", "usage": usage})
+
+
+def at_once(reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]:
+    last = list(pieces(reply, request))[-1].decode().partition("data: ")[2]
+    whole: dict[str, Any] = json.loads(last)["response"]
+    return whole
 
 
 def fault_piece(fault: FaultInStream) -> bytes:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Stop = Literal["stop", "length", "tool_calls", "refusal"]
+Stop = Literal["stop", "length", "tool_calls", "refusal", "error", "abort", "unsaid"]
+"""`error`, `abort` and `unsaid` (the stream closes without a reason) are for Chat Completions, `unsaid` for Anthropic Messages too."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Instead:
+    """Any other body instead of an answer."""
+
+    body: str
+    status: int = 200
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """The answer as one JSON object, although a stream was asked for."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
 class FaultInStream:
     """An error event after `after` pieces of an answer, in a response that began with 200."""
 
@@ -140,4 +157,4 @@ class Silence:
     after: int | None = None
 
 
-Step = Reply | Fault | FaultInStream | Cut | Silence
+Step = Reply | Fault | FaultInStream | Cut | Silence | Instead | AtOnce

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.wire.script import Cut, Fault, FaultInStream, Reply, Silence, Step
+from tests.wire.script import AtOnce, Cut, Fault, FaultInStream, Instead, Reply, Silence, Step
 
 
 class Protocol_(Protocol):
@@ -32,6 +32,7 @@ class Protocol_(Protocol):
     def fault_piece(self, fault: FaultInStream) -> bytes: ...
     def fault_body(self, fault: Fault) -> dict[str, Any]: ...
     def models_body(self, names: list[str]) -> dict[str, Any]: ...
+    def at_once(self, reply: Reply, request: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,16 @@ class WireServer:
         step = self._steps.popleft() if len(self._steps) > 1 else self._steps[0]
         if isinstance(step, Fault):
             return JSONResponse(self._protocol.fault_body(step), step.status, headers=dict(step.headers))
+        if isinstance(step, Instead):
+            return Response(step.body, step.status, media_type=step.media_type)
+        if isinstance(step, AtOnce):
+            return JSONResponse(self._protocol.at_once(step.reply, body))
         return StreamingResponse(self._stream(step, body), media_type=self._protocol.MEDIA_TYPE)
 
     async def _stream(self, step: Step, body: dict[str, Any]) -> AsyncIterator[bytes]:
         if isinstance(step, Silence) and step.after is None:
             await self._unless_left(asyncio.sleep(step.seconds))
-        assert not isinstance(step, Fault)
+        assert not isinstance(step, Fault | Instead | AtOnce)
         reply = step if isinstance(step, Reply) else step.then if isinstance(step, Silence) else step.reply
         for number, piece in enumerate(self._protocol.pieces(reply, body)):
             if number and reply.pause_s:

@@ -57,6 +57,7 @@ from openai.types.responses.response_reasoning_summary_part_added_event import P
 from openai.types.responses.response_reasoning_summary_part_done_event import Part as PartDone
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
+from timestep_lab.runtime.output_text import CUT_SHORT
 from timestep_lab.runtime.unique_ids import own_call_id
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Usage
@@ -113,8 +114,10 @@ class Emitter:
                 sequence_number=self._next(),
             )
 
-    def refusal(self, delta: str) -> Events:
-        """The model declines, in its provider's words."""
+    def refusal(self, delta: str, *, after_text: bool = False) -> Events:
+        """The model declines, in its provider's words. `after_text`: what it had said stands as a message that was not finished."""
+        if after_text:
+            yield from self._close("incomplete")
         if delta:
             part = yield from self._message_part(ResponseOutputRefusal)
             part.refusal += delta
@@ -217,8 +220,8 @@ class Emitter:
             )  # fmt: skip
 
     def finish(self, usage: Usage | None, stop_reason: str, metadata: Mapping[str, str] | None = None) -> Events:
-        """The answer is whole. `usage` None: the provider counted nothing."""
-        yield from self._close()
+        """The answer is over. `usage` None: the provider counted nothing."""
+        yield from self._close("incomplete" if stop_reason in CUT_SHORT else "completed")
         for call in self._open_calls:
             yield from self._close_item(call)
         usage_block = None if usage is None else _usage_block(usage)
@@ -312,15 +315,15 @@ class Emitter:
             sequence_number=self._next(),
         )
 
-    def _close(self) -> Events:
+    def _close(self, status: str = "completed") -> Events:
         if self._open is not None:
-            yield from self._close_item(self._open)
+            yield from self._close_item(self._open, status)
             self._open = None
 
-    def _close_item(self, item: Any) -> Events:
+    def _close_item(self, item: Any, status: str = "completed") -> Events:
         if item.type == "message":
             yield from self._close_part()
-            item.status = "completed"
+            item.status = status
         elif item.type == "function_call":
             item.arguments = item.arguments or "{}"
             item.status = "completed"

@@ -36,6 +36,10 @@ def reasoning_text(item: Any) -> str:
     return "\n\n".join(part.text for part in parts)
 
 
+CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
+"""Why an answer may have ended before it was whole. `incomplete`: the server closed it without a word."""
+ANY_MODEL = "*"
+"""In a reasoning item's provider data instead of the model that thought it: whoever is asked did, says the caller."""
 INVALID_JSON = "INVALID_JSON"
 
 

@@ -1,4 +1,7 @@
-"""One error tree for every provider: by HTTP status and exception type, never by what a message says.
+"""One error tree for every provider: by HTTP status, exception type and the code that a server gives.
+
+What a message says decides one thing only, whether a conversation is too long: some servers have no code for that, and say it in a
+sentence that is always the same.
 
 The official clients raise errors of their own; this maps them. An exception that is not about talking to the provider
 (a programming error, a cancelled task) is not touched.
@@ -6,6 +9,8 @@ The official clients raise errors of their own; this maps them. An exception tha
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +18,7 @@ from typing import Any
 
 from timestep_lab.runtime.retry import retry_after_seconds
 from timestep_lab.types.errors import (
+    ContextLengthError,
     LabError,
     ModelNotFoundError,
     ProviderAuthError,
@@ -33,12 +39,24 @@ _STATUS_OF_CODE = {
     "api_error": 500, "internal_server_error": 500, "overloaded_error": 529, "service_unavailable": 503,
     "invalid_api_key": 401, "authentication_error": 401, "permission_error": 403, "billing_error": 402,
     "model_not_found": 404, "not_found_error": 404, "invalid_request_error": 400, "invalid_prompt": 400,
-    "context_length_exceeded": 400, "request_too_large": 413, "timeout_error": 504, "vector_store_timeout": 504,
+    "context_length_exceeded": 400, "exceed_context_size_error": 400, "request_too_large": 413, "timeout_error": 504,
+    "vector_store_timeout": 504, "unavailable_error": 503,
 }  # fmt: skip
 """Error types and codes that come without a status: in the middle of a stream, or inside a `response.failed`.
 
 <https://platform.openai.com/docs/guides/error-codes>, <https://docs.claude.com/en/api/errors>
 """
+
+_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+"""OpenAI's code and llama.cpp's."""
+_TOO_LONG_IN_WORDS = re.compile(
+    r"prompt is too long: \d+ tokens"  # Anthropic
+    r"|maximum context length (is|of) \d+ tokens"  # vLLM, SGLang, DeepSeek
+    r"|input length exceeds (the|maximum) context length"  # Ollama
+    r"|input token count.{0,40} exceeds the maximum number of tokens",  # Gemini
+    re.IGNORECASE,
+)
+_HTML = re.compile(r"\s*(<!doctype|<html|<head|<body|<\?xml)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +93,7 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
             status=status,
         )
     if status is not None:
-        return from_status(status, _said(error), context, headers=_headers(error))
+        return from_status(status, _said(error), context, headers=_headers(error), code=_code(error))
     family = _family(error)
     if "timeout" in family or isinstance(error, TimeoutError):
         return ProviderTimeoutError(
@@ -86,7 +104,11 @@ def as_provider_error(error: BaseException, context: ErrorContext, *, started: b
     if "transport" in family or isinstance(error, ConnectionError):
         return cut_stream(context) if started else _unreachable(context)
     if "api" in family:
-        return from_code(_code(error), _said(error), context)
+        code = _code(error)
+        status = _status_told(error) or _STATUS_OF_CODE.get(code or "", 500)
+        return from_status(status, _said(error), context, headers=_headers(error), code=code)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return cut_stream(context)  # broken off, or damaged, in the middle of a line
     return None
 
 
@@ -100,11 +122,28 @@ def cut_stream(context: ErrorContext) -> StreamCutError:
 
 def from_code(code: str | None, said: str, context: ErrorContext) -> ProviderError:
     """An error that a provider reported inside its stream. A code that nobody documented counts as trouble on their side."""
-    return from_status(_STATUS_OF_CODE.get(code or "", 500), said, context)
+    return from_status(_STATUS_OF_CODE.get(code or "", 500), said, context, code=code)
+
+
+def status_in(body: Any) -> int | None:
+    """The HTTP status that an error's JSON tells, by its number or by its code; None when it tells neither."""
+    if not isinstance(body, Mapping):
+        return status_in(body[0]) if isinstance(body, list) and body else None
+    for name in ("code", "status", "status_code", "type"):
+        told = body.get(name)
+        status = _STATUS_OF_CODE.get(told) if isinstance(told, str) else told
+        if isinstance(status, int) and 400 <= status <= 599:
+            return status
+    return status_in(body.get("error"))
 
 
 def from_status(
-    status: int, said: str, context: ErrorContext, *, headers: Mapping[str, str] | None = None
+    status: int,
+    said: str,
+    context: ErrorContext,
+    *,
+    headers: Mapping[str, str] | None = None,
+    code: str | None = None,
 ) -> ProviderError:
     """The class for an HTTP status, with the provider's own words in the message."""
     words = _clean(said, context)
@@ -129,6 +168,13 @@ def from_status(
     if status >= 500:
         return ProviderUnavailableError(
             f"{context.name} is in trouble ({status}){words}", "Try again in a while, or use another model.", **where
+        )
+    if code in _TOO_LONG or _TOO_LONG_IN_WORDS.search(said):
+        return ContextLengthError(
+            f"The conversation is longer than {context.name} can read ({status}){words}",
+            "Start a new thread, shorten this one, or use a model with a longer context.",
+            code="context_length_exceeded",
+            **where,
         )
     return ProviderRequestError(
         f"{context.name} refused the request ({status}){words}", "Change what it names.", **where
@@ -189,14 +235,36 @@ def _code(error: BaseException) -> str | None:
     return next((place for place in places if isinstance(place, str) and place in _STATUS_OF_CODE), None)
 
 
+def _status_told(error: BaseException) -> int | None:
+    return status_in(getattr(error, "body", None))
+
+
 def _said(error: BaseException) -> str:
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, Mapping) else body
-    if isinstance(inner, Mapping) and isinstance(inner.get("message"), str):
-        return str(inner["message"])
-    if isinstance(inner, str):
-        return inner
-    return str(getattr(error, "error", None) or getattr(error, "message", None) or error)
+    for told in (getattr(error, "body", None), getattr(error, "error", None), getattr(error, "message", None)):
+        if words := _words(told):
+            return words
+    return str(error)
+
+
+def _words(told: Any) -> str:
+    """What a server said of an error, in whichever form: OpenAI's, FastAPI's `detail`, a list of them, HTML, or plain text."""
+    if isinstance(told, str):
+        if told.lstrip()[:1] in ("{", "["):
+            try:
+                return _words(json.loads(told)) or told
+            except ValueError:
+                return told
+        if _HTML.match(told):
+            told = html.unescape(re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", told))
+        return str(told).strip()
+    if isinstance(told, list):
+        return "; ".join(words for one in told if (words := _words(one)))
+    if isinstance(told, Mapping):
+        where = ".".join(str(part) for part in told.get("loc") or ()) if isinstance(told.get("loc"), list) else ""
+        for name in ("error", "message", "detail", "msg", "errors", "error_description"):
+            if words := _words(told.get(name)):
+                return f"{where}: {words}" if where else words
+    return ""
 
 
 def _clean(said: str, context: ErrorContext) -> str:

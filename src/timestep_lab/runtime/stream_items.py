@@ -194,7 +194,10 @@ class StreamItems:
                 await self._hosted_call(item)
         elif item.type == "message":
             await self.log.finish(
-                item_id, text=message_text(item), status="completed", annotations=message_annotations(item)
+                item_id,
+                text=message_text(item),
+                status="incomplete" if item.status == "incomplete" else "completed",
+                annotations=message_annotations(item),
             )
         elif item.type == "reasoning":
             text = reasoning_text(item) or self.log.get(item_id).data["text"]

@@ -19,6 +19,7 @@
     │   ├── ProviderAuthError       the provider refused the key (401, 403)
     │   ├── ModelNotFoundError      the provider does not know the model (404)
     │   ├── ProviderRequestError    the provider refused the request (other 4xx)
+    │   │   └── ContextLengthError      the conversation is longer than the model can read
     │   ├── RateLimitError          429; `retry_after` in seconds when the provider said so
     │   ├── ProviderUnavailableError    5xx, or no connection
     │   ├── ProviderTimeoutError    no answer in time
@@ -160,8 +161,16 @@ class ProviderError(LabError):
     type = "provider_error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, next_step: str = "", *, provider: str = "", status: int | None = None) -> None:
-        super().__init__(message, next_step)
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "",
+        *,
+        provider: str = "",
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, next_step, code=code)
         self.provider = provider
         self.status = status
 
@@ -187,6 +196,12 @@ class ProviderRequestError(ProviderError):
     """The provider refused the request as it stands; the same again would be refused again."""
 
     http_status = 400
+
+
+class ContextLengthError(ProviderRequestError):
+    """The conversation is longer than the model can read; `code` is `context_length_exceeded`, as OpenAI has it."""
+
+    type = "invalid_request_error"
 
 
 class RateLimitError(ProviderError):

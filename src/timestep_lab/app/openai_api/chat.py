@@ -22,6 +22,8 @@ from timestep_lab.types.ids import new_id
 
 router = APIRouter()
 
+REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
+
 
 class Function(Strict):
     name: str = Field(min_length=1, max_length=200)
@@ -150,6 +152,8 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
             yield chunk({"role": "assistant", "content": ""})
         elif event.type == "response.output_text.delta":
             yield chunk({"content": event.delta})
+        elif event.type in REASONING_DELTAS:
+            yield chunk({"reasoning_content": event.delta})
         elif event.type == "response.refusal.delta":
             yield chunk({"refusal": event.delta})
         elif event.type == "response.output_item.added" and event.item.type == "function_call":

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timestep_lab.app.openai_api.kept import Item
+from timestep_lab.runtime.output_text import ANY_MODEL, reasoning_text
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Json
 
-FINISH = {"length": "length", "content_filter": "content_filter"}
+FINISH = {"length": "length", "incomplete": "length", "content_filter": "content_filter"}
+"""OpenAI has no word for an answer that its server closed without one; of those it has, `length` says that it is not whole."""
 
 
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[Item]]:
@@ -45,7 +47,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         parts.append({"type": "output_text", "text": text, "annotations": []})
     if refusal := message.get("refusal"):
         parts.append({"type": "refusal", "refusal": refusal})
-    items: list[Item] = []
+    items: list[Item] = _thoughts(message)
     if parts:
         items.append(
             {"id": new_id("message"), "type": "message", "role": "assistant", "status": "completed", "content": parts}
@@ -62,6 +64,24 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
             }
         )  # fmt: skip
     return items
+
+
+def _thoughts(message: Mapping[str, Any]) -> list[Item]:
+    """What the model had thought, in the form in which servers send it and callers send it back."""
+    content = message.get("content")
+    parts = [part for part in content if part.get("type") == "thinking"] if isinstance(content, list) else []
+    in_parts = "".join(_text(part.get("thinking")) for part in parts)
+    for field, thought in (
+        ("reasoning_content", message.get("reasoning_content")), ("reasoning", message.get("reasoning")), ("thinking", in_parts),
+    ):  # fmt: skip
+        if isinstance(thought, str) and thought:
+            return [
+                {
+                    "id": new_id("reasoning"), "type": "reasoning", "summary": [{"type": "summary_text", "text": thought}],
+                    "provider_data": {"model": ANY_MODEL, "field": field},
+                }
+            ]  # fmt: skip
+    return []
 
 
 def _text(content: Any) -> str:
@@ -99,9 +119,12 @@ def answer_message(output: Sequence[Any]) -> dict[str, Json]:
         part.refusal for item in output if item.type == "message" for part in item.content if part.type == "refusal"
     ]
     calls = [tool_call(item) for item in output if item.type == "function_call"]
+    thoughts = [reasoning_text(item) for item in output if item.type == "reasoning"]
     message: dict[str, Json] = {
         "role": "assistant", "content": "".join(texts) if texts else None, "refusal": "".join(refusals) or None,
     }  # fmt: skip
+    if thought := "\n\n".join(filter(None, thoughts)):
+        message["reasoning_content"] = thought
     return {**message, "tool_calls": calls} if calls else message
 
 

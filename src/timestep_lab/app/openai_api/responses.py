@@ -18,6 +18,7 @@ from timestep_lab.app.openai_api.kept import Conversations, Item, ResponseRecord
 from timestep_lab.app.openai_api.parameters import refuse
 from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
 from timestep_lab.runtime.attachments import with_files
+from timestep_lab.runtime.output_text import CUT_SHORT
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import SettingsError, UsageError
 from timestep_lab.types.ids import new_id
@@ -192,8 +193,10 @@ async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
 
 def _say_cut_off(answer: Object, metadata: Any) -> None:
     reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
-    if reason := reasons.get((metadata or {}).get("stop_reason", "")):
-        answer |= {"status": "incomplete", "incomplete_details": {"reason": reason}}
+    stopped = (metadata or {}).get("stop_reason", "")
+    if stopped in CUT_SHORT:
+        details = {"reason": reasons[stopped]} if stopped in reasons else None
+        answer |= {"status": "incomplete", "incomplete_details": details}
 
 
 async def _pieces(turn: Turn, lab: Any) -> AsyncIterator[bytes]:

@@ -144,9 +144,9 @@ class _Answer:
         yield from ()
 
     def _message_stop(self, event: Any) -> Events:
-        reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "stop")
-        if reason == "refusal" and not self._said_anything:
-            yield from self._emit.refusal(self._declined_because or DECLINED)
+        reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
+        if reason == "refusal":
+            yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
         yield from self._emit.finish(self._total(), reason, self._metadata)
 
     def _total(self) -> Usage:

@@ -10,7 +10,7 @@ import abc
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from agents import Model, ModelResponse, ModelSettings
 from agents import Usage as SdkUsage
@@ -217,6 +217,54 @@ def parts_of(content: Any) -> list[Mapping[str, Any]]:
 def text_of(content: Any) -> str:
     """The text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
+
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+
+
+class ThinkTags:
+    """Tells thinking from text where a server sends both as text: `<think>…</think>` at the beginning of an answer."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        """What may be the beginning of a tag."""
+        self._place: Literal["before", "inside", "after"] = "before"
+        self._answer_begun = False
+
+    def read(self, text: str) -> Iterator[tuple[Literal["thought", "text"], str]]:
+        text, self._held = self._held + text, ""
+        if self._place == "before":
+            begun = text.lstrip()
+            if len(begun) < len(THINK_OPEN) and THINK_OPEN.startswith(begun):
+                self._held = text
+                return
+            self._place = "inside" if begun.startswith(THINK_OPEN) else "after"
+            self._answer_begun = self._place == "after"
+            text = begun.removeprefix(THINK_OPEN) if self._place == "inside" else text
+        if self._place == "inside":
+            thought, closed, text = text.partition(THINK_CLOSE)
+            if not closed:
+                sure = len(thought) - _overlap(thought, THINK_CLOSE)
+                thought, self._held = thought[:sure], thought[sure:]
+            else:
+                self._place = "after"
+            if thought:
+                yield "thought", thought
+        if not self._answer_begun:
+            text = text.lstrip()
+        if self._place == "after" and text:
+            self._answer_begun = True
+            yield "text", text
+
+    def end(self) -> Iterator[tuple[Literal["thought", "text"], str]]:
+        held, self._held = self._held, ""
+        if held:
+            yield ("thought" if self._place == "inside" else "text"), held
+
+
+def _overlap(text: str, tag: str) -> int:
+    """How many characters at the end of `text` may begin `tag`."""
+    return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
 
 
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")

@@ -3,23 +3,32 @@
 Requests are written by the Agents SDK's converter, answers read here: the SDK's own reader says neither why an answer ended nor
 that one broke off. The client sends the JSON and hands over the JSON of each chunk as it is, by its `post`: `chat.completions.create`
 would walk through every message of every request and build a dozen objects for every few letters of an answer, which took more CPU than all
-else together. Reasoning comes as `reasoning_content` or `reasoning` (neither is in OpenAI's specification) and goes back
-under the name it came, to the model that wrote it.
+else together. Reasoning is not in OpenAI's specification: it comes as `reasoning_content` or `reasoning`, as parts of the content
+(Mistral), or as `<think>` text, and goes back the way it came, to the model that wrote it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
+from openai import APIError, AsyncStream
 
-from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest, results_as_text
+from timestep_lab.runtime.adapters.base import (
+    THINK_CLOSE,
+    THINK_OPEN,
+    AdapterModel,
+    FunctionSpec,
+    ModelRequest,
+    ThinkTags,
+    results_as_text,
+)
 from timestep_lab.runtime.emitter import Emitter, Events
-from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
+from timestep_lab.runtime.output_text import ANY_MODEL, INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import UsageError
@@ -29,7 +38,14 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai._types import RequestOptions
 
-_STOP_REASONS = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+_STOP_REASONS = {
+    "stop": "stop", "length": "length", "max_tokens": "length", "model_length": "length", "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+}  # fmt: skip
+_FAILED = ("error", "abort")
+"""Reasons by which a server says that it could not finish: OpenRouter's and SGLang's."""
+AS_THINK_TAGS, AS_PARTS = "<think>", "thinking"
+"""Ways in which reasoning comes, beside those that are a field's name."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
 NAMELESS = "unnamed"
 """What a call is named for which the server sent no name; it cannot be sent back without one."""
@@ -57,8 +73,6 @@ class ChatCompletionsModel(AdapterModel):
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         answer = ChatAnswer(emitter, self._wire_name)
-        from openai import AsyncStream
-
         body, options = _with_extras(chat_body(request, self._wire_name, self.prefix), request)
         stream = await self._client.get().post(
             "/chat/completions",
@@ -66,13 +80,27 @@ class ChatCompletionsModel(AdapterModel):
             options=options,
             cast_to=object,
             stream=True,
-            stream_cls=AsyncStream[object],
+            stream_cls=_Chunks,
         )
         async with stream:
             async for chunk in stream:
+                if "choices" not in chunk and chunk.get("object") == "error":  # FastChat's and vLLM's form
+                    raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
                 for event in answer.read(chunk):
                     yield event
-        for event in answer.end():
+        if answer.failed:
+            raise APIError("The answer failed.", stream.response.request, body=answer.failed)
+        for event in answer.end(done=stream.done):
+            yield event
+
+
+class _Chunks(AsyncStream[Any]):
+    done = False
+    """Whether the server said `[DONE]`."""
+
+    async def _iter_events(self) -> AsyncIterator[Any]:
+        async for event in super()._iter_events():
+            self.done = self.done or event.data.startswith("[DONE]")
             yield event
 
 
@@ -134,15 +162,26 @@ def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, 
         messages: list[Any] = Converter.items_to_messages(
             [_as_sent(item) for item in results_as_text(request.input)],  # type: ignore[misc]
             model=model,
-            should_replay_reasoning_content=lambda context: context.reasoning.origin_model == model,
+            should_replay_reasoning_content=lambda context: context.reasoning.origin_model in (model, ANY_MODEL),
         )
     except UserError as error:
         raise UsageError(f"{prefix}/{model} cannot be sent this conversation: {error}") from error
-    field = _reasoning_field(request)
-    if field != "reasoning_content":
-        messages = [{field if key == "reasoning_content" else key: value for key, value in m.items()} for m in messages]
+    field = _reasoning_field(request, model)
+    messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
     system = [{"role": "system", "content": request.instructions}] if request.instructions else []
     return [*system, *messages]
+
+
+def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A message whose `reasoning_content` goes the way in which the server sent it."""
+    sent = {key: value for key, value in message.items() if key != "reasoning_content"}
+    thought, text = message["reasoning_content"], message.get("content")
+    if field == AS_THINK_TAGS:
+        return {**sent, "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n\n{text or ''}"}
+    if field == AS_PARTS:
+        said = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
+        return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *said]}
+    return {**sent, field: thought}
 
 
 def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +217,9 @@ class ChatAnswer:
         self._finish_reason: str | None = None
         self._calls: list[_Call] = []
         self._said_anything = False
+        self._tags = ThinkTags()
+        self.failed: Any = None
+        """What the server said when it could not finish."""
 
     def read(self, chunk: Any) -> Events:
         """One `chat.completion.chunk` as JSON. Servers leave out, or send as null, whatever they have nothing to say for."""
@@ -188,6 +230,9 @@ class ChatAnswer:
             return
         choice = choices[0]
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if self._finish_reason in _FAILED:
+            said = {"message": f"it ended its answer with the finish reason {self._finish_reason!r}"}
+            self.failed = choice.get("error") or self.failed or said
         delta = choice.get("delta")
         if not delta:
             return
@@ -207,14 +252,17 @@ class ChatAnswer:
         for piece in delta.get("tool_calls") or ():
             yield from self._tool_piece(piece)
 
-    def end(self) -> Events:
-        if self._finish_reason is None:
+    def end(self, *, done: bool) -> Events:
+        """`done`: the server said that this is all."""
+        yield from self._told(self._tags.end())
+        if self._finish_reason is None and not (done and self._said_anything):
             return  # broken off: whoever reads this sees that nothing completed
         for call in self._calls:
             if call.item is None:  # its name never came: the model is told that there is no such tool
                 call.name = NAMELESS
                 yield from self._open(call)
-        reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason)
+        usual = "tool_calls" if self._calls else "incomplete"
+        reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
         if reason == "content_filter" and not self._said_anything:
             yield from self._emit.refusal(WITHHELD)
         yield from self._emit.finish(self._usage, reason)
@@ -226,19 +274,24 @@ class ChatAnswer:
         """Text; or, from Mistral's reasoning models, a list of parts that are text or thinking."""
         if isinstance(content, str):
             self._said_anything = self._said_anything or bool(content)
-            yield from self._emit.text(content)
+            yield from self._told(self._tags.read(content))
             return
         for part in content or ():
             if part.get("type") == "thinking":
                 inner = part.get("thinking") or ""
                 thought = inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner)
                 if thought:
-                    yield from self._thought(thought, "reasoning_content")
+                    yield from self._thought(thought, AS_PARTS)
             else:
                 yield from self._content(part.get("text") or "")
 
+    def _told(self, pieces: Iterator[tuple[str, str]]) -> Events:
+        for kind, text in pieces:
+            yield from self._thought(text, AS_THINK_TAGS) if kind == "thought" else self._emit.text(text)
+
     def _tool_piece(self, piece: Mapping[str, Any]) -> Events:
         self._said_anything = True
+        yield from self._told(self._tags.end())
         function = piece.get("function") or {}
         name, arguments = function.get("name") or "", _arguments(function.get("arguments"))
         call = self._call_of(piece, name, arguments)
@@ -292,8 +345,9 @@ def _usage(counted: Mapping[str, Any]) -> Usage:
     )
 
 
-def _reasoning_field(request: ModelRequest) -> str:
+def _reasoning_field(request: ModelRequest, model: str) -> str:
     for item in request.input:
-        if item.get("type") == "reasoning" and (field := (item.get("provider_data") or {}).get("field")):
-            return str(field)
+        kept = item.get("provider_data") or {}
+        if item.get("type") == "reasoning" and kept.get("model") in (model, ANY_MODEL) and kept.get("field"):
+            return str(kept["field"])
     return "reasoning_content"

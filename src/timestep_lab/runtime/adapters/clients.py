@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ssl
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.runtime.adapters.not_streamed import response_hook
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.runtime.timing import HTTP_HOOKS
@@ -36,6 +38,14 @@ NO_KEY = "no-key"
 """What a server of one's own is sent, which asks for no key: the clients insist on having one."""
 
 
+def _hooks(http: ModuleType, *first: Any) -> dict[str, list[Any]]:
+    """Of a client of `http`; `first` are called with a request before any other."""
+    return {
+        "request": [*first, *HTTP_HOOKS["request"]],
+        "response": [*HTTP_HOOKS["response"], response_hook(http)],
+    }
+
+
 def openai_client(base_url: str, key: str | None, timeout_s: float, *, official: bool = False) -> PerLoop[AsyncOpenAI]:
     """`official`: OpenAI itself, which alone may learn which organisation and project the environment names."""
 
@@ -47,7 +57,7 @@ def openai_client(base_url: str, key: str | None, timeout_s: float, *, official:
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
-            event_hooks={kind: list(hooks) for kind, hooks in HTTP_HOOKS.items()},
+            event_hooks=_hooks(httpx2),
         )
         headers = {} if official else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         return AsyncOpenAI(
@@ -70,7 +80,7 @@ def anthropic_client(base_url: str, key: str | None, timeout_s: float) -> PerLoo
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
             limits=httpx2.Limits(max_keepalive_connections=0 if base_url.startswith("http:") else KEPT_CONNECTIONS),
-            event_hooks={kind: list(hooks) for kind, hooks in HTTP_HOOKS.items()},
+            event_hooks=_hooks(httpx2),
         )
         return AsyncAnthropic(base_url=base_url, api_key=key or NO_KEY, max_retries=0, http_client=http)
 
@@ -104,7 +114,7 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
             host=host,
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
             verify=_trusted(),
-            event_hooks={**HTTP_HOOKS, "request": [own_key_only, *HTTP_HOOKS["request"]]},
+            event_hooks=_hooks(httpx, own_key_only),
         )
 
     return PerLoop(make, lambda client: client.close(), "ollama")  # type: ignore[no-untyped-call]

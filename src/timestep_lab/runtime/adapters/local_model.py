@@ -81,7 +81,7 @@ class LocalModel(AdapterModel):
             async for chunk in chunks:
                 for event in answer.read(chunk):
                     yield event
-        for event in answer.end():
+        for event in answer.end(done=True):
             yield event
 
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.base import (
     TEXT_PARTS,
+    THINK_CLOSE,
+    THINK_OPEN,
     AdapterModel,
     FunctionSpec,
     ModelRequest,
+    ThinkTags,
     items_of,
     parts_of,
     results_as_text,
     text_of,
 )
-from timestep_lab.runtime.emitter import Emitter
+from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.errors import SettingsError, UsageError
@@ -38,6 +41,8 @@ _OPTIONS = {
 }  # fmt: skip
 _KEPT_BY_CLIENT = frozenset({"type", "items", "description", "enum"})
 """What the official client passes on of a parameter's schema; the rest it drops."""
+INLINE = "think_tags"
+"""Key of a reasoning item's provider data: it came as text between `<think>` tags, and goes back so."""
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
@@ -56,6 +61,15 @@ class OllamaModel(AdapterModel):
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
         body = self._body(request)
         called = False
+        tags = ThinkTags()
+
+        def told(pieces: Iterator[tuple[str, str]]) -> Events:
+            for kind, text in pieces:
+                thought = kind == "thought"
+                yield from (
+                    emitter.reasoning(text, {"model": self.model, INLINE: True}) if thought else emitter.text(text)
+                )
+
         parts: Any = await self._client.get().chat(**body, stream=True)
         try:
             async with aclosing(parts):
@@ -64,7 +78,7 @@ class OllamaModel(AdapterModel):
                     if message.thinking:
                         for event in emitter.reasoning(message.thinking, {"model": self.model}):
                             yield event
-                    for event in emitter.text(message.content or ""):
+                    for event in told(tags.read(message.content or "")):
                         yield event
                     for call in message.tool_calls or ():
                         called = True
@@ -72,6 +86,8 @@ class OllamaModel(AdapterModel):
                         for event in emitter.tool_call(call.function.name, arguments=arguments):
                             yield event
                     if part.done:
+                        for event in told(tags.end()):
+                            yield event
                         usage = Usage(
                             requests=1, input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count or 0
                         )
@@ -148,7 +164,11 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
                 message["images"] = images
             out.append(message)
         elif kind == "reasoning":
-            assistant()["thinking"] = "".join(part.get("text", "") for part in item.get("summary") or ())
+            thought = "".join(part.get("text", "") for part in item.get("summary") or ())
+            if (item.get("provider_data") or {}).get(INLINE):
+                assistant()["content"] += f"{THINK_OPEN}{thought}{THINK_CLOSE}\n\n"
+            else:
+                assistant()["thinking"] = thought
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
             call = {"function": {"name": item["name"], "arguments": arguments_object(item.get("arguments") or "{}")}}

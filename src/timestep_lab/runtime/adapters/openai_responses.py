@@ -65,7 +65,7 @@ class ResponsesModel(Model):
             model_settings = replace(model_settings, **dict.fromkeys(left_out))
         stream = self._of_loop.get().stream_response(
             system_instructions,
-            [_ours_out(item) for item in input] if isinstance(input, list) else input,
+            [_ours_out(item) for item in input if not _thought_elsewhere(item)] if isinstance(input, list) else input,
             model_settings, tools, output_schema, handoffs, tracing,
             previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
         )  # fmt: skip
@@ -81,6 +81,11 @@ class ResponsesModel(Model):
 def _set_aside(model: str, settings: ModelSettings) -> list[str]:
     """Reasoning models take no temperature; 0 asks for no more steadiness than they have, other values OpenAI refuses itself."""
     return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
+
+
+def _thought_elsewhere(item: Any) -> bool:
+    """Another model's reasoning, which OpenAI does not know by its id and refuses."""
+    return isinstance(item, dict) and item.get("type") == "reasoning" and "provider_data" in item
 
 
 def _ours_out(item: Any) -> Any:
