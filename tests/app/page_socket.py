@@ -25,7 +25,7 @@ async def open_page(url: str, path: str, token: str) -> tuple[ClientConnection, 
     html = answer.raise_for_status().text
     session = re.search(r'"token":\s*"([^"]+)"', html)
     assert session is not None, html[:2000]
-    page = await websocket(url, f"{path}/ws", token, subprotocols=["bokeh", session[1]])
+    page = await websocket(url, f"{path.partition('?')[0]}/ws", token, subprotocols=["bokeh", session[1]])
     for part in ({"msgid": "m1", "msgtype": "PULL-DOC-REQ"}, {}, {}):
         await page.send(json.dumps(part))
     while (found := re.search(r'"channel":\s*"([^"]+)"', str(await page.recv()))) is None:

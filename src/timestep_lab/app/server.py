@@ -28,8 +28,8 @@ from timestep_lab.app.api import (
     trace_views,
     traces,
 )
-from timestep_lab.app.api.typed_sql import TypedSql
 from timestep_lab.app.chatkit import routes as chatkit
+from timestep_lab.app.fair_reads import FairReads
 from timestep_lab.app.gate import API_PREFIXES, OPEN_PATHS, Gate
 from timestep_lab.app.host_names import answers_to
 from timestep_lab.app.labs import Labs
@@ -87,7 +87,7 @@ class Served:
             with suppress(asyncio.CancelledError):
                 await preparing
             await self.labs.aclose()
-            api.state.typed_sql.close()
+            api.state.reads.close()
             await asyncio.to_thread(api.state.otlp.close)
 
         api = FastAPI(
@@ -101,7 +101,7 @@ class Served:
             False,
         )
         api.state.otlp = OtlpDecoder()
-        api.state.typed_sql = TypedSql(lambda: bool(api.state.stopping))
+        api.state.reads = FairReads(lambda: bool(api.state.stopping))
         api.state.pages_ready, api.state.prepared = asyncio.Event(), asyncio.Event()
         error_response.install(api)
         for module in ROUTERS:

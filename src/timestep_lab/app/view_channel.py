@@ -25,6 +25,7 @@ from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from timestep_lab.app.fair_reads import FairReads
 from timestep_lab.app.labs import caller_of
 from timestep_lab.app.panel_server import at_session_end
 from timestep_lab.types.records import Json
@@ -46,8 +47,11 @@ class _Offer:
 _offers: dict[str, _Offer] = {}
 
 
-def offer(component: Any, user_id: str) -> None:
-    """Let the browser of this user reach the component's view directly, as long as its page is open."""
+def offer(component: Any, user_id: str, reads: FairReads) -> None:
+    """Let the browser of this user reach the component's view directly, as long as its page is open; the view reads in the user's turn."""
+    closed = asyncio.Event()
+    at_session_end(closed.set)
+    component.view.turns = lambda read: reads.run(user_id, read, closed.wait)
     if not hasattr(component, "channel"):
         return
     key = secrets.token_urlsafe(24)

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import parse_iso, utc_now
-from timestep_lab.types.errors import FilterError
+from timestep_lab.types.errors import FilterError, LabError, QueryError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.explorer_twin import explorer_html
 from timestep_lab.ui.sources import Bucket, TracePage, TraceQuery, TraceSource
@@ -141,15 +140,26 @@ class TraceExplorer(TraceReader):
 
     # The view's side
 
+    async def prepare(self) -> None:
+        if self._shown is None:
+            try:
+                self._shown = await self.in_turn(self._answer, self._query, self._last_s)
+            except (FilterError, QueryError) as error:
+                self._refuse(error)
+                self._shown = await self.in_turn(self._answer, self._query, self._last_s)
+
     def snapshot(self) -> Json:
         try:
             shown = self._now_shown()
         except FilterError as error:
-            # As when it is typed: the mistake is said beside it, and the list stays as it is without.
-            self._refused = {"filter": self._query.filter, "message": error.message, "next_step": error.next_step}
-            self._query = replace(self._query, filter="")
+            self._refuse(error)
             shown = self._now_shown()
         return {**self._told(shown), "refused": self._refused, "selected": self._selected, "is_live": self._live}
+
+    def _refuse(self, error: LabError) -> None:
+        """As when the filter is typed: what is wrong with it is said beside it, and the list is what it is without."""
+        self._refused = {"filter": self._query.filter, "message": error.message, "next_step": error.next_step}
+        self._query = replace(self._query, filter="")
 
     def twin_html(self) -> str:
         return explorer_html(self.source, self._now_shown().page, self._selected)
@@ -172,19 +182,19 @@ class TraceExplorer(TraceReader):
             since=parse_iso(since) if since else None,
             until=parse_iso(until) if until else None,
         )
-        self._take(await in_thread(self._answer, query, since_s))
+        self._take(await self.in_turn(self._answer, query, since_s))
 
     @handles("more")
     async def _more(self, after: str) -> Json:
-        return asdict(await in_thread(self.source.list, self._query, limit=PAGE, after=after))
+        return asdict(await self.in_turn(self.source.list, self._query, limit=PAGE, after=after))
 
     @handles("suggest")
     async def _suggest(self, text: str, cursor: int) -> Json:
-        return [asdict(s) for s in await in_thread(self.source.suggest, text, cursor)]
+        return [asdict(s) for s in await self.in_turn(self.source.suggest, text, cursor)]
 
     @handles("graph_all")
     async def _graph_all(self) -> Json:
-        return asdict(await in_thread(self.source.graph, query=self._query))
+        return asdict(await self.in_turn(self.source.graph, query=self._query))
 
     @handles("select")
     def _select(self, trace_id: str | None, span_id: str | None = None) -> None:
@@ -236,10 +246,10 @@ class TraceExplorer(TraceReader):
     async def _refresh(self) -> None:
         changed, self._changed_ids = self._changed_ids, set()
         started = time.perf_counter()
-        shown = await in_thread(self._answer, self._query, self._last_s)
+        shown = await self.in_turn(self._answer, self._query, self._last_s)
         if shown != self._shown:
             self._take(shown, live=True)
         if self._selected in changed and self._selected is not None:
-            reply = await in_thread(read_trace, self.source, self._selected)
+            reply = await self.in_turn(read_trace, self.source, self._selected)
             self.emit({"kind": "trace", "value": reply.value}, reply.buffers)
         self._updates.cost_s = time.perf_counter() - started

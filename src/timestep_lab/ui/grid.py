@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from timestep_lab.store.base import in_thread
 from timestep_lab.types.comparison import (
     CellDelta,
     CellDone,
@@ -105,8 +104,8 @@ class GridView(TraceReader):
     async def _reread(self) -> None:
         assert self._read is not None
         began = time.perf_counter()
-        grid = await in_thread(self._read)
-        state = await in_thread(GridState.of, grid)
+        grid = await self.in_turn(self._read)
+        state = await self.in_turn(GridState.of, grid)
         with self._lock:
             self._state, self._unread = state, False
             self.emit({"kind": "cells", **self._head()}, [body(self._state)])

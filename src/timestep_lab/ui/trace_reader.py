@@ -37,36 +37,39 @@ class TraceReader(View):
 
     @handles("trace")
     async def _open_trace(self, trace_id: str) -> Reply:
-        return await in_thread(read_trace, self.source, trace_id)
+        return await self.in_turn(read_trace, self.source, trace_id)
 
     @handles("span")
     async def _open_span(self, trace_id: str, span_id: str) -> Json:
-        return await in_thread(read_span, self.source, trace_id, span_id)
+        return await self.in_turn(read_span, self.source, trace_id, span_id)
 
     @handles("conversation")
     async def _conversation(self, trace_id: str) -> Json:
-        return await in_thread(read_conversation, self.source, trace_id)
+        return await self.in_turn(read_conversation, self.source, trace_id)
 
     @handles("graph")
     async def _graph(self, trace_id: str) -> Json:
-        return asdict(await in_thread(self.source.graph, trace_id=trace_id))
+        return asdict(await self.in_turn(self.source.graph, trace_id=trace_id))
 
     @handles("json")
     async def _json(self, trace_id: str) -> Json:
-        return await in_thread(read_json, self.source, trace_id)
+        return await self.in_turn(read_json, self.source, trace_id)
 
     @handles("find")
     async def _find(self, trace_id: str, text: str) -> Json:
-        return await in_thread(find_in_trace, self.source, trace_id, text)
+        return await self.in_turn(find_in_trace, self.source, trace_id, text)
 
     @handles("comparable")
     async def _comparable(self, trace_id: str) -> Json:
-        return await in_thread(comparable_traces, self.source, trace_id)
+        return await self.in_turn(comparable_traces, self.source, trace_id)
 
     @handles("diff")
     async def _diff(self, left: str, right: str) -> Json:
-        rows = await in_thread(self.source.diff, left, right)
-        sides = {"left": await in_thread(self.source.trace, left), "right": await in_thread(self.source.trace, right)}
+        rows = await self.in_turn(self.source.diff, left, right)
+        sides = {
+            "left": await self.in_turn(self.source.trace, left),
+            "right": await self.in_turn(self.source.trace, right),
+        }
         return {**sides, "rows": [asdict(row) for row in rows]}
 
     @handles("score")

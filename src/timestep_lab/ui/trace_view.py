@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.store.base import in_thread
 from timestep_lab.types.given import trace_id_of
 from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans, parent_rows
@@ -19,7 +18,6 @@ from timestep_lab.ui.view import Reply, handles
 
 if TYPE_CHECKING:
     import pandas
-    from panel.viewable import Viewable
 
 
 MOST_PATH = 10_000
@@ -111,12 +109,10 @@ class TraceView(TraceReader):
             self._state = Reply(read.about, [encode_spans(read.spans, read.parents)])
         return self._state
 
-    def panel(self, **layout: Any) -> Viewable:
-        self.snapshot()  # Here, and not when the page asks for it on the event loop.
-        self._read = None  # A page has no static copy.
-        return super().panel(**layout)
-
-    __panel__ = panel
+    async def prepare(self) -> None:
+        if self._state is None:
+            await self.in_turn(self.snapshot)
+            self._read = None  # A page has no static copy.
 
     def twin_html(self) -> str:
         self.snapshot()
@@ -139,12 +135,12 @@ class TraceView(TraceReader):
             self._updates.soon()
 
     async def _refresh(self) -> None:
-        shown = await in_thread(self.snapshot)
+        shown = await self.in_turn(self.snapshot)
         before = shown.value["trace"]
         started = time.perf_counter()
-        if before["status"] in OVER and before == await in_thread(self.source.trace, self.trace_id):
+        if before["status"] in OVER and before == await self.in_turn(self.source.trace, self.trace_id):
             return
-        state = await in_thread(read_trace, self.source, self.trace_id)
+        state = await self.in_turn(read_trace, self.source, self.trace_id)
         self._updates.cost_s = time.perf_counter() - started
         if state.buffers == shown.buffers and state.value["trace"] == before:
             return

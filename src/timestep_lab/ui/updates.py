@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
+from timestep_lab.types.errors import LabError
 from timestep_lab.ui.view import View
 
+log = logging.getLogger(__name__)
 LEAST_S = 0.15
 
 
@@ -38,7 +41,10 @@ class Updates:
         try:
             while self._due:
                 self._due = False
-                await self._refresh()
+                try:
+                    await self._refresh()
+                except LabError as error:
+                    log.warning("%s could not be brought up to date: %s", type(self._view).__name__, error)
                 if self._due:
                     await asyncio.sleep(max(LEAST_S, 4 * self.cost_s))
         finally:

@@ -36,11 +36,13 @@ import inspect
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar
 
-from timestep_lab.types.errors import LabError, UsageError
+from timestep_lab.store.base import in_thread
+from timestep_lab.types.errors import BusyError, LabError, UsageError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.json_safe import json_safe
 
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GATHER_S = 0.03
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -108,8 +112,13 @@ class View:
         self._armed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.turns: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
+        """How a served page runs what reads, so that nobody's reads hold up those of others. None: each in a thread."""
 
     # What a view defines
+
+    async def prepare(self) -> None:
+        """Read, with `in_turn`, what `snapshot` shows and is not there yet. Called before a browser gets its snapshot."""
 
     def snapshot(self) -> Json:
         """All that a browser needs to draw the view from nothing. A `Reply` may carry binary parts."""
@@ -214,6 +223,21 @@ class View:
             log.warning("%s: a browser sent %r, which is no message of ours.", type(self).__name__, op)
 
     def _sync(self, host: Host, mount: str) -> None:
+        if type(self).prepare is View.prepare:
+            self._snap(host, mount)
+        else:
+            self.start(self._prepare_and_snap(host, mount))
+
+    async def _prepare_and_snap(self, host: Host, mount: str) -> None:
+        while True:
+            try:
+                await self.prepare()
+                break
+            except BusyError as error:  # Other pages of the same user read as much as they may.
+                await asyncio.sleep(error.retry_after or 1.0)
+        self._snap(host, mount)
+
+    def _snap(self, host: Host, mount: str) -> None:
         with self._lock:
             self.flush()
             if connection := self._connections.get(id(host)):
@@ -257,6 +281,13 @@ class View:
         host.post(json_safe(message), buffers)
 
     # The event loop
+
+    async def in_turn(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what blocks and only reads: in a thread, and in a served page when it is its user's turn."""
+        if self.turns is None:
+            return await in_thread(read, *args, **kwargs)
+        found: T = await self.turns(partial(read, *args, **kwargs))
+        return found
 
     def _remember_loop(self) -> None:
         """The loop that serves the browsers is the one that runs where they attach and speak."""

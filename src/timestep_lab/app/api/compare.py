@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
 from timestep_lab.app.api.sse import SSE, event_stream
+from timestep_lab.app.api.traces import read
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.evals.options import Cache
 from timestep_lab.evals.rows import ComparisonRows
@@ -115,9 +117,9 @@ class VoteBody(Strict):
 
 
 @router.get("/{comparison_id}/grid", response_model=GridView)
-async def get_grid(comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
+async def get_grid(request: Request, comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
     """Every case and every answer with its scores."""
-    grid = await in_thread(lab.comparison, comparison_id)
+    grid = await read(request, lab, partial(lab.comparison, comparison_id))
     return GridView(comparison=grid.record, cases=list(grid.cases), cells=list(grid.cells))
 
 
@@ -127,16 +129,15 @@ async def get_grid(comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
     responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
 )
 async def export_comparison(
-    comparison_id: ComparisonId, lab: CurrentLab, format: Annotated[ExportFormat, Query()] = "csv"
+    request: Request, comparison_id: ComparisonId, lab: CurrentLab, format: Annotated[ExportFormat, Query()] = "csv"
 ) -> FileResponse:
     """Every answer with its scores; `html` is a page that stands alone, `xml` is JUnit."""
     from timestep_lab.evals.exports import save
 
-    grid = await in_thread(lab.comparison, comparison_id)
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
     path = FilePath(folder.name) / f"{comparison_id}.{format}"
     try:
-        await in_thread(save, grid, path)
+        await read(request, lab, lambda: save(lab.comparison(comparison_id), path))
     except BaseException:
         folder.cleanup()
         raise
@@ -164,8 +165,6 @@ async def vote(comparison_id: ComparisonId, body: VoteBody, lab: CurrentLab) -> 
 
 
 @router.get("/{comparison_id}", response_model=dict[str, Any])
-async def get_comparison(comparison_id: ComparisonId, lab: CurrentLab) -> dict[str, Any]:
+async def get_comparison(request: Request, comparison_id: ComparisonId, lab: CurrentLab) -> dict[str, Any]:
     """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints."""
-    grid = await in_thread(lab.comparison, comparison_id)
-    result: dict[str, Any] = await in_thread(grid.to_json)
-    return result
+    return await read(request, lab, lambda: lab.comparison(comparison_id).to_json())

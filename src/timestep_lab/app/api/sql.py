@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from timestep_lab.app.api.schemas import ERRORS, SqlBody, SqlResult
-from timestep_lab.app.api.typed_sql import TypedSql
+from timestep_lab.app.fair_reads import FairReads
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import Rows, unique_names
 from timestep_lab.store.duckdb import wire
@@ -28,7 +28,7 @@ EXACT = "application/vnd.timestep-lab.rows+json"
 @router.post("/sql", response_model=SqlResult, responses={200: {"content": {EXACT: {}}}})
 async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
     """One read-only statement over the documented views. `truncated`: more rows existed than `limit`."""
-    typed: TypedSql = request.app.state.typed_sql
+    reads: FairReads = request.app.state.reads
     params = exactly(body.params)
     is_exact = request.headers.get("accept") == EXACT
 
@@ -36,7 +36,7 @@ async def run_sql(body: SqlBody, lab: CurrentLab, request: Request) -> Response:
         rows = lab.store.sql(body.query, params, body.limit)
         return wire.dumps(wire.pack_rows(rows)) if is_exact else as_json(rows)
 
-    content = await typed.run(request, lab.store.user_id, answer)
+    content = await reads.for_request(request, lab.store.user_id, answer)
     return Response(content, media_type=EXACT if is_exact else "application/json")
 
 

@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
+from timestep_lab.app.api.traces import read
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import DataError
@@ -63,7 +64,7 @@ async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
     response_class=FileResponse,
     responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
 )
-async def export_traces(body: ExportBody, lab: CurrentLab) -> FileResponse:
+async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> FileResponse:
     """`json` is OTLP, `jsonl` the lab's own; `duckdb` holds the documented views as tables."""
     from timestep_lab.runtime.interchange.export import export_file
 
@@ -71,7 +72,7 @@ async def export_traces(body: ExportBody, lab: CurrentLab) -> FileResponse:
     path = Path(folder.name) / f"traces.{body.format}"
     await in_thread(lab.flush)
     try:
-        await in_thread(export_file, path, lab.store, body.trace_ids)
+        await read(request, lab, lambda: export_file(path, lab.store, body.trace_ids))
     except BaseException:
         folder.cleanup()
         raise

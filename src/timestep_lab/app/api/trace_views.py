@@ -43,10 +43,10 @@ def shown(graph: AgentGraph) -> dict[str, Any]:
 
 @router.get("/traces/suggest", response_model=list[SuggestionView])
 async def suggest(
-    lab: CurrentLab, text: Filter = "", cursor: Annotated[int, Query(ge=0, le=10_000)] = 0
+    request: Request, lab: CurrentLab, text: Filter = "", cursor: Annotated[int, Query(ge=0, le=10_000)] = 0
 ) -> list[SuggestionView]:
     """What may stand at `cursor` of a filter."""
-    found = await in_thread(lab.trace_source.suggest, text, cursor)
+    found = await read(request, lab, partial(lab.trace_source.suggest, text, cursor))
     return [SuggestionView(**asdict(suggestion)) for suggestion in found]
 
 
@@ -67,7 +67,7 @@ async def graph_of_many(
 ) -> Graph:
     """Who hands off to whom: all that agents declare, and what the matching traces travelled."""
     query = TraceQuery(filter=filter, search=search, since=since, until=until)
-    return Graph(**shown(await read(request, lab, partial(lab.trace_source.graph, query=query), costly=True)))
+    return Graph(**shown(await read(request, lab, partial(lab.trace_source.graph, query=query))))
 
 
 @router.get("/handoffs", response_model=HandoffsView)
@@ -79,15 +79,18 @@ async def handoffs(
     trace_id: Annotated[list[str] | None, Query(max_length=500)] = None,
 ) -> HandoffsView:
     """Ways declared from `agent`, under the ways travelled in the given traces or in all that match."""
-    view = await read(request, lab, partial(lab.handoffs, agent, filter=filter, traces=trace_id), costly=True)
+    view = await read(request, lab, partial(lab.handoffs, agent, filter=filter, traces=trace_id))
     return HandoffsView(title=view.title, **shown(view.graph))
 
 
 @router.get("/traces/{trace_id}/diff/{other_id}", response_model=list[dict[str, Any]])
-async def diff(trace_id: TraceId, other_id: TraceId, lab: CurrentLab) -> list[dict[str, Any]]:
+async def diff(request: Request, trace_id: TraceId, other_id: TraceId, lab: CurrentLab) -> list[dict[str, Any]]:
     """Two traces aligned, one object a step, in the order of a reader."""
-    rows = await in_thread(lab.trace_source.diff, trace_id, other_id)
-    return [_plain(asdict(row)) for row in rows]
+
+    def look() -> list[dict[str, Any]]:
+        return [_plain(asdict(row)) for row in lab.trace_source.diff(trace_id, other_id)]
+
+    return await read(request, lab, look)
 
 
 @router.post("/traces/{trace_id}/fork", response_model=RunView, responses=SSE)

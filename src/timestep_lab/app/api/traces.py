@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from timestep_lab.app.api.schemas import ERRORS, ScoreBody
 from timestep_lab.app.api.sql import plain
-from timestep_lab.app.api.typed_sql import TypedSql
+from timestep_lab.app.fair_reads import FairReads
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.otlp_decoder import OtlpDecoder
 from timestep_lab.store.base import in_thread
@@ -47,12 +47,10 @@ class Graph(BaseModel):
     edges: list[dict[str, Any]]
 
 
-async def read(request: Request, lab: Any, work: Callable[[], T], *, costly: bool) -> T:
-    """What `work` gives. What a filter or words may make costly shares the threads of typed SQL, fairly among users."""
-    if not costly:
-        return await in_thread(work)
-    typed: TypedSql = request.app.state.typed_sql
-    return await typed.run(request, lab.store.user_id, work)
+async def read(request: Request, lab: Any, work: Callable[[], T]) -> T:
+    """What `work` gives, which may be costly: in the user's turn."""
+    reads: FairReads = request.app.state.reads
+    return await reads.for_request(request, lab.store.user_id, work)
 
 
 @router.get("/api/v1/traces", response_model=TracePage)
@@ -76,7 +74,8 @@ async def list_traces(
         rows = [{name: plain(value) for name, value in row.items()} for row in page.data]
         return TracePage(data=rows, has_more=page.has_more, after=page.after, total=total, sql=traces.sql(**asked))
 
-    return await read(request, lab, look, costly=bool(filter.strip() or search.strip()))
+    costly = filter.strip() or search.strip()
+    return await (read(request, lab, look) if costly else in_thread(look))
 
 
 @router.get("/api/v1/traces/histogram", response_model=list[Bucket])
@@ -91,7 +90,7 @@ async def histogram(
 ) -> list[Bucket]:
     """Traces over time, in equal steps."""
     work = partial(lab.store.traces.histogram, buckets, filter=filter, search=search, since=since, until=until)
-    found = await read(request, lab, work, costly=True)
+    found = await read(request, lab, work)
     return [Bucket(start=b.start, end=b.end, count=b.count, errors=b.errors) for b in found]
 
 
@@ -103,40 +102,43 @@ async def get_trace(trace_id: TraceId, lab: CurrentLab) -> dict[str, Any]:
 
 
 @router.get("/api/v1/traces/{trace_id}/columns", response_model=dict[str, list[Any]])
-async def get_columns(trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]]:
+async def get_columns(request: Request, trace_id: TraceId, lab: CurrentLab) -> dict[str, list[Any]]:
     """All spans without their payloads, column by column; times in microseconds since 1970 UTC."""
 
-    def read() -> dict[str, list[Any]]:
+    def look() -> dict[str, list[Any]]:
         # Columns of numbers are numpy arrays, NaN where a value is unknown; of an array's own numbers JSON knows nothing.
         columns = lab.store.traces.columns(trace_id)
         lists = {name: values.tolist() if hasattr(values, "tolist") else values for name, values in columns.items()}
         return {name: [plain(value) for value in values] for name, values in lists.items()}
 
-    return await in_thread(read)
+    return await read(request, lab, look)
 
 
 @router.get("/api/v1/traces/{trace_id}/graph", response_model=Graph)
-async def get_graph(trace_id: TraceId, lab: CurrentLab) -> Graph:
+async def get_graph(request: Request, trace_id: TraceId, lab: CurrentLab) -> Graph:
     """Who handed off to whom, over what its agents declare."""
     from dataclasses import asdict
 
     await in_thread(lab.store.traces.get, trace_id)
-    graph = await in_thread(lab.trace_source.graph, trace_id=trace_id)
+    graph = await read(request, lab, partial(lab.trace_source.graph, trace_id=trace_id))
     return Graph(nodes=[asdict(node) for node in graph.nodes], edges=[asdict(edge) for edge in graph.edges])
 
 
 @router.get("/api/v1/spans", response_model=list[dict[str, Any]])
 async def get_spans(
+    request: Request,
     lab: CurrentLab,
     trace_id: Annotated[str, Query(min_length=1, max_length=200)],
     span_id: Annotated[list[str] | None, Query(max_length=500)] = None,
 ) -> list[dict[str, Any]]:
     """Whole spans with input, output and attributes; without `span_id`, the first 500 of the trace."""
     traces = lab.store.traces
-    if span_id is None:
-        span_id = [span.span_id for span in await in_thread(traces.spans, trace_id)][:500]
-    rows = await in_thread(traces.payloads, trace_id, span_id)
-    return [{name: plain(value) for name, value in row.items()} for row in rows]
+
+    def look() -> list[dict[str, Any]]:
+        ids = [span.span_id for span in traces.spans(trace_id)][:500] if span_id is None else span_id
+        return [{name: plain(value) for name, value in row.items()} for row in traces.payloads(trace_id, ids)]
+
+    return await read(request, lab, look)
 
 
 @router.get("/api/v1/scores", response_model=list[ScoreRecord])
@@ -177,9 +179,9 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
         return decoded
 
     decoded = await in_thread(take)
-    partial = {"rejectedSpans": decoded.rejected, "errorMessage": decoded.problem} if decoded.rejected else None
+    refused = {"rejectedSpans": decoded.rejected, "errorMessage": decoded.problem} if decoded.rejected else None
     if kind.startswith("application/json"):
-        return JSONResponse({"partialSuccess": partial} if partial else {})
+        return JSONResponse({"partialSuccess": refused} if refused else {})
     return Response(_protobuf_answer(decoded.rejected, decoded.problem), media_type=PROTOBUF)
 
 

@@ -34,7 +34,7 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
             at_session_end(let_go)
             shown = _shown(entry, lab, is_owner=loopback and is_own_user, guest=guest)
             if isinstance(shown, Shown):
-                view_channel.offer(shown.view, caller)
+                view_channel.offer(shown.view, caller, api.state.reads)
             return shell.around(entry, shown, guest=guest)
 
         return make

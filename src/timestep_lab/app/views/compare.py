@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.evals.scorers.registry import known
-from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.store.base import Topic
 from timestep_lab.types.comparison import ComparisonRecord
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Json
@@ -27,7 +27,7 @@ class ComparePage(PageView):
     topics: ClassVar[frozenset[Topic]] = frozenset({"comparisons", "agents"})
 
     async def read(self) -> Json:
-        return await in_thread(self._read)
+        return await self.in_turn(self._read)
 
     def _read(self) -> Json:
         rows = [

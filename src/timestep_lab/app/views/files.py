@@ -28,7 +28,7 @@ class FilesPage(PageView):
         self._uploads = Uploads(lab.store)
 
     async def read(self) -> Json:
-        return await in_thread(self._read)
+        return await self.in_turn(self._read)
 
     def _read(self) -> Json:
         stores = self.lab.vector_stores

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from timestep_lab.app.views import overview_numbers as numbers
 from timestep_lab.app.views.page_view import PageView
 from timestep_lab.app.views.waiting import waiting_calls
-from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.store.base import Topic
 from timestep_lab.types.clock import iso, parse_iso, utc_now
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.records import Json
@@ -62,7 +62,7 @@ class Overview(PageView):
         await self.refresh()
 
     async def read(self) -> Json:
-        return await in_thread(self._read)
+        return await self.in_turn(self._read)
 
     def _read(self) -> Json:
         store = self.lab.store

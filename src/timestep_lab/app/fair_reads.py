@@ -1,5 +1,5 @@
-"""Where reads run whose cost users decide, by SQL, a filter or words to search for: on threads of their own, few at once for one user,
-no longer than a time limit, and no longer than somebody waits for them.
+"""Where reads run whose cost users decide, by SQL, a filter, words to search for or the size of what they keep: on threads of their own,
+few at once for one user, no longer than a time limit, and no longer than somebody waits for them. HTTP requests and pages alike.
 
 A query may take as long as its time limit. On the threads that everything else uses, a handful of such queries would hold up
 every answer to everybody.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 T = TypeVar("T")
-THREADS = 4
+THREADS = 8
 AT_ONCE = 2
 """Queries of one user that run at a time."""
-WAITING = 8
-"""Further queries of one user that wait for those."""
+WAITING = 18
+"""Further queries of one user that wait for those. A few open pages ask about five each when they are opened."""
 WAITING_IN_ALL = 100
 STOP_S = 2.0
 """What is left to a query when the server is told to stop."""
@@ -36,17 +36,21 @@ LOOK_S = 0.2
 """How often it is looked whether the server was told to stop, and how often a query is told so that goes on."""
 
 
-class TypedSql:
+class FairReads:
     """`stopping` says whether the server has been told to stop."""
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
         self._stopping = stopping
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="timestep-lab typed sql")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="timestep-lab reads")
         self._of_user: Counter[str] = Counter()
         self._turns: dict[str, asyncio.Semaphore] = {}
 
-    async def run(self, request: Request, user_id: str, work: Callable[[], T]) -> T:
-        """What `work` gives, which asks the database. When the client goes away, or after `TIME_LIMIT_S`, it is stopped.
+    async def for_request(self, request: Request, user_id: str, work: Callable[[], T]) -> T:
+        """`run`, for as long as the client of an HTTP request waits."""
+        return await self.run(user_id, work, lambda: _client_goes(request))
+
+    async def run(self, user_id: str, work: Callable[[], T], asker_goes: Callable[[], Awaitable[object]]) -> T:
+        """What `work` gives, which asks the database. When `asker_goes` returns, or after `TIME_LIMIT_S`, it is stopped.
 
         Raises `BusyError` when this user has too many queries under way, `StoreUnavailableError` when the server stops first.
         """
@@ -55,7 +59,7 @@ class TypedSql:
         self._of_user[user_id] += 1
         query = _Query(self._turns.setdefault(user_id, asyncio.Semaphore(AT_ONCE)), self._threads, work)
         query.task.add_done_callback(lambda _: self._ended(user_id))
-        gone = asyncio.create_task(_client_goes(request))
+        gone = asyncio.ensure_future(asker_goes())
         try:
             last_moment = limit = time.monotonic() + TIME_LIMIT_S + LOOK_S  # So that a query's own limit speaks first.
             while not query.task.done() and not gone.done() and time.monotonic() < last_moment:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tests.app.lab_process import LabProcess, start, stop
+from tests.app.page_socket import open_page, websocket
 from tests.traces.recorder import Recorder
 from timestep_lab.store.interrupt import Interrupt
 from timestep_lab.store.open import open_store
@@ -58,8 +62,8 @@ def test_many_slow_queries_of_one_user_hold_up_nobody_and_end_when_he_leaves(own
 
 
 def test_a_user_with_too_many_queries_under_way_is_told_to_wait(own_lab: LabProcess) -> None:
-    with own_lab.anonymous() as a, ThreadPoolExecutor(14) as askers:
-        asked = [askers.submit(ask_and_leave, a, ENDLESS, 4.0) for _ in range(12)]
+    with own_lab.anonymous() as a, ThreadPoolExecutor(24) as askers:
+        asked = [askers.submit(ask_and_leave, a, ENDLESS, 4.0) for _ in range(22)]
         time.sleep(2)
         refused = ask(a, "select 1")
         for one in asked:
@@ -79,7 +83,7 @@ def test_a_server_that_is_told_to_stop_stops_queries_and_says_so(own_lab: LabPro
             assert answer.status_code == 503
             assert "shutting down" in answer.json()["error"]["message"]
         assert own_lab.process.wait(30) == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20  # Far below the time limit of the queries.
 
 
 @pytest.mark.parametrize("place", ["in memory", "in a file"])
@@ -97,7 +101,12 @@ def test_a_query_is_stopped_from_another_thread(tmp_path: Path, place: str) -> N
         assert store.sql("select 1").rows == [(1,)]
 
 
-def test_costly_filters_of_one_user_hold_up_nobody_and_end_when_he_leaves(own_lab: LabProcess) -> None:
+WORST = " and ".join(["any(s.name != 'x' and s.parent.name != s.agent for s in spans if s.kind == 'tool')"] * 20)
+
+
+@pytest.fixture
+def full_lab(own_lab: LabProcess) -> LabProcess:
+    """Its own user has 500 traces of 10 spans."""
     with open_store(own_lab.store) as store:
         recorder = Recorder(store.db)
         for _ in range(500):
@@ -105,29 +114,60 @@ def test_costly_filters_of_one_user_hold_up_nobody_and_end_when_he_leaves(own_la
             for n in range(10):
                 recorder.ended(trace_id, "tool", f"tool {n}")
         recorder.writer.flush()
-    looks = " and ".join(["any(s.name != 'x' and s.parent.name != s.agent for s in spans if s.kind == 'tool')"] * 20)
+    return own_lab
+
+
+def others_wait(client: httpx.Client) -> float:
+    """Seconds that 95 of 100 answers to another user take at most."""
+    took = []
+    for _ in range(20):
+        for path in ("/healthz", "/api/v1/threads", "/api/v1/traces"):
+            began = time.monotonic()
+            assert client.get(path, timeout=SOON_S).status_code == 200
+            took.append(time.monotonic() - began)
+    return sorted(took)[int(len(took) * 0.95)]
+
+
+def test_costly_filters_of_one_user_hold_up_nobody_and_end_when_he_leaves(full_lab: LabProcess) -> None:
     ways = ("/api/v1/traces", "/api/v1/traces/histogram", "/api/v1/graph")
 
     def worst(client: httpx.Client, way: str) -> None:
         with suppress(httpx.TimeoutException):
-            client.get(way, params={"filter": looks}, timeout=6)
+            client.get(way, params={"filter": WORST}, timeout=6)
 
     with (
-        own_lab.client(own_lab.tokens.issue(LOCAL_USER)) as a,
-        own_lab.anonymous() as b,
+        full_lab.client(full_lab.tokens.issue(LOCAL_USER)) as a,
+        full_lab.anonymous() as b,
         ThreadPoolExecutor(12) as askers,
     ):
         asked = [askers.submit(worst, a, way) for way in ways * 4]
         time.sleep(0.5)
-        took = []
-        for _ in range(20):
-            for path in ("/healthz", "/api/v1/threads", "/api/v1/traces"):
-                began = time.monotonic()
-                assert b.get(path, timeout=SOON_S).status_code == 200
-                took.append(time.monotonic() - began)
+        waited = others_wait(b)
         for one in asked:
             one.result()
-        assert sorted(took)[int(len(took) * 0.95)] < 1.0  # 0.2 s where nothing else uses the machine
+    assert waited < 1.0  # 0.2 s where nothing else uses the machine
+
+
+async def test_costly_filters_in_the_pages_of_one_user_hold_up_nobody(full_lab: LabProcess) -> None:
+    token = full_lab.tokens.issue(LOCAL_USER)
+    async with AsyncExitStack() as open_pages:
+        asked = {"filter": WORST, "search": "", "since": None, "until": None, "since_s": None}
+        for _ in range(3):
+            # The first of them is read when the page is opened, the others when its filter is typed.
+            page, key = await open_page(full_lab.url, f"/traces?filter={quote(WORST)}", token)
+            open_pages.push_async_callback(page.close)
+            channel = await open_pages.enter_async_context(websocket(full_lab.url, f"/views/{key}", token))
+            await channel.send(json.dumps({"op": "sync", "mount": "m"}))
+            for n in range(10):
+                await channel.send(json.dumps({"op": "call", "id": str(n), "name": "query", "args": asked}))
+        with full_lab.anonymous() as b:
+            waited = await asyncio.to_thread(others_wait, b)
+        told: list[dict[str, Any]] = []
+        async with asyncio.timeout(60):
+            while not any(message.get("error") for message in told):
+                told += json.loads(await channel.recv())
+    assert waited < 1.0
+    assert any("Too many queries" in message["error"]["message"] for message in told if message.get("error"))
 
 
 def test_a_filter_that_looks_through_the_spans_too_often_is_refused_with_words(lab: LabProcess) -> None:
