@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.files import VectorStores as VectorStores
     from timestep_lab.runtime.interchange.files import Imported as Imported
     from timestep_lab.runtime.settings import Settings as Settings
+    from timestep_lab.runtime.span_records import read_only as read_only
     from timestep_lab.types.comparison import ComparisonRecord as ComparisonRecord
     from timestep_lab.types.errors import AuthError as AuthError
     from timestep_lab.types.errors import BusyError as BusyError
@@ -91,6 +92,7 @@ _NAMES = {
     "runtime.interchange.files": "Imported",
     "runtime.settings": "Settings",
     "runtime.files": "Files VectorStores",
+    "runtime.span_records": "read_only",
     "types.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
     "types.comparison": "ComparisonRecord",
     "types.events": "Event",

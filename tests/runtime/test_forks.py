@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from agents import (
     Agent,
+    FunctionTool,
     GuardrailFunctionOutput,
     InputGuardrail,
     OutputGuardrail,
@@ -20,8 +24,11 @@ from agents import (
 from pydantic import BaseModel
 
 from tests.runtime.bench import Bench, calls, last, open_bench, says
+from timestep_lab.runtime.span_records import read_only
 from timestep_lab.types.errors import MissingKeyError, NotFoundError, ProviderError, RunError, UsageError
 from timestep_lab.types.events import RunFailed, RunPaused
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import McpServerRecord
 
 
 class Shop:
@@ -443,7 +450,7 @@ async def test_of_parallel_calls_only_the_named_one_changes(bench: Bench) -> Non
         for s in bench.spans("tool")
         if s["trace_id"] == run.trace_id and json.loads(s["input"]) == {"word": "b"}
     ]
-    by_span = (await fork(bench, run.trace_id, span, again=True)).run
+    by_span = (await fork(bench, run.trace_id, span, again=True, on_tools="live")).run
     assert (by_span.output, heard(bench, by_span.thread_id)) == ("By span.", [a, "b: 4", c])
     assert len(counted) == 4
 
@@ -534,3 +541,101 @@ async def test_one_agents_instructions_or_model_may_change_and_what_came_before_
     assert bench.router.scripts[desk_model].inner.calls[-1].system_instructions == "Be brief."  # type: ignore[attr-defined]
     assert (await fork(bench, run.trace_id, model={"Desk": other})).run.output == "Another desk."
     assert len(bench.router.scripts[front_model].inner.calls) == 1  # type: ignore[attr-defined]
+
+
+async def test_a_tool_call_keeps_the_class_of_what_it_raised(bench: Bench) -> None:
+    @function_tool
+    def told(word: str) -> str:
+        """Tells the model."""
+        raise KeyError(word)
+
+    @function_tool(failure_error_function=None)
+    def ends(word: str) -> str:
+        """Ends the run."""
+        raise LookupError(word)
+
+    model = bench.script(calls(("told", {"word": "a"})), calls(("ends", {"word": "b"})), says("Never."))
+    await bench.run("go", Agent(name="Raiser", model=model, tools=[told, ends]))
+    found = {span["name"]: json.loads(span["attributes"]).get("error.type") for span in bench.spans("tool")}
+    assert found == {"told": "KeyError", "ends": "LookupError"}
+
+
+async def test_an_answer_keeps_the_tools_that_its_agent_was_offered_once(bench: Bench) -> None:
+    shop = Shop(bench)
+    tool = shop.agent.tools[0]
+    assert isinstance(tool, FunctionTool)
+    read_only(tool)
+    await bench.run("count", shop.agent)
+    offers = [json.loads(span["attributes"]).get("gen_ai.tool.definitions") for span in bench.spans("generation")]
+    schema = tool.params_json_schema
+    said = {"type": "function", "name": "count", "description": "", "parameters": schema, "read_only": True}
+    assert offers == [[said], None, None]
+
+
+async def test_a_fork_takes_the_tools_of_a_server_that_is_away_from_the_trace_and_does_not_wait_for_it(
+    bench: Bench, tmp_path: Path
+) -> None:
+    answers = str(Path(__file__).parent.parent / "mcp" / "servers" / "misbehaving.py")
+    record = bench.store.mcp_servers.insert(
+        McpServerRecord(
+            id=new_id("case"), user_id=bench.store.user_id, name="far", command=(sys.executable, answers, "")
+        )
+    )
+    model = bench.script(calls(("fine", {})), says("Well."), says("Well again."))
+    agent = bench.agent("Asker", model=model, tool_ids=(f"{record.id}.*",))
+    run = last(await bench.run("go", agent)).run
+    assert run.output == "Well."
+    bench.store.mcp_servers.update(record.id, command=(sys.executable, "-c", "import time; time.sleep(600)"))
+    began = time.monotonic()
+    again = (await fork(bench, run.trace_id)).run
+    changed = (await fork(bench, run.trace_id, bench.spans("generation")[1]["span_id"], again=True)).run
+    assert (again.output, changed.output) == ("Well.", "Well again.")
+    assert time.monotonic() - began < 5, "the mute server is not asked"
+    inner = bench.router.scripts[model].inner
+    assert [[tool.name for tool in call.tools] for call in inner.calls] == [["fine", "ws_a_b"]] * 3  # type: ignore[attr-defined]
+
+
+class PayDesk:
+    """An agent that looks up and pays; what it does for real is in `done`."""
+
+    def __init__(self, bench: Bench, *more: Any) -> None:
+        self.done: list[str] = []
+
+        @read_only
+        @function_tool
+        def look(order: str) -> str:
+            self.done.append(f"look {order}")
+            return f"Order {order}."
+
+        @function_tool
+        def pay(order: str) -> str:
+            self.done.append(f"pay {order}")
+            return f"Paid {order}."
+
+        steps = calls(("look", {"order": "1"})), calls(("pay", {"order": "1"})), says("Paid.")
+        self.name = bench.script(*steps, *more)
+        self.agent = Agent(name="Till", model=self.name, tools=[look, pay])
+
+
+async def test_a_fork_that_goes_live_again_asks_before_it_calls_a_tool_that_may_change_the_world(bench: Bench) -> None:
+    more = calls(("look", {"order": "2"})), calls(("pay", {"order": "2"})), says("Paid again.")
+    desk = PayDesk(bench, *more)
+    run = last(await bench.run("pay", desk.agent)).run
+    desk.done.clear()
+    end = await fork(bench, run.trace_id, bench.spans("generation")[0]["span_id"], again=True)
+    assert isinstance(end, RunPaused)
+    assert desk.done == ["look 2"], "what only reads is called without asking"
+    assert [(call.name, json.loads(call.arguments)) for call in end.interruptions] == [("pay", {"order": "2"})]
+    assert last(await bench.approve(end.run.id)).run.output == "Paid again."
+    assert desk.done == ["look 2", "pay 2"]
+
+
+async def test_on_tools_says_whether_a_fork_asks_first(bench: Bench) -> None:
+    more = calls(("pay", {"order": "2"})), says("Paid again.")
+    desk = PayDesk(bench, *more, *more)
+    run = last(await bench.run("pay", desk.agent)).run
+    span = bench.spans("generation")[0]["span_id"]
+    assert (await fork(bench, run.trace_id, span, again=True, on_tools="live")).run.output == "Paid again."
+    assert isinstance(await fork(bench, run.trace_id, span, prompt="Pay!", on_tools="ask"), RunPaused)
+    with pytest.raises(UsageError, match="on_tools='perhaps'"):
+        await fork(bench, run.trace_id, span, again=True, on_tools="perhaps")

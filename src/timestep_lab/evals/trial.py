@@ -23,7 +23,7 @@ from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
-from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.types.clock import ms_between, utc_now
 from timestep_lab.types.errors import LabError, ProviderTimeoutError
 from timestep_lab.types.ids import new_trace_id
@@ -157,6 +157,7 @@ async def _drive(
         model_settings=dict(candidate.record.model_settings) or None,
         workflow_name=candidate.name,
         trace_id=sdk_trace_id(trace_id),
+        tool_error_formatter=note_error_class,
         tool_not_found_behavior="return_error_to_model",
         tool_name_collision_policy="error",
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.runtime.files import Files, VectorStores
+    from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.catalog import McpCatalog
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
@@ -239,6 +240,7 @@ class Lab(Looking):
         tools: Mapping[str, ToolStub] | None = None,
         results: Mapping[str, ToolStub] | None = None,
         again: bool = False,
+        on_tools: OnTools | None = None,
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
@@ -246,8 +248,9 @@ class Lab(Looking):
         """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
 
         Changes: `prompt`; `model` and `instructions`, a text or one by agent name; `tools` (a tool's name to what it says instead) and
-        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `approve` is
-        as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
+        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `on_tools`: `ask` waits
+        for approval before a live call of a tool that may change the world, `live` does as the tools' own rules say; unless said, a
+        fork with `again` asks. `approve` is as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
         is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
         knows its parent. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
@@ -266,6 +269,7 @@ class Lab(Looking):
                 tools=tools,
                 results=results,
                 again=again,
+                on_tools=on_tools,
                 approve=approve,
                 agent=agent,
                 context=context,

@@ -20,7 +20,7 @@ from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.mcp.toolbox import Definitions, Toolbox
     from timestep_lab.runtime.mcp.toolset import ToolSet
     from timestep_lab.runtime.replay import Replay
 
@@ -74,14 +74,15 @@ async def build(
     *,
     default_model: str,
     servers: Sequence[McpServerRecord] | None = None,
+    recorded: Definitions | None = None,
 ) -> BuiltGraph:
-    """SDK agents for `records`. `servers`: the user's, if they were read just now. Raises `SettingsError` for model settings that no provider takes."""
+    """SDK agents for `records`. `servers`: the user's, if they were read just now; `recorded`: see `Toolbox.tools_for`. Raises `SettingsError` for model settings that no provider takes."""
     agents: dict[str, Agent[Any]] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
     kits: dict[str, ToolSet] = {}
     for record in records.values():
-        kit = await toolbox.tools_for(record, servers) if toolbox and record.tool_ids else None
+        kit = await toolbox.tools_for(record, servers, recorded) if toolbox and record.tool_ids else None
         own_client_tools = [tool for tool in record.tool_ids if is_client_tool(tool)]
         client_tools.update(own_client_tools)
         if kit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import agents as sdk
 from agents import Agent, Model
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
+OnTools = Literal["ask", "live"]
+
+
 async def fork(
     runner: Runner,
     trace_id: str,
@@ -39,6 +42,7 @@ async def fork(
     tools: Mapping[str, ToolStub] | None = None,
     results: Mapping[str, ToolStub] | None = None,
     again: bool = False,
+    on_tools: OnTools | None = None,
     approve: Approve = "ask",
     agent: Agent[Any] | None = None,
     context: Any = None,
@@ -53,6 +57,9 @@ async def fork(
     `prompt` replaces what the user said. `instructions`: a text for the first agent, or texts by agent name; `model` likewise, where
     one name is for all agents. `tools`: tool name to what its live calls say instead, a fixed result or a function of the arguments;
     `results`: the id of one recorded call to what that call says instead. What is replaced in a fork stays so in the forks of it.
+    `on_tools`: `ask` waits for a person before a live call of a tool that may change the world, which is every one not marked
+    read-only (by `readOnlyHint` of its MCP server, or by `timestep_lab.read_only`); `live` asks only where the tool's own rule does.
+    Unless said, a fork with `again` asks, and others are live.
     `agent`, `context`: for a run of an SDK agent, or with a context, of another process.
 
     Raises before anything is written: `NotFoundError` (trace, span, agent), `UsageError` (a tool, agent or call that the run does not
@@ -60,7 +67,7 @@ async def fork(
     """
     from timestep_lab.runtime.runner import Fork
 
-    changes = read_changes(prompt, model, instructions, tools, results, again, agent)
+    changes = read_changes(prompt, model, instructions, tools, results, again, agent, on_tools)
     plan = await prepare(runner, trace_id, span_id, changes, agent, context)
     run, before = plan.run, plan.options
     replay = Replay(plan.recorded, plan.point, plan.changes)
@@ -127,8 +134,8 @@ async def prepare(
     point = recorded.point(span_id, changes)
     effective = changes.over(earlier)
     options = replace(before, model=changes.model or before.model)
-    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options)
-    offered = await offered_tools(graph, effective)
+    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options, recorded.definitions)
+    offered = await offered_tools(graph, effective, recorded.definitions)
     if point is not None:
         context = runner.context_of(run, context)
     return Branching(
@@ -158,7 +165,12 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
     point = recorded.point(kept["span_id"], changes)
     replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
     options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
-    return rewire(graph, await offered_tools(graph, changes), replay, _models(runner, changes, options.model))
+    return rewire(
+        graph,
+        await offered_tools(graph, changes, recorded.definitions),
+        replay,
+        _models(runner, changes, options.model),
+    )
 
 
 def read_changes(
@@ -169,6 +181,7 @@ def read_changes(
     results: Mapping[str, ToolStub] | None,
     again: bool,
     agent: Agent[Any] | None,
+    on_tools: OnTools | None,
 ) -> Changes:
     """Instructions for the first agent, whose name is not known here, go by the name ''. Raises `UsageError` for what is not of its kind."""
     if agent is not None and not isinstance(agent, Agent):
@@ -177,6 +190,8 @@ def read_changes(
             "Leave agent= out; or start anew with another agent: lab.run(prompt, agent=…).",
             param="agent",
         )
+    if on_tools not in (None, "ask", "live"):
+        raise UsageError(f"on_tools={on_tools!r} is not known.", "Use 'ask' or 'live'.", param="on_tools")
     for param, said in [("model", model), ("instructions", instructions)]:
         texts = list(said.values()) if isinstance(said, Mapping) else [said]
         if not all(text is None or isinstance(text, str) for text in texts):
@@ -198,6 +213,7 @@ def read_changes(
         tools=dict(tools or {}),
         results=dict(results or {}),
         again=again,
+        on_tools=on_tools or ("ask" if again else "live"),
     )
 
 

@@ -31,7 +31,7 @@ from timestep_lab.runtime.session import StoreSession
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import StreamItems
-from timestep_lab.runtime.tracing import Route, StoreProcessor
+from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError, LabError, StoreError
@@ -248,6 +248,7 @@ class LiveRun:
             trace_id=self._sdk_trace,
             group_id=self.run.thread_id,
             trace_metadata={"run_id": self.run.id},
+            tool_error_formatter=note_error_class,
             tool_not_found_behavior="return_error_to_model",
             tool_name_collision_policy="error",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -38,10 +38,12 @@ class Changes:
     results: Mapping[str, ToolStub] = field(default_factory=dict)
     """Id of a recorded call to what that call says."""
     again: bool = False
+    on_tools: str = "live"
+    """`ask`: a live call of a tool that may change the world waits for a person. `live`: by the tools' own rules."""
 
     @property
     def none(self) -> bool:
-        return self == Changes()
+        return replace(self, on_tools="live") == Changes()
 
     def over(self, earlier: Changes) -> Changes:
         """What is live in a fork of a fork: the earlier replacements hold where these say nothing else."""
@@ -54,7 +56,7 @@ class Changes:
 
     def to_json(self) -> dict[str, Json]:
         """For the run's row. Functions cannot be written down: of them only the names are kept."""
-        plain: dict[str, Json] = {name: getattr(self, name) for name in ("prompt", "model", "again")}
+        plain: dict[str, Json] = {name: getattr(self, name) for name in ("prompt", "model", "again", "on_tools")}
         for name in ("models", "instructions", "tools", "results"):
             plain[name] = {key: said for key, said in getattr(self, name).items() if not callable(said)}
         functions = [name for name, said in [*self.tools.items(), *self.results.items()] if callable(said)]
@@ -121,6 +123,16 @@ def _part(part: Mapping[str, Any]) -> Any:
     return kinds[part["type"]](**{name: value for name, value in part.items() if name != "type"})
 
 
+def definitions_of(spans: Iterable[Span]) -> dict[str, list[Mapping[str, Json]]]:
+    """By the name of an MCP server, its tools as models were offered them; what was said last of each tool holds."""
+    found: dict[str, dict[str, Mapping[str, Json]]] = {}
+    for span in spans:
+        for definition in span["attributes"].get(GenAI.TOOL_DEFINITIONS) or ():
+            if server := definition.get("server"):
+                found.setdefault(server, {})[definition["server_tool"]] = definition
+    return {server: list(tools.values()) for server, tools in found.items()}
+
+
 class Recorded:
     """A recorded run, read for replaying: what models said in order, which calls each answer asked for, how they ended.
 
@@ -136,6 +148,7 @@ class Recorded:
         self._spans = {span["span_id"]: span for span in spans}
         outer = sorted((s for s in spans if self._around(s) is s), key=_began)
         self.answers = [span for span in outer if span["kind"] == "generation"]
+        self.definitions = definitions_of(self.answers)
         for span in self.answers:
             if span["status"] == "ok" and not isinstance(span["output"], list):
                 raise RunError(

@@ -40,9 +40,10 @@ from openai.types.responses import (
 from pydantic import TypeAdapter, ValidationError
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.mcp.toolbox import Definitions
 from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub
-from timestep_lab.runtime.span_records import usage_of
+from timestep_lab.runtime.span_records import is_read_only, usage_of
 from timestep_lab.types.errors import ProviderError, RunError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.suggest import did_you_mean
@@ -85,15 +86,38 @@ Offered = Mapping[str, Sequence[Any]]
 """Agent name to every tool it is offered, those of MCP servers included."""
 
 
-async def offered_tools(graph: BuiltGraph, changes: Changes) -> Offered:
-    """What `rewire` works with. Raises `UsageError` for a changed tool or agent that the graph does not have."""
+async def offered_tools(graph: BuiltGraph, changes: Changes, recorded: Definitions | None = None) -> Offered:
+    """What `rewire` works with. `recorded`: by a server's name, its tools as a trace has them; such a server is not asked.
+
+    Raises `UsageError` for a changed tool or agent that the graph does not have.
+    """
     _check_agents(graph, {*changes.models, *changes.instructions})
     offered = {
-        name: [*agent.tools, *(await agent.get_mcp_tools(RunContextWrapper(None)) if agent.mcp_servers else [])]
-        for name, agent in graph.agents.items()
+        name: [*agent.tools, *(await _server_tools(agent, recorded or {}))] for name, agent in graph.agents.items()
     }
     _check_tools([tool for tools in offered.values() for tool in tools], changes.tools)
     return offered
+
+
+async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[Any]:
+    """The tools of the MCP servers that an SDK agent holds itself."""
+    if not agent.mcp_servers:
+        return ()
+    from agents.mcp import MCPUtil
+
+    from timestep_lab.runtime.mcp.toolbox import recorded_tool
+
+    known = {id(server): recorded.get(server.name) for server in agent.mcp_servers}
+    if not all(known.values()):
+        return await agent.get_mcp_tools(RunContextWrapper(None))
+    strict = bool(agent.mcp_config.get("convert_schemas_to_strict", False))
+    return [
+        MCPUtil.to_function_tool(
+            recorded_tool(definition), server, strict, agent, tool_name_override=definition["name"]
+        )
+        for server in agent.mcp_servers
+        for definition in known[id(server)] or ()
+    ]
 
 
 def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
@@ -287,6 +311,8 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
             return call.decision is not None  # It is decided again as it was.
         if call_id in changes.results or tool.name in changes.tools:
             return False
+        if changes.on_tools == "ask" and not is_read_only(tool):
+            return True
         return bool(await ask(context, arguments, call_id)) if callable(ask) else ask
 
     stub = copy.copy(tool)

@@ -20,7 +20,7 @@ from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_re
 from timestep_lab.runtime.limiter import PATIENCE, AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
-from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, publish
+from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, offer, publish
 from timestep_lab.runtime.unique_ids import with_unique_ids
 from timestep_lab.types.errors import (
     ProviderError,
@@ -128,6 +128,7 @@ class RoutedModel(Model):
             watch = Stopwatch(self.provider, self.model)
             with_data = tracing.include_data()
             if with_data:
+                offer(span, tools)
                 span.span_data.input = _shown_input(system_instructions, input)
             partial: list[str] = []
             try:

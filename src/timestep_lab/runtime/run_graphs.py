@@ -18,7 +18,7 @@ from timestep_lab.types.errors import RunError
 from timestep_lab.types.records import AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.mcp.toolbox import Definitions, Toolbox
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.store import Store
 
@@ -40,13 +40,17 @@ class Graphs:
         return await in_thread(reachable, agent, self.store.agents.try_get)
 
     async def build(
-        self, agent: AnyAgent, records: Mapping[str, AgentRecord], options: RunOptions
+        self,
+        agent: AnyAgent,
+        records: Mapping[str, AgentRecord],
+        options: RunOptions,
+        recorded: Definitions | None = None,
     ) -> tuple[BuiltGraph, dict[str, Json]]:
-        """The agents, and the snapshot that a pause keeps of them."""
+        """The agents, and the snapshot that a pause keeps of them. `recorded`: see `Toolbox.tools_for`."""
         if isinstance(agent, sdk.Agent):
             return from_sdk(agent), freeze_sdk(agent.name, options.to_json())
         servers = await self._servers()
-        graph = await self._build(records, agent.id, self.toolbox, servers)
+        graph = await self._build(records, agent.id, self.toolbox, servers, recorded)
         return graph, freeze(records, agent.id, servers, options.to_json())
 
     async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
@@ -76,8 +80,11 @@ class Graphs:
         root_id: str,
         toolbox: Toolbox,
         servers: Sequence[McpServerRecord] | None = None,
+        recorded: Definitions | None = None,
     ) -> BuiltGraph:
-        return await build(records, root_id, toolbox, default_model=self.settings.default_model, servers=servers)
+        return await build(
+            records, root_id, toolbox, default_model=self.settings.default_model, servers=servers, recorded=recorded
+        )
 
     async def _servers(self) -> list[McpServerRecord]:
         return await in_thread(self.store.mcp_servers.find)

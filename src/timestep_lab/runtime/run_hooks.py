@@ -13,6 +13,7 @@ from agents.tool_context import ToolContext
 
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
+from timestep_lab.types.spans import Lab
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolset import ToolSet
@@ -98,4 +99,4 @@ def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool
     if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):
         return
     said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
-    processor.tool_heard(span, json.dumps(said["output"], ensure_ascii=False))
+    processor.tool_noted(span, {Lab.HEARD: json.dumps(said["output"], ensure_ascii=False)})

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.tracing import Span
 from openai import BaseModel as ProviderModel
@@ -148,6 +148,36 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
         ttft_ms=timing.ttft_ms if timing else None,
         stop_reason=timing.stop_reason if timing else None,
     )
+
+
+def definition_of(tool: Any) -> dict[str, Json]:
+    """A tool as a model was offered it, and where it lives."""
+    said: dict[str, Json] = {"type": getattr(tool, "type", None) or "function", "name": str(tool.name)}
+    if (schema := getattr(tool, "params_json_schema", None)) is None:
+        return {**said, "type": type(tool).__name__}
+    said |= {"type": "function", "description": tool.description, "parameters": schema}
+    if binding := getattr(tool, "_mcp_tool_binding", None):
+        said |= {"server": binding[0], "server_tool": binding[1]}
+    return {**said, "read_only": True} if is_read_only(tool) else said
+
+
+READ_ONLY = "_timestep_lab_read_only"
+T = TypeVar("T")
+
+
+def read_only(tool: T) -> T:
+    """Mark a function tool of the Agents SDK as one that changes nothing: `@read_only` above `@function_tool`.
+
+    Such a tool may be called for real where a tape has no answer (`on_miss="live-if-readonly"`), and a fork calls it without asking.
+    """
+    setattr(tool, READ_ONLY, True)
+    return tool
+
+
+def is_read_only(tool: Any) -> bool:
+    """Calling it changes nothing: its MCP server says so (`readOnlyHint`), or whoever made it (`timestep_lab.read_only`)."""
+    hints = getattr(tool, "_mcp_annotations", None)
+    return bool(getattr(tool, READ_ONLY, False) or (hints and hints.read_only_hint))
 
 
 def usage_of(said: Any) -> Usage | None:

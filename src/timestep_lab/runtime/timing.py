@@ -198,6 +198,19 @@ def publish(span: Any, timing: GenerationTiming) -> None:
     _published.of[span] = timing
 
 
+_offered: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
+
+
+def offer(span: Any, tools: list[Any]) -> None:
+    """Attach the tools that the model was offered, likewise."""
+    _offered[span] = tools
+
+
+def offered_of(span: Any) -> list[Any] | None:
+    """The tools that the model was offered; None where that is not known."""
+    return _offered.get(span)
+
+
 def timing_of(span: Any) -> GenerationTiming | None:
     """The times of a generation span; None for any other span."""
     return _published.of.get(span)

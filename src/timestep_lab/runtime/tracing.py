@@ -9,16 +9,19 @@ goes to the lab installed last, as the local user's.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agents.tracing import Span, Trace, TracingProcessor, set_trace_processors
+from agents import ToolErrorFormatterArgs, UserError
+from agents.tracing import Span, Trace, TracingProcessor, get_current_span, set_trace_processors
 from agents.tracing.scope import Scope
 
-from timestep_lab.runtime.span_records import call_span_id, ended, otel_span_id, otel_trace_id, started
+from timestep_lab.runtime.span_records import call_span_id, definition_of, ended, otel_span_id, otel_trace_id, started
+from timestep_lab.runtime.timing import offered_of
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.ids import LOCAL_USER, new_span_id
 from timestep_lab.types.records import Json
@@ -60,6 +63,8 @@ class Route:
     """The error of the agent that ended last, if it ended in one."""
     input: Json = None
     output: Json = None
+    offered: dict[str | None, list[Json]] = field(default_factory=dict)
+    """Agent to the tools it was offered last."""
     costs: list[float | None] = field(default_factory=list)
     """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
 
@@ -159,15 +164,15 @@ class StoreProcessor(TracingProcessor):
         if not route.only_ended:
             route.writer.span_started(record)
 
-    def tool_heard(self, span: Span[Any], heard: str) -> None:
-        """What the model reads of the function span's result, as JSON, when that is not the result itself."""
+    def tool_noted(self, span: Span[Any], attributes: Mapping[str, Json]) -> None:
+        """What else is known of the call of the function span: what was heard of it, the class of its error, a decision, a tape."""
         route = self._routes.get(span.trace_id)
         if route is None:
             return
         with self._lock:
             record = route.open.get(span.span_id)
             if record is not None:
-                route.open[span.span_id] = replace(record, attributes={**record.attributes, Lab.HEARD: heard})
+                route.open[span.span_id] = replace(record, attributes={**record.attributes, **attributes})
 
     # -- the SDK's callbacks
 
@@ -242,6 +247,7 @@ class StoreProcessor(TracingProcessor):
             return
         record = ended(span, record)
         if record.kind == "generation":
+            record = _with_offer(route, record, offered_of(span))
             route.costs.append(record.cost_usd)
             route.input = route.input if route.input is not None else record.input
             route.output = record.output if record.output is not None else route.output
@@ -252,8 +258,11 @@ class StoreProcessor(TracingProcessor):
             elif record.status == "ok" and route.failed:
                 # The SDK ends a run's own span without a word of what ended the run.
                 record = replace(record, status="error", error=route.failed)
-        elif record.kind == "tool" and _never_ran(route, record):
-            return  # It waits for approval, which the runner reports.
+        elif record.kind == "tool":
+            if _never_ran(route, record):
+                return  # It waits for approval, which the runner reports.
+            if record.error and GenAI.ERROR_TYPE not in record.attributes and (raised := sys.exc_info()[1]):
+                record = replace(record, attributes={**record.attributes, GenAI.ERROR_TYPE: error_class(raised)})
         route.writer.span_ended(record)
         if route.on_span:
             route.on_span(record)
@@ -272,6 +281,36 @@ class StoreProcessor(TracingProcessor):
         self._routes.move_to_end(sdk_trace_id)
         while len(self._routes) > KEPT_ROUTES:
             self._routes.popitem(last=False)
+
+
+def error_class(error: BaseException) -> str:
+    """Name of the class of what a tool raised; the SDK wraps it."""
+    inner = error.__cause__ if isinstance(error, UserError) and error.__cause__ else error
+    return type(inner).__name__
+
+
+def note_error_class(told: ToolErrorFormatterArgs[Any]) -> None:
+    """For `RunConfig.tool_error_formatter`: keeps the class of an error that a tool answers with a text. The text stays as it is."""
+    error, span = getattr(told, "error", None), get_current_span()
+    if error is not None and span is not None:
+        note(span, {GenAI.ERROR_TYPE: error_class(error)})
+
+
+def note(span: Span[Any], attributes: Mapping[str, Json]) -> None:
+    """`StoreProcessor.tool_noted`, where there is one."""
+    if _processor is not None:
+        _processor.tool_noted(span, attributes)
+
+
+def _with_offer(route: Route, record: SpanRecord, tools: list[Any] | None) -> SpanRecord:
+    """With the tools that the agent was offered, where they are others than before."""
+    if tools is None:
+        return record
+    definitions = [definition_of(tool) for tool in tools]
+    if definitions == route.offered.get(record.agent, []):
+        return record
+    route.offered[record.agent] = definitions
+    return replace(record, attributes={**record.attributes, GenAI.TOOL_DEFINITIONS: definitions})
 
 
 def _never_ran(route: Route, record: SpanRecord) -> bool:

@@ -26,7 +26,7 @@ from timestep_lab.runtime.replay import Replay, rewire
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.run_usage import counted
 from timestep_lab.runtime.span_records import sdk_trace_id
-from timestep_lab.runtime.tracing import Route, install, uninstall
+from timestep_lab.runtime.tracing import Route, install, note_error_class, uninstall
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import LabError, UsageError
@@ -115,6 +115,7 @@ class WarmStart:
             workflow_name=self._plan.run.agent,
             tracing_disabled=trace_id is None,
             trace_id=None if trace_id is None else sdk_trace_id(trace_id),
+            tool_error_formatter=note_error_class,
             tool_not_found_behavior="return_error_to_model",
             tool_name_collision_policy="error",
         )
@@ -194,7 +195,7 @@ async def warm_start(
     """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
     either, from its start. Takes the changes that `forks.fork` takes, and raises what it raises. Writes nothing.
     """
-    changes = read_changes(prompt, model, instructions, tools, results, False, agent)
+    changes = read_changes(prompt, model, instructions, tools, results, False, agent, None)
     plan = await prepare(runner, trace_id, span_id, replace(changes, again=changes.none), agent, context)
     assert plan.point is not None
     if not plan.recorded.answers:

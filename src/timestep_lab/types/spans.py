@@ -96,6 +96,11 @@ class GenAI:
     TOOL_CALL_ID = "gen_ai.tool.call.id"
     TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"
     TOOL_CALL_RESULT = "gen_ai.tool.call.result"
+    TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+    """What a model was offered: `{"type", "name", "description", "parameters"}` of each tool, of an MCP server's also `server`,
+    `server_tool` and `read_only`. On the first answer of each agent, and wherever it changed."""
+    ERROR_TYPE = "error.type"
+    """Class of what a tool raised."""
     CONVERSATION_ID = "gen_ai.conversation.id"
     INPUT_MESSAGES = "gen_ai.input.messages"
     OUTPUT_MESSAGES = "gen_ai.output.messages"

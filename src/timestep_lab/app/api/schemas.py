@@ -149,6 +149,8 @@ class ForkBody(Strict):
     tools: dict[str, Any] = {}
     results: dict[str, Any] = {}
     again: bool = False
+    on_tools: Literal["ask", "live"] | None = None
+    """Whether live calls of tools that may change the world wait for approval."""
     stream: bool = False
 
 

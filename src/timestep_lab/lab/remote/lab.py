@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from timestep_lab.lab.remote.tools import RemoteMcp
     from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
     from timestep_lab.lab.threads import Thread
+    from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
@@ -138,6 +139,7 @@ class RemoteLab(RemoteLooking, Lab):
         tools: Mapping[str, ToolStub] | None = None,
         results: Mapping[str, ToolStub] | None = None,
         again: bool = False,
+        on_tools: OnTools | None = None,
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
@@ -152,7 +154,7 @@ class RemoteLab(RemoteLooking, Lab):
             raise only_here("A function in place of a tool", "Give what the tool says as a text.")
         body = {
             "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
-            "results": results or {}, "again": again,
+            "results": results or {}, "again": again, "on_tools": on_tools,
         }  # fmt: skip
         return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
 

@@ -21,11 +21,13 @@ from agents import (
 )  # fmt: skip
 from agents.tool_context import ToolContext
 from agents.tracing import FunctionSpanData
-from mcp.types import CallToolResult, ImageContent, TextContent
+from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolInfo
 from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
+from timestep_lab.runtime.tracing import note
 from timestep_lab.types.errors import ToolError
+from timestep_lab.types.spans import GenAI
 
 Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
 
@@ -61,6 +63,7 @@ def function_tool(
         try:
             result = await call(_object(arguments_json, name))
         except ToolError as error:
+            _note_class(error)
             return _failed(info, redact(str(error)))
         output = output_of(result)
         if result.is_error:
@@ -69,6 +72,7 @@ def function_tool(
 
     schema = {"type": "object", "properties": {}, **info.input_schema}
     return FunctionTool(
+        _mcp_annotations=ToolAnnotations(read_only_hint=info.read_only),
         name=name,
         description=info.description or info.title,
         params_json_schema=schema,
@@ -121,6 +125,11 @@ def _mark_span(info: ToolInfo) -> None:
     span = get_current_span()
     if span is not None and isinstance(span.span_data, FunctionSpanData):
         span.span_data.mcp_data = {"server": info.server, "server_id": info.server_id, "tool": info.name}
+
+
+def _note_class(error: Exception) -> None:
+    if (span := get_current_span()) is not None:
+        note(span, {GenAI.ERROR_TYPE: type(error).__name__})
 
 
 def _failed(info: ToolInfo, message: str) -> FailedOutput:

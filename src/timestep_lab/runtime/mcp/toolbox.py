@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import ToolError
 from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import AgentRecord, McpServerRecord
+from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 
 if TYPE_CHECKING:
     from agents import Tool as SdkTool
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.runtime.tools.approval_rules import Rule
 
+Definitions = Mapping[str, Sequence[Mapping[str, "Json"]]]
+"""By the name of an MCP server: its tools, as a trace has them (`GenAI.TOOL_DEFINITIONS`)."""
 ToolUse = tuple[Connection, "Tool", ToolInfo]
 
 
@@ -58,10 +60,13 @@ class Toolbox:
         """A toolbox of its own over other servers, for a run that goes on with those it began with. To be closed by the caller."""
         return Toolbox(servers, self._settings, vector_stores=self._vector_stores)
 
-    async def tools_for(self, agent: AgentRecord, servers: Sequence[McpServerRecord] | None = None) -> ToolSet:
+    async def tools_for(
+        self, agent: AgentRecord, servers: Sequence[McpServerRecord] | None = None, recorded: Definitions | None = None
+    ) -> ToolSet:
         """The tools that `agent.tool_ids` names, with the approval rules of the agent and of its servers.
 
-        `servers`: the user's own, for a caller that has just read them. What cannot be had is in `.missing`, one error for each
+        `servers`: the user's own, for a caller that has just read them. `recorded`: by a server's name, its tools as a trace has them;
+        such a server is not asked for its tools, and connected only when one of them is called. What cannot be had is in `.missing`, one error for each
         server or tool; it raises nothing.
         """
         await self._refresh(servers)
@@ -79,7 +84,12 @@ class Toolbox:
         # In the toolbox's order, whatever the order of tool_ids: names and RunState depend on nothing else.
         connections = [c for server_id, c in self._connections.items() if server_id in wanted]
         uses: list[ToolUse] = []
-        for found in await asyncio.gather(*(self._pick(c, wanted[c.record.id], missing) for c in connections)):
+        for found in await asyncio.gather(
+            *(
+                self._pick(c, wanted[c.record.id], missing, recorded=(recorded or {}).get(c.record.name))
+                for c in connections
+            )
+        ):
             uses += found
         infos = [info for _, _, info in uses]
         names = public_names(infos, client_tools)
@@ -176,12 +186,15 @@ class Toolbox:
         return (found[0].id, found[1]) if found else ("", tool_id)
 
     async def _pick(
-        self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False
-    ) -> list[ToolUse]:
+        self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False,
+        recorded: Sequence[Mapping[str, Json]] | None = None,
+    ) -> list[ToolUse]:  # fmt: skip
         """The tools called `names` (`*`: all) in the server's order; what is not there is added to `missing`."""
         record = connection.record
+        known = [recorded_tool(definition) for definition in recorded or ()]
         try:
-            tools = await connection.tools(retry_now=retry_now)
+            all_known = known and {*names} - {"*"} <= {tool.name for tool in known}
+            tools = known if all_known else await connection.tools(retry_now=retry_now)
         except ToolError as error:
             missing.append(error)
             return []
@@ -192,6 +205,18 @@ class Toolbox:
                 message = f"The MCP server {record.name!r} has no tool {name!r} to be used."
                 missing.append(ToolError(message, step, server=record.name, tool=name))
         return [(connection, tool, _info(record, tool)) for tool in tools if "*" in names or tool.name in names]
+
+
+def recorded_tool(definition: Mapping[str, Json]) -> Tool:
+    """A tool of a server as a trace recorded it."""
+    from mcp.types import Tool, ToolAnnotations
+
+    return Tool(
+        name=definition["server_tool"],
+        description=definition.get("description"),
+        input_schema=definition["parameters"],
+        annotations=ToolAnnotations(read_only_hint=bool(definition.get("read_only"))),
+    )
 
 
 def _caller(connection: Connection, tool: Tool) -> Callable[[dict[str, Any]], Any]:
