@@ -212,7 +212,111 @@ CONVENTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"kind": "generation", "input_tokens": 5, "input": [{"role": "user", "content": "hi"}], "output": [{"role": "assistant", "content": "hello"}]},
     ),
-    "retriever": ({"openinference.span.kind": "RETRIEVER", "input.value": "query"}, {"kind": "retrieval", "input": "query"}),
+    "retriever": (
+        {
+            "openinference.span.kind": "RETRIEVER", "input.value": "query", "output.value": '["<NodeWithScore>"]',
+            "retrieval.documents.0.document.content": "doc one", "retrieval.documents.0.document.score": 0.9,
+            "retrieval.documents.1.document.content": "doc two", "retrieval.documents.1.document.metadata": '{"page": 2}',
+        },
+        {
+            "kind": "retrieval", "input": "query",
+            "output": [{"content": "doc one", "score": 0.9}, {"content": "doc two", "metadata": {"page": 2}}],
+        },
+    ),
+    "embedding": (
+        {
+            "openinference.span.kind": "EMBEDDING", "embedding.model_name": "text-embedding-3-small", "llm.system": "openai",
+            "llm.token_count.prompt": 14,
+        },
+        {"kind": "embedding", "model": "text-embedding-3-small", "provider": "openai", "input_tokens": 14, "cost_usd": pytest.approx(2.8e-7)},
+    ),
+    "embeddings of GenAI": (
+        {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": "e", "gen_ai.usage.input_tokens": 14, "gen_ai.cost.total_cost": 0.5},
+        {"kind": "embedding", "model": "e", "input_tokens": 14, "cost_usd": 0.5},
+    ),
+    "the same call twice": (
+        {
+            "openinference.span.kind": "LLM", "llm.finish_reason": "tool_use", "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.contents.0.message_content.type": "text",
+            "llm.output_messages.0.message.contents.0.message_content.text": "Checking.",
+            "llm.output_messages.0.message.contents.1.message_content.type": "tool_use",
+            "llm.output_messages.0.message.contents.1.tool_call.id": "c1",
+            "llm.output_messages.0.message.contents.1.tool_call.function.name": "get_weather",
+            "llm.output_messages.0.message.tool_calls.0.tool_call.id": "c1",
+            "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "get_weather",
+        },
+        {
+            "stop_reason": "tool_use", "output": [{
+                "role": "assistant", "content": [{"type": "text", "text": "Checking."}],
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "get_weather"}}],
+            }],
+        },
+    ),
+    "finish reasons as text": ({"gen_ai.operation.name": "chat", "gen_ai.response.finish_reasons": '["length"]'}, {"stop_reason": "length"}),
+    "first token in seconds": ({"gen_ai.operation.name": "chat", "gen_ai.server.time_to_first_token": 0.25}, {"ttft_ms": 250.0}),
+    "first token of the Vercel AI SDK": ({"ai.operationId": "ai.streamText.doStream", "ai.response.msToFirstChunk": 33}, {"kind": "generation", "ttft_ms": 33.0}),
+    "tool of the Vercel AI SDK": (
+        {"ai.operationId": "ai.toolCall", "ai.toolCall.name": "get_weather", "ai.toolCall.args": '{"city":"Paris"}', "ai.toolCall.result": '"sunny"'},
+        {"kind": "tool", "name": "get_weather", "input": {"city": "Paris"}, "output": "sunny"},
+    ),
+    "messages of the Vercel AI SDK": (
+        {
+            "ai.operationId": "ai.generateText.doGenerate", "ai.response.text": "sunny", "ai.usage.inputTokens": 9, "ai.usage.cachedInputTokens": 4,
+            "ai.prompt.messages": json.dumps([
+                {"role": "assistant", "content": [{"type": "tool-call", "toolCallId": "c", "toolName": "t", "input": {"a": 1}}]},
+                {"role": "tool", "content": [{"type": "tool-result", "toolCallId": "c", "output": {"type": "text", "value": "x"}}]},
+            ]),
+        },
+        {
+            "input": [
+                {"role": "assistant", "parts": [{"type": "tool_call", "id": "c", "name": "t", "arguments": {"a": 1}}]},
+                {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": "x"}]},
+            ],
+            "output": [{"role": "assistant", "content": "sunny"}], "input_tokens": 9, "cached_tokens": 4,
+        },
+    ),
+    "agent of LangGraph": (
+        {
+            "openinference.span.kind": "AGENT", "agent.name": "A", "output.value": json.dumps({"messages": [
+                {"type": "human", "data": {"content": "hi"}},
+                {"lc": 1, "type": "constructor", "id": ["langchain", "AIMessage"], "kwargs": {"content": "", "tool_calls": [{"id": "c", "name": "t", "args": {}}]}},
+                {"type": "tool", "data": {"content": "x", "tool_call_id": "c"}}, {"type": "ai", "content": "hello"},
+            ]}),
+        },
+        {
+            "kind": "agent", "output": [
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "t", "arguments": "{}"}}]},
+                {"role": "tool", "content": "x", "tool_call_id": "c"}, {"role": "assistant", "content": "hello"},
+            ],
+        },
+    ),
+    "request of Gemini by Google ADK": (
+        {
+            "gen_ai.operation.name": "generate_content", "gcp.vertex.agent.llm_request": json.dumps({
+                "model": "gemini", "config": {"system_instruction": "brief"}, "contents": [
+                    {"role": "user", "parts": [{"text": "hi"}]}, {"role": "model", "parts": [{"function_call": {"name": "t", "args": {"a": 1}}}]}],
+            }),
+            "gcp.vertex.agent.llm_response": json.dumps({"content": {"role": "model", "parts": [{"text": "hello"}]}}),
+        },
+        {
+            "input": [
+                {"role": "system", "content": "brief"}, {"role": "user", "parts": [{"type": "text", "content": "hi"}]},
+                {"role": "assistant", "parts": [{"type": "tool_call", "id": None, "name": "t", "arguments": {"a": 1}}]},
+            ],
+            "output": [{"role": "assistant", "parts": [{"type": "text", "content": "hello"}]}],
+        },
+    ),
+    "blocks of Bedrock": (
+        {"openinference.span.kind": "LLM", "output.value": json.dumps({"role": "assistant", "content": [
+            {"text": "Checking."}, {"toolUse": {"toolUseId": "c", "name": "t", "input": {"a": 1}}}]})},
+        {"output": [{"role": "assistant", "parts": [
+            {"type": "text", "content": "Checking."}, {"type": "tool_call", "id": "c", "name": "t", "arguments": {"a": 1}}]}]},
+    ),
+    "how Python passes arguments": (
+        {"langfuse.observation.type": "tool", "langfuse.observation.input": '{"args": [], "kwargs": {"city": "Paris"}}'},
+        {"kind": "tool", "input": {"city": "Paris"}},
+    ),
     "plain http": ({"http.method": "GET"}, {"kind": "other", "input": None, "attributes": {"http.method": "GET"}}),
 }  # fmt: skip
 

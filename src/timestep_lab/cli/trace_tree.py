@@ -17,9 +17,17 @@ from timestep_lab.types.spans import SpanRecord
 
 COLOURS = {
     "agent": "blue", "generation": "yellow", "tool": "green", "handoff": "magenta", "guardrail": "dark_goldenrod",
-    "retrieval": "cyan", "task": "white", "turn": "bright_black", "other": "bright_black",
+    "retrieval": "cyan", "embedding": "cyan", "task": "white", "turn": "bright_black", "other": "bright_black",
 }  # fmt: skip
-SIGNS = {"agent": "●", "generation": "◆", "tool": "▪", "handoff": "⇢", "guardrail": "▲", "retrieval": "○"}
+SIGNS = {
+    "agent": "●",
+    "generation": "◆",
+    "tool": "▪",
+    "handoff": "⇢",
+    "guardrail": "▲",
+    "retrieval": "○",
+    "embedding": "◇",
+}
 NAME_LEAST, NAME_MOST = 24, 60
 BAR_LEAST, BAR_MOST = 12, 40
 BLOCKS = " ▏▎▍▌▋▊▉█"

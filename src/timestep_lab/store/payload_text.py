@@ -11,7 +11,7 @@ from typing import Any
 
 from timestep_lab.store.json_text import to_json
 
-WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "question", "answer", "content", "text")
+WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "question", "answer", "content", "text", "raw")
 
 
 def asked(payload: Any) -> str | None:
@@ -44,6 +44,9 @@ def _turns(payload: Any) -> Iterator[tuple[str, str]]:
     if isinstance(payload, str):
         yield "assistant", payload
     elif isinstance(payload, list):
+        if all(isinstance(part, Mapping) and part.keys().isdisjoint(("role", "message", "type")) for part in payload):
+            yield "assistant", "\n".join(text for part in payload for _, text in _turns(part) if text)  # Documents.
+            return
         for part in payload:
             yield from _turns(part)
     elif isinstance(payload, Mapping):

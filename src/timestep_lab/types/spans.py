@@ -16,9 +16,11 @@ from typing import Literal
 
 from timestep_lab.types.records import Json
 
-SpanKind = Literal["agent", "generation", "tool", "handoff", "guardrail", "retrieval", "task", "turn", "other"]
+SpanKind = Literal[
+    "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other"
+]
 SPAN_KINDS: tuple[SpanKind, ...] = (
-    "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "task", "turn", "other",
+    "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other",
 )  # fmt: skip
 SpanStatus = Literal["pending", "ok", "error"]
 TraceStatus = Literal["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"]
@@ -108,9 +110,11 @@ class GenAI:
     PROMPT_DEPRECATED = "gen_ai.prompt"
     COMPLETION_DEPRECATED = "gen_ai.completion"
     TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+    TIME_TO_FIRST_TOKEN = "gen_ai.server.time_to_first_token"
 
     OPERATION_OF: Mapping[SpanKind, str] = {
         "agent": "invoke_agent", "generation": "chat", "tool": "execute_tool", "task": "invoke_workflow",
+        "embedding": "embeddings", "retrieval": "retrieval",
     }  # fmt: skip
 
 
@@ -123,6 +127,8 @@ class OpenInference:
     OUTPUT = "output.value"
     OUTPUT_MIME = "output.mime_type"
     MODEL = "llm.model_name"
+    EMBEDDING_MODEL = "embedding.model_name"
+    INVOCATION = "llm.invocation_parameters"
     PROVIDER = "llm.provider"
     SYSTEM = "llm.system"
     PROMPT_TOKENS = "llm.token_count.prompt"
@@ -144,7 +150,7 @@ class OpenInference:
 
     KINDS: Mapping[str, SpanKind] = {
         "AGENT": "agent", "LLM": "generation", "TOOL": "tool", "RETRIEVER": "retrieval", "GUARDRAIL": "guardrail",
-        "RERANKER": "retrieval", "EMBEDDING": "retrieval", "CHAIN": "task", "EVALUATOR": "other", "PROMPT": "other",
+        "RERANKER": "retrieval", "EMBEDDING": "embedding", "CHAIN": "task", "EVALUATOR": "other", "PROMPT": "other",
     }  # fmt: skip
 
 

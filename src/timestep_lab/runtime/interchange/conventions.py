@@ -12,8 +12,18 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from timestep_lab.runtime.interchange.flattened import gathered
-from timestep_lab.runtime.interchange.meanings import Meaning, meaning_of
+from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, told
+from timestep_lab.runtime.interchange.messages import (
+    answer_of,
+    arguments_of,
+    conversation,
+    documents_of,
+    finish_of,
+    gathered,
+    gathered_documents,
+    read_json,
+    result_of,
+)
 from timestep_lab.runtime.pricing import price
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
@@ -21,23 +31,17 @@ from timestep_lab.types.clock import parse_iso, to_naive_utc
 from timestep_lab.types.records import Usage
 from timestep_lab.types.spans import SPAN_KINDS, GenAI, Lab, OpenInference
 
-Attributes = dict[Any, Any]
-"""Name to value. Names are text; asked for None, the name of what nothing says, it gives None."""
-
-_OPERATIONS = {
-    "chat": "generation", "text_completion": "generation", "generate_content": "generation", "invoke_agent": "agent",
-    "create_agent": "agent", "execute_tool": "tool", "embeddings": "retrieval", "retrieval": "retrieval",
-    "invoke_workflow": "task",
-}  # fmt: skip
-_LANGFUSE_KINDS = {
-    "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval",
-    "embedding": "retrieval", "guardrail": "guardrail", "evaluator": "other", "span": "other", "event": "other",
-}  # fmt: skip
-_TRACELOOP_KINDS = {"workflow": "task", "task": "task", "agent": "agent", "tool": "tool"}
+Attributes = dict[str, Any]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
 _JSON = "application/json"
 _OPENING = ("{", "[")
+_JSON_TEXT = ("mlflow.", "ai.")
+"""Names of attributes whose text is JSON even where it is but a word in quotes."""
+_RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
+"""Kept as what is made of them: their place in an export is that of the columns."""
+Payload = tuple[str | None, bool]
+"""A column's text, and whether that is JSON."""
 
 
 def span_row(
@@ -57,38 +61,50 @@ def span_row(
 
     `fragments`: of some attributes, their name and value as JSON, where a reader has it at hand.
     """
-    meaning = meaning_of(tuple(attributes))
-    get = attributes.get
+    meaning = meaning_of(tuple(attributes), scope)
     kind = kind_of(name, attributes, scope, parent_id)
-    agent, model, provider = get(meaning.agent), get(meaning.model), get(meaning.provider)
+    agent, model, provider = (
+        told(attributes, meaning.agent),
+        told(attributes, meaning.model),
+        told(attributes, meaning.provider),
+    )
+    if meaning.name:
+        name = str(told(attributes, meaning.name) or name)
     in_tokens = out_tokens = cached = reasoning = cost = ttft = stop = None
     queue = rate_limit = server = approval = to_agent = None
     if meaning.is_ours:
+        get = attributes.get
         queue, rate_limit = _number(get(Lab.QUEUE_MS)), _number(get(Lab.RATE_LIMIT_MS))
-        server, approval, to_agent = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT))
+        server, approval = _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL))
     asked = answered = None
     if meaning.has_usage:
         # An agent's usage is the sum of its calls, each of which has a price of its own.
-        priced = kind in ("generation", "retrieval")
+        priced = kind in ("generation", "embedding", "retrieval")
         in_tokens, out_tokens, cached, reasoning, cost = _usage(attributes, meaning, model, provider, priced=priced)
     if kind == "generation":
         if meaning.has_first_token:
-            ttft = _time_to_first_token(attributes, started_at)
-        stop = _stop_reason(get(GenAI.FINISH_REASONS))
-        if meaning.has_messages or meaning.has_flattened:
-            asked, answered = _messages(attributes)
+            ttft = _time_to_first_token(attributes, meaning, started_at)
+        if meaning.stop:
+            stop = _stop_reason(told(attributes, meaning.stop))
     elif kind == "tool":
-        name = str(get(meaning.tool) or name)
-    text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME)
-    text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME)
+        name = str(told(attributes, meaning.tool) or name)
+    elif kind == "handoff":
+        to_agent = _text(told(attributes, meaning.to_agent))
+    if kind not in ("tool", "handoff") and (meaning.has_messages or meaning.has_flattened):
+        asked, answered, ended_by = _messages(attributes, meaning, kind)
+        stop = stop or (_stop_reason(ended_by) if kind == "generation" else None)
+    if meaning.has_documents:
+        answered = _documents(attributes) or answered
+    text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME, kind, "user")
+    text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME, kind, "assistant")
     if kind == "handoff":
-        agent = get(Lab.FROM_AGENT) or agent or text_in
+        agent = told(attributes, meaning.from_agent) or agent or text_in
         to_agent = to_agent or text_out
         text_in, json_in, text_out, json_out = None, False, None, False
     elif kind == "agent":
-        agent = agent or name.removeprefix("invoke_agent ")
+        agent = agent or told(attributes, meaning.agent_named) or name.removeprefix("invoke_agent ")
         name = str(agent) if name.startswith("invoke_agent ") else name
-    elif kind not in ("generation", "retrieval"):
+    elif kind not in ("generation", "embedding", "retrieval"):
         model = provider = None
     return (
         user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
@@ -120,18 +136,13 @@ def _usage(
     attributes: Attributes, meaning: Meaning, model: Any, provider: Any, *, priced: bool
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
     """Input, output, cached and reasoning tokens, and what they cost in USD: as the sender states, else by the price table if `priced`."""
-    get = attributes.get
-    in_tokens, out_tokens = _whole(get(meaning.in_tokens)), _whole(get(meaning.out_tokens))
-    cached, written, reasoning = (
-        _whole(get(meaning.cached)),
-        _whole(get(meaning.cache_written)),
-        _whole(get(meaning.reasoning)),
-    )
-    total = _whole(get(meaning.total_tokens))
-    if in_tokens is None and "langfuse.observation.usage_details" in attributes:
-        in_tokens, out_tokens, cached, written, total = _langfuse_usage(
-            attributes["langfuse.observation.usage_details"]
+    in_tokens, out_tokens, cached, written, reasoning, total = (
+        _whole(told(attributes, sources)) if sources else None
+        for sources in (
+            meaning.input_tokens, meaning.output_tokens, meaning.cached_tokens, meaning.cache_write_tokens, meaning.reasoning_tokens,
+            meaning.total_tokens,
         )
+    )  # fmt: skip
     if cached or written:
         in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total)
     cost = _stated_cost(attributes, meaning)
@@ -156,37 +167,22 @@ def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, 
     return in_tokens
 
 
-def about_trace(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any]:
     """What a span's attributes say of its whole trace: `thread_id` and `workflow`, where they do."""
-    meaning = meaning_of(tuple(attributes))
-    found = {"thread_id": attributes.get(meaning.thread), "workflow": attributes.get(meaning.workflow)}
+    meaning = meaning_of(tuple(attributes), scope)
+    found = {"thread_id": told(attributes, meaning.thread), "workflow": told(attributes, meaning.workflow)}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
-    get = attributes.get
-    own = get(Lab.KIND)
-    if own in SPAN_KINDS:
-        return str(own)
-    if (inferred := get(OpenInference.KIND)) is not None:
-        return _openinference_kind(str(inferred), name, attributes, scope, parent_id)
-    if (operation := get(GenAI.OPERATION)) is not None and str(operation) in _OPERATIONS:
-        return _OPERATIONS[str(operation)]
-    if (observed := get("langfuse.observation.type")) is not None:
-        return _LANGFUSE_KINDS.get(str(observed).lower(), "other")
-    if (looped := get("traceloop.span.kind")) is not None:
-        return _TRACELOOP_KINDS.get(str(looped), "other")
-    if GenAI.TOOL_NAME in attributes:
-        return "tool"
-    if any(key in attributes for key in (GenAI.REQUEST_MODEL, "llm.request.type", "langfuse.observation.model.name")):
-        return "generation"
-    return "other"
+    meaning = meaning_of(tuple(attributes), scope)
+    kind = told(attributes, meaning.kind)
+    if OpenInference.KIND in attributes and not meaning.is_ours:
+        return _openinference_kind(str(kind or "other"), name, attributes, scope, parent_id)
+    return str(kind) if kind in SPAN_KINDS else "other"
 
 
-def _openinference_kind(
-    inferred: str, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None
-) -> str:
-    kind = OpenInference.KINDS.get(inferred.upper(), "other")
+def _openinference_kind(kind: str, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
     if (
         kind == "tool"
         and name.startswith(_HANDOFF_NAME)
@@ -201,127 +197,148 @@ def _openinference_kind(
     return kind
 
 
-def _messages(attributes: Attributes) -> tuple[tuple[str, bool] | None, tuple[str, bool] | None]:
-    """A generation's input and output as JSON, where a convention gives messages."""
-    asked: Any = None
-    answered: Any = None
-    if GenAI.INPUT_MESSAGES in attributes:
-        asked = _value(attributes.pop(GenAI.INPUT_MESSAGES))
-        system = _value(attributes.pop(GenAI.SYSTEM_INSTRUCTIONS, None))
-        if system and isinstance(asked, list):
-            asked = [
-                {"role": "system", "parts": system}
-                if isinstance(system, list)
-                else {"role": "system", "content": system},
-                *asked,
-            ]
-    if GenAI.OUTPUT_MESSAGES in attributes:
-        answered = _value(attributes.pop(GenAI.OUTPUT_MESSAGES))
-    for prefix_in, prefix_out in (
-        ("llm.input_messages.", "llm.output_messages."),
-        ("gen_ai.prompt.", "gen_ai.completion."),
-    ):
-        asked = gathered(attributes, prefix_in) or asked
-        answered = gathered(attributes, prefix_out) or answered
-    if asked is None:
-        asked = _value(attributes.pop(GenAI.PROMPT_DEPRECATED, None))
-    if answered is None:
-        answered = _value(attributes.pop(GenAI.COMPLETION_DEPRECATED, None))
+def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payload | None, Payload | None, Any]:
+    """A step's input and output as JSON, where a convention gives messages; and why the answer ended, where its last message says so."""
+    asked = _taken(attributes, meaning.asked, "user")
+    answered = _taken(attributes, meaning.answered, "assistant")
+    if meaning.has_flattened and kind in ("generation", "agent"):
+        for prefix_in, prefix_out in FLATTENED:
+            asked = gathered(attributes, prefix_in) or asked
+            answered = _joined(gathered(attributes, prefix_out), answered)
+    if answered is None and (meaning.answer_text or meaning.answer_calls or meaning.answer_reasoning):
+        answered = answer_of(
+            told(attributes, meaning.answer_text),
+            told(attributes, meaning.answer_reasoning),
+            told(attributes, meaning.answer_calls),
+        )
+    system = read_json(attributes.get(GenAI.SYSTEM_INSTRUCTIONS)) if meaning.instructions else None
+    if system and isinstance(asked, list):
+        attributes.pop(GenAI.SYSTEM_INSTRUCTIONS)
+        parts = {"parts": system} if isinstance(system, list) else {"content": system}
+        asked = [{"role": "system", **parts}, *asked]
     # What was said once more, raw, is not kept twice.
     for raw in (OpenInference.INPUT, OpenInference.INPUT_MIME) if asked else ():
         attributes.pop(raw, None)
     for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME) if answered else ():
         attributes.pop(raw, None)
-    return (None if asked is None else _as_text(asked)), (None if answered is None else _as_text(answered))
+    return (
+        (None if asked is None else _as_text(asked)),
+        (None if answered is None else _as_text(answered)),
+        finish_of(answered),
+    )
 
 
-def _payload(attributes: Attributes, name: str | None, mime: str) -> tuple[str | None, bool]:
-    """The attribute of this name, taken out, as the column's text and whether that is JSON."""
-    if name is None:
-        return None, False
-    value = attributes.pop(name, None)
+def _joined(spread: list[dict[str, Any]], whole: Any) -> Any:
+    """Of an answer that is told twice, the structured one, with the calls that only the other tells."""
+    if not isinstance(whole, list) or not whole:
+        return spread or whole
+    calls = [call for message in spread for call in message.get("tool_calls", ())]
+    told_already = any("tool_call" in str(message) for message in whole)
+    if calls and not told_already and isinstance(whole[-1], dict):
+        return [*whole[:-1], {**whole[-1], "tool_calls": calls}]
+    return whole
+
+
+def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> Any:
+    """Messages of the first of these attributes that has some. It is taken out, unless what it says is said here in another form."""
+    for name, read in sources:
+        value = attributes.get(name)
+        if value is None or value == "":
+            continue
+        value = read_json(value if read is None else read(value))
+        if value is None or value == "":
+            continue
+        native = conversation(value, role)
+        if read is None and native is None:
+            del attributes[name]
+        return value if native is None else native
+    return None
+
+
+def _documents(attributes: Attributes) -> Payload | None:
+    documents = [document for prefix in DOCUMENTS for document in gathered_documents(attributes, prefix)]
+    if not documents:
+        return None
+    for raw in (OpenInference.OUTPUT, OpenInference.OUTPUT_MIME):
+        attributes.pop(raw, None)
+    return to_json(documents), True
+
+
+def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kind: str, role: str) -> Payload:
+    """What the first of these attributes says, as the column's text. It is taken out, unless it is said here in another form."""
     said = attributes.pop(mime, None)
-    if isinstance(value, str):
-        text = clean(value)
-        return text, (said == _JSON or (said is None and text[:1] in _OPENING)) and _is_json(text)
-    return (None, False) if value is None else (to_json(value), True)
+    for name, read in sources:
+        value = attributes.get(name)
+        if value is None:
+            continue
+        text = clean(value) if isinstance(value, str) else None
+        given = value if text is None else _parsed(text, said, name)
+        changed = _read_payload(given if read is None else read(given), kind, role)
+        if changed is given or name in _RAW:
+            del attributes[name]
+        if changed is given and text is not None and not isinstance(given, str):
+            return text, True  # With the sender's spacing.
+        return _as_text(changed)
+    return None, False
+
+
+def _parsed(text: str, mime: Any, name: str) -> Any:
+    """What JSON text says; any other as it is."""
+    if (mime is None or mime == _JSON) and (text[:1] in _OPENING or (text[:1] == '"' and name.startswith(_JSON_TEXT))):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    return text
+
+
+def _read_payload(given: Any, kind: str, role: str) -> Any:
+    """The same object when there is nothing to bring into another form."""
+    given = arguments_of(given) if role == "user" else given
+    if kind == "tool":
+        return given if role == "user" else result_of(given)
+    if kind == "retrieval":
+        return given if role == "user" else documents_of(given)
+    if kind in ("embedding", "handoff", "guardrail"):
+        return given
+    messages = conversation(given, role)
+    return given if messages is None else messages
 
 
 def _as_text(value: Any) -> tuple[str, bool]:
     return (clean(value), False) if isinstance(value, str) else (to_json(value), True)
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _value(given: Any) -> Any:
-    """A structured attribute: as it is, or as the JSON text it may be sent as."""
-    if isinstance(given, str) and given[:1] in ("{", "["):
-        try:
-            return json.loads(given)
-        except (ValueError, RecursionError):
-            return given
-    return given
-
-
-def _object(given: Any) -> Mapping[str, Any]:
-    value = _value(given)
-    return value if isinstance(value, Mapping) else {}
-
-
-_LANGFUSE_USAGE = (
-    ("input", "prompt_tokens", "input_tokens"),
-    ("output", "completion_tokens", "output_tokens"),
-    ("input_cached_tokens", "input_cache_read", "cache_read_input_tokens", "input_cache_read_input_tokens", "cached_tokens"),
-    ("input_cache_creation", "cache_creation_input_tokens", "input_cache_write", "input_cache_creation_input_tokens"),
-    ("total", "total_tokens"),
-)  # fmt: skip
-"""Keys of Langfuse's usage details: input, output, read from the cache, written to it, total."""
-
-
-def _langfuse_usage(given: Any) -> list[int | None]:
-    usage = _object(given)
-    return [next((_whole(usage[key]) for key in keys if key in usage), None) for keys in _LANGFUSE_USAGE]
-
-
 def _stated_cost(attributes: Attributes, meaning: Meaning) -> float | None:
     """What the sender says that the call cost. Never below zero: that would be no cost."""
-    cost = _number(attributes.get(meaning.cost))
+    cost = _number(told(attributes, meaning.cost))
     if cost is None and "langfuse.observation.cost_details" in attributes:
-        details = _object(attributes["langfuse.observation.cost_details"])
+        details = read_json(attributes["langfuse.observation.cost_details"])
+        details = details if isinstance(details, Mapping) else {}
         parts = [number for part in details.values() if (number := _number(part)) is not None]
         cost = _number(details.get("total")) if "total" in details else sum(parts) if parts else None
     return cost if cost is not None and cost >= 0 else None
 
 
-def _time_to_first_token(attributes: Attributes, started_at: datetime) -> float | None:
-    own = _number(attributes.get(Lab.TTFT_MS))
-    if own is not None:
-        return own
-    seconds = _number(attributes.get(GenAI.TIME_TO_FIRST_CHUNK))
-    if seconds is not None:
-        return seconds * 1000.0
-    began = attributes.get("langfuse.observation.completion_start_time")
-    if isinstance(began, str):
-        try:
-            moment = to_naive_utc(parse_iso(began.strip('"')))
-        except ValueError:
-            return None
-        return (moment - started_at).total_seconds() * 1000.0
-    return None
+def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: datetime) -> float | None:
+    waited = _number(told(attributes, meaning.first_token))
+    if waited is not None:
+        return waited
+    began = told(attributes, meaning.first_token_at)
+    try:
+        return (
+            (to_naive_utc(parse_iso(began)) - started_at).total_seconds() * 1000.0 if isinstance(began, str) else None
+        )
+    except ValueError:
+        return None
 
 
 def _stop_reason(given: Any) -> str | None:
-    if given is None:
-        return None
-    if isinstance(given, list | tuple):
+    """One word, of a list the first; a list may come as JSON text."""
+    given = read_json(given)
+    while isinstance(given, list | tuple):
         given = given[0] if given else None
-    return _text(given)
+    return None if given is None or given == "" or isinstance(given, Mapping) else _text(given)
 
 
 def _price(provider: str, model: str, in_tokens: int, out_tokens: int, cached: int, written: int) -> float | None:

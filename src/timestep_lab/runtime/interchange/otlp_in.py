@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from timestep_lab.runtime.interchange.conventions import about_trace, kind_of, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.runtime.interchange.messages import event_message, plain
 from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class, text
 from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
@@ -111,7 +111,7 @@ def _span(
     hex_id = trace_id.hex()
     parent_id = parent.hex() if parent and parent != _NO_SPAN else None
     if parent_id is None or hex_id not in about:
-        _learn(about, hex_id, attributes, resource)
+        _learn(about, hex_id, attributes, resource, scope)
     failure = None
     status = span.status
     events = [_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
@@ -127,10 +127,14 @@ def _span(
 
 
 def _learn(
-    about: dict[str, dict[str, Any]], trace_id: str, attributes: Mapping[str, Any], resource: Mapping[str, Any]
+    about: dict[str, dict[str, Any]],
+    trace_id: str,
+    attributes: Mapping[str, Any],
+    resource: Mapping[str, Any],
+    scope: str,
 ) -> None:
     told = about.setdefault(trace_id, {"metadata": {"resource": dict(resource)} if resource else {}})
-    told.update(about_trace(attributes))
+    told.update(about_trace(attributes, scope))
 
 
 # -- events and links
@@ -172,9 +176,9 @@ def _keep(
     for event in events:
         said = event["attributes"]
         if (role := _ROLES.get(event["name"])) is not None:
-            asked.append(_message(role, said, said.get("content")))
+            asked.append(event_message(role, said, said.get("content")))
         elif event["name"] == _CHOICE:
-            answered.append(_message("assistant", said, said.get("message", said.get("content"))))
+            answered.append(event_message("assistant", said, said.get("message", said.get("content"))))
         else:
             for lifted in _LIFTED:
                 if lifted in said:
@@ -183,7 +187,7 @@ def _keep(
     if kind == "tool":
         for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):
             if messages:
-                attributes.setdefault(key, _plain(messages[-1]))
+                attributes.setdefault(key, plain(messages[-1]))
         return
     generation = kind == "generation"
     into = GenAI.INPUT_MESSAGES if generation else OpenInference.INPUT
@@ -191,49 +195,6 @@ def _keep(
     for messages, key in ((asked, into), (answered, out)):
         if messages:
             attributes.setdefault(key, messages)
-
-
-def _message(role: str, said: Mapping[str, Any], content: Any) -> dict[str, Any]:
-    """In the form of the GenAI conventions. `content` is text, or JSON: a message, or blocks as Bedrock has them."""
-    if isinstance(content, str) and content[:1] in ("{", "["):
-        with suppress(ValueError, RecursionError):  # Text may begin like JSON.
-            content = json.loads(content)
-    if isinstance(content, Mapping) and "content" in content and role == "assistant":
-        return {"role": role, **content}
-    message: dict[str, Any] = {"role": role}
-    if isinstance(content, list):
-        message["parts"] = [_part(block) for block in content]
-    elif content is not None:
-        message["content"] = content
-    message.update((key, said[key]) for key in ("finish_reason", "tool_calls", "name") if key in said)
-    if role == "tool" and "id" in said:
-        message["tool_call_id"] = said["id"]
-    return message
-
-
-def _part(block: Any) -> Any:
-    if not isinstance(block, Mapping):
-        return {"type": "text", "content": str(block)}
-    if isinstance(block.get("text"), str) and "type" not in block:
-        return {"type": "text", "content": block["text"]}
-    if isinstance(used := block.get("toolUse"), Mapping):
-        told = {"id": used.get("toolUseId"), "name": used.get("name"), "arguments": used.get("input")}
-        return {"type": "tool_call", **told}
-    if isinstance(result := block.get("toolResult"), Mapping):
-        content = result.get("content")
-        parts = [_part(part) for part in content] if isinstance(content, list) else []
-        return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": _plain({"parts": parts})}
-    return block
-
-
-def _plain(message: Mapping[str, Any]) -> Any:
-    """The content of a message: its text when it is nothing but text."""
-    parts = message.get("parts")
-    if parts is None:
-        return message.get("content")
-    if all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
-        return "\n".join(str(part.get("content", part.get("text", ""))) for part in parts)
-    return parts
 
 
 def _exception(events: Iterable[Mapping[str, Any]]) -> str:
@@ -278,7 +239,7 @@ def _json_span(
     parent_id = _hex(parent, 8) if parent and set(str(parent)) != {"0"} else None
     attributes = _json_attributes(_get(span, "attributes"))
     if parent_id is None or trace_id not in about:
-        _learn(about, trace_id, attributes, resource)
+        _learn(about, trace_id, attributes, resource, scope)
     started_at = _EPOCH + int(_get(span, "startTimeUnixNano") or 0) // 1000 * _MICROSECOND
     end = int(_get(span, "endTimeUnixNano") or 0)
     status = _object(_get(span, "status"))

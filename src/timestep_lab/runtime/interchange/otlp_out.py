@@ -15,7 +15,7 @@ from timestep_lab.types.spans import GenAI, Lab, OpenInference
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _KIND_WORDS = {
-    "agent": "AGENT", "generation": "LLM", "tool": "TOOL", "handoff": "TOOL", "guardrail": "GUARDRAIL", "retrieval": "RETRIEVER",
+    "agent": "AGENT", "generation": "LLM", "tool": "TOOL", "handoff": "TOOL", "guardrail": "GUARDRAIL", "retrieval": "RETRIEVER", "embedding": "EMBEDDING",
     "task": "CHAIN", "turn": "CHAIN", "other": "CHAIN",
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import { endOf } from "./span_tree.js";
 
 export const KIND_WORDS = {
   agent: "Agent", generation: "Generation", tool: "Tool", handoff: "Handoff", guardrail: "Guardrail",
-  retrieval: "Retrieval", task: "Task", turn: "Turn", other: "Step",
+  retrieval: "Retrieval", embedding: "Embedding", task: "Task", turn: "Turn", other: "Step",
 };
 
 export const ROW = 24;

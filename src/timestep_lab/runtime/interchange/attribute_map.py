@@ -1,0 +1,495 @@
+"""What each attribute of a span means, as data: to read another sender is to add lines.
+
+A line says which field of a span an attribute tells, whose convention that is, and how its value is read. Where several attributes of a
+span tell the same field, the first line wins whose value says something. Conventions are named with the version whose names were read.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from timestep_lab.types.spans import GenAI, Lab, OpenInference
+
+Reader = Callable[[Any], Any]
+"""From an attribute's value to the field's, None when it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    name: str
+    version: str
+
+
+OURS = Convention("timestep-lab", "1")
+OTEL = Convention("OpenTelemetry GenAI", "0.1.0, and back to 1.27 of the general conventions")
+OI = Convention("OpenInference", "0.1.30")
+OPENLLMETRY = Convention("OpenLLMetry", "0.62")
+LANGFUSE = Convention("Langfuse", "5.0")
+LOGFIRE = Convention("Logfire, OpenAI Agents SDK", "5.4")
+PYDANTIC_AI = Convention("pydantic-ai", "2.68, formats 1 to 5")
+VERCEL = Convention("Vercel AI SDK", "4 to 6")
+MLFLOW = Convention("MLflow", "3.17")
+LITELLM = Convention("LiteLLM", "1.110")
+STRANDS = Convention("Strands Agents", "1.62")
+ADK = Convention("Google ADK", "2.13")
+AUTOGEN = Convention("AutoGen", "0.7")
+ANTHROPIC = Convention("Anthropic SDK", "2.14")
+
+
+# -- how values are read
+
+
+def json_value(value: Any) -> Any:
+    """JSON text as what it says; anything else as it is."""
+    if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def part(*path: str) -> Reader:
+    """What stands at this path in an object, which may be given as JSON text."""
+
+    def read(value: Any) -> Any:
+        value = json_value(value)
+        for step in path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        return value
+
+    return read
+
+
+def literal_part(*path: str) -> Reader:
+    """As `part`, of an object written as Python writes it."""
+    inner = part(*path)
+
+    def read(value: Any) -> Any:
+        try:
+            return inner(ast.literal_eval(value)) if isinstance(value, str) and value[:1] == "{" else inner(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    return read
+
+
+def words(table: Mapping[str, str]) -> Reader:
+    """What the table says of a word, whatever its case; None for a word that it does not have."""
+    lower = {word.lower(): meaning for word, meaning in table.items()}
+    return lambda value: lower.get(str(json_value(value)).lower())
+
+
+def always(meaning: str) -> Reader:
+    """The attribute's being there says it."""
+    return lambda value: meaning
+
+
+def before_answer(value: Any) -> Any:
+    """Of the messages of a whole conversation, those that the last answer answers."""
+    messages = json_value(value)
+    if not isinstance(messages, list) or not messages:
+        return None
+    return messages[:-1] if _is_answer(messages[-1]) else messages
+
+
+def answer(value: Any) -> Any:
+    """Of the messages of a whole conversation, the last answer."""
+    messages = json_value(value)
+    return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None
+
+
+def _is_answer(message: Any) -> bool:
+    return isinstance(message, Mapping) and (
+        message.get("role") in ("assistant", "model") or message.get("event.name") == "gen_ai.choice"
+    )
+
+
+def milliseconds(value: Any) -> float | None:
+    return _scaled(value, 1.0)
+
+
+def seconds(value: Any) -> float | None:
+    """In milliseconds."""
+    return _scaled(value, 1000.0)
+
+
+def _scaled(value: Any, factor: float) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value) * factor
+    except (TypeError, ValueError):
+        return None
+
+
+# -- the map
+
+
+class Line(NamedTuple):
+    field: str
+    name: str
+    convention: Convention
+    read: Reader | None = None
+    """None: as it is."""
+    scope: str = ""
+    """Only in spans of instrumentation scopes whose names begin so: for names too common to mean the same everywhere."""
+
+
+_OPERATIONS = words({
+    "chat": "generation", "text_completion": "generation", "completion": "generation", "generate_content": "generation",
+    "responses": "generation", "invoke_agent": "agent", "create_agent": "agent", "execute_tool": "tool", "embeddings": "embedding",
+    "embedding": "embedding", "retrieval": "retrieval", "rerank": "retrieval", "search_memory": "retrieval", "invoke_workflow": "task",
+    "execute_task": "task", "plan": "task",
+})  # fmt: skip
+_LANGFUSE_KINDS = words({
+    "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval", "embedding": "embedding",
+    "guardrail": "guardrail", "evaluator": "other", "span": "other", "event": "other",
+})  # fmt: skip
+_MLFLOW_KINDS = words({
+    "llm": "generation", "chat_model": "generation", "agent": "agent", "tool": "tool", "retriever": "retrieval", "reranker": "retrieval",
+    "embedding": "embedding", "chain": "task", "workflow": "task", "task": "task", "guardrail": "guardrail", "parser": "other",
+    "memory": "other", "evaluator": "other", "unknown": "other",
+})  # fmt: skip
+_VERCEL_KINDS = words({
+    **{f"ai.{name}": "agent" for name in ("generateText", "streamText", "generateObject", "streamObject", "agent")},
+    **{f"ai.{name}.do{how}": "generation" for name in ("generateText", "streamText", "generateObject", "streamObject")
+       for how in ("Generate", "Stream")},
+    "ai.toolCall": "tool", "ai.embed": "task", "ai.embedMany": "task", "ai.embed.doEmbed": "embedding", "ai.embedMany.doEmbed": "embedding",
+    "ai.rerank": "task", "ai.rerank.doRerank": "retrieval",
+})  # fmt: skip
+_LOGFIRE_KINDS = words({
+    "OpenAI Agents trace: {name}": "task", "Agent run: {name!r}": "agent", "Function: {name}": "tool",
+    "Handoff: {from_agent} → {to_agent}": "handoff", "Guardrail {name!r} {triggered=}": "guardrail",
+    "Chat completion with {gen_ai.request.model!r}": "generation", "Responses API": "generation",
+    "Responses API with {gen_ai.request.model!r}": "generation",
+})  # fmt: skip
+_AGENTS_SCOPE = "logfire.openai_agents"
+
+ATTRIBUTES: tuple[Line, ...] = (
+    # What kind of step it is.
+    Line("kind", Lab.KIND, OURS),
+    Line("kind", OpenInference.KIND, OI, words(OpenInference.KINDS)),
+    Line("kind", GenAI.OPERATION, OTEL, _OPERATIONS),
+    Line("kind", "langfuse.observation.type", LANGFUSE, _LANGFUSE_KINDS),
+    Line("kind", "traceloop.span.kind", OPENLLMETRY, words({"workflow": "task", "task": "task", "agent": "agent", "tool": "tool"})),
+    Line("kind", "mlflow.spanType", MLFLOW, _MLFLOW_KINDS),
+    Line("kind", "ai.operationId", VERCEL, _VERCEL_KINDS),
+    Line("kind", "logfire.msg_template", LOGFIRE, _LOGFIRE_KINDS, _AGENTS_SCOPE),
+    Line("kind", "sdk_span_type", LOGFIRE, words({"turn": "turn", "task": "task"}), _AGENTS_SCOPE),
+    Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
+    Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
+    Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
+    Line("kind", "llm.request.type", OPENLLMETRY, always("generation")),
+    Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
+    # Its name, where the span's own is a template.
+    Line("name", "logfire.msg", LOGFIRE),
+    # The model and who offers it.
+    Line("model", GenAI.REQUEST_MODEL, OTEL),
+    Line("model", OpenInference.MODEL, OI),
+    Line("model", OpenInference.EMBEDDING_MODEL, OI),
+    Line("model", "reranker.model_name", OI),
+    Line("model", "langfuse.observation.model.name", LANGFUSE),
+    Line("model", "ai.model.id", VERCEL),
+    Line("model", "mlflow.llm.model", MLFLOW, json_value),
+    Line("model", GenAI.RESPONSE_MODEL, OTEL),
+    Line("model", "ai.response.model", VERCEL),
+    Line("model", "mlflow.spanInputs", MLFLOW, part("model")),
+    Line("model", OpenInference.INVOCATION, OI, part("model")),
+    Line("provider", GenAI.PROVIDER, OTEL),
+    Line("provider", GenAI.SYSTEM_DEPRECATED, OTEL),
+    Line("provider", OpenInference.PROVIDER, OI),
+    Line("provider", OpenInference.SYSTEM, OI),
+    Line("provider", "ai.model.provider", VERCEL),
+    Line("provider", "mlflow.llm.provider", MLFLOW, json_value),
+    Line("provider", "mlflow.message.format", MLFLOW, json_value),
+    # Tokens.
+    Line("input_tokens", GenAI.INPUT_TOKENS, OTEL),
+    Line("input_tokens", OpenInference.PROMPT_TOKENS, OI),
+    Line("input_tokens", "gen_ai.usage.prompt_tokens", OTEL),
+    Line("input_tokens", "llm.usage.prompt_tokens", OPENLLMETRY),
+    Line("input_tokens", "ai.usage.inputTokens", VERCEL),
+    Line("input_tokens", "ai.usage.promptTokens", VERCEL),
+    Line("input_tokens", "ai.usage.tokens", VERCEL),
+    Line("input_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("input_tokens")),
+    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input")),
+    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("prompt_tokens")),
+    Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens")),
+    Line("input_tokens", "usage", LOGFIRE, part("input_tokens"), _AGENTS_SCOPE),
+    Line("output_tokens", GenAI.OUTPUT_TOKENS, OTEL),
+    Line("output_tokens", OpenInference.COMPLETION_TOKENS, OI),
+    Line("output_tokens", "gen_ai.usage.completion_tokens", OTEL),
+    Line("output_tokens", "llm.usage.completion_tokens", OPENLLMETRY),
+    Line("output_tokens", "ai.usage.outputTokens", VERCEL),
+    Line("output_tokens", "ai.usage.completionTokens", VERCEL),
+    Line("output_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("output_tokens")),
+    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output")),
+    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens")),
+    Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens")),
+    Line("output_tokens", "usage", LOGFIRE, part("output_tokens"), _AGENTS_SCOPE),
+    Line("cached_tokens", GenAI.CACHE_READ_TOKENS, OTEL),
+    Line("cached_tokens", OpenInference.CACHED_TOKENS, OI),
+    Line("cached_tokens", "gen_ai.usage.cache_read_input_tokens", OPENLLMETRY),
+    Line("cached_tokens", "gen_ai.usage.cache_read_tokens", OTEL),
+    Line("cached_tokens", "gen_ai.usage.input_tokens.cached", OTEL),
+    Line("cached_tokens", "gen_ai.usage.cached_input_tokens", OTEL),
+    Line("cached_tokens", "gen_ai.usage.cached_tokens", OTEL),
+    Line("cached_tokens", "gen_ai.usage.details.cache_read_tokens", PYDANTIC_AI),
+    Line("cached_tokens", "gen_ai.usage.details.cache_read_input_tokens", PYDANTIC_AI),
+    Line("cached_tokens", "gen_ai.usage.details.cached_tokens", PYDANTIC_AI),
+    Line("cached_tokens", "gen_ai.usage.details.cached_input_tokens", PYDANTIC_AI),
+    Line("cached_tokens", "gen_ai.usage.details.input_cached_tokens", PYDANTIC_AI),
+    Line("cached_tokens", "gen_ai.usage.prompt_tokens_details.cached_tokens", OTEL),
+    Line("cached_tokens", "llm.usage.cache_read_input_tokens", OPENLLMETRY),
+    Line("cached_tokens", "ai.usage.cachedInputTokens", VERCEL),
+    Line("cached_tokens", "ai.usage.inputTokenDetails.cacheReadTokens", VERCEL),
+    Line("cached_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("cache_read_input_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cached_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_read")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cache_read_input_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_read_input_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cached_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("prompt_tokens_details", "cached_tokens")),
+    Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens_details", "cached_tokens")),
+    Line("cached_tokens", "usage", LOGFIRE, part("input_tokens_details", "cached_tokens"), _AGENTS_SCOPE),
+    Line("cached_tokens", "usage", LOGFIRE, part("cached_input_tokens"), _AGENTS_SCOPE),
+    Line("cached_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cached_tokens")),
+    Line("cache_write_tokens", GenAI.CACHE_CREATION_TOKENS, OTEL),
+    Line("cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", ANTHROPIC),
+    Line("cache_write_tokens", OpenInference.CACHE_WRITE_TOKENS, OI),
+    Line("cache_write_tokens", "gen_ai.usage.cache_creation_input_tokens", OPENLLMETRY),
+    Line("cache_write_tokens", "gen_ai.usage.cache_write_input_tokens", STRANDS),
+    Line("cache_write_tokens", "gen_ai.usage.cache_creation_tokens", OTEL),
+    Line("cache_write_tokens", "gen_ai.usage.cache_write_tokens", OTEL),
+    Line("cache_write_tokens", "gen_ai.usage.input_tokens.cache_write", OTEL),
+    Line("cache_write_tokens", "gen_ai.usage.details.cache_write_tokens", PYDANTIC_AI),
+    Line("cache_write_tokens", "gen_ai.usage.details.cache_creation_tokens", PYDANTIC_AI),
+    Line("cache_write_tokens", "gen_ai.usage.details.cache_creation_input_tokens", PYDANTIC_AI),
+    Line("cache_write_tokens", "gen_ai.usage.details.cache_write_input_tokens", PYDANTIC_AI),
+    Line("cache_write_tokens", "llm.usage.cache_creation_input_tokens", OPENLLMETRY),
+    Line("cache_write_tokens", "ai.usage.inputTokenDetails.cacheWriteTokens", VERCEL),
+    Line("cache_write_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("cache_creation_input_tokens")),
+    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_creation")),
+    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("cache_creation_input_tokens")),
+    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_write")),
+    Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_creation_input_tokens")),
+    Line("cache_write_tokens", "usage", LOGFIRE, part("input_tokens_details", "cache_write_tokens"), _AGENTS_SCOPE),
+    Line("cache_write_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cache_write_tokens")),
+    Line("total_tokens", "gen_ai.usage.total_tokens", OPENLLMETRY),
+    Line("total_tokens", OpenInference.TOTAL_TOKENS, OI),
+    Line("total_tokens", "llm.usage.total_tokens", OPENLLMETRY),
+    Line("total_tokens", "ai.usage.totalTokens", VERCEL),
+    Line("total_tokens", "mlflow.chat.tokenUsage", MLFLOW, part("total_tokens")),
+    Line("total_tokens", "langfuse.observation.usage_details", LANGFUSE, part("total")),
+    Line("total_tokens", "langfuse.observation.usage_details", LANGFUSE, part("total_tokens")),
+    Line("reasoning_tokens", GenAI.REASONING_TOKENS, OTEL),
+    Line("reasoning_tokens", OpenInference.REASONING_TOKENS, OI),
+    Line("reasoning_tokens", "gen_ai.usage.details.reasoning_tokens", PYDANTIC_AI),
+    Line("reasoning_tokens", "gen_ai.usage.reasoning_tokens", OPENLLMETRY),
+    Line("reasoning_tokens", "ai.usage.reasoningTokens", VERCEL),
+    Line("reasoning_tokens", "ai.usage.outputTokenDetails.reasoningTokens", VERCEL),
+    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_reasoning_tokens")),
+    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens_details", "reasoning_tokens")),
+    Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens_details", "reasoning_tokens")),
+    Line("reasoning_tokens", "usage", LOGFIRE, part("output_tokens_details", "reasoning_tokens"), _AGENTS_SCOPE),
+    Line("reasoning_tokens", "metadata.usage_object", LITELLM, literal_part("completion_tokens_details", "reasoning_tokens")),
+    # What it cost, in USD, as the sender states it.
+    Line("cost", OpenInference.COST_TOTAL, OI),
+    Line("cost", "gen_ai.cost.total_cost", LITELLM),
+    Line("cost", "operation.cost", PYDANTIC_AI),
+    Line("cost", "gen_ai.usage.cost", OPENLLMETRY),
+    Line("cost", "gen_ai.usage.total_cost", OPENLLMETRY),
+    Line("cost", "gen_ai.usage.cost_usd", OPENLLMETRY),
+    Line("cost", "mlflow.llm.cost", MLFLOW, part("total_cost")),
+    # Why the answer ended.
+    Line("stop", GenAI.FINISH_REASONS, OTEL),
+    Line("stop", "llm.finish_reason", OI),
+    Line("stop", "llm.response.finish_reason", OPENLLMETRY),
+    Line("stop", "llm.response.stop_reason", OPENLLMETRY),
+    Line("stop", "ai.response.finishReason", VERCEL),
+    Line("stop", "anthropic.message.stop_reason", ANTHROPIC),
+    # From the request to the first of the answer, in milliseconds.
+    Line("first_token", Lab.TTFT_MS, OURS, milliseconds),
+    Line("first_token", GenAI.TIME_TO_FIRST_CHUNK, OTEL, seconds),
+    Line("first_token", GenAI.TIME_TO_FIRST_TOKEN, STRANDS, milliseconds, "strands"),
+    Line("first_token", GenAI.TIME_TO_FIRST_TOKEN, OTEL, seconds),
+    Line("first_token", "ai.response.msToFirstChunk", VERCEL, milliseconds),
+    Line("first_token", "ai.stream.msToFirstChunk", VERCEL, milliseconds),
+    Line("first_token_at", "langfuse.observation.completion_start_time", LANGFUSE, json_value),
+    # Who acts.
+    Line("agent", GenAI.AGENT_NAME, OTEL),
+    Line("agent", OpenInference.AGENT_NAME, OI),
+    Line("agent", OpenInference.GRAPH_NODE, OI),
+    Line("agent", "agent_name", PYDANTIC_AI, scope="pydantic-ai"),
+    Line("agent", "agent_name", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("agent_named", "name", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("agent_named", "ai.telemetry.functionId", VERCEL),
+    Line("tool", GenAI.TOOL_NAME, OTEL),
+    Line("tool", OpenInference.TOOL_NAME, OI),
+    Line("tool", "ai.toolCall.name", VERCEL),
+    Line("tool", "name", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("tool", "traceloop.entity.name", OPENLLMETRY),
+    Line("from_agent", Lab.FROM_AGENT, OURS),
+    Line("from_agent", "from_agent", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("to_agent", Lab.TO_AGENT, OURS),
+    Line("to_agent", "to_agent", LOGFIRE, scope=_AGENTS_SCOPE),
+    # The messages that a model or an agent was given, and those it answered with.
+    Line("asked", GenAI.INPUT_MESSAGES, OTEL),
+    Line("asked", "ai.prompt.messages", VERCEL),
+    Line("asked", "ai.prompt", VERCEL),
+    Line("asked", "input", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("asked", "events", LOGFIRE, before_answer),
+    Line("asked", "request_data", LOGFIRE, part("messages"), _AGENTS_SCOPE),
+    Line("asked", "raw_input", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("asked", "pydantic_ai.all_messages", PYDANTIC_AI, before_answer),
+    Line("asked", "all_messages_events", PYDANTIC_AI, before_answer),
+    Line("asked", "gcp.vertex.agent.llm_request", ADK),
+    Line("asked", "message", AUTOGEN, scope="autogen"),
+    Line("asked", GenAI.PROMPT_DEPRECATED, OTEL),
+    Line("answered", GenAI.OUTPUT_MESSAGES, OTEL),
+    Line("answered", "output", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("answered", "events", LOGFIRE, answer),
+    Line("answered", "response_data", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("answered", "final_result", PYDANTIC_AI, scope="pydantic-ai"),
+    Line("answered", "pydantic_ai.all_messages", PYDANTIC_AI, answer),
+    Line("answered", "all_messages_events", PYDANTIC_AI, answer),
+    Line("answered", "gcp.vertex.agent.llm_response", ADK),
+    Line("answered", GenAI.COMPLETION_DEPRECATED, OTEL),
+    Line("instructions", GenAI.SYSTEM_INSTRUCTIONS, OTEL),
+    Line("answer_text", "ai.response.text", VERCEL),
+    Line("answer_text", "ai.response.object", VERCEL),
+    Line("answer_text", "ai.result.text", VERCEL),
+    Line("answer_text", "ai.result.object", VERCEL),
+    Line("answer_reasoning", "ai.response.reasoning", VERCEL),
+    Line("answer_calls", "ai.response.toolCalls", VERCEL),
+    Line("answer_calls", "ai.result.toolCalls", VERCEL),
+    # What any step was given and gave.
+    Line("input", GenAI.TOOL_CALL_ARGUMENTS, OTEL),
+    Line("input", "tool_arguments", PYDANTIC_AI),
+    Line("input", "ai.toolCall.args", VERCEL),
+    Line("input", "ai.toolCall.input", VERCEL),
+    Line("input", "gcp.vertex.agent.tool_call_args", ADK),
+    Line("input", OpenInference.INPUT, OI),
+    Line("input", "input", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("input", "langfuse.observation.input", LANGFUSE),
+    Line("input", "traceloop.entity.input", OPENLLMETRY),
+    Line("input", "mlflow.spanInputs", MLFLOW),
+    Line("input", "langfuse.trace.input", LANGFUSE),
+    Line("input", "gen_ai.retrieval.query.text", OTEL),
+    Line("input", "reranker.query", OI),
+    Line("input", "ai.value", VERCEL),
+    Line("input", "ai.values", VERCEL),
+    Line("output", GenAI.TOOL_CALL_RESULT, OTEL),
+    Line("output", "tool_response", PYDANTIC_AI),
+    Line("output", "ai.toolCall.result", VERCEL),
+    Line("output", "ai.toolCall.output", VERCEL),
+    Line("output", "gcp.vertex.agent.tool_response", ADK),
+    Line("output", OpenInference.OUTPUT, OI),
+    Line("output", "output", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("output", "langfuse.observation.output", LANGFUSE),
+    Line("output", "traceloop.entity.output", OPENLLMETRY),
+    Line("output", "mlflow.spanOutputs", MLFLOW),
+    Line("output", "langfuse.trace.output", LANGFUSE),
+    Line("output", "gen_ai.retrieval.documents", OTEL),
+    # Of the trace as a whole.
+    Line("thread", GenAI.CONVERSATION_ID, OTEL),
+    Line("thread", OpenInference.SESSION, OI),
+    Line("thread", "langfuse.session.id", LANGFUSE),
+    Line("thread", "traceloop.association.properties.session_id", OPENLLMETRY),
+    Line("thread", "traceloop.association.properties.thread_id", OPENLLMETRY),
+    Line("thread", "ai.telemetry.metadata.sessionId", VERCEL),
+    Line("thread", "ai.telemetry.metadata.threadId", VERCEL),
+    Line("thread", "ai.telemetry.metadata.conversationId", VERCEL),
+    Line("thread", "ai.telemetry.metadata.chatId", VERCEL),
+    Line("thread", "mlflow.trace.session", MLFLOW, json_value),
+    Line("thread", "gcp.vertex.agent.session_id", ADK),
+    Line("thread", "metadata.session_id", LITELLM),
+    Line("thread", "group_id", LOGFIRE, json_value, _AGENTS_SCOPE),
+    Line("workflow", "langfuse.trace.name", LANGFUSE),
+    Line("workflow", "traceloop.workflow.name", OPENLLMETRY),
+)  # fmt: skip
+
+FLATTENED = (("llm.input_messages.", "llm.output_messages."), ("gen_ai.prompt.", "gen_ai.completion."))
+"""Messages spread over dotted names, of OpenInference and of OpenLLMetry: those asked, those answered."""
+DOCUMENTS = ("retrieval.documents.", "reranker.output_documents.")
+"""Documents spread so, of OpenInference."""
+_USAGE = frozenset({"input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "cost"})
+_MESSAGES = frozenset({"asked", "answered", "answer_text", "answer_calls", "answer_reasoning"})
+
+Source = tuple[str, Reader | None]
+
+
+class Meaning:
+    """Which attributes of a span tell which field, worked out once for each set of names: spans of one sender carry the same few sets."""
+
+    __slots__ = (
+        "agent", "agent_named", "answer_calls", "answer_reasoning", "answer_text", "answered", "asked", "cache_write_tokens",
+        "cached_tokens", "cost", "first_token", "first_token_at", "from_agent", "has_documents", "has_first_token", "has_flattened",
+        "has_messages", "has_usage", "input", "input_tokens", "instructions", "is_ours", "kind", "model", "name", "output", "output_tokens",
+        "provider", "reasoning_tokens", "stop", "thread", "to_agent", "tool", "total_tokens", "workflow",
+    )  # fmt: skip
+
+    agent: tuple[Source, ...]
+    agent_named: tuple[Source, ...]
+    answer_calls: tuple[Source, ...]
+    answer_reasoning: tuple[Source, ...]
+    answer_text: tuple[Source, ...]
+    answered: tuple[Source, ...]
+    asked: tuple[Source, ...]
+    cache_write_tokens: tuple[Source, ...]
+    cached_tokens: tuple[Source, ...]
+    cost: tuple[Source, ...]
+    first_token: tuple[Source, ...]
+    first_token_at: tuple[Source, ...]
+    from_agent: tuple[Source, ...]
+    input: tuple[Source, ...]
+    input_tokens: tuple[Source, ...]
+    instructions: tuple[Source, ...]
+    kind: tuple[Source, ...]
+    model: tuple[Source, ...]
+    name: tuple[Source, ...]
+    output: tuple[Source, ...]
+    output_tokens: tuple[Source, ...]
+    provider: tuple[Source, ...]
+    reasoning_tokens: tuple[Source, ...]
+    stop: tuple[Source, ...]
+    thread: tuple[Source, ...]
+    to_agent: tuple[Source, ...]
+    tool: tuple[Source, ...]
+    total_tokens: tuple[Source, ...]
+    workflow: tuple[Source, ...]
+
+    def __init__(self, names: tuple[str, ...], scope: str) -> None:
+        known = frozenset(names)
+        found: dict[str, list[Source]] = {line.field: [] for line in ATTRIBUTES}
+        for line in ATTRIBUTES:
+            if line.name in known and scope.startswith(line.scope):
+                found[line.field].append((line.name, line.read))
+        for field, sources in found.items():
+            setattr(self, field, tuple(sources))
+        self.is_ours = Lab.KIND in known
+        """Written by this program's export."""
+        self.has_usage = any(found[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
+        self.has_first_token = bool(self.first_token or self.first_token_at)
+        self.has_messages = any(found[field] for field in _MESSAGES)
+        self.has_flattened = any(name.startswith((*FLATTENED[0], *FLATTENED[1])) for name in names)
+        self.has_documents = any(name.startswith(DOCUMENTS) for name in names)
+
+
+@lru_cache(maxsize=2048)
+def meaning_of(names: tuple[str, ...], scope: str = "") -> Meaning:
+    return Meaning(names, scope)
+
+
+def told(attributes: Mapping[str, Any], sources: tuple[Source, ...]) -> Any:
+    """What the first of these attributes says that says something, else None."""
+    for name, read in sources:
+        value = attributes.get(name)
+        if value is not None and read is not None:
+            value = read(value)
+        if value is not None and value != "":
+            return value
+    return None

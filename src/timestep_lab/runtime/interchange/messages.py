@@ -1,0 +1,493 @@
+"""Messages as senders write them, brought into the forms that readers know: those of Chat Completions and of OpenTelemetry GenAI.
+
+Spread over dotted names (OpenInference, OpenLLMetry), carried by events, or in the form of one framework: LangChain, the Vercel AI SDK,
+Bedrock Converse, Gemini, LlamaIndex, AutoGen. What is in a known form already is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+Tree = dict[str, Any]
+Message = dict[str, Any]
+
+
+# -- messages spread over dotted names
+
+
+def gathered(attributes: dict[str, Any], prefix: str) -> list[Message]:
+    """The messages under `prefix` (which ends in a dot), in order; their attributes are taken out of the dict.
+
+    OpenInference: `llm.input_messages.0.message.role`, `….message.contents.0.message_content.text`,
+    `….message.tool_calls.0.tool_call.function.name`. OpenLLMetry: `gen_ai.prompt.0.role`, `gen_ai.completion.0.tool_calls.0.name`.
+    """
+    messages = [_gathered_message(entry) for entry in _in_order(_tree(attributes, prefix))]
+    return messages if any(message.keys() - {"role"} for message in messages) else []
+
+
+def gathered_documents(attributes: dict[str, Any], prefix: str) -> list[Message]:
+    """The documents under `prefix`, as `{id, content, score, metadata}`."""
+    documents = []
+    for entry in _in_order(_tree(attributes, prefix)):
+        document = entry.get("document", entry)
+        documents.append({key: read_json(value) if key == "metadata" else value for key, value in document.items()})
+    return documents
+
+
+def _tree(attributes: dict[str, Any], prefix: str) -> Tree:
+    tree: Tree = {}
+    for name in [name for name in attributes if name.startswith(prefix)]:
+        at = tree
+        *path, last = name[len(prefix) :].split(".")
+        for step in path:
+            below = at.setdefault(step, {})
+            if not isinstance(below, dict):
+                break
+            at = below
+        else:
+            at[last] = attributes.pop(name)
+    return tree
+
+
+def _gathered_message(entry: Mapping[str, Any]) -> Message:
+    said = entry.get("message", entry)
+    if not isinstance(said, Mapping):
+        return {"content": said}
+    message: Message = {"role": said.get("role", "assistant")}
+    content = said.get("content")
+    calls = [_gathered_call(call) for call in _in_order(_mapping(said.get("tool_calls")))]
+    if isinstance(said.get("contents"), Mapping):
+        parts = []
+        for part in _in_order(said["contents"]):
+            if isinstance(part.get("tool_call"), Mapping):
+                # The same call once more, in its place among the contents.
+                call = _gathered_call(part)
+                if all(known.get("id") != call.get("id") for known in calls):
+                    calls.append(call)
+            else:
+                content_part = part.get("message_content", part)
+                parts.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
+        content = parts or content
+    if content is not None:
+        message["content"] = content
+    function = said.get("function_call")
+    if not calls and (isinstance(function, Mapping) or "function_call_name" in said):
+        named = function if isinstance(function, Mapping) else {
+            "name": said.get("function_call_name"), "arguments": said.get("function_call_arguments_json"),
+        }  # fmt: skip
+        calls.append(_call(None, named.get("name"), named.get("arguments")))
+    if calls:
+        message["tool_calls"] = calls
+    message.update((key, said[key]) for key in ("tool_call_id", "name", "finish_reason") if key in said)
+    return message
+
+
+def _gathered_call(entry: Mapping[str, Any]) -> Message:
+    call = entry.get("tool_call", entry)
+    if not isinstance(call, Mapping):
+        return {"type": "function", "function": {"name": str(call)}}
+    function = call.get("function")
+    function = function if isinstance(function, Mapping) else call
+    told = {key: function[key] for key in ("name", "arguments") if key in function}
+    return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": told}
+
+
+def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    places = sorted((int(place), place) for place in numbered if place.isdecimal())
+    return [numbered[place] for _, place in places if isinstance(numbered[place], Mapping)]
+
+
+# -- messages in events
+
+
+def event_message(role: str, said: Mapping[str, Any], content: Any) -> Message:
+    """`content` is text, or JSON: a message, or blocks as Bedrock has them."""
+    content = read_json(content)
+    if isinstance(content, Mapping) and "content" in content and role == "assistant":
+        return {"role": role, **content}
+    message: Message = {"role": role}
+    if isinstance(content, list):
+        message["parts"] = [_block(block) for block in content]
+    elif content is not None:
+        message["content"] = content
+    message.update((key, said[key]) for key in ("finish_reason", "tool_calls", "name") if key in said)
+    if role == "tool" and "id" in said:
+        message["tool_call_id"] = said["id"]
+    return message
+
+
+def _block(block: Any) -> Any:
+    """A content block of Bedrock Converse or of Gemini as a part of OpenTelemetry GenAI; any other as it is."""
+    if not isinstance(block, Mapping):
+        return {"type": "text", "content": str(block)}
+    if "type" in block:
+        return block
+    if isinstance(block.get("text"), str):
+        return {"type": "reasoning" if block.get("thought") is True else "text", "content": block["text"]}
+    if isinstance(used := block.get("toolUse"), Mapping):
+        return {
+            "type": "tool_call",
+            "id": used.get("toolUseId"),
+            "name": used.get("name"),
+            "arguments": used.get("input"),
+        }
+    if isinstance(result := block.get("toolResult"), Mapping):
+        content = result.get("content")
+        parts = [_block(part) for part in content] if isinstance(content, list) else []
+        return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": plain({"parts": parts})}
+    if isinstance(reasoned := block.get("reasoningContent"), Mapping):
+        return {"type": "reasoning", "content": str(_mapping(reasoned.get("reasoningText")).get("text") or "")}
+    if isinstance(call := block.get("functionCall", block.get("function_call")), Mapping):
+        return {"type": "tool_call", "id": call.get("id"), "name": call.get("name"), "arguments": call.get("args")}
+    if isinstance(answer := block.get("functionResponse", block.get("function_response")), Mapping):
+        return {"type": "tool_call_response", "id": answer.get("id"), "response": answer.get("response")}
+    return block
+
+
+def plain(message: Mapping[str, Any]) -> Any:
+    """The content of a message: its text when it is nothing but text."""
+    parts = message.get("parts")
+    if parts is None:
+        return message.get("content")
+    if all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
+        return "\n".join(str(part.get("content", part.get("text", ""))) for part in parts)
+    return parts
+
+
+# -- messages in the form of one framework
+
+_SPEAKERS = {
+    "human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool", "humanmessage": "user",
+    "aimessage": "assistant", "systemmessage": "system", "toolmessage": "tool", "functionmessage": "tool", "humanmessagechunk": "user",
+    "aimessagechunk": "assistant", "chatmessage": "user",
+}  # fmt: skip
+"""LangChain's types of messages and names of classes, in lower case."""
+_WRAPPERS = (
+    "messages",
+    "contents",
+    "inputs",
+    "outputs",
+    "update",
+    "generations",
+    "choices",
+    "candidates",
+    "chat_history",
+    "response",
+    "output",
+    "message",
+    "content",
+)
+_MOST_WRAPPED = 8
+
+
+def conversation(value: Any, role: str) -> list[Message] | None:
+    """The messages in a value that holds messages in a form of one framework; None when it does not, or readers know the form.
+
+    `role`: who speaks where a form does not say.
+    """
+    if isinstance(value, list) and all(_is_known(each) for each in value):
+        return None
+    found = _conversation(value, role, 0)
+    return found if found and found != value and found != [value] else None
+
+
+def _is_known(message: Any) -> bool:
+    """Whether a message is in a form that readers know."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        return False
+    content = message.get("content", message.get("parts"))
+    blocks = content if isinstance(content, list) else []
+    known = all(isinstance(block, str) or (isinstance(block, Mapping) and _is_known_part(block)) for block in blocks)
+    return known and "blocks" not in message and not isinstance(content, Mapping)
+
+
+def _is_known_part(block: Mapping[str, Any]) -> bool:
+    return isinstance(block.get("type"), str) and "-" not in block["type"]
+
+
+def _conversation(value: Any, role: str, depth: int) -> list[Message] | None:
+    if depth > _MOST_WRAPPED:
+        return None
+    if isinstance(value, Mapping):
+        message = _message(value, role)
+        if message is not None:
+            return [message]
+        first = _instructions(value)
+        for key in _WRAPPERS:
+            if isinstance(value.get(key), list | Mapping):
+                inner = _conversation(value[key], role, depth + 1)
+                if inner is not None:
+                    return [*first, *inner]
+        for key in ("prompt", "input") if first or "model" in value else ():
+            if isinstance(value.get(key), str):
+                return [*first, {"role": "user", "content": value[key]}]
+        return None
+    if not isinstance(value, list) or not value:
+        return None
+    messages: list[Message] = []
+    for each in value:
+        inner = _conversation(each, role, depth + 1)
+        if inner is None:
+            return None
+        messages += inner
+    return messages
+
+
+def _instructions(value: Mapping[str, Any]) -> list[Message]:
+    """The system message that a request carries beside its messages."""
+    given = value.get("system", value.get("instructions", _mapping(value.get("config")).get("system_instruction")))
+    if isinstance(given, list):
+        given = plain({"parts": [_block(block) for block in given]})
+    return [{"role": "system", "content": given}] if isinstance(given, str) and given else []
+
+
+def _message(value: Mapping[str, Any], role: str) -> Message | None:
+    """One message, None when the object is none."""
+    if value.get("lc") == 1 and isinstance(value.get("kwargs"), Mapping) and isinstance(value.get("id"), list):
+        speaker = _SPEAKERS.get(str(value["id"][-1]).lower()) if value["id"] else None
+        return _langchain(value["kwargs"], speaker) if speaker else None
+    kind = value.get("type")
+    if isinstance(kind, str) and kind.lower() in _SPEAKERS and "role" not in value:
+        if isinstance(value.get("data"), Mapping):
+            return _langchain(value["data"], _SPEAKERS[kind.lower()])
+        if "content" in value:
+            return _langchain(value, _SPEAKERS[kind.lower()])
+    if isinstance(value.get("event.name"), str):
+        return _logged(value)
+    if isinstance(value.get("source"), str) and "content" in value and "models_usage" in value:
+        return _autogen(value)
+    if not isinstance(value.get("role"), str):
+        if isinstance(kind, str) and (
+            kind in ("function_call", "function_call_output", "reasoning") or kind.endswith("_call")
+        ):
+            return dict(value)  # An item of Responses.
+        return None
+    said_role = "assistant" if value["role"] == "model" else value["role"]
+    if isinstance(value.get("blocks"), list):
+        return _llama_index(value, said_role)
+    content = value.get("parts", value.get("content"))
+    if isinstance(content, list) and not all(isinstance(block, Mapping) and _is_known_part(block) for block in content):
+        if any(isinstance(block, Mapping) and "-" in str(block.get("type", "")) for block in content):
+            return _vercel(value, said_role, content)
+        rest = {key: inner for key, inner in value.items() if key not in ("content", "parts", "role")}
+        return {"role": said_role, "parts": [_block(block) for block in content], **rest}
+    return {**value, "role": said_role}
+
+
+def _langchain(data: Mapping[str, Any], speaker: str) -> Message:
+    message: Message = {"role": speaker}
+    content = data.get("content")
+    if content:
+        message["content"] = content
+    elif speaker != "assistant":
+        message["content"] = ""
+    calls = data.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        message["tool_calls"] = [
+            _call(call.get("id"), call.get("name"), call.get("args", call.get("arguments")))
+            if "function" not in call
+            else dict(call)
+            for call in calls
+            if isinstance(call, Mapping)
+        ]
+    if speaker == "tool" and data.get("tool_call_id"):
+        message["tool_call_id"] = data["tool_call_id"]
+    if data.get("name"):
+        message["name"] = data["name"]
+    finish = _mapping(data.get("response_metadata")).get("finish_reason")
+    if finish:
+        message["finish_reason"] = finish
+    return message
+
+
+def _logged(value: Mapping[str, Any]) -> Message:
+    """An entry of Logfire's `events`."""
+    name = str(value["event.name"])
+    if name == "gen_ai.choice" and isinstance(value.get("message"), Mapping):
+        return {
+            "role": "assistant",
+            **value["message"],
+            **({"finish_reason": value["finish_reason"]} if "finish_reason" in value else {}),
+        }
+    role = name.removeprefix("gen_ai.").removesuffix(".message")
+    said = {key: inner for key, inner in value.items() if key not in ("event.name", "gen_ai.message.index", "id")}
+    message = {"role": role if role in ("system", "user", "assistant", "tool") else "assistant", **said}
+    if message["role"] == "tool" and "id" in value:
+        message["tool_call_id"] = value["id"]
+    return message
+
+
+def _autogen(value: Mapping[str, Any]) -> Message:
+    content = value["content"]
+    if value["source"] == "user":
+        return {"role": "user", "content": content}
+    message: Message = {"role": "assistant", "name": value["source"]}
+    calls = [each for each in content if isinstance(each, Mapping)] if isinstance(content, list) else []
+    if calls and all("arguments" in call for call in calls):
+        message["tool_calls"] = [_call(call.get("id"), call.get("name"), call["arguments"]) for call in calls]
+    elif calls and all("call_id" in call for call in calls):
+        parts = [
+            {"type": "tool_call_response", "id": call["call_id"], "response": call.get("content")} for call in calls
+        ]
+        return {"role": "tool", "parts": parts}
+    else:
+        message["content"] = content
+    return message
+
+
+def _llama_index(value: Mapping[str, Any], role: str) -> Message:
+    blocks = [block for block in value["blocks"] if isinstance(block, Mapping)]
+    words = [str(block["text"]) for block in blocks if isinstance(block.get("text"), str)]
+    calls = [block for block in blocks if block.get("block_type") == "tool_call"]
+    message: Message = {"role": role}
+    if words:
+        message["content"] = "\n".join(words)
+    if calls:
+        message["tool_calls"] = [
+            _call(call.get("tool_call_id"), call.get("tool_name"), call.get("tool_kwargs")) for call in calls
+        ]
+    extra = _mapping(value.get("additional_kwargs"))
+    if isinstance(extra.get("tool_call_id"), str):
+        message["tool_call_id"] = extra["tool_call_id"]
+    return message
+
+
+def _vercel(value: Mapping[str, Any], role: str, content: Sequence[Any]) -> Message:
+    parts: list[Any] = []
+    for block in content:
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        if kind == "tool-call":
+            arguments = block.get("input", block.get("args"))
+            parts.append(
+                {
+                    "type": "tool_call",
+                    "id": block.get("toolCallId"),
+                    "name": block.get("toolName"),
+                    "arguments": arguments,
+                }
+            )
+        elif kind == "tool-result":
+            result = block.get("output", block.get("result"))
+            if (
+                isinstance(result, Mapping)
+                and set(result) <= {"type", "value", "providerOptions"}
+                and "value" in result
+            ):
+                result = result["value"]
+            parts.append({"type": "tool_call_response", "id": block.get("toolCallId"), "response": result})
+        else:
+            parts.append(block)
+    return {"role": role, "parts": parts}
+
+
+def answer_of(text: Any, reasoning: Any, calls: Any) -> list[Message]:
+    """The message that the Vercel AI SDK tells in attributes of their own."""
+    message: Message = {"role": "assistant"}
+    if reasoning:
+        message["reasoning_content"] = str(reasoning)
+    if text is not None:
+        message["content"] = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+    made = [call for call in calls if isinstance(call, Mapping)] if isinstance(calls := read_json(calls), list) else []
+    if made:
+        message["tool_calls"] = [
+            _call(
+                call.get("toolCallId", call.get("id")),
+                call.get("toolName", call.get("name")),
+                call.get("input", call.get("args")),
+            )
+            for call in made
+        ]
+    return [message]
+
+
+def _call(call_id: Any, name: Any, arguments: Any) -> Message:
+    told = {
+        "name": name,
+        "arguments": arguments
+        if isinstance(arguments, str)
+        else json.dumps(arguments, ensure_ascii=False, default=str),
+    }
+    return {**({"id": call_id} if call_id else {}), "type": "function", "function": told}
+
+
+# -- what a tool or function was given and gave
+
+_CALLED = frozenset({"args", "kwargs", "sanitize_inputs_outputs"})
+_HANDLER = frozenset({"input_str", "inputs", "tags", "metadata", "kwargs"})
+
+
+def arguments_of(value: Any) -> Any:
+    """The arguments of a call that was told with how Python was to pass them on: `{"args": [], "kwargs": {…}}`."""
+    if isinstance(value, Mapping) and value:
+        if value.keys() <= _CALLED and (value.get("args") or value.get("kwargs")):
+            places, names = value.get("args") or [], value.get("kwargs") or {}
+            return value if places and names else names or (places[0] if len(places) == 1 else places)
+        if "input_str" in value and value.keys() <= _HANDLER:
+            return value.get("inputs") or value["input_str"]
+    return value
+
+
+def result_of(value: Any) -> Any:
+    """The result of a tool, out of the message or the object of a framework that carries it."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"output", "kwargs"} or value.keys() == {"output"}:
+            value = value["output"]
+        if isinstance(value, Mapping) and {"raw_output", "tool_name"} <= value.keys():
+            return value["raw_output"]
+        message = (
+            _message(value, "tool")
+            if isinstance(value, Mapping) and ("lc" in value or "data" in value or "tool_call_id" in value)
+            else None
+        )
+        if message is not None and message["role"] == "tool":
+            return message.get("content")
+    return value
+
+
+def documents_of(value: Any) -> Any:
+    """Documents as LangChain and MLflow write them, as `{id, content, score, metadata}`; anything else as it is."""
+    given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
+    if (
+        not isinstance(given, list)
+        or not given
+        or not all(isinstance(each, Mapping) and "page_content" in each for each in given)
+    ):
+        return value
+    documents = []
+    for each in given:
+        metadata = _mapping(each.get("metadata"))
+        told = {
+            "id": each.get("id"),
+            "content": each["page_content"],
+            "score": metadata.get("score"),
+            "metadata": metadata or None,
+        }
+        documents.append({key: inner for key, inner in told.items() if inner is not None})
+    return documents
+
+
+# -- small helpers
+
+
+def read_json(given: Any) -> Any:
+    """A structured value: as it is, or as the JSON text it may be sent as. Text may begin like JSON and be none."""
+    if isinstance(given, str) and given[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(given)
+    return given
+
+
+def finish_of(messages: Any) -> Any:
+    """Why the last of these messages ended, where it says so."""
+    if isinstance(messages, Iterable) and not isinstance(messages, str | Mapping):
+        for message in reversed(list(messages)):
+            if isinstance(message, Mapping) and message.get("finish_reason"):
+                return message["finish_reason"]
+    return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
