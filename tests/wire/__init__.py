@@ -19,6 +19,7 @@ from tests.wire.script import (
     Fault,
     FaultInStream,
     Instead,
+    Raw,
     Redacted,
     Reply,
     Silence,
@@ -28,6 +29,6 @@ from tests.wire.script import (
 from tests.wire.server import Recorded, WireServer
 
 __all__ = [
-    "AtOnce", "Block", "Call", "Cited", "Counted", "Cut", "Deltas", "Fault", "FaultInStream", "Instead", "Recorded", "Redacted", "Reply", "Silence", "Thought",
+    "AtOnce", "Block", "Call", "Cited", "Counted", "Cut", "Deltas", "Fault", "FaultInStream", "Instead", "Raw", "Recorded", "Redacted", "Reply", "Silence", "Thought",
     "WireServer", "Words",
 ]  # fmt: skip

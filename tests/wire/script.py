@@ -132,6 +132,14 @@ class AtOnce:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """Pieces of a stream exactly as they are; then its end, or, `abrupt`, the loss of the connection."""
+
+    pieces: tuple[bytes, ...]
+    abrupt: bool = False
+
+
+@dataclass(frozen=True)
 class FaultInStream:
     """An error event after `after` pieces of an answer, in a response that began with 200."""
 
@@ -157,4 +165,4 @@ class Silence:
     after: int | None = None
 
 
-Step = Reply | Fault | FaultInStream | Cut | Silence | Instead | AtOnce
+Step = Reply | Fault | FaultInStream | Cut | Silence | Instead | AtOnce | Raw

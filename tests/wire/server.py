@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.wire.script import AtOnce, Cut, Fault, FaultInStream, Instead, Reply, Silence, Step
+from tests.wire.script import AtOnce, Cut, Fault, FaultInStream, Instead, Raw, Reply, Silence, Step
 
 
 class Protocol_(Protocol):
@@ -108,12 +108,14 @@ class WireServer:
             return Response(step.body, step.status, media_type=step.media_type)
         if isinstance(step, AtOnce):
             return JSONResponse(self._protocol.at_once(step.reply, body))
+        if isinstance(step, Raw):
+            return StreamingResponse(self._raw(step), media_type=self._protocol.MEDIA_TYPE)
         return StreamingResponse(self._stream(step, body), media_type=self._protocol.MEDIA_TYPE)
 
     async def _stream(self, step: Step, body: dict[str, Any]) -> AsyncIterator[bytes]:
         if isinstance(step, Silence) and step.after is None:
             await self._unless_left(asyncio.sleep(step.seconds))
-        assert not isinstance(step, Fault | Instead | AtOnce)
+        assert not isinstance(step, Fault | Instead | AtOnce | Raw)
         reply = step if isinstance(step, Reply) else step.then if isinstance(step, Silence) else step.reply
         for number, piece in enumerate(self._protocol.pieces(reply, body)):
             if number and reply.pause_s:
@@ -126,6 +128,12 @@ class WireServer:
                 yield self._protocol.fault_piece(step)
                 return
             yield piece
+
+    async def _raw(self, step: Raw) -> AsyncIterator[bytes]:
+        for piece in step.pieces:
+            yield piece
+        if step.abrupt:
+            raise ConnectionLost
 
     async def _unless_left(self, waiting: Any) -> None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request, set_aside
-from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest, set_aside_note
+from timestep_lab.runtime.adapters.base import NAMELESS, AdapterModel, ModelRequest, set_aside_note
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
@@ -64,6 +64,8 @@ class _Answer:
         self._said_anything = False
         self._kind = ""
         """The type of the open block."""
+        self._index: int | None = None
+        """Its place in the message."""
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
@@ -81,7 +83,9 @@ class _Answer:
 
     def _content_block_start(self, event: Any) -> Events:
         block = event.content_block
-        self._kind = block.type
+        if event.index == self._index:
+            return  # told twice
+        self._index, self._kind = event.index, block.type
         if block.type not in ("text", "tool_use"):
             yield from self._keep(block)
             return
@@ -104,8 +108,23 @@ class _Answer:
         self._input = ""
         yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
 
+    def _lost_beginning(self, event: Any) -> Events:
+        """Open what a delta belongs to although nobody told that it begins."""
+        self._index = event.index
+        self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
+        self._said_anything = self._said_anything or self._kind != "thinking"
+        if self._kind == "tool_use":
+            yield from self._emit.tool_call(NAMELESS)
+        elif self._kind == "text":
+            self._block_start, self._citations = len(self._emit.text_so_far), []
+        else:
+            self._kept.append({"type": "thinking", "thinking": "", "signature": ""})
+            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+
     def _content_block_delta(self, event: Any) -> Events:
         delta = event.delta
+        if event.index != self._index:
+            yield from self._lost_beginning(event)
         if delta.type == "text_delta" and self._kind == "text":
             yield from self._emit.text(delta.text)
         elif delta.type == "input_json_delta" and self._kind == "tool_use":
@@ -121,6 +140,8 @@ class _Answer:
             self._citations.append(delta.citation)
 
     def _content_block_stop(self, event: Any) -> Events:
+        if event.index != self._index:
+            return
         if self._kind not in ("text", "tool_use", "thinking"):
             block = self._kept[-1]
             if self._input:

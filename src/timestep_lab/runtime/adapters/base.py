@@ -177,6 +177,8 @@ def _handoff(handoff: Any) -> FunctionSpec:
     )
 
 
+NAMELESS = "unnamed"
+"""What a call is named for which the server sent no name; it cannot be sent back without one."""
 SET_ASIDE = "settings_set_aside"
 """Key in a response's metadata: settings that were left out because the model has no such knob (comma-separated)."""
 

@@ -19,6 +19,7 @@ from agents.models.chatcmpl_converter import Converter
 from openai import APIError, AsyncStream
 
 from timestep_lab.runtime.adapters.base import (
+    NAMELESS,
     THINK_CLOSE,
     THINK_OPEN,
     AdapterModel,
@@ -47,8 +48,6 @@ _FAILED = ("error", "abort")
 AS_THINK_TAGS, AS_PARTS = "<think>", "thinking"
 """Ways in which reasoning comes, beside those that are a field's name."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
-NAMELESS = "unnamed"
-"""What a call is named for which the server sent no name; it cannot be sent back without one."""
 WITHHELD = "The answer was withheld by the provider's content filter."
 
 
