@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from timestep_lab.evals.engine import Comparison as Comparison
     from timestep_lab.evals.grid import Grid as Grid
     from timestep_lab.evals.plan import Plan as Plan
-    from timestep_lab.lab.agents import Agents as Agents
     from timestep_lab.lab.approvals import Approvals as Approvals
     from timestep_lab.lab.lab import Lab as Lab
     from timestep_lab.lab.run import Run as Run
     from timestep_lab.lab.run import RunStream as RunStream
     from timestep_lab.lab.serving import Serving as Serving
-    from timestep_lab.lab.threads import Thread as Thread
-    from timestep_lab.lab.threads import Threads as Threads
     from timestep_lab.runtime.files import Files as Files
     from timestep_lab.runtime.files import VectorStores as VectorStores
     from timestep_lab.runtime.interchange.files import Imported as Imported
     from timestep_lab.runtime.settings import Settings as Settings
     from timestep_lab.runtime.span_records import read_only as read_only
+    from timestep_lab.service.agents import Agents as Agents
+    from timestep_lab.service.threads import Thread as Thread
+    from timestep_lab.service.threads import Threads as Threads
     from timestep_lab.types.comparison import ComparisonRecord as ComparisonRecord
     from timestep_lab.types.errors import AuthError as AuthError
     from timestep_lab.types.errors import BusyError as BusyError
@@ -82,8 +82,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "lab.lab": "Lab",
     "lab.run": "Run RunStream",
-    "lab.threads": "Thread Threads",
-    "lab.agents": "Agents",
+    "service.threads": "Thread Threads",
+    "service.agents": "Agents",
     "lab.approvals": "Approvals",
     "lab.serving": "Serving",
     "evals.engine": "Comparison",

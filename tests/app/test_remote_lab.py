@@ -328,6 +328,13 @@ WRONG: dict[str, Callable[[Lab], Any]] = {
     "an unknown setting": lambda lab: lab.agents.create(name="x", model_settings={"temperatur": 1}),
     "an unknown tool": lambda lab: lab.agents.create(name="x", tools=["get_wether"]),
     "an unknown field": lambda lab: lab.agents.update("Personal Assistant", colour="red"),
+    "a field of the wrong type": lambda lab: lab.agents.create(name="x", tools="think"),
+    "a setting that JSON does not have": lambda lab: lab.agents.create(
+        name="x", model_settings={"top_p": float("nan")}
+    ),
+    "an empty page": lambda lab: lab.threads.page(limit=0),
+    "a page after a thread that is not there": lambda lab: lab.threads.page(after="thread_none"),
+    "a branch of a thread that is not there": lambda lab: lab.threads.branch("thread_none", "item_none"),
     "a server that is not there": lambda lab: lab.agents.tool_id("nowhere.tool"),
     "an address that is none": lambda lab: lab.mcp.add("x", url="ftp://example.org"),
     "a thread that is not there": lambda lab: lab.threads["thread_none"],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from timestep_lab.lab.agents import Agents
+from timestep_lab import Lab
 from timestep_lab.runtime.mcp.catalog import McpCatalog
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
 from timestep_lab.store.open import open_store
@@ -123,8 +123,8 @@ def test_secrets_of_a_record_are_in_none_of_its_texts() -> None:
 
 
 def test_tools_with_dots_and_slashes_in_their_names_are_given_to_agents_as_any_other() -> None:
-    with open_store(":memory:") as store:
-        catalog, agents = McpCatalog(store), Agents(store, check_model=str)
+    with Lab(":memory:") as lab:
+        catalog, agents = lab.mcp, lab.agents
         ws, dotted = catalog.add("ws", url="https://x.org/mcp"), catalog.add("docs.v2", url="https://y.org/mcp")
         long = "a." * 100 + "b"
         tools = ["ws.a.b/c", "docs.v2.find.all", f"{ws.id}.{long}", "docs.v2.*"]

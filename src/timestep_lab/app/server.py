@@ -14,16 +14,15 @@ from fastapi import FastAPI
 from timestep_lab import __version__
 from timestep_lab.app import error_response, openai_api
 from timestep_lab.app.api import (
-    agents,
     auth,
     changes,
     compare,
     health,
     mcp,
     models,
+    operations,
     runs,
     sql,
-    threads,
     trace_files,
     trace_views,
     traces,
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
     from timestep_lab.types.protocols import LabLike
 
 ROUTERS = (
-    health, auth, agents, threads, runs, trace_views, trace_files, traces, compare, models, sql, mcp, changes, chatkit, openai_api,
+    health.router, auth.router, *operations.ROUTERS, runs.client_tools, runs.router, trace_views.router, trace_files.router, traces.router,
+    compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""
 
@@ -104,8 +104,8 @@ class Served:
         api.state.reads = FairReads(lambda: bool(api.state.stopping))
         api.state.pages_ready, api.state.prepared = asyncio.Event(), asyncio.Event()
         error_response.install(api)
-        for module in ROUTERS:
-            api.include_router(module.router)
+        for router in ROUTERS:
+            api.include_router(router)
         return api
 
     async def _prepare(self, api: FastAPI, pages: bool) -> None:

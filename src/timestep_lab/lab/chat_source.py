@@ -1,4 +1,4 @@
-"""A lab in this process, as a chat needs it."""
+"""What a chat asks of a lab in this process; `lab/remote/chat_source.py` has what a served one does otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from timestep_lab.runtime.run_request import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import LabError
 from timestep_lab.types.events import Event
 from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
@@ -23,7 +22,6 @@ class LocalChatSource:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._store = lab.store
 
     @property
     def default_model(self) -> str:
@@ -47,19 +45,16 @@ class LocalChatSource:
         return self._lab.router.get_model(name).full
 
     async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
-        if not search.strip():
-            return await in_thread(self._store.threads.find, limit, newest_first=True)
-        found = await in_thread(self._store.threads.search, search.strip(), limit)
-        return list(found)
+        return (await in_thread(self._lab.threads.page, search=search, limit=limit, count=False)).data
 
     async def thread(self, thread_id: str) -> ThreadRecord:
-        return await in_thread(self._store.threads.get, thread_id)
+        return await in_thread(self._lab.threads.read, thread_id)
 
     async def items(self, thread_id: str) -> Sequence[ThreadItem]:
-        return await in_thread(self._store.threads.all_items, thread_id)
+        return await in_thread(self._lab.threads.all_items, thread_id)
 
     async def runs(self, thread_id: str) -> Sequence[RunRecord]:
-        return await in_thread(self._store.runs.find, thread_id=thread_id)
+        return await in_thread(self._lab.store.runs.find, thread_id=thread_id)
 
     async def send(
         self,
@@ -89,22 +84,18 @@ class LocalChatSource:
         await self._lab.runner.cancel(run_id)
 
     async def rename(self, thread_id: str, title: str) -> None:
-        await in_thread(self._store.threads.update, thread_id, title=title.strip() or None, updated_at=utc_now())
+        await in_thread(self._lab.threads.rename, thread_id, title)
 
     async def delete(self, thread_id: str) -> None:
-        await in_thread(self._store.threads.delete, thread_id)
+        await in_thread(self._lab.threads.delete, thread_id)
 
     async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]:
         file = await in_thread(self._lab.files.add_bytes, name, content)
         return {"id": file.id, "name": file.filename, "mime_type": file.content_type, "size": file.bytes}
 
     async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
-        from timestep_lab.runtime.branch import branch
-
-        made = await in_thread(branch, self._store, thread_id, before_item_id)
-        if not goes_on.strip():
-            return made
-        return await in_thread(self._store.threads.update, made.id, title=read_turn(goes_on).title)
+        title = read_turn(goes_on).title if goes_on.strip() else None
+        return await in_thread(self._lab.threads.branch, thread_id, before_item_id, title=title)
 
     def widget(self, output: Json) -> Mapping[str, Json] | None:
         return widget_json(output)
@@ -114,4 +105,4 @@ class LocalChatSource:
             if change.topic == "threads":
                 callback(change.id)
 
-        return self._store.subscribe(changed)
+        return self._lab._subscribe(changed)

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from timestep_lab.lab.agents import Agents
 from timestep_lab.lab.approvals import Approvals
 from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
-from timestep_lab.lab.threads import Thread, Threads
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.service.agents import Agents
+from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.types.errors import NotFoundError, UsageError
@@ -75,8 +75,8 @@ class Lab(Looking):
         self.store = store
         self._parent = parent
         self.default_model = self.settings.default_model
-        self.agents = Agents(store, self._check_model)
-        self.threads = Threads(store)
+        self.agents = Agents(self)
+        self.threads = Threads(self)
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:
@@ -397,9 +397,6 @@ class Lab(Looking):
     def _owner(self) -> str:
         """Tells users, and labs, apart within this process."""
         return self.store.user_id
-
-    def _check_model(self, model: str) -> object:
-        return self.router.resolve(model)
 
     def __repr__(self) -> str:
         return f"Lab({self.store.db.url!r}, {len(self.agents)} agents, {len(self.threads)} threads)"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import agents as sdk
 
     from timestep_lab.lab.lab import Lab
-    from timestep_lab.lab.threads import Thread
+    from timestep_lab.service.threads import Thread
     from timestep_lab.types.records import RunStatus  # Only here: jedi completes nothing where it meets a Literal.
     from timestep_lab.ui.trace_view import TraceView
 

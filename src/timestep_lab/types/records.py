@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from timestep_lab.types.clock import utc_now
+from timestep_lab.types.codec import Moment
 
 R = TypeVar("R")
 
@@ -42,8 +42,8 @@ class AgentRecord:
     handoff_ids: tuple[str, ...] = ()
     approvals: Mapping[str, Json] = field(default_factory=dict)
     """Tool id to rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
-    created_at: datetime = field(default_factory=utc_now)
-    updated_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class McpServerRecord:
     require_approval: Mapping[str, Json] = field(default_factory=dict)
     """Tool name (or `*`) to a rule as in `AgentRecord.approvals`."""
     timeout_s: float = 30.0
-    created_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,8 @@ class ThreadRecord:
     """ChatKit's thread status object: `{"type": "active" | "locked" | "closed", "reason"?: str}`."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
     """Server side only. `agent_id` and `model` live here."""
-    created_at: datetime = field(default_factory=utc_now)
-    updated_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class ThreadItem:
     run_id: str | None = None
     trace_id: str | None = None
     agent: str | None = None
-    created_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +159,8 @@ class RunRecord:
     cost_usd: float | None = None
     """None when a price is unknown, never 0 for unknown."""
     ttft_ms: float | None = None
-    started_at: datetime = field(default_factory=utc_now)
-    ended_at: datetime | None = None
+    started_at: Moment = field(default_factory=utc_now)
+    ended_at: Moment | None = None
     process_id: str | None = None
     """The process that runs it; whose lease in `processes` says whether it still lives."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
@@ -198,9 +198,9 @@ class RunStateRecord:
     status: RunStateStatus = "pending"
     rev: int = 0
     claimed_by: str | None = None
-    lease_until: datetime | None = None
-    created_at: datetime = field(default_factory=utc_now)
-    updated_at: datetime = field(default_factory=utc_now)
+    lease_until: Moment | None = None
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +216,7 @@ class ScoreRecord:
     label: str | None = None
     note: str | None = None
     source: Literal["human", "scorer", "judge"] = "human"
-    created_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

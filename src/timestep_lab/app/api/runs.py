@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from timestep_lab.app.api.schemas import ERRORS, ApproveBody, RunBody
+from timestep_lab.app.api.schemas import ERRORS, ApproveBody, ClientToolBody, RunBody
 from timestep_lab.app.api.sse import SSE, event_stream
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
@@ -17,7 +17,9 @@ from timestep_lab.types.events import Event, RunEnded
 from timestep_lab.types.records import Interruption, RunRecord
 
 router = APIRouter(prefix="/api/v1/runs", tags=["runs"], responses=ERRORS)
+client_tools = APIRouter(prefix="/api/v1/threads", tags=["threads"], responses=ERRORS)
 RunId = Annotated[str, Path(min_length=1, max_length=200)]
+CallId = Annotated[str, Path(min_length=1, max_length=200)]
 
 
 class RunView(BaseModel):
@@ -88,3 +90,12 @@ async def cancel_run(run_id: RunId, lab: CurrentLab) -> RunView:
     """Stop it. What was said so far is kept."""
     await lab.cancel(run_id)
     return view(await in_thread(lab.get_run, run_id))
+
+
+@client_tools.post("/{thread_id}/client-tools/{call_id}", response_model=RunView, responses=SSE)
+async def answer_client_tool(
+    thread_id: CallId, call_id: CallId, body: ClientToolBody, lab: CurrentLab
+) -> RunView | Response:
+    """Tell the agent what the caller's side did for it, and run on."""
+    events = lab.runner.client_tool_output(thread_id, call_id, body.output, keep_running=True)
+    return await answer(events, body.stream, lab)

@@ -56,36 +56,6 @@ class TokenBody(BaseModel):
     user: dict[str, str]
 
 
-class AgentBody(Strict):
-    """What `lab.agents.create` takes."""
-
-    name: str = Field(min_length=1, max_length=200)
-    instructions: str = Field("", max_length=200_000)
-    description: str = Field("", max_length=10_000)
-    model: str | None = Field(None, max_length=500)
-    model_settings: dict[str, Any] = {}
-    tools: list[str] = []
-    handoffs: list[str] = []
-    approvals: dict[str, Any] = {}
-
-
-class AgentPatch(Strict):
-    """The fields to change. Only `model` may be null: then the agent has the default model again."""
-
-    name: str = Field(default_factory=str, min_length=1, max_length=200)
-    instructions: str = Field(default_factory=str, max_length=200_000)
-    description: str = Field(default_factory=str, max_length=10_000)
-    model: str | None = Field(None, max_length=500)
-    model_settings: dict[str, Any] = Field(default_factory=dict)
-    tools: list[str] = Field(default_factory=list)
-    handoffs: list[str] = Field(default_factory=list)
-    approvals: dict[str, Any] = Field(default_factory=dict)
-
-
-class ThreadBody(Strict):
-    title: str | None = Field(None, max_length=500)
-
-
 class ContentPart(BaseModel):
     """A part of a message, in the words of the Responses API."""
 

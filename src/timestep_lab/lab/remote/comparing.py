@@ -13,10 +13,10 @@ from timestep_lab.evals.options import Options
 from timestep_lab.evals.plan import Plan
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
-from timestep_lab.lab.remote import decode
-from timestep_lab.lab.remote.connection import Connection
-from timestep_lab.lab.remote.failures import only_here
 from timestep_lab.lab.remote.rows import select
+from timestep_lab.service import decode
+from timestep_lab.service.connection import Connection
+from timestep_lab.service.failures import only_here
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.arena import VoteRecord
 from timestep_lab.types.comparison import (

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from timestep_lab.lab.lab import Approve, Lab
 from timestep_lab.lab.remote import runs
-from timestep_lab.lab.remote.agents import RemoteAgents
 from timestep_lab.lab.remote.changes import Changes
-from timestep_lab.lab.remote.connection import Connection
-from timestep_lab.lab.remote.failures import only_here
 from timestep_lab.lab.remote.looking import RemoteLooking
-from timestep_lab.lab.remote.threads import RemoteThreads
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.service.agents import Agents
+from timestep_lab.service.client import remote
+from timestep_lab.service.connection import Connection
+from timestep_lab.service.failures import only_here
+from timestep_lab.service.threads import Threads
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.errors import NotServedError
 from timestep_lab.types.given import thread_id_of, trace_id_of
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from timestep_lab.lab.remote.files import RemoteFiles
     from timestep_lab.lab.remote.tools import RemoteMcp
     from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
-    from timestep_lab.lab.threads import Thread
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
+    from timestep_lab.service.threads import Thread
     from timestep_lab.store.trace_writer import TraceWriter
 
 WITH_THE_SERVER = {"store": "The store", "runner": "The runner", "toolbox": "The toolbox", "writer": "The trace writer"}
@@ -61,8 +62,8 @@ class RemoteLab(RemoteLooking, Lab):
         self.connection, self.user_id, self.default_model = connection, str(me["user"]["id"]), str(me["default_model"])
         self._parent = None
         self.changes = Changes(connection, self.user_id)
-        self.agents = RemoteAgents(connection, lambda: self.mcp.list())
-        self.threads = RemoteThreads(connection)
+        self.agents = remote(Agents, connection)
+        self.threads = remote(Threads, connection)
         self.approvals = runs.RemoteApprovals(self, connection)
 
     # -- parts

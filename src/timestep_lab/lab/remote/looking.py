@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.looking import Looking
-from timestep_lab.lab.remote import decode
-from timestep_lab.lab.remote.connection import Connection
-from timestep_lab.lab.remote.failures import only_here
+from timestep_lab.service import decode
+from timestep_lab.service.connection import Connection
+from timestep_lab.service.failures import only_here
 from timestep_lab.types.errors import DataError, NotFoundError, UsageError
 from timestep_lab.types.graph import AgentGraph
 
@@ -43,8 +43,7 @@ class RemoteLooking(Looking):
     def chat_source(self) -> RemoteChatSource:
         from timestep_lab.lab.remote.chat_source import RemoteChatSource
 
-        lab = self._remote
-        return RemoteChatSource(self.connection, lab.changes, lab.files, lab.default_model)
+        return RemoteChatSource(self._remote)
 
     def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
         raise only_here("A live duel as an object", "Open the Compare page of the served lab in a browser.")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from timestep_lab.lab.remote.connection import Connection
+from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import Rows
 from timestep_lab.store.duckdb import wire
 from timestep_lab.types.errors import QueryError

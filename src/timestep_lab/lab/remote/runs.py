@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.lab.approvals import Approvals
-from timestep_lab.lab.remote import decode
-from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.run import Run
+from timestep_lab.service import decode
+from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, RunEnded, RunStarted

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from timestep_lab.lab.remote import decode
 from timestep_lab.lab.remote.changes import Changes
-from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.remote.rows import select
+from timestep_lab.service import decode
+from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import Change
 from timestep_lab.types.clock import iso
 from timestep_lab.types.graph import AgentGraph

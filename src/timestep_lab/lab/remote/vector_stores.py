@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from os import PathLike
 from typing import Any, TypeAlias
 
-from timestep_lab.lab.remote.connection import Connection
 from timestep_lab.lab.remote.files import UPLOAD_S, RemoteFiles
 from timestep_lab.runtime.files.vector_stores import AnyFile, Hits, VectorStore, VectorStores
+from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import DataError, NotFoundError, UsageError
 from timestep_lab.types.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord

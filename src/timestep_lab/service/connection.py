@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from timestep_lab import __version__
-from timestep_lab.lab.remote import decode
-from timestep_lab.lab.remote.failures import error_of, rebuilt, unreachable
+from timestep_lab.service import decode
+from timestep_lab.service.failures import error_of, rebuilt, unreachable
 from timestep_lab.types.errors import AuthError, StoreUnavailableError, UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.shown_url import without_credentials

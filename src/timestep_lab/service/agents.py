@@ -1,0 +1,259 @@
+"""`lab.agents`: the stored agents of one user, by name or id."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
+
+from annotated_types import Len
+
+from timestep_lab.service import operation as op
+from timestep_lab.service.scope import Scope
+from timestep_lab.store.base import Statement
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.codec import JsonObject, Ref
+from timestep_lab.types.errors import ConflictError, NotFoundError, UsageError
+from timestep_lab.types.ids import BUILTIN_MCP_SERVER, new_uuid
+from timestep_lab.types.records import AgentRecord
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+AgentId = Annotated[str, Len(1, 200)]
+Name = Annotated[str, Len(1, 200)]
+Instructions = Annotated[str, Len(0, 200_000)]
+Description = Annotated[str, Len(0, 10_000)]
+ModelName = Annotated[str, Len(0, 500)]
+AgentRef = Annotated[str | AgentRecord, Ref()]
+
+
+class AgentChanges(TypedDict, total=False):
+    """The fields of an agent to change. Only `model` may be None: then the agent has the default model again."""
+
+    name: Name
+    instructions: Instructions
+    description: Description
+    model: ModelName | None
+    model_settings: JsonObject
+    tools: Sequence[str]
+    handoffs: Sequence[AgentRef]
+    approvals: JsonObject
+
+
+class Agents:
+    """Create, read, update and delete agents.
+
+    Wherever an agent, a tool or a handoff is named, a name or an id will do. Tools: `get_weather` and `think` of the
+    built-in server, `switch_theme`, or `server.tool` and `server.*` for an MCP server added with `lab.mcp.add`.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @op.get("/agents")
+    def list(self) -> builtins.list[AgentRecord]:
+        """All agents, oldest first. The two built-in ones are made at a user's first look."""
+        store = self._scope.store
+        agents = store.agents.find()
+        if not agents:
+            from timestep_lab.runtime.default_agents import ensure_default_agents
+
+            ensure_default_agents(store)
+            agents = store.agents.find()
+        return agents
+
+    @op.post("/agents", status=201, local=("id",))
+    def create(
+        self,
+        *,
+        name: Name,
+        instructions: Instructions = "",
+        description: Description = "",
+        model: ModelName | None = None,
+        model_settings: JsonObject | None = None,
+        tools: Sequence[str] = (),
+        handoffs: Sequence[AgentRef] = (),
+        approvals: JsonObject | None = None,
+        id: AgentId | None = None,
+    ) -> AgentRecord:
+        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`.
+
+        Raises `ConflictError` when the name is taken, `SettingsError`, `UnknownPrefixError` or `NotFoundError` for a field
+        that names something wrong; nothing is stored then.
+        """
+        self._refuse_taken(name, None)
+        given: AgentChanges = {
+            "model": model, "model_settings": model_settings or {}, "tools": tools, "handoffs": handoffs, "approvals": approvals or {},
+        }  # fmt: skip
+        record = AgentRecord(
+            id=id or new_uuid(), user_id=self._scope.store.user_id, name=name.strip(), instructions=instructions,
+            description=description, **self._columns(given),
+        )  # fmt: skip
+        return self._scope.store.agents.insert(record)
+
+    @op.get("/agents/{agent_id}")
+    def read(self, agent_id: AgentId) -> AgentRecord:
+        """One agent. Raises `NotFoundError`."""
+        return _named(self.list(), agent_id)
+
+    @op.put("/agents/{agent_id}")
+    def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
+        """Change the fields that are given; `model: null` goes back to the default model. Raises as `create`, and `NotFoundError`."""
+        agent = _named(self.list(), agent_id)
+        columns = self._columns(changes)
+        if "name" in changes:
+            self._refuse_taken(changes["name"], agent.id)
+            columns["name"] = changes["name"].strip()
+        return self._scope.store.agents.update(agent.id, updated_at=utc_now(), **columns)
+
+    @op.delete("/agents/{agent_id}")
+    def remove(self, agent_id: AgentId) -> None:
+        """Delete an agent and every handoff that led to it. Its threads and traces stay. Raises `NotFoundError`."""
+        store = self._scope.store
+        agents = self.list()
+        agent = _named(agents, agent_id)
+        unlinked = [
+            store.agents.update_statement(
+                other.id, handoff_ids=tuple(h for h in other.handoff_ids if h != agent.id), updated_at=utc_now()
+            )
+            for other in agents
+            if agent.id in other.handoff_ids
+        ]
+        deleted = Statement(
+            "delete from agents where user_id = $1 and id = $2 returning id", [store.user_id, agent.id], expect=1
+        )
+        store.db.write(store.user_id, [*unlinked, deleted], changes=store.agents.changes(agent.id))
+
+    @op.get("/tool-ids")
+    def tool_id(self, tool: Annotated[str, Len(1, 1000)]) -> str:
+        """`get_weather` → `<built-in server id>.get_weather`; `server.tool` by the server's name or id. Raises `NotFoundError`."""
+        from timestep_lab.runtime.mcp.builtin import builtin_record
+        from timestep_lab.runtime.mcp.server_records import split_tool_id
+        from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+
+        if tool in CLIENT_TOOLS:
+            return tool
+        if "." not in tool:
+            return f"{BUILTIN_MCP_SERVER}.{tool}" if tool in _builtin_tools() else _no_tool(tool)
+        servers = [builtin_record(), *self._scope.store.mcp_servers.find()]
+        if split := split_tool_id(tool, servers):
+            record, name = split
+            if record.id == BUILTIN_MCP_SERVER and name != "*" and name not in _builtin_tools():
+                return _no_tool(tool)
+            return f"{record.id}.{name}"
+        server = tool.partition(".")[0]
+        raise NotFoundError(
+            f"There is no MCP server {server!r}, named by the tool {tool!r}.{did_you_mean(server, [s.name for s in servers])}",
+            "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
+        )
+
+    # -- by name
+
+    def get(self, name_or_id: str) -> AgentRecord:
+        """Raises `NotFoundError`, which names the agents there are."""
+        return _named(self.list(), name_or_id)
+
+    def update(self, name_or_id: str, **changes: Unpack[AgentChanges]) -> AgentRecord:
+        """Change fields of `create`; those not named stay as they are. Raises as `create`, and `UsageError` for a field that agents do not have."""
+        return self.change(self.get(name_or_id).id, **changes)
+
+    def delete(self, name_or_id: str) -> None:
+        """Delete an agent and every handoff that led to it. Its threads and traces stay."""
+        self.remove(self.get(name_or_id).id)
+
+    def df(self) -> pandas.DataFrame:
+        """One row an agent."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {
+                    "id": a.id,
+                    "name": a.name,
+                    "model": a.model,
+                    "tools": list(a.tool_ids),
+                    "handoffs": list(a.handoff_ids),
+                }
+                for a in self.list()
+            ],
+            columns=["id", "name", "model", "tools", "handoffs"],
+        )
+
+    def __getitem__(self, name_or_id: str) -> AgentRecord:
+        return self.get(name_or_id)
+
+    def __iter__(self) -> Iterator[AgentRecord]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __repr__(self) -> str:
+        lines = [f"  {a.name}  ({a.model or 'default model'})" for a in self.list()]
+        return "Agents:\n" + "\n".join(lines)
+
+    # -- within an operation
+
+    def _columns(self, given: AgentChanges) -> dict[str, Any]:
+        """The columns of a record for the fields given: every name checked and replaced by an id."""
+        from timestep_lab.runtime.model_settings import validate_settings
+        from timestep_lab.runtime.tools.approval_rules import validate_rules
+
+        columns: dict[str, Any] = {
+            name: given[name] for name in ("instructions", "description", "model") if name in given
+        }
+        if given.get("model") is not None:
+            self._scope.router.resolve(given["model"])
+        if "model_settings" in given:
+            columns["model_settings"] = validate_settings(dict(given["model_settings"]))
+        if "tools" in given:
+            columns["tool_ids"] = tuple(dict.fromkeys(self.tool_id(tool) for tool in given["tools"]))
+        if "handoffs" in given:
+            agents = self.list()
+            columns["handoff_ids"] = tuple(dict.fromkeys(_named(agents, str(name)).id for name in given["handoffs"]))
+        if "approvals" in given:
+            rules = {tool if tool == "*" else self.tool_id(tool): rule for tool, rule in given["approvals"].items()}
+            columns["approvals"] = validate_rules(rules)
+        return columns
+
+    def _refuse_taken(self, name: str, own_id: str | None) -> None:
+        if not name.strip():
+            raise UsageError("An agent needs a name.", "Give name=… with at least one letter.")
+        if any(a.name.casefold() == name.strip().casefold() and a.id != own_id for a in self.list()):
+            raise ConflictError(
+                f"There is already an agent {name.strip()!r}.",
+                "Choose another name, or change it with lab.agents.update.",
+            )
+
+
+def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:
+    """The agent of this id or name; of this name in any case where only one is so called. Raises `NotFoundError`."""
+    for agent in agents:
+        if name_or_id in (agent.id, agent.name):
+            return agent
+    folded = [agent for agent in agents if agent.name.casefold() == name_or_id.casefold()]
+    if len(folded) == 1:
+        return folded[0]
+    known = [agent.name for agent in agents]
+    raise NotFoundError(
+        f"There is no agent {name_or_id!r}.{did_you_mean(name_or_id, known)}",
+        f"Known agents: {', '.join(known)}. Create one with lab.agents.create(name=…, instructions=…).",
+    )
+
+
+def _no_tool(tool: str) -> NoReturn:
+    from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
+
+    known = [*_builtin_tools(), *CLIENT_TOOLS]
+    raise NotFoundError(
+        f"There is no built-in tool {tool!r}.{did_you_mean(tool, known)}",
+        f"Built in: {', '.join(known)}. A tool of another MCP server is written server.tool.",
+    )
+
+
+def _builtin_tools() -> tuple[str, ...]:
+    from timestep_lab.runtime.mcp.builtin import BUILTIN_TOOLS
+
+    return BUILTIN_TOOLS

@@ -1,0 +1,209 @@
+"""An operation: one typed method of a noun's class, marked with its HTTP method and path.
+
+    class Threads:
+        @op.post("/threads", status=201)
+        def create(self, title: Title | None = None) -> ThreadRecord: ...
+
+The signature is the request: its parameters are checked on every call, local or remote, by the same model that the HTTP route reads its
+body and its query with. `app/api/operations.py` makes the routes, `service/client.py` the remote noun.
+
+A parameter named in the path (`/threads/{thread_id}`) holds an id, never a name: names may contain a slash. What takes a name is a plain
+method that looks the id up and calls the operation. `**changes: Unpack[SomeTypedDict]` stands for fields of which any may be left out.
+A plain method calls operations only, so that a remote noun inherits it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """What the doors need to know of one."""
+
+    function: Callable[..., Any]
+    method: Method
+    path: str
+    """Below `/api/v1`, with `{parameter}` for each that stands in it."""
+    status: int
+    local: tuple[str, ...] = ()
+    """Parameters that only a caller in this process may give."""
+    alias: str | None = None
+    """A second path, of an older client."""
+
+    @property
+    def name(self) -> str:
+        """As people call it: `agents.create`."""
+        noun, _, method = self.function.__qualname__.rpartition(".")
+        return f"{noun.lower()}.{method.lstrip('_')}"
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """Without `self`, every field of `**changes` by its name."""
+        return inspect.Signature(list(self._parameters()))
+
+    @cached_property
+    def answer(self) -> Any:
+        """The type of what it returns."""
+        return self._hints["return"]
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+    @cached_property
+    def in_path(self) -> tuple[str, ...]:
+        return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+
+    @cached_property
+    def request(self) -> type[BaseModel]:
+        """A model of all arguments. Unknown ones are refused, and numbers that JSON does not have."""
+        return self.model(self.signature.parameters)
+
+    @cached_property
+    def body(self) -> type[BaseModel]:
+        """A model of what stands in the body of the HTTP request: all but the path's, and what only this process may give."""
+        away = {*self.in_path, *self.local}
+        return self.model({name: one for name, one in self.signature.parameters.items() if name not in away})
+
+    def model(self, parameters: Mapping[str, inspect.Parameter]) -> type[BaseModel]:
+        """A pydantic model with these parameters as its fields."""
+        from pydantic import ConfigDict, Field, create_model
+
+        fields: dict[str, Any] = {}
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty:
+                fields[name] = (parameter.annotation, ...)
+            elif parameter.default is LEFT_OUT:
+                fields[name] = (parameter.annotation, Field(default_factory=lambda: LEFT_OUT))
+            else:
+                fields[name] = (parameter.annotation, parameter.default)
+        name = "".join(part.capitalize() for part in self.name.replace("_", ".").split("."))
+        return create_model(
+            name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), __doc__=f"What `lab.{self.name}` takes.", **fields
+        )  # fmt: skip
+
+    def checked(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> BaseModel:
+        """The arguments as the model; only those given are set. Raises `UsageError`, which names the one that is wrong."""
+        from pydantic import ValidationError
+
+        names = list(self.signature.parameters)
+        for name in keywords:
+            if name not in names:
+                raise UsageError(
+                    f"lab.{self.name} takes no {name!r}.{did_you_mean(name, names)}", f"It takes: {', '.join(names) or 'nothing'}.", param=name
+                )  # fmt: skip
+        try:
+            given = self.signature.bind(*args, **keywords).arguments
+        except TypeError as error:
+            raise UsageError(f"lab.{self.name}: {error}.", f"It takes: {', '.join(names) or 'nothing'}.") from None
+        try:
+            return self.request.model_validate(given)
+        except ValidationError as error:
+            raise self._wrong(error) from None
+
+    def call(self, noun: Any, request: BaseModel) -> Any:
+        """Run it with checked arguments; what is async is awaited by the caller."""
+        return self.function(noun, **{name: getattr(request, name) for name in request.model_fields_set})
+
+    def _wrong(self, error: ValidationError) -> UsageError:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        shown = repr(first.get("input"))
+        message = first["msg"].removeprefix("Value error, ")
+        return UsageError(
+            f"lab.{self.name}: {where}: {message}, not {shown if len(shown) <= 80 else shown[:79] + '…'}.",
+            f"See help(lab.{self.name}).",
+            param=where,
+        )
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    def _parameters(self) -> Iterator[inspect.Parameter]:
+        for name, parameter in list(inspect.signature(self.function).parameters.items())[1:]:
+            hint = self._hints.get(name, Any)
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                yield parameter.replace(annotation=hint)
+                continue
+            [fields] = typing.get_args(hint)  # Unpack[SomeTypedDict]
+            for field, of_field in typing.get_type_hints(fields, include_extras=True).items():
+                yield inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=LEFT_OUT, annotation=of_field)
+
+
+class _LeftOut:
+    """The default of a field that stays as it is unless it is given."""
+
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+LEFT_OUT = _LeftOut()
+
+
+def operations(noun: type) -> dict[str, Operation]:
+    """Those of a noun by the name of their method, in the order in which they are written."""
+    marked = {name: getattr(value, "__operation__", None) for name, value in vars(noun).items()}
+    return {name: operation for name, operation in marked.items() if operation is not None}
+
+
+def get(path: str, *, alias: str | None = None) -> Callable[[F], F]:
+    """Marks a method that reads: its parameters are the query. `alias` is a second path, of an older client."""
+    return _mark("GET", path, 200, alias=alias)
+
+
+def post(path: str, *, status: int = 200, local: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Marks a method that makes or does something: its parameters are the body. `local`: those that a served lab does not take."""
+    return _mark("POST", path, status, local=local)
+
+
+def put(path: str) -> Callable[[F], F]:
+    """Marks a method that changes what its path names."""
+    return _mark("PUT", path, 200)
+
+
+def delete(path: str) -> Callable[[F], F]:
+    """Marks a method that deletes what its path names."""
+    return _mark("DELETE", path, 204)
+
+
+def _mark(method: Method, path: str, status: int, **rest: Any) -> Callable[[F], F]:
+    def mark(function: F) -> F:
+        operation = Operation(function, method, path, status, **rest)
+        return cast("F", wrapped(operation, operation.call))
+
+    return mark
+
+
+def wrapped(operation: Operation, call: Callable[[Any, BaseModel], Any]) -> Callable[..., Any]:
+    """The method itself, as `call` does it with checked arguments. Help and type checkers see the function's own signature."""
+    function = operation.function
+
+    @functools.wraps(function)
+    def method(self: Any, *args: Any, **keywords: Any) -> Any:
+        return call(self, operation.checked(args, keywords))
+
+    @functools.wraps(function)
+    async def method_async(self: Any, *args: Any, **keywords: Any) -> Any:
+        return await call(self, operation.checked(args, keywords))
+
+    made: Any = method_async if operation.is_async else method
+    made.__operation__ = operation
+    return cast("types.FunctionType", made)

@@ -1,0 +1,222 @@
+"""`lab.threads`: conversations, and what was said in them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Interval, Len
+
+from timestep_lab.service import operation as op
+from timestep_lab.service.scope import Scope
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.codec import JsonObject
+from timestep_lab.types.errors import NotFoundError
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import ThreadItem, ThreadRecord
+from timestep_lab.types.transcript import transcript
+
+if TYPE_CHECKING:
+    import pandas
+
+MOST = 1000
+"""Rows of one page."""
+ThreadId = Annotated[str, Len(1, 200)]
+ItemId = Annotated[str, Len(1, 200)]
+Title = Annotated[str, Len(0, 500)]
+Limit = Annotated[int, Interval(ge=1, le=MOST)]
+After = Annotated[str, Len(0, 200)]
+"""Id of the last row of the page before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadPage:
+    """`after` is what to pass for the next page, None when there is none; `total` counts all threads, unless that was not asked for."""
+
+    data: list[ThreadRecord]
+    has_more: bool
+    after: str | None
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPage:
+    """`after` is what to pass for the next page, None when there is none."""
+
+    data: list[ThreadItem]
+    has_more: bool
+    after: str | None
+
+
+class Thread:
+    """One conversation. `.items` is read from the store each time, so it is never stale."""
+
+    def __init__(self, threads: Threads, record: ThreadRecord) -> None:
+        self._threads = threads
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """`thr_…`."""
+        return self.record.id
+
+    @property
+    def title(self) -> str | None:
+        """What it is called in lists; None until it has a name."""
+        return self.record.title
+
+    @property
+    def items(self) -> list[ThreadItem]:
+        """Everything a reader of the thread sees, oldest first."""
+        return self._threads.all_items(self.id)
+
+    def rename(self, title: str) -> Thread:
+        """Give it a title; an empty one takes it away."""
+        self.record = self._threads.rename(self.id, title)
+        return self
+
+    def delete(self) -> None:
+        """Delete the thread with its items, runs and what waits for approval. Its traces stay."""
+        self._threads.delete(self.id)
+
+    def transcript(self) -> str:
+        """The conversation as Markdown."""
+        return transcript(self.items, self.title or "Untitled")
+
+    def df(self) -> pandas.DataFrame:
+        """One row an item: item_index, type, agent, text, created_at, trace_id, item_id."""
+        import pandas
+
+        rows = [
+            {
+                "item_index": i.item_index, "type": i.type, "agent": i.agent, "text": i.data.get("text"),
+                "created_at": i.created_at, "trace_id": i.trace_id, "item_id": i.id,
+            }
+            for i in self.items
+        ]  # fmt: skip
+        return pandas.DataFrame(
+            rows, columns=["item_index", "type", "agent", "text", "created_at", "trace_id", "item_id"]
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        """One line, for lists and tuples; a cell that shows it alone shows the transcript."""
+        return f"Thread({self.id!r}, {self.title or 'Untitled'!r})"
+
+    def _repr_markdown_(self) -> str:
+        return self.transcript()
+
+
+class Threads:
+    """The threads of one user."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @op.get("/threads", alias="/threads/list")
+    def page(
+        self,
+        *,
+        limit: Limit = 20,
+        after: After | None = None,
+        search: Annotated[str, Len(0, 1000)] = "",
+        count: bool = True,
+    ) -> ThreadPage:
+        """Newest first. With `search`, those whose title or messages hold the text: one page of them.
+
+        `count` says whether `total` is wanted. Raises `NotFoundError` for an `after` that is not there.
+        """
+        threads = self._scope.store.threads
+        if search.strip():
+            matching = threads.search(search.strip(), limit)
+            return ThreadPage(data=matching, has_more=False, after=None, total=len(matching))
+        page = threads.page(after=after, limit=limit)
+        total = threads.count() if count else None
+        return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total)
+
+    @op.post("/threads", status=201, local=("metadata",))
+    def add(self, title: Title | None = None, metadata: JsonObject | None = None) -> ThreadRecord:
+        """A new, empty thread."""
+        store = self._scope.store
+        record = ThreadRecord(id=new_id("thread"), user_id=store.user_id, title=title, metadata=metadata or {})
+        return store.threads.insert(record)
+
+    @op.get("/threads/{thread_id}")
+    def read(self, thread_id: ThreadId) -> ThreadRecord:
+        """One thread. Raises `NotFoundError`."""
+        record = self._scope.store.threads.try_get(thread_id)
+        if record is None:
+            raise NotFoundError(f"There is no thread {thread_id!r}.", "List them with: timestep-lab threads list")
+        return record
+
+    @op.put("/threads/{thread_id}")
+    def rename(self, thread_id: ThreadId, title: Title | None = None) -> ThreadRecord:
+        """Give it a title; an empty one takes it away. Raises `NotFoundError`."""
+        self.read(thread_id)
+        return self._scope.store.threads.update(thread_id, title=(title or "").strip() or None, updated_at=utc_now())
+
+    @op.delete("/threads/{thread_id}")
+    def delete(self, thread_id: ThreadId) -> None:
+        """Delete a thread with its items, runs and what waits for approval. Its traces stay. Raises `NotFoundError`."""
+        self._scope.store.threads.delete(thread_id)
+
+    @op.get("/threads/{thread_id}/items")
+    def items(self, thread_id: ThreadId, *, limit: Limit = 100, after: After | None = None) -> ItemPage:
+        """What a reader of the thread sees, oldest first. Raises `NotFoundError`."""
+        self.read(thread_id)
+        page = self._scope.store.threads.items(thread_id, after, limit)
+        return ItemPage(data=[*page.data], has_more=page.has_more, after=page.after)
+
+    @op.post("/threads/{thread_id}/items/{item_id}/branch", status=201)
+    def branch(self, thread_id: ThreadId, item_id: ItemId, *, title: Title | None = None) -> ThreadRecord:
+        """A new thread that holds what came before the item, for the reader and for the model. The old one stays as it is; the new one
+        knows where it came from, and has its title unless another is given. Raises `NotFoundError`.
+        """
+        from timestep_lab.runtime.branch import branch
+
+        branched = branch(self._scope.store, thread_id, item_id)
+        return branched if title is None else self.rename(branched.id, title)
+
+    # -- whole lists, and threads that know where they are
+
+    def list(self, limit: int = 50) -> builtins.list[Thread]:
+        """Newest first."""
+        records: builtins.list[ThreadRecord] = []
+        after: str | None = None
+        while len(records) < limit:
+            page = self.page(limit=min(limit - len(records), MOST), after=after, count=False)
+            records += page.data
+            after = page.after
+            if after is None:
+                break
+        return [Thread(self, record) for record in records]
+
+    def all_items(self, thread_id: str) -> builtins.list[ThreadItem]:
+        """Every item of a thread, oldest first. Raises `NotFoundError`."""
+        page = self.items(thread_id, limit=MOST)
+        items = page.data
+        while page.after is not None:
+            page = self.items(thread_id, limit=MOST, after=page.after)
+            items = [*items, *page.data]
+        return items
+
+    def create(self, title: str | None = None, metadata: JsonObject | None = None) -> Thread:
+        """A new, empty thread."""
+        return Thread(self, self.add(title) if metadata is None else self.add(title, metadata))
+
+    def __getitem__(self, thread_id: str) -> Thread:
+        """Raises `NotFoundError`."""
+        return Thread(self, self.read(thread_id))
+
+    def __iter__(self) -> Iterator[Thread]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return self.page(limit=1).total or 0
+
+    def __repr__(self) -> str:
+        rows = [f"  {t.id}  {t.title or 'Untitled'}" for t in self.list(10)]
+        return f"{len(self)} threads" + (
+            ", newest first:\n" + "\n".join(rows) if rows else ". Start one: await lab.run('…')"
+        )

@@ -1,0 +1,89 @@
+"""An operation is declared once. What follows from the declaration: the check of its arguments, its route, its remote call."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from timestep_lab import Lab, NotFoundError, UsageError
+from timestep_lab.service.agents import Agents
+from timestep_lab.service.operation import operations
+from timestep_lab.service.threads import Threads
+
+NOUNS = (Agents, Threads)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(":memory:") as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.__name__)
+def test_a_method_that_is_no_operation_asks_operations_only_so_that_a_served_lab_has_it_too(noun: type) -> None:
+    inherited = {
+        name: function
+        for name, function in vars(noun).items()
+        if inspect.isfunction(function) and name not in operations(noun) and name not in ("__init__", "_columns", "_refuse_taken")
+    }  # fmt: skip
+    for name, function in inherited.items():
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        touched = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert "_scope" not in touched, f"{noun.__name__}.{name} would fail on a served lab"
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.__name__)
+def test_every_operation_says_what_it_does_and_types_all_that_it_takes_and_gives(noun: type) -> None:
+    for name, operation in operations(noun).items():
+        assert operation.function.__doc__, name
+        assert "return" in operation.function.__annotations__, name
+        assert all(one.annotation is not Any for one in operation.signature.parameters.values()), name
+        assert set(operation.in_path) <= set(operation.signature.parameters), name
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda lab: lab.agents.create(nmae="x"), r"lab\.agents\.create takes no 'nmae'\. Did you mean 'name'\?"),
+        (lambda lab: lab.agents.update("Personal Assistant", modle="x"), r"takes no 'modle'\. Did you mean 'model'\?"),
+        (lambda lab: lab.agents.create(), "missing a required argument: 'name'"),
+        (lambda lab: lab.agents.create(name="x", tools="get_weather"), "tools: .*Sequence"),
+        (lambda lab: lab.agents.create(name="x" * 201), "name: .*at most 200"),
+        (lambda lab: lab.agents.update("Personal Assistant", name=None), "name: .*string"),
+        (lambda lab: lab.agents.create(name="x", model_settings={"temperature": math.nan}), "model_settings: is not JSON"),
+        (lambda lab: lab.threads.page(limit=0), "limit: .*greater than or equal to 1"),
+        (lambda lab: lab.threads.page(10, 20), "takes 0 positional|too many positional"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_with_the_name_of_the_one_that_is_wrong(lab: Lab, call: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(lab)
+
+
+def test_a_change_touches_what_is_given_and_nothing_else(lab: Lab) -> None:
+    poet = lab.agents.create(
+        name="Poet", instructions="Rhyme.", model="demo/echo", tools=["think"], model_settings={"temperature": 0.5}
+    )
+    changed = lab.agents.update("Poet", model=None, instructions="")
+    assert (changed.model, changed.instructions) == (None, "")
+    assert (changed.name, changed.tool_ids, changed.model_settings) == ("Poet", poet.tool_ids, {"temperature": 0.5})
+
+
+def test_names_that_would_end_a_path_can_be_read_changed_and_deleted(lab: Lab) -> None:
+    for name in ("a/b", "..", "a?b#c", "50 %", "ünï"):
+        lab.agents.create(name=name)
+        assert lab.agents.update(name, description="here").name == lab.agents.get(name).name == name
+        lab.agents.delete(name)
+        with pytest.raises(NotFoundError):
+            lab.agents.get(name)
+
+
+def test_help_shows_the_signature_as_it_is_written() -> None:
+    assert str(inspect.signature(Threads.page)).startswith("(self, *, limit: 'Limit' = 20")
+    assert inspect.getdoc(Threads.branch)
