@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,17 +10,20 @@ from agents.tracing import trace
 
 from timestep_lab.runtime.span_records import otel_trace_id
 from timestep_lab.runtime.tracing import Route, install, uninstall
+from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 
 @contextmanager
-def traced_call(writer: TraceWriter, user_id: str, workflow: str) -> Iterator[None]:
-    """What is called inside is traced for `user_id` under the name `workflow`. Enter and leave it in one task."""
+def traced_call(
+    writer: TraceWriter, user_id: str, workflow: str, metadata: Mapping[str, Json] | None = None
+) -> Iterator[None]:
+    """What is called inside is traced for `user_id` under the name `workflow`, with `metadata`. Enter and leave it in one task."""
     processor = install(writer)
     try:
-        begun = trace(workflow)
+        begun = trace(workflow, metadata=dict(metadata or {}) or None)
         processor.bind(begun.trace_id, Route(writer, user_id, otel_trace_id(begun.trace_id)))
         with begun:
             yield

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from timestep_lab.app.api.schemas import ERRORS
 from timestep_lab.app.openai_api import (
     chat,
+    completions,
     conversations,
     embeddings,
     files,
@@ -22,5 +23,5 @@ from timestep_lab.app.openai_api import (
 )
 
 router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS)
-for module in (models, chat, responses, conversations, files, uploads, vector_stores, embeddings):
+for module in (models, chat, completions, responses, conversations, files, uploads, vector_stores, embeddings):
     router.include_router(module.router)

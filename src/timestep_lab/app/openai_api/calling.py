@@ -13,7 +13,7 @@ from timestep_lab.app.api.sse import HEADERS
 from timestep_lab.app.detached import detached
 from timestep_lab.app.error_response import error_object
 from timestep_lab.runtime.model_settings import validate_settings
-from timestep_lab.types.errors import LabError
+from timestep_lab.types.errors import LabError, SettingsError
 from timestep_lab.types.records import Json
 
 
@@ -26,9 +26,10 @@ class ModelCall:
     settings: Mapping[str, Json] = field(default_factory=dict)
     functions: Sequence[Mapping[str, Json]] = ()
     """`{"name", "description", "parameters", "strict"}` each. They are the caller's to run."""
-    schema: Mapping[str, Json] | None = None
-    """JSON schema that the answer must follow."""
-    schema_strict: bool = False
+    format: Mapping[str, Json] | None = None
+    """What the answer must look like, as the Responses API says it: `{"type": "json_schema", "name", "schema", …}` or `{"type": "json_object"}`."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    """Kept with the call's trace."""
     workflow: str = "OpenAI API"
     """What the call's trace is called."""
 
@@ -43,7 +44,7 @@ async def stream(lab: Any, call: ModelCall) -> AsyncIterator[Any]:
     input: list[Any] = await with_files(lab.files, call.input)
     model = lab.router.get_model(call.model)
     settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
-    with traced_call(lab.writer, lab.store.user_id, call.workflow):
+    with traced_call(lab.writer, lab.store.user_id, call.workflow, call.metadata):
         events = model.stream_response(
             call.instructions, input, settings, functions, _schema(call), [],
             ModelTracing.ENABLED,
@@ -88,9 +89,30 @@ async def _never(_context: Any, _arguments: str) -> str:
     raise AssertionError("the caller runs the tools")
 
 
-def _schema(call: ModelCall) -> Any:
-    if call.schema is None:
+def read_format(given: Mapping[str, Json] | None, param: str) -> Mapping[str, Json] | None:
+    """A format of the Responses API, for one that is not plain text. Raises `SettingsError` for one that is not known."""
+    kind = (given or {}).get("type", "text")
+    if not given or kind == "text":
         return None
-    from timestep_lab.app.openai_api.answer_schema import AnswerSchema
+    known = {"json_object": {"type"}, "json_schema": {"type", "name", "description", "schema", "strict"}}
+    if kind not in known or (kind == "json_schema" and not isinstance(given.get("schema"), dict)):
+        raise SettingsError(
+            f"The format {given!r} is not known.",
+            "There are: text, json_object, json_schema with a schema.",
+            param=param,
+        )
+    if unknown := sorted(set(given) - known[kind]):
+        raise SettingsError(f"A format of type {kind} has no {unknown[0]!r}.", "Leave it out.", param=param)
+    return given
 
-    return AnswerSchema(call.schema, call.schema_strict)
+
+def _schema(call: ModelCall) -> Any:
+    if call.format is None:
+        return None
+    from timestep_lab.runtime.adapters.base import AnswerSchema
+
+    asked = call.format
+    return AnswerSchema(
+        asked.get("schema"), strict=bool(asked.get("strict")), name=asked.get("name") or "final_output",
+        description=asked.get("description"),
+    )  # fmt: skip

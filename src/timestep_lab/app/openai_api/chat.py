@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
-from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream, whole
+from timestep_lab.app.openai_api.calling import ModelCall, event_stream, read_format, stream, whole
 from timestep_lab.app.openai_api.chat_form import answer_message, finish_reason, read_messages, usage
-from timestep_lab.app.openai_api.parameters import OF_CHAT, TEXT_ONLY, passed_on, refuse
+from timestep_lab.app.openai_api.parameters import OF_CHAT, TEXT_ONLY, beside, merged, passed_on, refuse
 from timestep_lab.app.openai_api.shared import Object
 from timestep_lab.types.errors import SettingsError, UsageError
 from timestep_lab.types.ids import new_id
@@ -68,7 +68,7 @@ class ChatBody(Strict):
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
-    # None of these changes the answer.
+    # None of these changes the answer; `parameters.py` says who hears of them.
     store: bool | None = None
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -100,15 +100,17 @@ def _call(body: ChatBody, model: str, *, openai_elsewhere: bool) -> ModelCall:
     refuse({"n": body.n}, model, neutral=(None, 1))
     refuse({"modalities": body.modalities}, model, neutral=TEXT_ONLY)
     refuse({"web_search_options": body.web_search_options}, model, neutral=(None,))
-    more = passed_on({name: getattr(body, name) for name in OF_CHAT}, model, openai_elsewhere=openai_elsewhere)
+    more = merged(
+        passed_on({name: getattr(body, name) for name in OF_CHAT}, model, openai_elsewhere=openai_elsewhere),
+        beside(body.model_dump(), model, openai_elsewhere=openai_elsewhere),
+    )
     instructions, items = read_messages(body.messages)
     if not items:
         raise UsageError("There is nothing to answer: no message is the user's.", "Add one.", param="messages")
-    schema, strict = _schema(body.response_format)
     return ModelCall(
         model=model, input=items, instructions=instructions, settings={**_settings(body), **more},
-        functions=[tool.function.model_dump() for tool in body.tools], schema=schema, schema_strict=strict,
-        workflow="chat.completions",
+        functions=[tool.function.model_dump() for tool in body.tools], format=_format(body.response_format),
+        metadata=about_the_call(body.metadata, body.user), workflow="chat.completions",
     )  # fmt: skip
 
 
@@ -127,16 +129,16 @@ def _settings(body: ChatBody) -> Object:
     }  # fmt: skip
 
 
-def _schema(wanted: Object | None) -> tuple[Object | None, bool]:
-    kind = (wanted or {}).get("type", "text")
-    if kind == "text":
-        return None, False
-    if kind == "json_object":
-        return {"type": "object", "additionalProperties": True}, False
-    given = (wanted or {}).get("json_schema") or {}
-    if kind != "json_schema" or not isinstance(given.get("schema"), dict):
-        raise SettingsError(f"The response format {wanted!r} is not known.", param="response_format")
-    return given["schema"], bool(given.get("strict"))
+def about_the_call(metadata: Object | None, user: str | None) -> Object:
+    """What the call's trace keeps of the caller's own words."""
+    return {**(metadata or {}), **({"user": user} if user else {})}
+
+
+def _format(wanted: Object | None) -> Any:
+    """Chat Completions keep a schema one level deeper than the Responses API."""
+    inner = (wanted or {}).get("json_schema")
+    flat = {"type": "json_schema", **inner} if wanted and isinstance(inner, dict) else wanted
+    return read_format(flat, "response_format")
 
 
 async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> AsyncIterator[bytes]:

@@ -13,7 +13,6 @@ from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.openai_api.shared import Object
 from timestep_lab.runtime.files.embeddings import embed
-from timestep_lab.types.errors import SettingsError
 
 router = APIRouter()
 Text = Annotated[str, Field(max_length=100_000)]
@@ -24,17 +23,15 @@ class EmbeddingsBody(Strict):
     model: str = Field(min_length=1, max_length=500)
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
+    dimensions: int | None = Field(None, ge=1)
     user: str | None = None
 
 
 @router.post("/embeddings", response_model=Object)
 async def create_embeddings(body: EmbeddingsBody, lab: CurrentLab) -> Object:
     """`usage` is estimated from the texts' lengths: the models that embed here do not count."""
-    if body.dimensions is not None:
-        raise SettingsError("Vectors come in the model's own length.", "Leave dimensions out.", param="dimensions")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    vectors = await embed(lab.settings, body.model, texts)
+    vectors = await embed(lab.settings, body.model, texts, dimensions=body.dimensions)
     tokens = sum(-(-len(text) // CHARS_PER_TOKEN) for text in texts)
     data = [
         {"object": "embedding", "index": n, "embedding": _encoded(v) if body.encoding_format == "base64" else v}

@@ -18,6 +18,42 @@ NEUTRAL: tuple[Any, ...] = (None, False, 0, {}, [])
 TEXT_ONLY: tuple[Any, ...] = (None, ["text"])
 
 
+ABOUT_THE_CALLER = ("user", "safety_identifier")
+HINTS = ("prompt_cache_key", "prompt_cache_retention", "prediction")
+"""They make an answer cheaper or faster, never another: a provider that has no word for them need not be told."""
+TIERS: tuple[Any, ...] = (None, "auto", "default")
+INCLUDABLE = (
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources", "message.input_image.image_url",
+    "computer_call_output.output.image_url", "code_interpreter_call.outputs", "reasoning.encrypted_content",
+)  # fmt: skip
+"""OpenAI's own tools do not run here, so there is nothing of theirs to include; reasoning always comes with what sends it back."""
+
+
+def beside(given: Mapping[str, Any], model: str, *, openai_elsewhere: bool) -> Object:
+    """Model settings by which the provider of `model` hears of the caller, the service tier and hints. The call's trace has the former
+    whatever the provider. Raises `UsageError` for a tier that it does not have.
+    """
+    prefix = model.partition("/")[0]
+    told = {
+        name: given.get(name) for name in (*ABOUT_THE_CALLER, *HINTS, "service_tier") if given.get(name) is not None
+    }
+    if prefix in CHAT_COMPLETIONS or prefix == "openai":
+        if prefix == "openai" and not openai_elsewhere:
+            told.pop("prediction", None)  # The Responses API has none.
+        return {"extra_args": told} if told else {}
+    if told.get("service_tier") not in TIERS:
+        raise unsupported("service_tier", model)
+    who = told.get("safety_identifier") or told.get("user")
+    return {"extra_args": {"metadata": {"user_id": who}}} if prefix == "anthropic" and who else {}
+
+
+def merged(*settings: Object) -> Object:
+    """One set of settings; what several give as `extra_args` comes together."""
+    extra = {name: value for one in settings for name, value in (one.get("extra_args") or {}).items()}
+    whole = {name: value for one in settings for name, value in one.items() if name != "extra_args"}
+    return {**whole, "extra_args": extra} if extra else whole
+
+
 def refuse(given: Mapping[str, Any], model: str, *, neutral: tuple[Any, ...] = NEUTRAL) -> None:
     """Raises `UsageError` for the first parameter that asks for something."""
     for name, value in given.items():

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import Response
 
 from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
-from timestep_lab.app.openai_api.calling import ModelCall, event_stream, stream
+from timestep_lab.app.openai_api.calling import ModelCall, event_stream, read_format, stream
+from timestep_lab.app.openai_api.chat import about_the_call
 from timestep_lab.app.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
-from timestep_lab.app.openai_api.parameters import refuse
+from timestep_lab.app.openai_api.parameters import INCLUDABLE, beside, merged, refuse, unsupported
 from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.output_text import CUT_SHORT
@@ -57,7 +58,7 @@ class ResponseBody(Strict):
     background: bool | None = None
     top_logprobs: int | None = None
     prompt: dict[str, Any] | None = None
-    # None of these changes the answer. `max_tool_calls` counts calls of OpenAI's own tools, and there are none here.
+    # None of these changes the answer; `parameters.py` says who hears of them. `max_tool_calls` counts calls of OpenAI's own tools, and there are none here.
     user: str | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -84,7 +85,9 @@ class Turn:
             "previous_response_id": self.body.previous_response_id, "temperature": self.body.temperature,
             "top_p": self.body.top_p, "max_output_tokens": self.body.max_output_tokens, "metadata": self.body.metadata or {},
             "tools": [tool.model_dump() for tool in self.body.tools], "tool_choice": self.body.tool_choice or "auto",
-            "store": self.body.store is not False,
+            "store": self.body.store is not False, "parallel_tool_calls": self.body.parallel_tool_calls is not False,
+            "truncation": self.body.truncation or "disabled", "text": self.body.text or {"format": {"type": "text"}},
+            "service_tier": self.body.service_tier, "reasoning": self.body.reasoning, "user": self.body.user,
         }  # fmt: skip
 
 
@@ -101,8 +104,30 @@ async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
 
 
 @router.get("/{response_id}", response_model=Object)
-async def get_response(response_id: Id, lab: CurrentLab) -> Object:
-    return dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
+async def get_response(
+    response_id: Id,
+    lab: CurrentLab,
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=-1)] = -1,
+    include: Annotated[list[str] | None, Query(alias="include[]")] = None,
+) -> Any:
+    """With `stream`, the events of a kept answer, those after the sequence number `starting_after`."""
+    answer = dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
+    for asked in include or ():
+        if asked not in INCLUDABLE:
+            raise unsupported("include", str(answer.get("model")))
+    return await event_stream(_told_again(answer, starting_after)) if stream else answer
+
+
+@router.post("/{response_id}/cancel", response_model=Object)
+async def cancel_response(response_id: Id, lab: CurrentLab) -> Object:
+    """OpenAI cancels what runs in the background; here nothing does."""
+    await in_thread(Responses(lab.store).table.get, response_id)
+    raise UsageError(
+        f"The response {response_id} is complete, and only one in the background could be cancelled.",
+        "Close the stream of a response to stop it.",
+        param="response_id",
+    )
 
 
 @router.delete("/{response_id}", response_model=Object)
@@ -136,12 +161,14 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
     model = lab.router.resolve(body.model).full
     refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
     instructions, said = split_instructions([*before, *new])
-    format_ = (body.text or {}).get("format") or {}
+    if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
+        raise unsupported(f"text.{unknown[0]}", model)
+    elsewhere = lab.settings.openai_elsewhere
     call = ModelCall(
         model=model, input=said, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
-        settings=_settings(body), functions=[tool.model_dump() for tool in body.tools],
-        schema=format_.get("schema") if format_.get("type") == "json_schema" else None,
-        schema_strict=bool(format_.get("strict")), workflow="responses",
+        settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
+        functions=[tool.model_dump() for tool in body.tools], format=read_format((body.text or {}).get("format"), "text.format"),
+        metadata=about_the_call(body.metadata, body.user), workflow="responses",
     )  # fmt: skip
     return Turn(new_id("response"), call, new, body, conversation_id)
 
@@ -160,6 +187,19 @@ def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
         else:
             said.append(dict(item))
     return instructions, said
+
+
+def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Object:
+    """What only OpenAI's own Responses API has a word for. Raises `UsageError` where another would be needed."""
+    openai = model.startswith("openai/") and not openai_elsewhere
+    if body.truncation not in (None, "disabled") and not openai:
+        raise unsupported("truncation", model)
+    for asked in body.include or ():
+        if asked not in INCLUDABLE:
+            raise unsupported("include", model)
+    if not openai:
+        return {}
+    return {"truncation": body.truncation, "response_include": body.include or None}
 
 
 def _settings(body: ResponseBody) -> Object:
@@ -199,9 +239,61 @@ def _say_cut_off(answer: Object, metadata: Any) -> None:
         answer |= {"status": "incomplete", "incomplete_details": details}
 
 
+async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
+    """The events that an answer would have been streamed as, each part in one piece."""
+    begun = {**answer, "output": [], "status": "in_progress", "usage": None, "incomplete_details": None}
+    events: list[Object] = [
+        {"type": "response.created", "response": begun}, {"type": "response.in_progress", "response": begun},
+    ]  # fmt: skip
+    for index, item in enumerate(answer["output"]):
+        at = {"output_index": index, "item_id": item["id"]}
+        empty = {name: [] if name in ("content", "summary") else value for name, value in item.items()}
+        if item["type"] == "function_call":
+            empty["arguments"] = ""
+        events.append({"type": "response.output_item.added", "output_index": index, "item": empty})
+        for place, part in enumerate(item.get("content") or () if item["type"] == "message" else ()):
+            kind = "refusal" if part["type"] == "refusal" else "output_text"
+            word = "refusal" if kind == "refusal" else "text"
+            at_part = {**at, "content_index": place}
+            logprobs: Object = {"logprobs": []} if kind == "output_text" else {}
+            events += [
+                {"type": "response.content_part.added", **at_part, "part": {**part, word: ""}},
+                {"type": f"response.{kind}.delta", **at_part, "delta": part[word], **logprobs},
+                {"type": f"response.{kind}.done", **at_part, word: part[word], **logprobs},
+                {"type": "response.content_part.done", **at_part, "part": part},
+            ]
+        for place, part in enumerate(item.get("summary") or () if item["type"] == "reasoning" else ()):
+            at_part = {**at, "summary_index": place}
+            events += [
+                {"type": "response.reasoning_summary_part.added", **at_part, "part": {**part, "text": ""}},
+                {"type": "response.reasoning_summary_text.delta", **at_part, "delta": part["text"]},
+                {"type": "response.reasoning_summary_text.done", **at_part, "text": part["text"]},
+                {"type": "response.reasoning_summary_part.done", **at_part, "part": part},
+            ]
+        if item["type"] == "function_call":
+            events += [
+                {"type": "response.function_call_arguments.delta", **at, "delta": item["arguments"]},
+                {
+                    "type": "response.function_call_arguments.done",
+                    **at,
+                    "arguments": item["arguments"],
+                    "name": item["name"],
+                },
+            ]
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    events.append({"type": f"response.{answer['status']}", "response": answer})
+    for number, event in enumerate(events):
+        if number > after:
+            yield _sse({**event, "sequence_number": number})
+
+
 async def _pieces(turn: Turn, lab: Any) -> AsyncIterator[bytes]:
     async for event in _events(turn, lab):
         kind = event["type"]
         if kind == "response.completed" and event["response"]["status"] == "incomplete":
             kind = event["type"] = "response.incomplete"
-        yield f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+        yield _sse(event)
+
+
+def _sse(event: Object) -> bytes:
+    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -12,8 +12,10 @@ from timestep_lab.app.api.schemas import Strict
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.openai_api.shared import After, Id, Limit, Object, Order, deleted, unix, window
 from timestep_lab.runtime.files import VectorStores
+from timestep_lab.runtime.files.search import VECTOR_WEIGHT
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import LabError
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.errors import LabError, NotFoundError, UsageError
 from timestep_lab.types.files import VectorStoreFileRecord, VectorStoreRecord
 
 router = APIRouter(prefix="/vector_stores")
@@ -53,9 +55,23 @@ class FilePatch(Strict):
     attributes: Attributes | None
 
 
+class BatchBody(Strict):
+    file_ids: list[str] = Field([], max_length=2000)
+    files: list[FileBody] = Field([], max_length=2000)
+    attributes: Attributes | None = None
+    chunking_strategy: dict[str, Any] | None = None
+
+
+class Hybrid(Strict):
+    embedding_weight: float = Field(ge=0)
+    text_weight: float = Field(ge=0)
+
+
 class Ranking(Strict):
-    ranker: str | None = None
+    ranker: Literal["auto", "none", "default-2024-11-15"] | None = None
+    """There is one way of ranking here; these leave the choice to the lab."""
     score_threshold: float = Field(0.0, ge=0, le=1)
+    hybrid_search: Hybrid | None = None
 
 
 class SearchBody(Strict):
@@ -123,12 +139,24 @@ async def delete_store(store_id: Id, lab: CurrentLab) -> Object:
 async def search_store(store_id: Id, body: SearchBody, lab: CurrentLab) -> Object:
     """Best first. Of several queries, each passage has its best score."""
     queries = [body.query] if isinstance(body.query, str) else body.query
-    least = body.ranking_options.score_threshold if body.ranking_options else 0.0
+    ranking = body.ranking_options or Ranking(score_threshold=0.0)
+    if body.rewrite_query:
+        raise UsageError(
+            "The lab searches for what is asked, not for a model's rewording of it.", "Leave rewrite_query out.",
+            param="rewrite_query", code="unsupported_parameter",
+        )  # fmt: skip
+    weight = VECTOR_WEIGHT
+    if hybrid := ranking.hybrid_search:
+        if not (total := hybrid.embedding_weight + hybrid.text_weight):
+            raise UsageError("Both weights are 0.", "Give at least one.", param="ranking_options.hybrid_search")
+        weight = hybrid.embedding_weight / total
     stores: VectorStores = lab.vector_stores
     await in_thread(stores.table.get, store_id)
     best: dict[tuple[str, int], Any] = {}
     for query in queries:
-        for hit in await stores.search(store_id, query, body.max_num_results, filters=body.filters, min_score=least):
+        for hit in await stores.search(
+            store_id, query, body.max_num_results, filters=body.filters, min_score=ranking.score_threshold, vector_weight=weight
+        ):  # fmt: skip
             known = best.get((hit.file_id, hit.position))
             best[hit.file_id, hit.position] = hit if known is None or hit.score > known.score else known
     hits = sorted(best.values(), key=lambda hit: -hit.score)[: body.max_num_results]
@@ -201,11 +229,84 @@ async def store_file_content(store_id: Id, file_id: Id, lab: CurrentLab) -> Obje
     }  # fmt: skip
 
 
-async def _add(stores: VectorStores, store_id: str, body: FileBody) -> VectorStoreFileRecord:
+@router.post("/{store_id}/file_batches", response_model=Object)
+async def create_batch(store_id: Id, body: BatchBody, lab: CurrentLab) -> Object:
+    """Many files at once; each is in the store, or failed, when this answers."""
+    if bool(body.file_ids) == bool(body.files):
+        raise UsageError("A batch has file_ids or files.", "Give one of them.", param="file_ids")
+    stores: VectorStores = lab.vector_stores
+    await in_thread(stores.table.get, store_id)
+    wanted = body.files or [
+        FileBody(file_id=id, attributes=body.attributes, chunking_strategy=body.chunking_strategy)
+        for id in dict.fromkeys(body.file_ids)
+    ]
+    for file in wanted:
+        await in_thread(lab.files.get, file.file_id)
+    added_at = utc_now()
+    for file in wanted:
+        await _add(stores, store_id, file, added_at)
+    return await in_thread(_batch, stores, store_id, _batch_id(added_at))
+
+
+@router.get("/{store_id}/file_batches/{batch_id}", response_model=Object)
+async def get_batch(store_id: Id, batch_id: Id, lab: CurrentLab) -> Object:
+    return await in_thread(_batch, lab.vector_stores, store_id, batch_id)
+
+
+@router.post("/{store_id}/file_batches/{batch_id}/cancel", response_model=Object)
+async def cancel_batch(store_id: Id, batch_id: Id, lab: CurrentLab) -> Object:
+    """What is in the store stays; a batch is done when its creation answers, so there is nothing left to cancel."""
+    return await in_thread(_batch, lab.vector_stores, store_id, batch_id)
+
+
+@router.get("/{store_id}/file_batches/{batch_id}/files", response_model=Object)
+async def list_batch_files(
+    store_id: Id,
+    batch_id: Id,
+    lab: CurrentLab,
+    limit: Limit = 20,
+    after: After = None,
+    order: Order = "desc",
+    status: Annotated[Status | None, Query(alias="filter")] = None,
+) -> Object:
+    members = await in_thread(_members_of, lab.vector_stores, store_id, batch_id)
+    wanted = [_file(member) for member in members if status in (None, member.status)]
+    return window(wanted, after=after, limit=limit, order=order)
+
+
+def _batch_id(added_at: datetime) -> str:
+    """The files of a batch are those that were added in the same microsecond: a batch is no row of its own."""
+    return f"vsfb_{round(added_at.timestamp() * 1_000_000):x}"
+
+
+def _members_of(stores: VectorStores, store_id: str, batch_id: str) -> list[VectorStoreFileRecord]:
+    found = [m for m in stores.store_files(store_id) if _batch_id(m.created_at) == batch_id]
+    if not found:
+        raise NotFoundError(
+            f"The vector store {store_id!r} has no file batch {batch_id!r}.", "Its files may have been taken out, or added anew."
+        )  # fmt: skip
+    return found
+
+
+def _batch(stores: VectorStores, store_id: str, batch_id: str) -> Object:
+    members = _members_of(stores, store_id, batch_id)
+    counts = {
+        status: sum(m.status == status for m in members)
+        for status in ("in_progress", "completed", "failed", "cancelled")
+    }
+    return {
+        "id": batch_id, "object": "vector_store.files_batch", "vector_store_id": store_id, "created_at": unix(members[0].created_at),
+        "status": "in_progress" if counts["in_progress"] else "completed", "file_counts": {**counts, "total": len(members)},
+    }  # fmt: skip
+
+
+async def _add(
+    stores: VectorStores, store_id: str, body: FileBody, added_at: datetime | None = None
+) -> VectorStoreFileRecord:
     try:
-        return await stores.add_file(
-            store_id, body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy
-        )
+        return await stores.add_file_at(
+            added_at or utc_now(), store_id, body.file_id, attributes=body.attributes, chunking_strategy=body.chunking_strategy,
+        )  # fmt: skip
     except LabError:
         failed = await in_thread(stores.members.try_get, f"{store_id}/{body.file_id}")
         if failed is None:

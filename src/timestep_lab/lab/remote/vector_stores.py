@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 from timestep_lab.lab.remote.files import UPLOAD_S, RemoteFiles
+from timestep_lab.runtime.files.search import VECTOR_WEIGHT
 from timestep_lab.runtime.files.vector_stores import AnyFile, Hits, VectorStore, VectorStores
 from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import in_thread
@@ -94,10 +95,11 @@ class RemoteVectorStores(VectorStores):
         *,
         filters: Mapping[str, Json] | None = None,
         min_score: float = 0.0,
+        vector_weight: float = VECTOR_WEIGHT,
     ) -> Hits:
-        body = {
-            "query": query, "max_num_results": k, "filters": filters, "ranking_options": {"score_threshold": min_score}
-        }  # fmt: skip
+        weights = {"embedding_weight": vector_weight, "text_weight": 1.0 - vector_weight}
+        ranking = {"score_threshold": min_score, "hybrid_search": weights}
+        body = {"query": query, "max_num_results": k, "filters": filters, "ranking_options": ranking}
         told = await in_thread(self._connection.post, f"{PATH}/{store_id}/search", body)
         return [
             SearchHit(

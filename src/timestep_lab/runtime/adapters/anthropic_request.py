@@ -49,6 +49,12 @@ def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
     output: dict[str, Any] = {}
     if request.effort is not None:
         _thinking(model, request, body, output)
+    if request.any_json:
+        raise SettingsError(
+            f"anthropic/{model} cannot be asked for any JSON object.",
+            "Give the schema that the answer must follow (response_format json_schema).",
+            param="response_format",
+        )
     if request.schema is not None:
         output["format"] = {"type": "json_schema", "schema": dict(request.schema)}
     if output:

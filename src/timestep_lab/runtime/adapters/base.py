@@ -7,12 +7,13 @@ raises whatever its client raises (the routed model maps errors, retries and tim
 from __future__ import annotations
 
 import abc
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-from agents import Model, ModelResponse, ModelSettings
+from agents import AgentOutputSchemaBase, Model, ModelResponse, ModelSettings
 from agents import Usage as SdkUsage
 from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
@@ -49,6 +50,10 @@ class ModelRequest:
     schema: Mapping[str, Any] | None
     """JSON schema that the answer must follow."""
     schema_strict: bool = False
+    schema_name: str = "final_output"
+    schema_description: str | None = None
+    any_json: bool = False
+    """Any JSON object will do; `schema` says no more than that."""
 
     @property
     def effort(self) -> str | None:
@@ -59,6 +64,46 @@ class ModelRequest:
 @lru_cache(maxsize=1)
 def _sdk_default_settings() -> ModelSettings:
     return get_default_model_settings()
+
+
+class AnswerSchema(AgentOutputSchemaBase):
+    """The form of an answer that a caller of the OpenAI API asks for, with all that it said of it. Without `schema`: any JSON object."""
+
+    def __init__(
+        self,
+        schema: Mapping[str, Any] | None,
+        *,
+        strict: bool = False,
+        name: str = "final_output",
+        description: str | None = None,
+    ) -> None:
+        self.any_json = schema is None
+        self.description = description
+        self._schema, self._strict, self._name = dict(schema or {"type": "object"}), strict, name
+
+    def is_plain_text(self) -> bool:
+        return False
+
+    def name(self) -> str:
+        return self._name
+
+    def json_schema(self) -> dict[str, Any]:
+        return self._schema
+
+    def is_strict_json_schema(self) -> bool:
+        return self._strict
+
+    def validate_json(self, json_str: str) -> Any:
+        return json.loads(json_str)
+
+    def response_format(self) -> dict[str, Any]:
+        """As the Responses API has it."""
+        if self.any_json:
+            return {"type": "json_object"}
+        described = {"description": self.description} if self.description is not None else {}
+        return {
+            "type": "json_schema", "name": self._name, "strict": self._strict, "schema": self._schema, **described,
+        }  # fmt: skip
 
 
 class AdapterModel(Model):
@@ -120,6 +165,7 @@ class AdapterModel(Model):
             functions=(*map(self._tool, tools), *map(_handoff, handoffs)),
             schema=output_schema.json_schema() if wants_schema else None,
             schema_strict=wants_schema and output_schema.is_strict_json_schema(),
+            **_asked(output_schema),
         )
         emitter = Emitter(self.model, brief=brief)
         if not brief:
@@ -165,6 +211,12 @@ class AdapterModel(Model):
             parameters=tool.params_json_schema,
             strict=tool.strict_json_schema,
         )
+
+
+def _asked(schema: Any) -> dict[str, Any]:
+    if not isinstance(schema, AnswerSchema):
+        return {}
+    return {"schema_name": schema.name(), "schema_description": schema.description, "any_json": schema.any_json}
 
 
 def _handoff(handoff: Any) -> FunctionSpec:

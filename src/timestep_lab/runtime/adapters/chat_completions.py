@@ -122,11 +122,13 @@ def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
             body["parallel_tool_calls"] = settings.parallel_tool_calls
         if settings.tool_choice is not None:
             body["tool_choice"] = Converter.convert_tool_choice(settings.tool_choice)
-    if request.schema is not None:
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "final_output", "strict": request.schema_strict, "schema": request.schema},
-        }
+    if request.any_json:
+        body["response_format"] = {"type": "json_object"}
+    elif request.schema is not None:
+        asked = {"name": request.schema_name, "strict": request.schema_strict, "schema": request.schema}
+        if request.schema_description is not None:
+            asked["description"] = request.schema_description
+        body["response_format"] = {"type": "json_schema", "json_schema": asked}
     return body
 
 

@@ -121,7 +121,7 @@ class OllamaModel(AdapterModel):
             "messages": messages_of(request),
             "tools": [_tool(spec) for spec in functions] or None,
             "think": think,
-            "format": request.schema,
+            "format": "json" if request.any_json else request.schema,
             "options": options or None,
             "keep_alive": keep_alive,
         }

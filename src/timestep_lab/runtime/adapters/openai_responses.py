@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
 
-from timestep_lab.runtime.adapters.base import set_aside_note, whole_response
+from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.types.errors import SettingsError
 
@@ -60,6 +60,13 @@ class ResponsesModel(Model):
                     "Leave it out.",
                     param=f"model_settings.{name}",
                 )
+        if isinstance(output_schema, AnswerSchema):
+            # The SDK knows one form of schema and would give it a name of its own.
+            text = {"format": output_schema.response_format()}
+            if model_settings.verbosity is not None:
+                text["verbosity"] = model_settings.verbosity  # type: ignore[assignment]
+            more = {**(model_settings.extra_args or {}), "text": text}
+            model_settings, output_schema = replace(model_settings, extra_args=more, verbosity=None), None
         left_out = _set_aside(self.model, model_settings)
         if left_out:
             model_settings = replace(model_settings, **dict.fromkeys(left_out))

@@ -5,8 +5,9 @@ Nothing leaves the machine unless such a model is named, by the caller or in `DE
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -25,14 +26,18 @@ BATCH = 256
 PREFIXES = ("local", "openai", "openai_compatible", "ollama")
 
 
-async def embed(settings: Settings, model: str, texts: Sequence[str]) -> Vectors:
-    """One vector a text, in order; all of the model's one length.
+LOCAL_LENGTHS = (64, 128, 256)
+"""To which the offline model's vectors can be cut: it was trained so that their first numbers say the most."""
+
+
+async def embed(settings: Settings, model: str, texts: Sequence[str], *, dimensions: int | None = None) -> Vectors:
+    """One vector a text, in order; all of one length, the model's own or `dimensions`.
 
     `model` is `prefix/name`; without a prefix it is OpenAI's. Raises `UsageError` for an empty text, `UnknownPrefixError`,
     `SettingsError`, `MissingKeyError`,
     `MissingExtraError`, `ProviderError`.
     """
-    ask = embedder(settings, model)
+    ask = embedder(settings, model, dimensions)
     if not all(texts):
         raise UsageError("An empty text has no vector.", "Leave empty texts out.", param="input")
     vectors: Vectors = []
@@ -41,7 +46,7 @@ async def embed(settings: Settings, model: str, texts: Sequence[str]) -> Vectors
     return vectors
 
 
-def embedder(settings: Settings, model: str) -> Embed:
+def embedder(settings: Settings, model: str, dimensions: int | None = None) -> Embed:
     """What turns one batch into vectors. Raises what `embed` raises before anything is asked."""
     prefix, slash, name = model.partition("/")
     if not slash:
@@ -49,7 +54,13 @@ def embedder(settings: Settings, model: str) -> Embed:
     if prefix == "local":
         if name != "wordllama":
             raise SettingsError(f"There is no local embedding model {name!r}.", f"Use {OFFLINE_MODEL}.", param="model")
-        return _wordllama
+        if dimensions not in (None, *LOCAL_LENGTHS):
+            raise SettingsError(
+                f"The vectors of {OFFLINE_MODEL} cannot have {dimensions} numbers.",
+                f"They can have: {', '.join(map(str, LOCAL_LENGTHS))}.",
+                param="dimensions",
+            )
+        return partial(_wordllama, dimensions=dimensions)
     if prefix == "openai":
         if not settings.openai_api_key and not settings.openai_elsewhere:
             raise MissingKeyError(
@@ -57,29 +68,38 @@ def embedder(settings: Settings, model: str) -> Embed:
                 f"Set OPENAI_API_KEY, or use {OFFLINE_MODEL}, which needs none.",
                 provider=prefix,
             )
-        return _openai(settings, prefix, name, settings.openai_base_url or OPENAI_URL, settings.openai_api_key)
+        address = settings.openai_base_url or OPENAI_URL
+        return _openai(settings, prefix, name, address, settings.openai_api_key, dimensions)
     if prefix == "openai_compatible":
         server, _, name = name.partition("/")
         if server not in settings.openai_compatible:
             known = ", ".join(settings.openai_compatible) or "none"
             raise SettingsError(f"OPENAI_COMPATIBLE has no {server!r}.", f"It has: {known}.", param="model")
         key = settings.openai_compatible_keys.get(server)
-        return _openai(settings, prefix, name, settings.openai_compatible[server], key)
+        return _openai(settings, prefix, name, settings.openai_compatible[server], key, dimensions)
     if prefix == "ollama":
-        return _ollama(settings, name)
+        return _ollama(settings, name, dimensions)
     raise UnknownPrefixError(
         f"There are no embeddings by {prefix!r} (in {model!r}).", f"Known: {', '.join(PREFIXES)}.", param="model"
     )
 
 
-async def _wordllama(texts: Sequence[str]) -> Vectors:
-    return await in_thread(_wordllama_vectors, list(texts))
+async def _wordllama(texts: Sequence[str], *, dimensions: int | None) -> Vectors:
+    return await in_thread(_wordllama_vectors, list(texts), dimensions)
 
 
-def _wordllama_vectors(texts: list[str]) -> Vectors:
+def _wordllama_vectors(texts: list[str], dimensions: int | None) -> Vectors:
     with _LOADING:
         model = _load_wordllama()
-    return [[float(x) for x in vector] for vector in model.embed(texts, norm=True)]
+    vectors = [[float(x) for x in vector] for vector in model.embed(texts, norm=True)]
+    return vectors if dimensions is None else [_cut(vector, dimensions) for vector in vectors]
+
+
+def _cut(vector: list[float], dimensions: int) -> list[float]:
+    """The first numbers, again of length 1."""
+    kept = vector[:dimensions]
+    length = math.hypot(*kept)
+    return [number / length for number in kept] if length else kept
 
 
 _LOADING = Lock()
@@ -106,8 +126,10 @@ def _load_wordllama() -> Any:
     return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 
-def _openai(settings: Settings, prefix: str, name: str, address: str, key: str | None) -> Embed:
+def _openai(settings: Settings, prefix: str, name: str, address: str, key: str | None, dimensions: int | None) -> Embed:
     async def ask(texts: Sequence[str]) -> Vectors:
+        from openai import omit
+
         official = prefix == "openai" and not settings.openai_elsewhere
         clients = openai_client(with_v1(address), key, settings.request_timeout_s, official=official)
         context = ErrorContext(
@@ -120,7 +142,12 @@ def _openai(settings: Settings, prefix: str, name: str, address: str, key: str |
         try:
             answer = await _asked(
                 context,
-                lambda: clients.get().embeddings.create(model=name, input=list(texts), encoding_format="float"),
+                lambda: clients.get().embeddings.create(
+                    model=name,
+                    input=list(texts),
+                    encoding_format="float",
+                    dimensions=dimensions or omit,
+                ),
             )
         finally:
             await clients.aclose()
@@ -129,7 +156,7 @@ def _openai(settings: Settings, prefix: str, name: str, address: str, key: str |
     return ask
 
 
-def _ollama(settings: Settings, name: str) -> Embed:
+def _ollama(settings: Settings, name: str, dimensions: int | None) -> Embed:
     async def ask(texts: Sequence[str]) -> Vectors:
         host = settings.ollama_host or OLLAMA_LOCAL_HOST
         clients = ollama_client(host, None, settings.request_timeout_s)
@@ -138,7 +165,9 @@ def _ollama(settings: Settings, name: str) -> Embed:
             unreachable_step=f"Start Ollama (or set OLLAMA_HOST), or use {OFFLINE_MODEL}.",
         )  # fmt: skip
         try:
-            answer = await _asked(context, lambda: clients.get().embed(model=name, input=list(texts)))
+            answer = await _asked(
+                context, lambda: clients.get().embed(model=name, input=list(texts), dimensions=dimensions)
+            )
         finally:
             await clients.aclose()
         return [list(vector) for vector in answer.embeddings]

@@ -14,7 +14,6 @@ from timestep_lab.types.errors import StoreError
 from timestep_lab.types.files import SearchHit, VectorStoreFileRecord
 
 VECTOR_WEIGHT = 0.7
-KEYWORD_WEIGHT = 1.0 - VECTOR_WEIGHT
 
 
 def search(
@@ -27,6 +26,7 @@ def search(
     *,
     k: int,
     min_score: float,
+    vector_weight: float = VECTOR_WEIGHT,
 ) -> list[SearchHit]:
     """The `k` best passages of `files`, best first. Blocks. Raises `StoreError` when `vector` is of another length than theirs."""
     if not files or k < 1:
@@ -41,7 +41,7 @@ def search(
         f"{weight!r} * {_has(len(params) - len(weight_of) + n)}" for n, weight in enumerate(weight_of.values(), 1)
     )
     params.append([float(number) for number in vector])
-    share = VECTOR_WEIGHT if weight_of else 1.0
+    share = vector_weight if weight_of else 1.0
     rows = db.query(
         user_id,
         f"""
@@ -53,7 +53,7 @@ def search(
             -- A vector of zeros is like nothing: its cosine is NaN, which both databases hold to be greater than any number.
             select *, case when cosine between 0 and 1.001 then cosine else 0 end as by_vector from compared
         )
-        select file_id, position, content, by_vector * {share!r} + by_keyword * {KEYWORD_WEIGHT!r} as score, by_vector, by_keyword
+        select file_id, position, content, by_vector * {share!r} + by_keyword * {1.0 - share!r} as score, by_vector, by_keyword
         from scored order by score desc, file_id, position limit {int(k)}
         """,
         params,

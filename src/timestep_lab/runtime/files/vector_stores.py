@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,7 +15,7 @@ from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, embedder
 from timestep_lab.runtime.files.extract import text_of
 from timestep_lab.runtime.files.files import Files
 from timestep_lab.runtime.files.keywords import words_column
-from timestep_lab.runtime.files.search import search
+from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
@@ -140,6 +140,20 @@ class VectorStores:
 
         When it fails, the store keeps the file with status `failed` and the reason, and the error is raised.
         """
+        return await self.add_file_at(
+            utc_now(), store_id, file, attributes=attributes, chunking_strategy=chunking_strategy
+        )
+
+    async def add_file_at(
+        self,
+        added_at: datetime,
+        store_id: str,
+        file: AnyFile,
+        *,
+        attributes: Mapping[str, Json] | None = None,
+        chunking_strategy: Mapping[str, Json] | None = None,
+    ) -> VectorStoreFileRecord:
+        """As `add_file`, for one of a batch: its files are those that were added at the same moment."""
         chunking = Chunking.from_strategy(chunking_strategy)
         store = await in_thread(self._active, store_id)
         record = await in_thread(self._file, file)
@@ -151,6 +165,7 @@ class VectorStores:
             filename=record.filename,
             chunking_strategy=chunking.as_strategy(),
             attributes=dict(attributes or {}),
+            created_at=added_at,
         )
         await in_thread(self._begin, member)
         try:
@@ -177,8 +192,10 @@ class VectorStores:
         *,
         filters: Mapping[str, Json] | None = None,
         min_score: float = 0.0,
+        vector_weight: float = VECTOR_WEIGHT,
     ) -> Hits:
-        """The `k` best passages, best first; `filters` as in `attribute_filters`.
+        """The `k` best passages, best first; `filters` as in `attribute_filters`. `vector_weight`: how much of a score is the meaning's,
+        from 0 to 1; the rest is the words'.
 
         Raises `NotFoundError`, `FilterError`, and what embedding the query raises.
         """
@@ -190,8 +207,8 @@ class VectorStores:
             files = [file for file in files if matches(filters, file.attributes)]
         [vector] = await embed(self.settings, store.embedding_model, [query])
         return await in_thread(
-            search, self._db, self._user_id, store_id, query, vector, files, k=k, min_score=min_score
-        )
+            search, self._db, self._user_id, store_id, query, vector, files, k=k, min_score=min_score, vector_weight=vector_weight
+        )  # fmt: skip
 
     # -- in a thread
 
