@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -87,57 +86,6 @@ def test_usage_that_only_the_agent_tells_is_the_usage_of_the_trace(store: Store)
     agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "Claude", "gen_ai.cost.total_cost": 0.5}
     send(store, span(1, "invoke_agent Claude", {**agent, **USED}))
     assert store.sql(SUMS).rows == [(0, 100, 20, 0.5)]
-
-
-def _random_trace(rng: random.Random) -> list[dict[str, Any]]:
-    spans = []
-    for number in range(1, rng.randint(2, 9)):
-        kind = rng.choice(["chat", "invoke_agent", "execute_tool", "other"])
-        said: dict[str, Any] = {"gen_ai.operation.name": kind} if kind != "other" else {}
-        if rng.random() < 0.6:
-            said |= {"gen_ai.usage.input_tokens": rng.randint(0, 99), "gen_ai.usage.output_tokens": rng.randint(0, 99)}
-        if rng.random() < 0.5:
-            said["gen_ai.cost.total_cost"] = rng.randint(1, 64) / 64
-        spans.append(span(number, f"s{number}", said, parent=rng.randint(1, number - 1) if number > 1 else None))
-    return spans
-
-
-def _expected(spans: list[dict[str, Any]]) -> tuple[int, int | None, int | None]:
-    said = {
-        one["spanId"]: {pair["key"]: next(iter(pair["value"].values())) for pair in one["attributes"]} for one in spans
-    }
-    parent = {one["spanId"]: one.get("parentSpanId") for one in spans}
-
-    def outermost(matches: Any) -> list[dict[str, Any]]:
-        found = []
-        for span_id in said:
-            above = parent[span_id]
-            while above is not None and not matches(said[above]):
-                above = parent[above]
-            if matches(said[span_id]) and above is None:
-                found.append(said[span_id])
-        return found
-
-    knowing = outermost(lambda one: "gen_ai.usage.input_tokens" in one)
-    into, out = ([int(one[f"gen_ai.usage.{way}_tokens"]) for one in knowing] for way in ("input", "output"))
-    turns = outermost(lambda one: one.get("gen_ai.operation.name") == "chat")
-    return len(turns), sum(into) if knowing else None, sum(out) if knowing else None
-
-
-def test_sums_of_a_trace_are_the_same_in_whatever_parts_and_order_it_arrives() -> None:
-    store = open_store(":memory:")
-    for seed in range(40):
-        rng = random.Random(seed)
-        spans = [{**one, "traceId": f"{seed + 1:032x}"} for one in _random_trace(rng)]
-        sent = [*spans, *({**one, "endTimeUnixNano": "0"} for one in spans if rng.random() < 0.3)]
-        rng.shuffle(sent)
-        while sent:
-            part, sent = sent[: (n := rng.randint(1, 4))], sent[n:]
-            send(store, *part)
-        send(store, *spans)
-        found = store.sql(f"{SUMS.replace(', cost_usd', '')} where trace_id = '{seed + 1:032x}'").rows
-        assert found == [_expected(spans)], seed
-    store.close()
 
 
 def _event(name: str, **attributes: str) -> dict[str, Any]:

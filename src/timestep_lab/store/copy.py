@@ -20,7 +20,7 @@ from timestep_lab.store.open import open_database
 from timestep_lab.types.errors import StoreError, UsageError
 
 LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches"}
-NOT_COPIED_COLUMNS = {"span_no"}
+NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}
 ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
 """Postgres adds up a trace's deltas as they come (a trigger on `trace_deltas`), DuckDB keeps them; a roll-up is also a delta."""
 CHUNK_ROWS = 5_000
@@ -221,7 +221,7 @@ def _table(db: Database, table: str, columns: list[str]) -> TableCopy:
 
 _TRACE_COLUMNS = (
     "trace_id", "thread_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at", "duration_ms",
-    "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output",
+    "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "n_unpriced", "input", "output",
 )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
         statements.append(Statement("select core.drop_days_before($1)", [before.date()]))
     statements += [
         Statement(f"delete from core.{table} where {among_old}", [before])
-        for table in ("spans_raw", "open_spans", "traces_raw", source.removeprefix("core."))
+        for table in ("spans_raw", "open_spans", "traces_raw", "repeated_calls", source.removeprefix("core."))
     ]
     db.write(SYSTEM_USER, statements, changes=[Change("traces", user_id, "") for (user_id,) in users])
     return pruned

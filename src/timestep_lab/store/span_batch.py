@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from timestep_lab.store.base import Change, Database, Dialect, Statement
 from timestep_lab.store.message_bodies import BODY_COLUMNS, MessageBodies
 from timestep_lab.store.span_rows import AT, OPEN_COLUMNS, SPAN_COLUMNS, TRACE_COLUMNS, Row, open_row
-from timestep_lab.store.trace_deltas import DELTA_COLUMNS, Spent, trace_deltas
+from timestep_lab.store.trace_deltas import DELTA_COLUMNS, trace_deltas
 from timestep_lab.types.ids import new_id
 
 MANY_TRACES = 100
@@ -33,8 +33,10 @@ _AMONG_KEYS: dict[Dialect, str] = {
 @dataclass(slots=True)
 class SpanBatch:
     """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes. `taken_over`: spans handed
-    over as opened that have such a row already. `stored`, of spans that other programs sent: see `trace_deltas`; no process of the lab
-    keeps their open spans alive."""
+    over as opened that have such a row already.
+
+    Of an import: `deltas` is what it adds to its traces, `also` more tables, `then` what is done and looked at in the same transaction; no
+    process of the lab keeps its open spans alive."""
 
     user_id: str
     starts: Sequence[Row] = ()
@@ -43,33 +45,39 @@ class SpanBatch:
     opened_before: set[SpanKey] = field(default_factory=set)
     batch_id: str = field(default_factory=lambda: new_id("batch"))
     taken_over: list[Row] = field(default_factory=list)
-    stored: Mapping[str, Mapping[str, Spent]] | None = None
+    deltas: Sequence[Row] | None = None
+    also: Mapping[str, tuple[Sequence[str], Sequence[Row]]] = field(default_factory=dict)
+    then: Sequence[Statement] = ()
     _looked: bool = False
 
     def write(self, db: Database, bodies: MessageBodies) -> None:
         """Durable on return. May be called again after a `StoreError`: it is written once."""
-        self._take_over(db)
+        if self.deltas is None:
+            self._take_over(db)
         slim, new_bodies = bodies.share(self.user_id, self.ended)
-        deltas = trace_deltas(
-            self.user_id,
-            ended=self.ended,
-            opened=self.opened,
-            opened_before=self.opened_before,
-            starts=self.starts,
-            stored=self.stored,
-        )
-        process_id = db.process_id if self.stored is None else None
+        deltas = self.deltas
+        process_id = None
+        if deltas is None:
+            process_id = db.process_id
+            deltas = trace_deltas(
+                self.user_id,
+                ended=self.ended,
+                opened=self.opened,
+                opened_before=self.opened_before,
+                starts=self.starts,
+            )
         tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
             "open_spans": (OPEN_COLUMNS, [open_row(row, process_of(row, process_id)) for row in self.opened]),
             "message_bodies": (BODY_COLUMNS, new_bodies),
             "spans_raw": (SPAN_COLUMNS, slim),
             "trace_deltas": (DELTA_COLUMNS, deltas),
+            **self.also,
         }
         db.append(
             self.user_id,
             {name: table for name, table in tables.items() if table[1]},
-            then=self._after(db),
+            then=[*self._after(db), *self.then],
             changes=self._changes(delta[1] for delta in deltas),
             batch_id=self.batch_id,
         )

@@ -5,145 +5,372 @@ A span that came open and comes again finished is then finished; one that is fin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from hashlib import blake2b
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from weakref import WeakKeyDictionary
 
-from timestep_lab.store.base import Database, Dialect
+from timestep_lab.store.base import Database, Dialect, Statement
+from timestep_lab.store.imported_trace import NAMED, ImportedTrace, TraceSaid, facts_of, is_open
+from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.message_bodies import MessageBodies
+from timestep_lab.store.payload_text import answered, asked
 from timestep_lab.store.span_batch import SpanBatch, SpanKey
-from timestep_lab.store.span_rows import AT, TRACE_COLUMNS, Row, span_row, trace_row
-from timestep_lab.store.trace_deltas import RESPONSE_ID, Spent
+from timestep_lab.store.span_reading import SpanReader
+from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, payload_value, span_row
+from timestep_lab.store.trace_deltas import DELTA_COLUMNS
+from timestep_lab.store.trace_sums import RESPONSE_ID, Repeated, SpanFacts
+from timestep_lab.types.clock import to_naive_utc
+from timestep_lab.types.errors import BusyError, ConflictError
+from timestep_lab.types.ids import new_id
 from timestep_lab.types.spans import SpanRecord, TraceStart
 
 BATCH = 20_000
-_SPAN_TRACE, _SPAN, _ENDED, _STATUS = AT["trace_id"], AT["span_id"], AT["ended_at"], AT["status"]
-UNNAMED = ""
-"""Workflow of a trace whose root span has not come yet; a later start with a name stands beside it and wins."""
-_TRACE_ID, _WORKFLOW = TRACE_COLUMNS.index("trace_id"), TRACE_COLUMNS.index("workflow")
+KEPT_SPANS = 100_000
+"""Of how many spans the facts stay in memory, so that a trace that comes in many parts is read from the store once."""
+MOST_TRIES = 20
+"""Of a part that somebody else's part of the same trace overtook."""
+_TRACE, _SPAN, _STARTED, _ENDED = AT["trace_id"], AT["span_id"], AT["started_at"], AT["ended_at"]
+_STATUS, _AGENT = AT["status"], AT["agent"]
+REPEATED_COLUMNS = (
+    "user_id", "trace_id", "span_id", "started_at", "provider", "model", "calls", "input_tokens", "output_tokens", "cost_usd",
+)  # fmt: skip
 
 _AMONG: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($2, ' ')))",
     "postgres": "= any(string_to_array($2, ' '))",
 }
-
-
-_STARTED_FROM: dict[Dialect, str] = {"duckdb": "trace_deltas", "postgres": "trace_rollups"}
+_SUMS: dict[Dialect, str] = {
+    "duckdb": "select trace_id, count(*), coalesce(max(version), 0), min(started_at), "
+    "min(case when workflow is not null then coalesce(workflow_key, 0) end), "
+    "min(case when thread_id is not null then coalesce(thread_key, 0) end) "
+    "from core.trace_deltas where user_id = $1 and trace_id {0} group by trace_id "
+    "union all select null, max(delta_no), 0, null, null, null from core.trace_deltas",
+    "postgres": "select trace_id, n_deltas, coalesce(version, 0), started_at, "
+    "case when workflow is not null then coalesce(workflow_key, 0) end, "
+    "case when thread_id is not null then coalesce(thread_key, 0) end "
+    "from core.trace_rollups where user_id = $1 and trace_id {0}",
+}
+_UNDISTURBED: dict[Dialect, str] = {
+    "duckdb": "select 1 from core.trace_deltas where delta_no > $4 and user_id = $1 and trace_id {0} having count(*) = $3",
+    "postgres": "select 1 from core.trace_rollups where user_id = $1 and trace_id {0} having sum(n_deltas) = $3",
+}
+"""A row, unless others wrote of these traces since they were looked at."""
 _ANSWER: dict[Dialect, str] = {
-    "duckdb": f"regexp_extract(attributes, '{RESPONSE_ID}', 1)",
+    "duckdb": f"nullif(regexp_extract(attributes, '{RESPONSE_ID}', 1), '')",
     "postgres": f"substring(attributes from '{RESPONSE_ID}')",
 }
+_SAYS = "{0} is not null and {0} not in ('', '[]', 'null', '\"\"', '{{{{}}}}')"
+_FACTS = (
+    "select trace_id, span_id, parent_id, kind, name, agent, false, status = 'error', model, provider, started_at, "
+    "coalesce(ended_at, started_at), input_tokens, output_tokens, cost_usd, case when kind = 'generation' then {1} end, "
+    f"input_refs is not null or ({_SAYS.format('input')}), {_SAYS.format('output')} "
+    "from core.spans_raw where user_id = $1 and started_at >= $3 and trace_id {0} union all "
+    "select trace_id, span_id, parent_id, kind, name, agent, true, false, model, provider, started_at, started_at, "
+    f"null, null, null, null, {_SAYS.format('input')}, false from core.open_spans where user_id = $1 and trace_id {{0}}"
+)
+
+
+class _Shared:
+    """What the imports into one database share: which traces are being added to, and the facts of those of late."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._claimed: set[tuple[str, str]] = set()
+        self._kept: OrderedDict[tuple[str, str], ImportedTrace] = OrderedDict()
+        self._n_spans = 0
+
+    @contextmanager
+    def claimed(self, keys: set[tuple[str, str]]) -> Iterator[None]:
+        """These (user, trace) are nobody else's here meanwhile."""
+        with self._free:
+            while not keys.isdisjoint(self._claimed):
+                self._free.wait()
+            self._claimed |= keys
+        try:
+            yield
+        finally:
+            with self._free:
+                self._claimed -= keys
+                self._free.notify_all()
+
+    def take(self, key: tuple[str, str]) -> ImportedTrace | None:
+        with self._free:
+            trace = self._kept.pop(key, None)
+            if trace is not None:
+                self._n_spans -= len(trace.spans)
+        return trace
+
+    def keep(self, user_id: str, traces: Iterable[ImportedTrace]) -> None:
+        with self._free:
+            for trace in traces:
+                self._kept[user_id, trace.trace_id] = trace
+                self._n_spans += len(trace.spans)
+            while self._n_spans > KEPT_SPANS and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._n_spans -= len(oldest.spans)
+
+
+_shared_lock = threading.Lock()
+_shared: WeakKeyDictionary[Database, _Shared] = WeakKeyDictionary()
+
+
+def _shared_of(db: Database) -> _Shared:
+    with _shared_lock:
+        return _shared.setdefault(db, _Shared())
 
 
 class TraceImport:
-    """Keep one for a series of imports: it remembers which messages are stored. Blocks; not thread-safe."""
+    """Keep one for a series of imports: it remembers which messages are stored. Blocks; not thread-safe, but there may be many."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._bodies = MessageBodies(db)
+        self._shared = _shared_of(db)
 
     def records(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
         """`rows`, from records of any users."""
-        starts: dict[str, list[Row]] = {}
+        said: dict[str, list[TraceSaid]] = {}
         ended: dict[str, list[Row]] = {}
         for trace in traces:
-            starts.setdefault(trace.user_id, []).append(trace_row(trace))
+            said.setdefault(trace.user_id, []).append(_said(trace))
         for span in spans:
             ended.setdefault(span.user_id, []).append(span_row(span))
-        return sum(self.rows(user, ended.get(user, []), starts.get(user, [])) for user in {**starts, **ended})
+        return sum(self.rows(user, ended.get(user, []), said.get(user, [])) for user in {**said, **ended})
 
-    def rows(self, user_id: str, spans: Sequence[Row], traces: Sequence[Row]) -> int:
-        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open.
-
-        A trace of `spans` that is neither in `traces` nor in the store gets a start from its first span.
-        """
+    def rows(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid]) -> int:
+        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open."""
         added = 0
         for first in range(0, max(len(spans), 1), BATCH):
-            added += self._batch(user_id, spans[first : first + BATCH], traces if first == 0 else ())
+            added += self._batch(user_id, spans[first : first + BATCH], said if first == 0 else ())
         return added
 
-    def _batch(self, user_id: str, spans: Sequence[Row], traces: Sequence[Row]) -> int:
-        trace_ids = {row[AT["trace_id"]] for row in spans} | {row[_TRACE_ID] for row in traces}
-        known = self._known_traces(user_id, trace_ids)
-        stored, open_before = self._stored_spans(user_id, known) if known and spans else ({}, set())
-        new: dict[SpanKey, Row] = {}
+    def _batch(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid]) -> int:
+        rows: dict[str, list[Row]] = {one.trace_id: [] for one in said}
         for row in spans:
-            key = (row[_SPAN_TRACE], row[_SPAN])
-            if key[1] in stored.get(key[0], {}) and (key not in open_before or _is_open(row)):
+            rows.setdefault(row[_TRACE], []).append(row)
+        told = {one.trace_id: one for one in said}
+        with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
+            for _ in range(MOST_TRIES):
+                traces, seen = self._look_up(user_id, rows)
+                part = _Part(self._db, user_id)
+                for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
+                    part.add(traces[trace_id], rows[trace_id], told.get(trace_id))
+                if part.deltas:
+                    try:
+                        part.write(self._bodies, seen)
+                    except ConflictError:
+                        time.sleep(0.01)
+                        continue
+                self._shared.keep(user_id, traces.values())
+                return part.n_new
+        raise BusyError("Others keep sending parts of the same traces.", "Send it again.", retry_after=1.0)
+
+    def _look_up(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, ImportedTrace], int]:
+        """What the store has of these traces; and the number of the last row of sums."""
+        dialect = self._db.dialect
+        among = _AMONG[dialect]
+        found = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
+        seen = next((row[1] or 0 for row in found if row[0] is None), 0)
+        sums = {row[0]: row[1:] for row in found if row[0] is not None}
+        traces: dict[str, ImportedTrace] = {}
+        to_read: list[ImportedTrace] = []
+        for trace_id in trace_ids:
+            kept = self._shared.take((user_id, trace_id))
+            if trace_id not in sums:
+                traces[trace_id] = ImportedTrace(trace_id)
                 continue
-            if not (_is_open(row) and key in new):
-                new[key] = row
-        starts = {row[_TRACE_ID]: row for row in traces if _tells_more(row[_WORKFLOW], known.get(row[_TRACE_ID]))}
-        for row in _first_spans(new.values(), {*starts, *(trace_id for trace_id, name in known.items() if name)}):
-            workflow = row[AT["name"]] if row[AT["parent_id"]] is None else UNNAMED
-            if _tells_more(workflow, known.get(row[AT["trace_id"]])):
-                starts[row[AT["trace_id"]]] = (
-                    user_id, row[AT["trace_id"]], workflow, None, row[AT["started_at"]], "{}", None, None,
-                )  # fmt: skip
-        if not new and not starts:
-            return 0
-        # The same rows sent twice at the same time have the same batch id, and are written once.
-        opened = [row for row in new.values() if _is_open(row)]
-        ended = [row for row in new.values() if not _is_open(row)] if opened else list(new.values())
-        keys = "".join(map("".join, [*new, *((trace_id, "") for trace_id in starts)]))
-        if opened:
-            keys += "".join(["open", *(row[_SPAN] for row in opened)])
-        digest = blake2b(keys.encode(), digest_size=12).hexdigest()
-        batch = SpanBatch(
-            user_id, list(starts.values()), opened, ended, open_before & new.keys(), f"import_{digest}", stored=stored
+            n_parts, version, started_at, workflow_key, thread_key = sums[trace_id]
+            if kept is not None and kept.n_parts == n_parts:
+                traces[trace_id] = kept
+                continue
+            trace = traces[trace_id] = ImportedTrace(trace_id)
+            trace.is_known, trace.n_parts, trace.version, trace.started_at = True, n_parts, version, started_at
+            trace.workflow_key, trace.thread_key = workflow_key, thread_key
+            to_read.append(trace)
+        if to_read:
+            self._read(user_id, to_read)
+        return traces, seen
+
+    def _read(self, user_id: str, traces: Sequence[ImportedTrace]) -> None:
+        starts = [trace.started_at for trace in traces if trace.started_at is not None]
+        if not starts:
+            return
+        dialect = self._db.dialect
+        sql = _FACTS.format(_AMONG[dialect], _ANSWER[dialect])
+        params = [user_id, " ".join(trace.trace_id for trace in traces), min(starts)]
+        stored: dict[str, dict[str, SpanFacts]] = {}
+        for trace_id, span_id, *facts in self._db.query(user_id, sql, params).rows:
+            stored.setdefault(trace_id, {})[span_id] = SpanFacts(*facts)
+        for trace in traces:
+            trace.load(stored.get(trace.trace_id, {}))
+
+
+class _Part:
+    """What is written of one batch."""
+
+    def __init__(self, db: Database, user_id: str) -> None:
+        self._db, self._user_id = db, user_id
+        self.n_new = 0
+        self.deltas: list[Row] = []
+        self._starts: list[Row] = []
+        self._opened: list[Row] = []
+        self._ended: list[Row] = []
+        self._opened_before: set[SpanKey] = set()
+        self._repeated: list[Row] = []
+        self._agents: dict[tuple[str, datetime | None, str], list[str]] = {}
+        """(trace, its start, agent): spans in the store that work for it, as is known now."""
+        self._n_parts = 0
+
+    def add(self, trace: ImportedTrace, rows: Sequence[Row], said: TraceSaid | None) -> None:
+        new = _new(trace, rows)
+        told = said is not None and _tells_more(trace, said)
+        if not new and not told and (trace.is_known or said is None):
+            return
+        closed = {span_id for span_id in new if span_id in trace.spans}
+        facts = {span_id: facts_of(row) for span_id, row in new.items()}
+        added = trace.add(facts)
+        for span_id, agent in added.agents.items():
+            if span_id in new:
+                row = new[span_id]
+                new[span_id] = (*row[:_AGENT], agent, *row[_AGENT + 1 :])
+            else:
+                self._agents.setdefault((trace.trace_id, trace.started_at, agent), []).append(span_id)
+        opened = [row for row in new.values() if is_open(row)]
+        ended = [row for row in new.values() if not is_open(row)] if opened else list(new.values())
+        self.n_new += len(new)
+        self._opened += opened
+        self._ended += ended
+        self._opened_before.update((trace.trace_id, span_id) for span_id in closed)
+        self._repeated += [self._repeated_row(trace, *one) for one in added.repeated.items()]
+
+        started_at = min(
+            (row[_STARTED] for row in new.values()),
+            default=trace.started_at or (said.started_at if said else None),
         )
-        batch.write(self._db, self._bodies)
-        return len(new)
+        if said is not None and said.started_at is not None and started_at is not None and not trace.is_known:
+            started_at = min(started_at, said.started_at)
+        ended_at = max((row[_ENDED] or row[_STARTED] for row in ended), default=None)
+        if started_at is None:
+            return
+        earlier = trace.started_at is None or started_at < trace.started_at
+        if said is None:
+            said = TraceSaid(trace.trace_id)
+        if told or earlier or not trace.is_known:
+            self._starts.append((
+                self._user_id, trace.trace_id, (said.workflow or "") if told else "", said.thread_id if told else None,
+                started_at, said.metadata, said.parent_trace_id, said.fork_span_id,
+            ))  # fmt: skip
+        self._n_parts += trace.n_parts
+        trace.version = max(trace.version, trace.n_parts) + 1
+        workflow, workflow_key = self._workflow(trace, said)
+        thread_id, thread_key = (said.thread_id, said.thread_key) if told and said.thread_id else (None, None)
+        if thread_key is not None and (trace.thread_key is None or thread_key < trace.thread_key):
+            trace.thread_key = thread_key
+        text_in, in_key, text_out, out_key = self._payloads(trace, new)
+        values: dict[str, Any] = {
+            "user_id": self._user_id, "trace_id": trace.trace_id, "workflow": workflow, "workflow_key": workflow_key, "thread_id": thread_id,
+            "thread_key": thread_key, "started_at": started_at, "ended_at": ended_at, "n_spans": len(new) - len(closed),
+            "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended), "n_turns": added.n_turns,
+            "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
+            "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
+            **added.used._asdict(),
+        }  # fmt: skip
+        self.deltas.append(tuple(values.get(column) for column in DELTA_COLUMNS))
+        trace.started_at = started_at if earlier else trace.started_at
+        trace.is_known, trace.n_parts = True, trace.n_parts + 1
 
-    def _known_traces(self, user_id: str, trace_ids: set[str]) -> dict[str, str]:
-        """Id to workflow of those that have a start."""
-        sql = (
-            "select trace_id, max(workflow) from core.traces_raw "
-            f"where user_id = $1 and trace_id {_AMONG[self._db.dialect]} group by trace_id"
-        )
-        return dict(self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows)
+    def write(self, bodies: MessageBodies, seen: int) -> None:
+        """Raises `ConflictError` when somebody else wrote of these traces meanwhile."""
+        dialect, trace_ids = self._db.dialect, [delta[1] for delta in self.deltas]
+        n_rows = self._n_parts + len(trace_ids) if dialect == "postgres" else len(trace_ids)
+        params = [self._user_id, " ".join(trace_ids), n_rows, *([seen] if dialect == "duckdb" else [])]
+        undisturbed = Statement(_UNDISTURBED[dialect].format(_AMONG[dialect]), params, expect=1)
+        SpanBatch(
+            self._user_id, self._starts, self._opened, self._ended, self._opened_before, new_id("batch"), deltas=self.deltas,
+            also={"repeated_calls": (REPEATED_COLUMNS, self._repeated)}, then=[undisturbed, *self._agent_statements()],
+        ).write(self._db, bodies)  # fmt: skip
 
-    def _stored_spans(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, dict[str, Spent]], set[SpanKey]]:
-        """What is in the store of these traces, by trace and span id; and which of the spans are open."""
-        among, params = _AMONG[self._db.dialect], [user_id, " ".join(trace_ids)]
-        table = _STARTED_FROM[self._db.dialect]
-        first = self._db.query(
-            user_id, f"select min(started_at) from core.{table} where user_id = $1 and trace_id {among}", params
-        ).one()
-        if first is None or first[0] is None:
-            return {}, set()
-        sql = (
-            "select trace_id, span_id, true as finished, parent_id, kind = 'generation' as is_generation, input_tokens, output_tokens, "
-            f"cost_usd, case when kind = 'generation' then nullif({_ANSWER[self._db.dialect]}, '') end as answer, started_at, coalesce(ended_at, started_at) as ended_at from core.spans_raw "
-            f"where user_id = $1 and started_at >= $3 and trace_id {among} union all "
-            "select trace_id, span_id, false, parent_id, kind = 'generation', null, null, null, null, started_at, started_at from core.open_spans "
-            f"where user_id = $1 and trace_id {among}"
-        )
-        stored: dict[str, dict[str, Spent]] = {}
-        is_open: set[SpanKey] = set()
-        for trace_id, span_id, ended, *spent in self._db.query(user_id, sql, [*params, first[0]]).rows:
-            stored.setdefault(trace_id, {})[span_id] = Spent(*spent)
-            if not ended:
-                is_open.add((trace_id, span_id))
-        return stored, is_open
+    def _agent_statements(self) -> Iterator[Statement]:
+        among = _AMONG[self._db.dialect]
+        for (trace_id, started_at, agent), span_ids in self._agents.items():
+            for table in ("spans_raw", "open_spans"):
+                sql = f"update core.{table} set agent = $4 where user_id = $1 and started_at >= $5 and trace_id = $3 and span_id {among}"
+                yield Statement(sql, [self._user_id, " ".join(span_ids), trace_id, agent, started_at])
+
+    def _repeated_row(self, trace: ImportedTrace, span_id: str, counted: Repeated) -> Row:
+        facts = trace.spans[span_id]
+        return (
+            self._user_id, trace.trace_id, span_id, facts.started_at, facts.provider, facts.model, *counted,
+        )  # fmt: skip
+
+    def _workflow(self, trace: ImportedTrace, said: TraceSaid) -> tuple[str | None, int | None]:
+        """As it is told; else the name of the root, newest last, since a span around it may still come."""
+        key = trace.workflow_key
+        if said.workflow and (key is None or said.workflow_key < key):
+            trace.workflow_key = said.workflow_key
+            return said.workflow[:160], said.workflow_key
+        name = trace.name() if key is None or key > NAMED - (1 << 60) else None
+        if name is None:
+            return None, None
+        trace.workflow_key = NAMED - trace.version
+        return name, trace.workflow_key
+
+    def _payloads(
+        self, trace: ImportedTrace, new: Mapping[str, Row]
+    ) -> tuple[str | None, int | None, str | None, int | None]:
+        """Input and output of the trace where another span's stand for them now, with their keys."""
+        first, last = trace.input(), trace.output()
+        text_in = text_out = None
+        if first is not None and (first != trace.input_of or first in new):
+            value = self._stored(trace, first, "input") if first not in new else _input(new[first])
+            text_in, trace.input_of = asked(value), first
+        if last is not None and (last != trace.output_of or last in new):
+            value = self._stored(trace, last, "output") if last not in new else _output(new[last])
+            text_out, trace.output_of = answered(value), last
+        in_key = None if text_in is None else -trace.version
+        return text_in, in_key, text_out, None if text_out is None else (1 << 61) + trace.version
+
+    def _stored(self, trace: ImportedTrace, span_id: str, name: str) -> Any:
+        found = SpanReader(self._db, self._user_id).whole(trace.trace_id, [span_id])
+        return found[0][name] if found else None
 
 
-def _is_open(row: Row) -> bool:
-    return row[_ENDED] is None and row[_STATUS] == "pending"
-
-
-def _first_spans(rows: Iterable[Row], except_traces: set[str]) -> list[Row]:
-    """Of each other trace its root span, or the one that began first."""
-    first: dict[str, Row] = {}
+def _new(trace: ImportedTrace, rows: Iterable[Row]) -> dict[str, Row]:
+    """By id: spans that are not there, or only open."""
+    new: dict[str, Row] = {}
     for row in rows:
-        trace_id = row[AT["trace_id"]]
-        if trace_id not in except_traces and (trace_id not in first or _rank(row) < _rank(first[trace_id])):
-            first[trace_id] = row
-    return list(first.values())
+        span_id = row[_SPAN]
+        known, other = trace.spans.get(span_id), new.get(span_id)
+        if known is not None and (not known.is_open or is_open(row)):
+            continue
+        if other is None or (is_open(other) and not is_open(row)):
+            new[span_id] = row
+    return new
 
 
-def _rank(row: Row) -> tuple[bool, object]:
-    return row[AT["parent_id"]] is not None, row[AT["started_at"]]
+def _tells_more(trace: ImportedTrace, said: TraceSaid) -> bool:
+    return bool(
+        (said.workflow and (trace.workflow_key is None or said.workflow_key < trace.workflow_key))
+        or (said.thread_id and (trace.thread_key is None or said.thread_key < trace.thread_key))
+    )
 
 
-def _tells_more(workflow: str, known: str | None) -> bool:
-    return known is None or (known == UNNAMED and workflow != UNNAMED)
+def _said(trace: TraceStart) -> TraceSaid:
+    return TraceSaid(
+        trace.trace_id, clean(trace.workflow), thread_id=None if trace.thread_id is None else clean(str(trace.thread_id)),
+        started_at=to_naive_utc(trace.started_at), metadata=to_json(trace.metadata), parent_trace_id=trace.parent_trace_id,
+        fork_span_id=trace.fork_span_id,
+    )  # fmt: skip
+
+
+def _input(row: Row) -> Any:
+    return payload_value(row[AT["input"]], bool(row[AT["io_json"]] & INPUT_IS_JSON))
+
+
+def _output(row: Row) -> Any:
+    return payload_value(row[AT["output"]], bool(row[AT["io_json"]] & OUTPUT_IS_JSON))

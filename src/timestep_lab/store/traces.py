@@ -172,28 +172,27 @@ class Traces:
 
     def start(self, trace_id: str) -> TraceStart:
         """What the trace began with: metadata, and where it was forked from. Raises `NotFoundError`."""
-        columns = (
-            "trace_id",
-            "user_id",
-            "workflow",
-            "thread_id",
-            "started_at",
-            "metadata",
-            "parent_trace_id",
-            "fork_span_id",
-        )
-        row = self._db.query(
+        columns = ("metadata", "parent_trace_id", "fork_span_id")
+        rows = self._db.query(
             self._user_id,
             f"select {', '.join(columns)} from core.traces_raw where user_id = $1 and trace_id = $2 "
-            "order by workflow desc limit 1",
+            "order by started_at desc, metadata",
             [self._user_id, trace_id],
+        ).rows
+        named = self._db.query(
+            self._user_id, "select workflow, thread_id, started_at from traces where trace_id = $1", [trace_id]
         ).one()
-        if row is None:
+        if not rows or named is None:
             raise no_trace(trace_id)
-        values = dict(zip(columns, row, strict=True))
+        workflow, thread_id, started_at = named
+        metadata: dict[str, Any] = {}
+        for row in rows:  # An import may have several; of what two of them say, the earlier one's counts.
+            metadata.update(from_json(row[0]))
+        parent, fork = ([row[place] for row in rows if row[place] is not None] for place in (1, 2))
         return TraceStart(
-            **{**values, "started_at": to_aware_utc(values["started_at"]), "metadata": from_json(values["metadata"])}
-        )
+            trace_id=trace_id, user_id=self._user_id, workflow=workflow, thread_id=thread_id, started_at=to_aware_utc(started_at),
+            metadata=metadata, parent_trace_id=parent[0] if parent else None, fork_span_id=fork[0] if fork else None,
+        )  # fmt: skip
 
     def forks(self, trace_id: str) -> builtins.list[str]:
         """Ids of the traces that branched from this one, oldest first."""
@@ -303,8 +302,11 @@ class Traces:
         earliest = selection.earliest
         if self._db.dialect == "duckdb" and earliest is not None:
             bound = CompiledFilter(
-                f"t.trace_id in (select trace_id from core.traces_raw where started_at >= ${len(where.params) + 1})",
-                [to_naive_utc(earliest)],
+                f"t.trace_id in (select trace_id from core.traces_raw where started_at >= ${len(where.params) + 1}) "
+                # Of a trace that came in parts, a later part has a later start.
+                f"and t.trace_id not in (select trace_id from core.traces_raw where started_at < ${len(where.params) + 1} "
+                f"and started_at >= ${len(where.params) + 2})",
+                [to_naive_utc(earliest), to_naive_utc(earliest) - EARLY],
             )
             return f"core.traces_since({literal(earliest)})", _both(where, bound)
         return "traces", where

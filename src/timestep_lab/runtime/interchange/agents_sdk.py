@@ -9,6 +9,7 @@ from typing import Any
 
 from timestep_lab.runtime.interchange.conventions import span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.store.imported_trace import TOLD
 from timestep_lab.types.clock import parse_iso, to_naive_utc
 from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
@@ -28,22 +29,22 @@ def is_sdk_export(value: Any) -> bool:
 def read_sdk_export(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     """Objects that are neither are counted as rejected."""
     decoded = Decoded(user_id)
-    about: dict[str, dict[str, Any]] = {}
     for found in objects:
         try:
             if found.get("object") == TRACE:
-                told = about.setdefault(_trace_id(str(found["id"])), {})
-                told["workflow"] = found.get("workflow_name")
-                told["metadata"] = {**(found.get("metadata") or {}), Lab.SDK_ID: found["id"]}
-                if found.get("group_id"):
-                    told["thread_id"] = found["group_id"]
+                told = {
+                    "workflow": found.get("workflow_name") or None,
+                    "thread_id": found.get("group_id") or None,
+                    "metadata": {**(found.get("metadata") or {}), Lab.SDK_ID: found["id"]},
+                }
+                decoded.learn(_trace_id(str(found["id"])), TOLD, told)
             elif found.get("object") == SPAN:
                 decoded.spans.append(_span(found, user_id))
             else:
                 decoded.reject(f"An object {found.get('object')!r} is neither a trace nor a span.")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             decoded.reject(f"A span could not be read: {error!r}")
-    return decoded.finish(about)
+    return decoded.finish()
 
 
 def _span(found: Mapping[str, Any], user_id: str) -> tuple[Any, ...]:

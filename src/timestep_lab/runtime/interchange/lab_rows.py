@@ -13,6 +13,7 @@ from typing import Any
 
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.store.base import Database
+from timestep_lab.store.imported_trace import TraceSaid
 from timestep_lab.store.json_text import clean
 from timestep_lab.store.span_rows import AT, SPAN_COLUMNS, Row
 from timestep_lab.store.trace_selection import aware
@@ -38,7 +39,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
     spans = ", ".join(
         f"s.{column}" for column in FLAT_COLUMNS if not column.startswith("trace_") or column == "trace_id"
     )
-    starts = ", ".join(f"t.{name}" for name in OF_TRACE)
+    starts = ", ".join(["n.workflow", "n.thread_id", *(f"t.{name}" for name in OF_TRACE[2:])])
     for first in range(0, len(trace_ids), BATCH):
         ids = trace_ids[first : first + BATCH]
         places = ", ".join(f"${n}" for n in range(2, len(ids) + 2))
@@ -49,8 +50,9 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
             f"and trace_id in ({places}) group by trace_id, span_id) r on r.trace_id = s.trace_id and r.span_id = s.span_id "
             "left join (select trace_id, span_id, max(io_json) as io_json from core.open_spans where user_id = $1 "
             f"and trace_id in ({places}) group by trace_id, span_id) o on o.trace_id = s.trace_id and o.span_id = s.span_id "
-            f"left join (select trace_id, max(workflow) as workflow, {', '.join(f'max({name}) as {name}' for name in OF_TRACE[1:])} "
+            f"left join (select trace_id, {', '.join(f'max({name}) as {name}' for name in OF_TRACE[2:])} "
             f"from core.traces_raw where user_id = $1 and trace_id in ({places}) group by trace_id) t on t.trace_id = s.trace_id "
+            f"left join (select trace_id, workflow, thread_id from traces where trace_id in ({places})) n on n.trace_id = s.trace_id "
             f"where s.user_id = $1 and s.trace_id in ({places}) order by s.trace_id, s.started_at",
             [user_id, *ids],
         )
@@ -83,7 +85,7 @@ def read_lab_rows(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded
     for found in objects:
         try:
             if found.get("object") == TRACE_OBJECT:
-                decoded.traces.append(_trace(found, "", user_id))
+                decoded.said.append(_trace(found, ""))
             else:
                 decoded.spans.append(_span(found, user_id))
         except (KeyError, ValueError, TypeError) as error:
@@ -101,7 +103,7 @@ def read_flat_rows(columns: Sequence[str], rows: Iterable[tuple[Any, ...]], user
             decoded.spans.append(_span(found, user_id))
             if found["trace_id"] not in seen:
                 seen.add(found["trace_id"])
-                decoded.traces.append(_trace(found, "trace_", user_id))
+                decoded.said.append(_trace(found, "trace_"))
         except (KeyError, ValueError, TypeError) as error:
             decoded.reject(f"A row could not be read: {error!r}")
     return decoded
@@ -122,12 +124,12 @@ def _span(found: Mapping[str, Any], user_id: str) -> Row:
     return tuple(values)
 
 
-def _trace(found: Mapping[str, Any], prefix: str, user_id: str) -> Row:
+def _trace(found: Mapping[str, Any], prefix: str) -> TraceSaid:
     said = {name: found.get(f"{prefix}{name}") for name in OF_TRACE}
-    started_at = _value("started_at", found["started_at"])
-    return (
-        user_id, found["trace_id"], clean(str(said["workflow"] or "")), said["thread_id"], started_at,
-        said["metadata"] or "{}", said["parent_trace_id"], said["fork_span_id"],
+    return TraceSaid(
+        found["trace_id"], clean(str(said["workflow"])) if said["workflow"] else None, thread_id=said["thread_id"],
+        started_at=_value("started_at", found["started_at"]), metadata=said["metadata"] or "{}",
+        parent_trace_id=said["parent_trace_id"], fork_span_id=said["fork_span_id"],
     )  # fmt: skip
 
 

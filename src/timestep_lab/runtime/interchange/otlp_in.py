@@ -12,6 +12,7 @@ from timestep_lab.runtime.interchange.conventions import about_trace, kind_of, s
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.messages import event_message, plain
 from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class, text
+from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
 from timestep_lab.types.spans import GenAI, Lab, OpenInference
@@ -77,7 +78,6 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     except DecodeError as error:
         raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
     decoded = Decoded(user_id)
-    about: dict[str, dict[str, Any]] = {}
     read = AttributeReader().read
     for of_resource in request.resource_spans:
         try:
@@ -88,18 +88,17 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
             scope = text(of_scope.scope.name)
             for span in of_scope.spans:
                 try:
-                    decoded.spans.append(_span(span, user_id, scope, resource, about, read))
+                    decoded.spans.append(_span(span, decoded, scope, resource, read))
                 except (ValueError, OverflowError, DecodeError) as error:
                     decoded.reject(f"A span could not be read: {error}")
-    return decoded.finish(about)
+    return decoded.finish()
 
 
 def _span(
     span: Any,
-    user_id: str,
+    decoded: Decoded,
     scope: str,
     resource: Mapping[str, Any],
-    about: dict[str, dict[str, Any]],
     read: ReadAttributes,
 ) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
@@ -110,8 +109,7 @@ def _span(
     end = span.end_time_unix_nano
     hex_id = trace_id.hex()
     parent_id = parent.hex() if parent and parent != _NO_SPAN else None
-    if parent_id is None or hex_id not in about:
-        _learn(about, hex_id, attributes, resource, scope)
+    _learn(decoded, hex_id, said_key(parent_id is None, started_at, span_id.hex()), attributes, resource, scope)
     failure = None
     status = span.status
     events = [_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
@@ -121,20 +119,18 @@ def _span(
     if events or links:
         _keep(attributes, events, links, text(span.name), scope, parent_id)
     return span_row(
-        user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
+        decoded.user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
         max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
     )  # fmt: skip
 
 
 def _learn(
-    about: dict[str, dict[str, Any]],
-    trace_id: str,
-    attributes: Mapping[str, Any],
-    resource: Mapping[str, Any],
-    scope: str,
+    decoded: Decoded, trace_id: str, key: int, attributes: Mapping[str, Any], resource: Mapping[str, Any], scope: str
 ) -> None:
-    told = about.setdefault(trace_id, {"metadata": {"resource": dict(resource)} if resource else {}})
-    told.update(about_trace(attributes, scope))
+    told = about_trace(attributes, scope)
+    if resource:
+        told["metadata"] = {"resource": resource}
+    decoded.learn(trace_id, key, told)
 
 
 # -- events and links
@@ -216,31 +212,27 @@ def read_otlp_json(request: Any, user_id: str) -> Decoded:
             "The JSON is no OTLP trace request: it has no list `resourceSpans`.", "Send an ExportTraceServiceRequest."
         )
     decoded = Decoded(user_id)
-    about: dict[str, dict[str, Any]] = {}
     for of_resource in _objects(_get(request, "resourceSpans")):
         resource = _json_attributes(_get(_object(_get(of_resource, "resource")), "attributes"))
         for of_scope in _objects(_get(of_resource, "scopeSpans")):
             scope = str(_object(_get(of_scope, "scope")).get("name") or "")
             for span in _objects(_get(of_scope, "spans")):
                 try:
-                    row = _json_span(span, user_id, scope, resource, about)
+                    row = _json_span(span, decoded, scope, resource)
                 except (ValueError, OverflowError, TypeError) as error:
                     decoded.reject(f"A span could not be read: {error}")
                 else:
                     decoded.spans.append(row)
-    return decoded.finish(about)
+    return decoded.finish()
 
 
-def _json_span(
-    span: Mapping[str, Any], user_id: str, scope: str, resource: Mapping[str, Any], about: dict[str, dict[str, Any]]
-) -> tuple[Any, ...]:
+def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: Mapping[str, Any]) -> tuple[Any, ...]:
     trace_id, span_id = _hex(_get(span, "traceId"), 16), _hex(_get(span, "spanId"), 8)
     parent = _get(span, "parentSpanId")
     parent_id = _hex(parent, 8) if parent and set(str(parent)) != {"0"} else None
     attributes = _json_attributes(_get(span, "attributes"))
-    if parent_id is None or trace_id not in about:
-        _learn(about, trace_id, attributes, resource, scope)
     started_at = _EPOCH + int(_get(span, "startTimeUnixNano") or 0) // 1000 * _MICROSECOND
+    _learn(decoded, trace_id, said_key(parent_id is None, started_at, span_id), attributes, resource, scope)
     end = int(_get(span, "endTimeUnixNano") or 0)
     status = _object(_get(span, "status"))
     error = None
@@ -263,7 +255,7 @@ def _json_span(
     if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
         error = str(status.get("message") or "") or _exception(events)
     return span_row(
-        user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,
+        decoded.user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,
         max(started_at, _EPOCH + end // 1000 * _MICROSECOND) if end else None, error, attributes, scope,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.store.imported_trace import said_key
 from timestep_lab.types.clock import parse_iso, to_naive_utc
 from timestep_lab.types.spans import OpenInference
 
@@ -17,7 +18,6 @@ def is_phoenix_span(value: Any) -> bool:
 
 def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     decoded = Decoded(user_id)
-    about: dict[str, dict[str, Any]] = {}
     for found in objects:
         try:
             context = found["context"]
@@ -25,19 +25,20 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
             attributes = dict(_flat("", found.get("attributes") or {}))
             if kind := found.get("span_kind"):
                 attributes.setdefault(OpenInference.KIND, kind)
-            about.setdefault(trace_id, {}).update(about_trace(attributes))
+            parent_id, started_at = found.get("parent_id") or None, to_naive_utc(parse_iso(found["start_time"]))
+            decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id), about_trace(attributes))
             failed = str(found.get("status_code", "")).upper() == "ERROR"
             ended_at = found.get("end_time")
             decoded.spans.append(
                 span_row(
-                    user_id, trace_id, span_id, found.get("parent_id") or None, str(found.get("name") or ""),
-                    to_naive_utc(parse_iso(found["start_time"])), to_naive_utc(parse_iso(ended_at)) if ended_at else None,
+                    user_id, trace_id, span_id, parent_id, str(found.get("name") or ""),
+                    started_at, to_naive_utc(parse_iso(ended_at)) if ended_at else None,
                     str(found.get("status_message") or "error") if failed else None, attributes,
                 )
             )  # fmt: skip
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             decoded.reject(f"A span could not be read: {error!r}")
-    return decoded.finish(about)
+    return decoded.finish()
 
 
 def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:

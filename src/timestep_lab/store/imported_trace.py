@@ -1,0 +1,348 @@
+"""One trace as far as it was imported: what matters of each span, without payloads, so that a part that comes later can be put to the rest.
+
+Spans come in any parts and any order, most of them before the span around them. Which of them is the root, what the trace is called, what it was
+asked and what its calls used are therefore worked out anew with each part, from the spans that the part touches and not from all.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from timestep_lab.store.span_rows import AT, Row
+from timestep_lab.store.trace_sums import Repeated, SpanFacts, Used, overlap, response_id, used
+
+ARROW = " → "
+MOST_NAME, MOST_PATH = 160, 300
+"""Characters of a trace's name and model, and of its agents, in listings: Postgres keeps them in an index, whose rows are small."""
+TOLD, NAMED = 0, 3 << 61
+"""Keys of a trace's name and thread, of which the least wins: what an export or a run of the lab says of its trace, then what spans say of
+theirs (`said_key`), and last the name of a span, less the number of the part that came with it."""
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_EMPTY = frozenset({"", "[]", "null", '""', "{}"})
+_MINOR = frozenset({"tool", "retrieval", "embedding", "guardrail", "handoff"})
+"""Kinds whose input and output are those of their trace only when nothing else has any."""
+_AROUND = {"task": 0, "agent": 1, "turn": 2, "other": 2, "generation": 3}
+"""Of spans that begin at the same moment, the one that is around the others comes first."""
+
+_PARENT, _KIND, _NAME, _AGENT, _STATUS = AT["parent_id"], AT["kind"], AT["name"], AT["agent"], AT["status"]
+_MODEL, _PROVIDER, _STARTED, _ENDED = AT["model"], AT["provider"], AT["started_at"], AT["ended_at"]
+_IN_TOKENS, _OUT_TOKENS, _COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
+_INPUT, _OUTPUT, _ATTRIBUTES = AT["input"], AT["output"], AT["attributes"]
+
+Key = tuple[Any, ...]
+
+
+class TraceSaid(NamedTuple):
+    """What a part says of its trace as a whole. The least key wins, whichever comes first."""
+
+    trace_id: str
+    workflow: str | None = None
+    workflow_key: int = TOLD
+    thread_id: str | None = None
+    thread_key: int = TOLD
+    started_at: datetime | None = None
+    metadata: str = "{}"
+    parent_trace_id: str | None = None
+    fork_span_id: str | None = None
+
+
+def said_key(is_root: bool, started_at: datetime, span_id: str) -> int:
+    """Of what a span says of its trace: the root's word counts most, then that of the span which began first."""
+    return (0 if is_root else 1 << 61) + (max(micros(started_at), 0) << 8) + int(span_id[-2:], 16) + 1
+
+
+def micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def is_open(row: Row) -> bool:
+    return row[_ENDED] is None and row[_STATUS] == "pending"
+
+
+def facts_of(row: Row) -> SpanFacts:
+    pending, kind, started_at = is_open(row), row[_KIND], row[_STARTED]
+    text_in, text_out = row[_INPUT], row[_OUTPUT]
+    says = text_in is not None and text_in not in _EMPTY, text_out is not None and text_out not in _EMPTY
+    who = row[_PARENT], kind, row[_NAME], row[_AGENT], pending, row[_STATUS] == "error", row[_MODEL], row[_PROVIDER]
+    if pending:
+        return SpanFacts(*who, started_at, started_at, has_input=says[0])
+    answer = response_id(row[_ATTRIBUTES]) if kind == "generation" else None
+    numbers = row[_IN_TOKENS], row[_OUT_TOKENS], row[_COST]
+    return SpanFacts(*who, started_at, row[_ENDED] or started_at, *numbers, answer, *says)
+
+
+class Added(NamedTuple):
+    """What a part changed."""
+
+    used: Used
+    n_turns: int
+    repeated: dict[str, Repeated]
+    agents: dict[str, str]
+    """Span id to agent, of spans that work for an agent of which a span around them tells."""
+
+
+class _Best:
+    """The span with the least key among all, whose keys change as the spans around them come. A key of None never wins."""
+
+    def __init__(self, key_of: Callable[[str], Key | None]) -> None:
+        self._key_of = key_of
+        self._heap: list[tuple[Key, str]] = []
+
+    def offer(self, span_id: str) -> None:
+        """It is new, or its key is another now."""
+        key = self._key_of(span_id)
+        if key is not None:
+            heappush(self._heap, (key, span_id))
+
+    def get(self) -> str | None:
+        while self._heap:
+            key, span_id = self._heap[0]
+            if self._key_of(span_id) == key:
+                return span_id
+            heappop(self._heap)
+        return None
+
+
+class ImportedTrace:
+    """Not thread-safe: belongs to the import that has claimed the trace."""
+
+    def __init__(self, trace_id: str) -> None:
+        self.trace_id = trace_id
+        self.is_known = False
+        """Whether anything of it is in the store."""
+        self.n_parts = 0
+        """Rows of sums that the store has of it: another number tells that somebody else wrote."""
+        self.version = 0
+        """Of the last part; the next one's is higher."""
+        self.started_at: datetime | None = None
+        self.workflow_key: int | None = None
+        self.thread_key: int | None = None
+        self.input_of: str | None = None
+        """The span whose input the store shows as that of the trace, as far as it is known; likewise `output_of`."""
+        self.output_of: str | None = None
+        self.spans: dict[str, SpanFacts] = {}
+        self._below: dict[str, dict[str, None]] = {}
+        """By id, whether or not a span of that id has come: the spans that name it as their parent."""
+        self._answers: dict[str, list[str]] = {}
+        self._agents: list[tuple[datetime, str, str]] = []
+        self._tops, self._failed_tops = [0, 0, 0], [0, 0, 0]
+        """Roots, spans whose parent is not here, and such of the minor kinds; how many, and how many of them failed."""
+        self._name, self._model = _Best(self._name_key), _Best(self._model_key)
+        self._input, self._output = _Best(self._input_key), _Best(self._output_key)
+
+    # -- adding
+
+    def add(self, new: Mapping[str, SpanFacts]) -> Added:
+        """Spans that are not here, or only open."""
+        first = not self.spans
+        before = {span_id: self.spans[span_id] for span_id in new if span_id in self.spans}
+        for span_id, facts in new.items():
+            self._put(span_id, facts)
+        agents = self._with_agents(new)
+        n_turns = _turns(new.values()) - _turns(before.values())
+        if first:
+            after, repeated = used(self.spans)
+            return Added(after, n_turns, repeated, agents)
+        region = self._region(new, before)
+        was, repeated_before = used(
+            {i: before.get(i, facts) for i, facts in region.items() if i not in new or i in before}
+        )
+        now, repeated = used(region)
+        for span_id, counted in repeated_before.items():
+            less = repeated.get(span_id, (0, 0, 0, 0.0))
+            repeated[span_id] = tuple(a - b for a, b in zip(less, counted, strict=True))  # type: ignore[assignment]
+        changed = {span_id: counted for span_id, counted in repeated.items() if any(counted)}
+        return Added(now.since(was), n_turns, changed, agents)
+
+    def load(self, stored: Mapping[str, SpanFacts]) -> None:
+        """What the store has of it."""
+        for span_id, facts in stored.items():
+            self._put(span_id, facts)
+        if self.version:  # Else it was not put together here, and another span's input may be shown.
+            self.input_of, self.output_of = self._input.get(), self._output.get()
+
+    def _put(self, span_id: str, facts: SpanFacts) -> None:
+        old = self.spans.get(span_id)
+        if old is not None:
+            self._count_top(span_id, -1)
+            if old.kind == "agent":
+                self._agents.remove((old.started_at, span_id, old.agent or old.name))
+            del self._below[old.parent_id or ""][span_id]
+        self.spans[span_id] = facts
+        below = list(self._below.get(span_id, ())) if old is None else []
+        for child in below:  # They were topmost.
+            if child != span_id:
+                self._uncount_orphan(child)
+        self._below.setdefault(facts.parent_id or "", {})[span_id] = None
+        self._count_top(span_id, 1)
+        if facts.kind == "agent":
+            insort(self._agents, (facts.started_at, span_id, facts.agent or facts.name))
+        if facts.response_id is not None:
+            self._answers.setdefault(facts.response_id, []).append(span_id)
+        for changed in (span_id, *below):
+            self._name.offer(changed)
+            self._input.offer(changed)
+            self._output.offer(changed)
+        if facts.kind == "generation":
+            self._model.offer(span_id)
+
+    def _with_agents(self, new: Iterable[str]) -> dict[str, str]:
+        """A span without an agent works for that of the nearest span above it that has one."""
+        filled: dict[str, str] = {}
+        nowhere: set[str] = set()
+        for span_id in new:
+            path: list[str] = []
+            at: str | None = span_id
+            agent: str | None = None
+            while at is not None and at in self.spans and at not in nowhere:
+                agent = self.spans[at].agent
+                if agent is not None:
+                    break
+                nowhere.add(at)  # A circle of parents ends here.
+                path.append(at)
+                at = self.spans[at].parent_id
+            if agent is not None:
+                nowhere.difference_update(path)
+                self._fill(path, agent, filled)
+        for span_id in new:
+            agent = self.spans[span_id].agent
+            waiting = [] if agent is None else [span_id]
+            while waiting and agent is not None:
+                below = [child for child in self._below.get(waiting.pop(), ()) if self.spans[child].agent is None]
+                self._fill(below, agent, filled)
+                waiting.extend(below)
+        return filled
+
+    def _fill(self, span_ids: Iterable[str], agent: str, filled: dict[str, str]) -> None:
+        for span_id in span_ids:
+            self.spans[span_id] = self.spans[span_id]._replace(agent=agent)
+            filled[span_id] = agent
+
+    # -- calls
+
+    def _region(self, new: Mapping[str, SpanFacts], before: Mapping[str, SpanFacts]) -> dict[str, SpanFacts]:
+        """The spans that may count otherwise now: those below the outermost one that knows what was used, and those with the same answer."""
+        region: dict[str, SpanFacts] = {}
+        knows_nothing: set[str] = set()
+        waiting = list(new)
+        while waiting:
+            at = waiting.pop()
+            if at in region:
+                continue
+            top = self._outermost_that_knows(at, before, knows_nothing)
+            inside = [at if top is None else top]
+            while inside:
+                span_id = inside.pop()
+                if span_id in region:
+                    continue
+                facts = region[span_id] = self.spans[span_id]
+                if facts.response_id is not None:
+                    same = self._answers[facts.response_id]
+                    waiting.extend(i for i in same if i not in region and overlap(facts, self.spans[i]))
+                if top is not None:
+                    inside.extend(self._below.get(span_id, ()))
+        return region
+
+    def _outermost_that_knows(
+        self, span_id: str, before: Mapping[str, SpanFacts], knows_nothing: set[str]
+    ) -> str | None:
+        found: str | None = None
+        path: set[str] = set()
+        at: str | None = span_id
+        while at is not None and at in self.spans and at not in path and at not in knows_nothing:
+            path.add(at)
+            if self.spans[at].knows or (at in before and before[at].knows):
+                found = at
+            at = self.spans[at].parent_id
+        if found is None:
+            knows_nothing |= path
+        return found
+
+    # -- what the trace shows
+
+    def name(self) -> str | None:
+        span_id = self._name.get()
+        return None if span_id is None else self.spans[span_id].name[:MOST_NAME] or None
+
+    def model(self) -> str | None:
+        """Of the generation that began last."""
+        span_id = self._model.get()
+        return None if span_id is None else (self.spans[span_id].model or "")[:MOST_NAME]
+
+    def input(self) -> str | None:
+        """The span whose input is that of the trace; likewise `output`."""
+        return self._input.get()
+
+    def output(self) -> str | None:
+        return self._output.get()
+
+    def failed(self) -> bool:
+        """Whether a root failed; without a root, one of the topmost spans here."""
+        return next((bool(failed) for n, failed in zip(self._tops, self._failed_tops, strict=True) if n), False)
+
+    def agents(self) -> str | None:
+        """'A → B → C', in order of start."""
+        path, last = "", None
+        for _, _, name in self._agents:
+            if name != last:
+                path, last = (f"{path}{ARROW}{name}" if last is not None else name), name
+                if len(path) > MOST_PATH:
+                    return path[: MOST_PATH - 1] + "…"
+        return path or None
+
+    # -- keys
+
+    def _top(self, span_id: str) -> int | None:
+        facts = self.spans[span_id]
+        if facts.parent_id is None:
+            return 0
+        if facts.parent_id in self.spans and facts.parent_id != span_id:
+            return None
+        return 2 if facts.kind in _MINOR else 1
+
+    def _count_top(self, span_id: str, n: int) -> None:
+        top = self._top(span_id)
+        if top is not None:
+            self._tops[top] += n
+            self._failed_tops[top] += n * self.spans[span_id].failed
+
+    def _uncount_orphan(self, span_id: str) -> None:
+        facts = self.spans[span_id]
+        top = 2 if facts.kind in _MINOR else 1
+        self._tops[top] -= 1
+        self._failed_tops[top] -= facts.failed
+
+    def _name_key(self, span_id: str) -> Key:
+        facts, top = self.spans[span_id], self._top(span_id)
+        return 3 if top is None else top, facts.started_at, _AROUND.get(facts.kind, 4), span_id
+
+    def _model_key(self, span_id: str) -> Key | None:
+        facts = self.spans[span_id]
+        return (-micros(facts.started_at), span_id) if facts.kind == "generation" and facts.model else None
+
+    def _input_key(self, span_id: str) -> Key | None:
+        facts = self.spans[span_id]
+        if not facts.has_input:
+            return None
+        return self._payload_rank(span_id, facts), facts.started_at, _AROUND.get(facts.kind, 4), span_id
+
+    def _output_key(self, span_id: str) -> Key | None:
+        facts = self.spans[span_id]
+        if not facts.has_output:
+            return None
+        return self._payload_rank(span_id, facts), -micros(facts.ended_at), _AROUND.get(facts.kind, 4), span_id
+
+    def _payload_rank(self, span_id: str, facts: SpanFacts) -> int:
+        top = self._top(span_id)
+        if top is None:
+            return 4 if facts.kind in _MINOR else 2
+        return 3 if top == 2 else top
+
+
+def _turns(facts: Iterable[SpanFacts]) -> int:
+    return sum(one.kind == "turn" for one in facts)
