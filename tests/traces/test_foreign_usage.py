@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.traces.test_foreign_traces import send
 from tests.traces.test_interchange import as_protobuf, request, span
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
+from timestep_lab.types.numbers import cost_text
+from timestep_lab.ui.trace_twin import facts_line
 
 CLAUDE = {
     "gen_ai.operation.name": "chat",
@@ -114,3 +117,15 @@ def test_text_that_is_no_utf8_is_kept_with_a_replacement_character(store: Store)
         [(name, error, attributes)] = store.sql("select name, error, attributes from spans where status = 'error'").rows
         assert (name, error) == ("name \ufffd\ufffd", "why \ufffd\ufffd")
         assert json.loads(attributes) == {"note": "a \ufffd\ufffd b", "list": ["x \ufffd\ufffd"]}
+
+
+def test_a_trace_with_a_call_of_unknown_price_costs_at_least_what_is_known(store: Store) -> None:
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 20}
+    send(store, span(1, "chat", {**chat, "gen_ai.request.model": "in-house", "gen_ai.provider.name": "acme"}))
+    assert store.sql("select cost_usd, n_unpriced from traces").rows == [(None, 1)]
+    [row] = store.traces.list().data
+    assert cost_text(row["cost_usd"], row["n_unpriced"]) == "cost unknown"
+    send(store, span(2, "chat", {**chat, "gen_ai.cost.total_cost": 0.25}))
+    [row] = store.traces.list().data
+    assert (row["cost_usd"], row["n_unpriced"]) == (0.25, 1)
+    assert "at least $0.25" in facts_line(row)

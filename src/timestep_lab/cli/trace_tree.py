@@ -38,7 +38,7 @@ def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[Span
     facts = [
         str(trace["status"]).replace("_", " "), str(trace.get("agent_path") or trace.get("workflow") or ""),
         duration_text(trace.get("duration_ms")), tokens_text((trace.get("input_tokens") or 0) + (trace.get("output_tokens") or 0)),
-        cost_text(trace.get("cost_usd")),
+        cost_text(trace.get("cost_usd"), trace.get("n_unpriced")),
     ]  # fmt: skip
     console.print(f"[bold]{escape(_first_line(trace.get('input')))}[/]")
     console.print(f"[dim]{escape(' · '.join(f for f in facts if f))}[/]")

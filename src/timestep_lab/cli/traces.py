@@ -49,7 +49,7 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
             [
                 r["trace_id"][: SHORT_ID if out.is_terminal else None], r["status"], r["agent_path"], r["model"],
                 started(r["started_at"]), duration_text(r["duration_ms"]),
-                (r["input_tokens"] or 0) + (r["output_tokens"] or 0), cost_text(r["cost_usd"]), str(r["input"] or "")[:60],
+                (r["input_tokens"] or 0) + (r["output_tokens"] or 0), cost_text(r["cost_usd"], r["n_unpriced"]), str(r["input"] or "")[:60],
             ]
             for r in rows
         ],

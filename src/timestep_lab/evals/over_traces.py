@@ -81,7 +81,11 @@ def answers_of(store: Store, trace_ids: Sequence[str]) -> dict[str, tuple[str, A
         for move in store.sql(f"select * from handoffs where trace_id in ({places})", part).dicts():
             step = {"type": "handoff", "from": move["from_agent"], "to": move["to_agent"]}
             steps[move["trace_id"]].append((move["started_at"], step))
-        sql = f"select trace_id, input, output, duration_ms, input_tokens, output_tokens, cost_usd from traces where trace_id in ({places})"
+        sql = (
+            "select trace_id, input, output, duration_ms, input_tokens, output_tokens, "
+            "case when n_unpriced = 0 then cost_usd end as cost_usd "
+            f"from traces where trace_id in ({places})"
+        )
         for trace in store.sql(sql, part).dicts():
             ordered = sorted(steps[trace["trace_id"]], key=lambda timed: timed[0])
             answer = Answer(

@@ -16,7 +16,7 @@ from timestep_lab.types.suggest import did_you_mean
 
 TRACE_COLUMNS = (
     "trace_id", "thread_id", "user_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at",
-    "duration_ms", "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output",
+    "duration_ms", "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output", "n_unpriced",
 )  # fmt: skip
 NEWEST_FIRST = "started_at desc"
 

@@ -50,10 +50,14 @@ def tokens_text(n: int | None) -> str:
     return "tokens unknown" if n is None else f"{count_text(n)} tok"
 
 
-def cost_text(usd: float | None) -> str:
-    """US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`."""
-    if usd is None or not math.isfinite(usd):
+def cost_text(usd: float | None, n_unpriced: int | None = 0) -> str:
+    """US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`.
+
+    `n_unpriced` calls have no known price: `at least $0.0031`."""
+    if usd is None or not math.isfinite(usd) or (n_unpriced and usd == 0):
         return "cost unknown"
+    if n_unpriced:
+        return f"at least {cost_text(usd)}"
     if usd == 0:
         return "free"
     if usd < 0.00005:

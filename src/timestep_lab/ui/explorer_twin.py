@@ -36,5 +36,10 @@ def _row(row: Mapping[str, Any]) -> str:
     words = (moment(row.get("started_at")), row.get("input") or row.get("workflow") or "", row.get("agent_path") or "")
     cells = "".join(f"<td align='left'>{text(word, 120)}</td>" for word in (*words, row.get("model") or "", status))
     tokens = count_text(sum(known)) if known else "unknown"
-    numbers = (row.get("turns") or "", tokens, cost_text(row.get("cost_usd")), duration_text(row.get("duration_ms")))
+    numbers = (
+        row.get("turns") or "",
+        tokens,
+        cost_text(row.get("cost_usd"), row.get("n_unpriced")),
+        duration_text(row.get("duration_ms")),
+    )
     return f"<tr>{cells}{''.join(f'<td align=right>{text(number, 40)}</td>' for number in numbers)}</tr>"

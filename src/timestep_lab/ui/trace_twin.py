@@ -51,7 +51,7 @@ def facts_line(trace: Mapping[str, Any]) -> str:
         f"{turns} turn{'s' if turns != 1 else ''}" if turns else None,
         duration_text(trace.get("duration_ms")),
         tokens_text(sum(known) if known else None),
-        cost_text(trace.get("cost_usd")),
+        cost_text(trace.get("cost_usd"), trace.get("n_unpriced")),
         moment(trace.get("started_at")),
     ]
     return " · ".join(text(part, 200) for part in parts if part)

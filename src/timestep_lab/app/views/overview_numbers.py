@@ -30,7 +30,7 @@ def first_moment(store: Store) -> datetime | None:
 
 
 def totals(store: Store, since: datetime, until: datetime) -> dict[str, Any]:
-    """`cost_usd` is the sum of what is known; `n_unpriced` traces have a cost that nobody knows."""
+    """`cost_usd` is the sum of what is known; of `n_unpriced` traces nobody knows the cost, or a part of it."""
     dialect = store.db.dialect
     rows = store.sql(f"select {_columns(dialect)} from traces where {_WHERE}", _between(since, until))
     return dict(zip(_NAMES, rows.one() or (), strict=True))
@@ -76,7 +76,7 @@ def _columns(dialect: str) -> str:
     median = _MEDIAN[dialect]
     return (
         "count(*), coalesce(sum(case when status = 'failed' then 1 else 0 end), 0), sum(cost_usd), "
-        "coalesce(sum(case when cost_usd is null and turns > 0 then 1 else 0 end), 0), "
+        "coalesce(sum(case when n_unpriced > 0 or (cost_usd is null and turns > 0) then 1 else 0 end), 0), "
         f"{median.format(0.5)}, {median.format(0.95)}, "
         "coalesce(sum(turns), 0), coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0)"
     )

@@ -131,7 +131,7 @@ def _fill(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
 def _column_type(column: str) -> str:
     if column in ("duration_ms", "value"):
         return "double"
-    if column in ("n_spans", "n_errors", "turns"):
+    if column in ("n_spans", "n_errors", "turns", "n_unpriced"):
         return "bigint"
     if column == "created_at":
         return "timestamp"

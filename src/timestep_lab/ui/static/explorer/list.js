@@ -122,7 +122,7 @@ function rowView(row, longest, id) {
   const started = Date.parse(row.started_at);
   const known = (value) => value !== null && value !== undefined;
   const sum = known(row.input_tokens) || known(row.output_tokens) ? (row.input_tokens ?? 0) + (row.output_tokens ?? 0) : null;
-  const facts = [row.turns ? count(row.turns, "turn") : null, sum === null ? null : tokens(sum), known(row.cost_usd) ? cost(row.cost_usd) : "cost unknown"].filter(Boolean);
+  const facts = [row.turns ? count(row.turns, "turn") : null, sum === null ? null : tokens(sum), cost(row.cost_usd, row.n_unpriced)].filter(Boolean);
   return h("div", { class: "tl-list-row", role: "option", id, "data-trace": row.trace_id },
     h("div", { class: "tl-list-title" }, h("span", { class: `tl-list-status ${tone}`, title: word }, icon(sign, word, 13)), data(title, { class: "tl-clip" }),
       h("time", { class: "tl-num tl-soft tl-small", datetime: row.started_at, title: exactTime(started) }, ago(started))),

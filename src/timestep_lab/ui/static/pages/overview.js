@@ -57,7 +57,7 @@ function spent(rows) {
   const known = rows.reduce((all, row) => all + (row.cost_usd ?? 0), 0);
   const unpriced = rows.reduce((all, row) => all + row.n_unpriced, 0);
   const runs = rows.reduce((all, row) => all + row.runs, 0);
-  if (unpriced && unpriced >= runs) return "unknown";
+  if (unpriced && unpriced >= runs) return known ? cost(known, unpriced) : "unknown";
   return unpriced ? `${cost(known)} and ${unpriced} unknown` : cost(known);
 }
 
@@ -68,7 +68,7 @@ function drawTiles(into, state, to) {
     tile("Runs", short(totals.runs), to(), "Show these traces"),
     tile("Waiting for approval", String(state.n_waiting), "/approvals", "Open the approvals", state.n_waiting ? "tl-warn" : ""),
     tile("Failed", short(totals.failed), to('status == "failed"'), "Show the failed traces", totals.failed ? "tl-bad" : ""),
-    tile("Cost", unpriced >= totals.runs && unpriced ? "unknown" : cost(totals.cost_usd ?? 0), unpriced ? to("cost > 0") : to(), "Show these traces", "", unpriced && unpriced < totals.runs ? `${count(unpriced, "run")} without a known price` : null),
+    tile("Cost", unpriced >= totals.runs && unpriced ? (totals.cost_usd ? cost(totals.cost_usd, unpriced) : "unknown") : cost(totals.cost_usd ?? 0), unpriced ? to("cost > 0") : to(), "Show these traces", "", unpriced && unpriced < totals.runs ? `${count(unpriced, "run")} without a known price` : null),
     tile("Tokens", totals.tokens ? tokens(totals.tokens).replace(" tok", "") : "0", to(), "Show these traces"),
     tile("Median time", totals.p50_ms === null ? "unknown" : duration(totals.p50_ms), totals.p95_ms === null ? to() : to(`duration_ms >= ${totals.p95_ms.toFixed(1)}`), "Show the slowest traces", "", totals.p95_ms === null ? null : `95 % within ${duration(totals.p95_ms)}`),
   ]);
@@ -100,7 +100,7 @@ function waitRow(call) {
 function modelTable(models, to) {
   return h("div", { class: "tl-scroll", tabindex: 0, role: "region", "aria-label": "Models" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Model"), ...["Runs", "Failed", "Median", "Cost"].map((name) => h("th", { class: "tl-num", scope: "col" }, name)))),
-    h("tbody", {}, models.map((row) => h("tr", {}, h("td", {}, h("a", { href: to(`model == ${JSON.stringify(row.model)}`) }, row.model)), h("td", { class: "tl-num" }, short(row.runs)), h("td", { class: `tl-num${row.failed ? " tl-bad" : ""}` }, short(row.failed)), h("td", { class: "tl-num" }, duration(row.p50_ms)), h("td", { class: "tl-num" }, row.n_unpriced >= row.runs && row.n_unpriced ? "unknown" : cost(row.cost_usd ?? 0)))))));
+    h("tbody", {}, models.map((row) => h("tr", {}, h("td", {}, h("a", { href: to(`model == ${JSON.stringify(row.model)}`) }, row.model)), h("td", { class: "tl-num" }, short(row.runs)), h("td", { class: `tl-num${row.failed ? " tl-bad" : ""}` }, short(row.failed)), h("td", { class: "tl-num" }, duration(row.p50_ms)), h("td", { class: "tl-num" }, row.n_unpriced >= row.runs && row.n_unpriced ? (row.cost_usd ? cost(row.cost_usd, row.n_unpriced) : "unknown") : cost(row.cost_usd ?? 0)))))));
 }
 
 function nothing() {

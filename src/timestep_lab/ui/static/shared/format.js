@@ -27,9 +27,11 @@ export function short(count) {
 
 export const tokens = (count) => (known(count) ? `${short(count)} tok` : "tokens unknown");
 
-/** US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`. */
-export function cost(usd) {
-  if (!known(usd)) return "cost unknown";
+/** US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`.
+ * `unpriced` calls have no known price: `at least $0.0031`. */
+export function cost(usd, unpriced = 0) {
+  if (!known(usd) || (unpriced && usd === 0)) return "cost unknown";
+  if (unpriced) return `at least ${cost(usd)}`;
   if (usd === 0) return "free";
   if (usd < 0.00005) return "<$0.0001";
   if (usd < 100) return `$${usd.toFixed(usd < 0.1 ? 4 : 2)}`;

@@ -60,7 +60,7 @@ export function traceHeader(onSelect) {
           figure("Duration", traceTime(trace)),
           figure("First token", firstTokenMs === null ? null : duration(firstTokenMs), "From the start of the trace to the first token of an answer"),
           figure("Tokens", sum === null ? "unknown" : tokens(sum), sum === null ? null : `${(trace.input_tokens ?? 0).toLocaleString("en")} in, ${(trace.output_tokens ?? 0).toLocaleString("en")} out`),
-          figure("Cost", cost(trace.cost_usd)),
+          figure("Cost", cost(trace.cost_usd, trace.n_unpriced)),
           figure("Steps", (trace.n_spans ?? 0).toLocaleString("en")),
           trace.n_errors ? figure("Errors", trace.n_errors.toLocaleString("en"), null, "tl-bad") : null,
           scoreBox(api, { target: "trace", target_id: trace.trace_id, trace_id: trace.trace_id }, scores)));
