@@ -68,12 +68,15 @@ def test_a_run_shows_in_all_views(store: Store, recorder: Recorder) -> None:
     assert store.sql("select count(*) from spans where attributes->>'place' = '7'").one() == (1,)
 
 
-def test_a_cost_that_is_not_known_is_null_not_less(store: Store, recorder: Recorder) -> None:
+def test_a_cost_that_is_not_wholly_known_is_what_is_known_and_a_number_of_calls_without_price(
+    store: Store, recorder: Recorder
+) -> None:
     trace_id = recorder.start()
     recorder.ended(trace_id, "generation", "m", input_tokens=10, output_tokens=1, cost_usd=0.5)
     recorder.ended(trace_id, "generation", "m", input_tokens=10, output_tokens=1)
     recorder.writer.flush()
-    assert store.traces.get(trace_id)["cost_usd"] is None
+    trace = store.traces.get(trace_id)
+    assert (trace["cost_usd"], trace["n_unpriced"]) == (0.5, 1)
 
 
 def test_a_trace_with_a_failed_step_is_completed_and_with_a_failed_root_failed(
