@@ -12,7 +12,7 @@ import pytest
 
 from timestep_lab.evals.statistics import mean_interval, paired_difference
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 
 RUNS, SIZES = 20_000, (20, 72, 100, 200, 500)
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -57,4 +57,4 @@ def test_false_findings_and_coverage() -> None:
                 flush=True,
             )
             assert rejected / RUNS <= 0.06
-            assert n < 72 or min(covered, mean_covered) / RUNS >= (0.93 if "log" not in name else 0.91)
+            assert n < 72 or min(covered, mean_covered) / RUNS >= 0.93
