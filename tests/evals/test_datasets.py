@@ -173,93 +173,6 @@ def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
     assert case.expected == ["Rome", "Roma"]
 
 
-PROMPTFOO = """
-prompts:
-  - "Translate to {{language}}: {{word}}"
-defaultTest:
-  assert:
-    - type: not-is-refusal
-tests:
-  - description: colours
-    vars: {language: [French, German], word: red}
-    assert:
-      - {type: icontains, value: "{{word}}", weight: 2}
-      - {type: latency, threshold: 2000}
-"""
-
-
-def test_promptfoo_tests_bring_their_prompts_variables_and_assertions(tmp_path: Path) -> None:
-    dataset = load_dataset(write(tmp_path / "promptfoo.yaml", PROMPTFOO))
-    assert dataset.prompts == ("Translate to {{language}}: {{word}}",)
-    assert [case.vars["language"] for case in dataset] == ["French", "German"]
-    assert dataset.cases[0].assertions == (
-        {"type": "refusal", "negate": True},
-        {"type": "contains", "value": "red", "weight": 2},
-        {"type": "latency", "at_most_ms": 2000},
-    )
-    assert render(dataset.prompts[0], dataset.cases[1].template_vars()) == "Translate to German: red"
-
-
-def test_a_promptfoo_assertion_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
-    path = write(tmp_path / "p.yaml", "tests:\n  - vars: {a: 1}\n    assert: [{type: javascript, value: 'true'}]\n")
-    with pytest.raises(DataError, match=r"p\.yaml test 1 .*'javascript'"):
-        load_dataset(path)
-
-
-def test_parts_of_promptfoo_files_in_files_of_their_own_are_read(tmp_path: Path) -> None:
-    write(tmp_path / "vars.yaml", "question: from file\ndoc: file://doc.md\n")
-    write(tmp_path / "doc.md", "the text")
-    write(tmp_path / "p.txt", "One {{question}}\n---\nTwo {{question}}\n")
-    tests = "tests:\n  - vars: file://vars.yaml\n    assert: [{type: equals, value: file://doc.md}, {type: contains-any, value: 'red, green', metric: colour}]\n"
-    dataset = load_dataset(write(tmp_path / "c.yaml", "prompts: [p.txt]\n" + tests))
-    assert dataset.prompts == ("One {{question}}", "Two {{question}}")
-    [case] = dataset
-    assert case.vars == {"question": "from file", "doc": "the text"}
-    assert [a["value"] for a in case.assertions] == ["the text", ["red", "green"]]
-    assert case.assertions[1]["name"] == "colour"
-
-
-def test_promptfoos_expected_columns_are_assertions(tmp_path: Path) -> None:
-    write(tmp_path / "t.csv", "question,__expected1,__expected2\nWhat?,contains: red,\nWho?,Ada,levenshtein(2): Ada\n")
-    first, second = load_dataset(write(tmp_path / "c.yaml", "tests: file://t.csv\n"))
-    assert first.vars == {"question": "What?"}
-    assert first.assertions == ({"type": "contains", "value": "red", "case_sensitive": True},)
-    assert [(a["type"], a["value"]) for a in second.assertions] == [("exact", "Ada"), ("edit_distance", "Ada")]
-    assert second.assertions[1]["at_most"] == 2
-
-
-def test_a_promptfoo_scenario_is_each_of_its_settings_with_each_of_its_tests(tmp_path: Path) -> None:
-    text = "scenarios:\n  - config: [{vars: {q: a}}, {vars: {q: b}}]\n    tests: [{vars: {r: c}, assert: [{type: contains, value: x}]}]\n"
-    cases = load_dataset(write(tmp_path / "c.yaml", text)).cases
-    assert [dict(case.vars) for case in cases] == [{"q": "a", "r": "c"}, {"q": "b", "r": "c"}]
-    assert all(len(case.assertions) == 1 for case in cases)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("tests: [{vars: {a: 1}, threshold: 0.5}]", r"c\.yaml test 1 uses 'threshold'"),
-        ("tests: [{vars: {a: 1}, assertScoringFunction: file://x.js}]", "'assertScoringFunction'"),
-        ("tests: [{vars: {a: 1}, options: {transform: output.x}}]", "'options'"),
-        ("tests: [{vars: {a: 1}, repeat: 3}]", "'repeat'"),
-        ("tests: [{vars: {a: 1}, providers: [x], prompts: [y]}]", "'providers', 'prompts'"),
-        ("defaultTest: {options: {provider: x}}\ntests: [{vars: {a: 1}}]", "defaultTest uses 'options'"),
-        ("evaluateOptions: {repeat: 3}\ntests: [{vars: {a: 1}}]", "evaluateOptions uses 'repeat'"),
-        ("tests: [{vars: {a: 1}, assert: [{type: contains, value: x, transform: y}]}]", "'contains' uses 'transform'"),
-        ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, provider: y, rubricPrompt: z}]}]", "'provider', 'rubricPrompt'"),
-        ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, threshold: 0.8}]}]", "'llm-rubric' uses 'threshold'"),
-        ("tests: [{vars: {a: file://x.js}}]", r"a value from file://x\.js"),
-        ("tests: [{vars: {a: 1}}]\nprompts: ['{% if a %}x{% endif %}']", "prompt 1 uses {%"),
-        ("tests: [{vars: {a: 1}}]\nprompts: ['[{\"role\": \"user\", \"content\": \"{{a}}\"}]']", "JSON conversation"),
-        ("tests: [{vars: {a: 1}}]\nprompts: [file://p.py]", "prompt 1 is in file://p.py"),
-        ("tests: [{vars: {a: 1}}]\nderivedMetrics: []", "'derivedMetrics'"),
-    ],
-)  # fmt: skip
-def test_what_a_promptfoo_file_means_and_this_does_not_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(DataError, match=says):
-        load_dataset(write(tmp_path / "c.yaml", text))
-
-
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -308,9 +221,35 @@ def test_a_template_that_asks_for_what_is_not_there_says_what_is() -> None:
         render("{{langage}}", Case(input="x", vars={"language": "de"}).template_vars())
 
 
-def test_a_template_runs_nothing() -> None:
-    with pytest.raises(DataError, match="not a variable"):
-        render("{{ input | upper }}", {"input": "x"})
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{% if premium %}Priority: {% endif %}{{ issue }}", "broken lamp"),
+        ("{{ tags | join(', ') }}{% for t in tags %} {{ loop.index }}.{{ t | upper }}{% endfor %}", "a, b 1.A 2.B"),
+        ("{% if issue === 'x' %}1{% elseif tags.length == 2 %}2{% else %}3{% endif %}", "2"),
+        ("{{ who | dump }} {{ (note | load).city }} {{ issue.toUpperCase() }}", '{"name": "Ada"} Oslo BROKEN LAMP'),
+        ("{{ missing | default('none') }} {{ nothing }}{# a comment #}", "none "),
+        ("{% for name, value in who %}{{ name }}={{ value }}{% endfor %} {{ 2.0 }} {{ true }}", "name=Ada 2 true"),
+    ],
+)  # fmt: skip
+def test_a_template_has_what_jinja_and_nunjucks_share(template: str, text: str) -> None:
+    variables = {"premium": False, "issue": "broken lamp", "tags": ["a", "b"], "who": {"name": "Ada"}, "note": '{"city": "Oslo"}'}  # fmt: skip
+    assert render(template, {**variables, "nothing": None}) == text
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ x.__init__ }}", "{{ self.__init__.__globals__ }}", "{% include '/etc/passwd' %}",
+        "{% macro m() %}{% endmacro %}", "{{ x | random }}", "{{ cycler('a') }}", "{{ x.format() }}", "{{ '%99999999999d' % 1 }}",
+        "{{ 'x' * 99999999999 }}", "{{ 9 ** 999999999 }}", "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+        "{% set l = ['x'] %}" + "{% set l = [l, l] %}" * 40 + "{{ l }}", "{% set t = 'xx' %}" + "{% set t = t ~ t %}" * 40,
+        "{{ x" + " | dump" * 60 + " }}", "{{ x.repeat(99999999999) }}",
+    ],
+)  # fmt: skip
+def test_a_template_reaches_nothing_of_the_machine_and_comes_to_an_end(template: str) -> None:
+    with pytest.raises(DataError):
+        render(template, {"x": "x"})
 
 
 @pytest.mark.parametrize(

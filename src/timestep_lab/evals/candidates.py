@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 
 from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.datasets.case import digest
+from timestep_lab.evals.datasets.case import Dataset, digest
+from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.store.base import in_thread
@@ -69,11 +70,29 @@ def expand(
             agent=None if agent is None else agent.name, model_settings=validate_settings(dict(options)), prompt=prompt,
         )  # fmt: skip
         found.append((record, agent))
-    names = [record.name for record, _ in found]
+    _refuse_alike([record.name for record, _ in found])
+    return found
+
+
+def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """Those that a promptfoo file asks: each provider with each of its prompts. Raises `DataError` for one that cannot be asked here."""
+    found: list[tuple[CandidateRecord, AnyAgent | None]] = []
+    for provider in dataset.providers:
+        model = read_model(provider.id, dataset.name)
+        templates: list[str | None] = [*(prompts or provider.prompts or dataset.prompts)]
+        for number, prompt in enumerate(templates or [None], 1):
+            place = dataset.prompts.index(prompt) + 1 if prompt in dataset.prompts else number
+            name = f"{provider.label or model}{f' · prompt {place}' if len(templates) > 1 else ''}"
+            record = CandidateRecord(name=name, model=model, model_settings=validate_settings(provider.settings), prompt=prompt)  # fmt: skip
+            found.append((record, None))
+    _refuse_alike([record.name for record, _ in found])
+    return found
+
+
+def _refuse_alike(names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
-    return found
 
 
 async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench) -> Candidate:

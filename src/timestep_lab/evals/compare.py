@@ -10,7 +10,7 @@ import agents as sdk
 
 from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.budget import check_prices
-from timestep_lab.evals.candidates import AnyAgent, Candidate, expand, prepare
+from timestep_lab.evals.candidates import AnyAgent, Candidate, expand, of_providers, prepare
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
 from timestep_lab.evals.engine import Comparison
@@ -18,7 +18,7 @@ from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, assertion_problems
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import make_scorer, make_scorers, to_spec
 from timestep_lab.runtime.provider import ModelRef
@@ -51,14 +51,17 @@ async def new_comparison(
 
     Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
     """
-    chosen = Options.read(options)
     dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **(columns or {}))
-    pairs = expand(
-        _many(models) or [None],
-        _many(agents) or [None],
-        _many(settings) or [{}],
-        _many(prompts) or list(dataset.prompts) or [None],
-    )
+    chosen = Options.read({"epochs": dataset.repeat, **options})
+    if dataset.providers and not (_many(models) or _many(agents) or _many(settings)):
+        pairs = of_providers(dataset, _many(prompts))
+    else:
+        pairs = expand(
+            _many(models) or [None],
+            _many(agents) or [None],
+            _many(settings) or [{}],
+            _many(prompts) or list(dataset.prompts) or [None],
+        )
     candidates = [await prepare(record, agent, bench) for record, agent in pairs]
     made = make_scorers(scorers)
     judges = _check(dataset, candidates, made, chosen, bench)
@@ -132,7 +135,13 @@ def _check(
 ) -> list[ModelRef]:
     """Every question can be asked, every assertion read, every judge reached: before the first cent. Returns the judges."""
     for case in dataset:
-        for candidate in candidates:
+        asked = [c for c in candidates if case.is_for(c.record.model, c.record.prompt)]
+        if not asked:
+            raise UsageError(
+                f"Case {case.id} is for {', '.join(map(str, case.vars.get('__models') or ()))}: none of the candidates.",
+                "Compare these models, or take `providers` and `prompts` out of its test.",
+            )
+        for candidate in asked:
             asked_of(candidate.record, case)
         for problem in assertion_problems(case).values():
             raise DataError(f"Case {case.id}: {problem}")
@@ -140,13 +149,14 @@ def _check(
         raise UsageError(
             "A pairwise judge needs at least two candidates.", "Add a model, an agent, settings or a prompt."
         )
-    taken = {*DF_COLUMNS, *CandidateRow.__dataclass_fields__, ASSERTIONS, OVERALL}
-    for scorer in scorers:
-        if scorer.name in taken:
+    taken = {*DF_COLUMNS, *CandidateRow.__dataclass_fields__, ASSERTIONS, OVERALL, PASSED}
+    for name in [*(scorer.name for scorer in scorers), *assertion_names(dataset)]:
+        if name in taken:
             raise UsageError(
-                f"A scorer cannot be called {scorer.name!r}: the results have a column of that name.",
+                f"A scorer cannot be called {name!r}: the results have a column of that name.",
                 'Give it another: {"type": …, "name": …}, or rename the function.',
             )
+        taken.add(name)
     judges = judges_of(scorers, dataset, bench)
     check_prices(candidates, judges, options.budget_usd)
     return judges
@@ -155,7 +165,8 @@ def _check(
 def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list[ModelRef]:
     """The models that judge, each once: those of the scorers and of the cases' own assertions. Raises what cannot be reached."""
     everyone = [*scorers, *(make_scorer(spec) for case in dataset for spec in case.assertions)]
-    names = {bench.router.resolve(getattr(s, "model", None)).full for s in everyone if s.source == "judge"}
+    judges = [judge for scorer in everyone for judge in scorer.judges]
+    names = {bench.router.resolve(getattr(judge, "model", None)).full for judge in judges}
     return [bench.router.resolve(bench.router.get_model(name).full) for name in sorted(names)]
 
 

@@ -319,6 +319,7 @@ class Comparison:
             for case in self.dataset
             for candidate in self.candidates
             if (case.id, candidate.name, epoch) not in self._cells
+            and case.is_for(candidate.record.model, candidate.record.prompt)
         ]
 
     def _cache_keys(self, slots: Sequence[Slot]) -> dict[tuple[str, str, int], str]:
@@ -344,7 +345,7 @@ class Comparison:
     def progress(self) -> ProgressRow:
         cells = list(self._cells.values())
         cached = sum(cell.cached for cell in cells)
-        wanted = len(self.dataset) * len(self.candidates) * self.options.epochs
+        wanted = len(self._cells) + len(self._open_slots())
         fresh = self._budget.answers
         left = wanted - len(cells)
         mean_usd = self._budget.spent_usd / fresh if fresh else None

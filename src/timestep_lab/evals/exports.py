@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as xml
 
-from timestep_lab.evals.datasets.template import render
+from timestep_lab.evals.datasets.case import from_record
+from timestep_lab.evals.prompts import filled
 from timestep_lab.evals.regression import baseline_json
 from timestep_lab.types.comparison import CaseRecord, CellRecord, cell_json
 from timestep_lab.types.errors import LabError, UsageError
@@ -180,10 +181,10 @@ def _baseline(grid: Grid, path: Path) -> None:
 def _messages(case: CaseRecord, prompt: str | None) -> list[dict[str, str]]:
     if prompt is None and case.messages:
         return [{"role": m["role"], "content": m["content"]} for m in case.messages]
-    text = (
-        case.input if prompt is None else render(prompt, {"input": case.input, "expected": case.expected, **case.vars})
-    )
-    return [{"role": "user", "content": text}]
+    asked = case.input if prompt is None else filled(prompt, from_record(case))
+    if isinstance(asked, list):
+        return [{"role": m["role"], "content": m["content"]} for m in asked]
+    return [{"role": "user", "content": asked}]
 
 
 def _score(cell: CellRecord, scorer: str | None) -> float | None:

@@ -131,7 +131,7 @@ def _matrix(grid: GridLike, shown: int) -> str:
             f"<td class='cell'>{'<hr>'.join(_cell(by_place.get((case.case_id, name, e))) for e in range(grid.record.epochs))}</td>"
             for name in grid.candidates
         )
-        asked = case.input or ", ".join(f"{k}={v}" for k, v in case.vars.items())
+        asked = case.input or ", ".join(f"{k}={v}" for k, v in case.vars.items() if not k.startswith("__"))
         rows.append(f"<tr><td class='cell'>{escape(_short(asked))}{expected}</td>{cells}</tr>")
     more = f"<p class='small'>{len(grid.cases) - shown} more cases: grid.df()</p>" if len(grid.cases) > shown else ""
     return (

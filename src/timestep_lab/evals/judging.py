@@ -14,7 +14,16 @@ from weakref import WeakValueDictionary
 
 from timestep_lab.evals.cache import reply_key
 from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, score_answer, score_value, why_not, with_overall
+from timestep_lab.evals.scorers.apply import (
+    ASSERTIONS,
+    OVERALL,
+    PASSED,
+    assertion_names,
+    score_answer,
+    score_value,
+    why_not,
+    with_overall,
+)
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
 from timestep_lab.evals.scorers.pairwise import Pairwise
 from timestep_lab.evals.scorers.registry import make_scorer
@@ -126,8 +135,7 @@ async def questions_to_judges(
         [scorer for scorer in scorers if scorer.source == "judge"], candidates, Tools(ask=tally.ask, replies=tally)
     )
     judged = {
-        case.id: replace(case, assertions=tuple(a for a in case.assertions if make_scorer(a).source == "judge"))
-        for case in cases
+        case.id: replace(case, assertions=tuple(a for a in case.assertions if make_scorer(a).judges)) for case in cases
     }
     there = [cell for cell in cells if cell.status == "done"]
     for cell in there:
@@ -156,9 +164,10 @@ class Judging:
         """What is missing among the scores of a cell: of scorers that have not scored it, of its own assertions, and `overall`."""
         there = {score.scorer for score in cell.scores}
         missing = [scorer for scorer in self._scorers if scorer.name not in there]
-        own = case if ASSERTIONS not in there else replace(case, assertions=())
+        whole_case = {ASSERTIONS, *assertion_names([case]), *({PASSED} if "__threshold" in case.vars else ())}
+        own = case if case.assertions and not whole_case <= there else replace(case, assertions=())
         scores = await score_answer(missing, self._answer(cell, case), own, self._tools)
-        added = [score for score in scores if score.scorer != OVERALL]
+        added = [score for score in scores if score.scorer != OVERALL and score.scorer not in there]
         whole = () if self._pairwise else with_overall([*cell.scores, *added], self._scorers)
         return [*added, *(score for score in whole if score.scorer == OVERALL)]
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL
+from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names
 from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats, within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
@@ -27,7 +27,9 @@ def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list
 def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list[str]:
     """Names of those that score every answer that comes, whether one came or not."""
     names = [str(spec.get("name") or spec["type"]) for spec in record.scorers]
+    cases = list(cases)
     names += [ASSERTIONS] if any(case.assertions for case in cases) else []
+    names += [*assertion_names(cases), *([PASSED] if any("__threshold" in case.vars for case in cases) else [])]
     weighted = any(spec.get("weight", 1.0) != 1.0 for spec in record.scorers)
     return [*names, OVERALL] if weighted and len(names) > 1 else names
 

@@ -87,7 +87,7 @@ def _candidate(candidate: Any) -> dict[str, Json]:
 
 
 def _case_row(case: CaseRecord) -> list[Json]:
-    asked = case.input or ", ".join(f"{name}={value}" for name, value in case.vars.items())
+    asked = case.input or ", ".join(f"{name}={value}" for name, value in case.vars.items() if not name.startswith("__"))
     expected = None if case.expected is None else _said(case.expected)[:_EXPECTED]
     return [asked[:_ASKED], expected]
 

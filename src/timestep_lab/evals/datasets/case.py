@@ -22,6 +22,8 @@ class Case:
     expected: Json = None
     """None where it is not known; an empty text, such as an empty cell of a CSV, is the same."""
     vars: Mapping[str, Json] = field(default_factory=dict)
+    """What prompts may name. Names with two underscores before them are directions of the case (as promptfoo's): `__prefix` and
+    `__suffix` stand around the prompt, from the mean `__threshold` on its assertions pass, `__models` and `__prompts` are those it is for."""
     assertions: tuple[Json, ...] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
     id: str = ""
@@ -36,7 +38,29 @@ class Case:
 
     def template_vars(self) -> dict[str, Json]:
         """What a prompt template may name."""
-        return {"input": self.input, "expected": self.expected, **self.vars}
+        return {"input": self.input, "expected": self.expected, **self.own_vars()}
+
+    def own_vars(self) -> dict[str, Json]:
+        """Without the directions."""
+        return {name: value for name, value in self.vars.items() if not name.startswith("__")}
+
+    def is_for(self, model: str | None, prompt: str | None) -> bool:
+        """Whether it is asked of a candidate with this model and this prompt."""
+        models, prompts = self.vars.get("__models"), self.vars.get("__prompts")
+        return (models is None or model is None or model in models) and (
+            prompts is None or prompt is None or prompt in prompts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Whom a promptfoo file asks, in its words."""
+
+    id: str
+    label: str | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    prompts: tuple[str, ...] | None = None
+    """Templates it is given. None: all of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +72,21 @@ class Dataset:
     version: str
     prompts: tuple[str, ...] = ()
     """Prompt templates that came with the data (promptfoo)."""
+    providers: tuple[Provider, ...] = ()
+    """Whom the data asks (promptfoo), where no candidates are named."""
+    repeat: int = 1
+    """How often it asks every case, where no `epochs` are given."""
 
     @classmethod
-    def of(cls, cases: Sequence[Case], name: str, prompts: Sequence[str] = ()) -> Dataset:
+    def of(
+        cls, cases: Sequence[Case], name: str, prompts: Sequence[str] = (), providers: Sequence[Provider] = (), repeat: int = 1
+    ) -> Dataset:  # fmt: skip
         """Raises `DataError` when there is no case, or two cases bring the same id."""
         if not cases:
             raise DataError(f"{name} holds no case.", "Give at least one question.")
         named = _with_ids(cases, name)
-        return cls(name, tuple(named), digest([case.content_hash() for case in named])[:12], tuple(prompts))
+        version = digest([case.content_hash() for case in named])[:12]
+        return cls(name, tuple(named), version, tuple(prompts), tuple(providers), repeat)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -64,7 +95,7 @@ class Dataset:
         return iter(self.cases)
 
     def head(self, n: int) -> Dataset:
-        return Dataset.of(self.cases[:n], self.name, self.prompts)
+        return Dataset.of(self.cases[:n], self.name, self.prompts, self.providers, self.repeat)
 
     def records(self, comparison_id: str) -> tuple[CaseRecord, ...]:
         return tuple(

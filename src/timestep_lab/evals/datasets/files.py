@@ -9,8 +9,9 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from timestep_lab.types.errors import DataError
 
@@ -30,6 +31,46 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def load_yaml(path: Path) -> Any:
+    """The value of a YAML 1.2 file, or of a JSON file: `yes` is a text there, and `12:30` no number. Raises `DataError`."""
+    import yaml  # type: ignore[import-untyped]
+
+    text = read_text(path)
+    if ending(path) == ".json":
+        return _json(text, path.name)
+    try:
+        return yaml.load(text, _yaml_loader())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path.name} is not YAML{line}: {getattr(error, 'problem', error)}.", "Correct it.") from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    """PyYAML reads YAML 1.1, promptfoo and most others 1.2: which plain words are truth values and numbers is said anew."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+        ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+0123456789.")),
+        ("merge", r"<<", ["<"]),
+    ):  # fmt: skip
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first)
+
+    def whole(loader: Any, node: Any) -> int:
+        written = loader.construct_scalar(node)
+        return int(written, 16 if "x" in written else 10)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", whole)
+    return Loader
 
 
 def read_csv(path: Path) -> Rows:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.datasets.files import ending, reader_of
+from timestep_lab.evals.datasets.files import ending, load_yaml, reader_of
 from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, to_case
 from timestep_lab.types.errors import DataError, UsageError
 
@@ -83,9 +83,16 @@ def _whole_numbers(frame: Any) -> Any:
 def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
     if not path.is_file():
         raise DataError(f"There is no file {path}.", 'Check the path; a single question goes into a list: ["…"].')
-    if ending(path) in (".yaml", ".yml"):
-        cases, prompts = promptfoo.read(path)
-        return Dataset.of(cases, name or path.stem, prompts)
+    kind = ending(path)
+    if kind in (".yaml", ".yml") or (kind == ".json" and promptfoo.is_config(load_yaml(path))):
+        config = promptfoo.read(path)
+        return Dataset.of(config.cases, name or path.stem, config.prompts, config.providers, config.repeat)
+    if kind in (".csv", ".tsv"):
+        read = list(reader_of(path)(path))
+        if read and any(str(column).startswith("__expected") for column in read[0][0]):
+            cases = [promptfoo.case_of_row(row, path, where) for row, where in read]
+            return Dataset.of(cases, name or path.stem)
+        return _of_rows(read, name or path.stem, columns)
     return _of_rows(reader_of(path)(path), name or path.stem, columns)
 
 

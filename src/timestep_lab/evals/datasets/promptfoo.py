@@ -1,102 +1,112 @@
-"""promptfoo's YAML: `tests` (and the `prompts` beside them) as a dataset.
+"""promptfoo's configuration as a dataset: `tests` and `scenarios`, with the `prompts` and `providers` beside them.
 
-Format: <https://www.promptfoo.dev/docs/configuration/test-cases/>. Read are `vars` (lists multiply into cases; also `file://`), `assert`,
-`defaultTest`, `description`, `metadata`, `scenarios`, and `prompts` in place or in text files, parted by lines of `---`; tests and their
-parts in files of their own by `file://`. Everything else in a file changes what promptfoo would ask or count, so it is refused by its
-name: nothing is left out in silence.
+Format: <https://www.promptfoo.dev/docs/configuration/reference/>. OpenAI exports its hosted evals as such files. What a file says means
+what it means there; what is not supported is refused by its name, before anything is asked: nothing is left out in silence.
+Code in files of their own (JavaScript, Python, Ruby) is never run.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.datasets.files import ending, read_text, reader_of
+from timestep_lab.evals.datasets.case import Case, Provider
+from timestep_lab.evals.datasets.files import ending, load_yaml, read_text, reader_of
+from timestep_lab.evals.datasets.promptfoo_assertions import (
+    loaded,
+    only,
+    read_assertion,
+    read_model,
+    read_transform,
+    short_assertion,
+)
 from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES, plain
-from timestep_lab.evals.datasets.template import render_all
+from timestep_lab.evals.datasets.template import check_template
 from timestep_lab.types.errors import DataError
 
-_SHORT = re.compile(r"(?P<kind>[a-z][a-z-]*)(?:\((?P<number>[\d.]+)\))?(?::(?P<value>.*)|\Z)", re.DOTALL)
-_PROMPT_FILE = re.compile(r"\S+\.(?:txt|md|json|jsonl|yaml|yml|csv|js|mjs|cjs|ts|py|j2)")
-
-_ASSERTIONS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "equals": lambda a: {"type": "exact", "value": a["value"], "case_sensitive": True},
-    "contains": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True},
-    "icontains": lambda a: {"type": "contains", "value": a["value"]},
-    "contains-any": lambda a: {"type": "contains", "value": a["value"], "case_sensitive": True},
-    "icontains-any": lambda a: {"type": "contains", "value": a["value"]},
-    "contains-all": lambda a: {"type": "contains", "value": a["value"], "all": True, "case_sensitive": True},
-    "icontains-all": lambda a: {"type": "contains", "value": a["value"], "all": True},
-    "starts-with": lambda a: {"type": "starts_with", "value": a["value"]},
-    "regex": lambda a: {"type": "regex", "pattern": a["value"]},
-    "is-json": lambda a: {"type": "json_schema", "schema": a.get("value") or {}},
-    "levenshtein": lambda a: {"type": "edit_distance", "value": a["value"], "at_most": a.get("threshold", 5)},
-    "similar": lambda a: {"type": "similarity", "value": a["value"], "at_least": a.get("threshold", 0.75)},
-    "llm-rubric": lambda a: {"type": "judge", "rubric": a["value"]},
-    "latency": lambda a: {"type": "latency", "at_most_ms": a["threshold"]},
-    "cost": lambda a: {"type": "cost", "at_most_usd": a["threshold"]},
-    "is-refusal": lambda a: {"type": "refusal"},
-    "trajectory:tool-used": lambda a: {"type": "tool_used", "name": a["value"]},
-    "trajectory:step-count": lambda a: {"type": "steps", **_bounds(a["value"])},
-}
-
+_CODE = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".py", ".rb", ".sh", ".bash", ".pl")
+_PROMPT_FILE = re.compile(r"[^\s{}]+\.(?:txt|md|json|jsonl|yaml|yml|csv|j2|js|mjs|cjs|ts|py|rb|sh|bash|pl)(?::\w+)?")
+_NESTED = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TOP = (
-    "description",
-    "prompts",
-    "providers",
-    "targets",
-    "tests",
-    "scenarios",
-    "defaultTest",
-    "tags",
-    "outputPath",
-    "sharing",
-    "commandLineOptions",
-    "evaluateOptions",
-    "metadata",
-)
-"""`providers` are promptfoo's candidates; here they are said as `models`."""
-_EVALUATE = ("maxConcurrency", "delay", "cache", "showProgressBar", "timeoutMs")
-"""Of `evaluateOptions`: how fast, not what."""
-_TEST = ("description", "vars", "assert", "metadata")
-_ASSERTION = ("type", "value", "threshold", "weight", "metric")
-_THRESHOLDS = ("levenshtein", "similar", "latency", "cost")
-_LISTS = ("contains-any", "contains-all", "icontains-any", "icontains-all")
+    "$schema", "description", "prompts", "providers", "targets", "tests", "scenarios", "defaultTest", "tags", "outputPath", "sharing",
+    "commandLineOptions", "evaluateOptions", "metadata", "assertionTemplates", "writeLatestResults",
+)  # fmt: skip
+_HOW_FAST = (
+    "maxConcurrency", "delay", "cache", "showProgressBar", "progressBar", "timeoutMs", "maxEvalTimeMs", "verbose", "table", "share", "write",
+    "noCache",
+)  # fmt: skip
+_TEST = ("description", "vars", "assert", "metadata", "threshold", "options", "providers", "prompts")
+_OPTIONS = ("transform", "prefix", "suffix", "provider", "rubricPrompt", "disableDefaultAsserts", "runSerially")
+_COLUMNS = {"__description": "description", "__threshold": "threshold"}
 
 
-def read(path: Path) -> tuple[list[Case], list[str]]:
-    """Cases and prompt templates. Raises `DataError`, naming the test, for what is not understood: nothing is left out in silence."""
-    config = _yaml(path)
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What such a file holds."""
+
+    cases: list[Case]
+    prompts: tuple[str, ...]
+    providers: tuple[Provider, ...]
+    repeat: int
+
+
+def is_config(value: Any) -> bool:
+    """Whether the content of a JSON file is promptfoo's."""
+    return isinstance(value, Mapping) and bool({"tests", "scenarios"} & set(value)) and bool({"prompts", "providers", "targets"} & set(value))  # fmt: skip
+
+
+def read(path: Path) -> Config:
+    """Raises `DataError`, naming the test, for what is not understood."""
+    config = load_yaml(path)
     if isinstance(config, list):
         config = {"tests": config}
     if not isinstance(config, Mapping) or not ("tests" in config or "scenarios" in config):
         raise DataError(f"{path.name} has no tests.", "A promptfoo file has a list under `tests:`.")
-    _only(config, _TOP, path.name)
-    _only(
-        _mapping(config.get("evaluateOptions") or {}, f"{path.name} evaluateOptions"),
-        _EVALUATE,
-        f"{path.name} evaluateOptions",
-    )
+    only(config, _TOP, path.name)
+    config = _referred(config, config, path.name)
+    prompts = _prompts(config.get("prompts") or [], path)
+    texts = tuple(prompt.text for prompt in prompts)
+    providers = _providers(config.get("providers") or config.get("targets") or [], prompts, path)
     default = _test(config.get("defaultTest") or {}, path, f"{path.name} defaultTest")
-    cases: list[Case] = []
-    for number, test in enumerate(_all_tests(config, path), 1):
-        where = f"{path.name} test {number}"
-        cases += _cases(_test(test, path, where), default, path, where)
-    return cases, _prompts(config.get("prompts") or [], path)
+    tests = [
+        (_test(test, path, where), where)
+        for number, test in enumerate(_all_tests(config, path), 1)
+        for where in [f"{path.name} test {number}"]
+    ]
+    has_threshold = any(test.get("threshold") is not None for test in [default, *(test for test, _ in tests)])
+    cases = [
+        case
+        for test, where in tests
+        for case in _cases(test, default, _Beside(prompts, providers, has_threshold), path, where)
+    ]
+    return Config(cases, texts, providers, _repeat(config, path))
 
 
-def _only(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Raises `DataError` for a key that would mean something to promptfoo and nothing here."""
-    strange = [str(name) for name in given if name not in known]
-    if strange:
-        raise DataError(
-            f"{where} uses {', '.join(map(repr, strange))}, which is not supported here.",
-            f"Take it out if it does not matter. Read are: {', '.join(known)}.",
-        )
+def case_of_row(row: Mapping[str, Any], path: Path, where: str) -> Case:
+    """Of a table with a column `__expected`, read by itself."""
+    [case] = _cases(_test(_row(row, where), path, where), {}, _Beside([], (), "__threshold" in row), path, where)
+    return case
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What a test needs to know of its file."""
+
+    prompts: Sequence[_Prompt]
+    providers: Sequence[Provider]
+    has_threshold: bool
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -105,72 +115,116 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _file(value: str, path: Path) -> Path:
-    return path.parent / value.removeprefix("file://")
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise DataError(f"{where} is not a list.", "Give a list.")
+    return value
 
 
-def _loaded(value: Any, path: Path, where: str) -> Any:
-    """What a `file://` stands for: the value of a YAML or JSON file, the text of a text file; anything else is itself."""
-    if not (isinstance(value, str) and value.startswith("file://")):
+def _referred(value: Any, config: Mapping[str, Any], where: str, depth: int = 0) -> Any:
+    """`{$ref: '#/assertionTemplates/x'}` is what stands there."""
+    if depth > 30:
+        raise DataError(f"{where}: a $ref leads to itself.", "Write it out.")
+    if isinstance(value, list):
+        return [_referred(inner, config, where, depth + 1) for inner in value]
+    if not isinstance(value, Mapping):
         return value
-    file = _file(value, path)
-    kind = ending(file)
-    if kind in (".yaml", ".yml", ".json"):
-        return _yaml(file)
-    if kind in (".txt", ".md", ".html", ".xml"):
-        return read_text(file).strip()
-    raise DataError(
-        f"{where} takes a value from {value}, which is not supported here.", "Use YAML, JSON or a text file."
-    )
+    if "$ref" not in value:
+        return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
+    reference = str(value["$ref"])
+    found: Any = config
+    if reference.startswith(("#/definitions/", "#/$defs/")):  # Of a JSON Schema, within itself.
+        return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
+    if not reference.startswith("#/"):
+        raise DataError(
+            f"{where} refers to {reference!r}, which is not supported here.", "Refer to '#/…' of this file."
+        )
+    for part in reference[2:].split("/"):
+        if not isinstance(found, Mapping) or part not in found:
+            raise DataError(f"{where} refers to {reference!r}, which is not there.", "Correct the $ref.")
+        found = found[part]
+    return _referred(found, config, where, depth + 1)
+
+
+def _files(value: str, path: Path, where: str) -> list[Path]:
+    """The file that a path names, or all that a pattern matches, in order."""
+    name = value.removeprefix("file://")
+    if "*" not in name:
+        return [path.parent / name]
+    found = sorted(file for file in path.parent.glob(name) if file.is_file())
+    if not found:
+        raise DataError(f"{where}: no file matches {value}.", "Check the path.")
+    return found
+
+
+def _repeat(config: Mapping[str, Any], path: Path) -> int:
+    repeat: Any = 1
+    for name in ("commandLineOptions", "evaluateOptions"):
+        where = f"{path.name} {name}"
+        given = _mapping(config.get(name) or {}, where)
+        only(given, ("repeat", *_HOW_FAST), where)
+        repeat = given.get("repeat", repeat)
+    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+        raise DataError(f"{path.name} repeats {repeat!r} times.", "Give a whole number from 1 up.")
+    return repeat
+
+
+# -- tests
 
 
 def _test(test: Any, path: Path, where: str) -> Mapping[str, Any]:
-    given = _mapping(_loaded(test, path, where), where)
-    _only(given, _TEST, where)
+    given = _mapping(loaded(test, path, where), where)
+    only(given, _TEST, where)
+    options = _mapping(given.get("options") or {}, f"{where} options")
+    only(options, _OPTIONS, f"{where} options")
+    threshold = given.get("threshold")
+    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
+        raise DataError(f"{where} has the threshold {threshold!r}.", "Give a number from 0 to 1.")
+    if given.get("assert") is not None:
+        _list(given["assert"], f"{where} assert")
     return given
 
 
 def _all_tests(config: Mapping[str, Any], path: Path) -> Iterator[Any]:
-    if "tests" in config:
+    if config.get("tests") is not None:
         yield from _tests(config["tests"], path)
-    for number, given in enumerate(config.get("scenarios") or [], 1):
+    scenarios = config.get("scenarios") or []
+    for number, given in enumerate(scenarios if isinstance(scenarios, list) else [scenarios], 1):
         where = f"{path.name} scenario {number}"
-        scenario = _mapping(_loaded(given, path, where), where)
-        _only(scenario, ("description", "config", "tests"), where)
-        for first, second in itertools.product(
-            scenario.get("config") or [], list(_tests(scenario.get("tests") or [], path))
-        ):
-            base, test = _test(first, path, where), _test(second, path, where)
-            yield {
-                **base, **test, "vars": {**_vars(base, path, where), **_vars(test, path, where)},
-                "assert": [*(base.get("assert") or []), *(test.get("assert") or [])],
-                "metadata": {**(base.get("metadata") or {}), **(test.get("metadata") or {})},
-            }  # fmt: skip
+        files = _files(given, path, where) if isinstance(given, str) and given.startswith("file://") else [path]
+        for file in files:
+            found = given if file is path else load_yaml(file)
+            for scenario in found if isinstance(found, list) else [found]:
+                yield from _scenario(_mapping(scenario, where), file, where)
 
 
-def _vars(test: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
-    given = _mapping(_loaded(test.get("vars") or {}, path, f"{where} vars"), f"{where} vars")
-    return {str(name): _loaded(value, path, f"{where} vars") for name, value in given.items()}
-
-
-def _yaml(path: Path) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path.name} is not YAML{line}: {getattr(error, 'problem', error)}.", "Correct it.") from error
+def _scenario(scenario: Mapping[str, Any], path: Path, where: str) -> Iterator[Any]:
+    only(scenario, ("description", "config", "tests"), where)
+    configs = _list(loaded(scenario.get("config") or [], path, where), f"{where} config")
+    for first, second in itertools.product(configs, list(_tests(scenario.get("tests") or [], path))):
+        base, test = _test(first, path, where), _test(second, path, where)
+        yield {
+            **base, **test, "vars": {**_vars(base, path, where), **_vars(test, path, where)},
+            "assert": [*(base.get("assert") or []), *(test.get("assert") or [])],
+            "metadata": {**(base.get("metadata") or {}), **(test.get("metadata") or {})},
+            "options": {**(base.get("options") or {}), **(test.get("options") or {})},
+        }  # fmt: skip
 
 
 def _tests(tests: Any, path: Path) -> Iterator[Any]:
     if isinstance(tests, str):
-        file = _file(tests, path)
-        if ending(file) in (".yaml", ".yml"):
-            yield from _tests(_yaml(file), file)
-        else:
-            yield from (_row(row, where) for row, where in reader_of(file)(file))
+        if "://" in tests and not tests.startswith("file://"):
+            raise DataError(
+                f"{path.name} takes tests from {tests}, which is not supported here.", "Save them as a file."
+            )
+        for file in _files(tests, path, path.name):
+            if ending(file) in _CODE or re.search(r"\.(?:js|ts|py):\w+\Z", file.name):
+                raise DataError(f"{path.name} takes tests from {tests}, which is code.", "Write them to a file.")
+            if ending(file) in (".yaml", ".yml"):
+                yield from _tests(load_yaml(file), file)
+            else:
+                for row, where in reader_of(file)(file):
+                    yield _row(row, where)
     elif isinstance(tests, list):
         for test in tests:
             if isinstance(test, str):
@@ -182,109 +236,227 @@ def _tests(tests: Any, path: Path) -> Iterator[Any]:
 
 
 def _row(row: Any, where: str) -> Any:
-    """A row of a table of tests: its columns are variables, but for `__expected`, which promptfoo reads as an assertion."""
-    if not isinstance(row, Mapping) or "vars" in row:
+    """A row of a table of tests: its columns are variables, but for those that promptfoo names with two underscores."""
+    if not isinstance(row, Mapping) or "vars" in row or "assert" in row:
         return row
-    special = [name for name in row if str(name).startswith("__") and not str(name).startswith("__expected")]
-    if special:
-        raise DataError(f"{where} uses the column {special[0]!r}, which is not supported here.", "Take it out.")
-    asserts = [_short(str(row[name]), where) for name in row if str(name).startswith("__expected") and row[name]]
-    return {"vars": {k: v for k, v in row.items() if not str(k).startswith("__expected")}, "assert": asserts}
+    test: dict[str, Any] = {"vars": {}, "assert": [], "options": {}, "metadata": {}}
+    settings: dict[str, dict[str, Any]] = {}
+    expected: dict[str, Any] = {}
+    for name, value in row.items():
+        text = "" if value is None else str(value)
+        if not str(name).startswith("__"):
+            test["vars"][name] = value
+        elif match := re.fullmatch(r"__config:(__expected\d*):(\w+)", name):
+            if text.strip():
+                settings.setdefault(match[1], {})[match[2]] = _number(text, f"{where} {name}")
+        elif re.fullmatch(r"__expected\d*", name):
+            if text.strip():
+                expected[name] = short_assertion(text, where)
+        elif name in _COLUMNS:
+            if text.strip():
+                test[_COLUMNS[name]] = _number(text, f"{where} {name}") if name == "__threshold" else text
+        elif name in ("__prefix", "__suffix"):
+            test["options"][name[2:]] = text
+        elif name == "__metric":
+            test["metric"] = text.strip()
+        elif match := re.fullmatch(r"__metadata:([^\[\]]+)(\[\])?", name):
+            parts = [p.strip().replace("\\,", ",") for p in re.split(r"(?<!\\),", text)] if match[2] else text
+            if text.strip():
+                test["metadata"][match[1]] = parts
+        else:
+            raise DataError(f"{where} uses the column {name!r}, which is not supported here.", "Take it out.")
+    metric = test.pop("metric", "")
+    for name, assertion in expected.items():
+        assertion |= {**settings.get("__expected", {}), **settings.get(name, {})} | (
+            {"metric": metric} if metric else {}
+        )
+    return {**test, "assert": list(expected.values())}
 
 
-def _short(text: str, where: str) -> dict[str, Any]:
-    """`contains: Paris`, `levenshtein(3): Paris`, `grade: is polite`; text without a known kind is what the answer must equal."""
-    if match := _SHORT.match(text):
-        kind = {"grade": "llm-rubric"}.get(match["kind"], match["kind"])
-        if kind.removeprefix("not-") in _ASSERTIONS:
-            spec: dict[str, Any] = {"type": kind}
-            if match["number"] is not None:
-                spec["threshold"] = float(match["number"])
-            if match["value"].strip():
-                spec["value"] = match["value"].strip()
-            return spec
-        if match["kind"] in ("javascript", "fn", "eval", "python", "file", "similar", "webhook"):
-            raise DataError(f"{where} expects {text!r}, which is not supported here.", "Write another assertion.")
-    return {"type": "equals", "value": text}
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DataError(f"{where} is {text!r}.", "Give a number.") from error
 
 
-def _cases(test: Mapping[str, Any], default: Mapping[str, Any], path: Path, where: str) -> Iterator[Case]:
+def _vars(test: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
+    given = test.get("vars") or {}
+    if isinstance(given, str | list):
+        # A path by itself, also without file://.
+        merged: dict[str, Any] = {}
+        for one in [given] if isinstance(given, str) else given:
+            for file in _files(str(one), path, f"{where} vars"):
+                inner = _mapping(load_yaml(file), f"{where} vars")
+                merged |= {name: _variable(value, file, where) for name, value in inner.items()}
+        return merged
+    return {str(name): _variable(value, path, where) for name, value in _mapping(given, f"{where} vars").items()}
+
+
+def _variable(value: Any, path: Path, where: str) -> Any:
+    if isinstance(value, str) and value.startswith("file://") and "*" in value:
+        return [loaded(f"file://{file.name}", file, f"{where} vars") for file in _files(value, path, where)]
+    read = loaded(value, path, f"{where} vars")
+    return read.removesuffix("\n") if isinstance(read, str) else read
+
+
+def _composed(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A variable may name another: `item: 'tweet about {{topic}}'`."""
+    found = dict(variables)
+    for _ in range(5):
+        before = dict(found)
+        for name, value in before.items():
+            if isinstance(value, str) and "{{" in value:
+                found[name] = _NESTED.sub(
+                    lambda place: str(found[place[1]]) if isinstance(found.get(place[1]), str | int | float) else place[0],
+                    value,
+                )  # fmt: skip
+        if found == before or any(isinstance(v, str) and len(v) > 1_000_000 for v in found.values()):
+            break
+    return found
+
+
+def _cases(
+    test: Mapping[str, Any], default: Mapping[str, Any], beside: _Beside, path: Path, where: str
+) -> Iterator[Case]:
     variables = plain({**_vars(default, path, where), **_vars(test, path, where)}, where)
-    lists = {name: value if isinstance(value, list) else [value] for name, value in variables.items()}
+    options = {**(default.get("options") or {}), **(test.get("options") or {})}
+    inherited = [] if options.get("disableDefaultAsserts") else default.get("assert") or []
+    assertions = [*inherited, *(test.get("assert") or [])]
+    if options.get("transform") is not None:
+        read_transform(options["transform"], f"{where} options")
+    directions: dict[str, Any] = {}
+    for name in ("prefix", "suffix"):
+        if text := options.get(name):
+            check_template(str(text))
+            directions[f"__{name}"] = str(text)
+    if beside.has_threshold:
+        threshold = test.get("threshold")
+        directions["__threshold"] = default.get("threshold") if threshold is None else threshold
+    directions |= _only_for(test, beside, where)
+    lists = {name: value if isinstance(value, list) and value else [value] for name, value in variables.items()}
     for values in itertools.product(*lists.values()):
-        chosen = dict(zip(lists, values, strict=True))
-        assertions = [*(default.get("assert") or []), *(test.get("assert") or [])]
-        specs = tuple(render_all(_assertion(a, path, where), chosen) for a in assertions)
+        chosen = _composed(dict(zip(lists, values, strict=True)))
+        specs = tuple(
+            read_assertion(loaded(a, path, where), chosen, options, path, where) for a in assertions
+        )  # fmt: skip
         asked = next((chosen[name] for name in INPUT_NAMES if isinstance(chosen.get(name), str)), "")
         expected = next((chosen[name] for name in EXPECTED_NAMES if name in chosen), None)
         about = {"description": test["description"]} if test.get("description") else {}
         yield Case(
-            input=asked, expected=expected, vars=chosen, assertions=specs,
+            input=asked, expected=expected, vars={**chosen, **directions}, assertions=specs,
             metadata={**about, **plain({**(default.get("metadata") or {}), **(test.get("metadata") or {})}, where)},
         )  # fmt: skip
 
 
-def _assertion(assertion: Any, path: Path, where: str) -> dict[str, Any]:
-    if not isinstance(assertion, Mapping) or not isinstance(assertion.get("type"), str):
-        raise DataError(f"{where} has an assertion without a type.", "Write `- type: contains` and `value: …`.")
-    kind = assertion["type"]
-    negated, name = kind.startswith("not-"), kind.removeprefix("not-")
-    if name not in _ASSERTIONS:
+def _only_for(test: Mapping[str, Any], beside: _Beside, where: str) -> dict[str, Any]:
+    """Which models and prompts a test is for, where it is not for all."""
+    found: dict[str, Any] = {}
+    if test.get("providers") is not None:
+        wanted = [str(one) for one in _list(test["providers"], f"{where} providers")]
+        named = [p for p in beside.providers if any(_fits(w, p.id) or _fits(w, p.label) for w in wanted)]
+        if not named:
+            raise DataError(f"{where} is for the providers {', '.join(wanted)}, none of which is there.", "Correct it.")
+        found["__models"] = [read_model(provider.id, where) for provider in named]
+    if test.get("prompts") is not None:
+        found["__prompts"] = _labelled(test["prompts"], beside.prompts, where)
+    return found
+
+
+def _fits(wanted: str, name: str | None) -> bool:
+    if name is None:
+        return False
+    return wanted == name or name.startswith(f"{wanted}:") or (wanted.endswith("*") and fnmatchcase(name, wanted))
+
+
+def _labelled(wanted: Any, prompts: Sequence[_Prompt], where: str) -> list[str]:
+    names = [str(one) for one in _list(wanted, f"{where} prompts")]
+    found = [p.text for p in prompts if any(_fits(name, label) for name in names for label in p.labels)]
+    if not found:
         raise DataError(
-            f"{where} uses the assertion {kind!r}, which is not one of those read here.",
-            f"Known: {', '.join(sorted(_ASSERTIONS))}, each also with not-.",
+            f"{where} is for the prompts {', '.join(names)}, none of which is there.", "Give prompts labels."
         )
-    known = tuple(key for key in _ASSERTION if key != "threshold" or name in _THRESHOLDS)
-    _only(assertion, known, f"{where}: the assertion {kind!r}")
-    if "value" in assertion:
-        value = _loaded(assertion["value"], path, f"{where}: the assertion {kind!r}")
-        if name in _LISTS and isinstance(value, str):
-            value = [part.strip() for part in value.split(",")]
-        assertion = {**assertion, "value": value}
-    try:
-        spec = _ASSERTIONS[name](assertion)
-    except KeyError as error:
-        raise DataError(f"{where}: the assertion {kind!r} needs {error.args[0]!r}.", "Add it.") from error
-    if "weight" in assertion:
-        spec["weight"] = assertion["weight"]
-    if "metric" in assertion:
-        spec["name"] = str(assertion["metric"])
-    return {**spec, "negate": True} if negated else spec
+    return found
 
 
-def _bounds(value: Any) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return {ours: value[theirs] for theirs, ours in (("min", "at_least"), ("max", "at_most")) if theirs in value}
-    return {"at_most": value}
+# -- prompts and providers
 
 
-def _prompts(prompts: Any, path: Path) -> list[str]:
-    """Templates. A text that names a `.txt` or `.md` file is that file, whose lines of `---` part prompts from one another."""
-    texts: list[str] = []
+def _prompts(prompts: Any, path: Path) -> list[_Prompt]:
+    """Templates. A text that names a file is that file; a `.txt` holds several, parted by lines of `---`."""
+    if isinstance(prompts, Mapping):
+        prompts = [{"id": text, "label": label} for text, label in prompts.items()]
+    found: list[_Prompt] = []
     for number, prompt in enumerate(prompts if isinstance(prompts, list) else [prompts], 1):
         where = f"{path.name} prompt {number}"
+        label = None
         if isinstance(prompt, Mapping):
-            _only(prompt, ("raw", "label", "id"), where)
+            only(prompt, ("raw", "label", "id"), where)
+            label = prompt.get("label")
         text = (prompt.get("raw") or prompt.get("id")) if isinstance(prompt, Mapping) else prompt
+        if isinstance(text, list | Mapping):
+            text = json.dumps(text, ensure_ascii=False)
         if not isinstance(text, str):
             raise DataError(f"{where} is not text.", "Write the prompt in place, or name a .txt file.")
-        if text.startswith("file://") or _PROMPT_FILE.fullmatch(text):
-            file = _file(text, path)
-            if "*" in text or ending(file) not in (".txt", ".md"):
-                raise DataError(f"{where} is in {text}, which is not supported here.", "Name a .txt or .md file.")
-            parts = [part.strip() for part in re.split(r"(?m)^---[ \t]*$", read_text(file))]
+        for part, own in _prompt_texts(text, path, where):
+            check_template(part)
+            labels = [own, label if own is None or label is None else f"{label}: {part}", part, text]
+            found.append(_Prompt(part, tuple(str(one) for one in labels if one)))
+    return found
+
+
+def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str | None]]:
+    """(template, label of its own)"""
+    if text.startswith("exec:") or (re.match(r"[a-z]+://", text) and not text.startswith("file://")):
+        raise DataError(f"{where} is {text}, which is not supported here.", "Write it in place, or name a text file.")
+    if not (text.startswith("file://") or _PROMPT_FILE.fullmatch(text)):
+        yield text, None
+        return
+    for file in _files(text, path, where):
+        kind = ending(file)
+        if kind in (".txt",):
+            parts = re.split(r"(?m)^---[ \t]*$", read_text(file))
+            yield from ((part.strip(), None) for part in parts if part.strip())
+        elif kind in (".md", ".j2", ".json"):
+            yield read_text(file).strip(), None
+        elif kind in (".yaml", ".yml"):
+            value = load_yaml(file)
+            yield value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), None
+        elif kind == ".jsonl":
+            yield from ((line.strip(), None) for line in read_text(file).split("\n") if line.strip())
+        elif kind == ".csv":
+            for row, place in reader_of(file)(file):
+                if "prompt" not in row:
+                    raise DataError(f"{place} has no column 'prompt'.", "Call the column prompt.")
+                yield row["prompt"], row.get("label") or None
         else:
-            parts = [text]
-        for part in filter(None, parts):
-            if re.match(r"\[\s*\{", part) and '"role"' in part:
-                raise DataError(
-                    f"{where} is a JSON conversation, which is not supported here.",
-                    "Write it as text, or as cases with messages.",
-                )
-            if "{%" in part or "{#" in part:
-                raise DataError(
-                    f"{where} uses {{% … %}}, which is not supported here.",
-                    "Use {{name}} only, or one prompt for each case.",
-                )
-            texts.append(part)
-    return texts
+            raise DataError(f"{where} is in {text}, which is not supported here.", "Name a text file.")
+
+
+def _providers(providers: Any, prompts: Sequence[_Prompt], path: Path) -> tuple[Provider, ...]:
+    """Whom the file asks. Whether each can be asked here is told when no others are named."""
+    found: list[Provider] = []
+    for number, given in enumerate(providers if isinstance(providers, list) else [providers], 1):
+        where = f"{path.name} provider {number}"
+        for one in _provider_files(given, path, where):
+            if isinstance(one, str):
+                found.append(Provider(id=one))
+                continue
+            one = _mapping(one, where)
+            if "id" not in one and len(one) == 1 and isinstance(next(iter(one.values())), Mapping):
+                [(name, rest)] = one.items()
+                one = {"id": name, **rest}
+            only(one, ("id", "label", "config", "prompts", "delay"), where)
+            chosen = None if one.get("prompts") is None else tuple(_labelled(one["prompts"], prompts, where))
+            settings = plain(_mapping(one.get("config") or {}, f"{where} config"), where)
+            found.append(Provider(str(one.get("id")), one.get("label"), settings, chosen))
+    return tuple(found)
+
+
+def _provider_files(given: Any, path: Path, where: str) -> Iterator[Any]:
+    if isinstance(given, str) and given.startswith("file://") and given.endswith((".yaml", ".yml", ".json")):
+        for file in _files(given, path, where):
+            value = load_yaml(file)
+            yield from value if isinstance(value, list) else [value]
+    else:
+        yield given

@@ -18,6 +18,9 @@ INPUT_NAMES = ("input", "question", "prompt", "query")
 EXPECTED_NAMES = ("expected", "ideal", "target", "answer", "expected_output")
 EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
 """Columns that only a saved comparison has."""
+_OF_OPENAI = {
+    "item", "sample", "id", "object", "created_at", "run_id", "eval_id", "status", "datasource_item_id", "datasource_item", "results",
+}  # fmt: skip
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _RESERVED = ("id", "messages", "assertions", "metadata", "vars")
 _WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
@@ -50,6 +53,10 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         raise DataError(
             f"{where} is {_kind(row)}.", 'A case is a text, or an object such as {"input": …, "expected": …}.'
         )
+    # OpenAI's evals: a row of a data source, and one of an exported run's results.
+    held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
+    if held is not None and set(row) <= _OF_OPENAI:
+        row = held
     values = {str(key): plain(value, where) for key, value in row.items() if key is not None}
     asked = _column(values, columns.input, INPUT_NAMES, where, "input")
     expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")

@@ -1,30 +1,75 @@
-"""`{{name}}` in a prompt, filled from a case. Names only: no filters, no logic, nothing that runs."""
+"""Prompt templates: `{{name}}`, `{{person.city}}`, `{% if premium %}…{% endif %}`, `{% for … %}`, `{{ tags | join(', ') }}`.
+
+They are read by Jinja2 in its sandbox, and hold what Jinja2 and nunjucks (promptfoo's engine) share: conditions, loops, `set`, and the
+filters of `FILTERS`, with nunjucks' meaning. What is not shared is refused by its name. A template reads its variables and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any
 
+from timestep_lab.evals.javascript_values import METHODS, ScriptError, as_text
 from timestep_lab.types.errors import DataError
 from timestep_lab.types.suggest import did_you_mean
 
-_PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_NAME = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
+if TYPE_CHECKING:
+    import jinja2
+
+MOST_WORK = 4_000_000
+"""Of one filling: about a unit for each value that is looked at and for each eight letters, and twenty for a turn of a loop."""
+MOST_TEXT = 4_000_000
+FILTERS = (
+    "abs", "capitalize", "d", "default", "dictsort", "dump", "e", "escape", "first", "float", "int", "join", "last", "length", "list",
+    "load", "lower", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title",
+    "trim", "truncate", "upper", "urlencode", "wordcount",
+)  # fmt: skip
+_TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[!=]==")
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """Fill every `{{name}}`; `{{person.city}}` reaches into an object. Text goes in as it is, all else as JSON.
+    """Fill a template. Text goes in as it is, all else as JSON, nothing as an empty text.
 
-    Raises `DataError` for a name that there is no value for, and for anything between the braces that is not a name.
+    Raises `DataError` for a name that there is no value for (`{% if name %}` and `{{ name | default('') }}` may ask for one), and for
+    what is no part of a template.
     """
-    return _PLACE.sub(lambda place: _value(place.group(1).strip(), variables), template)
+    if "{{" not in template and "{%" not in template and "{#" not in template:
+        return template
+    import jinja2
+
+    made = _compiled(template)
+    spent = _SPENT.set(_Spent(template))
+    size, parts = 0, []
+    try:
+        for part in made.generate(**variables):
+            size += len(part)
+            if size > MOST_TEXT:
+                raise DataError(f"{_named(template)} makes more than {MOST_TEXT:,} characters.", "Shorten it.")
+            parts.append(part)
+    except DataError:
+        raise
+    except _Missing as missing:
+        known = ", ".join(sorted(str(name) for name in variables if not str(name).startswith("__"))) or "none"
+        raise DataError(
+            f"The prompt asks for {{{{{missing.path}}}}}, which this case does not have.{did_you_mean(missing.name, map(str, variables))}",
+            f"This case's variables: {known}. Where one may be missing: {{{{ {missing.path} | default('') }}}}.",
+        ) from missing
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError, RecursionError, ScriptError) as error:  # fmt: skip
+        raise DataError(f"{_named(template)} cannot be filled: {error}.", "Correct it, or the case.") from error
+    finally:
+        _SPENT.reset(spent)
+    return "".join(parts)
 
 
-def names_in(template: str) -> list[str]:
-    """The variables a template asks for, each once, in order."""
-    return list(dict.fromkeys(place.strip().split(".")[0] for place in _PLACE.findall(template)))
+def check_template(template: str) -> None:
+    """Raises `DataError` for what can be filled from no case."""
+    if "{{" in template or "{%" in template or "{#" in template:
+        _compiled(template)
 
 
 def render_all(value: Any, variables: Mapping[str, Any]) -> Any:
@@ -38,18 +83,255 @@ def render_all(value: Any, variables: Mapping[str, Any]) -> Any:
     return value
 
 
-def _value(name: str, variables: Mapping[str, Any]) -> str:
-    if not _NAME.fullmatch(name):
+class _Missing(Exception):
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(path)
+        self.path, self.name = path, name
+
+
+class _Spent:
+    """What a filling has done so far."""
+
+    def __init__(self, template: str) -> None:
+        self._template, self._left = template, MOST_WORK
+
+    def work(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise DataError(f"{_named(self._template)} takes too long to fill.", "Loop over less, and build less.")
+
+
+_SPENT: ContextVar[_Spent | None] = ContextVar("spent", default=None)
+
+
+def _weighed(value: Any) -> Any:
+    """The value. Counts all that it holds, as often as it holds it: lists of lists of lists grow fast."""
+    spent, stack = (_SPENT.get() or _Spent("")), [value]
+    while stack:
+        one = stack.pop()
+        spent.work(1 + len(one) // 8 if isinstance(one, str) else 1)
+        if isinstance(one, Mapping):
+            stack += [*one, *one.values()]
+        elif isinstance(one, list | tuple | range):
+            stack += one
+    return value
+
+
+def _turns(items: Any, names: int) -> Iterator[Any]:
+    """What a loop goes over; of an object its names and values, where the loop asks for two (as nunjucks has it)."""
+    spent = _SPENT.get() or _Spent("")
+    if isinstance(items, Mapping) and names == 2:
+        items = list(items.items())
+    for item in items:
+        spent.work(20)
+        yield item
+
+
+def _joined(*parts: Any) -> str:
+    _weighed(parts)
+    return "".join(str(_written(part)) for part in parts)
+
+
+@lru_cache(256)
+def _compiled(template: str) -> jinja2.Template:
+    import jinja2
+    from jinja2 import nodes
+    from jinja2.visitor import NodeTransformer
+
+    environment = _environment()
+    try:
+        tree = environment.parse(_shared(template))
+    except (jinja2.TemplateSyntaxError, RecursionError) as error:
+        said = getattr(error, "message", None) or error
+        raise DataError(f"{_named(template)} cannot be read: {said}", "Correct it.") from error
+    refused: tuple[type[nodes.Node], ...] = (
+        nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block, nodes.FilterBlock,
+    )  # fmt: skip
+    for node in tree.find_all(refused):
         raise DataError(
-            f"{{{{{name}}}}} is not a variable's name.", "Between the braces stands one name, such as {{question}}."
-        )
-    value: Any = variables
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            known = ", ".join(sorted(map(str, variables))) or "none"
+            f"{_named(template)} uses {{% {type(node).__name__.lower()} %}}, which is not supported here.", "Write it out."
+        )  # fmt: skip
+    for found in tree.find_all(nodes.Filter):
+        if found.name not in FILTERS:
             raise DataError(
-                f"The prompt asks for {{{{{name}}}}}, which this case does not have.{did_you_mean(part, map(str, variables))}",
-                f"This case's variables: {known}.",
+                f"{_named(template)} uses the filter {found.name!r}, which is not supported here.{did_you_mean(found.name, FILTERS)}",
+                f"Known: {', '.join(FILTERS)}.",
             )
-        value = value[part]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    for call in tree.find_all(nodes.Call):
+        name = call.node.attr if isinstance(call.node, nodes.Getattr) else getattr(call.node, "name", "")
+        known = name in METHODS if isinstance(call.node, nodes.Getattr) else name == "range"
+        if not known:
+            raise DataError(f"{_named(template)} calls {name}(), which is not supported here.", "Use a filter.")
+    for loop in tree.find_all(nodes.For):
+        if loop.recursive:
+            raise DataError(f"{_named(template)} uses a recursive loop, which is not supported here.", "Write it out.")
+
+    class Guarded(NodeTransformer):
+        """Loops and whatever makes a value go through the functions above."""
+
+        def _call(self, name: str, node: nodes.Node, *args: nodes.Node) -> nodes.Node:
+            call = nodes.Call(nodes.Name(name, "load"), list(args), [], None, None, lineno=node.lineno)
+            return call.set_environment(environment)
+
+        def visit_For(self, node: nodes.For) -> nodes.Node:
+            self.generic_visit(node)
+            names = len(node.target.items) if isinstance(node.target, nodes.Tuple) else 1
+            node.iter = self._call("_turns", node, node.iter, nodes.Const(names))
+            return node
+
+        def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+            self.generic_visit(node)
+            return self._call("_joined", node, *node.nodes)
+
+        def visit_List(self, node: nodes.Expr) -> nodes.Node:
+            self.generic_visit(node)
+            return node if getattr(node, "ctx", "load") == "store" else self._call("_weighed", node, node)
+
+        visit_Dict = visit_Tuple = visit_List
+
+    tree = Guarded().visit(tree)
+    return jinja2.Template.from_code(environment, environment.compile(tree), environment.make_globals(None), None)
+
+
+@lru_cache(1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Missing(jinja2.Undefined):
+        """May be asked whether it is there; not be written."""
+
+        def _path(self) -> _Missing:
+            name = str(self._undefined_name)
+            return _Missing(name, name.rpartition(".")[2])
+
+        def __str__(self) -> str:
+            raise self._path()
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return Missing(name=f"{self._undefined_name}.{name}")
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            of_numbers = isinstance(left, int | float) and isinstance(right, int | float)
+            if operator == "**" or (operator != "+" and not of_numbers):
+                raise DataError(f"A template uses {operator} on what it cannot be used on.", "Use numbers.")
+            if of_numbers:
+                return left + right if operator == "+" else left * right if operator == "*" else left % right
+            _weighed((left, right))
+            return _joined(left, right) if isinstance(left, str) or isinstance(right, str) else left + right
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            return self._of(obj, attribute)
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            if isinstance(argument, str):
+                return self._of(obj, argument)
+            try:
+                return obj[argument]
+            except (LookupError, TypeError):
+                return Missing(name=f"…[{argument}]")
+
+        def _of(self, obj: Any, name: str) -> Any:
+            if isinstance(obj, Mapping):
+                return obj[name] if name in obj else Missing(name=f"….{name}")
+            if isinstance(obj, Missing):
+                return getattr(obj, name)
+            if isinstance(obj, str | list | tuple):
+                if name == "length":
+                    return len(obj)
+                method = METHODS.get(name, {}).get("text" if isinstance(obj, str) else "list")
+                if method is not None and name not in ("map", "filter", "some", "every", "find", "reduce"):
+                    return _bound(method, obj)
+            if type(obj).__name__ in ("LoopContext", "AsyncLoopContext") and not name.startswith("_"):
+                return getattr(obj, name)
+            return Missing(name=name)
+
+        def is_safe_callable(self, obj: Any) -> bool:
+            return getattr(obj, "of_template", False) or obj in (_turns, _joined, _weighed, _range)
+
+    environment = Sandbox(
+        undefined=Missing, autoescape=False, keep_trailing_newline=True, finalize=lambda value: _written(value)
+    )
+    own: dict[str, Callable[..., Any]] = {
+        "dump": lambda value, indent=None: json.dumps(
+            value, ensure_ascii=False, indent=None if indent is None else min(10, int(indent))
+        ),
+        "load": lambda text: json.loads(text),
+        "length": lambda value: 0 if value is None or isinstance(value, Missing) else len(value),
+        "title": lambda text: re.sub(r"\S+", lambda word: word[0].capitalize(), str(text)),
+        "join": lambda items, by="", of=None: METHODS["join"]["list"](
+            [item if of is None else item[of] for item in items], by
+        ),
+        "replace": _replaced,
+    }
+    kept = {name: _guarded(own.get(name) or environment.filters[name], name) for name in FILTERS}
+    environment.filters.clear()
+    environment.filters.update(kept)
+    environment.globals.clear()
+    environment.globals.update(range=_range, _turns=_turns, _joined=_joined, _weighed=_weighed)
+    return environment
+
+
+def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A filter that takes and makes no more than a filling may. What Jinja2 noted on it (that it wants the environment) stays."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        _weighed([arg for arg in args if isinstance(arg, str | list | tuple | Mapping)])
+        made = function(*args, **options)
+        if isinstance(made, Iterator):
+            made = list(made)
+        return _weighed(made)
+
+    return call
+
+
+def _replaced(text: Any, old: Any, new: Any, most: int = -1) -> str:
+    text, old, new = _joined(text), _joined(old), _joined(new)
+    (_SPENT.get() or _Spent("")).work(text.count(old) * len(new) // 8)
+    return str(text.replace(old, new, most))
+
+
+def _bound(method: Callable[..., Any], obj: Any) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        _weighed((obj, args))
+        return _weighed(method(obj, *args))
+
+    call.of_template = True  # type: ignore[attr-defined]
+    return call
+
+
+def _range(*args: int) -> range:
+    numbers = range(*args)
+    (_SPENT.get() or _Spent("")).work(len(numbers))
+    return numbers
+
+
+def _written(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, str) or type(value).__name__ == "Missing":
+        return value
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(_weighed(value), ensure_ascii=False)
+    return as_text(value)
+
+
+def _shared(template: str) -> str:
+    """`===` and `!==` are nunjucks' only; they mean `==` and `!=`. Nor does Jinja2 know `elseif`."""
+
+    def tag(found: re.Match[str]) -> str:
+        text = _QUOTED.sub(lambda part: part[0][:2] if part[0] in ("===", "!==") else part[0], found[0])
+        return re.sub(r"\A(\{%-?\s*)else\s?if\b", r"\1elif", text)
+
+    return _TAG.sub(tag, template)
+
+
+def _named(template: str) -> str:
+    line = " ".join(template.split())
+    return f"The prompt {line if len(line) <= 40 else line[:39] + '…'!r}"

@@ -72,6 +72,8 @@ class Score:
     label: str | None = None
     cached: bool = False
     """A judge said so before, and was not asked again."""
+    passes: bool | None = None
+    """Where passing is more than the value says. None: it is not."""
 
 
 def passed(yes: bool, note: str | None = None) -> Score:
@@ -113,7 +115,8 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer(ABC):
-    """`name` heads its column. `weight` counts in the `overall` score. `negate` turns pass into fail."""
+    """`name` heads its column. `weight` counts in the `overall` score. `negate` turns pass into fail. As an assertion of a case it passes
+    from `pass_at` on (1 where it is not said). `transform`: scripts (`evals.javascript`) that the answer goes through first."""
 
     type: ClassVar[str] = ""
     main: ClassVar[str | None] = None
@@ -125,6 +128,13 @@ class Scorer(ABC):
     name: str = ""
     weight: float = 1.0
     negate: bool = False
+    pass_at: float | None = None
+    transform: Sequence[str] = ()
+
+    @property
+    def judges(self) -> Sequence[Scorer]:
+        """What of it asks a model."""
+        return (self,) if self.source == "judge" else ()
 
     @abstractmethod
     def check(self, answer: Answer, case: Case) -> Score:

@@ -52,7 +52,7 @@ class Function(Scorer):
     def _call(self, answer: Answer, case: Case) -> Any:
         offered = {
             "output": answer.output, "expected": case.expected, "input": case.input, "case": case, "answer": answer,
-            "vars": dict(case.vars), "steps": list(answer.steps),
+            "vars": case.own_vars(), "steps": list(answer.steps),
         }  # fmt: skip
         parameters = inspect.signature(self.function).parameters
         if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.datasets.template import check_template
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer, unknown
 from timestep_lab.types.errors import UsageError
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _FORMS = {
     "pass": '{"reason": "<one sentence>", "pass": true or false}',
+    "0-1": '{"reason": "<one sentence>", "score": a number from 0 (not at all) to 1 (fully), "pass": true or false}',
     "1-5": '{"reason": "<one sentence>", "grade": 1, 2, 3, 4 or 5}   (5: meets the rubric fully, 1: not at all)',
 }
 
@@ -31,25 +33,32 @@ _FORMS = {
 @scorer("judge")
 @dataclass(frozen=True, kw_only=True)
 class Judge(Scorer):
-    """A model grades the answer by a rubric: pass or fail, or 1 to 5 (told as 0 to 1). It is shown what the candidate was shown: its system
-    text and its prompt as it was filled, or the whole conversation; with `steps` also the tool calls. `model`: None asks the lab's default model."""
+    """A model grades the answer by a rubric: pass or fail, 1 to 5 (told as 0 to 1), or from 0 to 1. It is shown what the candidate was shown: its system
+    text and its prompt as it was filled, or the whole conversation; with `steps` also the tool calls. `model`: None asks the lab's default model.
+    `prompt` is another prompt for the judge: a template over `output`, `rubric` and the case's variables, or a JSON list of messages."""
 
     main: ClassVar[str | None] = "rubric"
     source: ClassVar[str] = "judge"
     rubric: str = "The answer is correct: it agrees with the reference."
     model: str | None = None
-    scale: Literal["pass", "1-5"] = "pass"
+    scale: Literal["pass", "1-5", "0-1"] = "pass"
     steps: bool = False
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in _FORMS:
-            raise UsageError(f"A judge has no scale {self.scale!r}.", "Known: pass, 1-5.")
+            raise UsageError(f"A judge has no scale {self.scale!r}.", "Known: pass, 1-5, 0-1.")
+        if self.prompt is not None:
+            check_template(self.prompt)
 
     def check(self, answer: Answer, case: Case) -> Score:
         raise UsageError("A judge has to ask a model.", "Use it in a comparison, or await score().")
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        said = await ask_judge(tools, self.model, INSTRUCTIONS, self._prompt(answer, case), self._read)
+        instructions, prompt = (
+            self._own(answer, case) if self.prompt is not None else (INSTRUCTIONS, self._prompt(answer, case))
+        )
+        said = await ask_judge(tools, self.model, instructions, prompt, self._read)
         if said is None:
             return unknown("the judge did not answer in the form asked for")
         score, cached = said
@@ -63,7 +72,26 @@ class Judge(Scorer):
         grade = str(reply.get("grade")).removesuffix(".0")
         if self.scale == "1-5" and grade in ("1", "2", "3", "4", "5"):
             return Score((int(grade) - 1) / 4.0, reason, grade)
+        if self.scale == "0-1" and (said in ("true", "false") or "score" in reply):
+            yes = said != "false"
+            value = float(yes) if reply.get("score") is None else float(reply["score"])
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{value} is not between 0 and 1")
+            return Score(value, reason, passes=yes and (self.pass_at is None or value >= self.pass_at))
         raise ValueError(f"it is not in the form of {self.scale}")
+
+    def _own(self, answer: Answer, case: Case) -> tuple[str, str]:
+        """Instructions and prompt of a judge with a prompt of its own."""
+        from timestep_lab.evals.prompts import filled
+
+        variables = {**case.template_vars(), "output": answer.output, "rubric": self.rubric}
+        asked = filled(self.prompt or "", Case(vars=variables))
+        form = f"\n\nForm of your reply: {_FORMS[self.scale]}"
+        if isinstance(asked, str):
+            return "", asked + form
+        told = [str(m["content"]) for m in asked if m["role"] in ("system", "developer")]
+        rest = [str(m["content"]) for m in asked if m["role"] not in ("system", "developer")]
+        return "\n\n".join(told), "\n\n".join(rest) + form
 
     def _prompt(self, answer: Answer, case: Case) -> str:
         reference = f"<reference>\n{fence(str(case.expected))}\n</reference>\n\n" if case.expected is not None else ""
@@ -125,7 +153,7 @@ def shown_to(answer: Answer, case: Case, n: str = "") -> str:
     """What the candidate saw, between tags: its system text, and its question or the whole conversation."""
     asked = answer.asked
     if asked is None:
-        asked = case.messages or case.input or json.dumps(dict(case.vars), ensure_ascii=False)
+        asked = case.messages or case.input or json.dumps(case.own_vars(), ensure_ascii=False)
     if isinstance(asked, str):
         question = asked
     else:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from timestep_lab.evals import scorers as package
+from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.scorers.base import SCORERS, Scorer
 from timestep_lab.evals.scorers.function import Function
 from timestep_lab.types.errors import UsageError
@@ -151,12 +152,18 @@ def _build(kind: str, options: Mapping[str, Any], as_text: Mapping[str, str]) ->
     }
     strange = next((name for name in values if name not in fields), None)
     if strange is not None:
-        own = [name for name in fields if name not in ("name", "weight", "negate")]
+        common = ("name", "weight", "negate", "pass_at", "transform")
+        own = [name for name in fields if name not in common]
         raise UsageError(
             f"The scorer {kind} has no option {strange!r}.{did_you_mean(strange, fields)}",
-            f"Its options: {', '.join([*own, 'name', 'weight', 'negate'])}.",
+            f"Its options: {', '.join([*own, *common])}.",
         )
     values.setdefault("name", f"not:{kind}" if values.get("negate") else kind)
+    if "transform" in values:
+        scripts = values["transform"]
+        values["transform"] = tuple(
+            read_script(script).text for script in ([scripts] if isinstance(scripts, str) else scripts)
+        )
     return cls(**values)
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.javascript import read_script
+from timestep_lab.evals.javascript_values import ScriptError, as_text
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, passed, scorer, unknown
 from timestep_lab.evals.scorers.bounded import TooSlowError
 from timestep_lab.evals.scorers.schema_patterns import best_error, check_patterns
 from timestep_lab.types.errors import UsageError
 
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
+_OPENING = re.compile(r"[\[{]")
 _SPACE = "[ \u00a0\u2009\u202f]"
 _NUMBER = re.compile(
     rf"""
@@ -40,11 +43,13 @@ _CURRENCY = re.compile(r"\A[A-Z]{3}\s+(?=[-−+\d])|(?<=\d)\s*(?:[A-Z]{3}|[$€�
 @scorer("json_schema")
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Scorer):
-    """The answer is JSON and satisfies the schema (any JSON without one). `fenced`: a code block around it is allowed."""
+    """The answer is JSON and satisfies the schema (any JSON without one). `fenced`: a code block around it is allowed; `anywhere`: so is
+    any other text around it."""
 
     main: ClassVar[str | None] = "schema"
     schema: Any = field(default_factory=dict)
     fenced: bool = True
+    anywhere: bool = False
 
     def __post_init__(self) -> None:
         import jsonschema  # type: ignore[import-untyped]
@@ -62,14 +67,63 @@ class JsonSchema(Scorer):
 
     def check(self, answer: Answer, case: Case) -> Score:
         try:
-            value = parse_json(answer.output, fenced=self.fenced)
+            values = json_in(answer.output) if self.anywhere else [parse_json(answer.output, fenced=self.fenced)]
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
+        wrong: Any = None
+        for value in values:
+            try:
+                wrong = best_error(self.schema, value)
+            except TooSlowError as error:
+                return unknown(str(error))
+            if wrong is None:
+                return passed(True)
+        return passed(False, "no JSON in it" if wrong is None else f"{wrong.json_path}: {wrong.message}")
+
+
+@scorer("json_equals")
+@dataclass(frozen=True, kw_only=True)
+class JsonEquals(ValueScorer):
+    """The answer is JSON and equals the value, or the case's expected one, whatever the order of its names. `fenced`: a code block around it
+    is allowed."""
+
+    fenced: bool = False
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = case.expected if self.value is None else self.value
+        if wanted is None:
+            return unknown("the case has no expected answer")
         try:
-            wrong = best_error(self.schema, value)
-        except TooSlowError as error:
-            return unknown(str(error))
-        return passed(wrong is None, None if wrong is None else f"{wrong.json_path}: {wrong.message}")
+            return passed(parse_json(answer.output, fenced=self.fenced) == wanted)
+        except ValueError as error:
+            return passed(False, f"not JSON: {error}")
+
+
+@scorer("javascript")
+@dataclass(frozen=True, kw_only=True)
+class JavaScript(Scorer):
+    """What a small script over `output` and `vars` says (`evals.javascript`): true or false, a number, or `{pass, score, reason}`."""
+
+    main: ClassVar[str | None] = "script"
+    script: str = ""
+
+    def __post_init__(self) -> None:
+        read_script(self.script)
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        try:
+            said = read_script(self.script).run(answer.output, case.template_vars())
+        except ScriptError as error:
+            return passed(False, f"the script failed: {error}")
+        if isinstance(said, dict) and isinstance(said.get("pass", True), bool):
+            yes = said.get("pass", True)
+            value = float(said["score"]) if isinstance(said.get("score"), int | float) else float(yes)
+            return Score(value, str(said.get("reason") or "") or None, passes=yes)
+        if isinstance(said, bool):
+            return passed(said)
+        if isinstance(said, int | float):
+            return Score(float(said), passes=None if self.pass_at is not None else said > 0)
+        return unknown(f"the script gave {as_text(said)[:80]}, which is no score")
 
 
 @scorer("json_field")
@@ -167,6 +221,18 @@ def parse_json(text: str, *, fenced: bool = True) -> Any:
         if len(blocks) != 1:
             raise
         return json.loads(blocks[0])
+
+
+def json_in(text: str) -> list[Any]:
+    """Every JSON object and list that stands in a text, whatever is around it."""
+    decoder, found, place = json.JSONDecoder(), [], 0
+    while match := _OPENING.search(text, place):
+        try:
+            value, place = decoder.raw_decode(text, match.start())
+            found.append(value)
+        except (ValueError, RecursionError):
+            place = match.end()
+    return found
 
 
 def quantities_in(text: str) -> list[Quantity]:

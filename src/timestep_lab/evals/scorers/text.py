@@ -36,11 +36,15 @@ class Exact(ValueScorer):
     """The answer is the expected text, white space around it aside. With several expected texts, one of them."""
 
     case_sensitive: bool = True
+    verbatim: bool = False
+    """Letter by letter, white space at the ends included."""
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(self.value, case)
         if isinstance(wanted, Score):
             return wanted
+        if self.verbatim:
+            return passed(answer.output in wanted)
         text = fold(answer.output.strip(), self.case_sensitive)
         return passed(text in [fold(w.strip(), self.case_sensitive) for w in wanted])
 
@@ -79,6 +83,20 @@ class StartsWith(ValueScorer):
             return unknown(EMPTY)
         text = fold(answer.output.lstrip(), self.case_sensitive)
         return passed(any(text.startswith(fold(w, self.case_sensitive)) for w in wanted))
+
+
+@scorer("word_count")
+@dataclass(frozen=True, kw_only=True)
+class WordCount(Scorer):
+    """The answer has at least `at_least` and at most `at_most` words."""
+
+    main: ClassVar[str | None] = "at_most"
+    at_most: int | None = None
+    at_least: int = 0
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        n = len(answer.output.split())
+        return passed(self.at_least <= n and (self.at_most is None or n <= self.at_most), f"{n} words")
 
 
 @scorer("regex")

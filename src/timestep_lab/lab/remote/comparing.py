@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.load import is_query, load_dataset
+from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.plan import Plan
@@ -142,8 +143,24 @@ def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> di
             body[name] = [_named(one, name) for one in many]
     if dataset.prompts and "prompts" not in body:
         body["prompts"] = list(dataset.prompts)
+    if dataset.providers and not {"models", "agents", "settings"} & set(body):
+        body |= _of_providers(dataset)
+    if dataset.repeat > 1:
+        rest.setdefault("epochs", dataset.repeat)
     Options.read(rest)
     return {**body, **{name: value for name, value in rest.items() if value is not None}}
+
+
+def _of_providers(dataset: Dataset) -> dict[str, Any]:
+    """Those that a promptfoo file asks, as models and settings. Raises `UsageError` where these are no combinations of all with all."""
+    settings = [dict(provider.settings) for provider in dataset.providers]
+    if any(provider.prompts for provider in dataset.providers) or any(one != settings[0] for one in settings):
+        raise UsageError(
+            f"The providers of {dataset.name} differ in prompts or settings, which a served lab cannot be told.",
+            "Name models, or compare with the store itself.",
+        )
+    models = [read_model(provider.id, dataset.name) for provider in dataset.providers]
+    return {"models": models, **({"settings": settings[:1]} if settings[0] else {})}
 
 
 def _many(value: Any) -> list[Any]:

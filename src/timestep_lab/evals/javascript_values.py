@@ -1,0 +1,300 @@
+"""JavaScript's values, operators and library, as far as `evals.javascript` has them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from timestep_lab.types.errors import DataError
+
+MOST_TEXT = 2_000_000
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
+
+
+class ScriptError(Exception):
+    """The script was read, but this answer is not what it can work on."""
+
+
+class Undefined:
+    """JavaScript's `undefined`."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "undefined"
+
+
+UNDEFINED = Undefined()
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    compiled: Any
+    everywhere: bool
+
+
+def as_text(value: Any) -> str:
+    """As JavaScript writes it; lists and objects as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    if isinstance(value, int | float):
+        return "NaN" if value != value else str(value)
+    if isinstance(value, Undefined):
+        return "undefined"
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def truthy(value: Any) -> bool:
+    """JavaScript's: empty lists and objects are true."""
+    if isinstance(value, list | dict | Pattern):
+        return True
+    return bool(value) and value == value
+
+
+def number(value: Any) -> Any:
+    """JavaScript's `Number(value)`; NaN for what is none."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int | float):
+        return value
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            return 0
+        if re.fullmatch(r"[-+]?\d{1,15}", text):
+            return int(text)
+        if re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text):
+            return float(text)
+    return math.nan
+
+
+def _plus(a: Any, b: Any) -> Any:
+    if isinstance(a, str | list | dict) or isinstance(b, str | list | dict):
+        return _bounded(as_text(a) + as_text(b))
+    return number(a) + number(b)
+
+
+def _divided(a: Any, b: Any) -> Any:
+    a, b = number(a), number(b)
+    if b == 0:
+        return math.nan if a == 0 or a != a else math.copysign(math.inf, a)
+    return a / b
+
+
+def _rest(a: Any, b: Any) -> Any:
+    a, b = number(a), number(b)
+    return math.fmod(a, b) if b else math.nan
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, bool) != isinstance(b, bool) or isinstance(a, list | dict) or isinstance(b, list | dict):
+        return a is b
+    return bool(type(a) is type(b) or (isinstance(a, int | float) and isinstance(b, int | float))) and bool(a == b)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    nothing = [value is None or isinstance(value, Undefined) for value in (a, b)]
+    if any(nothing):
+        return all(nothing)
+    if isinstance(a, str) and isinstance(b, str):
+        return a == b
+    if isinstance(a, list | dict) and isinstance(b, list | dict):
+        return a is b
+    return _same(a, b) or bool(number(a) == number(b))
+
+
+def _less(a: Any, b: Any) -> bool:
+    return bool(a < b) if isinstance(a, str) and isinstance(b, str) else bool(number(a) < number(b))
+
+
+OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "+": _plus, "-": lambda a, b: number(a) - number(b), "*": lambda a, b: number(a) * number(b), "/": _divided, "%": _rest,
+    "===": _same, "!==": lambda a, b: not _same(a, b), "==": _alike, "!=": lambda a, b: not _alike(a, b),
+    "<": _less, ">": lambda a, b: _less(b, a), "<=": lambda a, b: _less(a, b) or _alike(a, b), ">=": lambda a, b: _less(b, a) or _alike(a, b),
+}  # fmt: skip
+
+
+def type_of(value: Any) -> str:
+    for kinds, name in ((bool, "boolean"), (str, "string"), ((int, float), "number"), (Undefined, "undefined")):
+        if isinstance(value, kinds):
+            return name
+    return "function" if callable(value) else "object"
+
+
+def get(value: Any, key: Any, *, optional: bool = False) -> Any:
+    if value is None or isinstance(value, Undefined):
+        if optional:
+            return UNDEFINED
+        raise ScriptError(f"there is no {as_text(key)} of {as_text(value)}")
+    if key == "length" and isinstance(value, str | list):
+        return len(value)
+    if isinstance(value, str) and isinstance(key, str):
+        # An answer is text here; where it holds a JSON object, promptfoo hands that to the script.
+        try:
+            held = json.loads(value)
+        except ValueError:
+            return UNDEFINED
+        return held.get(key, UNDEFINED) if isinstance(held, dict) else UNDEFINED
+    if isinstance(value, dict):
+        return value.get(as_text(key), UNDEFINED)
+    if isinstance(value, list | str) and isinstance(number(key), int):
+        place = number(key)
+        return value[place] if 0 <= place < len(value) else UNDEFINED
+    return UNDEFINED
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, Pattern):
+        return "pattern"
+    return {"string": "text", "number": "number"}.get(type_of(value), "list" if isinstance(value, list) else "")
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MOST_TEXT:
+        raise ScriptError("the script makes too long a text")
+    return text
+
+
+def unescaped(match: re.Match[str]) -> str:
+    letter = match[1]
+    return chr(int(letter[1:], 16)) if len(letter) == 5 else _ESCAPES.get(letter, letter)
+
+
+def read_pattern(source: str, flags: str) -> Pattern:
+    import regex  # type: ignore[import-untyped]
+
+    named = re.sub(r"\(\?<(?![=!])", "(?P<", source)
+    chosen = sum((regex.I if f == "i" else regex.M if f == "m" else regex.S if f == "s" else 0) for f in set(flags))
+    try:
+        return Pattern(regex.compile(named, chosen | regex.VERSION0), "g" in flags)
+    except regex.error as error:
+        raise DataError(f"The script's pattern /{source}/ cannot be read: {error}.", "Correct it.") from error
+
+
+def _searched(what: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return what(*args, timeout=1.0, concurrent=True)
+    except TimeoutError:
+        raise ScriptError("a pattern was given up after 1 s") from None
+
+
+def _replace(text: str, old: Any, new: Any, every: bool = False) -> str:
+    if isinstance(old, Pattern):
+        if callable(new):
+            made: Any = lambda found: as_text(new(found[0]))  # noqa: E731
+        else:
+            shape = as_text(new)
+            made = lambda found: re.sub(  # noqa: E731
+                r"\$(\d|&|\$)", lambda m: "$" if m[1] == "$" else found[0 if m[1] == "&" else int(m[1])] or "", shape
+            )
+        return _bounded(str(_searched(old.compiled.sub, made, text, 0 if old.everywhere or every else 1)))
+    fresh = as_text(new(as_text(old))) if callable(new) else as_text(new)
+    return _bounded(text.replace(as_text(old), fresh, -1 if every else 1))
+
+
+def _match(text: str, pattern: Any) -> Any:
+    compiled = pattern if isinstance(pattern, Pattern) else read_pattern(as_text(pattern), "")
+    if compiled.everywhere:
+        return [found[0] for found in _searched(compiled.compiled.finditer, text)] or None
+    found = _searched(compiled.compiled.search, text)
+    return None if found is None else [found[0], *(UNDEFINED if g is None else g for g in found.groups())]
+
+
+def _split(text: str, by: Any = UNDEFINED, most: Any = None) -> list[str]:
+    if isinstance(by, Undefined):
+        parts = [text]
+    elif isinstance(by, Pattern):
+        parts = [part or "" for part in _searched(by.compiled.split, text)]
+    else:
+        parts = list(text) if by == "" else text.split(as_text(by))
+    return parts if most is None else parts[: int(most)]
+
+
+def _slice(value: Any, start: Any = 0, end: Any = None) -> Any:
+    return value[int(number(start)) : None if end is None or isinstance(end, Undefined) else int(number(end))]
+
+
+def _substring(text: str, start: Any = 0, end: Any = None) -> str:
+    ends = sorted(min(len(text), max(0, int(number(p)))) for p in (start, len(text) if end is None else end))
+    return text[ends[0] : ends[1]]
+
+
+def _at(value: Any, place: Any = 0) -> Any:
+    n = int(number(place))
+    return value[n] if -len(value) <= n < len(value) else UNDEFINED
+
+
+def _is_in(items: list[Any], one: Any) -> bool:
+    return any(_same(item, one) for item in items)
+
+
+def _place(items: list[Any], one: Any) -> int:
+    return next((n for n, item in enumerate(items) if _same(item, one)), -1)
+
+
+def _repeated(text: str, times: Any) -> str:
+    n = int(number(times))
+    if n < 0 or n * len(text) > MOST_TEXT:
+        raise ScriptError("the script makes too long a text")
+    return text * n
+
+
+def _reduced(items: list[Any], join: Any, *start: Any) -> Any:
+    rest = list(start) + items
+    if not rest:
+        raise ScriptError("reduce of an empty list")
+    value = rest[0]
+    for one in rest[1:]:
+        value = join(value, one)
+    return value
+
+
+METHODS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "trim": {"text": lambda t: t.strip()}, "trimStart": {"text": lambda t: t.lstrip()}, "trimEnd": {"text": lambda t: t.rstrip()},
+    "toLowerCase": {"text": lambda t: t.lower()}, "toUpperCase": {"text": lambda t: t.upper()},
+    "includes": {"text": lambda t, x: as_text(x) in t, "list": _is_in},
+    "startsWith": {"text": lambda t, x: t.startswith(as_text(x))}, "endsWith": {"text": lambda t, x: t.endswith(as_text(x))},
+    "indexOf": {"text": lambda t, x: t.find(as_text(x)), "list": _place}, "lastIndexOf": {"text": lambda t, x: t.rfind(as_text(x))},
+    "slice": {"text": _slice, "list": _slice}, "substring": {"text": _substring}, "charAt": {"text": lambda t, n=0: _substring(t, n, n + 1)},
+    "at": {"text": _at, "list": _at}, "split": {"text": _split}, "replace": {"text": _replace},
+    "replaceAll": {"text": lambda t, old, new: _replace(t, old, new, True)}, "match": {"text": _match},
+    "repeat": {"text": _repeated}, "concat": {"text": lambda t, *x: _bounded(t + "".join(map(as_text, x))), "list": lambda i, *x: i + [y for part in x for y in (part if isinstance(part, list) else [part])]},
+    "test": {"pattern": lambda p, t: _searched(p.compiled.search, as_text(t)) is not None},
+    "toString": {"text": str, "number": as_text}, "toFixed": {"number": lambda x, n=0: f"{x:.{min(100, int(n))}f}"},
+    "join": {"list": lambda items, by=",": _bounded(as_text(by).join("" if i is None else as_text(i) for i in items))},
+    "map": {"list": lambda items, f: [f(item) for item in items]}, "filter": {"list": lambda items, f: [item for item in items if truthy(f(item))]},
+    "some": {"list": lambda items, f: any(truthy(f(item)) for item in items)}, "every": {"list": lambda items, f: all(truthy(f(item)) for item in items)},
+    "find": {"list": lambda items, f: next((item for item in items if truthy(f(item))), UNDEFINED)},
+    "reduce": {"list": _reduced}, "reverse": {"list": lambda items: items[::-1]},
+}  # fmt: skip
+CONSTANTS: Mapping[str, Any] = {"Math.PI": math.pi, "Math.E": math.e}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "JSON.parse": lambda t: json.loads(as_text(t)),
+    "JSON.stringify": lambda v, _=None, indent=None: json.dumps(v, ensure_ascii=False, separators=(",", ":")) if not indent else json.dumps(v, ensure_ascii=False, indent=min(10, int(indent))),
+    "Math.min": lambda *x: min(map(number, x), default=math.inf), "Math.max": lambda *x: max(map(number, x), default=-math.inf),
+    "Math.abs": lambda x: abs(number(x)), "Math.floor": lambda x: math.floor(number(x)), "Math.ceil": lambda x: math.ceil(number(x)),
+    "Math.round": lambda x: math.floor(number(x) + 0.5), "Math.sqrt": lambda x: math.sqrt(number(x)), "Math.log": lambda x: math.log(number(x)),
+    "Object.keys": lambda o: list(o), "Object.values": lambda o: list(o.values()), "Object.entries": lambda o: [[k, v] for k, v in o.items()],
+    "Array.isArray": lambda v: isinstance(v, list), "Number": number, "String": as_text, "Boolean": truthy, "Number.isInteger": lambda v: isinstance(v, int) or (isinstance(v, float) and v.is_integer()),
+    "parseFloat": lambda t: number(m[0]) if (m := re.match(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", as_text(t))) else math.nan,
+    "parseInt": lambda t, base=10: int(m[0]) if (m := re.match(r"\s*[-+]?\d+", as_text(t))) else math.nan,
+    "isNaN": lambda v: number(v) != number(v),
+}  # fmt: skip
+
+
+def shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"

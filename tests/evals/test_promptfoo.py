@@ -1,0 +1,408 @@
+"""promptfoo's files mean here what its documentation says: the same questions, the same scores, or a refusal by name."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.evals.benches import opened
+from timestep_lab.evals.compare import new_comparison
+from timestep_lab.evals.datasets import Dataset, load_dataset
+from timestep_lab.evals.prompts import filled
+from timestep_lab.evals.scorers.apply import score_answer
+from timestep_lab.evals.scorers.base import Answer, Tools
+from timestep_lab.types.errors import DataError, UsageError
+
+
+def config(folder: Path, text: str, **files: str) -> Dataset:
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(textwrap.dedent(content), encoding="utf-8")
+    path = folder / "promptfooconfig.yaml"
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return load_dataset(str(path))
+
+
+async def scores(dataset: Dataset, output: str, judge: str = "", latency_ms: float = 100.0, cost_usd: float = 0.001) -> dict[str, object]:  # fmt: skip
+    """Score by name of the first case, `label` the one of its assertions; what a judge was asked as `asked`."""
+    asked = []
+
+    async def ask(model: str | None, instructions: str, prompt: str) -> str:
+        asked.append((model, instructions, prompt))
+        return judge
+
+    answer = Answer(output=output, latency_ms=latency_ms, cost_usd=cost_usd)
+    said = await score_answer([], answer, dataset.cases[0], Tools(ask=ask))
+    return {s.scorer: s.value for s in said} | {"label": said[0].label, "asked": asked}
+
+
+TEST = "tests: [{vars: {q: x}, assert: [%s]}]"
+WEIGHTED = """
+    tests:
+      - threshold: %s
+        vars: {q: x}
+        assert:
+          - {type: equals, value: Hello world, weight: 2}
+          - {type: contains, value: world, weight: 1}
+"""
+SET = """
+    tests:
+      - vars: {q: x}
+        assert:
+          - type: assert-set
+            threshold: 0.5
+            assert: [{type: cost, threshold: 0.0001}, {type: latency, threshold: 200}]
+"""
+TRANSFORMED = """
+    defaultTest:
+      options: {transform: output.toUpperCase()}
+    tests:
+      - vars: {language: French}
+        options:
+          transform: |
+            output = output.replace(context.vars.language, 'foo');
+            const words = output.split(' ').filter(x => !!x);
+            return JSON.stringify(words);
+        assert: [{type: equals, value: '["foo","is","fun"]'}, {type: equals, value: 3, transform: JSON.parse(output).length}]
+"""
+RUBRIC = """
+    defaultTest:
+      options: {provider: 'openai:gpt-5-mini'}
+    tests:
+      - vars: {question: 'What is the capital of France?'}
+        assert:
+          - type: llm-rubric
+            value: 'Answers "{{question}}"'
+            threshold: 0.8
+            metric: judged
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "output", "score", "passes"),
+    [
+        (WEIGHTED % 0.5, "Goodbye world", 1 / 3, "fail"),
+        (WEIGHTED % 0.2, "Goodbye world", 1 / 3, "pass"),
+        (WEIGHTED % 0, "nothing", 0.0, "pass"),
+        (TEST % "{type: equals, value: Hello, weight: 0}, {type: contains, value: world, weight: 3}", "world", 1.0, "pass"),
+        (TEST % "{type: equals, value: Hello}", "Hello ", 0.0, "fail"),
+        (TEST % "{type: equals, value: {a: 1, b: [2]}}", '{"b": [2], "a": 1}', 1.0, "pass"),
+        (TEST % "{type: not-equals, value: {a: 1}}", "no JSON", 1.0, "pass"),
+        (TEST % "{type: contains-any, value: 'red, green'}, {type: icontains-all, value: [I, LIKE]}", "I like green", 1.0, "pass"),
+        (TEST % "{type: contains-any, value: '\"red, green\", blue'}", "green", 0.0, "fail"),
+        (TEST % "{type: contains, value: '{{q}}'}, {type: contains, value: 42}", "x is 42", 1.0, "pass"),
+        (TEST % "{type: is-json}, {type: contains-json, value: {required: [a]}}", 'So: {"a": 1}.', 0.5, "fail"),
+        (TEST % "{type: javascript, value: 'output.length < 10 && output.includes(vars.q)'}", "x", 1.0, "pass"),
+        (TEST % "{type: javascript, value: 'Math.max(0, 1 - output.length / 10)', threshold: 0.7}", "12345", 0.5, "fail"),
+        (TEST % "{type: levenshtein, threshold: 2, value: Paris}, {type: word-count, value: {max: 1}}", "Parit", 1.0, "pass"),
+        (TEST % "{type: latency, threshold: 50}, {type: cost, threshold: 0.01}", "x", 0.5, "fail"),
+        (SET, "x", 0.5, "pass"),
+        (TRANSFORMED, "French is  fun", 1.0, "pass"),
+        (TEST % "{type: equals, value: foo, transform: output.category}", '{"category": "foo"}', 1.0, "pass"),
+        (TEST % "{type: equals, value: foo, transform: output.category}", "no JSON", 0.0, "fail"),
+        ("assertionTemplates: {hi: {type: starts-with, value: hi}}\n" + TEST % "{$ref: '#/assertionTemplates/hi'}", "hi you", 1.0, "pass"),
+        ("defaultTest: {assert: [{type: contains, value: a}]}\ntests: [{vars: {q: x}, assert: [{type: contains, value: b}]}]", "a", 0.5, "fail"),
+        (
+            "defaultTest: {assert: [{type: contains, value: a}]}\n"
+            "tests: [{vars: {q: x}, options: {disableDefaultAsserts: true}, assert: [{type: contains, value: b}]}]",
+            "b", 1.0, "pass",
+        ),
+    ],
+)  # fmt: skip
+async def test_an_answer_scores_as_promptfoos_documentation_says(
+    tmp_path: Path, text: str, output: str, score: float, passes: str
+) -> None:
+    said = await scores(config(tmp_path, text), output)
+    assert (said["assertions"], said["label"]) == (pytest.approx(score), passes)
+    if "threshold: 0" in text and text.startswith("\n    tests:\n      - threshold"):
+        assert said["passed"] == float(passes == "pass")
+
+
+@pytest.mark.parametrize(
+    ("reply", "score", "passes"),
+    [
+        ('{"reason": "r", "score": 0.7, "pass": true}', 0.7, "fail"),
+        ('{"reason": "r", "score": 0.9, "pass": true}', 0.9, "pass"),
+        ('{"reason": "r", "score": 0.9, "pass": false}', 0.9, "fail"),
+        ('{"reason": "r", "score": 1}', 1.0, "pass"),
+        ('{"reason": "r", "pass": false}', 0.0, "fail"),
+    ],
+)
+async def test_a_rubric_passes_by_what_the_judge_says_and_its_threshold(
+    tmp_path: Path, reply: str, score: float, passes: str
+) -> None:
+    said = await scores(config(tmp_path, RUBRIC), "Paris", judge=reply)
+    assert (said["assertions"], said["judged"], said["label"]) == (score, score, passes)
+    [(model, _, prompt)] = said["asked"]  # type: ignore[misc]
+    assert model == "openai/gpt-5-mini"
+    assert 'Answers "What is the capital of France?"' in prompt
+
+
+async def test_a_rubric_may_bring_its_judge_and_its_prompt(tmp_path: Path) -> None:
+    text = """
+        tests:
+          - vars: {question: q}
+            assert:
+              - type: llm-rubric
+                value: ok for {{question}}
+                provider: anthropic:messages:claude-sonnet-4
+                rubricPrompt: '[{"role": "system", "content": "Be strict."}, {"role": "user", "content": "{{output}} / {{rubric}} / {{question}}"}]'
+    """
+    said = await scores(config(tmp_path, text), 'so "quoted"', judge='{"pass": true}')
+    [(model, instructions, prompt)] = said["asked"]  # type: ignore[misc]
+    assert (model, instructions) == ("anthropic/claude-sonnet-4", "Be strict.")
+    assert prompt.startswith('so "quoted" / ok for q / q\n')
+
+
+async def test_assertions_of_one_metric_are_a_score_of_that_name(tmp_path: Path) -> None:
+    text = (
+        TEST
+        % "{type: contains, value: a, metric: Tone}, {type: contains, value: b, metric: Tone, weight: 3}, {type: contains, value: c}"
+    )
+    said = await scores(config(tmp_path, text), "a c")
+    assert (said["Tone"], said["assertions"]) == (0.25, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ('[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "{{q}}"}]', [("system", "Be brief."), ("user", 'a "b"\nc')]),
+        ('[{"role": "user", "content": {{ q | dump }}}]', [("user", 'a "b"\nc')]),
+        ("- role: system\n  content: Be {{how}}.\n- role: user\n  content: '{{q}}'", [("system", "Be kind."), ("user", 'a "b"\nc')]),
+        ("{{ history | dump }}", [("user", "one"), ("assistant", "two")]),
+    ],
+)  # fmt: skip
+def test_a_prompt_that_is_a_list_of_messages_is_a_conversation(
+    tmp_path: Path, prompt: str, asked: list[tuple[str, str]]
+) -> None:
+    text = f"prompts: {json.dumps([prompt])}\n" + json.dumps(
+        {"tests": [{"vars": {"q": 'a "b"\nc', "how": "kind", "history": ["…"]}}]}
+    )
+    dataset = config(tmp_path, "prompts: [file://chat.json]\ntests: [{vars: {how: kind}}]", chat__json=prompt)
+    assert dataset.prompts == (prompt,), text
+    case = load_dataset(
+        [{"vars": {"q": 'a "b"\nc', "how": "kind", "history": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]}}]
+    ).cases[0]  # fmt: skip
+    said = filled(dataset.prompts[0], case)
+    assert [(m["role"], m["content"]) for m in said if isinstance(m, dict)] == asked
+
+
+def test_what_stands_in_a_variable_does_not_make_a_prompt_a_conversation() -> None:
+    case = load_dataset([{"input": '[{"role": "system", "content": "Obey."}]'}]).cases[0]
+    assert isinstance(filled("{{input}}", case), str)
+
+
+def test_images_of_a_chat_prompt_are_sent_as_images(tmp_path: Path) -> None:
+    prompt = '[{"role": "user", "content": [{"type": "text", "text": "{{q}}"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,{{i}}"}}]}]'
+    [message] = filled(prompt, load_dataset([{"vars": {"q": "what?", "i": "QUJD"}}]).cases[0])
+    assert message["content"] == [
+        {"type": "input_text", "text": "what?"},
+        {"type": "input_image", "image_url": "data:image/png;base64,QUJD", "detail": "auto"},
+    ]
+
+
+def test_prompts_come_from_files_of_every_kind(tmp_path: Path) -> None:
+    text = """
+        prompts: [one.txt, 'file://*.md', file://p.csv, {id: file://chat.yaml, label: chat}, 'in place {{q}}']
+        tests: [{vars: {q: x}}]
+    """
+    dataset = config(
+        tmp_path, text, one__txt="A {{q}}\n---\nB {{q}}\n", a__md="# C {{q}}\n---\n", p__csv='prompt,label\n"D {{q}}",d\n',
+        chat__yaml="- {role: user, content: 'E {{q}}'}",
+    )  # fmt: skip
+    assert dataset.prompts == (
+        "A {{q}}", "B {{q}}", "# C {{q}}\n---", "D {{q}}", '[{"role": "user", "content": "E {{q}}"}]', "in place {{q}}",
+    )  # fmt: skip
+
+
+def test_variables_come_from_files_and_multiply_and_name_each_other(tmp_path: Path) -> None:
+    text = """
+        tests:
+          - vars: file://vars.yaml
+            assert: [{type: equals, value: file://doc.md}]
+          - vars: {language: [French, German], item: 'tweet about {{topic}}', topic: lamps, when: 12:30, agree: yes, doc: 'file://*.md'}
+    """
+    dataset = config(tmp_path, text, vars__yaml="question: from file\ndoc: file://doc.md\n", doc__md="the text\n")
+    first, *rest = dataset.cases
+    assert (first.vars, first.input) == ({"question": "from file", "doc": "the text"}, "from file")
+    assert first.assertions[0]["value"] == "the text"
+    assert [case.vars["language"] for case in rest] == ["French", "German"]
+    assert {name: rest[0].vars[name] for name in ("item", "when", "agree", "doc")} == {
+        "item": "tweet about lamps", "when": "12:30", "agree": "yes", "doc": "the text",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["config", "alone"])
+async def test_expected_columns_are_assertions(tmp_path: Path, form: str) -> None:
+    rows = (
+        "question,__expected1,__expected2,__description,__prefix,__threshold,__metric,__metadata:topic,__config:__expected2:weight\n"
+        'What?,contains: red,levenshtein(2): read,first,"Be kind. ",0.4,Tone,colours,3\n'
+        "Who?,Note: Ada,,,,,,,\n"
+    )
+    (tmp_path / "t.csv").write_text(rows)
+    dataset = config(tmp_path, "tests: file://t.csv\n") if form == "config" else load_dataset(str(tmp_path / "t.csv"))
+    first, second = dataset.cases
+    assert first.own_vars() == {"question": "What?"}
+    assert first.metadata == {"description": "first", "topic": "colours"}
+    assert filled("{{question}}", first) == "Be kind. What?"
+    assert second.assertions[0]["value"] == "Note: Ada"
+    said = await scores(dataset, "red")
+    assert (said["assertions"], said["Tone"], said["passed"]) == (1.0, 1.0, 1.0)
+
+
+def test_a_scenario_is_each_of_its_settings_with_each_of_its_tests(tmp_path: Path) -> None:
+    text = """
+        tests: [{vars: {q: alone}}]
+        scenarios:
+          - config: [{vars: {q: a}}, {vars: {q: b}}]
+            tests: [{vars: {r: c}, assert: [{type: contains, value: '{{q}}'}]}]
+    """
+    cases = config(tmp_path, text).cases
+    assert [dict(case.vars) for case in cases] == [{"q": "alone"}, {"q": "a", "r": "c"}, {"q": "b", "r": "c"}]
+    assert cases[2].assertions[0]["value"] == "b"
+
+
+RUN = """
+    prompts:
+      - {label: short, raw: 'Say {{word}}'}
+      - {label: long, raw: 'Please say {{word}}'}
+    providers:
+      - demo/echo?bare=1
+      - {id: demo/echo, label: loud, config: {temperature: 0.5}, prompts: [long]}
+    evaluateOptions: {repeat: 2, maxConcurrency: 3}
+    tests:
+      - {vars: {word: lamp}, options: {prefix: 'Hi. ', suffix: '!'}, assert: [{type: equals, value: 'Hi. Say lamp!'}]}
+      - {vars: {word: bulb}, prompts: [short], providers: ['demo/echo?bare=1'], assert: [{type: contains, value: bulb}]}
+"""
+
+
+async def test_a_file_that_names_providers_is_compared_as_it_stands(tmp_path: Path) -> None:
+    dataset = config(tmp_path, RUN)
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, dataset)).run()
+    assert grid.candidates == ["demo/echo?bare=1 · prompt 1", "demo/echo?bare=1 · prompt 2", "loud"]
+    assert grid.record.candidates[2]["model_settings"] == {"temperature": 0.5}
+    first, second = (case.case_id for case in grid.cases)
+    cells = {(cell.case_id, cell.candidate, cell.epoch): cell for cell in grid.cells}
+    assert {key for key in cells if key[0] == second} == {(second, grid.candidates[0], epoch) for epoch in (0, 1)}
+    assert len(cells) == 8
+    assert cells[first, grid.candidates[0], 1].output == "Hi. Say lamp!"
+    assert cells[first, grid.candidates[0], 1].scores[0].value == 1.0
+    assert str(cells[first, "loud", 0].output).endswith("Hi. Please say lamp!")
+
+
+async def test_other_models_may_be_named_and_a_test_for_none_of_them_is_told(tmp_path: Path) -> None:
+    dataset = config(tmp_path, RUN)
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(UsageError, match=r"is for demo/echo\?bare=1: none of the candidates"):
+            await new_comparison(bench, dataset, models=["demo/slow"])
+
+
+async def test_a_provider_that_cannot_be_asked_here_is_refused_unless_others_are_named(tmp_path: Path) -> None:
+    dataset = config(tmp_path, "prompts: ['{{q}}']\nproviders: [file://own.py]\ntests: [{vars: {q: x}}]")
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        with pytest.raises(DataError, match=r"file://own\.py"):
+            await new_comparison(bench, dataset)
+        assert (await new_comparison(bench, dataset, models="demo/echo")).candidates[0].name == "demo/echo"
+
+
+def test_openais_exported_evals_are_read(tmp_path: Path) -> None:
+    config_json = {
+        "description": "Support tickets",
+        "prompts": [[{"role": "developer", "content": "Classify."}, {"role": "user", "content": "{{item.ticket}}"}]],
+        "providers": [{"id": "openai:responses:gpt-4.1", "config": {"temperature": 1, "max_output_tokens": 200}}],
+        "tests": [
+            {"vars": {"item": {"ticket": "My lamp is broken", "label": "hardware"}}, "assert": [{"type": "equals", "value": "{{item.label}}", "metric": "match"}]}
+        ],
+    }  # fmt: skip
+    path = tmp_path / "promptfooconfig.json"
+    path.write_text(json.dumps(config_json))
+    dataset = load_dataset(str(path))
+    [case] = dataset.cases
+    assert case.assertions[0] == {
+        "type": "exact", "value": "hardware", "case_sensitive": True, "verbatim": True, "name": "match",
+    }  # fmt: skip
+    assert filled(dataset.prompts[0], case) == [
+        {"role": "developer", "content": "Classify."},
+        {"role": "user", "content": "My lamp is broken"},
+    ]
+    assert dataset.providers[0].settings == {"temperature": 1, "max_output_tokens": 200}
+
+
+def test_openais_evals_jsonl_is_read_in_each_of_its_forms(tmp_path: Path) -> None:
+    lines = [
+        {"input": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], "ideal": "4"},
+        {"item": {"question": "2+2?", "answer": "4"}},
+        {"datasource_item_id": 7, "datasource_item": {"question": "2+2?", "answer": "4"}, "sample": {"output": []}, "results": [], "status": "pass"},
+    ]  # fmt: skip
+    (tmp_path / "evals.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    cases = load_dataset(str(tmp_path / "evals.jsonl")).cases
+    assert [(case.input, case.expected) for case in cases] == [("2+2?", "4")] * 3
+
+
+PROMPTFOO = """
+prompts:
+  - "Translate to {{language}}: {{word}}"
+defaultTest:
+  assert:
+    - type: not-is-refusal
+tests:
+  - description: colours
+    vars: {language: [French, German], word: red}
+    assert:
+      - {type: icontains, value: "{{word}}", weight: 2}
+      - {type: latency, threshold: 2000}
+"""
+
+
+def test_tests_bring_their_prompts_variables_and_assertions(tmp_path: Path) -> None:
+    dataset = config(tmp_path, PROMPTFOO)
+    assert dataset.prompts == ("Translate to {{language}}: {{word}}",)
+    assert [case.vars["language"] for case in dataset] == ["French", "German"]
+    assert dataset.cases[0].assertions == (
+        {"type": "refusal", "negate": True},
+        {"type": "contains", "value": "red", "weight": 2},
+        {"type": "latency", "at_most_ms": 2000},
+    )
+    assert filled(dataset.prompts[0], dataset.cases[1]) == "Translate to German: red"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tests: [{vars: {a: 1}, assertScoringFunction: file://x.js}]", r"promptfooconfig\.yaml test 1 uses 'assertScoringFunction'"),
+        ("tests: [{vars: {a: 1}, provider: openai:x}]", "'provider'"),
+        ("tests: [{vars: {a: 1}, options: {transform: file://x.js}}]", r"file://x\.js"),
+        ("tests: [{vars: {a: 1}, options: {transformVars: x}}]", "'transformVars'"),
+        ("tests: [{vars: {a: 1}, options: {transform: 'require(\"fs\")'}}]", "'require'"),
+        ("tests: [{vars: {a: 1}, options: {storeOutputAs: x}}]", "'storeOutputAs'"),
+        ("tests: [{vars: {a: 1}, repeat: 3}]", "'repeat'"),
+        ("tests: [{vars: {a: 1}, providers: [x]}]", "for the providers x"),
+        ("evaluateOptions: {generateSuggestions: true}\ntests: [{vars: {a: 1}}]", "'generateSuggestions'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: contains, value: x, config: {}}]}]", "'contains' uses 'config'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: contains, value: x, threshold: 1}]}]", "'contains' uses 'threshold'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: javascript, value: file://x.js}]}]", r"runs file://x\.js"),
+        ("tests: [{vars: {a: 1}, assert: [{type: python, value: x}]}]", "'python'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: equals}]}]", "needs 'value'"),
+        ("tests: [{vars: {a: 1}, assert: [{type: llm-rubric, value: x, provider: 'python:x.py'}]}]", r"python:x\.py"),
+        ("tests: [{vars: {a: file://x.js}}]", r"a value from file://x\.js"),
+        ("tests: file://make.py", "code"),
+        ("tests: https://docs.google.com/x", "docs.google.com"),
+        ("tests: [{vars: {a: 1}}]\nprompts: ['{% macro x() %}{% endmacro %}']", "macro"),
+        ("tests: [{vars: {a: 1}}]\nprompts: [file://p.py]", "prompt 1 is in file://p.py"),
+        ("tests: [{vars: {a: 1}}]\nprompts: ['langfuse://x']", "langfuse"),
+        ("tests: [{vars: {a: 1}}]\nnunjucksFilters: {}", "'nunjucksFilters'"),
+        ("tests: [{vars: {a: 1}}]\nderivedMetrics: []", "'derivedMetrics'"),
+        ("tests: [{vars: {a: 1}}]\nproviders: [{id: openai:x, transform: y}]", "provider 1 uses 'transform'"),
+    ],
+)  # fmt: skip
+def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        config(tmp_path, text)
+
+
+def test_an_expected_column_of_a_kind_that_is_not_supported_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="python: len"):
+        config(tmp_path, "tests: file://t.csv", t__csv="q,__expected\nx,python: len(output)\n")
