@@ -41,6 +41,7 @@ def asked(cli: Cli) -> int:
         (("--fail-under", "assertions>=0.8"), "'assertions', which is not there"),
         (("--out", "nowhere/x.csv"), "there is no folder nowhere"),
         (("--out", "x.docx"), "Known endings"),
+        (("--group", "document"), "has no 'document'"),
     ],
 )
 def test_what_could_never_be_done_is_refused_before_the_first_call(cli: Cli, more: tuple[str, ...], says: str) -> None:

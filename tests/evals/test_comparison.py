@@ -494,3 +494,25 @@ async def test_a_judge_asks_through_the_lab_and_a_pairwise_judge_sees_both_order
             }  # fmt: skip
             assert len(server.asked) == 6
             assert (await in_thread(load_grid, bench, grid.id)).to_json() == grid.to_json()
+
+
+async def test_cases_of_one_group_are_counted_as_a_group(tmp_path: Path) -> None:
+    cases = [{"input": f"Say word{n}.", "expected": f"word{n % 60}", "document": f"doc {n % 12}"} for n in range(72)]
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (
+            await new_comparison(bench, cases, models=["demo/echo", "demo/slow"], scorers="contains", group="document")
+        ).run()
+        again = load_grid(bench, grid.id)
+        with pytest.raises(DataError, match="has no 'dokument'"):
+            await new_comparison(bench, cases, models="demo/echo", group="dokument")
+        few = await (
+            await new_comparison(
+                bench, cases[:5], models=["demo/echo", "demo/slow"], scorers="contains", group="document"
+            )
+        ).run()
+    [pair] = again.pair_rows
+    assert (pair.test, pair.p_value) == ("exact flips of group sums", 2**-11)
+    assert pair.ci_low == pytest.approx(grid.pair_rows[0].ci_low)
+    assert "beats" in again.verdict
+    assert "beats" not in few.verdict
+    assert few.notes[0].startswith("The cases form 5 groups: with fewer than 6")

@@ -372,3 +372,83 @@ def test_an_unbroken_row_of_passes_is_not_certainty() -> None:
 def test_comparing_tables_of_different_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="cases × epochs"):
         paired_difference(np.ones((3, 1)), np.ones((4, 1)))
+
+
+def grouped(seed: int, sizes: list[int], icc: float, kind: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Two models that are equally good, and the document that each case is about."""
+    generator = np.random.default_rng(seed)
+    groups = [g for g, size in enumerate(sizes) for _ in range(size)]
+    effect = generator.normal(0, math.sqrt(icc), len(sizes))[groups]
+    noise = generator.normal(0, math.sqrt(1 - icc), len(groups)) + effect
+    if kind == "normal":
+        return column([0.0] * len(groups)), column(list(noise)), groups
+    wins, losses = noise > 0.7, noise < -0.7
+    return column(list(losses.astype(float))), column(list(wins.astype(float))), groups
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [([10] * 10, "normal"), ([10] * 10, "pass/fail"), ([2, 4, 6, 8] * 5, "normal"), ([2, 4, 6, 8] * 5, "pass/fail")],
+)
+def test_cases_of_one_document_are_not_taken_for_independent_ones(sizes: list[int], kind: str) -> None:
+    runs, beats, covers, ignored = 600, 0, 0, 0
+    for seed in range(runs):
+        a, b, groups = grouped(seed, sizes, 0.3, kind)
+        result = paired_difference(a, b, groups=groups)
+        covers += result.ci_low <= 0 <= result.ci_high
+        beats += result.p_value <= 0.05 and not result.ci_low <= 0 <= result.ci_high
+        plain = paired_difference(a, b)
+        ignored += plain.p_value <= 0.05 and not plain.ci_low <= 0 <= plain.ci_high
+    # Two standard errors above 5.5 %, and below 93 %.
+    assert beats / runs <= 0.055 + 2 * math.sqrt(0.055 * 0.945 / runs)
+    assert covers / runs >= 0.93 - 2 * math.sqrt(0.07 * 0.93 / runs)
+    assert ignored / runs > 0.1
+
+
+@pytest.mark.parametrize("sizes", [[3, 5, 2, 7, 4, 6], [4] * 12, [1] * 9])
+def test_the_interval_of_grouped_values_is_cr2_with_satterthwaites_degrees_of_freedom(sizes: list[int]) -> None:
+    _, values, groups = grouped(1, sizes, 0.3, "normal")
+    x, n = values[:, 0], len(groups)
+    member = (np.array(groups)[:, None] == np.unique(groups)[None, :]).astype(float)
+    residuals = np.eye(n) - 1.0 / n
+    corrected = []
+    for g in range(len(sizes)):
+        rows = member[:, g] == 1
+        eigenvalues, vectors = np.linalg.eigh(residuals[np.ix_(rows, rows)])
+        root = vectors @ np.diag(1 / np.sqrt(eigenvalues)) @ vectors.T
+        corrected.append((np.ones(rows.sum()) / n) @ root @ residuals[rows])
+    parts = np.array(corrected)
+    variance = float(((parts @ x) ** 2).sum())
+    inner = parts @ parts.T
+    freedom = np.trace(inner) ** 2 / (inner**2).sum()
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    result = paired_difference(np.zeros_like(values), values, groups=groups)
+    assert (result.ci_low, result.ci_high) == (near(x.mean() - half, abs=1e-9), near(x.mean() + half, abs=1e-9))
+    interval = mean_interval(values, groups=groups)
+    assert (interval.low, interval.high) == (near(result.ci_low, abs=1e-9), near(result.ci_high, abs=1e-9))
+
+
+def test_the_test_of_grouped_cases_flips_the_signs_of_whole_groups() -> None:
+    _, values, groups = grouped(3, [3, 5, 2, 7, 4, 6, 8, 9] * 3, 0.1, "normal")
+    sums = [float(values[np.array(groups) == g].sum()) for g in sorted(set(groups))]
+    result = paired_difference(np.zeros_like(values), values, groups=groups)
+    assert (result.p_value, result.test) == (near(sign_flips(np.array(sums)), abs=1e-9), "exact flips of group sums")
+
+
+def test_of_fewer_than_six_groups_nothing_is_said() -> None:
+    groups = [n % 5 for n in range(100)]
+    result = paired_difference(column([0.0] * 100), column([1.0] * 100), groups=groups)
+    assert (result.diff, result.test, math.isnan(result.p_value), math.isnan(result.ci_low)) == (
+        1.0,
+        "none",
+        True,
+        True,
+    )
+    assert math.isnan(mean_interval(column([0.0, 1.0] * 50), groups=groups).low)
+
+
+def test_groups_that_all_say_the_same_are_no_certainty() -> None:
+    groups = [n // 10 for n in range(100)]
+    result = paired_difference(column([0.0] * 100), column([1.0] * 100), groups=groups)
+    assert result.p_value == near(2**-9)
+    assert result.ci_low == near(unseen(1.0, 10, -1.0, 1.0).low)

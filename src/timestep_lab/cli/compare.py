@@ -38,6 +38,9 @@ RULE_NOT_MET = 100
 @click.option("--scorers", help="Comma-separated, e.g. exact,contains,tool_order:search,fetch")
 @click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
 @click.option(
+    "--group", metavar="COLUMN", help="Which cases belong together, e.g. document: statistics count groups then."
+)
+@click.option(
     "--concurrency", type=click.IntRange(1), help="Calls under way at most; default: as many as the provider takes."
 )
 @click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
@@ -67,7 +70,7 @@ RULE_NOT_MET = 100
 @store_option
 @with_lab
 async def command(
-    lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None,
+    lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None,
     concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
     resume: str | None, plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
@@ -75,11 +78,12 @@ async def command(
     if (dataset is None) == (resume is None):
         raise UsageError("Nothing to compare.", "Give a dataset, or --resume with the id of a comparison.")
     given = {
-        "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "concurrency": concurrency,
+        "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
         "budget_usd": budget, "limit": limit, "approve": approve,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    _refuse_early(rules, out, None if resume else _specs(scorers) or [])
+    names_its_own = dataset is not None and dataset.suffix.lower() in (".yaml", ".yml", ".json")
+    _refuse_early(rules, out, None if resume or names_its_own else _specs(scorers) or [])
     if plan:
         return _show_plan(await lab.plan(dataset, **options), as_json)
     grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
@@ -105,7 +109,7 @@ async def command(
 
 
 def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str] | None) -> None:
-    """What would only be found out when all is paid for. `scorers`: None when they are those of a comparison that goes on. Raises `UsageError`."""
+    """What would only be found out when all is paid for. `scorers`: None when they are not known yet. Raises `UsageError`."""
     from timestep_lab.evals.exports import check_path
     from timestep_lab.evals.rules import read, refuse_unscored
     from timestep_lab.evals.scorers.registry import make_scorers

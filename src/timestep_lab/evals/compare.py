@@ -17,6 +17,7 @@ from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.prompts import asked_of
+from timestep_lab.evals.results import group_of
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
@@ -27,6 +28,7 @@ from timestep_lab.types.comparison import CandidateRecord, CandidateRow, Compari
 from timestep_lab.types.errors import DataError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
+from timestep_lab.types.suggest import did_you_mean
 
 FindAgent = Callable[[str], AgentRecord]
 
@@ -145,6 +147,13 @@ def _check(
             asked_of(candidate.record, case)
         for problem in assertion_problems(case).values():
             raise DataError(f"Case {case.id}: {problem}")
+    if options.group is not None and any(group_of(case, options.group) is None for case in dataset):
+        known = sorted({*dataset.cases[0].own_vars(), *dataset.cases[0].metadata})
+        lacking = next(case for case in dataset if group_of(case, options.group) is None)
+        raise DataError(
+            f"Case {lacking.id} has no {options.group!r}, by which the cases are to be grouped.{did_you_mean(options.group, known)}",
+            f"Columns of the first case: {', '.join(known) or 'none'}.",
+        )
     if any(scorer.pairwise for scorer in scorers) and len(candidates) < 2:
         raise UsageError(
             "A pairwise judge needs at least two candidates.", "Add a model, an agent, settings or a prompt."

@@ -161,9 +161,9 @@ class Comparison:
         prefixes = {model.prefix for model in (*(c.model for c in self.candidates), *self._judge_models)}
         try:
             if self._resumed:
-                wanted = self.record.scorers
-                self.record = replace(await in_thread(self._rows.go_on, self.record), scorers=wanted)
-                await in_thread(lambda: self._rows.comparisons.update(self.record.id, scorers=wanted))
+                wanted: dict[str, Any] = {"scorers": self.record.scorers, "settings": self.options.to_json()}
+                self.record = replace(await in_thread(self._rows.go_on, self.record), **wanted)
+                await in_thread(lambda: self._rows.comparisons.update(self.record.id, **wanted))
             else:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             with limited(self._bench.router, prefixes, self.options.concurrency):

@@ -7,7 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.evals.results import ScoreTables, asked_scorers, candidate_rows, pair_rows, scorer_names
+from timestep_lab.evals.results import (
+    ScoreTables,
+    asked_scorers,
+    candidate_rows,
+    few_groups,
+    group_of,
+    pair_rows,
+    scorer_names,
+)
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.types.comparison import (
     CandidateRow,
@@ -76,14 +84,20 @@ class Grid:
         return ScoreTables([case.case_id for case in self.cases], max(epochs, self.record.epochs), self.cells)
 
     @cached_property
+    def groups(self) -> list[str] | None:
+        """The group of each case, where the comparison was told by which column they belong together."""
+        column = self.record.settings.get("group")
+        return None if column is None else [group_of(case, str(column)) or case.case_id for case in self.cases]
+
+    @cached_property
     def candidate_rows(self) -> list[CandidateRow]:
         """The sums, one row a candidate."""
-        return candidate_rows(self.candidates, self.scorers, self.cells, self.tables)
+        return candidate_rows(self.candidates, self.scorers, self.cells, self.tables, self.groups)
 
     @cached_property
     def pair_rows(self) -> list[PairRow]:
         """The differences, one row a pair of candidates and scorer, with interval and test."""
-        return pair_rows(self.candidates, self.scorers, self.tables, seed=self._seed)
+        return pair_rows(self.candidates, self.scorers, self.tables, seed=self._seed, groups=self.groups)
 
     @cached_property
     def verdict(self) -> str:
@@ -94,7 +108,7 @@ class Grid:
     @cached_property
     def notes(self) -> list[str]:
         """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer; what is cached."""
-        return [*failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells)]
+        return [*few_groups(self.groups), *failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells)]
 
     @property
     def deciding_scorer(self) -> str | None:

@@ -18,6 +18,8 @@ MOST_CONCURRENCY = 64
 class Options:
     epochs: int = 1
     """How often every case is asked. Repeats are never answered from one another's cache."""
+    group: str | None = None
+    """A column of the data that says which cases belong together (`document`): intervals and tests then count groups, not cases."""
     concurrency: int | None = None
     """Calls under way with one provider at most. None: begins at 10 and grows to 64 as long as the provider takes it."""
     timeout_s: float = 120.0

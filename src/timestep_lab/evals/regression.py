@@ -101,7 +101,7 @@ def _pair(grid: Grid, candidate: str, scorer: str, before: Mapping[str, list[flo
     ]  # fmt: skip
     epochs = max([len(values) for values in before.values()] + [cell.epoch + 1 for cell in grid.cells])
     tables = ScoreTables([case.case_id for case in grid.cases], epochs, [*grid.cells, *cells])
-    r = paired_difference(tables.of(old, scorer), tables.of(candidate, scorer))
+    r = paired_difference(tables.of(old, scorer), tables.of(candidate, scorer), groups=grid.groups)
     points = within_unit(tables.of(old, scorer)) and within_unit(tables.of(candidate, scorer))
     return PairRow(
         a=old, b=now, scorer=scorer, n=r.n, diff=r.diff, ci_low=r.ci_low, ci_high=r.ci_high, p_value=r.p_value, p_holm=None, test=r.test,

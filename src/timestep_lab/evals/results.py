@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
+from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names
+from timestep_lab.evals.statistics.groups import LEAST_GROUPS
 from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats, within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
@@ -56,8 +59,9 @@ class ScoreTables:
 
 
 def candidate_rows(
-    names: Sequence[str], scorers: Sequence[str], cells: Sequence[CellRecord], tables: ScoreTables
-) -> list[CandidateRow]:
+    names: Sequence[str], scorers: Sequence[str], cells: Sequence[CellRecord], tables: ScoreTables,
+    groups: Sequence[object] | None = None,
+) -> list[CandidateRow]:  # fmt: skip
     rows = []
     for name in names:
         mine = [cell for cell in cells if cell.candidate == name]
@@ -66,7 +70,7 @@ def candidate_rows(
             CandidateRow(
                 name=name, n=len(done), errors=len(mine) - len(done),
                 scores={
-                    scorer: {**mean_row(tables.of(name, scorer)), **_not_scored(done, scorer)} for scorer in scorers
+                    scorer: {**mean_row(tables.of(name, scorer), groups), **_not_scored(done, scorer)} for scorer in scorers
                 },
                 cost_usd=total([cell.cost_usd for cell in done]), latency_ms_p50=median([cell.latency_ms for cell in done]),
                 ttft_ms_p50=median([cell.ttft_ms for cell in done]), input_tokens=_whole([cell.input_tokens for cell in done]),
@@ -81,13 +85,17 @@ def _not_scored(answers: Sequence[CellRecord], scorer: str) -> Mapping[str, floa
     return {"unscored": missing} if missing else {}
 
 
-def pair_rows(names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0) -> list[PairRow]:
+def pair_rows(
+    names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0, groups: Sequence[object] | None = None
+) -> list[PairRow]:  # fmt: skip
     """Every two candidates on every scorer; Holm's correction within a scorer. b is the later of the two."""
     pairs = list(combinations(names, 2))
     rows = []
     for scorer in scorers:
         results = [
-            paired_difference(tables.of(a, scorer), tables.of(b, scorer), alpha=ALPHA / len(pairs), seed=seed)
+            paired_difference(
+                tables.of(a, scorer), tables.of(b, scorer), alpha=ALPHA / len(pairs), seed=seed, groups=groups
+            )
             for a, b in pairs
         ]
         adjusted = holm([result.p_value for result in results])
@@ -100,6 +108,20 @@ def pair_rows(names: Sequence[str], scorers: Sequence[str], tables: ScoreTables,
             for (a, b), r, p in zip(pairs, results, adjusted, strict=True)
         ]  # fmt: skip
     return rows
+
+
+def group_of(case: CaseRecord | Case, column: str) -> str | None:
+    """What a case has in a column of its data: a variable, or metadata. None: nothing."""
+    value = case.vars.get(column, case.metadata.get(column))
+    return None if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def few_groups(groups: Sequence[str] | None) -> list[str]:
+    """A note where there are too few to say anything."""
+    n = None if groups is None else len(set(groups))
+    if n is None or n >= LEAST_GROUPS:
+        return []
+    return [f"The cases form {n} {'group' if n == 1 else 'groups'}: with fewer than {LEAST_GROUPS} no interval and no test says anything."]  # fmt: skip
 
 
 def median(values: Sequence[float | None]) -> float | None:
@@ -118,12 +140,12 @@ def _whole(values: Sequence[int | None]) -> int | None:
     return None if summed is None else int(summed)
 
 
-def mean_row(scores: Floats) -> Mapping[str, float | None]:
+def mean_row(scores: Floats, groups: Sequence[object] | None = None) -> Mapping[str, float | None]:
     """What `CandidateRow.scores` tells of one scorer."""
     means, _ = mean_of_repeats(scores)
     if not len(means):
         return {"mean": None, "ci_low": None, "ci_high": None}
-    interval = mean_interval(scores)
+    interval = mean_interval(scores, groups=groups)
     row = {"mean": float(means.mean()), "ci_low": _known(interval.low), "ci_high": _known(interval.high)}
     k = scores.shape[1]
     if k > 1 and is_pass_fail(scores):

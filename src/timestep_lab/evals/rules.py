@@ -199,4 +199,4 @@ def _with_misses(grid: Grid, row: CandidateRow, scorer: str, worst: float) -> Ma
     for cell in grid.cells:
         if cell.candidate == row.name and cell.status == "error":
             scores[places[cell.case_id], cell.epoch] = worst
-    return mean_row(scores)
+    return mean_row(scores, grid.groups)

@@ -47,7 +47,7 @@ def _compare(
     self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None, on_event: OnEvent | None = None,
 ) -> None:  # fmt: skip
@@ -59,7 +59,7 @@ def _prepare(
     self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None,
 ) -> None:  # fmt: skip
@@ -70,7 +70,7 @@ def _plan(
     self: Looking, data: Any, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     approve: Literal["all", "none"] = "none", seed: int = 0,
 ) -> None:  # fmt: skip

@@ -33,6 +33,7 @@ class HowBody(Strict):
     """How a comparison is carried out: `evals.options.Options`. What is not given is the default, or what it began with."""
 
     epochs: int | None = Field(None, ge=1, le=100)
+    group: str | None = Field(None, min_length=1, max_length=200)
     concurrency: int | None = Field(None, ge=1, le=256)
     timeout_s: float | None = Field(None, gt=0, le=86_400)
     retries: int | None = Field(None, ge=0, le=20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,18 +95,21 @@ def all_alike(values: Floats, scores: Floats) -> bool:
     return bool(np.ptp(values) <= noise)
 
 
-def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
+def mean_interval(scores: Floats, level: float = 0.95, groups: Sequence[object] | None = None) -> Interval:
     """The interval of a candidate's mean score. `scores`: cases × epochs, NaN where there is none.
 
     Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, the binomial variance over the
     variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), kept between the number
     of cases and the number of trials. Other scores get `skewed_interval` over case means, never beyond 0 or 1 where they run
-    between these, or `unseen` where these are all alike; alike on a scale without ends, they have none.
+    between these, or `unseen` where these are all alike; alike on a scale without ends, they have none. With `groups` (each case's) they
+    get `groups.cluster_interval`, and where all are alike `unseen` counts groups.
     """
     case_means, trials = mean_of_repeats(scores)
     n = len(case_means)
     if n == 0:
         return Interval(math.nan, math.nan)
+    if groups is not None:
+        return _grouped_mean(scores, case_means, groups, level)
     if not is_pass_fail(scores):
         if n > 1 and all_alike(case_means, scores):
             known = within_unit(scores)
@@ -119,6 +122,18 @@ def mean_interval(scores: Floats, level: float = 0.95) -> Interval:
         between = float(case_means.var(ddof=1)) / n
         effective = min(float(trials), max(float(n), p * (1 - p) / between)) if between > 0 else float(trials)
     return wilson(p * effective, effective, level)
+
+
+def _grouped_mean(scores: Floats, case_means: Floats, groups: Sequence[object], level: float) -> Interval:
+    from timestep_lab.evals.statistics.groups import LEAST_GROUPS, cluster_interval
+
+    members = [group for group, row in zip(groups, scores, strict=True) if not np.isnan(row).all()]
+    interval = cluster_interval(case_means, members, level)
+    if not within_unit(scores):
+        return interval
+    if interval.high - interval.low < 1e-12 and len(set(members)) >= LEAST_GROUPS:
+        return unseen(float(case_means.mean()), len(set(members)), 0.0, 1.0, level)
+    return clipped(interval, 0.0, 1.0)
 
 
 def mean_of_repeats(scores: Floats) -> tuple[Floats, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 from timestep_lab.evals.statistics import bootstrap
 from timestep_lab.evals.statistics.distributions import t_cdf, two_sided_z
 from timestep_lab.evals.statistics.forecast import cases_to_settle
+from timestep_lab.evals.statistics.groups import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.intervals import (
     Floats,
     Interval,
@@ -28,7 +30,7 @@ from timestep_lab.evals.statistics.intervals import (
 from timestep_lab.evals.statistics.mcnemar import exact_mcnemar
 from timestep_lab.evals.statistics.sign_flips import least_decided, least_p, sign_flips
 
-Test = Literal["exact McNemar", "skew-corrected t", "betting", "exact sign flips", "none"]
+Test = Literal["exact McNemar", "skew-corrected t", "betting", "exact sign flips", "exact flips of group sums", "none"]
 
 LEAST_GRADED = 72
 """Graded cases below which a kind that makes up one in twenty may be missing by more than a chance of 0.95^72 = 2.5 %."""
@@ -54,8 +56,9 @@ class PairedResult:
 
 
 def paired_difference(
-    a: Floats, b: Floats, *, level: float = 0.95, alpha: float | None = None, resamples: int = 10_000, seed: int = 0
-) -> PairedResult:
+    a: Floats, b: Floats, *, level: float = 0.95, alpha: float | None = None, resamples: int = 10_000, seed: int = 0,
+    groups: Sequence[object] | None = None,
+) -> PairedResult:  # fmt: skip
     """Compare two candidates. `a` and `b`: cases × epochs, NaN where there is no score; rows are the same cases.
 
     | scores | interval | test |
@@ -73,6 +76,9 @@ def paired_difference(
     `LEAST_GRADED` cases, or fewer than ten times the differences' squared skewness, p is therefore at least `betting_p`, which
     no shape of scores from 0 to 1 deceives; scores on another scale then have no p-value. Intervals of scores from 0 to 1 end at −1 and 1.
 
+    `groups` names the group of each case (the document that questions are about): then the interval is `cluster_interval`, and the test
+    flips the signs of the groups' summed differences. Of fewer than `LEAST_GROUPS` groups neither says anything.
+
     Scores that all differ by the same on a scale without ends have no interval. Cases one side has no score for are left out. `alpha`
     is the level the forecast aims at (after a correction for several comparisons it is smaller than 1 − `level`).
     Raises `ValueError` for shapes that differ.
@@ -80,6 +86,7 @@ def paired_difference(
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"a and b must both be cases × epochs, not {a.shape} and {b.shape}")
     both = ~np.isnan(a).all(axis=1) & ~np.isnan(b).all(axis=1)
+    members = None if groups is None else [groups[int(place)] for place in np.flatnonzero(both)]
     a, b = a[both], b[both]
     n = len(a)
     if n == 0:
@@ -97,6 +104,8 @@ def paired_difference(
     interval: Interval
     test: Test
 
+    if members is not None:
+        return _grouped(differences, members, diff, decided_by, graded=graded, unit=unit, level=level)
     if is_pass_fail(scores) and all(np.isin(means, (0.0, 1.0)).all() for means in (mean_a, mean_b)):
         wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
         interval, p, test = tango(wins, losses, n, level), exact_mcnemar(wins, losses), "exact McNemar"
@@ -133,6 +142,28 @@ def paired_difference(
     )
     return PairedResult(
         n=n, diff=diff, ci_low=interval.low, ci_high=interval.high, p_value=p, test=test, decided_by=decided_by, cases_to_settle=settle
+    )  # fmt: skip
+
+
+def _grouped(
+    differences: Floats, groups: Sequence[object], diff: float, decided_by: int, *, graded: bool, unit: bool, level: float
+) -> PairedResult:  # fmt: skip
+    """`paired_difference` of cases that come in groups."""
+    n = len(differences)
+    sizes, sums = group_sums(differences, groups)
+    if len(sizes) < LEAST_GROUPS:
+        return _nothing(n, diff, decided_by)
+    interval = cluster_interval(differences, groups, level)
+    if interval.high - interval.low < 1e-12:
+        # No group differs from the others: that is no more than so many groups can say.
+        interval = unseen(diff, len(sizes), -1.0, 1.0, level) if unit else Interval(math.nan, math.nan)
+    p = sign_flips(sums)
+    if graded and n < LEAST_GRADED:
+        # Rare cases may not have come up. The sums are bets that no shape deceives, once none is beyond 1.
+        p = max(p, betting_p(sums / sizes.max())) if unit else math.nan
+    return PairedResult(
+        n=n, diff=diff, ci_low=max(-1.0, interval.low) if unit else interval.low, ci_high=min(1.0, interval.high) if unit else interval.high,
+        p_value=p, test="none" if math.isnan(p) else "exact flips of group sums", decided_by=decided_by, cases_to_settle=None,
     )  # fmt: skip
 
 
