@@ -25,7 +25,7 @@ FLOORS = {
     "cli": 7,
 }
 OPEN_TO_ALL = {"__init__", "__main__"}
-UI_SEES = {"types", "resources", "store", "ui"}
+UI_SEES = {"types", "resources", "store", "service", "ui"}
 HEAVY = ("agents", "openai", "anthropic", "panel", "pandas", "nbformat", "chatkit", "fastapi", "duckdb", "mcp")
 
 

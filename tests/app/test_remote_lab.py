@@ -197,7 +197,7 @@ async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None
         assert there.trace == here.trace
         assert there.twin_html() == here.twin_html()
         assert there.snapshot().buffers == here.snapshot().buffers
-        assert there.source.graph(trace_id=run.trace_id) == here.source.graph(trace_id=run.trace_id)
+        assert there.source.graph_of(run.trace_id) == here.source.graph_of(run.trace_id)
     there_all, here_all = (
         both.remote.explorer(filter='status == "completed"'),
         both.local.explorer(filter='status == "completed"'),
@@ -220,9 +220,7 @@ async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None
 
 async def test_a_note_on_a_trace_is_a_note_on_both_sides(both: Both) -> None:
     run = await both.remote.run(ANSWERS)
-    note = both.remote.trace_source.add_score(
-        "trace", run.trace_id, name="good", value=0.5, label="fair", note="as expected"
-    )
+    note = both.remote.trace_source.score("trace", run.trace_id, "good", 0.5, label="fair", note="as expected")
     assert both.local.trace_source.scores(run.trace_id) == [note] == both.remote.trace_source.scores(run.trace_id)
 
 

@@ -51,7 +51,7 @@ STEPS = {"fling": FLING, "wheel": WHEEL, "zoom": ZOOM, "plain rows": WORDS}
 def view_of(n: int) -> TraceView:
     row, spans = weather_run(1, utc_now())
     source = SampleSource([(row, spans)])
-    source.columns[row["trace_id"]] = big_trace(n)
+    source.spans_of[row["trace_id"]] = big_trace(n)
     view = TraceView(source, row["trace_id"])
     view.snapshot()  # Reading and packing is Python's part, which is measured by itself.
     return view

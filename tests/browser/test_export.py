@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.sample_traces import SampleSource
+from timestep_lab.service.traces import TraceQuery
 from timestep_lab.store.filters import evaluate
 from timestep_lab.types.errors import UsageError
 from timestep_lab.ui.html_export import export_html
-from timestep_lab.ui.sources import TraceQuery
 
 SPAN_FILTERS = (
     'any(s.kind == "tool" and s.status == "error" for s in spans)',
@@ -24,7 +24,7 @@ SPAN_FILTERS = (
 
 
 def whole(source: SampleSource, trace_id: str) -> Any:
-    return source.payloads(trace_id, source.spans(trace_id)["span_id"])
+    return source.payloads(trace_id, source.columns(trace_id)["span_id"])
 
 
 def test_an_exported_explorer_filters_searches_and_opens_traces_from_a_file(pages: Any, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: 
 
 def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, pages: Pages) -> None:
     big = "from tests.ui.sample_traces import big_trace\nrow, spans = weather_run(78, utc_now())\nsource.add(row, spans)\n"
-    big += "source.columns[row['trace_id']] = big_trace(5_000)\n"
+    big += "source.spans_of[row['trace_id']] = big_trace(5_000)\n"
     big += "import time\nfrom pathlib import Path\n"
     show = "display(TraceView(source, row['trace_id']))\n"
     show += (

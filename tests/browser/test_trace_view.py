@@ -337,7 +337,7 @@ def test_parents_in_a_ring_and_very_deep_trees_are_drawn(show: Show) -> None:
 def test_a_hundred_thousand_spans_are_rows_of_one_screen(show: Show) -> None:
     row, spans = weather_run(5, utc_now())
     source = SampleSource([(row, spans)])
-    source.columns[row["trace_id"]] = big_trace(100_000)
+    source.spans_of[row["trace_id"]] = big_trace(100_000)
     page = show(TraceView(source, row["trace_id"]))
     expect(page.get_by_role("treegrid")).to_have_attribute("aria-rowcount", "100001")
     assert page.locator(".tl-wf-row").count() < 60
@@ -349,7 +349,7 @@ def test_a_hundred_thousand_spans_are_rows_of_one_screen(show: Show) -> None:
 def test_scrolled_rows_stand_in_the_order_of_the_document_each_where_its_number_says(show: Show) -> None:
     row, spans = weather_run(5, utc_now())
     source = SampleSource([(row, spans)])
-    source.columns[row["trace_id"]] = big_trace(10_000)
+    source.spans_of[row["trace_id"]] = big_trace(10_000)
     page = show(TraceView(source, row["trace_id"]))
     rows(page).first.wait_for()
     for top in (48, 140, 90, 4_000, 3_900, 120_000, 2_000, 10**9, 0):
@@ -364,7 +364,7 @@ def test_scrolled_rows_stand_in_the_order_of_the_document_each_where_its_number_
 def test_a_flung_list_shows_names_and_bars_and_its_numbers_when_it_comes_to_rest(show: Show) -> None:
     row, spans = weather_run(5, utc_now())
     source = SampleSource([(row, spans)])
-    source.columns[row["trace_id"]] = big_trace(10_000)
+    source.spans_of[row["trace_id"]] = big_trace(10_000)
     page = show(TraceView(source, row["trace_id"]))
     rows(page).first.wait_for()
     numbers_shown, names = page.evaluate(FLING)

@@ -1,4 +1,4 @@
-"""Realistic traces and a `TraceSource` over them in memory, deterministic for a seed."""
+"""Realistic traces, and `Traces` over them in memory, deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.store.filters import evaluate
+from timestep_lab.store.filters.suggestions import Suggestion, suggest
+from timestep_lab.store.trace_diff import DiffRow, DiffSide
+from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.types.clock import ms_between, utc_now
 from timestep_lab.types.errors import NotFoundError
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.types.ids import LOCAL_USER, new_id
 from timestep_lab.types.records import ScoreRecord
-from timestep_lab.ui.sources import Bucket, DiffRow, DiffSide, Suggestion, TracePage, TraceQuery
-from timestep_lab.ui.suggestions import suggest
 
 MODELS = {"openai/gpt-4.1": (2.0, 8.0), "anthropic/claude-sonnet-4": (3.0, 15.0), "ollama/gpt-oss:20b": (0.0, 0.0)}
 CITIES = ("Berkeley", "Oakland", "Reykjavík", "São Paulo", "Nairobi", "Kyoto")
@@ -244,13 +246,13 @@ def big_trace(n: int, seed: int = 7) -> dict[str, list[Any]]:
     return columns
 
 
-class SampleSource:
+class SampleSource(Traces):
     """Everything in dicts. Filters are evaluated by the store's own plain evaluator."""
 
     def __init__(self, traces: Sequence[tuple[dict[str, Any], list[dict[str, Any]]]] = ()) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.by_trace: dict[str, list[dict[str, Any]]] = {}
-        self.columns: dict[str, Mapping[str, Sequence[Any]]] = {}
+        self.spans_of: dict[str, Mapping[str, Sequence[Any]]] = {}
         self.score_rows: list[ScoreRecord] = []
         self._callbacks: list[Callable[[str], None]] = []
         self._lock = threading.Lock()
@@ -279,7 +281,7 @@ class SampleSource:
 
     changed = add
 
-    # TraceSource
+    # As `Traces`
 
     def _matching(self, query: TraceQuery) -> list[dict[str, Any]]:
         found = [
@@ -289,50 +291,64 @@ class SampleSource:
         ]  # fmt: skip
         return sorted(found, key=lambda row: row["started_at"], reverse=True)
 
-    def list(self, query: TraceQuery, *, limit: int, after: str | None = None) -> TracePage:
+    def page(
+        self,
+        *,
+        filter: str = "",
+        search: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> TracePage:
+        query = TraceQuery(filter=filter, search=search, since=since, until=until)
         rows = self._matching(query)
         begin = int(after or 0)
         sql = f"select * from traces where {query.filter or 'true'} order by started_at desc"
         return TracePage(
-            rows=rows[begin : begin + limit],
+            data=rows[begin : begin + limit],
+            has_more=begin + limit < len(rows),
             total=len(rows),
             sql=sql,
             after=str(begin + limit) if begin + limit < len(rows) else None,
         )
 
-    def frame(self, query: TraceQuery) -> Any:
+    def frame(self, **words: Any) -> Any:
         import pandas
 
-        return pandas.DataFrame(self._matching(query))
+        return pandas.DataFrame(self._matching(TraceQuery(**words)))
 
-    def histogram(self, query: TraceQuery, *, buckets: int) -> Sequence[Bucket]:
+    def histogram(self, *, buckets: int = 60, **words: Any) -> list[TimeBucket]:
+        query = TraceQuery(**words)
         rows = self._matching(query)
         if not rows:
             return []
         since = query.since or rows[-1]["started_at"]
         until = query.until or max(utc_now(), rows[0]["started_at"] + timedelta(seconds=1))
         step = (until - since) / buckets
-        bars = [Bucket(start=since + i * step, end=since + (i + 1) * step, count=0) for i in range(buckets)]
+        bars = [
+            TimeBucket(start=since + i * step, end=since + (i + 1) * step, count=0, errors=0) for i in range(buckets)
+        ]
         for row in rows:
             i = min(int((row["started_at"] - since) / step), buckets - 1)
             bars[i] = replace(bars[i], count=bars[i].count + 1, errors=bars[i].errors + (row["status"] == "failed"))
         return bars
 
-    def suggest(self, text: str, cursor: int) -> Sequence[Suggestion]:
+    def suggest(self, text: str, cursor: int) -> list[Suggestion]:
         facets: dict[str, dict[str, int]] = {"model": {}, "status": {}}
         for row in self.rows.values():
             for field_name, counts in facets.items():
                 counts[row[field_name]] = counts.get(row[field_name], 0) + 1
         return suggest(text, cursor, {name: sorted(c.items(), key=lambda x: -x[1]) for name, c in facets.items()})
 
-    def trace(self, trace_id: str) -> Mapping[str, Any]:
+    def read(self, trace_id: str) -> Mapping[str, Any]:
         if trace_id not in self.rows:
             raise NotFoundError(f"There is no trace {trace_id!r}.", "List them with lab.traces.")
         return self.rows[trace_id]
 
-    def spans(self, trace_id: str) -> Mapping[str, Sequence[Any]]:
-        if trace_id in self.columns:
-            return self.columns[trace_id]
+    def columns(self, trace_id: str) -> Mapping[str, Sequence[Any]]:
+        if trace_id in self.spans_of:
+            return self.spans_of[trace_id]
         spans = self.by_trace[trace_id]
         names = (
             "span_id",
@@ -356,8 +372,13 @@ class SampleSource:
         by_id = {span["span_id"]: span for span in self.by_trace.get(trace_id, ())}
         return [by_id[span_id] for span_id in span_ids if span_id in by_id]
 
-    def graph(self, *, trace_id: str | None = None, query: TraceQuery | None = None) -> AgentGraph:
-        ids = [trace_id] if trace_id else [row["trace_id"] for row in self._matching(query or TraceQuery())]
+    def graph(self, **words: Any) -> AgentGraph:
+        return self._graph([row["trace_id"] for row in self._matching(TraceQuery(**words))])
+
+    def graph_of(self, trace_id: str) -> AgentGraph:
+        return self._graph([trace_id])
+
+    def _graph(self, ids: list[str]) -> AgentGraph:
         agents: dict[str, list[dict[str, Any]]] = {}
         ways: dict[tuple[str, str], int] = {}
         for span in (span for i in ids for span in self.by_trace[i]):
@@ -401,15 +422,15 @@ class SampleSource:
         ids = {trace_id, *(span["span_id"] for span in self.by_trace.get(trace_id, ()))}
         return [score for score in self.score_rows if score.target_id in ids]
 
-    def add_score(
+    def score(
         self,
-        target: Literal["trace", "span"],
+        target: Literal["trace", "span", "case"],
         target_id: str,
-        *,
         name: str,
-        value: float | None,
-        label: str | None,
-        note: str | None,
+        value: float | None = None,
+        *,
+        label: str | None = None,
+        note: str | None = None,
     ) -> ScoreRecord:
         score = ScoreRecord(
             id=new_id("score"),

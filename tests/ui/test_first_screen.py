@@ -53,7 +53,7 @@ def view_of(n: int | None) -> TraceView:
     row, spans = weather_run(1, utc_now())
     source = SampleSource([(row, spans)])
     if n is not None:
-        source.columns[row["trace_id"]] = big_trace(n)
+        source.spans_of[row["trace_id"]] = big_trace(n)
     return TraceView(source, row["trace_id"])
 
 

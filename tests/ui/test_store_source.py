@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from timestep_lab.runtime.agent_graph import with_declared
+from timestep_lab.service.traces import Traces
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
 from timestep_lab.store.trace_writer import TraceWriter
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import FilterError, UsageError
+from timestep_lab.types.errors import FilterError
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.types.ids import LOCAL_USER, new_span_id, new_trace_id
 from timestep_lab.types.spans import SpanRecord, TraceStart
 from timestep_lab.ui.explorer import TraceExplorer
-from timestep_lab.ui.sources import TraceQuery
-from timestep_lab.ui.store_source import StoreSource, with_declared
 from timestep_lab.ui.trace_reader import read_trace
 from timestep_lab.ui.trace_view import TraceView
 
@@ -30,6 +31,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = open_store(tmp_path / "lab.duckdb")
     yield opened
     opened.close()
+
+
+def traces_of(store: Store) -> Traces:
+    return Traces(SimpleNamespace(store=store, flush=lambda: None))  # type: ignore[arg-type]
 
 
 def write(store: Store) -> str:
@@ -64,7 +69,7 @@ def write(store: Store) -> str:
 
 def test_a_trace_written_in_batches_is_listed_whole(store: Store) -> None:
     trace_id = write(store)
-    [row] = StoreSource(store).list(TraceQuery(), limit=10).rows
+    [row] = traces_of(store).page(limit=10).data
     assert row["trace_id"] == trace_id
     assert row["duration_ms"] == pytest.approx(1000.0)
     assert (row["input_tokens"], row["output_tokens"], row["status"]) == (40, 2, "completed")
@@ -72,7 +77,7 @@ def test_a_trace_written_in_batches_is_listed_whole(store: Store) -> None:
 
 def test_explorer_and_trace_read_it(store: Store) -> None:
     trace_id = write(store)
-    explorer = TraceExplorer(StoreSource(store), filter='model == "demo/echo"')
+    explorer = TraceExplorer(traces_of(store), filter='model == "demo/echo"')
     assert list(explorer.df()["trace_id"]) == [trace_id]
     assert "demo/echo" in explorer.sql
     assert [s.text for s in explorer.source.suggest("model == ", 9)] == ['"demo/echo"']
@@ -85,29 +90,24 @@ def test_explorer_and_trace_read_it(store: Store) -> None:
 
 def test_the_sql_of_both_views_runs_and_gives_their_rows(store: Store) -> None:
     trace_id = write(store)
-    assert len(store.sql(TraceExplorer(StoreSource(store)).sql).rows) == 1
-    assert len(store.sql(TraceView(StoreSource(store), trace_id).sql).rows) == 2
+    assert len(store.sql(TraceExplorer(traces_of(store)).sql).rows) == 1
+    assert len(store.sql(TraceView(traces_of(store), trace_id).sql).rows) == 2
 
 
 def test_a_score_from_the_view_is_a_row_of_the_store(store: Store) -> None:
-    trace_id, source = write(store), StoreSource(store)
-    source.add_score("trace", trace_id, name="quality", value=1.0, label=None, note="right")
+    trace_id, source = write(store), traces_of(store)
+    source.score("trace", trace_id, "quality", 1.0, note="right")
     assert read_trace(source, trace_id).value["scores"][0]["note"] == "right"
     assert store.sql("select name, note from scores").rows == [("quality", "right")]
 
 
 def test_a_change_is_told_with_the_id_of_its_trace(store: Store) -> None:
     told, heard = threading.Event(), []
-    end = StoreSource(store).subscribe(lambda trace_id: (heard.append(trace_id), told.set()))
+    end = traces_of(store).subscribe(lambda trace_id: (heard.append(trace_id), told.set()))
     trace_id = write(store)
     assert told.wait(5)
     assert trace_id in heard
     end()
-
-
-def test_aligning_traces_needs_the_lab(store: Store) -> None:
-    with pytest.raises(UsageError, match="align"):
-        StoreSource(store).diff("a", "b")
 
 
 def test_declared_ways_are_laid_under_travelled_ones() -> None:

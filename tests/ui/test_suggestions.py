@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from timestep_lab.ui.suggestions import suggest
+from timestep_lab.store.filters.suggestions import suggest
 
 FACETS = {"model": [("openai/gpt-4.1", 12), ("ollama/qwen3", 3)], "status": [("failed", 2)]}
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from timestep_lab.store.base import in_thread
 from timestep_lab.store.interrupt import Interrupt
@@ -120,6 +120,12 @@ class _Query(Generic[T]):
             raise QueryError("The query was stopped before it began.")
         with self._wish.governs():
             return self._work()
+
+
+async def in_turn(request: Request, lab: Any, work: Callable[[], T]) -> T:
+    """What `work` gives, which may be costly: in the user's turn."""
+    reads: FairReads = request.app.state.reads
+    return await reads.for_request(request, lab.store.user_id, work)
 
 
 async def _client_goes(request: Request) -> None:

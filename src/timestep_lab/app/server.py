@@ -24,7 +24,6 @@ from timestep_lab.app.api import (
     runs,
     sql,
     trace_files,
-    trace_views,
     traces,
 )
 from timestep_lab.app.chatkit import routes as chatkit
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from timestep_lab.types.protocols import LabLike
 
 ROUTERS = (
-    health.router, auth.router, *operations.ROUTERS, runs.client_tools, runs.router, trace_views.router, trace_files.router, traces.router,
+    health.router, auth.router, *operations.ROUTERS, runs.client_tools, runs.router, runs.traces, trace_files.router, traces.router,
     compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""

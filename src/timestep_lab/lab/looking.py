@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.serving import Serving
     from timestep_lab.runtime.interchange.files import Imported
+    from timestep_lab.service.traces import Traces
     from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.types.records import Json
     from timestep_lab.ui.arena import ArenaView
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.grid import GridView
     from timestep_lab.ui.handoff_graph import HandoffGraph
-    from timestep_lab.ui.sources import TraceSource
     from timestep_lab.ui.trace_view import TraceView
 
 
@@ -148,17 +148,11 @@ class Looking:
         return LocalChatSource(self._lab)
 
     @cached_property
-    def trace_source(self) -> TraceSource:
+    def trace_source(self) -> Traces:
         """What the trace views read from."""
-        from timestep_lab.lab.handoffs import declared_for
-        from timestep_lab.lab.trace_files import diff_rows
-        from timestep_lab.ui.store_source import StoreSource
+        from timestep_lab.service.traces import Traces
 
-        return StoreSource(
-            self._lab.store,
-            declared=lambda trace_id: declared_for(self._lab, trace_id),
-            diff=lambda a, b: diff_rows(self._lab, a, b),
-        )
+        return Traces(self._lab)
 
     @property
     def traces(self) -> TraceExplorer:
@@ -186,9 +180,18 @@ class Looking:
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
     ) -> HandoffGraph:
         """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match."""
-        from timestep_lab.lab.handoffs import handoff_graph
+        from timestep_lab.ui.handoff_graph import HandoffGraph
 
-        return handoff_graph(self._lab, agent, filter, traces)
+        if agent is None or isinstance(agent, str):
+            graph = self._lab.trace_source.handoffs(
+                agent=agent, filter=filter, trace_id=None if traces is None else [*traces]
+            )
+            return HandoffGraph(graph, title=graph.title)
+        from timestep_lab.runtime.agent_graph import declared_graph, over
+
+        self._lab.flush()
+        observed = self._lab.store.traces.graph(traces, filter)
+        return HandoffGraph(over(declared_graph(agent), observed), title=f"Handoffs of {agent.name}")
 
     def diff(self, left: Run | TraceView | str, right: Run | TraceView | str) -> pandas.DataFrame:
         """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""

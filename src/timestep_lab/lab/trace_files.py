@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.lab.lab import Lab
-    from timestep_lab.ui.sources import DiffRow
+    from timestep_lab.store.trace_diff import DiffRow
 
 
 def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -> int:
@@ -51,26 +51,6 @@ def diff_frame(lab: Lab, left: str, right: str) -> pandas.DataFrame:
         for row in lab.trace_source.diff(left, right)
     ]  # fmt: skip
     return pandas.DataFrame(rows)
-
-
-def diff_rows(lab: Lab, left: str, right: str) -> list[DiffRow]:
-    """Two traces aligned, as the views show it."""
-    from dataclasses import asdict
-
-    from timestep_lab.store.trace_diff import diff_traces
-    from timestep_lab.ui.sources import DiffRow, DiffSide
-
-    sides = []
-    for trace_id in (left, right):
-        ids = [span.span_id for span in lab.store.traces.spans(trace_id)]
-        sides.append(lab.store.traces.payloads(trace_id, ids))
-    rows = []
-    for row in diff_traces(*sides):
-        values = {name: getattr(row, name) for name in DiffRow.__dataclass_fields__}
-        for side in ("left", "right"):
-            values[side] = DiffSide(**asdict(values[side])) if values[side] else None
-        rows.append(DiffRow(**values))
-    return rows
 
 
 def _change(row: DiffRow, name: str) -> float | None:

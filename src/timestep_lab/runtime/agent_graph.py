@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agents import Agent, Handoff, handoff
 from agents.agent import StopAtTools
 
 from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.store.agent_graphs import SEPARATOR
 from timestep_lab.types.errors import LabError, NotFoundError
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.types.records import AgentRecord, McpServerRecord
@@ -185,6 +186,67 @@ def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRe
                 waiting.append(key)
             edges.append(GraphEdge(from_path=paths[here], to_path=paths[key], declared=True))
     return AgentGraph(nodes=tuple(nodes), edges=tuple(edges))
+
+
+def declared_graph_of(roots: Iterable[AgentRecord], agents: Iterable[AgentRecord]) -> AgentGraph:
+    """What is declared from each of the roots, among these agents, as one graph."""
+    records = {record.id: record for record in agents}
+    graphs = [declared_graph(root, records) for root in roots]
+    nodes = {node.path: node for graph in graphs for node in graph.nodes}
+    edges = {(edge.from_path, edge.to_path): edge for graph in graphs for edge in graph.edges}
+    return AgentGraph(nodes=tuple(nodes.values()), edges=tuple(edges.values()))
+
+
+def over(declared: AgentGraph, observed: AgentGraph) -> AgentGraph:
+    """The declared graph with the numbers of what was observed; what was observed undeclared is in it too."""
+    nodes = {node.path: node for node in declared.nodes} | {node.path: node for node in observed.nodes}
+    ways = {(edge.from_path, edge.to_path): edge for edge in observed.edges}
+    edges = {}
+    for edge in declared.edges:
+        key = (edge.from_path, edge.to_path)
+        edges[key] = replace(ways[key], declared=True) if key in ways else edge
+    return AgentGraph(nodes=tuple(nodes.values()), edges=tuple((ways | edges).values()))
+
+
+def with_declared(observed: AgentGraph, declared: AgentGraph) -> AgentGraph:
+    """Both as one graph. Declared agents are matched by path, and where paths differ, by a name that only one node has."""
+    place = {node.path: node.path for node in observed.nodes}
+    declared = _without_echoes(declared, place.keys())
+    names = [node.name for node in observed.nodes]
+    alone = {node.name: node.path for node in observed.nodes if names.count(node.name) == 1}
+    nodes = [*observed.nodes]
+    for node in declared.nodes:
+        if node.path not in place:
+            place[node.path] = alone.get(node.name, node.path)
+            if node.name not in alone:
+                nodes.append(GraphNode(path=node.path, name=node.name))
+    edges = {(edge.from_path, edge.to_path): edge for edge in observed.edges}
+    for edge in declared.edges:
+        way = (place.get(edge.from_path, edge.from_path), place.get(edge.to_path, edge.to_path))
+        edges[way] = (
+            replace(edges[way], declared=True)
+            if way in edges
+            else GraphEdge(from_path=way[0], to_path=way[1], declared=True)
+        )
+    return AgentGraph(nodes=tuple(nodes), edges=tuple(edges.values()))
+
+
+def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
+    """Declared from every agent, one that others hand off to is there twice: at their places, and with all it declares as a beginning of
+    its own. Where nothing began there, that second picture is left out."""
+    below: dict[str, set[str]] = {node.path: set() for node in declared.nodes if SEPARATOR not in node.path}
+    for node in declared.nodes:
+        if SEPARATOR in node.path:
+            below.setdefault(node.path.split(SEPARATOR)[0], set()).add(node.name)
+    reached = set().union(*below.values())
+    kept = {root for root in below if root not in reached or root in observed}
+    for root in below:  # Agents that only hand off to each other: the first of them stands for the rest.
+        if root not in kept and not any(root in below[other] for other in kept):
+            kept.add(root)
+    return AgentGraph(
+        nodes=tuple(node for node in declared.nodes if node.path.split(SEPARATOR)[0] in kept),
+        edges=tuple(edge for edge in declared.edges if edge.from_path.split(SEPARATOR)[0] in kept),
+    )
 
 
 def _targets(agent: Agent[Any]) -> Sequence[Agent[Any]]:

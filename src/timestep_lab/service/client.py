@@ -20,10 +20,13 @@ N = TypeVar("N")
 PREFIX = "/api/v1"
 
 
-def remote(noun: type[N], connection: Connection) -> N:
-    """The noun as this connection's user sees it. Its plain methods are inherited, its operations raise what the server raised."""
+def remote(noun: type[N], connection: Connection, **parts: Any) -> N:
+    """The noun as this connection's user sees it. Its plain methods are inherited, its operations raise what the server raised.
+
+    `parts` are set as attributes, for methods that are no operations.
+    """
     made: N = object.__new__(_remote_class(noun))  # type: ignore[arg-type]  # mypy: a type[N] is hashable
-    vars(made)["_connection"] = connection
+    vars(made).update(parts, _connection=connection)
     return made
 
 

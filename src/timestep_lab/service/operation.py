@@ -46,6 +46,8 @@ class Operation:
     """Parameters that only a caller in this process may give."""
     alias: str | None = None
     """A second path, of an older client."""
+    costly: bool = False
+    """Whether the caller decides what it costs: a server then lets users take turns."""
 
     @property
     def name(self) -> str:
@@ -160,13 +162,15 @@ LEFT_OUT = _LeftOut()
 
 def operations(noun: type) -> dict[str, Operation]:
     """Those of a noun by the name of their method, in the order in which they are written."""
-    marked = {name: getattr(value, "__operation__", None) for name, value in vars(noun).items()}
+    written = {name: value for base in reversed(noun.__mro__) for name, value in vars(base).items()}
+    marked = {name: getattr(value, "__operation__", None) for name, value in written.items()}
     return {name: operation for name, operation in marked.items() if operation is not None}
 
 
-def get(path: str, *, alias: str | None = None) -> Callable[[F], F]:
-    """Marks a method that reads: its parameters are the query. `alias` is a second path, of an older client."""
-    return _mark("GET", path, 200, alias=alias)
+def get(path: str, *, alias: str | None = None, costly: bool = False) -> Callable[[F], F]:
+    """Marks a method that reads: its parameters are the query. `alias`: a second path, of an older client. `costly`: its cost is for the
+    caller to decide, by a filter or by the size of what is read."""
+    return _mark("GET", path, 200, alias=alias, costly=costly)
 
 
 def post(path: str, *, status: int = 200, local: tuple[str, ...] = ()) -> Callable[[F], F]:

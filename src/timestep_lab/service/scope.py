@@ -14,6 +14,10 @@ class Scope(Protocol):
 
     store: Store
 
+    def flush(self) -> None:
+        """Wait until every span so far can be read."""
+        ...
+
     @property
     def router(self) -> Router:
         """From a model's name to a model."""

@@ -35,3 +35,10 @@ class AgentGraph:
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TitledGraph(AgentGraph):
+    """A graph that says what it is of."""
+
+    title: str

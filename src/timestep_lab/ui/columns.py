@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.service.traces import SpanColumns
 from timestep_lab.store.coded_text import CodedText
 from timestep_lab.types.spans import SPAN_KINDS
 from timestep_lab.ui.json_safe import json_safe
-from timestep_lab.ui.sources import SpanColumns
 
 if TYPE_CHECKING:
     import numpy

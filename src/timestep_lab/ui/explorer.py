@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.service.traces import TracePage, TraceQuery, Traces
+from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.types.clock import parse_iso, utc_now
 from timestep_lab.types.errors import FilterError, LabError, QueryError
 from timestep_lab.types.records import Json
 from timestep_lab.ui.explorer_twin import explorer_html
-from timestep_lab.ui.sources import Bucket, TracePage, TraceQuery, TraceSource
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
 from timestep_lab.ui.trace_view import TraceView
 from timestep_lab.ui.updates import Updates
@@ -33,7 +34,7 @@ class _Shown:
     last_s: float | None
     """The query is "the last n seconds"; `query.since` then moves with the clock."""
     page: TracePage
-    histogram: tuple[Bucket, ...]
+    histogram: tuple[TimeBucket, ...]
     is_empty: bool
     """There is no trace at all, whatever the query."""
 
@@ -49,7 +50,7 @@ class TraceExplorer(TraceReader):
 
     def __init__(
         self,
-        source: TraceSource,
+        source: Traces,
         *,
         filter: str = "",
         search: str = "",
@@ -116,7 +117,7 @@ class TraceExplorer(TraceReader):
 
     def df(self) -> pandas.DataFrame:
         """All rows that match, not only those on the screen."""
-        return self.source.frame(self._query)
+        return self.source.frame(**self._query.words())
 
     @property
     def selection(self) -> str | None:
@@ -126,7 +127,7 @@ class TraceExplorer(TraceReader):
     @selection.setter
     def selection(self, trace_id: str | None) -> None:
         if trace_id is not None:
-            self.source.trace(trace_id)
+            self.source.read(trace_id)
         self._selected = trace_id
         self.emit({"kind": "select", "trace_id": trace_id})
         self.refresh_twin()
@@ -186,7 +187,7 @@ class TraceExplorer(TraceReader):
 
     @handles("more")
     async def _more(self, after: str) -> Json:
-        return asdict(await self.in_turn(self.source.list, self._query, limit=PAGE, after=after))
+        return _page(await self.in_turn(self.source.page, **self._query.words(), limit=PAGE, after=after))
 
     @handles("suggest")
     async def _suggest(self, text: str, cursor: int) -> Json:
@@ -194,7 +195,7 @@ class TraceExplorer(TraceReader):
 
     @handles("graph_all")
     async def _graph_all(self) -> Json:
-        return asdict(await self.in_turn(self.source.graph, query=self._query))
+        return asdict(await self.in_turn(self.source.graph, **self._query.words()))
 
     @handles("select")
     def _select(self, trace_id: str | None, span_id: str | None = None) -> None:
@@ -205,9 +206,9 @@ class TraceExplorer(TraceReader):
     def _answer(self, query: TraceQuery, last_s: float | None) -> _Shown:
         if last_s is not None:
             query = replace(query, since=utc_now() - timedelta(seconds=last_s), until=None)
-        page = self.source.list(query, limit=PAGE)
-        buckets = tuple(self.source.histogram(query, buckets=BUCKETS)) if page.rows else ()
-        is_empty = not page.rows and not self.source.list(TraceQuery(), limit=1).rows
+        page = self.source.page(**query.words(), limit=PAGE)
+        buckets = tuple(self.source.histogram(**query.words(), buckets=BUCKETS)) if page.data else ()
+        is_empty = not page.data and not self.source.page(limit=1).data
         return _Shown(query=query, last_s=last_s, page=page, histogram=buckets, is_empty=is_empty)
 
     def _ask(self, query: TraceQuery, last_s: float | None) -> None:
@@ -232,7 +233,7 @@ class TraceExplorer(TraceReader):
             query["since"] = None
         return {
             "query": {**query, "since_s": shown.last_s},
-            "page": asdict(shown.page),
+            "page": _page(shown.page),
             "histogram": [asdict(bucket) for bucket in shown.histogram],
             "is_empty": shown.is_empty,
         }
@@ -253,3 +254,7 @@ class TraceExplorer(TraceReader):
             reply = await self.in_turn(read_trace, self.source, self._selected)
             self.emit({"kind": "trace", "value": reply.value}, reply.buffers)
         self._updates.cost_s = time.perf_counter() - started
+
+
+def _page(page: TracePage) -> dict[str, Json]:
+    return {"rows": page.data, "total": page.total, "sql": page.sql, "after": page.after}

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.service.traces import TracePage, Traces
 from timestep_lab.types.numbers import cost_text, count_text, duration_text
-from timestep_lab.ui.sources import TracePage, TraceSource
 from timestep_lab.ui.trace_twin import SIGNS, moment, text, trace_html
 
 MOST_ROWS = 50
 
 
-def explorer_html(source: TraceSource, page: TracePage, selected: str | None) -> str:
+def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
     """The twin of the explorer: a table, and the opened trace if there is one."""
-    if not page.rows:
+    if not page.data:
         return "<p>No traces. Every run is traced: <code>await lab.run(&quot;Umbrella in Oakland?&quot;)</code></p>"
     heads = ("Started", "Asked", "Agents", "Model", "Status")
     numbers = ("Turns", "Tokens", "Cost", "Time")
     head = "".join(f"<th align='left'>{name}</th>" for name in heads)
     head += "".join(f"<th align='right'>{name}</th>" for name in numbers)
-    rows = "".join(_row(row) for row in page.rows[:MOST_ROWS])
-    total = page.total if page.total is not None else len(page.rows)
-    shown = min(len(page.rows), MOST_ROWS)
+    rows = "".join(_row(row) for row in page.data[:MOST_ROWS])
+    total = page.total if page.total is not None else len(page.data)
+    shown = min(len(page.data), MOST_ROWS)
     parts = [f"<p>{total:,} traces{f', the newest {shown} below' if total > shown else ''}</p>"]
     parts.append(f"<table><tr>{head}</tr>{rows}</table>")
     if selected is not None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from timestep_lab.service.traces import Traces
 from timestep_lab.types.comparison import (
     CellDelta,
     CellDone,
@@ -22,7 +23,6 @@ from timestep_lab.types.records import Json
 from timestep_lab.ui.grid_rows import PREVIEW, body, cell_row, head, opened_case, partial_row
 from timestep_lab.ui.grid_state import GridState, Key
 from timestep_lab.ui.json_safe import json_safe
-from timestep_lab.ui.sources import TraceSource
 from timestep_lab.ui.trace_reader import TraceReader
 from timestep_lab.ui.updates import Updates
 from timestep_lab.ui.view import Reply, handles
@@ -42,7 +42,7 @@ class GridView(TraceReader):
     stem = "grid"
 
     def __init__(
-        self, source: TraceSource, grid: GridLike, *, twin: Twin, stop: Callable[[], None] | None = None,
+        self, source: Traces, grid: GridLike, *, twin: Twin, stop: Callable[[], None] | None = None,
         read: Callable[[], GridLike] | None = None, subscribe: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
         **options: Any,
     ) -> None:  # fmt: skip

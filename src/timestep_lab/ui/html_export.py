@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.types.errors import UsageError
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.explorer_twin import explorer_html
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.messages import read_messages
-from timestep_lab.ui.sources import TracePage, TraceQuery, TraceSource
 from timestep_lab.ui.trace_reader import read_conversation, read_trace
 from timestep_lab.ui.trace_twin import trace_html
 
@@ -39,7 +39,7 @@ _PAGE = """<!doctype html>
 
 
 def export_html(
-    source: TraceSource,
+    source: Traces,
     path: Path | str,
     *,
     trace_ids: Sequence[str] | None = None,
@@ -55,11 +55,11 @@ def export_html(
     data = {
         "single": single,
         "rows": rows,
-        "sql": source.list(query or TraceQuery(), limit=1).sql,
-        "graph": asdict(source.graph(query=query or TraceQuery())) if single is None else None,
+        "sql": source.page(**(query or TraceQuery()).words(), limit=1).sql,
+        "graph": asdict(source.graph(**(query or TraceQuery()).words())) if single is None else None,
         "traces": {row["trace_id"]: _trace(source, row["trace_id"]) for row in rows},
     }
-    page = TracePage(rows=rows, total=len(rows), sql="")
+    page = TracePage(data=[*rows], has_more=False, after=None, total=len(rows), sql="")
     twin = trace_html(source, single) if single else explorer_html(source, page, None)
     text = _PAGE.format(
         title=escape(title),
@@ -70,23 +70,25 @@ def export_html(
     return _write(Path(path), text)
 
 
-def _rows(source: TraceSource, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:
+def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:
     if trace_ids is not None:
-        rows = [dict(source.trace(trace_id)) for trace_id in trace_ids]
+        rows = [dict(source.read(trace_id)) for trace_id in trace_ids]
+        too_many = len(rows) > MOST_TRACES
     else:
-        page = source.list(query, limit=MOST_TRACES + 1)
-        rows = [dict(row) for row in page.rows]
+        page = source.page(**query.words(), limit=MOST_TRACES)
+        rows = [dict(row) for row in page.data]
+        too_many = page.has_more
     if not rows:
         raise UsageError("No trace matches, so there is nothing to export.", "Loosen the filter.")
-    if len(rows) > MOST_TRACES:
+    if too_many:
         raise UsageError(
             f"A page holds at most {MOST_TRACES:,} traces.", "Narrow the filter, or export Parquet or a .duckdb file."
         )
     return rows
 
 
-def _trace(source: TraceSource, trace_id: str) -> dict[str, Any]:
-    spans = source.spans(trace_id)
+def _trace(source: Traces, trace_id: str) -> dict[str, Any]:
+    spans = source.columns(trace_id)
     whole = source.payloads(trace_id, list(spans["span_id"])[:MOST_SPANS])
     scores: dict[str, list[Any]] = {}
     for score in source.scores(trace_id):
@@ -96,7 +98,7 @@ def _trace(source: TraceSource, trace_id: str) -> dict[str, Any]:
         "columns": base64.b64encode(encode_spans(spans)).decode(),
         "spans": {span["span_id"]: _span(span, scores.get(span["span_id"], [])) for span in whole},
         "conversation": read_conversation(source, trace_id),
-        "graph": asdict(source.graph(trace_id=trace_id)),
+        "graph": asdict(source.graph_of(trace_id)),
     }
 
 

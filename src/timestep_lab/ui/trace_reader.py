@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
+from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.base import in_thread
 from timestep_lab.store.coded_text import CodedText
 from timestep_lab.types.clock import utc_now
@@ -15,7 +16,6 @@ from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.messages import read_messages
-from timestep_lab.ui.sources import SpanColumns, TraceQuery, TraceSource
 from timestep_lab.ui.trace_conversation import KINDS, Entry, conversation_of
 from timestep_lab.ui.view import Reply, View, handles
 
@@ -31,7 +31,7 @@ MOST_JSON = 1_000
 class TraceReader(View):
     """Base of views that open traces of `source`."""
 
-    def __init__(self, source: TraceSource, **options: Any) -> None:
+    def __init__(self, source: Traces, **options: Any) -> None:
         super().__init__(**options)
         self.source = source
 
@@ -49,7 +49,7 @@ class TraceReader(View):
 
     @handles("graph")
     async def _graph(self, trace_id: str) -> Json:
-        return asdict(await self.in_turn(self.source.graph, trace_id=trace_id))
+        return asdict(await self.in_turn(self.source.graph_of, trace_id))
 
     @handles("json")
     async def _json(self, trace_id: str) -> Json:
@@ -67,8 +67,8 @@ class TraceReader(View):
     async def _diff(self, left: str, right: str) -> Json:
         rows = await self.in_turn(self.source.diff, left, right)
         sides = {
-            "left": await self.in_turn(self.source.trace, left),
-            "right": await self.in_turn(self.source.trace, right),
+            "left": await self.in_turn(self.source.read, left),
+            "right": await self.in_turn(self.source.read, right),
         }
         return {**sides, "rows": [asdict(row) for row in rows]}
 
@@ -84,21 +84,21 @@ class TraceReader(View):
         note: str | None = None,
     ) -> Json:
         kind = cast(Literal["trace", "span"], target)
-        score = await in_thread(self.source.add_score, kind, target_id, name=name, value=value, label=label, note=note)
+        score = await in_thread(self.source.score, kind, target_id, name, value, label=label, note=note)
         return asdict(score)
 
 
-def read_trace(source: TraceSource, trace_id: str) -> Reply:
+def read_trace(source: Traces, trace_id: str) -> Reply:
     """The answer to `trace`: row, annotations, the clock, and the spans as binary columns."""
-    spans = source.spans(trace_id)
+    spans = source.columns(trace_id)
     return Reply(read_about(source, trace_id, spans), [encode_spans(spans)])
 
 
 def read_about(
-    source: TraceSource, trace_id: str, spans: SpanColumns, trace: Mapping[str, Any] | None = None
+    source: Traces, trace_id: str, spans: SpanColumns, trace: Mapping[str, Any] | None = None
 ) -> dict[str, Json]:
     """That answer without the spans. `trace`: its row, if it is at hand."""
-    trace = source.trace(trace_id) if trace is None else trace
+    trace = source.read(trace_id) if trace is None else trace
     return {
         "trace": dict(trace),
         "failure": read_failure(source, trace_id, spans) if trace["status"] == "failed" else None,
@@ -107,7 +107,7 @@ def read_about(
     }
 
 
-def read_failure(source: TraceSource, trace_id: str, spans: SpanColumns) -> dict[str, Json] | None:
+def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str, Json] | None:
     """Why a trace failed: the step that went wrong and what it said; None when no step says anything.
 
     What goes wrong in a step goes wrong in all around it, in more and more words. So it is the latest failed step that says it best, if the
@@ -130,7 +130,7 @@ def read_failure(source: TraceSource, trace_id: str, spans: SpanColumns) -> dict
     return {"span_id": span["span_id"], "name": span["name"], "error": str(span["error"])}
 
 
-def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Json]:
+def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
     """One span whole, its messages in one form, its annotations. Raises `NotFoundError`."""
     found = source.payloads(trace_id, [span_id])
     if not found:
@@ -146,19 +146,19 @@ def read_span(source: TraceSource, trace_id: str, span_id: str) -> dict[str, Jso
 
 
 def read_conversation(
-    source: TraceSource, trace_id: str, spans: SpanColumns | None = None, most: int = MOST_ENTRIES
+    source: Traces, trace_id: str, spans: SpanColumns | None = None, most: int = MOST_ENTRIES
 ) -> dict[str, Json]:
     """What was said in the first `most` steps that speak."""
     import numpy as np
 
-    spans = source.spans(trace_id) if spans is None else spans
+    spans = source.columns(trace_id) if spans is None else spans
     starts = np.array(spans["started_us"], dtype="f8")
     rows = np.flatnonzero(CodedText.of(spans["kind"]).where(*KINDS))
     speaking = rows[np.argsort(starts[rows], kind="stable")].tolist()
     whole = source.payloads(trace_id, [spans["span_id"][row] for row in speaking[:most]])
     start = EPOCH + timedelta(microseconds=int(starts.min())) if len(starts) else utc_now()
     entries = conversation_of(whole, start)
-    if CodedText.of(spans["status"]).where("error").any() and source.trace(trace_id)["status"] == "failed":
+    if CodedText.of(spans["status"]).where("error").any() and source.read(trace_id)["status"] == "failed":
         entries += _untold(read_failure(source, trace_id, spans), entries)
     return {"entries": entries, "truncated": len(speaking) > most}
 
@@ -171,11 +171,11 @@ def _untold(failure: dict[str, Json] | None, entries: Sequence[Entry]) -> list[E
     return [{"kind": "error", "at": end, "duration_ms": None, **failure}]
 
 
-def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:
-    spans = source.spans(trace_id)
+def read_json(source: Traces, trace_id: str) -> dict[str, Json]:
+    spans = source.columns(trace_id)
     ids = [i for _, i in sorted(_columns(spans, "started_us", "span_id"))][:MOST_JSON]
     whole: dict[str, Json] = {
-        "trace": dict(source.trace(trace_id)),
+        "trace": dict(source.read(trace_id)),
         "spans": [dict(span) for span in source.payloads(trace_id, ids)],
     }
     if len(spans["span_id"]) > MOST_JSON:
@@ -183,9 +183,9 @@ def read_json(source: TraceSource, trace_id: str) -> dict[str, Json]:
     return whole
 
 
-def find_in_trace(source: TraceSource, trace_id: str, text: str) -> list[str]:
+def find_in_trace(source: Traces, trace_id: str, text: str) -> list[str]:
     """Ids of spans whose contents hold the text, letter case aside. Names are searched in the browser."""
-    ids = list(source.spans(trace_id)["span_id"])[:MOST_SEARCHED]
+    ids = list(source.columns(trace_id)["span_id"])[:MOST_SEARCHED]
     wanted = text.casefold()
     return [str(span["span_id"]) for span in source.payloads(trace_id, ids) if wanted in _contents(span)]
 
@@ -195,10 +195,10 @@ def _contents(span: Mapping[str, Any]) -> str:
     return " ".join(str(json_safe(value)) for value in values if value).casefold()
 
 
-def comparable_traces(source: TraceSource, trace_id: str) -> list[dict[str, Json]]:
+def comparable_traces(source: Traces, trace_id: str) -> list[dict[str, Json]]:
     """Recent traces, those that were asked the same first."""
-    asked = source.trace(trace_id).get("input")
-    rows = [dict(row) for row in source.list(TraceQuery(), limit=50).rows if row["trace_id"] != trace_id]
+    asked = source.read(trace_id).get("input")
+    rows = [dict(row) for row in source.page(limit=50).data if row["trace_id"] != trace_id]
     return sorted(rows, key=lambda row: row.get("input") != asked)
 
 

@@ -7,10 +7,10 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.types.clock import to_aware_utc
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.ui.json_safe import json_safe
-from timestep_lab.ui.sources import SpanColumns, TraceSource
 from timestep_lab.ui.trace_reader import read_conversation
 from timestep_lab.ui.tree_rows import tree_rows
 
@@ -23,15 +23,15 @@ SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… runnin
 
 
 def trace_html(
-    source: TraceSource,
+    source: Traces,
     trace_id: str,
     trace: Mapping[str, Any] | None = None,
     spans: SpanColumns | None = None,
     rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
     """The twin of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
-    trace = source.trace(trace_id) if trace is None else trace
-    spans = source.spans(trace_id) if spans is None else spans
+    trace = source.read(trace_id) if trace is None else trace
+    spans = source.columns(trace_id) if spans is None else spans
     entries = read_conversation(source, trace_id, spans, MOST_ENTRIES)["entries"]
     title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
     return "\n".join(

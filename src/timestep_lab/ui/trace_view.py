@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.service.traces import Traces
+from timestep_lab.store.trace_diff import DiffRow
 from timestep_lab.types.given import trace_id_of
 from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans, parent_rows
-from timestep_lab.ui.sources import DiffRow, TraceSource
 from timestep_lab.ui.trace_reader import TraceReader, read_about, read_trace
 from timestep_lab.ui.trace_twin import MOST_ROWS, trace_html
 from timestep_lab.ui.tree_rows import part_of, tree_rows
@@ -29,8 +30,8 @@ OVER = ("completed", "failed", "cancelled", "interrupted")
 class _Read:
     """A trace as it was when somebody first looked at the view. Its row may be older: who watches a view is told of what changed since."""
 
-    def __init__(self, source: TraceSource, trace_id: str, trace: Mapping[str, Any]) -> None:
-        self.spans = source.spans(trace_id)
+    def __init__(self, source: Traces, trace_id: str, trace: Mapping[str, Any]) -> None:
+        self.spans = source.columns(trace_id)
         self.about = read_about(source, trace_id, self.spans, trace)
         self.parents = parent_rows(self.spans)
         self.rows = tree_rows(self.spans, MOST_ROWS, self.parents)
@@ -53,11 +54,11 @@ class TraceView(TraceReader):
 
     stem = "trace"
 
-    def __init__(self, source: TraceSource, trace_id: str, **options: Any) -> None:
+    def __init__(self, source: Traces, trace_id: str, **options: Any) -> None:
         super().__init__(source, **options)
         self.trace_id = trace_id
         self._selection: str | None = None
-        self._trace = source.trace(trace_id)
+        self._trace = source.read(trace_id)
         self._read: _Read | None = None
         """For the first screen and the first static copy."""
         self._state: Reply | None = None
@@ -67,7 +68,7 @@ class TraceView(TraceReader):
     @property
     def trace(self) -> dict[str, Json]:
         """The trace's row."""
-        return dict(self.source.trace(self.trace_id))
+        return dict(self.source.read(self.trace_id))
 
     @property
     def sql(self) -> str:
@@ -80,7 +81,7 @@ class TraceView(TraceReader):
         """The spans, one row each, with their payloads."""
         import pandas
 
-        ids = list(self.source.spans(self.trace_id)["span_id"])
+        ids = list(self.source.columns(self.trace_id)["span_id"])
         return pandas.DataFrame([dict(span) for span in self.source.payloads(self.trace_id, ids)])
 
     def diff(self, other: Any) -> list[DiffRow]:
@@ -138,7 +139,7 @@ class TraceView(TraceReader):
         shown = await self.in_turn(self.snapshot)
         before = shown.value["trace"]
         started = time.perf_counter()
-        if before["status"] in OVER and before == await self.in_turn(self.source.trace, self.trace_id):
+        if before["status"] in OVER and before == await self.in_turn(self.source.read, self.trace_id):
             return
         state = await self.in_turn(read_trace, self.source, self.trace_id)
         self._updates.cost_s = time.perf_counter() - started

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.service.traces import SpanColumns
 from timestep_lab.ui.columns import numbers, parent_rows
-from timestep_lab.ui.sources import SpanColumns
 
 
 def tree_rows(spans: SpanColumns, most: int, parents: Any = None) -> list[tuple[int, int]]:

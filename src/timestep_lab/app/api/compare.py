@@ -14,7 +14,7 @@ from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
 from timestep_lab.app.api.sse import SSE, event_stream
-from timestep_lab.app.api.traces import read
+from timestep_lab.app.fair_reads import in_turn
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.evals.options import Cache
 from timestep_lab.evals.rows import ComparisonRows
@@ -120,7 +120,7 @@ class VoteBody(Strict):
 @router.get("/{comparison_id}/grid", response_model=GridView)
 async def get_grid(request: Request, comparison_id: ComparisonId, lab: CurrentLab) -> GridView:
     """Every case and every answer with its scores."""
-    grid = await read(request, lab, partial(lab.comparison, comparison_id))
+    grid = await in_turn(request, lab, partial(lab.comparison, comparison_id))
     return GridView(comparison=grid.record, cases=list(grid.cases), cells=list(grid.cells))
 
 
@@ -138,7 +138,7 @@ async def export_comparison(
     folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
     path = FilePath(folder.name) / f"{comparison_id}.{format}"
     try:
-        await read(request, lab, lambda: save(lab.comparison(comparison_id), path))
+        await in_turn(request, lab, lambda: save(lab.comparison(comparison_id), path))
     except BaseException:
         folder.cleanup()
         raise
@@ -168,4 +168,4 @@ async def vote(comparison_id: ComparisonId, body: VoteBody, lab: CurrentLab) -> 
 @router.get("/{comparison_id}", response_model=dict[str, Any])
 async def get_comparison(request: Request, comparison_id: ComparisonId, lab: CurrentLab) -> dict[str, Any]:
     """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints."""
-    return await read(request, lab, lambda: lab.comparison(comparison_id).to_json())
+    return await in_turn(request, lab, lambda: lab.comparison(comparison_id).to_json())

@@ -5,23 +5,26 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from timestep_lab.app.api.schemas import ERRORS
+from timestep_lab.app.fair_reads import in_turn
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import PREFIX
 from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.threads import Threads
+from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import in_thread
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _routes(tag: str, noun: type) -> APIRouter:
+def _routes(tag: str, noun: type, of: Callable[[Any], Any]) -> APIRouter:
     router = APIRouter(prefix=PREFIX, tags=[tag], responses=ERRORS)
     for name, operation in operations(noun).items():
         summary, _, rest = inspect.cleandoc(operation.function.__doc__ or "").partition("\n")
@@ -29,7 +32,7 @@ def _routes(tag: str, noun: type) -> APIRouter:
         for path in filter(None, (operation.alias, operation.path)):
             router.add_api_route(
                 path,
-                _endpoint(tag, operation),
+                _endpoint(of, operation),
                 methods=[operation.method],
                 status_code=operation.status,
                 response_model=None if empty else operation.answer,
@@ -42,7 +45,7 @@ def _routes(tag: str, noun: type) -> APIRouter:
     return router
 
 
-def _endpoint(tag: str, operation: Operation) -> Callable[..., Any]:
+def _endpoint(of: Callable[[Any], Any], operation: Operation) -> Callable[..., Any]:
     """A function whose signature FastAPI reads: what is in the path, then the query or one body, then the caller's lab."""
     parameters = operation.signature.parameters
     in_path = [
@@ -62,18 +65,26 @@ def _endpoint(tag: str, operation: Operation) -> Callable[..., Any]:
     else:
         given = []
 
-    async def endpoint(lab: Any, **arguments: Any) -> Any:
+    async def endpoint(request: Request, lab: Any, **arguments: Any) -> Any:
         body = arguments.pop("body", {})
         sent = body if isinstance(body, dict) else {name: getattr(body, name) for name in body.model_fields_set}
-        request = operation.checked((), {**arguments, **sent})
-        noun = getattr(lab, tag)
-        answer = operation.call(noun, request) if operation.is_async else in_thread(operation.call, noun, request)
-        return await answer
+        checked = operation.checked((), {**arguments, **sent})
+        noun = of(lab)
+        if operation.is_async:
+            return await operation.call(noun, checked)
+        if operation.costly:
+            return await in_turn(request, lab, partial(operation.call, noun, checked))
+        return await in_thread(operation.call, noun, checked)
 
     of_lab = inspect.Parameter("lab", KEYWORD, annotation=CurrentLab)
-    endpoint.__signature__ = inspect.Signature([*in_path, *given, of_lab])  # type: ignore[attr-defined]
+    of_request = inspect.Parameter("request", KEYWORD, annotation=Request)
+    endpoint.__signature__ = inspect.Signature([*in_path, *given, of_request, of_lab])  # type: ignore[attr-defined]
     return endpoint
 
 
-ROUTERS = (_routes("agents", Agents), _routes("threads", Threads))
+ROUTERS = (
+    _routes("agents", Agents, lambda lab: lab.agents),
+    _routes("threads", Threads, lambda lab: lab.threads),
+    _routes("traces", Traces, lambda lab: lab.trace_source),
+)
 """One a noun. A path without a parameter must stand in its class before one with a parameter in that place."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from timestep_lab.app.api.schemas import ERRORS, ApproveBody, ClientToolBody, RunBody
+from timestep_lab.app.api.schemas import ERRORS, ApproveBody, ClientToolBody, ForkBody, RunBody
 from timestep_lab.app.api.sse import SSE, event_stream
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
@@ -17,6 +17,7 @@ from timestep_lab.types.events import Event, RunEnded
 from timestep_lab.types.records import Interruption, RunRecord
 
 router = APIRouter(prefix="/api/v1/runs", tags=["runs"], responses=ERRORS)
+traces = APIRouter(prefix="/api/v1", tags=["traces"], responses=ERRORS)
 client_tools = APIRouter(prefix="/api/v1/threads", tags=["threads"], responses=ERRORS)
 RunId = Annotated[str, Path(min_length=1, max_length=200)]
 CallId = Annotated[str, Path(min_length=1, max_length=200)]
@@ -99,3 +100,19 @@ async def answer_client_tool(
     """Tell the agent what the caller's side did for it, and run on."""
     events = lab.runner.client_tool_output(thread_id, call_id, body.output, keep_running=True)
     return await answer(events, body.stream, lab)
+
+
+@traces.post("/traces/{trace_id}/fork", response_model=RunView, responses=SSE)
+async def fork_trace(
+    trace_id: Annotated[str, Path(min_length=1, max_length=200)], body: ForkBody, lab: CurrentLab
+) -> RunView | Response:
+    """Run it again: replayed as recorded up to `span_id`, or to where a change is first felt, and live from there on."""
+    changes = body.model_dump(exclude={"span_id", "stream"}, exclude_none=True)
+    await in_thread(lab.flush)
+    return await answer(lab.runner.fork(trace_id, body.span_id, keep_running=True, **changes), body.stream, lab)
+
+
+@traces.post("/flush", status_code=204)
+async def flush(lab: CurrentLab) -> None:
+    """Wait until every span of a run that has ended can be read."""
+    await in_thread(lab.flush)

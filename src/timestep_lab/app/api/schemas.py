@@ -157,12 +157,3 @@ class McpServerView(BaseModel):
     require_approval: dict[str, Any]
     timeout_s: float
     created_at: datetime
-
-
-class ScoreBody(Strict):
-    target: Literal["trace", "span", "case"]
-    target_id: str = Field(min_length=1, max_length=200)
-    name: str = Field(min_length=1, max_length=200)
-    value: float | None = Field(None, allow_inf_nan=False)
-    label: str | None = Field(None, max_length=1000)
-    note: str | None = Field(None, max_length=100_000)

@@ -12,7 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
-from timestep_lab.app.api.traces import read
+from timestep_lab.app.fair_reads import in_turn
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import DataError
@@ -72,7 +72,7 @@ async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> 
     path = Path(folder.name) / f"traces.{body.format}"
     await in_thread(lab.flush)
     try:
-        await read(request, lab, lambda: export_file(path, lab.store, body.trace_ids))
+        await in_turn(request, lab, lambda: export_file(path, lab.store, body.trace_ids))
     except BaseException:
         folder.cleanup()
         raise

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.looking import Looking
 from timestep_lab.service import decode
+from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
 from timestep_lab.types.errors import DataError, NotFoundError, UsageError
-from timestep_lab.types.graph import AgentGraph
+from timestep_lab.types.graph import TitledGraph
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.remote.chat_source import RemoteChatSource
     from timestep_lab.lab.remote.lab import RemoteLab
-    from timestep_lab.lab.remote.trace_source import RemoteTraceSource
     from timestep_lab.runtime.interchange.files import Imported
+    from timestep_lab.service.traces import Traces
     from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.handoff_graph import HandoffGraph
@@ -49,10 +50,10 @@ class RemoteLooking(Looking):
         raise only_here("A live duel as an object", "Open the Compare page of the served lab in a browser.")
 
     @cached_property
-    def trace_source(self) -> RemoteTraceSource:
-        from timestep_lab.lab.remote.trace_source import RemoteTraceSource
+    def trace_source(self) -> Traces:
+        from timestep_lab.lab.remote.trace_source import RemoteTraces
 
-        return RemoteTraceSource(self.connection, self._remote.changes)
+        return remote(RemoteTraces, self.connection, _changes=self._remote.changes)
 
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
@@ -61,11 +62,9 @@ class RemoteLooking(Looking):
 
         if agent is not None and not isinstance(agent, str):
             raise only_here("An Agents SDK agent", "Name a stored one, or leave it away.")
-        asked = {"agent": agent, "filter": filter or None, "trace_id": None if traces is None else list(traces)}
         if traces is not None and not traces:
-            return HandoffGraph(AgentGraph(nodes=(), edges=()), title="Handoffs")
-        told = self.connection.get("/api/v1/handoffs", **asked)
-        return HandoffGraph(decode.record(AgentGraph, told), title=told["title"])
+            return HandoffGraph(TitledGraph(nodes=(), edges=(), title="Handoffs"), title="Handoffs")
+        return super().handoffs(agent, filter=filter, traces=traces)
 
     # -- comparing
 
@@ -119,7 +118,6 @@ class RemoteLooking(Looking):
         )
 
     def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
-        from timestep_lab.ui.sources import TraceQuery
 
         target = Path(path)
         known = target.suffix.lower()
@@ -129,7 +127,7 @@ class RemoteLooking(Looking):
                 f"End its name in one of: {', '.join(FORMATS)}, .html.",
             )
         if trace_ids is None:
-            trace_ids = [str(row) for row in self.trace_source.frame(TraceQuery(filter=filter))["trace_id"]]
+            trace_ids = [str(row) for row in self.trace_source.frame(filter=filter)["trace_id"]]
         if not trace_ids:
             raise NotFoundError("No trace matches, so nothing was written.", "Look at lab.traces.")
         if known == ".html":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from timestep_lab.store.filters.fields import (
     SPAN_ALIASES,
@@ -14,7 +15,6 @@ from timestep_lab.store.filters.fields import (
     TRACE_CHOICES,
     TRACE_FIELDS,
 )
-from timestep_lab.ui.sources import Suggestion
 
 Facets = Mapping[str, Sequence[tuple[str, int]]]
 MOST = 30
@@ -29,6 +29,16 @@ _READY = (
     ('started_at > ago("24h")', "started in the last day"),
     ('"berkeley" in input', "words in the question"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """Text that may replace `filter[start:end]`. `detail` says what it is (`field`, `model`, `42 traces` …)."""
+
+    text: str
+    start: int
+    end: int
+    detail: str = ""
 
 
 def suggest(text: str, cursor: int, facets: Facets) -> list[Suggestion]:
