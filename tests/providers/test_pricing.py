@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from timestep_lab.runtime.pricing import price
+from timestep_lab.runtime.pricing import price, price_elsewhere
 from timestep_lab.types.records import Usage
 
 USED = Usage(requests=1, input_tokens=1000, output_tokens=100)
@@ -54,3 +54,47 @@ def test_without_usage_there_is_no_price() -> None:
 
 def test_a_host_that_is_named_has_its_own_price() -> None:
     assert price("hf_inference_providers", "openai/gpt-oss-20b:together", USED)
+
+
+OPENAI = [
+    "azure.ai.openai",
+    "az.ai.openai",
+    "az.ai.inference",
+    "Azure",
+    "OpenAI",
+    "openai.responses",
+    "openai.chat",
+    "ChatOpenAI",
+    "langchain",
+    "",
+]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "usd"),
+    [
+        *((spelled, "gpt-4o", 0.0035) for spelled in OPENAI),
+        ("openai", "openai/gpt-4o", 0.0035), ("openai", "gpt-4o-2024-08-06", 0.0035), ("openrouter", "openai/gpt-4o", 0.0035),
+        ("aws.bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", 0.00495), ("aws_bedrock", "us.anthropic.claude-3-5-sonnet-20240620-v1:0", 0.0045),
+        ("Anthropic", "claude-sonnet-4-5-20250929", 0.0045), ("openai", "anthropic/claude-sonnet-4-5", 0.0045),
+        *((spelled, "gemini-2.5-flash", 0.00055) for spelled in ("gcp.gemini", "gcp.vertex_ai", "google.generative-ai", "vertex_ai", "")),
+        ("gcp.vertex_ai", "publishers/google/models/gemini-2.5-flash", 0.00055), ("google", "models/gemini-2.5-flash", 0.00055),
+        ("mistral_ai", "mistral-large-latest", 0.0026), ("groq", "llama-3.3-70b-versatile", 0.000669), ("litellm", "groq/llama-3.3-70b-versatile", 0.000669),
+        ("deepseek", "deepseek-chat", 0.00038), ("x_ai", "grok-4", 0.0045), ("cohere", "command-r", 0.00021), ("openai", "text-embedding-3-small", 0.00002),
+    ],
+)  # fmt: skip
+def test_other_programs_spell_providers_in_many_ways_and_each_has_its_price(
+    provider: str, model: str, usd: float
+) -> None:
+    assert price_elsewhere(provider, model, USED) == pytest.approx(usd, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("", "gpt-oss-20b"), ("vllm", "gpt-oss-20b"), ("", "deepseek-r1:8b"), ("azure", "my-deployment"), ("acme", "in-house"),
+        ("openai_compatible", "my-own/gpt-4.1"), ("huggingface", "meta-llama/Llama-3.3-70B-Instruct"),
+    ],
+)  # fmt: skip
+def test_what_nobody_sells_by_that_name_has_no_price_elsewhere_either(provider: str, model: str) -> None:
+    assert price_elsewhere(provider, model, USED) is None

@@ -24,7 +24,7 @@ from timestep_lab.runtime.interchange.messages import (
     read_json,
     result_of,
 )
-from timestep_lab.runtime.pricing import price
+from timestep_lab.runtime.pricing import price_elsewhere
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
 from timestep_lab.types.clock import parse_iso, to_naive_utc
@@ -358,7 +358,7 @@ def _asked_price(provider: str, model: str, in_tokens: int, out_tokens: int, cac
     usage = Usage(
         requests=1, input_tokens=in_tokens, output_tokens=out_tokens, cached_tokens=cached, cache_write_tokens=written
     )
-    return price(provider, model, usage)
+    return price_elsewhere(provider, model, usage)
 
 
 @lru_cache(maxsize=512)
