@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import html
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -266,6 +267,24 @@ async def test_a_comparison_there_is_the_grid_it_would_be_here(both: Both) -> No
     assert plan.rows == (await both.local.plan(data, **asked)).rows
     both.remote.arena(grid.id, seed=1).vote("left")
     assert both.local.arena(grid.id).votes == both.remote.arena(grid.id).votes != []
+
+
+async def test_a_comparison_there_that_stops_itself_is_the_one_it_would_be_here(
+    both: Both, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = await both.remote.compare(
+        [{"input": f"word{n}", "expected": f"word{n}"} for n in range(30)], models=["demo/echo", "demo/slow?ttft=0&tps=100000&n=2"],
+        scorers=["contains"], stop="settled", margin=0.1, alpha=0.02, concurrency=2,
+    )  # fmt: skip
+    assert "no worse by more than 10 points" in capsys.readouterr().out
+    [pair] = grid.pair_rows
+    assert (pair.outcome, pair.margin, pair.level) == ("worse", 0.1, 0.98)
+    assert len(grid.cells) < 60
+    known = both.local.comparison(grid.id)
+    assert grid.to_json() == known.to_json()
+    assert (
+        html.escape(grid.verdict) in both.remote.grid_view(grid).twin_html() == both.local.grid_view(known).twin_html()
+    )
 
 
 async def test_a_comparison_that_is_left_stops_and_can_be_resumed(remote: Lab) -> None:

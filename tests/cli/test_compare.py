@@ -148,3 +148,19 @@ def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     again = cli("compare", "--resume", id, "--json")
     assert again.code == 0
     assert again.json["candidates"][0]["n"] == CASES
+
+
+def test_stop_settled_says_what_the_margin_needs_and_ends_when_one_is_better(cli: Cli) -> None:
+    done = cli(
+        "compare", "q.csv", "--models", "demo/echo,demo/slow?ttft=0&tps=100000&n=2", "--scorers", "contains", "--stop", "settled", "--margin",
+        "0.05", "--concurrency", "2",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "no worse by more than 5 points takes about 314 cases" in " ".join(done.err.split())
+    told = " ".join(done.out.split())
+    assert "demo/echo beats demo/slow?ttft=0&tps=100000&n=2 by 100.0 points on contains (95 % CI at every look" in told
+    assert re.search(r"Settled after \d+ of 20 cases: \d+ of 40 calls were not needed\.", told)
+    assert asked(cli) < 40
+    refused = cli("compare", "q.csv", "--models", "demo/echo", "--scorers", "contains", "--stop", "settled")
+    assert refused.code == 2
+    assert "With one candidate nothing can be settled" in refused.err

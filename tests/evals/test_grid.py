@@ -62,6 +62,7 @@ def test_the_tables_have_the_promised_shape() -> None:
     assert set(told["candidates"][0]["scores"]["exact"]) == {"mean", "ci_low", "ci_high"}
     assert set(told["pairs"][0]) == {
         "a", "b", "scorer", "n", "diff", "ci_low", "ci_high", "p_value", "p_holm", "test", "decided_by", "cases_to_settle",
+        "outcome", "margin", "looked", "level",
     }  # fmt: skip
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["candidates"][0]["cost_usd"] == pytest.approx(0.04)

@@ -61,6 +61,18 @@ RULE_NOT_MET = 100
     "--min-scored", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
     help="Share of the answers that a scorer must have scored for a rule about it to hold.",
 )  # fmt: skip
+@click.option(
+    "--stop", type=click.Choice(["settled"]), help="Look after every case, and stop when what to ship is settled."
+)
+@click.option(
+    "--margin", type=click.FloatRange(0), help="How much worse is still no worse; default 0.05, five points of a score from 0 to 1."
+)  # fmt: skip
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    help="With --stop: the chance of a false 'beats'; default 0.05.",
+)
+@click.option("--open-ended", is_flag=True, default=None, help="With --stop: cases may be added later.")
 @click.option("--resume", metavar="ID", help="Go on with a comparison that was stopped.")
 @click.option("--plan", is_flag=True, help="Only say what it would take.")
 @click.option(
@@ -72,14 +84,14 @@ RULE_NOT_MET = 100
 async def command(
     lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None,
     concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
-    resume: str | None, plan: bool, out: Path | None, as_json: bool,
+    stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Ask every candidate every case of DATASET, and say which is better and whether the difference is real."""
     if (dataset is None) == (resume is None):
         raise UsageError("Nothing to compare.", "Give a dataset, or --resume with the id of a comparison.")
     given = {
         "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
-        "budget_usd": budget, "limit": limit, "approve": approve,
+        "budget_usd": budget, "limit": limit, "approve": approve, "stop": stop, "margin": margin, "alpha": alpha, "open_ended": open_ended,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     names_its_own = dataset is not None and dataset.suffix.lower() in (".yaml", ".yml", ".json")
@@ -138,6 +150,8 @@ async def _compared(
             comparison.cancel()
             await comparison.run()
         raise
+    if comparison.forecast and not quiet:
+        say(comparison.forecast, err=True)
     started = False
     with progress_line(quiet=quiet) as show:
 
@@ -212,8 +226,20 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
                 p = event.progress
                 note = f"{p.errors} errors · {p.cached} cached · {cost_text(p.spent_usd) if p.spent_usd else ''}"
                 bar.update(task, total=p.total, completed=p.done, note=note)
+                if event.verdict:
+                    bar.update(task, description=_short_interval(event))
 
         yield show
+
+
+def _short_interval(event: ComparisonProgress) -> str:
+    """The widest interval of those that are still open, as it shrinks."""
+    known = [pair for pair in event.pairs if pair.ci_low == pair.ci_low]
+    if not known:
+        return "Comparing"
+    widest = max(known, key=lambda pair: pair.ci_high - pair.ci_low)
+    scale = 100 if widest.points else 1
+    return f"Comparing ({widest.ci_low * scale:+.1f} to {widest.ci_high * scale:+.1f} after {widest.looked} cases)"
 
 
 def _show_plan(plan: Plan, as_json: bool) -> int:

@@ -17,7 +17,7 @@ from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.results import group_of
+from timestep_lab.evals.results import deciding_scorer, group_of
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
@@ -73,6 +73,7 @@ async def new_comparison(
         scorers=tuple(to_spec(scorer) for scorer in made), epochs=chosen.epochs, n_cases=len(dataset), settings=chosen.to_json(),
         process_id=bench.store.db.process_id,
     )  # fmt: skip
+    _check_stop(record, dataset, made, chosen)
     return Comparison(
         bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client), judges=judges
     )
@@ -109,6 +110,7 @@ async def resume_comparison(
     made, again = _scorers_again(record, scorers)
     record = replace(record, scorers=tuple(to_spec(scorer) for scorer in made))
     judges = _check(dataset, candidates, made, chosen, bench)
+    _check_stop(record, dataset, made, chosen)
     cells = await in_thread(rows.cells, id)
     return Comparison(
         bench,
@@ -169,6 +171,24 @@ def _check(
     judges = judges_of(scorers, dataset, bench)
     check_prices(candidates, judges, options.budget_usd)
     return judges
+
+
+def _check_stop(record: ComparisonRecord, dataset: Dataset, scorers: Sequence[Scorer], options: Options) -> None:
+    """One that stops itself needs two candidates and scores that come with the answers. Raises `UsageError`."""
+    if options.stop is None:
+        return
+    if len(record.candidates) < 2:
+        raise UsageError(
+            "With one candidate nothing can be settled.", "Add a model, an agent, settings or a prompt.", param="stop"
+        )
+    decides = deciding_scorer(record, dataset.records(record.id))
+    late = [scorer.name for scorer in scorers if scorer.pairwise and decides in (scorer.name, OVERALL)]
+    if late:
+        raise UsageError(
+            f"The scorer {late[0]!r} judges answers against each other when all are there, so it cannot settle when to stop.",
+            "Name one first that scores each answer by itself, or leave stop away.",
+            param="stop",
+        )  # fmt: skip
 
 
 def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list[ModelRef]:

@@ -28,13 +28,16 @@ from timestep_lab.evals.executor import Executor, LocalExecutor
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, questions_to_judges
 from timestep_lab.evals.limits import limited
-from timestep_lab.evals.options import MOST_CONCURRENCY, Options
+from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
+from timestep_lab.evals.results import deciding_scorer
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import OVERALL
 from timestep_lab.evals.scorers.base import Scorer, Tools
+from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
 from timestep_lab.evals.trial import Trial
+from timestep_lab.evals.verdict import verdict
 from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
@@ -95,6 +98,9 @@ class Comparison:
         self._began = time.monotonic()
         self._told = 0.0
         self._room = asyncio.Condition()
+        self._watch: Watch | None = None
+        self._kept: dict[tuple[str, str, int], CellRecord] = {}
+        """Answers of the cache that wait for their turn, in a comparison that stops itself."""
 
     # -- for whoever runs it
 
@@ -148,6 +154,14 @@ class Comparison:
             make_plan, self._rows, self.candidates, slots, to_ask, self.options, judges=self._judge_models, questions=questions
         )  # fmt: skip
 
+    @property
+    def forecast(self) -> str:
+        """Of one that stops itself: how many cases its margin needs, said before any is asked. Empty for others."""
+        chosen = self.options
+        if not chosen.stop:
+            return ""
+        return what_it_takes(len(self.dataset), len(self.candidates), alpha=chosen.alpha, margin=chosen.margin)
+
     def grid(self) -> Grid:
         """What is finished so far."""
         cases = self.dataset.records(self.record.id)
@@ -166,7 +180,9 @@ class Comparison:
                 await in_thread(lambda: self._rows.comparisons.update(self.record.id, **wanted))
             else:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
-            with limited(self._bench.router, prefixes, self.options.concurrency):
+            # Every call under way when it is settled was one too many, so one that stops itself asks no more at once than it is told.
+            at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
+            with limited(self._bench.router, prefixes, at_once):
                 slots = await self._from_cache(writer)
                 self._emit(
                     ComparisonStarted(
@@ -177,6 +193,7 @@ class Comparison:
                 )
                 if self._resumed:
                     await self._score_again(writer)
+                await self._begin_to_watch(writer)
                 await self._ask_all(slots, writer)
                 await self._judging.finish(self._cells, self._case_of(), writer)
             await writer.flush()
@@ -197,7 +214,7 @@ class Comparison:
         lanes: dict[str, deque[Slot]] = defaultdict(deque)
         for slot in slots:
             lanes[slot[0].model.prefix].append(slot)
-        width = self.options.concurrency or MOST_CONCURRENCY
+        width = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else MOST_CONCURRENCY)
         try:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
@@ -207,7 +224,7 @@ class Comparison:
             raise several.exceptions[0] from several
 
     async def _worker(self, lane: deque[Slot], writer: CellWriter) -> None:
-        while lane and self._stop is None:
+        while lane and self._stop is None and not (self._watch and self._watch.is_settled):
             if not await self._may_start():
                 return
             if not lane:
@@ -215,6 +232,10 @@ class Comparison:
                 return
             candidate, case, epoch = lane.popleft()
             writer.check()
+            if kept := self._kept.pop((case.id, candidate.name, epoch), None):
+                self._budget.running -= 1
+                self._scored(replace(kept, scores=await self._judging.score(kept, case)), writer)
+                continue
             try:
                 cell = await self._answer(candidate, case, epoch)
             finally:
@@ -229,7 +250,13 @@ class Comparison:
                     writer.keep_answer(key, cell)
                     key = None
                 cell = replace(cell, scores=await self._judging.score(cell, case))
-            writer.add(cell, key)
+            self._scored(cell, writer, key)
+
+    def _scored(self, cell: CellRecord, writer: CellWriter, key: str | None = None) -> None:
+        """Looked at before it is written: what is settled asks no more."""
+        if self._watch is not None:
+            self._watch.take([cell])
+        writer.add(cell, key)
 
     async def _may_start(self) -> bool:
         """Take room in the budget; False when it is used up."""
@@ -279,6 +306,9 @@ class Comparison:
                 left.append((candidate, case, epoch))
             else:
                 found.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
+        if self.options.stop:  # Scored one by one, as long as nothing is settled.
+            self._kept = {cell.key: cell for cell, _ in found}
+            return slots
         gate = asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
 
         async def score(cell: CellRecord, case: Case) -> CellRecord:
@@ -312,8 +342,9 @@ class Comparison:
         return tuple(s for s in cell.scores if s.value is not None and s.scorer not in (*self._again, OVERALL))
 
     def _open_slots(self) -> list[Slot]:
-        """What is not finished: all candidates on a case before the next case, epoch by epoch."""
-        return [
+        """What is not finished: all candidates on a case before the next case, epoch by epoch. One that stops itself asks whole cases,
+        in the order drawn."""
+        whole = [
             (candidate, case, epoch)
             for epoch in range(self.options.epochs)
             for case in self.dataset
@@ -321,6 +352,18 @@ class Comparison:
             if (case.id, candidate.name, epoch) not in self._cells
             and case.is_for(candidate.record.model, candidate.record.prompt)
         ]
+        if not self.options.stop:
+            return whole
+        place = {id: n for n, id in enumerate(drawn([case.id for case in self.dataset], self.options.seed))}
+        return sorted(whole, key=lambda slot: place[slot[1].id])
+
+    async def _begin_to_watch(self, writer: CellWriter) -> None:
+        if not self.options.stop:
+            return
+        await writer.flush()
+        deciding = deciding_scorer(self.record, self.dataset.records(self.record.id))
+        self._watch = Watch(self.record, [case.id for case in self.dataset], [], deciding)
+        await in_thread(self._watch.take, list(self._cells.values()))
 
     def _cache_keys(self, slots: Sequence[Slot]) -> dict[tuple[str, str, int], str]:
         return {
@@ -340,7 +383,9 @@ class Comparison:
         now = time.monotonic()
         if always or now - self._told >= PROGRESS_EVERY_S:
             self._told = now
-            self._emit(ComparisonProgress(progress=self.progress()))
+            pairs = tuple(self._watch.rows(self._watch.deciding)) if self._watch is not None else ()
+            words = "" if self._watch is None else verdict(pairs, tail=self._watch.words)
+            self._emit(ComparisonProgress(progress=self.progress(), pairs=pairs, verdict=words))
 
     def progress(self) -> ProgressRow:
         cells = list(self._cells.values())

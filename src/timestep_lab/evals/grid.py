@@ -11,11 +11,13 @@ from timestep_lab.evals.results import (
     ScoreTables,
     asked_scorers,
     candidate_rows,
+    deciding,
     few_groups,
     group_of,
     pair_rows,
     scorer_names,
 )
+from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.types.comparison import (
     CandidateRow,
@@ -97,13 +99,25 @@ class Grid:
     @cached_property
     def pair_rows(self) -> list[PairRow]:
         """The differences, one row a pair of candidates and scorer, with interval and test."""
+        if self.watch is not None:
+            return [row for scorer in self.scorers for row in self.watch.rows(scorer)]
         return pair_rows(self.candidates, self.scorers, self.tables, seed=self._seed, groups=self.groups)
+
+    @cached_property
+    def watch(self) -> Watch | None:
+        """The looks of a comparison that stops itself; None for one that asks all its cases whatever comes."""
+        decides = self.deciding_scorer
+        if not self.record.settings.get("stop") or decides is None or len(self.candidates) < 2:
+            return None
+        watch = Watch(self.record, [case.case_id for case in self.cases], self.scorers, decides)
+        watch.take(self.cells)
+        return watch
 
     @cached_property
     def verdict(self) -> str:
         """One sentence a pair, about the first scorer (or `overall`), and whose calls failed; empty with one candidate."""
-        deciding = self.deciding_scorer
-        return verdict([pair for pair in self.pair_rows if pair.scorer == deciding], self.candidate_rows)
+        pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
+        return verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -113,7 +127,7 @@ class Grid:
     @property
     def deciding_scorer(self) -> str | None:
         """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
-        return None if not self.scorers else self.scorers[-1] if self.scorers[-1] == "overall" else self.scorers[0]
+        return deciding(self.scorers)
 
     # -- frames
 

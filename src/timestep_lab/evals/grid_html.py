@@ -104,7 +104,13 @@ def _difference_row(pair: PairRow, reach: float) -> str:
     words = f"{pair.diff * scale:+.1f}{unit} ({pair.ci_low * scale:.1f} to {pair.ci_high * scale:.1f})".replace(
         "-", "−"
     )
-    p = "" if pair.p_holm is None else f"p = {pair.p_holm:.3f}" if pair.p_holm >= 0.001 else "p &lt; 0.001"
+    p = (
+        escape(pair.outcome or "")
+        if pair.p_holm is None
+        else f"p = {pair.p_holm:.3f}"
+        if pair.p_holm >= 0.001
+        else "p &lt; 0.001"
+    )
     svg = (
         f"<svg width='{_CHART}' height='16' role='img' aria-label='{words}'>"
         f"<line x1='{_CHART / 2}' x2='{_CHART / 2}' y1='0' y2='16' stroke='currentColor' opacity='.4'/>"

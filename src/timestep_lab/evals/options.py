@@ -34,7 +34,15 @@ class Options:
     approve: Literal["all", "none"] = "none"
     """What happens to a tool call that needs approval; nobody is there to be asked."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap, and of the order in which a comparison that stops itself asks its cases."""
+    stop: Literal["settled"] | None = None
+    """`settled`: looked at after every case, and stopped when one candidate is better than, or no worse than, each other one."""
+    margin: float | None = None
+    """How much worse is still called no worse, in the score's units. None: 0.05 for scores from 0 to 1; 0: only better counts."""
+    alpha: float = 0.05
+    """With `stop`: the chance of calling one better where there is no difference, over all looks and pairs together."""
+    open_ended: bool = False
+    """With `stop`: cases may be added later, so the test never uses its α up. It needs more cases than one that knows its end."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1)):
@@ -55,6 +63,23 @@ class Options:
                 raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
         if self.cache not in ("models", "all", "off"):
             raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
+        if self.stop not in (None, "settled"):
+            raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
+        if self.margin is not None and not 0 <= self.margin < float("inf"):
+            raise UsageError(f"margin={self.margin!r} is not possible.", "Give a number from 0 up.", param="margin")
+        if not 0 < self.alpha <= 0.5:
+            raise UsageError(
+                f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha"
+            )
+        if self.stop is not None and self.group is not None:
+            raise UsageError(
+                "A comparison whose cases come in groups cannot stop itself.",
+                "Leave group or stop away.",
+                param="group",
+            )
+        if self.stop is None and (self.open_ended or self.alpha != 0.05):
+            name = "open_ended" if self.open_ended else "alpha"
+            raise UsageError(f"{name} is for a comparison that stops itself.", "Add stop='settled'.", param=name)
         if self.approve not in ("all", "none"):
             raise UsageError(f"approve={self.approve!r} is not possible here.", "Use 'all' or 'none'.", param="approve")
 

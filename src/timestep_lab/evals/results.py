@@ -17,6 +17,7 @@ from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_i
 from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.statistics.passk import over_cases
 from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow
+from timestep_lab.types.errors import UsageError
 
 ALPHA = 0.05
 
@@ -35,6 +36,19 @@ def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list
     names += [*assertion_names(cases), *([PASSED] if any("__threshold" in case.vars for case in cases) else [])]
     weighted = any(spec.get("weight", 1.0) != 1.0 for spec in record.scorers)
     return [*names, OVERALL] if weighted and len(names) > 1 else names
+
+
+def deciding(scorers: Sequence[str]) -> str | None:
+    """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+    return None if not scorers else scorers[-1] if scorers[-1] == OVERALL else scorers[0]
+
+
+def deciding_scorer(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> str:
+    """The same before there is an answer. Raises `UsageError` where no answer would be scored."""
+    found = deciding(scorer_names((), asked_scorers(record, cases)))
+    if found is None:
+        raise UsageError("Without a scorer nothing can be settled.", "Add scorers, or leave stop away.", param="stop")
+    return found
 
 
 class ScoreTables:

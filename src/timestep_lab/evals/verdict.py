@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from timestep_lab.evals.statistics.paired import LEAST_GRADED
 from timestep_lab.types.comparison import CandidateRow, PairRow
 
 
-def verdict(pairs: Sequence[PairRow], candidates: Sequence[CandidateRow] = (), *, alpha: float = 0.05) -> str:
-    """One sentence for each pair of candidates, the clearest result first; then which of the candidates' calls failed. Empty without pairs."""
+def verdict(
+    pairs: Sequence[PairRow], candidates: Sequence[CandidateRow] = (), *, alpha: float = 0.05, tail: str = ""
+) -> str:
+    """One sentence for each pair of candidates, the clearest result first; then which of the candidates' calls failed, and `tail`. Empty
+    without pairs."""
     if not pairs:
         return ""
     ranked = sorted(pairs, key=lambda p: (_p(p), -abs(p.diff)))
     sentences = [pair_sentence(pair, alpha=alpha) for pair in ranked]
-    return " ".join([*sentences, failures(candidates)]).strip()
+    return " ".join(part for part in (*sentences, failures(candidates), tail) if part)
 
 
 def failures(candidates: Sequence[CandidateRow]) -> str:
@@ -32,7 +36,9 @@ def failures(candidates: Sequence[CandidateRow]) -> str:
 
 
 def is_settled(pair: PairRow, *, alpha: float = 0.05) -> bool:
-    """The test, corrected for the number of comparisons, rejects, and the interval, where there is one, leaves zero out."""
+    """One is better: the test, corrected for the number of comparisons, rejects, and the interval, where there is one, leaves zero out."""
+    if pair.looked is not None:
+        return pair.outcome in ("better", "worse")
     return _p(pair) <= alpha and not pair.ci_low <= 0.0 <= pair.ci_high
 
 
@@ -43,6 +49,8 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     would settle it with a power of 80 %, were the true difference as large as the one seen: a forecast for planning a new look, as wide
     as the interval is, and no promise (a test looked at again and again rejects too often). Points are hundredths of a score that runs from 0 to 1.
     """
+    if pair.looked is not None and pair.n:
+        return _watched_sentence(pair)
     if pair.n == 0 or math.isnan(pair.diff):
         return f"{pair.a} and {pair.b} have no case in common with a score for {pair.scorer}, so nothing can be said."
     ahead, behind = (pair.b, pair.a) if pair.diff >= 0 else (pair.a, pair.b)
@@ -58,6 +66,28 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     if pair.diff == 0:
         return f"{pair.a} and {pair.b} are level{on}{interval}; {pair.decided_by} of {pair.n} cases differ{tail}."
     return f"{ahead} is ahead of {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}, which is not settled; {decided}{tail}."
+
+
+def _watched_sentence(pair: PairRow) -> str:
+    """Of a comparison that stops itself: better, no worse by more than the margin, or not settled."""
+    up = {"better": True, "worse": False, "no worse": True, "no better": False}.get(pair.outcome or "", pair.diff >= 0)
+    one, other, sign = (pair.b, pair.a, 1) if up else (pair.a, pair.b, -1)
+    low, high = sorted((sign * pair.ci_low, sign * pair.ci_high))
+    found = f"{_interval(low, high, pair)}; {pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
+    if pair.outcome in ("better", "worse"):
+        return f"{one} beats {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}{found}."
+    if pair.outcome in ("no worse", "no better"):
+        allowed = _amount(pair.margin or 0.0, pair)
+        return f"{one} is no worse than {other} by more than {allowed} on {pair.scorer}: its difference is {_signed(sign * pair.diff, pair)}{found}."
+    if pair.diff == 0:
+        return f"{pair.a} and {pair.b} are level on {pair.scorer}, which is not settled{found}."
+    return (
+        f"{one} is ahead of {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}, which is not settled{found}."
+    )
+
+
+def _signed(diff: float, pair: PairRow) -> str:
+    return ("+" if diff > 0 else "−" if diff < 0 else "") + _amount(abs(diff), pair)
 
 
 def _settle(pair: PairRow, low: float, high: float) -> str:
@@ -92,10 +122,12 @@ def _round(n: int) -> int:
 
 def _interval(low: float, high: float, pair: PairRow) -> str:
     if math.isnan(low):
+        if pair.looked is not None:
+            return " (no interval yet)" if pair.looked < LEAST_GRADED else ""
         alike = pair.decided_by == pair.n > 1
         return " (no interval can be said: all cases differ by the same)" if alike else ""
     scale = 100 if pair.points else 1
-    return f" (95 % CI {_number(low * scale)} to {_number(high * scale)})"
+    return f" ({100 * pair.level:g} % CI{' at every look' if pair.looked is not None else ''} {_number(low * scale)} to {_number(high * scale)})"
 
 
 def _amount(diff: float, pair: PairRow) -> str:

@@ -52,6 +52,8 @@ async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, An
 
 async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Grid:
     """To the end; in a notebook the matrix is shown while it runs, unless somebody else listens."""
+    if comparison.forecast and on_event is None:
+        print(comparison.forecast)  # noqa: T201 - said before it runs, in a notebook or on a terminal
     if on_event is None and not is_notebook():
         grid = await comparison.run()
     elif on_event is not None:

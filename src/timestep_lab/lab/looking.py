@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.options import Cache
     from timestep_lab.evals.plan import Plan
+    from timestep_lab.evals.stopping import AA
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.serving import Serving
@@ -49,7 +50,8 @@ def _compare(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None, on_event: OnEvent | None = None,
+    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    alpha: float = 0.05, open_ended: bool = False, resume: str | None = None, on_event: OnEvent | None = None,
 ) -> None:  # fmt: skip
     """What `compare` takes. A resumed comparison keeps the options it began with unless others are given, so `compare` must know which
     were; that is why it does not take them one by one."""
@@ -61,7 +63,8 @@ def _prepare(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0, resume: str | None = None,
+    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    alpha: float = 0.05, open_ended: bool = False, resume: str | None = None,
 ) -> None:  # fmt: skip
     """What `prepare_comparison` takes."""
 
@@ -72,7 +75,8 @@ def _plan(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0,
+    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    alpha: float = 0.05, open_ended: bool = False,
 ) -> None:  # fmt: skip
     """What `plan` and `start_comparison` take."""
 
@@ -216,6 +220,23 @@ class Looking:
         from timestep_lab.lab import comparing
 
         return await comparing.run(self._lab, await self._prepared(data, **options), on_event)
+
+    async def aa(
+        self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Sequence[Any] | Any = (),
+        alpha: float = 0.05, runs: int = 1000, seed: int = 0, **options: Any,
+    ) -> AA:  # fmt: skip
+        """The same model (or agent) twice on every case: how often would a comparison that stops itself have called one of the two better?
+
+        What differs between the two is chance. `alpha` is what is allowed; `runs` is how often the two are told apart anew, in random order.
+        The other options are those of `compare`. Raises as `compare` does, and `UsageError` when nothing was scored twice.
+        """
+        from timestep_lab.evals.stopping import aa
+        from timestep_lab.store.base import in_thread
+
+        grid = await self.compare(
+            data, models=model, agents=agent, scorers=scorers, epochs=2, seed=seed, **options
+        )  # fmt: skip
+        return await in_thread(aa, grid, alpha, runs, seed)
 
     @with_signature_of(_plan)
     async def plan(self, data: Any, **options: Any) -> Plan:

@@ -20,6 +20,9 @@ ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "
 
 CellStatus = Literal["done", "error"]
 
+Outcome = Literal["better", "worse", "no worse", "no better", "not settled"]
+"""Of the second of two, seen from the first. `no worse`, `no better`: not by more than the margin."""
+
 _REASONS = 2
 """Why a scorer could not score, told at most; the cells have them all."""
 
@@ -176,6 +179,13 @@ class PairRow:
     cases_to_settle: int | None
     points: bool = True
     """Scores run from 0 to 1, so a difference may be told in hundredths."""
+    outcome: Outcome | None = None
+    margin: float | None = None
+    """What `no worse` allows, in the score's units; None: nothing can be no worse."""
+    looked: int | None = None
+    """Of a comparison that stops itself: after how many cases this was found. Its interval then holds at every look, and there is no p-value."""
+    level: float = 0.95
+    """Of the interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +276,9 @@ class ComparisonProgress(Event):
 
     type: ClassVar[str] = "comparison.progress"
     progress: ProgressRow
+    pairs: tuple[PairRow, ...] = ()
+    """Of a comparison that stops itself: the pairs on the deciding scorer, as they stand."""
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

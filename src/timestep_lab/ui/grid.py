@@ -81,7 +81,7 @@ class GridView(TraceReader):
             self._state.apply(event)
             if isinstance(event, ComparisonStarted):
                 self.emit({"kind": "grid", **self._head()}, [body(self._state)])
-            elif isinstance(event, ComparisonEnded):
+            elif isinstance(event, ComparisonEnded) or (isinstance(event, ComparisonProgress) and event.pairs):
                 self.emit({"kind": "head", **self._head()})
             elif isinstance(event, ComparisonProgress):
                 self.emit({"kind": "live", "cells": {}, "progress": event.progress, "scorers": None})

@@ -118,6 +118,8 @@ class GridState:
             self._take(event.cell)
         elif isinstance(event, ComparisonProgress):
             self.progress = event.progress
+            if event.pairs:
+                self.pair_rows, self.verdict = event.pairs, event.verdict
         elif isinstance(event, ComparisonEnded):
             self.record, self.verdict = event.comparison, event.verdict
             self.candidate_rows, self.pair_rows = event.candidates, event.pairs

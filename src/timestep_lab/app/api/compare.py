@@ -43,6 +43,10 @@ class HowBody(Strict):
     max_turns: int | None = Field(None, ge=1, le=100)
     approve: Literal["all", "none"] | None = None
     seed: int | None = Field(None, ge=0, le=2**31)
+    stop: Literal["settled"] | None = None
+    margin: float | None = Field(None, ge=0)
+    alpha: float | None = Field(None, gt=0, le=0.5)
+    open_ended: bool | None = None
     stream: bool = False
 
 

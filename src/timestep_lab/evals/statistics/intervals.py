@@ -53,23 +53,26 @@ def skewness(values: Floats) -> float:
 
 
 def skewed_interval(values: Floats, level: float = 0.95) -> Interval:
-    """The hull of Student's interval and Hall's, which corrects it for skewness by a cubic transformation (Hall 1992, JRSS B 54:221).
+    """`skewed_interval_of` these values. One value gives no interval."""
+    if len(values) < 2:
+        return Interval(math.nan, math.nan)
+    return skewed_interval_of(float(values.mean()), float(values.std(ddof=1)), skewness(values), len(values), level)
+
+
+def skewed_interval_of(mean: float, sd: float, g: float, n: int, level: float = 0.95) -> Interval:
+    """The hull of Student's interval and Hall's, which corrects it for the skewness `g` by a cubic transformation (Hall 1992, JRSS B 54:221).
 
     Student's alone is too short on the side of rare far values; Hall's alone is at times too short for symmetric ones with long tails.
     """
-    student = t_interval(values, level)
-    n, g = len(values), skewness(values)
-    if n < 2 or abs(g) < 1e-6:
-        return student
     reach = two_sided_t(level, n - 1) / math.sqrt(n)
+    low, high = mean - sd * reach, mean + sd * reach
+    if abs(g) < 1e-6:
+        return Interval(low, high)
 
     def untransformed(x: float) -> float:
-        return 3.0 / g * (float(np.cbrt(1.0 + g * (x - g / (6 * n)))) - 1.0)
+        return 3.0 / g * (math.cbrt(1.0 + g * (x - g / (6 * n))) - 1.0)
 
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
-    return Interval(
-        min(student.low, mean - sd * untransformed(reach)), max(student.high, mean - sd * untransformed(-reach))
-    )
+    return Interval(min(low, mean - sd * untransformed(reach)), max(high, mean - sd * untransformed(-reach)))
 
 
 def clipped(interval: Interval, low: float, high: float) -> Interval:
@@ -160,16 +163,20 @@ def tango(wins: int, losses: int, n: int, level: float = 0.95) -> Interval:
     Tango 1998, Statistics in Medicine 17:891; recommended for small samples by Fagerland, Lydersen & Laake 2014, Statistics
     in Medicine 33:2850. With no discordant pair it still has the width of what `n` pairs cannot rule out.
     """
+    return tango_at(wins, losses, n, two_sided_z(level))
+
+
+def tango_at(wins: int, losses: int, n: int, z: float) -> Interval:
+    """The same for a z instead of a level."""
     if n <= 0:
         return Interval(math.nan, math.nan)
-    z = two_sided_z(level)
     return Interval(
-        _root(lambda d: _tango_statistic(wins, losses, n, d) - z),
-        _root(lambda d: _tango_statistic(wins, losses, n, d) + z),
+        _root(lambda d: tango_statistic(wins, losses, n, d) - z),
+        _root(lambda d: tango_statistic(wins, losses, n, d) + z),
     )
 
 
-def _tango_statistic(wins: int, losses: int, n: int, d: float) -> float:
+def tango_statistic(wins: int, losses: int, n: int, d: float) -> float:
     """How many standard errors the observed difference lies above `d`, the error being the one that `d` itself implies."""
     if d <= -1.0 or d >= 1.0:
         return -math.copysign(math.inf, d)

@@ -14,6 +14,7 @@ from timestep_lab.evals.options import Options
 from timestep_lab.evals.plan import Plan
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
+from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.rows import select
 from timestep_lab.service import decode
 from timestep_lab.service.connection import Connection
@@ -93,6 +94,14 @@ class RemoteComparison:
         self._stopped.set()
         if self._waiting is not None:
             self._waiting.cancel()
+
+    @property
+    def forecast(self) -> str:
+        """As `evals.engine.Comparison.forecast`."""
+        chosen = Options.read(self.record.settings)
+        if not chosen.stop:
+            return ""
+        return what_it_takes(self.record.n_cases, len(self.record.candidates), alpha=chosen.alpha, margin=chosen.margin)
 
     def grid(self) -> Grid:
         """What is finished so far."""

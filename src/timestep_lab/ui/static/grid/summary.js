@@ -62,7 +62,7 @@ function picture(pair, reach, column) {
   const scale = pair.points ? 100 : 1;
   const say = (value) => (pair.points ? (value * scale).toFixed(1) : number(value)).replace("-", "−").replace(/^−0\.0$/, "0.0");
   const p = pair.p_holm ?? pair.p_value;
-  const settled = p !== null && p <= 0.05;
+  const settled = pair.looked === null ? p !== null && p <= 0.05 : ["better", "worse"].includes(pair.outcome);
   const amount = `${pair.diff > 0 ? "+" : ""}${say(pair.diff)}`;
   const interval = pair.ci_low === null ? "" : ` (${say(pair.ci_low)} to ${say(pair.ci_high)})`;
   const words = `${amount}${pair.points ? " points" : ""}${interval}, ${settled ? "settled" : "not settled"}`;

@@ -1,0 +1,356 @@
+"""Paired comparisons that may be looked at after every case, and stopped at any of these looks.
+
+A test of a fixed number of cases that is looked at again and again rejects too often: up to 27 times in 100 for 5. The tests here
+hold their level over all looks together, and so do their intervals, which leave zero out exactly when their test rejects.
+
+| scores | number of cases | test |
+|---|---|---|
+| pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock-type |
+| graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary; none before case 72 |
+| pass/fail, or from 0 to 1 | open: cases may be added | betting, with stakes mixed evenly (on pass/fail: the Beta mixture) |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from timestep_lab.evals.statistics.distributions import normal_cdf, normal_cdf_array, normal_quantile
+from timestep_lab.evals.statistics.intervals import (
+    Floats,
+    Interval,
+    clipped,
+    skewed_interval_of,
+    tango_at,
+    tango_statistic,
+    unseen,
+)
+from timestep_lab.evals.statistics.paired import CASES_PER_SQUARED_SKEWNESS, LEAST_GRADED
+
+MOST_LOOKS = 400
+"""At graded scores: with more cases than these, there is a look after every second, third … case."""
+_NODES_A_SD = 3.0
+_SIDE, _SIDE_WEIGHTS = np.polynomial.legendre.leggauss(24)
+
+
+def pocock(share: float, alpha: float) -> float:
+    """How much of `alpha` may be spent when this share of the cases is in, in about equal parts a case (Lan & DeMets 1983)."""
+    return alpha * math.log1p((math.e - 1.0) * min(1.0, share))
+
+
+def obrien_fleming(share: float, alpha: float) -> float:
+    """The same, with next to nothing early (Lan & DeMets 1983)."""
+    return 2.0 * normal_cdf(-normal_quantile(1.0 - alpha / 2.0) / math.sqrt(min(1.0, share))) if share > 0 else 0.0
+
+
+class SpendingMcNemar:
+    """McNemar's exact test after every one of `planned` cases, with `alpha` for all looks together.
+
+    Given which cases the two differ in, who wins each is a fair coin, were there no difference. The distribution of wins minus losses
+    over all paths that have not crossed is carried along; after each case as much of its outermost ends is cut off as may be spent.
+    """
+
+    def __init__(self, planned: int, alpha: float, spend: Callable[[float, float], float] = pocock) -> None:
+        self.planned, self.alpha, self._spend = planned, alpha, spend
+        self.cases = self.wins = self.losses = 0
+        self.crossed_chance = 0.0
+        """Of a path having crossed up to now, were there no difference: never more than `alpha`."""
+        self.crossed = False
+        self._chances: Floats = np.ones(1)
+        self._cut = 0
+
+    def add(self, difference: float) -> None:
+        """The next case: 1 a win, −1 a loss, 0 no difference."""
+        self.cases += 1
+        if difference:
+            self.wins, self.losses = self.wins + (difference > 0), self.losses + (difference < 0)
+            grown = np.zeros(len(self._chances) + 1)
+            grown[:-1] = self._chances
+            grown[1:] += self._chances
+            self._chances = grown * 0.5
+        left = self.room - self.crossed_chance
+        while len(self._chances) > 1 and (ends := float(self._chances[0] + self._chances[-1])) <= left:
+            self._chances, self._cut = self._chances[1:-1], self._cut + 1
+            self.crossed_chance += ends
+            left -= ends
+        self.crossed = self.crossed or abs(self.wins - self.losses) > self.bound
+
+    @property
+    def room(self) -> float:
+        """How much may have been spent by now."""
+        return self._spend(self.cases / self.planned, self.alpha)
+
+    @property
+    def bound(self) -> int:
+        """Wins minus losses beyond this, either way, reject."""
+        return self.wins + self.losses - 2 * self._cut
+
+    @property
+    def z(self) -> float:
+        """What the repeated interval puts for 1.96: `(bound + 1) / √(wins + losses)` (Jennison & Turnbull 1989, JRSS B 51:305).
+
+        Where so few cases differ that none of their outcomes rejects, at least that of the fewest that could.
+        """
+        differ = self.wins + self.losses
+        if differ > 0 and self.bound < differ:
+            return (self.bound + 1) / math.sqrt(differ)
+        fewest = math.sqrt(max(1.0, math.ceil(1.0 - math.log2(max(self.room, 1e-300)))))
+        return max(fewest, (self.bound + 1) / math.sqrt(differ)) if differ else fewest
+
+
+@lru_cache(maxsize=64)
+def normal_boundary(
+    planned: int, first: int, alpha: float, spend: Callable[[float, float], float] = obrien_fleming
+) -> dict[int, float]:
+    """Case to the z that rejects there, for a normal score looked at from case `first` on.
+
+    The density of the score that has not crossed is carried from look to look by Gauss-Legendre quadrature (Armitage, McPherson & Rowe
+    1969, JRSS A 132:235), and the boundary set to where what lies beyond is what may be spent.
+    """
+    step = max(1, math.ceil((planned - first) / MOST_LOOKS))
+    looks = [*range(first, planned, step), planned] if planned >= first else []
+    boundary: dict[int, float] = {}
+    nodes: Floats = np.zeros(1)
+    mass: Floats = np.ones(1)  # Of a density that is even, over the half line: all of it at 0 before the first case.
+    before, spent = 0, 0.0
+    for look in looks:
+        sd, room = math.sqrt(look - before), spend(look / planned, alpha) - spent
+        bound = _where_room_is_left(nodes, mass, sd, room)
+        spent += _beyond(bound, nodes, mass, sd)
+        x, w = _legendre(16 * math.ceil((24 + _NODES_A_SD * bound / sd) / 16))
+        new = bound * (x + 1.0) / 2.0
+        away, across = (new[:, None] - nodes[None]) / sd, (new[:, None] + nodes[None]) / sd
+        density = (np.exp(-0.5 * away**2) + np.exp(-0.5 * across**2)) @ mass / (sd * math.sqrt(2.0 * math.pi))
+        # Each mirrored pair of points stands for both sides, so the half line holds the whole of what has not crossed.
+        nodes, mass, before = new, density * w * bound / 2.0, look
+        boundary[look] = bound / math.sqrt(look)
+    return boundary
+
+
+def _beyond(bound: float, nodes: Floats, mass: Floats, sd: float) -> float:
+    """What of the carried density lies outside of ± `bound` one step later."""
+    return float((normal_cdf_array((nodes - bound) / sd) + normal_cdf_array((-nodes - bound) / sd)) @ mass)
+
+
+def _where_room_is_left(nodes: Floats, mass: Floats, sd: float, room: float) -> float:
+    low, high = 0.0, float(nodes[-1]) + 12.0 * sd
+    for _ in range(48):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if _beyond(middle, nodes, mass, sd) > room else (low, middle)
+    return (low + high) / 2.0
+
+
+@lru_cache(maxsize=256)
+def _legendre(count: int) -> tuple[Floats, Floats]:
+    x, w = np.polynomial.legendre.leggauss(count)
+    return x, w
+
+
+def _falling_root(falling: Callable[[float], float], low: float, high: float) -> float:
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2.0
+
+
+def mixture_e_value(wins: int, losses: int) -> float:
+    """2^k · B(1 + wins, 1 + losses) / B(1, 1), k = wins + losses: what a gambler who mixes all stakes evenly has made of 1.
+
+    Were there no difference, it would ever reach 1/α with a chance of at most α, however long one watches (Ville 1939).
+    """
+    k = wins + losses
+    log = k * math.log(2.0) + math.lgamma(1 + wins) + math.lgamma(1 + losses) - math.lgamma(2 + k)
+    return math.exp(min(log, 700.0))
+
+
+def betting_e_value(differences: Floats, null: float = 0.0) -> float:
+    """The same for differences between −1 and 1 of any shape, against a mean of `null`: half on stakes above, half on stakes below,
+    each mixed evenly up to where all might be lost (Waudby-Smith & Ramdas 2024, JRSS B 86:1). On pass/fail at 0 it is the mixture."""
+    up, down = (_SIDE + 1.0) / 2.0 / (1.0 + null), -(_SIDE + 1.0) / 2.0 / (1.0 - null)
+    sizes, counts = np.unique(differences, return_counts=True)
+    logs = np.log1p(np.outer(np.concatenate([up, down]), sizes - null)) @ counts
+    return float(np.concatenate([_SIDE_WEIGHTS, _SIDE_WEIGHTS]) @ np.exp(np.minimum(logs, 700.0))) / 4.0
+
+
+def betting_interval(differences: Floats, alpha: float) -> Interval:
+    """Every mean against which the gambler has not made 1/α: holds at every look together."""
+    mean, edge = float(np.clip(differences.mean(), -1 + 1e-9, 1 - 1e-9)), 1.0 - 1e-9
+    if betting_e_value(differences, mean) >= 1.0 / alpha:
+        return Interval(mean, mean)
+    low, high = -edge, mean
+    if betting_e_value(differences, -edge) < 1.0 / alpha:
+        high = -1.0
+    else:
+        high = _falling_root(lambda m: betting_e_value(differences, m) - 1.0 / alpha, low, high)
+    up = edge
+    if betting_e_value(differences, edge) < 1.0 / alpha:
+        return Interval(high, 1.0)
+    return Interval(high, -_falling_root(lambda m: betting_e_value(differences, -m) - 1.0 / alpha, -up, -mean))
+
+
+@dataclass(slots=True)
+class Moments:
+    """Count, mean, and sums of squared and cubed deviations, one value after the other (Pébay 2008, SAND2008-6212)."""
+
+    n: int = 0
+    mean: float = 0.0
+    second: float = 0.0
+    third: float = 0.0
+
+    def add(self, value: float) -> None:
+        self.n += 1
+        delta = value - self.mean
+        step = delta / self.n
+        term = delta * step * (self.n - 1)
+        self.mean += step
+        self.third += term * step * (self.n - 2) - 3.0 * step * self.second
+        self.second += term
+
+    @property
+    def sd(self) -> float:
+        return math.sqrt(self.second / (self.n - 1)) if self.n > 1 else 0.0
+
+    @property
+    def skewness(self) -> float:
+        return math.sqrt(self.n) * self.third / self.second**1.5 if self.second > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a pair shows after so many cases. `z`: what stands for 1.96 at this look; infinite where nothing may be said."""
+
+    cases: int
+    """Looked at, also those that one side has no score for."""
+    n: int
+    diff: float
+    decided_by: int
+    z: float
+    score: float
+    """The difference in standard errors."""
+    low_above: Callable[[float], bool]
+    """Does the interval lie above this difference?"""
+    high_below: Callable[[float], bool]
+    interval: Callable[[], Interval]
+    test: str
+
+
+class Watched:
+    """One pair of candidates at one level, case by case."""
+
+    def __init__(self, planned: int, alpha: float, *, open_ended: bool = False) -> None:
+        self.planned, self.alpha, self.open_ended = planned, alpha, open_ended
+        self.cases = 0
+        self._moments = Moments()
+        self._mcnemar = SpendingMcNemar(planned, alpha)
+        self._differences: list[float] = []
+        self._pass_fail = self.is_unit = True
+        """So far: every score is 0 or 1; every score runs from 0 to 1."""
+        self._wins = self._losses = 0
+
+    def add(self, scores: tuple[float, float] | None) -> Look:
+        """The next case: the means of a and of b; None where one has none."""
+        self.cases += 1
+        difference = 0.0
+        if scores is not None:
+            difference = scores[1] - scores[0]
+            if abs(difference) < 1e-12 * max(1.0, abs(scores[0]), abs(scores[1])):
+                difference = 0.0
+            self._pass_fail = self._pass_fail and all(score in (0.0, 1.0) for score in scores)
+            self.is_unit = self.is_unit and all(0.0 <= score <= 1.0 for score in scores)
+            self._moments.add(difference)
+            self._wins, self._losses = self._wins + (difference > 0), self._losses + (difference < 0)
+            if self.open_ended:
+                self._differences.append(difference)
+        if not self.open_ended and self._pass_fail:
+            self._mcnemar.add(difference)
+        return self._open() if self.open_ended else self._exact() if self._pass_fail else self._graded()
+
+    def _exact(self) -> Look:
+        test, n = self._mcnemar, self._moments.n
+        wins, losses, z = test.wins, test.losses, test.z
+
+        def low_above(d: float) -> bool:
+            if d == 0.0:
+                return wins - losses > test_bound
+            return n > 0 and tango_statistic(wins, losses, n, d) > z
+
+        def high_below(d: float) -> bool:
+            if d == 0.0:
+                return losses - wins > test_bound
+            return n > 0 and tango_statistic(wins, losses, n, d) < -z
+
+        test_bound = test.bound
+        return self._look(
+            z, low_above, high_below, lambda: tango_at(wins, losses, n, z), "exact McNemar, α spent by case"
+        )
+
+    def _graded(self) -> Look:
+        moments, unit = self._moments, self.is_unit
+        boundary = normal_boundary(self.planned, LEAST_GRADED, self.alpha)
+        z = boundary.get(self.cases, math.inf)
+        n, mean, sd, skew = moments.n, moments.mean, moments.sd, moments.skewness
+        silent = n < max(LEAST_GRADED, CASES_PER_SQUARED_SKEWNESS * skew**2)
+        name = "skew-corrected t, O’Brien-Fleming"
+        if math.isinf(z) or n < 2:
+            return self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), name)
+        level = 2.0 * normal_cdf(z) - 1.0
+        if sd > 0:
+            interval = skewed_interval_of(mean, sd, skew, n, level)
+        elif unit:
+            interval = unseen(mean, n, -1.0, 1.0, level)
+        else:
+            interval = Interval(math.nan, math.nan)
+        interval = clipped(interval, -1.0, 1.0) if unit else interval
+        return self._look(
+            z, lambda d: not silent and interval.low > d, lambda d: not silent and interval.high < d, lambda: interval, name
+        )  # fmt: skip
+
+    def _open(self) -> Look:
+        if not self.is_unit or not self._differences:
+            return self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), "none")
+        wins, losses, mean = self._wins, self._losses, self._moments.mean
+        pass_fail, enough = self._pass_fail, 1.0 / self.alpha
+        differences = np.asarray(self._differences)
+
+        def e_value(d: float) -> float:
+            return mixture_e_value(wins, losses) if pass_fail and d == 0.0 else betting_e_value(differences, d)
+
+        return self._look(
+            math.sqrt(2.0 * math.log(enough)), lambda d: mean > d and e_value(d) >= enough, lambda d: mean < d and e_value(d) >= enough,
+            lambda: betting_interval(differences, self.alpha), "betting, at every look",
+        )  # fmt: skip
+
+    def _look(
+        self, z: float, low_above: Callable[[float], bool], high_below: Callable[[float], bool], interval: Callable[[], Interval], test: str,
+    ) -> Look:  # fmt: skip
+        moments, decided = self._moments, self._wins + self._losses
+        if self._pass_fail:
+            score = (self._wins - self._losses) / math.sqrt(decided) if decided else 0.0
+        else:
+            score = moments.mean / (moments.sd / math.sqrt(moments.n)) if moments.sd else 0.0
+        return Look(
+            score=score, cases=self.cases, n=self._moments.n, diff=self._moments.mean if self._moments.n else math.nan,
+            decided_by=decided, z=z, low_above=low_above, high_below=high_below, interval=interval, test=test,
+        )  # fmt: skip
+
+
+def _never(_: float) -> bool:
+    return False
+
+
+def chance_of_better(z: float, share: float, alpha: float) -> float:
+    """That the one ahead will be shown to be better by the last case, should things go on as they went (Lan & Wittes 1988, Biometrics
+    44:579). `z`: the standardised difference by now, at this share of the cases."""
+    if share >= 1.0:
+        return 0.0
+    return normal_cdf((abs(z) / math.sqrt(share) - normal_quantile(1.0 - alpha / 2.0)) / math.sqrt(1.0 - share))
+
+
+def cases_for_margin(differing: float, margin: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Cases until one of two that are equally good is shown, with this power, to be no worse by more than the margin, where the two differ
+    in this share of the cases: (z(1−α/2) + z(power))² · D / margin², 7.85 · D / margin² for 5 % and 80 %."""
+    return math.ceil((normal_quantile(1 - alpha / 2) + normal_quantile(power)) ** 2 * differing / margin**2 - 1e-9)
