@@ -109,7 +109,7 @@ async def test_begun_in_the_served_app_and_approved_in_a_notebook_which_tells_th
             refused = begun(app)
             run = await notebook_lab.approvals[refused].reject("Not today.")
             assert run.status == "completed"
-            assert weather_calls(here, refused) == [("ok", "rejected")]
+            assert weather_calls(here, refused) == [("rejected", "rejected")]
     await here.aclose()
     await there.aclose()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Done
+from timestep_lab import Lab
+from timestep_lab.types.errors import LabError
 
 Cli = Callable[..., Done]
 
@@ -40,6 +42,8 @@ Cli = Callable[..., Done]
         (("traces", "export", "."), 2, "is a folder", ""),
         (("db", "copy", "nosuch.duckdb", "copy.duckdb"), 2, "nosuch.duckdb", ""),
         (("dem",), 2, "dem", "demo"),
+        (("traces", "show", "0" * 32), 1, "no trace", "timestep-lab traces list"),
+        (("agents", "show", "Nobody"), 1, "no agent", "timestep-lab agents add"),
     ],
 )
 def test_is_refused_in_one_line(cli: Cli, arguments: tuple[str, ...], code: int, says: str, next_step: str) -> None:
@@ -127,3 +131,19 @@ def test_a_fault_of_our_own_is_one_line_too_and_debug_shows_where(cli: Cli, monk
     assert "--debug" in quiet.err
     assert "Traceback" not in quiet.err
     assert "Traceback" in cli("--debug", "sql", "select 1").err
+
+
+def test_the_same_error_names_python_where_python_is_spoken() -> None:
+    lab = Lab(":memory:")
+    asked: dict[str, Callable[[], object]] = {
+        "lab.traces": lambda: lab.trace("0" * 32), "lab.threads.list()": lambda: lab.threads["thr_x"],
+        "lab.approvals": lambda: lab.get_run("run_x"), "lab.agents.create(": lambda: lab.agents.get("Nobody"),
+        "lab.handoffs(my_agent)": lambda: lab.handoffs("Nobody"),
+        "await lab.router.list_models('demo')": lambda: lab.router.resolve("demo/"),
+    }  # fmt: skip
+    for step, ask in asked.items():
+        with pytest.raises(LabError) as refused:
+            ask()
+        assert step in str(refused.value)
+        assert "timestep-lab " not in str(refused.value)
+    lab.close()

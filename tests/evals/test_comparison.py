@@ -166,7 +166,7 @@ async def test_a_call_that_needs_approval_is_refused_unless_all_are_approved(
             stored = bench.store.sql(
                 "select tool, approval, status from tool_calls where trace_id = $1", [grid.cells[0].trace_id]
             )
-            assert stored.rows == [("book", approval, "ok")]
+            assert stored.rows == [("book", approval, "rejected" if approval == "rejected" else "ok")]
 
 
 async def test_a_case_that_fails_is_a_cell_with_an_error_and_harms_no_other(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ async def test_cancelling_a_paused_run_withdraws_it(bench: Bench) -> None:
     assert bench.store.runs.get(end.run.id).status == "cancelled"
     assert bench.items(end.run.thread_id, "tool_call")[-1].data["status"] == "rejected"
     assert bench.items(end.run.thread_id, "approval")[0].data["decision"] == "rejected"
-    assert [s["status"] for s in bench.spans("tool") if s["name"] == "get_weather"] == ["ok"]
+    assert [s["status"] for s in bench.spans("tool") if s["name"] == "get_weather"] == ["rejected"]
     with pytest.raises(ConflictError):
         await bench.approve(end.run.id)
     with pytest.raises(ConflictError, match="is over"):
@@ -341,7 +341,7 @@ async def test_the_trace_shows_each_call_once_with_its_approval(bench: Bench) ->
     await bench.resume(end.run.id, {a: "approved", b: "rejected"})
     bench.writer.flush()
     assert [tuple(r.values()) for r in bench.store.sql(query).dicts()] == [
-        ("look", "A", "ok", "approved"), ("look", "B", "ok", "rejected"),
+        ("look", "A", "ok", "approved"), ("look", "B", "rejected", "rejected"),
     ]  # fmt: skip
     [trace] = bench.store.sql("select trace_id, status, ended_at from traces").dicts()
     assert (trace["trace_id"], trace["status"]) == (end.run.trace_id, "completed")

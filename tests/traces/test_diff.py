@@ -6,10 +6,12 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+from agents import Agent, function_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.traces.recorder import NOON, Recorder
+from timestep_lab import Lab
 from timestep_lab.store.sequence_alignment import common_pairs
 from timestep_lab.store.store import Store
 from timestep_lab.store.trace_diff import diff_traces
@@ -91,3 +93,34 @@ def test_the_alignment_is_as_long_as_any_can_be(left: list[int], right: list[int
         for j, b in enumerate(right):
             longest[i + 1][j + 1] = longest[i][j] + 1 if a == b else max(longest[i][j + 1], longest[i + 1][j])
     assert len(pairs) == longest[-1][-1]
+
+
+@function_tool(needs_approval=True)
+def refund(order: str) -> str:
+    """Pay an order back."""
+    return f"Refunded {order}"
+
+
+async def test_a_run_that_paused_for_approval_and_its_fork_that_did_not_have_the_same_steps() -> None:
+    lab = Lab(":memory:")
+    billing = Agent(name="Billing", instructions="Help.", tools=[refund], model="demo/assistant")
+    run = await (await lab.run('call refund {"order": "7712"}', agent=billing)).approve()
+    fork = await lab.fork(run, tools={"refund": "Denied."}, agent=billing)
+    rows = lab.trace(run).diff(fork)
+    assert {row.change for row in rows} == {"same", "changed"}
+    assert [row.kind for row in rows] == ["task", "agent", "turn", "generation", "tool", "turn", "generation"]
+    assert [row.kind for row in rows if row.first_divergence] == ["tool"]
+    await lab.aclose()
+
+
+async def test_two_runs_of_one_agent_in_one_trace_stay_two() -> None:
+    lab = Lab(":memory:")
+    echo = Agent(name="Echo", instructions="Say it again.", model="demo/echo")
+    once = await lab.run("Hello", agent=echo)
+    spans = lab.store.traces.payloads(once.trace_id, [span.span_id for span in lab.store.traces.spans(once.trace_id)])
+    later = [
+        {**span, "span_id": f"{span['span_id']}b", "parent_id": span["parent_id"] and f"{span['parent_id']}b"}
+        for span in spans
+    ]
+    assert [row.kind for row in diff_traces([*spans, *later], spans) if row.change == "only_left"].count("agent") == 1
+    await lab.aclose()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.ui.sample_traces import SampleSource
+from timestep_lab import Lab
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import FilterError, NotFoundError
+from timestep_lab.types.errors import FilterError, NotFoundError, UsageError
 from timestep_lab.ui.explorer import TraceExplorer
 
 
@@ -70,3 +72,53 @@ def test_choosing_a_trace_that_is_not_there_is_refused(source: SampleSource) -> 
 
 def test_making_an_explorer_asks_the_store_nothing() -> None:
     TraceExplorer(None)  # type: ignore[arg-type]
+
+
+async def test_the_traces_of_a_lab_are_a_sequence_newest_first_and_a_frame_by_trace_id() -> None:
+    lab = Lab(":memory:")
+    runs = [await lab.run(f"Hello {n}", model="demo/echo") for n in range(3)]
+    newest_first = [run.trace_id for run in reversed(runs)]
+    assert [trace.trace_id for trace in lab.traces] == newest_first
+    assert [trace.trace_id for trace in lab.traces[:2]] == newest_first[:2]
+    assert [trace.trace_id for trace in lab.traces[::-1]] == newest_first[::-1]
+    assert lab.traces[0].trace_id == lab.traces[-3].trace_id == newest_first[0]
+    assert lab.traces[runs[1]].trace["input"] == "Hello 1"
+    assert len(lab.traces) == 3
+    assert list(lab.traces.df().index) == newest_first
+    with pytest.raises(NotFoundError, match="There is no trace 3: 3 match"):
+        lab.traces[3]
+    await lab.aclose()
+
+
+async def test_a_filter_set_on_the_traces_of_a_lab_holds_and_another_explorer_has_its_own() -> None:
+    lab = Lab(":memory:")
+    await lab.run("Hello", model="demo/echo")
+    lab.traces.filter = 'status == "failed"'
+    assert (len(lab.traces), len(lab.traces.df()), lab.traces.snapshot()["page"]["total"]) == (0, 0, 0)
+    assert len(lab.explorer()) == 1
+    lab.traces.filter = ""
+    assert lab.traces.snapshot()["page"]["total"] == 1
+    await lab.run("Hello again", model="demo/echo")
+    assert lab.traces.snapshot()["page"]["total"] == 2  # Nobody watched it, and it is read anew.
+    await lab.aclose()
+
+
+async def test_a_list_of_more_traces_than_a_page_holds_is_walked_to_its_end() -> None:
+    source = SampleSource.with_history(130)
+    assert len({trace.trace_id for trace in TraceExplorer(source)}) == 130
+    assert TraceExplorer(source)[129].trace_id == list(TraceExplorer(source))[-1].trace_id
+
+
+@pytest.mark.parametrize("ending", ["json", "html"])
+async def test_traces_to_export_are_given_as_ids_runs_views_or_a_column(tmp_path: Path, ending: str) -> None:
+    lab = Lab(":memory:")
+    runs = [await lab.run(f"Hello {n}", model="demo/echo") for n in range(3)]
+    frame, target = lab.traces.df(), tmp_path / f"some.{ending}"
+    assert lab.export(target, trace_ids=frame.trace_id) == 3
+    assert lab.export(target, trace_ids=frame) == 3
+    assert lab.export(target, trace_ids=frame.index[:2]) == 2
+    assert lab.export(target, trace_ids=[runs[0], lab.traces[0], runs[1].trace_id]) == 3
+    assert lab.export(target, trace_ids=runs[0].trace_id) == lab.export(target, trace_ids=runs[0]) == 1
+    with pytest.raises(UsageError, match="3 is no list of traces"):
+        lab.export(target, trace_ids=3)  # type: ignore[arg-type]
+    await lab.aclose()

@@ -97,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         if debug:
             traceback.print_exc()
-        say(f"error: {_one_line(str(error))}", err=True)
+        say(
+            f"error: {_one_line(f'{error.message} {error.next_step if error.command is None else error.command}')}",
+            err=True,
+        )
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: a user never sees a bare traceback
         if debug:

@@ -79,6 +79,8 @@ def _row(depth: int, span: SpanRecord) -> _Row:
     name.append(printable(span.name), style="" if span.status != "error" else "red")
     if span.status == "error":
         name.append(f"  ✕ {_first_line(span.error)}", style="red")
+    elif span.status == "rejected":
+        name.append("  ✕ rejected", style="yellow")
     duration = ms_between(span.started_at, span.ended_at) if span.ended_at else None
     asked = span.kind == "generation"
     tokens = tokens_text((span.input_tokens or 0) + (span.output_tokens or 0)) if asked else ""

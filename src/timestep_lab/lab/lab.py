@@ -16,6 +16,7 @@ from timestep_lab.service.agents import Agents
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
+from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.given import thread_id_of, trace_id_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 Approve = Literal["ask", "all", "none"]
 
 
+@says_await("lab")
 class Lab(Looking):
     """Build, watch and compare agents; everything that happens is rows in one store.
 
@@ -132,7 +134,7 @@ class Lab(Looking):
 
     @cached_property
     def mcp(self) -> McpCatalog:
-        """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.list()`, `.remove(name)`, `await .tools()`."""
+        """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
         from timestep_lab.runtime.mcp.catalog import McpCatalog
 
         return McpCatalog(self.store, lambda: self.toolbox)
@@ -324,7 +326,8 @@ class Lab(Looking):
         if record is None:
             raise NotFoundError(
                 f"There is no run {run_id!r}.",
-                "Those that wait are listed by lab.approvals, and by: timestep-lab approve",
+                "Those that wait are in lab.approvals.",
+                command="Those that wait are listed by: timestep-lab approve",
             )
         state = self.store.run_states.try_get(run_id) if record.status == "needs_approval" else None
         waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
@@ -350,6 +353,8 @@ class Lab(Looking):
             await self.runner.aclose()
         if "toolbox" in self.__dict__:
             await self.toolbox.aclose()
+        if "mcp" in self.__dict__:
+            self.mcp.close()
         if self._parent is None:
             if "router" in self.__dict__:
                 await self.router.aclose()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from weakref import WeakKeyDictionary
 
 from timestep_lab.lab.run import Run
 from timestep_lab.store.base import in_event_loop
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.given import trace_id_of
+from timestep_lab.types.awaiting import says_await
+from timestep_lab.types.errors import NotFoundError, UsageError
+from timestep_lab.types.given import trace_id_of, trace_ids_of
 from timestep_lab.types.suggest import with_signature_of
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.handoff_graph import HandoffGraph
     from timestep_lab.ui.trace_view import TraceView
 
+    ManyTraces = Iterable[Run | TraceView | str] | Run | TraceView | str
 
 PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_source", "grid_view", "duel", "explorer"})
 """What the other parts of a lab use of it: there, but not offered to who completes `lab.`."""
@@ -81,6 +85,7 @@ def _plan(
     """What `plan` and `start_comparison` take."""
 
 
+@says_await("lab")
 class Looking:
     """The part of `Lab` that people look at. Every view is made when asked for and reads the store each time."""
 
@@ -160,8 +165,21 @@ class Looking:
 
     @property
     def traces(self) -> TraceExplorer:
-        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`."""
-        return self._lab.explorer()
+        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`.
+
+        A sequence, too, newest first: `for trace in lab.traces`, `lab.traces[0]`, `lab.traces[:3]`, `len(lab.traces)`. It is the same one
+        each time, so `lab.traces.filter = …` holds until it is changed, here or on the screen; `lab.explorer()` is another of its own.
+        In a served Panel page, each browser's session has its own.
+        """
+        # Sessions share a lab, and must not share what each of them has filtered.
+        panel = sys.modules.get("panel")
+        page = None if panel is None else panel.state.curdoc
+        explorers: WeakKeyDictionary[Any, TraceExplorer] = self.__dict__.setdefault("_explorers", WeakKeyDictionary())
+        key = self if page is None or page.session_context is None else page
+        if key not in explorers:
+            explorers[key] = self._lab.explorer()
+        explorers[key].forget()
+        return explorers[key]
 
     def explorer(
         self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
@@ -181,20 +199,25 @@ class Looking:
         return TraceView(self._lab.trace_source, trace_id_of(run))
 
     def handoffs(
-        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
+        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
-        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match."""
+        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match.
+
+        `agent`: a stored one by name or id, or an Agents SDK `Agent` itself. `traces`: as for `export`."""
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
+        ids = None if traces is None else trace_ids_of(traces)
         if agent is None or isinstance(agent, str):
-            graph = self._lab.trace_source.handoffs(
-                agent=agent, filter=filter, trace_id=None if traces is None else [*traces]
-            )
+            try:
+                graph = self._lab.trace_source.handoffs(agent=agent, filter=filter, trace_id=ids)
+            except NotFoundError as error:
+                step = f"{error.next_step} For an Agents SDK agent pass the Agent itself: lab.handoffs(my_agent)"
+                raise NotFoundError(error.message, step, command=error.command) from None
             return HandoffGraph(graph, title=graph.title)
         from timestep_lab.runtime.agent_graph import declared_graph, over
 
         self._lab.flush()
-        observed = self._lab.store.traces.graph(traces, filter)
+        observed = self._lab.store.traces.graph(ids, filter)
         return HandoffGraph(over(declared_graph(agent), observed), title=f"Handoffs of {agent.name}")
 
     def diff(self, left: Run | TraceView | str, right: Run | TraceView | str) -> pandas.DataFrame:
@@ -310,11 +333,13 @@ class Looking:
 
         return import_file(path, self._lab.store)
 
-    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
-        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many."""
+    def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
+        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many.
+
+        `trace_ids`: ids, runs, or a column such as `lab.traces.df().trace_id`; without it, all that match `filter`."""
         from timestep_lab.lab.trace_files import export
 
-        return export(self._lab, Path(path), trace_ids, filter)
+        return export(self._lab, Path(path), None if trace_ids is None else trace_ids_of(trace_ids), filter)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> Serving | None:
         """Serve this lab; port 0 is a free one.

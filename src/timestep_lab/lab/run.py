@@ -7,6 +7,7 @@ import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.types.awaiting import interrupted_at_once, says_await
 from timestep_lab.types.errors import ConflictError, NotFoundError
 from timestep_lab.types.events import Event, ItemUpdated, RunEnded, RunStarted
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.trace_view import TraceView
 
 
+@says_await("run")
 class Run:
     """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today."""
 
@@ -158,6 +160,7 @@ class Run:
         return f"<div><p>{body}</p>{waits}<small>{html.escape(self.facts)}</small></div>"
 
 
+@says_await("stream")
 class RunStream:
     """An async iterator of a run's events. Leaving it early cancels the run; what was said so far is kept.
 
@@ -176,15 +179,16 @@ class RunStream:
         return self._read()
 
     async def _read(self) -> AsyncIterator[Event]:
-        async with contextlib.aclosing(self._events) as events:
-            async for event in events:
-                if isinstance(event, RunStarted):
-                    self._started = event.run
-                elif isinstance(event, RunEnded):
-                    self._last = event
-                elif isinstance(event, ItemUpdated) and event.field == "text":
-                    self.text += event.delta
-                yield event
+        with interrupted_at_once():
+            async with contextlib.aclosing(self._events) as events:
+                async for event in events:
+                    if isinstance(event, RunStarted):
+                        self._started = event.run
+                    elif isinstance(event, RunEnded):
+                        self._last = event
+                    elif isinstance(event, ItemUpdated) and event.field == "text":
+                        self.text += event.delta
+                    yield event
 
     @property
     def run(self) -> Run:

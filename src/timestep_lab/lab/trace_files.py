@@ -25,7 +25,11 @@ def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -
     if trace_ids is None:
         trace_ids = list(lab.store.traces.frame(filter)["trace_id"])
     if not trace_ids:
-        raise NotFoundError("No trace matches, so nothing was written.", "Look with: timestep-lab traces list")
+        raise NotFoundError(
+            "No trace matches, so nothing was written.",
+            "Look at lab.traces.",
+            command="Look with: timestep-lab traces list",
+        )
     if path.suffix == ".html":
         from timestep_lab.ui.html_export import export_html
 

@@ -166,7 +166,7 @@ def finished_span(run: RunRecord, call: Interruption, item: ThreadItem) -> SpanR
 
 
 def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None = None) -> SpanRecord:
-    return replace(call_span(run, call, "rejected", parent_id), status="ok", ended_at=utc_now())
+    return replace(call_span(run, call, "rejected", parent_id), status="rejected", ended_at=utc_now())
 
 
 def tool_key(call: Interruption) -> str:

@@ -73,7 +73,8 @@ class Router(ModelProvider):
         if not model:
             raise UnknownPrefixError(
                 f"{full!r} names a provider but no model.",
-                f"`timestep-lab models list {prefix}` lists its models.",
+                f"Its models: await lab.router.list_models({prefix!r})",
+                command=f"`timestep-lab models list {prefix}` lists its models.",
                 param="model",
             )
         return ModelRef(prefix=prefix, model=model)

@@ -20,6 +20,8 @@ from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 AgentId = Annotated[str, Len(1, 200)]
 Name = Annotated[str, Len(1, 200)]
@@ -27,6 +29,18 @@ Instructions = Annotated[str, Len(0, 200_000)]
 Description = Annotated[str, Len(0, 10_000)]
 ModelName = Annotated[str, Len(0, 500)]
 AgentRef = Annotated[str | AgentRecord, Ref()]
+
+
+class _ToolName:
+    """A text. A Python function in its place is told how it becomes a tool with a name."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema as schema
+
+        return schema.no_info_before_validator_function(_refuse_function, handler(source))
+
+
+ToolName = Annotated[str, _ToolName()]
 
 
 class AgentChanges(TypedDict, total=False):
@@ -37,7 +51,7 @@ class AgentChanges(TypedDict, total=False):
     description: Description
     model: ModelName | None
     model_settings: JsonObject
-    tools: Sequence[str]
+    tools: Sequence[ToolName]
     handoffs: Sequence[AgentRef]
     approvals: JsonObject
 
@@ -46,7 +60,8 @@ class Agents:
     """Create, read, update and delete agents.
 
     Wherever an agent, a tool or a handoff is named, a name or an id will do. Tools: `get_weather` and `think` of the
-    built-in server, `switch_theme`, or `server.tool` and `server.*` for an MCP server added with `lab.mcp.add`.
+    built-in server, `switch_theme`, or `server.tool` and `server.*` for an MCP server added with `lab.mcp.add`. A Python function is served
+    by `lab.mcp.add_function(f)`, which gives its name.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -73,7 +88,7 @@ class Agents:
         description: Description = "",
         model: ModelName | None = None,
         model_settings: JsonObject | None = None,
-        tools: Sequence[str] = (),
+        tools: Sequence[ToolName] = (),
         handoffs: Sequence[AgentRef] = (),
         approvals: JsonObject | None = None,
         id: AgentId | None = None,
@@ -147,6 +162,7 @@ class Agents:
         raise NotFoundError(
             f"There is no MCP server {server!r}, named by the tool {tool!r}.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
+            command="Add it first: timestep-lab mcp add NAME -- COMMAND, or timestep-lab mcp add NAME --url URL",
         )
 
     # -- by name
@@ -225,6 +241,7 @@ class Agents:
             raise ConflictError(
                 f"There is already an agent {name.strip()!r}.",
                 "Choose another name, or change it with lab.agents.update.",
+                command="Choose another name, or remove it first: timestep-lab agents remove NAME",
             )
 
 
@@ -240,6 +257,20 @@ def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:
     raise NotFoundError(
         f"There is no agent {name_or_id!r}.{did_you_mean(name_or_id, known)}",
         f"Known agents: {', '.join(known)}. Create one with lab.agents.create(name=…, instructions=…).",
+        command=f"Known agents: {', '.join(known)}. Create one with: timestep-lab agents add NAME",
+    )
+
+
+def _refuse_function(tool: Any) -> Any:
+    """Raises `UsageError` for a function, or a tool of the Agents SDK."""
+    name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+    if isinstance(tool, str) or name is None:
+        return tool
+    raise UsageError(
+        f"{name} is a Python object, and a stored agent outlives this process: it names its tools.",
+        f"Serve it from here, and name it: tools=[lab.mcp.add_function({name})]. Or make an Agents SDK Agent(tools=[{name}]), which "
+        "lab.run takes as it is.",
+        param="tools",
     )
 
 

@@ -147,7 +147,11 @@ class Threads:
         """One thread. Raises `NotFoundError`."""
         record = self._scope.store.threads.try_get(thread_id)
         if record is None:
-            raise NotFoundError(f"There is no thread {thread_id!r}.", "List them with: timestep-lab threads list")
+            raise NotFoundError(
+                f"There is no thread {thread_id!r}.",
+                "lab.threads.list() gives those there are.",
+                command="List them with: timestep-lab threads list",
+            )
         return record
 
     @op.put("/threads/{thread_id}")

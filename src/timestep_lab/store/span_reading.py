@@ -221,4 +221,8 @@ def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
 
 
 def no_trace(trace_id: str) -> NotFoundError:
-    return NotFoundError(f"There is no trace {trace_id!r}.", "List them with: timestep-lab traces list")
+    return NotFoundError(
+        f"There is no trace {trace_id!r}.",
+        "lab.traces shows those there are.",
+        command="List them with: timestep-lab traces list",
+    )

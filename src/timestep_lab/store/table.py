@@ -24,10 +24,12 @@ Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
 _LISTED_BY = {
-    "thread": "threads list", "agent": "agents list", "MCP server": "mcp list", "file": "files list", "paused run": "approve",
-    "comparison": "sql \"select distinct comparison_id from comparisons\"",
+    "thread": ("lab.threads.list()", "threads list"), "agent": ("lab.agents.list()", "agents list"),
+    "MCP server": ("lab.mcp.list()", "mcp list"), "file": ("lab.files.list()", "files list"),
+    "paused run": ("lab.approvals.list()", "approve"),
+    "comparison": ("lab.comparisons()", "sql \"select distinct comparison_id from comparisons\""),
 }  # fmt: skip
-"""Noun to the command that lists such rows."""
+"""Noun to what lists such rows: in Python, and as a command."""
 
 
 class Table(Generic[R]):
@@ -174,11 +176,13 @@ class Table(Generic[R]):
         return self.record(**values)
 
     def missing(self, id: str) -> NotFoundError:
-        command = _LISTED_BY.get(self.noun)
-        step = (
-            f"List them with: timestep-lab {command}" if command else "It may have been deleted, or be another user's."
+        message = f"There is no {self.noun} {id!r}."
+        if self.noun not in _LISTED_BY:
+            return NotFoundError(message, "It may have been deleted, or be another user's.")
+        python, command = _LISTED_BY[self.noun]
+        return NotFoundError(
+            message, f"{python} gives those there are.", command=f"List them with: timestep-lab {command}"
         )
-        return NotFoundError(f"There is no {self.noun} {id!r}.", step)
 
     def _encode(self, column: str, value: Any) -> Any:
         return None if value is None else self._codecs[column][0](value)

@@ -3,6 +3,9 @@
 Trees are aligned from the roots down. Among the children of two aligned spans, first those whose whole subtrees are alike find each
 other, then steps alike in themselves, then steps of the same kind and name; each time as many as can without crossing.
 
+An approval ends one pass of a run and begins another, each with spans of its own for the run and for the agent that waited. Such a pair is
+one step here, so a run that paused and one that did not have the same steps.
+
 What makes a step differ is what was decided in it: a tool's arguments and result, a generation's prompt and text. A run, an agent or a
 turn only contains such steps; a model's name, times, tokens and costs are told, and are no divergence. Ids never are.
 """
@@ -19,6 +22,7 @@ from typing import Any, Literal
 from timestep_lab.store.json_text import to_json
 from timestep_lab.store.payload_text import answered
 from timestep_lab.store.sequence_alignment import common_pairs
+from timestep_lab.types.spans import Lab
 
 CONTAINERS = ("task", "agent", "turn")
 _IDS = frozenset({"id", "call_id", "tool_call_id", "response_id", "item_id", "created_at", "timestamp", "status"})
@@ -122,10 +126,15 @@ class _Tree:
         number = {span["span_id"]: n for n, span in enumerate(self.spans)}
         self.children: dict[int, list[int]] = defaultdict(list)
         self.roots: list[int] = []
+        parents: list[int | None] = []
         for n, span in enumerate(self.spans):
             above = number.get(span["parent_id"] or "")
             # A parent that began later would make a circle possible; such a span is shown at the top.
-            (self.roots if above is None or above >= n else self.children[above]).append(n)
+            parents.append(None if above is None or above >= n else above)
+        self._join_passes(parents)
+        for n, above in enumerate(parents):
+            if n not in self.joined:
+                (self.roots if above is None else self.children[above]).append(n)
         self.label = [_label(span) for span in self.spans]
         self.parts = [_decided(span) for span in self.spans]
         self.own = [hash((label, part)) for label, part in zip(self.label, self.parts, strict=True)]
@@ -135,6 +144,35 @@ class _Tree:
             below = self.children.get(n, [])
             self.branch[n] = hash((self.own[n], *(self.branch[child] for child in below)))
             self._sums[n] = self._sum(n, below)
+
+    def _join_passes(self, parents: list[int | None]) -> None:
+        """Give what a resumed agent did to the agent that had paused, and the rest of the later pass to the earlier one."""
+        self.joined: set[int] = set()
+        agents: dict[str, int] = {}
+        """The span that an agent's name had last."""
+        into: dict[int, int] = {}
+        last_turn: dict[int, int] = {}
+        for n, span in enumerate(self.spans):
+            above = parents[n]
+            if above in into:
+                above = parents[n] = into[above]
+                # Calls that had waited belong to the turn that asked for them.
+                if span["kind"] != "turn" and self.spans[above]["kind"] == "agent":
+                    parents[n] = last_turn.get(above, above)
+            if span["kind"] == "turn" and above is not None:
+                last_turn[above] = n
+            if span["kind"] != "agent":
+                continue
+            before = agents.get(span["name"])
+            if before is not None and Lab.RESUMED in (span.get("attributes") or {}):
+                into[n] = before
+                self.joined.add(n)
+                task, earlier = above, parents[before]
+                if task is not None and earlier is not None and task != earlier and self.spans[task]["kind"] == "task":
+                    into[task] = earlier
+                    self.joined.add(task)
+            else:
+                agents[span["name"]] = n
 
     def side(self, n: int | None) -> DiffSide | None:
         if n is None:

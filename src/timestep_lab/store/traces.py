@@ -218,7 +218,9 @@ class Traces:
         found = self._spans.whole(trace_id, [span_id])
         if not found:
             raise NotFoundError(
-                f"There is no span {span_id!r} in trace {trace_id!r}.", f"See: timestep-lab traces show {trace_id}"
+                f"There is no span {span_id!r} in trace {trace_id!r}.",
+                f"See: lab.trace({trace_id!r}).df()",
+                command=f"See: timestep-lab traces show {trace_id}",
             )
         return found[0]
 

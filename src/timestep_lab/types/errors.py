@@ -44,7 +44,8 @@ from typing import ClassVar
 class LabError(Exception):
     """Base of all errors of this package.
 
-    `message` says what happened and to what; `next_step` says what to do about it.
+    `message` says what happened and to what; `next_step` says what to do about it, in Python where there is a choice, and `command` the
+    same on a command line (None where it is the same there).
     `exit_code` is what the command line ends with, `http_status` what the server answers, and
     `type` and `code` fill OpenAI's error object (`{"error": {"type", "message", "param", "code"}}`).
     """
@@ -53,9 +54,21 @@ class LabError(Exception):
     http_status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
 
-    def __init__(self, message: str, next_step: str = "", *, param: str | None = None, code: str | None = None) -> None:
+    command: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str = "",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        command: str | None = None,
+    ) -> None:
         self.message = message.strip()
         self.next_step = next_step.strip()
+        if command is not None:
+            self.command = command
         self.param = param
         self.code = code
         super().__init__(f"{self.message} {self.next_step}".strip())

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from timestep_lab.types.awaiting import NotAwaited
 from timestep_lab.types.errors import UsageError
 
 
 def trace_id_of(given: Any) -> str:
     """Of a run, of a trace's view, or the id as it is. Raises `UsageError` for anything else."""
+    if isinstance(given, NotAwaited):
+        raise UsageError(repr(given))
     found = given if isinstance(given, str) else getattr(given, "trace_id", None)
     if not isinstance(found, str):
         raise UsageError(f"{_shown(given)} is no trace.", "Give a run, lab.trace(…), or a trace's id.")
     return found
+
+
+def trace_ids_of(given: Any) -> list[str]:
+    """Of several: ids, runs or views in any order, a DataFrame with a column `trace_id`, that column, or one trace alone.
+
+    Raises `UsageError` for anything else."""
+    found = given if isinstance(given, str) else getattr(given, "trace_id", given)
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, Mapping) or not isinstance(found, Iterable):
+        raise UsageError(f"{_shown(given)} is no list of traces.", "Give ids, runs, or a column such as df.trace_id.")
+    return list(dict.fromkeys(map(trace_id_of, found)))
 
 
 def thread_id_of(given: Any) -> str | None:

@@ -22,7 +22,9 @@ SpanKind = Literal[
 SPAN_KINDS: tuple[SpanKind, ...] = (
     "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other",
 )  # fmt: skip
-SpanStatus = Literal["pending", "ok", "error"]
+SpanStatus = Literal["pending", "ok", "error", "rejected"]
+"""`rejected`: a tool call that a person, or a rule in their place, did not approve."""
+SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "ok", "error", "rejected")
 TraceStatus = Literal["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"]
 
 

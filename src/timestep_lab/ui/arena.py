@@ -55,7 +55,8 @@ class ArenaLike(Protocol):
 
 
 class ArenaView(View):
-    """Vote with the buttons or with the keys 1 to 4. `ranking()` and `votes` are what came of it, also in Python."""
+    """Vote with the buttons or with the keys 1 to 4. `ranking()` and `votes` are what came of it, also in Python; `duel`, `vote(…)` and
+    `next()` are the buttons."""
 
     stem = "arena"
 
@@ -75,6 +76,17 @@ class ArenaView(View):
     def ranking(self) -> Any:
         """Ratings of all votes so far, best first, with 95 % intervals."""
         return self._ranking
+
+    @property
+    def duel(self) -> DuelRecord | None:
+        """The two answers shown, without names; None when no two are left."""
+        return self._duel
+
+    def next(self) -> DuelRecord | None:
+        """Show the next duel, once the open one was voted on; None when no two are left."""
+        self._next()
+        self._tell()
+        return self._duel
 
     def vote(self, outcome: VoteOutcome) -> None:
         """Vote on the open duel, as the buttons do. Raises `NotFoundError` when there is none, `UsageError` for an unknown outcome."""

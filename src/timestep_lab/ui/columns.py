@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.service.traces import SpanColumns
 from timestep_lab.store.coded_text import CodedText
-from timestep_lab.types.spans import SPAN_KINDS
+from timestep_lab.types.spans import SPAN_KINDS, SPAN_STATUSES
 from timestep_lab.ui.json_safe import json_safe
 
 if TYPE_CHECKING:
     import numpy
 
-STATUSES = ("pending", "ok", "error")
 PENDING = 2**32 - 1
 NO_ID = "0" * 16
 """Which OpenTelemetry gives to no span."""
@@ -48,7 +47,7 @@ def encode_spans(spans: SpanColumns, parents: numpy.ndarray[Any, Any] | None = N
     columns: dict[str, numpy.ndarray[Any, Any]] = {
         **_times(starts - t0_us, numbers(spans.get("ended_us", ()), n) - t0_us),
         "kind": _codes(spans["kind"], SPAN_KINDS, SPAN_KINDS.index("other")),
-        "status": _codes(spans["status"], STATUSES, STATUSES.index("ok")),
+        "status": _codes(spans["status"], SPAN_STATUSES, SPAN_STATUSES.index("ok")),
     }
     for name in ("name", "agent", "model"):
         columns[name], words[name] = _words(spans.get(name, ()), n)
@@ -72,7 +71,7 @@ def _pack(n: int, t0: float, columns: dict[str, numpy.ndarray[Any, Any]], words:
         described.append({"name": name, "type": f"{values.dtype.kind}{values.dtype.itemsize}", "offset": offset})
         bodies.append(body)
         offset += len(body)
-    header = {"n": n, "t0": t0, "columns": described, "words": words, "kinds": SPAN_KINDS, "statuses": STATUSES}
+    header = {"n": n, "t0": t0, "columns": described, "words": words, "kinds": SPAN_KINDS, "statuses": SPAN_STATUSES}
     text = json.dumps(json_safe(header), ensure_ascii=False, allow_nan=False).encode()
     text += b" " * (-(4 + len(text)) % 8)
     return b"".join([struct.pack("<I", len(text)), text, *bodies])

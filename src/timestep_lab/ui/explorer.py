@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from operator import index
+from typing import TYPE_CHECKING, Any, overload
 
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.types.clock import parse_iso, utc_now
-from timestep_lab.types.errors import FilterError, LabError, QueryError
+from timestep_lab.types.errors import FilterError, LabError, NotFoundError, QueryError
+from timestep_lab.types.given import trace_id_of
 from timestep_lab.types.records import Json
 from timestep_lab.ui.explorer_twin import explorer_html
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
@@ -21,6 +24,8 @@ from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
     import pandas
+
+    from timestep_lab.lab.run import Run
 
 PAGE = 50
 BUCKETS = 60
@@ -44,6 +49,9 @@ class TraceExplorer(TraceReader):
 
     `filter`, `search`, `since`, `until` and `selection` go both ways: set them here and the view redraws, use the view and they
     change here. `sql` is the query behind the list and `df()` its rows. `explorer[trace_id]` is one trace alone.
+
+    It is a sequence of what matches, newest first and read anew each time: `for trace in explorer`, `explorer[0]`, `explorer[:3]`,
+    `len(explorer)`.
     """
 
     stem = "explorer"
@@ -116,8 +124,9 @@ class TraceExplorer(TraceReader):
         return self._now_shown().page.sql
 
     def df(self) -> pandas.DataFrame:
-        """All rows that match, not only those on the screen."""
-        return self.source.frame(**self._query.words())
+        """All rows that match, not only those on the screen; each by its trace id, which is a column, too."""
+        found = self.source.frame(**self._query.words())
+        return found.set_axis(found["trace_id"].rename(None), axis="index")
 
     @property
     def selection(self) -> str | None:
@@ -132,12 +141,43 @@ class TraceExplorer(TraceReader):
         self.emit({"kind": "select", "trace_id": trace_id})
         self.refresh_twin()
 
-    def __getitem__(self, trace_id: str) -> TraceView:
-        return TraceView(self.source, trace_id)
+    @overload
+    def __getitem__(self, which: str | int | Run) -> TraceView: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[TraceView]: ...
+    def __getitem__(self, which: Any) -> TraceView | list[TraceView]:
+        """By trace id, by run, or by place among those that match; of a slice, a list. Raises `NotFoundError`, `UsageError`."""
+        if isinstance(which, slice):
+            ends = (which.start or 0, -1 if which.stop is None else which.stop)
+            count = ends[1] if min(ends) >= 0 and (which.step or 1) > 0 else None
+            return [TraceView(self.source, trace_id) for trace_id in list(islice(self._ids(), count))[which]]
+        if not hasattr(which, "__index__"):
+            return TraceView(self.source, trace_id_of(which))
+        place = index(which)
+        ids = list(islice(self._ids(), place + 1 if place >= 0 else None))
+        if not -len(ids) <= place < len(ids):
+            raise NotFoundError(f"There is no trace {place}: {len(ids)} match.", "Count from 0, or name one by its id.")
+        return TraceView(self.source, ids[place])
+
+    def __iter__(self) -> Iterator[TraceView]:
+        return (TraceView(self.source, trace_id) for trace_id in self._ids())
 
     def __len__(self) -> int:
-        total = self._now_shown().page.total
+        total = self.source.page(**self._query.words(), limit=1).total
         return len(self.df()) if total is None else total
+
+    def _ids(self) -> Iterator[str]:
+        """Of all that match, newest first; page by page."""
+        page = self.source.page(**self._query.words(), limit=PAGE)
+        yield from (row["trace_id"] for row in page.data)
+        while page.after is not None:
+            page = self.source.page(**self._query.words(), limit=PAGE, after=page.after)
+            yield from (row["trace_id"] for row in page.data)
+
+    def forget(self) -> None:
+        """Read anew what is shown next, unless a browser watches: then it is up to date."""
+        if self._end is None:
+            self._shown = None
 
     # The view's side
 

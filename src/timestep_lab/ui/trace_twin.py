@@ -91,7 +91,7 @@ def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float)
     size = max(1, round((until - begin) / length * BAR_WIDTH))
     bar = "·" * left + ("▒" if pending else "█") * min(size, BAR_WIDTH - left)
     tokens = [n for n in (_value(spans, "input_tokens", row), _value(spans, "output_tokens", row)) if n is not None]
-    mark = " ✗ failed" if spans["status"][row] == "error" else ""
+    mark = {"error": " ✗ failed", "rejected": " ✗ rejected"}.get(spans["status"][row], "")
     name = f"{'&nbsp;' * 3 * min(depth, 12)}{escape(spans['kind'][row])} {text(spans['name'][row], 80)}{mark}"
     time = "running" if pending else duration_text((until - begin) / 1000)
     cells = f"<td align='left'>{name}</td><td align='left'><code>{bar.ljust(BAR_WIDTH, '·')}</code></td>"

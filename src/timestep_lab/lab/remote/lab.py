@@ -19,6 +19,7 @@ from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
 from timestep_lab.service.threads import Threads
 from timestep_lab.store.base import Change, in_thread
+from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotServedError
 from timestep_lab.types.given import thread_id_of, trace_id_of
 from timestep_lab.types.records import Json
@@ -42,6 +43,7 @@ WITH_THE_SERVER = {"store": "The store", "runner": "The runner", "toolbox": "The
 """Parts of a local lab that a served one does not have."""
 
 
+@says_await("lab")
 class RemoteLab(RemoteLooking, Lab):
     """A served lab, as the user of a token sees it: agents, tools and files are there, and runs go on there.
 

@@ -13,6 +13,7 @@ from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
 from timestep_lab.types.errors import DataError, NotFoundError, UsageError
+from timestep_lab.types.given import trace_ids_of
 from timestep_lab.types.graph import TitledGraph
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
+    from timestep_lab.lab.looking import ManyTraces
     from timestep_lab.lab.remote.chat_source import RemoteChatSource
     from timestep_lab.lab.remote.lab import RemoteLab
     from timestep_lab.runtime.interchange.files import Imported
@@ -56,13 +58,13 @@ class RemoteLooking(Looking):
         return remote(RemoteTraces, self.connection, _changes=self._remote.changes)
 
     def handoffs(
-        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: Sequence[str] | None = None
+        self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
         if agent is not None and not isinstance(agent, str):
             raise only_here("An Agents SDK agent", "Name a stored one, or leave it away.")
-        if traces is not None and not traces:
+        if traces is not None and not (traces := trace_ids_of(traces)):
             return HandoffGraph(TitledGraph(nodes=(), edges=(), title="Handoffs"), title="Handoffs")
         return super().handoffs(agent, filter=filter, traces=traces)
 
@@ -117,7 +119,7 @@ class RemoteLooking(Looking):
             Imported, self.connection.ask("POST", "/api/v1/traces/upload", content=content, timeout_s=LONG_S)
         )
 
-    def export(self, path: str | Path, *, trace_ids: Sequence[str] | None = None, filter: str = "") -> int:
+    def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
 
         target = Path(path)
         known = target.suffix.lower()
@@ -126,17 +128,16 @@ class RemoteLooking(Looking):
                 f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
                 f"End its name in one of: {', '.join(FORMATS)}, .html.",
             )
-        if trace_ids is None:
-            trace_ids = [str(row) for row in self.trace_source.frame(filter=filter)["trace_id"]]
-        if not trace_ids:
+        ids = trace_ids_of(self.trace_source.frame(filter=filter) if trace_ids is None else trace_ids)
+        if not ids:
             raise NotFoundError("No trace matches, so nothing was written.", "Look at lab.traces.")
         if known == ".html":
             from timestep_lab.ui.html_export import export_html
 
-            title = f"{len(trace_ids)} traces · Timestep Lab"
-            export_html(self.trace_source, target, trace_ids=trace_ids, title=title)
-            return len(trace_ids)
-        body = {"trace_ids": list(trace_ids), "format": known.removeprefix(".")}
+            title = f"{len(ids)} traces · Timestep Lab"
+            export_html(self.trace_source, target, trace_ids=ids, title=title)
+            return len(ids)
+        body = {"trace_ids": ids, "format": known.removeprefix(".")}
         content = self.connection.raw("POST", "/api/v1/traces/export", json=body, timeout_s=LONG_S)
         draft = target.with_name(f".{target.name}.draft")
         try:
@@ -144,7 +145,7 @@ class RemoteLooking(Looking):
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-        return len(trace_ids)
+        return len(ids)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
         raise only_here("Serving", f"It is served already, at {self.connection.url}.")

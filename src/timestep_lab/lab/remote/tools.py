@@ -50,6 +50,15 @@ class RemoteMcp(McpCatalog):
         }  # fmt: skip
         return self._record(self._connection.post(PATH, body))
 
+    def add_function(self, function: Any, *, server: str = "functions", require_approval: Json = None) -> str:
+        raise only_here(
+            "A function of this process",
+            "Add it where the lab is served, or as an MCP server with an address of its own: lab.mcp.add(name, url=…)",
+        )
+
+    def close(self) -> None:
+        """Nothing is served from here."""
+
     def list(self) -> Servers:
         return [self._record(told) for told in self._connection.get(PATH)]
 

@@ -19,6 +19,7 @@ from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
+from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import LabError, NotFoundError, UsageError
 from timestep_lab.types.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
@@ -38,6 +39,7 @@ Passages: TypeAlias = "list[str]"
 Statements: TypeAlias = "list[Statement]"
 
 
+@says_await("lab.vector_stores")
 class VectorStores:
     """Calls that embed are async; the others block."""
 

@@ -108,7 +108,7 @@ def span_row(
         model = provider = None
     return (
         user_id, trace_id, span_id, parent_id, kind, clean(name), None if agent is None else clean(str(agent)),
-        "error" if error is not None else "ok" if ended_at else "pending", None if error is None else clean(error), None if model is None else clean(str(model)),
+        "error" if error is not None else "pending" if not ended_at else "rejected" if approval == "rejected" else "ok", None if error is None else clean(error), None if model is None else clean(str(model)),
         None if provider is None else clean(str(provider)), started_at, ended_at, in_tokens, out_tokens, cached, reasoning, cost,
         queue, rate_limit, ttft, stop, server, approval, to_agent,
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,

@@ -30,7 +30,7 @@ def export_file(path: str | Path, store: Store, trace_ids: Sequence[str] | None 
     if write is None:
         raise UsageError(
             f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
-            f"End its name in one of: {', '.join(EXPORT_FORMATS)}.",
+            f"End its name in one of: {', '.join(EXPORT_FORMATS)}, .html.",
         )
     _spare_labs(target, store)
     if trace_ids is None:

@@ -138,7 +138,8 @@ def _check_size(connection: Any, source: Path, table: str, columns: list[str]) -
 def _no_export(source: Path, why: str) -> DataError:
     return DataError(
         f"{source.name} holds no exported traces: {why}.".replace("..", "."),
-        "Export some with: timestep-lab traces export",
+        "Export some with lab.export(path).",
+        command="Export some with: timestep-lab traces export",
     )
 
 

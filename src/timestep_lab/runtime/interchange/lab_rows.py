@@ -18,7 +18,7 @@ from timestep_lab.store.json_text import clean
 from timestep_lab.store.span_rows import AT, SPAN_COLUMNS, Row
 from timestep_lab.store.trace_selection import aware
 from timestep_lab.types.clock import iso, parse_iso, to_naive_utc
-from timestep_lab.types.spans import SPAN_KINDS
+from timestep_lab.types.spans import SPAN_KINDS, SPAN_STATUSES
 
 TRACE_OBJECT, SPAN_OBJECT = "timestep.trace", "timestep.span"
 OF_TRACE = ("workflow", "thread_id", "metadata", "parent_trace_id", "fork_span_id")
@@ -115,7 +115,7 @@ def _span(found: Mapping[str, Any], user_id: str) -> Row:
     values[AT["input_refs"]] = None
     values[AT["io_json"]] = int(found.get("io_json") or 0) & 3
     values[AT["attributes"]] = found.get("attributes") or "{}"
-    if found["kind"] not in SPAN_KINDS or found["status"] not in ("ok", "error", "pending"):
+    if found["kind"] not in SPAN_KINDS or found["status"] not in SPAN_STATUSES:
         raise ValueError(f"a span of kind {found['kind']!r} and status {found['status']!r}")
     for name, length in (("trace_id", 32), ("span_id", 16)):
         bytes.fromhex(found[name])

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from timestep_lab.runtime.mcp.builtin import NAME, builtin_record
 from timestep_lab.runtime.mcp.server_records import check_record
+from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import ConflictError, NotFoundError, ToolError, UsageError
 from timestep_lab.types.ids import BUILTIN_MCP_SERVER, new_uuid
 from timestep_lab.types.records import Json, McpServerRecord
 
 if TYPE_CHECKING:
+    from agents import FunctionTool
+
+    from timestep_lab.runtime.mcp.serve import FunctionServer
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.mcp.toolset import ToolInfo
     from timestep_lab.store.store import Store
+
+_SERVED_AT = "http://127.0.0.1:"
+"""How the address of a process's own functions begins."""
 
 # In the class below, `list` is a method.
 Tools: TypeAlias = "list[ToolInfo]"
 Problems: TypeAlias = "list[ToolError]"
 
 
+@says_await("lab.mcp")
 class McpCatalog:
     """`toolbox` gives the connections to ask; without it, each question opens and closes its own."""
 
     def __init__(self, store: Store, toolbox: Callable[[], Toolbox] | None = None) -> None:
         self._store = store
         self._toolbox = toolbox
+        self._served: dict[str, FunctionServer] = {}
+        """Functions of this process, by the name of their server."""
 
     def add(
         self,
@@ -49,7 +62,9 @@ class McpCatalog:
         name = name.strip()
         if name.casefold() == NAME or any(server.name.casefold() == name.casefold() for server in self.list()):
             raise ConflictError(
-                f"There is already an MCP server {name!r}.", f"Choose another name, or lab.mcp.remove({name!r}) first."
+                f"There is already an MCP server {name!r}.",
+                f"Choose another name, or lab.mcp.remove({name!r}) first.",
+                command=f"Choose another name, or remove it first: timestep-lab mcp remove {name}",
             )
         if isinstance(require_approval, str):
             require_approval = {"*": require_approval}
@@ -66,6 +81,55 @@ class McpCatalog:
             timeout_s=timeout_s,
         )
         return self._store.mcp_servers.insert(check_record(record))
+
+    def add_function(
+        self,
+        function: Callable[..., Any] | FunctionTool,
+        *,
+        server: str = "functions",
+        require_approval: Json = None,
+    ) -> str:
+        """Serve a Python function, or an Agents SDK function tool, to stored agents while this process lives; the tool's name for them.
+
+            def refund(order: str, amount: float) -> str: ...
+            lab.agents.create(name="Billing", tools=[lab.mcp.add_function(refund, require_approval="always")])
+
+        What it is called, says and takes is read from its name, docstring and annotations. It runs here, in a thread, also when another
+        process of this machine runs the agent. When this process is gone, the agents say so; adding the function again, here or in a new
+        process, serves it as before, for paused runs too. `require_approval` is a rule as in `tools.approval_rules`.
+
+        Raises `UsageError` for what is no such function, `ConflictError` when another process serves under the name `server`.
+        """
+        from timestep_lab.runtime.mcp.serve import FunctionServer
+
+        tool = _function_tool(function)
+        rule = require_approval if require_approval is not None else "always" if tool.needs_approval else None
+        known = next((record for record in self.list() if record.name.casefold() == server.casefold()), None)
+        if known is not None and not (known.url or "").startswith(_SERVED_AT):
+            raise ConflictError(
+                f"There is already an MCP server {server!r}.", "Choose another name: add_function(f, server=…)"
+            )
+        if server not in self._served:
+            port = 0 if known is None else urlsplit(known.url or "").port or 0
+            token = secrets.token_urlsafe(24) if known is None else known.headers["Authorization"].split()[1]
+            self._served[server] = FunctionServer(port, token)
+        served = self._served[server]
+        served.tools[tool.name] = tool
+        # The number makes it another address: a tool list kept of the old one is asked for anew.
+        url = f"{_SERVED_AT}{served.port}/mcp?revision={secrets.token_hex(4)}"
+        rules = {**(known.require_approval if known else {}), tool.name: rule or "never"}
+        if known is None:
+            headers = {"Authorization": f"Bearer {served.token}"}
+            record = self.add(server, url=url, headers=headers, require_approval=rules, timeout_s=600.0)
+        else:
+            check_record(replace(known, url=url, require_approval=rules))
+            record = self._store.mcp_servers.update(known.id, url=url, require_approval=rules)
+        return f"{record.name}.{tool.name}"
+
+    def close(self) -> None:
+        """Serve the functions of this process no longer."""
+        while self._served:
+            self._served.popitem()[1].close()
 
     def list(self) -> list[McpServerRecord]:
         """The user's servers, oldest first; the built-in one is not among them."""
@@ -116,6 +180,24 @@ class McpCatalog:
             return await toolbox.survey()
         finally:
             await toolbox.aclose()
+
+
+def _function_tool(function: Any) -> FunctionTool:
+    from agents import FunctionTool, function_tool
+
+    if isinstance(function, FunctionTool):
+        if callable(function.needs_approval):
+            raise UsageError(
+                f"{function.name} decides by a function of its own what needs approval, which no other process can ask.",
+                'Give a rule: require_approval="always", or {"argument": …, "contains": …}.',
+            )
+        return function
+    if not callable(function) or not hasattr(function, "__name__") or function.__name__ == "<lambda>":
+        raise UsageError(
+            f"{function!r} is no function with a name.", "Give a function made with def, or a FunctionTool."
+        )
+    made: FunctionTool = function_tool(function, strict_mode=False, failure_error_function=None)
+    return made
 
 
 def _words(command: Sequence[str] | str | None) -> tuple[str, ...]:

@@ -1,10 +1,22 @@
-"""The built-in server offered to others: over stdio, as MCP clients start it, and over streamable HTTP at `/mcp`."""
+"""Servers of this process offered to others: the built-in one over stdio, as MCP clients start it, and over streamable HTTP at `/mcp`;
+and functions of this process, over HTTP on this machine."""
 
 from __future__ import annotations
 
+import hmac
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
 from timestep_lab.runtime.mcp.builtin import builtin_server, builtin_tools
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import UsageError
+from timestep_lab.types.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from agents import FunctionTool
+    from mcp.server import Server
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 async def serve_stdio(settings: Settings | None = None) -> None:
@@ -22,7 +34,6 @@ async def serve_http(host: str = "127.0.0.1", port: int = 8766, settings: Settin
     On a loopback address, requests with a foreign Host or Origin header are refused (DNS rebinding). Raises `UsageError` when the
     address cannot be had.
     """
-    import socket
     import sys
 
     import uvicorn
@@ -41,3 +52,84 @@ async def serve_http(host: str = "127.0.0.1", port: int = 8766, settings: Settin
         shown = f"[{host}]" if ":" in host else host
         print(f"MCP at http://{shown}:{bound}/mcp", file=sys.stderr, flush=True)  # noqa: T201 - for a person at a terminal
         await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
+
+
+class FunctionServer:
+    """Functions of this process as an MCP server on a loopback address, in a thread of its own, for as long as the process lives. It
+    answers only who sends `token`. Port 0 is a free one. Raises `ConflictError` when the port is taken."""
+
+    def __init__(self, port: int, token: str) -> None:
+        import uvicorn
+
+        self.tools: dict[str, FunctionTool] = {}
+        self.token = token
+        try:
+            self._listener = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise ConflictError(
+                f"Port {port} of this machine, where the functions of this lab are served, is taken: perhaps by another notebook.",
+                "Serve these under another name: lab.mcp.add_function(f, server='more_functions')",
+            ) from error
+        self.port: int = self._listener.getsockname()[1]
+        app = function_server(self.tools).streamable_http_app(host="127.0.0.1", json_response=True, stateless_http=True)
+        self._server = uvicorn.Server(uvicorn.Config(_WithToken(app, token), log_level="warning"))
+        threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}, name="timestep-lab functions", daemon=True
+        ).start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.should_exit = True
+
+
+class _WithToken:
+    """Lets through what carries the bearer token, and the start and end of the app."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._expected = app, f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        if scope["type"] == "lifespan" or hmac.compare_digest(given, self._expected):
+            return await self._app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b"This server is for the lab that started it."})
+
+
+def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
+    """An MCP server, not yet running, of the tools that are in `tools` when it is asked."""
+    from agents.tool_context import ToolContext
+    from mcp.server import Server, ServerRequestContext
+    from mcp.shared.exceptions import MCPError
+    from mcp.types import (
+        INVALID_PARAMS,
+        CallToolRequestParams,
+        CallToolResult,
+        ListToolsResult,
+        PaginatedRequestParams,
+        TextContent,
+        Tool,
+    )
+
+    async def list_tools(_: ServerRequestContext[Any], _params: PaginatedRequestParams | None) -> ListToolsResult:
+        offered = [
+            Tool(name=name, description=tool.description, input_schema=tool.params_json_schema)
+            for name, tool in tools.items()
+        ]
+        return ListToolsResult(tools=offered)
+
+    async def call_tool(_: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+        tool = tools.get(params.name)
+        if tool is None:
+            raise MCPError(INVALID_PARAMS, f"There is no function {params.name!r}. There are: {', '.join(tools)}.")
+        arguments = json.dumps(params.arguments or {})
+        context = ToolContext(None, tool_name=params.name, tool_call_id="", tool_arguments=arguments)
+        try:
+            answer = await tool.on_invoke_tool(context, arguments)
+        except Exception as error:  # noqa: BLE001 - the function's own, and its caller is the one to be told
+            text = TextContent(type="text", text=f"{type(error).__name__}: {error}")
+            return CallToolResult(content=[text], is_error=True)
+        said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+        return CallToolResult(content=[TextContent(type="text", text=said)])
+
+    return Server("functions", on_list_tools=list_tools, on_call_tool=call_tool)

@@ -5,6 +5,15 @@
     demo/slow?ttft=300&tps=20&n=30    n pieces; ttft in ms, tps in pieces a second
     demo/flaky?rate=0.3&seed=0&error=&delay=12    fails now and then; error: one of rate_limit unavailable timeout cut auth request
 
+What `demo/assistant` is told to do, it does, with any tool and handoff of its agent:
+
+    call refund {"order": "7712"}     calls that tool with those arguments, once, and says what it answered
+    hand off to Billing               hands off to the agent of that name
+    What's the weather in Oslo?       asks `get_weather`, or hands off to an agent that knows weather
+    Switch to the dark theme.         `switch_theme`
+
+so one message can try a tool, its approval and a handoff: `hand off to Billing, then call refund {"order": "7712"}`.
+
 `delay` is the pause between chunks in ms. A time may be written with its unit: `300ms`, `0.3s`.
 """
 

@@ -214,7 +214,9 @@ def _refuse_foreign(connection: duckdb.DuckDBPyConnection, path: Path | None) ->
         return
     if "lab_spans" in names:
         raise StoreError(
-            f"{path} is an export of traces, not a lab.", f"Bring it into a lab: timestep-lab traces import {path}"
+            f"{path} is an export of traces, not a lab.",
+            f"Bring it into a lab: lab.import_traces({str(path)!r})",
+            command=f"Bring it into a lab: timestep-lab traces import {path}",
         )
     raise StoreError(
         f"{path} is a DuckDB file of something else: it holds {', '.join(sorted(names)[:3])}.", "Name another file."

@@ -41,6 +41,9 @@ FUNCTIONS = ("any", "all", "len", "count", "sum", "min", "max", "ago", "now")
 METHODS = ("lower", "upper", "startswith", "endswith", "contains")
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_BITWISE: dict[type[ast.operator | ast.unaryop], tuple[str, str]] = {
+    ast.BitAnd: ("&", "and"), ast.BitOr: ("|", "or"), ast.Invert: ("~", "not"),
+}  # fmt: skip
 NOTHING = Constant(None, "none")
 EXAMPLE = 'Write, for example: model == "gpt-4.1" and cost > 0.01'
 
@@ -195,6 +198,9 @@ class _Reader:
                 return self._call_value(node, scope, depth)
             case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
                 self.fail(node, "A condition stands where a value is needed.", "Join conditions with and, or, not.")
+        if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in _BITWISE:
+            written, meant = _BITWISE[type(node.op)]
+            self.fail(node, f"{written} has no meaning in a filter.", f"Write {meant} in its place.")
         self.fail(node, f"{type(node).__name__} has no meaning in a filter.", EXAMPLE)
 
     def _call_value(self, node: ast.Call, scope: Scope, depth: int) -> Value:

@@ -13,7 +13,7 @@ export const SPAN_KINDS = kinds({
 export const TRACE_CHOICES = { status: ["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"] };
 export const SPAN_CHOICES = {
   kind: ["agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other"],
-  status: ["pending", "ok", "error"], approval: ["not_needed", "approved", "rejected", "pending"],
+  status: ["pending", "ok", "error", "rejected"], approval: ["not_needed", "approved", "rejected", "pending"],
 };
 export const TRACE_WORDS = { status: { done: "completed", "needs approval": "needs_approval" } };
 export const SPAN_WORDS = { status: { done: "ok", failed: "error", running: "pending" } };

@@ -9,7 +9,7 @@ import { callView, messageList, valueView } from "./message_view.js";
 import { KIND_WORDS } from "./rows.js";
 import { scoreBox } from "./scores.js";
 
-const STATUS = { ok: ["ok", "done"], error: ["error", "failed"], pending: ["running", "running"] };
+const STATUS = { ok: ["ok", "done"], error: ["error", "failed"], pending: ["running", "running"], rejected: ["cancelled", "rejected"] };
 
 /** `{element, show(traceId, spanId), clear()}`. `api.call("span", …)` gives `{span, input_messages, output_messages, scores}`. */
 export function details(api, onClose) {
