@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from timestep_lab.types.errors import AuthError as AuthError
     from timestep_lab.types.errors import BusyError as BusyError
     from timestep_lab.types.errors import ConflictError as ConflictError
+    from timestep_lab.types.errors import ContextLengthError as ContextLengthError
     from timestep_lab.types.errors import DataError as DataError
     from timestep_lab.types.errors import FilterError as FilterError
     from timestep_lab.types.errors import ForbiddenError as ForbiddenError
@@ -104,7 +105,7 @@ _NAMES = {
     "ui.handoff_graph": "HandoffGraph",
     "ui.trace_view": "TraceView",
     "types.errors": (
-        "AuthError BusyError ConflictError DataError FilterError ForbiddenError "
+        "AuthError BusyError ConflictError ContextLengthError DataError FilterError ForbiddenError "
         "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
         "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "
         "RateLimitError RunError SettingsError StoreCorruptError StoreError StoreReadOnlyError "

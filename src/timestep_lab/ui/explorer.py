@@ -25,8 +25,6 @@ from timestep_lab.ui.view import handles
 if TYPE_CHECKING:
     import pandas
 
-    from timestep_lab.lab.run import Run
-
 PAGE = 50
 BUCKETS = 60
 
@@ -142,9 +140,9 @@ class TraceExplorer(TraceReader):
         self.refresh_twin()
 
     @overload
-    def __getitem__(self, which: str | int | Run) -> TraceView: ...
-    @overload
     def __getitem__(self, which: slice) -> list[TraceView]: ...
+    @overload
+    def __getitem__(self, which: Any) -> TraceView: ...
     def __getitem__(self, which: Any) -> TraceView | list[TraceView]:
         """By trace id, by run, or by place among those that match; of a slice, a list. Raises `NotFoundError`, `UsageError`."""
         if isinstance(which, slice):
