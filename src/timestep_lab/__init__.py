@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.threads import Threads as Threads
     from timestep_lab.types.comparison import ComparisonRecord as ComparisonRecord
     from timestep_lab.types.errors import AuthError as AuthError
+    from timestep_lab.types.errors import BudgetError as BudgetError
     from timestep_lab.types.errors import BusyError as BusyError
     from timestep_lab.types.errors import ConflictError as ConflictError
     from timestep_lab.types.errors import ContextLengthError as ContextLengthError
@@ -105,7 +106,7 @@ _NAMES = {
     "ui.handoff_graph": "HandoffGraph",
     "ui.trace_view": "TraceView",
     "types.errors": (
-        "AuthError BusyError ConflictError ContextLengthError DataError FilterError ForbiddenError "
+        "AuthError BudgetError BusyError ConflictError ContextLengthError DataError FilterError ForbiddenError "
         "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
         "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "
         "RateLimitError RunError SettingsError StoreCorruptError StoreError StoreReadOnlyError "

@@ -20,6 +20,7 @@ from timestep_lab.types.events import (
     RunEnded,
     RunFailed,
     RunPaused,
+    RunStopped,
 )
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.types.records import RunRecord, ThreadItem
@@ -52,7 +53,7 @@ class Renderer:
             for waiting in event.interruptions:
                 reason = f" [dim]because {escape(waiting.reason)}[/]" if waiting.reason else ""
                 self._line(f"  [bold yellow]? {escape(waiting.name)}[/] wants {_arguments(waiting.arguments)}{reason}")
-        elif isinstance(event, RunFailed):
+        elif isinstance(event, RunFailed | RunStopped):
             self._line(f"  [red]✕ {escape(str(event.error.get('message', '')))}[/]")
         if isinstance(event, RunEnded):
             self._line(f"  [dim]{escape(_facts(event.run))}[/]")

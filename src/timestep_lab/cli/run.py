@@ -28,12 +28,19 @@ PAUSED = 3
     help="What to do when a tool needs approval: pause, approve, or reject.",
 )  # fmt: skip
 @click.option("--max-turns", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Stop the run at this cost, in US dollars.")
+@click.option("--max-tokens-total", type=click.IntRange(1), help="Stop it at so many tokens, input and output.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), help="Stop it after so many seconds of work."
+)
+@click.option("--max-tool-calls", type=click.IntRange(0), help="Stop it before it calls a tool more often.")
 @json_option
 @store_option
 @with_lab
 async def command(
     lab: Lab, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
-    max_turns: int, as_json: bool,
+    max_turns: int, budget_usd: float | None, max_tokens_total: int | None, timeout_s: float | None,
+    max_tool_calls: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Send PROMPT to an agent and stream the answer.
 
@@ -41,7 +48,8 @@ async def command(
     """
     stream = lab.stream(
         prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
-        model_settings=parse_settings(settings),
+        model_settings=parse_settings(settings), budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
+        max_tool_calls=max_tool_calls,
     )  # fmt: skip
     renderer = None if as_json else Renderer(console())
     async for event in stream:

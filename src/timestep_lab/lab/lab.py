@@ -159,10 +159,19 @@ class Lab(Looking):
         thread: Thread | str | None = None,
         approve: Approve = "ask",
         max_turns: int = 10,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
     ) -> RunStream:
         """Run one turn and read it event by event (`types.events`). Takes what `run` takes."""
+        from timestep_lab.runtime.run_request import RunLimits
+
+        limits = RunLimits.read(
+            budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
+        )
 
         async def events() -> AsyncGenerator[Event, None]:
             # In a thread: the store may be another process's, or far away.
@@ -175,6 +184,7 @@ class Lab(Looking):
                 model_settings=model_settings,
                 approve=approve,
                 max_turns=max_turns,
+                limits=limits,
                 attachments=attachments,
                 metadata=metadata,
             )
@@ -195,6 +205,10 @@ class Lab(Looking):
         thread: Thread | str | None = None,
         approve: Approve = "ask",
         max_turns: int = 10,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
     ) -> Run:
@@ -203,6 +217,10 @@ class Lab(Looking):
         `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, over the agent's
         own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
         `none` rejects.
+
+        A run that reaches one of its limits ends with `status == "stopped"`, and what was said is kept. They are for all of it: agents that
+        it hands off to, and what comes after a pause. `budget_usd`: US dollars; `max_tokens_total`: input and output; `timeout_s`: seconds
+        that it works; `max_tool_calls`. An answer under way is not cut off by its tokens or its cost; no other begins.
 
         A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
         `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`.
@@ -215,6 +233,10 @@ class Lab(Looking):
             thread=thread,
             approve=approve,
             max_turns=max_turns,
+            budget_usd=budget_usd,
+            max_tokens_total=max_tokens_total,
+            timeout_s=timeout_s,
+            max_tool_calls=max_tool_calls,
             attachments=attachments,
             metadata=metadata,
         )
@@ -246,6 +268,10 @@ class Lab(Looking):
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
     ) -> Run:
         """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
 
@@ -254,9 +280,10 @@ class Lab(Looking):
         for approval before a live call of a tool that may change the world, `live` does as the tools' own rules say; unless said, a
         fork with `again` asks. `approve` is as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
         is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
-        knows its parent. Raises `UsageError` for a tool, agent or call that the run does not have.
+        knows its parent. Limits are those of the run, unless others are given. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
         from timestep_lab.runtime.forks import fork
+        from timestep_lab.runtime.run_request import RunLimits
 
         trace_id = trace_id_of(trace)
         forked = RunStream(
@@ -275,6 +302,12 @@ class Lab(Looking):
                 approve=approve,
                 agent=agent,
                 context=context,
+                limits=RunLimits.read(
+                    budget_usd=budget_usd,
+                    max_tokens_total=max_tokens_total,
+                    timeout_s=timeout_s,
+                    max_tool_calls=max_tool_calls,
+                ).given(),
             ),
         )
         return await forked.result()

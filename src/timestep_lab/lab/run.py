@@ -39,7 +39,7 @@ class Run:
 
     @property
     def status(self) -> RunStatus:
-        """`running`, `needs_approval`, `completed`, `failed`, `cancelled`, or `interrupted`: its process died."""
+        """`running`, `needs_approval`, `completed`, `stopped` (at a limit), `failed`, `cancelled`, or `interrupted`: its process died."""
         return self.record.status
 
     @property
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """What went wrong and what to do next; None unless the run failed."""
+        """What went wrong, or which limit was reached, and what to do next; None for a run that ended well."""
         return self.record.error
 
     @property

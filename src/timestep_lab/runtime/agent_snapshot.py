@@ -18,6 +18,8 @@ from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 VERSION = 1
 SAID = "replayed"
 """Of a fork: ids of the recorded answers that it had said when it paused."""
+SECONDS = "seconds"
+"""What the run had worked when it paused."""
 _SECRET = ("headers", "env")
 
 

@@ -15,7 +15,7 @@ from timestep_lab.runtime.branch import branch
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
 from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
 from timestep_lab.runtime.run_request import Approve, RunOptions
-from timestep_lab.runtime.run_rows import FORK, OPTIONS
+from timestep_lab.runtime.run_rows import FORK, OPTIONS, STOPPED_BY
 from timestep_lab.runtime.session import is_output
 from timestep_lab.store.base import in_thread
 from timestep_lab.types import errors
@@ -46,6 +46,7 @@ async def fork(
     approve: Approve = "ask",
     agent: Agent[Any] | None = None,
     context: Any = None,
+    limits: Mapping[str, Json] | None = None,
     keep_running: bool = False,
 ) -> AsyncGenerator[Event, None]:
     """Run the run behind `trace_id` again in a new thread, as a trace whose parent it is.
@@ -60,7 +61,7 @@ async def fork(
     `on_tools`: `ask` waits for a person before a live call of a tool that may change the world, which is every one not marked
     read-only (by `readOnlyHint` of its MCP server, or by `timestep_lab.read_only`); `live` asks only where the tool's own rule does.
     Unless said, a fork with `again` asks, and others are live.
-    `agent`, `context`: for a run of an SDK agent, or with a context, of another process.
+    `agent`, `context`: for a run of an SDK agent, or with a context, of another process. `limits`: others than the run had, by name.
 
     Raises before anything is written: `NotFoundError` (trace, span, agent), `UsageError` (a tool, agent or call that the run does not
     have), `RunError` when the trace is not that of a run of this lab, and what `Runner.stream` raises.
@@ -85,6 +86,7 @@ async def fork(
         model=before.model,
         model_settings=before.model_settings,
         max_turns=before.max_turns,
+        limits=replace(before.limits, **(limits or {})),
         approve=approve,
         context=plan.context,
         keep_running=keep_running,
@@ -253,10 +255,12 @@ def _recorded(runner: Runner, run: RunRecord) -> Recorded:
 
 def _end_of(run: RunRecord) -> LabError | None:
     """How a run that did not come to an answer ended, to end in the same way again."""
-    if run.status not in ("failed", "cancelled", "interrupted"):
+    if run.status not in ("stopped", "failed", "cancelled", "interrupted"):
         return None
     kind: type[LabError] = getattr(errors, run.error_type or "", RunError)
     message = run.error or f"The recorded run was {run.status} here."
+    if kind is errors.BudgetError:
+        return errors.BudgetError(message, code=run.metadata.get(STOPPED_BY))
     return RunError(message) if kind is errors.MissingExtraError else kind(message)
 
 

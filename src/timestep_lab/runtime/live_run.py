@@ -19,14 +19,15 @@ from agents.items import ToolApprovalItem
 
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.agent_snapshot import SAID
+from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
 from timestep_lab.runtime.item_log import ItemLog
 from timestep_lab.runtime.outcomes import as_lab_error, error_json
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import Pauses
 from timestep_lab.runtime.run_hooks import RecordingHooks
 from timestep_lab.runtime.run_request import RunOptions
-from timestep_lab.runtime.run_usage import cost_so_far, counted
+from timestep_lab.runtime.run_rows import STOPPED_BY
+from timestep_lab.runtime.run_usage import WATCH, LimitWatch, cost_so_far, counted
 from timestep_lab.runtime.session import StoreSession
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
@@ -34,7 +35,7 @@ from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError, LabError, StoreError
+from timestep_lab.types.errors import BudgetError, ConflictError, LabError, StoreError
 from timestep_lab.types.events import (
     AgentUpdated,
     Event,
@@ -44,6 +45,7 @@ from timestep_lab.types.events import (
     RunEnded,
     RunFailed,
     RunPaused,
+    RunStopped,
 )  # fmt: skip
 from timestep_lab.types.records import Json, RunRecord, RunStateRecord, Usage
 
@@ -85,7 +87,9 @@ class LiveRun:
         context: Any = None,
         hooks: sdk.RunHooks[Any] | None = None,
         own_toolbox: Toolbox | None = None,
+        seconds: float = 0.0,
     ) -> None:
+        """`seconds`: what the run had worked before this part of it."""
         self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph
@@ -96,7 +100,9 @@ class LiveRun:
         self._log = ItemLog(self._store, run, self.emit)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = Pauses(self._store, self._items, route, run, self._kit)
-        self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, hooks)
+        self._watch = LimitWatch(options.limits, run, route, seconds)
+        self._stopped: BudgetError | None = None
+        self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
         self._session = StoreSession(self._store, run.thread_id, run.id)
         self._speakers: list[str] = []
         self._began = time.perf_counter()
@@ -120,6 +126,7 @@ class LiveRun:
 
     def adopt(self, items: list[Any]) -> None:
         self._items.adopt(items)
+        self._watch.tool_calls = sum(i.type == "tool_call" and i.data["duration_ms"] is not None for i in items)
 
     def pending_client_calls(self) -> list[str]:
         return [i.data["call_id"] for i in self._log.mine("client_tool_call") if i.data["status"] == "pending"]
@@ -159,9 +166,14 @@ class LiveRun:
     async def _execute(self, given: SdkInput | None, first: First | None) -> None:
         self._shop.processor.bind(self._sdk_trace, self._route)
         renewing = asyncio.create_task(self._renew()) if self._claim else None
+        WATCH.set(self._watch)
+        left = self._watch.seconds_left
+        alarm = None if left is None else self.loop.call_later(left, self._time_is_up)
         try:
             last = await self._to_the_end(given, first)
         finally:
+            if alarm:
+                alarm.cancel()
             if renewing:
                 renewing.cancel()
             if self._own_toolbox:
@@ -170,6 +182,11 @@ class LiveRun:
             self._events.put_nowait(None)
             self._over.set()
         logger.debug("run %s: %s", self.run.id, last.type)
+
+    def _time_is_up(self) -> None:
+        if self._task and not self._cancelling and self._ending is None:
+            self._stopped = self._watch.time_is_up()
+            self._cancelling = self._task.cancel()
 
     async def _to_the_end(self, given: SdkInput | None, first: First | None) -> RunEnded:
         try:
@@ -180,12 +197,15 @@ class LiveRun:
                 await first()
             last = await (self._drive(given) if given is not None else self._end(self._complete(None)))
         except asyncio.CancelledError:
-            last = await self._end_anyhow("cancelled", "Cancelled.", None)
+            stopped = self._stopped
+            status, message = ("stopped", str(stopped)) if stopped else ("cancelled", "Cancelled.")
+            last = await self._end_anyhow(status, message, stopped)
         except Exception as error:
             known = as_lab_error(error, speakers=self._speakers, max_turns=self._options.max_turns)
             if known.code == "unexpected":
                 logger.error("run %s failed", self.run.id, exc_info=error)
-            last = await self._end_anyhow("failed", str(known), known)
+            status = "stopped" if isinstance(known, BudgetError) else "failed"
+            last = await self._end_anyhow(status, str(known), known)
         self.emit(last)
         return last
 
@@ -312,7 +332,7 @@ class LiveRun:
         await self._log.close()
         text = state.to_string(context_serializer=lambda _: {})
         replay = self._graph.replay
-        snapshot = {**self._snapshot, SAID: list(replay.said)} if replay else self._snapshot
+        snapshot = {**self._snapshot, SECONDS: self._watch.seconds, **({SAID: list(replay.said)} if replay else {})}
         kept = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
         await self._store_end(self._ended_run(status="needs_approval", ended_at=None), kept)
         return RunPaused(run=self.run, interruptions=waiting)
@@ -330,15 +350,29 @@ class LiveRun:
                 continue
         return self._ending.result()
 
-    async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted:
+    async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted | RunStopped:
         """The final output of a turn that ended with a client tool's call is what was said before, if anything."""
         await self._log.close()
         final = None if result is None or self.pending_client_calls() else result.final_output
         output = self._said() if final is None else output_text(final)
+        if passed := self._watch.passed(at_all=True):
+            return await self._stop(passed, output)
         await self._store_end(self._ended_run(status="completed", output=output), None)
         return RunCompleted(run=self.run)
 
-    async def _end_early(self, status: str, message: str, error: LabError | None) -> RunCancelled | RunFailed:
+    async def _stop(self, error: BudgetError, output: str | None) -> RunStopped:
+        plain = error_json(error)
+        await self._log.add_done("error", {"type": plain["type"], "message": str(error)})
+        metadata = {**self.run.metadata, STOPPED_BY: error.code}
+        ended = self._ended_run(
+            status="stopped", output=output, error_type=plain["type"], error=str(error), metadata=metadata
+        )
+        await self._store_end(ended, None)
+        return RunStopped(run=self.run, limit=error.code, error=plain)  # type: ignore[arg-type]
+
+    async def _end_early(
+        self, status: str, message: str, error: LabError | None
+    ) -> RunCancelled | RunFailed | RunStopped:
         """Keep what was said: in the thread as incomplete, in the session so that the model knows of it too."""
         await self._log.close()
         await in_thread(complete_session, self._store, self.run)
@@ -346,6 +380,8 @@ class LiveRun:
         if error is None:
             await self._store_end(self._ended_run(status=status, output=self._said()), None)
             return RunCancelled(run=self.run)
+        if isinstance(error, BudgetError):
+            return await self._stop(error, self._said())
         plain = error_json(error)
         await self._log.add_done("error", {"type": plain["type"], "message": message})
         run = self._ended_run(status=status, output=self._said(), error_type=plain["type"], error=message)

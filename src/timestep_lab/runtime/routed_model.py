@@ -20,6 +20,7 @@ from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_re
 from timestep_lab.runtime.limiter import PATIENCE, AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
 from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
+from timestep_lab.runtime.run_usage import WATCH
 from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, offer, publish
 from timestep_lab.runtime.unique_ids import with_unique_ids
 from timestep_lab.types.errors import (
@@ -113,6 +114,9 @@ class RoutedModel(Model):
         prompt: Any = None,
         brief: bool = False,
     ) -> AsyncIterator[Any]:
+        if watch_of_run := WATCH.get():
+            watch_of_run.check()
+
         def call() -> AsyncGenerator[Any, None]:
             events: Any = self.inner.stream_response(
                 system_instructions, input, model_settings, tools, output_schema, handoffs, ModelTracing.DISABLED,

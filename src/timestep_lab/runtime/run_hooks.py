@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
 from agents.tool_context import ToolContext
 
+from timestep_lab.runtime.run_usage import LimitWatch
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
 from timestep_lab.types.spans import Lab
@@ -46,14 +47,18 @@ class RecordingHooks(RunHooks[Any]):
         items: StreamItems,
         processor: StoreProcessor,
         approval_of: Callable[[str], str],
+        watch: LimitWatch,
         inner: RunHooks[Any] | None = None,
     ) -> None:
+        self._watch = watch
         self._items, self._processor, self._approval_of = items, processor, approval_of
         self._inner: RunHooks[Any] = inner or RunHooks()
         self._began: dict[str, tuple[str, float]] = {}
         """Call id to (item id, time)."""
 
     async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        self._watch.check()
+        self._watch.tool_call()
         if isinstance(context, ToolContext):
             call_id = context.tool_call_id
             item = await self._items.call_item(call_id, context.tool_name, context.tool_arguments)
@@ -77,6 +82,7 @@ class RecordingHooks(RunHooks[Any]):
     async def on_llm_start(
         self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
     ) -> None:
+        self._watch.check()
         await self._inner.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:

@@ -17,6 +17,38 @@ TITLE_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """What a run may take, over all its agents, pauses and parts. None: as much as it wants."""
+
+    budget_usd: float | None = None
+    max_tokens_total: int | None = None
+    """Input and output, of all answers."""
+    timeout_s: float | None = None
+    """Seconds that it works; waiting for approval does not count."""
+    max_tool_calls: int | None = None
+
+    @classmethod
+    def read(cls, **given: Any) -> RunLimits:
+        """Raises `UsageError`."""
+        for name, value in given.items():
+            whole = name.startswith("max_")
+            right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if value is not None and not (
+                right and (value >= 0 if name == "max_tool_calls" else 0 < value < float("inf"))
+            ):
+                least = "0" if name == "max_tool_calls" else "1" if whole else "above 0"
+                raise UsageError(
+                    f"{name}={value!r} is no limit.", f"Give a {'whole ' * whole}number{' from' * whole} {least}{' up' * whole}.",
+                    param=name,
+                )  # fmt: skip
+        return cls(**given)
+
+    def given(self) -> dict[str, Json]:
+        """Those that are set."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What holds for one run alone. It is kept with a paused run, so that the run goes on as it began."""
 
@@ -24,20 +56,21 @@ class RunOptions:
     model_settings: Mapping[str, Json] = field(default_factory=dict)
     max_turns: int = DEFAULT_MAX_TURNS
     approve: Approve = "ask"
+    limits: RunLimits = RunLimits()
 
     def to_json(self) -> dict[str, Json]:
         return {
             "model": self.model, "model_settings": dict(self.model_settings), "max_turns": self.max_turns,
-            "approve": self.approve,
+            "approve": self.approve, "limits": self.limits.given(),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Json]) -> RunOptions:
-        return cls(**plain)
+        return cls(**{**plain, "limits": RunLimits(**plain.get("limits") or {})})
 
 
 def read_options(
-    *, model: str | None, model_settings: Mapping[str, Json] | None, max_turns: int, approve: str
+    *, model: str | None, model_settings: Mapping[str, Json] | None, max_turns: int, approve: str, limits: RunLimits
 ) -> RunOptions:
     """Raises `UsageError` or `SettingsError`."""
     if approve not in ("ask", "all", "none"):
@@ -51,6 +84,7 @@ def read_options(
         model_settings=validate_settings(dict(model_settings or {})),
         max_turns=max_turns,
         approve=cast(Approve, approve),
+        limits=limits,
     )
 
 

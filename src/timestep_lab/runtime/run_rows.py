@@ -28,7 +28,9 @@ FORK = "fork"
 """In a fork's metadata: the trace it replays and what is different in it, for when it goes on."""
 CONTEXT = "context_type"
 """In a run's metadata: the class of the `context` it was given."""
-RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED}
+STOPPED_BY = "stopped_by"
+"""In a run's metadata: the limit that it reached."""
+RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED, STOPPED_BY}
 WITHDRAWN = "The run was cancelled before this was decided."
 
 

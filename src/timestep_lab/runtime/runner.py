@@ -10,27 +10,36 @@ as incomplete. With `keep_running` the run goes on to its end without its reader
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
 from timestep_lab.runtime import approvals, run_rows
-from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.agent_snapshot import SAID
+from timestep_lab.runtime.agent_graph import BuiltGraph, from_sdk
+from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import finished_span, tool_key
+from timestep_lab.runtime.pricing import has_price
 from timestep_lab.runtime.recorded import Changes
 from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, finished_call, last_agent, thaw_state, was_answered
-from timestep_lab.runtime.run_request import DEFAULT_MAX_TURNS, Approve, RunOptions, UserTurn, read_options, read_turn
+from timestep_lab.runtime.run_request import (
+    DEFAULT_MAX_TURNS,
+    Approve,
+    RunLimits,
+    RunOptions,
+    UserTurn,
+    read_options,
+    read_turn,
+)
 from timestep_lab.runtime.session_repair import complete_session
 from timestep_lab.runtime.span_records import call_span_id
 from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.types.errors import ConflictError, NotFoundError, RunError
+from timestep_lab.types.errors import ConflictError, NotFoundError, RunError, UsageError
 from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
 from timestep_lab.types.given import messages_of
 from timestep_lab.types.ids import new_id, new_trace_id
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 KEPT_AGENTS = 1000
+NO_LIMITS = RunLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,7 @@ class Runner:
         model: str | None = None,
         model_settings: Mapping[str, Json] | None = None,
         max_turns: int = DEFAULT_MAX_TURNS,
+        limits: RunLimits = NO_LIMITS,
         approve: Approve = "ask",
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
@@ -119,8 +130,11 @@ class Runner:
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
         run_rows.refuse_reserved(metadata or {})
-        options = read_options(model=model, model_settings=model_settings, max_turns=max_turns, approve=approve)
+        options = read_options(
+            model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits
+        )
         records = await self.graphs.records(agent)
+        self._check_prices(options, agent, records)
         model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
         kept: dict[str, Json] = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
@@ -229,6 +243,7 @@ class Runner:
         if item.data["status"] != "pending":
             raise ConflictError(f"The client tool call {call_id} was answered already.", "Its answer is in the thread.")
         run = await in_thread(store.runs.get, item.run_id)
+        worked = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
         options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
         known = agent or self._sdk_agents.get(run.id)
         speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
@@ -248,6 +263,7 @@ class Runner:
             options,
             blueprint,
             route=self._route(run, resumes=True),
+            seconds=worked,
         )
         live.adopt([i for i in items if i.run_id == run.id])
         waits_for_more = live.pending_client_calls() != [call_id]
@@ -394,7 +410,7 @@ class Runner:
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
             self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
-            own_toolbox=own_toolbox,
+            own_toolbox=own_toolbox, seconds=float(state.agent_snapshot.get(SECONDS) or 0.0),
         )  # fmt: skip
         live.adopt(items)
         live.pauses.approve_calls([c for c, d in state.decisions.items() if d["decision"] == "approved"])
@@ -406,6 +422,25 @@ class Runner:
         if isinstance(model, sdk.Model):
             return str(getattr(model, "full", None) or getattr(model, "model", None) or type(model).__name__)
         return self.router.get_model(model).full
+
+    def _check_prices(self, options: RunOptions, agent: AnyAgent, records: Mapping[str, AgentRecord]) -> None:
+        """A budget in money holds only for models whose price is known. Raises `UsageError`."""
+        if options.limits.budget_usd is None:
+            return
+        agents: Iterable[AnyAgent] = (
+            from_sdk(agent).agents.values() if isinstance(agent, sdk.Agent) else records.values()
+        )
+        unknown = []
+        for model in [options.model] if options.model else [one.model for one in agents]:
+            ref = None if isinstance(model, sdk.Model) else self.router.resolve(model)
+            if ref is None or not has_price(ref.prefix, ref.model):
+                unknown.append(type(model).__name__ if ref is None else ref.full)
+        if unknown:
+            raise UsageError(
+                f"The price of {', '.join(dict.fromkeys(unknown))} is not known, so a budget in money cannot be kept.",
+                "Set max_tokens_total instead.",
+                param="budget_usd",
+            )
 
     async def _thread(
         self, thread_id: str | None, turn: UserTurn, agent: AnyAgent, options: RunOptions

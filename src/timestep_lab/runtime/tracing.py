@@ -67,6 +67,8 @@ class Route:
     """Agent to the tools it was offered last."""
     costs: list[float | None] = field(default_factory=list)
     """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
+    tokens: int = 0
+    """Of the same generations."""
 
     def row_of(self, call_id: str) -> str:
         """Id of the row for a tool call: the one that is open while it waits for approval, if there is one."""
@@ -248,7 +250,9 @@ class StoreProcessor(TracingProcessor):
         record = ended(span, record)
         if record.kind == "generation":
             record = _with_offer(route, record, offered_of(span))
-            route.costs.append(record.cost_usd)
+            if not (record.attributes.get("model_config") or {}).get("replayed_span"):
+                route.costs.append(record.cost_usd)
+                route.tokens += (record.input_tokens or 0) + (record.output_tokens or 0)
             route.input = route.input if route.input is not None else record.input
             route.output = record.output if record.output is not None else route.output
         elif record.kind in ("task", "agent"):

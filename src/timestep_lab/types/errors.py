@@ -26,6 +26,7 @@
     │   └── StreamCutError          the stream ended before the answer was complete
     ├── ToolError               a tool or an MCP server failed
     ├── RunError                a run could not go on (turn limit, guardrail, damaged run state)
+    │   └── BudgetError             a run reached a limit that was set for it
     ├── StoreError              the store failed
     │   ├── StoreUnavailableError   it cannot be reached now; trying again may work
     │   ├── StoreCorruptError       the file is damaged or is no lab
@@ -272,6 +273,10 @@ class RunError(LabError):
     """`code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state."""
 
     type = "run_error"
+
+
+class BudgetError(RunError):
+    """A run was stopped; `code` is the limit that it reached: budget_usd, max_tokens_total, timeout_s or max_tool_calls."""
 
 
 class StoreError(LabError):

@@ -13,7 +13,7 @@ growing text of an item, whose whole comes with `thread.item.done` (and, as far 
       thread.item.done                the item, whole
       thread.item.replaced            an item changed afterwards (an approval decided, a tool call finished)
       progress                        a tool says how far it is
-    run.completed | run.needs_approval | run.failed | run.cancelled     last, always exactly one
+    run.completed | run.needs_approval | run.stopped | run.failed | run.cancelled     last, always exactly one
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """Base of the four last events. `run` is the row as it now stands in the store."""
+    """Base of the last events. `run` is the row as it now stands in the store."""
 
     run: RunRecord
 
@@ -141,6 +141,16 @@ class RunFailed(RunEnded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped(RunEnded):
+    """The run reached a limit that was set for it. What was said until then is kept."""
+
+    type: ClassVar[str] = "run.stopped"
+    limit: Literal["budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls"]
+    error: Mapping[str, Json] = field(default_factory=dict)
+    """As of `RunFailed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCancelled(RunEnded):
     """Somebody stopped the run. What was said until then is kept."""
 
@@ -151,7 +161,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (
         RunStarted, ThreadCreated, AgentUpdated, ItemAdded, ItemUpdated, ItemDone, ItemReplaced, Progress,
-        RunCompleted, RunPaused, RunFailed, RunCancelled,
+        RunCompleted, RunPaused, RunStopped, RunFailed, RunCancelled,
     )
 }  # fmt: skip
 

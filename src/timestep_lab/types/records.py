@@ -17,8 +17,8 @@ R = TypeVar("R")
 Json = Any
 """A value that `json.dumps` takes."""
 
-RunStatus = Literal["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"]
-"""`interrupted`: its process died. `needs_approval`: paused, its state is in `run_states`."""
+RunStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
+"""`stopped`: it reached a limit that was set for it. `interrupted`: its process died. `needs_approval`: paused, its state is in `run_states`."""
 
 RunStateStatus = Literal["pending", "claimed", "done"]
 

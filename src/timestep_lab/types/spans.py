@@ -25,7 +25,7 @@ SPAN_KINDS: tuple[SpanKind, ...] = (
 SpanStatus = Literal["pending", "ok", "error", "rejected"]
 """`rejected`: a tool call that a person, or a rule in their place, did not approve."""
 SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "ok", "error", "rejected")
-TraceStatus = Literal["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"]
+TraceStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from timestep_lab.types.events import (
     RunEnded,
     RunFailed,
     RunStarted,
+    RunStopped,
     ThreadCreated,
 )
 from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
@@ -312,7 +313,7 @@ class Conversation(View):
         elif isinstance(event, RunEnded):
             self._running = None
             self._put_run(event.run)
-            if isinstance(event, RunFailed):
+            if isinstance(event, RunFailed | RunStopped):
                 self.emit({"kind": "notice", **{k: event.error.get(k, "") for k in ("message", "next_step")}})
         return None
 

@@ -28,6 +28,7 @@ from timestep_lab.types.events import (
     RunEnded,
     RunFailed,
     RunStarted,
+    RunStopped,
 )
 from timestep_lab.types.records import Json, ThreadItem
 from timestep_lab.ui.chat_rows import item_json, run_json
@@ -259,7 +260,7 @@ class Duel(View):
         elif isinstance(event, RunEnded):
             side.run, side.run_id = event.run, None
             side.done = event.run.status != "needs_approval"
-            if isinstance(event, RunFailed):
+            if isinstance(event, RunFailed | RunStopped):
                 self._notice(one, side, event.error.get("message", ""), event.error.get("next_step", ""))
 
     def _grow(self, one: Round, side: Side, event: ItemUpdated) -> None:

@@ -19,7 +19,13 @@ MOST_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
 DECIDED = ("approved", "rejected")
-SIGNS = {"completed": "✓ done", "failed": "✗ failed", "running": "… running", "needs_approval": "‖ needs approval"}
+SIGNS = {
+    "completed": "✓ done",
+    "stopped": "‖ stopped at a limit",
+    "failed": "✗ failed",
+    "running": "… running",
+    "needs_approval": "‖ needs approval",
+}
 
 
 def trace_html(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_PATH = 10_000
 """Characters of an agent path beyond which it comes with the rest, not with the first screen."""
-OVER = ("completed", "failed", "cancelled", "interrupted")
+OVER = ("completed", "stopped", "failed", "cancelled", "interrupted")
 """Of a trace that is over, and whose row says what it said, the spans need not be read again."""
 
 

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from timestep_lab.app.api.schemas import ERRORS, ApproveBody, ClientToolBody, ForkBody, RunBody
+from timestep_lab.app.api.schemas import ERRORS, ApproveBody, ClientToolBody, ForkBody, LimitsBody, RunBody
 from timestep_lab.app.api.sse import SSE, event_stream
 from timestep_lab.app.labs import CurrentLab
+from timestep_lab.runtime.run_request import RunLimits
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.events import Event, RunEnded
 from timestep_lab.types.records import Interruption, RunRecord
@@ -67,7 +68,7 @@ async def start_run(body: RunBody, lab: CurrentLab) -> RunView | Response:
     attachments = await lab.attachments([{"id": file_id} for file_id in body.attachments])
     events = lab.runner.stream(
         prompt, agent=agent, model=body.model, model_settings=body.model_settings, thread_id=body.thread_id,
-        approve=body.approve, max_turns=body.max_turns, attachments=attachments, metadata=body.metadata, keep_running=True,
+        approve=body.approve, max_turns=body.max_turns, limits=RunLimits.read(**body.limits()), attachments=attachments, metadata=body.metadata, keep_running=True,
     )  # fmt: skip
     return await answer(events, body.stream, lab)
 
@@ -107,7 +108,8 @@ async def fork_trace(
     trace_id: Annotated[str, Path(min_length=1, max_length=200)], body: ForkBody, lab: CurrentLab
 ) -> RunView | Response:
     """Run it again: replayed as recorded up to `span_id`, or to where a change is first felt, and live from there on."""
-    changes = body.model_dump(exclude={"span_id", "stream"}, exclude_none=True)
+    changes = body.model_dump(exclude={"span_id", "stream", *LimitsBody.model_fields}, exclude_none=True)
+    changes["limits"] = RunLimits.read(**body.limits()).given()
     await in_thread(lab.flush)
     return await answer(lab.runner.fork(trace_id, body.span_id, keep_running=True, **changes), body.stream, lab)
 

@@ -71,7 +71,19 @@ class InputMessage(BaseModel):
     content: str | list[ContentPart]
 
 
-class RunBody(Strict):
+class LimitsBody(Strict):
+    """What a run may take at most; see `lab.run`."""
+
+    budget_usd: float | None = Field(None, gt=0)
+    max_tokens_total: int | None = Field(None, ge=1)
+    timeout_s: float | None = Field(None, gt=0)
+    max_tool_calls: int | None = Field(None, ge=0)
+
+    def limits(self) -> dict[str, Any]:
+        return self.model_dump(include=set(LimitsBody.model_fields))
+
+
+class RunBody(LimitsBody):
     """What `lab.run` takes. With `stream`, the answer is server-sent events; else it comes when the run ends or pauses."""
 
     prompt: Annotated[str, Field(max_length=1_000_000)] | Annotated[list[InputMessage], Field(max_length=10_000)]
@@ -107,7 +119,7 @@ class ClientToolBody(Strict):
     stream: bool = False
 
 
-class ForkBody(Strict):
+class ForkBody(LimitsBody):
     """What `lab.fork` takes: where it goes live again, and what is different."""
 
     span_id: str | None = Field(None, max_length=200)

@@ -18,6 +18,7 @@ from timestep_lab.types.events import (
     Progress,
     RunCancelled,
     RunFailed,
+    RunStopped,
 )
 from timestep_lab.types.records import ThreadItem
 
@@ -59,6 +60,8 @@ class Translation:
         elif isinstance(event, RunFailed):
             message = " ".join(str(event.error[part]) for part in ("message", "next_step") if event.error.get(part))
             yield ck.ErrorEvent(code="custom", message=message, allow_retry=True)
+        elif isinstance(event, RunStopped):
+            yield ck.NoticeEvent(level="warning", message=str(event.error["message"]))
         elif isinstance(event, RunCancelled):
             yield ck.NoticeEvent(level="info", message="Stopped.")
 

@@ -108,6 +108,10 @@ class RemoteLab(RemoteLooking, Lab):
         thread: Thread | str | None = None,
         approve: Approve = "ask",
         max_turns: int = 10,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
     ) -> RunStream:
@@ -116,7 +120,8 @@ class RemoteLab(RemoteLooking, Lab):
             raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
         body = runs.run_body(
             prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
-            max_turns=max_turns, metadata=metadata,
+            max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
+            max_tool_calls=max_tool_calls,
         )  # fmt: skip
         return self._following(runs.PATH, body)
 
@@ -146,6 +151,10 @@ class RemoteLab(RemoteLooking, Lab):
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
     ) -> Run:
         if agent is not None:
             raise only_here("An Agents SDK agent", "Leave agent away: the served lab has what the run began with.")
@@ -157,7 +166,8 @@ class RemoteLab(RemoteLooking, Lab):
             raise only_here("A function in place of a tool", "Give what the tool says as a text.")
         body = {
             "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
-            "results": results or {}, "again": again, "on_tools": on_tools,
+            "results": results or {}, "again": again, "budget_usd": budget_usd, "max_tokens_total": max_tokens_total,
+            "timeout_s": timeout_s, "max_tool_calls": max_tool_calls, "on_tools": on_tools,
         }  # fmt: skip
         return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
 

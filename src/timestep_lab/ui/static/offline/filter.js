@@ -10,7 +10,7 @@ export const SPAN_KINDS = kinds({
   text: "trace_id span_id parent_id kind name agent status error model provider stop_reason server approval to_agent input output", time: "started_at ended_at",
   number: "duration_ms input_tokens output_tokens cached_tokens reasoning_tokens cost_usd queue_ms rate_limit_ms ttft_ms",
 });
-export const TRACE_CHOICES = { status: ["running", "completed", "failed", "cancelled", "interrupted", "needs_approval"] };
+export const TRACE_CHOICES = { status: ["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"] };
 export const SPAN_CHOICES = {
   kind: ["agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other"],
   status: ["pending", "ok", "error", "rejected"], approval: ["not_needed", "approved", "rejected", "pending"],

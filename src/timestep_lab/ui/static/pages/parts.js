@@ -185,6 +185,7 @@ export function when(text) {
 
 const STATES = {
   completed: ["ok", "done", "tl-good"], failed: ["error", "failed", "tl-bad"], running: ["running", "running", "tl-soft"],
+  stopped: ["paused", "stopped at a limit", "tl-warn"],
   needs_approval: ["guardrail", "waits for approval", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"],
   interrupted: ["interrupted", "interrupted", "tl-bad"], over_budget: ["paused", "budget used up", "tl-warn"],
 };

@@ -7,7 +7,7 @@ import { scoreBox } from "./scores.js";
 
 export const TRACE_STATUS = {
   running: ["running", "running", ""], completed: ["ok", "done", "tl-good"], failed: ["error", "failed", "tl-bad"],
-  cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], needs_approval: ["paused", "needs approval", "tl-warn"],
+  stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], needs_approval: ["paused", "needs approval", "tl-warn"],
 };
 
 export function statusBadge(status) {
