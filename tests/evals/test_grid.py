@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -214,7 +217,7 @@ def test_calls_that_failed_are_told_with_their_reason() -> None:
 
 def test_a_test_that_rejects_is_not_believed_against_an_interval_that_does_not() -> None:
     words = grid([0.5] * 6, [0.6] * 6).verdict
-    assert words.startswith("B is ahead of A by 10.0 points on exact")
+    assert words.startswith("In these 6 cases, B is ahead of A by 10.0 points on exact")
     assert "not settled" in words
     assert "B beats A" in grid([0.5] * 60, [0.6] * 60).verdict
 
@@ -236,7 +239,7 @@ def test_differences_alike_on_a_scale_without_ends_are_told_without_an_interval(
 
 def test_a_single_case_is_not_said_to_be_alike() -> None:
     assert grid([0.2], [0.4]).verdict == (
-        "B is ahead of A by 20.0 points on exact, which is not settled; 1 of 1 case decided it."
+        "In this case, B is ahead of A by 20.0 points on exact, which is not settled; 1 of 1 case decided it."
     )
 
 
@@ -357,3 +360,90 @@ def test_a_spreadsheet_runs_nothing_of_a_saved_table(tmp_path: Path) -> None:
     path = grid([1.0], [1.0], outputs=('=HYPERLINK("http://x")', "-5")).save(tmp_path / "g.csv")
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
     assert list(pd.read_csv(path, dtype=str)["output"]) == ['\'=HYPERLINK("http://x")', "-5"]
+
+
+def shipped(
+    scores: dict[str, list[float]], *, cost: dict[str, float] | None = None, ms: dict[str, float] | None = None, margin: float | None = None
+) -> Grid:  # fmt: skip
+    """Candidates with one answer a case; `cost` and `ms` are factors on what a case takes, which varies from case to case."""
+    n, chance = len(next(iter(scores.values()))), np.random.default_rng(0)
+    takes, noise = chance.lognormal(0, 0.8, n), {name: chance.lognormal(0, 0.1, n) for name in scores}
+    cases = tuple(
+        CaseRecord(comparison_id="cmp_1", case_id=f"case_{i}", position=i, input=f"question {i}") for i in range(n)
+    )
+    cells = [
+        CellRecord(
+            comparison_id="cmp_1", case_id=f"case_{i}", candidate=name, epoch=0, status="done", output="o",
+            latency_ms=1000 * takes[i] * noise[name][i] * (ms or {}).get(name, 1.0),
+            cost_usd=0.01 * takes[i] * noise[name][i] * cost[name] if cost else None,
+            scores=(ScoreValue(scorer="exact", value=values[i]),),
+        )
+        for name, values in scores.items() for i in range(n)
+    ]  # fmt: skip
+    record = ComparisonRecord(
+        id="cmp_1", user_id="u", name="demo", status="completed", candidates=tuple({"name": name} for name in scores), n_cases=n,
+        scorers=({"type": "exact", "name": "exact"},), settings={} if margin is None else {"margin": margin},
+    )  # fmt: skip
+    return Grid(record, cases, cells)
+
+
+def test_the_decision_says_of_quality_cost_and_time_whether_it_is_better_no_worse_or_worse() -> None:
+    passes = [1.0] * 380 + [0.0] * 20
+    result = shipped(
+        {"A": passes, "B": [*passes[2:], 1.0, 0.0], "C": [0.0] * 80 + passes[80:]},
+        cost={"A": 1.0, "B": 0.5, "C": 1.0}, ms={"A": 1.0, "B": 2.0, "C": 0.7},
+    )  # fmt: skip
+    found = {(row.candidate, row.measure): row for row in result.decision}
+    assert {key: row.outcome for key, row in found.items()} == {
+        ("B", "quality"): "no worse", ("B", "cost"): "better", ("B", "time"): "worse", ("B", "time p50"): "worse", ("B", "time p95"): "worse",
+        ("C", "quality"): "worse", ("C", "cost"): "no worse", ("C", "time"): "better", ("C", "time p50"): "better",
+        ("C", "time p95"): "better",
+    }  # fmt: skip
+    assert found["B", "time"].estimate == pytest.approx(2.0, rel=0.03)
+    assert found["C", "time"].words.startswith("better (0.7")
+    # The table is the same wherever it is shown.
+    page = result._repr_html_()
+    for measure in ("quality", "cost", "time"):
+        for name in ("B", "C"):
+            assert html.escape(found[name, measure].words) in page
+    assert [(row["candidate"], row["outcome"]) for row in result.to_json()["decision"]] == [
+        (row.candidate, row.outcome) for row in result.decision
+    ]
+    assert page.index("no worse") < page.index("p50 first token")
+
+
+def test_few_cases_settle_neither_quality_nor_tails_and_unknown_costs_are_unknown() -> None:
+    result = shipped({"A": [1.0] * 8, "B": [1.0] * 8})
+    found = {row.measure: row for row in result.decision}
+    assert found["quality"].outcome == "not settled"
+    assert (found["cost"].words, found["time p95"].estimate) == ("not settled (unknown)", None)
+    assert shipped({"A": [1.0]}).decision == []
+
+
+def test_a_larger_margin_makes_a_smaller_loss_no_worse() -> None:
+    a, b = [1.0] * 100, [0.0] * 4 + [1.0] * 96
+    assert [shipped({"A": a, "B": b}, margin=m).pair_rows[0].outcome for m in (0.05, 0.15, 0)] == [
+        "no better", "no worse", "not settled"
+    ]  # fmt: skip
+    assert shipped({"A": b, "B": a}, margin=0.15).verdict.startswith(
+        "B is ahead of A by 4.0 points on exact (95 % CI 0.2 to 9.8), which is not settled, but it is no worse by more than 15.0 points"
+    )
+
+
+def test_of_many_candidates_three_lines_say_who_leads_who_ties_and_what_would_settle_it() -> None:
+    chance = np.random.default_rng(2)
+    rates = {"A": 0.3, "B": 0.72, "C": 0.75, "D": 0.5, "E": 0.3, "F": 0.2}
+    words = shipped(
+        {name: [float(x) for x in chance.random(150) < p] for name, p in rates.items()}
+    ).verdict.splitlines()
+    assert len(words) == 3
+    assert re.match(
+        r"[BC] leads on exact: it beats D, A, E and F, the next one, D, by \d+\.\d points \(95 % CI", words[0]
+    )
+    assert re.match(r"Not told apart from it: [BC] \(.* behind, 95 % CI", words[1])
+    assert "more cases would settle it with 80 % power" in words[2]
+    level = shipped({name: [1.0, 0.0] * 20 for name in "ABC"}).verdict
+    assert level.startswith("A, B and C are level on exact.")
+    clear = shipped({"A": [0.0] * 40, "B": [1.0] * 40, "C": [0.0] * 39 + [1.0]}).verdict
+    assert clear.startswith("B leads on exact: it beats all 2 others")
+    assert "\n" not in clear

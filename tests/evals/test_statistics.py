@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -33,7 +34,8 @@ from timestep_lab.evals.statistics import (
 from timestep_lab.evals.statistics.bootstrap import batch_size, resampled_means
 from timestep_lab.evals.statistics.forecast import cases_needed
 from timestep_lab.evals.statistics.intervals import tango, unseen
-from timestep_lab.evals.statistics.paired import betting_p
+from timestep_lab.evals.statistics.paired import betting_p, skew_rule_p
+from timestep_lab.evals.statistics.ratios import Ratio, harrell_davis_weights, median_ratio, tail_ratio, typical_ratio
 from timestep_lab.evals.statistics.sign_flips import least_p
 
 near = pytest.approx
@@ -452,3 +454,48 @@ def test_groups_that_all_say_the_same_are_no_certainty() -> None:
     result = paired_difference(column([0.0] * 100), column([1.0] * 100), groups=groups)
     assert result.p_value == near(2**-9)
     assert result.ci_low == near(unseen(1.0, 10, -1.0, 1.0).low)
+
+
+def test_the_typical_ratio_is_scipys_t_on_logarithms() -> None:
+    generator = np.random.default_rng(1)
+    a = generator.lognormal(6, 0.5, 40)
+    b = a * generator.lognormal(0.1, 0.3, 40)
+    found = typical_ratio(a, b)
+    known = scipy.stats.ttest_1samp(np.log(b / a), 0.0)
+    low, high = np.exp(known.confidence_interval(0.95))
+    assert found.p_value == pytest.approx(known.pvalue, abs=1e-9)
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-9)
+    assert found.ratio == pytest.approx(scipy.stats.gmean(b / a), abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 21, 200])
+def test_the_median_of_times_is_harrells_and_daviss(n: int) -> None:
+    values = np.random.default_rng(n).lognormal(6, 1, n)
+    known = float(scipy.stats.mstats.hdquantiles(values, prob=[0.5])[0])
+    assert float(np.sort(values) @ harrell_davis_weights(n, 0.5)) == pytest.approx(known, rel=1e-9)
+
+
+def test_the_slowest_twentieth_is_not_compared_below_72_cases() -> None:
+    values = np.random.default_rng(0).lognormal(6, 1, 72)
+    assert math.isnan(tail_ratio(values[:71], values[:71] * 2).ratio)
+    assert tail_ratio(values, values * 2).interval.low == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("ratio", [typical_ratio, median_ratio, tail_ratio])
+def test_the_interval_of_a_ratio_of_times_covers_the_truth(ratio: Callable[..., Ratio]) -> None:
+    generator, covered = np.random.default_rng(5), 0
+    for _ in range(120):
+        a = generator.lognormal(6, 0.5, 100)
+        found = ratio(a * generator.lognormal(0, 0.2, 100), a * 1.2 * generator.lognormal(0, 0.2, 100))
+        covered += found.interval.low <= 1.2 <= found.interval.high
+    assert covered >= 120 * 0.93 - 3 * math.sqrt(120 * 0.93 * 0.07)
+
+
+def test_cost_is_tested_by_the_larger_of_students_and_halls_p_and_not_at_all_where_it_is_too_skewed() -> None:
+    generator = np.random.default_rng(3)
+    differences = generator.lognormal(0, 0.3, 60) - 1.0
+    student = scipy.stats.ttest_1samp(differences, 0.0).pvalue
+    assert skew_rule_p(differences) >= student - 1e-12
+    spiky = np.zeros(60)
+    spiky[0] = 1.0
+    assert math.isnan(skew_rule_p(spiky))

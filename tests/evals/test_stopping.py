@@ -292,7 +292,9 @@ async def test_it_stops_when_one_is_better_and_tells_what_that_saved(tmp_path: P
             assert pair.ci_low > 0
             assert len(server.asked) == len(grid.cells) <= 2 * pair.looked + 8
             saved = 120 - len(grid.cells)
-            assert grid.verdict.startswith(f"{B} beats {A} by 100.0 points on only_b (95 % CI at every look")
+            assert grid.verdict.startswith(
+                f"In these {pair.looked} cases, {B} beats {A} by 100.0 points on only_b (95 % CI at every look"
+            )
             assert f"Settled after {pair.looked} of 60 cases: {saved} of 120 calls were not needed." in grid.verdict
             assert f"{saved} of 120 calls" in grid._repr_html_()
             # While it runs, the interval is told as it stands; at the end as it was when it was settled.

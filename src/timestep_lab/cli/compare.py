@@ -18,7 +18,13 @@ from rich.table import Table
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
-from timestep_lab.types.comparison import ComparisonProgress, ComparisonStarted, failed_calls
+from timestep_lab.types.comparison import (
+    SHOWN_MEASURES,
+    ComparisonProgress,
+    ComparisonStarted,
+    decision_table,
+    failed_calls,
+)
 from timestep_lab.types.errors import LabError, UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.numbers import cost_text, count_text, duration_text
@@ -173,7 +179,16 @@ def _go_on(id: str) -> str:
 
 
 def print_grid(out: Console, grid: Grid) -> None:
-    """The verdict first, then what failed and what could not be scored, then a row a candidate."""
+    """What to ship first: quality, cost and time beside the first candidate; then the verdict, what failed and what could not be scored, and
+    a row a candidate."""
+    if grid.decision and grid.scorers:
+        shipped = Table(box=None, pad_edge=False, header_style="bold")
+        for name in (f"beside {grid.decision[0].reference}", *SHOWN_MEASURES):
+            shipped.add_column(escape(name), overflow="fold")
+        for name, cells in decision_table(grid.decision):
+            shipped.add_row(escape(name), *map(escape, cells))
+        out.print(shipped)
+        out.print()
     if grid.verdict:
         out.print(f"[bold]{escape(grid.verdict)}[/]\n")
     for note in grid.notes:

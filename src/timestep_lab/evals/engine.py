@@ -424,14 +424,14 @@ class Comparison:
             await spans.reached()
         self._progress(always=True)
         grid = self.grid()
-        self._emit(
-            ComparisonEnded(
-                comparison=self.record,
-                candidates=tuple(grid.candidate_rows),
-                pairs=tuple(grid.pair_rows),
-                verdict=grid.verdict,
-            )
-        )
+        self._emit(await in_thread(_ended, self.record, grid))
+
+
+def _ended(record: ComparisonRecord, grid: Grid) -> ComparisonEnded:
+    return ComparisonEnded(
+        comparison=record, candidates=tuple(grid.candidate_rows), pairs=tuple(grid.pair_rows), verdict=grid.verdict,
+        decision=tuple(grid.decision),
+    )  # fmt: skip
 
 
 def _cell(

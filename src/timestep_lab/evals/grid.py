@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.evals.decision import decide
 from timestep_lab.evals.results import (
     ScoreTables,
     asked_scorers,
@@ -24,6 +25,7 @@ from timestep_lab.types.comparison import (
     CaseRecord,
     CellRecord,
     ComparisonRecord,
+    DecisionRow,
     PairRow,
     failed_calls,
     from_cache,
@@ -101,7 +103,21 @@ class Grid:
         """The differences, one row a pair of candidates and scorer, with interval and test."""
         if self.watch is not None:
             return [row for scorer in self.scorers for row in self.watch.rows(scorer)]
-        return pair_rows(self.candidates, self.scorers, self.tables, seed=self._seed, groups=self.groups)
+        return pair_rows(
+            self.candidates, self.scorers, self.tables, seed=self._seed, groups=self.groups, margin=self.margin
+        )
+
+    @property
+    def margin(self) -> float | None:
+        """How much worse is still no worse, as the comparison was told."""
+        value = self.record.settings.get("margin")
+        return None if value is None else float(value)
+
+    @cached_property
+    def decision(self) -> list[DecisionRow]:
+        """Every candidate beside the first one: quality, cost and time, each better, no worse, worse or not settled. Empty with one candidate."""
+        pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
+        return decide(self.candidates, self.cells, pairs, margin=self.margin, seed=self._seed)
 
     @cached_property
     def watch(self) -> Watch | None:
@@ -115,7 +131,8 @@ class Grid:
 
     @cached_property
     def verdict(self) -> str:
-        """One sentence a pair, about the first scorer (or `overall`), and whose calls failed; empty with one candidate."""
+        """About the first scorer (or `overall`): who is better, and whose calls failed; of many candidates who leads, who ties, and what
+        would settle it, a line each. Empty with one candidate."""
         pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
         return verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
 
@@ -175,6 +192,9 @@ class Grid:
             "pairs": [
                 {name: _finite(getattr(pair, name)) for name in PairRow.__dataclass_fields__ if name != "points"}
                 for pair in self.pair_rows
+            ],
+            "decision": [
+                {name: getattr(row, name) for name in DecisionRow.__dataclass_fields__} for row in self.decision
             ],
             "verdict": self.verdict,
             "notes": self.notes,

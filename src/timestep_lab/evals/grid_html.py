@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from html import escape
 
-from timestep_lab.types.comparison import CandidateRow, CellRecord, GridLike, PairRow, ScoreValue, headline
+from timestep_lab.types.comparison import (
+    SHOWN_MEASURES,
+    CandidateRow,
+    CellRecord,
+    GridLike,
+    PairRow,
+    ScoreValue,
+    decision_table,
+    headline,
+)
 from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
 
 SHOWN_CASES = 50
@@ -31,7 +40,7 @@ STYLE = """
 def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES) -> str:
     """A fragment. Everything from models is escaped."""
     parts = [f"<style>{STYLE}</style><div class='tl-grid'>", f"<p class='verdict'>{escape(headline(grid))}</p>"]
-    parts += [_summary(grid), _differences(grid), _matrix(grid, cases), "</div>"]
+    parts += [_decision(grid), _summary(grid), _differences(grid), _matrix(grid, cases), "</div>"]
     return "".join(parts)
 
 
@@ -44,6 +53,18 @@ def page_html(grid: GridLike) -> str:
         f"--jp-layout-color1:#1b1b1b;--jp-ui-font-color1:#eee;--jp-ui-font-color2:#aaa;--jp-border-color2:#444;--tl-error:#ff8a65}}}}</style>"
         f"<h1 style='font:600 15px system-ui;color:var(--jp-ui-font-color1)'>{title}</h1>{grid_html(grid, cases=len(grid.cases))}</html>"
     )
+
+
+def _decision(grid: GridLike) -> str:
+    rows = decision_table(grid.decision)
+    if not rows:
+        return ""
+    heads = "".join(f"<th scope='col'>{name}</th>" for name in ("", *SHOWN_MEASURES))
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th>{''.join(f'<td>{escape(words)}</td>' for words in cells)}</tr>" for name, cells in rows
+    )  # fmt: skip
+    caption = f"beside {escape(grid.decision[0].reference)}, with 95 % intervals; time is the typical ratio"
+    return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _summary(grid: GridLike) -> str:

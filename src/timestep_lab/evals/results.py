@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,10 +17,14 @@ from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats, within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.statistics.passk import over_cases
-from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, PairRow
+from timestep_lab.evals.statistics.sign_flips import least_p
+from timestep_lab.evals.verdict import is_settled
+from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, Outcome, PairRow
 from timestep_lab.types.errors import UsageError
 
 ALPHA = 0.05
+MARGIN = 0.05
+"""Of scores from 0 to 1, where none is given: five points. On another scale nothing is no worse without a margin of its own."""
 
 
 def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list[str]:
@@ -100,9 +105,10 @@ def _not_scored(answers: Sequence[CellRecord], scorer: str) -> Mapping[str, floa
 
 
 def pair_rows(
-    names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0, groups: Sequence[object] | None = None
+    names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0, groups: Sequence[object] | None = None,
+    margin: float | None = None,
 ) -> list[PairRow]:  # fmt: skip
-    """Every two candidates on every scorer; Holm's correction within a scorer. b is the later of the two."""
+    """Every two candidates on every scorer; Holm's correction within a scorer. b is the later of the two. `margin`: what is still no worse."""
     pairs = list(combinations(names, 2))
     rows = []
     for scorer in scorers:
@@ -114,14 +120,39 @@ def pair_rows(
         ]
         adjusted = holm([result.p_value for result in results])
         points = all(within_unit(tables.of(name, scorer)) for name in names)
-        rows += [
-            PairRow(
+        for (a, b), r, p in zip(pairs, results, adjusted, strict=True):
+            row = PairRow(
                 a=a, b=b, scorer=scorer, n=r.n, diff=r.diff, ci_low=r.ci_low, ci_high=r.ci_high, p_value=_known(r.p_value),
                 p_holm=_known(p), test=r.test, decided_by=r.decided_by, cases_to_settle=r.cases_to_settle, points=points,
+                margin=margin if margin is not None else MARGIN if points else None,
+            )  # fmt: skip
+            rows.append(
+                replace(
+                    row, outcome=_outcome(row, tables.of(a, scorer), tables.of(b, scorer), len(pairs), seed, groups)
+                )
             )
-            for (a, b), r, p in zip(pairs, results, adjusted, strict=True)
-        ]  # fmt: skip
     return rows
+
+
+def _outcome(
+    row: PairRow, a: Floats, b: Floats, pairs: int, seed: int, groups: Sequence[object] | None
+) -> Outcome:  # fmt: skip
+    """Better or worse where the corrected test says so; no worse where the interval that holds for all pairs lies above minus the margin.
+    Where a test is silent, its interval shows nothing either."""
+    if is_settled(row, alpha=ALPHA):
+        return "better" if row.diff > 0 else "worse"
+    if (
+        least_p(row.n) > ALPHA
+        or not row.margin
+        or row.test in ("none", "betting")
+        or not (row.ci_low > -row.margin or row.ci_high < row.margin)
+    ):
+        return "not settled"
+    low, high = row.ci_low, row.ci_high
+    if pairs > 1:
+        wider = paired_difference(a, b, level=1 - ALPHA / pairs, seed=seed, groups=groups)
+        low, high = wider.ci_low, wider.ci_high
+    return "no worse" if low > -row.margin else "no better" if high < row.margin else "not settled"
 
 
 def group_of(case: CaseRecord | Case, column: str) -> str | None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from timestep_lab.evals.results import MARGIN
 from timestep_lab.evals.statistics.intervals import wilson
 from timestep_lab.evals.statistics.sequential import Look, Watched, cases_for_margin, chance_of_better
 from timestep_lab.types.comparison import CellRecord, ComparisonRecord, Outcome, PairRow
@@ -29,8 +30,6 @@ from timestep_lab.types.errors import UsageError
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
 
-MARGIN = 0.05
-"""Of scores from 0 to 1, where none is given: five points. On another scale nothing is no worse without a margin of its own."""
 LIKELY = 0.2
 """Chance of being shown to be better from which on it is worth going on."""
 

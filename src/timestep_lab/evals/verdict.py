@@ -4,21 +4,100 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from timestep_lab.evals.statistics.paired import LEAST_GRADED
-from timestep_lab.types.comparison import CandidateRow, PairRow
+from timestep_lab.types.comparison import CandidateRow, Outcome, PairRow
+
+FEW = 20
+"""Below so many cases a sentence says that it speaks of these."""
 
 
 def verdict(
     pairs: Sequence[PairRow], candidates: Sequence[CandidateRow] = (), *, alpha: float = 0.05, tail: str = ""
 ) -> str:
-    """One sentence for each pair of candidates, the clearest result first; then which of the candidates' calls failed, and `tail`. Empty
-    without pairs."""
+    """Of two candidates one sentence, of many who leads, who ties and what would settle it, a line each; then which of the candidates' calls
+    failed, and `tail`. Empty without pairs."""
     if not pairs:
         return ""
-    ranked = sorted(pairs, key=lambda p: (_p(p), -abs(p.diff)))
-    sentences = [pair_sentence(pair, alpha=alpha) for pair in ranked]
-    return " ".join(part for part in (*sentences, failures(candidates), tail) if part)
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
+    lines = [pair_sentence(pairs[0], alpha=alpha)] if len(pairs) == 1 else _of_many(pairs, names, alpha)
+    last = " ".join(part for part in (failures(candidates), tail) if part)
+    if len(pairs) == 1:
+        return " ".join(part for part in (*lines, last) if part)
+    return "\n".join(part for part in (*lines, last) if part)
+
+
+def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> list[str]:
+    """Who leads, who is not told apart from the leader, and what would settle it: a line each, at most."""
+    leader = max(names, key=lambda name: _ahead(pairs, name))
+    mine = [_turned(pair, leader) for pair in pairs if leader in (pair.a, pair.b)]
+    nothing = [pair.a for pair in mine if pair.n == 0 or math.isnan(pair.diff)]
+    beaten = sorted((p for p in mine if is_settled(p, alpha=alpha) and p.diff > 0), key=lambda p: p.diff)
+    open_ = sorted((p for p in mine if p not in beaten and p.a not in nothing), key=lambda p: p.diff)
+    few = _few(mine[0].n)
+    if beaten:
+        nearest = beaten[0]
+        whom = f"all {len(beaten)} others" if not open_ and not nothing else _listed([p.a for p in beaten])
+        next_one = f", the next one, {nearest.a}," if len(beaten) > 1 else ""
+        low, high = nearest.ci_low, nearest.ci_high
+        lead = (
+            f"{few}{leader} leads on {nearest.scorer}: it beats {whom}{next_one} by {_amount(nearest.diff, nearest)}"
+            f"{_interval(low, high, nearest)}; {nearest.decided_by} of {nearest.n} {_plural(nearest.n, 'case')} decided it."
+        )
+    elif open_:
+        lead = f"{few}{leader} is ahead on {mine[0].scorer}, and beats none of the others." if open_[-1].diff > 0 else (
+            f"{few}{_listed(names)} are level on {mine[0].scorer}."
+        )  # fmt: skip
+    else:
+        return [f"{_listed(names)} have no case in common with a score for {mine[0].scorer}, so nothing can be said."]
+    lines = [lead]
+    if open_ or nothing:
+        told = [_tie(pair) for pair in open_] + [f"{name} (no case in common)" for name in nothing]
+        lines.append(f"Not told apart from it: {_listed(told)}.")
+    if open_ and (settle := _settle(open_[0], open_[0].ci_low, open_[0].ci_high)):
+        lines.append(f"{open_[0].a} is the nearest{settle}.")
+    return lines
+
+
+def _ahead(pairs: Sequence[PairRow], name: str) -> tuple[int, float]:
+    """How many others it is ahead of, and by how much altogether."""
+    diffs = [_turned(pair, name).diff for pair in pairs if name in (pair.a, pair.b) and not math.isnan(pair.diff)]
+    return sum((diff > 0) - (diff < 0) for diff in diffs), sum(diffs)
+
+
+def _turned(pair: PairRow, name: str) -> PairRow:
+    """The pair seen so that `name` is its second."""
+    if pair.b == name:
+        return pair
+    turned: dict[str, Outcome] = {
+        "better": "worse",
+        "worse": "better",
+        "no worse": "no better",
+        "no better": "no worse",
+    }
+    return replace(
+        pair, a=pair.b, b=pair.a, diff=-pair.diff, ci_low=-pair.ci_high, ci_high=-pair.ci_low,
+        outcome=turned.get(pair.outcome or "", pair.outcome),
+    )  # fmt: skip
+
+
+def _tie(pair: PairRow) -> str:
+    """`B (3.2 points behind, 95 % CI −2.0 to 8.4)`, of a pair whose second leads."""
+    by = f"{_amount(pair.diff, pair)} behind" if pair.diff > 0 else "level"
+    inside = f"{by}{_interval(pair.ci_low, pair.ci_high, pair).replace(' (', ', ').rstrip(')')}"
+    no_worse = f"; not better by more than {_amount(pair.margin or 0.0, pair)}" if pair.outcome == "no worse" else ""
+    return f"{pair.a} ({inside}{no_worse})"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _few(n: int) -> str:
+    """So few cases describe themselves rather than what users will ask."""
+    return f"In {'this case' if n == 1 else f'these {n} cases'}, " if 0 < n < FEW else ""
 
 
 def failures(candidates: Sequence[CandidateRow]) -> str:
@@ -61,11 +140,16 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     if pair.decided_by == 0:
         return f"{pair.a} and {pair.b} do not differ{on} in any of {pair.n} {_plural(pair.n, 'case')}{interval}."
     if is_settled(pair, alpha=alpha):
-        return f"{ahead} beats {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}; {decided}."
+        return f"{_few(pair.n)}{ahead} beats {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}; {decided}."
     tail = _settle(pair, low, high)
     if pair.diff == 0:
         return f"{pair.a} and {pair.b} are level{on}{interval}; {pair.decided_by} of {pair.n} cases differ{tail}."
-    return f"{ahead} is ahead of {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}, which is not settled; {decided}{tail}."
+    settled = ", which is not settled"
+    if pair.outcome in ("no worse", "no better") and (pair.outcome == "no worse") == (ahead == pair.b):
+        settled += f", but it is no worse by more than {_amount(pair.margin or 0.0, pair)}"
+    elif pair.outcome in ("no worse", "no better"):
+        settled += f", but {behind} is no worse by more than {_amount(pair.margin or 0.0, pair)}"
+    return f"{_few(pair.n)}{ahead} is ahead of {behind} by {_amount(abs(pair.diff), pair)}{on}{interval}{settled}; {decided}{tail}."
 
 
 def _watched_sentence(pair: PairRow) -> str:
@@ -75,7 +159,7 @@ def _watched_sentence(pair: PairRow) -> str:
     low, high = sorted((sign * pair.ci_low, sign * pair.ci_high))
     found = f"{_interval(low, high, pair)}; {pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
     if pair.outcome in ("better", "worse"):
-        return f"{one} beats {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}{found}."
+        return f"{_few(pair.n)}{one} beats {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}{found}."
     if pair.outcome in ("no worse", "no better"):
         allowed = _amount(pair.margin or 0.0, pair)
         return f"{one} is no worse than {other} by more than {allowed} on {pair.scorer}: its difference is {_signed(sign * pair.diff, pair)}{found}."

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.events import Event
+from timestep_lab.types.numbers import cost_text
 from timestep_lab.types.records import Json
 
 ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "over_budget", "failed"]
@@ -188,6 +189,66 @@ class PairRow:
     """Of the interval."""
 
 
+Measure = Literal["quality", "cost", "time", "time p50", "time p95"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRow:
+    """One row of `grid.decision`: a candidate beside the first one given, in one respect. Better is more quality, less cost, less time."""
+
+    candidate: str
+    reference: str
+    measure: Measure
+    """`time` is the typical ratio; its median and 95th percentile have rows of their own."""
+    outcome: Outcome
+    estimate: float | None
+    """The candidate minus the reference (quality, cost of a case), or over it (times). None: too little is known."""
+    ci_low: float | None
+    ci_high: float | None
+    unit: Literal["points", "score", "usd", "ratio"]
+    n: int
+    """Cases with a value for both."""
+    p_value: float | None
+    p_holm: float | None
+    test: str
+
+    @property
+    def words(self) -> str:
+        """`better (+12.0 points, 1.1 to 22.9)`."""
+        if self.estimate is None:
+            return f"{self.outcome} (unknown)" if self.n == 0 else self.outcome
+        scale = 100.0 if self.unit == "points" else 1.0
+        mark = {"points": " points", "score": "", "usd": " a case", "ratio": " ×"}[self.unit]
+        text = _amount_text(self.estimate * scale, self.unit)
+        if self.ci_low is None or self.ci_high is None:
+            return f"{self.outcome} ({text}{mark})"
+        low, high = (_amount_text(end * scale, self.unit) for end in (self.ci_low, self.ci_high))
+        return f"{self.outcome} ({text}{mark}, {low} to {high})"
+
+
+SHOWN_MEASURES: tuple[Measure, ...] = ("quality", "cost", "time")
+"""What the table at the head of a verdict shows."""
+
+
+def decision_table(rows: Sequence[DecisionRow]) -> list[tuple[str, list[str]]]:
+    """Candidate and its words in `SHOWN_MEASURES`, one row a candidate; `–` where nothing is measured."""
+    names = dict.fromkeys(row.candidate for row in rows)
+    words = {(row.candidate, row.measure): row.words for row in rows}
+    return [(name, [words.get((name, measure), "–") for measure in SHOWN_MEASURES]) for name in names]
+
+
+def _amount_text(value: float, unit: str) -> str:
+    if unit == "ratio":
+        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    text = cost_text(abs(value)) if unit == "usd" else f"{abs(value):.1f}"
+    text = "$0" if text == "free" else text
+    return (
+        text
+        if text.startswith(("<", "$0")) and not text.startswith("$0.")
+        else ("+" if value > 0 else "−" if value < 0 else "") + text
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressRow:
     """Where a comparison stands."""
@@ -290,6 +351,7 @@ class ComparisonEnded(Event):
     candidates: tuple[CandidateRow, ...] = ()
     pairs: tuple[PairRow, ...] = ()
     verdict: str = ""
+    decision: tuple[DecisionRow, ...] = ()
 
 
 def cell_json(cell: CellRecord) -> dict[str, Any]:
@@ -314,6 +376,8 @@ class GridLike(Protocol):
     def candidate_rows(self) -> Sequence[CandidateRow]: ...
     @property
     def pair_rows(self) -> Sequence[PairRow]: ...
+    @property
+    def decision(self) -> Sequence[DecisionRow]: ...
     @property
     def deciding_scorer(self) -> str | None: ...
     @property

@@ -25,6 +25,7 @@ def head(state: GridState) -> dict[str, Json]:
         "candidates": [_candidate(candidate) for candidate in record.candidates], "scorers": state.scorers,
         "deciding": state.deciding_scorer, "summary": [asdict(row) for row in state.candidate_rows],
         "pairs": [asdict(pair) for pair in state.pair_rows],
+        "decision": [{**asdict(row), "words": row.words} for row in state.decision],
         "progress": None if state.progress is None else asdict(state.progress), "n_cases": len(state.cases),
     }  # fmt: skip
 

@@ -16,6 +16,7 @@ from timestep_lab.types.comparison import (
     ComparisonProgress,
     ComparisonRecord,
     ComparisonStarted,
+    DecisionRow,
     GridLike,
     PairRow,
     ProgressRow,
@@ -35,6 +36,7 @@ class GridState:
     cases: Sequence[CaseRecord] = ()
     candidate_rows: Sequence[CandidateRow] = ()
     pair_rows: Sequence[PairRow] = ()
+    decision: Sequence[DecisionRow] = ()
     verdict: str = ""
     progress: ProgressRow | None = None
     partial: dict[Key, str] = field(default_factory=dict)
@@ -50,7 +52,7 @@ class GridState:
         state = cls(record=grid.record)
         if not state.is_running:
             state.candidate_rows, state.pair_rows = tuple(grid.candidate_rows), tuple(grid.pair_rows)
-            state.verdict = grid.verdict
+            state.verdict, state.decision = grid.verdict, tuple(grid.decision)
         state._begin(grid.cases, grid.cells)
         return state
 
@@ -122,7 +124,7 @@ class GridState:
                 self.pair_rows, self.verdict = event.pairs, event.verdict
         elif isinstance(event, ComparisonEnded):
             self.record, self.verdict = event.comparison, event.verdict
-            self.candidate_rows, self.pair_rows = event.candidates, event.pairs
+            self.candidate_rows, self.pair_rows, self.decision = event.candidates, event.pairs, event.decision
             self.partial.clear()
 
     def _begin(self, cases: Sequence[CaseRecord], cells: Sequence[CellRecord]) -> None:

@@ -35,6 +35,11 @@ def t_cdf(t: float, degrees: float) -> float:
     return float(_special().stdtr(degrees, t))
 
 
+def beta_cdf(x: Any, a: float, b: float) -> Any:
+    """Of a whole array."""
+    return _special().betainc(a, b, x)
+
+
 def binomial_cdf(k: int, n: int, p: float) -> float:
     return float(_special().bdtr(k, n, p))
 

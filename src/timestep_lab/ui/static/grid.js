@@ -9,7 +9,7 @@ import { Matrix } from "./grid/matrix.js";
 import { openedCase } from "./grid/opened.js";
 import { progressLine } from "./grid/progress.js";
 import { qualityChart } from "./grid/quality_chart.js";
-import { summary } from "./grid/summary.js";
+import { decision, summary } from "./grid/summary.js";
 import { TracePanel } from "./trace/trace_panel.js";
 
 const FOLLOW_MS = 70;
@@ -28,6 +28,7 @@ function render({ model: host, el }) {
   const all = h("button", { class: "tl-more tl-verdict-more", type: "button", hidden: true, onclick: () => { verdict.classList.remove("tl-is-long"); all.hidden = true; } }, "Show the whole verdict");
   const progress = progressLine(() => link.call("stop").catch(refuse));
   const table = summary();
+  const ship = decision();
   const chart = qualityChart();
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
   const rowsShown = h("span", { class: "tl-soft tl-num tl-small", role: "status" });
@@ -41,7 +42,7 @@ function render({ model: host, el }) {
   const opened = openedCase({ trace: openTrace, step: (by) => { matrix.go(matrix.active.at + by, matrix.active.column, { tell: false }); open(matrix.order[matrix.active.at], matrix.active.column); }, close: closeCase });
   const traceBox = h("div", { class: "tl-trace-over", hidden: true });
   const lower = h("div", { class: "tl-grid-lower" }, matrix.element, opened.element, traceBox);
-  root.append(verdict, all, progress.element, h("div", { class: "tl-pictures" }, table.element, chart.element),
+  root.append(ship.element, verdict, all, progress.element, h("div", { class: "tl-pictures" }, table.element, chart.element),
     h("div", { class: "tl-grid-tools" }, buttons.differ, buttons.fail, rowsShown, again, picks), trouble, lower);
 
   function refuse(error) {
@@ -74,6 +75,7 @@ function render({ model: host, el }) {
       all.hidden = !isLong && next.candidates.length < 3;
     }
     progress.show(next);
+    ship.show(next);
     if (isNew || !next.scorers.includes(shown.scorer)) shown.scorer = next.deciding;
     const options = (select, list, value) => { put(select, list.map(([key, word]) => h("option", { value: key }, word))); select.value = value; };
     options(scorer, next.scorers.map((name) => [name, name]), shown.scorer);

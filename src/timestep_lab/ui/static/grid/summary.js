@@ -25,6 +25,25 @@ export function summary() {
   };
 }
 
+const MEASURES = ["quality", "cost", "time"];
+
+/** `{element, show(head)}`: what to ship. Every candidate beside the first, in quality, cost and time. */
+export function decision() {
+  const element = h("div", { class: "tl-sum tl-ship" });
+  return {
+    element,
+    show({ decision: rows }) {
+      element.hidden = !rows.length;
+      if (!rows.length) return put(element);
+      const names = [...new Set(rows.map((row) => row.candidate))];
+      const cell = (name, measure) => rows.find((row) => row.candidate === name && row.measure === measure);
+      const told = (row) => (row ? [h("strong", {}, row.outcome), h("span", { class: "tl-soft tl-small" }, row.words.slice(row.outcome.length))] : "–");
+      put(element, h("table", {}, h("thead", {}, h("tr", {}, [`Beside ${rows[0].reference}`, ...MEASURES.map((name) => name[0].toUpperCase() + name.slice(1))].map((text) => h("th", { scope: "col" }, text)))),
+        h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, h("bdi", { class: "tl-clip", title: name }, name)), MEASURES.map((measure) => h("td", { "data-label": measure }, told(cell(name, measure)))))))));
+    },
+  };
+}
+
 function line(row, column, model, scorer, reference, drawn) {
   const score = scorer ? row.scores[scorer] : null;
   const sum = row.input_tokens === null || row.output_tokens === null ? null : row.input_tokens + row.output_tokens;
