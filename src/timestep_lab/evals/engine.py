@@ -27,7 +27,7 @@ from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.executor import Executor, LocalExecutor
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, questions_to_judges
-from timestep_lab.evals.limits import limited
+from timestep_lab.evals.limits import limited, old_objects_set_aside
 from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
@@ -182,7 +182,7 @@ class Comparison:
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             # Every call under way when it is settled was one too many, so one that stops itself asks no more at once than it is told.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
-            with limited(self._bench.router, prefixes, at_once):
+            with old_objects_set_aside(), limited(self._bench.router, prefixes, at_once):
                 slots = await self._from_cache(writer)
                 self._emit(
                     ComparisonStarted(

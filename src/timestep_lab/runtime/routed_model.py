@@ -63,6 +63,7 @@ class RoutedModel(Model):
         self._retry = retry
         self._limiter = limiter
         self.observers = observers
+        self._told: tuple[ModelSettings, dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return f"RoutedModel({self.full!r})"
@@ -127,7 +128,7 @@ class RoutedModel(Model):
             return events if isinstance(self.inner, AdapterModel) else with_unique_ids(events)
 
         policy = NO_RETRY if model_settings.retry is not None else self._retry
-        config = model_settings.to_traceable_dict()
+        config = self._told_settings(model_settings)
         with generation_span(model=self.full, model_config=config, disabled=tracing.is_disabled()) as span:
             watch = Stopwatch(self.provider, self.model)
             with_data = tracing.include_data()
@@ -155,6 +156,12 @@ class RoutedModel(Model):
                         SpanError(message=words if with_data or cancelled else type(error).__name__, data={})
                     )
                 raise
+
+    def _told_settings(self, settings: ModelSettings) -> dict[str, Any]:
+        """As a trace shows them. Most calls have those of the call before, and working them out costs more than comparing."""
+        if self._told is None or self._told[0] != settings:
+            self._told = settings, settings.to_traceable_dict()
+        return dict(self._told[1])
 
     async def _attempts(
         self, call: Callable[[], AsyncGenerator[Any, None]], policy: RetryPolicy, watch: Stopwatch
