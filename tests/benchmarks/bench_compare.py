@@ -1,8 +1,8 @@
 """A comparison beside the bare Agents SDK doing the same calls: 1,000 cases × 2 models, a server that answers in 100 ms, 100 at once.
 
-A comparison streams every answer, because only a stream says when its first token came. Like for like is therefore the SDK's streamed run, and
-that is what is held to 1.3. Most people who write the loop by hand take the SDK's quicker run, which is not streamed and measures no first token:
-that ratio is printed too and held to 1.5, so that it does not creep.
+A comparison streams every answer, because only a stream says when its first token came. It is held to 1.15 of the SDK's quicker run, which is
+not streamed and measures no first token, and which most people who write the loop by hand take; the streamed run is printed beside it. The
+whole process, from starting Python to the last answer stored, is held to 1.4.
 
 pytest tests/benchmarks/bench_compare.py -m benchmark -s
 """
@@ -29,7 +29,7 @@ from timestep_lab.evals.statistics.bootstrap import resampled_means
 pytestmark = pytest.mark.benchmark
 
 CASES, AT_ONCE, DELAY_S = 1000, 100, 0.1
-ALLOWED, ALLOWED_BESIDE_UNSTREAMED = 1.3, 1.5
+ALLOWED, ALLOWED_AS_A_PROCESS = 1.15, 1.4
 SERVER = """
 import sys, time
 from tests.evals.loopback import model_server
@@ -38,6 +38,38 @@ with model_server(lambda said, _: "one two three four five", delay_s=float(sys.a
     sys.stdin.read()
     took = sorted(replied - asked for replied, (asked, _, _) in zip(server.replied, server.asked))
     print(took[len(took) // 2] * 1000)
+"""
+
+
+BARE_PROCESS = """
+import asyncio, sys
+import agents as sdk
+from openai import AsyncOpenAI
+
+async def main(url):
+    sdk.set_tracing_disabled(True)
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        agents = [sdk.Agent(name=m, model=sdk.OpenAIChatCompletionsModel(model=m, openai_client=client)) for m in ("a", "b")]
+        slots = iter([(agent, f"question {n}") for n in range(1000) for agent in agents])
+        async def work():
+            for agent, question in slots:
+                assert (await sdk.Runner.run(agent, question)).final_output
+        await asyncio.gather(*(work() for _ in range(100)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+PROCESS = """
+import asyncio, sys
+from timestep_lab import Lab
+from timestep_lab.runtime.settings import Settings
+
+async def main(url, path):
+    async with Lab(path, settings=Settings(openai_compatible={"loop": url})) as lab:
+        models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
+        grid = await lab.compare([f"question {n}" for n in range(1000)], models=models, scorers=["contains:three"], concurrency=100)
+        assert list(grid.summary()["n"]) == [1000, 1000]
+
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
@@ -130,8 +162,20 @@ async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path:
     ours = rows["comparison, traced and stored"][0]
     strict, like_for_like = ours / rows["bare SDK"][0], ours / rows["bare SDK, streamed"][0]
     print(f"{strict:.2f} × the bare SDK, not streamed; {like_for_like:.2f} × the bare SDK, streamed as we stream")
-    assert like_for_like <= ALLOWED
-    assert strict <= ALLOWED_BESIDE_UNSTREAMED
+    assert strict <= ALLOWED
+
+
+def test_a_whole_process_that_compares_takes_little_longer_than_one_that_only_asks(url: str, tmp_path: Path) -> None:
+    took = {}
+    for name, script, more in (("bare SDK", BARE_PROCESS, []), ("comparison", PROCESS, [str(tmp_path / "lab.duckdb")])):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", script, url, *more], check=True, cwd=Path(__file__).parents[2])
+        took[name] = time.perf_counter() - began
+    ratio = took["comparison"] / took["bare SDK"]
+    print(
+        f"\n2,000 calls, the whole process: {took['comparison']:.1f} s, bare SDK {took['bare SDK']:.1f} s: {ratio:.2f} ×"
+    )
+    assert ratio <= ALLOWED_AS_A_PROCESS
 
 
 async def test_waits_are_told_apart_within_ten_milliseconds_of_what_the_server_did(tmp_path: Path) -> None:

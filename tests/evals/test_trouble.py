@@ -244,3 +244,69 @@ async def test_after_kill_9_answers_that_waited_for_their_judge_are_not_asked_ag
             asked = Counter(text for _, _, text in server.asked if not text.startswith("Rubric"))
             assert all(count == 1 for count in asked.values())
             assert len(asked) == 12
+
+
+KILLED_TWICE = """
+import asyncio, sys
+from tests.evals.benches import opened
+from timestep_lab.evals.compare import new_comparison, resume_comparison
+
+async def main(path, url, id=None):
+    async with opened(path, url) as bench:
+        if id:
+            comparison = await resume_comparison(bench, id)
+        else:
+            comparison = await new_comparison(
+                bench, [f"question {n}" for n in range(40)], models=[f"openai_compatible/loop/{name}" for name in "abc"],
+                scorers=[{"type": "judge", "rubric": "fine", "model": "openai_compatible/loop/judge"}], concurrency=4,
+            )
+        print(comparison.record.id, flush=True)
+        await comparison.run()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_killed_twice_what_was_answered_or_judged_is_not_asked_again_and_a_rerun_asks_nothing(
+    tmp_path: Path,
+) -> None:
+    """Only what was under way, or came in the last moment before a kill, is asked a second time."""
+
+    def behaves(said: str, _: int) -> str:
+        return '{"pass": true}' if said.startswith("Rubric") else f"{said}, answered"
+
+    path, id, late = tmp_path / "lab.duckdb", "", set()
+    with model_server(behaves, delay_s=0.02) as server:
+        for more in (60, 60):
+            child = subprocess.Popen(
+                [sys.executable, "-c", KILLED_TWICE, str(path), server.url, *([id] if id else [])], stdout=subprocess.PIPE, text=True,
+                cwd=Path(__file__).parents[2],
+            )  # fmt: skip
+            assert child.stdout is not None
+            id = child.stdout.readline().strip()
+            before = len(server.asked)
+            while len(server.asked) < before + more:
+                time.sleep(0.005)
+            os.kill(child.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            child.wait()
+            child.stdout.close()
+            late |= {(model, text) for at, model, text in server.asked if at > killed - 1.0}
+        asked = Counter((model, text) for _, model, text in server.asked)
+        assert all(asked[key] == 1 for key in asked.keys() - late)
+        async with opened(path, server.url) as bench:
+            grid = await (await resume_comparison(bench, id)).run()
+            asked = Counter((model, text) for _, model, text in server.asked)
+            assert len(grid.cells) == 120
+            assert all(cell.scores[0].value == 1.0 for cell in grid.cells)
+            assert len([key for key in asked if key[0] != "judge"]) == 120
+            assert all(count == 1 for key, count in asked.items() if key not in late)
+            assert max(asked.values()) <= 3
+            total, began = len(server.asked), time.perf_counter()
+            again = await new_comparison(
+                bench, [f"question {n}" for n in range(40)], models=[f"openai_compatible/loop/{name}" for name in "abc"],
+                scorers=[{"type": "judge", "rubric": "fine", "model": "openai_compatible/loop/judge"}],
+            )  # fmt: skip
+            await again.run()
+            assert len(server.asked) == total
+            assert time.perf_counter() - began < 5  # 0.2 s on a machine with nothing else to do, 600 answers too.
