@@ -80,7 +80,7 @@ OPENAI = [
         *((spelled, "gemini-2.5-flash", 0.00055) for spelled in ("gcp.gemini", "gcp.vertex_ai", "google.generative-ai", "vertex_ai", "")),
         ("gcp.vertex_ai", "publishers/google/models/gemini-2.5-flash", 0.00055), ("google", "models/gemini-2.5-flash", 0.00055),
         ("mistral_ai", "mistral-large-latest", 0.0026), ("groq", "llama-3.3-70b-versatile", 0.000669), ("litellm", "groq/llama-3.3-70b-versatile", 0.000669),
-        ("deepseek", "deepseek-chat", 0.00038), ("x_ai", "grok-4", 0.0045), ("cohere", "command-r", 0.00021), ("openai", "text-embedding-3-small", 0.00002),
+        ("x_ai", "grok-4", 0.0045), ("cohere", "command-r", 0.00021), ("openai", "text-embedding-3-small", 0.00002),
     ],
 )  # fmt: skip
 def test_other_programs_spell_providers_in_many_ways_and_each_has_its_price(
@@ -98,3 +98,7 @@ def test_other_programs_spell_providers_in_many_ways_and_each_has_its_price(
 )  # fmt: skip
 def test_what_nobody_sells_by_that_name_has_no_price_elsewhere_either(provider: str, model: str) -> None:
     assert price_elsewhere(provider, model, USED) is None
+
+
+def test_a_price_that_depends_on_the_hour_is_known_too() -> None:
+    assert price_elsewhere("DeepSeek", "deepseek-chat", USED) in (pytest.approx(0.00019), pytest.approx(0.00038))
