@@ -161,6 +161,23 @@ def test_traces_are_taken_in_batches_as_large_as_exporters_send_and_a_larger_one
     assert b"OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in answered
 
 
+def test_log_records_are_taken_beside_the_spans_they_belong_to(lab: LabProcess) -> None:
+    ids = {"traceId": f"{7:032x}", "spanId": f"{7:016x}"}
+    record = {**ids, "timeUnixNano": "1", "eventName": "gen_ai.user.message", "body": {"kvlistValue": {"values": [
+        {"key": "content", "value": {"stringValue": "why?"}}]}}}  # fmt: skip
+    chat = [{"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}]
+    span = {**ids, "name": "chat", "startTimeUnixNano": str(10**18), "endTimeUnixNano": str(10**18), "attributes": chat}
+    with lab.anonymous() as client:
+        plain = {"timeUnixNano": "1", "body": {"stringValue": "listening"}}
+        answer = client.post("/v1/logs", json={"resourceLogs": [{"scopeLogs": [{"logRecords": [record, plain]}]}]})
+        assert answer.status_code == 200
+        assert answer.json()["partialSuccess"]["rejectedLogRecords"] == 1
+        client.post("/v1/traces", json={"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).raise_for_status()
+        found = client.post("/api/v1/sql", json={"query": "select input from traces"}).json()["rows"]
+        assert found == [{"input": "why?"}]
+        assert client.post("/v1/logs", content=b"", headers={"Content-Type": "application/x-protobuf"}).content == b""
+
+
 def test_too_large_a_body_of_unknown_length_is_refused_on_its_way(lab: LabProcess) -> None:
     sent = 0
 

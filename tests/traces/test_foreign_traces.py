@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from tests.traces.test_interchange import request, span
+from tests.traces.test_interchange import any_value, request, span
 from timestep_lab.runtime.interchange import export_file, import_file, read_otlp
+from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
 
@@ -142,3 +147,66 @@ def test_events_and_links_are_kept_through_an_export_and_back(tmp_path: Path, en
             "attributes": {"exception.type": "ValueError", "exception.stacktrace": "line 42"},
         }]  # fmt: skip
         found.close()
+
+
+def _record(number: int, name: str, body: Any = None, **attributes: Any) -> dict[str, Any]:
+    said = [{"key": key.replace("__", "."), "value": any_value(value)} for key, value in attributes.items()]
+    record = {
+        "timeUnixNano": str(1_795_000_000_000_000_000 + number), "traceId": span(1, "", {})["traceId"], "spanId": f"{1:016x}",
+        "eventName": name, "attributes": said,
+    }  # fmt: skip
+    if isinstance(body, dict):
+        values = [{"key": key, "value": any_value(value)} for key, value in body.items()]
+        return {**record, "body": {"kvlistValue": {"values": values}}}
+    return record if body is None else {**record, "body": any_value(body)}
+
+
+def send_logs(store: Store, *records: dict[str, Any], form: str = "json") -> Decoded:
+    message = {"resourceLogs": [{"scopeLogs": [{"logRecords": list(records)}]}]}
+    body, kind = json.dumps(message).encode(), "application/json"
+    if form == "protobuf":
+        for record in records:  # The official reader of JSON takes ids in base64.
+            for key in ("traceId", "spanId"):
+                record[key] = base64.b64encode(bytes.fromhex(record[key])).decode()
+        body, kind = ParseDict(message, ExportLogsServiceRequest()).SerializeToString(), PROTOBUF
+    decoded = read_otlp_logs(body, kind, None, store.user_id)
+    decoded.store(store.db)
+    return decoded
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+def test_events_sent_as_log_records_are_those_of_their_span_whichever_comes_first(store: Store, form: str) -> None:
+    def records() -> list[dict[str, Any]]:
+        return [
+            _record(1, "gen_ai.system.message", {"content": "be brief"}),
+            _record(2, "gen_ai.user.message", {"content": "why?"}),
+            _record(3, "gen_ai.choice", {"index": 0, "finish_reason": "stop", "message": json.dumps(ANSWERED[0])}),
+        ]
+
+    seen = "select input, output, attributes from spans"
+    totals = "select input, output, n_spans, turns from traces"
+    found = []
+    for trace, order in enumerate(["s123", "123s", "2s31", "3s12"], start=1):
+        moved = {"traceId": f"{trace:032x}"}
+        for part in order:
+            if part == "s":
+                send(store, span(1, "chat", CHAT, **moved))
+            else:
+                send_logs(store, {**records()[int(part) - 1], **moved}, form=form)
+        send_logs(store, *({**record, **moved} for record in records()), form=form)
+        [row] = store.sql(f"{seen} where trace_id = '{trace:032x}'").rows
+        [total] = store.sql(f"{totals} where trace_id = '{trace:032x}'").rows
+        found.append((row, total))
+    (asked, answered, _), sums = found[0]
+    assert [message["content"] for message in json.loads(asked)] == ["be brief", "why?"]
+    assert json.loads(answered)[0]["content"] == "so."
+    assert sums == ("why?", "so.", 1, 1)
+    assert all(one == found[0] for one in found)
+    assert store.db.query(store.user_id, "select count(*) from core.waiting_events").rows == [(0,)]
+
+
+def test_log_records_that_belong_to_no_genai_span_are_refused_and_counted(store: Store) -> None:
+    astray = {**_record(1, "gen_ai.user.message", {"content": "?"}), "spanId": ""}
+    decoded = send_logs(store, astray, _record(2, "", "listening on port 80"))
+    assert (decoded.rejected, decoded.problem) == (2, "The log record 'gen_ai.user.message' belongs to no span.")
+    assert store.sql("select count(*) from traces").rows == [(0,)]

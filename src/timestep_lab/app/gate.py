@@ -36,8 +36,8 @@ MAX_BODY = 8 * 2**20
 MAX_UPLOAD = 50 * 2**20
 UPLOAD_ENVELOPE = 2**20
 """What a multipart form may add around a file."""
-OTLP_PATH = "/v1/traces"
-"""Takes what the readers of traces take: exporters send hundreds of spans at once, and drop a batch that is refused."""
+OTLP_PATHS = {"/v1/traces", "/v1/logs"}
+"""They take what the readers of OTLP take: exporters send hundreds of spans at once, and drop a batch that is refused."""
 
 PAGE_PATH = re.compile(r"(/chat|/traces|/compare|/agents)/([A-Za-z0-9_-]{1,100})")
 PANEL_PATHS = {"ws", "metadata"}
@@ -132,7 +132,7 @@ class Gate:
                     return
             elif path == "/api/v1/auth/anonymous":
                 self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
-            if path == OTLP_PATH:
+            if path in OTLP_PATHS:
                 receive = _Counted(receive, headers, otlp_in.MAX_BODY, otlp_in.too_large)
             else:
                 limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY

@@ -69,5 +69,6 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
         Statement(f"delete from core.{table} where {among_old}", [before])
         for table in ("spans_raw", "open_spans", "traces_raw", "repeated_calls", source.removeprefix("core."))
     ]
+    statements.append(Statement("delete from core.waiting_events where received_at < $1", [before]))
     db.write(SYSTEM_USER, statements, changes=[Change("traces", user_id, "") for (user_id,) in users])
     return pruned

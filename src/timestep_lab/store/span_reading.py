@@ -9,10 +9,12 @@ from timestep_lab.store.base import Columns, Database, Dialect
 from timestep_lab.store.coded_text import CodedText
 from timestep_lab.store.json_text import from_json
 from timestep_lab.store.span_rows import (
+    AT,
     INPUT_IS_JSON,
     OPEN_COLUMNS,
     OUTPUT_IS_JSON,
     SPAN_COLUMNS,
+    Row,
     payload_value,
     span_record,
 )
@@ -136,6 +138,19 @@ class SpanReader:
         bodies = self._bodies(row.get("input_refs") for row in rows.values())
         return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
 
+    def row(self, trace_id: str, span_id: str) -> Row | None:
+        """A finished span as it was written, its input whole."""
+        sql = f"select {', '.join(SPAN_COLUMNS)} from core.spans_raw where user_id = $1 and trace_id = $2 and span_id = $3"
+        found = self._db.query(self._user_id, sql, [self._user_id, trace_id, span_id]).one()
+        if found is None:
+            return None
+        row = list(found)
+        refs = row[AT["input_refs"]]
+        if refs:
+            bodies = self._bodies([refs])
+            row[AT["input"]], row[AT["input_refs"]] = _joined(refs, bodies), None
+        return tuple(row)
+
     def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
         bounds, params = self._bounds(trace_id, 3)
         found = self._db.query(self._user_id, _SPANS.format(select, bounds) + order, [self._user_id, trace_id, *params])
@@ -203,10 +218,14 @@ def _inherited_codes(span_ids: list[str], parent_ids: list[str | None], agents: 
     return agents if (agents.codes >= 0).all() else CodedText.of(_inherited(span_ids, parent_ids, agents.tolist()))
 
 
+def _joined(refs: str, bodies: Mapping[str, str]) -> str:
+    return f"[{','.join(bodies[digest] for digest in refs.split(' '))}]"
+
+
 def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
     io_json = row.pop("io_json")
     refs = row.pop("input_refs", None)
-    text = f"[{','.join(bodies[digest] for digest in refs.split(' '))}]" if refs else row["input"]
+    text = _joined(refs, bodies) if refs else row["input"]
     row["input"] = payload_value(text, bool(io_json & INPUT_IS_JSON))
     row["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
     row["attributes"] = from_json(row["attributes"] or "{}")

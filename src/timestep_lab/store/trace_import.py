@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from timestep_lab.store.base import Database, Dialect, Statement
 from timestep_lab.store.imported_trace import NAMED, ImportedTrace, TraceSaid, facts_of, is_open
-from timestep_lab.store.json_text import clean, to_json
+from timestep_lab.store.json_text import clean, from_json, to_json
 from timestep_lab.store.message_bodies import MessageBodies
 from timestep_lab.store.payload_text import answered, asked
 from timestep_lab.store.span_batch import SpanBatch, SpanKey
@@ -24,7 +24,7 @@ from timestep_lab.store.span_reading import SpanReader
 from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, payload_value, span_row
 from timestep_lab.store.trace_deltas import DELTA_COLUMNS
 from timestep_lab.store.trace_sums import RESPONSE_ID, Repeated, SpanFacts
-from timestep_lab.types.clock import to_naive_utc
+from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.errors import BusyError, ConflictError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.spans import SpanRecord, TraceStart
@@ -36,6 +36,11 @@ MOST_TRIES = 20
 """Of a part that somebody else's part of the same trace overtook."""
 _TRACE, _SPAN, _STARTED, _ENDED = AT["trace_id"], AT["span_id"], AT["started_at"], AT["ended_at"]
 _STATUS, _AGENT = AT["status"], AT["agent"]
+SpanEvent = tuple[str, str, Mapping[str, Any]]
+"""(trace_id, span_id, event): of an event that comes apart from its span."""
+AddEvents = Callable[[Row, Sequence[Mapping[str, Any]]], Row]
+"""A span's row with events: the same row when it has them already."""
+WAITING_COLUMNS = ("user_id", "trace_id", "span_id", "event", "received_at")
 REPEATED_COLUMNS = (
     "user_id", "trace_id", "span_id", "started_at", "provider", "model", "calls", "input_tokens", "output_tokens", "cost_usd",
 )  # fmt: skip
@@ -127,8 +132,8 @@ def _shared_of(db: Database) -> _Shared:
 class TraceImport:
     """Keep one for a series of imports: it remembers which messages are stored. Blocks; not thread-safe, but there may be many."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, db: Database, add_events: AddEvents = lambda row, _: row) -> None:
+        self._db, self._add_events = db, add_events
         self._bodies = MessageBodies(db)
         self._shared = _shared_of(db)
 
@@ -142,25 +147,30 @@ class TraceImport:
             ended.setdefault(span.user_id, []).append(span_row(span))
         return sum(self.rows(user, ended.get(user, []), said.get(user, [])) for user in {**said, **ended})
 
-    def rows(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid]) -> int:
-        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open."""
+    def rows(
+        self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent] = ()
+    ) -> int:
+        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open. Events wait for their span."""
         added = 0
         for first in range(0, max(len(spans), 1), BATCH):
-            added += self._batch(user_id, spans[first : first + BATCH], said if first == 0 else ())
+            added += self._batch(
+                user_id, spans[first : first + BATCH], said if first == 0 else (), events if first == 0 else ()
+            )
         return added
 
-    def _batch(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid]) -> int:
+    def _batch(self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent]) -> int:
         rows: dict[str, list[Row]] = {one.trace_id: [] for one in said}
+        rows.update((trace_id, []) for trace_id, _, _ in events)
         for row in spans:
             rows.setdefault(row[_TRACE], []).append(row)
         told = {one.trace_id: one for one in said}
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
                 traces, seen = self._look_up(user_id, rows)
-                part = _Part(self._db, user_id)
+                part = _Part(self._db, user_id, self._add_events, self._waiting(user_id, rows), events)
                 for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
                     part.add(traces[trace_id], rows[trace_id], told.get(trace_id))
-                if part.deltas:
+                if part.has_something:
                     try:
                         part.write(self._bodies, seen)
                     except ConflictError:
@@ -196,6 +206,12 @@ class TraceImport:
             self._read(user_id, to_read)
         return traces, seen
 
+    def _waiting(self, user_id: str, trace_ids: Iterable[str]) -> list[SpanEvent]:
+        among = _AMONG[self._db.dialect]
+        sql = f"select trace_id, span_id, event from core.waiting_events where user_id = $1 and trace_id {among}"
+        found = self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows
+        return [(trace_id, span_id, from_json(event)) for trace_id, span_id, event in found]
+
     def _read(self, user_id: str, traces: Sequence[ImportedTrace]) -> None:
         starts = [trace.started_at for trace in traces if trace.started_at is not None]
         if not starts:
@@ -213,8 +229,29 @@ class TraceImport:
 class _Part:
     """What is written of one batch."""
 
-    def __init__(self, db: Database, user_id: str) -> None:
-        self._db, self._user_id = db, user_id
+    def __init__(
+        self,
+        db: Database,
+        user_id: str,
+        add_events: AddEvents,
+        waiting: Iterable[SpanEvent],
+        events: Iterable[SpanEvent],
+    ) -> None:
+        self._db, self._user_id, self._add_events = db, user_id, add_events
+        self._events: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+        """By trace and span: those that wait in the store, and then the new ones."""
+        self._n_waiting: dict[SpanKey, int] = {}
+        for trace_id, span_id, event in waiting:
+            self._events.setdefault(trace_id, {}).setdefault(span_id, []).append(event)
+            self._n_waiting[trace_id, span_id] = self._n_waiting.get((trace_id, span_id), 0) + 1
+        for trace_id, span_id, event in events:
+            of_span = self._events.setdefault(trace_id, {}).setdefault(span_id, [])
+            if event not in of_span:
+                of_span.append(event)
+        self._to_wait: list[Row] = []
+        self._arrived: list[SpanKey] = []
+        self._changed: list[Row] = []
+        """Spans in the store to which events came."""
         self.n_new = 0
         self.deltas: list[Row] = []
         self._starts: list[Row] = []
@@ -228,11 +265,14 @@ class _Part:
 
     def add(self, trace: ImportedTrace, rows: Sequence[Row], said: TraceSaid | None) -> None:
         new = _new(trace, rows)
+        changed = self._with_events(trace, new) if trace.trace_id in self._events else {}
         told = said is not None and _tells_more(trace, said)
-        if not new and not told and (trace.is_known or said is None):
+        if not new and not changed and not told and (trace.is_known or said is None):
             return
         closed = {span_id for span_id in new if span_id in trace.spans}
         facts = {span_id: facts_of(row) for span_id, row in new.items()}
+        facts.update((span_id, _says(trace.spans[span_id], row)) for span_id, row in changed.items())
+        self._changed += changed.values()
         added = trace.add(facts)
         for span_id, agent in added.agents.items():
             if span_id in new:
@@ -271,7 +311,7 @@ class _Part:
         thread_id, thread_key = (said.thread_id, said.thread_key) if told and said.thread_id else (None, None)
         if thread_key is not None and (trace.thread_key is None or thread_key < trace.thread_key):
             trace.thread_key = thread_key
-        text_in, in_key, text_out, out_key = self._payloads(trace, new)
+        text_in, in_key, text_out, out_key = self._payloads(trace, {**new, **changed})
         values: dict[str, Any] = {
             "user_id": self._user_id, "trace_id": trace.trace_id, "workflow": workflow, "workflow_key": workflow_key, "thread_id": thread_id,
             "thread_key": thread_key, "started_at": started_at, "ended_at": ended_at, "n_spans": len(new) - len(closed),
@@ -284,6 +324,55 @@ class _Part:
         trace.started_at = started_at if earlier else trace.started_at
         trace.is_known, trace.n_parts = True, trace.n_parts + 1
 
+    @property
+    def has_something(self) -> bool:
+        return bool(self.deltas or self._to_wait)
+
+    def _with_events(self, trace: ImportedTrace, new: dict[str, Row]) -> dict[str, Row]:
+        """Puts events to their spans: in `new`, and by id the spans in the store that change by it. Others wait for their span's end."""
+        changed: dict[str, Row] = {}
+        for span_id, events in self._events[trace.trace_id].items():
+            key, known = (trace.trace_id, span_id), trace.spans.get(span_id)
+            if span_id in new and not is_open(new[span_id]):
+                new[span_id] = self._add_events(new[span_id], events)
+            elif span_id not in new and known is not None and not known.is_open:
+                row = SpanReader(self._db, self._user_id).row(*key)
+                if row is not None and (with_them := self._add_events(row, events)) is not row:
+                    changed[span_id] = with_them
+            else:
+                moment = to_naive_utc(utc_now())
+                fresh = events[self._n_waiting.get(key, 0) :]
+                self._to_wait += [(self._user_id, *key, to_json(event), moment) for event in fresh]
+                continue
+            if key in self._n_waiting:
+                self._arrived.append(key)
+        return changed
+
+    def _event_statements(self) -> Iterator[Statement]:
+        number = (
+            ", span_no = nextval('core.span_numbers')" if self._db.dialect == "duckdb" else ""
+        )  # To be indexed again.
+        for row in self._changed:
+            sql = (
+                "update core.spans_raw set input_refs = null, attributes = $5, input = $6, output = $7, io_json = $8, "
+                f"stop_reason = $9{number} where user_id = $1 and trace_id = $2 and span_id = $3 and started_at = $4"
+            )
+            columns = (
+                "user_id",
+                "trace_id",
+                "span_id",
+                "started_at",
+                "attributes",
+                "input",
+                "output",
+                "io_json",
+                "stop_reason",
+            )
+            yield Statement(sql, [row[AT[column]] for column in columns])
+        for trace_id, span_id in self._arrived:
+            sql = "delete from core.waiting_events where user_id = $1 and trace_id = $2 and span_id = $3"
+            yield Statement(sql, [self._user_id, trace_id, span_id])
+
     def write(self, bodies: MessageBodies, seen: int) -> None:
         """Raises `ConflictError` when somebody else wrote of these traces meanwhile."""
         dialect, trace_ids = self._db.dialect, [delta[1] for delta in self.deltas]
@@ -292,7 +381,8 @@ class _Part:
         undisturbed = Statement(_UNDISTURBED[dialect].format(_AMONG[dialect]), params, expect=1)
         SpanBatch(
             self._user_id, self._starts, self._opened, self._ended, self._opened_before, new_id("batch"), deltas=self.deltas,
-            also={"repeated_calls": (REPEATED_COLUMNS, self._repeated)}, then=[undisturbed, *self._agent_statements()],
+            also={"repeated_calls": (REPEATED_COLUMNS, self._repeated), "waiting_events": (WAITING_COLUMNS, self._to_wait)},
+            then=[*([undisturbed] if trace_ids else []), *self._agent_statements(), *self._event_statements()],
         ).write(self._db, bodies)  # fmt: skip
 
     def _agent_statements(self) -> Iterator[Statement]:
@@ -351,6 +441,11 @@ def _new(trace: ImportedTrace, rows: Iterable[Row]) -> dict[str, Row]:
         if other is None or (is_open(other) and not is_open(row)):
             new[span_id] = row
     return new
+
+
+def _says(facts: SpanFacts, row: Row) -> SpanFacts:
+    told = facts_of(row)
+    return facts._replace(has_input=told.has_input, has_output=told.has_output)
 
 
 def _tells_more(trace: ImportedTrace, said: TraceSaid) -> bool:

@@ -35,13 +35,40 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
         return decoded
 
     decoded = await in_thread(take)
-    refused = {"rejectedSpans": decoded.rejected, "errorMessage": decoded.problem} if decoded.rejected else None
+    return _answer(kind, decoded.rejected, decoded.problem, "rejectedSpans")
+
+
+@router.post(
+    "/v1/logs",
+    response_class=Response,
+    responses={200: {"content": {PROTOBUF: {}, "application/json": {}}}},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}, PROTOBUF: {"schema": {"type": "string", "format": "binary"}}}}},
+)  # fmt: skip
+async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
+    """Events of GenAI spans (`gen_ai.*`) as OTLP/HTTP log records, before their spans or after them; other records are refused in the
+    answer's partial success. Answered after the events are durable."""
+    from timestep_lab.runtime.interchange.otlp_in import read_otlp_logs
+
+    body, kind = await request.body(), request.headers.get("content-type", "")
+    encoding = request.headers.get("content-encoding")
+
+    def take() -> Any:
+        decoded = read_otlp_logs(body, kind, encoding, lab.store.user_id)
+        decoded.store(lab.store.db)
+        return decoded
+
+    decoded = await in_thread(take)
+    return _answer(kind, decoded.rejected, decoded.problem, "rejectedLogRecords")
+
+
+def _answer(kind: str, rejected: int, problem: str, counted_as: str) -> Response:
     if kind.startswith("application/json"):
-        return JSONResponse({"partialSuccess": refused} if refused else {})
-    return Response(_protobuf_answer(decoded.rejected, decoded.problem), media_type=PROTOBUF)
+        return JSONResponse({"partialSuccess": {counted_as: rejected, "errorMessage": problem}} if rejected else {})
+    return Response(_protobuf_answer(rejected, problem), media_type=PROTOBUF)
 
 
 def _protobuf_answer(rejected: int, problem: str) -> bytes:
+    """The answers to spans and to log records have the same fields."""
     if not rejected:
         return b""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (

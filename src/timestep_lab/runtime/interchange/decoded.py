@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from timestep_lab.runtime.interchange.events import with_events
 from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import Row
-from timestep_lab.store.trace_import import TraceImport
+from timestep_lab.store.trace_import import SpanEvent, TraceImport
 
 
 @dataclass(slots=True)
@@ -20,6 +21,8 @@ class Decoded:
     user_id: str
     spans: list[Row] = field(default_factory=list)
     said: list[TraceSaid] = field(default_factory=list)
+    events: list[SpanEvent] = field(default_factory=list)
+    """That came apart from their spans."""
     rejected: int = 0
     """Spans that could not be read; the others can be stored."""
     problem: str = ""
@@ -28,7 +31,7 @@ class Decoded:
 
     def store(self, db: Database) -> int:
         """How many spans were new. Durable on return."""
-        return TraceImport(db).rows(self.user_id, self.spans, self.said)
+        return TraceImport(db, with_events).rows(self.user_id, self.spans, self.said, self.events)
 
     def reject(self, problem: str) -> None:
         self.rejected += 1

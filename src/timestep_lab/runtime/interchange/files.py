@@ -12,7 +12,7 @@ from typing import Any
 from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, is_lab_row, read_flat_rows, read_lab_rows
-from timestep_lab.runtime.interchange.otlp_in import decompressed, read_otlp_json, read_otlp_protobuf
+from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.interchange.phoenix import is_phoenix_span, read_phoenix
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import DataError, TooLargeError
@@ -171,7 +171,10 @@ def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
     requests = [found for found in objects if "resourceSpans" in found or "resource_spans" in found]
     for request in requests:
         yield read_otlp_json(request, user_id)
-    rest = [found for found in objects if "resourceSpans" not in found and "resource_spans" not in found]
+    logs = [found for found in objects if "resourceLogs" in found]
+    for request in logs:
+        yield read_logs_json(request, user_id)
+    rest = [found for found in objects if found not in requests and found not in logs]
     readers = ((is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix))
     for is_one, read in readers:
         if mine := [found for found in rest if is_one(found)]:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from timestep_lab.runtime.interchange.conventions import about_trace, kind_of, span_row
+from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
-from timestep_lab.runtime.interchange.messages import event_message, plain
-from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, request_class, text
+from timestep_lab.runtime.interchange.events import exception_text, keep_events, span_event, span_link
+from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, any_value, request_class, text
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.span_rows import Row
 from timestep_lab.types.errors import DataError, TooLargeError
-from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
 MAX_BODY = 256 * 1024 * 1024
 """Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""
@@ -31,16 +30,33 @@ def read_otlp(body: bytes, content_type: str, content_encoding: str | None, user
 
     Raises `DataError` when the body as a whole cannot be read, `TooLargeError` when it is over `MAX_BODY`.
     """
+    return _read(body, content_type, content_encoding, user_id, read_otlp_json, read_otlp_protobuf)
+
+
+def read_otlp_logs(body: bytes, content_type: str, content_encoding: str | None, user_id: str) -> Decoded:
+    """An `ExportLogsServiceRequest`, of which the events of GenAI spans are kept: those that have a span, and a name in `gen_ai.*`. Other
+    records are counted in `rejected`. Raises as `read_otlp`."""
+    return _read(body, content_type, content_encoding, user_id, read_logs_json, _read_logs_protobuf)
+
+
+def _read(
+    body: bytes,
+    content_type: str,
+    content_encoding: str | None,
+    user_id: str,
+    read_json: Callable[[Any, str], Decoded],
+    read_protobuf: Callable[[bytes, str], Decoded],
+) -> Decoded:
     plain = decompressed(body, content_encoding)
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
-            return read_otlp_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
+            return read_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"The request is no JSON: {error}", "Send an ExportTraceServiceRequest.") from None
+            raise DataError(f"The request is no JSON: {error}", "Send an OTLP export request.") from None
     if kind in (PROTOBUF, "application/protobuf", "application/octet-stream", ""):
-        return read_otlp_protobuf(plain, user_id)
-    raise DataError(f"Traces of type {content_type!r} cannot be read.", f"Send {PROTOBUF} or application/json.")
+        return read_protobuf(plain, user_id)
+    raise DataError(f"OTLP of type {content_type!r} cannot be read.", f"Send {PROTOBUF} or application/json.")
 
 
 def decompressed(body: bytes, content_encoding: str | None) -> bytes:
@@ -112,12 +128,12 @@ def _span(
     _learn(decoded, hex_id, said_key(parent_id is None, started_at, span_id.hex()), attributes, resource, scope)
     failure = None
     status = span.status
-    events = [_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
+    events = [span_event(text(event.name), event.time_unix_nano, read(event.attributes)[0]) for event in span.events]
     if status.code == 2:
-        failure = text(status.message) or _exception(events)
-    links = [_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
+        failure = text(status.message) or exception_text(events)
+    links = [span_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
     if events or links:
-        _keep(attributes, events, links, text(span.name), scope, parent_id)
+        keep_events(attributes, events, links, text(span.name), scope, parent_id)
     return span_row(
         decoded.user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
         max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
@@ -133,90 +149,21 @@ def _learn(
     decoded.learn(trace_id, key, told)
 
 
-# -- events and links
-
-_LIFTED = (
-    GenAI.INPUT_MESSAGES, GenAI.OUTPUT_MESSAGES, GenAI.SYSTEM_INSTRUCTIONS, GenAI.PROMPT_DEPRECATED, GenAI.COMPLETION_DEPRECATED,
-)  # fmt: skip
-"""What an event may carry in the place of its span."""
-_ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
-_CHOICE = "gen_ai.choice"
-
-
-def _event(name: str, time: int, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "time_unix_nano": str(time), "attributes": attributes}
-
-
-def _link(trace_id: str, span_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
-
-
-def _keep(
-    attributes: dict[str, Any],
-    events: list[dict[str, Any]],
-    links: list[dict[str, Any]],
-    name: str,
-    scope: str,
-    parent_id: str | None,
-) -> None:
-    """Events and links as attributes; messages that events carry as the attributes that carry messages, unless the span has those."""
-    if links:
-        attributes[Lab.LINKS] = links
-    if not events:
-        return
-    attributes[Lab.EVENTS] = events
-    if Lab.KIND in attributes:
-        return  # Exported from a lab, with its input and output.
-    asked: list[dict[str, Any]] = []
-    answered: list[dict[str, Any]] = []
-    for event in events:
-        said = event["attributes"]
-        if (role := _ROLES.get(event["name"])) is not None:
-            asked.append(event_message(role, said, said.get("content")))
-        elif event["name"] == _CHOICE:
-            answered.append(event_message("assistant", said, said.get("message", said.get("content"))))
-        else:
-            for lifted in _LIFTED:
-                if lifted in said:
-                    attributes.setdefault(lifted, said[lifted])
-    kind = kind_of(name, attributes, scope, parent_id)
-    if kind == "tool":
-        for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):
-            if messages:
-                attributes.setdefault(key, plain(messages[-1]))
-        return
-    generation = kind == "generation"
-    into = GenAI.INPUT_MESSAGES if generation else OpenInference.INPUT
-    out = GenAI.OUTPUT_MESSAGES if generation else OpenInference.OUTPUT
-    for messages, key in ((asked, into), (answered, out)):
-        if messages:
-            attributes.setdefault(key, messages)
-
-
-def _exception(events: Iterable[Mapping[str, Any]]) -> str:
-    for event in events:
-        if event["name"] == "exception":
-            attributes = event["attributes"]
-            kind, message = attributes.get("exception.type"), attributes.get("exception.message")
-            return ": ".join(str(part) for part in (kind, message) if part) or "error"
-    return "error"
-
-
 # -- JSON
 
 
 def read_otlp_json(request: Any, user_id: str) -> Decoded:
     """The JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
-    if not isinstance(request, Mapping) or not isinstance(_get(request, "resourceSpans"), list):
+    if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
             "The JSON is no OTLP trace request: it has no list `resourceSpans`.", "Send an ExportTraceServiceRequest."
         )
     decoded = Decoded(user_id)
-    for of_resource in _objects(_get(request, "resourceSpans")):
-        resource = _json_attributes(_get(_object(_get(of_resource, "resource")), "attributes"))
-        for of_scope in _objects(_get(of_resource, "scopeSpans")):
-            scope = str(_object(_get(of_scope, "scope")).get("name") or "")
-            for span in _objects(_get(of_scope, "spans")):
+    for of_resource in objects_of(field_of(request, "resourceSpans")):
+        resource = json_attributes(field_of(object_of(field_of(of_resource, "resource")), "attributes"))
+        for of_scope in objects_of(field_of(of_resource, "scopeSpans")):
+            scope = str(object_of(field_of(of_scope, "scope")).get("name") or "")
+            for span in objects_of(field_of(of_scope, "spans")):
                 try:
                     row = _json_span(span, decoded, scope, resource)
                 except (ValueError, OverflowError, TypeError) as error:
@@ -227,44 +174,46 @@ def read_otlp_json(request: Any, user_id: str) -> Decoded:
 
 
 def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: Mapping[str, Any]) -> tuple[Any, ...]:
-    trace_id, span_id = _hex(_get(span, "traceId"), 16), _hex(_get(span, "spanId"), 8)
-    parent = _get(span, "parentSpanId")
-    parent_id = _hex(parent, 8) if parent and set(str(parent)) != {"0"} else None
-    attributes = _json_attributes(_get(span, "attributes"))
-    started_at = _EPOCH + int(_get(span, "startTimeUnixNano") or 0) // 1000 * _MICROSECOND
+    trace_id, span_id = id_of(field_of(span, "traceId"), 16), id_of(field_of(span, "spanId"), 8)
+    parent = field_of(span, "parentSpanId")
+    parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
+    attributes = json_attributes(field_of(span, "attributes"))
+    started_at = _EPOCH + int(field_of(span, "startTimeUnixNano") or 0) // 1000 * _MICROSECOND
     _learn(decoded, trace_id, said_key(parent_id is None, started_at, span_id), attributes, resource, scope)
-    end = int(_get(span, "endTimeUnixNano") or 0)
-    status = _object(_get(span, "status"))
+    end = int(field_of(span, "endTimeUnixNano") or 0)
+    status = object_of(field_of(span, "status"))
     error = None
     events = [
-        _event(
+        span_event(
             str(event.get("name") or ""),
-            int(_get(event, "timeUnixNano") or 0),
-            _json_attributes(event.get("attributes")),
+            int(field_of(event, "timeUnixNano") or 0),
+            json_attributes(event.get("attributes")),
         )
-        for event in _objects(_get(span, "events"))
+        for event in objects_of(field_of(span, "events"))
     ]
     links = [
-        _link(
-            str(_get(link, "traceId") or ""), str(_get(link, "spanId") or ""), _json_attributes(link.get("attributes"))
+        span_link(
+            str(field_of(link, "traceId") or ""),
+            str(field_of(link, "spanId") or ""),
+            json_attributes(link.get("attributes")),
         )
-        for link in _objects(_get(span, "links"))
+        for link in objects_of(field_of(span, "links"))
     ]
     if events or links:
-        _keep(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
+        keep_events(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
     if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
-        error = str(status.get("message") or "") or _exception(events)
+        error = str(status.get("message") or "") or exception_text(events)
     return span_row(
         decoded.user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,
         max(started_at, _EPOCH + end // 1000 * _MICROSECOND) if end else None, error, attributes, scope,
     )  # fmt: skip
 
 
-def _json_attributes(pairs: Any) -> dict[str, Any]:
-    return {str(pair.get("key")): _json_value(pair.get("value")) for pair in _objects(pairs)}
+def json_attributes(pairs: Any) -> dict[str, Any]:
+    return {str(pair.get("key")): json_value(pair.get("value")) for pair in objects_of(pairs)}
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     if not isinstance(value, Mapping) or not value:
         return None
     [kind, given] = next(iter(value.items()))
@@ -276,13 +225,13 @@ def _json_value(value: Any) -> Any:
         case "doublevalue":
             return float(given)
         case "arrayvalue":
-            return [_json_value(inner) for inner in _object(given).get("values") or []]
+            return [json_value(inner) for inner in object_of(given).get("values") or []]
         case "kvlistvalue":
-            return _json_attributes(_object(given).get("values"))
+            return json_attributes(object_of(given).get("values"))
     return given
 
 
-def _hex(value: Any, n_bytes: int) -> str:
+def id_of(value: Any, n_bytes: int) -> str:
     """An id in hex as OTLP says, or in base64 as plain protobuf JSON writes bytes."""
     text = str(value or "")
     if len(text) == 2 * n_bytes:
@@ -295,16 +244,89 @@ def _hex(value: Any, n_bytes: int) -> str:
     return data.hex()
 
 
-def _get(found: Mapping[str, Any], name: str) -> Any:
+def field_of(found: Mapping[str, Any], name: str) -> Any:
     """A field by its camelCase name, or the snake_case one that some writers use."""
     if name in found:
         return found[name]
     return found.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def object_of(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _objects(value: Any) -> Iterable[Mapping[str, Any]]:
+def objects_of(value: Any) -> Iterable[Mapping[str, Any]]:
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
+
+
+# -- log records
+
+
+def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
+    from google.protobuf.message import DecodeError
+
+    try:
+        request = request_class("LogsRequest").FromString(plain)
+    except DecodeError as error:
+        raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportLogsServiceRequest.") from None
+    decoded = Decoded(user_id)
+    read = AttributeReader().read
+    for of_resource in request.resource_logs:
+        for of_scope in of_resource.scope_logs:
+            for record in of_scope.log_records:
+                try:
+                    attributes, _ = read(record.attributes)
+                    body = any_value(record.body) if record.HasField("body") else None
+                except (ValueError, DecodeError) as error:
+                    decoded.reject(f"A log record could not be read: {error}")
+                    continue
+                time = record.time_unix_nano or record.observed_time_unix_nano
+                _take_record(
+                    decoded,
+                    record.trace_id.hex(),
+                    record.span_id.hex(),
+                    text(record.event_name),
+                    time,
+                    attributes,
+                    body,
+                )
+    return decoded
+
+
+def read_logs_json(request: Any, user_id: str) -> Decoded:
+    """The JSON form. Raises `DataError`."""
+    if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceLogs") or [], list):
+        raise DataError("The JSON is no OTLP logs request.", "Send an ExportLogsServiceRequest.")
+    decoded = Decoded(user_id)
+    for of_resource in objects_of(field_of(request, "resourceLogs")):
+        for of_scope in objects_of(field_of(of_resource, "scopeLogs")):
+            for record in objects_of(field_of(of_scope, "logRecords")):
+                try:
+                    trace_id, span_id = (
+                        id_of(given, n) if (given := field_of(record, name)) else ""
+                        for name, n in (("traceId", 16), ("spanId", 8))
+                    )
+                    time = int(field_of(record, "timeUnixNano") or field_of(record, "observedTimeUnixNano") or 0)
+                    attributes, body = json_attributes(record.get("attributes")), json_value(record.get("body"))
+                except (ValueError, OverflowError, TypeError) as error:
+                    decoded.reject(f"A log record could not be read: {error}")
+                    continue
+                name = str(field_of(record, "eventName") or "")
+                _take_record(decoded, trace_id, span_id, name, time, attributes, body)
+    return decoded
+
+
+def _take_record(
+    decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, Any], body: Any
+) -> None:
+    """`body` holds what the event says beside its attributes, or as one text."""
+    name = name or str(attributes.pop("event.name", ""))
+    if len(trace_id) != 32 or len(span_id) != 16 or not trace_id.strip("0") or not span_id.strip("0"):
+        decoded.reject(f"The log record {name!r} belongs to no span.")
+    elif not name.startswith("gen_ai."):
+        decoded.reject(f"The log record {name!r} is no event of a GenAI span (gen_ai.*); other logs are not kept.")
+    else:
+        said = {**attributes, **body} if isinstance(body, Mapping) else attributes
+        if body is not None and not isinstance(body, Mapping):
+            said = {"content": body, **attributes}
+        decoded.events.append((trace_id, span_id, span_event(name, time, said)))

@@ -24,6 +24,13 @@ _FIELDS: dict[str, list[tuple[str, int, str]]] = {
         ("start_time_unix_nano", 7, "fixed64"), ("end_time_unix_nano", 8, "fixed64"), ("attributes", 9, "repeated bytes"),
         ("events", 11, "repeated Event"), ("links", 13, "repeated Link"), ("status", 15, "Status"),
     ],
+    "LogsRequest": [("resource_logs", 1, "repeated ResourceLogs")],
+    "ResourceLogs": [("resource", 1, "Resource"), ("scope_logs", 2, "repeated ScopeLogs")],
+    "ScopeLogs": [("scope", 1, "Scope"), ("log_records", 2, "repeated LogRecord")],
+    "LogRecord": [
+        ("time_unix_nano", 1, "fixed64"), ("body", 5, "AnyValue"), ("attributes", 6, "repeated bytes"), ("trace_id", 9, "bytes"),
+        ("span_id", 10, "bytes"), ("observed_time_unix_nano", 11, "fixed64"), ("event_name", 12, "bytes"),
+    ],
     "Event": [("time_unix_nano", 1, "fixed64"), ("name", 2, "bytes"), ("attributes", 3, "repeated bytes")],
     "Link": [("trace_id", 1, "bytes"), ("span_id", 2, "bytes"), ("attributes", 4, "repeated bytes")],
     "Status": [("message", 2, "bytes"), ("code", 3, "int32")],
@@ -35,7 +42,7 @@ _FIELDS: dict[str, list[tuple[str, int, str]]] = {
     "ArrayValue": [("values", 1, "repeated AnyValue")],
     "KeyValueList": [("values", 1, "repeated KeyValue")],
 }  # fmt: skip
-"""Field numbers of opentelemetry/proto/{trace,common}/v1 and collector/trace/v1/trace_service.proto, version 1.x. Text is declared as
+"""Field numbers of opentelemetry/proto/{trace,logs,common}/v1 and collector/{trace,logs}/v1, version 1.x. Text is declared as
 bytes: the classes refuse a whole request for one byte that is no UTF-8, where OpenTelemetry asks for U+FFFD in its place."""
 _ONE_OF = "AnyValue"
 """The message of which one field at most is set."""
@@ -43,9 +50,9 @@ _PACKAGE = "timestep_lab.otlp"
 REMEMBERED_LENGTH, REMEMBERED = 128, 20_000
 
 
-def request_class() -> Any:
-    """Like `ExportTraceServiceRequest`, of the fields that are read here."""
-    return _class("Request")
+def request_class(name: str = "Request") -> Any:
+    """Like `ExportTraceServiceRequest`, or as `LogsRequest` like `ExportLogsServiceRequest`, of the fields that are read here."""
+    return _class(name)
 
 
 @cache
@@ -147,18 +154,18 @@ class AttributeReader:
 
 def _pair(raw: bytes) -> tuple[str, Any]:
     pair = _class("KeyValue").FromString(raw)
-    return text(pair.key), _any_value(pair.value)
+    return text(pair.key), any_value(pair.value)
 
 
-def _any_value(value: Any) -> Any:
+def any_value(value: Any) -> Any:
     """An `AnyValue` as a JSON value; bytes in hex."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     if kind == "array_value":
-        return [_any_value(inner) for inner in value.array_value.values]
+        return [any_value(inner) for inner in value.array_value.values]
     if kind == "kvlist_value":
-        return {text(pair.key): _any_value(pair.value) for pair in value.kvlist_value.values}
+        return {text(pair.key): any_value(pair.value) for pair in value.kvlist_value.values}
     if kind == "string_value":
         return text(value.string_value)
     if kind == "bytes_value":
