@@ -210,3 +210,28 @@ def test_log_records_that_belong_to_no_genai_span_are_refused_and_counted(store:
     decoded = send_logs(store, astray, _record(2, "", "listening on port 80"))
     assert (decoded.rejected, decoded.problem) == (2, "The log record 'gen_ai.user.message' belongs to no span.")
     assert store.sql("select count(*) from traces").rows == [(0,)]
+
+
+def test_what_events_say_is_found_by_a_search(store: Store) -> None:
+    failed = _event("exception", exception__type="ValueError", exception__stacktrace="Traceback:\nzanzibar.py, line 42")
+    send(store, span(1, "it", {}, events=[failed], status={"code": 2}))
+    send(store, span(2, "other", {"note": "zanzibar.py"}, traceId="ab" * 16))
+    for words in ("zanzibar", '"zanzibar.py, line 42"', "traceback zanzibar"):
+        assert [row["trace_id"] for row in store.traces.list(search=words).data] == [span(1, "", {})["traceId"]]
+        assert store.sql(f"select count(*) from ({store.traces.sql(search=words)})").rows == [(1,)]
+
+
+def test_an_export_as_otlp_has_every_attribute_that_the_sender_gave(tmp_path: Path) -> None:
+    given = {
+        "gen_ai.operation.name": "reason", "gen_ai.usage.input_tokens": 7, "gen_ai.conversation.id": "c", "llm.token_count.prompt": 8,
+        "openinference.span.kind": "RERANKER", "gen_ai.request.model": "m", "note": "n",
+    }  # fmt: skip
+    source, target = open_store(":memory:"), open_store(":memory:")
+    send(source, span(1, "it", given))
+    [trace_id] = [row["trace_id"] for row in source.traces.list().data]
+    export_file(tmp_path / "it.json", source, [trace_id])
+    import_file(tmp_path / "it.json", target)
+    for found in (source, target):
+        said = found.traces.payload(trace_id, f"{1:016x}")["attributes"]
+        assert {name: said.get(name) for name in given} == given
+        found.close()

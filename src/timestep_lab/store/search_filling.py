@@ -145,7 +145,7 @@ class SearchFiller:
 
     def _rows(self, after: int) -> list[tuple[Any, ...]]:
         """The next spans by number. Numbers may have gaps, as of a transaction that failed."""
-        columns = "span_no, user_id, span_id, name, error, input, output, input_refs"
+        columns = "span_no, user_id, span_id, name, error, input, output, input_refs, core.event_text(attributes)"
         sql = f"select {columns} from core.spans_raw where span_no > $1 and span_no <= $2 order by span_no"
         while True:
             rows = self._db.query(SYSTEM_USER, sql, [after, after + BATCH]).rows
@@ -166,8 +166,8 @@ class SearchFiller:
             sql = f"select hash, body from core.message_bodies where hash in ({places})"
             bodies = dict(self._db.query(SYSTEM_USER, sql, hashes).rows)
         texts = []
-        for number, user_id, _, name, error, text_in, text_out, refs in rows:
+        for number, user_id, _, name, error, text_in, text_out, refs, events in rows:
             shared = [bodies.get(digest, "") for digest in refs.split(" ")] if refs else []
-            parts = [name, error, text_in, text_out, *shared]
+            parts = [name, error, text_in, text_out, events, *shared]
             texts.append((number, user_id, "\n".join(part[:MOST_TEXT] for part in parts if part)))
         return texts

@@ -17,7 +17,7 @@ from pathlib import Path
 from timestep_lab.store.file_modes import keep_beside
 from timestep_lab.store.search_words import Word
 
-FORMAT = 1
+FORMAT = 2
 ENDING = ".search"
 MOST_ENDINGS = 1000
 """Words that one beginning is looked up as."""

@@ -6,7 +6,7 @@
 
 Upper and lower case are alike; letters and digits make words, all else stands between them.
 
-All of a search must be in one span: in its name, error, input or output. A trace is found when one of its spans is.
+All of a search must be in one span: in its name, error, input, output or events. A trace is found when one of its spans is.
 """
 
 from __future__ import annotations

@@ -19,16 +19,16 @@ FEW = 600
 ALL = 10_000_000
 MANY = 100
 
-_TEXT: dict[Dialect, str] = {
-    "duckdb": "concat_ws(chr(10), s.name, s.error, s.input, s.output)", "postgres": "concat_ws(chr(10), s.name, s.error, s.input, s.output)",
-}  # fmt: skip
+_TEXT = "concat_ws(chr(10), s.name, s.error, s.input, s.output, s.events)"
 _HOLDS_WORD: dict[Dialect, str] = {"duckdb": "regexp_matches({0}, {1}, 'i')", "postgres": "{0} ~* {1}"}
 _BETWEEN: dict[Dialect, str] = {"duckdb": r"[^\pL\pN]", "postgres": "[^[:alnum:]]"}
 """What stands between words, as a regular expression."""
 _WHOLE_SPANS = (
-    "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output from core.spans_raw r "
+    "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output, "
+    "core.event_text(r.attributes) as events from core.spans_raw r "
     "left join core.span_histories h on h.user_id = r.user_id and h.trace_id = r.trace_id and h.span_id = r.span_id)"
 )
+_SPANS = "(select *, core.event_text(attributes) as events from core.spans_raw)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ def _by_index(
     ).one() or (0, 0, 0)
     if n_open:
         look(
-            "(select *, null as error, null as output from core.open_spans)",
+            "(select *, null as error, null as output, core.event_text(attributes) as events from core.open_spans)",
             lambda params: _reads(search, "duckdb", params),
         )
     if unread:
         keep_filled(db, somebody_waits=True)
         look(
-            _WHOLE_SPANS if sharing else "core.spans_raw",
+            _WHOLE_SPANS if sharing else _SPANS,
             lambda params: f"s.span_no > {params.add(hits.indexed_to)} and {_reads(search, 'duckdb', params)}",
         )
     rest_before = None
@@ -133,15 +133,15 @@ def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, m
         hits = [row[0] for row in db.query(user_id, found.format("$1", "$2", "$3", "$4"), arguments).rows]
         more = len(hits) >= most
         ended = f"select unnest(cast({params.add(list(dict.fromkeys(hits)))} as text[]))"
-    still_open = _reads(search, "postgres", params).replace("s.error, ", "").replace(", s.output", "")
+    still_open = _reads(search, "postgres", params).replace("s.error, ", "").replace(", s.output, s.events", "")
     sql = f"t.trace_id in ({ended} union all select s.trace_id from core.open_spans s where {still_open})"
     return FoundTraces(CompiledFilter(sql, params.values), more)
 
 
 def _reads(search: Search, dialect: Dialect, params: _Params) -> str:
-    tests = [_HOLDS_WORD[dialect].format(_TEXT[dialect], params.add(_pattern(word, dialect))) for word in search.words]
+    tests = [_HOLDS_WORD[dialect].format(_TEXT, params.add(_pattern(word, dialect))) for word in search.words]
     find = "contains" if dialect == "duckdb" else "0 < strpos"
-    tests += [f"{find}(lower({_TEXT[dialect]}), {params.add(phrase)})" for phrase in search.phrases]
+    tests += [f"{find}(lower({_TEXT}), {params.add(phrase)})" for phrase in search.phrases]
     return "(" + " and ".join(tests) + ")"
 
 

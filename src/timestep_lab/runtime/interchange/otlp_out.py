@@ -60,11 +60,10 @@ def _span(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sender gave stays as it gave it; what the columns know comes beside it, and nothing they do not know."""
     kind, io_json = row["kind"], row["io_json"] or 0
     generation = kind == "generation"
-    return {
-        **from_json(row["attributes"] or "{}"),
-        Lab.KIND: kind,
+    known = {
         OpenInference.KIND: _KIND_WORDS[kind],
         GenAI.OPERATION: GenAI.OPERATION_OF.get(kind),
         GenAI.AGENT_NAME: row["agent"],
@@ -82,6 +81,9 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
         GenAI.REASONING_TOKENS: row["reasoning_tokens"],
         OpenInference.COST_TOTAL: row["cost_usd"],
         GenAI.FINISH_REASONS: [row["stop_reason"]] if row["stop_reason"] and generation else None,
+    }
+    ours = {
+        Lab.KIND: kind,
         Lab.QUEUE_MS: row["queue_ms"],
         Lab.RATE_LIMIT_MS: row["rate_limit_ms"],
         Lab.TTFT_MS: row["ttft_ms"],
@@ -94,6 +96,9 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
         OpenInference.OUTPUT: row["output"],
         OpenInference.OUTPUT_MIME: _mime(row["output"], io_json & OUTPUT_IS_JSON),
     }
+    given = from_json(row["attributes"] or "{}")
+    told = {name: value for name, value in known.items() if value is not None and given.get(name) is None}
+    return {**given, **told, **{name: value for name, value in ours.items() if value is not None}}
 
 
 def _mime(text: str | None, is_json: int) -> str | None:

@@ -23,8 +23,8 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 declare
     who text := core.current_user_id();
     wanted tsquery := to_tsquery('pg_catalog.simple', query);
-    everything constant text := 'concat_ws(chr(10), name, error, input, output)';
-    by_index constant text := 'core.span_words(name, error, input, output) @@ $2';
+    everything constant text := 'concat_ws(chr(10), name, error, input, output, core.event_text(attributes))';
+    by_index constant text := 'core.span_words(name, error, input, output, attributes) @@ $2';
     by_reading constant text := everything || ' ~* all ($6)';
     -- Lower case by the rules of "C" is three times faster, and enough for phrases without other letters.
     phrases_hold text := case when cardinality(phrases) = 0 then '' else
@@ -81,7 +81,7 @@ end $$;
 create or replace function core.make_words_index(name text, of_table regclass, condition text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    execute format('create index %I on %s using gin (core.span_words(name, error, input, output)) %s', name, of_table, condition);
+    execute format('create index %I on %s using gin (core.span_words(name, error, input, output, attributes)) %s', name, of_table, condition);
     -- Statistics would have every row's words taken again, by each ANALYZE, for nothing.
     execute format('alter index core.%I alter column 1 set statistics 0', name);
 end $$;
@@ -117,7 +117,7 @@ begin
         order by c.relname desc
         limit at_most
     loop
-        execute format('create index %I on %s using gin (string_to_array(input_refs, '' '')) where input_refs is not null',
+        execute format('create index if not exists %I on %s using gin (string_to_array(input_refs, '' '')) where input_refs is not null',
             p.name || '_refs', p.part);
         execute format('alter index core.%I alter column 1 set statistics 0', p.name || '_refs');
         perform core.make_words_index(p.name || '_words', p.part, '');
