@@ -62,7 +62,7 @@ def test_histogram_facets_and_latency_count_the_same_traces(store: Store, record
         ("gpt-4.1", 2, 500.0, 40.0),
         ("qwen3", 2, 500.0, 40.0),
     ]
-    assert store.traces.frame().shape == (6, 18)
+    assert store.traces.frame().shape == (6, 19)
 
 
 def test_the_graph_keeps_agents_of_one_name_apart_by_their_path(store: Store, recorder: Recorder) -> None:
