@@ -6,6 +6,7 @@ import asyncio
 import functools
 import html
 import inspect
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -219,10 +220,19 @@ async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None
         assert both.remote.handoffs(**asked).graph == both.local.handoffs(**asked).graph
 
 
-async def test_a_note_on_a_trace_is_a_note_on_both_sides(both: Both) -> None:
+async def test_a_score_on_a_trace_or_a_span_is_one_on_both_sides(both: Both) -> None:
     run = await both.remote.run(ANSWERS)
-    note = both.remote.trace_source.score("trace", run.trace_id, "good", 0.5, label="fair", note="as expected")
+    note = both.remote.score(run, "good", 0.5, label="fair", note="as expected")
     assert both.local.trace_source.scores(run.trace_id) == [note] == both.remote.trace_source.scores(run.trace_id)
+    [span, *_] = both.remote.trace_source.spans(run.trace_id)
+    assert both.local.trace_source.spans(run.trace_id) == both.remote.trace_source.spans(run.trace_id)
+    second = both.local.score(run.trace_id, "quick", 1, span_id=span.span_id)
+    assert both.remote.trace_source.scores(run.trace_id) == [note, second]
+    for lab in (both.remote, both.local):
+        with pytest.raises(NotFoundError, match="no span"):
+            lab.score(run, "quick", 1, span_id="0" * 16)
+        with pytest.raises(UsageError, match="a value or a label"):
+            lab.score(run, "quick")
 
 
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".parquet", ".html"])
@@ -458,6 +468,25 @@ def test_agents_without_a_model_are_listed_with_the_default_model_of_the_server(
     shown = capsys.readouterr().out
     assert "demo/assistant" in shown
     assert "demo/client" not in shown
+
+
+def test_the_terminal_lists_shows_and_annotates_the_traces_of_a_served_lab(
+    lab: LabProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMESTEP_LAB_TOKEN", lab.tokens.issue(new_uuid()))
+    served = ["--store", lab.url]
+    assert main(["run", "Hello there", "--model", "demo/echo", *served]) == 0
+    capsys.readouterr()
+    assert main(["traces", "list", "--json", *served]) == 0
+    [trace] = json.loads(capsys.readouterr().out)
+    assert main(["traces", "show", trace["trace_id"][:12], *served]) == 0
+    assert "demo/echo" in capsys.readouterr().out
+    assert main(["traces", "annotate", trace["trace_id"][:12], "helpful", "1", "--note", "to the point", *served]) == 0
+    assert main(["sql", "select name, value from scores", "--json", *served]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": "helpful", "value": 1}]
+    with Lab(lab.url) as there:
+        [score] = there.trace_source.scores(trace["trace_id"])
+    assert (score.name, score.value, score.note) == ("helpful", 1, "to the point")
 
 
 async def test_a_duckdb_file_of_traces_is_refused_and_nothing_of_it_is_read(remote: Lab, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from timestep_lab.lab import Lab
 @with_lab
 async def command(lab: Lab, query: str, limit: int | None, as_json: bool) -> int:
     """Run one read-only SQL QUERY over the lab's views (`show tables` lists them)."""
-    rows = lab.store.sql(query, limit=limit)
+    rows = lab._select(query, limit=limit)
     if as_json:
         print_json(rows.dicts())
     else:

@@ -33,7 +33,7 @@ def command() -> None:
 @with_lab
 async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: bool) -> int:
     """Newest first."""
-    rows = lab.store.traces.list(filter_, search, limit=limit).data
+    rows = lab.trace_source.page(filter=filter_, search=search, limit=limit).data
     if as_json:
         print_json(list(rows))
         return 0
@@ -66,10 +66,10 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
 async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
     """The tree of TRACE_ID with times, tokens and cost. The first letters of an id are enough."""
     trace_id = full_id(lab, trace_id)
-    trace = lab.store.traces.get(trace_id)
-    spans = lab.store.traces.spans(trace_id)
+    trace = lab.trace_source.read(trace_id)
+    spans = lab.trace_source.spans(trace_id)
     if as_json:
-        print_json({**trace, "spans": lab.store.traces.payloads(trace_id, [span.span_id for span in spans])})
+        print_json({**trace, "spans": lab.trace_source.payloads(trace_id, [span.span_id for span in spans])})
     else:
         print_trace(console(), trace, spans)
     return 0
@@ -121,10 +121,28 @@ async def diff_traces(lab: Lab, left: str, right: str, as_json: bool) -> int:
     return 0
 
 
+@command.command("annotate")
+@click.argument("trace_id")
+@click.argument("name")
+@click.argument("value", type=float, required=False)
+@click.option("--label", help="A word instead of, or beside, the value.")
+@click.option("--note", help="Why.")
+@click.option("--span", "span_id", help="Annotate this span of the trace.")
+@store_option
+@with_lab
+async def annotate(
+    lab: Lab, trace_id: str, name: str, value: float | None, label: str | None, note: str | None, span_id: str | None
+) -> int:
+    """Keep a score NAME, with a VALUE or a label, on TRACE_ID."""
+    score = lab.score(full_id(lab, trace_id), name, value, label=label, note=note, span_id=span_id)
+    say(score.id)
+    return 0
+
+
 def full_id(lab: Lab, prefix: str) -> str:
     """The one trace id that begins with `prefix`. Raises `UsageError` when several do."""
-    found = lab.store.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
-    ids = [row[0] for row in found.rows]
+    found = lab.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
+    ids = [str(trace_id) for trace_id in found["trace_id"]]
     if len(ids) > 1 and prefix not in ids:
         raise UsageError(f"Several traces begin with {prefix!r}: {', '.join(ids)}.", "Give more of the id.")
     return ids[0] if len(ids) == 1 else prefix

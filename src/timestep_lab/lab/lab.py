@@ -14,7 +14,7 @@ from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.threads import Thread, Threads
-from timestep_lab.store.base import Change, in_event_loop, in_thread
+from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotFoundError, UsageError
@@ -376,7 +376,7 @@ class Lab(Looking):
 
     def sql(self, query: str, params: Sequence[Any] = ()) -> pandas.DataFrame:
         """One read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises `QueryError`."""
-        return self.store.sql(query, params).df()
+        return self._select(query, params).df()
 
     # -- lifetime
 
@@ -427,6 +427,9 @@ class Lab(Looking):
         if not isinstance(agent, sdk.Agent | AgentRecord):
             raise UsageError(f"{agent!r} is no agent.", "Give an agent's name or id, or an Agents SDK Agent.")
         return agent
+
+    def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+        return self.store.sql(query, params, limit)
 
     def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         return self.store.subscribe(callback)

@@ -14,7 +14,7 @@ from timestep_lab.store.base import in_event_loop
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.given import trace_id_of, trace_ids_of
-from timestep_lab.types.suggest import with_signature_of
+from timestep_lab.types.suggest import checks_keywords, with_signature_of
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
     from timestep_lab.types.comparison import ComparisonRecord
-    from timestep_lab.types.records import Json
+    from timestep_lab.types.records import Json, ScoreRecord
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_source import ChatSource
@@ -197,6 +197,32 @@ class Looking:
         from timestep_lab.ui.trace_view import TraceView
 
         return TraceView(self._lab.trace_source, trace_id_of(run))
+
+    @checks_keywords
+    def score(
+        self,
+        target: Run | TraceView | str,
+        name: str,
+        value: float | None = None,
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        span_id: str | None = None,
+    ) -> ScoreRecord:
+        """Annotate a run's trace, or one span of it: `lab.score(run, "helpful", 1, note="…")`. It is a row of the view `scores`.
+
+        Raises `NotFoundError` for a trace or a span that is not there, `UsageError` without a value and a label.
+        """
+        trace_id = trace_id_of(target)
+        if value is None and label is None:
+            raise UsageError("A score has a value or a label.", "Give value=…, label=…, or both.", param="value")
+        if span_id is None:
+            return self._lab.trace_source.score("trace", trace_id, name, value, label=label, note=note)
+        if not self._lab.trace_source.payloads(trace_id, [span_id]):
+            raise NotFoundError(
+                f"Trace {trace_id} has no span {span_id!r}.", f"See: timestep-lab traces show {trace_id}"
+            )
+        return self._lab.trace_source.score("span", span_id, name, value, label=label, note=note)
 
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None

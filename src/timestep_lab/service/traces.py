@@ -21,6 +21,7 @@ from timestep_lab.types.clock import parse_iso
 from timestep_lab.types.codec import Moment
 from timestep_lab.types.graph import AgentGraph, TitledGraph
 from timestep_lab.types.records import ScoreRecord
+from timestep_lab.types.spans import SpanRecord
 
 if TYPE_CHECKING:
     import pandas
@@ -199,6 +200,11 @@ class Traces:
     def read(self, trace_id: TraceId) -> Row:
         """One row of the view `traces`. Raises `NotFoundError`."""
         return self._scope.store.traces.get(trace_id)
+
+    @op.get("/traces/{trace_id}/spans", costly=True)
+    def spans(self, trace_id: TraceId) -> list[SpanRecord]:
+        """In order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
+        return self._scope.store.traces.spans(trace_id)
 
     @op.get("/traces/{trace_id}/columns", costly=True)
     def columns(self, trace_id: TraceId) -> SpanColumns:

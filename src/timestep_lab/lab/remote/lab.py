@@ -18,7 +18,7 @@ from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
 from timestep_lab.service.threads import Threads
-from timestep_lab.store.base import Change, in_thread
+from timestep_lab.store.base import Change, Rows, in_thread
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotServedError
 from timestep_lab.types.given import thread_id_of, trace_id_of
@@ -27,7 +27,6 @@ from timestep_lab.types.suggest import checks_keywords
 
 if TYPE_CHECKING:
     import agents as sdk
-    import pandas
 
     from timestep_lab.lab.remote.files import RemoteFiles
     from timestep_lab.lab.remote.tools import RemoteMcp
@@ -189,10 +188,10 @@ class RemoteLab(RemoteLooking, Lab):
 
     # -- reading back
 
-    def sql(self, query: str, params: Sequence[Any] = ()) -> pandas.DataFrame:
+    def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
         from timestep_lab.lab.remote.rows import select
 
-        return select(self.connection, query, params).df()
+        return select(self.connection, query, params, limit)
 
     # -- lifetime
 

@@ -16,10 +16,10 @@ MOST = 1_000_000
 """Rows that the server gives at once."""
 
 
-def select(connection: Connection, query: str, params: Sequence[Any] = ()) -> Rows:
-    """Raises `QueryError`, also when there are more than a million rows."""
-    body = {"query": query, "params": json.loads(wire.dumps(list(params))), "limit": MOST}
+def select(connection: Connection, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+    """At most `limit` rows. Raises `QueryError`, also when there are more than a million rows and no limit is given."""
+    body = {"query": query, "params": json.loads(wire.dumps(list(params))), "limit": min(limit or MOST, MOST)}
     rows = wire.unpack_rows(wire.loads(connection.raw("POST", "/api/v1/sql", json=body, headers={"Accept": EXACT})))
-    if rows.truncated:
+    if rows.truncated and limit is None:
         raise QueryError(f"The answer has more than {MOST:,} rows.", "Add a limit, or count in the query.")
     return rows
