@@ -76,6 +76,7 @@ BODIES: dict[str, Any] = {
         "outcome": "tie",
     },
     "PUT /api/v1/threads/{thread_id}": {"title": "mine now"},
+    "POST /openai/v1/vector_stores/{store_id}/file_batches": {"file_ids": ["file_none"]},
     "POST /openai/v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},
     "POST /openai/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "mine now"}]},
     "POST /openai/v1/uploads/{upload_id}/complete": {"part_ids": ["part_none"]},

@@ -464,7 +464,7 @@ async def test_a_pattern_without_end_is_given_up_beside_the_event_loop(spec: Any
     began = time.perf_counter()
     [score] = await score_answer(make_scorers([spec]), Answer(output=output), Case(input="?"), Tools())
     ticking.cancel()
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20  # Without an end it would be hours.
     assert score.value is None
     assert f"the pattern {EVIL} was given up after 1 s on 61 characters" in (score.note or "")
     assert ticks > 10
@@ -529,4 +529,4 @@ async def test_a_schema_fetches_nothing() -> None:
 def test_an_opened_code_block_of_empty_lines_takes_no_time() -> None:
     began = time.perf_counter()
     assert value("json_schema", "```\n" + "\n" * 300_000) == 0
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 10
