@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
@@ -134,3 +135,23 @@ def test_another_oldest_python_is_named() -> None:
     other = copy.deepcopy(WORKFLOW)
     other["jobs"]["test"]["strategy"]["matrix"]["python"] = ["3.12"]
     assert drift(other, SCRIPT) == ["the oldest Python tested is not 3.11, which pyproject.toml promises"]
+
+
+def test_actions_of_others_are_named_by_commit() -> None:
+    """A tag can be moved to other code."""
+    used = [step["uses"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
+
+
+def test_the_image_installs_one_version_of_every_dependency_that_the_project_allows() -> None:
+    locked = dict(
+        line.split("==") for line in (ROOT / ".ci" / "locked.txt").read_text("utf-8").splitlines() if "==" in line
+    )
+    assert "--constraint .ci/locked.txt" in (ROOT / "Containerfile").read_text("utf-8")
+    wanted = [
+        *PROJECT["dependencies"],
+        *(PROJECT["optional-dependencies"][extra][0] for extra in ("postgres", "files")),
+    ]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(locked[requirement.name.lower()]), requirement

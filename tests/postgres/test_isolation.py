@@ -14,10 +14,14 @@ import psycopg
 import pytest
 
 from tests.postgres.server import Server
+from timestep_lab.runtime.files import Files
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.setup import login_parameters, set_up
 from timestep_lab.store.postgres.signing import Signer
-from timestep_lab.types.errors import LabError, QueryError
+from timestep_lab.store.quota import GuestLimits, Quota
+from timestep_lab.store.store import Store
+from timestep_lab.types.errors import BusyError, LabError, QueryError
+from timestep_lab.types.ids import new_uuid
 
 ALICE, BOB = "alice", "bob"
 SECRET = "bobs-secret-word"
@@ -550,3 +554,12 @@ def test_typed_sql_that_takes_too_long_is_stopped(lab: tuple[str, psycopg.Connec
         database.select(ALICE, "select count(*) from generate_series(1, 1000000000)", timeout_s=0.2)
     assert time.monotonic() - began < 5
     database.close()
+
+
+def test_what_a_guest_keeps_is_counted_on_postgres_too(db: PostgresDatabase) -> None:
+    store = Store(db, new_uuid())
+    store.quota = Quota(db, store.user_id, GuestLimits(files=1))
+    Files(store).add_bytes("a.txt", b"words")
+    with pytest.raises(BusyError, match="may keep 1 files"):
+        Files(store).add_bytes("b.txt", b"words")
+    assert store.quota.kept() == {"files": 1, "megabytes": 1, "threads": 0, "traces": 0, "comparisons": 0}

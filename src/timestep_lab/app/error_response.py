@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
-from timestep_lab.types.errors import BusyError, LabError, RateLimitError
+from timestep_lab.types.errors import BusyError, LabError, RateLimitError, TooSlowError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -39,6 +39,8 @@ def _details(error: LabError) -> dict[str, Any]:
 
 def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:
     headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after is not None else {}
+    if isinstance(error, TooSlowError):
+        headers["Connection"] = "close"
     if error.http_status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="timestep-lab"'
     return JSONResponse(error_object(error), status_code=error.http_status, headers=headers)

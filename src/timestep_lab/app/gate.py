@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from timestep_lab.app.error_response import error_response
 from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.tokens import LIFETIME, Caller, Tokens
 from timestep_lab.runtime.interchange import otlp_in
-from timestep_lab.types.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError
+from timestep_lab.types.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError, TooSlowError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +34,8 @@ OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "
 OPEN_PREFIXES = ("/static/", "/assets/")
 API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+PART_S, BODY_S = 30.0, 600.0
+"""How long the next part of a body may take, and all of it."""
 MAX_BODY = 8 * 2**20
 MAX_UPLOAD = 50 * 2**20
 UPLOAD_ENVELOPE = 2**20
@@ -121,7 +125,7 @@ class Gate:
             if not _is_open(path):
                 if method == "GET" and (key := _key(scope)) and await self._answer_key(key, scope, headers, send):
                     return
-                caller = self._known_or_new(headers, path, method)
+                caller = self._known_or_new(scope, headers)
                 if isinstance(caller, str):
                     send = _with_cookie(send, self.tokens.cookie, caller, scope)
                     caller = self.tokens.verify(caller)
@@ -131,7 +135,7 @@ class Gate:
                     await _redirect(send, address)
                     return
             elif path == "/api/v1/auth/anonymous":
-                self.limits.check_sign_in((scope.get("client") or ("unknown",))[0])
+                self.limits.check_sign_in(_address(scope))
             if path in OTLP_PATHS:
                 receive = _Counted(receive, headers, otlp_in.MAX_BODY, otlp_in.too_large)
             else:
@@ -171,14 +175,16 @@ class Gate:
             )
         return self.tokens.verify(cookie.value)
 
-    def _known_or_new(self, headers: dict[str, str], path: str, method: str) -> Caller | str:
-        """The caller, or the token of a user made just now for a browser that opened a page."""
+    def _known_or_new(self, scope: Scope, headers: dict[str, str]) -> Caller | str:
+        """The caller, or the token of a user made just now for a browser that opened a page. Raises `BusyError` for too many of those."""
+        path, method = scope["path"], scope["method"]
         try:
             return self._caller(headers)
         except AuthError:
             is_page = method == "GET" and not path.startswith(API_PREFIXES) and "authorization" not in headers
             if not (self.anonymous_pages and is_page):
                 raise
+            self.limits.check_sign_in(_address(scope))
             return self.tokens.issue_anonymous()[1]
 
     async def _answer_key(self, key: str, scope: Scope, headers: dict[str, str], send: Send) -> bool:
@@ -206,18 +212,29 @@ class Gate:
 
 
 class _Counted:
-    """Passes a body on and stops it at the limit. A length announced above the limit is refused before a byte is read."""
+    """Passes a body on and stops it at the limit, or when it does not go on. A length announced above the limit is refused before a byte is read."""
 
     def __init__(
         self, receive: Receive, headers: dict[str, str], limit: int, too_large: Callable[[], TooLargeError]
     ) -> None:
         self._receive, self._limit, self._too_large, self._seen = receive, limit, too_large, 0
+        self._whole, self._until = False, time.monotonic() + BODY_S
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > limit:
             raise too_large()
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        if self._whole:  # What comes now is that the client leaves.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(min(PART_S, self._until - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise TooSlowError(
+                f"The rest of the request did not come within {PART_S:g} s, or not all of it within {BODY_S:g} s.",
+                "Send it again.",
+            ) from None
+        self._whole = not message.get("more_body", False)
         self._seen += len(message.get("body", b""))
         if self._seen > self._limit:
             raise self._too_large()
@@ -254,6 +271,12 @@ def _key(scope: Scope) -> str:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _address(scope: Scope) -> str:
+    """Of the client; behind a proxy that is trusted, what it says."""
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else "unknown"
 
 
 def _same_host(headers: dict[str, str]) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from timestep_lab.types.errors import BusyError
 
@@ -53,4 +54,13 @@ class RateLimits:
         self._users.take(user_id, "requests")
 
     def check_sign_in(self, address: str) -> None:
-        self._sign_ins.take(address, "sign-ins from this address")
+        self._sign_ins.take(_network_of(address), "sign-ins from this address")
+
+
+def _network_of(address: str) -> str:
+    """Who has one address of IPv6 has 2⁶⁴ of them."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address

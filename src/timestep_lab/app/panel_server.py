@@ -1,14 +1,15 @@
-"""The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with four holes of it closed.
+"""The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with five holes of it closed.
 
 - Its websocket handler never notices that a browser left, so sessions would stay for ever.
 - It looks for unused sessions from the lifespan of the app, which has begun long before the pages are added: `forget_unused` does it.
-- Session tokens are unsigned by default; ours are signed, since they say whose session it is.
+- Session tokens are unsigned by default; ours are signed, since they say whose session it is. And a session opens for its user alone.
 - A browser's cookies would be written into the page, where scripts can read them; all stay out. The user's id goes in instead, as a
   header that the gate sets and no client can.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SEEN_HEADER = "-".join(word.capitalize() for word in USER_HEADER.split("-"))
 """Tornado's way of writing the name."""
-GONE = 1001
+GONE, NOT_YOURS = 1001, 1008
 CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
 
@@ -44,6 +45,7 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
     from panel.io.fastapi import add_applications
 
     _close_when_browser_leaves(WSHandler)
+    _open_to_own_user_only(WSHandler)
     bokeh = add_applications(
         dict(pages),
         app=api,
@@ -104,3 +106,31 @@ def _close_when_browser_leaves(handler: Any) -> None:
 
     handler._receive_loop = closing_loop
     handler._timestep_lab_closes = True
+
+
+def _open_to_own_user_only(handler: Any) -> None:
+    if getattr(handler, "_timestep_lab_checks", False):
+        return
+    connect = handler.ws_connect
+
+    async def own_session(self: Any, websocket: Any) -> None:
+        offered = websocket.scope["subprotocols"]
+        if len(offered) == 2 and _user_of(offered[1]) != websocket.headers.get(USER_HEADER):
+            await websocket.accept("bokeh")  # Only then a browser is told the code.
+            await websocket.close(NOT_YOURS, "This page was made for another user. Open it anew.")
+            return
+        await connect(self, websocket)
+
+    handler.ws_connect = own_session
+    handler._timestep_lab_checks = True
+
+
+def _user_of(token: str) -> str | None:
+    """For whom the page was made. That nobody else wrote it is checked by Bokeh, when the session is opened."""
+    from bokeh_fastapi.handler import get_token_payload
+
+    try:
+        payload: dict[str, Any] = get_token_payload(token)
+        return str(payload["headers"][SEEN_HEADER])
+    except (ValueError, KeyError, TypeError, zlib.error):
+        return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -34,7 +36,8 @@ from timestep_lab.app.labs import Labs
 from timestep_lab.app.limits import RateLimits
 from timestep_lab.app.metrics import Counting, Metrics
 from timestep_lab.app.otlp_decoder import OtlpDecoder
-from timestep_lab.app.tokens import Tokens, secret_of
+from timestep_lab.app.tokens import Caller, Tokens, secret_of
+from timestep_lab.types.errors import AuthError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -46,6 +49,8 @@ ROUTERS = (
     compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""
+LINK_HOURS = 12
+"""How long the sign-in link in the terminal works. Later `/?key=` takes what `timestep-lab token` prints."""
 
 
 class Served:
@@ -53,7 +58,9 @@ class Served:
 
     def __init__(self, lab: LabLike, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
         self.owner_key = secrets.token_urlsafe(24)
+        self._key_until = time.monotonic() + LINK_HOURS * 3600
         self._loopback = loopback
+        lab.settings = replace(lab.settings, is_served=True)
         self.labs = Labs(lab)
         self._secret = secret_of(lab.store, lab.settings.secret)
         self.tokens = Tokens(self._secret)
@@ -72,9 +79,15 @@ class Served:
         )
 
     def _owner_of(self, key: str) -> str | None:
-        """The lab's own user, for who holds the link printed in the terminal."""
+        """The lab's own user, for who holds the link printed in the terminal, or a token of theirs (`timestep-lab token`)."""
         owner: str = self.labs.root.store.user_id
-        return owner if secrets.compare_digest(key.encode(), self.owner_key.encode()) else None
+        if secrets.compare_digest(key.encode(), self.owner_key.encode()):
+            return owner if time.monotonic() < self._key_until else None
+        try:
+            caller = self.tokens.verify(key)
+        except AuthError:
+            return None
+        return owner if caller == Caller(owner, anonymous=False) else None
 
     def _api(self, pages: bool) -> FastAPI:
         @asynccontextmanager

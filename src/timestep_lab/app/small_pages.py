@@ -31,8 +31,8 @@ def expired_link(path: str) -> bytes:
     """For a sign-in link whose key is not that of the server that runs now."""
     return _page(
         "This link has expired",
-        "<p>It signed in to an earlier start of the lab, or was not copied whole. The link that the running server printed in its "
-        "terminal signs you in; it changes with each start.</p>"
+        "<p>It signed in to an earlier start of the lab, is older than 12 hours, or was not copied whole. The link that the running server "
+        "printed in its terminal signs you in; later, put what <code>timestep-lab token</code> prints behind <code>/?key=</code>.</p>"
         "<p>As a guest you see only what you do here, none of the lab's own chats and traces.</p>"
         f'<p><a class="do" href="{html.escape(path)}">Go on as a guest</a></p>',
     )

@@ -179,6 +179,8 @@ class Comparison:
                 self.record = replace(await in_thread(self._rows.go_on, self.record), **wanted)
                 await in_thread(lambda: self._rows.comparisons.update(self.record.id, **wanted))
             else:
+                if quota := self._bench.store.quota:
+                    await in_thread(quota.take_comparison)
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
             # Every call under way when it is settled was one too many, so one that stops itself asks no more at once than it is told.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)

@@ -16,6 +16,7 @@ from timestep_lab.service.agents import Agents
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
+from timestep_lab.store.quota import Quota
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.events import Event
@@ -85,7 +86,10 @@ class Lab(Looking):
         """The same lab as another user sees it. Shares the database, the router and the tracer; closing it closes its tools only."""
         lab = object.__new__(Lab)
         lab.settings = self.settings
-        lab._wire(self.store.for_user(user_id), self._root)
+        store = self.store.for_user(user_id)
+        if user_id != self._root.store.user_id:
+            store.quota = Quota(store.db, user_id, self.settings.guests)
+        lab._wire(store, self._root)
         return lab
 
     def _shared_name(self) -> str:

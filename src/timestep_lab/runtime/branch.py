@@ -27,6 +27,8 @@ def branch(store: Store, thread_id: str, before_item_id: str) -> ThreadRecord:
         id=new_id("thread"), user_id=store.user_id, title=old.title, created_at=now, updated_at=now,
         metadata={**old.metadata, "branch_of": thread_id, "branched_before": before_item_id},
     )  # fmt: skip
+    if store.quota:
+        store.quota.take_thread()
     store.threads.insert(new)
     copies = [replace(item, id=new_id("item"), thread_id=new.id, item_index=-1) for item in items[:at]]
     # What waits in the old thread is decided there.

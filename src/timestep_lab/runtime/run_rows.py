@@ -54,6 +54,10 @@ def begin(
     """
     if not is_new:
         complete_interrupted(store, thread.id)
+    if store.quota:
+        if is_new:
+            store.quota.take_thread()
+        store.quota.take_traces()
     items = [
         ThreadItem(
             id=new_id("message"), thread_id=thread.id, user_id=run.user_id, type=kind, data=data, run_id=run.id,

@@ -130,6 +130,8 @@ class Runner:
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
         run_rows.refuse_reserved(metadata or {})
+        if self.store.quota:
+            self.store.quota.check_runs(len(self._live))
         options = read_options(
             model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits
         )

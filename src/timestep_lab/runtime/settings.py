@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+from timestep_lab.store.quota import GuestLimits
 from timestep_lab.types.errors import SettingsError
 from timestep_lab.types.shown_url import shown_url
 
@@ -68,6 +69,14 @@ class Settings:
     """Signs the tokens of served labs."""
     hosts: tuple[str, ...] = ()
     """Names by which a served lab may be asked for, beside this machine's own; `*` is any."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    guests: GuestLimits = field(default_factory=GuestLimits)
+    """What one guest of a served lab may keep and do at once."""
+    local_models: tuple[str, ...] = ()
+    """GGUF files, or folders of them, that a served lab may load by path."""
+    is_served: bool = False
+    """Others than the owner name models: a path is loaded only if `local_models` allows it."""
     weather_mode: Literal["live", "recorded", "auto"] = "auto"
     """`auto`: live, and recorded samples when the network does not answer."""
     weather_nominatim_url: str = NOMINATIM_URL
@@ -106,7 +115,17 @@ class Settings:
             store=text.get("TIMESTEP_LAB_STORE"),
             token=text.get("TIMESTEP_LAB_TOKEN"),
             secret=text.get("TIMESTEP_LAB_SECRET"),
-            hosts=tuple(host.strip() for host in text.get("TIMESTEP_LAB_HOSTS", "").split(",") if host.strip()),
+            hosts=_list(text.get("TIMESTEP_LAB_HOSTS")),
+            trusted_proxies=_list(text.get("TIMESTEP_LAB_TRUSTED_PROXIES")),
+            local_models=_list(text.get("TIMESTEP_LAB_LOCAL_MODELS")),
+            guests=GuestLimits(
+                files=_count("TIMESTEP_LAB_GUEST_FILES", text, GuestLimits().files),
+                megabytes=_count("TIMESTEP_LAB_GUEST_MEGABYTES", text, GuestLimits().megabytes),
+                threads=_count("TIMESTEP_LAB_GUEST_THREADS", text, GuestLimits().threads),
+                traces=_count("TIMESTEP_LAB_GUEST_TRACES", text, GuestLimits().traces),
+                runs=_count("TIMESTEP_LAB_GUEST_RUNS", text, GuestLimits().runs),
+                comparisons=_count("TIMESTEP_LAB_GUEST_COMPARISONS", text, GuestLimits().comparisons),
+            ),
             weather_mode=_one_of("WEATHER_MODE", text, ("auto", "live", "recorded")),
             weather_nominatim_url=_url("WEATHER_NOMINATIM_URL", text) or NOMINATIM_URL,
             weather_geocoding_url=_url("WEATHER_GEOCODING_URL", text) or GEOCODING_URL,
@@ -147,6 +166,10 @@ class Settings:
             self.token,
         )
         return tuple(value for value in (*known, *self.openai_compatible_keys.values()) if value)
+
+
+def _list(value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
 
 
 def _dotenv(folder: Path | None) -> dict[str, str | None]:
@@ -225,3 +248,10 @@ def _number(name: str, text: Mapping[str, str], default: float) -> float:
     if not 0 <= value < float("inf"):
         raise SettingsError(f"{name} is {text[name]}, which is not a number from 0 up.", param=name)
     return value
+
+
+def _count(name: str, text: Mapping[str, str], default: int) -> int:
+    value = text.get(name, str(default))
+    if not value.isdecimal():
+        raise SettingsError(f"{name} is {value!r}, which is no whole number.", "Write 0 for no limit.", param=name)
+    return int(value)

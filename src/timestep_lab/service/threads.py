@@ -139,6 +139,8 @@ class Threads:
     def add(self, title: Title | None = None, metadata: JsonObject | None = None) -> ThreadRecord:
         """A new, empty thread."""
         store = self._scope.store
+        if store.quota:
+            store.quota.take_thread()
         record = ThreadRecord(id=new_id("thread"), user_id=store.user_id, title=title, metadata=metadata or {})
         return store.threads.insert(record)
 

@@ -14,6 +14,7 @@ from timestep_lab.types.ids import LOCAL_USER
 from timestep_lab.types.records import AgentRecord, McpServerRecord, RunRecord, RunStateRecord, ScoreRecord
 
 if TYPE_CHECKING:
+    from timestep_lab.store.quota import Quota
     from timestep_lab.store.traces import Traces
 
 
@@ -30,6 +31,8 @@ class Store:
             db, user_id, "run_states", RunStateRecord, noun="paused run", topic="approvals", key="run_id"
         )
         self.scores = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
+        self.quota: Quota | None = None
+        """Of a guest of a served lab."""
 
     @cached_property
     def traces(self) -> Traces:

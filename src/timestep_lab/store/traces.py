@@ -246,12 +246,27 @@ class Traces:
         note: str | None = None,
         source: Literal["human", "scorer", "judge"] = "human",
     ) -> ScoreRecord:
-        """Annotate a trace, a span or a comparison's case."""
+        """Annotate a trace, a span or a comparison's case. Raises `NotFoundError` for one that is not this user's."""
+        self._check_target(target, target_id)
         record = ScoreRecord(
             id=new_id("score"), user_id=self._user_id, target=target, target_id=target_id, name=name, value=value, label=label,
             note=note, source=source,
         )  # fmt: skip
         return self._scores.insert(record)
+
+    def _check_target(self, target: str, target_id: str) -> None:
+        if target == "trace":
+            self.get(target_id)
+            return
+        rows = (
+            "core.all_spans where user_id = $1 and span_id"
+            if target == "span"
+            else "comparison_cases where user_id = $1 and case_id"
+        )
+        if not self._db.query(self._user_id, f"select 1 from {rows} = $2 limit 1", [self._user_id, target_id]).rows:
+            raise NotFoundError(
+                f"There is no {target} {target_id!r} to annotate.", "Look it up in the explorer or the comparison."
+            )
 
     def scores(self, trace_id: str) -> builtins.list[ScoreRecord]:
         """Of the trace and of its spans, oldest first."""

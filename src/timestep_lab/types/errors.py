@@ -13,7 +13,8 @@
     ├── AuthError               no valid token
     │   └── ForbiddenError          a valid token, but not for this
     ├── TooLargeError           over a size limit
-    ├── BusyError               over a rate limit, or a queue is full; try again
+    ├── BusyError               over a rate limit or a quota, or a queue is full; try again
+    ├── TooSlowError            a request whose rest did not come in time
     ├── ProviderError           a model provider failed
     │   ├── MissingKeyError         the provider needs a key that is not set
     │   ├── ProviderAuthError       the provider refused the key (401, 403)
@@ -166,6 +167,13 @@ class BusyError(LabError):
     def __init__(self, message: str, next_step: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message, next_step)
         self.retry_after = retry_after
+
+
+class TooSlowError(LabError):
+    """A caller began to send something and did not go on."""
+
+    http_status = 408
+    type = "invalid_request_error"
 
 
 class ProviderError(LabError):

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 class LabLike(Protocol):
     """See `timestep_lab.lab.Lab` for what each member is."""
 
-    @property
-    def settings(self) -> Any: ...
+    settings: Any
+
     @property
     def store(self) -> Any: ...
     @property

@@ -30,7 +30,12 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
     decoder: OtlpDecoder = request.app.state.otlp
 
     def take() -> Any:
+        quota = lab.store.quota
+        if quota:
+            quota.take_sent(len(body))
         decoded = decoder.read(body, kind, encoding, lab.store.user_id)
+        if quota:
+            quota.take_traces(len(decoded.trace_ids()))
         decoded.store(lab.store.db)
         return decoded
 

@@ -88,6 +88,8 @@ class ChatKitStore(ck_store.Store[Any]):
                 id=thread.id, user_id=threads.user_id, title=thread.title, status=status,
                 metadata={**metadata, **self.first_metadata(context)}, created_at=to_utc(thread.created_at),
             )  # fmt: skip
+            if quota := self.rows(context).quota:
+                await in_thread(quota.take_thread)
             await in_thread(threads.insert, record)
         else:
             metadata.update((name, known.metadata[name]) for name in OF_THE_RUNNER if name in known.metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ class SettingsPage(PageView):
         self._is_owner = is_owner
 
     async def read(self) -> Json:
+        quota = self.lab.store.quota
+        kept = await self.in_turn(quota.kept) if quota else {}
         settings, db = self.lab.settings, self.lab.store.db
         return {
             "providers": self.lab.router.providers(),
@@ -33,6 +36,9 @@ class SettingsPage(PageView):
             "store": {"kind": "DuckDB" if db.dialect == "duckdb" else "Postgres", "place": self._place(str(db.url))},
             "user_id": self.lab.store.user_id,
             "is_owner": self._is_owner,
+            "guest_limits": [
+                {"name": name, "most": most, "kept": kept.get(name)} for name, most in asdict(settings.guests).items()
+            ],
             "version": __version__,
         }
 

@@ -34,7 +34,7 @@ class Files:
     """Files of one user, by id. Calls block."""
 
     def __init__(self, store: Store) -> None:
-        self._db, self._user_id = store.db, store.user_id
+        self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
         self.table = Table(store.db, store.user_id, "files", FileRecord, noun="file", topic="files")
 
     def add(
@@ -66,6 +66,8 @@ class Files:
         """
         if len(content) > MAX_BYTES:
             raise too_large(filename, len(content))
+        if self._quota:
+            self._quota.take_file(len(content))
         record = self.record_for(filename, content, purpose=purpose, expires_at=expires_at)
         record = replace(record, id=file_id) if file_id else record
         self._db.append(

@@ -32,7 +32,7 @@ class Uploads:
     """Calls block; async callers go through `store.base.in_thread`."""
 
     def __init__(self, store: Store) -> None:
-        self._db, self._user_id = store.db, store.user_id
+        self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
         self._files = Files(store)
         self.table = Table(store.db, store.user_id, "uploads", UploadRecord, noun="upload")
         self.parts = Table(store.db, store.user_id, "upload_parts", UploadPart, noun="upload part")
@@ -43,6 +43,8 @@ class Uploads:
             raise too_large(filename, size)
         if size < 0:
             raise UsageError(f"A file cannot have {size} bytes.", "Give its size.", param="bytes")
+        if self._quota:
+            self._quota.take_file(0)
         now = utc_now()
         record = UploadRecord(
             id=new_id("upload"),
@@ -65,6 +67,8 @@ class Uploads:
         upload = self._open(upload_id)
         if upload.bytes_uploaded + len(content) > MAX_BYTES:
             raise too_large(upload.filename, upload.bytes_uploaded + len(content))
+        if self._quota:
+            self._quota.take_bytes(len(content))
         part = UploadPart(id=new_id("part"), user_id=self._user_id, upload_id=upload_id, bytes=len(content))
         count = Statement(
             "update uploads set bytes_uploaded = bytes_uploaded + $3 "

@@ -10,7 +10,7 @@ from timestep_lab.runtime.interchange.events import with_events
 from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
 from timestep_lab.store.json_text import clean, to_json
-from timestep_lab.store.span_rows import Row
+from timestep_lab.store.span_rows import AT, Row
 from timestep_lab.store.trace_import import SpanEvent, TraceImport
 
 
@@ -32,6 +32,9 @@ class Decoded:
     def store(self, db: Database) -> int:
         """How many spans were new. Durable on return."""
         return TraceImport(db, with_events).rows(self.user_id, self.spans, self.said, self.events)
+
+    def trace_ids(self) -> set[str]:
+        return {row[AT["trace_id"]] for row in self.spans}
 
     def reject(self, problem: str) -> None:
         self.rejected += 1

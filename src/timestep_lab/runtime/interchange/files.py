@@ -51,9 +51,11 @@ def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = 
         raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
     traces, spans, added, rejected, problem = set[str](), 0, 0, 0, ""
     for decoded in _read(source, head, store.user_id):
+        if store.quota:
+            store.quota.take_traces(len(decoded.trace_ids() - traces))
         added += decoded.store(store.db)
         spans += len(decoded.spans)
-        traces.update(row[1] for row in decoded.spans)
+        traces |= decoded.trace_ids()
         rejected += decoded.rejected
         problem = problem or decoded.problem
         if time_limit_s is not None and time.monotonic() - began > time_limit_s:

@@ -45,12 +45,14 @@ class Provider(BaseProvider):
         return installed_names()
 
     def _path(self, name: str) -> Path:
-        if name.endswith(".gguf"):
-            path = Path(name).expanduser()
+        if name.endswith(".gguf") and not self.settings.is_served:
+            path = Path(name).expanduser() if name == "~" or name.startswith("~/") else Path(name)
             if path.is_file():
                 return path
             raise ModelNotFoundError(f"local/{name}: there is no file {path}.", "Check the path.", provider=self.prefix)
-        if (found := find_weights(name)) is not None:
+        if self.settings.is_served and (allowed := self._allowed(name)) is not None:
+            return allowed
+        if "/" not in name and "\\" not in name and (found := find_weights(name)) is not None:
             return found
         if name in KNOWN:
             raise ModelNotFoundError(
@@ -59,6 +61,19 @@ class Provider(BaseProvider):
         known = [*KNOWN, *installed_names()]
         raise ModelNotFoundError(
             f"There is no local model {name!r}.{did_you_mean(name, known)}",
-            f"Give the path of a .gguf file, or pull one of: {', '.join(KNOWN)}.",
+            "Use one that was pulled; the lab's owner allows files by TIMESTEP_LAB_LOCAL_MODELS."
+            if self.settings.is_served
+            else f"Give the path of a .gguf file, or pull one of: {', '.join(KNOWN)}.",
             provider=self.prefix,
         )
+
+    def _allowed(self, name: str) -> Path | None:
+        """A file that the owner of a served lab allows. Of any other path nobody learns whether it is there."""
+        wanted = Path(name)
+        for place in self.settings.local_models:
+            allowed = Path(place).expanduser().resolve()
+            for path in (wanted, allowed / wanted):
+                found = path.resolve()
+                if found.suffix == ".gguf" and found.is_relative_to(allowed) and found.is_file():
+                    return found
+        return None

@@ -13,7 +13,7 @@ function render(context) {
   return view.open((state) => {
     if (drawn) return;
     drawn = true;
-    put(view.body, h("div", { class: "tl-columns" }, providers(state.providers), h("div", { class: "tl-stack" }, models(state), appearance(), lab(state), account(state))));
+    put(view.body, h("div", { class: "tl-columns" }, providers(state.providers), h("div", { class: "tl-stack" }, models(state), appearance(), lab(state), account(state), limits(state))));
   });
 
   function providers(rows) {
@@ -53,6 +53,12 @@ function render(context) {
 
   function lab(state) {
     return card("Lab", h("dl", { class: "tl-facts" }, h("dt", {}, "Version"), h("dd", { class: "tl-num" }, state.version), h("dt", {}, "Store"), h("dd", {}, state.store.kind, state.store.place ? [" ", h("code", {}, data(state.store.place))] : null), h("dt", {}, "API"), h("dd", {}, h("a", { href: "/api/openapi.json" }, "OpenAPI document"))));
+  }
+
+  function limits(state) {
+    const words = { files: "Files", megabytes: "Megabytes of files", threads: "Threads", traces: "Traces", runs: "Runs at once", comparisons: "Comparisons" };
+    const line = (row) => [h("dt", {}, words[row.name]), h("dd", { class: "tl-num" }, row.most === 0 ? "no limit" : row.kept === null ? row.most.toLocaleString("en") : `${row.kept.toLocaleString("en")} of ${row.most.toLocaleString("en")}`)];
+    return card("What a guest may keep", h("dl", { class: "tl-facts" }, state.guest_limits.map(line)), state.is_owner ? h("p", { class: "tl-soft tl-none" }, worded("They are not yours: you have no limits. Change them by `TIMESTEP_LAB_GUEST_FILES` and its like in the environment.")) : h("p", { class: "tl-soft tl-none" }, "The lab's owner can allow more."));
   }
 
   function account(state) {

@@ -1,0 +1,156 @@
+"""What one guest of a served lab may keep and do at once. The lab's own user has no quota.
+
+What is kept is counted in the store, at most every few seconds; what was taken since is counted here. So a quota costs next to nothing where
+it is far away, and several processes on one store may together go over it by what they take within those seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from timestep_lab.types.errors import BusyError, LabError, TooLargeError
+
+if TYPE_CHECKING:
+    from timestep_lab.store.base import Database
+
+FRESH_S, AGAIN_S = 5.0, 0.5
+"""How long a count is good for; and when it says that there is no more, so that what was deleted meanwhile is seen."""
+MB = 2**20
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestLimits:
+    """0 is no limit."""
+
+    files: int = 200
+    megabytes: int = 500
+    """Of files, and once more of traces sent within a day."""
+    threads: int = 2_000
+    traces: int = 20_000
+    runs: int = 20
+    """At once."""
+    comparisons: int = 200
+
+
+_KEPT = {
+    "files": "select count(*) from files where user_id = $1",
+    "megabytes": "select coalesce(sum(bytes), 0) from files where user_id = $1",
+    "uploads": "select coalesce(sum(bytes_uploaded), 0) from uploads where user_id = $1 and status = 'pending'",
+    "threads": "select count(*) from threads where user_id = $1",
+    "traces": "select count(distinct trace_id) from core.traces_raw where user_id = $1",
+    "comparisons": "select count(*) from comparison_runs where user_id = $1",
+}
+
+
+@dataclass(slots=True)
+class _Counted:
+    kept: int
+    at: float
+    taken: int = 0
+
+
+class Quota:
+    """Of one guest. `take_…` raise `BusyError` or `TooLargeError` when there is no more; all block, and are safe from any thread."""
+
+    def __init__(
+        self, db: Database, user_id: str, limits: GuestLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits, self._db, self._user_id, self._clock = limits, db, user_id, clock
+        self._lock = threading.Lock()
+        self._counted: dict[str, _Counted] = {}
+        self._sent, self._sent_at = 0.0, clock()
+
+    def take_file(self, size: int) -> None:
+        """Before a file, or a part of one, is kept."""
+        self._take(
+            "files", 1, self.limits.files, lambda most: _full(f"A guest may keep {most:,} files.", "Delete some")
+        )
+        self.take_bytes(size)
+
+    def take_bytes(self, size: int) -> None:
+        def refused(most: int) -> LabError:
+            return TooLargeError(
+                f"The files of a guest may have {most // MB:,} MB in all.",
+                f"Delete some first. {_OWNER}",
+            )
+
+        self._take("megabytes", size, self.limits.megabytes * MB, refused)
+
+    def take_thread(self) -> None:
+        self._take(
+            "threads", 1, self.limits.threads, lambda most: _full(f"A guest may keep {most:,} threads.", "Delete some")
+        )
+
+    def take_traces(self, count: int = 1) -> None:
+        self._take(
+            "traces",
+            count,
+            self.limits.traces,
+            lambda most: _full(f"A guest may keep {most:,} traces.", "Export them and go on as another guest"),
+        )
+
+    def take_comparison(self) -> None:
+        self._take(
+            "comparisons",
+            1,
+            self.limits.comparisons,
+            lambda most: _full(f"A guest may keep {most:,} comparisons.", "Go on as another guest"),
+        )
+
+    def take_sent(self, size: int) -> None:
+        """Before traces of so many bytes are read that the guest sends. What a day allows comes back over a day."""
+        most = self.limits.megabytes * MB
+        with self._lock:
+            now = self._clock()
+            self._sent = max(0.0, self._sent - (now - self._sent_at) * most / DAY_S)
+            self._sent_at = now
+            if most and self._sent + size > most:
+                raise TooLargeError(f"A guest may send {most // MB:,} MB of traces a day.", f"Go on later. {_OWNER}")
+            self._sent += size
+
+    def check_runs(self, running: int) -> None:
+        """Before one more run begins beside those that go on."""
+        if self.limits.runs and running >= self.limits.runs:
+            raise BusyError(
+                f"A guest may have {self.limits.runs} runs going on at once.",
+                f"Wait until one has ended, or cancel one. {_OWNER}",
+                retry_after=2.0,
+            )
+
+    def kept(self) -> dict[str, int]:
+        """How much there is now, under the names of the limits that can be counted."""
+        return {
+            **{name: self._count(name) for name in ("files", "threads", "traces", "comparisons")},
+            "megabytes": -(-self._count("megabytes") // MB),
+        }
+
+    def _take(self, name: str, size: int, most: int, refused: Callable[[int], LabError]) -> None:
+        if not most:
+            return
+        with self._lock:
+            found = self._counted.get(name)
+            now = self._clock()
+            is_over = found is not None and found.kept + found.taken + size > most
+            if found is None or now - found.at > (AGAIN_S if is_over else FRESH_S):
+                found = self._counted[name] = _Counted(self._count(name), now)
+            if found.kept + found.taken + size > most:
+                raise refused(most)
+            found.taken += size
+
+    def _count(self, name: str) -> int:
+        [count] = self._db.query(self._user_id, _KEPT[name], [self._user_id]).one() or (0,)
+        if name == "megabytes":
+            return int(count) + self._count("uploads")
+        return int(count)
+
+
+_OWNER = "The lab's owner can allow more."
+
+
+def _full(what: str, how: str) -> BusyError:
+    return BusyError(what, f"{how} first. {_OWNER}" if how.startswith("Delete") else f"{how}. {_OWNER}")
