@@ -39,9 +39,17 @@ LOOK_S = 0.2
 class FairReads:
     """`stopping` says whether the server has been told to stop."""
 
-    def __init__(self, stopping: Callable[[], bool]) -> None:
-        self._stopping = stopping
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="timestep-lab reads")
+    def __init__(
+        self,
+        stopping: Callable[[], bool],
+        *,
+        threads: int = THREADS,
+        waiting: int = WAITING,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        self._stopping, self._waiting, self._time_limit_s = stopping, waiting, time_limit_s
+        self._n_threads = threads
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="timestep-lab reads")
         self._of_user: Counter[str] = Counter()
         self._turns: dict[str, asyncio.Semaphore] = {}
 
@@ -50,18 +58,23 @@ class FairReads:
         return await self.run(user_id, work, lambda: _client_goes(request))
 
     async def run(self, user_id: str, work: Callable[[], T], asker_goes: Callable[[], Awaitable[object]]) -> T:
-        """What `work` gives, which asks the database. When `asker_goes` returns, or after `TIME_LIMIT_S`, it is stopped.
+        """What `work` gives, which asks the database. When `asker_goes` returns, or after the time limit, it is stopped.
 
         Raises `BusyError` when this user has too many queries under way, `StoreUnavailableError` when the server stops first.
         """
-        if self._of_user[user_id] >= AT_ONCE + WAITING or self._of_user.total() >= THREADS + WAITING_IN_ALL:
+        if (
+            self._of_user[user_id] >= AT_ONCE + self._waiting
+            or self._of_user.total() >= self._n_threads + WAITING_IN_ALL
+        ):
             raise BusyError("Too many queries are under way.", "Wait until one has ended.", retry_after=2.0)
         self._of_user[user_id] += 1
         query = _Query(self._turns.setdefault(user_id, asyncio.Semaphore(AT_ONCE)), self._threads, work)
         query.task.add_done_callback(lambda _: self._ended(user_id))
         gone = asyncio.ensure_future(asker_goes())
         try:
-            last_moment = limit = time.monotonic() + TIME_LIMIT_S + LOOK_S  # So that a query's own limit speaks first.
+            last_moment = limit = (
+                time.monotonic() + self._time_limit_s + LOOK_S
+            )  # So that a query's own limit speaks first.
             while not query.task.done() and not gone.done() and time.monotonic() < last_moment:
                 await asyncio.wait((query.task, gone), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._stopping():
@@ -75,7 +88,7 @@ class FairReads:
             raise StoreUnavailableError("The server is shutting down, and stopped this query.", "Ask it again later.")
         if time.monotonic() >= limit:
             raise QueryError(
-                f"This took longer than {TIME_LIMIT_S:g} s and was stopped.",
+                f"This took longer than {self._time_limit_s:g} s and was stopped.",
                 "Ask for less: a shorter time, a simpler filter.",
             )
         raise QueryError("The query was stopped: nobody waits for it.")

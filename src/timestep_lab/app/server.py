@@ -49,6 +49,8 @@ ROUTERS = (
     compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""
+IMPORT_S = 90.0
+"""For traces that somebody sends, reading and storing together."""
 LINK_HOURS = 12
 """How long the sign-in link in the terminal works. Later `/?key=` takes what `timestep-lab token` prints."""
 
@@ -100,6 +102,7 @@ class Served:
                 await preparing
             await self.labs.aclose()
             api.state.reads.close()
+            api.state.imports.close()
             await asyncio.to_thread(api.state.otlp.close)
 
         api = FastAPI(
@@ -114,6 +117,7 @@ class Served:
         )
         api.state.otlp = OtlpDecoder()
         api.state.reads = FairReads(lambda: bool(api.state.stopping))
+        api.state.imports = FairReads(lambda: bool(api.state.stopping), threads=4, waiting=50, time_limit_s=IMPORT_S)
         api.state.pages_ready, api.state.prepared = asyncio.Event(), asyncio.Event()
         error_response.install(api)
         for router in ROUTERS:

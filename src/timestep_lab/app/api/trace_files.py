@@ -12,7 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from timestep_lab.app.api.schemas import ERRORS, Strict
-from timestep_lab.app.fair_reads import in_turn
+from timestep_lab.app.fair_reads import FairReads, in_turn
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import DataError
@@ -55,7 +55,10 @@ async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
             "A served lab takes no .duckdb file of traces.",
             'Export them in another form first: Lab(":memory:"), import_traces, export("traces.parquet").',
         )
-    imported = await in_thread(_import, body, lab)
+    if lab.store.quota:
+        lab.store.quota.take_sent(len(body))
+    imports: FairReads = request.app.state.imports
+    imported = await imports.for_request(request, lab.store.user_id, lambda: _import(body, lab))
     return ImportedView(**{name: getattr(imported, name) for name in ImportedView.model_fields})
 
 

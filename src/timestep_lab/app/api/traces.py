@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from timestep_lab.app.api.schemas import ERRORS
+from timestep_lab.app.fair_reads import FairReads
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.app.otlp_decoder import OtlpDecoder
-from timestep_lab.store.base import in_thread
 
 router = APIRouter(tags=["traces"], responses=ERRORS)
 PROTOBUF = "application/x-protobuf"
@@ -39,7 +39,8 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
         decoded.store(lab.store.db)
         return decoded
 
-    decoded = await in_thread(take)
+    imports: FairReads = request.app.state.imports
+    decoded = await imports.for_request(request, lab.store.user_id, take)
     return _answer(kind, decoded.rejected, decoded.problem, "rejectedSpans")
 
 
@@ -52,17 +53,20 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
 async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
     """Events of GenAI spans (`gen_ai.*`) as OTLP/HTTP log records, before their spans or after them; other records are refused in the
     answer's partial success. Answered after the events are durable."""
-    from timestep_lab.runtime.interchange.otlp_in import read_otlp_logs
-
     body, kind = await request.body(), request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")
 
+    decoder: OtlpDecoder = request.app.state.otlp
+
     def take() -> Any:
-        decoded = read_otlp_logs(body, kind, encoding, lab.store.user_id)
+        if lab.store.quota:
+            lab.store.quota.take_sent(len(body))
+        decoded = decoder.read(body, kind, encoding, lab.store.user_id, reader="read_otlp_logs")
         decoded.store(lab.store.db)
         return decoded
 
-    decoded = await in_thread(take)
+    imports: FairReads = request.app.state.imports
+    decoded = await imports.for_request(request, lab.store.user_id, take)
     return _answer(kind, decoded.rejected, decoded.problem, "rejectedLogRecords")
 
 

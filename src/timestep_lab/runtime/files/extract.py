@@ -10,22 +10,36 @@ from html.parser import HTMLParser
 from xml.parsers import expat
 
 from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
+from timestep_lab.runtime.worker import apart
 from timestep_lab.types.errors import DataError, MissingExtraError
 
 MAX_XML = 50 * 2**20
 """Of a Word document unpacked; more is taken for a trap."""
 MAX_S = 30.0
 PIECE = 16 * 1024
+PDF, HTML = "application/pdf", "text/html"
+SMALL_HTML = 64 * 1024
+"""Bytes below which starting a process would take longer than reading it."""
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 
 
 def text_of(content: bytes, content_type: str, filename: str) -> str:
-    """Raises `DataError` for a file that has no text, `MissingExtraError` when a PDF is given without pypdf."""
-    if content_type == "text/html":
+    """Raises `DataError` for a file that has no text, `TooLargeError` for one that takes too much memory or time, and `MissingExtraError` when
+    a PDF is given without pypdf. What is more than text is read in a process of its own (`runtime.worker`)."""
+    is_text = content_type in TEXT_TYPES and (content_type != HTML or len(content) < SMALL_HTML)
+    if is_text or content_type not in (HTML, PDF, DOCX):
+        return read_text(content, content_type, filename)
+    text: str = apart(f"{__name__}:{read_text.__name__}", content, content_type, filename, time_limit_s=2 * MAX_S)
+    return text
+
+
+def read_text(content: bytes, content_type: str, filename: str) -> str:
+    """`text_of`, in this process."""
+    if content_type == HTML:
         return _html(_decoded(content, filename))
     if content_type in TEXT_TYPES:
         return _decoded(content, filename)
-    if content_type == "application/pdf":
+    if content_type == PDF:
         text = _pdf(content, filename)
     elif content_type == DOCX:
         text = _docx(content, filename)

@@ -14,6 +14,7 @@ from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.interchange.phoenix import is_phoenix_span, read_phoenix
+from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import DataError, TooLargeError
 
@@ -40,17 +41,14 @@ class Imported:
 
 
 def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = None) -> Imported:
-    """Blocks. Raises `DataError` when the file is not there or is none of the formats, `TooLargeError` when it is too large, or takes longer
+    """Blocks. With a time limit, the file is somebody else's: it is read in a process of its own (`runtime.worker`). Raises `DataError` when the file is not there or is none of the formats, `TooLargeError` when it is too large, or takes longer
     than `time_limit_s`: what was stored by then stays, and is not added twice."""
     began = time.monotonic()
     source = Path(path)
-    try:
-        with source.open("rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
     traces, spans, added, rejected, problem = set[str](), 0, 0, 0, ""
-    for decoded in _read(source, head, store.user_id):
+    for decoded in (
+        _read_apart(source, store.user_id, time_limit_s) if time_limit_s else read_file(source, store.user_id)
+    ):
         if store.quota:
             store.quota.take_traces(len(decoded.trace_ids() - traces))
         added += decoded.store(store.db)
@@ -64,11 +62,25 @@ def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = 
                 "Send the spans in smaller files.",
             )
     if not spans and rejected:
-        raise DataError(f"No span of {source} could be read. {problem}", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"No span of {source.name} could be read. {problem}", f"Formats that are read: {KNOWN}.")
     return Imported(len(traces), spans, added, rejected, problem)
 
 
-def _read(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
+def _read_apart(source: Path, user_id: str, time_limit_s: float) -> Iterator[Decoded]:
+    with Worker() as worker:
+        try:
+            yield from worker.stream(f"{__name__}:{read_file.__name__}", source, user_id, time_limit_s=time_limit_s)
+        except WorkerDied:
+            raise too_much(MEMORY) from None
+
+
+def read_file(source: Path, user_id: str) -> Iterator[Decoded]:
+    """Some spans at a time. Messages name the file, not its folder: who sent it has another."""
+    try:
+        with source.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}.", f"Look at: ls -l {source}") from None
     if head[:4] == _PARQUET or head[8:12] == _DUCKDB:
         yield from _read_columns(source, head, user_id)
         return
@@ -76,7 +88,7 @@ def _read(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
     if head[:2] == _GZIP:
         data = decompressed(data, "gzip")
     if not data.strip():
-        raise DataError(f"{source} is empty.", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"{source.name} is empty.", f"Formats that are read: {KNOWN}.")
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start in (b"{", b"["):
         yield from _read_json(source, data, user_id)
@@ -116,7 +128,7 @@ def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
             while rows := found.fetchmany(at_once):
                 yield read_flat_rows(list(kinds), rows, user_id)
     except duckdb.Error as error:
-        raise _no_export(source, str(error).splitlines()[0]) from None
+        raise _no_export(source, str(error).splitlines()[0].replace(str(source), source.name)) from None
 
 
 def _check_size(connection: Any, source: Path, table: str, columns: list[str]) -> int:
@@ -153,7 +165,7 @@ def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]
     except DataError:
         messages = list(_length_prefixed(data))
     if not messages:
-        raise DataError(f"{source} is no file of traces.", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"{source.name} is no file of traces.", f"Formats that are read: {KNOWN}.")
     for message in messages:
         yield read_otlp_protobuf(message, user_id)
 
@@ -196,7 +208,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
     except ValueError as error:
         whole = error
     except RecursionError:
-        raise DataError(f"{source} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
+        raise DataError(f"{source.name} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
     found: list[Mapping[str, Any]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -206,7 +218,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             place = f"line {number}" if number > 1 else str(whole)
             raise DataError(
-                f"{source} is neither JSON nor JSON lines: {place}.", f"Formats that are read: {KNOWN}."
+                f"{source.name} is neither JSON nor JSON lines: {place}.", f"Formats that are read: {KNOWN}."
             ) from None
     return found
 

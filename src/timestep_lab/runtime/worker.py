@@ -1,0 +1,191 @@
+"""Work on bytes that others sent, in a process beside this one: it may take so much memory and so much time, and then it is ended.
+
+Whatever a file unpacks to, whatever a parser makes of it: this process, which answers everybody, is neither held up nor ended by it. Each
+message between the two is pickled behind its length.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO, Any, Self
+
+from timestep_lab.store.interrupt import interruptible, was_interrupted
+from timestep_lab.types.errors import LabError, QueryError, TooLargeError
+
+MEMORY = 2**30
+"""Bytes that the process may take beyond its own code (Linux; elsewhere only its time is bounded)."""
+CLOSE_S = 5.0
+_LENGTH = struct.Struct("<Q")
+
+
+class WorkerDied(Exception):
+    """The process is gone before its answer: it was killed, or what it read ended it."""
+
+
+class Worker:
+    """For one call at a time. Its process begins with the first, and ends with `close`, with a call that goes over a limit, or with this process."""
+
+    def __init__(self, memory: int = MEMORY) -> None:
+        self._memory = memory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def call(self, target: str, *args: Any, time_limit_s: float) -> Any:
+        """What the function `module:name` gives, and raises what it raises; `TooLargeError` when it needs too much memory or time."""
+        [answer] = self.stream(target, *args, time_limit_s=time_limit_s)
+        return answer
+
+    def stream(self, target: str, *args: Any, time_limit_s: float) -> Iterator[Any]:
+        """Each thing that a generator function gives; or the one thing that another function gives."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def too_late() -> None:
+            late.set()
+            process.kill()
+
+        clock = threading.Timer(time_limit_s, too_late)
+        clock.daemon = True
+        clock.start()
+        whole = False
+        try:
+            with interruptible(process.kill):
+                send(process.stdin, (target, args))
+                while (answer := receive(process.stdout)) is not None:
+                    [kind, value] = answer
+                    if kind == "error":
+                        whole = True
+                        raise value
+                    yield value
+                whole = True
+        except (OSError, EOFError) as error:
+            if late.is_set():
+                raise TooLargeError(
+                    f"Reading this took longer than {time_limit_s:g} s and was stopped.", "Send it in smaller parts."
+                ) from None
+            if was_interrupted():
+                raise QueryError("Reading this was stopped before its end.", "Send it again.") from None
+            raise WorkerDied(target) from error
+        finally:
+            clock.cancel()
+            if not whole:  # What it would still say belongs to no later call.
+                process.kill()
+                self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, once there is one."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(OSError):  # It may have gone before it read what was written to it.
+            process.stdin.close()  # Which ends it.
+        process.stdout.close()
+        try:
+            process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            command = [sys.executable, "-m", __name__, str(self._memory)]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._process
+
+
+def apart(target: str, *args: Any, time_limit_s: float, memory: int = MEMORY) -> Any:
+    """`Worker.call` in a process of its own, which ends with it."""
+    with Worker(memory) as worker:
+        try:
+            return worker.call(target, *args, time_limit_s=time_limit_s)
+        except WorkerDied:
+            raise too_much(memory) from None
+
+
+def too_much(memory: int) -> TooLargeError:
+    return TooLargeError(
+        f"Reading this takes more than the {memory >> 20:,} MB of memory that it may take.", "Send it in smaller parts."
+    )
+
+
+def send(pipe: IO[bytes], message: object) -> None:
+    packed = pickle.dumps(message, protocol=5)
+    pipe.write(_LENGTH.pack(len(packed)))
+    pipe.write(packed)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Raises `EOFError` when the other side is gone."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    [length] = _LENGTH.unpack(head)
+    packed = pipe.read(length)
+    if len(packed) < length:
+        raise EOFError
+    return pickle.loads(packed)
+
+
+def main() -> None:
+    """The process: answers until its input ends."""
+    memory = int(sys.argv[1])
+    _bound(memory)
+    # Rows refer to nothing that refers to them: looking for circles among tens of thousands takes a fifth of the time and finds none.
+    gc.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the server, which ends this one.
+    calls, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # Whatever is printed here goes to the log, not between the answers.
+    while True:
+        try:
+            target, args = receive(calls)
+        except EOFError:
+            return
+        try:
+            module, _, name = target.partition(":")
+            found = getattr(importlib.import_module(module), name)(*args)
+            for piece in found if isinstance(found, Iterator) else (found,):
+                send(answers, ("piece", piece))
+        except LabError as error:
+            send(answers, ("error", error))
+        except MemoryError:
+            send(answers, ("error", too_much(memory)))
+            return  # What is left of it is in no state to go on.
+        else:
+            send(answers, None)
+
+
+def _bound(memory: int) -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()
