@@ -17,6 +17,7 @@ from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.errors import UsageError
+from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
 
 if TYPE_CHECKING:
@@ -115,12 +116,14 @@ async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench)
         ]
     chosen = record.model or graph.root.model
     model = bench.router.resolve(
-        chosen if isinstance(chosen, str) or chosen is None else str(getattr(chosen, "full", ""))
+        chosen if isinstance(chosen, str) or chosen is None else bench.router.add_model(chosen)
     )
     if record.model is not None or isinstance(graph.root.model, str) or graph.root.model is None:
         bench.router.get_model(model.full)
     has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
-    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt])
+    # An object says something else in each process: its answers are nobody's to take from a cache.
+    which = [new_id("case")] if bench.router.is_object(model.full) else []
+    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which])
     return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools)
 
 

@@ -45,6 +45,10 @@ async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, An
     if agents is not None:
         many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents
         options["agents"] = [lab.agents.get(agent) if isinstance(agent, str) else agent for agent in many]
+    models = options.pop("models", None)
+    if models is not None:
+        several = list(models) if isinstance(models, list | tuple) else [models]
+        options["models"] = [m if m is None or isinstance(m, str) else lab.router.add_model(m) for m in several]
     if resume is not None:
         return await resume_comparison(bench_of(lab), resume, **options)
     return await new_comparison(bench_of(lab), data, **options)

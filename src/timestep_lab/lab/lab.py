@@ -158,7 +158,7 @@ class Lab(Looking):
         prompt: str | Sequence[Mapping[str, Json]],
         *,
         agent: str | sdk.Agent[Any] | None = None,
-        model: str | None = None,
+        model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
         approve: Approve = "ask",
@@ -177,6 +177,8 @@ class Lab(Looking):
             budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
         )
 
+        model_name = model if model is None or isinstance(model, str) else self.router.add_model(model)
+
         async def events() -> AsyncGenerator[Event, None]:
             # In a thread: the store may be another process's, or far away.
             found = await in_thread(self._agent, agent)
@@ -184,7 +186,7 @@ class Lab(Looking):
                 prompt,
                 agent=found,
                 thread_id=thread_id_of(thread),
-                model=model,
+                model=model_name,
                 model_settings=model_settings,
                 approve=approve,
                 max_turns=max_turns,
@@ -204,7 +206,7 @@ class Lab(Looking):
         prompt: str | Sequence[Mapping[str, Json]],
         *,
         agent: str | sdk.Agent[Any] | None = None,
-        model: str | None = None,
+        model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
         approve: Approve = "ask",
@@ -218,8 +220,8 @@ class Lab(Looking):
     ) -> Run:
         """Run one turn to its end, or to where it waits for approval.
 
-        `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, over the agent's
-        own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
+        `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, or a `Model` of the Agents
+        SDK's (`agents.testing.ScriptedModel`), over the agent's own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
         `none` rejects.
 
         A run that reaches one of its limits ends with `status == "stopped"`, and what was said is kept. They are for all of it: agents that

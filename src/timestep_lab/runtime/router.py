@@ -11,8 +11,9 @@ import pkgutil
 from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import entry_points
+from typing import Any
 
-from agents import ModelProvider
+from agents import Model, ModelProvider
 
 from timestep_lab.runtime import providers as providers_package
 from timestep_lab.runtime.limiter import AdaptiveLimiter
@@ -22,13 +23,45 @@ from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.timing import GenerationTiming
-from timestep_lab.types.errors import ProviderError, UnknownPrefixError
+from timestep_lab.types.errors import ProviderError, UnknownPrefixError, UsageError
 from timestep_lab.types.suggest import did_you_mean
 
 __all__ = ["ModelRef", "ProviderStatus", "Router"]
 
 ENTRY_POINTS = "timestep_lab.providers"
 DEFAULT_PREFIX = "openai"
+OBJECT = "object"
+"""The prefix of models that are objects of this process."""
+
+
+class _Objects(Provider):
+    """Models that are objects of this process, by names that are made for them."""
+
+    prefix = OBJECT
+    retries = False
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.models: dict[str, Model] = {}
+
+    def status(self) -> ProviderStatus:
+        return self.ready("models of the Agents SDK that were passed as objects")
+
+    def model(self, name: str) -> Model:
+        return self.models[name]
+
+    def name_of(self, model: Model) -> str:
+        for name, known in self.models.items():
+            if known is model:
+                return name
+        said = getattr(model, "model", None)
+        base = name = said if isinstance(said, str) and said else type(model).__name__
+        n = 1
+        while name in self.models:
+            n += 1
+            name = f"{base}#{n}"
+        self.models[name] = model
+        return name
 
 
 class Router(ModelProvider):
@@ -43,6 +76,8 @@ class Router(ModelProvider):
         self._retry = retry if retry is not None else RetryPolicy()
         self._providers: dict[str, Provider] = {}
         self._models: dict[str, RoutedModel] = {}
+        self._objects = _Objects(self.settings)
+        self._providers[OBJECT] = self._objects
 
     @cached_property
     def prefixes(self) -> list[str]:
@@ -64,6 +99,14 @@ class Router(ModelProvider):
         if not slash:
             prefix, model = DEFAULT_PREFIX, full
         known = self.prefixes
+        if prefix == OBJECT:
+            if model in self._objects.models:
+                return ModelRef(prefix=prefix, model=model)
+            raise UnknownPrefixError(
+                f"{full!r} was a model object of another process, or of this one before it was restarted.",
+                "Make it again and pass it: model=…",
+                param="model",
+            )
         if prefix not in known:
             raise UnknownPrefixError(
                 f"There is no provider {prefix!r} (in {full!r}).{did_you_mean(prefix, known)}",
@@ -93,6 +136,23 @@ class Router(ModelProvider):
                 observers=self.observers,
             )
         return self._models[ref.full]
+
+    def add_model(self, model: Any) -> str:
+        """The name by which this router knows a model of the Agents SDK's that is an object; the same object has one name.
+
+        It is timed, traced and given ids like any other; it is not repeated and its price is not known. Raises `UsageError` for what is no model.
+        """
+        if isinstance(model, RoutedModel) and self._models.get(model.full) is model:
+            return model.full
+        if not isinstance(model, Model):
+            raise UsageError(
+                f"{model!r} is no model.", "Give prefix/name, or a Model of the Agents SDK.", param="model"
+            )
+        return f"{OBJECT}/{self._objects.name_of(model)}"
+
+    def is_object(self, full: str) -> bool:
+        """Whether the name is one of `add_model`, which means something in this process alone."""
+        return full.partition("/")[0] == OBJECT
 
     def provider(self, prefix: str) -> Provider:
         """The provider of a known prefix."""

@@ -102,7 +102,7 @@ class RemoteLab(RemoteLooking, Lab):
         prompt: str | Sequence[Mapping[str, Json]],
         *,
         agent: str | sdk.Agent[Any] | None = None,
-        model: str | None = None,
+        model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
         approve: Approve = "ask",
@@ -117,6 +117,8 @@ class RemoteLab(RemoteLooking, Lab):
         """As `Lab.stream`. The run is the server's: it ends early when this stream is left, not when this process dies."""
         if agent is not None and not isinstance(agent, str):
             raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+        if model is not None and not isinstance(model, str):
+            raise only_here("A model that is an object", "Name one that the served lab has: model='prefix/name'.")
         body = runs.run_body(
             prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
             max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
