@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from agents import Agent, RunConfig, Runner, RunState, ToolCallItem, ToolCallOutputItem, set_trace_processors
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing import FunctionSpanData, Span, Trace, TracingProcessor, get_trace_provider
+from mcp.types import CallToolResult
 
 from tests.mcp.conftest import MakeToolbox, agent, server
+from timestep_lab.runtime.mcp.sdk_tools import output_of
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolSet
 from timestep_lab.types.ids import BUILTIN_MCP_SERVER
 from timestep_lab.types.records import AgentRecord, McpServerRecord
@@ -143,3 +147,38 @@ async def test_a_client_tool_hands_its_arguments_on(toolbox: MakeToolbox) -> Non
     result = await Runner.run(sdk_agent(tools, *turns), "dark please")
     assert json.loads(outputs(result)[0].output) == {"status": "sent to the client", "arguments": {"theme": "dark"}}
     assert tools.server_of("switch_theme") is None
+
+
+def test_what_a_tool_gives_that_is_no_text_reaches_the_model_as_what_it_is() -> None:
+    kept: dict[str, bytes] = {}
+
+    def keep(name: str, content: bytes) -> Any:
+        kept[name] = content
+        return SimpleNamespace(id=f"file_{len(kept)}", filename=name)
+
+    def result(*blocks: dict[str, Any]) -> CallToolResult:
+        return CallToolResult.model_validate({"content": blocks})
+
+    data = base64.b64encode(b"12345").decode()
+    blob = {"uri": "file:///tmp/report.pdf", "mimeType": "application/pdf", "blob": data}
+    picture = {"uri": "file:///dot.png", "mimeType": "image/png", "blob": data}
+    told = output_of(
+        result(
+            {"type": "text", "text": "Look:"}, {"type": "audio", "data": data, "mimeType": "audio/wav"},
+            {"type": "resource", "resource": blob}, {"type": "resource", "resource": {"uri": "file:///a.txt", "text": "A note."}},
+        ), keep, "see",
+    )  # fmt: skip
+    assert kept == {"see.wav": b"12345", "report.pdf": b"12345"}
+    assert told.startswith("Look:\n")
+    assert told.endswith("A note.")
+    assert '"file_id": "file_1"' in told
+    assert data not in told
+    seen = output_of(result({"type": "text", "text": "A dot."}, {"type": "resource", "resource": picture}), keep, "see")
+    assert [part.type for part in seen] == ["text", "image"]
+    assert seen[1].image_url == f"data:image/png;base64,{data}"
+    long = output_of(result({"type": "text", "text": "x" * 5_000_000}), keep, "see")
+    assert len(long) < 201_000
+    assert "Cut after 200,000 of 5,000,000 characters" in long
+    assert len(kept["see.txt"]) == 5_000_000
+    without = output_of(result({"type": "audio", "data": data, "mimeType": "audio/wav"}))
+    assert without == "(audio/wav, 5 bytes, which were not kept)"

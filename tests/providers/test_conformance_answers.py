@@ -8,13 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from agents import ModelSettings, SQLiteSession
+from agents import FunctionTool, ModelSettings, SQLiteSession
 from pydantic import BaseModel
 
 from tests.files.test_text_of_files import pdf
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CASES, Case
-from tests.wire import Call, Counted, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire import (
+    Call,
+    Counted,
+    Reply,
+    Thought,
+    WireServer,
+    Words,
+    anthropic_messages,
+    chat_completions,
+    ollama_chat,
+)
 from timestep_lab.app.openai_api.chat_form import read_messages
 from timestep_lab.runtime.router import Router
 from timestep_lab.types.errors import SettingsError
@@ -365,6 +375,40 @@ async def test_a_setting_that_a_protocol_has_no_word_for_is_refused_by_name(
         await ask(model, settings=ModelSettings(**{setting: "auto" if setting == "truncation" else 0.5}))
     assert refused.value.param == f"model_settings.{setting}"
     assert not server.requests
+
+
+CHOICE = {
+    "$defs": {"By": {"type": "object", "properties": {"name": {"type": "string"}, "exact": True}, "required": ["name"]}},
+    "type": "object",
+    "properties": {"limit": {"type": "integer"}},
+    "required": ["limit"],
+    "anyOf": [
+        {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id", "limit"]}, {"$ref": "#/$defs/By"}, True,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "schema", [CHOICE, {"$ref": "#/$defs/Find", "$defs": {"Find": CHOICE, **CHOICE["$defs"]}}], ids=["anyOf", "$ref"]
+)
+async def test_a_tool_with_a_choice_or_a_reference_at_the_top_of_its_schema_is_sent_in_a_form_that_the_provider_takes(
+    model: Any, server: WireServer, case: Case, schema: dict[str, Any]
+) -> None:
+    async def never(*_: Any) -> str:
+        return ""
+
+    server.will(Reply(Words("Hi")))
+    await ask(model, tools=[FunctionTool("find", "Finds.", schema, never, strict_json_schema=False)])
+    [tool] = server.requests[0].body["tools"]
+    tool = tool.get("function", tool)
+    sent = tool.get("parameters") or tool["input_schema"]
+    if case.protocol not in (anthropic_messages, ollama_chat):
+        assert sent == schema
+        return
+    assert not {"anyOf", "$ref"} & set(sent)
+    assert set(sent["properties"]) == {"limit", "id", "name", "exact"}
+    assert sent["required"] == ["limit"]
+    assert "anyOf" in tool["description"]
 
 
 async def test_the_models_of_a_server_are_listed(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, text_of
+from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, plain_object, text_of
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.unique_ids import provider_call_id
 from timestep_lab.types.errors import SettingsError, UsageError
@@ -205,7 +205,7 @@ def _result(output: Any) -> str | list[dict[str, Any]]:
 def _tools(request: ModelRequest) -> list[dict[str, Any]]:
     tools: list[dict[str, Any]] = [
         {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
-        for spec in request.functions
+        for spec in map(plain_object, request.functions)
     ]
     tools[-1].update(_CACHE)
     return tools

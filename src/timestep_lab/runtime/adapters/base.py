@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -261,6 +261,52 @@ async def whole_response(stream: AsyncIterator[Any]) -> ModelResponse:
         )
     )
     return ModelResponse(output=last.output, usage=usage, response_id=last.id)
+
+
+_COMBINED = ("anyOf", "oneOf", "allOf")
+
+
+def plain_object(spec: FunctionSpec) -> FunctionSpec:
+    """For providers that take no choice and no reference at the top of a tool's schema: one object with the fields of all forms,
+    of which those are required that every form requires; what that loses is told in words."""
+    given = spec.parameters
+    plain = _merged(given, given)
+    if plain is None:
+        return replace(spec, parameters={"type": "object", "properties": {}, **given})
+    told = f"{spec.description}\nThe arguments must follow this JSON schema: {json.dumps(given)}".strip()
+    return replace(spec, parameters=plain, description=told)
+
+
+def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> dict[str, Any] | None:
+    """None for a schema that is plain already."""
+    if "$ref" not in schema and not any(name in schema for name in _COMBINED):
+        return None
+    properties: dict[str, Any] = {}
+    required = set(schema.get("required") or ())
+    targets = [_target(root, str(schema["$ref"]))] if "$ref" in schema else []
+    for together, forms in [(True, [schema]), (True, targets)] + [
+        (name == "allOf", schema.get(name) or ()) for name in _COMBINED
+    ]:
+        needed = []
+        for form in forms:
+            if not isinstance(form, Mapping):
+                continue
+            inner = form if form is schema or depth > 8 else _merged(form, root, depth + 1) or form
+            properties |= {
+                name: value for name, value in (inner.get("properties") or {}).items() if name not in properties
+            }
+            needed.append(set(inner.get("required") or ()))
+        if needed:
+            required |= set.union(*needed) if together else set.intersection(*needed)
+    kept = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    return {"type": "object", "properties": properties, "required": sorted(required & set(properties)), **kept}
+
+
+def _target(root: Mapping[str, Any], reference: str) -> Any:
+    found: Any = root
+    for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ("",):
+        found = found.get(step.replace("~1", "/").replace("~0", "~")) if step and isinstance(found, Mapping) else found
+    return found
 
 
 def parts_of(content: Any) -> list[Mapping[str, Any]]:

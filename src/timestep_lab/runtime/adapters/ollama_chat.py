@@ -23,6 +23,7 @@ from timestep_lab.runtime.adapters.base import (
     ThinkTags,
     items_of,
     parts_of,
+    plain_object,
     results_as_text,
     text_of,
 )
@@ -193,6 +194,7 @@ def _image(part: Mapping[str, Any]) -> bytes:
 
 
 def _tool(spec: FunctionSpec) -> dict[str, Any]:
+    spec = plain_object(spec)
     schema = spec.parameters
     parameters: dict[str, Any] = {
         "type": "object",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
+import mimetypes
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,15 +24,27 @@ from agents import (
 )  # fmt: skip
 from agents.tool_context import ToolContext
 from agents.tracing import FunctionSpanData
-from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from mcp.types import (
+    BlobResourceContents,
+    CallToolResult,
+    EmbeddedResource,
+    TextContent,
+    TextResourceContents,
+    ToolAnnotations,
+)
 
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolInfo
 from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
+from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import ToolError
 from timestep_lab.types.spans import GenAI
 
 Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
+Keep = Callable[[str, bytes], Any]
+"""Keeps a file of the lab by a name and its bytes; gives its record."""
+MOST_TEXT = 200_000
+"""Characters of one result that a model is given; the rest can be read in the file that is kept of it."""
 
 _NAME_LENGTH = 64
 """The longest function name that OpenAI takes: ^[a-zA-Z0-9_-]{1,64}$."""
@@ -50,7 +65,12 @@ def public_names(infos: Sequence[ToolInfo], taken: Sequence[str] = ()) -> list[s
 
 
 def function_tool(
-    info: ToolInfo, name: str, rule: Rule, call: Call, redact: Callable[[str], str] = str
+    info: ToolInfo,
+    name: str,
+    rule: Rule,
+    call: Call,
+    redact: Callable[[str], str] = str,
+    keep: Keep | None = None,
 ) -> FunctionTool:
     """`call` sends the arguments to the server. A failure is told to the model as a `FailedOutput` and marked in the span,
     after `redact` has taken the server's secrets out of it."""
@@ -65,7 +85,7 @@ def function_tool(
         except ToolError as error:
             _note_class(error)
             return _failed(info, redact(str(error)))
-        output = output_of(result)
+        output = await in_thread(output_of, result, keep, name)
         if result.is_error:
             return _failed(info, redact(output if isinstance(output, str) else text_of(result)))
         return output
@@ -89,24 +109,68 @@ def function_tool(
     )
 
 
-def output_of(result: CallToolResult) -> Any:
-    """What the model reads: a text where all is text (JSON where the server gave only structure), else a list of parts."""
+def output_of(result: CallToolResult, keep: Keep | None = None, tool: str = "tool") -> Any:
+    """What the model reads: a text where all is text (JSON where the server gave only structure), else a list of parts.
+
+    Sound and other data are kept as files of the lab, and so is a text that is too long; the model is told of them. Blocks.
+    """
     if not result.content and result.structured_content is not None:
-        return json.dumps(result.structured_content, ensure_ascii=False)
-    if any(isinstance(block, ImageContent) for block in result.content):
-        return [_part(block) for block in result.content]
-    return text_of(result)
+        return _bounded(json.dumps(result.structured_content, ensure_ascii=False), keep, tool)
+    parts = [_part(block, keep, tool) for block in result.content]
+    if any(isinstance(part, ToolOutputImage) for part in parts):
+        return parts
+    return _bounded("\n".join(part.text for part in parts if isinstance(part, ToolOutputText)), keep, tool)
 
 
 def text_of(result: CallToolResult) -> str:
-    texts = [block.text if isinstance(block, TextContent) else block.model_dump_json() for block in result.content]
-    return "\n".join(texts)
+    parts = [_part(block, None, "") for block in result.content]
+    return "\n".join(part.text if isinstance(part, ToolOutputText) else "(an image)" for part in parts)
 
 
-def _part(block: Any) -> ToolOutputText | ToolOutputImage:
-    if isinstance(block, ImageContent):
-        return ToolOutputImage(image_url=f"data:{block.mime_type};base64,{block.data}")
-    return ToolOutputText(text=block.text if isinstance(block, TextContent) else block.model_dump_json())
+def _part(block: Any, keep: Keep | None, tool: str) -> ToolOutputText | ToolOutputImage:
+    if isinstance(block, TextContent):
+        return ToolOutputText(text=block.text)
+    resource = block.resource if isinstance(block, EmbeddedResource) else None
+    if isinstance(resource, TextResourceContents):
+        return ToolOutputText(text=resource.text)
+    data = resource.blob if isinstance(resource, BlobResourceContents) else getattr(block, "data", None)
+    if data is None:
+        return ToolOutputText(text=block.model_dump_json())
+    kind = (resource or block).mime_type or "application/octet-stream"
+    if kind in _SEEN:
+        return ToolOutputImage(image_url=f"data:{kind};base64,{data}")
+    name = str(resource.uri).rstrip("/").rpartition("/")[2] if resource else ""
+    try:
+        content = base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return ToolOutputText(text=f"({kind}, which is not valid base64)")
+    return ToolOutputText(text=_kept(name or f"{tool}{_ending(kind)}", content, kind, keep))
+
+
+def _ending(kind: str) -> str:
+    subtype = kind.partition("/")[2]
+    return mimetypes.guess_extension(kind) or (f".{subtype}" if subtype.isalnum() else ".bin")
+
+
+_SEEN = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What models take as pictures."""
+
+
+def _kept(name: str, content: bytes, kind: str, keep: Keep | None) -> str:
+    if keep is None:
+        return f"({kind}, {len(content):,} bytes, which were not kept)"
+    record = keep(name, content)
+    told = {"file_id": record.id, "filename": record.filename, "content_type": kind, "bytes": len(content)}
+    return f"The result is a file, kept in the lab for the user: {json.dumps(told, ensure_ascii=False)}"
+
+
+def _bounded(text: str, keep: Keep | None, tool: str) -> str:
+    if len(text) <= MOST_TEXT:
+        return text
+    whole = _kept(f"{tool}.txt", text.encode(), "text/plain", keep)
+    return (
+        f"{text[:MOST_TEXT]}\n\n[Cut after {MOST_TEXT:,} of {len(text):,} characters. Ask the tool for less. {whole}]"
+    )
 
 
 def _object(arguments_json: str, tool: str) -> dict[str, Any]:

@@ -95,7 +95,9 @@ class Toolbox:
         names = public_names(infos, client_tools)
         rules = [_rule(agent, connection.record, info) for connection, _, info in uses]
         tools: list[SdkTool] = [
-            function_tool(info, name, rule, _caller(connection, tool), partial(redact, record=connection.record))
+            function_tool(
+                info, name, rule, _caller(connection, tool), partial(redact, record=connection.record), self._keep
+            )
             for (connection, tool, info), name, rule in zip(uses, names, rules, strict=True)
         ]
         client_rules: list[Rule] = [
@@ -177,6 +179,11 @@ class Toolbox:
         if record.id != BUILTIN_MCP_SERVER:
             return Connection(record)
         return Connection(record, builtin_server(builtin_tools(self._settings, stores=self._vector_stores)))
+
+    @property
+    def _keep(self) -> Callable[[str, bytes], Any] | None:
+        stores = self._vector_stores
+        return None if stores is None else lambda name, content: stores().files.add_bytes(name, content)
 
     # -- tools
 
