@@ -47,6 +47,7 @@ def drift(workflow: Workflow, script: str) -> list[str]:
         "test": ["bash .ci/run"],
         "first-run": ["python .ci/first_run.py"],
         "migrations": ["bash .ci/migrations"],
+        "clients": ["pip install '.[test]' && python .ci/client_matrix.py"],
         "smoke": [readme_line("timestep-lab demo")],
     }
     for job, lines in expected.items():
