@@ -150,3 +150,24 @@ async def test_what_is_no_form_with_one_file_is_refused(chat: ChatKitClient) -> 
         assert (await chat.http.post(upload, content=body, headers=headers)).status_code == 400
     two = [("file", ("a", b"1")), ("file", ("b", b"2"))]
     assert (await chat.http.post(upload, files=two)).status_code == 400
+
+
+async def test_a_picture_is_announced_as_one_and_becomes_what_its_bytes_are(chat: ChatKitClient) -> None:
+    made = await chat.ask("attachments.create", name="dot.png", size=len(png()), mime_type="image/png")
+    assert (made["type"], made["mime_type"]) == ("image", "image/png")
+    assert made["preview_url"].endswith(f"/openai/v1/files/{made['id']}/content")
+    where = made["upload_descriptor"]
+    sent = await chat.http.request(
+        where["method"], where["url"], headers=where["headers"], content=b"no picture at all"
+    )
+    assert (sent.json()["type"], sent.json()["mime_type"]) == ("file", "text/plain")
+    odd = await chat.ask("attachments.create", name="a", size=1, mime_type="<script>")
+    assert (odd["type"], odd["mime_type"]) == ("file", "application/octet-stream")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 100_000])
+async def test_a_page_of_a_size_that_is_none_is_refused(chat: ChatKitClient, limit: int) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        await chat.ask("threads.list", limit=limit)
+    assert refused.value.response.status_code == 400
+    assert refused.value.response.json()["error"]["param"] == "params.limit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from chatkit import store as ck_store
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from timestep_lab.app.chatkit.lab_store import LabChatKitStore
     from timestep_lab.types.files import FileRecord
 
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838, 4.2."""
 UNKNOWN_TYPE = "application/octet-stream"
 PURPOSE = "user_data"
 
@@ -29,18 +32,15 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         self._store = store
 
     async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> Any:
-        """Announce a file. What it is called and said to be is not believed: the name is made harmless, the type found later."""
+        """Announce a file. Its name is made harmless; what it is said to be is shown until its bytes have come and tell what it is."""
         if input.size > MAX_BYTES:
             raise too_large(safe_name(input.name), input.size)
         file_id = new_id("file")
         path = f"/api/v1/agents/{context.agent.id}/chatkit/upload?attachment_id={file_id}"
         descriptor = {"url": context.base_url + path, "method": "PUT", "headers": {"Content-Type": UNKNOWN_TYPE}}
-        return ATTACHMENT.validate_python(
-            {
-                "type": "file", "id": file_id, "name": safe_name(input.name), "mime_type": UNKNOWN_TYPE,
-                "upload_descriptor": descriptor,
-            }
-        )  # fmt: skip
+        said = input.mime_type if _MEDIA_TYPE.fullmatch(input.mime_type) else UNKNOWN_TYPE
+        shown = _shown(file_id, safe_name(input.name), said, context)
+        return ATTACHMENT.validate_python({**shown, "upload_descriptor": descriptor})
 
     async def delete_attachment(self, attachment_id: str, context: ChatKitContext) -> None:
         await self._store.load_attachment(attachment_id, context)  # Raises for what was never an attachment.
@@ -63,7 +63,11 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
 
 
 def described(file: FileRecord, context: ChatKitContext) -> Any:
-    plain = {"id": file.id, "name": file.filename, "mime_type": file.content_type, "type": "file"}
-    if file.content_type in IMAGE_TYPES:
-        plain |= {"type": "image", "preview_url": f"{context.base_url}/openai/v1/files/{file.id}/content"}
-    return ATTACHMENT.validate_python(plain)
+    return ATTACHMENT.validate_python(_shown(file.id, file.filename, file.content_type, context))
+
+
+def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) -> dict[str, Any]:
+    plain = {"id": file_id, "name": name, "mime_type": media_type, "type": "file"}
+    if media_type in IMAGE_TYPES:
+        plain |= {"type": "image", "preview_url": f"{context.base_url}/openai/v1/files/{file_id}/content"}
+    return plain

@@ -41,7 +41,9 @@ async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator
 async def _check(request: ck.ChatKitReq, context: ChatKitContext) -> None:
     """What the SDK answers as if there were nothing: pages of a size that is none, items of no thread, an answer to no message."""
     match request:
-        case ck.ThreadsListReq() | ck.ItemsListReq() if not 1 <= (request.params.limit or 1) <= MOST:
+        case ck.ThreadsListReq() | ck.ItemsListReq() if (
+            request.params.limit is not None and not 1 <= request.params.limit <= MOST
+        ):
             raise UsageError(
                 f"A page cannot have {request.params.limit} entries.", f"Ask for 1 to {MOST}.", param="params.limit"
             )

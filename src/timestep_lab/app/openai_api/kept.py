@@ -70,7 +70,10 @@ class Conversations:
 
     def create(self, metadata: Mapping[str, Json], items: Sequence[Item]) -> ConversationRecord:
         record = ConversationRecord(id=new_id("conversation"), user_id=self._user_id, metadata=dict(metadata))
-        self._db.write(self._user_id, [self.table.insert_statement(record), *self.appending(record.id, items)])
+        try:
+            self._db.write(self._user_id, [self.table.insert_statement(record), *self.appending(record.id, items)])
+        except ConflictError as error:
+            raise _taken() from error
         return record
 
     def delete(self, conversation_id: str) -> None:
@@ -100,7 +103,11 @@ class Conversations:
     def append(self, conversation_id: str, items: Sequence[Item]) -> None:
         """All or none. Raises `NotFoundError`, `ConflictError` for an item whose id is taken."""
         self.table.get(conversation_id)
-        self._db.write(self._user_id, self.appending(conversation_id, items))
+        try:
+            self._db.write(self._user_id, self.appending(conversation_id, items))
+        except ConflictError as error:
+            self.table.get(conversation_id)  # Raises when it was deleted meanwhile.
+            raise _taken() from error
 
     def appending(self, conversation_id: str, items: Sequence[Item]) -> list[Statement]:
         """What `append` writes, for a transaction with more in it."""
@@ -143,9 +150,10 @@ class Responses:
             return
         try:
             self._db.write(self._user_id, statements)
-        except ConflictError:
+        except ConflictError as error:
             if record.conversation_id:
                 self._conversations.table.get(record.conversation_id)  # Raises when it was deleted meanwhile.
+                raise _taken() from error
             raise
 
     def history(self, response_id: str) -> list[Item]:
@@ -158,6 +166,12 @@ class Responses:
             turns.append(self.table.get(next_id))
             next_id = turns[-1].previous_id
         return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
+
+
+def _taken() -> ConflictError:
+    return ConflictError(
+        "An item of this id is in a conversation already.", "Leave the ids of copied items away.", param="items"
+    )
 
 
 def normal_items(given: str | Sequence[Mapping[str, Any]]) -> list[Item]:
