@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from mcp.server.mcpserver import Image, MCPServer
+from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
@@ -26,6 +26,17 @@ def write(file: str, text: str) -> str:
     if text == "last words":
         os._exit(1)
     return "written"
+
+
+@server.tool()
+async def work(steps: int, seconds: float, ctx: Context) -> str:
+    """Work so many steps of so many seconds, and tell of each."""
+    import anyio
+
+    for step in range(steps):
+        await anyio.sleep(seconds)
+        await ctx.report_progress(step + 1, steps)
+    return "done"
 
 
 @server.tool(annotations=READ_ONLY)

@@ -31,6 +31,9 @@ T = TypeVar("T")
 TOOL_LIST_S = 60.0
 """A tool list is asked for again after this time, or at once when the server says that it changed."""
 
+LONGEST_CALL_S = 24 * 3600.0
+"""Of a tool that goes on reporting progress."""
+
 FAILED_S = 10.0
 """A server that could not be reached is not tried again for this time, so that it does not slow down every run."""
 
@@ -81,7 +84,8 @@ class Connection:
         return [tool for tool in tools if allowed is None or tool.name in allowed]
 
     async def call(self, tool: Tool, arguments: dict[str, Any]) -> CallToolResult:
-        """Call a tool. A call that may have taken effect is not repeated, unless the server says the tool bears it.
+        """Call a tool. A call that may have taken effect is not repeated, unless the server says the tool bears it. It has the record's
+        time to answer, and again so much from each progress that the server reports.
 
         Raises `ToolError` when no result came; a result that says `is_error` is returned.
         """
@@ -89,10 +93,20 @@ class Connection:
         if tool.output_schema is not None:
             # The client will import this to check the result; it takes up to 2 s, which the event loop must not stand still.
             await in_thread(importlib.import_module, "jsonschema")
+
+        async def send(client: Client) -> CallToolResult:
+            loop, patience = asyncio.get_running_loop(), self.record.timeout_s
+            async with asyncio.timeout(patience) as limit:
+
+                async def still_at_it(progress: float, total: float | None, message: str | None) -> None:
+                    limit.reschedule(loop.time() + patience)
+
+                return await client.call_tool(
+                    tool.name, arguments, read_timeout_seconds=LONGEST_CALL_S, progress_callback=still_at_it
+                )
+
         return await self._request(
-            tool.name,
-            lambda client: client.call_tool(tool.name, arguments),
-            repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
+            tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))
         )
 
     async def aclose(self) -> None:

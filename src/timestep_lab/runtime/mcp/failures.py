@@ -66,7 +66,7 @@ def call_error(record: McpServerRecord, what: str, error: BaseException, *, brok
 
 
 def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT
+    return isinstance(error, TimeoutError) or (isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT)
 
 
 def _first_fault(error: ValidationError) -> str:
