@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 from tests.ui.hostile import HOSTILE, hostile_source
 from tests.ui.sample_traces import SampleSource
+from timestep_lab import Lab
 from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.handoff_graph import HandoffGraph, difference
@@ -118,3 +122,65 @@ def test_a_value_that_nests_without_end_is_cut() -> None:
     value: dict[str, object] = {}
     value["self"] = value
     assert "nested too deeply" in json.dumps(json_safe(value))
+
+
+def test_each_cell_of_a_static_copy_has_its_alignment_as_a_style_which_jupyter_does_not_override(
+    source: SampleSource,
+) -> None:
+    trace_id = next(iter(source.rows))
+    shown = TraceView(source, trace_id)._repr_html_()
+    assert "<td align='left' style='text-align:left'>" in shown
+    assert "<td align='right' style='text-align:right'>" in shown
+    assert not re.search(r"<t[dh](?![^>]*style=)", shown)
+
+
+def test_a_step_is_named_once_in_the_static_copy(source: SampleSource) -> None:
+    page = Tags(TraceView(source, next(iter(source.rows))).twin_html())
+    assert "turn 1" in page.text
+    assert "turn turn" not in page.text
+
+
+def test_on_a_terminal_a_view_is_text_with_its_columns_under_each_other(source: SampleSource) -> None:
+    trace_id = next(iter(source.rows))
+    lines = str(TraceView(source, trace_id)).splitlines()
+    [head] = [line for line in lines if line.startswith("Step")]
+    steps = lines[lines.index(head) + 1 :][:8]
+    assert {line[head.index("When")] for line in steps} <= set("█▒·")
+    assert any(line.startswith("      ") and "get_weather" in line for line in steps)
+    listed = repr(TraceExplorer(source)).splitlines()
+    assert listed[0] == "12 traces"
+    assert len({len(line) for line in listed[1:4]}) == 1
+    assert "<" not in str(TraceExplorer(SampleSource())).replace("\n", "")
+
+
+def test_a_view_that_cannot_be_read_says_why_on_a_terminal() -> None:
+    assert "modle" in repr(TraceExplorer(SampleSource.with_history(1), filter="modle == 1"))
+
+
+def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
+    source: SampleSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ipywidgets import VBox
+
+    explorer, trace = TraceExplorer(source), TraceView(source, next(iter(source.rows)))
+    assert VBox([explorer.widget, trace.widget]).children == (explorer.widget, trace.widget)
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
+    assert "data-tl-twin" in bundle["text/html"]
+    assert bundle["text/plain"].startswith("12 traces")
+    # marimo shows what an object's `_mime_` gives: here the widget in its own frame.
+    shown = SimpleNamespace(anywidget=lambda widget: SimpleNamespace(_mime_=lambda: ("text/html", widget.model_id)))
+    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(ui=shown))
+    assert explorer._mime_() == ("text/html", explorer.widget.model_id)
+
+
+async def test_a_lab_and_a_run_are_small_cards_whatever_was_said() -> None:
+    lab = Lab(":memory:")
+    run = await lab.run("x" * 300_000, model="demo/echo?bare=1")
+    assert len(str(run.output)) == 300_000
+    for card in (repr(run), run._repr_html_()):
+        assert len(card) < 6_000
+        assert "(300,000 characters; all of them: run.output)" in card
+    assert "2 agents · 1 thread · 1 trace" in repr(lab)
+    assert "2 agents · 1 thread · 1 trace" in lab._repr_html_()
+    await lab.aclose()

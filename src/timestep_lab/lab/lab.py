@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -446,4 +447,26 @@ class Lab(Looking):
         return self.store.user_id
 
     def __repr__(self) -> str:
-        return f"Lab({self.store.db.url!r}, {len(self.agents)} agents, {len(self.threads)} threads)"
+        where, counts, model = self._card()
+        return f"Lab at {where}\n  {counts}\n  default model {model}\n  try: lab.chat()  lab.traces  await lab.run('…')"
+
+    def _repr_html_(self) -> str:
+        where, counts, model = map(html.escape, self._card())
+        return (
+            "<div style='border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:8px 12px;display:inline-block'>"
+            f"<strong>Lab</strong> at <code>{where}</code><br>{counts}<br>default model <code>{model}</code><br>"
+            "<small>try <code>lab.chat()</code>, <code>lab.traces</code>, <code>await lab.run('…')</code></small></div>"
+        )
+
+    def _card(self) -> tuple[str, str, str]:
+        """Where it is, what it holds, and who answers."""
+        waiting = len(self.approvals)
+        counts = [f"{n:,} {what if n != 1 else what.removesuffix('s')}" for n, what in (
+            (len(self.agents), "agents"), (len(self.threads), "threads"), (len(self.explorer()), "traces"),
+        )]  # fmt: skip
+        counts += [f"{waiting:,} waiting for approval"] if waiting else []
+        return self._place, " · ".join(counts), self.default_model
+
+    @property
+    def _place(self) -> str:
+        return self.store.db.url

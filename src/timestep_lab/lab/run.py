@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from timestep_lab.ui.trace_view import TraceView
 
 
+MOST_SHOWN = 4_000
+"""Characters of an answer in what a cell shows of its run."""
+
+
 @says_await("run")
 class Run:
     """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today."""
@@ -132,7 +136,7 @@ class Run:
         return await self._lab.resume(self.id, decisions, agent=agent).result()
 
     def __repr__(self) -> str:
-        lines = [self.output] if self.output else []
+        lines = [_shortened(self.output, "run.output")] if self.output else []
         lines += [
             f"{i.name}({i.arguments}) waits for approval: await run.approve() or run.reject()"
             for i in self.interruptions
@@ -151,13 +155,23 @@ class Run:
         return " · ".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:
-        body = html.escape(self.output or self.error or "").replace("\n", "<br>")
+        said = _shortened(self.output, "run.output") if self.output else _shortened(self.error or "", "run.error")
+        body = html.escape(said).replace("\n", "<br>")
         waits = "".join(
             f"<p><b>{html.escape(i.name)}</b> waits for approval: <code>{html.escape(i.arguments)}</code>. "
             "<code>run = await run.approve()</code> or <code>run.reject(…)</code></p>"
             for i in self.interruptions
         )
-        return f"<div><p>{body}</p>{waits}<small>{html.escape(self.facts)}</small></div>"
+        return (
+            "<div style='border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:8px 12px;max-width:72em'>"
+            f"<div style='margin-bottom:4px'>{body}</div>{waits}<small>{html.escape(self.facts)}</small></div>"
+        )
+
+
+def _shortened(text: str, whole: str) -> str:
+    return (
+        text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} … ({len(text):,} characters; all of them: {whole})"
+    )
 
 
 @says_await("stream")

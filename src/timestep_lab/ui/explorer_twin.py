@@ -23,7 +23,9 @@ def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
     rows = "".join(_row(row) for row in page.data[:MOST_ROWS])
     total = page.total if page.total is not None else len(page.data)
     shown = min(len(page.data), MOST_ROWS)
-    parts = [f"<p>{total:,} traces{f', the newest {shown} below' if total > shown else ''}</p>"]
+    parts = [
+        f"<p>{total:,} {'trace' if total == 1 else 'traces'}{f', the newest {shown} below' if total > shown else ''}</p>"
+    ]
     parts.append(f"<table><tr>{head}</tr>{rows}</table>")
     if selected is not None:
         parts.append(trace_html(source, selected))

@@ -36,7 +36,7 @@ def _widget_class(stem: str) -> type[Any]:
 
 
 def notebook_widget(view: View) -> Any:
-    """The view as an ipywidget of its own; for layouts made of ipywidgets. Displaying a view does this for you."""
+    """A widget that shows the view: `view.widget`, or another one."""
     widget = _widget_class(view.stem)()
     widget.view = view
     view.attach(widget)
@@ -44,13 +44,23 @@ def notebook_widget(view: View) -> Any:
     return widget
 
 
-def display_in_notebook(view: View) -> None:
-    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript."""
-    from IPython.display import display
+def bundle(widget: Any) -> dict[str, Any]:
+    """What a widget is displayed by."""
+    made = widget._repr_mimebundle_()
+    return dict(made[0] if isinstance(made, tuple) else made)
 
+
+def display_in_notebook(view: View) -> None:
+    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript. On a terminal, text."""
+    from IPython import get_ipython
+    from IPython.display import display
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+    if isinstance(get_ipython(), TerminalInteractiveShell):
+        print(view)  # noqa: T201
+        return
     widget = notebook_widget(view)
-    bundle = widget._repr_mimebundle_()
-    data = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+    data = bundle(widget)
     data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
     display(data, raw=True)  # type: ignore[no-untyped-call]
     # The browser makes the component ready while the view reads what it shows first.

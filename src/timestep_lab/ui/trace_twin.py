@@ -98,7 +98,9 @@ def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float)
     bar = "·" * left + ("▒" if pending else "█") * min(size, BAR_WIDTH - left)
     tokens = [n for n in (_value(spans, "input_tokens", row), _value(spans, "output_tokens", row)) if n is not None]
     mark = {"error": " ✗ failed", "rejected": " ✗ rejected"}.get(spans["status"][row], "")
-    name = f"{'&nbsp;' * 3 * min(depth, 12)}{escape(spans['kind'][row])} {text(spans['name'][row], 80)}{mark}"
+    named = str(spans["name"][row])
+    kind = "" if named.startswith(spans["kind"][row]) else f"{escape(spans['kind'][row])} "
+    name = f"{'&nbsp;' * 3 * min(depth, 12)}{kind}{text(named, 80)}{mark}"
     time = "running" if pending else duration_text((until - begin) / 1000)
     cells = f"<td align='left'>{name}</td><td align='left'><code>{bar.ljust(BAR_WIDTH, '·')}</code></td>"
     return f"<tr>{cells}<td align='right'>{time}</td><td align='right'>{int(sum(tokens)) if tokens else ''}</td></tr>"

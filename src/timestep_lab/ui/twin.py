@@ -3,23 +3,56 @@
 It is what remains in a saved notebook. While the widget lives it hides its twin (by a style for `[data-tl-twin="<id>"]`, removed
 when the widget goes), and Python keeps the twin fresh with `update_display`. After a page reload Jupyter no longer carries updates
 into the saved output; running the cell again does.
+
+Where a kernel is gone, JupyterLab shows "Error displaying widget" in place of the widget; the twin hides that, too. What hosts without
+HTML show is the same twin as text.
 """
 
 from __future__ import annotations
 
 import html
+import re
 import weakref
+from html.parser import HTMLParser
 
 from timestep_lab.ui.view import View
 
 REFRESH_S = 0.5
+MOST_CELL = 60
+"""Characters of a table's cell on a terminal."""
+_CELL = re.compile(r"<(t[dh])\b([^>]*)>")
+_TO_THE_RIGHT = re.compile(r"align=['\"]?right|class=['\"]n\b")
+_NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-twin]){display:none}"
+"""JupyterLab's words in place of a widget that has no model, right above a twin. Where styles are not trusted, widgets are not shown."""
 _displays: weakref.WeakKeyDictionary[View, list[str]] = weakref.WeakKeyDictionary()
 _due: weakref.WeakSet[View] = weakref.WeakSet()
 
 
 def twin_block(view: View) -> str:
     """The twin as it stands in an output."""
-    return f'<div data-tl-twin="{html.escape(view.id)}">{view.twin_html()}</div>'
+    return f'<div data-tl-twin="{html.escape(view.id)}">{aligned(view.twin_html())}</div>'
+
+
+def aligned(page: str) -> str:
+    """The same page, each cell of its tables with its alignment as a style: Jupyter's style sheet turns all others to the right, and an
+    attribute is no match for it."""
+
+    def cell(found: re.Match[str]) -> str:
+        attributes = found[2]
+        if "style=" in attributes:
+            return found[0]
+        side = "right" if _TO_THE_RIGHT.search(attributes) else "left"
+        return f"<{found[1]}{attributes} style='text-align:{side}'>"
+
+    return _CELL.sub(cell, page)
+
+
+def plain_text(page: str) -> str:
+    """A twin as text for a terminal: a line a paragraph, tables with their columns under each other."""
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    return "\n".join(reader.lines).strip("\n")
 
 
 def display(view: View) -> None:
@@ -48,4 +81,75 @@ def _refresh_now(view: View) -> None:
 
 
 def _bundle(view: View) -> dict[str, str]:
-    return {"text/html": twin_block(view), "text/plain": ""}
+    return {"text/html": f"{twin_block(view)}<style>{_NO_ERROR_ABOVE}</style>", "text/plain": ""}
+
+
+class _Reader(HTMLParser):
+    """Collects the lines of a page as its tags end."""
+
+    BLOCKS = ("p", "div", "li", "summary", "details", "pre", "caption", "h1", "h2", "h3", "h4")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._text = ""
+        self._rows: list[list[tuple[str, bool]]] | None = None
+        self._to_the_right = False
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("style", "script", "svg"):
+            self._hidden += 1
+        elif tag == "table":
+            self._end_line()
+            self._rows = []
+        elif tag == "tr" and self._rows is not None:
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._text = ""
+            given = " ".join(f"{name}={value!r}" for name, value in attrs)
+            self._to_the_right = bool(_TO_THE_RIGHT.search(given))
+        elif tag == "br" or tag in self.BLOCKS:
+            self._end_line()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("style", "script", "svg"):
+            self._hidden -= 1
+        elif tag in ("td", "th") and self._rows:
+            shown = " ".join(self._text.strip("\n").split("\n"))
+            self._rows[-1].append(
+                (shown if len(shown) <= MOST_CELL else f"{shown[: MOST_CELL - 1]}…", self._to_the_right)
+            )
+            self._text = ""
+        elif tag == "table" and self._rows is not None:
+            rows, self._rows = self._rows, None
+            self._end_table([row for row in rows if row])
+        elif tag in self.BLOCKS:
+            self._end_line()
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self._text += data.replace("\xa0", " ")
+
+    def close(self) -> None:
+        super().close()
+        self._end_line()
+
+    def _end_line(self) -> None:
+        if self._rows is not None:
+            self._text += " " if self._text else ""
+        elif self._text.strip():
+            self.lines += [line.rstrip() for line in self._text.strip("\n").split("\n")]
+            self._text = ""
+
+    def _end_table(self, rows: list[list[tuple[str, bool]]]) -> None:
+        widths: list[int] = []
+        for row in rows:
+            widths += [0] * (len(row) - len(widths))
+            widths = [max(width, len(row[n][0]) if n < len(row) else 0) for n, width in enumerate(widths)]
+        for row in rows:
+            cells = [
+                text.rjust(width) if right else text.ljust(width)
+                for (text, right), width in zip(row, widths, strict=False)
+            ]
+            self.lines.append("  ".join(cells).rstrip())

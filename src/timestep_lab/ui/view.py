@@ -14,7 +14,8 @@
 
         def twin_html(self) -> str: ...                   # the same without JavaScript
 
-A view is shown by the last line of a cell, by `view.panel()` in a served page, or any number of times at once.
+A view is shown by the last line of a cell, by `view.widget` in a layout of ipywidgets, by `view.panel()` in a served page, as text by
+`print(view)`, or any number of times at once.
 
 How it stays right. A browser *pulls*: when it mounts it sends `sync` and is given a snapshot. From then on it gets batches of
 changes, gathered for 30 ms (Jupyter drops messages above 1,000 a second) and numbered; when a number is missing it syncs again.
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import logging
 import secrets
@@ -112,6 +114,7 @@ class View:
         self._armed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._widget: Any = None
         self.turns: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
         """How a served page runs what reads, so that nobody's reads hold up those of others. None: each in a thread."""
 
@@ -320,10 +323,46 @@ class View:
 
     # Showing
 
+    @property
+    def widget(self) -> Any:
+        """The view as an ipywidget (an `anywidget.AnyWidget`), for layouts of widgets: `VBox([lab.chat().widget, lab.traces.widget])`,
+        `marimo.ui.anywidget(view.widget)`. The same one each time; a view may be shown by itself as well."""
+        if self._widget is None:
+            from timestep_lab.ui.host import notebook_widget
+
+            self._widget = notebook_widget(self)
+        return self._widget
+
     def _ipython_display_(self) -> None:
         from timestep_lab.ui.host import display_in_notebook
 
         display_in_notebook(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        """For hosts that know widgets but not IPython's own way of showing. With it comes the static copy, for those that know neither."""
+        from timestep_lab.ui.host import bundle
+
+        return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
+
+    def _repr_html_(self) -> str:
+        from timestep_lab.ui.twin import twin_block
+
+        return twin_block(self)
+
+    def _mime_(self) -> tuple[str, str]:
+        """Asked by marimo, whose own widget then holds ours."""
+        marimo = importlib.import_module("marimo")
+        shown: tuple[str, str] = marimo.ui.anywidget(self.widget)._mime_()
+        return shown
+
+    def __repr__(self) -> str:
+        """As text, for a terminal."""
+        from timestep_lab.ui.twin import plain_text
+
+        try:
+            return plain_text(self.twin_html())
+        except LabError as error:
+            return f"{type(self).__name__}: {error}"
 
     def panel(self, **layout: Any) -> Viewable:
         """The view as a Panel component. `layout`: Panel's own words (`sizing_mode`, `margin` …)."""

@@ -238,5 +238,6 @@ class RemoteLab(RemoteLooking, Lab):
     def _owner(self) -> str:
         return f"{self.connection.url} {self.user_id}"
 
-    def __repr__(self) -> str:
-        return f"Lab({self.connection.url!r}, {len(self.agents)} agents, {len(self.threads)} threads)"
+    @property
+    def _place(self) -> str:
+        return self.connection.url
