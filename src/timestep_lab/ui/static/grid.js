@@ -67,6 +67,8 @@ function render({ model: host, el }) {
 
   function head(next, isNew) {
     model.setHead(next);
+    // Who saw it run has room for three lines, also when it ends, so that nothing below moves.
+    if (model.isRunning) verdict.classList.add("tl-has-room");
     if (verdict.textContent !== next.headline) {
       verdict.textContent = next.headline;
       const isLong = next.headline.length > LONG;

@@ -39,7 +39,13 @@ function marked(model, row, column, reference, cell) {
   const against = other < 0 ? null : model.at(row, other)?.[0];
   // Marks come with the whole answer: on words still arriving they would only flicker.
   if (cell.status !== "done" || against?.status !== "done" || cell.hash === against.hash) return h("bdi", { dir: "auto" }, safeText(cell.text));
-  return wordDiff(against.text, cell.text)[1];
+  return changedWords(against.text, cell.text);
+}
+
+/** `own` with the words marked that `other` does not have; none where less than half is alike: then nearly all of it would be. */
+export function changedWords(other, own) {
+  const [, marked, alike] = wordDiff(other, own);
+  return alike < 0.5 ? h("bdi", { dir: "auto" }, safeText(own)) : marked;
 }
 
 /** With two candidates each is held against the other; with more, each against the reference. */

@@ -5,8 +5,7 @@ import { cost, duration, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { jsonView } from "../shared/json_view.js";
 import { copyButton, longText } from "../shared/long_text.js";
-import { wordDiff } from "../trace/word_diff.js";
-import { badge, otherColumn, scoreChip } from "./cell.js";
+import { badge, changedWords, otherColumn, scoreChip } from "./cell.js";
 
 const MARKED = 6000;
 
@@ -65,7 +64,7 @@ function text(answer, against) {
   const other = against?.status === "done" ? against.output ?? "" : null;
   if (!own) return h("p", { class: "tl-soft" }, "An empty answer.");
   if (other === null || own === other || own.length > MARKED || other.length > MARKED) return longText(own);
-  return h("div", { class: "tl-text tl-plain", dir: "auto" }, wordDiff(other, own)[1]);
+  return h("div", { class: "tl-text tl-plain", dir: "auto" }, changedWords(other, own));
 }
 
 /** One step of a trajectory in words. */
