@@ -76,8 +76,19 @@ class TraceExplorer(TraceReader):
         self._updates = Updates(self, self._refresh)
         self._changed_ids: set[str] = set()
         self._end: Callable[[], None] | None = None
+        self._listeners: list[Callable[[TraceExplorer], None]] = []
 
     # Python's side
+
+    def on_change(self, listener: Callable[[TraceExplorer], None]) -> Callable[[], None]:
+        """Call `listener(explorer)` whenever what is shown changes: the filter, the words, the time, the rows, or the opened trace; by Python
+        or by somebody in a browser. Returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _changed_shown(self) -> None:
+        for listener in [*self._listeners]:
+            listener(self)
 
     @property
     def filter(self) -> str:
@@ -138,6 +149,7 @@ class TraceExplorer(TraceReader):
         self._selected = trace_id
         self.emit({"kind": "select", "trace_id": trace_id})
         self.refresh_twin()
+        self._changed_shown()
 
     @overload
     def __getitem__(self, which: slice) -> list[TraceView]: ...
@@ -238,6 +250,7 @@ class TraceExplorer(TraceReader):
     @handles("select")
     def _select(self, trace_id: str | None, span_id: str | None = None) -> None:
         self._selected = trace_id
+        self._changed_shown()
 
     # Asking
 
@@ -258,6 +271,7 @@ class TraceExplorer(TraceReader):
             self._refused = None
         self.emit({"kind": "list", **self._told(shown), "live": live})
         self.refresh_twin()
+        self._changed_shown()
 
     def _now_shown(self) -> _Shown:
         if self._shown is None:
