@@ -29,7 +29,7 @@ const MEASURES = ["quality", "cost", "time"];
 
 /** `{element, show(head)}`: what to ship. Every candidate beside the first, in quality, cost and time. */
 export function decision() {
-  const element = h("div", { class: "tl-sum tl-ship" });
+  const element = h("div", { class: "tl-ship" });
   return {
     element,
     show({ decision: rows }) {
