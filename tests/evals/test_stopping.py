@@ -332,7 +332,7 @@ async def test_cases_are_asked_in_an_order_drawn_by_the_seed_and_looked_at_in_th
             assert said == [inputs[id] for id in drawn([case.case_id for case in grid.cases], 7)]
             assert said != [f"case {n}" for n in range(12)]
             assert "not settled" in grid.verdict or "do not differ" in grid.verdict or "level" in grid.verdict
-            assert "Looked at after every case, 12 of 12 cases so far." in grid.verdict
+            assert "Looked at after every case; all 12 are used." in grid.verdict
 
 
 async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) -> None:

@@ -206,6 +206,8 @@ class Watch:
     def words(self) -> str:
         """How far it went, and what that saved."""
         cases = f"{self.looked} of {len(self._order)} cases"
+        if not self.is_settled and self.looked == len(self._order):
+            return f"Looked at after every case; all {self.looked} are used."
         if not self.is_settled:
             return f"Looked at after every case, {cases} so far."
         saved = self._planned_calls - self._answers

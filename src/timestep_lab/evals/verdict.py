@@ -163,6 +163,8 @@ def _watched_sentence(pair: PairRow) -> str:
     if pair.outcome in ("no worse", "no better"):
         allowed = _amount(pair.margin or 0.0, pair)
         return f"{one} is no worse than {other} by more than {allowed} on {pair.scorer}: its difference is {_signed(sign * pair.diff, pair)}{found}."
+    if pair.decided_by == 0:
+        return f"{pair.a} and {pair.b} do not differ on {pair.scorer} in any of {pair.n} {_plural(pair.n, 'case')}{_interval(low, high, pair)}, which is not settled."
     if pair.diff == 0:
         return f"{pair.a} and {pair.b} are level on {pair.scorer}, which is not settled{found}."
     return (

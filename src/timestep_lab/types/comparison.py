@@ -239,7 +239,7 @@ def decision_table(rows: Sequence[DecisionRow]) -> list[tuple[str, list[str]]]:
 
 def _amount_text(value: float, unit: str) -> str:
     if unit == "ratio":
-        return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+        return f"{value:.0f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
     text = cost_text(abs(value)) if unit == "usd" else f"{abs(value):.1f}"
     text = "$0" if text == "free" else text
     return (
