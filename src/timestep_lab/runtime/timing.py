@@ -74,7 +74,7 @@ class Exchange:
 
     async def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """For the extension `trace` of httpx."""
-        if name.endswith("send_request_headers.started"):
+        if name.endswith("send_request_body.complete"):  # Before that, each write waits for its turn on the event loop.
             self.sent_at, self._complete_at, self._socket = time.perf_counter(), None, None
         elif name.endswith(("receive_response_body.complete", "response_closed.started")):
             self._complete_at = self.arrived_at()
