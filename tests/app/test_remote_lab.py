@@ -313,6 +313,22 @@ async def test_a_comparison_that_is_left_stops_and_can_be_resumed(remote: Lab) -
     assert (grid.id, grid.status, len(grid.cells)) == (stopped.id, "completed", 6)
 
 
+async def test_traces_and_comparisons_there_are_scored_as_they_would_be_here(both: Both) -> None:
+    run = await both.remote.run("Say lamp.", model="demo/echo")
+    scored = await both.remote.score_traces([run.trace_id], scorers=["contains:lamp", "contains:bulb"])
+    same(scored, await both.local.score_traces('model == "demo/echo"', scorers=["contains:lamp", "contains:bulb"]))
+    assert list(scored.columns) == ["trace_id", "contains:lamp", "contains:bulb", "note"]
+    async with both.remote.watch(scorers="contains:bulb") as watch:
+        await both.remote.run("Say bulb.", model="demo/echo")
+    assert (watch.scored, watch.last_error) == (1, None)
+    grid = await both.remote.compare(["Say lamp."], models="demo/echo", scorers="contains:lamp")
+    again = await both.remote.rescore(grid, scorers="contains:bulb")
+    assert again.to_json() == both.local.comparison(grid.id).to_json()
+    assert again.scorers == ["contains:lamp", "contains:bulb"]
+    with pytest.raises(UsageError, match="a Python function"):
+        await both.remote.score_traces(scorers=lambda output: 1.0)
+
+
 # -- files
 
 

@@ -132,6 +132,16 @@ def test_a_file_that_cannot_be_written_at_the_end_says_how_to_get_it_all_the_sam
     assert len(Path("elsewhere.csv").read_text().splitlines()) == CASES + 1
 
 
+def test_traces_and_comparisons_are_scored_afterwards(cli: Cli) -> None:
+    made = cli("compare", "q.csv", "--models", "demo/echo", "--scorers", "contains", "--limit", "2", "--json").json
+    rows = cli("traces", "score", '"word1" in input', "--scorers", "contains:word1,contains:word0", "--json").json
+    assert [(row["contains:word1"], row["contains:word0"]) for row in rows] == [(1.0, 0.0)]
+    assert "contains:word1: mean 0.50 of 2 traces" in cli("traces", "score", "--scorers", "contains:word1").out
+    again = cli("compare", "--rescore", made["id"], "--scorers", "contains:word0", "--json").json
+    assert again["candidates"][0]["scores"]["contains:word0"]["mean"] == 0.5
+    assert cli("compare", "--rescore", made["id"]).code == 2
+
+
 def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from timestep_lab.cli import compare
 

@@ -80,6 +80,7 @@ RULE_NOT_MET = 100
 )
 @click.option("--open-ended", is_flag=True, default=None, help="With --stop: cases may be added later.")
 @click.option("--resume", metavar="ID", help="Go on with a comparison that was stopped.")
+@click.option("--rescore", metavar="ID", help="Score the answers of a comparison with --scorers; nobody is asked.")
 @click.option("--plan", is_flag=True, help="Only say what it would take.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write .csv .jsonl .parquet .html .xml (JUnit) .dpo.jsonl or .json."
@@ -90,21 +91,27 @@ RULE_NOT_MET = 100
 async def command(
     lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None,
     concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
-    stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, plan: bool, out: Path | None, as_json: bool,
+    stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, rescore: str | None,
+    plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Ask every candidate every case of DATASET, and say which is better and whether the difference is real."""
-    if (dataset is None) == (resume is None):
-        raise UsageError("Nothing to compare.", "Give a dataset, or --resume with the id of a comparison.")
+    if sum(one is not None for one in (dataset, resume, rescore)) != 1:
+        raise UsageError(
+            "Nothing to compare, or too much.", "Give a dataset, or --resume or --rescore with the id of a comparison."
+        )
     given = {
         "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
         "budget_usd": budget, "limit": limit, "approve": approve, "stop": stop, "margin": margin, "alpha": alpha, "open_ended": open_ended,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     names_its_own = dataset is not None and dataset.suffix.lower() in (".yaml", ".yml", ".json")
-    _refuse_early(rules, out, None if resume or names_its_own else _specs(scorers) or [])
+    _refuse_early(rules, out, None if resume or rescore or names_its_own else _specs(scorers) or [])
     if plan:
         return _show_plan(await lab.plan(dataset, **options), as_json)
-    grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
+    if rescore is not None:
+        grid = await lab.rescore(rescore, scorers=options.pop("scorers", ()), **options)
+    else:
+        grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
     if as_json:
         print_json(grid.to_json())
     else:

@@ -1,4 +1,4 @@
-"""`timestep-lab traces`: list, show, bring in, take out, compare."""
+"""`timestep-lab traces`: list, show, bring in, take out, score, compare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT_ID = 12
 
 @click.group("traces")
 def command() -> None:
-    """List, show, import, export and compare traces."""
+    """List, show, import, export, score and compare traces."""
 
 
 @command.command("list")
@@ -102,6 +102,37 @@ async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter
     chosen = [full_id(lab, id) for id in trace_ids] or None
     count = lab.export(path, trace_ids=chosen, filter=filter_)
     say(f"{count} traces written to {path}")
+    return 0
+
+
+@command.command("score")
+@click.argument("which", required=False, default="")
+@click.option("--scorers", required=True, help="Comma-separated, e.g. contains:°F,steps:5,judge:is polite")
+@click.option("--limit", type=click.IntRange(1), help="Only the first traces.")
+@click.option("--again", is_flag=True, help="Also what these scorers scored before.")
+@click.option("--budget", type=float, metavar="USD", help="For judges: stop before more than this is spent.")
+@json_option
+@store_option
+@with_lab
+async def score_traces(
+    lab: Lab, which: str, scorers: str, limit: int | None, again: bool, budget: float | None, as_json: bool
+) -> int:
+    """Score the traces that WHICH selects: a filter, or an SQL query that gives trace_id; default: all that completed."""
+    from timestep_lab.evals.scorers.registry import split_specs
+
+    specs = split_specs(scorers)
+    frame = await lab.score_traces(which, scorers=specs, limit=limit, again=again, budget_usd=budget)
+    rows = frame.astype(object).where(frame.notna(), None)
+    if as_json:
+        print_json(rows.to_dict("records"))
+        return 0
+    out = console()
+    shown = rows.assign(trace_id=[id[: SHORT_ID if out.is_terminal else None] for id in rows["trace_id"]])
+    print_rows(out, list(shown.columns), shown.itertuples(index=False, name=None), empty="No trace matches.")
+    for name in [column for column in frame.columns if column not in ("trace_id", "note")]:
+        known = frame[name].dropna()
+        if len(known):
+            say(f"{name}: mean {known.astype(float).mean():.2f} of {len(known)} traces")
     return 0
 
 

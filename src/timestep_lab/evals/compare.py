@@ -10,7 +10,7 @@ import agents as sdk
 
 from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.budget import check_prices
-from timestep_lab.evals.candidates import AnyAgent, Candidate, expand, of_providers, prepare
+from timestep_lab.evals.candidates import BARE_AGENT, AnyAgent, Candidate, expand, of_providers, prepare
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
 from timestep_lab.evals.engine import Comparison
@@ -22,10 +22,11 @@ from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import make_scorer, make_scorers, to_spec
+from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.comparison import CandidateRecord, CandidateRow, ComparisonRecord
-from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.types.errors import ConflictError, DataError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
 from timestep_lab.types.suggest import did_you_mean
@@ -125,6 +126,45 @@ async def resume_comparison(
         again=again,
         judges=judges,
     )
+
+
+async def rescored_comparison(
+    bench: Bench, id: str, scorers: Sequence[Any] | Any, **options: Any
+) -> Comparison:  # fmt: skip
+    """Over the answers that a comparison has, with scorers beside its own or in their place; to run it asks no candidate.
+
+    Raises `NotFoundError`, `UsageError`, `ConflictError` when it is going on elsewhere.
+    """
+    rows = ComparisonRows(bench.store.db, bench.user_id)
+    record = await in_thread(rows.get, id)
+    if record.status == "running":
+        raise ConflictError(f"Comparison {id} is going on.", "Wait until it has ended.")
+    again = make_scorers(scorers)
+    if not again:
+        raise UsageError("No scorer was named.", "Give scorers=[…].", param="scorers")
+    chosen = Options.read({**record.settings, "budget_usd": None, "budget_tokens": None, **options})
+    dataset = Dataset(
+        record.dataset, tuple(from_record(case) for case in await in_thread(rows.cases, id)), record.dataset_version
+    )
+    # Functions that scored it before live in no store; what they said stays.
+    kept = {s["name"]: make_scorer(s) for s in record.scorers if s["type"] != "function"}
+    made = list({**kept, **{scorer.name: scorer for scorer in again}}.values())
+    candidates = [await _as_asked(CandidateRecord(**plain), bench) for plain in record.candidates]
+    judges = _check(dataset, candidates, made, replace(chosen, budget_usd=None), bench)
+    check_prices([], judges, chosen.budget_usd)
+    specs = {s["name"]: s for s in [*record.scorers, *(to_spec(scorer) for scorer in made)]}
+    return Comparison(
+        bench, replace(record, scorers=tuple(specs.values())), dataset, candidates, made, chosen, await in_thread(rows.cells, id),
+        resumed=True, again=[scorer.name for scorer in again], judges=judges, only_score=True,
+    )  # fmt: skip
+
+
+async def _as_asked(record: CandidateRecord, bench: Bench) -> Candidate:
+    """What scorers need to know of a candidate that is not asked again: its prompt, and its instructions where they are stored."""
+    stored = None if record.agent_id is None else await in_thread(bench.store.agents.try_get, record.agent_id)
+    root = sdk.Agent(name=record.agent or BARE_AGENT, instructions=None if stored is None else stored.instructions)
+    graph = BuiltGraph(root=root, agents={root.name: root})
+    return Candidate(record, None, graph, bench.router.resolve(record.model), has_tools=False)
 
 
 def load_grid(bench: Bench, id: str) -> Grid:

@@ -70,7 +70,7 @@ class Comparison:
     def __init__(
         self, bench: Bench, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
         options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
-        again: Sequence[str] = (), judges: Sequence[ModelRef] = (),
+        again: Sequence[str] = (), judges: Sequence[ModelRef] = (), only_score: bool = False,
     ) -> None:  # fmt: skip
         self.record, self.dataset, self.candidates, self.scorers, self.options = (
             record,
@@ -80,11 +80,14 @@ class Comparison:
             options,
         )
         self._bench, self._resumed, self._again, self._judge_models = bench, resumed, again, judges
+        self._only_score, self._status_before = only_score, record.status
         self._rows = ComparisonRows(bench.store.db, bench.user_id)
         self._executor = executor or LocalExecutor(bench, options)
-        self._cells: dict[tuple[str, str, int], CellRecord] = {cell.key: cell for cell in done if cell.status == "done"}
+        self._cells: dict[tuple[str, str, int], CellRecord] = {
+            cell.key: cell for cell in done if cell.status == "done" or only_score
+        }
         self._budget = Budget(options.budget_usd, options.budget_tokens)
-        for cell in self._cells.values():
+        for cell in () if only_score else self._cells.values():
             if not cell.cached:
                 self._budget.spend(cell.cost_usd, (cell.input_tokens or 0) + (cell.output_tokens or 0))
         self._judges = Judges(bench.router, self._executor, self._budget, self._rows)
@@ -176,7 +179,10 @@ class Comparison:
         try:
             if self._resumed:
                 wanted: dict[str, Any] = {"scorers": self.record.scorers, "settings": self.options.to_json()}
-                self.record = replace(await in_thread(self._rows.go_on, self.record), **wanted)
+                if self._only_score:
+                    wanted = {"scorers": self.record.scorers}
+                going = await in_thread(self._rows.go_on, self.record, forget_failed=not self._only_score)
+                self.record = replace(going, **wanted)
                 await in_thread(lambda: self._rows.comparisons.update(self.record.id, **wanted))
             else:
                 if quota := self._bench.store.quota:
@@ -185,7 +191,7 @@ class Comparison:
             # Every call under way when it is settled was one too many, so one that stops itself asks no more at once than it is told.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
             with old_objects_set_aside(), limited(self._bench.router, prefixes, at_once):
-                slots = await self._from_cache(writer)
+                slots = [] if self._only_score else await self._from_cache(writer)
                 self._emit(
                     ComparisonStarted(
                         comparison=self.record,
@@ -337,7 +343,7 @@ class Comparison:
                 writer.add_score(cell, one)
             self._cells[cell.key] = replace(left, scores=(*kept, *added))
 
-        await asyncio.gather(*(score(cell) for cell in list(self._cells.values())))
+        await asyncio.gather(*(score(cell) for cell in list(self._cells.values()) if cell.status == "done"))
 
     def _scores_kept(self, cell: CellRecord) -> tuple[ScoreValue, ...]:
         """What need not be scored again when a comparison goes on."""
@@ -418,7 +424,7 @@ class Comparison:
     async def _end(self, error: str | None) -> None:
         await self._executor.aclose()
         spans = self._bench.writer.barrier()
-        status: ComparisonStatus = self._stop or "completed"
+        status: ComparisonStatus = self._stop or (self._status_before if self._only_score else "completed")
         changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now()}
         self.record = replace(self.record, **changes)
         with contextlib.suppress(LabError) if error else contextlib.nullcontext():

@@ -63,6 +63,12 @@ class Options:
                 raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
         if self.cache not in ("models", "all", "off"):
             raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
+        if self.stop is not None and self.group is not None:
+            raise UsageError(
+                "A comparison of grouped cases cannot stop itself: its looks would count cases, not groups.",
+                "Leave stop or group away.",
+                param="group",
+            )
         if self.stop not in (None, "settled"):
             raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
         if self.margin is not None and not 0 <= self.margin < float("inf"):

@@ -57,8 +57,8 @@ class ComparisonRows:
         )  # fmt: skip
         return grown
 
-    def go_on(self, comparison: ComparisonRecord) -> ComparisonRecord:
-        """Claim a comparison that ended early, and forget its failed cells. Raises `ConflictError` when somebody else is at it."""
+    def go_on(self, comparison: ComparisonRecord, *, forget_failed: bool = True) -> ComparisonRecord:
+        """Claim a comparison that ended, and forget its failed cells. Raises `ConflictError` when somebody else is at it."""
         if comparison.status == "running" and self._lives(comparison.process_id):
             raise ConflictError(
                 f"Comparison {comparison.id} is going on in another process.", "Wait for it, or stop it there first."
@@ -77,7 +77,9 @@ class ComparisonRows:
             comparison.id, expect={"status": comparison.status}, status="running", error=None, ended_at=None,
             process_id=self.db.process_id,
         )  # fmt: skip
-        results = self.db.write(self.user_id, [claim, *forget], changes=self.comparisons.changes(comparison.id))
+        results = self.db.write(
+            self.user_id, [claim, *(forget if forget_failed else [])], changes=self.comparisons.changes(comparison.id)
+        )
         return self.comparisons.from_row(results[0].rows[0])
 
     def forget_scores(self, comparison_id: str, scorers: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.stopping import AA
     from timestep_lab.lab.comparing import OnEvent
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.lab.scoring import Watch
     from timestep_lab.lab.serving import Serving
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
@@ -350,6 +351,54 @@ class Looking:
         from timestep_lab.lab import comparing
 
         return comparing.arena_view(self._lab, grid, seed)
+
+    # -- scoring what happened
+
+    async def score_traces(
+        self, which: str | Sequence[str] = "", *, scorers: Sequence[Any] | Any, limit: int | None = None, keep: bool = True,
+        again: bool = False, budget_usd: float | None = None,
+    ) -> pandas.DataFrame:  # fmt: skip
+        """Score traces that are there, one row a trace. `which`: a filter (`agent == "Front desk"`), an SQL query that gives `trace_id` (and may
+        give `expected`), or ids; empty: all that completed. Scores are kept as rows of the view `scores`. What these scorers said before
+        is taken as it is, unless `again`. Raises `FilterError`, `QueryError`, `DataError`, `UsageError`.
+        """
+        from timestep_lab.evals.scorers.registry import make_scorers
+        from timestep_lab.lab.scoring import frame_of
+
+        rows = await self._score_traces(which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
+        return frame_of(rows, [scorer.name for scorer in make_scorers(scorers)])
+
+    async def _score_traces(
+        self, which: str | Sequence[str], scorers: Sequence[Any] | Any, **how: Any
+    ) -> list[dict[str, Any]]:
+        from timestep_lab.evals.over_traces import score_traces
+        from timestep_lab.lab.comparing import bench_of
+
+        return await score_traces(bench_of(self._lab), which, scorers, **how)
+
+    def watch(
+        self, *, scorers: Sequence[Any] | Any, sample: float = 1.0, filter: str = "", budget_usd: float | None = None
+    ) -> Watch:
+        """Score new traces as they end, the share `sample` of them: `await watch.stop()` ends it. `budget_usd` is for one look. Judges' own
+        traces are left out. Raises `UsageError` outside of an event loop.
+        """
+        from timestep_lab.lab.scoring import Watch
+
+        return Watch(self._lab, scorers, sample, filter, budget_usd)
+
+    async def rescore(self, grid: Grid | str, *, scorers: Sequence[Any] | Any, **options: Any) -> Grid:
+        """Score the answers of a comparison with further scorers, or with changed ones of the same name; no candidate is asked.
+
+        `grid`: a comparison, or its id. Raises `NotFoundError`, `UsageError`, `ConflictError` while it goes on.
+        """
+        return await self._rescored(grid if isinstance(grid, str) else grid.id, scorers, options)
+
+    async def _rescored(self, id: str, scorers: Sequence[Any] | Any, options: dict[str, Any]) -> Grid:
+        from timestep_lab.evals.compare import rescored_comparison
+        from timestep_lab.lab import comparing
+
+        comparison = await rescored_comparison(comparing.bench_of(self._lab), id, scorers, **options)
+        return await comparing.run(self._lab, comparison, lambda event: None)
 
     # -- files
 

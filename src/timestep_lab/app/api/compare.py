@@ -91,6 +91,19 @@ async def resume_comparison(comparison_id: ComparisonId, body: HowBody, lab: Cur
     return await _answer(comparison, body.stream)
 
 
+class RescoreBody(Strict):
+    scorers: list[dict[str, Any] | str] = Field(min_length=1)
+    budget_usd: float | None = Field(None, gt=0)
+
+
+@router.post("/{comparison_id}/rescore", response_model=dict[str, Any])
+async def rescore_comparison(comparison_id: ComparisonId, body: RescoreBody, lab: CurrentLab) -> dict[str, Any]:
+    """Score its answers with further scorers, or with changed ones of the same name. No candidate is asked."""
+    grid = await lab.rescore(comparison_id, **body.model_dump(exclude_none=True))
+    result: dict[str, Any] = await in_thread(grid.to_json)
+    return result
+
+
 def _options(body: HowBody) -> dict[str, Any]:
     return body.model_dump(exclude_none=True, exclude={"cases", "stream"})
 

@@ -169,3 +169,14 @@ class McpServerView(BaseModel):
     require_approval: dict[str, Any]
     timeout_s: float
     created_at: datetime
+
+
+class ScoreTracesBody(Strict):
+    """`which`: a filter, an SQL query that gives `trace_id`, or ids; empty: all that completed."""
+
+    which: Annotated[str, Field(max_length=100_000)] | list[str] = ""
+    scorers: list[dict[str, Any] | str] = Field(min_length=1)
+    limit: int | None = Field(None, ge=1, le=100_000)
+    keep: bool = True
+    again: bool = False
+    budget_usd: float | None = Field(None, gt=0)

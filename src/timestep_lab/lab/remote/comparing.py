@@ -172,6 +172,12 @@ def _of_providers(dataset: Dataset) -> dict[str, Any]:
     return {"models": models, **({"settings": settings[:1]} if settings[0] else {})}
 
 
+def named_scorers(scorers: Any) -> list[Any]:
+    """Scorers as a served lab takes them. Raises `UsageError` for Python functions."""
+    many = [scorers] if callable(scorers) or isinstance(scorers, Mapping | Scorer) else _many(scorers)
+    return [_named(one, "scorers") for one in many]
+
+
 def _many(value: Any) -> list[Any]:
     if value is None:
         return []

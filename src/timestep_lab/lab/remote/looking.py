@@ -12,6 +12,7 @@ from timestep_lab.service import decode
 from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
+from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import DataError, NotFoundError, UsageError
 from timestep_lab.types.given import trace_ids_of
 from timestep_lab.types.graph import TitledGraph
@@ -104,6 +105,20 @@ class RemoteLooking(Looking):
 
         shown = self.comparison(grid) if isinstance(grid, str) else grid
         return ArenaView(Arena(RemoteArenaRows(self.connection, self._remote.user_id), shown, seed=seed))
+
+    async def _score_traces(self, which: Any, scorers: Any, **how: Any) -> list[dict[str, Any]]:
+        from timestep_lab.lab.remote.comparing import named_scorers
+
+        body = {"which": which if isinstance(which, str) else list(which), "scorers": named_scorers(scorers)}
+        body |= {name: value for name, value in how.items() if value is not None}
+        found: list[dict[str, Any]] = await in_thread(self.connection.post, "/api/v1/traces/score", body)
+        return found
+
+    async def _rescored(self, id: str, scorers: Any, options: dict[str, Any]) -> Grid:
+        from timestep_lab.lab.remote.comparing import PATH, named_scorers
+
+        await in_thread(self.connection.post, f"{PATH}/{id}/rescore", {**options, "scorers": named_scorers(scorers)})
+        return await in_thread(self.comparison, id)
 
     # -- files
 
