@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timestep_lab.evals.engine import Comparison as Comparison
     from timestep_lab.evals.grid import Grid as Grid
+    from timestep_lab.evals.pipelines import Endpoint as Endpoint
     from timestep_lab.evals.plan import Plan as Plan
     from timestep_lab.lab.approvals import Approvals as Approvals
     from timestep_lab.lab.lab import Lab as Lab
@@ -90,6 +91,7 @@ _NAMES = {
     "lab.serving": "Serving",
     "evals.engine": "Comparison",
     "evals.grid": "Grid",
+    "evals.pipelines": "Endpoint",
     "evals.plan": "Plan",
     "runtime.interchange.files": "Imported",
     "runtime.settings": "Settings",

@@ -434,6 +434,8 @@ ONLY_LOCAL: dict[str, Callable[[Lab], Any]] = {
     "another user": lambda lab: lab.for_user("somebody"),
     "an SDK agent": lambda lab: lab.stream("Hello", agent=an_sdk_agent()),
     "an SDK agent for a paused run": lambda lab: lab.resume("run_1", {}, agent=an_sdk_agent()),
+    "a function in a comparison": lambda lab: lab.compare(["a"], agents=[len]),
+    "a service in a comparison": lambda lab: lab.compare(["a"], agents=["http://127.0.0.1:9/x"]),
     "an SDK agent in a comparison": lambda lab: lab.compare(["a"], agents=[an_sdk_agent()]),
     "an SDK agent in a graph": lambda lab: lab.handoffs(an_sdk_agent()),
     "a function as a scorer": lambda lab: lab.compare(["a"], models=["demo/echo"], scorers=[lambda output: 1.0]),

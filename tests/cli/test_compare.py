@@ -142,6 +142,18 @@ def test_traces_and_comparisons_are_scored_afterwards(cli: Cli) -> None:
     assert cli("compare", "--rescore", made["id"]).code == 2
 
 
+def test_a_function_of_a_module_is_a_candidate(cli: Cli) -> None:
+    Path("my_app.py").write_text("async def answer(question):\n    return 'It is ' + question\n")
+    made = cli(
+        "compare", "q.csv", "--agents", "my_app:answer", "--models", "demo/echo", "--scorers", "contains", "--json"
+    ).json
+    assert [(c["name"], c["scores"]["contains"]["mean"]) for c in made["candidates"]] == [
+        ("demo/echo", 1.0),
+        ("answer", 1.0),
+    ]
+    assert "no function 'anser'" in cli("compare", "q.csv", "--agents", "my_app:anser").err
+
+
 def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from timestep_lab.cli import compare
 

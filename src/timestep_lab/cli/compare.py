@@ -40,7 +40,7 @@ RULE_NOT_MET = 100
 @click.command("compare")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False)
 @click.option("--models", help="Comma-separated, e.g. openai/gpt-4.1,ollama/qwen3")
-@click.option("--agents", help="Comma-separated names or ids; default: the bare model.")
+@click.option("--agents", help="Comma-separated: names, module:function, or https://…")
 @click.option("--scorers", help="Comma-separated, e.g. exact,contains,tool_order:search,fetch")
 @click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
 @click.option(
@@ -100,7 +100,7 @@ async def command(
             "Nothing to compare, or too much.", "Give a dataset, or --resume or --rescore with the id of a comparison."
         )
     given = {
-        "models": _split(models), "agents": _split(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
+        "models": _split(models), "agents": _agents(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
         "budget_usd": budget, "limit": limit, "approve": approve, "stop": stop, "margin": margin, "alpha": alpha, "open_ended": open_ended,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -275,6 +275,33 @@ def _show_plan(plan: Plan, as_json: bool) -> int:
 
 def _split(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _agents(text: str | None) -> list[Any] | None:
+    """Names of agents, addresses of services, and functions as `module:function`."""
+    import importlib
+    import importlib.util
+    import re
+
+    found: list[Any] = []
+    for name in _split(text) or ():
+        module, _, function = name.partition(":")
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+            found.append(name)
+            continue
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            there = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            there = False
+        if not there:
+            found.append(name)
+        elif not callable(made := getattr(importlib.import_module(module), function, None)):
+            raise UsageError(f"The module {module} has no function {function!r}.", "Correct --agents.")
+        else:
+            found.append(made)
+    return None if text is None else found
 
 
 def _specs(text: str | None) -> list[str] | None:

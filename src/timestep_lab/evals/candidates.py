@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import agents as sdk
 
 from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
+from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
+from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
 
-if TYPE_CHECKING:
-    from timestep_lab.runtime.provider import ModelRef
-
-AnyAgent = AgentRecord | sdk.Agent[Any]
+AnyAgent = AgentRecord | sdk.Agent[Any] | Pipeline
 FindAgent = Callable[[str], AgentRecord]
 BARE_AGENT = "Assistant"
 
@@ -38,10 +37,16 @@ class Candidate:
     model: ModelRef
     has_tools: bool
     """Its answers depend on more than the model."""
+    pipeline: Pipeline | None = None
+    """What is called in place of agent and model."""
 
     @property
     def name(self) -> str:
         return self.record.name
+
+
+def name_of_agent(agent: AnyAgent) -> str:
+    return agent.name if isinstance(agent, AgentRecord | sdk.Agent | Endpoint) else name_of(agent)
 
 
 def expand(
@@ -54,7 +59,7 @@ def expand(
     found = []
     for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
         parts = [
-            agent.name if agent is not None and (len(agents) > 1 or model is None) else None,
+            name_of_agent(agent) if agent is not None and (len(agents) > 1 or model is None) else None,
             model
             if model is not None and (len(models) > 1 or len(agents) * len(settings) * len(prompts) == 1)
             else None,
@@ -64,15 +69,30 @@ def expand(
         name = (
             " · ".join(part for part in parts if part)
             or model
-            or (agent.name if agent is not None else "default model")
+            or (name_of_agent(agent) if agent is not None else "default model")
         )
         record = CandidateRecord(
             name=name, model=model, agent_id=agent.id if isinstance(agent, AgentRecord) else None,
-            agent=None if agent is None else agent.name, model_settings=validate_settings(dict(options)), prompt=prompt,
+            agent=None if agent is None else name_of_agent(agent), model_settings=validate_settings(dict(options)), prompt=prompt,
         )  # fmt: skip
         found.append((record, agent))
-    _refuse_alike([record.name for record, _ in found])
     return found
+
+
+def of_pipelines(
+    pipelines: Sequence[Pipeline], prompts: Sequence[str | None]
+) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """Functions and services: these bring model and settings of their own, so only prompts multiply them."""
+    return [
+        (
+            CandidateRecord(
+                name=f"{name_of(one)} · prompt {number}" if len(prompts) > 1 else name_of(one), agent=name_of(one), prompt=prompt
+            ),
+            one,
+        )
+        for one in pipelines
+        for number, prompt in enumerate(prompts, 1)
+    ]  # fmt: skip
 
 
 def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[CandidateRecord, AnyAgent | None]]:
@@ -86,11 +106,11 @@ def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[Candida
             name = f"{provider.label or model}{f' · prompt {place}' if len(templates) > 1 else ''}"
             record = CandidateRecord(name=name, model=model, model_settings=validate_settings(provider.settings), prompt=prompt)  # fmt: skip
             found.append((record, None))
-    _refuse_alike([record.name for record, _ in found])
     return found
 
 
-def _refuse_alike(names: Sequence[str]) -> None:
+def refuse_alike(names: Sequence[str]) -> None:
+    """Raises `UsageError` for two candidates of one name."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
@@ -101,6 +121,14 @@ async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench)
 
     Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError`, `SettingsError`: before anything is spent.
     """
+    if is_pipeline(agent):
+        pipeline = cast(Pipeline, agent)
+        bare = sdk.Agent(name=name_of(pipeline))
+        known = digest(["1", check(pipeline), record.prompt])
+        return Candidate(
+            replace(record, fingerprint=known), agent, BuiltGraph(root=bare, agents={bare.name: bare}),
+            ModelRef(prefix=kind_of(pipeline), model=name_of(pipeline)), has_tools=True, pipeline=pipeline,
+        )  # fmt: skip
     if agent is None:
         graph = BuiltGraph(root=(bare := sdk.Agent(name=BARE_AGENT)), agents={BARE_AGENT: bare})
         definition: Any = None
@@ -108,6 +136,7 @@ async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench)
         graph = from_sdk(agent)
         definition = [_sdk_definition(a) for a in graph.agents.values()]
     else:
+        assert isinstance(agent, AgentRecord)
         records = await in_thread(reachable, agent, bench.store.agents.try_get)
         graph = await build(records, agent.id, bench.toolbox, default_model=bench.settings.default_model)
         servers = await in_thread(bench.store.mcp_servers.find)

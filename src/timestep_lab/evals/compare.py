@@ -10,12 +10,23 @@ import agents as sdk
 
 from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.budget import check_prices
-from timestep_lab.evals.candidates import BARE_AGENT, AnyAgent, Candidate, expand, of_providers, prepare
+from timestep_lab.evals.candidates import (
+    BARE_AGENT,
+    AnyAgent,
+    Candidate,
+    expand,
+    name_of_agent,
+    of_pipelines,
+    of_providers,
+    prepare,
+    refuse_alike,
+)
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
 from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import DF_COLUMNS, Grid
 from timestep_lab.evals.options import Options
+from timestep_lab.evals.pipelines import is_pipeline
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.results import deciding_scorer, group_of
 from timestep_lab.evals.rows import ComparisonRows
@@ -56,15 +67,18 @@ async def new_comparison(
     """
     dataset = await in_thread(load_dataset, data, store=bench.store, limit=limit, **(columns or {}))
     chosen = Options.read({"epochs": dataset.repeat, **options})
-    if dataset.providers and not (_many(models) or _many(agents) or _many(settings)):
+    given, asked = _many(agents), _many(prompts) or list(dataset.prompts) or [None]
+    pipelines = [one for one in given if is_pipeline(one)]
+    rest = [one for one in given if not is_pipeline(one)]
+    if dataset.providers and not (_many(models) or given or _many(settings)):
         pairs = of_providers(dataset, _many(prompts))
     else:
-        pairs = expand(
-            _many(models) or [None],
-            _many(agents) or [None],
-            _many(settings) or [{}],
-            _many(prompts) or list(dataset.prompts) or [None],
-        )
+        others = _many(models) or rest or _many(settings) or not pipelines
+        pairs = expand(_many(models) or [None], rest or [None], _many(settings) or [{}], asked) if others else []
+        pairs += of_pipelines(pipelines, asked)
+    refuse_alike([record.name for record, _ in pairs])
+    if pipelines and client is not None:
+        raise UsageError("Functions and services are asked from here, not by a Dask cluster.", "Leave client away.")
     candidates = [await prepare(record, agent, bench) for record, agent in pairs]
     made = make_scorers(scorers)
     judges = _check(dataset, candidates, made, chosen, bench)
@@ -97,7 +111,7 @@ async def resume_comparison(
         raise UsageError(f"Comparison {id} began with {record.epochs} epochs.", "Leave epochs away, or give more.")
     cases = [from_record(case) for case in stored]
     dataset = Dataset(record.dataset, tuple(cases), record.dataset_version)
-    given = {agent.name: agent for agent in _many(agents)}
+    given = {name_of_agent(agent): agent for agent in _many(agents)}
     candidates = []
     for plain in record.candidates:
         was = CandidateRecord(**plain)
@@ -245,7 +259,10 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     if record.agent_id is not None:
         return await in_thread(bench.store.agents.get, record.agent_id)
     if record.agent not in given:
-        raise UsageError(f"The candidate {record.name!r} is an SDK agent.", f"Pass it again: agents=[{record.agent}]")
+        raise UsageError(
+            f"The candidate {record.name!r} is an SDK agent, a function or a service.",
+            f"Pass it again: agents=[{record.agent}]",
+        )
     return given[record.agent]
 
 
@@ -262,7 +279,8 @@ def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> tupl
 def _many(value: Any) -> list[Any]:
     if value is None:
         return []
-    return [value] if isinstance(value, str | Mapping | AgentRecord | sdk.Agent) else list(value)
+    one = isinstance(value, str | Mapping | AgentRecord | sdk.Agent) or is_pipeline(value)
+    return [value] if one else list(value)
 
 
 def _plain(record: CandidateRecord) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, questions_to_judges
 from timestep_lab.evals.limits import limited, old_objects_set_aside
 from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
+from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
 from timestep_lab.evals.plan import Plan, make_plan
 from timestep_lab.evals.prompts import asked_of
 from timestep_lab.evals.results import deciding_scorer
@@ -175,7 +176,8 @@ class Comparison:
     async def _work(self) -> None:
         error: str | None = None
         writer = self._judges.writer = CellWriter(self._rows, self.record.id, self._stored)
-        prefixes = {model.prefix for model in (*(c.model for c in self.candidates), *self._judge_models)}
+        asked = (candidate.model for candidate in self.candidates if candidate.pipeline is None)
+        prefixes = {model.prefix for model in (*asked, *self._judge_models)}
         try:
             if self._resumed:
                 wanted: dict[str, Any] = {"scorers": self.record.scorers, "settings": self.options.to_json()}
@@ -221,12 +223,13 @@ class Comparison:
         """One pool of workers a provider, so that a slow one holds nobody else up."""
         lanes: dict[str, deque[Slot]] = defaultdict(deque)
         for slot in slots:
-            lanes[slot[0].model.prefix].append(slot)
+            lanes[slot[0].model.prefix if slot[0].pipeline is None else slot[0].name].append(slot)
         width = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else MOST_CONCURRENCY)
         try:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes.values():
-                    for _ in range(min(width, len(lane))):
+                    most = width if lane[0][0].pipeline is None else self.options.concurrency or AT_ONCE
+                    for _ in range(min(most, len(lane))):
                         group.create_task(self._worker(lane, writer))
         except ExceptionGroup as several:
             raise several.exceptions[0] from several
@@ -423,6 +426,9 @@ class Comparison:
 
     async def _end(self, error: str | None) -> None:
         await self._executor.aclose()
+        for candidate in self.candidates:
+            if isinstance(candidate.pipeline, Endpoint):
+                await candidate.pipeline.aclose()
         spans = self._bench.writer.barrier()
         status: ComparisonStatus = self._stop or (self._status_before if self._only_score else "completed")
         changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now()}

@@ -17,12 +17,13 @@ import agents as sdk
 from agents import RunConfig, RunState
 
 from timestep_lab.evals.candidates import Candidate
+from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.limiter import PATIENCE, Patience
 from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.run_hooks import TracingHooks
-from timestep_lab.runtime.span_records import call_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.types.clock import ms_between, utc_now
 from timestep_lab.types.errors import LabError, ProviderTimeoutError
@@ -59,6 +60,10 @@ class Measured:
     began: float = field(default_factory=time.perf_counter)
     generations: list[SpanRecord] = field(default_factory=list)
     steps: list[dict[str, Json]] = field(default_factory=list)
+    said: Told | None = None
+    """What a function or a service said of itself."""
+    called_ms: float | None = None
+    """How long it took."""
     busy_from: datetime | None = None
     """When a model, a tool or a guardrail was first at work; before that the run was only being set up."""
     busy_until: datetime | None = None
@@ -124,7 +129,15 @@ async def attempt(
     try:
         async with asyncio.timeout(desk.timeout_s) as limit:
             PATIENCE.set(Patience(limit))
-            output = await _drive(desk, candidate, input, trace_id, route, measured, on_delta)
+            if candidate.pipeline is not None:
+                called = time.perf_counter()
+                try:
+                    measured.said = await _called(candidate.pipeline, candidate.name, input, trace_id, on_delta)
+                    output = measured.said.output
+                finally:
+                    measured.called_ms = (time.perf_counter() - called) * 1000.0
+            else:
+                output = await _drive(desk, candidate, input, trace_id, route, measured, on_delta)
     except TimeoutError:
         failure = ProviderTimeoutError(
             f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
@@ -137,6 +150,24 @@ async def attempt(
         PATIENCE.set(None)
         desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
     return _told(trace_id, output, failure, measured)
+
+
+async def _called(
+    pipeline: Pipeline, name: str, input: str | list[Any], trace_id: str, on_delta: OnDelta | None
+) -> Told:
+    """A function or a service, within a span of its own: what it does with the SDK is below it."""
+    with (
+        sdk.trace(name, trace_id=sdk_trace_id(trace_id)),
+        sdk.custom_span(name, {"input": input}) as span,
+    ):
+        try:
+            said = await answer_of(pipeline, input, f"00-{trace_id}-{otel_span_id(span.span_id)}-01", on_delta)
+        except Exception as error:
+            span.set_error({"message": f"{type(error).__name__}: {error}", "data": None})
+            raise
+        trace_steps(said.steps)
+        span.span_data.data["output"] = said.output
+        return said
 
 
 async def _drive(
@@ -232,12 +263,17 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
     priced = [g.cost_usd for g in generations]
     counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
     counted_out = [g.output_tokens for g in generations if g.output_tokens is not None]
+    said = measured.said or Told("")
+    cost = sum(c for c in priced if c is not None) if priced and None not in priced else None
+    waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
+    took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)
     return Trial(
-        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=measured.latency_ms(),
+        trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=took,
         queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
-        ttft_ms=_ttft_ms(measured), input_tokens=sum(counted_in) if counted_in else None,
-        output_tokens=sum(counted_out) if counted_out else None,
-        cost_usd=sum(c for c in priced if c is not None) if priced and None not in priced else None,
+        ttft_ms=_ttft_ms(measured) if said.first_after_s is None else said.first_after_s * 1000.0,
+        input_tokens=sum(counted_in) if counted_in and said.input_tokens is None else said.input_tokens,
+        output_tokens=sum(counted_out) if counted_out and said.output_tokens is None else said.output_tokens,
+        cost_usd=cost if said.cost_usd is None else said.cost_usd,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, An
     agents = options.pop("agents", None)
     if agents is not None:
         many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents
-        options["agents"] = [lab.agents.get(agent) if isinstance(agent, str) else agent for agent in many]
+        options["agents"] = [_agent(lab, agent) for agent in many]
     models = options.pop("models", None)
     if models is not None:
         several = list(models) if isinstance(models, list | tuple) else [models]
@@ -52,6 +52,17 @@ async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, An
     if resume is not None:
         return await resume_comparison(bench_of(lab), resume, **options)
     return await new_comparison(bench_of(lab), data, **options)
+
+
+def _agent(lab: Lab, agent: Any) -> Any:
+    """A stored agent by its name; an address is a service's."""
+    if not isinstance(agent, str):
+        return agent
+    if agent.startswith(("http://", "https://")):
+        from timestep_lab.evals.pipelines import Endpoint
+
+        return Endpoint(agent)
+    return lab.agents.get(agent)
 
 
 async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Grid:

@@ -260,7 +260,8 @@ class Looking:
         """Ask every candidate every case and show the answers side by side; in a notebook while they come.
 
         `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
-        `settings` and `prompts`; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
+        `settings` and `prompts`; among `agents` may also stand functions (async or not, that take what is asked and return a text, or
+        an object with `output` and `steps`) and services (`https://…`, or an `Endpoint`), which models and settings do not multiply; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
         `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
         unless others are given. What the other options mean is said in `evals.options.Options`.
 

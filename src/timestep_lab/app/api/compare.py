@@ -21,6 +21,7 @@ from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.arena import VoteOutcome, VoteRecord
 from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PlanRow
+from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_id
 
 router = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
@@ -105,6 +106,14 @@ async def rescore_comparison(comparison_id: ComparisonId, body: RescoreBody, lab
 
 
 def _options(body: HowBody) -> dict[str, Any]:
+    # A server does not go where its callers point it.
+    address = next((a for a in getattr(body, "agents", None) or () if a.startswith(("http://", "https://"))), None)
+    if address is not None:
+        raise UsageError(
+            f"{address} is a service, which a served lab does not ask.",
+            "Compare it from your own process.",
+            param="agents",
+        )
     return body.model_dump(exclude_none=True, exclude={"cases", "stream"})
 
 

@@ -11,6 +11,7 @@ from timestep_lab.evals.datasets.load import is_query, load_dataset
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.options import Options
+from timestep_lab.evals.pipelines import is_pipeline
 from timestep_lab.evals.plan import Plan
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
@@ -186,6 +187,8 @@ def _many(value: Any) -> list[Any]:
 
 
 def _named(one: Any, kind: str) -> Any:
+    if kind == "agents" and (is_pipeline(one) or (isinstance(one, str) and one.startswith(("http://", "https://")))):
+        raise only_here("A function or a service as a candidate", "Open the store itself, or name stored agents.")
     if isinstance(one, str | Mapping):
         return one
     if isinstance(one, AgentRecord):

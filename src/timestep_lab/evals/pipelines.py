@@ -1,0 +1,272 @@
+"""Candidates that are neither a model nor an agent: a Python function, or a service behind an HTTP address.
+
+Either is given what a model would be asked: a text, or a list of messages. What it gives back is its answer: a text, or an object with
+`output` and, where it knows them, `steps`, `input_tokens`, `output_tokens`, `cost_usd`. A function may also be an async generator of
+pieces of text. What it does inside with the Agents SDK is part of its trace; a service is sent `traceparent`, so that its spans join it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+
+from timestep_lab.evals.datasets.case import digest
+from timestep_lab.types.errors import (
+    ProviderAuthError,
+    ProviderRequestError,
+    ProviderUnavailableError,
+    RateLimitError,
+    RunError,
+    UsageError,
+)
+from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    import httpx
+
+Asked = str | list[Any]
+OnDelta = Callable[[str], None]
+
+FUNCTION, HTTP = "function", "http"
+AT_ONCE = 10
+"""Calls under way at most with a function or a service, unless `concurrency` says otherwise."""
+_OUTPUT = ("output", "answer", "text", "response")
+_KNOWN = (*_OUTPUT, "steps", "input_tokens", "output_tokens", "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a pipeline gave back. None: it did not say."""
+
+    output: str
+    steps: tuple[Mapping[str, Json], ...] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    first_after_s: float | None = None
+    """When the first piece came, of an answer that came in pieces."""
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """A service that answers `POST {"input": …}` (or `{"messages": […]}`) with its answer as JSON or as text.
+
+    An answer in the form of OpenAI's chat completions is read too.
+    """
+
+    url: str
+    name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    _client: httpx.AsyncClient | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{self.url!r} is no HTTP address.", "Give one such as https://host/answer.")
+        self.name = self.name or f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+
+    async def __call__(self, asked: Asked, traceparent: str) -> Told:
+        import httpx
+
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=None)
+        body = {"input": asked} if isinstance(asked, str) else {"messages": asked}
+        try:
+            reply = await self._client.post(self.url, json=body, headers={"traceparent": traceparent, **self.headers})
+        except httpx.HTTPError as error:
+            raise ProviderUnavailableError(
+                f"{self.name} cannot be reached: {str(error) or type(error).__name__}.",
+                "Check the address.",
+                provider=HTTP,
+            ) from error
+        if reply.status_code >= 400:
+            raise _refused(self.name, reply)
+        if "json" not in reply.headers.get("content-type", ""):
+            return Told(reply.text)
+        try:
+            value = reply.json()
+        except ValueError as error:
+            raise RunError(f"{self.name} answered with what is no JSON: {error}.", "Correct the service.") from error
+        return told(_completion(value), self.name)
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+
+Pipeline = Callable[..., Any] | Endpoint
+"""What may stand among `agents` beside agents."""
+
+
+def is_pipeline(value: Any) -> bool:
+    """Whether it answers by being called, rather than by a model of the lab."""
+    return isinstance(value, Endpoint) or (callable(value) and not isinstance(value, type | sdk.Agent))
+
+
+def name_of(pipeline: Pipeline) -> str:
+    if isinstance(pipeline, Endpoint):
+        return pipeline.name
+    return str(getattr(pipeline, "__name__", None) or type(pipeline).__name__)
+
+
+def kind_of(pipeline: Pipeline) -> str:
+    return HTTP if isinstance(pipeline, Endpoint) else FUNCTION
+
+
+def check(pipeline: Pipeline) -> str:
+    """What can be known of it, for a fingerprint: its address, or the text of the function. Raises `UsageError` for a function that cannot
+    be called with what is asked alone."""
+    if isinstance(pipeline, Endpoint):
+        return digest([HTTP, pipeline.url, dict(pipeline.headers)])
+    try:
+        inspect.signature(pipeline).bind("")
+    except TypeError as error:
+        raise UsageError(
+            f"The function {name_of(pipeline)} cannot be called with one text: {error}.",
+            "Give one that takes what is asked, such as: async def answer(question): …",
+        ) from error
+    except ValueError:  # Built in: it has no signature to look at.
+        return digest([FUNCTION, name_of(pipeline)])
+    try:
+        source = inspect.getsource(pipeline)
+    except (OSError, TypeError):
+        source = ""
+    return digest([FUNCTION, name_of(pipeline), source])
+
+
+async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta: OnDelta | None) -> Told:
+    """Ask it once. Raises whatever it raises."""
+    if isinstance(pipeline, Endpoint):
+        return await pipeline(asked, traceparent)
+    if inspect.iscoroutinefunction(pipeline) or inspect.isasyncgenfunction(pipeline):
+        given = pipeline(asked)
+    else:
+        given = await asyncio.to_thread(pipeline, asked)
+    if isinstance(given, Awaitable):
+        given = await given
+    if isinstance(given, AsyncIterator):
+        return await _in_pieces(given, name_of(pipeline), on_delta)
+    return told(given, name_of(pipeline))
+
+
+def told(value: Any, name: str) -> Told:
+    """Raises `RunError` for what is no answer."""
+    if isinstance(value, Told):
+        return value
+    if isinstance(value, str):
+        return Told(value)
+    if not isinstance(value, Mapping):
+        if value is None:
+            raise RunError(f"{name} gave no answer back.", "Return a text, or an object with output.")
+        return Told(_as_json(value, name))
+    found = next((key for key in _OUTPUT if value.get(key) is not None), None)
+    if found is None:
+        # An object that says nothing of this form is the answer itself.
+        if set(value) & set(_KNOWN):
+            raise RunError(f"{name} gave an object without output.", f"Name the answer {_OUTPUT[0]}.")
+        return Told(_as_json(value, name))
+    output = value[found]
+    steps = value.get("steps") or ()
+    if not isinstance(steps, list | tuple):
+        raise RunError(f"The steps of {name} are no list.", 'Give [{"name": …, "arguments": {…}, "output": …}, …].')
+    return Told(
+        output if isinstance(output, str) else _as_json(output, name), tuple(_step(step, name) for step in steps),
+        _number(value, "input_tokens", int, name), _number(value, "output_tokens", int, name), _number(value, "cost_usd", float, name),
+    )  # fmt: skip
+
+
+def trace_steps(steps: tuple[Mapping[str, Json], ...]) -> None:
+    """Each step a span of the trace that is current."""
+    for step in steps:
+        if step["type"] == "handoff":
+            with sdk.handoff_span(from_agent=str(step.get("from") or ""), to_agent=str(step.get("to") or "")):
+                continue
+        arguments = json.dumps(step.get("arguments") or {}, ensure_ascii=False, default=str)
+        # A tool without an output is one that still waits for somebody.
+        output: Any = "" if step.get("output") is None else step["output"]
+        with sdk.function_span(str(step["name"]), input=arguments, output=output) as span:
+            if step.get("error"):
+                span.set_error({"message": str(step["error"]), "data": None})
+
+
+async def _in_pieces(pieces: AsyncIterator[Any], name: str, on_delta: OnDelta | None) -> Told:
+    loop = asyncio.get_running_loop()
+    began, first, parts = loop.time(), None, []
+    async for piece in pieces:
+        if not isinstance(piece, str):
+            raise RunError(f"{name} gave a piece that is a {type(piece).__name__}.", "Yield texts.")
+        first = loop.time() - began if first is None and piece else first
+        parts.append(piece)
+        if on_delta is not None:
+            on_delta(piece)
+    return Told("".join(parts), first_after_s=first)
+
+
+def _step(step: Any, name: str) -> Mapping[str, Json]:
+    if isinstance(step, str):
+        return {"type": "tool", "name": step}
+    if isinstance(step, Mapping) and step.get("type") == "handoff":
+        return {"type": "handoff", "from": step.get("from"), "to": step.get("to")}
+    named = (step.get("name") or step.get("tool")) if isinstance(step, Mapping) else None
+    if not isinstance(named, str):
+        raise RunError(f"A step of {name} has no name.", 'Give {"name": …, "arguments": {…}, "output": …}.')
+    return {
+        "type": "tool", "name": named, "arguments": step.get("arguments", step.get("input")),
+        "output": step.get("output", step.get("result")), "error": step.get("error"),
+    }  # fmt: skip
+
+
+def _number(value: Mapping[str, Any], key: str, kind: type[Any], name: str) -> Any:
+    given = value.get(key)
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given < 0:
+        raise RunError(f"{name} gave {key}={given!r}.", "Give a number from 0 up, or leave it away.")
+    return kind(given)
+
+
+def _as_json(value: Any, name: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"{name} gave back a {type(value).__name__}, which is no answer.",
+            "Return a text, or an object with output.",
+        ) from error
+
+
+def _completion(value: Any) -> Any:
+    """The answer within a chat completion; any other value is itself."""
+    choices = value.get("choices") if isinstance(value, Mapping) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        return value
+    message, usage = choices[0].get("message"), value.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    return {
+        "output": (message.get("content") if isinstance(message, Mapping) else choices[0].get("text")) or "",
+        "input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens"),
+    }  # fmt: skip
+
+
+def _refused(name: str, reply: httpx.Response) -> Exception:
+    said = " ".join(reply.text.split())[:200]
+    text = f"{name} answered {reply.status_code}{f': {said}' if said else ''}."
+    status = reply.status_code
+    if status == 429:
+        wait = reply.headers.get("retry-after", "")
+        seconds = float(wait) if wait.replace(".", "", 1).isdigit() else None
+        return RateLimitError(text, "Ask less at once: concurrency=…", provider=HTTP, retry_after=seconds)
+    if status in (401, 403):
+        return ProviderAuthError(text, "Give it its key: Endpoint(url, headers={…}).", provider=HTTP, status=status)
+    if status >= 500:
+        return ProviderUnavailableError(text, "Look at the service.", provider=HTTP, status=status)
+    return ProviderRequestError(text, "Look at what the service takes.", provider=HTTP, status=status)
