@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from timestep_lab.types.protocols import LabLike
 
 ROUTERS = (
-    health.router, auth.router, *operations.ROUTERS, runs.client_tools, runs.router, runs.traces, trace_files.router, traces.router,
+    health.router, auth.router, traces.router, *operations.ROUTERS, runs.client_tools, runs.router, runs.traces, trace_files.router,
     compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
-"""In the order in which their paths are tried: `/traces/suggest` before `/traces/{trace_id}`."""
+"""In the order in which their paths are tried: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
 IMPORT_S = 90.0
 """For traces that somebody sends, reading and storing together."""
 LINK_HOURS = 12
