@@ -329,6 +329,21 @@ async def test_traces_and_comparisons_there_are_scored_as_they_would_be_here(bot
         await both.remote.score_traces(scorers=lambda output: 1.0)
 
 
+async def test_data_sets_are_those_of_the_served_lab(both: Both, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("input,expected,topic\nSay lamp.,lamp,a\nSay bulb.,bulb,b\n")
+    made = both.remote.datasets.create("mine", str(tmp_path / "q.csv"), tags=["t"])
+    assert both.local.datasets.versions("mine") == [made]
+    assert both.remote.datasets["mine"] == both.local.datasets["mine@1"]
+    await both.remote.run("Say three.", model="demo/echo")
+    both.remote.datasets.from_traces("asked", 'model == "demo/echo"')
+    assert [case.input for case in both.local.datasets["asked"]] == ["Say three."]
+    grid = await both.remote.compare("mine", models="demo/echo", scorers="contains")
+    assert grid.record.name == "mine@1"
+    assert len(grid.summary(by="topic")) == 2
+    both.remote.datasets.delete("mine")
+    assert "mine" not in both.local.datasets
+
+
 # -- files
 
 

@@ -154,6 +154,19 @@ def test_a_function_of_a_module_is_a_candidate(cli: Cli) -> None:
     assert "no function 'anser'" in cli("compare", "q.csv", "--agents", "my_app:anser").err
 
 
+def test_failures_are_kept_as_a_data_set_and_compared_by_name(cli: Cli) -> None:
+    with Path("t.csv").open("w") as file:
+        file.write("input,expected,topic\nSay lamp.,lamp,a\nSay bulb.,lamp,b\n")
+    made = cli("compare", "t.csv", "--models", "demo/echo", "--scorers", "contains", "--by", "topic", "--json").json
+    assert [(s["slice"], s["mean"]) for s in made["slices"]] == [("a", 1.0), ("b", 0.0)]
+    assert "failures@1: 1 case" in cli("datasets", "save", "failures", "--failures", made["id"]).out
+    assert cli("datasets", "list", "--json").json[0]["name"] == "failures"
+    assert [case["input"] for case in cli("datasets", "show", "failures", "--json").json] == ["Say bulb."]
+    again = cli("compare", "failures", "--models", "demo/echo", "--scorers", "contains", "--by", "topic")
+    assert "0.00" in again.out
+    assert "Removed" in cli("datasets", "remove", "failures").out
+
+
 def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from timestep_lab.cli import compare
 

@@ -46,6 +46,7 @@ RULE_NOT_MET = 100
 @click.option(
     "--group", metavar="COLUMN", help="Which cases belong together, e.g. document: statistics count groups then."
 )
+@click.option("--by", metavar="COLUMN", help="Also the results of each slice of the data, e.g. topic.")
 @click.option(
     "--concurrency", type=click.IntRange(1), help="Calls under way at most; default: as many as the provider takes."
 )
@@ -89,7 +90,7 @@ RULE_NOT_MET = 100
 @store_option
 @with_lab
 async def command(
-    lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None,
+    lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None, by: str | None,
     concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
     stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, rescore: str | None,
     plan: bool, out: Path | None, as_json: bool,
@@ -113,9 +114,11 @@ async def command(
     else:
         grid = await _compared(lab, dataset, resume, options, rules, quiet=as_json)
     if as_json:
-        print_json(grid.to_json())
+        print_json(grid.to_json(by=by))
     else:
         print_grid(console(), grid)
+        if by is not None:
+            _print_slices(console(), grid, by)
     if out is not None:
         grid.save(out)
     if grid.status in ("over_budget", "cancelled", "interrupted"):
@@ -214,6 +217,35 @@ def print_grid(out: Console, grid: Grid) -> None:
         )  # fmt: skip
     out.print(table)
     out.print(f"[dim]{grid.id} · {len(grid.cases)} cases · {grid.status.replace('_', ' ')}[/]")
+
+
+def _print_slices(out: Console, grid: Grid, by: str) -> None:
+    """One line a slice and candidate, a column a scorer; what differs between candidates below."""
+    from timestep_lab.evals.slices import differences, means
+
+    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in means(grid, by):
+        cells.setdefault((row["slice"], row["candidate"]), {})[row["scorer"]] = row
+    lines = [
+        [part, candidate, max(row["n"] for row in scores.values()), *(_score(scores[name]) for name in grid.scorers)]
+        for (part, candidate), scores in cells.items()
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in [by, "candidate", "cases", *grid.scorers]:
+        table.add_column(name, overflow="fold", justify="left" if name in (by, "candidate") else "right")
+    for line in lines:
+        table.add_row(escape(line[0]), escape(line[1]), str(line[2]), *line[3:])
+    out.print()
+    out.print(table)
+    settled = [
+        row for row in differences(grid, by)
+        if row["p_holm"] is not None and row["p_holm"] <= 0.05 and row["ci_low"] is not None and not row["ci_low"] <= 0 <= row["ci_high"]
+    ]  # fmt: skip
+    for row in settled:
+        ahead, behind = (row["b"], row["a"]) if row["diff"] > 0 else (row["a"], row["b"])
+        out.print(escape(f"On {by} {row['slice']} ({row['n']} cases) {ahead} is ahead of {behind} on {row['scorer']}."))
+    if not settled and len(grid.candidates) > 1:
+        out.print(f"[dim]No slice tells the candidates apart: {len({row[0] for row in lines})} were looked at.[/]")
 
 
 def _score(score: object) -> str:

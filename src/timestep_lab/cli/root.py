@@ -29,6 +29,7 @@ COMMANDS = {
     "sql": "timestep_lab.cli.sql",
     "agents": "timestep_lab.cli.agents",
     "threads": "timestep_lab.cli.threads",
+    "datasets": "timestep_lab.cli.datasets",
     "mcp": "timestep_lab.cli.mcp",
     "models": "timestep_lab.cli.models",
     "files": "timestep_lab.cli.files",

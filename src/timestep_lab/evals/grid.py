@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +33,12 @@ from timestep_lab.types.comparison import (
     unscored,
 )
 from timestep_lab.types.errors import UsageError
+from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
 
+    from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.regression import Regression
     from timestep_lab.evals.rules import RuleResult
 
@@ -158,10 +161,17 @@ class Grid:
         ]
         return pandas.DataFrame(rows, columns=[*DF_COLUMNS, *self.scorers])
 
-    def summary(self) -> pandas.DataFrame:
-        """One row a candidate: answers, errors, each scorer's mean with its 95 % interval, money, times, tokens."""
+    def summary(self, *, by: str | None = None) -> pandas.DataFrame:
+        """One row a candidate: answers, errors, each scorer's mean with its 95 % interval, money, times, tokens.
+
+        `by` cuts by a column of the data (`topic`): one row a slice, candidate and scorer, with intervals that hold for all slices together.
+        """
         import pandas
 
+        if by is not None:
+            from timestep_lab.evals.slices import means
+
+            return pandas.DataFrame(means(self, by))
         rows = []
         for row in self.candidate_rows:
             flat: dict[str, Any] = {"name": row.name, "n": row.n, "errors": row.errors}
@@ -174,15 +184,47 @@ class Grid:
             rows.append(flat)
         return pandas.DataFrame(rows)
 
-    def significance(self) -> pandas.DataFrame:
-        """One row a pair and scorer. `diff` is b − a; `p_holm` is corrected for all pairs of the scorer."""
+    def significance(self, *, by: str | None = None) -> pandas.DataFrame:
+        """One row a pair and scorer. `diff` is b − a; `p_holm` is corrected for all pairs of the scorer, with `by` for those of all slices."""
         import pandas
+
+        if by is not None:
+            from timestep_lab.evals.slices import differences
+
+            return pandas.DataFrame(differences(self, by))
 
         columns = [name for name in PairRow.__dataclass_fields__ if name != "points"]
         return pandas.DataFrame([{name: getattr(p, name) for name in columns} for p in self.pair_rows], columns=columns)
 
-    def to_json(self) -> dict[str, Any]:
-        """What `timestep-lab compare --json` prints."""
+    def failures(self, scorer: str | None = None, *, candidate: str | None = None, below: float = 1.0) -> list[Case]:
+        """The cases in which a candidate (any, unless one is named) scored less than `below`, could not be scored, or gave no answer; to make a
+        data set of: `lab.datasets.save("failures", grid.failures())`. `scorer`: the one the verdict speaks of. Raises `UsageError`."""
+        from timestep_lab.evals.datasets.case import from_record
+
+        wanted = scorer or self.deciding_scorer
+        for name, known in ((wanted, self.scorers), (candidate, self.candidates)):
+            if name is not None and name not in known:
+                raise UsageError(
+                    f"There is no {name!r} here.{did_you_mean(name, known)}", f"Known: {', '.join(known)}."
+                )
+        failed: dict[str, list[str]] = {}
+        for cell in self.cells:
+            value = next((score.value for score in cell.scores if score.scorer == wanted), None)
+            if candidate in (None, cell.candidate) and (cell.status == "error" or value is None or value < below):
+                failed.setdefault(cell.case_id, []).append(cell.candidate)
+        found = []
+        for case in self.cases:
+            if case.case_id in failed:
+                about = {**case.metadata, "failed": list(dict.fromkeys(failed[case.case_id])), "comparison": self.id}
+                found.append(replace(from_record(case), metadata=about))
+        return found
+
+    def to_json(self, *, by: str | None = None) -> dict[str, Any]:
+        """What `timestep-lab compare --json` prints; `by` adds the slices of a column of the data."""
+        if by is not None:
+            from timestep_lab.evals.slices import differences, means
+
+            return {**self.to_json(), "slices": means(self, by), "slice_pairs": differences(self, by)}
         return {
             "id": self.id,
             "status": self.status,

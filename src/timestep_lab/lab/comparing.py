@@ -37,6 +37,17 @@ def bench_of(lab: Lab) -> Bench:
     return Bench(lab.store, lab.router, lab.toolbox, lab.settings, lab.writer)
 
 
+def named(lab: Lab, data: Any) -> Any:
+    """A data set of the lab where a text names one and no file. Blocks."""
+    from pathlib import Path
+
+    from timestep_lab.evals.datasets.load import is_query
+
+    if not isinstance(data, str | Path) or is_query(data) or Path(data).expanduser().exists():
+        return data
+    return lab.datasets.find(str(data)) or data
+
+
 async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
     """A comparison that is ready to run; agents may be named by name or id."""
     from timestep_lab.evals.compare import new_comparison, resume_comparison

@@ -14,6 +14,7 @@ from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
+from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
@@ -81,6 +82,7 @@ class Lab(Looking):
         self.default_model = self.settings.default_model
         self.agents = Agents(self)
         self.threads = Threads(self)
+        self.datasets = Datasets(self)
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:

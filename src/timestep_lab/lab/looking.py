@@ -259,7 +259,7 @@ class Looking:
     async def compare(self, data: Any = None, *, on_event: OnEvent | None = None, **options: Any) -> Grid:
         """Ask every candidate every case and show the answers side by side; in a notebook while they come.
 
-        `data`: strings, dicts, a DataFrame, a path, or a query over past traces. Candidates are all combinations of `models`, `agents`,
+        `data`: strings, dicts, a DataFrame, a path, a data set's name (`lab.datasets`), or a query over past traces. Candidates are all combinations of `models`, `agents`,
         `settings` and `prompts`; among `agents` may also stand functions (async or not, that take what is asked and return a text, or
         an object with `output` and `steps`) and services (`https://…`, or an `Endpoint`), which models and settings do not multiply; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
         `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
@@ -270,7 +270,7 @@ class Looking:
         """
         from timestep_lab.lab import comparing
 
-        return await comparing.run(self._lab, await self._prepared(data, **options), on_event)
+        return await comparing.run(self._lab, await self._prepared(await self._data(data), **options), on_event)
 
     async def aa(
         self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Sequence[Any] | Any = (),
@@ -292,19 +292,25 @@ class Looking:
     @with_signature_of(_plan)
     async def plan(self, data: Any, **options: Any) -> Plan:
         """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
-        return await self._planned(data, options)
+        return await self._planned(await self._data(data), options)
 
     @with_signature_of(_prepare)
     async def prepare_comparison(self, data: Any = None, **options: Any) -> Comparison:
         """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
-        return await self._prepared(data, **options)
+        return await self._prepared(await self._data(data), **options)
 
     @with_signature_of(_plan)
     async def start_comparison(self, data: Any, **options: Any) -> GridView:
         """`compare` in the background: the view is live, its Stop button ends it, `lab.comparison(view.id_of_comparison)` reads it."""
         from timestep_lab.lab import comparing
 
-        return comparing.in_background(self._lab, await self._prepared(data, **options))
+        return comparing.in_background(self._lab, await self._prepared(await self._data(data), **options))
+
+    async def _data(self, data: Any) -> Any:
+        from timestep_lab.lab.comparing import named
+        from timestep_lab.store.base import in_thread
+
+        return await in_thread(named, self._lab, data)
 
     async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Comparison:
         from timestep_lab.lab import comparing

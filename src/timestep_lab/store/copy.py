@@ -26,7 +26,19 @@ ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
 CHUNK_ROWS = 5_000
 CHUNKS_OF = {"file_parts": 16}
 """Rows of a mebibyte each."""
-KEYS = ("trace_id", "thread_id", "owner_id", "comparison_id", "vector_store_id", "hash", "key", "id", "run_id", "name")
+KEYS = (
+    "trace_id",
+    "thread_id",
+    "owner_id",
+    "comparison_id",
+    "dataset_id",
+    "vector_store_id",
+    "hash",
+    "key",
+    "id",
+    "run_id",
+    "name",
+)
 """Columns to divide a table by, the first it has."""
 MODULUS = 1 << 256
 

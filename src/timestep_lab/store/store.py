@@ -11,7 +11,14 @@ from timestep_lab.store.base import Change, Database, Rows
 from timestep_lab.store.table import Table
 from timestep_lab.store.threads import Threads
 from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import AgentRecord, McpServerRecord, RunRecord, RunStateRecord, ScoreRecord
+from timestep_lab.types.records import (
+    AgentRecord,
+    DatasetRecord,
+    McpServerRecord,
+    RunRecord,
+    RunStateRecord,
+    ScoreRecord,
+)
 
 if TYPE_CHECKING:
     from timestep_lab.store.quota import Quota
@@ -31,6 +38,9 @@ class Store:
             db, user_id, "run_states", RunStateRecord, noun="paused run", topic="approvals", key="run_id"
         )
         self.scores = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
+        self.datasets = Table(
+            db, user_id, "dataset_versions", DatasetRecord, noun="data set", topic="comparisons", order="created_at"
+        )
         self.quota: Quota | None = None
         """Of a guest of a served lab."""
 

@@ -220,6 +220,25 @@ class ScoreRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRecord:
+    """One version of a data set. Its cases are rows of the view `datasets`."""
+
+    id: str
+    user_id: str
+    name: str
+    version: int
+    """From 1."""
+    hash: str
+    """Of the cases' content."""
+    n_cases: int
+    prompts: tuple[str, ...] = ()
+    """Templates that came with the data."""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    created_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[R]):
     """One page of a listing. `after` is the id to pass for the next page, None when there is none."""
 

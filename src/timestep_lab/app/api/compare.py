@@ -192,6 +192,11 @@ async def vote(comparison_id: ComparisonId, body: VoteBody, lab: CurrentLab) -> 
 
 
 @router.get("/{comparison_id}", response_model=dict[str, Any])
-async def get_comparison(request: Request, comparison_id: ComparisonId, lab: CurrentLab) -> dict[str, Any]:
-    """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints."""
-    return await in_turn(request, lab, lambda: lab.comparison(comparison_id).to_json())
+async def get_comparison(
+    request: Request,
+    comparison_id: ComparisonId,
+    lab: CurrentLab,
+    by: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
+) -> dict[str, Any]:
+    """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints; `by` adds the slices of a column."""
+    return await in_turn(request, lab, lambda: lab.comparison(comparison_id).to_json(by=by))

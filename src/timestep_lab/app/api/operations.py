@@ -16,6 +16,7 @@ from timestep_lab.app.fair_reads import in_turn
 from timestep_lab.app.labs import CurrentLab
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import PREFIX
+from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
@@ -86,5 +87,6 @@ ROUTERS = (
     _routes("agents", Agents, lambda lab: lab.agents),
     _routes("threads", Threads, lambda lab: lab.threads),
     _routes("traces", Traces, lambda lab: lab.trace_source),
+    _routes("datasets", Datasets, lambda lab: lab.datasets),
 )
 """One a noun. A path without a parameter must stand in its class before one with a parameter in that place."""

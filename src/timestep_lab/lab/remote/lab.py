@@ -11,13 +11,16 @@ from timestep_lab.lab.lab import Approve, Lab
 from timestep_lab.lab.remote import runs
 from timestep_lab.lab.remote.changes import Changes
 from timestep_lab.lab.remote.looking import RemoteLooking
+from timestep_lab.lab.remote.rows import select
 from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
+from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.failures import only_here
 from timestep_lab.service.threads import Threads
+from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import Change, Rows, in_thread
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotServedError
@@ -40,6 +43,20 @@ if TYPE_CHECKING:
 
 WITH_THE_SERVER = {"store": "The store", "runner": "The runner", "toolbox": "The toolbox", "writer": "The trace writer"}
 """Parts of a local lab that a served one does not have."""
+
+
+class RemoteDatasets(Datasets):
+    """Data are read here; queries are asked there."""
+
+    _connection: Connection
+
+    @property
+    def _sql(self) -> Callable[[str], list[dict[str, Any]]]:
+        return lambda query: select(self._connection, query).dicts()
+
+    @property
+    def _filtered(self) -> Callable[[str], str]:
+        return lambda filter: remote(Traces, self._connection).page(filter=filter, limit=1).sql
 
 
 @says_await("lab")
@@ -65,6 +82,7 @@ class RemoteLab(RemoteLooking, Lab):
         self.changes = Changes(connection, self.user_id)
         self.agents = remote(Agents, connection)
         self.threads = remote(Threads, connection)
+        self.datasets = remote(RemoteDatasets, connection)
         self.approvals = runs.RemoteApprovals(self, connection)
 
     # -- parts

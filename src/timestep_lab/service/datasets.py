@@ -1,0 +1,249 @@
+"""`lab.datasets`: named data sets with versions, kept as rows."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval, Len
+
+from timestep_lab.service import operation as op
+from timestep_lab.service.scope import Scope
+from timestep_lab.types.codec import JsonObject
+from timestep_lab.types.errors import ConflictError, NotFoundError, UsageError
+from timestep_lab.types.ids import new_id
+from timestep_lab.types.records import DatasetRecord
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.evals.datasets.case import Case, Dataset
+
+Name = Annotated[str, Len(1, 200)]
+DatasetId = Annotated[str, Len(1, 200)]
+CORRECTION = "correction"
+"""The name of a human annotation whose note is what a trace should have answered."""
+_CASE = ("id", "input", "messages", "expected", "vars", "assertions", "metadata")
+
+
+class Datasets:
+    """The data sets of one user. A version never changes; `name` is its newest version, `name@2` the second.
+
+    Data are what `lab.compare` takes: lists, DataFrames, files, SQL over past traces, the cases of a grid (`grid.failures()`).
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    # -- operations
+
+    @op.get("/datasets")
+    def rows(
+        self, *, name: Name | None = None, limit: Annotated[int, Interval(ge=1, le=10_000)] = 1000
+    ) -> builtins.list[DatasetRecord]:
+        """All versions, or those of one data set, newest first."""
+        wanted = {} if name is None else {"name": name}
+        return self._scope.store.datasets.find(limit, newest_first=True, **wanted)
+
+    @op.post("/datasets", status=201)
+    def add_version(
+        self, *, name: Name, cases: Annotated[Sequence[JsonObject], Len(1, 100_000)], prompts: Sequence[str] = (),
+        tags: Sequence[str] = (), metadata: JsonObject | None = None, new: bool = False,
+    ) -> DatasetRecord:  # fmt: skip
+        """The next version of a data set, or with `new` its first. The same cases again are no new version.
+
+        Raises `ConflictError` when `new` and the name is taken, `DataError` for what is no case.
+        """
+        from timestep_lab.evals.datasets import load_dataset
+        from timestep_lab.evals.datasets.stored import store_version
+
+        _check_name(name)
+        dataset = load_dataset(list(cases), name=name)
+        newest = next(iter(self.rows(name=name, limit=1)), None)
+        if new and newest is not None:
+            raise ConflictError(f"There is a data set {name!r} already.", "Use save to give it a new version.")
+        if newest is not None and newest.hash == dataset.version and not (prompts or tags or metadata):
+            return newest
+        record = DatasetRecord(
+            id=new_id("dataset"), user_id=self._scope.store.user_id, name=name, version=1 if newest is None else newest.version + 1,
+            hash=dataset.version, n_cases=len(dataset), prompts=tuple(prompts), tags=tuple(tags), metadata=metadata or {},
+        )  # fmt: skip
+        return store_version(self._scope.store, record, dataset)
+
+    @op.get("/datasets/{dataset_id}/cases")
+    def cases(self, dataset_id: DatasetId) -> builtins.list[JsonObject]:
+        """The cases of one version, in order. Raises `NotFoundError`."""
+        from timestep_lab.evals.datasets.stored import stored_cases
+
+        self._scope.store.datasets.get(dataset_id)
+        return [{name: getattr(case, name) for name in _CASE} for case in stored_cases(self._scope.store, dataset_id)]
+
+    @op.delete("/datasets/{dataset_id}")
+    def remove(self, dataset_id: DatasetId) -> None:
+        """Delete one version. Comparisons made with it keep their cases. Raises `NotFoundError`."""
+        from timestep_lab.evals.datasets.stored import forget
+
+        self._scope.store.datasets.get(dataset_id)
+        forget(self._scope.store, dataset_id)
+
+    # -- by name
+
+    def list(self) -> builtins.list[DatasetRecord]:
+        """The newest version of each data set, newest first."""
+        newest: dict[str, DatasetRecord] = {}
+        for record in self.rows():
+            newest.setdefault(record.name, record)
+        return [*newest.values()]
+
+    def versions(self, name: str) -> builtins.list[DatasetRecord]:
+        """Of one data set, newest first. Raises `NotFoundError`."""
+        found = self.rows(name=name)
+        if not found:
+            raise self._missing(name)
+        return found
+
+    def create(
+        self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None, limit: int | None = None,
+    ) -> DatasetRecord:  # fmt: skip
+        """A new data set of that name. Raises `ConflictError` when there is one, `DataError`."""
+        return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=True)
+
+    def save(
+        self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None, limit: int | None = None,
+    ) -> DatasetRecord:  # fmt: skip
+        """A new version of a data set, or its first. The same cases again are no new version."""
+        return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=False)
+
+    def extend(self, name: str, data: Any, *, columns: Mapping[str, str] | None = None) -> DatasetRecord:
+        """A new version with further cases; those that are in it already are not added again. Raises `NotFoundError`."""
+        from timestep_lab.evals.datasets.case import Dataset
+
+        before = self[name]
+        known = {case.content_hash() for case in before}
+        fresh = [case for case in self._loaded(data, columns, None) if case.content_hash() not in known]
+        record = self._record(name)
+        return self._add(
+            record.name, Dataset.of([*before, *fresh], record.name, record.prompts), record.tags, record.metadata, new=False
+        )  # fmt: skip
+
+    def from_traces(
+        self, name: str, filter: str = "", *, expected: str | None = None, limit: int | None = None, tags: Sequence[str] = (),
+    ) -> DatasetRecord:  # fmt: skip
+        """What was asked in the traces that a filter selects, as a new version. What is expected is the note of the newest annotation called
+        `correction` on the trace, or with `expected="output"` else what it answered; each case knows its trace. Raises `NotFoundError`
+        when none matches, `FilterError`.
+        """
+        from timestep_lab.evals.datasets.stored import cases_of_traces
+
+        if expected not in (None, "output"):
+            raise UsageError(f"expected={expected!r} is not possible.", 'Use "output", or leave it away.')
+        found = cases_of_traces(self._sql, filter, self._filtered, expected=expected, limit=limit)
+        if not found:
+            raise NotFoundError("No trace matches.", "Look at lab.traces.")
+        return self._add(name, self._loaded(found, None, None), tags, {"filter": filter} if filter else None, new=False)
+
+    def delete(self, name: str) -> None:
+        """Delete a data set with all its versions, or with `name@2` that one. Raises `NotFoundError`."""
+        for record in [self._record(name)] if "@" in name else self.versions(name):
+            self.remove(record.id)
+
+    def __getitem__(self, name: str) -> Dataset:
+        found = self.find(name)
+        if found is None:
+            raise self._missing(name)
+        return found
+
+    def find(self, name: str) -> Dataset | None:
+        """The data set `name`, or its version `name@2`; None where there is none."""
+        from timestep_lab.evals.datasets.case import Case, Dataset
+
+        record = self._try_record(name)
+        if record is None:
+            return None
+        cases = tuple(
+            Case(**{**case, "messages": tuple(case["messages"] or ()), "assertions": tuple(case["assertions"] or ())})
+            for case in self.cases(record.id)
+        )
+        return Dataset(f"{record.name}@{record.version}", cases, record.hash, tuple(record.prompts))
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._try_record(name) is not None
+
+    def df(self) -> pandas.DataFrame:
+        """One row a version."""
+        import pandas
+
+        columns = ["name", "version", "n_cases", "tags", "created_at", "id"]
+        return pandas.DataFrame([{c: getattr(r, c) for c in columns} for r in self.rows()], columns=columns)
+
+    def __repr__(self) -> str:
+        return f"Datasets({', '.join(f'{r.name}@{r.version} ({r.n_cases} cases)' for r in self.list())})"
+
+    # --
+
+    def _try_record(self, name: str) -> DatasetRecord | None:
+        base, at, version = name.rpartition("@")
+        if at and version.isdigit():
+            return next((r for r in self.rows(name=base) if r.version == int(version)), None)
+        return next(iter(self.rows(name=name, limit=1)), None) if name and len(name) <= 200 else None
+
+    def _record(self, name: str) -> DatasetRecord:
+        record = self._try_record(name)
+        if record is None:
+            raise self._missing(name)
+        return record
+
+    def _missing(self, name: str) -> NotFoundError:
+        known = [record.name for record in self.list()]
+        return NotFoundError(
+            f"There is no data set {name!r}.{did_you_mean(name, known)}", f"There are: {', '.join(known) or 'none'}."
+        )
+
+    def _add(
+        self, name: str, dataset: Dataset, tags: Sequence[str], metadata: Mapping[str, Any] | None, *, new: bool
+    ) -> DatasetRecord:
+        cases = [_plain(case) for case in dataset]
+        return self.add_version(
+            name=name, cases=cases, prompts=list(dataset.prompts), tags=list(tags), metadata=dict(metadata or {}), new=new
+        )  # fmt: skip
+
+    def _loaded(self, data: Any, columns: Mapping[str, str] | None, limit: int | None) -> Dataset:
+        from timestep_lab.evals.datasets import load_dataset
+        from timestep_lab.evals.datasets.load import is_query
+
+        given = self._sql(str(data)) if is_query(data) else data
+        named: dict[str, Any] = dict(columns or {})
+        return load_dataset(given, limit=limit, **named)
+
+    @property
+    def _sql(self) -> Callable[[str], builtins.list[dict[str, Any]]]:
+        """Rows of a query over the lab's views."""
+        return lambda query: self._scope.store.sql(query).dicts()
+
+    @property
+    def _filtered(self) -> Callable[[str], str]:
+        """The query that a filter of the explorer is."""
+        return lambda filter: self._scope.store.traces.sql(filter)
+
+
+def _plain(case: Case) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value := getattr(case, name), tuple) else dict(value) if isinstance(value, Mapping) else value
+        for name in _CASE
+    }  # fmt: skip
+
+
+def _check_name(name: str) -> None:
+    if "@" in name or not name.strip() or name != name.strip():
+        raise UsageError(
+            f"A data set cannot be called {name!r}.",
+            "Give a name without @ and without spaces at its ends.",
+            param="name",
+        )
