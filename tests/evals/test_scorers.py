@@ -530,3 +530,81 @@ def test_an_opened_code_block_of_empty_lines_takes_no_time() -> None:
     began = time.perf_counter()
     assert value("json_schema", "```\n" + "\n" * 300_000) == 0
     assert time.perf_counter() - began < 10
+
+
+async def said(spec: Any, output: str, case: Case, reply: str = "") -> tuple[float | None, str | None]:
+    async def ask(model: str | None, instructions: str, prompt: str) -> str:
+        return reply
+
+    [score] = await score_answer(make_scorers([spec]), Answer(output=output), case, Tools(ask=ask))
+    return score.value, score.note
+
+
+@pytest.mark.parametrize(
+    ("output", "value", "label"),
+    [
+        ("spam", 1.0, "spam"), ("**Spam**.", 1.0, "spam"), ("It is not spam", 0.0, "not spam"), ("I first thought ham, but: spam", 1.0, "spam"),
+        ("spammy", 0.0, "(none)"),
+    ],
+)  # fmt: skip
+async def test_a_label_is_the_last_that_the_answer_names(output: str, value: float, label: str) -> None:
+    [score] = await score_answer(
+        make_scorers("label:spam,not spam,ham"), Answer(output=output), Case(input="?", expected="Spam"), Tools()
+    )
+    assert (score.value, score.label) == (value, label)
+
+
+@pytest.mark.parametrize(
+    ("spec", "output", "value"),
+    [
+        ("label_set", '["a", "b", "x"]', 2 * (2 / 3) * 0.5 / (2 / 3 + 0.5)), ("label_set:precision", "A, b, x", 2 / 3),
+        ("label_set:recall", "- a\n- b", 0.5), ("label_set", "nothing", 0.0),
+    ],
+)  # fmt: skip
+async def test_a_set_of_labels_has_precision_recall_and_f1(spec: str, output: str, value: float) -> None:
+    scored, _ = await said(spec, output, Case(input="?", expected=["a", "b", "c", "d"]))
+    assert scored == pytest.approx(value)
+
+
+async def test_json_differs_place_by_place() -> None:
+    case = Case(input="?", expected={"name": "Ada", "tags": ["x", "y"], "id": 7})
+    assert await said("json_diff", '{"name": "Ada", "tags": ["x", "y"], "id": 7}', case) == (1.0, None)
+    value, note = await said("json_diff", '{"name": "Eve", "tags": ["x"], "more": 1, "id": 8}', case)
+    assert value == pytest.approx(1 / 5)
+    assert note == 'name: "Eve", not "Ada"; tags.1: nothing, not "y"; id: 8, not 7; more: 1, not nothing'
+    assert (await said("json_diff:id,more", '{"name": "Ada", "tags": ["x", "y"], "id": 8, "more": 1}', case))[0] == 1.0
+
+
+SETUP = "create table t(n int, w text); insert into t values (1, 'a'), (2, 'b'), (2, 'c')"
+
+
+@pytest.mark.parametrize(
+    ("expected", "query", "value", "note"),
+    [
+        ("select count(*) from t", "```sql\nselect sum(1) as n from t\n```", 1.0, "1 rows"),
+        ("select n from t", "select n from t order by n desc", 1.0, "3 rows"),
+        ("select w from t order by n, w", "select w from t order by w desc", 0.0, "another order"),
+        ("select n from t", "select distinct n from t", 0.0, "2 rows, not 3"),
+        ("select n from t", "select m from t", 0.0, "does not run"),
+        ("select n from t", "drop table t", 0.0, "not one query"),
+        ("select n from t", "select * from read_text('/etc/passwd')", 0.0, "does not run"),
+        ("select nope from t", "select n from t", None, "expected query does not run"),
+    ],
+)
+async def test_two_queries_are_equal_when_they_give_the_same_rows(
+    expected: str, query: str, value: float | None, note: str
+) -> None:
+    scored, why = await said("sql_equal", query, Case(input="?", expected=expected, vars={"setup": SETUP}))
+    assert scored == value
+    assert note in str(why)
+
+
+async def test_a_judge_holds_an_answer_against_what_was_retrieved() -> None:
+    case = Case(input="?", expected="Rome is big.", vars={"context": ["Rome is old.", "Rome is big."]})
+    claims = '{"claims": [{"claim": "Rome is old", "supported": true}, {"claim": "Rome is small", "supported": false}]}'
+    assert await said("faithfulness", "Rome is old and small.", case, claims) == (0.5, "not supported: Rome is small")
+    assert (await said("context_recall", "x", case, claims))[0] == 0.5
+    useful = '{"documents": [{"number": 1, "useful": false}, {"number": 2, "useful": true}]}'
+    assert await said("context_precision", "x", case, useful) == (0.5, "1 of 2 of use")
+    assert (await said("context_precision", "x", case, '{"documents": []}'))[0] is None
+    assert await said("faithfulness", "x", Case(input="?"), claims) == (None, "the case has nothing in 'context'")

@@ -112,3 +112,22 @@ async def test_slices_have_intervals_that_allow_for_looking_at_many(tmp_path: Pa
     assert {row["slice"] for row in grid.to_json(by="topic")["slices"]} == {"even", "odd"}
     with pytest.raises(UsageError, match="Did you mean 'topic'"):
         grid.summary(by="topics")
+
+
+async def test_labels_have_precision_recall_and_f1_over_all_cases(tmp_path: Path) -> None:
+    said = dict(
+        zip("abcdefgh", ["bug", "bug", "bug", "praise", "praise", "none of them", "question", "bug"], strict=True)
+    )
+    right = ["bug", "bug", "praise", "praise", "praise", "bug", "question", "question"]
+    rows = [{"input": letter, "expected": label} for letter, label in zip("abcdefgh", right, strict=True)]
+    async with Lab(str(tmp_path / "lab.duckdb")) as lab:
+        grid = await lab.compare(rows, agents=lambda question: said[question], scorers="label:bug,question,praise")
+    table = grid.labels().set_index("label")
+    assert table.loc["bug", ["n", "precision", "recall"]].tolist() == [3, 0.5, pytest.approx(2 / 3)]
+    assert table.loc["praise", "f1"] == pytest.approx(2 * 1 * (2 / 3) / (1 + 2 / 3))
+    assert table.loc["question", ["precision", "recall"]].tolist() == [1.0, 0.5]
+    everything = table.loc["(all)"]
+    assert everything["f1"] == pytest.approx(table["f1"].iloc[:3].mean())
+    assert 0 <= everything["f1_ci_low"] < everything["f1"] < everything["f1_ci_high"] <= 1
+    with pytest.raises(UsageError, match="No scorer 'contains' gave labels"):
+        grid.labels("contains")

@@ -196,6 +196,13 @@ class Grid:
         columns = [name for name in PairRow.__dataclass_fields__ if name != "points"]
         return pandas.DataFrame([{name: getattr(p, name) for name in columns} for p in self.pair_rows], columns=columns)
 
+    def labels(self, scorer: str | None = None) -> pandas.DataFrame:
+        """Precision, recall and F1 of each label and candidate, of a scorer `label`; the rows `(all)` are the unweighted means over labels, with
+        the 95 % interval of F1 (bootstrap over cases). Raises `UsageError` where no scorer gave labels."""
+        from timestep_lab.evals.labels import label_frame
+
+        return label_frame(self, scorer)
+
     def failures(self, scorer: str | None = None, *, candidate: str | None = None, below: float = 1.0) -> list[Case]:
         """The cases in which a candidate (any, unless one is named) scored less than `below`, could not be scored, or gave no answer; to make a
         data set of: `lab.datasets.save("failures", grid.failures())`. `scorer`: the one the verdict speaks of. Raises `UsageError`."""

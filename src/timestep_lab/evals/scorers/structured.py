@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.evals.datasets.case import Case
@@ -97,6 +98,57 @@ class JsonEquals(ValueScorer):
             return passed(parse_json(answer.output, fenced=self.fenced) == wanted)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
+
+
+@scorer("json_diff")
+@dataclass(frozen=True, kw_only=True)
+class JsonDiff(ValueScorer):
+    """The share of the expected JSON's values that the answer has at the same place; values that are not expected count against it. The note
+    lists what differs. `ignore`: paths that do not matter (`id,items.*.price`)."""
+
+    main: ClassVar[str | None] = "ignore"
+    ignore: Sequence[str] = ()
+    fenced: bool = True
+
+    def __post_init__(self) -> None:
+        given = self.ignore.split(",") if isinstance(self.ignore, str) else self.ignore
+        object.__setattr__(self, "ignore", tuple(path.strip() for path in given if path.strip()))
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = case.expected if self.value is None else self.value
+        if wanted is None:
+            return unknown("the case has no expected answer")
+        try:
+            wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
+        except ValueError:
+            return unknown(f"the expected answer {wanted[:40]!r} is no JSON")
+        try:
+            found = parse_json(answer.output, fenced=self.fenced)
+        except ValueError as error:
+            return passed(False, f"not JSON: {error}")
+        right, left = self._leaves(wanted), self._leaves(found)
+        places = [*right, *(path for path in left if path not in right)]
+        wrong = [path for path in places if path not in left or path not in right or not _same(left[path], right[path])]
+        if not places:
+            return passed(True)
+        notes = [f"{path or 'it'}: {_told(left, path)}, not {_told(right, path)}" for path in wrong]
+        return Score(1 - len(wrong) / len(places), "; ".join(notes[:5]) or None)
+
+    def _leaves(self, value: Any, path: str = "") -> dict[str, Any]:
+        """Path to each value that holds no others."""
+        if any(fnmatchcase(path, pattern) for pattern in self.ignore):
+            return {}
+        inside = list(value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ())  # fmt: skip
+        if not inside:
+            return {path: value}
+        found: dict[str, Any] = {}
+        for name, one in inside:
+            found |= self._leaves(one, f"{path}.{name}" if path else str(name))
+        return found
+
+
+def _told(leaves: Mapping[str, Any], path: str) -> str:
+    return json.dumps(leaves[path], ensure_ascii=False) if path in leaves else "nothing"
 
 
 @scorer("javascript")

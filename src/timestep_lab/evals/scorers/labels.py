@@ -1,0 +1,101 @@
+"""Classification: which label an answer gives, or which set of labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, acceptable, passed, scorer, unknown
+from timestep_lab.evals.scorers.structured import parse_json
+from timestep_lab.evals.scorers.text import fold
+from timestep_lab.types.errors import UsageError
+
+NO_LABEL = "(none)"
+"""What an answer says that names none of the labels."""
+
+
+@scorer("label")
+@dataclass(frozen=True, kw_only=True)
+class Label(Scorer):
+    """The answer gives the expected label (`label:bug,question,praise`), and no other of them. Which one it gave is kept, so that
+    `grid.labels()` tells precision, recall and F1 of each. An answer that names several says the last."""
+
+    main: ClassVar[str | None] = "labels"
+    labels: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        given = self.labels.split(",") if isinstance(self.labels, str) else self.labels
+        object.__setattr__(self, "labels", tuple(str(label).strip() for label in given if str(label).strip()))
+        if len(self.labels) < 2:
+            raise UsageError("The scorer label needs the labels there are.", "Write label:bug,question,praise.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = acceptable(None, case)
+        if isinstance(wanted, Score):
+            return wanted
+        known = {fold(label, False): label for label in self.labels}
+        right = [known.get(fold(one.strip(), False)) for one in wanted]
+        if None in right:
+            return unknown(f"the expected answer {wanted[0]!r} is none of {', '.join(self.labels)}")
+        said = self._said(answer.output)
+        return Score(float(said in right), None if said in right else f"it says {said}", said)
+
+    def _said(self, text: str) -> str:
+        folded = fold(text, False)
+        bare = folded.strip().strip("*_`\"'.,:;!")
+        for label in self.labels:
+            if bare == fold(label, False):
+                return label
+        # The longer of two that begin alike first: "not spam" before "spam".
+        pattern = "|".join(re.escape(fold(label, False)) for label in sorted(self.labels, key=len, reverse=True))
+        found = re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", folded)
+        return next((label for label in self.labels if found and fold(label, False) == found[-1]), NO_LABEL)
+
+
+@scorer("label_set")
+@dataclass(frozen=True, kw_only=True)
+class LabelSet(ValueScorer):
+    """How well a set of labels was found: F1, or `measure` precision or recall, of the labels in the answer (a JSON list, or parted by commas
+    or lines) against those expected (a list; all of it)."""
+
+    main: ClassVar[str | None] = "measure"
+    measure: Literal["f1", "precision", "recall"] = "f1"
+
+    def __post_init__(self) -> None:
+        if self.measure not in ("f1", "precision", "recall"):
+            raise UsageError(f"There is no measure {self.measure!r}.", "Known: f1, precision, recall.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        given = case.expected if self.value is None else self.value
+        if given is None:
+            return unknown("the case has no expected labels")
+        wanted, found = _labels(given), _labels(_listed(answer.output))
+        right = len(wanted & found)
+        if not wanted and not found:
+            return passed(True, "no label, as expected")
+        precision = right / len(found) if found else 0.0
+        recall = right / len(wanted) if wanted else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+        missing, extra = sorted(wanted - found), sorted(found - wanted)
+        notes = [f"missing: {', '.join(missing)}"] if missing else []
+        notes += [f"too many: {', '.join(extra)}"] if extra else []
+        return Score({"f1": f1, "precision": precision, "recall": recall}[self.measure], "; ".join(notes) or None)
+
+
+def _listed(text: str) -> Any:
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return [part.strip().lstrip("-*• ") for part in re.split(r"[,;\n]", text)]
+    return value if isinstance(value, list) else [value]
+
+
+def _labels(value: Any) -> set[str]:
+    if isinstance(value, str):
+        value = _listed(value)
+    texts = [one if isinstance(one, str) else json.dumps(one) for one in (value if isinstance(value, list) else [value])]  # fmt: skip
+    return {fold(text.strip(), False) for text in texts if text.strip()}
