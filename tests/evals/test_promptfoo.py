@@ -222,15 +222,15 @@ def test_variables_come_from_files_and_multiply_and_name_each_other(tmp_path: Pa
         tests:
           - vars: file://vars.yaml
             assert: [{type: equals, value: file://doc.md}]
-          - vars: {language: [French, German], item: 'tweet about {{topic}}', topic: lamps, when: 12:30, agree: yes, doc: 'file://*.md'}
+          - vars: {question: Why so? And how?, language: [French, German], item: 'tweet about {{topic}}', topic: lamps, when: 12:30, agree: yes, doc: 'file://*.md'}
     """
     dataset = config(tmp_path, text, vars__yaml="question: from file\ndoc: file://doc.md\n", doc__md="the text\n")
     first, *rest = dataset.cases
     assert (first.vars, first.input) == ({"question": "from file", "doc": "the text"}, "from file")
     assert first.assertions[0]["value"] == "the text"
     assert [case.vars["language"] for case in rest] == ["French", "German"]
-    assert {name: rest[0].vars[name] for name in ("item", "when", "agree", "doc")} == {
-        "item": "tweet about lamps", "when": "12:30", "agree": "yes", "doc": "the text",
+    assert {name: rest[0].vars[name] for name in ("question", "item", "when", "agree", "doc")} == {
+        "question": "Why so? And how?", "item": "tweet about lamps", "when": "12:30", "agree": "yes", "doc": "the text",
     }  # fmt: skip
 
 

@@ -55,6 +55,19 @@ def _yaml_loader() -> Any:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+        _in_text = False
+
+        def scan_plain(self) -> Any:
+            self._in_text = True
+            try:
+                return super().scan_plain()
+            finally:
+                self._in_text = False
+
+        def peek(self, index: int = 0) -> str:
+            # Within a text a question mark is a letter, also inside braces: {question: Why?}
+            letter = str(super().peek(index))
+            return "." if letter == "?" and self._in_text else letter
 
     for tag, pattern, first in (
         ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),

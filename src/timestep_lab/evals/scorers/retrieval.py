@@ -38,14 +38,14 @@ class _Retrieval(Scorer):
         contexts = contexts_of(self.context, case)
         if not contexts:
             return unknown(f"the case has nothing in {self.context!r}")
-        lacking = self.lacking(answer, case)
+        lacking = self._lacking(answer, case)
         if lacking is not None:
             return unknown(lacking)
         documents = "\n".join(f"<document {n}>\n{_fenced(text)}\n</document>" for n, text in enumerate(contexts, 1))
-        prompt = f"{self.task(answer, case)}\n\n{documents}\n\nForm of your reply: {self.form()}"
+        prompt = f"{self._task(answer, case)}\n\n{documents}\n\nForm of your reply: {self._form()}"
 
         def read(reply: Mapping[str, Any]) -> Score:
-            return self.read(reply, len(contexts))
+            return self._read(reply, len(contexts))
 
         said = await ask_judge(tools, self.model, INSTRUCTIONS, prompt, read)
         if said is None:
@@ -53,16 +53,16 @@ class _Retrieval(Scorer):
         score, cached = said
         return Score(score.value, score.note, cached=cached)
 
-    def task(self, answer: Answer, case: Case) -> str:
+    def _task(self, answer: Answer, case: Case) -> str:
         raise NotImplementedError
 
-    def lacking(self, answer: Answer, case: Case) -> str | None:
+    def _lacking(self, answer: Answer, case: Case) -> str | None:
         return None
 
-    def form(self) -> str:
+    def _form(self) -> str:
         return f'{{"{self.key}": [{{"claim": "<one statement>", "{self.verdict}": true or false}}, …]}}'
 
-    def read(self, reply: Mapping[str, Any], documents: int) -> Score:
+    def _read(self, reply: Mapping[str, Any], documents: int) -> Score:
         """Raises `ValueError` for a reply in another form."""
         rows = reply.get(self.key)
         if not isinstance(rows, list) or not all(
@@ -80,10 +80,10 @@ class _Retrieval(Scorer):
 class Faithfulness(_Retrieval):
     """The share of the answer's claims that the retrieved documents support, as a judge finds."""
 
-    def task(self, answer: Answer, case: Case) -> str:
+    def _task(self, answer: Answer, case: Case) -> str:
         return f"Split the answer into its single claims. Say of each whether the documents support it.\n\n<answer>\n{_fenced(answer.output)}\n</answer>"
 
-    def lacking(self, answer: Answer, case: Case) -> str | None:
+    def _lacking(self, answer: Answer, case: Case) -> str | None:
         return None if answer.output.strip() else "the answer is empty"
 
 
@@ -92,10 +92,10 @@ class Faithfulness(_Retrieval):
 class ContextRecall(_Retrieval):
     """The share of the expected answer's claims that the retrieved documents support: was what is needed retrieved?"""
 
-    def task(self, answer: Answer, case: Case) -> str:
+    def _task(self, answer: Answer, case: Case) -> str:
         return f"Split the reference into its single claims. Say of each whether the documents support it.\n\n<reference>\n{_fenced(str(case.expected))}\n</reference>"
 
-    def lacking(self, answer: Answer, case: Case) -> str | None:
+    def _lacking(self, answer: Answer, case: Case) -> str | None:
         return "the case has no expected answer" if case.expected is None else None
 
 
@@ -107,15 +107,15 @@ class ContextPrecision(_Retrieval):
     key: ClassVar[str] = "documents"
     verdict: ClassVar[str] = "useful"
 
-    def task(self, answer: Answer, case: Case) -> str:
+    def _task(self, answer: Answer, case: Case) -> str:
         reference = "" if case.expected is None else f"<reference>\n{_fenced(str(case.expected))}\n</reference>\n\n"
         return f"Say of each document, in order, whether it is of use for answering the question.\n\n{shown_to(answer, case)}{reference}".rstrip()
 
-    def form(self) -> str:
+    def _form(self) -> str:
         return '{"documents": [{"number": 1, "useful": true or false}, …]}, one entry a document'
 
-    def read(self, reply: Mapping[str, Any], documents: int) -> Score:
-        super().read(reply, documents)
+    def _read(self, reply: Mapping[str, Any], documents: int) -> Score:
+        super()._read(reply, documents)
         useful = [bool(row["useful"]) for row in reply["documents"]]
         if len(useful) != documents:
             raise ValueError(f"it speaks of {len(useful)} documents, not of {documents}")
