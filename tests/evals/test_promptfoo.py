@@ -293,6 +293,21 @@ async def test_a_file_that_names_providers_is_compared_as_it_stands(tmp_path: Pa
     assert str(cells[first, "loud", 0].output).endswith("Hi. Please say lamp!")
 
 
+async def test_a_case_without_a_metric_is_not_one_that_could_not_be_scored(tmp_path: Path) -> None:
+    text = """
+        prompts: ['{{q}}']
+        providers: ['demo/echo?bare=1']
+        tests:
+          - {vars: {q: lamp}, assert: [{type: contains, value: lamp, metric: light}]}
+          - {vars: {q: sofa}, assert: [{type: contains, value: sofa}]}
+          - {vars: {q: none}}
+    """
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, config(tmp_path, text))).run()
+    assert [rule.holds for rule in grid.check(["light>=1", "assertions>=1"])] == [True, True]
+    assert not grid.notes
+
+
 async def test_other_models_may_be_named_and_a_test_for_none_of_them_is_told(tmp_path: Path) -> None:
     dataset = config(tmp_path, RUN)
     async with opened(tmp_path / "lab.duckdb") as bench:

@@ -16,6 +16,7 @@ from timestep_lab.evals.results import (
     deciding,
     few_groups,
     group_of,
+    own_scores,
     pair_rows,
     scorer_names,
 )
@@ -99,7 +100,9 @@ class Grid:
     @cached_property
     def candidate_rows(self) -> list[CandidateRow]:
         """The sums, one row a candidate."""
-        return candidate_rows(self.candidates, self.scorers, self.cells, self.tables, self.groups)
+        return candidate_rows(
+            self.candidates, self.scorers, self.cells, self.tables, self.groups, own_scores(self.cases)
+        )
 
     @cached_property
     def pair_rows(self) -> list[PairRow]:

@@ -79,9 +79,10 @@ class ScoreTables:
 
 def candidate_rows(
     names: Sequence[str], scorers: Sequence[str], cells: Sequence[CellRecord], tables: ScoreTables,
-    groups: Sequence[object] | None = None,
+    groups: Sequence[object] | None = None, own: Iterable[str] = (),
 ) -> list[CandidateRow]:  # fmt: skip
-    rows = []
+    """`own`: what the cases' own assertions give; a case without such an assertion is not one that could not be scored."""
+    rows, own = [], set(own)
     for name in names:
         mine = [cell for cell in cells if cell.candidate == name]
         done = [cell for cell in mine if cell.status == "done"]
@@ -89,7 +90,7 @@ def candidate_rows(
             CandidateRow(
                 name=name, n=len(done), errors=len(mine) - len(done),
                 scores={
-                    scorer: {**mean_row(tables.of(name, scorer), groups), **_not_scored(done, scorer)} for scorer in scorers
+                    scorer: {**mean_row(tables.of(name, scorer), groups), **_not_scored(done, scorer, own=scorer in own)} for scorer in scorers
                 },
                 cost_usd=total([cell.cost_usd for cell in done]), latency_ms_p50=median([cell.latency_ms for cell in done]),
                 ttft_ms_p50=median([cell.ttft_ms for cell in done]), input_tokens=_whole([cell.input_tokens for cell in done]),
@@ -99,8 +100,14 @@ def candidate_rows(
     return rows
 
 
-def _not_scored(answers: Sequence[CellRecord], scorer: str) -> Mapping[str, float | None]:
-    missing = sum(not any(s.scorer == scorer and s.value is not None for s in cell.scores) for cell in answers)
+def own_scores(cases: Iterable[CaseRecord]) -> list[str]:
+    """Names of the scores that come of cases' own assertions."""
+    return [ASSERTIONS, PASSED, *assertion_names(cases)]
+
+
+def _not_scored(answers: Sequence[CellRecord], scorer: str, *, own: bool) -> Mapping[str, float | None]:
+    values = [[score.value for score in cell.scores if score.scorer == scorer] for cell in answers]
+    missing = sum((not own if not found else found[0] is None) for found in values)
     return {"unscored": missing} if missing else {}
 
 

@@ -241,9 +241,11 @@ def _plain(case: Case) -> dict[str, Any]:
 
 
 def _check_name(name: str) -> None:
-    if "@" in name or not name.strip() or name != name.strip():
+    from timestep_lab.evals.datasets.load import is_query
+
+    if "@" in name or not name.strip() or name != name.strip() or is_query(name):
         raise UsageError(
             f"A data set cannot be called {name!r}.",
-            "Give a name without @ and without spaces at its ends.",
+            "Give a name without @ and without spaces at its ends, which is no query.",
             param="name",
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.case import Case, Dataset
+from timestep_lab.evals.rows import JUDGE
 from timestep_lab.store.base import Statement
 from timestep_lab.types.records import DatasetRecord
 
@@ -69,7 +70,7 @@ def cases_of_traces(
     found = []
     for row in rows:
         asked = row["input"]
-        if not isinstance(asked, str) or not asked.strip():
+        if not isinstance(asked, str) or not asked.strip() or row["workflow"] == JUDGE:
             continue
         right = corrections.get(row["trace_id"], row["output"] if expected == "output" else None)
         about = {"trace_id": row["trace_id"], "agent": row["agent_path"], "model": row["model"], "status": row["status"]}  # fmt: skip
