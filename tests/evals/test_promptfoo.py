@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -306,6 +307,20 @@ async def test_a_case_without_a_metric_is_not_one_that_could_not_be_scored(tmp_p
         grid = await (await new_comparison(bench, config(tmp_path, text))).run()
     assert [rule.holds for rule in grid.check(["light>=1", "assertions>=1"])] == [True, True]
     assert not grid.notes
+
+
+async def test_a_test_that_passes_by_its_threshold_passes_in_junit(tmp_path: Path) -> None:
+    text = """
+        prompts: ['{{q}}']
+        providers: ['demo/echo?bare=1']
+        tests:
+          - {vars: {q: lamp}, threshold: 0.5, assert: [{type: contains, value: lamp, metric: m}, {type: contains, value: x, metric: m}]}
+          - {vars: {q: sofa}, threshold: 0.6, assert: [{type: contains, value: sofa}, {type: contains, value: x}]}
+    """
+    async with opened(tmp_path / "lab.duckdb") as bench:
+        grid = await (await new_comparison(bench, config(tmp_path, text))).run()
+    suite = ElementTree.parse(grid.save(tmp_path / "x.xml")).getroot()[0]
+    assert [len(test) for test in suite] == [0, 1]
 
 
 async def test_other_models_may_be_named_and_a_test_for_none_of_them_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ from xml.etree import ElementTree as xml
 from timestep_lab.evals.datasets.case import from_record
 from timestep_lab.evals.prompts import filled
 from timestep_lab.evals.regression import baseline_json
-from timestep_lab.types.comparison import CaseRecord, CellRecord, cell_json
+from timestep_lab.evals.results import own_scores
+from timestep_lab.evals.scorers.apply import ASSERTIONS
+from timestep_lab.types.comparison import CaseRecord, CellRecord, ScoreValue, cell_json
 from timestep_lab.types.errors import LabError, UsageError
 
 if TYPE_CHECKING:
@@ -114,11 +116,20 @@ def _html(grid: Grid, path: Path) -> None:
     path.write_text(page_html(grid), encoding="utf-8")
 
 
+def _fails(score: ScoreValue, cell: CellRecord, own: Sequence[str]) -> bool:
+    """A case's own assertions pass or fail together, as they say: with a threshold, a mean below 1 may do."""
+    if score.scorer in own:
+        verdict = next((s.label for s in cell.scores if s.scorer == ASSERTIONS), None)
+        if verdict is not None:
+            return verdict == "fail" and score.scorer == ASSERTIONS
+    return score.value is not None and score.value < 1.0
+
+
 def _junit(grid: Grid, path: Path) -> None:
     """A suite a candidate, a test a case and epoch: it fails when any scorer gives less than 1, errs when there is
     no answer, and is skipped, which is not passed, when a scorer could not score it."""
     root = xml.Element("testsuites", name=grid.record.name)
-    cases = {case.case_id: case for case in grid.cases}
+    cases, own = {case.case_id: case for case in grid.cases}, own_scores(grid.cases)
     for name in grid.candidates:
         cells = [cell for cell in grid.cells if cell.candidate == name]
         suite = xml.SubElement(root, "testsuite", name=name, tests=str(len(cells)))
@@ -131,7 +142,7 @@ def _junit(grid: Grid, path: Path) -> None:
             )
             if cell.status == "error":
                 xml.SubElement(test, "error", type=cell.error_type or "error", message=_clean(cell.error or ""))
-            elif failed := [s for s in cell.scores if s.value is not None and s.value < 1.0]:
+            elif failed := [s for s in cell.scores if _fails(s, cell, own)]:
                 message = "; ".join(f"{s.scorer}: {s.value:g}" + (f" ({s.note})" if s.note else "") for s in failed)
                 xml.SubElement(test, "failure", message=_clean(message)).text = _clean(cell.output or "")
             elif missing := [s for s in cell.scores if s.value is None]:
