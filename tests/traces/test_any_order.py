@@ -219,3 +219,14 @@ def test_a_trace_in_many_parts_takes_time_by_its_length_and_not_by_the_square_of
     few, many = seconds(2, 10), seconds(3, 80)
     assert many < 8 * few * 2.5
     store.close()
+
+
+def test_many_calls_that_all_tell_one_answers_id_are_put_together_in_time_by_their_number() -> None:
+    store = open_store(":memory:")
+    chat = {**CHAT, "gen_ai.response.id": "always the same", "gen_ai.usage.input_tokens": 1}
+    began = time.process_time()
+    for first in range(1, 1500, 100):
+        send(store, *(span(number, "chat", chat) for number in range(first, first + 100)))
+    assert store.sql("select n_spans, turns < 300 from traces").rows == [(1500, True)]
+    assert time.process_time() - began < 15
+    store.close()

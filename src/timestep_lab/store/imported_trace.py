@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from timestep_lab.store.span_rows import AT, Row
-from timestep_lab.store.trace_sums import Repeated, SpanFacts, Used, overlap, response_id, used
+from timestep_lab.store.trace_sums import Repeated, SpanFacts, Used, response_id, used
 
 ARROW = " → "
 MOST_NAME, MOST_PATH = 160, 300
@@ -229,6 +229,7 @@ class ImportedTrace:
         """The spans that may count otherwise now: those below the outermost one that knows what was used, and those with the same answer."""
         region: dict[str, SpanFacts] = {}
         knows_nothing: set[str] = set()
+        told_with: dict[str, list[str]] = {}
         waiting = list(new)
         while waiting:
             at = waiting.pop()
@@ -242,11 +243,27 @@ class ImportedTrace:
                     continue
                 facts = region[span_id] = self.spans[span_id]
                 if facts.response_id is not None:
-                    same = self._answers[facts.response_id]
-                    waiting.extend(i for i in same if i not in region and overlap(facts, self.spans[i]))
+                    if span_id not in told_with:
+                        told_with.update(self._told_at_once(facts.response_id))
+                    waiting.extend(told_with[span_id])
+                    told_with[span_id].clear()  # They are one list for all of them, and wait now.
                 if top is not None:
                     inside.extend(self._below.get(span_id, ()))
         return region
+
+    def _told_at_once(self, answer: str) -> dict[str, list[str]]:
+        """Of the spans that tell of this answer, those that follow on each other without a gap."""
+        found: dict[str, list[str]] = {}
+        group: list[str] = []
+        until = datetime.min
+        for span_id in sorted(set(self._answers[answer]), key=lambda i: self.spans[i].started_at):
+            facts = self.spans[span_id]
+            if facts.started_at > until:
+                group = []
+            group.append(span_id)
+            found[span_id] = group
+            until = max(until, facts.ended_at)
+        return found
 
     def _outermost_that_knows(
         self, span_id: str, before: Mapping[str, SpanFacts], knows_nothing: set[str]

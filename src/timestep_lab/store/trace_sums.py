@@ -8,6 +8,7 @@ generation within a generation is the same call. What a span adds depends on the
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -164,11 +165,14 @@ def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]
         among = set(span_ids)
         outermost = [span_id for span_id in span_ids if among.isdisjoint(_above(span_id, parents))]
         outermost.sort(key=lambda i: (spans[i].cost_usd is None, spans[i].input_tokens is None, i))
-        calls: list[str] = []
+        calls: list[tuple[datetime, str]] = []
+        """In order of start. No two of them overlap, so of those that began before a span only the last may reach into it."""
         for span_id in outermost:
-            call = next((call for call in calls if overlap(spans[call], spans[span_id])), None)
+            began, place = spans[span_id].started_at, bisect_right(calls, (spans[span_id].started_at, "~"))
+            near = [other for _, other in calls[max(place - 1, 0) : place + 1]]
+            call = next((other for other in near if overlap(spans[other], spans[span_id])), None)
             if call is None:
-                calls.append(span_id)
+                calls.insert(place, (began, span_id))
             elif span_id not in _above(call, parents):
                 parents[span_id] = call
 
