@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.files import Imported as Imported
     from timestep_lab.runtime.settings import Settings as Settings
     from timestep_lab.runtime.span_records import read_only as read_only
+    from timestep_lab.runtime.tape import Tape as Tape
     from timestep_lab.service.agents import Agents as Agents
     from timestep_lab.service.threads import Thread as Thread
     from timestep_lab.service.threads import Threads as Threads
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from timestep_lab.types.errors import StoreTooNewError as StoreTooNewError
     from timestep_lab.types.errors import StoreUnavailableError as StoreUnavailableError
     from timestep_lab.types.errors import StreamCutError as StreamCutError
+    from timestep_lab.types.errors import TapeMissError as TapeMissError
     from timestep_lab.types.errors import TooLargeError as TooLargeError
     from timestep_lab.types.errors import ToolError as ToolError
     from timestep_lab.types.errors import UnknownPrefixError as UnknownPrefixError
@@ -97,6 +99,7 @@ _NAMES = {
     "runtime.settings": "Settings",
     "runtime.files": "Files VectorStores",
     "runtime.span_records": "read_only",
+    "runtime.tape": "Tape",
     "types.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
     "types.comparison": "ComparisonRecord",
     "types.events": "Event",
@@ -112,7 +115,7 @@ _NAMES = {
         "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
         "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "
         "RateLimitError RunError SettingsError StoreCorruptError StoreError StoreReadOnlyError "
-        "StoreTooNewError StoreUnavailableError StreamCutError TooLargeError ToolError UnknownPrefixError "
+        "StoreTooNewError StoreUnavailableError StreamCutError TapeMissError TooLargeError ToolError UnknownPrefixError "
         "UsageError "
     ),
 }

@@ -120,6 +120,24 @@ async def test_a_fork_replays_there_and_goes_on_with_the_change(both: Both) -> N
     same(both.remote.diff(run, fork), both.local.diff(run, fork))
 
 
+async def test_a_run_on_tape_there_asks_no_tool_and_says_what_was_never_recorded(both: Both) -> None:
+    asked = 'call think {"thought": "once"}'
+    assert (await both.remote.run(asked)).status == "completed"
+    tape = 'tape:agent == "Personal Assistant"'
+    again = await both.remote.run(asked, tools=tape)
+    tools = both.local.sql("select tool, status from tool_calls where trace_id = $1", [again.trace_id])
+    assert (again.status, tools.values.tolist()) == ("completed", [["think", "ok"]])
+    other = await both.remote.run('call think {"thought": "never"}', tools=tape)
+    assert (other.status, other.record.error_type) == ("failed", "TapeMissError")
+    cases = f"select trace_id, input from traces where trace_id = '{again.trace_id}'"
+    grids = [await lab.compare(cases, agents="Personal Assistant", tools=tape) for lab in (both.remote, both.local)]
+    assert {str(grid.tape) for grid in grids} == {
+        "1 of 1 call from tape · 0 misses (0 answers not judged) · by candidate: Personal Assistant 0.0 %"
+    }
+    with pytest.raises(UsageError, match="tape:<filter of traces>"):
+        both.remote.tape("x")
+
+
 async def test_objects_are_taken_where_ids_are(both: Both) -> None:
     for lab in (both.local, both.remote):
         run = await lab.run("Hello.", model="demo/echo")

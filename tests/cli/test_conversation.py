@@ -169,3 +169,12 @@ def test_the_notebooks_are_copied_once_and_never_over_a_users_own(cli: Cli, fold
     notebook.write_text("changed")
     assert cli("lab", "--no-open", "--folder", "mine").code == 0
     assert notebook.read_text() == "changed"
+
+
+def test_a_run_on_tape_asks_no_tool_and_fails_where_nothing_was_recorded(cli: Cli) -> None:
+    assert cli("run", 'call think {"thought": "once"}').code == 0
+    again = cli("run", 'call think {"thought": "once"}', "--tools", "tape", "--json")
+    assert (again.code, again.json["status"]) == (0, "completed")
+    other = cli("run", 'call think {"thought": "never"}', "--tools", "tape")
+    assert other.code == 1
+    assert "The tape has no answer of think" in other.err

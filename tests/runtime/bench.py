@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agents import Model
 from agents.testing import ScriptedModel, assistant_message, function_call
 
 from timestep_lab.runtime.default_agents import ensure_default_agents
@@ -59,6 +60,13 @@ class Bench:
         name = f"demo/script-{len(self.router.scripts)}"
         context = ErrorContext(provider="demo", model=name.removeprefix("demo/"))
         self.router.scripts[name] = RoutedModel(ScriptedModel(steps), full=name, context=context, retry=NO_RETRY)
+        return name
+
+    def policy(self, decide: Callable[[str, list[Any], list[Any]], list[Any]]) -> str:
+        """A model, by name, that answers as `Policy` does."""
+        name = f"demo/policy-{len(self.router.scripts)}"
+        context = ErrorContext(provider="demo", model=name.removeprefix("demo/"))
+        self.router.scripts[name] = RoutedModel(Policy(decide), full=name, context=context, retry=NO_RETRY)
         return name
 
     def agent(self, name: str, **fields: Any) -> AgentRecord:
@@ -115,3 +123,26 @@ def calls(*wanted: tuple[str, dict[str, Any]]) -> list[Any]:
 
 def scripted(*steps: Any) -> ScriptedModel:
     return ScriptedModel(steps, emit_traces=True)
+
+
+class Policy(Model):
+    """A model that answers by a function of what it is given: (instructions, input items, tools) to output items."""
+
+    def __init__(self, decide: Callable[[str, list[Any], list[Any]], list[Any]]) -> None:
+        self._decide = decide
+
+    def _script(self, instructions: str | None, input: Any, tools: list[Any]) -> ScriptedModel:
+        items = [{"role": "user", "content": input}] if isinstance(input, str) else list(input)
+        return ScriptedModel([self._decide(instructions or "", items, tools)])
+
+    async def get_response(
+        self, system_instructions: Any, input: Any, model_settings: Any, tools: Any, *rest: Any, **more: Any
+    ) -> Any:
+        script = self._script(system_instructions, input, tools)
+        return await script.get_response(system_instructions, input, model_settings, tools, *rest, **more)
+
+    def stream_response(
+        self, system_instructions: Any, input: Any, model_settings: Any, tools: Any, *rest: Any, **more: Any
+    ) -> Any:
+        script = self._script(system_instructions, input, tools)
+        return script.stream_response(system_instructions, input, model_settings, tools, *rest, **more)

@@ -57,6 +57,8 @@ RULE_NOT_MET = 100
     type=click.Choice(["all", "none"]),
     help="What happens to tool calls that need approval; default: none.",
 )
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
+@click.option("--on-miss", metavar="WAY", help="On tape: fail (default), live-if-readonly or simulate:<model>.")
 @click.option(
     "--fail-under",
     "rules",
@@ -91,7 +93,7 @@ RULE_NOT_MET = 100
 @with_lab
 async def command(
     lab: Lab, dataset: Path | None, models: str | None, agents: str | None, scorers: str | None, epochs: int | None, group: str | None, by: str | None,
-    concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, rules: tuple[str, ...], min_scored: float,
+    concurrency: int | None, budget: float | None, limit: int | None, approve: str | None, tools: str | None, on_miss: str | None, rules: tuple[str, ...], min_scored: float,
     stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, rescore: str | None,
     plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
@@ -102,7 +104,7 @@ async def command(
         )
     given = {
         "models": _split(models), "agents": _agents(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
-        "budget_usd": budget, "limit": limit, "approve": approve, "stop": stop, "margin": margin, "alpha": alpha, "open_ended": open_ended,
+        "budget_usd": budget, "limit": limit, "approve": approve, "tools": tools, "on_miss": on_miss, "stop": stop, "margin": margin, "alpha": alpha, "open_ended": open_ended,
     }  # fmt: skip
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     names_its_own = dataset is not None and dataset.suffix.lower() in (".yaml", ".yml", ".json")

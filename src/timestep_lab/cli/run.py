@@ -27,6 +27,11 @@ PAUSED = 3
     "--approve", type=click.Choice(["ask", "all", "none"]), default="ask", show_default=True,
     help="What to do when a tool needs approval: pause, approve, or reject.",
 )  # fmt: skip
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
+@click.option(
+    "--on-miss", default="fail", show_default=True, metavar="WAY",
+    help="On tape, what becomes of a call that was never recorded: fail, live-if-readonly, ask or simulate:<model>.",
+)  # fmt: skip
 @click.option("--max-turns", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Stop the run at this cost, in US dollars.")
 @click.option("--max-tokens-total", type=click.IntRange(1), help="Stop it at so many tokens, input and output.")
@@ -39,7 +44,7 @@ PAUSED = 3
 @with_lab
 async def command(
     lab: Lab, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
-    max_turns: int, budget_usd: float | None, max_tokens_total: int | None, timeout_s: float | None,
+    tools: str | None, on_miss: str, max_turns: int, budget_usd: float | None, max_tokens_total: int | None, timeout_s: float | None,
     max_tool_calls: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Send PROMPT to an agent and stream the answer.
@@ -49,7 +54,7 @@ async def command(
     stream = lab.stream(
         prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
         model_settings=parse_settings(settings), budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
-        max_tool_calls=max_tool_calls,
+        max_tool_calls=max_tool_calls, tools=tools, on_miss=on_miss,
     )  # fmt: skip
     renderer = None if as_json else Renderer(console())
     async for event in stream:

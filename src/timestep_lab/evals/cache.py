@@ -13,12 +13,24 @@ VERSION = 1
 """Raised when answers of an earlier form can no longer be used."""
 
 
-def cache_key(candidate: Candidate, asked: str | list[Any], epoch: int, options: Options) -> str | None:
-    """None: this answer is not to be used again."""
+def cache_key(
+    candidate: Candidate, asked: str | list[Any], epoch: int, options: Options, own: str | None = None
+) -> str | None:
+    """None: this answer is not to be used again. `own`: on tape, the trace that is preferred."""
     if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
         return None
-    # The fingerprint covers agents, tools, handoffs, model, settings and prompt; `asked` is the prompt as it was filled.
-    return digest([VERSION, candidate.record.fingerprint, asked, epoch, options.max_turns, options.approve])
+    # The fingerprint covers agents, tools, handoffs, model, settings, prompt and tape; `asked` is the prompt as it was filled.
+    return digest(
+        [
+            VERSION,
+            candidate.record.fingerprint,
+            asked,
+            epoch,
+            options.max_turns,
+            options.approve,
+            *([own] if own else []),
+        ]
+    )
 
 
 def reply_key(model: str, instructions: str, prompt: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import agents as sdk
 
@@ -21,6 +21,9 @@ from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.errors import UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.tape import Tape
 
 AnyAgent = AgentRecord | sdk.Agent[Any] | Pipeline
 FindAgent = Callable[[str], AgentRecord]
@@ -39,6 +42,8 @@ class Candidate:
     """Its answers depend on more than the model."""
     pipeline: Pipeline | None = None
     """What is called in place of agent and model."""
+    offered: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """On tape: each agent's tools as they are."""
 
     @property
     def name(self) -> str:
@@ -116,7 +121,9 @@ def refuse_alike(names: Sequence[str]) -> None:
         raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
 
 
-async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench) -> Candidate:
+async def prepare(
+    record: CandidateRecord, agent: AnyAgent | None, bench: Bench, tape: Tape | None = None, on_miss: str = "fail"
+) -> Candidate:
     """Resolve the model, build the agents, take the fingerprint.
 
     Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError`, `SettingsError`: before anything is spent.
@@ -138,7 +145,13 @@ async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench)
     else:
         assert isinstance(agent, AgentRecord)
         records = await in_thread(reachable, agent, bench.store.agents.try_get)
-        graph = await build(records, agent.id, bench.toolbox, default_model=bench.settings.default_model)
+        graph = await build(
+            records,
+            agent.id,
+            bench.toolbox,
+            default_model=bench.settings.default_model,
+            recorded=tape.definitions if tape else None,
+        )
         servers = await in_thread(bench.store.mcp_servers.find)
         definition = [_definition(r) for r in records.values()] + [
             [s.id, s.name, list(s.command), s.url] for s in servers
@@ -152,8 +165,23 @@ async def prepare(record: CandidateRecord, agent: AnyAgent | None, bench: Bench)
     has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
     # An object says something else in each process: its answers are nobody's to take from a cache.
     which = [new_id("case")] if bench.router.is_object(model.full) else []
-    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which])
-    return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools)
+    on = [] if tape is None else [[tape.version, on_miss]]
+    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
+    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss)
+    if tape is not None and on_miss == "fail":
+        has_tools = False  # They say the same each time.
+    return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)
+
+
+async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str) -> Mapping[str, Sequence[Any]]:
+    """Each agent's tools. Raises `UsageError` for one that a tape cannot answer for."""
+    from timestep_lab.runtime.recorded import Changes
+    from timestep_lab.runtime.replay import offered_tools
+    from timestep_lab.runtime.tape import Player, taped_tools
+
+    offered = await offered_tools(graph, Changes(), tape.definitions)
+    taped_tools(graph, offered, Player(tape, on_miss))
+    return offered
 
 
 def _definition(agent: AgentRecord) -> dict[str, Any]:

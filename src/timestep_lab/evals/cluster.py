@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
@@ -24,6 +24,9 @@ from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.errors import ProviderUnavailableError, UsageError
 from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.types.spans import SpanRecord, TraceStart
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.tape import Tape
 
 GATHER_S = 0.01
 """How long questions wait for company on the way to a worker."""
@@ -50,6 +53,7 @@ class Kit:
     agents: Mapping[str, tuple[AgentRecord, ...]]
     sdk_agents: Mapping[str, sdk.Agent[Any]]
     servers: tuple[McpServerRecord, ...]
+    tape: Tape | None = None
 
 
 @dataclass(slots=True)
@@ -78,11 +82,11 @@ Answered = tuple[Trial, list[TraceStart], list[SpanRecord]]
 class DaskExecutor:
     """`client` is a `dask.distributed.Client`, synchronous or not. Judges are asked from this process."""
 
-    def __init__(self, bench: Bench, options: Options, client: Any) -> None:
+    def __init__(self, bench: Bench, options: Options, client: Any, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
             raise UsageError(f"client={type(client).__name__} is no Dask client.", "Pass dask.distributed.Client(…).")
         self._bench, self._options, self._client = bench, options, client
-        self._here = LocalExecutor(bench, options)
+        self._here, self._tape = LocalExecutor(bench, options), tape
         self._waiting: list[tuple[Question, asyncio.Future[Trial]]] = []
         self._candidates: dict[str, Candidate] = {}
         self._kit: Any = None
@@ -163,7 +167,7 @@ class DaskExecutor:
                 id=new_id("task"), settings=self._bench.settings, options=self._options, user_id=self._bench.user_id,
                 records={name: c.record for name, c in self._candidates.items()}, agents=records,
                 sdk_agents={n: c.agent for n, c in self._candidates.items() if isinstance(c.agent, sdk.Agent)},
-                servers=tuple(await in_thread(self._bench.store.mcp_servers.find)),
+                servers=tuple(await in_thread(self._bench.store.mcp_servers.find)), tape=self._tape,
             )  # fmt: skip
             self._kit = kit
         return self._kit
@@ -219,6 +223,7 @@ class _Worker:
         desk = Desk(
             router=self.router, processor=self.processor, writer=box, user_id=self.kit.user_id,  # type: ignore[arg-type]
             max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+            tape=self.kit.tape, on_miss=options.on_miss,
         )  # fmt: skip
         trial = await attempt(desk, candidate, question.asked, question.labels)
         return trial, box.traces, box.spans
@@ -229,7 +234,7 @@ class _Worker:
         return await self._ready[name]
 
     async def _build(self, name: str) -> Candidate:
-        from timestep_lab.evals.candidates import BARE_AGENT
+        from timestep_lab.evals.candidates import BARE_AGENT, offered_on_tape
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
         kit, record = self.kit, self.kit.records[name]
@@ -241,10 +246,19 @@ class _Worker:
             graph = from_sdk(agent)
         else:
             records = {r.id: r for r in kit.agents[name]}
-            graph = await build(records, agent.id, self.toolbox, default_model=kit.settings.default_model)
+            graph = await build(
+                records, agent.id, self.toolbox, default_model=kit.settings.default_model,
+                recorded=kit.tape.definitions if kit.tape else None,
+            )  # fmt: skip
         chosen = record.model or graph.root.model
+        offered = {} if kit.tape is None else await offered_on_tape(graph, kit.tape, kit.options.on_miss)
         return Candidate(
-            record, agent, graph, self.router.resolve(chosen if isinstance(chosen, str) else None), has_tools=True
+            record,
+            agent,
+            graph,
+            self.router.resolve(chosen if isinstance(chosen, str) else None),
+            True,
+            offered=offered,
         )
 
 

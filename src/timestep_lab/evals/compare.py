@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
@@ -41,6 +41,9 @@ from timestep_lab.types.errors import ConflictError, DataError, UsageError
 from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import AgentRecord, Json
 from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.tape import Tape
 
 FindAgent = Callable[[str], AgentRecord]
 
@@ -79,7 +82,12 @@ async def new_comparison(
     refuse_alike([record.name for record, _ in pairs])
     if pipelines and client is not None:
         raise UsageError("Functions and services are asked from here, not by a Dask cluster.", "Leave client away.")
-    candidates = [await prepare(record, agent, bench) for record, agent in pairs]
+    if pipelines and chosen.tools is not None:
+        raise UsageError(
+            "Functions and services have no tools that a tape could answer for.", "Leave tools away.", param="tools"
+        )
+    tape = await in_thread(tape_of, bench, dataset, chosen)
+    candidates = [await prepare(record, agent, bench, tape, chosen.on_miss) for record, agent in pairs]
     made = make_scorers(scorers)
     judges = _check(dataset, candidates, made, chosen, bench)
     record = ComparisonRecord(
@@ -90,7 +98,7 @@ async def new_comparison(
     )  # fmt: skip
     _check_stop(record, dataset, made, chosen)
     return Comparison(
-        bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client), judges=judges
+        bench, record, dataset, candidates, made, chosen, executor=_executor(bench, chosen, client, tape), judges=judges
     )
 
 
@@ -112,10 +120,11 @@ async def resume_comparison(
     cases = [from_record(case) for case in stored]
     dataset = Dataset(record.dataset, tuple(cases), record.dataset_version)
     given = {name_of_agent(agent): agent for agent in _many(agents)}
+    tape = await in_thread(tape_of, bench, dataset, chosen)
     candidates = []
     for plain in record.candidates:
         was = CandidateRecord(**plain)
-        candidate = await prepare(was, await _agent_again(was, given, bench), bench)
+        candidate = await prepare(was, await _agent_again(was, given, bench), bench, tape, chosen.on_miss)
         if candidate.record.fingerprint != was.fingerprint:
             raise UsageError(
                 f"The candidate {was.name!r} is not what it was when comparison {id} began.",
@@ -135,7 +144,7 @@ async def resume_comparison(
         made,
         chosen,
         cells,
-        executor=_executor(bench, chosen, client),
+        executor=_executor(bench, chosen, client, tape),
         resumed=True,
         again=again,
         judges=judges,
@@ -289,9 +298,38 @@ def _plain(record: CandidateRecord) -> dict[str, Any]:
     }
 
 
-def _executor(bench: Bench, options: Options, client: Any) -> Any:
-    if client is None:
+def tape_of(bench: Bench, dataset: Dataset, options: Options) -> Tape | None:
+    """What the tools of a comparison answer from; None: themselves. Blocks. Raises `UsageError`, `FilterError`, `NotFoundError`."""
+    if options.tools is None:
         return None
+    from timestep_lab.runtime.tape import matching, record
+
+    own = [case.trace_id for case in dataset if case.trace_id]
+    if isinstance(options.tools, str):
+        word, colon, expression = options.tools.partition(":")
+        if word != "tape" or (colon and not expression.strip()):
+            raise UsageError(
+                f"tools={options.tools!r} is not known.",
+                "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).",
+                param="tools",
+            )
+        if not colon and not own:
+            raise UsageError(
+                "tools='tape' answers from the traces that the cases name in a column trace_id, and these name none.",
+                "Compare traces, or say whose: tools='tape:agent == \"Front desk\"'.",
+                param="tools",
+            )
+        pool = matching(bench.store, expression) if expression else []
+    else:
+        pool = list(options.tools)
+    return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
+
+
+def _executor(bench: Bench, options: Options, client: Any, tape: Tape | None) -> Any:
+    if client is None:
+        from timestep_lab.evals.executor import LocalExecutor
+
+        return LocalExecutor(bench, options, tape)
     from timestep_lab.evals.cluster import DaskExecutor
 
-    return DaskExecutor(bench, options, client)
+    return DaskExecutor(bench, options, client, tape)

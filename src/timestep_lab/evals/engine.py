@@ -37,7 +37,7 @@ from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import OVERALL
 from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
-from timestep_lab.evals.trial import Trial
+from timestep_lab.evals.trial import OWN_TRACE, Trial
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
@@ -253,7 +253,7 @@ class Comparison:
                 self._budget.running -= 1
                 async with self._room:
                     self._room.notify_all()
-            key = cache_key(candidate, asked_of(candidate.record, case), epoch, self.options)
+            key = cache_key(candidate, asked_of(candidate.record, case), epoch, self.options, self._own(case))
             if cell.status == "done":
                 if (
                     self._judge_models and key is not None
@@ -286,7 +286,14 @@ class Comparison:
         """Ask until there is an answer, the fault is a lasting one, or the tries are used up."""
         asked = asked_of(candidate.record, case)
         self._emit(CellStarted(case_id=case.id, candidate=candidate.name, epoch=epoch))
-        labels = {"comparison_id": self.record.id, "case_id": case.id, "candidate": candidate.name, "epoch": epoch}
+        labels: dict[str, Any] = {
+            "comparison_id": self.record.id,
+            "case_id": case.id,
+            "candidate": candidate.name,
+            "epoch": epoch,
+        }
+        if own := self._own(case):
+            labels[OWN_TRACE] = own
         tell = self._teller(case.id, candidate.name, epoch) if self._deltas else None
         attempts, queue_ms, limited_ms = 0, 0.0, 0.0
         while True:
@@ -380,8 +387,12 @@ class Comparison:
         return {
             (c.name, case.id, epoch): key
             for c, case, epoch in slots
-            if (key := cache_key(c, asked_of(c.record, case), epoch, self.options)) is not None
+            if (key := cache_key(c, asked_of(c.record, case), epoch, self.options, self._own(case))) is not None
         }
+
+    def _own(self, case: Case) -> str | None:
+        """On tape, the trace whose answers a case prefers."""
+        return None if self.options.tools is None else case.trace_id
 
     # -- telling
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import agents as sdk
 
@@ -16,6 +17,9 @@ from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.tracing import install, uninstall
 from timestep_lab.types.comparison import CandidateRecord
 from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.tape import Tape
 
 
 class Executor(Protocol):
@@ -33,8 +37,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Asks from this process's event loop."""
 
-    def __init__(self, bench: Bench, options: Options) -> None:
-        self._bench, self._options = bench, options
+    def __init__(self, bench: Bench, options: Options, tape: Tape | None = None) -> None:
+        self._bench, self._options, self._tape = bench, options, tape
         self._made: Desk | None = None
 
     @property
@@ -45,6 +49,7 @@ class LocalExecutor:
             self._made = Desk(
                 router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
                 max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+                tape=self._tape, on_miss=options.on_miss,
             )  # fmt: skip
         return self._made
 
@@ -58,7 +63,7 @@ class LocalExecutor:
         ref = self._bench.router.resolve(model)
         record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
         judge = Candidate(record, agent, BuiltGraph(root=agent, agents={JUDGE: agent}), ref, has_tools=False)
-        return await attempt(self._desk, judge, prompt, {"judge": True})
+        return await attempt(replace(self._desk, tape=None), judge, prompt, {"judge": True})
 
     async def aclose(self) -> None:
         if self._made is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from timestep_lab.evals.results import (
     pair_rows,
     scorer_names,
 )
+from timestep_lab.evals.statistics.fisher import fisher
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.types.comparison import (
@@ -29,6 +31,7 @@ from timestep_lab.types.comparison import (
     ComparisonRecord,
     DecisionRow,
     PairRow,
+    TapeUse,
     failed_calls,
     from_cache,
     unscored,
@@ -140,7 +143,13 @@ class Grid:
         """About the first scorer (or `overall`): who is better, and whose calls failed; of many candidates who leads, who ties, and what
         would settle it, a line each. Empty with one candidate."""
         pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
-        return verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
+        words = verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
+        return f"{words} {tape_sentence(self.tape)}".strip() if self.tape and words else words
+
+    @cached_property
+    def tape(self) -> TapeUse | None:
+        """How many calls of tools the tape answered, and what it did not have, by candidate; None when the tools were real."""
+        return TapeUse.of(self.candidates, self.cells) if self.record.settings.get("tools") else None
 
     @cached_property
     def notes(self) -> list[str]:
@@ -239,7 +248,12 @@ class Grid:
             "id": self.id,
             "status": self.status,
             "candidates": [
-                {name: getattr(row, name) for name in CandidateRow.__dataclass_fields__} for row in self.candidate_rows
+                {
+                    name: getattr(row, name)
+                    for name in CandidateRow.__dataclass_fields__
+                    if name != "not_judged" or self.tape
+                }
+                for row in self.candidate_rows
             ],
             "pairs": [
                 {name: _finite(getattr(pair, name)) for name in PairRow.__dataclass_fields__ if name != "points"}
@@ -250,6 +264,7 @@ class Grid:
             ],
             "verdict": self.verdict,
             "notes": self.notes,
+            **({"tape": str(self.tape)} if self.tape else {}),
         }
 
     # -- files, rules, baselines
@@ -296,6 +311,23 @@ class Grid:
         if found is None:
             raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all.")
         return found
+
+
+def tape_sentence(use: TapeUse) -> str:
+    """How many answers are not judged since they left the tape, with a warning where the candidates differ in that; empty when none did."""
+    if not any(use.not_judged.values()):
+        return ""
+    lost = " and ".join(f"{use.not_judged[name]} of {use.answers[name]} answers of {name}" for name in use.calls)
+    sentence = f"On tape, {lost} asked what was never recorded and are not judged."
+    pairs = list(combinations(use.calls, 2))
+    for a, b in pairs:
+        p = fisher(use.not_judged[a], use.answers[a], use.not_judged[b], use.answers[b])
+        if p <= 0.05 / len(pairs):
+            sentence += (
+                f" {a} and {b} leave the tape unequally often (p = {p:.2g}): they are compared only where both did as was recorded, "
+                "which may favour either; record more runs, or compare them live."
+            )
+    return sentence
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,15 @@ class Options:
     """With `stop`: the chance of calling one better where there is no difference, over all looks and pairs together."""
     open_ended: bool = False
     """With `stop`: cases may be added later, so the test never uses its α up. It needs more cases than one that knows its end."""
+    tools: str | Sequence[str] | None = None
+    """What tools answer from: None, themselves; `tape`, the traces that the cases name (their column `trace_id`); `tape:<filter>`, the
+    traces that a filter finds; or ids of traces. A case's own trace comes first."""
+    on_miss: str = "fail"
+    """What becomes of a call that the tape does not have: `fail` (the answer is not judged), `live-if-readonly`, `simulate:<model>`."""
+    ignore: Mapping[str, Sequence[str] | str] | None = None
+    """On tape: tool to the arguments that say nothing, `*` for all of them."""
+    near: Mapping[str, Sequence[str] | str] | None = None
+    """On tape: tool to the text arguments that need only be nearly alike."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1)):
@@ -61,6 +70,12 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
+        if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
+            raise UsageError("on_miss, ignore and near are about a tape.", "Say which: tools='tape'.", param="tools")
+        if self.tools is not None:
+            from timestep_lab.runtime.tape import check_on_miss
+
+            check_on_miss(self.on_miss, may_ask=False)
         if self.cache not in ("models", "all", "off"):
             raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
         if self.stop is not None and self.group is not None:
@@ -100,6 +115,9 @@ class Options:
                 f"Its options: {', '.join(names)}.",
             )
         values = dict(given)
+        if hasattr(values.get("tools"), "spec"):  # A `Tape`.
+            spec = values["tools"].spec("fail")
+            values = {"ignore": spec["ignore"] or None, "near": spec["near"] or None, **values, "tools": spec["traces"]}
         if isinstance(values.get("cache"), bool):
             values["cache"] = "models" if values["cache"] else "off"
         return cls(**values)

@@ -88,7 +88,7 @@ def candidate_rows(
         done = [cell for cell in mine if cell.status == "done"]
         rows.append(
             CandidateRow(
-                name=name, n=len(done), errors=len(mine) - len(done),
+                name=name, n=len(done), errors=len(mine) - len(done) - (missed := sum(c.left_tape for c in mine)), not_judged=missed,
                 scores={
                     scorer: {**mean_row(tables.of(name, scorer), groups), **_not_scored(done, scorer, own=scorer in own)} for scorer in scorers
                 },

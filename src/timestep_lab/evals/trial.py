@@ -24,6 +24,7 @@ from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.tape import Player, on_tape
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.types.clock import ms_between, utc_now
 from timestep_lab.types.errors import LabError, ProviderTimeoutError
@@ -33,9 +34,12 @@ from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
+    from timestep_lab.runtime.tape import Tape
     from timestep_lab.store.trace_writer import TraceWriter
 
 OnDelta = Callable[[str], None]
+OWN_TRACE = "tape_trace_id"
+"""Label of a trial on tape: the trace whose answers are preferred."""
 _WORKING = frozenset({"generation", "tool", "guardrail", "retrieval"})
 
 
@@ -50,6 +54,8 @@ class Desk:
     max_turns: int
     approve: str
     timeout_s: float
+    tape: Tape | None = None
+    on_miss: str = "fail"
 
 
 @dataclass(slots=True)
@@ -137,7 +143,7 @@ async def attempt(
                 finally:
                     measured.called_ms = (time.perf_counter() - called) * 1000.0
             else:
-                output = await _drive(desk, candidate, input, trace_id, route, measured, on_delta)
+                output = await _drive(desk, candidate, input, trace_id, route, measured, labels, on_delta)
     except TimeoutError:
         failure = ProviderTimeoutError(
             f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
@@ -177,11 +183,18 @@ async def _drive(
     trace_id: str,
     route: Route,
     measured: Measured,
+    labels: Mapping[str, Json],
     on_delta: OnDelta | None,
 ) -> str:
     # The SDK watches each agent object for all runs that share it: a copy of its own makes a run independent of the others.
-    root = candidate.graph.root if len(candidate.graph.agents) > 1 else copy.copy(candidate.graph.root)
-    hooks = TracingHooks(desk.processor, candidate.graph.kits)
+    graph = candidate.graph
+    if desk.tape is not None:
+        own = labels.get(OWN_TRACE)
+        graph = on_tape(
+            graph, candidate.offered, Player(desk.tape, desk.on_miss, own=own, model_of=desk.router.get_model)
+        )
+    root = graph.root if len(graph.agents) > 1 else copy.copy(graph.root)
+    hooks = TracingHooks(desk.processor, graph.kits)
     config = RunConfig(
         model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
         model_provider=desk.router,
@@ -248,6 +261,7 @@ def step_of(span: SpanRecord) -> dict[str, Json] | None:
         return {
             "type": "tool", "name": span.name, "arguments": arguments, "agent": span.agent,
             "approval": span.attributes.get(Lab.APPROVAL, "not_needed"), "error": span.error,
+            **({"tape": how} if (how := span.attributes.get(Lab.TAPE)) else {}),
         }  # fmt: skip
     if span.kind == "handoff":
         return {

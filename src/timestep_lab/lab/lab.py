@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
+    from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
@@ -172,6 +173,8 @@ class Lab(Looking):
         max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
+        tools: str | Tape | None = None,
+        on_miss: str = "fail",
     ) -> RunStream:
         """Run one turn and read it event by event (`types.events`). Takes what `run` takes."""
         from timestep_lab.runtime.run_request import RunLimits
@@ -196,6 +199,8 @@ class Lab(Looking):
                 limits=limits,
                 attachments=attachments,
                 metadata=metadata,
+                tape=await in_thread(self._tape, tools, found.name),
+                on_miss=on_miss,
             )
             async with aclosing(turn):
                 async for event in turn:
@@ -220,6 +225,8 @@ class Lab(Looking):
         max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
+        tools: str | Tape | None = None,
+        on_miss: str = "fail",
     ) -> Run:
         """Run one turn to its end, or to where it waits for approval.
 
@@ -230,6 +237,10 @@ class Lab(Looking):
         A run that reaches one of its limits ends with `status == "stopped"`, and what was said is kept. They are for all of it: agents that
         it hands off to, and what comes after a pause. `budget_usd`: US dollars; `max_tokens_total`: input and output; `timeout_s`: seconds
         that it works; `max_tool_calls`. An answer under way is not cut off by its tokens or its cost; no other begins.
+
+        `tools`: what its tools answer from instead of being called: `"tape"` (the newest runs of this agent), `"tape:<filter of
+        traces>"`, or `lab.tape(…)`. `on_miss`: what becomes of a call that was never recorded: `fail` ends the run,
+        `live-if-readonly` calls tools that change nothing, `ask` waits for approval, `simulate:<model>` lets a model answer.
 
         A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
         `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`.
@@ -248,6 +259,8 @@ class Lab(Looking):
             max_tool_calls=max_tool_calls,
             attachments=attachments,
             metadata=metadata,
+            tools=tools,
+            on_miss=on_miss,
         )
         return await stream.result()
 
@@ -274,6 +287,7 @@ class Lab(Looking):
         results: Mapping[str, ToolStub] | None = None,
         again: bool = False,
         on_tools: OnTools | None = None,
+        on_miss: str = "fail",
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
@@ -286,8 +300,9 @@ class Lab(Looking):
 
         Changes: `prompt`; `model` and `instructions`, a text or one by agent name; `tools` (a tool's name to what it says instead) and
         `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `on_tools`: `ask` waits
-        for approval before a live call of a tool that may change the world, `live` does as the tools' own rules say; unless said, a
-        fork with `again` asks. `approve` is as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
+        for approval before a live call of a tool that may change the world, `live` does as the tools' own rules say, `tape`
+        (or `tape:<filter of traces>`, `lab.tape(…)`) answers it from recorded runs, with `on_miss` as in `run`; unless said, a fork
+        with `again` asks. `approve` is as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
         is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
         knows its parent. Limits are those of the run, unless others are given. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
@@ -308,6 +323,7 @@ class Lab(Looking):
                 results=results,
                 again=again,
                 on_tools=on_tools,
+                on_miss=on_miss,
                 approve=approve,
                 agent=agent,
                 context=context,
@@ -320,6 +336,30 @@ class Lab(Looking):
             ),
         )
         return await forked.result()
+
+    def tape(
+        self, traces: str | Sequence[Run | str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        near: Mapping[str, Sequence[str] | str] | None = None,
+    ) -> Tape:  # fmt: skip
+        """What tools answered in these traces (a filter of traces, or runs and ids, the preferred first), to run agents on:
+        `lab.run(…, tools=tape)`, `lab.fork(…, on_tools=tape)`, `lab.compare(…, tools=tape)`.
+
+        `ignore`: tool to the arguments that say nothing, `"*"` for all, as in `{"think": "*"}`. `near`: tool to free-text arguments
+        that need only be nearly alike; such answers are shown as `drifted`. Raises `FilterError`, `NotFoundError`, `UsageError`.
+        """
+        from timestep_lab.runtime.tape import matching, record
+
+        self.flush()
+        ids = matching(self.store, traces) if isinstance(traces, str) else [trace_id_of(one) for one in traces]
+        return record(self.store, ids, ignore=ignore, near=near)
+
+    def _tape(self, given: str | Tape | None, agent: str) -> Tape | None:
+        if given is None:
+            return None
+        from timestep_lab.runtime.tape import read_tape
+
+        self.flush()
+        return read_tape(self.store, given, agent=agent)
 
     async def replay(
         self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from timestep_lab.lab.scoring import Watch
     from timestep_lab.lab.serving import Serving
     from timestep_lab.runtime.interchange.files import Imported
+    from timestep_lab.runtime.tape import Tape
     from timestep_lab.service.traces import Traces
     from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.types.records import Json, ScoreRecord
@@ -55,7 +56,9 @@ def _compare(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
+    ignore: Mapping[str, Sequence[str] | str] | None = None, near: Mapping[str, Sequence[str] | str] | None = None,
+    stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False, resume: str | None = None, on_event: OnEvent | None = None,
 ) -> None:  # fmt: skip
     """What `compare` takes. A resumed comparison keeps the options it began with unless others are given, so `compare` must know which
@@ -68,7 +71,9 @@ def _prepare(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
+    ignore: Mapping[str, Sequence[str] | str] | None = None, near: Mapping[str, Sequence[str] | str] | None = None,
+    stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False, resume: str | None = None,
 ) -> None:  # fmt: skip
     """What `prepare_comparison` takes."""
@@ -80,7 +85,9 @@ def _plan(
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
-    approve: Literal["all", "none"] = "none", seed: int = 0, stop: Literal["settled"] | None = None, margin: float | None = None,
+    approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
+    ignore: Mapping[str, Sequence[str] | str] | None = None, near: Mapping[str, Sequence[str] | str] | None = None,
+    stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False,
 ) -> None:  # fmt: skip
     """What `plan` and `start_comparison` take."""
@@ -263,7 +270,8 @@ class Looking:
         `settings` and `prompts`; among `agents` may also stand functions (async or not, that take what is asked and return a text, or
         an object with `output` and `steps`) and services (`https://…`, or an `Endpoint`), which models and settings do not multiply; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
         `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
-        unless others are given. What the other options mean is said in `evals.options.Options`.
+        unless others are given. `tools="tape"` lets the tools answer from recorded traces instead of being called: those that the
+        cases name (`data` as a query with a column `trace_id`), or `"tape:<filter>"`, `lab.tape(…)`. What the other options mean is said in `evals.options.Options`.
 
         Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
         fails is a cell with its error.

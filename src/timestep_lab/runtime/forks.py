@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 from agents import Agent, Model
@@ -17,18 +17,23 @@ from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
 from timestep_lab.runtime.run_request import Approve, RunOptions
 from timestep_lab.runtime.run_rows import FORK, OPTIONS, STOPPED_BY
 from timestep_lab.runtime.session import is_output
+from timestep_lab.runtime.span_records import parsed
+from timestep_lab.runtime.tape import Player, Tape, check_on_miss, named, read_tape, taped_tools
 from timestep_lab.store.base import in_thread
 from timestep_lab.types import errors
 from timestep_lab.types.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.types.events import Event
 from timestep_lab.types.records import AgentRecord, Json, RunRecord
+from timestep_lab.types.spans import Lab
 
 if TYPE_CHECKING:
+    from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.store.store import Store
 
 
-OnTools = Literal["ask", "live"]
+OnTools = str | Tape
+"""`ask`, `live`, `tape`, `tape:<filter of traces>`, or a `Tape`."""
 
 
 async def fork(
@@ -43,6 +48,7 @@ async def fork(
     results: Mapping[str, ToolStub] | None = None,
     again: bool = False,
     on_tools: OnTools | None = None,
+    on_miss: str = "fail",
     approve: Approve = "ask",
     agent: Agent[Any] | None = None,
     context: Any = None,
@@ -60,7 +66,8 @@ async def fork(
     `results`: the id of one recorded call to what that call says instead. What is replaced in a fork stays so in the forks of it.
     `on_tools`: `ask` waits for a person before a live call of a tool that may change the world, which is every one not marked
     read-only (by `readOnlyHint` of its MCP server, or by `timestep_lab.read_only`); `live` asks only where the tool's own rule does.
-    Unless said, a fork with `again` asks, and others are live.
+    Unless said, a fork with `again` asks, and others are live. On `tape` live calls are answered from recorded runs, first of all from
+    this one (`runtime.tape`), and `on_miss` says what becomes of one that was never recorded.
     `agent`, `context`: for a run of an SDK agent, or with a context, of another process. `limits`: others than the run had, by name.
 
     Raises before anything is written: `NotFoundError` (trace, span, agent), `UsageError` (a tool, agent or call that the run does not
@@ -69,10 +76,10 @@ async def fork(
     from timestep_lab.runtime.runner import Fork
 
     changes = read_changes(prompt, model, instructions, tools, results, again, agent, on_tools)
-    plan = await prepare(runner, trace_id, span_id, changes, agent, context)
+    plan = await prepare(runner, trace_id, span_id, changes, agent, context, on_tools, on_miss)
     run, before = plan.run, plan.options
     replay = Replay(plan.recorded, plan.point, plan.changes)
-    rewired = rewire(plan.graph, plan.offered, replay, plan.model_of)
+    rewired = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
     thread_id, said = await in_thread(_past, runner.store, run)
 
     async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
@@ -116,16 +123,42 @@ class Branching:
     offered: Offered
     model_of: Callable[[Agent[Any]], Model]
     context: Any
+    tape: Tape | None
+    """What live calls are answered from; None: they are real."""
+    router: Router
+
+    def tools(self, replay: Replay) -> Offered:
+        """What the agents are offered in one replay; on tape, past the calls that are said again."""
+        if self.tape is None:
+            return self.offered
+        assert self.changes.tape is not None
+        player = Player(self.tape, self.changes.tape["on_miss"], own=self.run.trace_id, model_of=self.router.get_model)
+        offered = taped_tools(self.graph, self.offered, player)
+        player.advance(said_again(self.recorded, replay, self.graph.root.name))
+        return offered
+
+
+def said_again(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str, str, Json]]:
+    """The recorded calls that a replay does not make: (path, tool, arguments)."""
+    spans = [recorded.tools[i] for i in replay.calls if i in recorded.tools]
+    return [(named(span["agent"], root), str(span["name"]), parsed(span["input"])) for span in spans]
 
 
 async def prepare(
-    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: Any
-) -> Branching:
+    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: Any,
+    on_tools: OnTools | None = None, on_miss: str = "fail",
+) -> Branching:  # fmt: skip
     """Read what is needed and check everything; nothing is written. Raises what `fork` raises before it writes."""
     store, router = runner.store, runner.router
     run = await in_thread(_run_of, store, trace_id)
     if "" in changes.instructions:
         changes = replace(changes, instructions={run.agent: changes.instructions[""]})
+    tape: Tape | None = None
+    if changes.on_tools == "tape":
+        assert on_tools is not None
+        check_on_miss(on_miss, may_ask=True)
+        tape = await in_thread(lambda: read_tape(store, on_tools, agent=run.agent, own=trace_id))
+        changes = replace(changes, tape=tape.spec(on_miss))
     earlier = runner.changes_of(run) or Changes()
     known = agent or runner.sdk_agent(run.id)
     who: AgentRecord | Agent[Any] = known if known else await in_thread(_stored_agent, store, run)
@@ -136,13 +169,18 @@ async def prepare(
     point = recorded.point(span_id, changes)
     effective = changes.over(earlier)
     options = replace(before, model=changes.model or before.model)
-    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options, recorded.definitions)
-    offered = await offered_tools(graph, effective, recorded.definitions)
+    definitions = {**(tape.definitions if tape else {}), **recorded.definitions}
+    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options, definitions)
+    offered = await offered_tools(graph, effective, definitions)
+    if tape:
+        taped_tools(
+            graph, offered, Player(tape, on_miss)
+        )  # Raises for what a tape cannot answer, before anything is written.
     if point is not None:
         context = runner.context_of(run, context)
     return Branching(
         run, who, options, recorded, point, effective, graph, snapshot, offered,
-        _models(runner, effective, options.model), context,
+        _models(runner, effective, options.model), context, tape, router,
     )  # fmt: skip
 
 
@@ -167,12 +205,19 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
     point = recorded.point(kept["span_id"], changes)
     replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
     options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
-    return rewire(
-        graph,
-        await offered_tools(graph, changes, recorded.definitions),
-        replay,
-        _models(runner, changes, options.model),
-    )
+    offered = await offered_tools(graph, changes, recorded.definitions)
+    if changes.tape is not None:
+        tape = await in_thread(read_tape, runner.store, changes.tape)
+        player = Player(tape, changes.tape["on_miss"], own=parent.trace_id, model_of=runner.router.get_model)
+        offered = taped_tools(graph, offered, player)
+        root = graph.root.name
+        player.advance(said_again(recorded, replay, root))
+        player.advance(
+            (named(s["agent"], root), str(s["name"]), parsed(s["input"]))
+            for s in own
+            if s["kind"] == "tool" and s["attributes"].get(Lab.TAPE)
+        )
+    return rewire(graph, offered, replay, _models(runner, changes, options.model))
 
 
 def read_changes(
@@ -192,8 +237,13 @@ def read_changes(
             "Leave agent= out; or start anew with another agent: lab.run(prompt, agent=…).",
             param="agent",
         )
-    if on_tools not in (None, "ask", "live"):
-        raise UsageError(f"on_tools={on_tools!r} is not known.", "Use 'ask' or 'live'.", param="on_tools")
+    taped = isinstance(on_tools, Tape) or str(on_tools).partition(":")[0] == "tape"
+    if on_tools not in (None, "ask", "live") and not taped:
+        raise UsageError(
+            f"on_tools={on_tools!r} is not known.",
+            "Use 'ask', 'live', 'tape' or 'tape:<filter of traces>'.",
+            param="on_tools",
+        )
     for param, said in [("model", model), ("instructions", instructions)]:
         texts = list(said.values()) if isinstance(said, Mapping) else [said]
         if not all(text is None or isinstance(text, str) for text in texts):
@@ -215,7 +265,7 @@ def read_changes(
         tools=dict(tools or {}),
         results=dict(results or {}),
         again=again,
-        on_tools=on_tools or ("ask" if again else "live"),
+        on_tools="tape" if taped else str(on_tools or ("ask" if again else "live")),
     )
 
 

@@ -39,11 +39,13 @@ class Changes:
     """Id of a recorded call to what that call says."""
     again: bool = False
     on_tools: str = "live"
-    """`ask`: a live call of a tool that may change the world waits for a person. `live`: by the tools' own rules."""
+    """`ask`: a live call of a tool that may change the world waits for a person. `live`: by the tools' own rules. `tape`: by the `tape`."""
+    tape: Mapping[str, Json] | None = None
+    """`Tape.spec` of what live calls are answered from."""
 
     @property
     def none(self) -> bool:
-        return replace(self, on_tools="live") == Changes()
+        return replace(self, on_tools="live", tape=None) == Changes()
 
     def over(self, earlier: Changes) -> Changes:
         """What is live in a fork of a fork: the earlier replacements hold where these say nothing else."""
@@ -56,7 +58,9 @@ class Changes:
 
     def to_json(self) -> dict[str, Json]:
         """For the run's row. Functions cannot be written down: of them only the names are kept."""
-        plain: dict[str, Json] = {name: getattr(self, name) for name in ("prompt", "model", "again", "on_tools")}
+        plain: dict[str, Json] = {
+            name: getattr(self, name) for name in ("prompt", "model", "again", "on_tools", "tape")
+        }
         for name in ("models", "instructions", "tools", "results"):
             plain[name] = {key: said for key, said in getattr(self, name).items() if not callable(said)}
         functions = [name for name, said in [*self.tools.items(), *self.results.items()] if callable(said)]

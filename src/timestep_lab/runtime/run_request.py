@@ -57,11 +57,14 @@ class RunOptions:
     max_turns: int = DEFAULT_MAX_TURNS
     approve: Approve = "ask"
     limits: RunLimits = RunLimits()
+    tape: Mapping[str, Json] | None = None
+    """`Tape.spec` of what its tools answer from; None: they are real."""
 
     def to_json(self) -> dict[str, Json]:
         return {
             "model": self.model, "model_settings": dict(self.model_settings), "max_turns": self.max_turns,
             "approve": self.approve, "limits": self.limits.given(),
+            **({} if self.tape is None else {"tape": dict(self.tape)}),
         }  # fmt: skip
 
     @classmethod
@@ -70,7 +73,13 @@ class RunOptions:
 
 
 def read_options(
-    *, model: str | None, model_settings: Mapping[str, Json] | None, max_turns: int, approve: str, limits: RunLimits
+    *,
+    model: str | None,
+    model_settings: Mapping[str, Json] | None,
+    max_turns: int,
+    approve: str,
+    limits: RunLimits,
+    tape: Mapping[str, Json] | None = None,
 ) -> RunOptions:
     """Raises `UsageError` or `SettingsError`."""
     if approve not in ("ask", "all", "none"):
@@ -85,6 +94,7 @@ def read_options(
         max_turns=max_turns,
         approve=cast(Approve, approve),
         limits=limits,
+        tape=tape,
     )
 
 

@@ -25,6 +25,7 @@ from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import finished_span, tool_key
 from timestep_lab.runtime.pricing import has_price
 from timestep_lab.runtime.recorded import Changes
+from timestep_lab.runtime.replay import offered_tools
 from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, finished_call, last_agent, thaw_state, was_answered
 from timestep_lab.runtime.run_request import (
     DEFAULT_MAX_TURNS,
@@ -36,7 +37,8 @@ from timestep_lab.runtime.run_request import (
     read_turn,
 )
 from timestep_lab.runtime.session_repair import complete_session
-from timestep_lab.runtime.span_records import call_span_id
+from timestep_lab.runtime.span_records import call_span_id, parsed
+from timestep_lab.runtime.tape import Player, Tape, check_on_miss, check_tools, named, on_tape, read_tape
 from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.types.errors import ConflictError, NotFoundError, RunError, UsageError
@@ -113,12 +115,15 @@ class Runner:
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
         fork: Fork | None = None,
+        tape: Tape | None = None,
+        on_miss: str = "fail",
         said: ThreadItem | None = None,
     ) -> AsyncGenerator[Event, None]:
         """One turn. `input` is a text or Responses input items, which may name files of the lab by `file_id`; for `attachments` see `run_request.read_turn`.
 
         `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
-        SDK as they are. `fork` is for `runtime.forks.fork`. `said` is the user's item when the caller put it into the thread already.
+        SDK as they are. With a `tape` its tools answer from recorded runs, and `on_miss` says what becomes of a call that was never
+        recorded (`lab.run`). `fork` is for `runtime.forks.fork`. `said` is the user's item when the caller put it into the thread already.
 
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
         `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
@@ -132,9 +137,14 @@ class Runner:
         run_rows.refuse_reserved(metadata or {})
         if self.store.quota:
             self.store.quota.check_runs(len(self._live))
+        if tape is not None:
+            check_on_miss(on_miss, may_ask=True)
+            if isinstance(agent, sdk.Agent):
+                check_tools({name: one.tools for name, one in from_sdk(agent).agents.items()})
         options = read_options(
-            model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits
-        )
+            model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits,
+            tape=None if tape is None else tape.spec(on_miss),
+        )  # fmt: skip
         records = await self.graphs.records(agent)
         self._check_prices(options, agent, records)
         model_name = fork.model if fork else self._checked_model(options, agent)
@@ -163,7 +173,12 @@ class Runner:
             _keep(self._changes, run.id, fork.changes)
 
         async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
-            return await (fork.blueprint() if fork else self.graphs.build(agent, records, options))
+            if fork:
+                return await fork.blueprint()
+            if tape is None:
+                return await self.graphs.build(agent, records, options)
+            graph, snapshot = await self.graphs.build(agent, records, options, tape.definitions)
+            return await self._on_tape(graph, tape, options, ()), snapshot
 
         live = LiveRun(
             self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks
@@ -252,7 +267,8 @@ class Runner:
         records = await self.graphs.records(speaker)
         run = await in_thread(run_rows.reopen, store, run)
         graph, snapshot = await self.graphs.build(speaker, records, options)
-        graph = await self._as_forked(run, graph, ())
+        mine = [i for i in items if i.run_id == run.id]
+        graph = await self._again_on_tape(await self._as_forked(run, graph, ()), options, mine)
 
         async def blueprint() -> tuple[BuiltGraph, Mapping[str, Json]]:
             return graph, snapshot
@@ -267,7 +283,7 @@ class Runner:
             route=self._route(run, resumes=True),
             seconds=worked,
         )
-        live.adopt([i for i in items if i.run_id == run.id])
+        live.adopt(mine)
         waits_for_more = live.pending_client_calls() != [call_id]
 
         async def first() -> None:
@@ -311,6 +327,27 @@ class Runner:
         from timestep_lab.runtime.forks import rewire_again
 
         return await rewire_again(self, run, graph, said)
+
+    async def _on_tape(
+        self, graph: BuiltGraph, tape: Tape, options: RunOptions, done: Sequence[ThreadItem]
+    ) -> BuiltGraph:
+        """The agents, answered from `tape` past the calls that are `done`."""
+        assert options.tape is not None
+        player = Player(tape, options.tape["on_miss"], model_of=self.router.get_model)
+        taped = on_tape(graph, await offered_tools(graph, Changes(), tape.definitions), player)
+        root = graph.root.name
+        player.advance(
+            (named(item.agent, root), item.data["name"], parsed(item.data["arguments"]))
+            for item in done
+            if item.type == "tool_call" and item.data["status"] in ("completed", "failed")
+        )
+        return taped
+
+    async def _again_on_tape(self, graph: BuiltGraph, options: RunOptions, items: Sequence[ThreadItem]) -> BuiltGraph:
+        """The agents of a run that goes on, on the tape it began with. A fork's are on theirs already."""
+        if options.tape is None or graph.replay is not None:
+            return graph
+        return await self._on_tape(graph, await in_thread(read_tape, self.store, options.tape), options, items)
 
     def fork(self, trace_id: str, span_id: str | None = None, **changes: Any) -> AsyncGenerator[Event, None]:
         """Run the run of `trace_id` again, replaying it up to `span_id`; see `runtime.forks.fork` for the rest."""
@@ -397,6 +434,8 @@ class Runner:
         graph = await self._as_forked(run, graph, state.agent_snapshot.get(SAID) or ())
         context = context if context is not None else self._contexts.get(run.id)
         items = [i for i in await in_thread(self.store.threads.all_items, run.thread_id) if i.run_id == run.id]
+        options = RunOptions.from_json(state.agent_snapshot["run"])
+        graph = await self._again_on_tape(graph, options, items)
         given: SdkInput
         if was_answered(state, await in_thread(self.store.threads.session_items, run.thread_id)):
             await in_thread(complete_session, self.store, run)
@@ -407,7 +446,6 @@ class Runner:
         async def blueprint() -> Any:
             return graph, state.agent_snapshot
 
-        options = RunOptions.from_json(state.agent_snapshot["run"])
         route = self._route(run, resumes=True)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(

@@ -17,7 +17,7 @@ from agents.exceptions import AgentsException
 from agents.items import ToolApprovalItem
 
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.forks import Branching, prepare, read_changes, said_to
+from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
 from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import REFUSED_ALL
@@ -26,6 +26,7 @@ from timestep_lab.runtime.replay import Replay, rewire
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.run_usage import counted
 from timestep_lab.runtime.span_records import sdk_trace_id
+from timestep_lab.runtime.tape import check_on_miss
 from timestep_lab.runtime.tracing import Route, install, note_error_class, uninstall
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.clock import utc_now
@@ -78,7 +79,7 @@ class WarmStart:
         plan = self._plan
         said = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
         replay = Replay(plan.recorded, self._point, plan.changes, said)
-        graph = rewire(plan.graph, plan.offered, replay, plan.model_of)
+        graph = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
         root = self._prepared(graph)
         if not keep_trace:
             return await self._run(root, replay, None, None, approve_all)
@@ -189,14 +190,19 @@ async def warm_start(
     instructions: str | Mapping[str, str] | None = None,
     tools: Mapping[str, ToolStub] | None = None,
     results: Mapping[str, ToolStub] | None = None,
+    on_tools: OnTools | None = None,
+    on_miss: str = "fail",
     agent: Agent[Any] | None = None,
     context: Any = None,
 ) -> WarmStart:
     """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
     either, from its start. Takes the changes that `forks.fork` takes, and raises what it raises. Writes nothing.
     """
-    changes = read_changes(prompt, model, instructions, tools, results, False, agent, None)
-    plan = await prepare(runner, trace_id, span_id, replace(changes, again=changes.none), agent, context)
+    changes = read_changes(prompt, model, instructions, tools, results, False, agent, on_tools)
+    if changes.on_tools == "tape":
+        check_on_miss(on_miss, may_ask=False)
+    changes = replace(changes, again=changes.none)
+    plan = await prepare(runner, trace_id, span_id, changes, agent, context, on_tools, on_miss)
     assert plan.point is not None
     if not plan.recorded.answers:
         raise UsageError(f"The run of trace {trace_id} has no answer of a model.", "There is nothing to replay.")

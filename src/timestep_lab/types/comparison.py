@@ -113,6 +113,11 @@ class CellRecord:
     ended_at: datetime = field(default_factory=utc_now)
 
     @property
+    def left_tape(self) -> bool:
+        """It asked a tool what was never recorded, so it is not judged."""
+        return self.error_type == "TapeMissError"
+
+    @property
     def key(self) -> tuple[str, str, int]:
         """What tells it from the other cells of its comparison."""
         return self.case_id, self.candidate, self.epoch
@@ -159,6 +164,8 @@ class CandidateRow:
     ttft_ms_p50: float | None
     input_tokens: int | None
     output_tokens: int | None
+    not_judged: int = 0
+    """Answers given up since they left the tape; no errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +361,49 @@ class ComparisonEnded(Event):
     decision: tuple[DecisionRow, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TapeUse:
+    """How far a comparison was answered from its tape. `calls`: candidate to `hit`, `drifted`, `live`, `simulated` and `miss` to how
+    many; `not_judged` and `answers`: candidate to how many."""
+
+    calls: Mapping[str, Mapping[str, int]]
+    not_judged: Mapping[str, int]
+    answers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, candidates: Sequence[str], cells: Iterable[CellRecord]) -> TapeUse:
+        """Counted from the steps of the answers."""
+        calls: dict[str, Counter[str]] = {name: Counter() for name in candidates}
+        lost, asked = Counter[str](), Counter[str]()
+        for cell in cells:
+            calls[cell.candidate].update(step["tape"] for step in cell.steps if step.get("tape"))
+            asked[cell.candidate] += 1
+            lost[cell.candidate] += cell.left_tape
+        return cls(calls, {name: lost[name] for name in candidates}, {name: asked[name] for name in candidates})
+
+    def miss_rate(self, candidate: str) -> float:
+        """Share of its calls that the tape did not have."""
+        made = sum(self.calls[candidate].values())
+        return sum(self.calls[candidate].get(how, 0) for how in ("miss", "live", "simulated")) / made if made else 0.0
+
+    def __str__(self) -> str:
+        all_of: Counter[str] = Counter()
+        for counts in self.calls.values():
+            all_of.update(counts)
+        made = all_of.total()
+        parts = [f"{all_of['hit'] + all_of['drifted']:,} of {made:,} call{'' if made == 1 else 's'} from tape"]
+        parts += [f"{all_of[how]:,} {how}" for how in ("drifted", "live", "simulated") if all_of[how]]
+        cases = sum(self.not_judged.values())
+        parts.append(
+            f"{all_of['miss']:,} miss{'' if all_of['miss'] == 1 else 'es'} ({cases:,} answer{'' if cases == 1 else 's'} not judged)"
+        )
+        rates = ", ".join(f"{name} {self.miss_rate(name) * 100:.1f} %" for name in self.calls)
+        return " · ".join([*parts, f"by candidate: {rates}"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def cell_json(cell: CellRecord) -> dict[str, Any]:
     """A cell as one flat JSON object."""
     return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]
@@ -408,7 +458,7 @@ def failed_calls(cells: Iterable[CellRecord]) -> list[str]:
     reasons: dict[str, Counter[str]] = {}
     for cell in cells:
         asked[cell.candidate] += 1
-        if cell.status == "error":
+        if cell.status == "error" and not cell.left_tape:
             why = (cell.error or cell.error_type or "no reason is known").rstrip(".")
             reasons.setdefault(cell.candidate, Counter())[why] += 1
     return [

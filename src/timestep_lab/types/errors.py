@@ -27,7 +27,8 @@
     │   └── StreamCutError          the stream ended before the answer was complete
     ├── ToolError               a tool or an MCP server failed
     ├── RunError                a run could not go on (turn limit, guardrail, damaged run state)
-    │   └── BudgetError             a run reached a limit that was set for it
+    │   ├── BudgetError             a run reached a limit that was set for it
+    │   └── TapeMissError           a run on tape asked a tool what was never recorded
     ├── StoreError              the store failed
     │   ├── StoreUnavailableError   it cannot be reached now; trying again may work
     │   ├── StoreCorruptError       the file is damaged or is no lab
@@ -285,6 +286,31 @@ class RunError(LabError):
 
 class BudgetError(RunError):
     """A run was stopped; `code` is the limit that it reached: budget_usd, max_tokens_total, timeout_s or max_tool_calls."""
+
+
+class TapeMissError(RunError):
+    """A run whose tools answer from a tape made a call that the tape does not have. `tool` and `arguments` say which."""
+
+    tool: str = ""
+    arguments: str = ""
+
+    @classmethod
+    def of(cls, tool: str, arguments: str, nth: int) -> TapeMissError:
+        """The nth such call of a run."""
+        again = (
+            ""
+            if nth < 2
+            else f" for the {nth}th time"
+            if nth > 3
+            else f" for the {'second' if nth == 2 else 'third'} time"
+        )
+        error = cls(
+            f"The tape has no answer of {tool} to {arguments}{again}.",
+            "Take more traces into the tape, name arguments that say nothing in ignore=, or choose another on_miss=.",
+            code="tape_miss",
+        )
+        error.tool, error.arguments = tool, arguments
+        return error
 
 
 class StoreError(LabError):

@@ -48,6 +48,11 @@ class HowBody(Strict):
     margin: float | None = Field(None, ge=0)
     alpha: float | None = Field(None, gt=0, le=0.5)
     open_ended: bool | None = None
+    tools: Annotated[str, Field(max_length=10_000)] | Annotated[list[str], Field(max_length=1000)] | None = None
+    """`tape`, `tape:` and a filter of traces, or ids of traces: what tools answer from."""
+    on_miss: str | None = Field(None, max_length=500)
+    ignore: dict[str, list[str] | str] | None = None
+    near: dict[str, list[str] | str] | None = None
     stream: bool = False
 
 

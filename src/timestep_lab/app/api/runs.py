@@ -69,6 +69,7 @@ async def start_run(body: RunBody, lab: CurrentLab) -> RunView | Response:
     events = lab.runner.stream(
         prompt, agent=agent, model=body.model, model_settings=body.model_settings, thread_id=body.thread_id,
         approve=body.approve, max_turns=body.max_turns, limits=RunLimits.read(**body.limits()), attachments=attachments, metadata=body.metadata, keep_running=True,
+        tape=await in_thread(lab._tape, body.tools, agent.name), on_miss=body.on_miss,
     )  # fmt: skip
     return await answer(events, body.stream, lab)
 

@@ -96,6 +96,10 @@ class RunBody(LimitsBody):
     attachments: list[str] = Field([], max_length=100)
     """Ids of files of the caller."""
     metadata: dict[str, str] = {}
+    tools: str | None = Field(None, max_length=10_000)
+    """`tape`, or `tape:` and a filter of traces: its tools answer from recorded runs."""
+    on_miss: str = Field("fail", max_length=500)
+    """On tape, what becomes of a call that was never recorded: `fail`, `live-if-readonly`, `ask`, `simulate:<model>`."""
     stream: bool = False
 
 
@@ -131,8 +135,9 @@ class ForkBody(LimitsBody):
     tools: dict[str, Any] = {}
     results: dict[str, Any] = {}
     again: bool = False
-    on_tools: Literal["ask", "live"] | None = None
-    """Whether live calls of tools that may change the world wait for approval."""
+    on_tools: str | None = Field(None, max_length=10_000)
+    """What becomes of live calls of tools: `ask`, `live`, `tape`, or `tape:` and a filter of traces."""
+    on_miss: str = Field("fail", max_length=500)
     stream: bool = False
 
 

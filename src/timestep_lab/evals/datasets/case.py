@@ -36,6 +36,12 @@ class Case:
         """64 hex digits over everything that a candidate or a scorer gets to see; metadata and id are not."""
         return digest([self.input, self.messages, self.expected, self.vars, self.assertions])
 
+    @property
+    def trace_id(self) -> str | None:
+        """Of a case that was a run: its trace."""
+        found = self.vars.get("trace_id") or self.metadata.get("trace_id")
+        return found if isinstance(found, str) else None
+
     def template_vars(self) -> dict[str, Json]:
         """What a prompt template may name."""
         return {"input": self.input, "expected": self.expected, **self.own_vars()}

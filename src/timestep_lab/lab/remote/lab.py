@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
+    from timestep_lab.runtime.tape import Tape
     from timestep_lab.service.threads import Thread
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -131,6 +132,8 @@ class RemoteLab(RemoteLooking, Lab):
         max_tool_calls: int | None = None,
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
+        tools: str | Tape | None = None,
+        on_miss: str = "fail",
     ) -> RunStream:
         """As `Lab.stream`. The run is the server's: it ends early when this stream is left, not when this process dies."""
         if agent is not None and not isinstance(agent, str):
@@ -140,7 +143,7 @@ class RemoteLab(RemoteLooking, Lab):
         body = runs.run_body(
             prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
             max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
-            max_tool_calls=max_tool_calls,
+            max_tool_calls=max_tool_calls, tools=_named_tape(tools), on_miss=on_miss if tools else None,
         )  # fmt: skip
         return self._following(runs.PATH, body)
 
@@ -167,6 +170,7 @@ class RemoteLab(RemoteLooking, Lab):
         results: Mapping[str, ToolStub] | None = None,
         again: bool = False,
         on_tools: OnTools | None = None,
+        on_miss: str = "fail",
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
         context: Any = None,
@@ -186,9 +190,16 @@ class RemoteLab(RemoteLooking, Lab):
         body = {
             "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
             "results": results or {}, "again": again, "budget_usd": budget_usd, "max_tokens_total": max_tokens_total,
-            "timeout_s": timeout_s, "max_tool_calls": max_tool_calls, "on_tools": on_tools,
+            "timeout_s": timeout_s, "max_tool_calls": max_tool_calls, "on_tools": _named_tape(on_tools),
+            "on_miss": on_miss,
         }  # fmt: skip
         return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
+
+    def tape(
+        self, traces: str | Sequence[Run | str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        near: Mapping[str, Sequence[str] | str] | None = None,
+    ) -> NoReturn:  # fmt: skip
+        raise only_here("A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'.")
 
     async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
         raise only_here("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
@@ -259,3 +270,9 @@ class RemoteLab(RemoteLooking, Lab):
     @property
     def _place(self) -> str:
         return self.connection.url
+
+
+def _named_tape(given: str | Tape | None) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    raise only_here("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")

@@ -1,0 +1,576 @@
+"""Tools that answer from recorded runs, so that an agent can be tried without touching the world.
+
+A `Tape` is what tools answered in a pool of traces, as rows. A call is answered by the same call of the pool: the same agent, the same
+tool, the same arguments, in order of occurrence; of a case's own trace first. A `Player` does that for one run. What the tape does not
+have is a miss, and what happens then is said beforehand (`on_miss`). A tool that may change the world is never called for real
+unless a person allows that very call.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from agents import Agent, FunctionTool, Handoff, Model, ModelSettings, ModelTracing, RunContextWrapper, get_current_span
+from agents.tool_context import ToolContext
+from agents.tracing import SpanError
+
+from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.recorded import RecordedCall, definitions_of
+from timestep_lab.runtime.span_records import is_read_only, parsed
+from timestep_lab.runtime.tracing import note
+from timestep_lab.types.errors import NotFoundError, TapeMissError, ToolError, UsageError
+from timestep_lab.types.records import Json
+from timestep_lab.types.spans import GenAI, Lab
+from timestep_lab.types.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.runtime.mcp.toolbox import Definitions
+    from timestep_lab.store.store import Store
+
+FIRST_AGENT = ""
+"""Stands for the agent that a run began with: agents under another name may be tried on the tape of the first."""
+ALL = "*"
+IGNORABLE = "x-timestep-ignorable"
+"""In a tool's JSON Schema, on an argument: what it says does not change the answer."""
+MOST_TRACES = 200
+NEARLY = 0.8
+"""How like a text must be to count as near, from 0 to 1 (`difflib`)."""
+EXAMPLES = 5
+"""Recorded calls that a simulating model is shown."""
+_READ_AT_ONCE = 50
+_SIMULATE = "simulate:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapedCall:
+    """One recorded call: a row of a tape."""
+
+    trace_id: str
+    span_id: str
+    path: str
+    """Who called: the agents and tools it is inside of, then the calling agent, joined by `/`. Empty: the run's first agent."""
+    tool: str
+    arguments: Json
+    heard: Json
+    """What the model read: a text, or content parts; None when the tool's error ended the run."""
+    error: str | None = None
+    error_type: str | None = None
+    approval: str = "not_needed"
+    ms: float | None = None
+    server: str | None = None
+    occurrence: int = 0
+    """How often the trace had the same call before."""
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What tools answered in a pool of traces. Made by `lab.tape(…)`; `.df()` shows it."""
+
+    calls: tuple[TapedCall, ...]
+    traces: tuple[str, ...]
+    """The pool, the preferred first."""
+    ignore: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tool to the arguments that say nothing (`*`: all)."""
+    near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tool to the text arguments that need only be nearly alike."""
+    definitions: Definitions = field(default_factory=dict)
+    """Tools of MCP servers as the pool's models were offered them."""
+
+    @cached_property
+    def version(self) -> str:
+        """Changes when, and only when, it may answer otherwise."""
+        import hashlib
+
+        rows = [[c.trace_id, c.path, c.tool, c.arguments, c.heard, c.error, c.approval] for c in self.calls]
+        text = json.dumps([rows, self.traces, _lists(self.ignore), _lists(self.near)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def df(self) -> pandas.DataFrame:
+        """One row a recorded call."""
+        import pandas
+
+        names = [f.name for f in fields(TapedCall)]
+        return pandas.DataFrame([[getattr(c, name) for name in names] for c in self.calls], columns=names)
+
+    def spec(self, on_miss: str) -> dict[str, Json]:
+        """By which `read_tape` makes it again."""
+        return {
+            "traces": list(self.traces), "ignore": _lists(self.ignore), "near": _lists(self.near), "on_miss": on_miss,
+        }  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __repr__(self) -> str:
+        tools = len({call.tool for call in self.calls})
+        return f"<Tape: {len(self.calls)} calls of {tools} tools in {len(self.traces)} traces>"
+
+    @cached_property
+    def _of(self) -> dict[tuple[str, str], list[TapedCall]]:
+        found: dict[tuple[str, str], list[TapedCall]] = defaultdict(list)
+        for call in self.calls:
+            found[call.path, call.tool].append(call)
+        return dict(found)
+
+    @cached_property
+    def _indexes(self) -> dict[tuple[str, str, str], dict[str, dict[str, list[TapedCall]]]]:
+        return {}
+
+    def calls_of(self, path: str, tool: str) -> list[TapedCall]:
+        return self._of.get((path, tool), [])
+
+    def index(self, path: str, tool: str, reading: Reading) -> dict[str, dict[str, list[TapedCall]]]:
+        """Arguments in canonical form to trace to the calls with them, in order."""
+        key = path, tool, reading.key
+        if key not in self._indexes:
+            found: dict[str, dict[str, list[TapedCall]]] = {}
+            for call in self.calls_of(path, tool):
+                found.setdefault(reading.canonical(call.arguments), {}).setdefault(call.trace_id, []).append(call)
+            self._indexes[key] = found
+        return self._indexes[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the arguments of one tool are read. Raises `UsageError` for a near argument that must be exact."""
+
+    ignored: frozenset[str]
+    defaults: Mapping[str, Json]
+    key: str
+
+    @classmethod
+    def of(cls, tool: str, schema: Mapping[str, Any], tape: Tape) -> Reading:
+        properties: Mapping[str, Any] = schema.get("properties") or {}
+        hinted = {name for name, said in properties.items() if isinstance(said, Mapping) and said.get(IGNORABLE)}
+        ignored = frozenset({*hinted, *tape.ignore.get(tool, ())})
+        defaults = {
+            n: said["default"] for n, said in properties.items() if isinstance(said, Mapping) and "default" in said
+        }
+        for name in tape.near.get(tool, ()):
+            _check_near(tool, name, properties)
+        return cls(ignored, defaults, json.dumps([sorted(ignored), defaults], sort_keys=True, default=str))
+
+    def canonical(self, arguments: Json) -> str:
+        """The same text for arguments that mean the same: order, `1.0` for `1`, what is null or the default make no difference."""
+        return json.dumps(self.kept(arguments), sort_keys=True, ensure_ascii=False)
+
+    def kept(self, arguments: Json) -> Json:
+        if not isinstance(arguments, Mapping):
+            return _canonical(arguments)
+        if ALL in self.ignored:
+            return {}
+        return {
+            name: _canonical(value)
+            for name, value in arguments.items()
+            if name not in self.ignored
+            and value is not None
+            and not (name in self.defaults and value == self.defaults[name])
+        }
+
+
+def _check_near(tool: str, name: str, properties: Mapping[str, Any]) -> None:
+    said = properties.get(name)
+    if said is None:
+        raise UsageError(
+            f"near={{{tool!r}: [{name!r}]}}: the tool has no such argument.{did_you_mean(name, properties)}",
+            f"Its arguments: {', '.join(properties) or 'none'}.",
+            param="near",
+        )
+    kinds = said.get("type") if isinstance(said, Mapping) else None
+    if kinds not in ("string", ["string", "null"]) or {"enum", "const", "format", "pattern"} & set(said):
+        raise UsageError(
+            f"near={{{tool!r}: [{name!r}]}}: only free text may be nearly alike; ids, numbers and choices must be the same.",
+            "Leave it out, or name it in ignore= if it says nothing.",
+            param="near",
+        )
+
+
+def _canonical(value: Json) -> Json:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, Mapping):
+        return {name: _canonical(inner) for name, inner in value.items() if inner is not None}
+    return [_canonical(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _lists(by_tool: Mapping[str, Sequence[str]]) -> dict[str, Json]:
+    return {tool: list(names) for tool, names in sorted(by_tool.items())}
+
+
+def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> dict[str, tuple[str, ...]]:
+    """`{"think": "*", "search": ["reason"]}`. Raises `UsageError`."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(
+            f"{param}={given!r} is no mapping of tools to arguments.", f"{param}={{'think': '*'}}", param=param
+        )
+    return {tool: (names,) if isinstance(names, str) else tuple(names) for tool, names in (given or {}).items()}
+
+
+def check_on_miss(on_miss: str, *, may_ask: bool) -> None:
+    """Raises `UsageError`."""
+    known = ["fail", "live-if-readonly", *(["ask"] if may_ask else [])]
+    if on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE):
+        return
+    why = " here, where nobody is asked" if on_miss == "ask" else ""
+    raise UsageError(
+        f"on_miss={on_miss!r} is not possible{why}.",
+        f"Use {', '.join(map(repr, known))} or 'simulate:<model>'.",
+        param="on_miss",
+    )
+
+
+# -- reading traces
+
+
+def record(
+    store: Store, trace_ids: Sequence[str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+    near: Mapping[str, Sequence[str] | str] | None = None,
+) -> Tape:  # fmt: skip
+    """What tools answered in these traces. Blocks. Raises `UsageError` when none of them is there."""
+    wanted = tuple(dict.fromkeys(trace_ids))
+    spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    columns = (
+        "trace_id, span_id, parent_id, kind, name, agent, status, error, started_at, ended_at, duration_ms, attributes"
+    )
+    for start in range(0, len(wanted), _READ_AT_ONCE):
+        part = list(wanted[start : start + _READ_AT_ONCE])
+        places = ", ".join(f"${n}" for n in range(1, len(part) + 1))
+        sql = (
+            f"select {columns}, case when kind = 'tool' then input end as input, case when kind = 'tool' then output end as output "
+            f"from spans where trace_id in ({places}) order by started_at, span_id"
+        )
+        for row in store.sql(sql, part, limit=None).dicts():
+            said = row["attributes"]
+            spans[row["trace_id"]].append(
+                {**row, "attributes": json.loads(said) if isinstance(said, str) else said or {}}
+            )
+    if not spans:
+        raise UsageError(
+            "A tape needs recorded traces, and there are none.", "Run the agent first, or import its traces."
+        )
+    pool = tuple(trace_id for trace_id in wanted if trace_id in spans)
+    calls = [call for trace_id in pool for call in _calls(trace_id, spans[trace_id])]
+    newest_last = [span for trace_id in reversed(pool) for span in spans[trace_id]]
+    return Tape(
+        tuple(calls), pool, read_names(ignore, "ignore"), read_names(near, "near"), definitions_of(newest_last)
+    )  # fmt: skip
+
+
+def _calls(trace_id: str, spans: Sequence[Mapping[str, Any]]) -> Iterable[TapedCall]:
+    by_id = {span["span_id"]: span for span in spans}
+    first = next((span["agent"] or span["name"] for span in spans if span["kind"] == "agent"), None)
+    before: Counter[str] = Counter()
+    for span in spans:
+        if span["kind"] != "tool" or span["ended_at"] is None or _left_open(span):
+            continue
+        attributes, path = span["attributes"], _path(span, by_id, first)
+        if attributes.get(Lab.TAPE) not in (None, "live"):
+            continue  # The echo of a recording, or no answer of the tool.
+        arguments = parsed(span["input"])
+        same = json.dumps([path, span["name"], _canonical(arguments)], sort_keys=True, default=str)
+        exact = attributes.get(Lab.HEARD)
+        yield TapedCall(
+            trace_id=trace_id, span_id=span["span_id"], path=path, tool=span["name"], arguments=arguments,
+            heard=span["output"] if exact is None else json.loads(exact),
+            error=str(span["error"]) if span["status"] == "error" else None, error_type=attributes.get(GenAI.ERROR_TYPE),
+            approval=attributes.get(Lab.APPROVAL) or "not_needed", ms=span["duration_ms"], server=attributes.get(Lab.SERVER),
+            occurrence=before[same],
+        )  # fmt: skip
+        before[same] += 1
+
+
+def _left_open(span: Mapping[str, Any]) -> bool:
+    """A call that the run ended under, so that it has no answer. What raised has a class."""
+    attributes = span["attributes"]
+    return (
+        span["status"] == "error"
+        and span["output"] is None
+        and Lab.SDK_ID in attributes
+        and GenAI.ERROR_TYPE not in attributes
+    )
+
+
+def _path(span: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]], first: str | None) -> str:
+    parts = [named(span["agent"], first)]
+    here = by_id.get(span["parent_id"] or "")
+    while here is not None:
+        if here["kind"] == "tool":
+            parts += [here["name"], named(here["agent"], first)]
+        here = by_id.get(here["parent_id"] or "")
+    return "/".join(reversed(parts))
+
+
+def named(agent: str | None, first: str | None) -> str:
+    return FIRST_AGENT if agent is None or agent == first else agent
+
+
+def pool_of(store: Store, agent: str, own: str | None = None, most: int = MOST_TRACES) -> list[str]:
+    """The newest finished traces of runs that began with this agent, `own` first. Blocks."""
+    sql = "select trace_id from traces where workflow = $1 and status = 'completed' order by started_at desc"
+    found = [row[0] for row in store.sql(sql, [agent], limit=most).rows]
+    return list(dict.fromkeys([*([own] if own else []), *found]))
+
+
+def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str]:
+    """The newest traces that a filter finds. Blocks. Raises `FilterError`, and `NotFoundError` when it finds none."""
+    found = [str(row["trace_id"]) for row in store.traces.list(expression, limit=most).data]
+    if not found:
+        raise NotFoundError(f"No trace matches {expression!r}.", "Try the filter in lab.traces.")
+    return found
+
+
+def read_tape(
+    store: Store,
+    given: str | Mapping[str, Json] | Sequence[str] | Tape,
+    *,
+    agent: str | None = None,
+    own: str | None = None,
+) -> Tape:
+    """`tape` (the pool is the newest runs of `agent`, `own` first), `tape:<filter>`, ids of traces, or what `Tape.spec` gave. Blocks.
+
+    Raises `UsageError` for anything else, and what `matching` and `record` raise.
+    """
+    if isinstance(given, Tape):
+        return given
+    if isinstance(given, Mapping):
+        return record(store, given["traces"], ignore=given.get("ignore"), near=given.get("near"))
+    if not isinstance(given, str):
+        return record(store, given)
+    word, colon, expression = given.partition(":")
+    if word != "tape" or (colon and not expression.strip()):
+        raise UsageError(
+            f"{given!r} is no tape.", "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).", param="tools"
+        )
+    if expression:
+        return record(store, [*([own] if own else []), *matching(store, expression)])
+    if agent is None:
+        raise UsageError(
+            "'tape' alone does not say whose traces.", "Say which: 'tape:agent == \"Front desk\"'.", param="tools"
+        )
+    return record(store, pool_of(store, agent, own))
+
+
+# -- playing
+
+
+class Player:
+    """Answers the calls of one run. `own`: the trace that is preferred; `model_of`: the router's, for `simulate:`."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        on_miss: str = "fail",
+        *,
+        own: str | None = None,
+        model_of: Callable[[str], Model] | None = None,
+    ) -> None:
+        self.tape, self.on_miss = tape, on_miss
+        self._order = tuple(dict.fromkeys([*([own] if own else []), *tape.traces]))
+        self._model_of = model_of
+        self._seen: Counter[tuple[str, str, str]] = Counter()
+        self._asked: set[str] = set()
+        self._tools: dict[tuple[str, str], FunctionTool] = {}
+        self.used: Counter[str] = Counter()
+        """`hit`, `drifted`, `live`, `simulated`, `miss` to how many calls."""
+        self.missed: TapeMissError | None = None
+        """What ended the run, if the tape did."""
+
+    def advance(self, calls: Iterable[tuple[str, str, Json]]) -> None:
+        """Past calls that were made already: (path, tool, arguments). For when the tools are `taped`."""
+        for path, tool, arguments in calls:
+            if (path, tool) in self._tools:
+                self._seen[path, tool, self._reading(self._tools[path, tool]).canonical(arguments)] += 1
+
+    def find(self, path: str, tool: FunctionTool, arguments: Json) -> tuple[str, TapedCall] | None:
+        """How the next such call is answered (`hit` or `drifted`), and by which; None is a miss."""
+        reading = self._reading(tool)
+        index, wanted = self.tape.index(path, tool.name, reading), reading.canonical(arguments)
+        done = self._seen[path, tool.name, wanted]
+        if found := self._nth(index.get(wanted, {}), done):
+            return "hit", found
+        if wanted in index or not (near := self.tape.near.get(tool.name)):
+            return None
+        for other, calls in index.items():
+            if _nearly(reading.kept(arguments), json.loads(other), near) and (found := self._nth(calls, done)):
+                return "drifted", found
+        return None
+
+    def _nth(self, calls: Mapping[str, Sequence[TapedCall]], n: int) -> TapedCall | None:
+        """The nth in the first trace that has so many; past all of them, the answer that never changed."""
+        traces = [calls[trace_id] for trace_id in self._order if trace_id in calls]
+        for recorded in traces:
+            if len(recorded) > n:
+                return recorded[n]
+        answers = {json.dumps([c.heard, c.error], sort_keys=True, default=str) for recorded in traces for c in recorded}
+        return traces[0][-1] if len(answers) == 1 else None
+
+    def _reading(self, tool: FunctionTool) -> Reading:
+        return Reading.of(tool.name, tool.params_json_schema, self.tape)
+
+    def taped(self, tool: FunctionTool, path: str) -> FunctionTool:
+        """`tool`, answered from the tape."""
+        live, ask = tool.on_invoke_tool, tool.needs_approval
+        self._tools[path, tool.name] = tool
+        self._reading(tool)  # Raises for what cannot be near, before anything is run.
+
+        async def invoke(context: ToolContext[Any], text: str) -> Any:
+            arguments = parsed(text or "{}")
+            found = self.find(path, tool, arguments)
+            self._seen[path, tool.name, self._reading(tool).canonical(arguments)] += 1
+            if found is not None:
+                return self._say(*found)
+            if self.on_miss.startswith(_SIMULATE):
+                self._count("simulated")
+                return await self._simulate(tool, path, arguments)
+            if self._may_go_live(tool, context):
+                self._count("live")
+                return await live(context, text)
+            self._count("miss")
+            self.missed = TapeMissError.of(
+                tool.name, text, self._seen[path, tool.name, self._reading(tool).canonical(arguments)]
+            )
+            raise self.missed
+
+        async def needs_approval(context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
+            if self.find(path, tool, arguments) is not None or self.on_miss.startswith(_SIMULATE):
+                return False
+            if self.on_miss == "ask":
+                self._asked.add(call_id)
+                return True
+            if self.on_miss == "fail" or not is_read_only(tool):
+                return False  # It will not be called.
+            return bool(await ask(context, arguments, call_id)) if callable(ask) else ask
+
+        twin = copy.copy(tool)
+        twin.on_invoke_tool = invoke
+        twin.needs_approval = needs_approval
+        twin.output_json_schema = None  # What was heard is not read again.
+        return twin
+
+    def _say(self, how: str, call: TapedCall) -> Any:
+        decided = {} if call.approval == "not_needed" else {Lab.APPROVAL: call.approval}
+        typed = {GenAI.ERROR_TYPE: call.error_type} if call.error_type else {}
+        self._count(how, {Lab.TAPE_SPAN: call.span_id, **decided, **typed})
+        if call.error:
+            if (span := get_current_span()) is not None:
+                span.set_error(SpanError(message=call.error, data=None))
+            if call.heard is None:
+                raise ToolError(call.error, "The tool failed when this was recorded.", tool=call.tool)
+        return RecordedCall(call.heard, call.heard).said()
+
+    def _may_go_live(self, tool: FunctionTool, context: ToolContext[Any]) -> bool:
+        if self.on_miss == "ask":
+            return context.tool_call_id in self._asked or bool(
+                context.is_tool_approved(tool.name, context.tool_call_id)
+            )
+        return self.on_miss == "live-if-readonly" and is_read_only(tool)
+
+    def _count(self, how: str, more: Mapping[str, Json] | None = None) -> None:
+        self.used[how] += 1
+        if (span := get_current_span()) is not None:
+            note(span, {Lab.TAPE: how, **(more or {})})
+
+    async def _simulate(self, tool: FunctionTool, path: str, arguments: Json) -> str:
+        assert self._model_of is not None
+        model = self._model_of(self.on_miss.removeprefix(_SIMULATE))
+        shown = [{"arguments": c.arguments, "answer": c.heard} for c in self.tape.calls_of(path, tool.name)[:EXAMPLES]]
+        asked = {"tool": tool.name, "description": tool.description, "parameters": tool.params_json_schema,
+                 "recorded_calls": shown, "arguments": arguments}  # fmt: skip
+        answer = await model.get_response(
+            "You stand in for a tool. Answer with exactly what it would return for these arguments, and nothing else.",
+            json.dumps(asked, ensure_ascii=False, default=str), ModelSettings(), [], None, [], ModelTracing.ENABLED,
+            previous_response_id=None, conversation_id=None, prompt=None,
+        )  # fmt: skip
+        texts = [
+            part.text
+            for item in answer.output
+            if item.type == "message"
+            for part in item.content
+            if part.type == "output_text"
+        ]
+        return output_text("".join(texts)) or ""
+
+
+def _nearly(asked: Json, recorded: Json, near: Sequence[str]) -> bool:
+    """All else the same, and each near text alike; words with a digit in them are ids or numbers, and must be the same."""
+    if not isinstance(asked, Mapping) or not isinstance(recorded, Mapping) or set(asked) != set(recorded):
+        return False
+    for name, value in asked.items():
+        other = recorded[name]
+        if value == other:
+            continue
+        if name not in near or not isinstance(value, str) or not isinstance(other, str):
+            return False
+        ours, theirs = value.casefold().split(), other.casefold().split()
+        if Counter(filter(_has_digit, ours)) != Counter(filter(_has_digit, theirs)):
+            return False
+        if difflib.SequenceMatcher(None, " ".join(ours), " ".join(theirs), autojunk=False).ratio() < NEARLY:
+            return False
+    return True
+
+
+def _has_digit(word: str) -> bool:
+    return any(letter.isdigit() for letter in word)
+
+
+def check_tools(offered: Mapping[str, Sequence[Any]]) -> None:
+    """Raises `UsageError` for a tool that no tape can stand in for."""
+    for name, tools in offered.items():
+        for tool in tools:
+            if not isinstance(tool, FunctionTool):
+                raise UsageError(
+                    f"The tool {tool.name!r} of {name!r} is run by its provider or by the SDK itself, so a tape cannot answer for it.",
+                    "Try an agent without it, or leave the tape away.",
+                    param="tools",
+                )
+
+
+def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> dict[str, list[Any]]:
+    """Each agent's tools, answered from the tape; those that the reader's side carries out stay. Raises `UsageError`."""
+    check_tools(offered)
+    return {
+        name: [
+            tool if tool.name in graph.client_tools else player.taped(tool, named(name, graph.root.name))
+            for tool in tools
+        ]
+        for name, tools in offered.items()
+    }
+
+
+def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> BuiltGraph:
+    """A copy of the agents whose tools `player` answers. Raises `UsageError`."""
+    tools = taped_tools(graph, offered, player)
+    twins = {
+        name: agent.clone(tools=tools[name], mcp_servers=[], handoffs=[], model_settings=agent.model_settings)
+        for name, agent in graph.agents.items()
+    }
+    for name, agent in graph.agents.items():
+        twins[name].handoffs = [_lead_to(way, twins) for way in agent.handoffs]
+    return replace(graph, root=twins[graph.root.name], agents=twins)
+
+
+def _lead_to(way: Agent[Any] | Handoff[Any, Any], twins: Mapping[str, Agent[Any]]) -> Agent[Any] | Handoff[Any, Any]:
+    if isinstance(way, Agent):
+        return twins[way.name]
+    lead = way.on_invoke_handoff
+
+    async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
+        target = await lead(context, arguments)
+        return twins.get(target.name, target)
+
+    twin = copy.copy(way)
+    twin.on_invoke_handoff = invoke
+    return twin
