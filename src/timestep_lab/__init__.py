@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from timestep_lab.evals.cause import Outlook as Outlook
+    from timestep_lab.evals.cause import Why as Why
     from timestep_lab.evals.engine import Comparison as Comparison
     from timestep_lab.evals.grid import Grid as Grid
     from timestep_lab.evals.pipelines import Endpoint as Endpoint
@@ -91,6 +93,7 @@ _NAMES = {
     "service.agents": "Agents",
     "lab.approvals": "Approvals",
     "lab.serving": "Serving",
+    "evals.cause": "Outlook Why",
     "evals.engine": "Comparison",
     "evals.grid": "Grid",
     "evals.pipelines": "Endpoint",

@@ -178,3 +178,17 @@ def test_a_run_on_tape_asks_no_tool_and_fails_where_nothing_was_recorded(cli: Cl
     other = cli("run", 'call think {"thought": "never"}', "--tools", "tape")
     assert other.code == 1
     assert "The tape has no answer of think" in other.err
+
+
+def test_why_says_what_it_found_and_pays_nothing_twice(cli: Cli) -> None:
+    assert cli("run", 'call think {"thought": "once"}').code == 0
+    trace = cli("sql", "select trace_id from traces", "--json").json[0]["trace_id"]
+    options = "--wrong", "regex:.+", "-k", "2", "--replays", "4"
+    assert "at most" in cli("why", trace, *options, "--plan").out
+    found = cli("why", trace[:12], *options, "--json")
+    assert (found.code, found.json["verdict"]) == (0, "No step was found that decides it.")
+    assert found.json["replays"] > 0
+    assert cli("why", trace, *options, "--json").json["replays"] == 0
+    shown = cli("why", trace, *options)
+    assert shown.out.startswith("No step was found")
+    assert "must be said" in cli("why", trace).err

@@ -26,6 +26,7 @@ COMMANDS = {
     "approve": "timestep_lab.cli.approve",
     "compare": "timestep_lab.cli.compare",
     "traces": "timestep_lab.cli.traces",
+    "why": "timestep_lab.cli.why",
     "sql": "timestep_lab.cli.sql",
     "agents": "timestep_lab.cli.agents",
     "threads": "timestep_lab.cli.threads",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.evals.cause import Outlook, Why, WhyPlan
     from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.catalog import McpCatalog
@@ -377,6 +378,53 @@ class Lab(Looking):
         return await replay_many(
             start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces
         )
+
+    async def outlook(
+        self, run: Run | str, scorer: Any = None, *, k: int = 8, right: Any = None, tools: str | Tape = "tape", on_miss: str = "fail",
+        concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
+        context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+    ) -> Outlook:  # fmt: skip
+        """How likely it still was to come out right: `k` continuations from each decision, with all before it as it was. Where the
+        share falls, something happened.
+
+        `scorer`: gives right answers at least ½, or a text such as `contains:°F` that holds of wrong ones (`wrong=` of `why`); `right`,
+        a corrected answer. The rest is as in `why`.
+        """
+        from timestep_lab.evals import cause
+
+        question = await cause.ask(
+            self.runner, trace_id_of(run), wrong=scorer, right=right, tools=tools, on_miss=on_miss, agent=agent, context=context
+        )  # fmt: skip
+        return await cause.outlook(
+            self.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
+        )  # fmt: skip
+
+    @checks_keywords
+    async def why(
+        self, run: Run | str, *, wrong: Any = None, right: Any = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
+        on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
+        budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
+        agent: sdk.Agent[Any] | None = None, context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+    ) -> Why | WhyPlan:  # fmt: skip
+        """Which step made a run go wrong: `.verdict`, `.suspects`, `.outlook`. Found by replaying it with and without each suspect.
+
+        `wrong`: a text such as `contains:°F` that holds of wrong answers, a function of the answer that is true of them, or a scorer;
+        or `right`: the corrected answer, a function, a scorer; neither for a run that failed. *Proven*: with the step as it was, or
+        taken anew, it goes wrong, and repaired it comes out right. *Chance*: decided there, and taken anew it comes out right.
+
+        Replays are answered from a tape (`tools`, `on_miss` as in `run`), or with `tools="live"` by tools that only read; the wider the
+        pool, the more can be told. `corrections`: id of a call to what it should have said; `instructions`: agent to texts to try.
+        Each replay is kept, and a `why` that was stopped goes on without paying twice. `plan=True` says what it would take at most.
+        """
+        from timestep_lab.evals import cause
+
+        question = await cause.ask(
+            self.runner, trace_id_of(run), wrong=wrong, right=right, tools=tools, on_miss=on_miss, agent=agent, context=context
+        )  # fmt: skip
+        return await cause.why(
+            self.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, concurrency=concurrency,
+            budget_usd=budget_usd, approve_all=approve_all, plan=plan, on_progress=on_progress,
+        )  # fmt: skip
 
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -203,6 +204,23 @@ class Recorded:
         """What the model read at that turn, without its instructions."""
         items = [dict(item) for item in self.answers[turn]["input"] or ()]
         return items[1:] if items and items[0].get("role") == "system" else items
+
+    def with_answer(self, turn: int, output: Sequence[Mapping[str, Any]]) -> Recorded:
+        """The same run, in which the model said something else at that turn; a call that is not as it was has no recorded end."""
+        other = copy.copy(self)
+        was = {
+            item["call_id"]: item for item in self.answers[turn]["output"] or () if item.get("type") == "function_call"
+        }
+        other.answers = [*self.answers]
+        other.answers[turn] = {**self.answers[turn], "output": [dict(item) for item in output]}
+        other.asked = [_calls_of(span) for span in other.answers]
+        other.turn_of = {call_id: at for at, calls in enumerate(other.asked) for call_id in calls}
+        now = {item["call_id"]: item for item in output if item.get("type") == "function_call"}
+        changed = {
+            i for i, item in was.items() if i not in now or any(now[i][n] != item[n] for n in ("name", "arguments"))
+        }
+        other.calls = {i: call for i, call in self.calls.items() if i not in changed}
+        return other
 
     def used_tools(self, turn: int) -> set[str]:
         """The agents that had called a tool or handed off before that turn."""

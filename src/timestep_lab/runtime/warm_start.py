@@ -7,7 +7,7 @@ of its first turn, so what came before costs nothing, and keeps nothing but what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes
 from timestep_lab.runtime.outcomes import as_lab_error
 from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import REFUSED_ALL
-from timestep_lab.runtime.recorded import Point, ToolStub
+from timestep_lab.runtime.recorded import Point, Recorded, ToolStub
 from timestep_lab.runtime.replay import Replay, rewire
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.run_usage import counted
@@ -62,13 +62,63 @@ class Replayed:
 class WarmStart:
     """A recorded run that can be replayed from one of its steps. Made by `warm_start`; `replay` may be called side by side."""
 
-    def __init__(self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: list[Any]) -> None:
+    def __init__(
+        self, runner: Runner, plan: Branching, point: Point, span_id: str | None, given: list[Any],
+        turn: int | None = None,
+    ) -> None:  # fmt: skip
         self._runner, self._plan, self._point, self._span_id = runner, plan, point, span_id
-        self.turn = plan.recorded.warm_start(point)
+        self.turn = plan.recorded.warm_start(point) if turn is None else turn
         """The first turn that is run, from 0."""
         self.input = given
         """What the model reads at that turn."""
         self._used = plan.recorded.used_tools(self.turn)
+
+    @property
+    def plan(self) -> Branching:
+        """What is replayed, and with what."""
+        return self._plan
+
+    @property
+    def recorded(self) -> Recorded:
+        """The run as it was recorded."""
+        return self._plan.recorded
+
+    def at(self, turn: int) -> WarmStart:
+        """The same from that turn on, its answer asked for anew."""
+        return self._from(turn, Point(turn), self._plan)
+
+    def with_answer(self, turn: int, output: Sequence[Mapping[str, Any]]) -> WarmStart:
+        """The same from that turn on, where the model says this; the calls that are not as recorded are made."""
+        recorded = self.recorded.with_answer(turn, output)
+        changed = frozenset(i for i in recorded.asked[turn] if i not in recorded.calls)
+        return self._from(turn, Point(turn + 1, changed), replace(self._plan, recorded=recorded))
+
+    def with_call_again(self, call_id: str) -> WarmStart:
+        """The same from that call on, which is made again."""
+        turn = self.recorded.turn_of[call_id]
+        return self._from(turn, Point(turn + 1, frozenset({call_id})), self._plan)
+
+    def with_result(self, call_id: str, said: ToolStub) -> WarmStart:
+        """The same from that call on, which says this."""
+        start = self.with_call_again(call_id)
+        changes = replace(start._plan.changes, results={**start._plan.changes.results, call_id: said})
+        return self._from(start.turn, start._point, replace(start._plan, changes=changes))
+
+    def with_instructions(self, turn: int, agent: str, text: str) -> WarmStart:
+        """The same from that turn on, with other instructions for one agent."""
+        changes = replace(self._plan.changes, instructions={**self._plan.changes.instructions, agent: text})
+        return self._from(turn, Point(turn), replace(self._plan, changes=changes))
+
+    def with_input(self, turn: int, given: Sequence[Mapping[str, Any]]) -> WarmStart:
+        """The same from that turn on, at which the model reads this."""
+        start = self.at(turn)
+        start.input = [dict(item) for item in given]
+        return start
+
+    def _from(self, turn: int, point: Point, plan: Branching) -> WarmStart:
+        return WarmStart(
+            self._runner, plan, point, plan.recorded.answers[turn]["span_id"], plan.recorded.input_of(turn), turn
+        )
 
     async def replay(self, *, approve_all: bool = False, keep_trace: bool = False) -> Replayed:
         """Once. Whatever a model, a tool or a guardrail raises is its `error`; only cancellation passes through.

@@ -204,6 +204,12 @@ class RemoteLab(RemoteLooking, Lab):
     async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
         raise only_here("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
 
+    async def outlook(self, run: Run | str, scorer: Any = None, **options: Any) -> NoReturn:
+        raise only_here("An outlook", "Open the store itself: Lab(path).")
+
+    async def why(self, run: Run | str, **options: Any) -> NoReturn:
+        raise only_here("A search for the cause", "Open the store itself: Lab(path).")
+
     async def cancel(self, run_id: str) -> None:
         await in_thread(runs.cancel, self.connection, run_id)
 

@@ -1,0 +1,124 @@
+"""Why a run went wrong, in worlds where it is known: the step is named, chance is called chance, and nothing is paid twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.evals.planted import World
+from tests.runtime.bench import open_bench
+from timestep_lab.evals import cause
+from timestep_lab.evals.cause import Why, WhyPlan
+from timestep_lab.runtime.tape import Tape, record
+from timestep_lab.types.errors import UsageError
+from timestep_lab.types.records import RunRecord
+
+
+async def asked(world: World, run: RunRecord, **options: Any) -> cause.Question:
+    world.bench.writer.flush()
+    given = {"wrong": world.is_wrong, "right": None, "tools": "live", "on_miss": "fail"} | options
+    return await cause.ask(world.bench.runner, run.trace_id, **given)
+
+
+async def why(world: World, run: RunRecord, *, tools: Any = "live", **options: Any) -> Why:
+    found = await cause.why(world.bench.runner, await asked(world, run, tools=tools), **options)
+    assert isinstance(found, Why)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["swap", "enum", "handoff", "made up"])
+async def test_a_fault_that_would_happen_again_is_proven_at_its_step(kind: str) -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=4, seed=1, noise=0.05, fault=kind, at=1)
+        found = await why(world, await world.faulty(), replays=20)
+        assert found.found[0].verdict == "proven", found.suspects.to_string()
+        assert found.found[0].decision.step in world.true_steps
+        assert f"step {world.true_steps[0]} · " in found.verdict
+        assert "PROVEN: repaired" in found.verdict
+        assert found.found[0].branch, "a repaired replay is kept, to be looked at"
+
+
+def tape_of(world: World, *runs: RunRecord) -> Tape:
+    world.bench.writer.flush()
+    return record(world.bench.store, [run.trace_id for run in runs])
+
+
+@pytest.mark.parametrize("kind", ["instruction", "result"])
+async def test_what_other_runs_of_the_pool_had_right_is_proven_on_tape(kind: str) -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=2, noise=0.05, fault=kind, at=1)
+        healthy = await world.healthy(6)
+        run = await world.faulty()
+        world.live.clear()
+        found = await why(world, run, tools=tape_of(world, run, *healthy))
+        assert (found.found[0].verdict, found.found[0].kind) == ("proven", kind), found.suspects.to_string()
+        assert found.found[0].decision.step in world.true_steps
+        assert world.live == []
+
+
+async def test_a_wrong_decision_that_would_not_happen_again_is_chance_at_its_step() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=4, seed=3, noise=0.05, fault="swap", at=2, persistent=False)
+        found = await why(world, await world.faulty())
+        assert (found.found[0].verdict, found.found[0].decision.step) == ("chance", 4), found.suspects.to_string()
+        assert "CHANCE: decided here, and taken anew it goes wrong in" in found.verdict
+
+
+async def test_on_tape_nothing_is_called_and_the_outlook_falls_at_the_step() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=4, seed=4, noise=0.05, fault="swap", at=2, persistent=False)
+        healthy = await world.healthy(8)
+        run = await world.faulty()
+        world.live.clear()
+        tape = tape_of(world, run, *healthy)
+        seen = await cause.outlook(bench.runner, await asked(world, run, tools=tape), k=6)
+        frame = seen.df()
+        assert frame["fall"].idxmax() == 3
+        assert list(frame["what"]) == ["→ Refunds", *["look"] * 4, "answer"]
+        assert world.live == []
+        assert "wrong" in repr(seen)
+
+
+async def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=5, noise=0.05, fault="swap", at=1)
+        run = await world.faulty()
+        told: list[int] = []
+        whole = await why(world, run, on_progress=lambda done, _: told.append(done))
+        again = await why(world, run)
+        assert (again.replays, again.verdict) == (0, whole.verdict)
+        assert whole.replays == len(told) > 0
+        with pytest.raises(UsageError, match="came out right"):
+            await cause.why(bench.runner, await asked(world, run, wrong=lambda _: False))
+
+
+async def test_a_plan_says_what_it_would_take_and_runs_nothing() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=6, fault="swap", at=1)
+        run = await world.faulty()
+        world.live.clear()
+        plan = await cause.why(bench.runner, await asked(world, run), plan=True)
+        assert isinstance(plan, WhyPlan)
+        assert (plan.decisions, world.live) == (5, [])
+        assert "at most" in repr(plan)
+
+
+async def test_what_is_wrong_must_be_said_of_a_run_that_did_not_fail() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=2, seed=7, fault="swap", at=1)
+        run = await world.faulty()
+        with pytest.raises(UsageError, match="must be said"):
+            await asked(world, run, wrong=None)
+        with pytest.raises(UsageError, match="both given"):
+            await asked(world, run, right="x")
+        assert not (await asked(world, run, wrong=None, right=world.answer)).right
+        assert not (await asked(world, run, wrong=f"contains:{run.output}")).right
+
+
+async def test_where_the_tape_knows_nothing_it_is_not_judged() -> None:
+    async with open_bench() as bench:
+        world = World(bench, steps=3, seed=8, noise=0.0, fault="swap", at=0, persistent=False)
+        run = await world.faulty()
+        found = await why(world, run, tools="tape")
+        assert "left the tape" in found.verdict, found.suspects.to_string()
