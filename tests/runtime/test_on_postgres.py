@@ -9,6 +9,7 @@ import pytest
 
 from tests.postgres.server import shared_server
 from tests.runtime.bench import calls, last, open_bench, says
+from timestep_lab.runtime.tape import record
 from timestep_lab.store.liveness import sweep
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import ConflictError
@@ -84,3 +85,32 @@ async def test_a_paused_fork_goes_on_elsewhere_with_what_was_replaced(lab_url: s
         changes = second.runner.changes_of(again)
         assert changes is not None
         assert changes.tools == {"think": "Replaced."}
+
+
+async def test_a_run_on_tape_is_answered_as_it_was_recorded_elsewhere(lab_url: str) -> None:
+    async with open_bench(lab_url) as first, open_bench(lab_url) as second:
+        asked = "What is the weather in Berkeley?"
+        run = last(await first.approve(last(await first.run(asked)).run.id)).run
+        first.writer.flush()
+        tape = record(second.store, [run.trace_id])
+        again = last(await second.run(asked, tape=tape)).run
+        assert (again.status, again.output) == ("completed", run.output)
+        told = [(s["name"], s["approval"]) for s in second.spans("tool") if s["trace_id"] == again.trace_id]
+        assert ("get_weather", "approved") in told
+        missed = last(await second.run("What is the weather in Oakland?", tape=tape)).run
+        assert missed.error_type == "TapeMissError"
+
+
+async def test_a_paused_fork_on_tape_goes_on_elsewhere_on_its_tape(lab_url: str) -> None:
+    async with open_bench(lab_url) as first, open_bench(lab_url) as second:
+        run = last(await first.run('call think {"thought": "once"}')).run
+        assert run.status == "completed"
+        events = first.runner.fork(
+            run.trace_id, prompt='call think {"thought": "twice"}', on_tools="tape", on_miss="ask"
+        )
+        end = last([event async for event in events])
+        assert isinstance(end, RunPaused)
+        again = last(await second.approve(end.run.id)).run
+        assert again.status == "completed"
+        [call] = [s for s in second.spans("tool") if s["trace_id"] == again.trace_id]
+        assert '"timestep.tape":"live"' in str(call["attributes"]).replace(" ", "").replace("'", '"')
