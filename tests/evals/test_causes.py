@@ -31,7 +31,7 @@ async def why(world: World, run: RunRecord, *, tools: Any = "live", **options: A
 async def test_a_fault_that_would_happen_again_is_proven_at_its_step(kind: str) -> None:
     async with open_bench() as bench:
         world = World(bench, steps=4, seed=1, noise=0.05, fault=kind, at=1)
-        found = await why(world, await world.faulty(), replays=20)
+        found = await why(world, await world.faulty())
         assert found.found[0].verdict == "proven", found.suspects.to_string()
         assert found.found[0].decision.step in world.true_steps
         assert f"step {world.true_steps[0]} · " in found.verdict

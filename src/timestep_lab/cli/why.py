@@ -20,7 +20,11 @@ SHOWN = 12
 )
 @click.option("--right", metavar="TEXT", help="The corrected answer, which a right one contains.")
 @click.option(
-    "--replays", type=click.IntRange(2), default=10, show_default=True, help="Of each suspect, to confirm it."
+    "--replays",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Of each suspect, to confirm it; as many again where they do not settle it.",
 )
 @click.option("-k", type=click.IntRange(1), default=8, show_default=True, help="Continuations from each decision.")
 @click.option(

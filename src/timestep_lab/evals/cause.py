@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import combinations
-from math import comb
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -745,7 +744,7 @@ async def why(
         )
     )
     tried = repairs(base, question.tape, live=question.live, corrections=corrections or {}, instructions=told_elsewhere)
-    most = k * len(decisions) + SCREENED * len(tried) + replays * (3 * SHORTLIST + 1)
+    most = k * len(decisions) + SCREENED * len(tried) + 2 * replays * (3 * SHORTLIST + 1)
     if plan:
         cost = base.plan.run.cost_usd
         return WhyPlan(
@@ -824,7 +823,7 @@ def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Out
 async def _confirmed(
     question: Question, work: Replays, short: Sequence[Repair | Chance], replays: int
 ) -> tuple[dict[str, Share], list[float], set[str]]:
-    """The shares, Holm's p of each suspect, and the keys of those that are settled. Fresh replays at two looks: what is settled at half of them is not replayed further. Each look spends its share of α for itself
+    """The shares, Holm's p of each suspect, and the keys of those that are settled. Fresh replays at two looks: what the first settles is not replayed further. Each look spends its share of α for itself
     (Bonferroni), so the level holds whatever the looks have in common."""
     looks = _looks(replays)
     shares: dict[str, Share] = {}
@@ -850,13 +849,10 @@ async def _confirmed(
 
 
 def _looks(replays: int) -> list[tuple[range, float]]:
-    """The replays of each look, and its share of α: half of them first, by a spending function of the O'Brien-Fleming type, and what is
-    left at the end. Too few replays for the first look to settle anything are looked at once."""
-    half = replays // 2
-    early = 2.0 * (1.0 - NormalDist().cdf(NormalDist().inv_cdf(1 - ALPHA / 2) / (half / replays) ** 0.5))
-    if half == 0 or 2 / comb(2 * half, half) > early:
-        return [(range(replays), ALPHA)]
-    return [(range(half), early), (range(half, replays), ALPHA - early)]
+    """The replays of each look, and its share of α, by a spending function of the O'Brien-Fleming type: `replays`, and as many again of
+    what they did not settle."""
+    early = 2.0 * (1.0 - NormalDist().cdf(NormalDist().inv_cdf(1 - ALPHA / 2) / 0.5**0.5))
+    return [(range(replays), early), (range(replays, 2 * replays), ALPHA - early)]
 
 
 def _p(one: Repair | Chance, shares: Mapping[str, Share]) -> float:

@@ -414,6 +414,7 @@ class Lab(Looking):
 
         Replays are answered from a tape (`tools`, `on_miss` as in `run`), or with `tools="live"` by tools that only read; the wider the
         pool, the more can be told. `corrections`: id of a call to what it should have said; `instructions`: agent to texts to try.
+        Each suspect is confirmed with `replays` fresh replays, and as many again where they do not settle it.
         Each replay is kept, and a `why` that was stopped goes on without paying twice. `plan=True` says what it would take at most.
         """
         from timestep_lab.evals import cause
