@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import scipy.stats
 from agents import Agent, function_tool
 
-from tests.runtime.bench import Bench, calls, last, open_bench, says
+from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says
+from timestep_lab import Lab
 from timestep_lab.evals.bench import Bench as EvalBench
 from timestep_lab.evals.compare import new_comparison, resume_comparison
 from timestep_lab.evals.grid import Grid
@@ -160,3 +162,23 @@ def test_fisher_agrees_with_scipy() -> None:
     for a, b in product(range(8), range(11)):
         ours, theirs = fisher(a, 7, b, 10), scipy.stats.fisher_exact([[a, 7 - a], [b, 10 - b]]).pvalue
         assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+async def test_traces_are_compared_as_they_stand_and_a_tape_is_made_of_them(tmp_path: Path) -> None:
+    async with Lab(tmp_path / "lab.duckdb", settings=SETTINGS) as lab:
+        for n in range(2):
+            await lab.run(f'call think {{"thought": "{n}"}}', model="demo/assistant")
+        runs = lab.explorer(filter='agent == "Personal Assistant"')
+        grid = await lab.compare(runs, agents="Personal Assistant", tools="tape", models=["demo/assistant"])
+        assert (
+            str(grid.tape)
+            == "2 of 2 calls from tape · 0 misses (0 answers not judged) · by candidate: demo/assistant 0.0 %"
+        )
+        tape = lab.tape(lab.sql("select trace_id from traces where thread_id is not null"))
+        assert (len(tape), repr(tape)) == (2, "<Tape: 2 calls of 1 tool in 2 traces>")
+        again = await lab.run('call think {"thought": "1"}', tools=lab.tape('agent == "Personal Assistant"'))
+        assert again.status == "completed"
+        fork = await lab.fork(again, prompt='call think {"thought": "0"}', on_tools=tape)
+        assert fork.status == "completed"
+        why = await lab.why(again, wrong=lambda answer: True, replays=2, k=2, budget_usd=1)
+        assert (why.verdict, len(why.outlook.df())) == ("No step was found that decides it.", 2)

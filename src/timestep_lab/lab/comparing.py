@@ -38,10 +38,14 @@ def bench_of(lab: Lab) -> Bench:
 
 
 def named(lab: Lab, data: Any) -> Any:
-    """A data set of the lab where a text names one and no file. Blocks."""
+    """A data set of the lab where a text names one and no file; traces as what was asked in each, and which it is. Blocks."""
     from pathlib import Path
 
     from timestep_lab.evals.datasets.load import is_query
+    from timestep_lab.ui.explorer import TraceExplorer
+
+    if isinstance(data, TraceExplorer):
+        return data.df()[["trace_id", "input"]]
 
     if not isinstance(data, str | Path) or is_query(data) or Path(data).expanduser().exists():
         return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
@@ -22,7 +23,7 @@ from timestep_lab.store.quota import Quota
 from timestep_lab.types.awaiting import says_await
 from timestep_lab.types.errors import NotFoundError, UsageError
 from timestep_lab.types.events import Event
-from timestep_lab.types.given import thread_id_of, trace_id_of
+from timestep_lab.types.given import thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.types.ids import LOCAL_USER
 from timestep_lab.types.records import AgentRecord, Interruption, Json
 from timestep_lab.types.suggest import checks_keywords
@@ -339,10 +340,10 @@ class Lab(Looking):
         return await forked.result()
 
     def tape(
-        self, traces: str | Sequence[Run | str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> Tape:  # fmt: skip
-        """What tools answered in these traces (a filter of traces, or runs and ids, the preferred first), to run agents on:
+        """What tools answered in these traces (a filter; or runs, ids, `lab.traces`, the preferred first), to run agents on:
         `lab.run(…, tools=tape)`, `lab.fork(…, on_tools=tape)`, `lab.compare(…, tools=tape)`.
 
         `ignore`: tool to the arguments that say nothing, `"*"` for all, as in `{"think": "*"}`. `near`: tool to free-text arguments
@@ -351,7 +352,8 @@ class Lab(Looking):
         from timestep_lab.runtime.tape import matching, record
 
         self.flush()
-        ids = matching(self.store, traces) if isinstance(traces, str) else [trace_id_of(one) for one in traces]
+        is_filter = isinstance(traces, str) and re.fullmatch("[0-9a-f]{32}", traces) is None
+        ids = matching(self.store, str(traces)) if is_filter else trace_ids_of(traces)
         return record(self.store, ids, ignore=ignore, near=near)
 
     def _tape(self, given: str | Tape | None, agent: str) -> Tape | None:

@@ -266,12 +266,12 @@ class Looking:
     async def compare(self, data: Any = None, *, on_event: OnEvent | None = None, **options: Any) -> Grid:
         """Ask every candidate every case and show the answers side by side; in a notebook while they come.
 
-        `data`: strings, dicts, a DataFrame, a path, a data set's name (`lab.datasets`), or a query over past traces. Candidates are all combinations of `models`, `agents`,
+        `data`: strings, dicts, a DataFrame, a path, a data set's name (`lab.datasets`), a query over past traces, or traces themselves (`lab.explorer(filter=…)`). Candidates are all combinations of `models`, `agents`,
         `settings` and `prompts`; among `agents` may also stand functions (async or not, that take what is asked and return a text, or
         an object with `output` and `steps`) and services (`https://…`, or an `Endpoint`), which models and settings do not multiply; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
         `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
         unless others are given. `tools="tape"` lets the tools answer from recorded traces instead of being called: those that the
-        cases name (`data` as a query with a column `trace_id`), or `"tape:<filter>"`, `lab.tape(…)`. What the other options mean is said in `evals.options.Options`.
+        cases are or name (a column `trace_id`), or `"tape:<filter>"`, `lab.tape(…)`. What the other options mean is said in `evals.options.Options`.
 
         Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
         fails is a cell with its error.

@@ -114,7 +114,9 @@ class Tape:
 
     def __repr__(self) -> str:
         tools = len({call.tool for call in self.calls})
-        return f"<Tape: {len(self.calls)} calls of {tools} tools in {len(self.traces)} traces>"
+        counted = [(len(self.calls), "call"), (tools, "tool"), (len(self.traces), "trace")]
+        calls, of, traces = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in counted)
+        return f"<Tape: {calls} of {of} in {traces}>"
 
     @cached_property
     def _of(self) -> dict[tuple[str, str], list[TapedCall]]:

@@ -196,7 +196,7 @@ class RemoteLab(RemoteLooking, Lab):
         return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
 
     def tape(
-        self, traces: str | Sequence[Run | str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> NoReturn:  # fmt: skip
         raise only_here("A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'.")
