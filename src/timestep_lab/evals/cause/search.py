@@ -15,12 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from itertools import combinations
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +26,19 @@ from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.fisher import fisher
 from timestep_lab.evals.statistics.holm import holm
-from timestep_lab.evals.statistics.intervals import wilson
 from timestep_lab.runtime.agent_graph import handoff_targets
-from timestep_lab.runtime.recorded import Recorded
 from timestep_lab.runtime.span_records import parsed
-from timestep_lab.runtime.tape import Tape, named
+from timestep_lab.runtime.tape import Tape
 from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
 from timestep_lab.store.base import in_thread
 from timestep_lab.types.errors import TapeMissError, UsageError
 from timestep_lab.types.records import Json, Usage
 
 if TYPE_CHECKING:
-    import pandas
-
     from timestep_lab.runtime.runner import Runner
-    from timestep_lab.store.store import Store
+
+from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan
+from timestep_lab.evals.cause.repairs import Repair, other_instructions, repairs
 
 VERSION = 1
 NO_USAGE = Usage()
@@ -52,220 +46,13 @@ ALPHA = 0.05
 SCREENED = 4
 """Replays of each repair before the shortlist is made."""
 SHORTLIST = 5
-MOST_REPAIRS = 40
 LEAST_FALL = 0.25
 """Of the outlook, for a decision to be looked at as chance."""
 LEAST_GAIN = 0.35
 """Of a screened repair, for it to be confirmed: each further suspect makes the others harder to prove."""
-POOL_READ = 24
-"""Traces of the pool in which other instructions are looked for."""
 
 Judge = Callable[[Replayed], Awaitable[bool | None]]
 Progress = Callable[[int, int], None]
-
-
-# -- what comes out
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How many replays came out right. `lost`: those that left the tape, which are not judged."""
-
-    passed: int = 0
-    n: int = 0
-    lost: int = 0
-
-    @property
-    def rate(self) -> float | None:
-        return self.passed / self.n if self.n else None
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % (Wilson)."""
-        found = wilson(self.passed, self.n)
-        return found.low, found.high
-
-    def __str__(self) -> str:
-        return f"{self.passed} of {self.n}"
-
-    def __add__(self, other: Share) -> Share:
-        return Share(self.passed + other.passed, self.n + other.n, self.lost + other.lost)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One answer of a model in the recorded run."""
-
-    step: int
-    """From 1."""
-    span_id: str
-    agent: str
-    what: str
-    """The tools it called, where it handed off to, or `answer`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """From each decision on, taken anew with all before it as it was: the share that comes out right."""
-
-    trace_id: str
-    decisions: tuple[Decision, ...]
-    shares: tuple[Share, ...]
-    right: bool
-    """How the recorded run came out."""
-
-    def fall(self, turn: int) -> float | None:
-        """By how much the recorded decision made it worse, from 0 to 1; below 0: better."""
-        after = (1.0 if self.right else 0.0) if turn + 1 == len(self.shares) else self.shares[turn + 1].rate
-        before = self.shares[turn].rate
-        return None if before is None or after is None else before - after
-
-    def df(self) -> pandas.DataFrame:
-        """One row a decision: the share before it, with its interval, and how far it falls with it."""
-        import pandas
-
-        return pandas.DataFrame(self.rows())
-
-    def rows(self) -> list[dict[str, Json]]:
-        """What `df` shows."""
-        rows: list[dict[str, Json]] = []
-        for turn, (decision, share) in enumerate(zip(self.decisions, self.shares, strict=True)):
-            low, high = share.interval
-            rows.append(
-                {
-                    "step": decision.step, "agent": decision.agent, "what": decision.what, "passed": share.passed, "n": share.n,
-                    "lost": share.lost, "share": share.rate, "ci_low": low, "ci_high": high, "fall": self.fall(turn),
-                    "span_id": decision.span_id,
-                }
-            )  # fmt: skip
-        return rows
-
-    def __repr__(self) -> str:
-        lines = []
-        for decision, share in zip(self.decisions, self.shares, strict=True):
-            bar = "" if share.rate is None else "█" * round(20 * share.rate)
-            lines.append(f"{decision.step:>3} {decision.what[:28]:<28} {bar:<20} {share}")
-        return "\n".join(
-            [*lines, f"    {'as it was':<28} {'█' * 20 if self.right else '':<20} {'right' if self.right else 'wrong'}"]
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
-    """One step and one repair of it, with what replays said. Shares are of the confirmation, or of the screening if it did not get so far."""
-
-    decision: Decision
-    kind: str
-    """`result`, `argument`, `handoff`, `instruction`, `history` or `decision` (nothing repaired: chance)."""
-    repair: str
-    repaired: Share
-    held: Share
-    """With the step as it was."""
-    anew: Share | None
-    """With the decision taken anew; None for a tool's result, which is held."""
-    start: Share
-    """From the start, untouched."""
-    p: float | None = None
-    """Corrected for the shortlist (Holm); None: it was not on it."""
-    verdict: str = ""
-    branch: str | None = None
-    """A trace in which it was repaired."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Why:
-    """What was found: `.verdict` is the sentence, `.suspects` the table."""
-
-    trace_id: str
-    found: tuple[Suspect, ...]
-    """Ranked: what was found first."""
-    outlook: Outlook
-    replays: int
-    """Run now; those kept from before are not counted."""
-    spent_usd: float | None
-    stopped: str = ""
-    """Why it ended early, if it did."""
-
-    @property
-    def suspects(self) -> pandas.DataFrame:
-        """One row a suspect: the step, the repair, how often it came out right in each way, and the verdict."""
-        import pandas
-
-        return pandas.DataFrame(self.rows())
-
-    def rows(self) -> list[dict[str, Json]]:
-        """What `suspects` shows."""
-        return [
-            {
-                "step": s.decision.step, "agent": s.decision.agent, "what": s.decision.what, "kind": s.kind, "repair": s.repair,
-                "repaired": str(s.repaired), "held": str(s.held), "anew": None if s.anew is None else str(s.anew),
-                "start": str(s.start), "p": s.p, "verdict": s.verdict, "branch": s.branch, "span_id": s.decision.span_id,
-            }
-            for s in self.found
-        ]  # fmt: skip
-
-    @property
-    def verdict(self) -> str:
-        """One sentence that may be quoted."""
-        lost = sum((share.lost for share in self.outlook.shares), 0) + sum(s.repaired.lost for s in self.found)
-        made = lost + sum(share.n for share in self.outlook.shares) + sum(s.repaired.n for s in self.found)
-        tail = f" {self.stopped}" if self.stopped else ""
-        if self.found and self.found[0].verdict in ("proven", "chance"):
-            return told(self.found[0]) + tail
-        if made and lost * 2 > made:
-            return (
-                f"Not judged: {lost} of {made} replays left the tape. Take more traces into it, or tools='live'." + tail
-            )
-        start = self.outlook.shares[0]
-        if start.n and start.passed * 2 >= start.n:
-            return (
-                f"Not reproduced: {start} replays from the start come out right, and no step was found to decide it."
-                + tail
-            )
-        if self.found and self.found[0].verdict == "suspected":
-            return told(self.found[0]) + tail
-        return "No step was found that decides it." + tail
-
-    def __repr__(self) -> str:
-        return self.verdict
-
-
-def told(suspect: Suspect) -> str:
-    """The sentence of one suspect."""
-    where = f"step {suspect.decision.step} · {suspect.decision.what}"
-    if suspect.verdict == "chance":
-        assert suspect.anew is not None
-        again = suspect.anew.n - suspect.anew.passed
-        low, high = wilson(again, suspect.anew.n).low, wilson(again, suspect.anew.n).high
-        return (
-            f"{where} · CHANCE: decided here, and taken anew it goes wrong in {again} of {suspect.anew.n} (95 % CI {_percent(low)}–"
-            f"{_percent(high)}); as it was, {suspect.held} replays come out right."
-        )
-    low, high = suspect.repaired.interval
-    word = "PROVEN" if suspect.verdict == "proven" else "suspected, not proven"
-    return (
-        f"{where} · {word}: repaired ({suspect.repair}), {suspect.repaired} replays come out right (95 % CI {_percent(low)}–"
-        f"{_percent(high)}); as it was, {suspect.held}."
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhyPlan:
-    """What `why` would take at most, before anything is spent."""
-
-    decisions: int
-    repairs: int
-    replays: int
-    cost_usd: float | None
-    """From what the recorded run cost; None where that is unknown."""
-
-    def __repr__(self) -> str:
-        money = "at an unknown price" if self.cost_usd is None else f"for about ${self.cost_usd:.2f}"
-        return f"{self.decisions} decisions, {self.repairs} repairs to try: at most {self.replays} replays {money}."
 
 
 # -- what counts as right
@@ -332,216 +119,6 @@ def _steps(items: Iterable[Json]) -> tuple[Mapping[str, Json], ...]:
         for item in items
         if item.get("type") == "function_call"
     )
-
-
-# -- repairs
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """A suspect before anything was replayed. `start`: replays with it repaired."""
-
-    turn: int
-    kind: str
-    text: str
-    start: WarmStart
-    rank: int
-    """What is tried first."""
-    detail: str = ""
-    """The whole of what `text` shows the beginning of."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.kind} {self.turn} {digest([self.text, self.detail])[:16]}"
-
-
-def repairs(
-    base: WarmStart,
-    tape: Tape,
-    *,
-    live: bool,
-    corrections: Mapping[str, Json],
-    instructions: Mapping[str, Sequence[str]],
-) -> list[Repair]:
-    """What could be different, by rules: a bounded number, the likeliest first. Nothing is guessed from what words mean."""
-    recorded, plan = base.recorded, base.plan
-    found: list[Repair] = []
-    for turn, answer in enumerate(recorded.answers):
-        items = [dict(item) for item in answer["output"] or () if isinstance(item, Mapping)]
-        agent = str(answer["agent"])
-        tools = {tool.name: tool for tool in plan.offered.get(agent, ())}
-        ways = handoff_targets(plan.graph.agents[agent]) if agent in plan.graph.agents else {}
-        known = _words(recorded.input_of(turn))
-        for place, item in enumerate(items):
-            if item.get("type") != "function_call":
-                continue
-            name, call_id = item["name"], item["call_id"]
-            if name in ways:
-                others = [other for other in ways if other != name][:3]
-                found += [
-                    Repair(
-                        turn,
-                        "handoff",
-                        f"to {ways[other]} instead",
-                        base.with_answer(turn, _at(items, place, name=other, arguments="{}")),
-                        1,
-                    )
-                    for other in others
-                ]
-                continue
-            arguments = parsed(item["arguments"] or "{}")
-            if call_id in recorded.calls:
-                found += _results(base, tape, turn, agent, name, call_id, arguments, live, corrections)
-            if isinstance(arguments, dict) and (tool := tools.get(name)) is not None:
-                for rank, text, other in _arguments(arguments, getattr(tool, "params_json_schema", {}), known):
-                    changed = _at(items, place, arguments=json.dumps(other, ensure_ascii=False))
-                    found.append(Repair(turn, "argument", f"{name}: {text}", base.with_answer(turn, changed), rank))
-        if turn and (lost := _forgotten(recorded, turn)):
-            found.append(
-                Repair(turn, "history", f"{len(lost)} items it had read before", base.with_input(turn, lost), 1)
-            )
-    for agent, texts in instructions.items():
-        first = next((turn for turn, answer in enumerate(recorded.answers) if answer["agent"] == agent), None)
-        if first is not None:
-            found += [
-                Repair(
-                    first,
-                    "instruction",
-                    f"{agent}: {_short(text)}",
-                    base.with_instructions(first, agent, text),
-                    1,
-                    text,
-                )
-                for text in texts
-            ]
-    ranked = sorted(found, key=lambda repair: (repair.rank, repair.turn))[:MOST_REPAIRS]
-    return sorted(ranked, key=lambda repair: repair.turn)
-
-
-def _results(
-    base: WarmStart,
-    tape: Tape,
-    turn: int,
-    agent: str,
-    name: str,
-    call_id: str,
-    arguments: Json,
-    live: bool,
-    corrections: Mapping[str, Json],
-) -> list[Repair]:
-    if call_id in corrections:
-        return [Repair(turn, "result", f"{name}: as corrected", base.with_result(call_id, corrections[call_id]), 0)]
-    if live:
-        return [Repair(turn, "result", f"{name}: asked again", base.with_call_again(call_id), 1)]
-    heard = base.recorded.calls[call_id].heard
-    path = named(agent, base.plan.graph.root.name)
-    wanted = json.dumps(arguments, sort_keys=True)
-    others = Counter(
-        call.heard
-        for call in tape.calls_of(path, name)
-        if isinstance(call.heard, str) and call.heard != heard and json.dumps(call.arguments, sort_keys=True) == wanted
-    )
-    return [
-        Repair(turn, "result", f"{name}: {_short(other)}", base.with_result(call_id, other), 1, other)
-        for other, _ in others.most_common(2)
-    ]
-
-
-def _arguments(
-    arguments: dict[str, Any], schema: Mapping[str, Any], known: Counter[str]
-) -> list[tuple[int, str, dict[str, Any]]]:
-    """(rank, what is done, the arguments then)."""
-    found: list[tuple[int, str, dict[str, Any]]] = []
-    properties = schema.get("properties") or {}
-    for name, value in arguments.items():
-        choices = (properties.get(name) or {}).get("enum") if isinstance(properties.get(name), Mapping) else None
-        if choices and value not in choices:
-            near = get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.0)
-            ordered = sorted(choices, key=lambda choice: str(choice) not in near)[:3]
-            found += [
-                (0, f"{name} is none of its choices, {choice!r}", {**arguments, name: choice}) for choice in ordered
-            ]
-        elif isinstance(value, str) and _is_id(value):
-            rank = 2 if value in known else 0
-            alike = [word for word in known if word != value and _shape(word) == _shape(value)]
-            words = "from what it had read" if rank == 0 else "another it had read"
-            found += [(rank, f"{name} {word!r}, {words}", {**arguments, name: word}) for word in alike[-3:]]
-        elif choices:
-            found += [(3, f"{name} {choice!r}", {**arguments, name: choice}) for choice in choices if choice != value][
-                :2
-            ]
-    for a, b in combinations(arguments, 2):
-        if type(arguments[a]) is type(arguments[b]) and arguments[a] != arguments[b]:
-            found.append((1, f"{a} and {b} swapped", {**arguments, a: arguments[b], b: arguments[a]}))
-    return found[:8]
-
-
-def _words(items: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Ids in what a model had read, in order of appearance."""
-    words: Counter[str] = Counter()
-    for item in items:
-        if item.get("type") == "function_call":
-            continue  # What it asked itself is no source.
-        content = item.get("output") if item.get("type") == "function_call_output" else item.get("content")
-        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-        words.update(word.strip("-_") for word in re.findall(r"[\w-]+", text) if _is_id(word.strip("-_")))
-    return words
-
-
-def _is_id(word: str) -> bool:
-    return any(letter.isdigit() for letter in word) and " " not in word
-
-
-def _shape(word: str) -> str:
-    return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]", "a", word))
-
-
-def _at(items: Sequence[Mapping[str, Any]], place: int, **changes: Any) -> list[dict[str, Any]]:
-    return [{**item, **(changes if at == place else {})} for at, item in enumerate(items)]
-
-
-def _forgotten(recorded: Recorded, turn: int) -> list[dict[str, Any]]:
-    """The whole history, where the model had not read all that it had read the turn before; else nothing."""
-    before, now = recorded.input_of(turn - 1), recorded.input_of(turn)
-    keys = {_plain(item) for item in now}
-    missing = [item for item in before if _plain(item) not in keys]
-    return (
-        [*missing, *now] if missing and recorded.answers[turn]["agent"] == recorded.answers[turn - 1]["agent"] else []
-    )
-
-
-def _plain(item: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {n: v for n, v in item.items() if n not in ("id", "status") and v is not None}, sort_keys=True, default=str
-    )
-
-
-def _short(text: Any) -> str:
-    words = " ".join(str(text).split())
-    return words if len(words) <= 60 else f"{words[:59]}…"
-
-
-def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) -> Mapping[str, Sequence[str]]:
-    """Agent to what it was told in other runs of the pool, where that was something else. Blocks."""
-    own: dict[str, set[str]] = defaultdict(set)
-    for answer in recorded.answers:
-        own[str(answer["agent"])].add(_system(answer))
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for trace_id in pool[:POOL_READ]:
-        first: dict[str, str] = {}
-        for span in store.traces.spans(trace_id):
-            if span.kind == "generation" and span.agent in own:
-                first.setdefault(str(span.agent), span.span_id)
-        for answer in store.traces.payloads(trace_id, list(first.values())):
-            told_then = _system(answer)
-            if told_then and told_then not in own[str(answer["agent"])]:
-                found[str(answer["agent"])][told_then] += 1
-    return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in found.items()}
-
-
-def _system(answer: Mapping[str, Any]) -> str:
-    first = next(iter(answer["input"] or ()), None)
-    return str(first.get("content") or "") if isinstance(first, Mapping) and first.get("role") == "system" else ""
 
 
 # -- replaying

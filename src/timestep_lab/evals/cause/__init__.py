@@ -1,0 +1,6 @@
+"""Why a run went wrong, found by replaying it: see `search`."""
+
+from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan, told
+from timestep_lab.evals.cause.search import Question, ask, outlook, why
+
+__all__ = ["Decision", "Outlook", "Question", "Share", "Suspect", "Why", "WhyPlan", "ask", "outlook", "told", "why"]

@@ -1,0 +1,216 @@
+"""What is found when a run is replayed to see why it went wrong: shares, an outlook, suspects, and the sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from timestep_lab.evals.statistics.intervals import wilson
+from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    import pandas
+
+
+# -- what comes out
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many replays came out right. `lost`: those that left the tape, which are not judged."""
+
+    passed: int = 0
+    n: int = 0
+    lost: int = 0
+
+    @property
+    def rate(self) -> float | None:
+        return self.passed / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % (Wilson)."""
+        found = wilson(self.passed, self.n)
+        return found.low, found.high
+
+    def __str__(self) -> str:
+        return f"{self.passed} of {self.n}"
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.passed + other.passed, self.n + other.n, self.lost + other.lost)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One answer of a model in the recorded run."""
+
+    step: int
+    """From 1."""
+    span_id: str
+    agent: str
+    what: str
+    """The tools it called, where it handed off to, or `answer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """From each decision on, taken anew with all before it as it was: the share that comes out right."""
+
+    trace_id: str
+    decisions: tuple[Decision, ...]
+    shares: tuple[Share, ...]
+    right: bool
+    """How the recorded run came out."""
+
+    def fall(self, turn: int) -> float | None:
+        """By how much the recorded decision made it worse, from 0 to 1; below 0: better."""
+        after = (1.0 if self.right else 0.0) if turn + 1 == len(self.shares) else self.shares[turn + 1].rate
+        before = self.shares[turn].rate
+        return None if before is None or after is None else before - after
+
+    def df(self) -> pandas.DataFrame:
+        """One row a decision: the share before it, with its interval, and how far it falls with it."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Json]]:
+        """What `df` shows."""
+        rows: list[dict[str, Json]] = []
+        for turn, (decision, share) in enumerate(zip(self.decisions, self.shares, strict=True)):
+            low, high = share.interval
+            rows.append(
+                {
+                    "step": decision.step, "agent": decision.agent, "what": decision.what, "passed": share.passed, "n": share.n,
+                    "lost": share.lost, "share": share.rate, "ci_low": low, "ci_high": high, "fall": self.fall(turn),
+                    "span_id": decision.span_id,
+                }
+            )  # fmt: skip
+        return rows
+
+    def __repr__(self) -> str:
+        lines = []
+        for decision, share in zip(self.decisions, self.shares, strict=True):
+            bar = "" if share.rate is None else "█" * round(20 * share.rate)
+            lines.append(f"{decision.step:>3} {decision.what[:28]:<28} {bar:<20} {share}")
+        return "\n".join(
+            [*lines, f"    {'as it was':<28} {'█' * 20 if self.right else '':<20} {'right' if self.right else 'wrong'}"]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """One step and one repair of it, with what replays said. Shares are of the confirmation, or of the screening if it did not get so far."""
+
+    decision: Decision
+    kind: str
+    """`result`, `argument`, `handoff`, `instruction`, `history` or `decision` (nothing repaired: chance)."""
+    repair: str
+    repaired: Share
+    held: Share
+    """With the step as it was."""
+    anew: Share | None
+    """With the decision taken anew; None for a tool's result, which is held."""
+    start: Share
+    """From the start, untouched."""
+    p: float | None = None
+    """Corrected for the shortlist (Holm); None: it was not on it."""
+    verdict: str = ""
+    branch: str | None = None
+    """A trace in which it was repaired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """What was found: `.verdict` is the sentence, `.suspects` the table."""
+
+    trace_id: str
+    found: tuple[Suspect, ...]
+    """Ranked: what was found first."""
+    outlook: Outlook
+    replays: int
+    """Run now; those kept from before are not counted."""
+    spent_usd: float | None
+    stopped: str = ""
+    """Why it ended early, if it did."""
+
+    @property
+    def suspects(self) -> pandas.DataFrame:
+        """One row a suspect: the step, the repair, how often it came out right in each way, and the verdict."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Json]]:
+        """What `suspects` shows."""
+        return [
+            {
+                "step": s.decision.step, "agent": s.decision.agent, "what": s.decision.what, "kind": s.kind, "repair": s.repair,
+                "repaired": str(s.repaired), "held": str(s.held), "anew": None if s.anew is None else str(s.anew),
+                "start": str(s.start), "p": s.p, "verdict": s.verdict, "branch": s.branch, "span_id": s.decision.span_id,
+            }
+            for s in self.found
+        ]  # fmt: skip
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that may be quoted."""
+        lost = sum((share.lost for share in self.outlook.shares), 0) + sum(s.repaired.lost for s in self.found)
+        made = lost + sum(share.n for share in self.outlook.shares) + sum(s.repaired.n for s in self.found)
+        tail = f" {self.stopped}" if self.stopped else ""
+        if self.found and self.found[0].verdict in ("proven", "chance"):
+            return told(self.found[0]) + tail
+        if made and lost * 2 > made:
+            return (
+                f"Not judged: {lost} of {made} replays left the tape. Take more traces into it, or tools='live'." + tail
+            )
+        start = self.outlook.shares[0]
+        if start.n and start.passed * 2 >= start.n:
+            return (
+                f"Not reproduced: {start} replays from the start come out right, and no step was found to decide it."
+                + tail
+            )
+        if self.found and self.found[0].verdict == "suspected":
+            return told(self.found[0]) + tail
+        return "No step was found that decides it." + tail
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+
+def told(suspect: Suspect) -> str:
+    """The sentence of one suspect."""
+    where = f"step {suspect.decision.step} · {suspect.decision.what}"
+    if suspect.verdict == "chance":
+        assert suspect.anew is not None
+        again = suspect.anew.n - suspect.anew.passed
+        low, high = wilson(again, suspect.anew.n).low, wilson(again, suspect.anew.n).high
+        return (
+            f"{where} · CHANCE: decided here, and taken anew it goes wrong in {again} of {suspect.anew.n} (95 % CI {_percent(low)}–"
+            f"{_percent(high)}); as it was, {suspect.held} replays come out right."
+        )
+    low, high = suspect.repaired.interval
+    word = "PROVEN" if suspect.verdict == "proven" else "suspected, not proven"
+    return (
+        f"{where} · {word}: repaired ({suspect.repair}), {suspect.repaired} replays come out right (95 % CI {_percent(low)}–"
+        f"{_percent(high)}); as it was, {suspect.held}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhyPlan:
+    """What `why` would take at most, before anything is spent."""
+
+    decisions: int
+    repairs: int
+    replays: int
+    cost_usd: float | None
+    """From what the recorded run cost; None where that is unknown."""
+
+    def __repr__(self) -> str:
+        money = "at an unknown price" if self.cost_usd is None else f"for about ${self.cost_usd:.2f}"
+        return f"{self.decisions} decisions, {self.repairs} repairs to try: at most {self.replays} replays {money}."
