@@ -18,6 +18,7 @@ from timestep_lab.runtime.interchange import EXPORT_FORMATS, export_file, import
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.store.duckdb.fence import own_memory
 from timestep_lab.store.open import open_store
+from timestep_lab.store.span_rows import AT
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import DataError, TooLargeError, UsageError
 
@@ -378,6 +379,38 @@ def test_single_spans_that_make_no_sense_are_counted_and_the_rest_kept() -> None
     [name] = store.sql("select name from spans where length(input) > 1000000").rows
     assert name == ("\ufffd<img onerror=x>\ufffd",)
     store.close()
+
+
+def test_the_small_print_of_otlp_in_json() -> None:
+    assert read_otlp(b"{}", "Application/JSON", None, "u").spans == []
+    one = span(1, "it", {}, startTimeUnixNano={"low": 1540587520, "high": 417931005})
+    one["attributes"] = [{"key": "n", "value": {"intValue": {"low": -2, "high": -1}}}]
+    [row] = read_otlp(json.dumps(request(one)).encode(), "application/json", None, "u").spans
+    assert (row[AT["started_at"]].isoformat()[:16], json.loads(row[AT["attributes"]])) == (
+        "2026-11-18T11:06",
+        {"n": -2},
+    )
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+def test_ids_of_zeros_are_refused_and_the_rest_kept(form: str) -> None:
+    spans = [span(1, "fine", {}), span(2, "no id", {}, spanId="0" * 16), span(3, "no trace", {}, traceId="0" * 32)]
+    body = as_protobuf(request(*spans)) if form == "protobuf" else json.dumps(request(*spans)).encode()
+    decoded = read_otlp(body, PROTOBUF if form == "protobuf" else "application/json", None, "u")
+    assert (decoded.rejected, [row[AT["name"]] for row in decoded.spans]) == (2, ["fine"])
+    assert "zeros" in decoded.problem
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf"])
+def test_a_span_without_a_start_stands_at_its_end_without_a_duration(store: Store, form: str) -> None:
+    given = request(span(1, "it", {}, startTimeUnixNano="0"))
+    body = as_protobuf(given) if form == "protobuf" else json.dumps(given).encode()
+    read_otlp(body, PROTOBUF if form == "protobuf" else "application/json", None, store.user_id).store(store.db)
+    [(status, started_at, duration)] = store.sql("select status, started_at, duration_ms from spans").rows
+    assert (status, started_at.year, duration) == ("ok", 2026, None)
+    [(status, duration)] = store.sql("select status, duration_ms from traces").rows
+    assert status == "completed"
+    assert not duration
 
 
 # -- files

@@ -160,8 +160,9 @@ def test_scores_are_kept_with_their_trace_and_can_be_filtered_by(store: Store, r
 SEARCHES = {
     "berkeley": ["b"], "BERKELEY umbrella": ["b"], "berk": ["b"], "berk*": ["b"], '"umbrella in berkeley"': ["b"],
     "umbrella be": ["b"], "b": [], "berk umbrella": [], "berk* umbrella": ["b"], '"berk"': [], "oakl sho": [], "BERKE": ["b"],
-    '"berkeley umbrella"': [], "get_weather": ["b", "o"], "oakland location": ["o"], "nothing": [], '" "': ["b", "o"], "-*'": ["b", "o"],
+    '"berkeley umbrella"': [], "get_weather": ["b", "o"], "oakland location": ["o"], "nothing": [], '" "': ["b", "o"], "-*'": [],
     "no place": ["o"], "still": ["b"], "zürich": ["b"], "lorem": ["o"],
+    "🧥": ["o"], "!!!": ["o"], "🧥 !!!": ["o"], '"🧥!!!"': ["o"], "☂": [], "%": [], "!!! coat": ["o"],
 }  # fmt: skip
 """Search to the traces it finds, among b and o below."""
 
@@ -171,7 +172,7 @@ def test_search_finds_words_and_phrases_of_any_span_ended_or_open_alike_with_and
 ) -> None:
     traces = {
         "b": recorder.weather_run(question="Umbrella in Berkeley?"),
-        "o": recorder.weather_run(at=NOON + timedelta(hours=1), question="Coat?", location="Oakland", fails=True),
+        "o": recorder.weather_run(at=NOON + timedelta(hours=1), question="Coat? 🧥!!!", location="Oakland", fails=True),
     }
     recorder.opened(traces["b"], "tool", "slow", input="still at work in Zürich")
     recorder.ended(

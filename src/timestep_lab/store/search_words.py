@@ -4,7 +4,8 @@
     umbr* oakland             … a word that begins so
     "umbrella in oakland"     … this phrase, as it stands, its last word whole
 
-Upper and lower case are alike; letters and digits make words, all else stands between them.
+Upper and lower case are alike; letters and digits make words, all else stands between them. Of a search without any word (an emoji,
+`!!!`) what stands there must occur.
 
 All of a search must be in one span: in its name, error, input, output or events. A trace is found when one of its spans is.
 """
@@ -33,7 +34,7 @@ class Word:
 @dataclass(frozen=True, slots=True)
 class Search:
     words: tuple[Word, ...]
-    """Those of the phrases too."""
+    """Those of the phrases too. None: the phrases are signs, which no index knows."""
     phrases: tuple[str, ...]
     """In lower case."""
 
@@ -42,9 +43,10 @@ class Search:
 
 
 def read_search(text: str) -> Search:
-    """Never fails: what is no word is left out."""
+    """Never fails: beside words, what is no word is left out."""
     words: list[Word] = []
     phrases: list[str] = []
+    signs: list[str] = []
     is_phrase = False
     for piece in _PIECE.finditer(clean(text)):
         phrase = piece[1]
@@ -55,6 +57,10 @@ def read_search(text: str) -> Search:
         is_phrase = phrase is not None
         if phrase is not None and found:
             phrases.append(phrase.strip().lower())
+        elif not found:
+            signs.append((phrase if phrase is not None else piece[2]).strip().lower())
+    if not words:
+        phrases = [sign for sign in signs if sign]
     if words and not is_phrase and len(words[-1].text) >= LEAST_BEGUN:
         words[-1] = Word(words[-1].text, is_beginning=True)
     return Search(tuple(dict.fromkeys(words))[:MOST_WORDS], tuple(dict.fromkeys(phrases))[:MOST_WORDS])

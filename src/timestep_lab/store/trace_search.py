@@ -45,6 +45,8 @@ def find_traces(db: Database, user_id: str, text: str, first_param: int, *, most
     search = read_search(text)
     if not search:
         return None
+    if not search.words:
+        return FoundTraces(by_reading(search, db.dialect, first_param))
     if db.dialect == "postgres":
         return _by_postgres(db, user_id, search, first_param, most)
     path = lab_path(db)

@@ -78,7 +78,7 @@ async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
 
 
 def _answer(kind: str, rejected: int, problem: str, counted_as: str) -> Response:
-    if kind.startswith("application/json"):
+    if kind.strip().lower().startswith("application/json"):
         return JSONResponse({"partialSuccess": {counted_as: rejected, "errorMessage": problem}} if rejected else {})
     return Response(_protobuf_answer(rejected, problem), media_type=PROTOBUF)
 

@@ -219,6 +219,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("prompt_tokens")),
     Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens")),
     Line("input_tokens", "usage", LOGFIRE, part("input_tokens"), _AGENTS_SCOPE),
+    Line("input_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "prompt_tokens")),
     Line("output_tokens", GenAI.OUTPUT_TOKENS, OTEL),
     Line("output_tokens", OpenInference.COMPLETION_TOKENS, OI),
     Line("output_tokens", "gen_ai.usage.completion_tokens", OTEL),

@@ -284,7 +284,9 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
 
 def _parsed(text: str, mime: Any, name: str) -> Any:
     """What JSON text says; any other as it is."""
-    if (mime is None or mime == _JSON) and (text[:1] in _OPENING or (text[:1] == '"' and name.startswith(_JSON_TEXT))):
+    if (mime is None or mime == _JSON) and (
+        text[:1] in _OPENING or (text[:1] == '"' and (mime == _JSON or name.startswith(_JSON_TEXT)))
+    ):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):

@@ -58,6 +58,8 @@ def _gathered_message(entry: Mapping[str, Any]) -> Message:
         return {"content": said}
     message: Message = {"role": said.get("role", "assistant")}
     content = said.get("content")
+    if isinstance(content, Mapping):  # A list of texts.
+        content = "\n".join(str(content[place]) for place in sorted(content, key=lambda place: (len(place), place)))
     calls = [_gathered_call(call) for call in _in_order(_mapping(said.get("tool_calls")))]
     if isinstance(said.get("contents"), Mapping):
         parts = []
@@ -175,6 +177,7 @@ _WRAPPERS = (
     "choices",
     "candidates",
     "chat_history",
+    "chat_message",
     "response",
     "output",
     "message",

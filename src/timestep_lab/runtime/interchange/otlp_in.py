@@ -13,14 +13,15 @@ from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.events import exception_text, keep_events, span_event, span_link
 from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, any_value, request_class, text
 from timestep_lab.store.imported_trace import said_key
-from timestep_lab.store.span_rows import Row
+from timestep_lab.store.span_rows import AT, Row
+from timestep_lab.types.clock import to_naive_utc, utc_now
 from timestep_lab.types.errors import DataError, TooLargeError
 
 MAX_BODY = 256 * 1024 * 1024
 """Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""
 _EPOCH = datetime(1970, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
-_NO_SPAN = b"\0" * 8
+_NO_SPAN, _NO_TRACE = b"\0" * 8, b"\0" * 16
+_NO_IDS = "it has no 16-byte trace id and 8-byte span id, or one of them is all zeros"
 PROTOBUF = "application/x-protobuf"
 ReadAttributes = Callable[[Iterable[bytes]], tuple[dict[str, Any], dict[str, str]]]
 
@@ -118,11 +119,10 @@ def _span(
     read: ReadAttributes,
 ) -> Row:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
-    if len(trace_id) != 16 or len(span_id) != 8:
-        raise ValueError("it has no 16-byte trace id and 8-byte span id")
+    if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        raise ValueError(_NO_IDS)
     attributes, fragments = read(span.attributes)
-    started_at = _EPOCH + timedelta(microseconds=span.start_time_unix_nano // 1000)
-    end = span.end_time_unix_nano
+    started_at, ended_at, is_timed = _times(span.start_time_unix_nano, span.end_time_unix_nano, span.events)
     hex_id = trace_id.hex()
     parent_id = parent.hex() if parent and parent != _NO_SPAN else None
     _learn(decoded, hex_id, said_key(parent_id is None, started_at, span_id.hex()), attributes, resource, scope)
@@ -134,10 +134,26 @@ def _span(
     links = [span_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
     if events or links:
         keep_events(attributes, events, links, text(span.name), scope, parent_id)
-    return span_row(
+    row = span_row(
         decoded.user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
-        max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, failure, attributes, scope, fragments,
+        ended_at, failure, attributes, scope, fragments,
     )  # fmt: skip
+    return row if is_timed else _untimed(row)
+
+
+def _times(start: int, end: int, events: Iterable[Any]) -> tuple[datetime, datetime | None, bool]:
+    """Start and end, and whether a duration follows from them: a span that tells no start stands at its end, or at its first event."""
+    if start:
+        started_at = _EPOCH + timedelta(microseconds=start // 1000)
+        return started_at, max(started_at, _EPOCH + timedelta(microseconds=end // 1000)) if end else None, True
+    known = end or min((event.time_unix_nano for event in events if event.time_unix_nano), default=0)
+    at = _EPOCH + timedelta(microseconds=known // 1000) if known else to_naive_utc(utc_now())
+    return at, at if end else None, not end
+
+
+def _untimed(row: Row) -> Row:
+    """Finished, without an end: so it has no duration."""
+    return (*row[: AT["ended_at"]], None, *row[AT["ended_at"] + 1 :])
 
 
 def _learn(
@@ -154,6 +170,8 @@ def _learn(
 
 def read_otlp_json(request: Any, user_id: str) -> Decoded:
     """The JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
+    if request == {}:
+        return Decoded(user_id)  # Protobuf's way to write a message without content.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
             "The JSON is no OTLP trace request: it has no list `resourceSpans`.", "Send an ExportTraceServiceRequest."
@@ -178,15 +196,15 @@ def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: 
     parent = field_of(span, "parentSpanId")
     parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
     attributes = json_attributes(field_of(span, "attributes"))
-    started_at = _EPOCH + int(field_of(span, "startTimeUnixNano") or 0) // 1000 * _MICROSECOND
+    start, end = (_integer(field_of(span, name) or 0) for name in ("startTimeUnixNano", "endTimeUnixNano"))
+    started_at, ended_at, is_timed = _times(start, end, ())
     _learn(decoded, trace_id, said_key(parent_id is None, started_at, span_id), attributes, resource, scope)
-    end = int(field_of(span, "endTimeUnixNano") or 0)
     status = object_of(field_of(span, "status"))
     error = None
     events = [
         span_event(
             str(event.get("name") or ""),
-            int(field_of(event, "timeUnixNano") or 0),
+            _integer(field_of(event, "timeUnixNano") or 0),
             json_attributes(event.get("attributes")),
         )
         for event in objects_of(field_of(span, "events"))
@@ -203,10 +221,11 @@ def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: 
         keep_events(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
     if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
         error = str(status.get("message") or "") or exception_text(events)
-    return span_row(
+    row = span_row(
         decoded.user_id, trace_id, span_id, parent_id, str(span.get("name") or ""), started_at,
-        max(started_at, _EPOCH + end // 1000 * _MICROSECOND) if end else None, error, attributes, scope,
+        ended_at, error, attributes, scope,
     )  # fmt: skip
+    return row if is_timed else _untimed(row)
 
 
 def json_attributes(pairs: Any) -> dict[str, Any]:
@@ -221,7 +240,7 @@ def json_value(value: Any) -> Any:
         case "stringvalue":
             return str(given)
         case "intvalue":
-            return int(given)
+            return _integer(given)
         case "doublevalue":
             return float(given)
         case "arrayvalue":
@@ -231,16 +250,26 @@ def json_value(value: Any) -> Any:
     return given
 
 
+def _integer(given: Any) -> int:
+    """A number, its digits, or the two halves that JavaScript writes of 64 bits."""
+    if isinstance(given, Mapping) and "low" in given and "high" in given:
+        return int(given["high"]) << 32 | int(given["low"]) & 0xFFFFFFFF
+    return int(given)
+
+
 def id_of(value: Any, n_bytes: int) -> str:
     """An id in hex as OTLP says, or in base64 as plain protobuf JSON writes bytes."""
     text = str(value or "")
     if len(text) == 2 * n_bytes:
-        return bytes.fromhex(text).hex()
-    import base64
+        data = bytes.fromhex(text)
+    else:
+        import base64
 
-    data = base64.b64decode(text, validate=True)
-    if len(data) != n_bytes:
-        raise ValueError(f"{text!r} is no id of {n_bytes} bytes")
+        data = base64.b64decode(text, validate=True)
+        if len(data) != n_bytes:
+            raise ValueError(f"{text!r} is no id of {n_bytes} bytes")
+    if not any(data):
+        raise ValueError(_NO_IDS)
     return data.hex()
 
 
@@ -306,7 +335,7 @@ def read_logs_json(request: Any, user_id: str) -> Decoded:
                         id_of(given, n) if (given := field_of(record, name)) else ""
                         for name, n in (("traceId", 16), ("spanId", 8))
                     )
-                    time = int(field_of(record, "timeUnixNano") or field_of(record, "observedTimeUnixNano") or 0)
+                    time = _integer(field_of(record, "timeUnixNano") or field_of(record, "observedTimeUnixNano") or 0)
                     attributes, body = json_attributes(record.get("attributes")), json_value(record.get("body"))
                 except (ValueError, OverflowError, TypeError) as error:
                     decoded.reject(f"A log record could not be read: {error}")
