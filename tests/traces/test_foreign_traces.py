@@ -123,10 +123,10 @@ def test_a_strands_trace_has_its_messages_tool_arguments_and_results() -> None:
     import_file(RECORDED / "strands.pb", store)
     [(tool, arguments, result)] = store.sql("select tool, arguments, result from tool_calls").rows
     assert (tool, json.loads(arguments), result) == ("get_weather", {"city": "Paris"}, "sunny in Paris")
-    last = store.sql("select input, output from generations order by started_at").rows[-1]
+    last = store.sql("select input, output from generations where status = 'ok' order by started_at").rows[-1]
     asked, [answered] = json.loads(last[0]), json.loads(last[1])
     assert [message["role"] for message in asked] == ["system", "user", "assistant", "tool"]
-    assert answered["parts"] == [{"type": "text", "content": "It is sunny"}]
+    assert answered["parts"] == [{"type": "text", "content": "It is sunny in Paris"}]
     store.close()
 
 
@@ -235,3 +235,15 @@ def test_an_export_as_otlp_has_every_attribute_that_the_sender_gave(tmp_path: Pa
         said = found.traces.payload(trace_id, f"{1:016x}")["attributes"]
         assert {name: said.get(name) for name in given} == given
         found.close()
+
+
+def test_the_view_messages_has_the_history_and_the_answer_of_an_imported_trace_each_message_once(store: Store) -> None:
+    import_file(RECORDED / "strands.pb", store)
+    send(store, span(1, "plain", {**CHAT, "input.value": "why?", "output.value": '["so.", "\\u0000"]'}))
+    ended = "trace_id in (select trace_id from traces where status = 'completed')"
+    told = f"select thread_id, role, agent, text from messages where {ended} order by created_at, item_id"
+    assert store.sql(told).rows == [
+        (None, "user", None, "why?"), (None, "assistant", None, "so."), (None, "assistant", None, "\ufffd"),
+        ("sess-9", "system", None, "brief"), ("sess-9", "user", None, "weather in Paris?"), ("sess-9", "tool", None, "sunny in Paris"),
+        ("sess-9", "assistant", "weather_agent", "It is sunny in Paris"),
+    ]  # fmt: skip

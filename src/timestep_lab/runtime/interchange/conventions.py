@@ -276,8 +276,8 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
         changed = _read_payload(given if read is None else read(given), kind, role)
         if changed is given or name in _RAW:
             del attributes[name]
-        if changed is given and text is not None and not isinstance(given, str):
-            return text, True  # With the sender's spacing.
+        if changed is given and text is not None and not isinstance(given, str) and "\\u" not in text:
+            return text, True  # With the sender's spacing. What is escaped may be more than text can hold.
         return _as_text(changed)
     return None, False
 
