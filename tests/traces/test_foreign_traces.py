@@ -247,3 +247,19 @@ def test_the_view_messages_has_the_history_and_the_answer_of_an_imported_trace_e
         ("sess-9", "system", None, "brief"), ("sess-9", "user", None, "weather in Paris?"), ("sess-9", "tool", None, "sunny in Paris"),
         ("sess-9", "assistant", "weather_agent", "It is sunny in Paris"),
     ]  # fmt: skip
+
+
+def test_the_result_of_an_evaluation_is_a_score_of_the_span_told_once_or_twice(store: Store) -> None:
+    evaluation = {
+        "gen_ai.evaluation.name": "relevance",
+        "gen_ai.evaluation.score.label": "good",
+        "gen_ai.evaluation.explanation": "on topic",
+    }
+    said = [{"key": key, "value": {"stringValue": value}} for key, value in evaluation.items()]
+    said.append({"key": "gen_ai.evaluation.score.value", "value": {"doubleValue": 0.8}})
+    event = {"name": "gen_ai.evaluation.result", "timeUnixNano": "1795000000000000007", "attributes": said}
+    for _ in range(2):
+        send(store, span(1, "chat", CHAT, events=[event]))
+    told = "select target, target_id, name, value, label, note, source from scores"
+    assert store.sql(told).rows == [("span", f"{1:016x}", "relevance", 0.8, "good", "on topic", "scorer")]
+    assert store.traces.count('any(s.scores["relevance"] > 0.5 for s in spans)') == 1

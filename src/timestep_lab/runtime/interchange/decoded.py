@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from math import isfinite
 from typing import Any
 
 from timestep_lab.runtime.interchange.events import with_events
@@ -11,7 +14,13 @@ from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import AT, Row
+from timestep_lab.store.table import Table
 from timestep_lab.store.trace_import import SpanEvent, TraceImport
+from timestep_lab.types.clock import utc_now
+from timestep_lab.types.records import ScoreRecord
+
+EVALUATION_RESULT = "gen_ai.evaluation.result"
+"""An event of the GenAI conventions: its span was evaluated."""
 
 
 @dataclass(slots=True)
@@ -29,9 +38,33 @@ class Decoded:
     """What was wrong with the first of them."""
     _about: dict[str, dict[str, tuple[int, Any]]] = field(default_factory=dict)
 
+    scores: list[ScoreRecord] = field(default_factory=list)
+    """What the sender's evaluations found; told twice, they are the same ones."""
+
     def store(self, db: Database) -> int:
         """How many spans were new. Durable on return."""
-        return TraceImport(db, with_events).rows(self.user_id, self.spans, self.said, self.events)
+        added = TraceImport(db, with_events).rows(self.user_id, self.spans, self.said, self.events)
+        if self.scores:
+            table = Table(db, self.user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
+            db.write(self.user_id, [table.upsert_statement(score) for score in self.scores])
+        return added
+
+    def evaluated(self, trace_id: str, span_id: str, events: Iterable[Mapping[str, Any]]) -> None:
+        """The span's events that are results of evaluations, as scores of the span."""
+        for event in events:
+            if event["name"] != EVALUATION_RESULT:
+                continue
+            said, time = event["attributes"], int(event["time_unix_nano"] or 0)
+            value = said.get("gen_ai.evaluation.score.value")
+            known = f"{trace_id}{span_id}{to_json(event)}"
+            self.scores.append(ScoreRecord(
+                id=f"score_{blake2b(known.encode(), digest_size=12).hexdigest()}", user_id=self.user_id, target="span", target_id=span_id,
+                name=_text(said.get("gen_ai.evaluation.name")) or "evaluation",
+                value=float(value) if isinstance(value, int | float) and isfinite(value) else None,
+                label=_text(said.get("gen_ai.evaluation.score.label")),
+                note=_text(said.get("gen_ai.evaluation.explanation", said.get("error.type"))), source="scorer",
+                created_at=datetime.fromtimestamp(time / 1e9, UTC) if time else utc_now(),
+            ))  # fmt: skip
 
     def trace_ids(self) -> set[str]:
         return {row[AT["trace_id"]] for row in self.spans}

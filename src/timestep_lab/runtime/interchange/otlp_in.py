@@ -133,6 +133,7 @@ def _span(
         failure = text(status.message) or exception_text(events)
     links = [span_link(link.trace_id.hex(), link.span_id.hex(), read(link.attributes)[0]) for link in span.links]
     if events or links:
+        decoded.evaluated(hex_id, span_id.hex(), events)
         keep_events(attributes, events, links, text(span.name), scope, parent_id)
     row = span_row(
         decoded.user_id, hex_id, span_id.hex(), parent_id, text(span.name), started_at,
@@ -218,6 +219,7 @@ def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: 
         for link in objects_of(field_of(span, "links"))
     ]
     if events or links:
+        decoded.evaluated(trace_id, span_id, events)
         keep_events(attributes, events, links, str(span.get("name") or ""), scope, parent_id)
     if status.get("code") in (2, "2", "STATUS_CODE_ERROR"):
         error = str(status.get("message") or "") or exception_text(events)
@@ -358,4 +360,6 @@ def _take_record(
         said = {**attributes, **body} if isinstance(body, Mapping) else attributes
         if body is not None and not isinstance(body, Mapping):
             said = {"content": body, **attributes}
-        decoded.events.append((trace_id, span_id, span_event(name, time, said)))
+        event = span_event(name, time, said)
+        decoded.evaluated(trace_id, span_id, [event])
+        decoded.events.append((trace_id, span_id, event))
