@@ -39,6 +39,7 @@ STRANDS = Convention("Strands Agents", "1.62")
 ADK = Convention("Google ADK", "2.13")
 AUTOGEN = Convention("AutoGen", "0.7")
 ANTHROPIC = Convention("Anthropic SDK", "2.14")
+LANGSMITH = Convention("LangSmith", "0.4")
 
 
 # -- how values are read
@@ -88,6 +89,15 @@ def words(table: Mapping[str, str]) -> Reader:
 def always(meaning: str) -> Reader:
     """The attribute's being there says it."""
     return lambda value: meaning
+
+
+_HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
+
+
+def handed_over(value: Any) -> Any:
+    """What a step was given, without what its framework told of the step beside it."""
+    said = json_value(value)
+    return said["inputs"] if isinstance(said, Mapping) and "inputs" in said and said.keys() <= _HANDED_OVER else value
 
 
 def before_answer(value: Any) -> Any:
@@ -167,6 +177,10 @@ _LOGFIRE_KINDS = words({
     "Chat completion with {gen_ai.request.model!r}": "generation", "Responses API": "generation",
     "Responses API with {gen_ai.request.model!r}": "generation",
 })  # fmt: skip
+_LANGSMITH_KINDS = words({
+    "llm": "generation", "chain": "task", "tool": "tool", "retriever": "retrieval", "embedding": "embedding", "prompt": "other",
+    "parser": "other",
+})  # fmt: skip
 _AGENTS_SCOPE = "logfire.openai_agents"
 
 ATTRIBUTES: tuple[Line, ...] = (
@@ -180,13 +194,14 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("kind", "ai.operationId", VERCEL, _VERCEL_KINDS),
     Line("kind", "logfire.msg_template", LOGFIRE, _LOGFIRE_KINDS, _AGENTS_SCOPE),
     Line("kind", "sdk_span_type", LOGFIRE, words({"turn": "turn", "task": "task"}), _AGENTS_SCOPE),
+    Line("kind", "langsmith.span.kind", LANGSMITH, _LANGSMITH_KINDS),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
     Line("kind", "llm.request.type", OPENLLMETRY, always("generation")),
     Line("kind", "langfuse.observation.model.name", LANGFUSE, always("generation")),
     # Its name, where the span's own is a template.
-    Line("name", "logfire.msg", LOGFIRE),
+    Line("name", "logfire.msg", LOGFIRE, scope="logfire"),
     # The model and who offers it.
     Line("model", GenAI.REQUEST_MODEL, OTEL),
     Line("model", OpenInference.MODEL, OI),
@@ -376,7 +391,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", OpenInference.INPUT, OI),
     Line("input", "input", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("input", "langfuse.observation.input", LANGFUSE),
-    Line("input", "traceloop.entity.input", OPENLLMETRY),
+    Line("input", "traceloop.entity.input", OPENLLMETRY, handed_over),
     Line("input", "mlflow.spanInputs", MLFLOW),
     Line("input", "langfuse.trace.input", LANGFUSE),
     Line("input", "gen_ai.retrieval.query.text", OTEL),
@@ -408,6 +423,9 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", "mlflow.trace.session", MLFLOW, json_value),
     Line("thread", "gcp.vertex.agent.session_id", ADK),
     Line("thread", "metadata.session_id", LITELLM),
+    Line("thread", "langsmith.metadata.session_id", LANGSMITH),
+    Line("thread", "langsmith.metadata.thread_id", LANGSMITH),
+    Line("thread", "langsmith.metadata.conversation_id", LANGSMITH),
     Line("thread", "group_id", LOGFIRE, json_value, _AGENTS_SCOPE),
     Line("workflow", "langfuse.trace.name", LANGFUSE),
     Line("workflow", "traceloop.workflow.name", OPENLLMETRY),

@@ -233,10 +233,17 @@ def _joined(spread: list[dict[str, Any]], whole: Any) -> Any:
     if not isinstance(whole, list) or not whole:
         return spread or whole
     calls = [call for message in spread for call in message.get("tool_calls", ())]
-    told_already = any("tool_call" in str(message) for message in whole)
-    if calls and not told_already and isinstance(whole[-1], dict):
+    if calls and isinstance(whole[-1], dict) and not any(map(_calls_a_tool, whole)):
         return [*whole[:-1], {**whole[-1], "tool_calls": calls}]
     return whole
+
+
+def _calls_a_tool(message: Any) -> bool:
+    parts = message.get("parts") if isinstance(message, Mapping) else None
+    return isinstance(message, Mapping) and (
+        bool(message.get("tool_calls"))
+        or any(isinstance(part, Mapping) and part.get("type") == "tool_call" for part in parts or ())
+    )
 
 
 def _taken(attributes: Attributes, sources: tuple[Source, ...], role: str) -> Any:
