@@ -62,7 +62,7 @@ def span_row(
     `fragments`: of some attributes, their name and value as JSON, where a reader has it at hand.
     """
     meaning = meaning_of(tuple(attributes), scope)
-    kind = kind_of(name, attributes, scope, parent_id)
+    kind = _kind(meaning, name, attributes, scope, parent_id)
     agent, model, provider = (
         told(attributes, meaning.agent),
         told(attributes, meaning.model),
@@ -175,7 +175,10 @@ def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any
 
 
 def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
-    meaning = meaning_of(tuple(attributes), scope)
+    return _kind(meaning_of(tuple(attributes), scope), name, attributes, scope, parent_id)
+
+
+def _kind(meaning: Meaning, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
     kind = told(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference_kind(str(kind or "other"), name, attributes, scope, parent_id)
