@@ -245,7 +245,10 @@ def _calls_a_tool(message: Any) -> bool:
     parts = message.get("parts") if isinstance(message, Mapping) else None
     return isinstance(message, Mapping) and (
         bool(message.get("tool_calls"))
-        or any(isinstance(part, Mapping) and part.get("type") == "tool_call" for part in parts or ())
+        or any(
+            isinstance(part, Mapping) and part.get("type") == "tool_call"
+            for part in (parts if isinstance(parts, list) else ())
+        )
     )
 
 

@@ -33,6 +33,8 @@ def gathered_documents(attributes: dict[str, Any], prefix: str) -> list[Message]
     documents = []
     for entry in _in_order(_tree(attributes, prefix)):
         document = entry.get("document", entry)
+        if not isinstance(document, Mapping):
+            document = {"content": document}
         documents.append({key: read_json(value) if key == "metadata" else value for key, value in document.items()})
     return documents
 
