@@ -263,3 +263,14 @@ def test_the_result_of_an_evaluation_is_a_score_of_the_span_told_once_or_twice(s
     told = "select target, target_id, name, value, label, note, source from scores"
     assert store.sql(told).rows == [("span", f"{1:016x}", "relevance", 0.8, "good", "on topic", "scorer")]
     assert store.traces.count('any(s.scores["relevance"] > 0.5 for s in spans)') == 1
+
+
+def test_the_result_of_an_evaluation_may_come_as_a_log_record(store: Store) -> None:
+    send_logs(
+        store,
+        _record(
+            1, "gen_ai.evaluation.result", gen_ai__evaluation__name="tone", gen_ai__evaluation__score__label="kind"
+        ),
+    )
+    send(store, span(1, "chat", CHAT))
+    assert store.sql("select target_id, name, value, label from scores").rows == [(f"{1:016x}", "tone", None, "kind")]

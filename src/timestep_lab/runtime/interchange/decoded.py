@@ -32,14 +32,13 @@ class Decoded:
     said: list[TraceSaid] = field(default_factory=list)
     events: list[SpanEvent] = field(default_factory=list)
     """That came apart from their spans."""
+    scores: list[ScoreRecord] = field(default_factory=list)
+    """What the sender's evaluations found; told twice, they are the same ones."""
     rejected: int = 0
     """Spans that could not be read; the others can be stored."""
     problem: str = ""
     """What was wrong with the first of them."""
     _about: dict[str, dict[str, tuple[int, Any]]] = field(default_factory=dict)
-
-    scores: list[ScoreRecord] = field(default_factory=list)
-    """What the sender's evaluations found; told twice, they are the same ones."""
 
     def store(self, db: Database) -> int:
         """How many spans were new. Durable on return."""
@@ -63,7 +62,7 @@ class Decoded:
                 value=float(value) if isinstance(value, int | float) and isfinite(value) else None,
                 label=_text(said.get("gen_ai.evaluation.score.label")),
                 note=_text(said.get("gen_ai.evaluation.explanation", said.get("error.type"))), source="scorer",
-                created_at=datetime.fromtimestamp(time / 1e9, UTC) if time else utc_now(),
+                created_at=datetime.fromtimestamp(min(time, 1 << 64) / 1e9, UTC) if time else utc_now(),
             ))  # fmt: skip
 
     def trace_ids(self) -> set[str]:
