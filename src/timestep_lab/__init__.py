@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from timestep_lab.types.errors import TapeMissError as TapeMissError
     from timestep_lab.types.errors import TooLargeError as TooLargeError
     from timestep_lab.types.errors import ToolError as ToolError
+    from timestep_lab.types.errors import TooSlowError as TooSlowError
     from timestep_lab.types.errors import UnknownPrefixError as UnknownPrefixError
     from timestep_lab.types.errors import UsageError as UsageError
     from timestep_lab.types.events import Event as Event
@@ -118,7 +119,7 @@ _NAMES = {
         "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
         "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "
         "RateLimitError RunError SettingsError StoreCorruptError StoreError StoreReadOnlyError "
-        "StoreTooNewError StoreUnavailableError StreamCutError TapeMissError TooLargeError ToolError UnknownPrefixError "
+        "StoreTooNewError StoreUnavailableError StreamCutError TapeMissError TooLargeError TooSlowError ToolError UnknownPrefixError "
         "UsageError "
     ),
 }

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Pages
 from timestep_lab import Lab
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "dashboard.py"
+EXAMPLE = Path(__file__).parents[2] / "notebooks" / "dashboard.py"
 
 
 async def fill(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""A dashboard of your own around a lab: `panel serve examples/dashboard.py`.
+"""A dashboard of your own around a lab: `panel serve notebooks/dashboard.py`.
 
 Every view of a lab is a Panel component, so it goes wherever one goes. `lab.traces` is each browser session's own; the lab is one for all
 sessions and is closed once, when the server ends.
