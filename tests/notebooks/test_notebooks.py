@@ -47,3 +47,4 @@ def test_a_saved_notebook_is_small_readable_and_keeps_no_widget_state(notebook: 
     for place, data in enumerate(shown):
         if VIEWS_ONLY in data:
             assert "data-tl-twin" in shown[place + 1]["text/html"]
+            assert "Still running" not in shown[place + 1]["text/html"]

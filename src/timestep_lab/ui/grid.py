@@ -91,7 +91,7 @@ class GridView(TraceReader):
                 self._tell((event.case_id, event.candidate, event.epoch), {"row": partial_row("")})
             elif isinstance(event, CellDelta):
                 self._tell_delta(event)
-        self.refresh_twin()
+        self.refresh_twin(now=isinstance(event, ComparisonEnded))
 
     def watched(self, now: bool) -> None:
         if now and self._end is None and self._subscribe is not None and (self.is_running or self._unread):

@@ -68,10 +68,13 @@ def refresh(view: View) -> None:
     if view in _due or not _displays.get(view):
         return
     _due.add(view)
-    view.in_loop(lambda: _refresh_now(view), REFRESH_S)
+    view.in_loop(lambda: refresh_now(view), REFRESH_S)
 
 
-def _refresh_now(view: View) -> None:
+def refresh_now(view: View) -> None:
+    """Bring the view's twins up to date."""
+    if not _displays.get(view):
+        return
     from IPython.display import update_display
 
     _due.discard(view)

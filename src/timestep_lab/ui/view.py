@@ -373,11 +373,14 @@ class View:
 
     __panel__ = panel
 
-    def refresh_twin(self) -> None:
-        """Bring the static copies in the notebook up to date, soon. Cheap to call often."""
-        from timestep_lab.ui.twin import refresh
+    def refresh_twin(self, *, now: bool = False) -> None:
+        """Bring the static copies in the notebook up to date, soon. Cheap to call often. `now`: before the cell ends, and the kernel with it."""
+        from timestep_lab.ui.twin import refresh, refresh_now
 
-        refresh(self)
+        if now:
+            refresh_now(self)
+        else:
+            refresh(self)
 
 
 def _refusal(call_id: Json, message: str, next_step: str) -> dict[str, Json]:
