@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from timestep_lab.evals.arena import Arena
+from timestep_lab.evals.arena import Arena, information_gains, next_pair
 from timestep_lab.evals.bradley_terry import ELO_BASE, ELO_SCALE, Outcome, Vote, fit, length_difference, rank
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.pairing import information_gains, next_pair
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scrub import Scrubber
 from timestep_lab.store.open import open_store

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.mcp.weather_service import WeatherService
-from timestep_lab.runtime.tools.recorded_weather import recorded_places
-from timestep_lab.runtime.tools.weather import Weather, WeatherSettings
+from timestep_lab.runtime.tools.weather import Weather, WeatherSettings, recorded_places
 from timestep_lab.runtime.tools.widgets import widget_of
 from timestep_lab.types.errors import NotFoundError, SettingsError, ToolError, UsageError
 

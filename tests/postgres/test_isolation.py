@@ -16,8 +16,7 @@ import pytest
 from tests.postgres.server import Server
 from timestep_lab.runtime.files import Files
 from timestep_lab.store.postgres.database import PostgresDatabase
-from timestep_lab.store.postgres.setup import login_parameters, set_up
-from timestep_lab.store.postgres.signing import Signer
+from timestep_lab.store.postgres.setup import Signer, login_parameters, set_up
 from timestep_lab.store.quota import GuestLimits, Quota
 from timestep_lab.store.store import Store
 from timestep_lab.types.errors import BusyError, LabError, QueryError

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from tests.traces.recorder import NOON, Recorder
 from timestep_lab import Lab
-from timestep_lab.store.sequence_alignment import common_pairs
 from timestep_lab.store.store import Store
-from timestep_lab.store.trace_diff import diff_traces
+from timestep_lab.store.trace_diff import common_pairs, diff_traces
 
 
 def test_two_runs_that_differ_in_one_tool_argument_part_ways_exactly_there(store: Store, recorder: Recorder) -> None:

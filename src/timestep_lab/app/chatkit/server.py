@@ -2,29 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from chatkit import store as ck_store
 from chatkit import types as ck
 from chatkit.errors import CustomStreamError
 from chatkit.server import ChatKitServer
 
 from timestep_lab.app.chatkit.approval_card import DECISIONS
-from timestep_lab.app.chatkit.attachments import LabAttachments
 from timestep_lab.app.chatkit.context import ChatKitContext
 from timestep_lab.app.chatkit.items import WRITTEN_BY_CHATKIT, message_text
 from timestep_lab.app.chatkit.lab_store import LabChatKitStore
-from timestep_lab.app.chatkit.retry import forget_runs
+from timestep_lab.app.chatkit.store import ATTACHMENT
 from timestep_lab.app.chatkit.stream import chatkit_events
+from timestep_lab.runtime.attachments import IMAGE_TYPES
+from timestep_lab.runtime.files.file_names import safe_name
+from timestep_lab.runtime.files.files import MAX_BYTES, too_large
 from timestep_lab.runtime.run_request import read_turn
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
 from timestep_lab.types.clock import utc_now
 from timestep_lab.types.errors import BusyError, ConflictError, LabError, NotFoundError, UsageError
 from timestep_lab.types.events import Event
+from timestep_lab.types.ids import new_id
 from timestep_lab.types.records import Json
+
+if TYPE_CHECKING:
+    from timestep_lab.app.chatkit.lab_store import LabChatKitStore
+    from timestep_lab.types.files import FileRecord
+    from timestep_lab.types.protocols import LabLike
+
+
+# -- Answering a message anew: the model forgets what it said and heard since
+
+
+async def forget_runs(lab: LabLike, thread_id: str, run_ids: Iterable[str]) -> None:
+    """Take what these runs put into the thread's session log away; what waits for approval in them is withdrawn. Their traces stay."""
+    store = lab.store
+    for run_id in run_ids:
+        run = await in_thread(store.runs.get, run_id)
+        if run.status == "needs_approval":
+            await lab.cancel(run_id)
+    statements = [
+        Statement(
+            "delete from session_items where user_id = $1 and thread_id = $2 and run_id = $3",
+            [store.user_id, thread_id, run_id],
+        )
+        for run_id in run_ids
+    ]
+    await in_thread(store.db.write, store.user_id, statements, changes=store.threads.changes(thread_id))
+
+
+# --
+
+# -- Attachments in two phases: announced here, their bytes taken at the upload path, kept as files under the attachment's own id
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838, 4.2."""
+UNKNOWN_TYPE = "application/octet-stream"
+PURPOSE = "user_data"
+
+
+class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
+    def __init__(self, store: LabChatKitStore) -> None:
+        self._store = store
+
+    async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> Any:
+        """Announce a file. Its name is made harmless; what it is said to be is shown until its bytes have come and tell what it is."""
+        if input.size > MAX_BYTES:
+            raise too_large(safe_name(input.name), input.size)
+        file_id = new_id("file")
+        path = f"/api/v1/agents/{context.agent.id}/chatkit/upload?attachment_id={file_id}"
+        descriptor = {"url": context.base_url + path, "method": "PUT", "headers": {"Content-Type": UNKNOWN_TYPE}}
+        said = input.mime_type if _MEDIA_TYPE.fullmatch(input.mime_type) else UNKNOWN_TYPE
+        shown = _shown(file_id, safe_name(input.name), said, context)
+        return ATTACHMENT.validate_python({**shown, "upload_descriptor": descriptor})
+
+    async def delete_attachment(self, attachment_id: str, context: ChatKitContext) -> None:
+        await self._store.load_attachment(attachment_id, context)  # Raises for what was never an attachment.
+        try:
+            await in_thread(context.lab.files.delete, attachment_id)
+        except NotFoundError:
+            return  # Its bytes never came.
+
+    async def take(self, attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> Any:
+        """The bytes have come: for an attachment that was announced, or for a new one. Raises `ConflictError` for a second upload."""
+        if attachment_id is not None:
+            announced = await self._store.load_attachment(attachment_id, context)
+            if announced.upload_descriptor is None:
+                raise ConflictError(f"The attachment {attachment_id!r} has its bytes already.", "Announce another.")
+            name = announced.name
+        file = await in_thread(context.lab.files.add_bytes, name, content, purpose=PURPOSE, file_id=attachment_id)
+        attachment = described(file, context)
+        await self._store.save_attachment(attachment, context)
+        return attachment
+
+
+def described(file: FileRecord, context: ChatKitContext) -> Any:
+    return ATTACHMENT.validate_python(_shown(file.id, file.filename, file.content_type, context))
+
+
+def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) -> dict[str, Any]:
+    plain = {"id": file_id, "name": name, "mime_type": media_type, "type": "file"}
+    if media_type in IMAGE_TYPES:
+        plain |= {"type": "image", "preview_url": f"{context.base_url}/openai/v1/files/{file_id}/content"}
+    return plain
+
+
+# --
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,62 @@ from pathlib import Path
 from typing import Any
 
 from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
+from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
-from timestep_lab.runtime.interchange.phoenix import is_phoenix_span, read_phoenix
 from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
+from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.store import Store
+from timestep_lab.types.clock import parse_iso, to_naive_utc
 from timestep_lab.types.errors import DataError, TooLargeError
+from timestep_lab.types.spans import OpenInference
+
+# -- Phoenix's spans as it exports them: one JSON object each, with `context`, `span_kind` and flat or nested `attributes`
+
+
+def is_phoenix_span(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("context"), Mapping) and "trace_id" in value["context"]
+
+
+def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
+    decoded = Decoded(user_id)
+    for found in objects:
+        try:
+            context = found["context"]
+            trace_id, span_id = bytes.fromhex(context["trace_id"]).hex(), bytes.fromhex(context["span_id"]).hex()
+            attributes = dict(_flat("", found.get("attributes") or {}))
+            if kind := found.get("span_kind"):
+                attributes.setdefault(OpenInference.KIND, kind)
+            parent_id, started_at = found.get("parent_id") or None, to_naive_utc(parse_iso(found["start_time"]))
+            decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id), about_trace(attributes))
+            failed = str(found.get("status_code", "")).upper() == "ERROR"
+            ended_at = found.get("end_time")
+            decoded.spans.append(
+                span_row(
+                    user_id, trace_id, span_id, parent_id, str(found.get("name") or ""),
+                    started_at, to_naive_utc(parse_iso(ended_at)) if ended_at else None,
+                    str(found.get("status_message") or "error") if failed else None, attributes,
+                )
+            )  # fmt: skip
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            decoded.reject(f"A span could not be read: {error!r}")
+    return decoded.finish()
+
+
+def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """`{"llm": {"model_name": …}}` as `llm.model_name`; lists of objects get numbers."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif isinstance(value, list) and value and all(isinstance(inner, Mapping) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _flat(f"{prefix}.{place}", inner)
+    else:
+        yield prefix, value
+
+
+# --
 
 _GZIP, _PARQUET, _DUCKDB = b"\x1f\x8b", b"PAR1", b"DUCK"
 MAX_ROWS = 1_000_000

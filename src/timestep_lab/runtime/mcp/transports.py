@@ -20,7 +20,6 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from timestep_lab.runtime.mcp.public_addresses import public_address
-from timestep_lab.runtime.mcp.public_transport import PublicTransport
 from timestep_lab.runtime.mcp.server_records import command_not_found, find_command, must_be_public, not_public
 from timestep_lab.types.records import McpServerRecord
 
@@ -29,6 +28,35 @@ if TYPE_CHECKING:
 
     from mcp.client.session import MessageHandlerFnT
     from mcp.server import Server
+
+
+# -- HTTP to public addresses only: `public_addresses.py` says why
+
+
+class PublicTransport(httpx2.AsyncHTTPTransport):
+    """Proxies named in the environment are not used: they would look the name up themselves."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        host = request.url.host
+        try:
+            address = await public_address(host)
+        except (OSError, UnicodeError) as error:
+            raise httpx2.ConnectError("its name is not known", request=request) from error
+        if address is None:
+            raise httpx2.ConnectError("it is at no public address", request=request)
+        extensions: dict[str, Any] = {**request.extensions, "sni_hostname": host}
+        # The headers name the host already; only the connection goes by number.
+        by_number = httpx2.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions=extensions,
+        )
+        return await super().handle_async_request(by_number)
+
+
+# --
 
 _STDERR_BYTES = 4000
 

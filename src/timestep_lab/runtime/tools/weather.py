@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from timestep_lab.resources import data_path
 from timestep_lab.runtime.tools.open_meteo import OpenMeteo, UnreachableError
-from timestep_lab.runtime.tools.places import Place
-from timestep_lab.runtime.tools.recorded_weather import recorded, recorded_places
+from timestep_lab.runtime.tools.places import Place, words_of
 from timestep_lab.runtime.tools.weather_report import OUTPUT_SCHEMA, report
 from timestep_lab.types.errors import NotFoundError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings
+
+
+# -- Weather without a network: a few places under `data/weather/`, one file each, in the wire form of Open-Meteo's two services
+
+
+def recorded(location: str) -> tuple[Place, Mapping[str, Any]] | None:
+    """The place and its forecast response; None when there is no recording for it.
+
+    `Paris`, `paris, france` and `Paris FR` find Paris; `Paris, Texas` finds nothing, because it is another place.
+    """
+    wanted = words_of(location)
+    for record in _records():
+        [result] = record["geocoding"]["results"]
+        surroundings = [result.get("admin1", ""), result["country"], result["country_code"], *record["also_called"]]
+        known = {word for text in surroundings for word in words_of(text)}
+        for name in (result["name"], *record["aliases"]):
+            own = words_of(name)
+            if wanted[: len(own)] == own and known.issuperset(wanted[len(own) :]):
+                return Place.from_open_meteo(result), record["forecast"]
+    return None
+
+
+def recorded_places() -> list[str]:
+    return sorted(record["geocoding"]["results"][0]["name"] for record in _records())
+
+
+@cache
+def _records() -> tuple[dict[str, Any], ...]:
+    files = sorted(data_path("weather").glob("*.json"))
+    return tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
+
+
+# --
 
 __all__ = ["DESCRIPTION", "INPUT_SCHEMA", "OUTPUT_SCHEMA", "Weather", "WeatherSettings"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -18,12 +18,35 @@ from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
 from timestep_lab.store.duckdb.fence import Fence
 from timestep_lab.store.duckdb.log_check import LOG, LogCheck, verify
-from timestep_lab.store.duckdb.result_columns import plain_columns
 from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.file_modes import keep_beside
 from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.store.migrate import migrate
 from timestep_lab.types.errors import QueryError, StoreError
+
+if TYPE_CHECKING:
+    import numpy
+
+
+# -- DuckDB's numpy columns in the form of `store.base.Columns`: no masks, unknown numbers NaN, other unknown values None
+
+
+def plain_columns(found: Mapping[str, numpy.ndarray[Any, Any]]) -> Columns:
+    import numpy as np
+
+    plain: dict[str, Any] = {}
+    for name, values in found.items():
+        mask = np.ma.getmask(values)
+        column = np.ma.getdata(values)
+        if mask is not np.ma.nomask and mask.any():
+            is_number = column.dtype.kind in "iuf"
+            column = column.astype("f8" if is_number else object)
+            column[mask] = np.nan if is_number else None
+        plain[name] = column
+    return plain
+
+
+# --
 
 CURSORS_KEPT = 8
 CLOSE_S = 5.0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import psycopg
 
 from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
+from timestep_lab.store.duckdb import wire
 from timestep_lab.store.interrupt import interruptible
 from timestep_lab.store.liveness import Liveness
 from timestep_lab.store.postgres import bulk, fence
@@ -19,9 +21,87 @@ from timestep_lab.store.postgres.housekeeping import Housekeeper
 from timestep_lab.store.postgres.listener import Listener, payloads
 from timestep_lab.store.postgres.sessions import Conn, Sessions
 from timestep_lab.store.postgres.setup import login_parameters, place, set_up
-from timestep_lab.store.postgres.transaction import Command, perform, rows_of, transact
 from timestep_lab.types.clock import to_naive_utc, utc_now
+from timestep_lab.types.errors import ConflictError
 from timestep_lab.types.ids import new_id
+
+# -- One writing transaction: for one user, written once whatever happens to the connection, announced when it is durable
+
+Command = tuple[bytes, Sequence[Any]]
+
+
+class _WrittenBefore(Exception): ...
+
+
+def transact(
+    connection: Conn,
+    work: Callable[[Conn], list[Rows]],
+    *,
+    first: Command,
+    user_id: str,
+    batch_id: str,
+    now: datetime,
+    announce: Iterable[Command] = (),
+    pipelined: bool = True,
+) -> list[Rows]:
+    """`first` says for whom; `announce` goes out with the commit. `pipelined` sends all of it in two round trips (COPY cannot).
+
+    Raises what `work` raises, and psycopg's errors.
+    """
+    key = [user_id, batch_id]
+    try:
+        with connection.pipeline() if pipelined else nullcontext(), connection.transaction():
+            connection.execute(*first)
+            claim = connection.execute(
+                b"insert into core.ingest_batches values ($1, $2, $3) on conflict do nothing", [*key, now]
+            )
+            try:
+                results = work(connection)
+            except psycopg.Error:
+                if claim.rowcount == 0:
+                    raise _WrittenBefore from None
+                raise
+            if claim.rowcount == 0:
+                raise _WrittenBefore
+            if any(result.rows for result in results):
+                answer = wire.dumps([wire.pack_rows(rows) for rows in results]).decode()
+                connection.execute(
+                    b"update core.ingest_batches set answer = $3 where user_id = $1 and batch_id = $2", [*key, answer]
+                )
+            for command in announce:
+                connection.execute(*command)
+            return results
+    except _WrittenBefore:
+        with connection.transaction():
+            connection.execute(*first)
+            row = connection.execute(
+                b"select answer from core.ingest_batches where user_id = $1 and batch_id = $2", key
+            ).fetchone()
+        return [wire.unpack_rows(rows) for rows in wire.loads(row[0].encode())] if row and row[0] else []
+
+
+def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
+    """All statements in one round trip. Raises `ConflictError` when one does not return the number of rows it expects."""
+    with connection.pipeline():
+        cursors = [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
+    results = [rows_of(cursor) for cursor in cursors]
+    for statement, result in zip(statements, results, strict=True):
+        if statement.expect is not None and len(result.rows) != statement.expect:
+            raise ConflictError(
+                f"Expected {statement.expect} row(s), found {len(result.rows)}: somebody else changed it first.",
+                "Read it again, then try again.",
+            )
+    return results
+
+
+def rows_of(cursor: psycopg.Cursor[Any]) -> Rows:
+    """A statement without a result has no columns and no rows."""
+    if cursor.description is None:
+        return Rows((), [])
+    return Rows(tuple(column.name for column in cursor.description), cursor.fetchall())
+
+
+# --
 
 HOUSEKEEPING_LOCK = 7305442
 """Advisory lock of housekeeping in several steps. An arbitrary number, the same in every release."""

@@ -6,6 +6,7 @@ One process at a time, by an advisory lock: of two servers that start together, 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,35 @@ from timestep_lab.store.base import Dialect
 from timestep_lab.store.migrate import migrate
 from timestep_lab.store.postgres.failures import WRONG_PASSWORD, explain, unreachable
 from timestep_lab.store.postgres.roles import Login, Purpose, ensure_roles, renew_password
-from timestep_lab.store.postgres.signing import Signer, pads
 from timestep_lab.types.errors import StoreError, UsageError
 from timestep_lab.types.shown_url import without_credentials
+
+# -- The signed token that tells Postgres for whom a transaction runs; `core.current_user_id()` in security.sql checks it
+
+LIFE_S = 120
+"""Longer than any statement may wait before it begins."""
+BLOCK = 64
+"""Bytes in a block of SHA-256."""
+
+
+def pads(key: bytes) -> tuple[bytes, bytes]:
+    """HMAC's inner and outer key blocks (RFC 2104), so that SQL, which has sha256() but no hmac(), need not compute them."""
+    block = key.ljust(BLOCK, b"\0")
+    return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+
+
+class Signer:
+    """`ahead_s`: how far the server's clock is ahead of ours, seconds."""
+
+    def __init__(self, key: bytes, ahead_s: float) -> None:
+        self._key, self._ahead_s = key, ahead_s
+
+    def token(self, user_id: str) -> str:
+        signed = f"{int(time.time() + self._ahead_s + LIFE_S)}.{user_id}"
+        return hmac.new(self._key, signed.encode(), hashlib.sha256).hexdigest() + signed
+
+
+# --
 
 OLDEST = 15
 """The first PostgreSQL whose views can run with the rights of who reads them (security_invoker)."""
