@@ -11,7 +11,6 @@ from typing import Any
 from agents import Model
 from agents.testing import ScriptedModel, assistant_message, function_call
 
-from timestep_lab.runtime.default_agents import ensure_default_agents
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.retry import NO_RETRY
@@ -19,6 +18,7 @@ from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.runner import Runner
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.service.agents import ensure_default_agents
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
 from timestep_lab.store.trace_writer import TraceWriter
