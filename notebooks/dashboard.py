@@ -18,6 +18,7 @@ def open_lab() -> Lab:
 
 
 pn.extension(sizing_mode="stretch_width")
+pn.theme.Fast._resources["font"] = {}  # The template would load its font from Google; the system's will do.
 lab = pn.state.as_cached("lab", open_lab)
 explorer = lab.traces
 

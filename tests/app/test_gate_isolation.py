@@ -69,6 +69,7 @@ def made(client: httpx.Client, path: str, body: Any) -> Any:
 
 BODIES: dict[str, Any] = {
     "PUT /api/v1/agents/{agent_id}": {"name": "mine now"},
+    "POST /api/v1/compare/{comparison_id}/rescore": {"scorers": ["exact"]},
     "POST /api/v1/compare/{comparison_id}/votes": {
         "case_id": "x",
         "left_candidate": "a",

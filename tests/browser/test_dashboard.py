@@ -66,30 +66,23 @@ def opened(pages: Pages, address: str) -> Page:
     return page
 
 
-def forgive_the_font(pages: Pages) -> None:
-    """Panel's own template asks Google for one, and does without."""
-    pages.faults[:] = [fault for fault in pages.faults if "fonts.googleapis.com" not in fault and "ERR_" not in fault]
-
-
 def test_a_panel_widget_drives_the_explorer_and_the_explorer_drives_what_is_beside_it(
     pages: Pages, address: str
 ) -> None:
     page = opened(pages, address)
-    expect(page.get_by_text("3 traces, 1 failed")).to_be_visible()
+    expect(page.get_by_text("3 traces, 1 failed")).to_be_visible(timeout=20_000)
     page.locator("select").filter(has_text="failed").first.select_option("failed")
-    expect(page.locator(".tl-list-row")).to_have_count(1)
-    expect(page.get_by_text("1 traces, 1 failed")).to_be_visible()
+    expect(page.locator(".tl-list-row")).to_have_count(1, timeout=20_000)
+    expect(page.get_by_text("1 traces, 1 failed")).to_be_visible(timeout=20_000)
     box = page.get_by_role("combobox", name="Filter")
     box.fill('status == "completed"')
     box.press("Enter")
-    expect(page.get_by_text("2 traces, 0 failed")).to_be_visible()
-    forgive_the_font(pages)
+    expect(page.get_by_text("2 traces, 0 failed")).to_be_visible(timeout=20_000)
 
 
 def test_sessions_share_the_lab_and_not_what_they_have_filtered(pages: Pages, address: str) -> None:
     first, second = opened(pages, address), opened(pages, address)
     first.locator("select").filter(has_text="failed").first.select_option("failed")
-    expect(first.locator(".tl-list-row")).to_have_count(1)
+    expect(first.locator(".tl-list-row")).to_have_count(1, timeout=20_000)
     second.wait_for_timeout(300)
-    expect(second.locator(".tl-list-row")).to_have_count(3)
-    forgive_the_font(pages)
+    expect(second.locator(".tl-list-row")).to_have_count(3, timeout=20_000)

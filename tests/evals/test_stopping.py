@@ -356,7 +356,7 @@ async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) ->
         ({"models": [A]}, "With one candidate nothing can be settled"),
         ({"scorers": []}, "Without a scorer nothing can be settled"),
         ({"scorers": [{"type": "pairwise", "model": MODEL}]}, "judges answers against each other"),
-        ({"group": "document"}, "come in groups cannot stop itself"),
+        ({"group": "document"}, "grouped cases cannot stop itself"),
         ({"stop": "soon"}, "stop='soon' is not known"),
         ({"margin": -1}, "margin=-1 is not possible"),
         ({"stop": None, "open_ended": True}, "for a comparison that stops itself"),

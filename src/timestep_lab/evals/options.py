@@ -92,12 +92,6 @@ class Options:
             raise UsageError(
                 f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha"
             )
-        if self.stop is not None and self.group is not None:
-            raise UsageError(
-                "A comparison whose cases come in groups cannot stop itself.",
-                "Leave group or stop away.",
-                param="group",
-            )
         if self.stop is None and (self.open_ended or self.alpha != 0.05):
             name = "open_ended" if self.open_ended else "alpha"
             raise UsageError(f"{name} is for a comparison that stops itself.", "Add stop='settled'.", param=name)
