@@ -30,7 +30,8 @@ HEAVY = ("agents", "openai", "anthropic", "panel", "pandas", "nbformat", "chatki
 
 
 def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    """Without the notebooks, which a wheel carries beside the modules."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "_notebooks")
 
 
 def room_of(name: str) -> str:

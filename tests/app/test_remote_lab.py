@@ -533,6 +533,7 @@ def test_the_terminal_lists_shows_and_annotates_the_traces_of_a_served_lab(
     assert main(["traces", "show", trace["trace_id"][:12], *served]) == 0
     assert "demo/echo" in capsys.readouterr().out
     assert main(["traces", "annotate", trace["trace_id"][:12], "helpful", "1", "--note", "to the point", *served]) == 0
+    capsys.readouterr()
     assert main(["sql", "select name, value from scores", "--json", *served]) == 0
     assert json.loads(capsys.readouterr().out) == [{"name": "helpful", "value": 1}]
     with Lab(lab.url) as there:

@@ -54,10 +54,13 @@ def test_every_variable_extra_and_command_of_the_container_files_exists() -> Non
 
 
 def vars_of(settings: Settings) -> list[object]:
+    """Every value of theirs; of lists, each."""
+    values = [getattr(settings, field.name) for field in fields(settings)]
     return [
-        getattr(settings, field.name)
-        for field in fields(settings)
-        if not isinstance(getattr(settings, field.name), dict)
+        one
+        for value in values
+        if not isinstance(value, dict)
+        for one in (value if isinstance(value, tuple) else [value])
     ]
 
 

@@ -352,7 +352,7 @@ async def test_the_time_to_the_first_token_is_measured_from_the_sending(model: A
     assert timing is not None
     assert timing.ttft_ms is not None
     assert timing.inter_token_p50_ms is not None
-    assert 0 < timing.ttft_ms < timing.duration_ms
+    assert 0 <= timing.ttft_ms < timing.duration_ms
     assert 50 < timing.inter_token_p50_ms < 1000
     assert (timing.chunks, timing.attempts) == (4, 1)
 

@@ -103,7 +103,7 @@ def test_listing_threads_goes_by_time_then_id(store: Store) -> None:
 
 
 def test_nothing_is_written_to_a_thread_that_does_not_exist(store: Store) -> None:
-    with pytest.raises(NotFoundError, match=r"no thread 'nope'.*threads list"):
+    with pytest.raises(NotFoundError, match=r"no thread 'nope'.*threads.list"):
         store.threads.append_items("nope", [item("a", "nope")])
     with pytest.raises(NotFoundError):
         store.threads.append_session_items("nope", [{"role": "user"}])
