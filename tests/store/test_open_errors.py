@@ -11,12 +11,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from timestep_lab.store.base import Statement
-from timestep_lab.store.duckdb.log_check import repair
+from timestep_lab.store.duckdb.log_check import repair, verify
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.open import open_database, open_store
 from timestep_lab.types.errors import (
@@ -198,6 +199,23 @@ def test_a_log_without_its_check_must_at_least_begin_as_one(killed: Path) -> Non
     log.write_bytes(bytes(64) + whole[64:])
     refused(killed, StoreCorruptError, "does not begin as one")
     assert log.read_bytes() == bytes(64) + whole[64:]
+
+
+def test_a_log_that_another_process_folds_in_while_it_is_looked_at_is_no_damage(
+    killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = killed.with_name(killed.name + ".wal")
+    killed.with_name(killed.name + ".wal.check").unlink()
+    look = Path.open
+
+    def gone_at_the_second_look(path: Path, *args: Any, **options: Any) -> Any:
+        if path == log:
+            log.unlink(missing_ok=True)
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", gone_at_the_second_look)
+    verify(killed)
+    assert not log.exists()
 
 
 def test_a_log_whose_lab_is_gone_is_kept(killed: Path) -> None:

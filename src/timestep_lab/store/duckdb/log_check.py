@@ -97,6 +97,8 @@ def verify(path: Path) -> None:
     for last_try in (False, True):
         try:
             problem = _problem(path)
+        except FileNotFoundError as error:  # Another process folded the log into the file between two looks.
+            problem = f"{error.filename} was there and is gone again."
         except OSError as error:
             raise StoreReadOnlyError(
                 f"The log of {path} cannot be read: {error.strerror}.", f"Look at: ls -l {path}*"
