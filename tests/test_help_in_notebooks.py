@@ -78,6 +78,12 @@ async def test_a_mistyped_keyword_is_answered_with_the_nearest_one_and_the_metho
     assert meant in error.value.next_step
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """jedi writes its cache in place, and would read what another process is just writing."""
+    jedi.settings.cache_directory = str(tmp_path_factory.mktemp("jedi"))
+
+
 def completed(text: str, **names: Any) -> set[str]:
     """As IPython completes it in its default settings."""
     return {found.name for found in jedi.Interpreter(text, [names]).complete()}

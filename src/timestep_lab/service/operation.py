@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -210,4 +209,4 @@ def wrapped(operation: Operation, call: Callable[[Any, BaseModel], Any]) -> Call
 
     made: Any = method_async if operation.is_async else method
     made.__operation__ = operation
-    return cast("types.FunctionType", made)
+    return cast("Callable[..., Any]", made)

@@ -209,7 +209,7 @@ class Threads:
 
     def create(self, title: str | None = None, metadata: JsonObject | None = None) -> Thread:
         """A new, empty thread."""
-        return Thread(self, self.add(title) if metadata is None else self.add(title, metadata))
+        return Thread(self, self.add(title, metadata))
 
     def __getitem__(self, thread_id: str) -> Thread:
         """Raises `NotFoundError`."""
