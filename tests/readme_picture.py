@@ -30,7 +30,7 @@ from timestep_lab import __version__
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / ".github" / "overview.png"
-SOURCES = ("src/timestep_lab/ui/static", "src/timestep_lab/app/static", "tests/readme_picture.py")
+SOURCES = ("src/timestep_lab/ui/static", "src/timestep_lab/server/static", "tests/readme_picture.py")
 LARGEST = 250_000
 QUESTION = "What's the weather in Oakland and in Berkeley?"
 SIZE = (1760, 960)

@@ -13,19 +13,19 @@ import timestep_lab
 
 PACKAGE = Path(timestep_lab.__file__).parent
 FLOORS = {
-    "types": 0,
+    "model": 0,
     "resources": 0,
     "store": 1,
     "runtime": 2,
     "evals": 3,
     "service": 4,
     "ui": 5,
-    "app": 6,
+    "server": 6,
     "lab": 7,
     "cli": 7,
 }
 OPEN_TO_ALL = {"__init__", "__main__"}
-UI_SEES = {"types", "resources", "store", "service", "ui"}
+UI_SEES = {"model", "resources", "store", "service", "ui"}
 HEAVY = ("agents", "openai", "anthropic", "panel", "pandas", "nbformat", "chatkit", "fastapi", "duckdb", "mcp")
 
 

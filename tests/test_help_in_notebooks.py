@@ -17,7 +17,7 @@ from timestep_lab import Grid, Lab, LabError, Run, UsageError
 from timestep_lab.evals.options import Options
 from timestep_lab.lab.looking import PLUMBING
 from timestep_lab.lab.remote.lab import RemoteLab
-from timestep_lab.types import errors
+from timestep_lab.model import errors
 
 METHODS = ("run", "stream", "compare", "plan", "fork", "prepare_comparison", "start_comparison")
 

@@ -14,8 +14,8 @@ import pytest
 import timestep_lab
 
 PUBLIC = (
-    "types.arena", "types.clock", "types.comparison", "types.errors", "types.events", "types.files", "types.graph", "types.ids",
-    "types.records", "lab.lab", "lab.looking", "lab.run", "lab.agents", "lab.approvals", "lab.threads", "resources",
+    "model.arena", "model.clock", "model.comparison", "model.errors", "model.events", "model.files", "model.graph", "model.ids",
+    "model.records", "lab.lab", "lab.looking", "lab.run", "lab.agents", "lab.approvals", "lab.threads", "resources",
     "runtime.mcp.catalog", "runtime.provider", "runtime.router", "runtime.settings", "ui.view", "ui.explorer", "ui.trace_view",
     "ui.handoff_graph", "ui.chat", "evals.grid", "evals.scorers",
 )  # fmt: skip

@@ -25,6 +25,49 @@ if TYPE_CHECKING:
     from timestep_lab.lab.run import Run as Run
     from timestep_lab.lab.run import RunStream as RunStream
     from timestep_lab.lab.serving import Serving as Serving
+    from timestep_lab.model.comparison import ComparisonRecord as ComparisonRecord
+    from timestep_lab.model.errors import AuthError as AuthError
+    from timestep_lab.model.errors import BudgetError as BudgetError
+    from timestep_lab.model.errors import BusyError as BusyError
+    from timestep_lab.model.errors import ConflictError as ConflictError
+    from timestep_lab.model.errors import ContextLengthError as ContextLengthError
+    from timestep_lab.model.errors import DataError as DataError
+    from timestep_lab.model.errors import FilterError as FilterError
+    from timestep_lab.model.errors import ForbiddenError as ForbiddenError
+    from timestep_lab.model.errors import LabError as LabError
+    from timestep_lab.model.errors import MissingExtraError as MissingExtraError
+    from timestep_lab.model.errors import MissingKeyError as MissingKeyError
+    from timestep_lab.model.errors import ModelNotFoundError as ModelNotFoundError
+    from timestep_lab.model.errors import NotFoundError as NotFoundError
+    from timestep_lab.model.errors import NotServedError as NotServedError
+    from timestep_lab.model.errors import ProviderAuthError as ProviderAuthError
+    from timestep_lab.model.errors import ProviderError as ProviderError
+    from timestep_lab.model.errors import ProviderRequestError as ProviderRequestError
+    from timestep_lab.model.errors import ProviderTimeoutError as ProviderTimeoutError
+    from timestep_lab.model.errors import ProviderUnavailableError as ProviderUnavailableError
+    from timestep_lab.model.errors import QueryError as QueryError
+    from timestep_lab.model.errors import RateLimitError as RateLimitError
+    from timestep_lab.model.errors import RunError as RunError
+    from timestep_lab.model.errors import SettingsError as SettingsError
+    from timestep_lab.model.errors import StoreCorruptError as StoreCorruptError
+    from timestep_lab.model.errors import StoreError as StoreError
+    from timestep_lab.model.errors import StoreReadOnlyError as StoreReadOnlyError
+    from timestep_lab.model.errors import StoreTooNewError as StoreTooNewError
+    from timestep_lab.model.errors import StoreUnavailableError as StoreUnavailableError
+    from timestep_lab.model.errors import StreamCutError as StreamCutError
+    from timestep_lab.model.errors import TapeMissError as TapeMissError
+    from timestep_lab.model.errors import TooLargeError as TooLargeError
+    from timestep_lab.model.errors import ToolError as ToolError
+    from timestep_lab.model.errors import TooSlowError as TooSlowError
+    from timestep_lab.model.errors import UnknownPrefixError as UnknownPrefixError
+    from timestep_lab.model.errors import UsageError as UsageError
+    from timestep_lab.model.events import Event as Event
+    from timestep_lab.model.records import AgentRecord as AgentRecord
+    from timestep_lab.model.records import Interruption as Interruption
+    from timestep_lab.model.records import RunRecord as RunRecord
+    from timestep_lab.model.records import ThreadItem as ThreadItem
+    from timestep_lab.model.records import ThreadRecord as ThreadRecord
+    from timestep_lab.model.records import Usage as Usage
     from timestep_lab.runtime.files import Files as Files
     from timestep_lab.runtime.files import VectorStores as VectorStores
     from timestep_lab.runtime.interchange.files import Imported as Imported
@@ -34,49 +77,6 @@ if TYPE_CHECKING:
     from timestep_lab.service.agents import Agents as Agents
     from timestep_lab.service.threads import Thread as Thread
     from timestep_lab.service.threads import Threads as Threads
-    from timestep_lab.types.comparison import ComparisonRecord as ComparisonRecord
-    from timestep_lab.types.errors import AuthError as AuthError
-    from timestep_lab.types.errors import BudgetError as BudgetError
-    from timestep_lab.types.errors import BusyError as BusyError
-    from timestep_lab.types.errors import ConflictError as ConflictError
-    from timestep_lab.types.errors import ContextLengthError as ContextLengthError
-    from timestep_lab.types.errors import DataError as DataError
-    from timestep_lab.types.errors import FilterError as FilterError
-    from timestep_lab.types.errors import ForbiddenError as ForbiddenError
-    from timestep_lab.types.errors import LabError as LabError
-    from timestep_lab.types.errors import MissingExtraError as MissingExtraError
-    from timestep_lab.types.errors import MissingKeyError as MissingKeyError
-    from timestep_lab.types.errors import ModelNotFoundError as ModelNotFoundError
-    from timestep_lab.types.errors import NotFoundError as NotFoundError
-    from timestep_lab.types.errors import NotServedError as NotServedError
-    from timestep_lab.types.errors import ProviderAuthError as ProviderAuthError
-    from timestep_lab.types.errors import ProviderError as ProviderError
-    from timestep_lab.types.errors import ProviderRequestError as ProviderRequestError
-    from timestep_lab.types.errors import ProviderTimeoutError as ProviderTimeoutError
-    from timestep_lab.types.errors import ProviderUnavailableError as ProviderUnavailableError
-    from timestep_lab.types.errors import QueryError as QueryError
-    from timestep_lab.types.errors import RateLimitError as RateLimitError
-    from timestep_lab.types.errors import RunError as RunError
-    from timestep_lab.types.errors import SettingsError as SettingsError
-    from timestep_lab.types.errors import StoreCorruptError as StoreCorruptError
-    from timestep_lab.types.errors import StoreError as StoreError
-    from timestep_lab.types.errors import StoreReadOnlyError as StoreReadOnlyError
-    from timestep_lab.types.errors import StoreTooNewError as StoreTooNewError
-    from timestep_lab.types.errors import StoreUnavailableError as StoreUnavailableError
-    from timestep_lab.types.errors import StreamCutError as StreamCutError
-    from timestep_lab.types.errors import TapeMissError as TapeMissError
-    from timestep_lab.types.errors import TooLargeError as TooLargeError
-    from timestep_lab.types.errors import ToolError as ToolError
-    from timestep_lab.types.errors import TooSlowError as TooSlowError
-    from timestep_lab.types.errors import UnknownPrefixError as UnknownPrefixError
-    from timestep_lab.types.errors import UsageError as UsageError
-    from timestep_lab.types.events import Event as Event
-    from timestep_lab.types.records import AgentRecord as AgentRecord
-    from timestep_lab.types.records import Interruption as Interruption
-    from timestep_lab.types.records import RunRecord as RunRecord
-    from timestep_lab.types.records import ThreadItem as ThreadItem
-    from timestep_lab.types.records import ThreadRecord as ThreadRecord
-    from timestep_lab.types.records import Usage as Usage
     from timestep_lab.ui.arena import ArenaView as ArenaView
     from timestep_lab.ui.chat import Chat as Chat
     from timestep_lab.ui.duel import Duel as Duel
@@ -104,9 +104,9 @@ _NAMES = {
     "runtime.files": "Files VectorStores",
     "runtime.span_records": "read_only",
     "runtime.tape": "Tape",
-    "types.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
-    "types.comparison": "ComparisonRecord",
-    "types.events": "Event",
+    "model.records": "AgentRecord Interruption RunRecord ThreadItem ThreadRecord Usage",
+    "model.comparison": "ComparisonRecord",
+    "model.events": "Event",
     "ui.arena": "ArenaView",
     "ui.chat": "Chat",
     "ui.duel": "Duel",
@@ -114,7 +114,7 @@ _NAMES = {
     "ui.grid": "GridView",
     "ui.handoff_graph": "HandoffGraph",
     "ui.trace_view": "TraceView",
-    "types.errors": (
+    "model.errors": (
         "AuthError BudgetError BusyError ConflictError ContextLengthError DataError FilterError ForbiddenError "
         "LabError MissingExtraError MissingKeyError ModelNotFoundError NotFoundError NotServedError "
         "ProviderAuthError ProviderError ProviderRequestError ProviderTimeoutError ProviderUnavailableError QueryError "

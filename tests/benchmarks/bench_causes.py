@@ -19,8 +19,8 @@ from tests.runtime.bench import open_bench
 
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why
+from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.tape import record
-from timestep_lab.types.records import RunRecord
 
 pytestmark = pytest.mark.benchmark
 PLANTED = int(os.environ.get("PLANTED", "10"))

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
-from tests.app.lab_process import LabProcess, start, stop
 from tests.browser.conftest import Pages, browser, pages  # noqa: F401 - fixtures
+from tests.server.lab_process import LabProcess, start, stop
 
+from timestep_lab.model.ids import LOCAL_USER, new_id
+from timestep_lab.model.records import ThreadItem, ThreadRecord
 from timestep_lab.store.open import open_store
-from timestep_lab.types.ids import LOCAL_USER, new_id
-from timestep_lab.types.records import ThreadItem, ThreadRecord
 
 pytestmark = pytest.mark.benchmark
 TOKENS = 400

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.app.lab_process import LabProcess, start, stop
 from tests.benchmarks.chat_load import Chat, Http, Page, ask_many, open_many
+from tests.server.lab_process import LabProcess, start, stop
 
 pytestmark = pytest.mark.benchmark
 TOKENS = 400

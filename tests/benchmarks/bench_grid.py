@@ -20,7 +20,7 @@ from tests.ui.sample_traces import SampleSource
 
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.grid_html import grid_html
-from timestep_lab.types.comparison import CellDelta, CellDone, CellStarted, ComparisonStarted
+from timestep_lab.model.comparison import CellDelta, CellDone, CellStarted, ComparisonStarted
 from timestep_lab.ui.grid import GridView
 
 pytestmark = pytest.mark.benchmark

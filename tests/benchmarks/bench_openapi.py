@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.app.openapi_walk import served, walk
+from tests.server.openapi_walk import served, walk
 
 pytestmark = pytest.mark.benchmark
 EXAMPLES = int(os.environ.get("BENCH_EXAMPLES", "25"))

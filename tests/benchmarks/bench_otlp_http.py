@@ -20,9 +20,9 @@ import httpx
 import pytest
 from tests.benchmarks.bench_trace_writing import OTLP_OF_RAW, SPANS, SPANS_A_SECOND, append, bare_lab, otlp, rows
 
+from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.types.ids import LOCAL_USER
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 4

@@ -14,9 +14,9 @@ import pytest
 from tests.benchmarks.trace_data import NOW, TraceData
 
 from timestep_lab import Lab
-from timestep_lab.app.views.overview import PERIODS, Overview
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.server.views.overview import PERIODS, Overview
 from timestep_lab.store.trace_import import TraceImport
-from timestep_lab.types.clock import to_naive_utc, utc_now
 
 pytestmark = pytest.mark.benchmark
 ANSWERS_S = 4.0

@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from tests.browser.conftest import browser, page_host, pages, show  # noqa: F401 - fixtures
 from tests.ui.sample_traces import SampleSource, big_trace, weather_run
 
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.trace_view import TraceView
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-from tests.app.page_socket import open_page, websocket
+from tests.server.page_socket import open_page, websocket
 from websockets.asyncio.client import ClientConnection
 
 TPS = 20.0

@@ -13,8 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.giving_files import give
 from tests.browser.test_accessibility import serious
 from timestep_lab import Lab
+from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.records import RunRecord
 
 SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_MODE": "recorded"})
 Show = Callable[..., Page]

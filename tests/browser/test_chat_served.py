@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.app.lab_process import LabProcess, start, stop
 from tests.browser.conftest import Pages
+from tests.server.lab_process import LabProcess, start, stop
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.test_accessibility import serious
 from timestep_lab import Lab
+from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import UsageError
 
 SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_MODE": "recorded"})
 Show = Callable[..., Page]

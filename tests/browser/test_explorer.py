@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ui.sample_traces import SampleSource, weather_run
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.explorer import TraceExplorer
 
 Show = Callable[..., Page]

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.sample_traces import SampleSource
+from timestep_lab.model.errors import UsageError
 from timestep_lab.service.traces import TraceQuery
 from timestep_lab.store.filters import evaluate
-from timestep_lab.types.errors import UsageError
 from timestep_lab.ui.html_export import export_html
 
 SPAN_FILTERS = (

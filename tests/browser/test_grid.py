@@ -16,7 +16,7 @@ from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.grid_html import grid_html
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     CellDelta,
     CellDone,
     CellStarted,

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 from timestep_lab.ui.view import Reply, View, handles
 
 

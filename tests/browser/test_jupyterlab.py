@@ -10,7 +10,7 @@ from tests.browser.jupyter import JupyterLab
 SETUP = """
 from datetime import timedelta
 from tests.ui.sample_traces import SampleSource, weather_run
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.trace_view import TraceView
 source = SampleSource.with_history(20)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Route
 
+from timestep_lab.model.clock import parse_iso
+from timestep_lab.model.errors import FilterError
+from timestep_lab.model.numbers import ago_text, cost_text, count_text, duration_text, tokens_text
 from timestep_lab.store.filters import evaluate, fields
-from timestep_lab.types.clock import parse_iso
-from timestep_lab.types.errors import FilterError
-from timestep_lab.types.numbers import ago_text, cost_text, count_text, duration_text, tokens_text
 from timestep_lab.ui import assets
 
 TABLE = json.loads(Path(__file__).with_name("written_twice.json").read_text("utf-8"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Done
-from timestep_lab.types.comparison import CellDone
-from timestep_lab.types.events import Event
+from timestep_lab.model.comparison import CellDone
+from timestep_lab.model.events import Event
 
 Cli = Callable[..., Done]
 CASES = 20

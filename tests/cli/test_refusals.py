@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Done
 from timestep_lab import Lab
-from timestep_lab.types.errors import LabError
+from timestep_lab.model.errors import LabError
 
 Cli = Callable[..., Done]
 

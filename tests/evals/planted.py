@@ -15,8 +15,8 @@ from typing import Any
 from agents import Agent, function_tool, handoff
 
 from tests.runtime.bench import Bench, calls, last, says
+from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.span_records import read_only
-from timestep_lab.types.records import RunRecord
 
 KINDS = "swap", "made up", "enum", "handoff", "instruction", "result"
 AGAIN = 0.92

@@ -15,10 +15,10 @@ from timestep_lab.evals.bradley_terry import ELO_BASE, ELO_SCALE, Outcome, Vote,
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scrub import Scrubber
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
+from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.store.open import open_store
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
-from timestep_lab.types.errors import NotFoundError, UsageError
-from timestep_lab.types.ids import LOCAL_USER
 
 POOL = list("abcdef")
 SEEDS = 100

@@ -10,9 +10,9 @@ from tests.evals.planted import World
 from tests.runtime.bench import open_bench
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why, WhyPlan
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.tape import Tape, record
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.records import RunRecord
 
 
 async def asked(world: World, run: RunRecord, **options: Any) -> cause.Question:

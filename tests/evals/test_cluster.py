@@ -10,8 +10,8 @@ from dask.distributed import Client, LocalCluster
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import model_server
 from timestep_lab.evals.compare import new_comparison
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import AgentRecord
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
+from timestep_lab.model.records import AgentRecord
 
 CASES = [{"input": f"question {n}", "expected": f"answer {n}" if n % 3 else "other"} for n in range(24)]
 

@@ -17,8 +17,8 @@ from timestep_lab.evals.bench import Bench as EvalBench
 from timestep_lab.evals.compare import new_comparison, resume_comparison
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.statistics.fisher import fisher
-from timestep_lab.types.comparison import headline
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.comparison import headline
+from timestep_lab.model.errors import UsageError
 
 ASKED = "select trace_id, input from traces where workflow = 'Desk' and thread_id is not null order by started_at"
 

@@ -16,10 +16,10 @@ from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import Grid
+from timestep_lab.model.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
+from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, UsageError
+from timestep_lab.model.events import Event
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
-from timestep_lab.types.errors import ConflictError, DataError, NotFoundError, UsageError
-from timestep_lab.types.events import Event
 
 OTHER = "openai_compatible/loop/other"
 CAPITALS = [

@@ -10,11 +10,11 @@ import pytest
 
 from tests.postgres.server import shared_server
 from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.model.arena import VoteRecord
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
+from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.store.base import Database
 from timestep_lab.store.open import open_database
-from timestep_lab.types.arena import VoteRecord
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
-from timestep_lab.types.errors import ConflictError, NotFoundError
 
 ANN, BEN = "user-ann", "user-ben"
 

@@ -12,8 +12,8 @@ import pytest
 
 from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
 from timestep_lab.evals.scorers.apply import assertion_problems
+from timestep_lab.model.errors import DataError
 from timestep_lab.resources import data_path
-from timestep_lab.types.errors import DataError
 
 QUESTIONS = [{"input": "Capital of France?", "expected": "Paris"}, {"input": "2 + 2?", "expected": "4"}]
 

@@ -18,8 +18,8 @@ import pytest
 from timestep_lab.evals.datasets import load_dataset
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.verdict import pair_sentence
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
-from timestep_lab.types.errors import DataError, LabError, UsageError
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
+from timestep_lab.model.errors import DataError, LabError, UsageError
 
 
 def grid(

@@ -18,7 +18,7 @@ from tests.evals.benches import opened
 from timestep_lab import Lab
 from timestep_lab.evals.compare import new_comparison, resume_comparison
 from timestep_lab.evals.pipelines import Endpoint
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 CASES = [{"input": f"Say word{n}.", "expected": f"word{n}"} for n in range(3)]
 

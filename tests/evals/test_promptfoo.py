@@ -15,7 +15,7 @@ from timestep_lab.evals.datasets import Dataset, load_dataset
 from timestep_lab.evals.prompts import filled
 from timestep_lab.evals.scorers.apply import score_answer
 from timestep_lab.evals.scorers.base import Answer, Tools
-from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.model.errors import DataError, UsageError
 
 
 def config(folder: Path, text: str, **files: str) -> Dataset:

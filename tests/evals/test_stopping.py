@@ -33,9 +33,9 @@ from timestep_lab.evals.statistics.sequential import (
 )
 from timestep_lab.evals.stopping import Family, drawn
 from timestep_lab.lab import Lab
+from timestep_lab.model.comparison import ComparisonEnded, ComparisonProgress
+from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.comparison import ComparisonEnded, ComparisonProgress
-from timestep_lab.types.errors import UsageError
 
 A, B = "openai_compatible/loop/a", "openai_compatible/loop/b"
 

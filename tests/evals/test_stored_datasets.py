@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from timestep_lab import Lab
-from timestep_lab.types.errors import ConflictError, DataError, NotFoundError, UsageError
+from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, UsageError
 
 ROWS = [{"input": f"Say word{n}.", "expected": f"word{n}", "topic": "even" if n % 2 == 0 else "odd"} for n in range(4)]
 

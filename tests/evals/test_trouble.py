@@ -139,7 +139,7 @@ KILLED = """
 import asyncio, sys
 from tests.evals.benches import MODEL, opened
 from timestep_lab.evals.compare import new_comparison
-from timestep_lab.types.comparison import CellDone
+from timestep_lab.model.comparison import CellDone
 
 async def main(path, url):
     async with opened(path, url) as bench:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.errors import ToolError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
 from timestep_lab.runtime.files import VectorStores
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import ToolError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
 
 FILE_SEARCH = f"{BUILTIN_MCP_SERVER}.file_search"
 

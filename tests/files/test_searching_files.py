@@ -14,12 +14,7 @@ from typing import Any
 
 import pytest
 
-from timestep_lab.runtime.files import VectorStores
-from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
-from timestep_lab.runtime.settings import Settings
-from timestep_lab.store.base import Statement
-from timestep_lab.store.store import Store
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     DataError,
     MissingKeyError,
     ModelNotFoundError,
@@ -29,7 +24,12 @@ from timestep_lab.types.errors import (
     UnknownPrefixError,
     UsageError,
 )
-from timestep_lab.types.ids import new_uuid
+from timestep_lab.model.ids import new_uuid
+from timestep_lab.runtime.files import VectorStores
+from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.base import Statement
+from timestep_lab.store.store import Store
 
 TEXTS = {
     "animals.md": "The kitten slept on the sofa and purred. Our dog barked at the mailman.",

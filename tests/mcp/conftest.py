@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.mcp.weather_service import WeatherService
+from timestep_lab.model.ids import LOCAL_USER, new_uuid
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.ids import LOCAL_USER, new_uuid
-from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 MISBEHAVING = str(Path(__file__).parent / "servers" / "misbehaving.py")
 NOTES = str(Path(__file__).parent / "servers" / "notes.py")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.tools.approval_rules import reason_to_ask, validate_rules
-from timestep_lab.types.errors import SettingsError
 
 BERKELEY = {"argument": "location", "contains": "berkeley"}
 

@@ -12,7 +12,7 @@ import pytest
 from agents import function_tool
 
 from timestep_lab import Lab
-from timestep_lab.types.errors import ConflictError, UsageError
+from timestep_lab.model.errors import ConflictError, UsageError
 
 REFUND = 'call refund {"order": "7712"}'
 

@@ -15,10 +15,10 @@ from agents.tracing import FunctionSpanData, Span, Trace, TracingProcessor, get_
 from mcp.types import CallToolResult
 
 from tests.mcp.conftest import MakeToolbox, agent, server
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.runtime.mcp.sdk_tools import output_of
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolSet
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 WEATHER = f"{BUILTIN_MCP_SERVER}.get_weather"
 ASK_IN_BERKELEY = {WEATHER: {"argument": "location", "contains": "berkeley"}}

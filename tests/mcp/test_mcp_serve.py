@@ -12,8 +12,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from tests.mcp.conftest import SERVE_LAB, HttpServer
+from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.mcp.serve import serve_http
-from timestep_lab.types.errors import UsageError
 
 STDIO = "import asyncio; from timestep_lab.runtime.mcp.serve import serve_stdio; asyncio.run(serve_stdio())"
 

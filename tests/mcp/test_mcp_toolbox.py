@@ -15,11 +15,11 @@ import pytest
 
 from tests.mcp.conftest import SERVE_NOTES, HttpServer, MakeToolbox, agent, misbehaving_server, notes_server, server
 from tests.mcp.weather_service import WeatherService
+from timestep_lab.model.errors import ToolError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import ToolError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import McpServerRecord
 
 WEATHER = f"{BUILTIN_MCP_SERVER}.get_weather"
 THINK = f"{BUILTIN_MCP_SERVER}.think"

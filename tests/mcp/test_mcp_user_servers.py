@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from timestep_lab import Lab
+from timestep_lab.model.errors import ConflictError, NotFoundError, SettingsError, ToolError, UsageError
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.catalog import McpCatalog
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
 from timestep_lab.store.open import open_store
-from timestep_lab.types.errors import ConflictError, NotFoundError, SettingsError, ToolError, UsageError
-from timestep_lab.types.records import McpServerRecord
 
 TIME = ["mcp-server-time"]
 

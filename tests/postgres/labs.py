@@ -5,10 +5,7 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 
-from timestep_lab.store.base import Database
-from timestep_lab.store.store import Store
-from timestep_lab.store.trace_import import TraceImport
-from timestep_lab.types.records import (
+from timestep_lab.model.records import (
     AgentRecord,
     McpServerRecord,
     RunRecord,
@@ -17,7 +14,10 @@ from timestep_lab.types.records import (
     ThreadRecord,
     Usage,
 )
-from timestep_lab.types.spans import SpanRecord, TraceStart
+from timestep_lab.model.spans import SpanRecord, TraceStart
+from timestep_lab.store.base import Database
+from timestep_lab.store.store import Store
+from timestep_lab.store.trace_import import TraceImport
 
 NOW = datetime.now(UTC).replace(microsecond=123456)
 ODD_TEXT = "tab\t newline\n quote'\" backslash \\ ünïcode 🌂 \x1f unit"

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.postgres.server import Server
+from timestep_lab.model.errors import BusyError, DataError, LabError, StoreError, StoreUnavailableError
+from timestep_lab.model.records import ScoreRecord, ThreadRecord
 from timestep_lab.store.base import SYSTEM_USER, Change, Statement
 from timestep_lab.store.liveness import beat
 from timestep_lab.store.open import open_store
@@ -23,8 +25,6 @@ from timestep_lab.store.postgres import embedded, sessions
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import BusyError, DataError, LabError, StoreError, StoreUnavailableError
-from timestep_lab.types.records import ScoreRecord, ThreadRecord
 
 ALICE = "alice"
 QUICK = "\nfsync = off\nshared_buffers = 16MB\n"

@@ -14,13 +14,13 @@ import psycopg
 import pytest
 
 from tests.postgres.server import Server
+from timestep_lab.model.errors import BusyError, LabError, QueryError
+from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.files import Files
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.setup import Signer, login_parameters, set_up
 from timestep_lab.store.quota import GuestLimits, Quota
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import BusyError, LabError, QueryError
-from timestep_lab.types.ids import new_uuid
 
 ALICE, BOB = "alice", "bob"
 SECRET = "bobs-secret-word"

@@ -18,7 +18,7 @@ import httpx
 from timestep_lab.store.open import open_store
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 
-SHORT_OF_PATIENCE = "from timestep_lab.app import run; run.RUNS_S = 1.0; from timestep_lab.cli import main; main()"
+SHORT_OF_PATIENCE = "from timestep_lab.server import run; run.RUNS_S = 1.0; from timestep_lab.cli import main; main()"
 
 
 @contextmanager

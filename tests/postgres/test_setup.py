@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from tests.postgres.server import Server
+from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError, UsageError
+from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store import migrate
 from timestep_lab.store.open import open_database, open_store
 from timestep_lab.store.postgres import roles, setup
 from timestep_lab.store.postgres.database import PostgresDatabase
-from timestep_lab.types.errors import StoreError, StoreTooNewError, StoreUnavailableError, UsageError
-from timestep_lab.types.records import ThreadRecord
 
 
 class Owner:

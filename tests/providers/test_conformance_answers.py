@@ -25,9 +25,9 @@ from tests.wire import (
     chat_completions,
     ollama_chat,
 )
-from timestep_lab.app.openai_api.chat_form import read_messages
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.router import Router
-from timestep_lab.types.errors import SettingsError
+from timestep_lab.server.openai_api.chat_form import read_messages
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 

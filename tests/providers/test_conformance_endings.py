@@ -15,9 +15,7 @@ from tests.providers.calling import Answer, ask, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, Case
 from tests.providers.test_conformance_answers import replayed
 from tests.wire import AtOnce, Call, Deltas, Instead, Reply, Thought, WireServer, Words
-from timestep_lab.runtime.retry import NO_RETRY
-from timestep_lab.runtime.router import Router
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     ContextLengthError,
     ProviderError,
     ProviderRequestError,
@@ -25,6 +23,8 @@ from timestep_lab.types.errors import (
     RateLimitError,
     StreamCutError,
 )
+from timestep_lab.runtime.retry import NO_RETRY
+from timestep_lab.runtime.router import Router
 
 ServerFor = Callable[[ModuleType], WireServer]
 RouterFor = Callable[..., Router]

@@ -12,9 +12,7 @@ from tests.providers.calling import Answer, ask
 from tests.providers.cases import Case
 from tests.providers.conftest import QUICK
 from tests.wire import Cut, Fault, FaultInStream, Reply, Silence, WireServer, Words
-from timestep_lab.runtime.retry import NO_RETRY
-from timestep_lab.runtime.router import Router
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     ModelNotFoundError,
     ProviderAuthError,
     ProviderError,
@@ -24,6 +22,8 @@ from timestep_lab.types.errors import (
     RateLimitError,
     StreamCutError,
 )
+from timestep_lab.runtime.retry import NO_RETRY
+from timestep_lab.runtime.router import Router
 
 LONG = "One two three four five six seven eight nine ten eleven twelve"
 HELLO = Reply(Words("Hello to you"))

@@ -11,10 +11,7 @@ from agents import Agent, ModelSettings, function_tool
 from pydantic import BaseModel
 
 from tests.providers.calling import Answer, ask, get_time, get_weather, run
-from timestep_lab.runtime.adapters.demo_language import places_in
-from timestep_lab.runtime.router import Router
-from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     LabError,
     ProviderError,
     ProviderRequestError,
@@ -22,6 +19,9 @@ from timestep_lab.types.errors import (
     SettingsError,
     StreamCutError,
 )
+from timestep_lab.runtime.adapters.demo_language import places_in
+from timestep_lab.runtime.router import Router
+from timestep_lab.runtime.settings import Settings
 
 MODEL = "demo/assistant"
 

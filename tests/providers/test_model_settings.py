@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.model_settings import known_settings, validate_settings
-from timestep_lab.types.errors import SettingsError
 
 
 def test_camel_case_comes_out_as_the_sdk_writes_it() -> None:

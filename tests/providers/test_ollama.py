@@ -13,9 +13,9 @@ from agents import FunctionTool, ModelSettings
 from tests.providers.calling import ask, get_time
 from tests.providers.cases import OLLAMA
 from tests.wire import Call, Reply, WireServer, Words
+from timestep_lab.model.errors import MissingKeyError, SettingsError, UsageError
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import MissingKeyError, SettingsError, UsageError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.pricing import price, price_elsewhere
-from timestep_lab.types.records import Usage
 
 USED = Usage(requests=1, input_tokens=1000, output_tokens=100)
 

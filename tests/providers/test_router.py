@@ -13,11 +13,11 @@ from agents import Agent, ModelRetrySettings, ModelSettings, RunConfig, Runner, 
 from tests.providers.calling import Answer, ask, run
 from tests.providers.cases import ANTHROPIC, CHAT
 from tests.wire import Fault, Reply, WireServer, Words
+from timestep_lab.model.errors import MissingKeyError, ModelNotFoundError, UnknownPrefixError
 from timestep_lab.runtime.limiter import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.timing import GenerationTiming
-from timestep_lab.types.errors import MissingKeyError, ModelNotFoundError, UnknownPrefixError
 
 STILL = Settings(demo_delay_ms=0)
 

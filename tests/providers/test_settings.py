@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import SettingsError
 
 
 def test_the_environment_wins_over_the_dotenv_file_and_neither_is_changed(tmp_path: Path) -> None:

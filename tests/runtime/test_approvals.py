@@ -15,12 +15,12 @@ from agents import Agent, function_tool
 from tests.postgres.server import shared_server
 from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says, scripted
 from timestep_lab import Lab
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import ConflictError, NotFoundError, RunError, UsageError
+from timestep_lab.model.events import ItemReplaced, RunCancelled, RunCompleted, RunPaused, RunStarted
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime import approvals
 from timestep_lab.store.liveness import sweep
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError, NotFoundError, RunError, UsageError
-from timestep_lab.types.events import ItemReplaced, RunCancelled, RunCompleted, RunPaused, RunStarted
-from timestep_lab.types.records import McpServerRecord
 
 BERKELEY = "What is the weather in Berkeley?"
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from agents import Agent, function_tool
 
-from tests.app.served import SETTINGS, serve
 from tests.runtime.bench import calls, says, scripted
+from tests.server.served import SETTINGS, serve
 from timestep_lab import Lab
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.events import RunStopped
-from timestep_lab.types.ids import new_uuid
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import RunStopped
+from timestep_lab.model.ids import new_uuid
 
 WEATHER = "What is the weather in Oakland?"
 

@@ -24,11 +24,11 @@ from agents import (
 from pydantic import BaseModel
 
 from tests.runtime.bench import Bench, calls, last, open_bench, says
+from timestep_lab.model.errors import MissingKeyError, NotFoundError, ProviderError, RunError, UsageError
+from timestep_lab.model.events import RunFailed, RunPaused
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.span_records import read_only
-from timestep_lab.types.errors import MissingKeyError, NotFoundError, ProviderError, RunError, UsageError
-from timestep_lab.types.events import RunFailed, RunPaused
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import McpServerRecord
 
 
 class Shop:

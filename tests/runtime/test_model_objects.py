@@ -11,11 +11,11 @@ from agents import OpenAIChatCompletionsModel
 from agents.testing import ScriptedModel
 from openai import AsyncOpenAI
 
-from tests.app.served import SETTINGS
 from tests.runtime.bench import calls, says
+from tests.server.served import SETTINGS
 from tests.wire import Reply, WireServer, Words, chat_completions
 from timestep_lab import Lab
-from timestep_lab.types.errors import UnknownPrefixError, UsageError
+from timestep_lab.model.errors import UnknownPrefixError, UsageError
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 
 from tests.postgres.server import shared_server
 from tests.runtime.bench import calls, last, open_bench, says
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.events import RunPaused, RunStarted
 from timestep_lab.runtime.tape import record
 from timestep_lab.store.liveness import sweep
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError
-from timestep_lab.types.events import RunPaused, RunStarted
 
 
 @pytest.fixture

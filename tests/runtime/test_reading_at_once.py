@@ -17,13 +17,13 @@ from tests.postgres.server import shared_server
 from tests.runtime.bench import SETTINGS
 from timestep_lab.lab.lab import Lab
 from timestep_lab.lab.run import Run
-from timestep_lab.types.events import ItemUpdated
+from timestep_lab.model.events import ItemUpdated
 
 ROUNDS = 3
 READER = """
 import json, sys
 from timestep_lab.store.open import open_store
-from timestep_lab.types.ids import LOCAL_USER
+from timestep_lab.model.ids import LOCAL_USER
 store = open_store(sys.argv[1], LOCAL_USER)
 print("open", flush=True)
 for line in sys.stdin:

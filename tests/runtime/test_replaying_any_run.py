@@ -10,8 +10,8 @@ from agents import Agent, GuardrailFunctionOutput, InputGuardrail, OutputGuardra
 from pydantic import BaseModel
 
 from tests.runtime.bench import Bench, calls, last, says
-from timestep_lab.types.events import RunEnded, RunPaused
-from timestep_lab.types.records import RunRecord
+from timestep_lab.model.events import RunEnded, RunPaused
+from timestep_lab.model.records import RunRecord
 
 SEEDS = range(12)
 TOOLS = "give", "burst", "ask_first", "who", "ask_helper"

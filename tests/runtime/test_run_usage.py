@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.runtime.bench import Bench, last
+from timestep_lab.model.events import RunPaused
+from timestep_lab.model.records import RunRecord, Usage
 from timestep_lab.runtime import span_records
 from timestep_lab.runtime.run_usage import cost_so_far
-from timestep_lab.types.events import RunPaused
-from timestep_lab.types.records import RunRecord, Usage
 
 NEW = RunRecord(id="r", user_id="u", thread_id="t", trace_id="x", agent_id=None, agent="A")
 

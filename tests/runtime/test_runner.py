@@ -23,10 +23,8 @@ from openai.types.responses import ResponseOutputMessage, ResponseOutputRefusal
 
 from tests.files.test_text_of_files import pdf
 from tests.runtime.bench import Bench, calls, last, open_bench, says, scripted
-from timestep_lab.runtime.attachments import with_content
-from timestep_lab.runtime.files import Files
-from timestep_lab.types.errors import ConflictError, MissingKeyError, NotFoundError, UnknownPrefixError, UsageError
-from timestep_lab.types.events import (
+from timestep_lab.model.errors import ConflictError, MissingKeyError, NotFoundError, UnknownPrefixError, UsageError
+from timestep_lab.model.events import (
     AgentUpdated,
     ItemAdded,
     ItemDone,
@@ -39,7 +37,9 @@ from timestep_lab.types.events import (
     RunStarted,
     ThreadCreated,
 )  # fmt: skip
-from timestep_lab.types.records import McpServerRecord
+from timestep_lab.model.records import McpServerRecord
+from timestep_lab.runtime.attachments import with_content
+from timestep_lab.runtime.files import Files
 
 
 async def test_a_turn_tells_its_story_in_the_promised_order(bench: Bench) -> None:

@@ -8,8 +8,8 @@ import pytest
 from agents.memory import Session
 
 from tests.runtime.bench import Bench
+from timestep_lab.model.records import ThreadRecord
 from timestep_lab.runtime.session import StoreSession, answers_behind_calls
-from timestep_lab.types.records import ThreadRecord
 
 
 def said(text: str, role: str = "user") -> dict[str, Any]:

@@ -10,13 +10,13 @@ from agents import Agent, FunctionTool, RunContextWrapper, ToolOutputImage, WebS
 from pydantic import BaseModel
 
 from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says
+from timestep_lab.model.errors import NotFoundError, TapeMissError, UsageError
+from timestep_lab.model.events import RunPaused
+from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.runner import Runner
 from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Player, Tape, read_tape, record
 from timestep_lab.runtime.warm_start import replay_many, warm_start
-from timestep_lab.types.errors import NotFoundError, TapeMissError, UsageError
-from timestep_lab.types.events import RunPaused
-from timestep_lab.types.records import RunRecord
 
 
 class Row(BaseModel):

@@ -8,9 +8,9 @@ import pytest
 from agents import Agent, GuardrailFunctionOutput, InputGuardrail, ModelSettings, function_tool, handoff
 
 from tests.runtime.bench import Bench, calls, last, says
+from timestep_lab.model.errors import NotFoundError, ProviderError, UsageError
+from timestep_lab.model.events import RunPaused
 from timestep_lab.runtime.warm_start import Replayed, replay_many, warm_start
-from timestep_lab.types.errors import NotFoundError, ProviderError, UsageError
-from timestep_lab.types.events import RunPaused
 
 TABLES = "threads", "thread_items", "session_items", "runs", "run_states", "spans", "traces"
 

@@ -15,7 +15,7 @@ from agents import Agent, function_tool
 from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 
 from tests.runtime.bench import calls, last, open_bench, says, scripted
-from timestep_lab.types.events import ItemAdded, ItemDone, RunEnded
+from timestep_lab.model.events import ItemAdded, ItemDone, RunEnded
 
 _mouth: Connection
 

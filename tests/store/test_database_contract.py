@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
-from timestep_lab.store.store import Store
-from timestep_lab.types.errors import ConflictError, NotFoundError, StoreError
-from timestep_lab.types.records import (
+from timestep_lab.model.errors import ConflictError, NotFoundError, StoreError
+from timestep_lab.model.records import (
     AgentRecord,
     McpServerRecord,
     RunRecord,
@@ -25,6 +23,8 @@ from timestep_lab.types.records import (
     ThreadRecord,
     Usage,
 )
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.store import Store
 
 ALICE, BOB = "alice", "bob"
 NOW = datetime(2026, 11, 22, 12, 0)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from timestep_lab.model.errors import BusyError, DataError, QueryError, StoreError
 from timestep_lab.store.base import Statement
 from timestep_lab.store.duckdb import writer
 from timestep_lab.store.duckdb.connect import SETTINGS, connect
 from timestep_lab.store.open import open_database
-from timestep_lab.types.errors import BusyError, DataError, QueryError, StoreError
 
 
 def test_times_are_utc_on_a_machine_in_new_york_by_every_way_in_and_out(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ from datetime import datetime, timezone
 from timestep_lab.store.base import Statement
 from timestep_lab.store.open import open_database
 from timestep_lab.store.store import Store
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.records import ScoreRecord
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.records import ScoreRecord
 
 noon = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 lab = open_database(sys.argv[1])

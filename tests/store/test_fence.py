@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.errors import QueryError
+from timestep_lab.model.records import RunRecord, ScoreRecord, ThreadItem, ThreadRecord
 from timestep_lab.store.base import Database
 from timestep_lab.store.duckdb.fence import own_memory
 from timestep_lab.store.open import open_database
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import QueryError
-from timestep_lab.types.records import RunRecord, ScoreRecord, ThreadItem, ThreadRecord
 
 ALICE, BOB = "alice", "bob"
 SECRET = "bobs secret"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store.base import Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.engine import Engine
 from timestep_lab.store.open import open_store
 from timestep_lab.store.search_index import SearchIndex
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import ThreadRecord
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 

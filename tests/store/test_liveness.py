@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import OwnerProcess
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.store import liveness
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.liveness import LEASE, started_at, sweep
 from timestep_lab.store.open import open_database
 from timestep_lab.store.store import Store
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import RunRecord, ThreadItem, ThreadRecord
 
 ALICE, BOB = "alice", "bob"
 

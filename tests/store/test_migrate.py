@@ -12,10 +12,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from timestep_lab.model.errors import StoreError, StoreTooNewError
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.migrate import Migration, known_migrations, migrate, status
 from timestep_lab.store.open import open_database, open_store
-from timestep_lab.types.errors import StoreError, StoreTooNewError
 
 
 class Session:

@@ -16,17 +16,17 @@ from typing import Any
 import duckdb
 import pytest
 
-from timestep_lab.store.base import Statement
-from timestep_lab.store.duckdb.log_check import repair, verify
-from timestep_lab.store.migrate import known_migrations
-from timestep_lab.store.open import open_database, open_store
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     LabError,
     StoreCorruptError,
     StoreError,
     StoreTooNewError,
     UsageError,
 )
+from timestep_lab.store.base import Statement
+from timestep_lab.store.duckdb.log_check import repair, verify
+from timestep_lab.store.migrate import known_migrations
+from timestep_lab.store.open import open_database, open_store
 
 NOBODY = 65534
 
@@ -313,7 +313,7 @@ def test_a_place_that_cannot_be_written_is_named(what: str, mode: int, says: str
         "import encodings.ascii, os\n"
         "from timestep_lab.store.duckdb import database\n"  # Before it may no longer be read where it is installed.
         "from timestep_lab.store.open import open_database\n"
-        "from timestep_lab.types.errors import StoreReadOnlyError\n"
+        "from timestep_lab.model.errors import StoreReadOnlyError\n"
         f"os.getuid() or os.setuid({NOBODY})\n"  # Root may write anywhere.
         "try:\n"
         "    open_database('lab.duckdb')\n"

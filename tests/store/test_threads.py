@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.records import RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 from timestep_lab.store.base import Database
 from timestep_lab.store.store import Store
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError, NotFoundError
-from timestep_lab.types.records import RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 
 ALICE = "alice"
 

@@ -23,12 +23,12 @@ import psutil
 import pytest
 
 from tests.store.conftest import OwnerProcess
+from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Database, Rows, Statement
 from timestep_lab.store.duckdb import frames, loopback, seat, wire, writer
 from timestep_lab.store.duckdb.database import DuckDatabase
 from timestep_lab.store.duckdb.owner_file import OwnerFile
 from timestep_lab.store.open import open_database
-from timestep_lab.types.errors import StoreError, StoreTooNewError, StoreUnavailableError
 
 ROOT = Path(__file__).parents[2]
 ALICE = "alice"

@@ -8,9 +8,9 @@ import pytest
 
 from tests.store.conftest import database, owner_process  # noqa: F401 - fixtures
 from tests.traces.recorder import Recorder
+from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.store.base import Database
 from timestep_lab.store.store import Store
-from timestep_lab.types.ids import LOCAL_USER
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from timestep_lab.model.ids import LOCAL_USER, new_span_id, new_trace_id
+from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store.base import Database
 from timestep_lab.store.trace_writer import TraceWriter
-from timestep_lab.types.ids import LOCAL_USER, new_span_id, new_trace_id
-from timestep_lab.types.spans import Lab, SpanRecord, TraceStart
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

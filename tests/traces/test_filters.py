@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from tests.store.conftest import FACTORIES, OwnerProcess
 from tests.traces.recorder import NOON, Recorder
+from timestep_lab.model.errors import FilterError
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.spans import SPAN_KINDS
 from timestep_lab.store.filters import compile_filter, evaluate
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import FilterError
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.spans import SPAN_KINDS
 
 AGENTS, MODELS, WORDS = ("Ann", "Bob", None), ("gpt-4.1", "qwen3", None), ("Berkeley", "berkeley", "50%_\\'x", "", None)
 

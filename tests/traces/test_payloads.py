@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.traces.recorder import NOON, Recorder
+from timestep_lab.model.errors import NotFoundError
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import NotFoundError
 
 
 def conversation(turns: int) -> list[dict[str, Any]]:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.traces.recorder import NOON, Recorder
+from timestep_lab.model.errors import StoreError, StoreUnavailableError
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.spans import Lab
 from timestep_lab.store.base import Database
 from timestep_lab.store.open import open_store
 from timestep_lab.store.store import Store
 from timestep_lab.store.trace_writer import TraceWriter
-from timestep_lab.types.errors import StoreError, StoreUnavailableError
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.spans import Lab
 
 
 def test_a_span_is_seen_soon_after_it_began_and_completed_when_it_ends(store: Store, recorder: Recorder) -> None:

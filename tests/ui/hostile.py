@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from tests.ui.sample_traces import SampleSource, weather_run
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 
 HOSTILE: dict[str, Any] = {
     "markup": '<img src=x onerror="window.hacked=1"><svg onload=window.hacked=1>',

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from timestep_lab.evals.grid import Grid
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
-from timestep_lab.types.records import Json
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
+from timestep_lab.model.records import Json
 
 MODELS = (
     "openai/gpt-4.1",

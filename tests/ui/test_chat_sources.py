@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.app.lab_process import LabProcess, start, stop
-from tests.app.remote import Both
-from timestep_lab.types.errors import LabError
-from timestep_lab.types.records import RunRecord, Usage
+from tests.server.lab_process import LabProcess, start, stop
+from tests.server.remote import Both
+from timestep_lab.model.errors import LabError
+from timestep_lab.model.records import RunRecord, Usage
 from timestep_lab.ui.chat import Chat
 from timestep_lab.ui.chat_rows import run_json
 

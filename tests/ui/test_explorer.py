@@ -9,8 +9,8 @@ import pytest
 
 from tests.ui.sample_traces import SampleSource
 from timestep_lab import Lab
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import FilterError, NotFoundError, UsageError
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import FilterError, NotFoundError, UsageError
 from timestep_lab.ui.explorer import TraceExplorer
 
 

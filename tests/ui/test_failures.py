@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.ui.sample_traces import SampleSource, weather_run
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.trace_reader import read_conversation, read_trace
 from timestep_lab.ui.trace_twin import trace_html
 

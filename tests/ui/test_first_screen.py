@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.ui.sample_traces import SampleSource, big_trace, weather_run
 from tests.ui.test_columns import decode
-from timestep_lab.types.clock import utc_now
+from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.trace_twin import MOST_ROWS
 from timestep_lab.ui.trace_view import TraceView
 from timestep_lab.ui.tree_rows import tree_rows

@@ -12,7 +12,7 @@ from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.grid_html import grid_html
-from timestep_lab.types.comparison import CellDelta, CellDone, CellStarted, GridLike
+from timestep_lab.model.comparison import CellDelta, CellDone, CellStarted, GridLike
 from timestep_lab.ui.grid import GridView
 from timestep_lab.ui.grid_rows import PREVIEW
 from timestep_lab.ui.grid_state import GridState

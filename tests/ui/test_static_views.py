@@ -13,7 +13,7 @@ import pytest
 from tests.ui.hostile import HOSTILE, hostile_source
 from tests.ui.sample_traces import SampleSource
 from timestep_lab import Lab
-from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.handoff_graph import HandoffGraph, difference
 from timestep_lab.ui.html_export import export_html

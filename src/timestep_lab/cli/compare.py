@@ -18,16 +18,16 @@ from rich.table import Table
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
     ComparisonProgress,
     ComparisonStarted,
     decision_table,
     failed_calls,
 )
-from timestep_lab.types.errors import LabError, UsageError
-from timestep_lab.types.events import Event
-from timestep_lab.types.numbers import cost_text, count_text, duration_text
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.numbers import cost_text, count_text, duration_text
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

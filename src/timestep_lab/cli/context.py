@@ -116,7 +116,7 @@ def _console_class() -> type[Console]:
 def _plain(value: Any) -> Any:
     from datetime import datetime
 
-    from timestep_lab.types.clock import iso
+    from timestep_lab.model.clock import iso
 
     return iso(value) if isinstance(value, datetime) else str(value)
 

@@ -9,7 +9,7 @@ import click
 
 from timestep_lab.cli.context import Context, console, say, store_option
 from timestep_lab.cli.tables import print_rows
-from timestep_lab.types.errors import StoreReadOnlyError, UsageError
+from timestep_lab.model.errors import StoreReadOnlyError, UsageError
 
 KINDS = ("threads", "runs", "files")
 

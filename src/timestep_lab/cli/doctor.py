@@ -13,8 +13,8 @@ from rich.markup import escape
 
 from timestep_lab import __version__
 from timestep_lab.cli.context import Context, console, json_option, print_json, store_option
+from timestep_lab.model.errors import LabError, SettingsError
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import LabError, SettingsError
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

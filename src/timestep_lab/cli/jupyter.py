@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from timestep_lab.cli.context import say
+from timestep_lab.model.errors import StoreReadOnlyError
 from timestep_lab.resources import data_path, notebooks_path
-from timestep_lab.types.errors import StoreReadOnlyError
 
 
 @click.command("lab", context_settings={"ignore_unknown_options": True})

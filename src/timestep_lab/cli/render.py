@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from timestep_lab.types.events import (
+from timestep_lab.model.events import (
     AgentUpdated,
     Event,
     ItemAdded,
@@ -22,8 +22,8 @@ from timestep_lab.types.events import (
     RunPaused,
     RunStopped,
 )
-from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-from timestep_lab.types.records import RunRecord, ThreadItem
+from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.records import RunRecord, ThreadItem
 
 if TYPE_CHECKING:
     from timestep_lab.lab import Run

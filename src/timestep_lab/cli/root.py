@@ -15,7 +15,7 @@ import click
 
 from timestep_lab import __version__
 from timestep_lab.cli.context import Context, say
-from timestep_lab.types.errors import LabError
+from timestep_lab.model.errors import LabError
 
 COMMANDS = {
     "demo": "timestep_lab.cli.demo",
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from timestep_lab.types.suggest import did_you_mean
+        from timestep_lab.model.suggest import did_you_mean
 
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise click.UsageError(f"There is no command {args[0]!r}.{did_you_mean(args[0], COMMANDS)}", ctx)

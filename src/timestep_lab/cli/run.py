@@ -10,7 +10,7 @@ import click
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.render import Renderer, run_object
 from timestep_lab.lab import Lab, Run
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 PAUSED = 3
 

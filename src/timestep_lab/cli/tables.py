@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from timestep_lab.cli.context import printable, say
-from timestep_lab.types.clock import iso
+from timestep_lab.model.clock import iso
 
 LEAST = 9
 """Characters below which a column says nothing. Where not all have that many, a row becomes a block of lines."""

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from timestep_lab.cli.context import printable
-from timestep_lab.types.clock import ms_between
-from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-from timestep_lab.types.spans import SpanRecord
+from timestep_lab.model.clock import ms_between
+from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.spans import SpanRecord
 
 COLOURS = {
     "agent": "blue", "generation": "yellow", "tool": "green", "handoff": "magenta", "guardrail": "dark_goldenrod",

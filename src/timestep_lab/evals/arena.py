@@ -21,11 +21,11 @@ from timestep_lab.evals.bradley_terry import POINTS, Fit, Floats, Outcome, Ranki
 from timestep_lab.evals.scrub import Scrubber
 from timestep_lab.evals.statistics.agreement import Agreement, agreement
 from timestep_lab.evals.statistics.distributions import normal_cdf_array
-from timestep_lab.types.arena import DuelRecord, VoteRecord
-from timestep_lab.types.comparison import CellRecord
-from timestep_lab.types.errors import NotFoundError, UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Json
+from timestep_lab.model.arena import DuelRecord, VoteRecord
+from timestep_lab.model.comparison import CellRecord
+from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

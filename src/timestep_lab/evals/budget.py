@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.candidates import Candidate
+from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.runtime.pricing import has_price
-from timestep_lab.types.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.provider import ModelRef

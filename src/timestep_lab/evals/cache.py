@@ -7,7 +7,7 @@ from typing import Any
 from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.datasets.case import Case, digest
 from timestep_lab.evals.options import Options
-from timestep_lab.types.comparison import CellRecord
+from timestep_lab.model.comparison import CellRecord
 
 VERSION = 1
 """Raised when answers of an earlier form can no longer be used."""

@@ -13,14 +13,14 @@ from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
+from timestep_lab.model.comparison import CandidateRecord
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CandidateRecord
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import AgentRecord, Json
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CellRecord, ScoreValue
 
 
 class CellWriter:

@@ -20,10 +20,10 @@ from timestep_lab.evals.executor import LocalExecutor
 from timestep_lab.evals.limits import limited
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
-from timestep_lab.types.comparison import CandidateRecord
-from timestep_lab.types.errors import ProviderUnavailableError, UsageError
-from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
-from timestep_lab.types.spans import SpanRecord, TraceStart
+from timestep_lab.model.comparison import CandidateRecord
+from timestep_lab.model.errors import ProviderUnavailableError, UsageError
+from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
+from timestep_lab.model.spans import SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape
@@ -154,9 +154,9 @@ class DaskExecutor:
     async def _packed(self) -> Any:
         """The kit, sent to the cluster once for all tasks."""
         if self._kit is None:
+            from timestep_lab.model.ids import new_id
             from timestep_lab.runtime.agent_graph import reachable
             from timestep_lab.store.base import in_thread
-            from timestep_lab.types.ids import new_id
 
             records: dict[str, tuple[AgentRecord, ...]] = {}
             for name, candidate in self._candidates.items():

@@ -33,14 +33,14 @@ from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import make_scorer, make_scorers, to_spec
+from timestep_lab.model.comparison import CandidateRecord, CandidateRow, ComparisonRecord
+from timestep_lab.model.errors import ConflictError, DataError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.provider import ModelRef
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CandidateRecord, CandidateRow, ComparisonRecord
-from timestep_lab.types.errors import ConflictError, DataError, UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import AgentRecord, Json
-from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape

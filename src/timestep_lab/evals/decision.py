@@ -14,7 +14,7 @@ from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
 from timestep_lab.evals.statistics.paired import skew_rule_p
 from timestep_lab.evals.statistics.ratios import Ratio, median_ratio, tail_ratio, typical_ratio
-from timestep_lab.types.comparison import CellRecord, DecisionRow, Measure, Outcome, PairRow
+from timestep_lab.model.comparison import CellRecord, DecisionRow, Measure, Outcome, PairRow
 
 _QUANTILES: tuple[tuple[Measure, Callable[..., Ratio]], ...] = (("time p50", median_ratio), ("time p95", tail_ratio))
 

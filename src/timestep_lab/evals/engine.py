@@ -39,10 +39,8 @@ from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
 from timestep_lab.evals.trial import OWN_TRACE, Trial
 from timestep_lab.evals.verdict import verdict
-from timestep_lab.runtime.provider import ModelRef
-from timestep_lab.store.base import in_thread
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.comparison import (
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.comparison import (
     CellDelta,
     CellDone,
     CellRecord,
@@ -55,8 +53,10 @@ from timestep_lab.types.comparison import (
     ProgressRow,
     ScoreValue,
 )  # fmt: skip
-from timestep_lab.types.errors import LabError, ProviderError
-from timestep_lab.types.events import Event
+from timestep_lab.model.errors import LabError, ProviderError
+from timestep_lab.model.events import Event
+from timestep_lab.runtime.provider import ModelRef
+from timestep_lab.store.base import in_thread
 
 log = logging.getLogger("timestep_lab")
 

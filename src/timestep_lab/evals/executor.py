@@ -13,10 +13,10 @@ from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.options import Options
 from timestep_lab.evals.rows import JUDGE
 from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
+from timestep_lab.model.comparison import CandidateRecord
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.tracing import install, uninstall
-from timestep_lab.types.comparison import CandidateRecord
-from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape

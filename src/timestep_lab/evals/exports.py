@@ -16,8 +16,8 @@ from timestep_lab.evals.prompts import filled
 from timestep_lab.evals.regression import baseline_json
 from timestep_lab.evals.results import own_scores
 from timestep_lab.evals.scorers.apply import ASSERTIONS
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ScoreValue, cell_json
-from timestep_lab.types.errors import LabError, UsageError
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ScoreValue, cell_json
+from timestep_lab.model.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

@@ -24,7 +24,7 @@ from timestep_lab.evals.results import (
 from timestep_lab.evals.statistics.fisher import fisher
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
     CellRecord,
@@ -36,8 +36,8 @@ from timestep_lab.types.comparison import (
     from_cache,
     unscored,
 )
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from html import escape
 
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
     CandidateRow,
     CellRecord,
@@ -17,7 +17,7 @@ from timestep_lab.types.comparison import (
     decision_table,
     headline,
 )
-from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
 
 SHOWN_CASES = 50
 _TEXT = 400

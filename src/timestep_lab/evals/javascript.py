@@ -31,7 +31,7 @@ from timestep_lab.evals.javascript_values import (
     type_of,
     unescaped,
 )
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.errors import DataError
 
 Env = dict[str, Any]
 Run = Callable[["_State"], Any]

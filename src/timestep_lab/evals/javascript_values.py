@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.errors import DataError
 
 MOST_TEXT = 2_000_000
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}

@@ -27,8 +27,8 @@ from timestep_lab.evals.scorers.apply import (
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
 from timestep_lab.evals.scorers.pairwise import Pairwise
 from timestep_lab.evals.scorers.registry import make_scorer
+from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.comparison import CellRecord, ScoreValue
 
 if TYPE_CHECKING:
     from timestep_lab.evals.budget import Budget

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timestep_lab.evals.scorers.text import fold
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 Cache = Literal["models", "all", "off"]
 DEFAULT_CONCURRENCY = 10

@@ -21,11 +21,11 @@ from timestep_lab.evals.rows import JUDGE, ComparisonRows
 from timestep_lab.evals.scorers.apply import score_answer
 from timestep_lab.evals.scorers.base import Answer, Tools
 from timestep_lab.evals.scorers.registry import make_scorers
+from timestep_lab.model.errors import DataError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import ScoreRecord
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import DataError, UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import ScoreRecord
 
 ALL_TRACES = (
     f"select trace_id from traces where status = 'completed' and workflow <> '{JUDGE}' order by started_at desc"

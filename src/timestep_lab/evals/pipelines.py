@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 
 from timestep_lab.evals.datasets.case import digest
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     ProviderAuthError,
     ProviderRequestError,
     ProviderUnavailableError,
@@ -25,7 +25,7 @@ from timestep_lab.types.errors import (
     RunError,
     UsageError,
 )
-from timestep_lab.types.records import Json
+from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     import httpx

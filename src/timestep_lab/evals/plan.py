@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
+from timestep_lab.model.comparison import PlanRow
+from timestep_lab.model.numbers import cost_text, duration_text
 from timestep_lab.runtime.pricing import has_price, is_free
-from timestep_lab.types.comparison import PlanRow
-from timestep_lab.types.numbers import cost_text, duration_text
 
 if TYPE_CHECKING:
     import pandas

@@ -9,8 +9,8 @@ from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.template import render, render_all
-from timestep_lab.types.comparison import CandidateRecord
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.comparison import CandidateRecord
+from timestep_lab.model.errors import DataError
 
 _ROLES = ("system", "developer", "user", "assistant")
 _JSON = re.compile(r"\s*(?:\[|\{(?![{%#]))")

@@ -13,8 +13,8 @@ from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import within_unit
 from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.verdict import is_settled, pair_sentence
-from timestep_lab.types.comparison import CellRecord, PairRow, ScoreValue
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.comparison import CellRecord, PairRow, ScoreValue
+from timestep_lab.model.errors import DataError
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

@@ -19,8 +19,8 @@ from timestep_lab.evals.statistics.paired import paired_difference
 from timestep_lab.evals.statistics.passk import over_cases
 from timestep_lab.evals.statistics.sign_flips import least_p
 from timestep_lab.evals.verdict import is_settled
-from timestep_lab.types.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, Outcome, PairRow
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, Outcome, PairRow
+from timestep_lab.model.errors import UsageError
 
 ALPHA = 0.05
 MARGIN = 0.05

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from timestep_lab.model.arena import VoteRecord
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
+from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
+from timestep_lab.model.errors import ConflictError
 from timestep_lab.store.base import Change, Database, Statement
 from timestep_lab.store.table import Table
-from timestep_lab.types.arena import VoteRecord
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc, utc_now
-from timestep_lab.types.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
-from timestep_lab.types.errors import ConflictError
 
 Row = tuple[Any, ...]
 CELL_COLUMNS = ("user_id", *(f.name for f in fields(CellRecord) if f.name != "scores"))

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Literal
 from timestep_lab.evals.results import mean_row
 from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL
 from timestep_lab.evals.statistics.intervals import within_unit
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.types.comparison import CandidateRow
+    from timestep_lab.model.comparison import CandidateRow
 
 _RULE = re.compile(r"(?P<what>.+?)\s*(?P<op>>=|<=|>|<|==)\s*(?P<bound>-?\d+(?:\.\d+)?%?)")
 _OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}

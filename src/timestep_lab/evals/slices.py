@@ -11,9 +11,9 @@ from timestep_lab.evals.results import ALPHA
 from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, mean_interval, mean_of_repeats
 from timestep_lab.evals.statistics.paired import paired_difference
-from timestep_lab.types.comparison import CaseRecord
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.comparison import CaseRecord
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

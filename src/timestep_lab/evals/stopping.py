@@ -24,8 +24,8 @@ import numpy as np
 from timestep_lab.evals.results import MARGIN
 from timestep_lab.evals.statistics.intervals import wilson
 from timestep_lab.evals.statistics.sequential import Look, Watched, cases_for_margin, chance_of_better
-from timestep_lab.types.comparison import CellRecord, ComparisonRecord, Outcome, PairRow
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.comparison import CellRecord, ComparisonRecord, Outcome, PairRow
+from timestep_lab.model.errors import UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

@@ -18,6 +18,11 @@ from agents import RunConfig, RunState
 
 from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
+from timestep_lab.model.clock import ms_between, utc_now
+from timestep_lab.model.errors import LabError, ProviderTimeoutError
+from timestep_lab.model.ids import new_trace_id
+from timestep_lab.model.records import Json
+from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.limiter import PATIENCE, Patience
 from timestep_lab.runtime.outcomes import as_lab_error
@@ -26,11 +31,6 @@ from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.tape import Player, on_tape
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
-from timestep_lab.types.clock import ms_between, utc_now
-from timestep_lab.types.errors import LabError, ProviderTimeoutError
-from timestep_lab.types.ids import new_trace_id
-from timestep_lab.types.records import Json
-from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router

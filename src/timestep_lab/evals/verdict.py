@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from timestep_lab.evals.statistics.paired import LEAST_GRADED
-from timestep_lab.types.comparison import CandidateRow, Outcome, PairRow
+from timestep_lab.model.comparison import CandidateRow, Outcome, PairRow
 
 FEW = 20
 """Below so many cases a sentence says that it speaks of these."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from timestep_lab.types.errors import NotFoundError
+from timestep_lab.model.errors import NotFoundError
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab

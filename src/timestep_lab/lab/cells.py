@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.lab.lab import Lab
-from timestep_lab.types.errors import LabError, UsageError
+from timestep_lab.model.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.lab.otel_cells import OtelCells

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.errors import LabError
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.runtime.run_request import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.types.errors import LabError
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.ui.chat_source import AgentChoice
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.events import Event
 from timestep_lab.store.base import Change
-from timestep_lab.types.events import Event
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
     from timestep_lab.lab.lab import Lab
-    from timestep_lab.types.comparison import GridLike
+    from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.grid import GridView
 

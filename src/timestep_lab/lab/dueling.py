@@ -11,14 +11,14 @@ from timestep_lab.evals.bradley_terry import length_difference
 from timestep_lab.evals.rows import ComparisonRows
 from timestep_lab.evals.scrub import Scrubber
 from timestep_lab.lab.chat_source import LocalChatSource
+from timestep_lab.model.arena import VoteOutcome, VoteRecord
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import Event, RunStarted
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import AgentRecord, Json, RunRecord, ThreadItem
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.arena import VoteOutcome, VoteRecord
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.events import Event, RunStarted
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import AgentRecord, Json, RunRecord, ThreadItem
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab

@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from timestep_lab.lab.approvals import Approvals
 from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Run, RunStream
+from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.given import thread_id_of, trace_id_of, trace_ids_of
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.records import AgentRecord, Interruption, Json
+from timestep_lab.model.suggest import checks_keywords
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets
@@ -20,13 +27,6 @@ from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
 from timestep_lab.store.open import open_store
 from timestep_lab.store.quota import Quota
-from timestep_lab.types.awaiting import says_await
-from timestep_lab.types.errors import NotFoundError, UsageError
-from timestep_lab.types.events import Event
-from timestep_lab.types.given import thread_id_of, trace_id_of, trace_ids_of
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import AgentRecord, Interruption, Json
-from timestep_lab.types.suggest import checks_keywords
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -178,7 +178,7 @@ class Lab(Looking):
         tools: str | Tape | None = None,
         on_miss: str = "fail",
     ) -> RunStream:
-        """Run one turn and read it event by event (`types.events`). Takes what `run` takes."""
+        """Run one turn and read it event by event (`model.events`). Takes what `run` takes."""
         from timestep_lab.runtime.run_request import RunLimits
 
         limits = RunLimits.read(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from weakref import WeakKeyDictionary
 
 from timestep_lab.lab.run import Run
+from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.given import trace_id_of, trace_ids_of
+from timestep_lab.model.suggest import checks_keywords, with_signature_of
 from timestep_lab.store.base import in_event_loop
-from timestep_lab.types.awaiting import says_await
-from timestep_lab.types.errors import NotFoundError, UsageError
-from timestep_lab.types.given import trace_id_of, trace_ids_of
-from timestep_lab.types.suggest import checks_keywords, with_signature_of
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.scoring import Watch
     from timestep_lab.lab.serving import Serving
+    from timestep_lab.model.comparison import ComparisonRecord
+    from timestep_lab.model.records import Json, ScoreRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.service.traces import Traces
-    from timestep_lab.types.comparison import ComparisonRecord
-    from timestep_lab.types.records import Json, ScoreRecord
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
     from timestep_lab.ui.chat_source import ChatSource
@@ -493,7 +493,7 @@ class Looking:
             from timestep_lab.lab.serving import Serving
 
             return Serving(self._lab._shared_name(), host, port)
-        from timestep_lab.app.run import serve
+        from timestep_lab.server.run import serve
 
         serve(self._lab, host=host, port=port, announce=print)
         return None

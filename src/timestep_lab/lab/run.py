@@ -7,18 +7,18 @@ import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.types.awaiting import interrupted_at_once, says_await
-from timestep_lab.types.errors import ConflictError, NotFoundError
-from timestep_lab.types.events import Event, ItemUpdated, RunEnded, RunStarted
-from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-from timestep_lab.types.records import Interruption, RunRecord, Usage
+from timestep_lab.model.awaiting import interrupted_at_once, says_await
+from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.events import Event, ItemUpdated, RunEnded, RunStarted
+from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.records import Interruption, RunRecord, Usage
 
 if TYPE_CHECKING:
     import agents as sdk
 
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.model.records import RunStatus  # Only here: jedi completes nothing where it meets a Literal.
     from timestep_lab.service.threads import Thread
-    from timestep_lab.types.records import RunStatus  # Only here: jedi completes nothing where it meets a Literal.
     from timestep_lab.ui.trace_view import TraceView
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.store.base import Change, in_event_loop, in_thread
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     import pandas

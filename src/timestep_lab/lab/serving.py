@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 START_S = 60
 STOP_S = 45

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from agents import Agent, Handoff, handoff
 from agents.agent import StopAtTools
 
+from timestep_lab.model.errors import LabError, NotFoundError
+from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.model.records import AgentRecord, McpServerRecord
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.store.agent_graphs import SEPARATOR
-from timestep_lab.types.errors import LabError, NotFoundError
-from timestep_lab.types.graph import AgentGraph, GraphEdge, GraphNode
-from timestep_lab.types.records import AgentRecord, McpServerRecord
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Definitions, Toolbox

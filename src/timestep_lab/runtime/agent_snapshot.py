@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from timestep_lab.model.clock import iso, parse_iso
+from timestep_lab.model.errors import RunError
+from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.runtime.agent_graph import is_client_tool
-from timestep_lab.types.clock import iso, parse_iso
-from timestep_lab.types.errors import RunError
-from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 
 VERSION = 1
 SAID = "replayed"

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
+from timestep_lab.model.clock import iso, utc_now
+from timestep_lab.model.errors import ConflictError, UsageError
+from timestep_lab.model.records import Interruption, Json, RunRecord, RunStateRecord
 from timestep_lab.store.base import Change, Rows, Statement
-from timestep_lab.types.clock import iso, utc_now
-from timestep_lab.types.errors import ConflictError, UsageError
-from timestep_lab.types.records import Interruption, Json, RunRecord, RunStateRecord
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

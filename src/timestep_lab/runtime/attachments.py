@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import DataError, MissingExtraError, NotFoundError, UsageError
+from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import DataError, MissingExtraError, NotFoundError, UsageError
-from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
+    from timestep_lab.model.files import FileRecord
     from timestep_lab.runtime.files import Files
-    from timestep_lab.types.files import FileRecord
 
 IMAGE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 PDF = "application/pdf"

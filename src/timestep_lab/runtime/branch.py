@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store.base import Statement
 from timestep_lab.store.store import Store
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import NotFoundError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import ThreadRecord
 
 
 def branch(store: Store, thread_id: str, before_item_id: str) -> ThreadRecord:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from agents import trace
 from agents.tracing import Trace
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.ids import new_span_id, new_trace_id
+from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.tracing import Route, StoreProcessor
 from timestep_lab.store.trace_writer import TraceWriter
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.ids import new_span_id, new_trace_id
-from timestep_lab.types.spans import SpanRecord, TraceStart
 
 
 class CellTrace:

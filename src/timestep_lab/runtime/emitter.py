@@ -57,10 +57,10 @@ from openai.types.responses.response_reasoning_summary_part_added_event import P
 from openai.types.responses.response_reasoning_summary_part_done_event import Part as PartDone
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.output_text import CUT_SHORT
 from timestep_lab.runtime.unique_ids import own_call_id
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Usage
 
 Event = Any
 """One of the `openai.types.responses` stream events."""

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 from agents import Agent, Model
 
+from timestep_lab.model import errors
+from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import AgentRecord, Json, RunRecord
+from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.branch import branch
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
@@ -20,11 +25,6 @@ from timestep_lab.runtime.session import is_output
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, named, read_tape, taped_tools
 from timestep_lab.store.base import in_thread
-from timestep_lab.types import errors
-from timestep_lab.types.errors import LabError, NotFoundError, RunError, UsageError
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import AgentRecord, Json, RunRecord
-from timestep_lab.types.spans import Lab
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router

@@ -14,11 +14,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from timestep_lab.model.errors import LabError
+from timestep_lab.model.events import Event, ItemAdded, ItemDone, ItemReplaced, ItemUpdated
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json, RunRecord, ThreadItem
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import LabError
-from timestep_lab.types.events import Event, ItemAdded, ItemDone, ItemReplaced, ItemUpdated
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Json, RunRecord, ThreadItem
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

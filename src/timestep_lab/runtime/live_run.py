@@ -17,6 +17,20 @@ import agents as sdk
 from agents import RunConfig, RunState
 from agents.items import ToolApprovalItem
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError
+from timestep_lab.model.events import (
+    AgentUpdated,
+    Event,
+    Progress,
+    RunCancelled,
+    RunCompleted,
+    RunEnded,
+    RunFailed,
+    RunPaused,
+    RunStopped,
+)  # fmt: skip
+from timestep_lab.model.records import Json, RunRecord, RunStateRecord, Usage
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
@@ -34,20 +48,6 @@ from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import BudgetError, ConflictError, LabError, StoreError
-from timestep_lab.types.events import (
-    AgentUpdated,
-    Event,
-    Progress,
-    RunCancelled,
-    RunCompleted,
-    RunEnded,
-    RunFailed,
-    RunPaused,
-    RunStopped,
-)  # fmt: skip
-from timestep_lab.types.records import Json, RunRecord, RunStateRecord, Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox

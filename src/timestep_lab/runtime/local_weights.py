@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from timestep_lab.types.errors import ModelNotFoundError, ProviderUnavailableError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import ModelNotFoundError, ProviderUnavailableError
+from timestep_lab.model.suggest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

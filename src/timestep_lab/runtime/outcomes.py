@@ -19,8 +19,8 @@ from agents.exceptions import (
     UserError,
 )
 
-from timestep_lab.types.errors import LabError, ProviderTimeoutError, RunError, ToolError
-from timestep_lab.types.records import Json
+from timestep_lab.model.errors import LabError, ProviderTimeoutError, RunError, ToolError
+from timestep_lab.model.records import Json
 
 SHOWN_ROUND = 8
 """How many agents of an endless round are named."""

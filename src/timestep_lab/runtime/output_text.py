@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.span_records import jsonable
-from timestep_lab.types.records import Json
 
 
 def output_text(value: object) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from timestep_lab.types.records import Usage
+    from timestep_lab.model.records import Usage
 
 FREE = frozenset({"demo", "local", "ollama"})
 """Prefixes whose models run at home, but for Ollama's cloud."""
@@ -80,7 +80,7 @@ def _cost(names: Sequence[tuple[str, str]], usage: Usage | None) -> float | None
 
 def has_price(provider: str, model: str) -> bool:
     """A budget in money can be kept for it."""
-    from timestep_lab.types.records import Usage
+    from timestep_lab.model.records import Usage
 
     return price(provider, model, Usage(requests=1, input_tokens=1, output_tokens=1)) is not None
 

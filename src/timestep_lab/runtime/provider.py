@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from timestep_lab.model.errors import MissingKeyError
+from timestep_lab.model.shown_url import without_credentials
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.types.errors import MissingKeyError
-from timestep_lab.types.shown_url import without_credentials
 
 if TYPE_CHECKING:
     from agents import Model

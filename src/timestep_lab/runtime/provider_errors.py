@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from timestep_lab.runtime.retry import retry_after_seconds
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     ContextLengthError,
     LabError,
     ModelNotFoundError,
@@ -29,7 +28,8 @@ from timestep_lab.types.errors import (
     RateLimitError,
     StreamCutError,
 )
-from timestep_lab.types.shown_url import credentials_in, without_credentials
+from timestep_lab.model.shown_url import credentials_in, without_credentials
+from timestep_lab.runtime.retry import retry_after_seconds
 
 _TRANSPORT_ROOTS = ("httpx2", "httpx", "httpcore2", "httpcore", "openai", "anthropic", "ollama")
 """Packages whose timeout and transport errors are read by class name: each client brings its own http library."""

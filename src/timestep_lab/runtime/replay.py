@@ -39,14 +39,14 @@ from openai.types.responses import (
 )
 from pydantic import TypeAdapter, ValidationError
 
+from timestep_lab.model.errors import ProviderError, RunError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.mcp.toolbox import Definitions
 from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.recorded import CUT_SHORT, Changes, Point, Recorded, Span, ToolStub
 from timestep_lab.runtime.span_records import is_read_only, usage_of
-from timestep_lab.types.errors import ProviderError, RunError, UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.suggest import did_you_mean
 
 _ASKED = "system_instructions", "input", "model_settings", "tools", "output_schema", "handoffs", "tracing"
 _items: TypeAdapter[list[Any]] = TypeAdapter(list[ResponseOutputItem])

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from timestep_lab.types.clock import to_aware_utc, utc_now
-from timestep_lab.types.errors import ProviderError, RateLimitError
+from timestep_lab.model.clock import to_aware_utc, utc_now
+from timestep_lab.model.errors import ProviderError, RateLimitError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

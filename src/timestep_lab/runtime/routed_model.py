@@ -16,6 +16,14 @@ from agents import Model, ModelResponse, ModelSettings, ModelTracing
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest, ModelRetryNormalizedError
 from agents.tracing import SpanError, generation_span
 
+from timestep_lab.model.errors import (
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+    StreamCutError,
+)
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_response
 from timestep_lab.runtime.limiter import PATIENCE, AdaptiveLimiter, Waited
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
@@ -23,14 +31,6 @@ from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.run_usage import WATCH
 from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, offer, publish
 from timestep_lab.runtime.unique_ids import with_unique_ids
-from timestep_lab.types.errors import (
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitError,
-    StreamCutError,
-)
-from timestep_lab.types.records import Usage
 
 _CONTENT = frozenset(
     {

@@ -15,6 +15,8 @@ from typing import Any
 
 from agents import Model, ModelProvider
 
+from timestep_lab.model.errors import ProviderError, UnknownPrefixError, UsageError
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime import providers as providers_package
 from timestep_lab.runtime.limiter import AdaptiveLimiter
 from timestep_lab.runtime.provider import ModelRef, Provider, ProviderStatus
@@ -23,8 +25,6 @@ from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.timing import GenerationTiming
-from timestep_lab.types.errors import ProviderError, UnknownPrefixError, UsageError
-from timestep_lab.types.suggest import did_you_mean
 
 __all__ = ["ModelRef", "ProviderStatus", "Router"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 from agents import RunState
 
+from timestep_lab.model.errors import RunError
+from timestep_lab.model.records import AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
 from timestep_lab.runtime.agent_snapshot import freeze, freeze_sdk, same_servers, thaw, thaw_servers
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.run_request import RunOptions
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import RunError
-from timestep_lab.types.records import AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Definitions, Toolbox

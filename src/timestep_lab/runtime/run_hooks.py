@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
 from agents.tool_context import ToolContext
 
+from timestep_lab.model.spans import Lab
 from timestep_lab.runtime.run_usage import LimitWatch
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
-from timestep_lab.types.spans import Lab
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolset import ToolSet

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.given import messages_of
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.model_settings import validate_settings
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.given import messages_of
-from timestep_lab.types.records import Json
 
 Approve = Literal["ask", "all", "none"]
 DEFAULT_MAX_TURNS = 10

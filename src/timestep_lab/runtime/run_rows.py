@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import ConflictError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.pauses import rejected_span
 from timestep_lab.runtime.run_request import UserTurn
 from timestep_lab.runtime.session_repair import COMPLETED, complete_interrupted
 from timestep_lab.store.base import Change, Statement
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import ConflictError, UsageError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
-from timestep_lab.types.spans import SpanRecord
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

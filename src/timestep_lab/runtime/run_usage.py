@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from agents import RunContextWrapper
 
-from timestep_lab.types.errors import BudgetError
-from timestep_lab.types.records import RunRecord, Usage
+from timestep_lab.model.errors import BudgetError
+from timestep_lab.model.records import RunRecord, Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.run_request import RunLimits

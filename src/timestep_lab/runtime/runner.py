@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
+from timestep_lab.model.errors import ConflictError, NotFoundError, RunError, UsageError
+from timestep_lab.model.events import Event, ItemDone, RunStarted, ThreadCreated
+from timestep_lab.model.given import messages_of
+from timestep_lab.model.ids import new_id, new_trace_id
+from timestep_lab.model.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals, run_rows
 from timestep_lab.runtime.agent_graph import BuiltGraph, from_sdk
 from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
@@ -41,12 +47,6 @@ from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, check_tools, named, on_tape, read_tape
 from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.types.errors import ConflictError, NotFoundError, RunError, UsageError
-from timestep_lab.types.events import Event, ItemDone, RunStarted, ThreadCreated
-from timestep_lab.types.given import messages_of
-from timestep_lab.types.ids import new_id, new_trace_id
-from timestep_lab.types.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
-from timestep_lab.types.spans import TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
@@ -79,7 +79,7 @@ def _keep(known: dict[str, Any], run_id: str, value: Any) -> None:
 
 
 class Runner:
-    """Runs of one user. Events are those of `types.events`, in the order its text promises."""
+    """Runs of one user. Events are those of `model.events`, in the order its text promises."""
 
     def __init__(
         self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter

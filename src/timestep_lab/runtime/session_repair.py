@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.records import RunRecord, ThreadItem
 from timestep_lab.runtime.session import is_output
-from timestep_lab.types.errors import ConflictError
-from timestep_lab.types.records import RunRecord, ThreadItem
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+from timestep_lab.model.errors import SettingsError
+from timestep_lab.model.shown_url import shown_url
 from timestep_lab.store.quota import GuestLimits
-from timestep_lab.types.errors import SettingsError
-from timestep_lab.types.shown_url import shown_url
 
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"

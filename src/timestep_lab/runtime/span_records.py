@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from agents.tracing import Span
 from openai import BaseModel as ProviderModel
 
+from timestep_lab.model.clock import ms_between, parse_iso, utc_now
+from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.spans import GenAI, Lab, SpanKind, SpanRecord
 from timestep_lab.runtime.pricing import price
 from timestep_lab.runtime.timing import timing_of
-from timestep_lab.types.clock import ms_between, parse_iso, utc_now
-from timestep_lab.types.records import Json, Usage
-from timestep_lab.types.spans import GenAI, Lab, SpanKind, SpanRecord
 
 KINDS: Mapping[str, SpanKind] = {
     "agent": "agent", "generation": "generation", "response": "generation", "function": "tool", "handoff": "handoff",

@@ -23,6 +23,7 @@ from agents import (
 from agents.exceptions import ModelRefusalError, OutputGuardrailTripwireTriggered
 from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
 
+from timestep_lab.model.records import Json, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.item_log import ItemLog
 from timestep_lab.runtime.output_text import (
@@ -32,7 +33,6 @@ from timestep_lab.runtime.output_text import (
     output_text,
     reasoning_text,
 )
-from timestep_lab.types.records import Json, ThreadItem
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from timestep_lab.types.records import Usage
+from timestep_lab.model.records import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from agents.tracing import trace
 
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.span_records import otel_trace_id
 from timestep_lab.runtime.tracing import Route, install, uninstall
-from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter

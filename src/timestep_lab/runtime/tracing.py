@@ -20,12 +20,12 @@ from agents import ToolErrorFormatterArgs, UserError
 from agents.tracing import Span, Trace, TracingProcessor, get_current_span, set_trace_processors
 from agents.tracing.scope import Scope
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.ids import LOCAL_USER, new_span_id
+from timestep_lab.model.records import Json
+from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.span_records import call_span_id, definition_of, ended, otel_span_id, otel_trace_id, started
 from timestep_lab.runtime.timing import offered_of
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.ids import LOCAL_USER, new_span_id
-from timestep_lab.types.records import Json
-from timestep_lab.types.spans import GenAI, Lab, SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter

@@ -19,7 +19,7 @@ from typing import Any
 
 from agents.models.fake_id import FAKE_RESPONSES_ID
 
-from timestep_lab.types.ids import new_id
+from timestep_lab.model.ids import new_id
 
 _KIND_OF = {"message": "message", "function_call": "function_call", "reasoning": "reasoning"}
 _MISSING = (None, "", FAKE_RESPONSES_ID)

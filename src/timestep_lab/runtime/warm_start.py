@@ -16,6 +16,11 @@ from agents import Agent, RunConfig, RunErrorDetails, RunResult
 from agents.exceptions import AgentsException
 from agents.items import ToolApprovalItem
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.ids import new_trace_id
+from timestep_lab.model.records import Json, Usage
+from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
 from timestep_lab.runtime.outcomes import as_lab_error
@@ -29,11 +34,6 @@ from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.tape import check_on_miss
 from timestep_lab.runtime.tracing import Route, install, note_error_class, uninstall
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import LabError, UsageError
-from timestep_lab.types.ids import new_trace_id
-from timestep_lab.types.records import Json, Usage
-from timestep_lab.types.spans import Lab, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner

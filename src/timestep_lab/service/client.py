@@ -6,10 +6,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from timestep_lab.model.codec import decoded, encoded
 from timestep_lab.service.failures import only_here
 from timestep_lab.service.operation import Operation, operations, wrapped
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.codec import decoded, encoded
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from timestep_lab import __version__
+from timestep_lab.model.errors import AuthError, StoreUnavailableError, UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.shown_url import without_credentials
 from timestep_lab.service import decode
 from timestep_lab.service.failures import error_of, rebuilt, unreachable
-from timestep_lab.types.errors import AuthError, StoreUnavailableError, UsageError
-from timestep_lab.types.events import Event
-from timestep_lab.types.shown_url import without_credentials
 
 CONNECT_S = 10.0
 ANSWER_S = 120.0

@@ -10,10 +10,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
-from timestep_lab.types import comparison
-from timestep_lab.types.clock import parse_iso
-from timestep_lab.types.errors import StoreTooNewError
-from timestep_lab.types.events import EVENT_TYPES, Event
+from timestep_lab.model import comparison
+from timestep_lab.model.clock import parse_iso
+from timestep_lab.model.errors import StoreTooNewError
+from timestep_lab.model.events import EVENT_TYPES, Event
 
 R = TypeVar("R")
 Decoder = Callable[[Any], Any]

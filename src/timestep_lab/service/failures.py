@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from timestep_lab.types import errors
-from timestep_lab.types.errors import LabError, StoreError, StoreUnavailableError, UsageError
+from timestep_lab.model import errors
+from timestep_lab.model.errors import LabError, StoreError, StoreUnavailableError, UsageError
 
 BY_STATUS: Mapping[int, type[LabError]] = {
     400: errors.UsageError, 401: errors.AuthError, 403: errors.ForbiddenError, 404: errors.NotFoundError,

@@ -5,7 +5,7 @@
         def create(self, title: Title | None = None) -> ThreadRecord: ...
 
 The signature is the request: its parameters are checked on every call, local or remote, by the same model that the HTTP route reads its
-body and its query with. `app/api/operations.py` makes the routes, `service/client.py` the remote noun.
+body and its query with. `server/api/operations.py` makes the routes, `service/client.py` the remote noun.
 
 A parameter named in the path (`/threads/{thread_id}`) holds an id, never a name: names may contain a slash. What takes a name is a plain
 method that looks the id up and calls the operation. `**changes: Unpack[SomeTypedDict]` stands for fields of which any may be left out.
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

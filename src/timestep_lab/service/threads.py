@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval, Len
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import ThreadItem, ThreadRecord
+from timestep_lab.model.transcript import transcript
 from timestep_lab.service import operation as op
 from timestep_lab.service.scope import Scope
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.codec import JsonObject
-from timestep_lab.types.errors import NotFoundError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import ThreadItem, ThreadRecord
-from timestep_lab.types.transcript import transcript
 
 if TYPE_CHECKING:
     import pandas

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, Len
 
+from timestep_lab.model.clock import parse_iso
+from timestep_lab.model.codec import Moment
+from timestep_lab.model.graph import AgentGraph, TitledGraph
+from timestep_lab.model.records import ScoreRecord
+from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.scope import Scope
@@ -17,11 +22,6 @@ from timestep_lab.store.base import Change
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.trace_diff import DiffRow
 from timestep_lab.store.trace_stats import TimeBucket
-from timestep_lab.types.clock import parse_iso
-from timestep_lab.types.codec import Moment
-from timestep_lab.types.graph import AgentGraph, TitledGraph
-from timestep_lab.types.records import ScoreRecord
-from timestep_lab.types.spans import SpanRecord
 
 if TYPE_CHECKING:
     import pandas

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.errors import StoreError, UsageError
 from timestep_lab.store.base import SYSTEM_USER, Database
 from timestep_lab.store.open import open_database
-from timestep_lab.types.errors import StoreError, UsageError
 
 LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches"}
 NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from timestep_lab.model.clock import to_naive_utc
 from timestep_lab.store.base import Statement
-from timestep_lab.types.clock import to_naive_utc
 
 ERROR = "interrupted: the process that ran this ended"
 

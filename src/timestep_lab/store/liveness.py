@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.interrupted_spans import close_open_spans
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import LabError
 
 # -- Runs that waited for approval and whose resume died: they wait again
 

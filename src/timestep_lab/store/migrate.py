@@ -17,9 +17,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, Protocol
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
+from timestep_lab.model.errors import StoreError, StoreTooNewError
 from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc, utc_now
-from timestep_lab.types.errors import StoreError, StoreTooNewError
 
 LEDGER = """
 create schema if not exists core;

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.shown_url import without_credentials
 from timestep_lab.store.base import Database
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.shown_url import without_credentials
 
 POSTGRES = ("postgresql://", "postgres://")
 EMBEDDED = "embedded-postgres"

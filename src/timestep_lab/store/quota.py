@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from timestep_lab.types.errors import BusyError, LabError, TooLargeError
+from timestep_lab.model.errors import BusyError, LabError, TooLargeError
 
 if TYPE_CHECKING:
     from timestep_lab.store.base import Database

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import UsageError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import UsageError
 
 _UNITS = {"d": 1, "w": 7, "m": 30, "y": 365}
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Database
 from timestep_lab.store.search_index import SearchIndex
-from timestep_lab.types.errors import LabError
 
 log = logging.getLogger(__name__)
 

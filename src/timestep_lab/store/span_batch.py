@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import Change, Database, Dialect, Statement
 from timestep_lab.store.message_bodies import BODY_COLUMNS, MessageBodies
 from timestep_lab.store.span_rows import AT, OPEN_COLUMNS, SPAN_COLUMNS, TRACE_COLUMNS, Row, open_row
 from timestep_lab.store.trace_deltas import DELTA_COLUMNS, trace_deltas
-from timestep_lab.types.ids import new_id
 
 MANY_TRACES = 100
 """A batch over more traces than this is announced as one change with an empty id: read again whatever you show."""

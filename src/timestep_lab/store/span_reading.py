@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.spans import SpanRecord
 from timestep_lab.store.base import Columns, Database, Dialect
 from timestep_lab.store.coded_text import CodedText
 from timestep_lab.store.json_text import from_json
@@ -19,8 +21,6 @@ from timestep_lab.store.span_rows import (
     span_record,
 )
 from timestep_lab.store.trace_selection import aware
-from timestep_lab.types.errors import NotFoundError
-from timestep_lab.types.spans import SpanRecord
 
 if TYPE_CHECKING:
     import numpy

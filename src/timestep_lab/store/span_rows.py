@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, cast
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store.json_text import clean, from_json, to_json
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc
-from timestep_lab.types.spans import Lab, SpanRecord, TraceStart
 
 Row = tuple[Any, ...]
 

@@ -7,11 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from timestep_lab.store.base import Change, Database, Rows
-from timestep_lab.store.table import Table
-from timestep_lab.store.threads import Threads
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import (
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.records import (
     AgentRecord,
     DatasetRecord,
     McpServerRecord,
@@ -19,6 +16,9 @@ from timestep_lab.types.records import (
     RunStateRecord,
     ScoreRecord,
 )
+from timestep_lab.store.base import Change, Database, Rows
+from timestep_lab.store.table import Table
+from timestep_lab.store.threads import Threads
 
 if TYPE_CHECKING:
     from timestep_lab.store.quota import Quota

@@ -14,10 +14,10 @@ from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.records import Page
 from timestep_lab.store.base import Change, Database, Statement, Topic
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc
-from timestep_lab.types.errors import ConflictError, NotFoundError
-from timestep_lab.types.records import Page
 
 R = TypeVar("R")
 Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]

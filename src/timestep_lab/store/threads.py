@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.records import Json, Page, ThreadItem, ThreadRecord
 from timestep_lab.store.base import Database, Rows, Statement
 from timestep_lab.store.table import Table
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import ConflictError
-from timestep_lab.types.records import Json, Page, ThreadItem, ThreadRecord
 
 BELONGING = ("thread_items", "session_items", "run_states", "runs")
 """Tables whose rows go with their thread. Traces stay: they are a record of what happened."""

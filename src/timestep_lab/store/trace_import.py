@@ -14,6 +14,10 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import BusyError, ConflictError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store.base import Database, Dialect, Statement
 from timestep_lab.store.imported_trace import NAMED, ImportedTrace, TraceSaid, facts_of, is_open
 from timestep_lab.store.json_text import clean, from_json, to_json
@@ -24,10 +28,6 @@ from timestep_lab.store.span_reading import SpanReader
 from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, payload_value, span_row
 from timestep_lab.store.trace_deltas import DELTA_COLUMNS
 from timestep_lab.store.trace_sums import RESPONSE_ID, Repeated, SpanFacts
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import BusyError, ConflictError
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.spans import SpanRecord, TraceStart
 
 BATCH = 20_000
 KEPT_SPANS = 100_000

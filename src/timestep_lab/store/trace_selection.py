@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filter, started_since
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
 
 TRACE_COLUMNS = (
     "trace_id", "thread_id", "user_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at",

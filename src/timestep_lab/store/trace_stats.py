@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.store.base import Database, Dialect, Rows
 from timestep_lab.store.filters import CompiledFilter
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc
 
 FACETS = ("status", "model", "agent_path", "workflow")
 _QUANTILE: dict[Dialect, str] = {

@@ -16,14 +16,14 @@ from collections.abc import Iterable
 from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 
+from timestep_lab.model.errors import BusyError, LabError, StoreError
+from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store.base import Database
 from timestep_lab.store.message_bodies import MessageBodies
 from timestep_lab.store.search_filling import keep_filled, stop_filling
 from timestep_lab.store.span_batch import SpanBatch, SpanKey, span_key
 from timestep_lab.store.span_rows import Row, span_row, trace_row
 from timestep_lab.store.trace_import import TraceImport
-from timestep_lab.types.errors import BusyError, LabError, StoreError
-from timestep_lab.types.spans import SpanRecord, TraceStart
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.graph import AgentGraph
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Page, ScoreRecord
+from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats
 from timestep_lab.store.base import Database, Dialect, Rows
 from timestep_lab.store.filters import CompiledFilter
@@ -25,12 +31,6 @@ from timestep_lab.store.trace_selection import (
     literal,
     with_literals,
 )
-from timestep_lab.types.clock import to_aware_utc, to_naive_utc
-from timestep_lab.types.errors import NotFoundError
-from timestep_lab.types.graph import AgentGraph
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Page, ScoreRecord
-from timestep_lab.types.spans import SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     import pandas

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from timestep_lab.model.arena import DuelRecord, VoteOutcome, VoteRecord
+from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.arena import DuelRecord, VoteOutcome, VoteRecord
-from timestep_lab.types.records import Json
 from timestep_lab.ui.view import View, handles
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping
 
-from timestep_lab.types.numbers import cost_text, duration_text, tokens_text
-from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
-from timestep_lab.types.transcript import transcript_line
+from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.transcript import transcript_line
 
 Widget = Mapping[str, Json]
 """`{"root": a ChatKit widget's JSON, "copy_text": str}`."""

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class AgentChoice:
 
 
 class ChatSource(Protocol):
-    """Every method raises the errors of `types.errors`; the chat shows their message and next step."""
+    """Every method raises the errors of `model.errors`; the chat shows their message and next step."""
 
     async def agents(self) -> Sequence[AgentChoice]: ...
 

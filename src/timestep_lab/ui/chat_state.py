@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from timestep_lab.types.errors import ConflictError, LabError
-from timestep_lab.types.events import (
+from timestep_lab.model.errors import ConflictError, LabError
+from timestep_lab.model.events import (
     Event,
     ItemAdded,
     ItemDone,
@@ -20,7 +20,7 @@ from timestep_lab.types.events import (
     RunStopped,
     ThreadCreated,
 )
-from timestep_lab.types.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
 from timestep_lab.ui.chat_source import AgentChoice, ChatSource
 from timestep_lab.ui.view import View

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES
 from timestep_lab.service.traces import SpanColumns
 from timestep_lab.store.coded_text import CodedText
-from timestep_lab.types.spans import SPAN_KINDS, SPAN_STATUSES
 from timestep_lab.ui.json_safe import json_safe
 
 if TYPE_CHECKING:

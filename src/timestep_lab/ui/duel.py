@@ -16,10 +16,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, cast
 
-from timestep_lab.store.base import in_thread
-from timestep_lab.types.arena import VoteOutcome, VoteRecord
-from timestep_lab.types.errors import ConflictError, LabError, NotFoundError
-from timestep_lab.types.events import (
+from timestep_lab.model.arena import VoteOutcome, VoteRecord
+from timestep_lab.model.errors import ConflictError, LabError, NotFoundError
+from timestep_lab.model.events import (
     Event,
     ItemAdded,
     ItemDone,
@@ -30,7 +29,8 @@ from timestep_lab.types.events import (
     RunStarted,
     RunStopped,
 )
-from timestep_lab.types.records import Json, RunRecord, ThreadItem
+from timestep_lab.model.records import Json, RunRecord, ThreadItem
+from timestep_lab.store.base import in_thread
 from timestep_lab.ui.chat_rows import item_json, run_json
 from timestep_lab.ui.view import View, handles
 
@@ -38,7 +38,7 @@ from timestep_lab.ui.view import View, handles
 
 
 class DuelSource(Protocol):
-    """Two candidates who are asked the same. Every method raises the errors of `types.errors`."""
+    """Two candidates who are asked the same. Every method raises the errors of `model.errors`."""
 
     @property
     def candidates(self) -> tuple[str, str]: ...

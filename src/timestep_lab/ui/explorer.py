@@ -10,12 +10,12 @@ from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
+from timestep_lab.model.clock import parse_iso, utc_now
+from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
+from timestep_lab.model.given import trace_id_of
+from timestep_lab.model.records import Json
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_stats import TimeBucket
-from timestep_lab.types.clock import parse_iso, utc_now
-from timestep_lab.types.errors import FilterError, LabError, NotFoundError, QueryError
-from timestep_lab.types.given import trace_id_of
-from timestep_lab.types.records import Json
 from timestep_lab.ui.explorer_twin import explorer_html
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
 from timestep_lab.ui.trace_view import TraceView

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.model.numbers import cost_text, count_text, duration_text
 from timestep_lab.service.traces import TracePage, Traces
-from timestep_lab.types.numbers import cost_text, count_text, duration_text
 from timestep_lab.ui.trace_twin import SIGNS, moment, text, trace_html
 
 MOST_ROWS = 50

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from timestep_lab.service.traces import Traces
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     CellDelta,
     CellDone,
     CellStarted,
@@ -18,8 +17,9 @@ from timestep_lab.types.comparison import (
     GridLike,
     headline,
 )
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import Json
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import Json
+from timestep_lab.service.traces import Traces
 from timestep_lab.ui.grid_rows import PREVIEW, body, cell_row, head, opened_case, partial_row
 from timestep_lab.ui.grid_state import GridState, Key
 from timestep_lab.ui.json_safe import json_safe

@@ -7,8 +7,8 @@ import zlib
 from dataclasses import asdict
 from typing import Any
 
-from timestep_lab.types.comparison import CaseRecord, CellRecord, headline
-from timestep_lab.types.records import Json
+from timestep_lab.model.comparison import CaseRecord, CellRecord, headline
+from timestep_lab.model.records import Json
 from timestep_lab.ui.grid_state import GridState, Key
 from timestep_lab.ui.json_safe import json_safe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from timestep_lab.types.comparison import (
+from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
     CellDelta,
@@ -21,8 +21,8 @@ from timestep_lab.types.comparison import (
     PairRow,
     ProgressRow,
 )
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.events import Event
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import Event
 
 Key = tuple[str, str, int]
 """Case, candidate, epoch."""

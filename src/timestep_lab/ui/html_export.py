@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.errors import UsageError
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
-from timestep_lab.types.errors import UsageError
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.explorer_twin import explorer_html

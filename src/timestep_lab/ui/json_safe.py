@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from timestep_lab.types.clock import iso
+from timestep_lab.model.clock import iso
 
 _DEEPEST = 200
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.types.records import Json
+from timestep_lab.model.records import Json
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.view import View
 

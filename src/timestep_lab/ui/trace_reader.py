@@ -7,13 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
+from timestep_lab.model.clock import ms_between, utc_now
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.records import Json
+from timestep_lab.model.spans import Lab
 from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.base import in_thread
 from timestep_lab.store.coded_text import CodedText
-from timestep_lab.types.clock import ms_between, utc_now
-from timestep_lab.types.errors import NotFoundError
-from timestep_lab.types.records import Json
-from timestep_lab.types.spans import Lab
 from timestep_lab.ui.columns import encode_spans
 from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.messages import as_text, read_messages

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.given import trace_id_of
+from timestep_lab.model.records import Json
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.trace_diff import DiffRow
-from timestep_lab.types.given import trace_id_of
-from timestep_lab.types.records import Json
 from timestep_lab.ui.columns import encode_spans, parent_rows
 from timestep_lab.ui.trace_reader import TraceReader, read_about, read_trace
 from timestep_lab.ui.trace_twin import MOST_ROWS, trace_html

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from timestep_lab.types.errors import LabError
+from timestep_lab.model.errors import LabError
 from timestep_lab.ui.view import View
 
 log = logging.getLogger(__name__)

@@ -43,9 +43,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, TypeVar
 
+from timestep_lab.model.errors import BusyError, LabError, UsageError
+from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import BusyError, LabError, UsageError
-from timestep_lab.types.records import Json
 from timestep_lab.ui.json_safe import json_safe
 
 if TYPE_CHECKING:

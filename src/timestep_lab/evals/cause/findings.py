@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.statistics.intervals import wilson
-from timestep_lab.types.records import Json
+from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     import pandas

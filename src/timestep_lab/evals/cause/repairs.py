@@ -12,12 +12,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.case import digest
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.recorded import Recorded
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Tape, named
 from timestep_lab.runtime.warm_start import WarmStart
-from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

@@ -26,13 +26,13 @@ from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.fisher import fisher
 from timestep_lab.evals.statistics.holm import holm
+from timestep_lab.model.errors import TapeMissError, UsageError
+from timestep_lab.model.records import Json, Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Tape
 from timestep_lab.runtime.warm_start import Replayed, WarmStart, warm_start
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import TapeMissError, UsageError
-from timestep_lab.types.records import Json, Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner

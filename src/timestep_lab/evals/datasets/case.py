@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from timestep_lab.types.comparison import CaseRecord
-from timestep_lab.types.errors import DataError
-from timestep_lab.types.records import Json
+from timestep_lab.model.comparison import CaseRecord
+from timestep_lab.model.errors import DataError
+from timestep_lab.model.records import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.errors import DataError
 
 Rows = Iterator[tuple[Any, str]]
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}

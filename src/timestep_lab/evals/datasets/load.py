@@ -10,7 +10,7 @@ from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.datasets.files import ending, load_yaml, reader_of
 from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, to_case
-from timestep_lab.types.errors import DataError, UsageError
+from timestep_lab.model.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

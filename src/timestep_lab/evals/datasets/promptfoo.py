@@ -28,7 +28,7 @@ from timestep_lab.evals.datasets.promptfoo_assertions import (
 )
 from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES, plain
 from timestep_lab.evals.datasets.template import check_template
-from timestep_lab.types.errors import DataError
+from timestep_lab.model.errors import DataError
 
 _CODE = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".py", ".rb", ".sh", ".bash", ".pl")
 _PROMPT_FILE = re.compile(r"[^\s{}]+\.(?:txt|md|json|jsonl|yaml|yml|csv|j2|js|mjs|cjs|ts|py|rb|sh|bash|pl)(?::\w+)?")

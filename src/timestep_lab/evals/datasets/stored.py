@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.rows import JUDGE
+from timestep_lab.model.records import DatasetRecord
 from timestep_lab.store.base import Statement
-from timestep_lab.types.records import DatasetRecord
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store

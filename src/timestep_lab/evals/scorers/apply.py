@@ -12,8 +12,8 @@ from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import ScriptError, Undefined, as_text
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, in_scorer_thread, passed, unknown
 from timestep_lab.evals.scorers.registry import make_scorer
-from timestep_lab.types.comparison import ScoreValue
-from timestep_lab.types.errors import LabError
+from timestep_lab.model.comparison import ScoreValue
+from timestep_lab.model.errors import LabError
 
 OVERALL = "overall"
 ASSERTIONS = "assertions"

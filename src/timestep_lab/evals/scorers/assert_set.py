@@ -9,7 +9,7 @@ from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 
 @scorer("assert_set")

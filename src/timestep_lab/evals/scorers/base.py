@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.types.comparison import CellRecord
-from timestep_lab.types.records import Json
+from timestep_lab.model.comparison import CellRecord
+from timestep_lab.model.records import Json
 
 S = TypeVar("S", bound="type[Scorer]")
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 LIMIT_S = 1.0
 """For all patterns of one scorer on one answer."""

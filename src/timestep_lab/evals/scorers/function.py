@@ -10,7 +10,7 @@ from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, in_scorer_thread, unknown
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 _OFFERED = ("output", "expected", "input", "case", "answer", "vars", "steps")
 

@@ -12,7 +12,7 @@ from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, acceptable, passed, scorer, unknown
 from timestep_lab.evals.scorers.structured import parse_json
 from timestep_lab.evals.scorers.text import fold
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 NO_LABEL = "(none)"
 """What an answer says that names none of the labels."""

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, passed, scorer, unknown
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.numbers import cost_text, duration_text
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.numbers import cost_text, duration_text
 
 
 @scorer("latency")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, Tools, scorer, unknown
 from timestep_lab.evals.scorers.judge import ask_judge, fence, shown_to
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 Winner = Literal["left", "right", "tie"]
 

@@ -18,8 +18,8 @@ from timestep_lab.evals import scorers as package
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.scorers.base import SCORERS, Scorer
 from timestep_lab.evals.scorers.function import Function
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.suggest import did_you_mean
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.suggest import did_you_mean
 
 _SPEC = re.compile(r"(?P<type>[A-Za-z_][\w-]*)(?P<rest>.*)", re.DOTALL)
 _ENTRY_POINTS = "timestep_lab.scorers"

@@ -19,7 +19,7 @@ from timestep_lab.evals.scorers.base import (
     passed,
     scorer,
 )
-from timestep_lab.types.errors import MissingExtraError
+from timestep_lab.model.errors import MissingExtraError
 
 
 @scorer("similarity")

@@ -20,7 +20,7 @@ from timestep_lab.evals.scorers.base import (
     unknown,
 )
 from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, compile_pattern
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 EMPTY = "the expected text is empty; every answer would pass"
 _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2007": " ", "\u202f": " "})

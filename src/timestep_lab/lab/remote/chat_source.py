@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from timestep_lab.lab.chat_source import LocalChatSource
 from timestep_lab.lab.remote import runs
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import Json, RunRecord
 from timestep_lab.service import decode
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import Json, RunRecord
 
 if TYPE_CHECKING:
     from timestep_lab.lab.remote.lab import RemoteLab

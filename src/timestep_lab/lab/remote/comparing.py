@@ -17,12 +17,8 @@ from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
 from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.rows import select
-from timestep_lab.service import decode
-from timestep_lab.service.connection import Connection
-from timestep_lab.service.failures import only_here
-from timestep_lab.store.base import in_thread
-from timestep_lab.types.arena import VoteRecord
-from timestep_lab.types.comparison import (
+from timestep_lab.model.arena import VoteRecord
+from timestep_lab.model.comparison import (
     CaseRecord,
     CellDone,
     CellRecord,
@@ -31,9 +27,13 @@ from timestep_lab.types.comparison import (
     ComparisonStarted,
     PlanRow,
 )
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.events import Event
-from timestep_lab.types.records import AgentRecord
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.records import AgentRecord
+from timestep_lab.service import decode
+from timestep_lab.service.connection import Connection
+from timestep_lab.service.failures import only_here
+from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.evals.datasets.case import Dataset

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.looking import Looking
+from timestep_lab.model.errors import DataError, NotFoundError, UsageError
+from timestep_lab.model.given import trace_ids_of
+from timestep_lab.model.graph import TitledGraph
 from timestep_lab.service import decode
 from timestep_lab.service.client import remote
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import DataError, NotFoundError, UsageError
-from timestep_lab.types.given import trace_ids_of
-from timestep_lab.types.graph import TitledGraph
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from timestep_lab.lab.looking import ManyTraces
     from timestep_lab.lab.remote.chat_source import RemoteChatSource
     from timestep_lab.lab.remote.lab import RemoteLab
+    from timestep_lab.model.comparison import ComparisonRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
-    from timestep_lab.types.comparison import ComparisonRecord
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.handoff_graph import HandoffGraph
 
@@ -83,7 +83,7 @@ class RemoteLooking(Looking):
         return await comparing.plan(self.connection, data, options)
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
-        from timestep_lab.types.comparison import ComparisonRecord
+        from timestep_lab.model.comparison import ComparisonRecord
 
         return decode.records(ComparisonRecord, self.connection.get("/api/v1/compare", limit=limit))
 

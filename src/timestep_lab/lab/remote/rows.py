@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from timestep_lab.model.errors import QueryError
 from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import Rows
 from timestep_lab.store.duckdb import wire
-from timestep_lab.types.errors import QueryError
 
 EXACT = "application/vnd.timestep-lab.rows+json"
 MOST = 1_000_000

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.lab.approvals import Approvals
 from timestep_lab.lab.run import Run
+from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.events import Event, RunEnded, RunStarted
+from timestep_lab.model.given import messages_of
+from timestep_lab.model.records import Interruption, Json, RunRecord
 from timestep_lab.service import decode
 from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import ConflictError, NotFoundError
-from timestep_lab.types.events import Event, RunEnded, RunStarted
-from timestep_lab.types.given import messages_of
-from timestep_lab.types.records import Interruption, Json, RunRecord
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from timestep_lab.model.errors import ToolError, UsageError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
+from timestep_lab.model.records import Json, McpServerRecord
 from timestep_lab.runtime.mcp.catalog import McpCatalog, Problems, Tools
 from timestep_lab.runtime.mcp.toolset import ToolInfo
 from timestep_lab.runtime.provider import ModelRef, ProviderStatus
@@ -12,9 +15,6 @@ from timestep_lab.service import decode
 from timestep_lab.service.connection import Connection
 from timestep_lab.service.failures import only_here, rebuilt
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import ToolError, UsageError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import Json, McpServerRecord
 
 Servers: TypeAlias = "list[McpServerRecord]"
 PATH = "/api/v1/mcp"

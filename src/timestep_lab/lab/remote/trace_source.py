@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from timestep_lab.lab.remote.rows import select
+from timestep_lab.model.codec import Moment
 from timestep_lab.service.traces import Traces, of_traces
-from timestep_lab.types.codec import Moment
 
 if TYPE_CHECKING:
     import pandas

@@ -8,13 +8,13 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 from timestep_lab.lab.remote.files import UPLOAD_S, RemoteFiles
+from timestep_lab.model.errors import DataError, NotFoundError, UsageError
+from timestep_lab.model.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.files.search import VECTOR_WEIGHT
 from timestep_lab.runtime.files.vector_stores import AnyFile, Hits, VectorStore, VectorStores
 from timestep_lab.service.connection import Connection
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import DataError, NotFoundError, UsageError
-from timestep_lab.types.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
-from timestep_lab.types.records import Json
 
 PATH = "/openai/v1/vector_stores"
 MOST = 100

@@ -6,12 +6,12 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.anthropic_request import BLOCKS, message_request, set_aside
 from timestep_lab.runtime.adapters.base import NAMELESS, AdapterModel, ModelRequest, set_aside_note
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.provider import PerLoop
-from timestep_lab.types.records import Usage
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.runtime.adapters.base import ModelRequest, items_of, parts_of, plain_object, text_of
 from timestep_lab.runtime.output_text import arguments_object
 from timestep_lab.runtime.unique_ids import provider_call_id
-from timestep_lab.types.errors import SettingsError, UsageError
 
 BLOCKS = "anthropic_blocks"
 """Key of a reasoning item's provider data: thinking, calls of Anthropic's own tools with their results, and unknown blocks."""

@@ -18,9 +18,9 @@ from agents import Usage as SdkUsage
 from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
 
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.attachments import files_as_text
 from timestep_lab.runtime.emitter import Emitter
-from timestep_lab.types.errors import SettingsError
 
 ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usage"})
 """Settings that the SDK's runner acts on, or that we always grant."""

@@ -18,6 +18,8 @@ from agents import UserError
 from agents.models.chatcmpl_converter import Converter
 from openai import APIError, AsyncStream
 
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     NAMELESS,
     THINK_CLOSE,
@@ -32,8 +34,6 @@ from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.output_text import ANY_MODEL, INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
 from timestep_lab.runtime.unique_ids import provider_call_id
-from timestep_lab.types.errors import UsageError
-from timestep_lab.types.records import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -21,13 +21,13 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from timestep_lab.model.errors import ProviderRequestError
 from timestep_lab.runtime.adapters.base import FunctionSpec, ModelRequest
 from timestep_lab.runtime.adapters.conversation import Call, Turn, read_turn
 from timestep_lab.runtime.adapters.demo_base import ESTIMATE, DemoModel
 from timestep_lab.runtime.adapters.demo_language import about_theme, about_weather, places_in, theme_in, unit_in
 from timestep_lab.runtime.adapters.demo_sentences import result_sentence, weather_answer
 from timestep_lab.runtime.emitter import Emitter
-from timestep_lab.types.errors import ProviderRequestError
 
 # -- The smallest value that a JSON schema allows: what a demo answers where a model would fill in a form
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import AdapterModel, ModelRequest
 from timestep_lab.runtime.emitter import Emitter
-from timestep_lab.types.records import Usage
 
 NO_MODEL = "no language model"
 CHARACTERS_PER_TOKEN = 4.0

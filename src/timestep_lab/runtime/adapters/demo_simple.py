@@ -8,11 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-from timestep_lab.runtime.adapters.base import ModelRequest
-from timestep_lab.runtime.adapters.conversation import read_turn
-from timestep_lab.runtime.adapters.demo_base import ESTIMATE, NO_MODEL, DemoModel
-from timestep_lab.runtime.emitter import Emitter
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     ProviderAuthError,
     ProviderError,
     ProviderRequestError,
@@ -21,7 +17,11 @@ from timestep_lab.types.errors import (
     RateLimitError,
     StreamCutError,
 )
-from timestep_lab.types.records import Usage
+from timestep_lab.model.records import Usage
+from timestep_lab.runtime.adapters.base import ModelRequest
+from timestep_lab.runtime.adapters.conversation import read_turn
+from timestep_lab.runtime.adapters.demo_base import ESTIMATE, NO_MODEL, DemoModel
+from timestep_lab.runtime.emitter import Emitter
 
 
 class DemoEcho(DemoModel):

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.types.errors import MissingExtraError, ProviderRequestError, ProviderUnavailableError
+from timestep_lab.model.errors import MissingExtraError, ProviderRequestError, ProviderUnavailableError
 
 CONTEXT_TOKENS = 8192
 TINY_BELOW_PARAMETERS = 1_000_000_000

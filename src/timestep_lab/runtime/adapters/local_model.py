@@ -11,6 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, ClassVar
 
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import AdapterModel, FunctionSpec, ModelRequest
 from timestep_lab.runtime.adapters.chat_completions import ChatAnswer, chat_body
 from timestep_lab.runtime.adapters.conversation import Turn, read_turn
@@ -19,7 +20,6 @@ from timestep_lab.runtime.adapters.demo_sentences import result_sentence, weathe
 from timestep_lab.runtime.adapters.local_engine import LocalEngine, engine_for
 from timestep_lab.runtime.adapters.local_routing import choose, fill, topics_of
 from timestep_lab.runtime.emitter import Emitter
-from timestep_lab.types.records import Usage
 
 _TELL = "Answer the user in one sentence using the data."
 _TINY_LIMIT = 96

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     TEXT_PARTS,
     THINK_CLOSE,
@@ -30,8 +32,6 @@ from timestep_lab.runtime.adapters.base import (
 from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
 from timestep_lab.runtime.provider import PerLoop
-from timestep_lab.types.errors import SettingsError, UsageError
-from timestep_lab.types.records import Usage
 
 if TYPE_CHECKING:
     from ollama import AsyncClient

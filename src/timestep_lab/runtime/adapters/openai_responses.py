@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from agents import Model, ModelResponse, ModelSettings
 from agents.models.openai_responses import OpenAIResponsesModel
 
+from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
 from timestep_lab.runtime.provider import PerLoop
-from timestep_lab.types.errors import SettingsError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

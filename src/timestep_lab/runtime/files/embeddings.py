@@ -11,11 +11,11 @@ from functools import cache, partial
 from threading import Lock
 from typing import Any
 
+from timestep_lab.model.errors import MissingExtraError, MissingKeyError, SettingsError, UnknownPrefixError, UsageError
 from timestep_lab.runtime.adapters.clients import ollama_client, openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST, OPENAI_URL, Settings
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import MissingExtraError, MissingKeyError, SettingsError, UnknownPrefixError, UsageError
 
 Vectors = list[list[float]]
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]

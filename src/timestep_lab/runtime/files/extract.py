@@ -9,9 +9,9 @@ import zlib
 from html.parser import HTMLParser
 from xml.parsers import expat
 
+from timestep_lab.model.errors import DataError, MissingExtraError
 from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
 from timestep_lab.runtime.worker import apart
-from timestep_lab.types.errors import DataError, MissingExtraError
 
 MAX_XML = 50 * 2**20
 """Of a Word document unpacked; more is taken for a trap."""

@@ -10,16 +10,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import DataError, NotFoundError, TooLargeError
+from timestep_lab.model.files import FileRecord
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Page
 from timestep_lab.runtime.files.content_types import content_type_of
 from timestep_lab.runtime.files.file_names import safe_name
 from timestep_lab.store.base import Change, Statement
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import DataError, NotFoundError, TooLargeError
-from timestep_lab.types.files import FileRecord
-from timestep_lab.types.ids import new_id
-from timestep_lab.types.records import Page
 
 MAX_BYTES = 50 * 2**20
 PART_BYTES = 2**20

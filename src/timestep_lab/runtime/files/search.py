@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from timestep_lab.model.errors import StoreError
+from timestep_lab.model.files import SearchHit, VectorStoreFileRecord
 from timestep_lab.runtime.files.keywords import terms_of, weights
 from timestep_lab.store.base import Database
-from timestep_lab.types.errors import StoreError
-from timestep_lab.types.files import SearchHit, VectorStoreFileRecord
 
 VECTOR_WEIGHT = 0.7
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from timestep_lab.model.clock import parse_iso, to_naive_utc
+from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.store.imported_trace import TOLD
-from timestep_lab.types.clock import parse_iso, to_naive_utc
-from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
 TRACE, SPAN = "trace", "trace.span"
 _KINDS = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from timestep_lab.types.spans import GenAI, Lab, OpenInference
+from timestep_lab.model.spans import GenAI, Lab, OpenInference
 
 Reader = Callable[[Any], Any]
 """From an attribute's value to the field's, None when it does not say."""

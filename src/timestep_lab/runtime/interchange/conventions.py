@@ -12,6 +12,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from timestep_lab.model.clock import parse_iso, to_naive_utc
+from timestep_lab.model.records import Usage
+from timestep_lab.model.spans import SPAN_KINDS, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, told
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
@@ -27,9 +30,6 @@ from timestep_lab.runtime.interchange.messages import (
 from timestep_lab.runtime.pricing import price_elsewhere
 from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON, Row
-from timestep_lab.types.clock import parse_iso, to_naive_utc
-from timestep_lab.types.records import Usage
-from timestep_lab.types.spans import SPAN_KINDS, GenAI, Lab, OpenInference
 
 Attributes = dict[str, Any]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"

@@ -9,6 +9,8 @@ from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.records import ScoreRecord
 from timestep_lab.runtime.interchange.events import with_events
 from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TOLD, TraceSaid
@@ -16,8 +18,6 @@ from timestep_lab.store.json_text import clean, to_json
 from timestep_lab.store.span_rows import AT, Row
 from timestep_lab.store.table import Table
 from timestep_lab.store.trace_import import SpanEvent, TraceImport
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.records import ScoreRecord
 
 EVALUATION_RESULT = "gen_ai.evaluation.result"
 """An event of the GenAI conventions: its span was evaluated."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import kind_of, span_row
 from timestep_lab.runtime.interchange.messages import event_message, plain
 from timestep_lab.store.json_text import from_json, to_json
 from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row
-from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
 _LIFTED = (
     GenAI.INPUT_MESSAGES, GenAI.OUTPUT_MESSAGES, GenAI.SYSTEM_INSTRUCTIONS, GenAI.PROMPT_DEPRECATED, GenAI.COMPLETION_DEPRECATED,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, flat_rows, json_objects
 from timestep_lab.runtime.interchange.otlp_out import otlp_request
 from timestep_lab.store.store import Store
-from timestep_lab.types.errors import UsageError
 
 _VIEWS = ("traces", "spans", "generations", "tool_calls", "handoffs", "scores")
 _TYPES = {"started_at": "timestamp", "ended_at": "timestamp", "cost_usd": "double", "queue_ms": "double", "rate_limit_ms": "double",

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timestep_lab.model.clock import parse_iso, to_naive_utc
+from timestep_lab.model.errors import DataError, TooLargeError
+from timestep_lab.model.spans import OpenInference
 from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
@@ -17,9 +20,6 @@ from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_jso
 from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.store import Store
-from timestep_lab.types.clock import parse_iso, to_naive_utc
-from timestep_lab.types.errors import DataError, TooLargeError
-from timestep_lab.types.spans import OpenInference
 
 # -- Phoenix's spans as it exports them: one JSON object each, with `context`, `span_kind` and flat or nested `attributes`
 

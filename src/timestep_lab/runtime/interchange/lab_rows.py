@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from timestep_lab.model.clock import iso, parse_iso, to_naive_utc
+from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.store.base import Database
 from timestep_lab.store.imported_trace import TraceSaid
 from timestep_lab.store.json_text import clean
 from timestep_lab.store.span_rows import AT, SPAN_COLUMNS, Row
 from timestep_lab.store.trace_selection import aware
-from timestep_lab.types.clock import iso, parse_iso, to_naive_utc
-from timestep_lab.types.spans import SPAN_KINDS, SPAN_STATUSES
 
 TRACE_OBJECT, SPAN_OBJECT = "timestep.trace", "timestep.span"
 OF_TRACE = ("workflow", "thread_id", "metadata", "parent_trace_id", "fork_span_id")

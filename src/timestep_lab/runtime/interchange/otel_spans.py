@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.types.records import Json
+from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

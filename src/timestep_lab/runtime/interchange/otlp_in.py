@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
 from timestep_lab.runtime.interchange.decoded import Decoded
 from timestep_lab.runtime.interchange.events import exception_text, keep_events, span_event, span_link
 from timestep_lab.runtime.interchange.otlp_wire import AttributeReader, any_value, request_class, text
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.span_rows import AT, Row
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import DataError, TooLargeError
 
 MAX_BODY = 256 * 1024 * 1024
 """Bytes of one request, as it is sent and after decompression. An exporter's default batch of 512 spans may have 512 kB a span."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS
 from timestep_lab.store.json_text import from_json
 from timestep_lab.store.span_rows import INPUT_IS_JSON, OUTPUT_IS_JSON
-from timestep_lab.types.spans import GenAI, Lab, OpenInference
 
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.types.errors import LabError, UsageError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER, LOCAL_USER
-from timestep_lab.types.records import McpServerRecord
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER, LOCAL_USER
+from timestep_lab.model.records import McpServerRecord
 
 if TYPE_CHECKING:
     from mcp.server import Server

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.errors import ConflictError, NotFoundError, ToolError, UsageError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
+from timestep_lab.model.records import Json, McpServerRecord
 from timestep_lab.runtime.mcp.builtin import NAME, builtin_record
 from timestep_lab.runtime.mcp.server_records import check_record
-from timestep_lab.types.awaiting import says_await
-from timestep_lab.types.errors import ConflictError, NotFoundError, ToolError, UsageError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER, new_uuid
-from timestep_lab.types.records import Json, McpServerRecord
 
 if TYPE_CHECKING:
     from agents import FunctionTool

@@ -18,11 +18,11 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, Tool
 from pydantic import ValidationError
 
+from timestep_lab.model.errors import LabError, ToolError
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
 from timestep_lab.runtime.mcp.transports import Signs, client_for
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import LabError, ToolError
-from timestep_lab.types.records import McpServerRecord
 
 if TYPE_CHECKING:
     from mcp import Client

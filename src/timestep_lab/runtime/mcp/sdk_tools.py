@@ -33,12 +33,12 @@ from mcp.types import (
     ToolAnnotations,
 )
 
+from timestep_lab.model.errors import ToolError
+from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolInfo
 from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import ToolError
-from timestep_lab.types.spans import GenAI
 
 Call = Callable[[dict[str, Any]], Awaitable[CallToolResult]]
 Keep = Callable[[str, bytes], Any]

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from timestep_lab.model.errors import ForbiddenError, SettingsError
+from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.public_addresses import is_plainly_private
 from timestep_lab.runtime.tools.approval_rules import validate_rules
-from timestep_lab.types.errors import ForbiddenError, SettingsError
-from timestep_lab.types.ids import LOCAL_USER
-from timestep_lab.types.records import McpServerRecord
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110, section 5.6.2."""

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import ToolError
+from timestep_lab.model.ids import BUILTIN_MCP_SERVER
+from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.runtime.mcp.builtin import builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.mcp.connection import Connection
 from timestep_lab.runtime.mcp.sdk_tools import function_tool, output_of, public_names
@@ -14,9 +17,6 @@ from timestep_lab.runtime.mcp.server_records import redact, split_tool_id
 from timestep_lab.runtime.mcp.toolset import ToolInfo, ToolSet
 from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import ToolError
-from timestep_lab.types.ids import BUILTIN_MCP_SERVER
-from timestep_lab.types.records import AgentRecord, Json, McpServerRecord
 
 if TYPE_CHECKING:
     from agents import Tool as SdkTool

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import ToolError
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
-from timestep_lab.types.errors import ToolError
-from timestep_lab.types.records import Json
 
 if TYPE_CHECKING:
     from agents import Tool

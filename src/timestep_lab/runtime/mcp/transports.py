@@ -19,9 +19,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.public_addresses import public_address
 from timestep_lab.runtime.mcp.server_records import command_not_found, find_command, must_be_public, not_public
-from timestep_lab.types.records import McpServerRecord
 
 if TYPE_CHECKING:
     from types import TracebackType

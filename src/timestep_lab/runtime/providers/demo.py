@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl
 
+from timestep_lab.model.errors import ModelNotFoundError, SettingsError
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.provider import Provider as BaseProvider
 from timestep_lab.runtime.provider import ProviderStatus
-from timestep_lab.types.errors import ModelNotFoundError, SettingsError
-from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from agents import Model

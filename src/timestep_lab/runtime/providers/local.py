@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from timestep_lab.model.errors import MissingExtraError, ModelNotFoundError
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.local_weights import KNOWN, find_weights, installed_names
 from timestep_lab.runtime.provider import Provider as BaseProvider
 from timestep_lab.runtime.provider import ProviderStatus
-from timestep_lab.types.errors import MissingExtraError, ModelNotFoundError
-from timestep_lab.types.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from agents import Model

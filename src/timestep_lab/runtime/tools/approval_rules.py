@@ -14,8 +14,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from timestep_lab.types.errors import SettingsError
-from timestep_lab.types.records import Json
+from timestep_lab.model.errors import SettingsError
+from timestep_lab.model.records import Json
 
 Rule = Json
 """A value that `check_rule` accepts."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from timestep_lab.model.errors import UsageError
 from timestep_lab.store.base import in_thread
-from timestep_lab.types.errors import UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.files import VectorStore, VectorStores

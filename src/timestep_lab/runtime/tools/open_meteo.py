@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from timestep_lab.model.errors import NotFoundError, ToolError
 from timestep_lab.runtime.tools.places import Place, words_of
-from timestep_lab.types.errors import NotFoundError, ToolError
 
 CURRENT = "temperature_2m,apparent_temperature,relative_humidity_2m,precipitation,wind_speed_10m,weather_code,is_day"
 HOURLY = "temperature_2m,precipitation_probability,weather_code,is_day"

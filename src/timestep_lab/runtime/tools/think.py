@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from timestep_lab.types.errors import UsageError
+from timestep_lab.model.errors import UsageError
 
 DESCRIPTION = (
     "Think about something before acting: what was asked, what is known, which tool or agent fits. "

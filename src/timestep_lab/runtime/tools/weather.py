@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from timestep_lab.model.errors import NotFoundError, SettingsError, UsageError
 from timestep_lab.resources import data_path
 from timestep_lab.runtime.tools.open_meteo import OpenMeteo, UnreachableError
 from timestep_lab.runtime.tools.places import Place, words_of
 from timestep_lab.runtime.tools.weather_report import OUTPUT_SCHEMA, report
-from timestep_lab.types.errors import NotFoundError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings

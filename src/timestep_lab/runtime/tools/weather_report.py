@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from timestep_lab.model.errors import ToolError
 from timestep_lab.runtime.tools.places import Place
-from timestep_lab.types.errors import ToolError
 
 # -- Weather codes: WMO code table 4677 in the part that Open-Meteo uses, https://open-meteo.com/en/docs (WMO weather interpretation codes)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from timestep_lab.model.records import Json
 from timestep_lab.runtime.tools.weather_report import clock, degree_sign
-from timestep_lab.types.records import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from timestep_lab.model.errors import QueryError, StoreError
 from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
@@ -22,7 +23,6 @@ from timestep_lab.store.duckdb.writer import Job, Writer
 from timestep_lab.store.file_modes import keep_beside
 from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.store.migrate import migrate
-from timestep_lab.types.errors import QueryError, StoreError
 
 if TYPE_CHECKING:
     import numpy

@@ -20,11 +20,11 @@ from typing import Any
 
 import duckdb
 
+from timestep_lab.model.errors import QueryError
 from timestep_lab.store.base import Rows
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
 from timestep_lab.store.duckdb.query_check import QueryCheck, place_of
 from timestep_lab.store.interrupt import interruptible, was_interrupted
-from timestep_lab.types.errors import QueryError
 
 MAX_SQL = 100_000
 MAX_GROWTH = 2**30

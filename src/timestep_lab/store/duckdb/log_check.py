@@ -20,10 +20,10 @@ from pathlib import Path
 
 import duckdb
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import StoreCorruptError, StoreReadOnlyError, StoreUnavailableError
 from timestep_lab.store.duckdb.connect import SETTINGS, LockedError, is_locked
 from timestep_lab.store.file_modes import keep_beside
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import StoreCorruptError, StoreReadOnlyError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from timestep_lab.model.errors import QueryError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import frames, wire
@@ -16,7 +17,6 @@ from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.owner_file import Owner
 from timestep_lab.store.interrupt import interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
-from timestep_lab.types.errors import QueryError, StoreTooNewError, StoreUnavailableError
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0

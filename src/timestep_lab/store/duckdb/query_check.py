@@ -14,9 +14,9 @@ from typing import Any
 
 import duckdb
 
+from timestep_lab.model.errors import QueryError
 from timestep_lab.store.duckdb.connect import Cursor
 from timestep_lab.store.duckdb.query_size import UNBOUNDED, SizeCheck
-from timestep_lab.types.errors import QueryError
 
 PARSE = "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true, skip_default := true)"
 

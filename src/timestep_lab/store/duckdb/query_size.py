@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from timestep_lab.types.errors import QueryError
+from timestep_lab.model.errors import QueryError
 
 Node = Mapping[str, Any]
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from timestep_lab.model.errors import LabError, StoreUnavailableError
+from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import Change, Topic
 from timestep_lab.store.changes import Publisher, log
 from timestep_lab.store.duckdb.backend import Backend, ClosedError
@@ -28,8 +30,6 @@ from timestep_lab.store.duckdb.loopback import Loopback
 from timestep_lab.store.duckdb.owner_file import Owner, OwnerFile
 from timestep_lab.store.duckdb.server import OwnerServer
 from timestep_lab.store.migrate import latest
-from timestep_lab.types.errors import LabError, StoreUnavailableError
-from timestep_lab.types.ids import new_id
 
 T = TypeVar("T")
 PATIENCE_S = 10.0

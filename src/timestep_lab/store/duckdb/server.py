@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
+from timestep_lab.model.errors import LabError, StoreError
 from timestep_lab.store.base import Change
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import frames, wire
 from timestep_lab.store.duckdb.backend import Backend, ClosedError
-from timestep_lab.types.errors import LabError, StoreError
 
 log = logging.getLogger("timestep_lab.store")
 

@@ -15,9 +15,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from timestep_lab.model import errors
+from timestep_lab.model.errors import DataError, LabError
 from timestep_lab.store.base import Change, Rows, Statement
-from timestep_lab.types import errors
-from timestep_lab.types.errors import DataError, LabError
 
 CONTAINERS = frozenset({list, tuple, dict})
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import duckdb
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import BusyError, ConflictError
 from timestep_lab.store.base import Change, Rows, Statement
 from timestep_lab.store.duckdb import wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, translate
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import BusyError, ConflictError
 
 MAX_WAITING_ROWS = 200_000
 MAX_GROUP_ROWS = 20_000

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from timestep_lab.model.clock import to_aware_utc
 from timestep_lab.store.filters.tree import (
     Aggregate,
     Always,
@@ -32,7 +33,6 @@ from timestep_lab.store.filters.tree import (
     TextTest,
     Value,
 )
-from timestep_lab.types.clock import to_aware_utc
 
 Record = Mapping[str, Any]
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {

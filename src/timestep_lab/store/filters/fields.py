@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from timestep_lab.types.spans import SPAN_KINDS, SpanStatus, TraceStatus
+from timestep_lab.model.spans import SPAN_KINDS, SpanStatus, TraceStatus
 
 ValueType = Literal["text", "number", "time", "bool", "none", "any"]
 """`any` is a value inside a span's attributes: text or number, known only row by row."""

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
 
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.store.filters.fields import (
     SPAN_ALIASES,
     SPAN_CHOICES,
@@ -18,7 +19,6 @@ from timestep_lab.store.filters.fields import (
     ValueType,
 )
 from timestep_lab.store.filters.tree import Entry, Field, Row, Value
-from timestep_lab.types.suggest import did_you_mean
 
 TRACE = Row("")
 MAX_PARENTS = 5

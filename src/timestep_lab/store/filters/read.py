@@ -8,6 +8,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NoReturn, cast
 
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import FilterError
+from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.store.filters import values
 from timestep_lab.store.filters.names import Scope
 from timestep_lab.store.filters.tree import (
@@ -29,9 +32,6 @@ from timestep_lab.store.filters.tree import (
     TextTest,
     Value,
 )
-from timestep_lab.types.clock import utc_now
-from timestep_lab.types.errors import FilterError
-from timestep_lab.types.suggest import did_you_mean
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 60

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from timestep_lab.model.clock import to_naive_utc
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.filters.tree import (
     Aggregate,
@@ -31,7 +32,6 @@ from timestep_lab.store.filters.tree import (
     TextTest,
     Value,
 )
-from timestep_lab.types.clock import to_naive_utc
 
 TRACE_ALIAS = "t"
 _CASTS = {"text": "text", "number": "double precision", "time": "timestamp"}

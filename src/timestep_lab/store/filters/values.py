@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
+from timestep_lab.model.clock import parse_iso
 from timestep_lab.store.filters.fields import UNITS_S, ValueType
 from timestep_lab.store.filters.tree import Constant
 from timestep_lab.store.json_text import clean
-from timestep_lab.types.clock import parse_iso
 
 Fail = Callable[[str, str], NoReturn]
 MAX_NUMBER = 2**63 - 1

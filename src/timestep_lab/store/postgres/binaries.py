@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timestep_lab.types.errors import MissingExtraError, StoreError
+from timestep_lab.model.errors import MissingExtraError, StoreError
 
 SYSTEM_FOLDER = Path("/var/lib/timestep-lab")
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import psycopg
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb import wire
@@ -21,9 +24,6 @@ from timestep_lab.store.postgres.housekeeping import Housekeeper
 from timestep_lab.store.postgres.listener import Listener, payloads
 from timestep_lab.store.postgres.sessions import Conn, Sessions
 from timestep_lab.store.postgres.setup import login_parameters, place, set_up
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import ConflictError
-from timestep_lab.types.ids import new_id
 
 # -- One writing transaction: for one user, written once whatever happens to the connection, announced when it is durable
 

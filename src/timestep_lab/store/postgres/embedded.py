@@ -27,8 +27,8 @@ from typing import IO
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from timestep_lab.model.errors import StoreError, StoreUnavailableError
 from timestep_lab.store.postgres.binaries import data_folder, programs, server_account
-from timestep_lab.types.errors import StoreError, StoreUnavailableError
 
 OWNER = "lab_owner"
 DATABASE = "lab"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors as pg
 
-from timestep_lab.store.interrupt import was_interrupted
-from timestep_lab.types.errors import (
+from timestep_lab.model.errors import (
     BusyError,
     ConflictError,
     DataError,
@@ -16,6 +15,7 @@ from timestep_lab.types.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from timestep_lab.store.interrupt import was_interrupted
 
 WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 

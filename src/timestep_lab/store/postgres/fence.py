@@ -16,9 +16,9 @@ from typing import Any
 
 from psycopg import Connection, RawServerCursor
 
+from timestep_lab.model.errors import QueryError
 from timestep_lab.store.base import Rows
 from timestep_lab.store.interrupt import interruptible
-from timestep_lab.types.errors import QueryError
 
 _FORBIDDEN = re.compile(
     r"""\b(pg_\w*|information_schema|set_config|current_setting|lo_\w+|dblink\w*|txid_\w*

@@ -7,9 +7,9 @@ import logging
 import threading
 from datetime import timedelta
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Database, Statement
-from timestep_lab.types.clock import to_naive_utc, utc_now
-from timestep_lab.types.errors import LabError
 
 log = logging.getLogger("timestep_lab.store")
 

@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
+from timestep_lab.model.errors import StoreUnavailableError
 from timestep_lab.store.base import Change, Topic
-from timestep_lab.types.errors import StoreUnavailableError
 
 log = logging.getLogger("timestep_lab.store")
 

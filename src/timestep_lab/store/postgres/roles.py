@@ -16,7 +16,7 @@ from typing import Any, Literal
 from psycopg import Connection, sql
 from psycopg import errors as pg
 
-from timestep_lab.types.errors import StoreError
+from timestep_lab.model.errors import StoreError
 
 Purpose = Literal["app", "sql", "system"]
 PURPOSES: tuple[Purpose, ...] = ("app", "sql", "system")

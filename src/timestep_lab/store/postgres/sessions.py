@@ -17,8 +17,8 @@ from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.string import TextLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
+from timestep_lab.model.errors import BusyError, StoreError, StoreUnavailableError
 from timestep_lab.store.postgres.failures import explain, unreachable
-from timestep_lab.types.errors import BusyError, StoreError, StoreUnavailableError
 
 # -- The same Python values from Postgres as from DuckDB: naive UTC datetimes, JSON as its text, whole numbers as int, others as float
 

@@ -19,12 +19,12 @@ import psycopg
 from psycopg import Connection, RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from timestep_lab.model.errors import StoreError, UsageError
+from timestep_lab.model.shown_url import without_credentials
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.migrate import migrate
 from timestep_lab.store.postgres.failures import WRONG_PASSWORD, explain, unreachable
 from timestep_lab.store.postgres.roles import Login, Purpose, ensure_roles, renew_password
-from timestep_lab.types.errors import StoreError, UsageError
-from timestep_lab.types.shown_url import without_credentials
 
 # -- The signed token that tells Postgres for whom a transaction runs; `core.current_user_id()` in security.sql checks it
 

@@ -1,4 +1,4 @@
-// The component of app/views/approvals.py: every call that waits for a person, and what became of what was decided here.
+// The component of server/views/approvals.py: every call that waits for a person, and what became of what was decided here.
 
 import { data, h, put } from "../shared/dom.js";
 import { jsonView } from "../shared/json_view.js";

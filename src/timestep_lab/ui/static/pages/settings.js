@@ -1,4 +1,4 @@
-// The component of app/views/settings.py: what is set up, what is missing, the theme, and the way out.
+// The component of server/views/settings.py: what is set up, what is missing, the theme, and the way out.
 
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";

@@ -1,4 +1,4 @@
-// The component of app/views/tools.py: MCP servers, what they offer, and any tool called by hand.
+// The component of server/views/tools.py: MCP servers, what they offer, and any tool called by hand.
 
 import { data, h, put } from "../shared/dom.js";
 import { count, duration } from "../shared/format.js";

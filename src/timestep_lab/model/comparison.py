@@ -1,0 +1,502 @@
+"""A comparison as records: what the engine writes, the store keeps, and a grid, a page or a command shows.
+
+A comparison asks every candidate every case, `epochs` times each. One answer is a cell. Scores belong to cells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Protocol
+
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.events import Event
+from timestep_lab.model.numbers import cost_text
+from timestep_lab.model.records import Json
+
+ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "over_budget", "failed"]
+"""`over_budget` and `cancelled` can be resumed like `interrupted`."""
+
+CellStatus = Literal["done", "error"]
+
+Outcome = Literal["better", "worse", "no worse", "no better", "not settled"]
+"""Of the second of two, seen from the first. `no worse`, `no better`: not by more than the margin."""
+
+_REASONS = 2
+"""Why a scorer could not score, told at most; the cells have them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRecord:
+    """One column of the matrix: an agent or a bare model, with its settings and its prompt."""
+
+    name: str
+    """Unique in the comparison; what every table and sentence calls it."""
+    model: str | None = None
+    """`prefix/name`; None leaves it to the agent."""
+    agent_id: str | None = None
+    agent: str | None = None
+    model_settings: Mapping[str, Json] = field(default_factory=dict)
+    prompt: str | None = None
+    """A template that the case's variables fill; None sends the case's input as it is."""
+    fingerprint: str = ""
+    """Hash of everything that can change an answer: agents, tools, handoffs, model, settings, prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseRecord:
+    """One row of the matrix."""
+
+    comparison_id: str
+    case_id: str
+    """Follows from the case's content, so the same case keeps its id from comparison to comparison."""
+    position: int
+    input: str
+    """What the candidate is asked, or the last thing said to it when there are `messages`."""
+    messages: tuple[Json, ...] = ()
+    """A conversation to go on with, as `{"role", "content"}`; empty for a plain question."""
+    expected: Json = None
+    """A value, or a list of values of which any will do."""
+    vars: Mapping[str, Json] = field(default_factory=dict)
+    assertions: tuple[Json, ...] = ()
+    """Scorer specifications of this case alone."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreValue:
+    """What a scorer said of one cell. `value` is None when it could not say; then `note` tells why."""
+
+    scorer: str
+    value: float | None
+    weight: float = 1.0
+    label: str | None = None
+    note: str | None = None
+    source: Literal["scorer", "judge", "human"] = "scorer"
+    cached: bool = False
+    """A judge had said so of the same answer before, and was not asked again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRecord:
+    """One answer: a case, a candidate, an epoch. Times in ms, money in US dollars; None where unknown."""
+
+    comparison_id: str
+    case_id: str
+    candidate: str
+    epoch: int
+    """From 0."""
+    status: CellStatus
+    output: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    latency_ms: float | None = None
+    """From the start of the run to its answer, waits for a slot or a rate limit left out."""
+    queue_ms: float | None = None
+    """Waited for a slot under the concurrency limit, or for a local model to be loaded."""
+    rate_limit_ms: float | None = None
+    """Waited because the provider had said 429."""
+    ttft_ms: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    """What this answer cost when it was made; a cached one costs nothing again."""
+    cached: bool = False
+    attempts: int = 1
+    trace_id: str | None = None
+    run_id: str | None = None
+    steps: tuple[Json, ...] = ()
+    """The trajectory, in order: `{"type": "tool", "name", "arguments", "agent", "approval", "error"}` and `{"type": "handoff", "from", "to"}`."""
+    scores: tuple[ScoreValue, ...] = ()
+    ended_at: datetime = field(default_factory=utc_now)
+
+    @property
+    def left_tape(self) -> bool:
+        """It asked a tool what was never recorded, so it is not judged."""
+        return self.error_type == "TapeMissError"
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from the other cells of its comparison."""
+        return self.case_id, self.candidate, self.epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRecord:
+    """A comparison as it is stored: what was asked of whom, and how it stands."""
+
+    id: str
+    user_id: str
+    name: str
+    status: ComparisonStatus = "running"
+    dataset: str = ""
+    dataset_version: str = ""
+    """Hash of the cases' content."""
+    candidates: tuple[Json, ...] = ()
+    """`CandidateRecord`s as objects."""
+    scorers: tuple[Json, ...] = ()
+    """Scorer specifications as objects."""
+    epochs: int = 1
+    n_cases: int = 0
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    """Concurrency, time-outs, retries, budget, cache: what a resumed comparison goes on with."""
+    error: str | None = None
+    process_id: str | None = None
+    created_at: datetime = field(default_factory=utc_now)
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRow:
+    """One row of `grid.summary()`."""
+
+    name: str
+    n: int
+    """Answers that came."""
+    errors: int
+    scores: Mapping[str, Mapping[str, float | None]]
+    """Scorer to `{"mean", "ci_low", "ci_high"}`; with repeats of pass/fail scores also `pass_at_k` and `pass_hat_k`; where
+    answers could not be scored, `unscored`: how many."""
+    cost_usd: float | None
+    latency_ms_p50: float | None
+    ttft_ms_p50: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    not_judged: int = 0
+    """Answers given up since they left the tape; no errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow:
+    """One row of `grid.significance()`: `diff` is b − a in the score's units. Both ends of the interval are NaN where none can be said."""
+
+    a: str
+    b: str
+    scorer: str
+    n: int
+    diff: float
+    ci_low: float
+    ci_high: float
+    p_value: float | None
+    p_holm: float | None
+    """Corrected for all comparisons on the same scorer (Holm)."""
+    test: str
+    decided_by: int
+    cases_to_settle: int | None
+    points: bool = True
+    """Scores run from 0 to 1, so a difference may be told in hundredths."""
+    outcome: Outcome | None = None
+    margin: float | None = None
+    """What `no worse` allows, in the score's units; None: nothing can be no worse."""
+    looked: int | None = None
+    """Of a comparison that stops itself: after how many cases this was found. Its interval then holds at every look, and there is no p-value."""
+    level: float = 0.95
+    """Of the interval."""
+
+
+Measure = Literal["quality", "cost", "time", "time p50", "time p95"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRow:
+    """One row of `grid.decision`: a candidate beside the first one given, in one respect. Better is more quality, less cost, less time."""
+
+    candidate: str
+    reference: str
+    measure: Measure
+    """`time` is the typical ratio; its median and 95th percentile have rows of their own."""
+    outcome: Outcome
+    estimate: float | None
+    """The candidate minus the reference (quality, cost of a case), or over it (times). None: too little is known."""
+    ci_low: float | None
+    ci_high: float | None
+    unit: Literal["points", "score", "usd", "ratio"]
+    n: int
+    """Cases with a value for both."""
+    p_value: float | None
+    p_holm: float | None
+    test: str
+
+    @property
+    def words(self) -> str:
+        """`better (+12.0 points, 1.1 to 22.9)`."""
+        if self.estimate is None:
+            return f"{self.outcome} (unknown)" if self.n == 0 else self.outcome
+        scale = 100.0 if self.unit == "points" else 1.0
+        mark = {"points": " points", "score": "", "usd": " a case", "ratio": " ×"}[self.unit]
+        text = _amount_text(self.estimate * scale, self.unit)
+        if self.ci_low is None or self.ci_high is None:
+            return f"{self.outcome} ({text}{mark})"
+        low, high = (_amount_text(end * scale, self.unit) for end in (self.ci_low, self.ci_high))
+        return f"{self.outcome} ({text}{mark}, {low} to {high})"
+
+
+SHOWN_MEASURES: tuple[Measure, ...] = ("quality", "cost", "time")
+"""What the table at the head of a verdict shows."""
+
+
+def decision_table(rows: Sequence[DecisionRow]) -> list[tuple[str, list[str]]]:
+    """Candidate and its words in `SHOWN_MEASURES`, one row a candidate; `–` where nothing is measured."""
+    names = dict.fromkeys(row.candidate for row in rows)
+    words = {(row.candidate, row.measure): row.words for row in rows}
+    return [(name, [words.get((name, measure), "–") for measure in SHOWN_MEASURES]) for name in names]
+
+
+def _amount_text(value: float, unit: str) -> str:
+    if unit == "ratio":
+        return f"{value:.0f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
+    text = cost_text(abs(value)) if unit == "usd" else f"{abs(value):.1f}"
+    text = "$0" if text == "free" else text
+    return (
+        text
+        if text.startswith(("<", "$0")) and not text.startswith("$0.")
+        else ("+" if value > 0 else "−" if value < 0 else "") + text
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressRow:
+    """Where a comparison stands."""
+
+    total: int
+    done: int = 0
+    errors: int = 0
+    cached: int = 0
+    running: int = 0
+    waiting: int = 0
+    calls: int = 0
+    """Runs started in this session of it, retries included."""
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
+    expected_usd: float | None = None
+    """Of the whole comparison, judged by the answers so far."""
+    eta_s: float | None = None
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    """Provider to the number of calls it is now allowed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """What one model will take in a comparison, before anything is spent. Ranges are the 10th and 90th percentile."""
+
+    candidate: str
+    calls: int
+    cache_hits: int
+    cost_usd_low: float | None
+    cost_usd_high: float | None
+    time_s_low: float | None
+    time_s_high: float | None
+    basis: str
+    """Where the numbers come from: `history` of this model, or `unknown`."""
+    provider: str = ""
+    """Candidates of one provider share its slots, so their times add up; providers work side by side."""
+    judge: bool = False
+    """Not a candidate but a model that judges; `candidate` is its name."""
+    priced: bool = True
+    """False: no price is known for the model, so what it will cost cannot be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonStarted(Event):
+    """The first event: every case, and what was already answered."""
+
+    type: ClassVar[str] = "comparison.started"
+    comparison: ComparisonRecord
+    cases: tuple[CaseRecord, ...]
+    cells: tuple[CellRecord, ...] = ()
+    """Already finished: by the session before, or found in the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellStarted(Event):
+    """A candidate is being asked a case."""
+
+    type: ClassVar[str] = "cell.started"
+    case_id: str
+    candidate: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDelta(Event):
+    """Text appended to a cell that is still being answered."""
+
+    type: ClassVar[str] = "cell.updated"
+    case_id: str
+    candidate: str
+    epoch: int
+    delta: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDone(Event):
+    """Sent after the cell is in the store."""
+
+    type: ClassVar[str] = "cell.done"
+    cell: CellRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonProgress(Event):
+    """How far it is, what it cost, and what is still to come."""
+
+    type: ClassVar[str] = "comparison.progress"
+    progress: ProgressRow
+    pairs: tuple[PairRow, ...] = ()
+    """Of a comparison that stops itself: the pairs on the deciding scorer, as they stand."""
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonEnded(Event):
+    """The last event: the sums, the differences and the verdict."""
+
+    type: ClassVar[str] = "comparison.ended"
+    comparison: ComparisonRecord
+    candidates: tuple[CandidateRow, ...] = ()
+    pairs: tuple[PairRow, ...] = ()
+    verdict: str = ""
+    decision: tuple[DecisionRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TapeUse:
+    """How far a comparison was answered from its tape. `calls`: candidate to `hit`, `drifted`, `live`, `simulated` and `miss` to how
+    many; `not_judged` and `answers`: candidate to how many."""
+
+    calls: Mapping[str, Mapping[str, int]]
+    not_judged: Mapping[str, int]
+    answers: Mapping[str, int]
+
+    @classmethod
+    def of(cls, candidates: Sequence[str], cells: Iterable[CellRecord]) -> TapeUse:
+        """Counted from the steps of the answers."""
+        calls: dict[str, Counter[str]] = {name: Counter() for name in candidates}
+        lost, asked = Counter[str](), Counter[str]()
+        for cell in cells:
+            calls[cell.candidate].update(step["tape"] for step in cell.steps if step.get("tape"))
+            asked[cell.candidate] += 1
+            lost[cell.candidate] += cell.left_tape
+        return cls(calls, {name: lost[name] for name in candidates}, {name: asked[name] for name in candidates})
+
+    def miss_rate(self, candidate: str) -> float:
+        """Share of its calls that the tape did not have."""
+        made = sum(self.calls[candidate].values())
+        return sum(self.calls[candidate].get(how, 0) for how in ("miss", "live", "simulated")) / made if made else 0.0
+
+    def __str__(self) -> str:
+        all_of: Counter[str] = Counter()
+        for counts in self.calls.values():
+            all_of.update(counts)
+        made = all_of.total()
+        parts = [f"{all_of['hit'] + all_of['drifted']:,} of {made:,} call{'' if made == 1 else 's'} from tape"]
+        parts += [f"{all_of[how]:,} {how}" for how in ("drifted", "live", "simulated") if all_of[how]]
+        cases = sum(self.not_judged.values())
+        parts.append(
+            f"{all_of['miss']:,} miss{'' if all_of['miss'] == 1 else 'es'} ({cases:,} answer{'' if cases == 1 else 's'} not judged)"
+        )
+        rates = ", ".join(f"{name} {self.miss_rate(name) * 100:.1f} %" for name in self.calls)
+        return " · ".join([*parts, f"by candidate: {rates}"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def cell_json(cell: CellRecord) -> dict[str, Any]:
+    """A cell as one flat JSON object."""
+    return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]
+
+
+class GridLike(Protocol):
+    """A comparison as it is looked at, finished or under way: what the static page and the live matrix draw from."""
+
+    @property
+    def record(self) -> ComparisonRecord: ...
+    @property
+    def cases(self) -> Sequence[CaseRecord]: ...
+    @property
+    def cells(self) -> Sequence[CellRecord]: ...
+    @property
+    def candidates(self) -> list[str]: ...
+    @property
+    def scorers(self) -> list[str]: ...
+    @property
+    def candidate_rows(self) -> Sequence[CandidateRow]: ...
+    @property
+    def pair_rows(self) -> Sequence[PairRow]: ...
+    @property
+    def decision(self) -> Sequence[DecisionRow]: ...
+    @property
+    def deciding_scorer(self) -> str | None: ...
+    @property
+    def verdict(self) -> str: ...
+
+
+def headline(grid: GridLike) -> str:
+    """The verdict, or why there is none."""
+    unfinished = {
+        "running": "Still running.", "cancelled": "Stopped before its end.", "interrupted": "Interrupted before its end.",
+        "over_budget": "Stopped because its budget is used up.", "failed": f"Failed: {grid.record.error or 'see the log'}",
+    }.get(grid.record.status, "")  # fmt: skip
+    if not grid.cells:
+        return f"{unfinished} No answers yet.".strip()
+    words = grid.verdict
+    if not words and grid.record.status != "running":
+        scored = grid.scorers or grid.record.scorers
+        words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
+    notes = [
+        *failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else []), *from_cache(grid.cells)
+    ]  # fmt: skip
+    return " ".join(part for part in (unfinished, words, *notes) if part)
+
+
+def failed_calls(cells: Iterable[CellRecord]) -> list[str]:
+    """`3 of 20 calls of A failed: the provider said 500.` One sentence a candidate whose calls failed."""
+    asked: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    for cell in cells:
+        asked[cell.candidate] += 1
+        if cell.status == "error" and not cell.left_tape:
+            why = (cell.error or cell.error_type or "no reason is known").rstrip(".")
+            reasons.setdefault(cell.candidate, Counter())[why] += 1
+    return [
+        f"{why.total()} of {asked[name]} call{'' if asked[name] == 1 else 's'} of {name} failed: {_told(why)}."
+        for name, why in reasons.items()
+    ]
+
+
+def unscored(cells: Iterable[CellRecord]) -> list[str]:
+    """`contains could not score 5 of 20 answers: the case has no expected answer.` One sentence a scorer that could not say of all."""
+    asked: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    for cell in cells:
+        for score in cell.scores:
+            asked[score.scorer] += 1
+            if score.value is None and score.scorer != "overall":  # `overall` only follows from the others.
+                reasons.setdefault(score.scorer, Counter())[(score.note or "it gave no reason").rstrip(".")] += 1
+    return [_could_not(scorer, asked[scorer], why) for scorer, why in reasons.items()]
+
+
+def from_cache(cells: Iterable[CellRecord]) -> list[str]:
+    """`20 of 40 answers and 20 of 40 judgements come from the cache.` Nothing where none does."""
+    answers, judged = Counter[bool](), Counter[bool]()
+    for cell in cells:
+        answers[cell.cached] += 1
+        judged.update(score.cached for score in cell.scores if score.source == "judge" or score.cached)
+    told = [
+        f"{kept[True]:,} of {kept.total():,} {what}{'' if kept.total() == 1 else 's'}"
+        for kept, what in ((answers, "answer"), (judged, "judgement"))
+        if kept[True]
+    ]
+    return [f"{' and '.join(told)} from the cache: they are as they were, with the times of then."] if told else []
+
+
+def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:
+    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {_told(reasons)}."
+
+
+def _told(reasons: Counter[str]) -> str:
+    words = "; ".join(reason if len(reasons) == 1 else f"{reason} ({n})" for reason, n in reasons.most_common(_REASONS))
+    return words + ("; and for other reasons" if len(reasons) > _REASONS else "")

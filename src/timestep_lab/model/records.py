@@ -1,0 +1,247 @@
+"""What the store keeps, as frozen records. One record is one row; `dict` fields are JSON columns.
+
+Every record carries `user_id`: no row is without an owner, and no statement is without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Moment
+
+R = TypeVar("R")
+
+Json = Any
+"""A value that `json.dumps` takes."""
+
+RunStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
+"""`stopped`: it reached a limit that was set for it. `interrupted`: its process died. `needs_approval`: paused, its state is in `run_states`."""
+
+RunStateStatus = Literal["pending", "claimed", "done"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRecord:
+    """An agent as stored. Names are unique for a user."""
+
+    id: str
+    user_id: str
+    name: str
+    instructions: str = ""
+    description: str = ""
+    """What another agent reads when it may hand off to this one."""
+    model: str | None = None
+    """`prefix/name`, or None for the lab's default model."""
+    model_settings: Mapping[str, Json] = field(default_factory=dict)
+    """Agents SDK `ModelSettings` fields in snake_case; camelCase is converted on the way in."""
+    tool_ids: tuple[str, ...] = ()
+    """`<mcp server id>.<tool name>`, or `<mcp server id>.*` for all of a server's tools, or a client tool's bare name (`switch_theme`)."""
+    handoff_ids: tuple[str, ...] = ()
+    approvals: Mapping[str, Json] = field(default_factory=dict)
+    """Tool id to rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpServerRecord:
+    """An MCP server: `command` (stdio) or `url` (streamable HTTP), never both."""
+
+    id: str
+    user_id: str
+    name: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secret, like `headers`."""
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secret. Never shown, traced or logged."""
+    allowed_tools: tuple[str, ...] | None = None
+    """None: all of them."""
+    require_approval: Mapping[str, Json] = field(default_factory=dict)
+    """Tool name (or `*`) to a rule as in `AgentRecord.approvals`."""
+    timeout_s: float = 30.0
+    created_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadRecord:
+    """A conversation as it is stored."""
+
+    id: str
+    user_id: str
+    title: str | None = None
+    status: Mapping[str, Json] = field(default_factory=lambda: {"type": "active"})
+    """ChatKit's thread status object: `{"type": "active" | "locked" | "closed", "reason"?: str}`."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    """Server side only. `agent_id` and `model` live here."""
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadItem:
+    """One thing a reader of a thread sees, in order of `item_index` (unique in a thread, given by the store).
+
+    `type` is one of ChatKit's item types (then `data` is that item's JSON as ChatKit defines it), or one of ours:
+
+    | type | data |
+    |---|---|
+    | `user_message`, `assistant_message` | `{"text": str, "attachments": [...], "status": "in_progress" \\| "completed" \\| "incomplete", "annotations": [...]}` |
+    | `reasoning` | `{"text"}` |
+    | `tool_call` | `{"call_id", "name", "server", "arguments": str, "output": str \\| None, "status": "in_progress" \\| "completed" \\| "failed" \\| "rejected" \\| "needs_approval", "duration_ms", "error"}` |
+    | `handoff` | `{"from_agent", "to_agent"}` |
+    | `approval` | `{"run_id", "call_id", "name", "server", "arguments": str, "reason", "decision": None \\| "approved" \\| "rejected", "message"}` |
+    | `widget` | `{"widget": {...}, "copy_text": str}` |
+    | `client_tool_call` | `{"call_id", "name", "arguments": {...}, "status": "pending" \\| "completed", "output"}` |
+    | `error` | `{"type", "message"}` |
+    """
+
+    id: str
+    thread_id: str
+    user_id: str
+    type: str
+    data: Mapping[str, Json] = field(default_factory=dict)
+    item_index: int = -1
+    """-1 until stored."""
+    run_id: str | None = None
+    trace_id: str | None = None
+    agent: str | None = None
+    created_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens. Cached and reasoning tokens are parts of input and output, not added to them."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One call of `lab.run`, through all its pauses and resumes: one run, one trace."""
+
+    id: str
+    user_id: str
+    thread_id: str
+    trace_id: str
+    agent_id: str | None
+    """None when an SDK `Agent` object was run."""
+    agent: str
+    """Name of the agent the run began with."""
+    last_agent: str | None = None
+    """Name of the agent that answered, or that paused."""
+    model: str | None = None
+    status: RunStatus = "running"
+    input: str = ""
+    output: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    """None when a price is unknown, never 0 for unknown."""
+    ttft_ms: float | None = None
+    started_at: Moment = field(default_factory=utc_now)
+    ended_at: Moment | None = None
+    process_id: str | None = None
+    """The process that runs it; whose lease in `processes` says whether it still lives."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interruption:
+    """A tool call that waits for a person."""
+
+    call_id: str
+    name: str
+    server: str | None
+    """Name of the MCP server that offers the tool; None for a local function."""
+    arguments: str
+    """JSON text."""
+    agent: str
+    reason: str = ""
+    """Why it asks, e.g. `location contains "berkeley"`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStateRecord:
+    """What a paused run needs to go on in any process. Changed only by compare-and-set on `rev`."""
+
+    run_id: str
+    user_id: str
+    thread_id: str
+    state: str
+    """Agents SDK `RunState` JSON. Written and read here only, never taken from a client."""
+    agent_snapshot: Mapping[str, Json]
+    """The agent graph, MCP servers and their order as they were at the pause."""
+    interruptions: tuple[Mapping[str, Json], ...]
+    decisions: Mapping[str, Json] = field(default_factory=dict)
+    """call_id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`."""
+    status: RunStateStatus = "pending"
+    rev: int = 0
+    claimed_by: str | None = None
+    lease_until: Moment | None = None
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRecord:
+    """An annotation or a scorer's result, on a trace, a span or a comparison's case."""
+
+    id: str
+    user_id: str
+    target: Literal["trace", "span", "case"]
+    target_id: str
+    name: str
+    value: float | None = None
+    label: str | None = None
+    note: str | None = None
+    source: Literal["human", "scorer", "judge"] = "human"
+    created_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRecord:
+    """One version of a data set. Its cases are rows of the view `datasets`."""
+
+    id: str
+    user_id: str
+    name: str
+    version: int
+    """From 1."""
+    hash: str
+    """Of the cases' content."""
+    n_cases: int
+    prompts: tuple[str, ...] = ()
+    """Templates that came with the data."""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    created_at: Moment = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[R]):
+    """One page of a listing. `after` is the id to pass for the next page, None when there is none."""
+
+    data: tuple[R, ...]
+    has_more: bool
+    after: str | None

@@ -1,0 +1,61 @@
+"""Sign-in without an account."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
+
+from timestep_lab import __version__
+from timestep_lab.server.api.schemas import ERRORS, TokenBody
+from timestep_lab.server.labs import CurrentLab, caller_of
+from timestep_lab.server.tokens import LIFETIME, Tokens
+
+router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses={429: ERRORS[429]})
+
+
+class Me(BaseModel):
+    user: dict[str, str]
+    version: str
+    """Of the lab that serves."""
+    default_model: str
+
+
+@router.get("/me", response_model=Me, responses={401: ERRORS[401]})
+async def who_am_i(request: Request, lab: CurrentLab) -> Me:
+    """Whose token this is, and what answers."""
+    return Me(user={"id": caller_of(request).user_id}, version=__version__, default_model=lab.settings.default_model)
+
+
+@router.post(
+    "/anonymous", response_model=TokenBody, responses={303: {"description": "With `then`: there, with a cookie."}}
+)
+async def sign_in_anonymously(
+    request: Request, then: Annotated[str | None, Query(pattern=r"^/([^/\\].*)?$", max_length=2000)] = None
+) -> Response | TokenBody:
+    """A new user and a token for it. With `then` (a path of this server): a browser is sent there with a cookie instead."""
+    tokens: Tokens = request.app.state.tokens
+    user_id, token = tokens.issue_anonymous()
+    if then is None:
+        return TokenBody(access_token=token, user={"id": user_id})
+    answer = RedirectResponse(then, status_code=303)
+    answer.set_cookie(
+        tokens.cookie,
+        token,
+        max_age=int(LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return answer
+
+
+@router.post("/sign-out", status_code=204)
+async def sign_out(request: Request) -> Response:
+    """Take the browser's cookie away. A bearer token stays good until it expires."""
+    tokens: Tokens = request.app.state.tokens
+    answer = Response(status_code=204)
+    answer.delete_cookie(tokens.cookie, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return answer

@@ -1,0 +1,93 @@
+"""Traces as files, in and out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse
+
+from timestep_lab.model.errors import DataError
+from timestep_lab.server.api.schemas import ERRORS, Strict
+from timestep_lab.server.fair_reads import FairReads, in_turn
+from timestep_lab.server.labs import CurrentLab
+from timestep_lab.store.base import in_thread
+
+router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+IMPORT_S = 60.0
+DUCKDB = b"DUCK"
+"""In bytes 8 to 12 of a DuckDB file."""
+
+
+class ExportBody(Strict):
+    trace_ids: list[str] = Field(min_length=1, max_length=10_000)
+    format: Literal["json", "jsonl", "parquet", "duckdb"]
+
+
+class ImportedView(BaseModel):
+    """`spans` could be read, `added` of them were new, `rejected` could not be read (`problem` says why)."""
+
+    traces: int
+    spans: int
+    added: int
+    rejected: int
+    problem: str
+
+
+@router.post(
+    "/upload",
+    response_model=ImportedView,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}},
+)
+async def upload_traces(request: Request, lab: CurrentLab) -> ImportedView:
+    """A file of traces as the body, at most 50 MB: OTLP, Agents SDK and Phoenix exports, the lab's own JSONL and Parquet.
+
+    A DuckDB file is refused: its views are queries, which would run here.
+    """
+    body = await request.body()
+    if body[8:12] == DUCKDB:
+        raise DataError(
+            "A served lab takes no .duckdb file of traces.",
+            'Export them in another form first: Lab(":memory:"), import_traces, export("traces.parquet").',
+        )
+    if lab.store.quota:
+        lab.store.quota.take_sent(len(body))
+    imports: FairReads = request.app.state.imports
+    imported = await imports.for_request(request, lab.store.user_id, lambda: _import(body, lab))
+    return ImportedView(**{name: getattr(imported, name) for name in ImportedView.model_fields})
+
+
+@router.post(
+    "/export",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
+)
+async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> FileResponse:
+    """`json` is OTLP, `jsonl` the lab's own; `duckdb` holds the documented views as tables."""
+    from timestep_lab.runtime.interchange.export import export_file
+
+    folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
+    path = Path(folder.name) / f"traces.{body.format}"
+    await in_thread(lab.flush)
+    try:
+        await in_turn(request, lab, lambda: export_file(path, lab.store, body.trace_ids))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return FileResponse(
+        path, media_type="application/octet-stream", filename=path.name, background=BackgroundTask(folder.cleanup)
+    )
+
+
+def _import(body: bytes, lab: Any) -> Any:
+    from timestep_lab.runtime.interchange.files import import_file
+
+    with tempfile.TemporaryDirectory(prefix="timestep-lab-") as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(body)
+        return import_file(path, lab.store, time_limit_s=IMPORT_S)

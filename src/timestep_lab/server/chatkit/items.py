@@ -1,0 +1,150 @@
+"""Items of a thread as ChatKit shows them, and ChatKit's items as the store keeps them.
+
+An item that ChatKit wrote is kept as its whole JSON and comes back unchanged; messages carry the text besides, under the names
+that our other readers of a thread use. An item that a run wrote is shown as what comes closest:
+
+    tool_call            its widget if the result has one, else a workflow of one task
+    handoff, error       a task
+    reasoning            a workflow with a thought
+    approval             a widget with buttons, without them once decided
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chatkit import types as ck
+from pydantic import TypeAdapter
+
+from timestep_lab.model.records import Json, ThreadItem
+from timestep_lab.runtime.tools.widgets import widget_of
+from timestep_lab.server.chatkit.approval_card import approval_card
+from timestep_lab.server.chatkit.local_time import to_local, to_utc
+
+ITEM: TypeAdapter[Any] = TypeAdapter(ck.ThreadItem)
+WRITTEN_BY_CHATKIT = "created_at"
+"""A key that only the JSON of a ChatKit item has."""
+LONGEST = 4000
+"""Characters of a tool's arguments or result that a task shows."""
+
+
+def to_record(item: Any, user_id: str) -> ThreadItem:
+    data: dict[str, Json] = item.model_dump(mode="json", by_alias=True)
+    if isinstance(item, ck.UserMessageItem | ck.AssistantMessageItem):
+        data = {"attachments": [], **data, "text": message_text(item), "status": "completed", "annotations": []}
+    return ThreadItem(
+        id=item.id, thread_id=item.thread_id, user_id=user_id, type=item.type, data=data,
+        created_at=to_utc(item.created_at),
+    )  # fmt: skip
+
+
+def to_item(record: ThreadItem) -> Any:
+    if WRITTEN_BY_CHATKIT in record.data:
+        return ITEM.validate_python(dict(record.data))
+    plain = _SHOWN.get(record.type, _unknown)(record)
+    ids = {"id": record.id, "thread_id": record.thread_id, "created_at": to_local(record.created_at)}
+    return ITEM.validate_python({**plain, **ids})
+
+
+def message_text(item: ck.UserMessageItem | ck.AssistantMessageItem) -> str:
+    """All text of a message. Tags read `@name`, quoted text stands first, marked as a quotation."""
+    parts = [f"@{p.text}" if isinstance(p, ck.UserMessageTagContent) else p.text for p in item.content]
+    quoted = item.quoted_text if isinstance(item, ck.UserMessageItem) else None
+    quote = "\n".join(f"> {line}" for line in quoted.splitlines()) + "\n\n" if quoted else ""
+    return quote + "".join(parts)
+
+
+# -- ours, as ChatKit's JSON
+
+
+def _user_message(record: ThreadItem) -> dict[str, Json]:
+    files = [
+        {"type": "file", "id": a["id"], "name": a["name"], "mime_type": a["mime_type"]}
+        for a in record.data.get("attachments", ())
+        if a.get("id")
+    ]
+    content = [{"type": "input_text", "text": record.data["text"]}]
+    return {"type": "user_message", "content": content, "attachments": files, "inference_options": {}}
+
+
+def _assistant_message(record: ThreadItem) -> dict[str, Json]:
+    text = record.data["text"]
+    content = [{"type": "output_text", "text": text, "annotations": citations(record)}] if text else []
+    return {"type": "assistant_message", "content": content}
+
+
+def citations(record: ThreadItem) -> list[Json]:
+    """Links that the model cites."""
+    return [
+        {"type": "annotation", "source": {"type": "url", "url": a["url"], "title": a.get("title") or a["url"]}, "index": a.get("end_index")}
+        for a in record.data.get("annotations", ())
+        if a.get("url")
+    ]  # fmt: skip
+
+
+def _reasoning(record: ThreadItem) -> dict[str, Json]:
+    tasks = [{"type": "thought", "content": record.data["text"]}] if record.data["text"] else []
+    return {"type": "workflow", "workflow": {"type": "reasoning", "tasks": tasks}}
+
+
+def _tool_call(record: ThreadItem) -> dict[str, Json]:
+    data = record.data
+    widget = widget_of(data["output"]) if data["status"] == "completed" else None
+    if widget:
+        return {"type": "widget", "widget": widget.root, "copy_text": widget.copy_text}
+    working = {"in_progress": "loading", "needs_approval": "none"}
+    task = {
+        "type": "custom", "title": _title(data), "icon": "bolt", "content": _call_text(data),
+        "status_indicator": working.get(data["status"], "complete"),
+    }  # fmt: skip
+    return {"type": "workflow", "workflow": {"type": "custom", "tasks": [task], "summary": {"title": _title(data)}}}
+
+
+def _title(data: Mapping[str, Json]) -> str:
+    where = f" ({data['server']})" if data.get("server") else ""
+    ended = {"failed": ": failed", "rejected": ": rejected", "needs_approval": ": waits for approval"}
+    return f"{data['name']}{where}{ended.get(data['status'], '')}"
+
+
+def _call_text(data: Mapping[str, Json]) -> str:
+    said = [_cut(str(data[name])) for name in ("arguments", "output") if data.get(name)]
+    return "\n\n".join(said)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _handoff(record: ThreadItem) -> dict[str, Json]:
+    title = f"{record.data['from_agent']} handed off to {record.data['to_agent']}"
+    return {"type": "task", "task": {"type": "custom", "title": title, "icon": "agent"}}
+
+
+def _approval(record: ThreadItem) -> dict[str, Json]:
+    return {"type": "widget", "widget": approval_card(record.data)}
+
+
+def _as_it_is(record: ThreadItem) -> dict[str, Json]:
+    return {**record.data, "type": record.type}
+
+
+def _error(record: ThreadItem) -> dict[str, Json]:
+    return {"type": "task", "task": {"type": "custom", "title": record.data["message"], "icon": "info"}}
+
+
+def _unknown(record: ThreadItem) -> dict[str, Json]:
+    return {"type": "task", "task": {"type": "custom", "title": record.type.replace("_", " ")}}
+
+
+_SHOWN: Mapping[str, Callable[[ThreadItem], dict[str, Json]]] = {
+    "user_message": _user_message,
+    "assistant_message": _assistant_message,
+    "reasoning": _reasoning,
+    "tool_call": _tool_call,
+    "handoff": _handoff,
+    "approval": _approval,
+    "widget": _as_it_is,
+    "client_tool_call": _as_it_is,
+    "error": _error,
+}

@@ -1,0 +1,252 @@
+"""The ChatKit server of a lab: every request ends in `lab.runner`, and its events are ChatKit's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from chatkit import store as ck_store
+from chatkit import types as ck
+from chatkit.errors import CustomStreamError
+from chatkit.server import ChatKitServer
+
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import BusyError, ConflictError, LabError, NotFoundError, UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json
+from timestep_lab.runtime.attachments import IMAGE_TYPES
+from timestep_lab.runtime.files.file_names import safe_name
+from timestep_lab.runtime.files.files import MAX_BYTES, too_large
+from timestep_lab.runtime.run_request import read_turn
+from timestep_lab.server.chatkit.approval_card import DECISIONS
+from timestep_lab.server.chatkit.context import ChatKitContext
+from timestep_lab.server.chatkit.items import WRITTEN_BY_CHATKIT, message_text
+from timestep_lab.server.chatkit.lab_store import LabChatKitStore
+from timestep_lab.server.chatkit.store import ATTACHMENT
+from timestep_lab.server.chatkit.stream import chatkit_events
+from timestep_lab.store.base import Statement, in_thread
+from timestep_lab.store.table import Table
+
+if TYPE_CHECKING:
+    from timestep_lab.model.files import FileRecord
+    from timestep_lab.model.protocols import LabLike
+    from timestep_lab.server.chatkit.lab_store import LabChatKitStore
+
+
+# -- Answering a message anew: the model forgets what it said and heard since
+
+
+async def forget_runs(lab: LabLike, thread_id: str, run_ids: Iterable[str]) -> None:
+    """Take what these runs put into the thread's session log away; what waits for approval in them is withdrawn. Their traces stay."""
+    store = lab.store
+    for run_id in run_ids:
+        run = await in_thread(store.runs.get, run_id)
+        if run.status == "needs_approval":
+            await lab.cancel(run_id)
+    statements = [
+        Statement(
+            "delete from session_items where user_id = $1 and thread_id = $2 and run_id = $3",
+            [store.user_id, thread_id, run_id],
+        )
+        for run_id in run_ids
+    ]
+    await in_thread(store.db.write, store.user_id, statements, changes=store.threads.changes(thread_id))
+
+
+# --
+
+# -- Attachments in two phases: announced here, their bytes taken at the upload path, kept as files under the attachment's own id
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
+"""RFC 6838, 4.2."""
+UNKNOWN_TYPE = "application/octet-stream"
+PURPOSE = "user_data"
+
+
+class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
+    def __init__(self, store: LabChatKitStore) -> None:
+        self._store = store
+
+    async def create_attachment(self, input: ck.AttachmentCreateParams, context: ChatKitContext) -> Any:
+        """Announce a file. Its name is made harmless; what it is said to be is shown until its bytes have come and tell what it is."""
+        if input.size > MAX_BYTES:
+            raise too_large(safe_name(input.name), input.size)
+        file_id = new_id("file")
+        path = f"/api/v1/agents/{context.agent.id}/chatkit/upload?attachment_id={file_id}"
+        descriptor = {"url": context.base_url + path, "method": "PUT", "headers": {"Content-Type": UNKNOWN_TYPE}}
+        said = input.mime_type if _MEDIA_TYPE.fullmatch(input.mime_type) else UNKNOWN_TYPE
+        shown = _shown(file_id, safe_name(input.name), said, context)
+        return ATTACHMENT.validate_python({**shown, "upload_descriptor": descriptor})
+
+    async def delete_attachment(self, attachment_id: str, context: ChatKitContext) -> None:
+        await self._store.load_attachment(attachment_id, context)  # Raises for what was never an attachment.
+        try:
+            await in_thread(context.lab.files.delete, attachment_id)
+        except NotFoundError:
+            return  # Its bytes never came.
+
+    async def take(self, attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> Any:
+        """The bytes have come: for an attachment that was announced, or for a new one. Raises `ConflictError` for a second upload."""
+        if attachment_id is not None:
+            announced = await self._store.load_attachment(attachment_id, context)
+            if announced.upload_descriptor is None:
+                raise ConflictError(f"The attachment {attachment_id!r} has its bytes already.", "Announce another.")
+            name = announced.name
+        file = await in_thread(context.lab.files.add_bytes, name, content, purpose=PURPOSE, file_id=attachment_id)
+        attachment = described(file, context)
+        await self._store.save_attachment(attachment, context)
+        return attachment
+
+
+def described(file: FileRecord, context: ChatKitContext) -> Any:
+    return ATTACHMENT.validate_python(_shown(file.id, file.filename, file.content_type, context))
+
+
+def _shown(file_id: str, name: str, media_type: str, context: ChatKitContext) -> dict[str, Any]:
+    plain = {"id": file_id, "name": name, "mime_type": media_type, "type": "file"}
+    if media_type in IMAGE_TYPES:
+        plain |= {"type": "image", "preview_url": f"{context.base_url}/openai/v1/files/{file_id}/content"}
+    return plain
+
+
+# --
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackRecord:
+    id: str
+    """The item's: who thinks again replaces what he thought."""
+    user_id: str
+    thread_id: str
+    item_id: str
+    kind: str
+    created_at: datetime = field(default_factory=utc_now)
+
+
+class LabChatKitServer(ChatKitServer[ChatKitContext]):
+    def __init__(self) -> None:
+        self.lab_store = LabChatKitStore()
+        self.lab_attachments = LabAttachments(self.lab_store)
+        super().__init__(self.lab_store, self.lab_attachments)
+
+    async def respond(
+        self, thread: ck.ThreadMetadata, input_user_message: ck.UserMessageItem | None, context: ChatKitContext
+    ) -> AsyncIterator[Any]:
+        """Without a message: a client's tool, or a form that was filled in, has given its answer."""
+        if input_user_message is not None:
+            begin = self._say(thread, input_user_message, context)
+        elif context.answer is not None:
+            call_id, output = context.answer
+            begin = _now(context.lab.runner.client_tool_output(thread.id, call_id, output))
+        else:
+            begin = self._say_answers(thread, context)
+        async for event in _told(begin, context):
+            yield event
+
+    async def action(
+        self, thread: ck.ThreadMetadata, action: Any, sender: ck.WidgetItem | None, context: ChatKitContext
+    ) -> AsyncIterator[Any]:
+        """A button of an approval card. Its payload only names a call; what that call is stands in the store."""
+        async for event in _told(self._decide(thread, action, context), context):
+            yield event
+
+    async def sync_action(
+        self, thread: ck.ThreadMetadata, action: Any, sender: ck.WidgetItem | None, context: ChatKitContext
+    ) -> Any:
+        raise UsageError(
+            f"The action {action.type!r} starts a run, which is streamed.", "Send it as threads.custom_action."
+        )
+
+    async def transcribe(self, audio_input: ck.AudioInput, context: ChatKitContext) -> Any:
+        raise UsageError("This lab has no model that writes down speech.", "Type the message.")
+
+    async def add_feedback(
+        self, thread_id: str, item_ids: list[str], feedback: ck.FeedbackKind, context: ChatKitContext
+    ) -> None:
+        for item_id in item_ids:
+            await self.store.load_item(thread_id, item_id, context)
+        rows = context.lab.store
+        table = Table(rows.db, rows.user_id, "feedback", FeedbackRecord, noun="feedback")
+        for item_id in item_ids:
+            record = FeedbackRecord(
+                id=item_id, user_id=rows.user_id, thread_id=thread_id, item_id=item_id, kind=feedback
+            )  # fmt: skip
+            await in_thread(table.upsert, record)
+
+    async def handle_stream_cancelled(
+        self, thread: ck.ThreadMetadata, pending_items: list[Any], context: ChatKitContext
+    ) -> None:
+        """The reader left, or stopped it: the run was cancelled with its stream and has stored what was said."""
+
+    # -- what begins
+
+    async def _say(
+        self, thread: ck.ThreadMetadata, message: ck.UserMessageItem, context: ChatKitContext
+    ) -> AsyncIterator[Event]:
+        lab, options = context.lab, message.inference_options
+        thread.title = thread.title or read_turn(message_text(message), _ids(message)).title
+        said = await in_thread(lab.store.threads.get_item, message.id)
+        if said.run_id:  # Answered before: this is `threads.retry_after_item`.
+            await forget_runs(lab, thread.id, {said.run_id, *context.forgotten_runs})
+        attachments = await lab.attachments(_ids(message))
+        settings = {"tool_choice": options.tool_choice.id} if options.tool_choice else None
+        events: AsyncIterator[Event] = lab.runner.stream(
+            message_text(message), agent=context.agent, thread_id=thread.id, model=options.model, model_settings=settings,
+            attachments=attachments, said=said,
+        )  # fmt: skip
+        return events
+
+    async def _say_answers(self, thread: ck.ThreadMetadata, context: ChatKitContext) -> AsyncIterator[Event]:
+        """A form was filled in: the model reads its questions and answers as a message of the user's."""
+        records = await in_thread(context.lab.store.threads.all_items, thread.id)
+        filled = [r for r in records if r.type == "structured_input" and r.data["status"] != "pending"]
+        if not filled:
+            raise UsageError("There is nothing to answer.", "Say something first.")
+        events: AsyncIterator[Event] = context.lab.runner.stream(
+            answers_text(filled[-1].data), agent=context.agent, thread_id=thread.id, said=filled[-1]
+        )
+        return events
+
+    async def _decide(self, thread: ck.ThreadMetadata, action: Any, context: ChatKitContext) -> AsyncIterator[Event]:
+        decision = DECISIONS.get(action.type)
+        if decision is None:
+            raise UsageError(f"There is no action {action.type!r}.", f"Known: {', '.join(DECISIONS)}.")
+        named = action.payload if isinstance(action.payload, Mapping) else {}
+        run_id, call_id = str(named.get("run_id", "")), str(named.get("call_id", ""))
+        run = await in_thread(context.lab.store.runs.get, run_id)
+        if run.thread_id != thread.id:
+            raise NotFoundError(f"Thread {thread.id} has no run {run_id!r}.", "Reload the conversation.")
+        events: AsyncIterator[Event] = context.lab.runner.resume(run_id, {call_id: decision})
+        return events
+
+
+def answers_text(form: Mapping[str, Json]) -> str:
+    """`form` is the JSON of a structured input."""
+    assert WRITTEN_BY_CHATKIT in form
+    lines = []
+    for question in form["inputs"]:
+        answer = question.get("answer") or {}
+        given = ", ".join(answer.get("values") or ()) if not answer.get("skipped") else "(skipped)"
+        lines.append(f"{question['question']}\n{given}")
+    return "\n\n".join(lines)
+
+
+async def _told(begin: Any, context: ChatKitContext) -> AsyncIterator[Any]:
+    """The events of what begins; what is refused before it begins is told in the stream."""
+    try:
+        async for event in chatkit_events(await begin, context):
+            yield event
+    except LabError as error:
+        raise CustomStreamError(str(error), allow_retry=isinstance(error, BusyError | ConflictError)) from error
+
+
+async def _now(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    return events
+
+
+def _ids(message: ck.UserMessageItem) -> list[dict[str, Json]]:
+    return [{"id": attachment.id} for attachment in message.attachments]

@@ -1,0 +1,179 @@
+"""`chatkit.store.Store` over a lab's store: threads and their items are the same rows that everything else reads."""
+
+from __future__ import annotations
+
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from chatkit import store as ck_store
+from chatkit import types as ck
+from pydantic import TypeAdapter
+
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json, ThreadRecord
+from timestep_lab.server.chatkit.items import to_item, to_record
+from timestep_lab.server.chatkit.local_time import to_local, to_utc
+from timestep_lab.store.base import in_thread
+from timestep_lab.store.table import Table
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+ATTACHMENT: TypeAdapter[Any] = TypeAdapter(ck.Attachment)
+IMAGE_DOMAINS = "allowed_image_domains"
+"""In a thread's metadata: ChatKit has a field of its own for it."""
+OF_THE_RUNNER = ("approved_tools",)
+"""What runs write into a thread's metadata while ChatKit holds an older copy of it."""
+PREFIXES = {
+    "message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc", "sdk_hidden_context": "shcx",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachmentRecord:
+    id: str
+    user_id: str
+    data: Mapping[str, Json]
+    """ChatKit's JSON."""
+    created_at: datetime = field(default_factory=utc_now)
+
+
+class ChatKitStore(ck_store.Store[Any]):
+    """A subclass says whose rows a request is about. Raises `chatkit.store.NotFoundError` for what that user does not have,
+    `ConflictError` for an item whose id is taken."""
+
+    @abstractmethod
+    def rows(self, context: Any) -> Store:
+        """The store of the user who asks."""
+
+    def first_metadata(self, context: Any) -> dict[str, Json]:
+        """What a new thread remembers."""
+        return {}
+
+    def attachments(self, context: Any) -> Table[AttachmentRecord]:
+        rows = self.rows(context)
+        return Table(rows.db, rows.user_id, "chatkit_attachments", AttachmentRecord, noun="attachment")
+
+    def generate_thread_id(self, context: Any) -> str:
+        return new_id("thread")
+
+    def generate_item_id(self, item_type: Any, thread: ck.ThreadMetadata, context: Any) -> str:
+        # The SDK's own ids have 32 random bits, too few for ids that are never given twice.
+        return f"{PREFIXES[item_type]}_{secrets.token_hex(12)}"
+
+    # -- threads
+
+    async def load_thread(self, thread_id: str, context: Any) -> ck.ThreadMetadata:
+        found = await in_thread(self.rows(context).threads.try_get, thread_id)
+        if found is None:
+            raise ck_store.NotFoundError(f"Thread {thread_id} not found")
+        return _thread(found)
+
+    async def save_thread(self, thread: ck.ThreadMetadata, context: Any) -> None:
+        threads = self.rows(context).threads
+        known = await in_thread(threads.try_get, thread.id)
+        metadata = dict(thread.metadata)
+        if thread.allowed_image_domains is not None:
+            metadata[IMAGE_DOMAINS] = thread.allowed_image_domains
+        status = thread.status.model_dump(mode="json", exclude_none=True)
+        if known is None:
+            record = ThreadRecord(
+                id=thread.id, user_id=threads.user_id, title=thread.title, status=status,
+                metadata={**metadata, **self.first_metadata(context)}, created_at=to_utc(thread.created_at),
+            )  # fmt: skip
+            if quota := self.rows(context).quota:
+                await in_thread(quota.take_thread)
+            await in_thread(threads.insert, record)
+        else:
+            metadata.update((name, known.metadata[name]) for name in OF_THE_RUNNER if name in known.metadata)
+            await in_thread(
+                threads.update, thread.id, title=thread.title, status=status, metadata=metadata, updated_at=utc_now()
+            )
+
+    async def load_threads(self, limit: int, after: str | None, order: str, context: Any) -> ck.Page[ck.ThreadMetadata]:
+        with _found():
+            threads = self.rows(context).threads
+            page = await in_thread(threads.page, after=after, limit=limit, newest_first=order == "desc")
+        return ck.Page(data=[_thread(record) for record in page.data], has_more=page.has_more, after=page.after)
+
+    async def delete_thread(self, thread_id: str, context: Any) -> None:
+        with _found():
+            await in_thread(self.rows(context).threads.delete, thread_id)
+
+    # -- items
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Any
+    ) -> ck.Page[Any]:
+        with _found():
+            threads = self.rows(context).threads
+            page = await in_thread(threads.items, thread_id, after, limit, newest_first=order == "desc")
+        return ck.Page(data=[to_item(record) for record in page.data], has_more=page.has_more, after=page.after)
+
+    async def add_thread_item(self, thread_id: str, item: Any, context: Any) -> None:
+        """A workflow that goes on is added again by the SDK and replaces itself; anything else must be new."""
+        if isinstance(item, ck.WorkflowItem):
+            await self.save_item(thread_id, item, context)
+            return
+        rows = self.rows(context)
+        with _found():
+            await in_thread(rows.threads.append_items, thread_id, [to_record(item, rows.user_id)])
+
+    async def save_item(self, thread_id: str, item: Any, context: Any) -> None:
+        rows = self.rows(context)
+        with _found():
+            await in_thread(rows.threads.save_item, to_record(item, rows.user_id))
+
+    async def load_item(self, thread_id: str, item_id: str, context: Any) -> Any:
+        with _found():
+            record = await in_thread(self.rows(context).threads.get_item, item_id)
+        if record.thread_id != thread_id:
+            raise ck_store.NotFoundError(f"Thread {thread_id} has no item {item_id!r}.")
+        return to_item(record)
+
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
+        await self.load_item(thread_id, item_id, context)
+        await in_thread(self.rows(context).threads.delete_item, item_id)
+
+    # -- attachments
+
+    async def save_attachment(self, attachment: Any, context: Any) -> None:
+        table = self.attachments(context)
+        data = attachment.model_dump(mode="json")
+        await in_thread(table.upsert, AttachmentRecord(id=attachment.id, user_id=table.user_id, data=data))
+
+    async def load_attachment(self, attachment_id: str, context: Any) -> Any:
+        with _found():
+            record = await in_thread(self.attachments(context).get, attachment_id)
+        return ATTACHMENT.validate_python(dict(record.data))
+
+    async def delete_attachment(self, attachment_id: str, context: Any) -> None:
+        """Nothing happens when it is gone already."""
+        with suppress(NotFoundError):
+            await in_thread(self.attachments(context).delete, attachment_id)
+
+
+def _thread(record: ThreadRecord) -> ck.ThreadMetadata:
+    metadata = dict(record.metadata)
+    domains = metadata.pop(IMAGE_DOMAINS, None)
+    plain = {
+        "id": record.id, "title": record.title, "created_at": to_local(record.created_at), "status": dict(record.status),
+        "metadata": metadata, "allowed_image_domains": domains,
+    }  # fmt: skip
+    return ck.ThreadMetadata.model_validate(plain)
+
+
+@contextmanager
+def _found() -> Iterator[None]:
+    """ChatKit's own error for what is not there."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise ck_store.NotFoundError(str(error)) from error

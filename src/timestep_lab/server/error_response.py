@@ -1,0 +1,120 @@
+"""Errors on the wire, in OpenAI's form: `{"error": {"type", "message", "param", "code"}}`. Never a traceback.
+
+A browser that opens an address at which nothing is gets a page instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import JSONResponse
+
+from timestep_lab.model.errors import BusyError, LabError, RateLimitError, TooSlowError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("timestep_lab.server")
+
+
+def error_object(error: LabError) -> dict[str, Any]:
+    """OpenAI's four fields, and two more from which a remote `Lab` raises the same error: its class, and what it carries."""
+    told = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
+    return {"error": {**told, "name": type(error).__name__, "details": _details(error)}}
+
+
+def _details(error: LabError) -> dict[str, Any]:
+    """The error's own attributes, such as `next_step`, `provider` or `retry_after`."""
+    told = {"message", "param", "code"}
+    return {
+        name: value
+        for name, value in vars(error).items()
+        if name not in told and not name.startswith("_") and isinstance(value, str | int | float | None)
+    }
+
+
+def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(max(1, math.ceil(retry_after)))} if retry_after is not None else {}
+    if isinstance(error, TooSlowError):
+        headers["Connection"] = "close"
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="timestep-lab"'
+    return JSONResponse(error_object(error), status_code=error.http_status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app` an error object."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+    from starlette.responses import HTMLResponse
+
+    from timestep_lab.server.gate import API_PREFIXES
+    from timestep_lab.server.small_pages import nowhere
+
+    async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, LabError)
+        retry_after = error.retry_after if isinstance(error, BusyError | RateLimitError) else None
+        return error_response(error, retry_after=retry_after)
+
+    def is_lost_browser(request: Request) -> bool:
+        return not request.url.path.startswith(API_PREFIXES) and "text/html" in request.headers.get("accept", "")
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        # What goes wrong while a body is read reaches us as FastAPI's 400 with our own error as its cause (too large a body).
+        if isinstance(error.__cause__, LabError):
+            return await on_lab_error(request, error.__cause__)
+        if error.status_code == 404 and is_lost_browser(request):
+            return HTMLResponse(nowhere(request.url.path), 404)
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"{where}: {first['msg']}. See /api/openapi.json for what is expected."
+        body = {"error": {"type": "invalid_request_error", "message": message, "param": where, "code": first["type"]}}
+        return JSONResponse(body, status_code=422)
+
+    app.add_exception_handler(LabError, on_lab_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_middleware(AnswersFaults)
+
+
+class AnswersFaults:
+    """An exception that nobody expected is logged and answered as a 500, and the connection goes on to the client's next request.
+
+    Starlette's own handler for `Exception` raises it again after its answer, whereupon uvicorn closes the connection without having said so.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if (
+                begun
+            ):  # Half an answer is sent: only a connection that breaks tells the client that the rest is missing.
+                raise
+            logger.exception("fault while answering %s %s", scope["method"], scope["path"], exc_info=error)
+            message = "The lab met a fault of its own while answering. Try again; the server's log says more."
+            body = {"error": {"type": "server_error", "message": message, "param": None, "code": None}}
+            await JSONResponse(body, 500)(scope, receive, send)

@@ -1,0 +1,146 @@
+"""Where reads run whose cost users decide, by SQL, a filter, words to search for or the size of what they keep: on threads of their own,
+few at once for one user, no longer than a time limit, and no longer than somebody waits for them. HTTP requests and pages alike.
+
+A query may take as long as its time limit. On the threads that everything else uses, a handful of such queries would hold up
+every answer to everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from timestep_lab.model.errors import BusyError, QueryError, StoreUnavailableError
+from timestep_lab.store.base import in_thread
+from timestep_lab.store.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+T = TypeVar("T")
+THREADS = 8
+AT_ONCE = 2
+"""Queries of one user that run at a time."""
+WAITING = 18
+"""Further queries of one user that wait for those. A few open pages ask about five each when they are opened."""
+WAITING_IN_ALL = 100
+STOP_S = 2.0
+"""What is left to a query when the server is told to stop."""
+TIME_LIMIT_S = 30.0
+LOOK_S = 0.2
+"""How often it is looked whether the server was told to stop, and how often a query is told so that goes on."""
+
+
+class FairReads:
+    """`stopping` says whether the server has been told to stop."""
+
+    def __init__(
+        self,
+        stopping: Callable[[], bool],
+        *,
+        threads: int = THREADS,
+        waiting: int = WAITING,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        self._stopping, self._waiting, self._time_limit_s = stopping, waiting, time_limit_s
+        self._n_threads = threads
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="timestep-lab reads")
+        self._of_user: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    async def for_request(self, request: Request, user_id: str, work: Callable[[], T]) -> T:
+        """`run`, for as long as the client of an HTTP request waits."""
+        return await self.run(user_id, work, lambda: _client_goes(request))
+
+    async def run(self, user_id: str, work: Callable[[], T], asker_goes: Callable[[], Awaitable[object]]) -> T:
+        """What `work` gives, which asks the database. When `asker_goes` returns, or after the time limit, it is stopped.
+
+        Raises `BusyError` when this user has too many queries under way, `StoreUnavailableError` when the server stops first.
+        """
+        if (
+            self._of_user[user_id] >= AT_ONCE + self._waiting
+            or self._of_user.total() >= self._n_threads + WAITING_IN_ALL
+        ):
+            raise BusyError("Too many queries are under way.", "Wait until one has ended.", retry_after=2.0)
+        self._of_user[user_id] += 1
+        query = _Query(self._turns.setdefault(user_id, asyncio.Semaphore(AT_ONCE)), self._threads, work)
+        query.task.add_done_callback(lambda _: self._ended(user_id))
+        gone = asyncio.ensure_future(asker_goes())
+        try:
+            last_moment = limit = (
+                time.monotonic() + self._time_limit_s + LOOK_S
+            )  # So that a query's own limit speaks first.
+            while not query.task.done() and not gone.done() and time.monotonic() < last_moment:
+                await asyncio.wait((query.task, gone), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                if self._stopping():
+                    last_moment = min(last_moment, time.monotonic() + STOP_S)
+        finally:
+            gone.cancel()
+            was_stopped = await query.stop()
+        if not was_stopped:
+            return query.task.result()
+        if self._stopping():
+            raise StoreUnavailableError("The server is shutting down, and stopped this query.", "Ask it again later.")
+        if time.monotonic() >= limit:
+            raise QueryError(
+                f"This took longer than {self._time_limit_s:g} s and was stopped.",
+                "Ask for less: a shorter time, a simpler filter.",
+            )
+        raise QueryError("The query was stopped: nobody waits for it.")
+
+    def _ended(self, user_id: str) -> None:
+        self._of_user[user_id] -= 1
+        if not self._of_user[user_id]:
+            del self._of_user[user_id], self._turns[user_id]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Query(Generic[T]):
+    def __init__(self, turn: asyncio.Semaphore, threads: ThreadPoolExecutor, work: Callable[[], T]) -> None:
+        self._turn, self._threads, self._work = turn, threads, work
+        self._wish, self._began = Interrupt(), False
+        self.task = asyncio.create_task(self._ask())
+
+    async def stop(self) -> bool:
+        """Nothing of it goes on after this. Returns whether there was anything to stop."""
+        if self.task.done():
+            return False
+        self._wish.wished = True
+        if not self._began:  # If it begins in this moment, it sees the wish.
+            self.task.cancel()
+        while not self.task.done():
+            await in_thread(self._wish.stop)
+            await asyncio.wait((self.task,), timeout=LOOK_S)
+        if not self.task.cancelled():
+            self.task.exception()  # Read, since nobody waits for it any more.
+        return True
+
+    async def _ask(self) -> T:
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, copy_context().run, self._in_thread)
+
+    def _in_thread(self) -> T:
+        self._began = True
+        if self._wish.wished:
+            raise QueryError("The query was stopped before it began.")
+        with self._wish.governs():
+            return self._work()
+
+
+async def in_turn(request: Request, lab: Any, work: Callable[[], T]) -> T:
+    """What `work` gives, which may be costly: in the user's turn."""
+    reads: FairReads = request.app.state.reads
+    return await reads.for_request(request, lab.store.user_id, work)
+
+
+async def _client_goes(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,349 @@
+"""The gate before everything served: who calls, from which page, how big and how often. Pure ASGI, for HTTP and websockets alike.
+
+- A caller is known by `Authorization: Bearer …`, or by the cookie that a browser got from us.
+- A browser that opens a page without a cookie is signed in as a new anonymous user, if the server listens on loopback only
+  (or `anonymous_pages` is set); elsewhere it is asked first. With a sign-in link that is no longer good it is told so.
+- A request that changes something, and every websocket, must come from a page of ours when it says where it comes from:
+  a foreign `Origin` is refused. Cookies are `SameSite=Lax` besides.
+- A request for a host name that is not the lab's is refused: `host_names.py` says why.
+- Bodies are counted while they arrive and refused at the limit, not after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from timestep_lab.model.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError, TooSlowError
+from timestep_lab.runtime.interchange import otlp_in
+from timestep_lab.server.error_response import error_response
+from timestep_lab.server.limits import RateLimits
+from timestep_lab.server.tokens import LIFETIME, Caller, Tokens
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+USER_HEADER = "x-timestep-user"
+"""Set here for the pages behind the gate; what a client sends under this name is dropped."""
+OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
+OPEN_PREFIXES = ("/static/", "/assets/")
+API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+PART_S, BODY_S = 30.0, 600.0
+"""How long the next part of a body may take, and all of it."""
+MAX_BODY = 8 * 2**20
+MAX_UPLOAD = 50 * 2**20
+UPLOAD_ENVELOPE = 2**20
+"""What a multipart form may add around a file."""
+OTLP_PATHS = {"/v1/traces", "/v1/logs"}
+"""They take what the readers of OTLP take: exporters send hundreds of spans at once, and drop a batch that is refused."""
+
+PAGE_PATH = re.compile(r"(/chat|/traces|/compare|/agents)/([A-Za-z0-9_-]{1,100})")
+PANEL_PATHS = {"ws", "metadata"}
+
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        # Bokeh compiles its models with `new Function` and loads component modules from blob: addresses.
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: blob:; worker-src 'self' blob:; "
+        b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    ),
+)
+
+
+class Gate:
+    """`upload_paths(path)` says which paths take bodies up to 50 MB. `owner_key(key)` gives a user id for a sign-in link, or None."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        *,
+        anonymous_pages: bool,
+        limits: RateLimits | None = None,
+        upload_paths: Callable[[str], bool] = lambda path: path.endswith(("/upload", "/files", "/content", "/parts")),
+        owner_key: Callable[[str], str | None] = lambda key: None,
+        answers_to: Callable[[str], bool] = lambda host: True,
+    ) -> None:
+        self.app, self.tokens = app, tokens
+        self.anonymous_pages, self.limits = anonymous_pages, limits or RateLimits()
+        self.upload_paths, self.owner_key, self.answers_to = upload_paths, owner_key, answers_to
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+    # -- websockets
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _headers(scope)
+        try:
+            self._check_host(headers)
+            # A browser always says where a websocket comes from; one that does not say is no browser and needs a bearer token.
+            if "origin" in headers and not _same_host(headers):
+                raise ForbiddenError("This websocket comes from a page of another site.")
+            caller = self._caller(headers)
+        except AuthError as error:
+            await receive()
+            if "websocket.http.response" in scope.get("extensions", {}):
+                await _send_denial(send, error)
+            else:
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+            return
+        _set_caller(scope, caller)
+        await self.app(scope, receive, send)
+
+    # -- HTTP
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, path, method = _headers(scope), scope["path"], scope["method"]
+        send = _with_security_headers(send)
+        try:
+            self._check_host(headers)
+        except ForbiddenError as error:
+            await _respond(error, scope, receive, send)
+            return
+        try:
+            if method not in SAFE_METHODS and "origin" in headers and not _same_host(headers):
+                raise ForbiddenError(
+                    "This request comes from a page of another site.", "Call from the lab's own pages."
+                )
+            if not _is_open(path):
+                if method == "GET" and (key := _key(scope)) and await self._answer_key(key, scope, headers, send):
+                    return
+                caller = self._known_or_new(scope, headers)
+                if isinstance(caller, str):
+                    send = _with_cookie(send, self.tokens.cookie, caller, scope)
+                    caller = self.tokens.verify(caller)
+                _set_caller(scope, caller)
+                self.limits.check_user(caller.user_id)
+                if (address := _page_address(scope)) is not None:
+                    await _redirect(send, address)
+                    return
+            elif path == "/api/v1/auth/anonymous":
+                self.limits.check_sign_in(_address(scope))
+            if path in OTLP_PATHS:
+                receive = _Counted(receive, headers, otlp_in.MAX_BODY, otlp_in.too_large)
+            else:
+                limit = MAX_UPLOAD + UPLOAD_ENVELOPE if self.upload_paths(path) else MAX_BODY
+                receive = _Counted(receive, headers, limit, lambda: _too_large(limit))
+        except LabError as error:
+            if isinstance(error, AuthError) and method == "GET" and not path.startswith(API_PREFIXES):
+                from timestep_lab.server.small_pages import sign_in
+
+                await _page(send, sign_in())
+                return
+            await _respond(error, scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _check_host(self, headers: dict[str, str]) -> None:
+        host = headers.get("host")
+        # No browser leaves it out.
+        if host is not None and not self.answers_to(host):
+            raise ForbiddenError(
+                f"This lab does not answer to the host name {host[:100]!r}.",
+                "Open it by the address that `timestep-lab serve` printed, or name the host in TIMESTEP_LAB_HOSTS.",
+            )
+
+    def _caller(self, headers: dict[str, str]) -> Caller:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme:
+            if scheme.lower() != "bearer":
+                raise AuthError(
+                    f"The authorization scheme {scheme!r} is not known.", "Send: Authorization: Bearer <token>"
+                )
+            return self.tokens.verify(token.strip())
+        cookie = SimpleCookie(headers.get("cookie", "")).get(self.tokens.cookie)
+        if cookie is None:
+            raise AuthError(
+                "No token was sent.", "Sign in: POST /api/v1/auth/anonymous, then send Authorization: Bearer <token>"
+            )
+        return self.tokens.verify(cookie.value)
+
+    def _known_or_new(self, scope: Scope, headers: dict[str, str]) -> Caller | str:
+        """The caller, or the token of a user made just now for a browser that opened a page. Raises `BusyError` for too many of those."""
+        path, method = scope["path"], scope["method"]
+        try:
+            return self._caller(headers)
+        except AuthError:
+            is_page = method == "GET" and not path.startswith(API_PREFIXES) and "authorization" not in headers
+            if not (self.anonymous_pages and is_page):
+                raise
+            self.limits.check_sign_in(_address(scope))
+            return self.tokens.issue_anonymous()[1]
+
+    async def _answer_key(self, key: str, scope: Scope, headers: dict[str, str], send: Send) -> bool:
+        """What a sign-in link is answered with; False when the request is no page and goes on as any other."""
+        user_id, path = self.owner_key(key), scope["path"]
+        if user_id:
+            token = self.tokens.issue(user_id, anonymous=False)
+            await _redirect_without_key(scope, send, _cookie_header(self.tokens.cookie, token, scope))
+        elif path.startswith(API_PREFIXES):
+            return False
+        elif self._is_signed_in(headers):
+            await _redirect_without_key(scope, send)
+        else:
+            from timestep_lab.server.small_pages import expired_link
+
+            await _page(send, expired_link(_own_path(scope)))
+        return True
+
+    def _is_signed_in(self, headers: dict[str, str]) -> bool:
+        """As somebody with an account: an old link then has nothing left to give."""
+        try:
+            return not self._caller(headers).anonymous
+        except AuthError:
+            return False
+
+
+class _Counted:
+    """Passes a body on and stops it at the limit, or when it does not go on. A length announced above the limit is refused before a byte is read."""
+
+    def __init__(
+        self, receive: Receive, headers: dict[str, str], limit: int, too_large: Callable[[], TooLargeError]
+    ) -> None:
+        self._receive, self._limit, self._too_large, self._seen = receive, limit, too_large, 0
+        self._whole, self._until = False, time.monotonic() + BODY_S
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > limit:
+            raise too_large()
+
+    async def __call__(self) -> Message:
+        if self._whole:  # What comes now is that the client leaves.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(min(PART_S, self._until - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise TooSlowError(
+                f"The rest of the request did not come within {PART_S:g} s, or not all of it within {BODY_S:g} s.",
+                "Send it again.",
+            ) from None
+        self._whole = not message.get("more_body", False)
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._limit:
+            raise self._too_large()
+        return message
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(
+        f"The request is larger than {limit // 2**20} MB.", "Send less, or in parts through /openai/v1/uploads."
+    )
+
+
+def _page_address(scope: Scope) -> bytes | None:
+    """`/traces/<id>` is the page `/traces` with the argument `id`, so that links to one thing can be shared.
+
+    The browser is sent there: a page's scripts and its websocket have addresses relative to its own.
+    """
+    match = PAGE_PATH.fullmatch(scope["path"])
+    if match is None or match[2] in PANEL_PATHS or scope["method"] != "GET":
+        return None
+    query: bytes = scope.get("query_string", b"")
+    return f"{match[1]}?id={match[2]}".encode() + (b"&" + query if query else b"")
+
+
+def _own_path(scope: Scope) -> str:
+    """With one slash at its beginning: with two it would be the address of another site."""
+    return "/" + str(scope["path"]).lstrip("/\\")
+
+
+def _key(scope: Scope) -> str:
+    query: bytes = scope.get("query_string", b"")
+    return parse_qs(query.decode("latin-1")).get("key", [""])[0]
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _address(scope: Scope) -> str:
+    """Of the client; behind a proxy that is trusted, what it says."""
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else "unknown"
+
+
+def _same_host(headers: dict[str, str]) -> bool:
+    return urlsplit(headers["origin"]).netloc == headers.get("host", "")
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+
+
+def _set_caller(scope: Scope, caller: Caller) -> None:
+    scope.setdefault("state", {})["caller"] = caller
+    scope["headers"] = [
+        *((name, value) for name, value in scope["headers"] if name.lower() != USER_HEADER.encode()),
+        (USER_HEADER.encode(), caller.user_id.encode()),
+    ]
+
+
+def _with_security_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = {name.lower() for name, _ in message.get("headers", [])}
+            message["headers"] = [*message.get("headers", []), *(h for h in SECURITY_HEADERS if h[0] not in present)]
+        await send(message)
+
+    return wrapped
+
+
+def _cookie_header(name: str, token: str, scope: Scope) -> tuple[bytes, bytes]:
+    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    age = int(LIFETIME.total_seconds())
+    return b"set-cookie", f"{name}={token}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}".encode()
+
+
+def _with_cookie(send: Send, name: str, token: str, scope: Scope) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), _cookie_header(name, token, scope)]
+        await send(message)
+
+    return wrapped
+
+
+async def _redirect_without_key(scope: Scope, send: Send, *more: tuple[bytes, bytes]) -> None:
+    """To the same address: the key must not stay in the browser's history or in a shared link."""
+    await _redirect(send, quote(_own_path(scope)).encode(), *more)
+
+
+async def _redirect(send: Send, location: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers: list[Any] = [(b"location", location), (b"cache-control", b"no-store"), *more]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _page(send: Send, page: bytes) -> None:
+    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": page})
+
+
+async def _respond(error: LabError, scope: Scope, receive: Receive, send: Send) -> None:
+    retry_after = error.retry_after if isinstance(error, BusyError) else None
+    await error_response(error, retry_after=retry_after)(scope, receive, send)
+
+
+async def _send_denial(send: Send, error: AuthError) -> None:
+    body = error_response(error).body
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "websocket.http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})

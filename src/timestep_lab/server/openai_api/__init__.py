@@ -1,0 +1,27 @@
+"""The OpenAI-compatible layer under `/openai/v1`: the official `openai` client works against it.
+
+    client = openai.AsyncOpenAI(base_url="http://127.0.0.1:8765/openai/v1", api_key=<the lab's token>)
+
+Models are the router's (`prefix/name`); files, uploads and vector stores are the lab's own, of the caller alone.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from timestep_lab.server.api.schemas import ERRORS
+from timestep_lab.server.openai_api import (
+    chat,
+    completions,
+    conversations,
+    embeddings,
+    files,
+    models,
+    responses,
+    uploads,
+    vector_stores,
+)
+
+router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS)
+for module in (models, chat, completions, responses, conversations, files, uploads, vector_stores, embeddings):
+    router.include_router(module.router)

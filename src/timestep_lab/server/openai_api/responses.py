@@ -1,0 +1,299 @@
+"""The Responses API over the router: one call of a model, kept, so that another can go on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from starlette.responses import Response
+
+from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.runtime.attachments import with_files
+from timestep_lab.runtime.output_text import CUT_SHORT
+from timestep_lab.server.api.schemas import Strict
+from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.openai_api.calling import ModelCall, event_stream, read_format, stream
+from timestep_lab.server.openai_api.chat import about_the_call
+from timestep_lab.server.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
+from timestep_lab.server.openai_api.parameters import INCLUDABLE, beside, merged, refuse, unsupported
+from timestep_lab.server.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
+from timestep_lab.store.base import in_thread
+
+router = APIRouter(prefix="/responses")
+
+
+class FunctionTool(Strict):
+    type: Literal["function"]
+    name: str = Field(min_length=1, max_length=200)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseBody(Strict):
+    model: str | None = Field(None, max_length=500)
+    input: str | list[dict[str, Any]] = Field([], max_length=1_000_000)
+    instructions: str | None = Field(None, max_length=200_000)
+    previous_response_id: str | None = Field(None, max_length=200)
+    conversation: str | dict[str, Any] | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    tools: list[FunctionTool] = []
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    truncation: str | None = None
+    stream_options: dict[str, Any] | None = None
+    background: bool | None = None
+    top_logprobs: int | None = None
+    prompt: dict[str, Any] | None = None
+    # None of these changes the answer; `parameters.py` says who hears of them. `max_tool_calls` counts calls of OpenAI's own tools, and there are none here.
+    user: str | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    max_tool_calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was asked, with what came before it."""
+
+    id: str
+    call: ModelCall
+    new: list[Item]
+    body: ResponseBody
+    conversation_id: str | None
+
+    def about(self) -> Object:
+        """What the answer says of its own making, beside what the model gave."""
+        conversation = {"id": self.conversation_id} if self.conversation_id else None
+        return {
+            "id": self.id, "model": self.call.model, "instructions": self.body.instructions, "conversation": conversation,
+            "previous_response_id": self.body.previous_response_id, "temperature": self.body.temperature,
+            "top_p": self.body.top_p, "max_output_tokens": self.body.max_output_tokens, "metadata": self.body.metadata or {},
+            "tools": [tool.model_dump() for tool in self.body.tools], "tool_choice": self.body.tool_choice or "auto",
+            "store": self.body.store is not False, "parallel_tool_calls": self.body.parallel_tool_calls is not False,
+            "truncation": self.body.truncation or "disabled", "text": self.body.text or {"format": {"type": "text"}},
+            "service_tier": self.body.service_tier, "reasoning": self.body.reasoning, "user": self.body.user,
+        }  # fmt: skip
+
+
+@router.post("", response_class=Response)
+async def create_response(body: ResponseBody, lab: CurrentLab) -> Response:
+    """With `stream`, server-sent events. The answer is kept (unless `store` is false) before its end is told."""
+    turn = await _turn(body, lab)
+    if body.stream:
+        return await event_stream(_pieces(turn, lab))
+    answer: Object = {}
+    async for event in _events(turn, lab):
+        answer = event.get("response", answer)
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+@router.get("/{response_id}", response_model=Object)
+async def get_response(
+    response_id: Id,
+    lab: CurrentLab,
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=-1)] = -1,
+    include: Annotated[list[str] | None, Query(alias="include[]")] = None,
+) -> Any:
+    """With `stream`, the events of a kept answer, those after the sequence number `starting_after`."""
+    answer = dict((await in_thread(Responses(lab.store).table.get, response_id)).response)
+    for asked in include or ():
+        if asked not in INCLUDABLE:
+            raise unsupported("include", str(answer.get("model")))
+    return await event_stream(_told_again(answer, starting_after)) if stream else answer
+
+
+@router.post("/{response_id}/cancel", response_model=Object)
+async def cancel_response(response_id: Id, lab: CurrentLab) -> Object:
+    """OpenAI cancels what runs in the background; here nothing does."""
+    await in_thread(Responses(lab.store).table.get, response_id)
+    raise UsageError(
+        f"The response {response_id} is complete, and only one in the background could be cancelled.",
+        "Close the stream of a response to stop it.",
+        param="response_id",
+    )
+
+
+@router.delete("/{response_id}", response_model=Object)
+async def delete_response(response_id: Id, lab: CurrentLab) -> Object:
+    """What goes on from it can no longer be continued."""
+    await in_thread(Responses(lab.store).table.delete, response_id)
+    return deleted(response_id, "response")
+
+
+@router.get("/{response_id}/input_items", response_model=Object)
+async def list_input_items(
+    response_id: Id, lab: CurrentLab, limit: Limit = 20, after: After = None, order: Order = "desc"
+) -> Object:
+    record = await in_thread(Responses(lab.store).table.get, response_id)
+    return window(record.input, after=after, limit=limit, order=order)
+
+
+async def _turn(body: ResponseBody, lab: Any) -> Turn:
+    new = normal_items(body.input) if body.input != "" else []
+    conversation_id = body.conversation.get("id") if isinstance(body.conversation, dict) else body.conversation
+    before: Sequence[Item] = ()
+    if conversation_id and body.previous_response_id:
+        raise UsageError("A response goes on from another or in a conversation, not both.", "Leave one of them out.")
+    if conversation_id:
+        before = await in_thread(Conversations(lab.store).items, str(conversation_id))
+    elif body.previous_response_id:
+        before = await in_thread(Responses(lab.store).history, body.previous_response_id)
+    if not new and not before:
+        raise UsageError("There is nothing to say: the input is empty.", "Give an input.", param="input")
+    before = await with_files(lab.files, before, deleted_too=True)
+    model = lab.router.resolve(body.model).full
+    refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
+    instructions, said = split_instructions([*before, *new])
+    if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
+        raise unsupported(f"text.{unknown[0]}", model)
+    elsewhere = lab.settings.openai_elsewhere
+    call = ModelCall(
+        model=model, input=said, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
+        settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
+        functions=[tool.model_dump() for tool in body.tools], format=read_format((body.text or {}).get("format"), "text.format"),
+        metadata=about_the_call(body.metadata, body.user), workflow="responses",
+    )  # fmt: skip
+    return Turn(new_id("response"), call, new, body, conversation_id)
+
+
+def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
+    """System and developer messages, as every provider takes them; and the rest, in the form that the runner gives to models."""
+    instructions: list[str] = []
+    said: list[Item] = []
+    for item in items:
+        if item["type"] == "message" and item["role"] in ("system", "developer"):
+            instructions.append("".join(str(part.get("text", "")) for part in item["content"]))
+        elif item["type"] == "message" and item["role"] == "user":
+            said.append({"role": "user", "content": item["content"]})
+        elif item["type"] == "item_reference":
+            raise UsageError("References to items are not followed.", "Send the items.", param="input")
+        else:
+            said.append(dict(item))
+    return instructions, said
+
+
+def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Object:
+    """What only OpenAI's own Responses API has a word for. Raises `UsageError` where another would be needed."""
+    openai = model.startswith("openai/") and not openai_elsewhere
+    if body.truncation not in (None, "disabled") and not openai:
+        raise unsupported("truncation", model)
+    for asked in body.include or ():
+        if asked not in INCLUDABLE:
+            raise unsupported("include", model)
+    if not openai:
+        return {}
+    return {"truncation": body.truncation, "response_include": body.include or None}
+
+
+def _settings(body: ResponseBody) -> Object:
+    choice: Any = body.tool_choice
+    if isinstance(choice, dict):
+        if choice.get("type") != "function" or not isinstance(choice.get("name"), str):
+            raise SettingsError(f"The tool choice {choice!r} is not known.", "Name a function.", param="tool_choice")
+        choice = choice["name"]
+    return {
+        "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_output_tokens, "tool_choice": choice,
+        "parallel_tool_calls": body.parallel_tool_calls, "reasoning": body.reasoning,
+        "verbosity": (body.text or {}).get("verbosity"),
+    }  # fmt: skip
+
+
+async def _events(turn: Turn, lab: Any) -> AsyncIterator[Object]:
+    async for event in stream(lab, turn.call):
+        plain: Object = event.model_dump(mode="json", exclude_none=True)
+        if "response" in plain:
+            plain["response"] = {**plain["response"], **turn.about()}
+        if plain["type"] == "response.completed":
+            answer = plain["response"]
+            _say_cut_off(answer, event.response.metadata)
+            record = ResponseRecord(
+                id=turn.id, user_id=lab.store.user_id, previous_id=turn.body.previous_response_id,
+                conversation_id=turn.conversation_id, input=tuple(turn.new), output=tuple(answer["output"]), response=answer,
+            )  # fmt: skip
+            await in_thread(Responses(lab.store).keep, record, store=turn.body.store is not False)
+        yield plain
+
+
+def _say_cut_off(answer: Object, metadata: Any) -> None:
+    reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+    stopped = (metadata or {}).get("stop_reason", "")
+    if stopped in CUT_SHORT:
+        details = {"reason": reasons[stopped]} if stopped in reasons else None
+        answer |= {"status": "incomplete", "incomplete_details": details}
+
+
+async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
+    """The events that an answer would have been streamed as, each part in one piece."""
+    begun = {**answer, "output": [], "status": "in_progress", "usage": None, "incomplete_details": None}
+    events: list[Object] = [
+        {"type": "response.created", "response": begun}, {"type": "response.in_progress", "response": begun},
+    ]  # fmt: skip
+    for index, item in enumerate(answer["output"]):
+        at = {"output_index": index, "item_id": item["id"]}
+        empty = {name: [] if name in ("content", "summary") else value for name, value in item.items()}
+        if item["type"] == "function_call":
+            empty["arguments"] = ""
+        events.append({"type": "response.output_item.added", "output_index": index, "item": empty})
+        for place, part in enumerate(item.get("content") or () if item["type"] == "message" else ()):
+            kind = "refusal" if part["type"] == "refusal" else "output_text"
+            word = "refusal" if kind == "refusal" else "text"
+            at_part = {**at, "content_index": place}
+            logprobs: Object = {"logprobs": []} if kind == "output_text" else {}
+            events += [
+                {"type": "response.content_part.added", **at_part, "part": {**part, word: ""}},
+                {"type": f"response.{kind}.delta", **at_part, "delta": part[word], **logprobs},
+                {"type": f"response.{kind}.done", **at_part, word: part[word], **logprobs},
+                {"type": "response.content_part.done", **at_part, "part": part},
+            ]
+        for place, part in enumerate(item.get("summary") or () if item["type"] == "reasoning" else ()):
+            at_part = {**at, "summary_index": place}
+            events += [
+                {"type": "response.reasoning_summary_part.added", **at_part, "part": {**part, "text": ""}},
+                {"type": "response.reasoning_summary_text.delta", **at_part, "delta": part["text"]},
+                {"type": "response.reasoning_summary_text.done", **at_part, "text": part["text"]},
+                {"type": "response.reasoning_summary_part.done", **at_part, "part": part},
+            ]
+        if item["type"] == "function_call":
+            events += [
+                {"type": "response.function_call_arguments.delta", **at, "delta": item["arguments"]},
+                {
+                    "type": "response.function_call_arguments.done",
+                    **at,
+                    "arguments": item["arguments"],
+                    "name": item["name"],
+                },
+            ]
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    events.append({"type": f"response.{answer['status']}", "response": answer})
+    for number, event in enumerate(events):
+        if number > after:
+            yield _sse({**event, "sequence_number": number})
+
+
+async def _pieces(turn: Turn, lab: Any) -> AsyncIterator[bytes]:
+    async for event in _events(turn, lab):
+        kind = event["type"]
+        if kind == "response.completed" and event["response"]["status"] == "incomplete":
+            kind = event["type"] = "response.incomplete"
+        yield _sse(event)
+
+
+def _sse(event: Object) -> bytes:
+    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()

@@ -1,0 +1,58 @@
+"""The served app's pages. One function a page makes its view for one user; `shell` puts the navigation around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.model.errors import LabError
+from timestep_lab.server import view_channel
+from timestep_lab.server.pages import assets, shell
+from timestep_lab.server.pages.shown import NotHere, Notice, Shown, not_here, trouble
+from timestep_lab.server.panel_server import PanelPages, add_panel_pages, at_session_end, caller_of_session
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from timestep_lab.server.labs import Labs
+
+logger = logging.getLogger("timestep_lab.server")
+
+
+def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) -> PanelPages:
+    """`loopback`: only this machine reaches the server, so that the lab's own user is who sits at it."""
+    api.include_router(assets.router)
+    api.include_router(view_channel.router)
+
+    def page(entry: shell.Entry) -> Callable[[], Any]:
+        def make() -> Any:
+            caller = caller_of_session()
+            is_own_user = caller == labs.root.store.user_id
+            guest = loopback and not is_own_user
+            lab, let_go = labs.hold(caller)
+            at_session_end(let_go)
+            shown = _shown(entry, lab, is_owner=loopback and is_own_user, guest=guest)
+            if isinstance(shown, Shown):
+                view_channel.offer(shown.view, caller, api.state.reads)
+            return shell.around(entry, shown, guest=guest)
+
+        return make
+
+    served = add_panel_pages(api, {entry.path: page(entry) for entry in shell.entries()}, secret=secret)
+    api.state.metrics.page_sessions = served.open_sessions
+    return served
+
+
+def _shown(entry: shell.Entry, lab: Any, *, is_owner: bool, guest: bool) -> Shown | Notice:
+    """The page, or why there is none. Panel would show a traceback."""
+    try:
+        made = entry.make(lab, is_owner=is_owner)
+    except NotHere:
+        return not_here(*entry.things, entry.path, guest=guest)
+    except LabError as error:
+        return trouble(error, entry.path)
+    except Exception as error:
+        logger.exception("fault while making the page %s", entry.path)
+        return trouble(error, entry.path)
+    return made if isinstance(made, Shown) else Shown(made)

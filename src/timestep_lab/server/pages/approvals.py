@@ -1,0 +1,63 @@
+"""Everything that waits for a person."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from timestep_lab.model.errors import LabError
+from timestep_lab.model.events import RunEnded
+from timestep_lab.model.records import Json
+from timestep_lab.server.views.page_view import PageView
+from timestep_lab.server.views.waiting import waiting_calls
+from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.ui.view import handles
+
+# -- The page of everything that waits for a person, from any process, and what became of what was decided here
+
+_KEPT = 20
+
+
+class ApprovalsPage(PageView):
+    stem = "pages/approvals"
+    title = "Approvals"
+    topics: ClassVar[frozenset[Topic]] = frozenset({"approvals", "runs"})
+
+    def __init__(self, lab: Any) -> None:
+        super().__init__(lab)
+        self._decided: list[dict[str, Json]] = []
+
+    async def read(self) -> Json:
+        return {"waiting": await in_thread(waiting_calls, self.lab), "decided": self._decided[:_KEPT]}
+
+    @handles("decide")
+    async def _decide(self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:
+        """Answers when the decision is kept; the run then goes on, whether or not anybody looks."""
+        run = await in_thread(self.lab.approvals.__getitem__, run_id)
+        call = next((c for c in run.interruptions if c.call_id == call_id), None)
+        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        events = self.lab.runner.resume(run_id, chosen, keep_running=True)
+        first = await anext(aiter(events))  # Raises for what cannot be decided, such as what somebody else decided.
+        row: dict[str, Json] = {
+            "run_id": run_id, "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,
+            "name": call.name if call else "", "arguments": call.arguments if call else "", "decision": decision,
+            "message": message, "outcome": "running", "error": None,
+        }  # fmt: skip
+        self._decided.insert(0, row)
+        self.start(self._follow(first, events, row))
+        await self.refresh()
+
+    async def _follow(self, first: Any, events: Any, row: dict[str, Json]) -> None:
+        try:
+            async for event in events:
+                if isinstance(event, RunEnded):
+                    row["outcome"], row["error"] = event.run.status, event.run.error
+        except LabError as error:
+            row["outcome"], row["error"] = "failed", str(error)
+        await self.refresh()
+
+
+# --
+
+
+def page(lab: Any, *, is_owner: bool) -> Any:
+    return ApprovalsPage(lab).panel()

@@ -1,0 +1,67 @@
+"""What is set up, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlsplit
+
+from timestep_lab import __version__
+from timestep_lab.model.errors import LabError
+from timestep_lab.model.records import Json
+from timestep_lab.server.views.embeddings import default_embeddings
+from timestep_lab.server.views.page_view import PageView
+from timestep_lab.ui.view import handles
+
+# -- The page of settings: what is set up, and what to do about what is not. Nothing is changed here but the theme
+
+
+class SettingsPage(PageView):
+    """`is_owner`: the lab's own user, who may read where the store is."""
+
+    stem = "pages/settings"
+    title = "Settings"
+
+    def __init__(self, lab: Any, *, is_owner: bool = False) -> None:
+        super().__init__(lab)
+        self._is_owner = is_owner
+
+    async def read(self) -> Json:
+        quota = self.lab.store.quota
+        kept = await self.in_turn(quota.kept) if quota else {}
+        settings, db = self.lab.settings, self.lab.store.db
+        return {
+            "providers": self.lab.router.providers(),
+            "default_model": settings.default_model,
+            "default_model_is_chosen": settings.default_agent_model is not None,
+            "embeddings": default_embeddings(settings),
+            "store": {"kind": "DuckDB" if db.dialect == "duckdb" else "Postgres", "place": self._place(str(db.url))},
+            "user_id": self.lab.store.user_id,
+            "is_owner": self._is_owner,
+            "guest_limits": [
+                {"name": name, "most": most, "kept": kept.get(name)} for name, most in asdict(settings.guests).items()
+            ],
+            "version": __version__,
+        }
+
+    def _place(self, url: str) -> str | None:
+        """Where the store is, never with its password; nothing for anybody but the owner."""
+        if not self._is_owner:
+            return None
+        parts = urlsplit(url)
+        return f"{parts.hostname or ''}{parts.path}" if parts.netloc else url
+
+    @handles("ask")
+    async def _ask(self, prefix: str) -> Json:
+        """Whether a provider's server answers now: its models, or what it said."""
+        try:
+            return {"models": await self.lab.router.list_models(prefix)}
+        except LabError as error:
+            return {"problem": error.message, "next_step": error.next_step}
+
+
+# --
+
+
+def page(lab: Any, *, is_owner: bool) -> Any:
+    return SettingsPage(lab, is_owner=is_owner).panel()

@@ -1,0 +1,79 @@
+"""What stands around every page: navigation, title, theme, and what makes the app installable."""
+
+from __future__ import annotations
+
+import html
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.model.clock import iso
+from timestep_lab.server.pages.shown import Notice, Shown, clipped
+
+STATIC = Path(__file__).parents[1] / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    path: str
+    title: str
+    icon: str
+    """Paths of a 16 × 16 line drawing."""
+    things: tuple[str, str] = ("page", "pages")
+    """What `?id=` opens, one and many."""
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """`page(lab, is_owner=…)` of the module named after the page."""
+        function: Callable[..., Any] = importlib.import_module(f"timestep_lab.server.pages.{self.title.lower()}").page
+        return function
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    return (
+        Entry("/", "Overview", "M2.5 2.5h4.5v5H2.5zM9 2.5h4.5v3H9zM9 7.5h4.5v6H9zM2.5 9.5h4.5v4H2.5z"),
+        Entry("/chat", "Chat", "M2.5 3h11v8H7l-3 2.5V11H2.5z", ("conversation", "conversations")),
+        Entry("/traces", "Traces", "M2.5 3.5h6M5 7h6M8 10.5h5.5M4 14h4", ("trace", "traces")),
+        Entry("/compare", "Compare", "M2.5 2.5h4.5v11H2.5zM9 2.5h4.5v11H9z", ("comparison", "comparisons")),
+        Entry("/agents", "Agents", "M8 2.2v1.6M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8zM6.2 7.4v.8M9.8 7.4v.8", ("agent", "agents")),
+        Entry("/tools", "Tools", "M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z"),
+        Entry("/files", "Files", "M4 1.8h5l3.2 3.2v9.2H4zM9 1.8V5h3.2"),
+        Entry("/approvals", "Approvals", "M8 1.8 13 3.6v4c0 3.2-2.1 5.4-5 6.6-2.9-1.2-5-3.4-5-6.6v-4zM5.8 8l1.6 1.6 2.8-3"),
+        Entry("/settings", "Settings", "M8 5.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5zM8 1.5v2M8 12.5v2M1.5 8h2M12.5 8h2M3.4 3.4l1.4 1.4M11.2 11.2l1.4 1.4M12.6 3.4l-1.4 1.4M4.8 11.2l-1.4 1.4"),
+    )  # fmt: skip
+
+
+def around(entry: Entry, shown: Shown | Notice, *, guest: bool = False) -> Any:
+    """The page as a Panel template. What comes from a user's data goes in as variables: the template itself is code."""
+    import panel
+
+    template = panel.Template(_page(entry), nb_template="")
+    notice = shown if isinstance(shown, Notice) else None
+    name = shown.title if isinstance(shown, Notice) else clipped(shown.name or "") or entry.title
+    heading = shown.heading if isinstance(shown, Shown) else None
+    template.add_variable("tab_title", f"{name} · Timestep Lab")
+    template.add_variable("guest", guest)
+    template.add_variable("is_landing", entry.path == "/")
+    template.add_variable("notice", notice)
+    template.add_variable("heading", heading)
+    template.add_variable("heading_at", iso(heading.at) if heading else "")
+    if isinstance(shown, Shown):
+        template.add_panel("view", shown.view)
+    return template
+
+
+@cache
+def _page(entry: Entry) -> str:
+    links = "".join(_link(other, current=other == entry) for other in entries())
+    source = (STATIC / "shell.html").read_text("utf-8")
+    return source.replace("$NAVIGATION", links).replace("$TITLE", html.escape(entry.title))
+
+
+def _link(entry: Entry, *, current: bool) -> str:
+    here = ' aria-current="page"' if current else ""
+    drawing = f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{entry.icon}"/></svg>'
+    return f'<a href="{entry.path}"{here} data-page="{entry.title.lower()}">{drawing}<span>{entry.title}</span></a>'

@@ -1,0 +1,68 @@
+"""A comparison begun in the browser: what it would take, its live matrix, its verdict, and refusals that lose nothing."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Pages
+from tests.server.lab_process import LabProcess
+from tests.server.test_pages import ready
+
+CASES = """What's the weather in Oakland?
+{"input": "What's the weather in Tokyo?", "expected": "°F"}"""
+
+
+def form(lab: LabProcess, pages: Pages) -> Page:
+    page = ready(pages.open(f"{lab.url}/compare"))
+    page.get_by_role("button", name="New comparison").click()
+    expect(page.get_by_label("Cases", exact=True)).to_be_focused()
+    page.get_by_label("Cases", exact=True).fill(CASES)
+    expect(page.get_by_label("Personal Assistant")).to_be_checked()  # The bare model would have no tools.
+    return page
+
+
+def test_a_comparison_is_planned_started_and_opened(lab: LabProcess, pages: Pages) -> None:
+    page = form(lab, pages)
+    page.get_by_label("Scorers", exact=True).fill("tool_used:get_weather")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove contains").click()
+    page.get_by_role("button", name="What would it take?").click()
+    expect(page.get_by_role("status").filter(has_text="calls")).to_be_visible()
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/compare\?id=cmp_\w+$"))
+    expect(page.locator("body")).to_contain_text("demo/echo")
+    expect(page.locator("body")).to_contain_text("is ahead of demo/echo", timeout=40_000)
+
+    page.goto(f"{lab.url}/compare")
+    link = ready(page).get_by_role("link", name=re.compile("against"))
+    expect(link.first).to_contain_text("2 cases")
+    expect(link.first).to_contain_text("done")
+
+
+def test_on_a_phone_the_message_is_where_the_focus_is(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/compare", width=390, height=844, has_touch=True))
+    page.get_by_role("button", name="New comparison").click()
+    cases = page.get_by_label("Cases", exact=True)
+    cases.fill("{oops")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(cases).to_be_focused()
+    expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
+    cases.fill("better")
+    page.get_by_role("button", name="What would it take?").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_what_cannot_be_understood_is_told_and_nothing_typed_is_lost(lab: LabProcess, pages: Pages) -> None:
+    page = form(lab, pages)
+    page.get_by_label("Cases", exact=True).fill('fine\n{"input": ')
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Line 2")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Cases", exact=True)).to_be_focused()
+    page.get_by_label("Cases", exact=True).fill("fine")
+    page.get_by_label("Scorers", exact=True).fill("contans")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("contains")
+    expect(page.get_by_label("Cases", exact=True)).to_have_value("fine")

@@ -1,0 +1,231 @@
+"""What reaches the provider behind `/openai/v1`, and what comes back: a served lab between the official client and a model server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from tests.server.served import SETTINGS, Server, serve
+from tests.wire import Call, Instead, Reply, Thought, WireServer, Words, chat_completions
+from timestep_lab.model.ids import new_uuid
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+MODEL = "openai_compatible/mine/some-model"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[WireServer]:
+    with WireServer(chat_completions) as server:
+        yield server
+
+
+@pytest.fixture
+def provider(running: WireServer) -> WireServer:
+    return running.forget()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lab(tmp_path_factory: pytest.TempPathFactory, running: WireServer) -> AsyncIterator[Server]:
+    settings = replace(SETTINGS, openai_compatible={"mine": f"{running.url}/v1"}, anthropic_api_key="a-key")
+    async with serve(tmp_path_factory.mktemp("served") / "lab.duckdb", settings) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(lab: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    url, key = f"{lab.url}/openai/v1", lab.token(new_uuid())
+    async with openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as client:
+        yield client
+
+
+LOOK: Any = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {"k": {"type": "string"}}}},
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_reasoning_goes_out_to_the_caller_and_back_to_the_server_that_needs_it(
+    client: openai.AsyncOpenAI, provider: WireServer, streamed: bool
+) -> None:
+    provider.will(Reply(Thought("It is A"), Call("look", {"k": "A"})), Reply(Words("Seen.")))
+    messages: list[Any] = [{"role": "user", "content": "Look."}]
+    asked: Any = {"model": MODEL, "messages": messages, "tools": [LOOK]}
+    if streamed:
+        thought, called = "", {}
+        async for chunk in await client.chat.completions.create(**asked, stream=True):
+            delta: Any = chunk.choices[0].delta
+            thought += getattr(delta, "reasoning_content", None) or ""
+            for call in delta.tool_calls or ():
+                called = called or {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": "look", "arguments": '{"k": "A"}'},
+                }
+    else:
+        message: Any = (await client.chat.completions.create(**asked)).choices[0].message
+        thought, called = message.reasoning_content, message.tool_calls[0].model_dump()
+    assert thought == "It is A"
+    messages += [
+        {"role": "assistant", "content": None, "reasoning_content": thought, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": called["id"], "content": "seen"},
+    ]
+    await client.chat.completions.create(**asked)
+    sent = provider.requests[1].body["messages"][1]
+    assert sent["reasoning_content"] == "It is A"
+    assert sent["tool_calls"][0]["id"] == "call_1"
+
+
+async def test_an_answer_without_a_reason_is_told_as_cut_and_an_overflow_by_openais_code(
+    client: openai.AsyncOpenAI, provider: WireServer
+) -> None:
+    asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "All of it?"}]}
+    provider.will(Reply(Words("Half of it"), stop="unsaid"))
+    choice = (await client.chat.completions.create(**asked)).choices[0]
+    assert (choice.message.content, choice.finish_reason) == ("Half of it", "length")
+    answer = await client.responses.create(model=MODEL, input="All of it?")
+    assert (answer.output_text, answer.status, answer.output[0].status) == ("Half of it", "incomplete", "incomplete")  # type: ignore[union-attr]
+    provider.forget().will(
+        Instead('{"detail": "This model\'s maximum context length is 9 tokens. You asked for 10."}', 400)
+    )
+    with pytest.raises(openai.BadRequestError, match="You asked for 10") as refused:
+        await client.chat.completions.create(**asked)
+    assert (refused.value.code, refused.value.type) == ("context_length_exceeded", "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [
+        ({"type": "json_object"}, {"type": "json_object"}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "place", "description": "Where.", "schema": {"type": "object"}}},
+            {"type": "json_schema", "json_schema": {"name": "place", "description": "Where.", "schema": {"type": "object"}, "strict": False}},
+        ),
+    ],
+    ids=["json_object", "json_schema"],
+)  # fmt: skip
+async def test_the_form_of_an_answer_is_asked_for_as_the_caller_said_it(
+    client: openai.AsyncOpenAI, provider: WireServer, wanted: Any, sent: Any
+) -> None:
+    provider.will(Reply(Words("{}")))
+    await client.chat.completions.create(model=MODEL, messages=HELLO, response_format=wanted)
+    flat = {"type": "json_schema", **wanted["json_schema"]} if "json_schema" in wanted else wanted
+    answer = await client.responses.create(model=MODEL, input="Hello", text={"format": flat})
+    assert [request.body["response_format"] for request in provider.requests] == [sent, sent]
+    assert answer.text is not None
+    assert answer.text.format is not None
+    assert answer.text.format.type == wanted["type"]
+
+
+async def test_a_form_that_nobody_knows_and_one_that_claude_lacks_are_refused(client: openai.AsyncOpenAI) -> None:
+    for format in ({"type": "yaml"}, {"type": "json_schema", "name": "x"}, {"type": "json_object", "more": 1}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(model="demo/echo", input="Hello", text={"format": format})  # type: ignore[typeddict-item]
+        assert refused.value.param == "text.format"
+    with pytest.raises(openai.BadRequestError, match=r"text\.more cannot be honoured"):
+        await client.responses.create(model="demo/echo", input="Hello", text={"more": 1})  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(openai.BadRequestError, match="any JSON object"):
+        await client.chat.completions.create(
+            model="anthropic/claude-haiku-4-5", messages=HELLO, response_format={"type": "json_object"}
+        )
+
+
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+
+
+async def test_who_asks_and_hints_are_told_to_a_provider_that_has_words_for_them_and_kept_with_the_trace(
+    client: openai.AsyncOpenAI, provider: WireServer
+) -> None:
+    provider.will(Reply(Words("Hi")))
+    more: Any = {"user": "ada", "service_tier": "flex", "prompt_cache_key": "k"}
+    await client.chat.completions.create(model=MODEL, messages=HELLO, metadata={"team": "a"}, seed=7, **more)
+    assert {**more, "seed": 7}.items() <= provider.requests[0].body.items()
+    answer = await client.responses.create(model=MODEL, input="Hello", parallel_tool_calls=False, **more)
+    assert (answer.parallel_tool_calls, answer.user, answer.service_tier) == (False, "ada", "flex")
+    with pytest.raises(openai.BadRequestError, match="service_tier"):
+        await client.responses.create(model="demo/echo", input="Hello", service_tier="flex")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("truncation", "auto"), ("include", ["nonsense"]), ("include", ["message.output_text.logprobs"])],
+)
+async def test_what_a_response_cannot_do_is_refused_by_its_name(
+    client: openai.AsyncOpenAI, name: str, value: Any
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.responses.create(model="demo/echo", input="Hello", **{name: value})
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", name)
+    taken: Any = {"truncation": "disabled", "include": ["reasoning.encrypted_content"]}
+    assert (await client.responses.create(model="demo/echo", input="Hello", **taken)).output_text
+
+
+async def test_a_kept_response_is_streamed_again_and_none_can_be_cancelled(
+    client: openai.AsyncOpenAI, provider: WireServer
+) -> None:
+    provider.will(Reply(Thought("It is A"), Words("Looking now."), Call("look", {"k": "A"})))
+    tool: Any = {"type": "function", **LOOK["function"], "strict": False}
+    answer = await client.responses.create(model=MODEL, input="Look.", tools=[tool])
+    events = [event async for event in await client.responses.retrieve(answer.id, stream=True)]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "Looking now."
+    assert "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta") == '{"k": "A"}'
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output == answer.output
+    rest = [event async for event in await client.responses.retrieve(answer.id, stream=True, starting_after=3)]
+    assert rest[0].sequence_number == 4
+    with pytest.raises(openai.BadRequestError, match="is complete"):
+        await client.responses.cancel(answer.id)
+
+
+async def test_old_programs_get_completions(client: openai.AsyncOpenAI, provider: WireServer) -> None:
+    provider.will(Reply(Words("Hello to you")))
+    answer = await client.completions.create(model=MODEL, prompt=["One", "Two"], max_tokens=9, stop=["END"])
+    assert [(choice.index, choice.text, choice.finish_reason) for choice in answer.choices] == [
+        (0, "Hello to you", "stop"), (1, "Hello to you", "stop"),
+    ]  # fmt: skip
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 50
+    assert provider.requests[0].body["stop"] == ["END"]
+    pieces = [piece async for piece in await client.completions.create(model=MODEL, prompt="One", stream=True)]
+    assert "".join(piece.choices[0].text for piece in pieces) == "Hello to you"
+    with pytest.raises(openai.BadRequestError, match="suffix"):
+        await client.completions.create(model=MODEL, prompt="One", suffix="end")
+
+
+async def test_files_are_added_in_a_batch_and_a_search_weighs_meaning_and_words(client: openai.AsyncOpenAI) -> None:
+    texts = {"sea.txt": b"Waves roll over the ocean.", "bread.txt": b"Flour, water and salt make bread."}
+    files = [(await client.files.create(file=item, purpose="assistants")).id for item in texts.items()]
+    store = await client.vector_stores.create(name="both")
+    batch = await client.vector_stores.file_batches.create_and_poll(store.id, file_ids=files)
+    assert (batch.status, batch.file_counts.completed, batch.file_counts.total) == ("completed", 2, 2)
+    listed = client.vector_stores.file_batches.list_files(batch.id, vector_store_id=store.id)
+    assert {file.id async for file in listed} == set(files)
+    assert (await client.vector_stores.file_batches.cancel(batch.id, vector_store_id=store.id)).status == "completed"
+    with pytest.raises(openai.NotFoundError):
+        await client.vector_stores.file_batches.retrieve("vsfb_1", vector_store_id=store.id)
+    scores = {}
+    for embedding, text in ((1.0, 0.0), (0.0, 1.0)):
+        ranking: Any = {"ranker": "auto", "hybrid_search": {"embedding_weight": embedding, "text_weight": text}}
+        found = [hit async for hit in client.vector_stores.search(store.id, query="bread", ranking_options=ranking)]
+        assert found[0].filename == "bread.txt"
+        scores[embedding] = [hit.score for hit in found]
+    assert scores[0.0] == [1.0, 0.0]
+    assert 0 < scores[1.0][0] < 1
+    with pytest.raises(openai.BadRequestError, match="rewrite"):
+        await client.vector_stores.search(store.id, query="bread", rewrite_query=True)
+
+
+async def test_vectors_have_the_length_that_is_asked_for_or_none(client: openai.AsyncOpenAI) -> None:
+    answer = await client.embeddings.create(model="local/wordllama", input="sea", dimensions=64)
+    vector = answer.data[0].embedding
+    assert len(vector) == 64
+    assert sum(number * number for number in vector) == pytest.approx(1)
+    with pytest.raises(openai.BadRequestError, match="64, 128, 256"):
+        await client.embeddings.create(model="local/wordllama", input="sea", dimensions=65)

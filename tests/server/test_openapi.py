@@ -1,0 +1,16 @@
+"""What the OpenAPI document promises holds for whatever is sent. tests/benchmarks/bench_openapi.py sends much more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.server.openapi_walk import served, walk
+
+
+# The server answers in this process, and may draw a random number of its own while the next call is being made up.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+def test_no_call_makes_the_server_fail_or_answer_what_is_not_documented(tmp_path: Path) -> None:
+    with served(tmp_path / "lab.duckdb") as (url, token):
+        assert walk(url, token, examples=1) == []

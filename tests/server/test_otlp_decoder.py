@@ -1,0 +1,76 @@
+"""Spans that are read in a process beside the server's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.benchmarks.bench_trace_writing import otlp, rows
+from timestep_lab.model.errors import DataError
+from timestep_lab.runtime.interchange import read_otlp
+from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.server.otlp_decoder import WORTH_SENDING, OtlpDecoder
+
+
+@pytest.fixture(scope="module")
+def body() -> bytes:
+    large = otlp(rows("user_a", 1)[:200])
+    assert len(large) > WORTH_SENDING
+    return large
+
+
+@pytest.fixture
+def decoder() -> Iterator[OtlpDecoder]:
+    decoder = OtlpDecoder(processors=2)
+    yield decoder
+    decoder.close()
+
+
+def test_a_large_request_is_read_in_another_process_to_the_same_rows(decoder: OtlpDecoder, body: bytes) -> None:
+    assert decoder.read(body, PROTOBUF, None, "user_a") == read_otlp(body, PROTOBUF, None, "user_a")
+    assert decoder.pid not in (None, os.getpid())
+
+
+@pytest.mark.parametrize("many", [1, 2])
+def test_a_small_request_or_a_single_processor_needs_no_other_process(body: bytes, many: int) -> None:
+    decoder = OtlpDecoder(processors=many)
+    request = body if many == 1 else otlp(rows("user_a", 1)[:5])
+    assert decoder.read(request, PROTOBUF, None, "user_a") == read_otlp(request, PROTOBUF, None, "user_a")
+    assert decoder.pid is None
+
+
+def test_what_cannot_be_read_is_refused_in_the_same_words_and_the_next_request_is_read(
+    decoder: OtlpDecoder, body: bytes
+) -> None:
+    broken = b"\xff" * len(body)
+    with pytest.raises(DataError) as here:
+        read_otlp(broken, PROTOBUF, None, "user_a")
+    with pytest.raises(DataError) as there:
+        decoder.read(broken, PROTOBUF, None, "user_a")
+    assert (there.value.message, there.value.next_step) == (here.value.message, here.value.next_step)
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+
+
+def test_no_request_is_lost_when_the_other_process_is_killed(decoder: OtlpDecoder, body: bytes) -> None:
+    decoder.read(body, PROTOBUF, None, "user_a")
+    killed = decoder.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGTERM)
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+    assert decoder.pid not in (None, killed)
+
+
+def test_a_closed_decoder_has_ended_its_process_and_still_reads(body: bytes) -> None:
+    decoder = OtlpDecoder(processors=2)
+    decoder.read(body, PROTOBUF, None, "user_a")
+    pid = decoder.pid
+    assert pid is not None
+    decoder.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(decoder.read(body, PROTOBUF, None, "user_a").spans) == 200
+    assert decoder.pid is None

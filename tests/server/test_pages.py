@@ -1,0 +1,439 @@
+"""The served app in a real browser, as a new user meets it. A console error or a request to elsewhere fails any test (`pages`)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, WebSocketRoute, expect
+
+from tests.browser.conftest import Pages
+from tests.browser.giving_files import give
+from tests.server.lab_process import LabProcess
+
+EVERY_PAGE = ("/", "/chat", "/traces", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
+AXE_RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
+
+PATIENCE_MS = 45_000
+"""A machine that runs many tests at once is slow; what works does not wait for this."""
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def ready(page: Page) -> Page:
+    """Wait until the page shows what it has."""
+    page.set_default_timeout(PATIENCE_MS)
+    page.locator(".tl-root[data-tl-state=ready]").first.wait_for()
+    if page.locator(".tl-page").count():
+        page.locator(".tl-page[data-tl-page=shown]").wait_for()
+    return page
+
+
+def go(page: Page, address: str) -> Page:
+    page.goto(address)
+    return ready(page)
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def answered(page: Page, times: int = 1) -> None:
+    """Wait until so many answers are finished: each then says what it took, with a link to its trace."""
+    expect(page.locator(".tl-chat-trace")).to_have_count(times)
+
+
+def serious(page: Page, only: Sequence[str] = AXE_RULES) -> list[str]:
+    found = Axe().run(page, options={"runOnly": list(only), "resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:160]} {node['any'][0]['message'] if node['any'] else ''}"
+        for fault in found if fault["impact"] in ("serious", "critical") for node in fault["nodes"][:3]
+    ]  # fmt: skip
+
+
+TOO_SMALL = """() => {
+  const within = (root) => [...root.querySelectorAll("*")].flatMap((e) => (e.shadowRoot ? [e, ...within(e.shadowRoot)] : [e]));
+  return within(document).filter((e) => e.matches("button, input, select, textarea, summary, a.tl-button, nav a"))
+  .filter((e) => e.checkVisibility({visibilityProperty: true}) && !["checkbox", "radio"].includes(e.type))
+  .map((e) => [e, e.getBoundingClientRect()]).filter(([, box]) => box.width && box.height && box.height < 43.5)
+  .map(([e, box]) => `${e.outerHTML.slice(0, 120)}: ${Math.round(box.height)} px`); }"""
+"""Buttons and fields that a finger would miss."""
+
+
+def test_a_new_user_chats_approves_and_keeps_everything(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/chat"))
+    page.get_by_role("button", name="What's the weather in Berkeley").click()
+    approval = page.get_by_role("button", name="Approve", exact=True)
+    approval.wait_for()
+    expect(page.locator(".tl-chat-handoff").first).to_contain_text("Weather Assistant")
+    waiting = page.locator('[data-page="approvals"]')
+    expect(waiting).to_have_attribute("data-count", "1", timeout=10_000)
+    approval.click()
+    answered(page)
+    expect(waiting).not_to_have_attribute("data-count", "1", timeout=10_000)
+    expect(
+        page.locator(".tl-chat-tool summary, .tl-chat-step summary").filter(has_text="get_weather").first
+    ).to_be_visible()
+    expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+
+    say(page, "Switch to the dark theme, please.")
+    expect(page.locator("html")).to_have_attribute("data-tl-theme", "dark")
+    answered(page, 2)
+
+    before = page.locator(".tl-chat-inner").inner_text()
+    page.reload()
+    ready(page)
+    page.locator(".tl-w-card").first.wait_for()
+    expect(page.locator("html")).to_have_attribute("data-tl-theme", "dark")
+    assert words(page.locator(".tl-chat-inner").inner_text()) == words(before)
+
+
+def words(text: str) -> str:
+    """Without times of day and durations, which a reload may say anew."""
+    return re.sub(r"\s+", " ", re.sub(r"\d+ (?:s|min) ago|now", "", text)).strip()
+
+
+def test_a_page_whose_own_websocket_is_not_let_through_works_by_that_of_panel(lab: LabProcess, pages: Pages) -> None:
+    page = pages.open(f"{lab.url}/healthz")
+    page.route_web_socket(re.compile("/views/"), lambda socket: socket.close())
+    go(page, f"{lab.url}/chat")
+    give(page)
+    say(page, "Hello there")
+    answered(page)
+    expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(3)
+
+
+def test_a_page_whose_websocket_is_lost_underway_opens_it_again(lab: LabProcess, pages: Pages) -> None:
+    page = pages.open(f"{lab.url}/healthz")
+    sockets: list[WebSocketRoute] = []
+
+    def pass_on(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    page.route_web_socket(re.compile("/views/"), pass_on)
+    go(page, f"{lab.url}/chat")
+    say(page, "Hello there")
+    answered(page)
+    sockets[0].close()
+    expect(page.get_by_text("Reconnecting to the server")).to_be_visible()
+    expect(page.get_by_text("Reconnecting to the server")).to_be_hidden()
+    assert len(sockets) == 2
+    say(page, "And again")
+    answered(page, 2)
+
+
+def test_a_conversation_is_renamed_found_and_deleted(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/chat"))
+    say(page, "Hello there")
+    answered(page)
+    expect(page).to_have_url(re.compile(r"/chat\?id=[\w-]+$"))
+    conversations = page.get_by_role("navigation", name="Conversations")
+    if not conversations.is_visible():
+        page.get_by_role("button", name="Conversations").click()
+    conversations.get_by_role("button", name=re.compile("^Rename")).first.click()
+    page.get_by_role("textbox", name="New title").fill("A good talk")
+    page.keyboard.press("Enter")
+    conversations.get_by_text("A good talk").wait_for()
+    conversations.get_by_role("searchbox").fill("good talk")
+    conversations.get_by_text("A good talk").wait_for()
+    conversations.get_by_role("button", name="Delete A good talk").click()
+    conversations.get_by_role("button", name="Delete", exact=True).click()
+    expect(conversations.get_by_text("A good talk")).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"/chat$"))
+
+
+def test_files_come_into_a_chat_by_button_drop_and_paste_and_are_known_by_their_bytes(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/chat"))
+    give(page)
+    say(page, "What is in these?")
+    answered(page)
+    kept = page.evaluate(
+        "async () => (await (await fetch('/openai/v1/files')).json()).data.map((file) => file.filename)"
+    )
+    assert sorted(kept) == ["note.txt", "red.png", "tea.md"]
+    expect(page.locator(".tl-chat-user .tl-chip")).to_have_count(3)
+    go(page, f"{lab.url}/files")
+    expect(page.locator("main")).to_contain_text("red.png")
+    assert page.locator("main").get_by_text("image/png").count() == 0
+
+
+def test_what_waits_in_one_window_is_approved_on_another_page(lab: LabProcess, pages: Pages) -> None:
+    chat = ready(pages.open(f"{lab.url}/chat"))
+    say(chat, "What's the weather in Berkeley?")
+    chat.get_by_role("button", name="Approve", exact=True).wait_for()
+    other = chat.context.new_page()
+    go(other, f"{lab.url}/approvals")
+    waiting = other.get_by_role("listitem", name="get_weather waits for approval")
+    expect(waiting).to_contain_text('location contains "berkeley"')
+    waiting.get_by_role("button", name="Approve").click()
+    expect(other.get_by_role("region", name="Decided here")).to_contain_text("done")
+    expect(other.get_by_text("Nothing waits for you")).to_be_visible()
+    chat.locator(".tl-w-card").wait_for()
+
+    say(chat, "And in Berkeley tomorrow, how is the weather?")
+    waiting.wait_for()  # It came by itself.
+    waiting.get_by_role("button", name="Reject …").click()
+    other.get_by_role("textbox", name="Reason for rejecting").fill("Not today")
+    other.keyboard.press("Enter")
+    expect(other.get_by_role("region", name="Decided here")).to_contain_text("rejected: Not today")
+
+
+def test_the_overview_counts_what_ran_and_every_figure_leads_to_its_traces(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/"))
+    expect(page.get_by_role("heading", name="Nothing has run yet")).to_be_visible()
+    chat = page.context.new_page()
+    go(chat, f"{lab.url}/chat")
+    say(chat, "Hello there")
+    answered(chat)
+    runs = page.locator(".tl-tile", has_text="Runs")
+    expect(runs).to_contain_text("1")  # Live: nobody reloaded.
+    latest = page.get_by_role("region", name="Latest runs")
+    expect(latest).to_contain_text("Hello there")
+
+    plot = page.get_by_role("group", name="Model calls over time.")
+    plot.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    whole = page.get_by_role("button", name="Show the whole period")
+    whole.wait_for()
+    href = runs.get_attribute("href")
+    assert href is not None
+    assert "started_at" in href
+    whole.click()
+    expect(runs).to_contain_text("1")
+    for number in range(page.locator("a.tl-tile, a.tl-chart-figure").count()):
+        target = page.locator("a.tl-tile, a.tl-chart-figure").nth(number).get_attribute("href")
+        go(chat, f"{lab.url}{target}")
+        assert (
+            chat.locator(".tl-filter-problem").inner_text() == ""
+            if chat.locator(".tl-filter-problem").count()
+            else True
+        )
+    latest.get_by_role("link", name=re.compile("Hello there")).click()
+    page.locator(".tl-wf-row").first.wait_for()
+
+
+def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/agents"))
+    fields = page.get_by_role("region", name="Fields")
+    page.get_by_role("button", name="New agent").click()
+    page.get_by_label("Name", exact=True).fill("Poet")
+    page.get_by_label("Instructions").fill("Answer in verse.")
+    page.get_by_label("Model", exact=True).fill("demo/echo")
+    page.get_by_role("checkbox", name="think").check()
+    page.get_by_role("checkbox", name="Weather Assistant").check()
+    fields.get_by_role("button", name="Create").click()
+    expect(fields.get_by_role("status")).to_have_text("Created")
+    expect(fields.get_by_role("button", name="Save")).to_be_focused()
+    expect(page.get_by_role("region", name="Handoffs")).to_contain_text("Weather Assistant")
+
+    page.get_by_label("Model", exact=True).fill("nonsense/model")
+    fields.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("nonsense")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Model", exact=True)).to_be_focused()
+    expect(page.get_by_label("Model", exact=True)).to_have_attribute("aria-invalid", "true")
+    page.keyboard.type("x")
+    expect(page.get_by_label("Model", exact=True)).not_to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Instructions")).to_have_value("Answer in verse.")
+
+    go(page, f"{lab.url}/agents")
+    page.get_by_role("navigation", name="Agents").get_by_role("button", name=re.compile("Poet")).click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("demo/echo")
+    expect(page.get_by_role("checkbox", name="think")).to_be_checked()
+    fields.get_by_role("button", name="Delete").click()
+    expect(fields).to_contain_text("Delete Poet?")
+    fields.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("navigation", name="Agents").get_by_text("Poet")).to_have_count(0)
+
+
+def test_a_tool_is_called_by_hand(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/tools"))
+    page.get_by_label("Arguments").fill('{"location": "Oakland"}')
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.locator(".tl-result")).to_contain_text("Oakland")
+    page.get_by_label("Arguments").fill("{oops")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("cannot be read as a JSON object")
+    expect(page.get_by_role("alert")).to_be_in_viewport()
+    expect(page.get_by_label("Arguments")).to_be_focused()
+
+
+def test_a_guest_is_offered_no_command_and_a_server_that_cannot_be_added_is_told_of_at_the_button(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/tools"))
+    page.get_by_role("button", name="Add a server").click()
+    adding = page.get_by_role("region", name="Add a server")
+    assert page.get_by_label("or a command").count() == 0  # For who owns the machine only.
+    adding.get_by_label("Address").fill("http://example.org/mcp")
+    adding.get_by_role("button", name="Add", exact=True).click()
+    expect(adding.get_by_role("alert")).to_contain_text("needs a name")
+    expect(adding.get_by_label("Name")).to_be_focused()
+
+
+def test_a_server_that_does_not_answer_is_told_of(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(lab.sign_in_link))
+    go(page, f"{lab.url}/tools")
+    page.get_by_role("button", name="Add a server").click()
+    adding = page.get_by_role("region", name="Add a server")
+    adding.get_by_label("Name").fill("nowhere")
+    adding.get_by_label("Address").fill("http://127.0.0.1:9/mcp")
+    adding.get_by_role("button", name="Add", exact=True).click()
+    server = page.get_by_role("region", name="Servers").get_by_role("listitem").filter(has_text="nowhere")
+    expect(server.get_by_label("does not answer")).to_be_visible()
+    expect(page.get_by_role("button", name="Add a server")).to_be_focused()
+    expect(page.get_by_role("status").filter(has_text="Added nowhere")).to_be_visible()
+    server.get_by_role("button", name="Remove nowhere").click()
+    server.get_by_role("button", name="Remove", exact=True).click()
+    expect(server).to_have_count(0)
+
+
+def test_the_labs_own_user_may_add_a_server_by_command(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(lab.sign_in_link))
+    go(page, f"{lab.url}/tools")
+    page.get_by_role("button", name="Add a server").click()
+    expect(page.get_by_label("or a command")).to_be_visible()
+
+
+def test_a_file_is_uploaded_searched_and_deleted(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/files"))
+    expect(page.get_by_role("heading", name="No files yet")).to_be_visible()
+    chooser = page.locator("input[type=file]")
+    text = "The lighthouse keeper drinks tea at four. " * 60_000  # Several parts.
+    chooser.set_input_files({"name": "../keeper.txt", "mimeType": "image/png", "buffer": text.encode()})
+    files = page.get_by_role("region", name="Files", exact=True)
+    expect(files).to_contain_text("keeper.txt")
+    expect(files).to_contain_text("text/plain")
+    files.get_by_role("button", name=re.compile("Delete")).click()
+    files.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("heading", name="No files yet")).to_be_visible()
+
+    chooser.set_input_files(
+        {"name": "tea.md", "mimeType": "", "buffer": b"# Tea\n\nThe keeper drinks tea at four o'clock."}
+    )
+    expect(files).to_contain_text("tea.md")
+    page.get_by_label("New store").fill("house")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("region", name="Vector stores", exact=True).get_by_role("status")).to_have_text(
+        "Created house"
+    )
+    store = page.get_by_role("region", name="Vector store house")
+    expect(store).to_contain_text("1 passage")
+    store.get_by_role("searchbox").fill("when is tea")
+    store.get_by_role("button", name="Search").click()
+    expect(store.get_by_label("Score")).to_be_visible()
+    expect(store).to_contain_text("four o'clock")
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/files"))
+    page.evaluate(
+        """() => {
+            const root = document.querySelector(".shell-main").querySelector("*");
+            const find = (node) => node.querySelector?.("input[type=file]") ?? [...node.querySelectorAll("*")].map((each) => each.shadowRoot && find(each.shadowRoot)).find(Boolean);
+            const field = find(document);
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(50 * 2 ** 20 + 1)], "big.bin"));
+            field.files = transfer.files;
+            field.dispatchEvent(new Event("change"));
+        }"""
+    )
+    expect(page.get_by_role("alert")).to_contain_text("a file may have 50 MB")
+    expect(page.get_by_role("heading", name="No files yet")).to_be_visible()
+
+
+def test_settings_say_what_is_ready_and_what_to_do_and_sign_out(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/settings"))
+    providers = page.get_by_role("region", name="Providers")
+    expect(providers).to_contain_text("Set OPENAI_API_KEY.")
+    providers.get_by_role("button", name="List models of demo").click()
+    expect(providers).to_contain_text("demo/assistant")
+    assert "lab.duckdb" not in page.locator("main").inner_text()  # The place of the store is its owner's to know.
+    page.get_by_role("button", name="Dark", exact=True).click()
+    expect(page.locator("html")).to_have_attribute("data-tl-theme", "dark")
+    name = page.get_by_role("region", name="You").locator("code").inner_text()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign out", exact=True).last.click()
+    page.wait_for_url(f"{lab.url}/")
+    go(page, f"{lab.url}/settings")
+    assert page.get_by_role("region", name="You").locator("code").inner_text() != name
+
+
+def test_a_comparison_has_its_page(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/compare"))
+    expect(page.get_by_role("heading", name="No comparisons yet")).to_be_visible()
+    made = page.evaluate(
+        """async () => (await (await fetch("/api/v1/compare", {method: "POST", headers: {"Content-Type": "application/json"},
+            body: JSON.stringify({cases: ["Say tea"], models: ["demo/echo", "demo/assistant"]})})).json()).id"""
+    )
+    page.get_by_role("link", name=re.compile("echo")).click()
+    expect(page).to_have_url(f"{lab.url}/compare?id={made}")
+    expect(page.locator("main")).to_contain_text("Say tea")
+    expect(page).to_have_title(re.compile("demo/echo against demo/assistant · Timestep Lab"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("demo/echo against demo/assistant")
+    expect(page.locator(".shell-heading")).to_contain_text("1 case · just now")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert "Say tea" in download.value.path().read_text()
+    page.get_by_role("link", name="All comparisons").click()
+    expect(page).to_have_url(f"{lab.url}/compare")
+
+
+@pytest.mark.parametrize("look", ["desk", "phone"])
+def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages, look: str) -> None:
+    """In light and dark. 390 px wide: nothing is pushed sideways, and whatever is pressed is at least 44 px high."""
+    size = {"width": 390, "height": 844, "has_touch": True} if look == "phone" else {}
+    page = pages.open(f"{lab.url}/healthz", **size)
+    seen: dict[str, list[str]] = {}
+    for path in EVERY_PAGE:
+        page.emulate_media(color_scheme="light")
+        go(page, lab.url + path)
+        faults = serious(page)
+        if look == "phone":
+            widths = page.evaluate(
+                "[document.scrollingElement.scrollWidth, document.querySelector('main').scrollWidth]"
+            )
+            faults += page.evaluate(TOO_SMALL) + [f"{width} px wide" for width in widths if width > 390]
+        page.emulate_media(color_scheme="dark")
+        page.locator(".tl-root[data-tl-theme=dark]").first.wait_for()
+        faults += [f"dark: {fault}" for fault in serious(page, only=["color-contrast"])]
+        if faults:
+            seen[path] = faults
+    assert seen == {}
+
+
+def test_the_app_can_be_installed(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/settings"))
+    manifest = page.evaluate("async () => (await fetch(document.querySelector('link[rel=manifest]').href)).json()")
+    assert manifest["display"] == "standalone"
+    assert {icon["sizes"] for icon in manifest["icons"]} >= {"192x192", "512x512"}
+    for icon in manifest["icons"]:
+        size = page.evaluate("async (src) => { const image = new Image(); image.src = src; await image.decode(); return image.naturalWidth; }", icon["src"])  # fmt: skip
+        assert f"{size}x{size}" == icon["sizes"]
+    assert page.evaluate("async () => Boolean((await navigator.serviceWorker.ready).active)")
+    session = page.context.new_cdp_session(page)
+    assert session.send("Page.getInstallabilityErrors")["installabilityErrors"] in ([], [{"errorId": "in-incognito", "errorArguments": []}])  # fmt: skip
+
+
+def test_a_closed_page_leaves_no_session_behind(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/settings"))
+    with lab.anonymous() as client:
+        assert sessions(client.get("/metrics").text) >= 1
+        page.context.close()
+        deadline = time.monotonic() + 30
+        while (left := sessions(client.get("/metrics").text)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    assert left == 0
+
+
+def sessions(metrics: str) -> int:
+    found = re.search(r"^timestep_lab_page_sessions(?:{[^}]*})? (\d+)", metrics, re.MULTILINE)
+    assert found is not None, metrics
+    return int(found.group(1))
