@@ -14,9 +14,9 @@ import pytest
 import timestep_lab
 
 PUBLIC = (
-    "model.arena", "model.clock", "model.comparison", "model.errors", "model.events", "model.files", "model.graph", "model.ids",
-    "model.records", "lab.lab", "lab.looking", "lab.run", "lab.agents", "lab.approvals", "lab.threads", "resources",
-    "runtime.mcp.catalog", "runtime.provider", "runtime.router", "runtime.settings", "ui.view", "ui.explorer", "ui.trace_view",
+    "model.records", "model.clock", "model.comparison", "model.errors", "model.events", "model.ids",
+    "model.records", "lab.lab", "lab.looking", "lab.run", "resources",
+    "runtime.mcp.toolbox", "runtime.router", "runtime.settings", "ui.view", "ui.explorer", "ui.trace_view",
     "ui.handoff_graph", "ui.chat", "evals.grid", "evals.scorers",
 )  # fmt: skip
 """What `Lab` gives out, what it raises and stores, and what a provider, a scorer or a view is made from."""

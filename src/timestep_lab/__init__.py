@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid as Grid
     from timestep_lab.evals.pipelines import Endpoint as Endpoint
     from timestep_lab.evals.plan import Plan as Plan
-    from timestep_lab.lab.approvals import Approvals as Approvals
     from timestep_lab.lab.lab import Lab as Lab
+    from timestep_lab.lab.run import Approvals as Approvals
     from timestep_lab.lab.run import Run as Run
     from timestep_lab.lab.run import RunStream as RunStream
     from timestep_lab.lab.serving import Serving as Serving
@@ -89,10 +89,9 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "lab.lab": "Lab",
-    "lab.run": "Run RunStream",
+    "lab.run": "Run RunStream Approvals",
     "service.threads": "Thread Threads",
     "service.agents": "Agents",
-    "lab.approvals": "Approvals",
     "lab.serving": "Serving",
     "evals.cause": "Outlook Why",
     "evals.engine": "Comparison",

@@ -15,7 +15,7 @@ from tests.server.lab_process import LabProcess, start, stop
 
 from timestep_lab.model.ids import LOCAL_USER, new_id
 from timestep_lab.model.records import ThreadItem, ThreadRecord
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 
 pytestmark = pytest.mark.benchmark
 TOKENS = 400

@@ -24,7 +24,7 @@ from tests.evals.benches import opened
 from tests.evals.loopback import Trouble, model_server
 
 from timestep_lab.evals.compare import new_comparison
-from timestep_lab.evals.statistics.bootstrap import resampled_means
+from timestep_lab.evals.statistics.paired import resampled_means
 
 pytestmark = pytest.mark.benchmark
 

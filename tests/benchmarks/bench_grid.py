@@ -18,8 +18,8 @@ from tests.ui import sample_grid
 from tests.ui.sample_grid import MODELS, cell
 from tests.ui.sample_traces import SampleSource
 
+from timestep_lab.evals.exports import grid_html
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.grid_html import grid_html
 from timestep_lab.model.comparison import CellDelta, CellDone, CellStarted, ComparisonStarted
 from timestep_lab.ui.grid import GridView
 

@@ -18,7 +18,7 @@ from tests.browser import jupyter
 from tests.browser.conftest import Pages, browser, pages  # noqa: F401 - fixtures
 from tests.browser.jupyter import JupyterLab
 
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 from timestep_lab.store.trace_import import TraceImport
 
 pytestmark = pytest.mark.benchmark

@@ -15,7 +15,7 @@ from tests.benchmarks.trace_data import NOW, TraceData
 
 from timestep_lab import Lab
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.server.views.overview import PERIODS, Overview
+from timestep_lab.server.pages.overview import PERIODS, Overview
 from timestep_lab.store.trace_import import TraceImport
 
 pytestmark = pytest.mark.benchmark

@@ -17,7 +17,7 @@ import pytest
 from tests.store.conftest import OwnerProcess
 
 from timestep_lab.store.base import Database, Statement
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 pytestmark = pytest.mark.benchmark
 CALLS = 150

@@ -18,9 +18,8 @@ from tests.benchmarks.trace_data import NOW, TraceData
 
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.store.open import open_store
-from timestep_lab.store.span_rows import AT, SPAN_COLUMNS, Row, span_record
-from timestep_lab.store.store import Store
+from timestep_lab.store.spans import AT, SPAN_COLUMNS, Row, span_record
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.store.trace_writer import TraceWriter
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]

@@ -15,11 +15,9 @@ from pathlib import Path
 import pytest
 from tests.benchmarks.trace_data import NOW, TraceData
 
-from timestep_lab.store.open import open_store
-from timestep_lab.store.search_filling import keep_filled, stop_filling
-from timestep_lab.store.search_index import SearchIndex
-from timestep_lab.store.span_rows import Row
-from timestep_lab.store.store import Store
+from timestep_lab.store.search import SearchIndex, keep_filled, stop_filling
+from timestep_lab.store.spans import Row
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.store.trace_import import TraceImport
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]

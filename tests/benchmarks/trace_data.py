@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import blake2b
 
-from timestep_lab.store.span_rows import Row
+from timestep_lab.store.spans import Row
 
 NOW = datetime(2026, 11, 22, 12)
 MODELS = ("gpt-4.1", "claude-sonnet-4", "qwen3:8b", "gpt-oss:20b")

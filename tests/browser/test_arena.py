@@ -11,8 +11,8 @@ from tests.browser.test_accessibility import serious
 from tests.ui import sample_grid
 from tests.ui.sample_grid import MODELS
 from timestep_lab.evals.arena import Arena
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.store.open import open_store
+from timestep_lab.evals.results import ComparisonRows
+from timestep_lab.store.store import open_store
 from timestep_lab.ui.arena import ArenaView
 
 Show = Callable[..., Page]

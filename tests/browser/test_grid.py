@@ -14,8 +14,8 @@ from tests.ui import sample_grid
 from tests.ui.hostile import HOSTILE
 from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
+from timestep_lab.evals.exports import grid_html
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.grid_html import grid_html
 from timestep_lab.model.comparison import (
     CellDelta,
     CellDone,
@@ -269,7 +269,7 @@ def test_six_thousand_cells_are_there_in_a_second_and_scroll_smoothly(show: Show
 
 
 def _large() -> GridLike:
-    from timestep_lab.ui.grid_state import GridState
+    from timestep_lab.ui.grid import GridState
 
     whole = sample_grid.grid(MODELS, cases=1)
     state = GridState(

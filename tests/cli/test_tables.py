@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 
 MOMENT = datetime(2026, 11, 27, 19, 7, 18, 513_000, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from timestep_lab.evals.bench import Bench
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 from timestep_lab.store.trace_writer import TraceWriter
 
 MODEL = "openai_compatible/loop/m"

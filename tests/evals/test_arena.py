@@ -10,15 +10,25 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from timestep_lab.evals.arena import Arena, information_gains, next_pair
-from timestep_lab.evals.bradley_terry import ELO_BASE, ELO_SCALE, Outcome, Vote, fit, length_difference, rank
+from timestep_lab.evals.arena import (
+    ELO_BASE,
+    ELO_SCALE,
+    Arena,
+    Outcome,
+    Vote,
+    fit,
+    information_gains,
+    length_difference,
+    next_pair,
+    rank,
+)
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.evals.scrub import Scrubber
+from timestep_lab.evals.over_traces import Scrubber
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 
 POOL = list("abcdef")
 SEEDS = 100

@@ -435,7 +435,7 @@ async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path)
 
 
 def _claim_for(bench: Bench, id: str) -> None:
-    from timestep_lab.evals.rows import ComparisonRows
+    from timestep_lab.evals.results import ComparisonRows
 
     ComparisonRows(bench.store.db, bench.user_id).comparisons.update(id, status="running", process_id="prc_other")
 

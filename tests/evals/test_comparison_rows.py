@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.postgres.server import shared_server
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.model.arena import VoteRecord
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, ScoreValue
 from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.records import VoteRecord
 from timestep_lab.store.base import Database
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 ANN, BEN = "user-ann", "user-ben"
 

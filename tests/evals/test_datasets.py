@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
-from timestep_lab.evals.scorers.apply import assertion_problems
+from timestep_lab.evals.scorers.registry import assertion_problems
 from timestep_lab.model.errors import DataError
 from timestep_lab.resources import data_path
 

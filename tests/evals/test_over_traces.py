@@ -12,7 +12,7 @@ from tests.evals.benches import opened
 from timestep_lab import Lab
 from timestep_lab.evals.compare import new_comparison
 from timestep_lab.evals.over_traces import score_traces
-from timestep_lab.lab.scoring import in_sample
+from timestep_lab.lab.comparing import in_sample
 from timestep_lab.model.errors import DataError, FilterError, UsageError
 
 RULES = ["tool_used:weather", "handoff_path:Front,Back", "steps:2", "contains:Oakland"]

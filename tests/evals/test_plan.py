@@ -12,8 +12,7 @@ from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import model_server
 from timestep_lab.evals.compare import new_comparison
 from timestep_lab.evals.engine import Comparison
-from timestep_lab.evals.options import Options
-from timestep_lab.evals.plan import Plan, _range, _time_s
+from timestep_lab.evals.plan import Options, Plan, _range, _time_s
 from timestep_lab.model.comparison import PlanRow
 
 PRICED = ["openai/gpt-4.1", "openai/gpt-4.1-mini"]

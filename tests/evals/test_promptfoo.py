@@ -12,9 +12,9 @@ import pytest
 from tests.evals.benches import opened
 from timestep_lab.evals.compare import new_comparison
 from timestep_lab.evals.datasets import Dataset, load_dataset
-from timestep_lab.evals.prompts import filled
-from timestep_lab.evals.scorers.apply import score_answer
+from timestep_lab.evals.judging import filled
 from timestep_lab.evals.scorers.base import Answer, Tools
+from timestep_lab.evals.scorers.registry import score_answer
 from timestep_lab.model.errors import DataError, UsageError
 
 

@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 
 from timestep_lab.evals.datasets import Case
-from timestep_lab.evals.scorers.apply import score_answer, score_value
 from timestep_lab.evals.scorers.base import Answer, Score, Tools
-from timestep_lab.evals.scorers.registry import known, make_scorer, make_scorers, split_specs, to_spec
+from timestep_lab.evals.scorers.registry import (
+    known,
+    make_scorer,
+    make_scorers,
+    score_answer,
+    score_value,
+    split_specs,
+    to_spec,
+)
 from timestep_lab.model.errors import MissingExtraError, UsageError
 
 WEATHER = (

@@ -31,12 +31,10 @@ from timestep_lab.evals.statistics import (
     sign_flips,
     wilson,
 )  # fmt: skip
-from timestep_lab.evals.statistics.bootstrap import batch_size, resampled_means
 from timestep_lab.evals.statistics.forecast import cases_needed
 from timestep_lab.evals.statistics.intervals import tango, unseen
-from timestep_lab.evals.statistics.paired import betting_p, skew_rule_p
+from timestep_lab.evals.statistics.paired import batch_size, betting_p, least_p, resampled_means, skew_rule_p
 from timestep_lab.evals.statistics.ratios import Ratio, harrell_davis_weights, median_ratio, tail_ratio, typical_ratio
-from timestep_lab.evals.statistics.sign_flips import least_p
 
 near = pytest.approx
 counts = st.integers(0, 40)

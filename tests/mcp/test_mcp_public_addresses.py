@@ -14,9 +14,9 @@ import pytest
 
 from tests.mcp.conftest import HttpServer, MakeToolbox, server
 from timestep_lab.model.errors import ForbiddenError
-from timestep_lab.runtime.mcp.catalog import McpCatalog
 from timestep_lab.runtime.mcp.public_addresses import is_public
-from timestep_lab.store.open import open_store
+from timestep_lab.runtime.mcp.toolbox import McpCatalog
+from timestep_lab.store.store import open_store
 
 GUEST = "somebody"
 PUBLIC = "93.184.216.34"

@@ -17,8 +17,7 @@ from mcp.types import CallToolResult
 from tests.mcp.conftest import MakeToolbox, agent, server
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
 from timestep_lab.model.records import AgentRecord, McpServerRecord
-from timestep_lab.runtime.mcp.sdk_tools import output_of
-from timestep_lab.runtime.mcp.toolset import FailedOutput, ToolSet
+from timestep_lab.runtime.mcp.sdk_tools import FailedOutput, ToolSet, output_of
 
 WEATHER = f"{BUILTIN_MCP_SERVER}.get_weather"
 ASK_IN_BERKELEY = {WEATHER: {"argument": "location", "contains": "berkeley"}}

@@ -12,9 +12,9 @@ import pytest
 from timestep_lab import Lab
 from timestep_lab.model.errors import ConflictError, NotFoundError, SettingsError, ToolError, UsageError
 from timestep_lab.model.records import McpServerRecord
-from timestep_lab.runtime.mcp.catalog import McpCatalog
 from timestep_lab.runtime.mcp.server_records import redact, where_it_is
-from timestep_lab.store.open import open_store
+from timestep_lab.runtime.mcp.toolbox import McpCatalog
+from timestep_lab.store.store import open_store
 
 TIME = ["mcp-server-time"]
 

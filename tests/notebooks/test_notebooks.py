@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from timestep_lab.runtime import local_weights
+from timestep_lab.runtime.adapters import local as local_weights
 
 ROOT = Path(__file__).parents[2]
 SANITIZE = Path(__file__).with_name("sanitize.cfg")

@@ -10,9 +10,8 @@ import pytest
 from tests.postgres.labs import ODD_TEXT, fill
 from timestep_lab.model.errors import UsageError
 from timestep_lab.store.copy import copy_lab, copy_to_parquet, fingerprint
-from timestep_lab.store.open import open_database
 from timestep_lab.store.postgres.database import PostgresDatabase
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_database
 
 
 def test_a_lab_goes_from_duckdb_to_postgres_and_back_with_equal_hashes(tmp_path: Path, db: PostgresDatabase) -> None:

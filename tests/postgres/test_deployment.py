@@ -17,8 +17,8 @@ from timestep_lab.cli.context import Context
 from timestep_lab.cli.db import command
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.migrate import known_migrations
-from timestep_lab.store.open import open_database
 from timestep_lab.store.postgres.database import PostgresDatabase
+from timestep_lab.store.store import open_database
 
 ROOT = Path(__file__).parents[2]
 

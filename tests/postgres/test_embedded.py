@@ -18,10 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import ThreadRecord
-from timestep_lab.store.open import open_store
-from timestep_lab.store.postgres import binaries
-from timestep_lab.store.postgres.binaries import Account
-from timestep_lab.store.postgres.embedded import EmbeddedPostgres
+from timestep_lab.store.postgres import embedded as binaries
+from timestep_lab.store.postgres.embedded import Account, EmbeddedPostgres
+from timestep_lab.store.store import open_store
 
 # As the lab runs it, but without waiting for the disk.
 QUICK = "\nfsync = off\nshared_buffers = 16MB\n"

@@ -20,11 +20,10 @@ from timestep_lab.model.errors import BusyError, DataError, LabError, StoreError
 from timestep_lab.model.records import ScoreRecord, ThreadRecord
 from timestep_lab.store.base import SYSTEM_USER, Change, Statement
 from timestep_lab.store.liveness import beat
-from timestep_lab.store.open import open_store
 from timestep_lab.store.postgres import embedded, sessions
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 
 ALICE = "alice"
 QUICK = "\nfsync = off\nshared_buffers = 16MB\n"

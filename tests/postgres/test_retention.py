@@ -12,10 +12,9 @@ from tests.postgres.labs import fill
 from tests.postgres.server import Server
 from timestep_lab.model.errors import UsageError
 from timestep_lab.store.base import SYSTEM_USER, Database
-from timestep_lab.store.open import open_database
+from timestep_lab.store.copy import parse_age, prune
 from timestep_lab.store.postgres.database import PostgresDatabase
-from timestep_lab.store.retention import parse_age, prune
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_database
 
 
 @pytest.fixture(params=["duckdb", "postgres"])

@@ -14,9 +14,10 @@ from tests.postgres.server import Server
 from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError, UsageError
 from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store import migrate
-from timestep_lab.store.open import open_database, open_store
-from timestep_lab.store.postgres import roles, setup
+from timestep_lab.store.postgres import setup
+from timestep_lab.store.postgres import setup as roles
 from timestep_lab.store.postgres.database import PostgresDatabase
+from timestep_lab.store.store import open_database, open_store
 
 
 class Owner:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.providers.cases import CASES, Case
 from tests.wire import WireServer
-from timestep_lab.runtime.retry import RetryPolicy
+from timestep_lab.runtime.provider_errors import RetryPolicy
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 

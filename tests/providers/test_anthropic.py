@@ -14,8 +14,8 @@ from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT
 from tests.wire import Block, Call, Cited, Redacted, Reply, Thought, WireServer, Words
 from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.runtime.emitter import own_call_id
 from timestep_lab.runtime.router import Router
-from timestep_lab.runtime.unique_ids import own_call_id
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.wire import (
 )
 from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.router import Router
-from timestep_lab.server.openai_api.chat_form import read_messages
+from timestep_lab.server.openai_api.chat import read_messages
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 

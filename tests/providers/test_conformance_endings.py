@@ -23,7 +23,7 @@ from timestep_lab.model.errors import (
     RateLimitError,
     StreamCutError,
 )
-from timestep_lab.runtime.retry import NO_RETRY
+from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
 
 ServerFor = Callable[[ModuleType], WireServer]

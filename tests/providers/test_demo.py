@@ -19,7 +19,7 @@ from timestep_lab.model.errors import (
     SettingsError,
     StreamCutError,
 )
-from timestep_lab.runtime.adapters.demo_language import places_in
+from timestep_lab.runtime.adapters.demo import places_in
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 

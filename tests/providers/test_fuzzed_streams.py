@@ -18,9 +18,9 @@ from tests.providers.calling import Answer, ask, get_time, get_weather
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, OPENAI, Case
 from tests.wire import Call, Raw, Reply, Thought, WireServer, Words
 from timestep_lab.model.errors import LabError
-from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
-from timestep_lab.runtime.retry import NO_RETRY
+from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
+from timestep_lab.runtime.stream_items import INVALID_JSON, arguments_object
 
 WORDS = "Alpha Beta Gamma Delta Épsilon Zeta"
 REPLY = Reply(

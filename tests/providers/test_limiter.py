@@ -12,7 +12,7 @@ import pytest
 from tests.providers.calling import ask
 from tests.providers.cases import CHAT
 from tests.wire import Fault, Reply, WireServer, Words
-from timestep_lab.runtime.limiter import AdaptiveLimiter
+from timestep_lab.runtime.provider_errors import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.timing import GenerationTiming
 

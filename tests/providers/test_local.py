@@ -16,9 +16,9 @@ from agents import Agent, ModelSettings
 from tests.providers.calling import Answer, ask, get_time, get_weather, run
 from tests.providers.test_demo import switch_theme, think
 from timestep_lab.model.errors import ModelNotFoundError, ProviderUnavailableError
-from timestep_lab.runtime import local_weights
+from timestep_lab.runtime.adapters import local as local_weights
 from timestep_lab.runtime.adapters.base import FunctionSpec
-from timestep_lab.runtime.adapters.local_routing import phrases, topics_of
+from timestep_lab.runtime.adapters.local import phrases, topics_of
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 

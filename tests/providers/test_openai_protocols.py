@@ -15,9 +15,9 @@ from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CHAT, OPENAI
 from tests.wire import Call, Deltas, Fault, Reply, Thought, WireServer, Words, chat_completions
 from timestep_lab.model.errors import ProviderRequestError, SettingsError
+from timestep_lab.runtime.emitter import own_call_id, provider_call_id
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.runtime.unique_ids import own_call_id, provider_call_id
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from timestep_lab.model.errors import ProviderRequestError, ProviderUnavailableError, RateLimitError
-from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy, retry_after_seconds
+from timestep_lab.runtime.provider_errors import NO_RETRY, RetryPolicy, retry_after_seconds
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from tests.providers.calling import Answer, ask, run
 from tests.providers.cases import ANTHROPIC, CHAT
 from tests.wire import Fault, Reply, WireServer, Words
 from timestep_lab.model.errors import MissingKeyError, ModelNotFoundError, UnknownPrefixError
-from timestep_lab.runtime.limiter import AdaptiveLimiter
+from timestep_lab.runtime.provider_errors import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.runtime.timing import GenerationTiming

@@ -8,12 +8,12 @@ import logging
 import pytest
 
 from timestep_lab import Lab
+from timestep_lab.model.display import shown_url, without_credentials
 from timestep_lab.model.errors import LabError, SettingsError
-from timestep_lab.model.shown_url import shown_url, without_credentials
 from timestep_lab.runtime.provider_errors import ErrorContext, from_status
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 
 SECRET = "http://ada:hunter-one@127.0.0.1:9/v1?key=hunter-two"
 SERVERS = {

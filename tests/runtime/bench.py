@@ -15,15 +15,13 @@ from timestep_lab.model.events import Event, RunEnded
 from timestep_lab.model.ids import PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_id
 from timestep_lab.model.records import AgentRecord, ThreadItem
 from timestep_lab.runtime.mcp.toolbox import Toolbox
-from timestep_lab.runtime.provider_errors import ErrorContext
-from timestep_lab.runtime.retry import NO_RETRY
+from timestep_lab.runtime.provider_errors import NO_RETRY, ErrorContext
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.runner import Runner
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import ensure_default_agents
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.store.trace_writer import TraceWriter
 
 SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_GEOCODING_URL": "http://127.0.0.1:9/none"})

@@ -15,8 +15,18 @@ from tests.runtime.bench import Bench, last, says
 from timestep_lab.model.errors import NotFoundError, RunError, SettingsError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT
 from timestep_lab.model.records import AgentRecord, McpServerRecord
-from timestep_lab.runtime.agent_graph import build, declared_graph, from_sdk, handoff_names, handoff_targets, reachable
-from timestep_lab.runtime.agent_snapshot import freeze, same_servers, thaw, thaw_servers
+from timestep_lab.runtime.agent_graph import (
+    build,
+    declared_graph,
+    freeze,
+    from_sdk,
+    handoff_names,
+    handoff_targets,
+    reachable,
+    same_servers,
+    thaw,
+    thaw_servers,
+)
 from timestep_lab.service.agents import GET_WEATHER, default_agents, ensure_default_agents
 
 USER = "user"

@@ -19,7 +19,7 @@ from tests.runtime.bench import calls, last, open_bench, says, scripted
 from tests.runtime.forks import Worker
 from tests.runtime.worker import errand_agent, till_agent
 from timestep_lab.store.base import SYSTEM_USER, Statement
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 
 KILLS = 50
 

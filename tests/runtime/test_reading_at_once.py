@@ -22,7 +22,7 @@ from timestep_lab.model.events import ItemUpdated
 ROUNDS = 3
 READER = """
 import json, sys
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 from timestep_lab.model.ids import LOCAL_USER
 store = open_store(sys.argv[1], LOCAL_USER)
 print("open", flush=True)

@@ -10,7 +10,7 @@ from tests.runtime.bench import Bench, last
 from timestep_lab.model.events import RunPaused
 from timestep_lab.model.records import RunRecord, Usage
 from timestep_lab.runtime import span_records
-from timestep_lab.runtime.run_usage import cost_so_far
+from timestep_lab.runtime.pricing import cost_so_far
 
 NEW = RunRecord(id="r", user_id="u", thread_id="t", trace_id="x", agent_id=None, agent="A")
 

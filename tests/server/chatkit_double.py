@@ -6,8 +6,7 @@ from functools import cache
 from typing import Any
 
 from timestep_lab.server.chatkit.store import ChatKitStore
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 
 
 @cache

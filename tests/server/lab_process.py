@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from timestep_lab.server.tokens import Tokens
+from timestep_lab.server.gate import Tokens
 
 SECRET = "a secret of the tests, long enough for HS256"
 START_S = 40

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.server.served import serve
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.server.limits import RateLimits
+from timestep_lab.server.gate import RateLimits
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 CALL_S = 60

@@ -16,7 +16,7 @@ import uvicorn
 from timestep_lab import Lab
 from timestep_lab.model.ids import PERSONAL_ASSISTANT, new_uuid
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.server.limits import RateLimits
+from timestep_lab.server.gate import RateLimits
 from timestep_lab.server.server import Served
 
 SETTINGS = Settings.load(

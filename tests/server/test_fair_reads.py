@@ -22,8 +22,8 @@ from tests.server.page_socket import open_page, websocket
 from tests.traces.recorder import Recorder
 from timestep_lab.model.errors import LabError, QueryError
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.store.interrupt import Interrupt
-from timestep_lab.store.open import open_store
+from timestep_lab.store.liveness import Interrupt
+from timestep_lab.store.store import open_store
 
 ENDLESS = "with recursive t(n) as (select 1 union all select n + 1 from t) select count(*) from t"
 SOON_S = 5.0

@@ -19,9 +19,8 @@ from tests.server.lab_process import SECRET, LabProcess
 from timestep_lab import Lab
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.server.limits import RateLimits
+from timestep_lab.server.gate import RateLimits, Tokens
 from timestep_lab.server.server import Served
-from timestep_lab.server.tokens import Tokens
 
 WHOM = "somebody"
 CLAIMS = {"sub": WHOM, "aud": "timestep-lab", "exp": 4_000_000_000}

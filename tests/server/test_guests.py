@@ -25,10 +25,11 @@ from timestep_lab.model.errors import BusyError, ModelNotFoundError, NotFoundErr
 from timestep_lab.model.ids import LOCAL_USER, new_uuid
 from timestep_lab.runtime.files import Files
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.server import gate, run
-from timestep_lab.server.limits import RateLimits
-from timestep_lab.store.open import open_store
+from timestep_lab.server import gate
+from timestep_lab.server import server as run
+from timestep_lab.server.gate import RateLimits
 from timestep_lab.store.quota import GuestLimits, Quota
+from timestep_lab.store.store import open_store
 
 FEW = GuestLimits(files=2, megabytes=1, threads=2, traces=3, runs=1, comparisons=1)
 

@@ -16,8 +16,7 @@ from tests.server.served import SETTINGS, serve
 from timestep_lab import Lab
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.server.host_names import answers_to
-from timestep_lab.server.tokens import Tokens
+from timestep_lab.server.gate import Tokens, answers_to
 
 OURS = ("localhost", "localhost:8765", "LOCALHOST:1", "lab.localhost:8765", "127.0.0.1:8765", "127.0.0.2", "[::1]:8765")
 FOREIGN = (

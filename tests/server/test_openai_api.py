@@ -17,7 +17,7 @@ from tests.server.served import SETTINGS, Server, serve
 from tests.wire import Reply, WireServer, Words, anthropic_messages
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.ids import new_uuid
-from timestep_lab.server.openai_api.parameters import passed_on
+from timestep_lab.server.openai_api.calling import passed_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WEATHER: dict[str, Any] = {

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.server.lab_process import LabProcess
 from tests.server.page_socket import open_page, websocket
-from timestep_lab.server.view_channel import pack, unpack
+from timestep_lab.server.panel import pack, unpack
 
 ANNA, BERT = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
 

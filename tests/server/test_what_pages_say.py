@@ -13,9 +13,9 @@ from tests.server.lab_process import LabProcess
 from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.server import pages
+from timestep_lab.server.pages import files as embeddings
 from timestep_lab.server.pages import shell
 from timestep_lab.server.pages.shown import NotHere, Notice
-from timestep_lab.server.views import embeddings
 
 NOT_THERE = {
     "/traces/nope": "This trace is not here",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.postgres.server import shared_server
 from timestep_lab.store.base import Database
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 Factory = Callable[[Path, "OwnerProcess"], AbstractContextManager[Database]]
 

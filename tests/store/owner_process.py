@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 
 from timestep_lab.store.base import Database, Statement
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 if __name__ == "__main__":
     labs: dict[str, Database] = {}

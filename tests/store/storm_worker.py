@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from timestep_lab.store.base import Change, Statement
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 COLUMNS = ("user_id", "thread_id", "seq", "item", "created_at")
 MOMENT = datetime(2026, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timestep_lab.store.coded_text import CodedText
+from timestep_lab.store.table import CodedText
 
 TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["tool", "agent", "", "ü"])))
 

@@ -16,7 +16,7 @@ from timestep_lab.model.errors import BusyError, DataError, QueryError, StoreErr
 from timestep_lab.store.base import Statement
 from timestep_lab.store.duckdb import writer
 from timestep_lab.store.duckdb.connect import SETTINGS, connect
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 
 def test_times_are_utc_on_a_machine_in_new_york_by_every_way_in_and_out(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_times_are_utc_on_a_machine_in_new_york_by_every_way_in_and_out(tmp_path
 import sys
 from datetime import datetime, timezone
 from timestep_lab.store.base import Statement
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 from timestep_lab.store.store import Store
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.records import ScoreRecord

@@ -14,9 +14,8 @@ import pytest
 from timestep_lab.model.errors import QueryError
 from timestep_lab.model.records import RunRecord, ScoreRecord, ThreadItem, ThreadRecord
 from timestep_lab.store.base import Database
-from timestep_lab.store.duckdb.fence import own_memory
-from timestep_lab.store.open import open_database
-from timestep_lab.store.store import Store
+from timestep_lab.store.duckdb.sql_guard import own_memory
+from timestep_lab.store.store import Store, open_database
 
 ALICE, BOB = "alice", "bob"
 SECRET = "bobs secret"

@@ -14,8 +14,8 @@ from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store.base import Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.engine import Engine
-from timestep_lab.store.open import open_store
-from timestep_lab.store.search_index import SearchIndex
+from timestep_lab.store.search import SearchIndex
+from timestep_lab.store.store import open_store
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 

@@ -21,8 +21,7 @@ from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.store import liveness
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.liveness import LEASE, started_at, sweep
-from timestep_lab.store.open import open_database
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_database
 
 ALICE, BOB = "alice", "bob"
 
@@ -136,7 +135,7 @@ def test_after_kill_9_the_next_start_leaves_no_run_that_looks_alive(tmp_path: Pa
     script = (
         "import os, sys\n"
         "from tests.store.test_liveness import add_run\n"
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "lab = open_database(sys.argv[1])\n"
         "add_run(lab, lab.process_id)\n"
         f"os.kill(os.getpid(), {signal.SIGKILL:d})\n"

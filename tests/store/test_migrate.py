@@ -15,7 +15,7 @@ import pytest
 from timestep_lab.model.errors import StoreError, StoreTooNewError
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.migrate import Migration, known_migrations, migrate, status
-from timestep_lab.store.open import open_database, open_store
+from timestep_lab.store.store import open_database, open_store
 
 
 class Session:
@@ -121,7 +121,7 @@ def test_status_lists_every_migration_and_when_it_ran() -> None:
 def test_two_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "lab = open_database(sys.argv[1])\n"
         "print(lab.query('u', 'select count(*) from schema_migrations').rows[0][0])\n"
         "lab.close()\n"

@@ -26,7 +26,7 @@ from timestep_lab.model.errors import (
 from timestep_lab.store.base import Statement
 from timestep_lab.store.duckdb.log_check import repair, verify
 from timestep_lab.store.migrate import known_migrations
-from timestep_lab.store.open import open_database, open_store
+from timestep_lab.store.store import open_database, open_store
 
 NOBODY = 65534
 
@@ -259,7 +259,7 @@ def kill_while_writing(lab: Path, name: str = "") -> None:
     script = (
         "import os, sys\n"
         "from timestep_lab.store.base import Statement\n"
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "lab = open_database(sys.argv[1])\n"
         "for n in range(30):\n"
         "    lab.write('u', [Statement(\"insert into users values ($1, 'k', null, now()::timestamp)\", [sys.argv[2] + str(n) * 99])])\n"
@@ -312,7 +312,7 @@ def test_a_place_that_cannot_be_written_is_named(what: str, mode: int, says: str
     script = (
         "import encodings.ascii, os\n"
         "from timestep_lab.store.duckdb import database\n"  # Before it may no longer be read where it is installed.
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "from timestep_lab.model.errors import StoreReadOnlyError\n"
         f"os.getuid() or os.setuid({NOBODY})\n"  # Root may write anywhere.
         "try:\n"

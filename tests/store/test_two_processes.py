@@ -25,10 +25,12 @@ import pytest
 from tests.store.conftest import OwnerProcess
 from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Database, Rows, Statement
-from timestep_lab.store.duckdb import frames, loopback, seat, wire, writer
+from timestep_lab.store.duckdb import loopback, seat, writer
+from timestep_lab.store.duckdb import loopback as frames
+from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.database import DuckDatabase
 from timestep_lab.store.duckdb.owner_file import OwnerFile
-from timestep_lab.store.open import open_database
+from timestep_lab.store.store import open_database
 
 ROOT = Path(__file__).parents[2]
 ALICE = "alice"
@@ -95,7 +97,7 @@ def test_a_client_hears_what_the_owner_and_other_clients_change(lab: Path, other
     owner = opened(lab)
     script = (
         "import sys\n"
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "lab = open_database(sys.argv[1])\n"
         "assert not lab.is_owner\n"
         "lab.subscribe(lambda change: print(change.topic, change.user_id, change.id, flush=True))\n"
@@ -156,7 +158,7 @@ def test_whoever_does_not_know_the_token_is_sent_away_and_disturbs_nobody(lab: P
 def test_a_process_that_forgets_to_close_its_lab_leaves_it_whole_and_says_nothing(lab: Path, end: str) -> None:
     script = (
         "import sys, threading\n"
-        "from timestep_lab.store.open import open_database, open_store\n"
+        "from timestep_lab.store.store import open_database, open_store\n"
         "lab, memory = open_database(sys.argv[1]), open_store(':memory:')\n"
         "lab.subscribe(print)\n"
         "lab.select('u', 'select * from traces')\n"
@@ -174,7 +176,7 @@ def test_a_process_that_forgets_to_close_its_lab_leaves_it_whole_and_says_nothin
 def test_a_forked_child_becomes_a_client_of_its_parent(lab: Path) -> None:
     script = (
         "import os, sys\n"
-        "from timestep_lab.store.open import open_database\n"
+        "from timestep_lab.store.store import open_database\n"
         "from timestep_lab.store.base import Statement\n"
         "lab = open_database(sys.argv[1])\n"
         "child = os.fork()\n"

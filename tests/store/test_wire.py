@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from timestep_lab.model import errors
 from timestep_lab.model.errors import BusyError, DataError, LabError, ProviderError, ToolError
 from timestep_lab.store.base import Change, Rows, Statement
-from timestep_lab.store.duckdb import wire
+from timestep_lab.store.duckdb import loopback as wire
 
 DATETIMES = st.datetimes(timezones=st.sampled_from([None, UTC])).map(lambda moment: moment.replace(fold=0))
 SCALARS = st.one_of(

@@ -13,8 +13,7 @@ import pytest
 
 from tests.traces.test_foreign_traces import CHAT, send
 from tests.traces.test_interchange import span
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 
 BEGAN = 1_795_000_000_000_000_000
 MS = 1_000_000

@@ -15,8 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from timestep_lab.runtime.interchange import import_file, read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 
 CASES = Path(__file__).parent / "cases"
 FILES = sorted(CASES.glob("*.*"))

@@ -13,10 +13,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from tests.traces.test_interchange import any_value, request, span
 from timestep_lab.runtime.interchange import export_file, import_file, read_otlp
-from timestep_lab.runtime.interchange.decoded import Decoded
+from timestep_lab.runtime.interchange.lab_rows import Decoded
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 
 RECORDED = Path(__file__).parent / "recorded"
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini"}

@@ -9,11 +9,10 @@ import pytest
 
 from tests.traces.test_foreign_traces import send
 from tests.traces.test_interchange import as_protobuf, request, span
-from timestep_lab.model.numbers import cost_text
+from timestep_lab.model.display import cost_text
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.ui.trace_twin import facts_line
 
 CLAUDE = {

@@ -17,10 +17,9 @@ from tests.traces.recorder import Recorder
 from timestep_lab.model.errors import DataError, TooLargeError, UsageError
 from timestep_lab.runtime.interchange import EXPORT_FORMATS, export_file, import_file, read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
-from timestep_lab.store.duckdb.fence import own_memory
-from timestep_lab.store.open import open_store
-from timestep_lab.store.span_rows import AT
-from timestep_lab.store.store import Store
+from timestep_lab.store.duckdb.sql_guard import own_memory
+from timestep_lab.store.spans import AT
+from timestep_lab.store.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
 SPANS = "select kind, name, agent, status, model, provider, input_tokens, output_tokens, cost_usd, server, approval, to_agent, input, output from spans order by started_at, span_id"

@@ -10,13 +10,11 @@ import pytest
 
 from tests.traces.recorder import NOON, Recorder
 from timestep_lab.model.errors import NotFoundError, UsageError
-from timestep_lab.model.graph import GraphEdge
 from timestep_lab.model.ids import LOCAL_USER
+from timestep_lab.model.records import GraphEdge
 from timestep_lab.model.spans import Lab
-from timestep_lab.store.open import open_store
-from timestep_lab.store.search_index import SearchIndex
-from timestep_lab.store.search_words import Word
-from timestep_lab.store.store import Store
+from timestep_lab.store.search import SearchIndex, Word
+from timestep_lab.store.store import Store, open_store
 
 
 def test_pages_follow_each_other_without_gap_or_overlap_in_any_order(store: Store, recorder: Recorder) -> None:

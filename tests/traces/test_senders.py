@@ -17,9 +17,8 @@ from tests.traces.senders.record import ROWS, VERSIONS, rows_of, table
 from tests.traces.test_interchange import request, span
 from timestep_lab.runtime.interchange import attribute_map, read_otlp
 from timestep_lab.runtime.interchange.conventions import span_row
-from timestep_lab.runtime.interchange.decoded import Decoded
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.runtime.interchange.lab_rows import Decoded
+from timestep_lab.store.store import Store, open_store
 
 NAMES = [sender.name for sender in SENDERS]
 README = Path(__file__).parents[2] / "README.md"

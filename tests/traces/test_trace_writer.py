@@ -17,8 +17,7 @@ from timestep_lab.model.errors import StoreError, StoreUnavailableError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.spans import Lab
 from timestep_lab.store.base import Database
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.store.trace_writer import TraceWriter
 
 
@@ -175,7 +174,7 @@ def test_users_do_not_see_each_others_traces(store: Store, recorder: Recorder) -
 VICTIM = """
 import sys
 from tests.traces.recorder import Recorder
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 recorder = Recorder(open_store(sys.argv[1]).db)
 trace_id = recorder.weather_run()
 recorder.opened(trace_id, "generation", "unfinished", input=[{"role": "user", "content": "still there?"}])

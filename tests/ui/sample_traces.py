@@ -12,14 +12,13 @@ from typing import Any, Literal
 
 from timestep_lab.model.clock import ms_between, utc_now
 from timestep_lab.model.errors import NotFoundError
-from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.model.ids import LOCAL_USER, new_id
-from timestep_lab.model.records import ScoreRecord
+from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode, ScoreRecord
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.store.filters import evaluate
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.trace_diff import DiffRow, DiffSide
-from timestep_lab.store.trace_stats import TimeBucket
+from timestep_lab.store.trace_sums import TimeBucket
 
 MODELS = {"openai/gpt-4.1": (2.0, 8.0), "anthropic/claude-sonnet-4": (3.0, 15.0), "ollama/gpt-oss:20b": (0.0, 0.0)}
 CITIES = ("Berkeley", "Oakland", "Reykjavík", "São Paulo", "Nairobi", "Kyoto")

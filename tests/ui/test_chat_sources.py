@@ -12,7 +12,7 @@ from tests.server.remote import Both
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import RunRecord, Usage
 from timestep_lab.ui.chat import Chat
-from timestep_lab.ui.chat_rows import run_json
+from timestep_lab.ui.chat_state import run_json
 
 
 @pytest.fixture(scope="module")

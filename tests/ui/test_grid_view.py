@@ -10,12 +10,10 @@ import pytest
 from tests.ui import sample_grid
 from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
+from timestep_lab.evals.exports import grid_html
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.grid_html import grid_html
 from timestep_lab.model.comparison import CellDelta, CellDone, CellStarted, GridLike
-from timestep_lab.ui.grid import GridView
-from timestep_lab.ui.grid_rows import PREVIEW
-from timestep_lab.ui.grid_state import GridState
+from timestep_lab.ui.grid import PREVIEW, GridState, GridView
 
 
 def view_of(grid: GridLike) -> GridView:

@@ -13,11 +13,11 @@ import pytest
 from tests.ui.hostile import HOSTILE, hostile_source
 from tests.ui.sample_traces import SampleSource
 from timestep_lab import Lab
-from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.handoff_graph import HandoffGraph, difference
 from timestep_lab.ui.html_export import export_html
-from timestep_lab.ui.json_safe import json_safe
 from timestep_lab.ui.trace_view import TraceView
 
 

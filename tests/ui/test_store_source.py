@@ -13,13 +13,12 @@ import pytest
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError
-from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.model.ids import LOCAL_USER, new_span_id, new_trace_id
+from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.runtime.agent_graph import with_declared
 from timestep_lab.service.traces import Traces
-from timestep_lab.store.open import open_store
-from timestep_lab.store.store import Store
+from timestep_lab.store.store import Store, open_store
 from timestep_lab.store.trace_writer import TraceWriter
 from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.trace_reader import read_trace

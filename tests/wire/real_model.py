@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from timestep_lab.runtime.local_weights import pull
+from timestep_lab.runtime.adapters.local import pull
 
 CONTEXT_TOKENS = 8192
 PARALLEL = 2

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
+from timestep_lab.cli.render import print_rows
 from timestep_lab.cli.run import parse_settings
-from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
 

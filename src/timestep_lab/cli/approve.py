@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, store_option, with_lab
-from timestep_lab.cli.render import Renderer
+from timestep_lab.cli.render import Renderer, print_rows
 from timestep_lab.cli.run import finish
-from timestep_lab.cli.tables import print_rows
 from timestep_lab.lab import Lab
 
 

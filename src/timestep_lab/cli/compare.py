@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
@@ -25,9 +25,9 @@ from timestep_lab.model.comparison import (
     decision_table,
     failed_calls,
 )
+from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.numbers import cost_text, count_text, duration_text
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
@@ -223,7 +223,7 @@ def print_grid(out: Console, grid: Grid) -> None:
 
 def _print_slices(out: Console, grid: Grid, by: str) -> None:
     """One line a slice and candidate, a column a scorer; what differs between candidates below."""
-    from timestep_lab.evals.slices import differences, means
+    from timestep_lab.evals.results import differences, means
 
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in means(grid, by):

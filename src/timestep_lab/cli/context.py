@@ -34,7 +34,7 @@ class Context:
     def open_store(self) -> Iterator[Store]:
         """The store alone, for commands that run no agent."""
         from timestep_lab.runtime.settings import Settings
-        from timestep_lab.store.open import open_store
+        from timestep_lab.store.store import open_store
 
         store = open_store(self.store or Settings.load().store or "lab.duckdb")
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.model.errors import UsageError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from timestep_lab.cli.context import Context, console, say, store_option
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 from timestep_lab.model.errors import StoreReadOnlyError, UsageError
 
 KINDS = ("threads", "runs", "files")
@@ -63,7 +63,7 @@ def repair(context: Context) -> int:
     """Open a DuckDB lab whose log is damaged with every change that can be had. The damaged files stay beside it, under other names."""
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.duckdb.log_check import repair as repaired
-    from timestep_lab.store.open import EMBEDDED
+    from timestep_lab.store.store import EMBEDDED
 
     url = str(context.store or Settings.load().store or "lab.duckdb").removeprefix("duckdb://")
     if "://" in url or url.startswith((":memory:", EMBEDDED)):
@@ -91,7 +91,7 @@ def copy(source: str, target: str) -> int:
 
     A TARGET such as parquet:FOLDER is a folder of Parquet files, one a table. Counts and hashes of both sides are compared at the end.
     """
-    from timestep_lab.store.open import EMBEDDED, open_database
+    from timestep_lab.store.store import EMBEDDED, open_database
 
     if "://" not in source and not Path(source).expanduser().exists() and not source.startswith(EMBEDDED):
         raise UsageError(f"There is no lab at {source}.", "Name the lab that is to be copied.")
@@ -116,7 +116,7 @@ def copy(source: str, target: str) -> int:
 @click.pass_obj
 def prune(context: Context, age: str, dry_run: bool) -> int:
     """Forget all users' traces that began longer ago than AGE. Threads, runs and files stay."""
-    from timestep_lab.store import retention
+    from timestep_lab.store import copy as retention
 
     with context.open_store() as store:
         gone = retention.prune(store.db, retention.parse_age(age), dry_run=dry_run)

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from timestep_lab.cli.context import Context, console, run_async, store_option
-from timestep_lab.cli.render import Renderer
-from timestep_lab.cli.trace_tree import print_trace
+from timestep_lab.cli.render import Renderer, print_trace
 from timestep_lab.lab import Lab, Run
 
 MODEL = "demo/assistant"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, run_async, say, store_option, with_lab
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 from timestep_lab.lab import Lab
 from timestep_lab.model.errors import UsageError
 

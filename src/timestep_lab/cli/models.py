@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.tables import print_rows
+from timestep_lab.cli.render import print_rows
 from timestep_lab.lab import Lab
 
 
@@ -42,7 +42,7 @@ async def list_models(lab: Lab, provider: str | None, as_json: bool) -> int:
 @click.argument("name")
 def pull(name: str) -> int:
     """Fetch the weights of a small local model (smollm2-135m, 98 MB, Apache-2.0) to use as local/NAME."""
-    from timestep_lab.runtime.local_weights import pull as fetch
+    from timestep_lab.runtime.adapters.local import pull as fetch
 
     say(fetch(name))
     return 0

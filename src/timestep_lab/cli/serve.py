@@ -24,7 +24,7 @@ from timestep_lab.cli.context import Context, say, store_option
 @click.pass_obj
 def command(context: Context, host: str, port: int, with_input: bool) -> int:
     """Serve the lab: chat, traces, comparisons and the API. Stops cleanly on SIGTERM or Ctrl-C."""
-    from timestep_lab.server.run import serve
+    from timestep_lab.server.server import serve
 
     if with_input:
         threading.Thread(target=_stop_with_input, daemon=True).start()

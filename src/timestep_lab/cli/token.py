@@ -17,7 +17,7 @@ from timestep_lab.cli.context import Context, say, store_option
 def command(context: Context, user: str | None, days: int) -> int:
     """Print a token for Lab("http://…", token=…) and for the API. Works while the lab is served."""
     from timestep_lab.runtime.settings import Settings
-    from timestep_lab.server.tokens import Tokens, secret_of
+    from timestep_lab.server.gate import Tokens, secret_of
 
     with context.open_store() as store:
         tokens = Tokens(secret_of(store, Settings.load().secret))

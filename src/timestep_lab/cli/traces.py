@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.tables import print_rows
-from timestep_lab.cli.trace_tree import print_trace
+from timestep_lab.cli.render import print_rows, print_trace
 from timestep_lab.lab import Lab
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.display import ago_text, cost_text, duration_text
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.numbers import ago_text, cost_text, duration_text
 
 SHORT_ID = 12
 """Letters of a trace's id that people are shown; `show` takes them."""

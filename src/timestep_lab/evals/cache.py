@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.options import Options
+from timestep_lab.evals.plan import Candidate, Options
 from timestep_lab.model.comparison import CellRecord
 
 VERSION = 1

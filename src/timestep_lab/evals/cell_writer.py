@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.store.base import in_thread
 

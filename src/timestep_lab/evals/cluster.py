@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 
 from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.candidates import Candidate
-from timestep_lab.evals.executor import LocalExecutor
+from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.limits import limited
-from timestep_lab.evals.options import Options
+from timestep_lab.evals.plan import Candidate, Options
 from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
 from timestep_lab.model.comparison import CandidateRecord
 from timestep_lab.model.errors import ProviderUnavailableError, UsageError
@@ -234,7 +233,7 @@ class _Worker:
         return await self._ready[name]
 
     async def _build(self, name: str) -> Candidate:
-        from timestep_lab.evals.candidates import BARE_AGENT, offered_on_tape
+        from timestep_lab.evals.plan import BARE_AGENT, offered_on_tape
         from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk
 
         kit, record = self.kit, self.kit.records[name]

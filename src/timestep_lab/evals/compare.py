@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 import agents as sdk
 
 from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.budget import check_prices
-from timestep_lab.evals.candidates import (
+from timestep_lab.evals.datasets.case import Dataset, from_record
+from timestep_lab.evals.datasets.load import load_dataset
+from timestep_lab.evals.engine import Comparison
+from timestep_lab.evals.grid import DF_COLUMNS, Grid
+from timestep_lab.evals.judging import asked_of
+from timestep_lab.evals.pipelines import is_pipeline
+from timestep_lab.evals.plan import (
     BARE_AGENT,
     AnyAgent,
     Candidate,
+    Options,
+    check_prices,
     expand,
     name_of_agent,
     of_pipelines,
@@ -21,25 +28,25 @@ from timestep_lab.evals.candidates import (
     prepare,
     refuse_alike,
 )
-from timestep_lab.evals.datasets.case import Dataset, from_record
-from timestep_lab.evals.datasets.load import load_dataset
-from timestep_lab.evals.engine import Comparison
-from timestep_lab.evals.grid import DF_COLUMNS, Grid
-from timestep_lab.evals.options import Options
-from timestep_lab.evals.pipelines import is_pipeline
-from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.results import deciding_scorer, group_of
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names, assertion_problems
+from timestep_lab.evals.results import ComparisonRows, deciding_scorer, group_of
 from timestep_lab.evals.scorers.base import Scorer
-from timestep_lab.evals.scorers.registry import make_scorer, make_scorers, to_spec
+from timestep_lab.evals.scorers.registry import (
+    ASSERTIONS,
+    OVERALL,
+    PASSED,
+    assertion_names,
+    assertion_problems,
+    make_scorer,
+    make_scorers,
+    to_spec,
+)
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CandidateRecord, CandidateRow, ComparisonRecord
 from timestep_lab.model.errors import ConflictError, DataError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentRecord, Json
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.provider import ModelRef
+from timestep_lab.runtime.router import ModelRef
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -327,7 +334,7 @@ def tape_of(bench: Bench, dataset: Dataset, options: Options) -> Tape | None:
 
 def _executor(bench: Bench, options: Options, client: Any, tape: Tape | None) -> Any:
     if client is None:
-        from timestep_lab.evals.executor import LocalExecutor
+        from timestep_lab.evals.engine import LocalExecutor
 
         return LocalExecutor(bench, options, tape)
     from timestep_lab.evals.cluster import DaskExecutor

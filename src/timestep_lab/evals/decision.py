@@ -10,9 +10,8 @@ from functools import partial
 import numpy as np
 
 from timestep_lab.evals.results import ALPHA, MARGIN
-from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import Floats, skewed_interval
-from timestep_lab.evals.statistics.paired import skew_rule_p
+from timestep_lab.evals.statistics.paired import holm, skew_rule_p
 from timestep_lab.evals.statistics.ratios import Ratio, median_ratio, tail_ratio, typical_ratio
 from timestep_lab.model.comparison import CellRecord, DecisionRow, Measure, Outcome, PairRow
 

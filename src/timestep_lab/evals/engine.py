@@ -14,33 +14,30 @@ import contextlib
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import agents as sdk
 
 from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.budget import Budget
 from timestep_lab.evals.cache import cache_key, cell_from_cache
-from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.cell_writer import CellWriter
 from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.executor import Executor, LocalExecutor
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.judging import Judges, Judging, questions_to_judges
+from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
 from timestep_lab.evals.limits import limited, old_objects_set_aside
-from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
 from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
-from timestep_lab.evals.plan import Plan, make_plan
-from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.results import deciding_scorer
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.evals.scorers.apply import OVERALL
+from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
+from timestep_lab.evals.results import JUDGE, ComparisonRows, deciding_scorer
 from timestep_lab.evals.scorers.base import Scorer, Tools
+from timestep_lab.evals.scorers.registry import OVERALL
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
-from timestep_lab.evals.trial import OWN_TRACE, Trial
+from timestep_lab.evals.trial import OWN_TRACE, Desk, OnDelta, Trial, attempt
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import (
+    CandidateRecord,
     CellDelta,
     CellDone,
     CellRecord,
@@ -52,11 +49,70 @@ from timestep_lab.model.comparison import (
     ComparisonStatus,
     ProgressRow,
     ScoreValue,
-)  # fmt: skip
+)
 from timestep_lab.model.errors import LabError, ProviderError
 from timestep_lab.model.events import Event
-from timestep_lab.runtime.provider import ModelRef
+from timestep_lab.model.records import Json
+from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.router import ModelRef
+from timestep_lab.runtime.tracing import install, uninstall
 from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.tape import Tape
+
+
+# --- Who puts the questions: this process, or the workers of a cluster
+
+
+class Executor(Protocol):
+    async def ask(
+        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+    ) -> Trial:
+        """One attempt. Never raises for what a model, a tool or a guardrail does."""
+        ...
+
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial: ...
+
+    async def aclose(self) -> None: ...
+
+
+class LocalExecutor:
+    """Asks from this process's event loop."""
+
+    def __init__(self, bench: Bench, options: Options, tape: Tape | None = None) -> None:
+        self._bench, self._options, self._tape = bench, options, tape
+        self._made: Desk | None = None
+
+    @property
+    def _desk(self) -> Desk:
+        """From the first question on, spans go to this lab's writer; until `aclose`."""
+        if self._made is None:
+            bench, options = self._bench, self._options
+            self._made = Desk(
+                router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
+                max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+                tape=self._tape, on_miss=options.on_miss,
+            )  # fmt: skip
+        return self._made
+
+    async def ask(
+        self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
+    ) -> Trial:
+        return await attempt(self._desk, candidate, asked, labels, on_delta)
+
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial:
+        agent = sdk.Agent(name=JUDGE, instructions=instructions)
+        ref = self._bench.router.resolve(model)
+        record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
+        judge = Candidate(record, agent, BuiltGraph(root=agent, agents={JUDGE: agent}), ref, has_tools=False)
+        return await attempt(replace(self._desk, tape=None), judge, prompt, {"judge": True})
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            self._made = None
+            uninstall(self._bench.writer)
+
 
 log = logging.getLogger("timestep_lab")
 

@@ -21,9 +21,10 @@ from timestep_lab.evals.results import (
     pair_rows,
     scorer_names,
 )
-from timestep_lab.evals.statistics.fisher import fisher
+from timestep_lab.evals.statistics.paired import fisher
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import (
     CandidateRow,
     CaseRecord,
@@ -37,7 +38,6 @@ from timestep_lab.model.comparison import (
     unscored,
 )
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import pandas
@@ -181,7 +181,7 @@ class Grid:
         import pandas
 
         if by is not None:
-            from timestep_lab.evals.slices import means
+            from timestep_lab.evals.results import means
 
             return pandas.DataFrame(means(self, by))
         rows = []
@@ -201,7 +201,7 @@ class Grid:
         import pandas
 
         if by is not None:
-            from timestep_lab.evals.slices import differences
+            from timestep_lab.evals.results import differences
 
             return pandas.DataFrame(differences(self, by))
 
@@ -211,7 +211,7 @@ class Grid:
     def labels(self, scorer: str | None = None) -> pandas.DataFrame:
         """Precision, recall and F1 of each label and candidate, of a scorer `label`; the rows `(all)` are the unweighted means over labels, with
         the 95 % interval of F1 (bootstrap over cases). Raises `UsageError` where no scorer gave labels."""
-        from timestep_lab.evals.labels import label_frame
+        from timestep_lab.evals.judging import label_frame
 
         return label_frame(self, scorer)
 
@@ -241,7 +241,7 @@ class Grid:
     def to_json(self, *, by: str | None = None) -> dict[str, Any]:
         """What `timestep-lab compare --json` prints; `by` adds the slices of a column of the data."""
         if by is not None:
-            from timestep_lab.evals.slices import differences, means
+            from timestep_lab.evals.results import differences, means
 
             return {**self.to_json(), "slices": means(self, by), "slice_pairs": differences(self, by)}
         return {
@@ -297,7 +297,7 @@ class Grid:
         self.shown_by(self)
 
     def _repr_html_(self) -> str:
-        from timestep_lab.evals.grid_html import grid_html
+        from timestep_lab.evals.exports import grid_html
 
         return grid_html(self)
 

@@ -6,38 +6,198 @@ A model that judges is asked the same thing once: readable replies are kept, in 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from timestep_lab.evals.cache import reply_key
-from timestep_lab.evals.prompts import asked_of
-from timestep_lab.evals.scorers.apply import (
+from timestep_lab.evals.datasets.case import Case
+from timestep_lab.evals.datasets.template import render, render_all
+from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
+from timestep_lab.evals.scorers.pairwise import Pairwise
+from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
     OVERALL,
     PASSED,
     assertion_names,
+    make_scorer,
     score_answer,
     score_value,
     why_not,
     with_overall,
 )
-from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
-from timestep_lab.evals.scorers.pairwise import Pairwise
-from timestep_lab.evals.scorers.registry import make_scorer
-from timestep_lab.model.comparison import CellRecord, ScoreValue
+from timestep_lab.evals.scorers.text import fold
+from timestep_lab.model.comparison import CandidateRecord, CellRecord, ScoreValue
+from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from timestep_lab.evals.budget import Budget
-    from timestep_lab.evals.candidates import Candidate
+    import pandas
+
     from timestep_lab.evals.cell_writer import CellWriter
-    from timestep_lab.evals.datasets.case import Case
-    from timestep_lab.evals.executor import Executor
-    from timestep_lab.evals.rows import ComparisonRows
+    from timestep_lab.evals.engine import Executor
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.plan import Budget, Candidate
+    from timestep_lab.evals.results import ComparisonRows
     from timestep_lab.runtime.router import Router
+
+
+# --- Precision, recall and F1 of labels, over all cases of a comparison
+
+
+RESAMPLES = 2_000
+ALL = "(all)"
+
+
+def label_frame(grid: Grid, scorer: str | None) -> pandas.DataFrame:
+    """See `Grid.labels`."""
+    import pandas
+
+    specs = [spec for spec in grid.record.scorers if spec["type"] == "label" and scorer in (None, spec["name"])]
+    if not specs:
+        raise UsageError(
+            f"No scorer{f' {scorer!r}' if scorer else ''} gave labels here.", "Compare with scorers=['label:a,b']."
+        )
+    name, labels = str(specs[0]["name"]), [str(label) for label in specs[0]["labels"]]
+    expected = {case.case_id: _expected(case.expected, labels) for case in grid.cases}
+    rows: list[dict[str, Any]] = []
+    for candidate in grid.candidates:
+        pairs = [
+            (expected[cell.case_id], score.label)
+            for cell in grid.cells if cell.candidate == candidate
+            for score in cell.scores if score.scorer == name and score.value is not None
+        ]  # fmt: skip
+        right = np.array([labels.index(one) for one, _ in pairs if one is not None], dtype=int)
+        said = np.array([labels.index(two) if two in labels else -1 for one, two in pairs if one is not None], dtype=int)  # fmt: skip
+        if not len(right):
+            continue
+        table = _measures(right, said, len(labels))
+        for place, label in enumerate(labels):
+            rows.append(_row(candidate, label, int((right == place).sum()), table[:, place]))
+        generator = np.random.default_rng(0)
+        drawn = [generator.integers(0, len(right), len(right)) for _ in range(RESAMPLES)]
+        means = [float(_measures(right[d], said[d], len(labels))[2].mean()) for d in drawn]
+        low, high = np.quantile(means, [0.025, 0.975])
+        rows.append(
+            _row(candidate, ALL, len(right), table.mean(axis=1)) | {"f1_ci_low": float(low), "f1_ci_high": float(high)}
+        )
+    columns = ["candidate", "label", "n", "precision", "recall", "f1", "f1_ci_low", "f1_ci_high"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def _expected(value: Any, labels: list[str]) -> str | None:
+    one = value[0] if isinstance(value, list | tuple) and value else value
+    return next((label for label in labels if isinstance(one, str) and fold(one.strip(), False) == fold(label, False)), None)  # fmt: skip
+
+
+def _measures(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
+    """Precision, recall and F1 by label. Where nothing could be found, or nothing was said, they are 0."""
+    places = np.arange(n)[:, None]
+    hits = ((right == places) & (said == places)).sum(axis=1).astype(float)
+    claimed, there = (said == places).sum(axis=1), (right == places).sum(axis=1)
+    precision, recall = hits / np.maximum(claimed, 1), hits / np.maximum(there, 1)
+    return np.array([precision, recall, 2 * hits / np.maximum(claimed + there, 1)])
+
+
+def _row(candidate: str, label: str, n: int, measures: Any) -> dict[str, Any]:
+    precision, recall, f1 = (float(one) for one in measures)
+    return {"candidate": candidate, "label": label, "n": n, "precision": precision, "recall": recall, "f1": f1}
+
+
+# --- What a candidate is asked: the case as it is, or its own prompt filled from the case
+
+
+_ROLES = ("system", "developer", "user", "assistant")
+_JSON = re.compile(r"\s*(?:\[|\{(?![{%#]))")
+_DUMPED = re.compile(r"\s*\{\{-?\s*\w+\s*\|\s*dump\s*-?\}\}\s*")
+
+
+def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
+    """Text, or Responses input items. Raises `DataError` when the prompt names what the case lacks, or there is nothing to ask.
+
+    A prompt that is a JSON list of messages (`[{"role": "system", "content": …}, …]`), or YAML that begins with `- role:`, is a conversation.
+    """
+    if candidate.prompt is not None:
+        return filled(candidate.prompt, case)
+    if case.messages:
+        return [dict(message) for message in case.messages]
+    if not case.input.strip():
+        named = ", ".join(case.own_vars())
+        raise DataError(
+            f"Case {case.id} has no question, only variables ({named}).",
+            'Give a prompt that uses them: prompts=["… {{name}} …"].',
+        )
+    return f"{case.vars.get('__prefix', '')}{case.input}{case.vars.get('__suffix', '')}"
+
+
+def filled(prompt: str, case: Case) -> str | list[Any]:
+    """The prompt of a candidate, filled from a case. Raises `DataError`."""
+    template = f"{case.vars.get('__prefix', '')}{prompt}{case.vars.get('__suffix', '')}"
+    variables = case.template_vars()
+    if _JSON.match(template) and '"role"' in template:
+        try:
+            # Variables go into the texts of valid JSON: their quotes and line ends need no escaping.
+            value = render_all(json.loads(template), variables)
+        except ValueError:
+            value = _json(render(template, variables))
+    elif template.lstrip().startswith("- role:"):
+        import yaml  # type: ignore[import-untyped]
+
+        value = render_all(yaml.safe_load(template), variables) if "{%" not in template else None
+    elif _DUMPED.fullmatch(template):
+        value = _json(render(template, variables))
+    else:
+        return render(template, variables)
+    messages = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
+        return render(template, variables)
+    return [_message(message) for message in messages]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    role, content = message["role"], message["content"]
+    strange = sorted(set(message) - {"role", "content", "name"})
+    if role not in _ROLES or strange:
+        raise DataError(
+            f"A message of a prompt has {f'the role {role!r}' if role not in _ROLES else ', '.join(strange)}, which is not supported here.",
+            f"Its role is one of {', '.join(_ROLES)}; besides it has content.",
+        )
+    if isinstance(content, list):
+        content = [_part(part, role) for part in content]
+    elif not isinstance(content, str):
+        content = "" if content is None else json.dumps(content, ensure_ascii=False)
+    return {"role": role, "content": content}
+
+
+def _part(part: Any, role: str) -> dict[str, Any]:
+    """A part of Chat Completions as the Responses API has it."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("text", "input_text", "output_text"):
+        return {"type": "output_text" if role == "assistant" else "input_text", "text": str(part.get("text", ""))}
+    if kind == "input_image":
+        return dict(part)
+    if kind == "image_url":
+        image = part["image_url"] if isinstance(part.get("image_url"), Mapping) else {"url": part.get("image_url")}
+        return {"type": "input_image", "image_url": str(image.get("url")), "detail": image.get("detail", "auto")}
+    raise DataError(f"A message of a prompt holds a part of the type {kind!r}, which is not supported here.", "Use text.")  # fmt: skip
+
 
 _PAIRS_AT_ONCE = 16
 

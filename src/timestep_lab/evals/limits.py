@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY
-from timestep_lab.runtime.limiter import AdaptiveLimiter
+from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY
+from timestep_lab.runtime.provider_errors import AdaptiveLimiter
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router

@@ -2,26 +2,338 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import agents as sdk
 import numpy as np
 
-from timestep_lab.evals.options import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Options
-from timestep_lab.model.comparison import PlanRow
-from timestep_lab.model.numbers import cost_text, duration_text
+from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.datasets.case import Dataset, digest
+from timestep_lab.evals.datasets.promptfoo_assertions import read_model
+from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
+from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.comparison import CandidateRecord, PlanRow
+from timestep_lab.model.display import cost_text, duration_text
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reachable
+from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.pricing import has_price, is_free
+from timestep_lab.runtime.router import ModelRef
+from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     import pandas
 
-    from timestep_lab.evals.candidates import Candidate
     from timestep_lab.evals.datasets.case import Case
     from timestep_lab.evals.engine import Comparison
-    from timestep_lab.evals.rows import ComparisonRows
-    from timestep_lab.runtime.provider import ModelRef
+    from timestep_lab.evals.results import ComparisonRows
+    from timestep_lab.runtime.tape import Tape
+
+
+# --- How a comparison is carried out: everything but what is compared
+
+
+Cache = Literal["models", "all", "off"]
+DEFAULT_CONCURRENCY = 10
+MOST_CONCURRENCY = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    epochs: int = 1
+    """How often every case is asked. Repeats are never answered from one another's cache."""
+    group: str | None = None
+    """A column of the data that says which cases belong together (`document`): intervals and tests then count groups, not cases."""
+    concurrency: int | None = None
+    """Calls under way with one provider at most. None: begins at 10 and grows to 64 as long as the provider takes it."""
+    timeout_s: float = 120.0
+    """For one try of one answer, from its start to its end; waits for a slot or a rate limit do not count."""
+    retries: int = 2
+    """Further tries of a case whose run failed for a passing reason, on top of what the router repeats by itself."""
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    cache: Cache = "models"
+    """`models`: answers of candidates without tools are used again; `all`: of all candidates; `off`: none."""
+    max_turns: int = 10
+    approve: Literal["all", "none"] = "none"
+    """What happens to a tool call that needs approval; nobody is there to be asked."""
+    seed: int = 0
+    """Of the bootstrap, and of the order in which a comparison that stops itself asks its cases."""
+    stop: Literal["settled"] | None = None
+    """`settled`: looked at after every case, and stopped when one candidate is better than, or no worse than, each other one."""
+    margin: float | None = None
+    """How much worse is still called no worse, in the score's units. None: 0.05 for scores from 0 to 1; 0: only better counts."""
+    alpha: float = 0.05
+    """With `stop`: the chance of calling one better where there is no difference, over all looks and pairs together."""
+    open_ended: bool = False
+    """With `stop`: cases may be added later, so the test never uses its α up. It needs more cases than one that knows its end."""
+    tools: str | Sequence[str] | None = None
+    """What tools answer from: None, themselves; `tape`, the traces that the cases name (their column `trace_id`); `tape:<filter>`, the
+    traces that a filter finds; or ids of traces. A case's own trace comes first."""
+    on_miss: str = "fail"
+    """What becomes of a call that the tape does not have: `fail` (the answer is not judged), `live-if-readonly`, `simulate:<model>`."""
+    ignore: Mapping[str, Sequence[str] | str] | None = None
+    """On tape: tool to the arguments that say nothing, `*` for all of them."""
+    near: Mapping[str, Sequence[str] | str] | None = None
+    """On tape: tool to the text arguments that need only be nearly alike."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(
+                    f"{name}={value!r} is not possible.", f"Give a whole number from {least} up.", param=name
+                )
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UsageError(
+                f"concurrency={self.concurrency!r} is not possible.",
+                "Give a whole number from 1 up.",
+                param="concurrency",
+            )
+        for name in ("timeout_s", "budget_usd", "budget_tokens"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
+        if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
+            raise UsageError("on_miss, ignore and near are about a tape.", "Say which: tools='tape'.", param="tools")
+        if self.tools is not None:
+            from timestep_lab.runtime.tape import check_on_miss
+
+            check_on_miss(self.on_miss, may_ask=False)
+        if self.cache not in ("models", "all", "off"):
+            raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
+        if self.stop is not None and self.group is not None:
+            raise UsageError(
+                "A comparison of grouped cases cannot stop itself: its looks would count cases, not groups.",
+                "Leave stop or group away.",
+                param="group",
+            )
+        if self.stop not in (None, "settled"):
+            raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
+        if self.margin is not None and not 0 <= self.margin < float("inf"):
+            raise UsageError(f"margin={self.margin!r} is not possible.", "Give a number from 0 up.", param="margin")
+        if not 0 < self.alpha <= 0.5:
+            raise UsageError(
+                f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha"
+            )
+        if self.stop is None and (self.open_ended or self.alpha != 0.05):
+            name = "open_ended" if self.open_ended else "alpha"
+            raise UsageError(f"{name} is for a comparison that stops itself.", "Add stop='settled'.", param=name)
+        if self.approve not in ("all", "none"):
+            raise UsageError(f"approve={self.approve!r} is not possible here.", "Use 'all' or 'none'.", param="approve")
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Options:
+        """Raises `UsageError` for a name that is no option."""
+        names = cls.__dataclass_fields__
+        strange = next((name for name in given if name not in names), None)
+        if strange is not None:
+            raise UsageError(
+                f"A comparison has no option {strange!r}.{did_you_mean(strange, names)}",
+                f"Its options: {', '.join(names)}.",
+            )
+        values = dict(given)
+        if hasattr(values.get("tools"), "spec"):  # A `Tape`.
+            spec = values["tools"].spec("fail")
+            values = {"ignore": spec["ignore"] or None, "near": spec["near"] or None, **values, "tools": spec["traces"]}
+        if isinstance(values.get("cache"), bool):
+            values["cache"] = "models" if values["cache"] else "off"
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+# --- The columns of a comparison: every model × agent × settings × prompt that was asked for, each with a fingerprint
+
+
+AnyAgent = AgentRecord | sdk.Agent[Any] | Pipeline
+FindAgent = Callable[[str], AgentRecord]
+BARE_AGENT = "Assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate ready to run. `graph` is built once and shared by all its runs."""
+
+    record: CandidateRecord
+    agent: AnyAgent | None
+    graph: BuiltGraph
+    model: ModelRef
+    has_tools: bool
+    """Its answers depend on more than the model."""
+    pipeline: Pipeline | None = None
+    """What is called in place of agent and model."""
+    offered: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """On tape: each agent's tools as they are."""
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+def name_of_agent(agent: AnyAgent) -> str:
+    return agent.name if isinstance(agent, AgentRecord | sdk.Agent | Endpoint) else name_of(agent)
+
+
+def expand(
+    models: Sequence[str | None],
+    agents: Sequence[AnyAgent | None],
+    settings: Sequence[Mapping[str, Json]],
+    prompts: Sequence[str | None],
+) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """The cross product, each combination named by what tells it from the others. Raises `UsageError` for two alike."""
+    found = []
+    for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
+        parts = [
+            name_of_agent(agent) if agent is not None and (len(agents) > 1 or model is None) else None,
+            model
+            if model is not None and (len(models) > 1 or len(agents) * len(settings) * len(prompts) == 1)
+            else None,
+            _settings_name(options) if len(settings) > 1 else None,
+            f"prompt {number}" if len(prompts) > 1 else None,
+        ]
+        name = (
+            " · ".join(part for part in parts if part)
+            or model
+            or (name_of_agent(agent) if agent is not None else "default model")
+        )
+        record = CandidateRecord(
+            name=name, model=model, agent_id=agent.id if isinstance(agent, AgentRecord) else None,
+            agent=None if agent is None else name_of_agent(agent), model_settings=validate_settings(dict(options)), prompt=prompt,
+        )  # fmt: skip
+        found.append((record, agent))
+    return found
+
+
+def of_pipelines(
+    pipelines: Sequence[Pipeline], prompts: Sequence[str | None]
+) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """Functions and services: these bring model and settings of their own, so only prompts multiply them."""
+    return [
+        (
+            CandidateRecord(
+                name=f"{name_of(one)} · prompt {number}" if len(prompts) > 1 else name_of(one), agent=name_of(one), prompt=prompt
+            ),
+            one,
+        )
+        for one in pipelines
+        for number, prompt in enumerate(prompts, 1)
+    ]  # fmt: skip
+
+
+def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[CandidateRecord, AnyAgent | None]]:
+    """Those that a promptfoo file asks: each provider with each of its prompts. Raises `DataError` for one that cannot be asked here."""
+    found: list[tuple[CandidateRecord, AnyAgent | None]] = []
+    for provider in dataset.providers:
+        model = read_model(provider.id, dataset.name)
+        templates: list[str | None] = [*(prompts or provider.prompts or dataset.prompts)]
+        for number, prompt in enumerate(templates or [None], 1):
+            place = dataset.prompts.index(prompt) + 1 if prompt in dataset.prompts else number
+            name = f"{provider.label or model}{f' · prompt {place}' if len(templates) > 1 else ''}"
+            record = CandidateRecord(name=name, model=model, model_settings=validate_settings(provider.settings), prompt=prompt)  # fmt: skip
+            found.append((record, None))
+    return found
+
+
+def refuse_alike(names: Sequence[str]) -> None:
+    """Raises `UsageError` for two candidates of one name."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
+
+
+async def prepare(
+    record: CandidateRecord, agent: AnyAgent | None, bench: Bench, tape: Tape | None = None, on_miss: str = "fail"
+) -> Candidate:
+    """Resolve the model, build the agents, take the fingerprint.
+
+    Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError`, `SettingsError`: before anything is spent.
+    """
+    if is_pipeline(agent):
+        pipeline = cast(Pipeline, agent)
+        bare = sdk.Agent(name=name_of(pipeline))
+        known = digest(["1", check(pipeline), record.prompt])
+        return Candidate(
+            replace(record, fingerprint=known), agent, BuiltGraph(root=bare, agents={bare.name: bare}),
+            ModelRef(prefix=kind_of(pipeline), model=name_of(pipeline)), has_tools=True, pipeline=pipeline,
+        )  # fmt: skip
+    if agent is None:
+        graph = BuiltGraph(root=(bare := sdk.Agent(name=BARE_AGENT)), agents={BARE_AGENT: bare})
+        definition: Any = None
+    elif isinstance(agent, sdk.Agent):
+        graph = from_sdk(agent)
+        definition = [_sdk_definition(a) for a in graph.agents.values()]
+    else:
+        assert isinstance(agent, AgentRecord)
+        records = await in_thread(reachable, agent, bench.store.agents.try_get)
+        graph = await build(
+            records,
+            agent.id,
+            bench.toolbox,
+            default_model=bench.settings.default_model,
+            recorded=tape.definitions if tape else None,
+        )
+        servers = await in_thread(bench.store.mcp_servers.find)
+        definition = [_definition(r) for r in records.values()] + [
+            [s.id, s.name, list(s.command), s.url] for s in servers
+        ]
+    chosen = record.model or graph.root.model
+    model = bench.router.resolve(
+        chosen if isinstance(chosen, str) or chosen is None else bench.router.add_model(chosen)
+    )
+    if record.model is not None or isinstance(graph.root.model, str) or graph.root.model is None:
+        bench.router.get_model(model.full)
+    has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
+    # An object says something else in each process: its answers are nobody's to take from a cache.
+    which = [new_id("case")] if bench.router.is_object(model.full) else []
+    on = [] if tape is None else [[tape.version, on_miss]]
+    fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
+    offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss)
+    if tape is not None and on_miss == "fail":
+        has_tools = False  # They say the same each time.
+    return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)
+
+
+async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str) -> Mapping[str, Sequence[Any]]:
+    """Each agent's tools. Raises `UsageError` for one that a tape cannot answer for."""
+    from timestep_lab.runtime.recorded import Changes
+    from timestep_lab.runtime.replay import offered_tools
+    from timestep_lab.runtime.tape import Player, taped_tools
+
+    offered = await offered_tools(graph, Changes(), tape.definitions)
+    taped_tools(graph, offered, Player(tape, on_miss))
+    return offered
+
+
+def _definition(agent: AgentRecord) -> dict[str, Any]:
+    return {
+        "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
+        "model_settings": dict(agent.model_settings), "tools": list(agent.tool_ids), "handoffs": list(agent.handoff_ids),
+        "approvals": dict(agent.approvals), "id": agent.id,
+    }  # fmt: skip
+
+
+def _sdk_definition(agent: sdk.Agent[Any]) -> dict[str, Any]:
+    """What can be known of an SDK agent: the text of it and the names of its tools; not the code behind them."""
+    return {
+        "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),
+        "model": str(agent.model), "model_settings": agent.model_settings.to_json_dict(),
+        "tools": [getattr(tool, "name", repr(tool)) for tool in agent.tools], "output_type": repr(agent.output_type),
+    }  # fmt: skip
+
+
+def _settings_name(settings: Mapping[str, Json]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "default settings"
+
 
 Slot = tuple["Candidate", "Case", int]
 LEAST_HISTORY = 5
@@ -181,3 +493,106 @@ def _total(parts: Sequence[tuple[float | None, float | None]]) -> tuple[float, f
 async def plan(comparison: Comparison) -> tuple[PlanRow, ...]:
     """One row a candidate of a comparison that is ready to run."""
     return (await comparison.plan()).rows
+
+
+# --- A limit in money and tokens that is not passed: a call starts only if what runs and it itself are likely to fit
+
+
+@dataclass(slots=True)
+class Budget:
+    usd: float | None = None
+    tokens: int | None = None
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
+    answers: int = 0
+    running: int = 0
+    judgements: int = 0
+    judging_usd: float = 0.0
+    judging_tokens: int = 0
+    judging: int = 0
+    """Judgements under way."""
+    used_up: bool = False
+    """A judgement was refused for want of room."""
+    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @asynccontextmanager
+    async def judgement(self) -> AsyncIterator[None]:
+        """Room for one judgement, whose size is not known before the first has come: until then one at a time. Raises `LabError`."""
+        bounded = self.usd is not None or self.tokens is not None
+        async with self._first if bounded and not self.judgements else nullcontext():
+            fits = all(
+                limit is None
+                or (spent < limit and spent + self._under_way(spent, of_judging) + self._one(of_judging) <= limit)
+                for limit, spent, of_judging in (
+                    (self.usd, self.spent_usd, self.judging_usd),
+                    (self.tokens, float(self.spent_tokens), float(self.judging_tokens)),
+                )
+            )
+            if not fits:
+                self.used_up = True
+                raise LabError(
+                    f"The budget of {self.words} is used up, so the judge was not asked.", "Resume with a larger one."
+                )
+            self.judging += 1
+            try:
+                yield
+            finally:
+                self.judging -= 1
+
+    def _one(self, of_judging: float) -> float:
+        return of_judging / self.judgements if self.judgements else 0.0
+
+    def _under_way(self, spent: float, of_judging: float) -> float:
+        """What answers and judgements that have not come yet are likely to take."""
+        answer = (spent - of_judging) / self.answers if self.answers else 0.0
+        return answer * self.running + self._one(of_judging) * self.judging
+
+    def spend_on_judging(self, usd: float | None, tokens: int) -> None:
+        self.spent_usd += usd or 0.0
+        self.spent_tokens += tokens
+        self.judging_usd += usd or 0.0
+        self.judging_tokens += tokens
+        self.judgements += 1
+
+    def room_for_one(self) -> bool | None:
+        """True: start another. None: wait until one of those running ends. False: the budget is used up."""
+        usd = self._room(self.usd, self.spent_usd, self._one(self.judging_usd))
+        tokens = self._room(self.tokens, float(self.spent_tokens), self._one(self.judging_tokens))
+        if usd and tokens:
+            return True
+        return None if self.running else False
+
+    def _room(self, limit: float | None, spent: float, judgement: float) -> bool:
+        if limit is None:
+            return True
+        mean = spent / self.answers if self.answers else 0.0
+        # Before the first answer nothing is known of the size of one; then a few at a time find out.
+        if not self.answers and self.running >= 4:
+            return False
+        return spent < limit and spent + mean * (self.running + 1) + judgement * self.judging <= limit
+
+    def spend(self, usd: float | None, tokens: int) -> None:
+        self.spent_usd += usd or 0.0
+        self.spent_tokens += tokens
+        self.answers += 1
+
+    @property
+    def words(self) -> str:
+        parts = [
+            f"${self.usd:g}" if self.usd is not None else "",
+            f"{self.tokens:,} tokens" if self.tokens is not None else "",
+        ]
+        return " and ".join(part for part in parts if part)
+
+
+def check_prices(candidates: Sequence[Candidate], judges: Sequence[ModelRef], budget_usd: float | None) -> None:
+    """A budget in money holds only for models, judges included, whose price is known. Raises `UsageError` naming the others."""
+    if budget_usd is None:
+        return
+    unknown = [c.name for c in candidates if not has_price(c.model.prefix, c.model.model)]
+    unknown += [f"the judge {j.full}" for j in judges if not has_price(j.prefix, j.model)]
+    if unknown:
+        raise UsageError(
+            f"The price of {', '.join(unknown)} is not known, so a budget in money cannot be kept.",
+            "Set budget_tokens instead.",
+        )

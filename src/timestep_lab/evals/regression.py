@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.results import ScoreTables
-from timestep_lab.evals.statistics.holm import holm
 from timestep_lab.evals.statistics.intervals import within_unit
-from timestep_lab.evals.statistics.paired import paired_difference
+from timestep_lab.evals.statistics.paired import holm, paired_difference
 from timestep_lab.evals.verdict import is_settled, pair_sentence
 from timestep_lab.model.comparison import CellRecord, PairRow, ScoreValue
 from timestep_lab.model.errors import DataError

@@ -5,22 +5,262 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from timestep_lab.evals.datasets.case import Case
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL, PASSED, assertion_names
-from timestep_lab.evals.statistics.groups import LEAST_GROUPS
-from timestep_lab.evals.statistics.holm import holm
-from timestep_lab.evals.statistics.intervals import Floats, is_pass_fail, mean_interval, mean_of_repeats, within_unit
-from timestep_lab.evals.statistics.paired import paired_difference
-from timestep_lab.evals.statistics.passk import over_cases
-from timestep_lab.evals.statistics.sign_flips import least_p
+from timestep_lab.evals.scorers.registry import ASSERTIONS, OVERALL, PASSED, assertion_names
+from timestep_lab.evals.statistics.agreement import LEAST_GROUPS
+from timestep_lab.evals.statistics.intervals import (
+    Floats,
+    is_pass_fail,
+    mean_interval,
+    mean_of_repeats,
+    over_cases,
+    within_unit,
+)
+from timestep_lab.evals.statistics.paired import holm, least_p, paired_difference
 from timestep_lab.evals.verdict import is_settled
-from timestep_lab.model.comparison import CandidateRow, CaseRecord, CellRecord, ComparisonRecord, Outcome, PairRow
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
+from timestep_lab.model.comparison import (
+    CandidateRow,
+    CaseRecord,
+    CellRecord,
+    ComparisonRecord,
+    Outcome,
+    PairRow,
+    ScoreValue,
+)
+from timestep_lab.model.errors import ConflictError, UsageError
+from timestep_lab.model.records import VoteRecord
+from timestep_lab.store.base import Change, Database, Statement
+from timestep_lab.store.table import Table
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.grid import Grid
+
+
+# --- Comparisons as rows. Everything here blocks and is called through `in_thread`
+
+
+Row = tuple[Any, ...]
+CELL_COLUMNS = ("user_id", *(f.name for f in fields(CellRecord) if f.name != "scores"))
+CASE_COLUMNS = ("user_id", *(f.name for f in fields(CaseRecord)))
+SCORE_COLUMNS = (
+    "user_id", "comparison_id", "case_id", "candidate", "epoch", "scorer", "value", "weight", "label", "note", "source", "cached",
+)  # fmt: skip
+CACHE_COLUMNS = ("user_id", "key", "cell", "created_at")
+_JSON = {"steps", "messages", "expected", "vars", "assertions", "metadata"}
+_ASKED_AT_ONCE = 500
+JUDGE = "Judge"
+"""The agent that judges ask as, in traces."""
+
+
+class ComparisonRows:
+    """One user's comparisons in one database."""
+
+    def __init__(self, db: Database, user_id: str) -> None:
+        self.db, self.user_id = db, user_id
+        self.comparisons = Table(
+            db, user_id, "comparison_runs", ComparisonRecord, noun="comparison", topic="comparisons"
+        )
+        self.votes = Table(db, user_id, "votes", VoteRecord, noun="vote", topic="comparisons")
+
+    # -- beginning, going on
+
+    def begin(self, comparison: ComparisonRecord, cases: Iterable[CaseRecord]) -> None:
+        """The comparison with all its cases, in one transaction."""
+        rows = [(self.user_id, *_values(case, CASE_COLUMNS[1:])) for case in cases]
+        self.db.append(
+            self.user_id, {"comparison_cases": (CASE_COLUMNS, rows)}, then=[self.comparisons.insert_statement(comparison)],
+            changes=self.comparisons.changes(comparison.id),
+        )  # fmt: skip
+
+    def add_case(self, comparison: ComparisonRecord, case: CaseRecord) -> ComparisonRecord:
+        """One more case of a comparison whose cases come one by one."""
+        grown = replace(comparison, n_cases=comparison.n_cases + 1)
+        self.db.append(
+            self.user_id, {"comparison_cases": (CASE_COLUMNS, [(self.user_id, *_values(case, CASE_COLUMNS[1:]))])},
+            then=[self.comparisons.update_statement(comparison.id, n_cases=grown.n_cases)],
+            changes=self.comparisons.changes(comparison.id),
+        )  # fmt: skip
+        return grown
+
+    def go_on(self, comparison: ComparisonRecord, *, forget_failed: bool = True) -> ComparisonRecord:
+        """Claim a comparison that ended, and forget its failed cells. Raises `ConflictError` when somebody else is at it."""
+        if comparison.status == "running" and self._lives(comparison.process_id):
+            raise ConflictError(
+                f"Comparison {comparison.id} is going on in another process.", "Wait for it, or stop it there first."
+            )
+        failed = "user_id = $1 and comparison_id = $2 and status = 'error'"
+        params = [self.user_id, comparison.id]
+        forget = [
+            Statement(
+                "delete from comparison_scores where user_id = $1 and comparison_id = $2 and (case_id, candidate, epoch) in "
+                f"(select case_id, candidate, epoch from comparison_cells where {failed})",
+                params,
+            ),
+            Statement(f"delete from comparison_cells where {failed}", params),
+        ]
+        claim = self.comparisons.update_statement(
+            comparison.id, expect={"status": comparison.status}, status="running", error=None, ended_at=None,
+            process_id=self.db.process_id,
+        )  # fmt: skip
+        results = self.db.write(
+            self.user_id, [claim, *(forget if forget_failed else [])], changes=self.comparisons.changes(comparison.id)
+        )
+        return self.comparisons.from_row(results[0].rows[0])
+
+    def forget_scores(self, comparison_id: str, scorers: Sequence[str]) -> None:
+        """What could not be scored, what these scorers said, and `overall`, which follows from the others."""
+        params = [self.user_id, comparison_id, "overall", *scorers]
+        places = ", ".join(f"${n}" for n in range(3, len(params) + 1))
+        sql = f"delete from comparison_scores where user_id = $1 and comparison_id = $2 and (value is null or scorer in ({places}))"
+        self.db.write(self.user_id, [Statement(sql, params)], changes=self.comparisons.changes(comparison_id))
+
+    def get(self, id: str) -> ComparisonRecord:
+        """As stored, but `interrupted` when the process that ran it is gone. Raises `NotFoundError`."""
+        record = self.comparisons.get(id)
+        gone = (
+            record.status == "running"
+            and record.process_id != self.db.process_id
+            and not self._lives(record.process_id)
+        )
+        return replace(record, status="interrupted") if gone else record
+
+    def _lives(self, process_id: str | None) -> bool:
+        if process_id is None or process_id == self.db.process_id:
+            return False
+        found = self.db.query(
+            self.user_id,
+            "select 1 from processes where process_id = $1 and lease_until > $2",
+            [process_id, to_naive_utc(utc_now())],
+        )
+        return found.one() is not None
+
+    # -- while it goes on
+
+    def add_cells(
+        self, comparison_id: str, cells: Sequence[CellRecord], late_scores: Sequence[tuple[CellRecord, ScoreValue]] = (),
+        cache: Sequence[tuple[str, CellRecord]] = (), replies: Sequence[tuple[str, str]] = (),
+    ) -> None:  # fmt: skip
+        """Append answers, their scores, scores that came after their answers, and what the cache keeps of answers and of judges'
+        replies: all or nothing."""
+        now = to_naive_utc(utc_now())
+        scores = [_score_row(self.user_id, cell, score) for cell in cells for score in cell.scores]
+        scores += [_score_row(self.user_id, cell, score) for cell, score in late_scores]
+        tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {}
+        if cells:
+            tables["comparison_cells"] = (CELL_COLUMNS, [(self.user_id, *_values(c, CELL_COLUMNS[1:])) for c in cells])
+        if scores:
+            tables["comparison_scores"] = (SCORE_COLUMNS, scores)
+        kept = [(key, _cache_json(cell)) for key, cell in cache] + [(key, {"reply": text}) for key, text in replies]
+        if kept:
+            rows = [(self.user_id, key, json.dumps(value), now) for key, value in kept]
+            tables["answer_cache"] = (CACHE_COLUMNS, rows)
+        if tables:
+            self.db.append(self.user_id, tables, changes=[Change("comparisons", self.user_id, comparison_id)])
+
+    # -- reading
+
+    def cases(self, comparison_id: str) -> tuple[CaseRecord, ...]:
+        names = CASE_COLUMNS[1:]
+        rows = self._rows("comparison_cases", names, comparison_id, "order by position")
+        return tuple(CaseRecord(**_record(names, row)) for row in rows)
+
+    def cells(self, comparison_id: str) -> list[CellRecord]:
+        """Every finished cell with its scores, in order of arrival."""
+        scores: dict[tuple[str, str, int], list[ScoreValue]] = {}
+        for row in self._rows("comparison_scores", SCORE_COLUMNS[1:], comparison_id):
+            _, case_id, candidate, epoch, *rest = row
+            scores.setdefault((case_id, candidate, epoch), []).append(
+                ScoreValue(**dict(zip(SCORE_COLUMNS[5:], rest, strict=True)))
+            )
+        names = CELL_COLUMNS[1:]
+        found = [
+            CellRecord(**_record(names, row))
+            for row in self._rows("comparison_cells", names, comparison_id, "order by ended_at")
+        ]
+        return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in found]
+
+    def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What is kept for these keys: answers as the fields of a cell, a judge's reply as `reply`."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(keys), _ASKED_AT_ONCE):
+            part = list(keys[start : start + _ASKED_AT_ONCE])
+            places = ", ".join(f"${n}" for n in range(2, len(part) + 2))
+            rows = self.db.query(
+                self.user_id,
+                f"select key, cell from answer_cache where user_id = $1 and key in ({places}) order by created_at",
+                [self.user_id, *part],
+            ).rows
+            found.update((key, json.loads(cell) if isinstance(cell, str | bytes) else cell) for key, cell in rows)
+        return found
+
+    def history(self, model: str) -> list[tuple[float | None, float | None]]:
+        """(cost, latency) of the newest answers of candidates of this name, for a plan."""
+        rows = self.db.query(
+            self.user_id,
+            "select cost_usd, latency_ms from comparison_cells where user_id = $1 and candidate = $2 and status = 'done' and not cached "
+            "order by ended_at desc limit 1000",
+            [self.user_id, model],
+        ).rows
+        return [(row[0], row[1]) for row in rows]
+
+    def judge_history(self, model: str) -> list[tuple[float | None, float | None]]:
+        """(cost, time in ms without waits) of this judge's newest replies, for a plan."""
+        return self.db.select(
+            self.user_id,
+            "select cost_usd, duration_ms - coalesce(queue_ms, 0) - coalesce(rate_limit_ms, 0) from generations "
+            "where agent = $1 and model = $2 and status = 'ok' order by started_at desc limit 1000",
+            [JUDGE, model],
+        ).rows
+
+    def _rows(self, table: str, names: Sequence[str], comparison_id: str, tail: str = "") -> list[Row]:
+        sql = f"select {', '.join(names)} from {table} where user_id = $1 and comparison_id = $2 {tail}"
+        return self.db.query(self.user_id, sql, [self.user_id, comparison_id]).rows
+
+
+def _values(record: Any, names: Sequence[str]) -> list[Any]:
+    values = []
+    for name in names:
+        value = getattr(record, name)
+        if name in _JSON:
+            value = None if value is None else json.dumps(value, ensure_ascii=False)
+        elif name == "ended_at":
+            value = to_naive_utc(value)
+        values.append(value)
+    return values
+
+
+def _record(names: Sequence[str], row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in zip(names, row, strict=True):
+        if name in _JSON and isinstance(value, str | bytes):
+            value = json.loads(value)
+        if name in ("steps", "messages", "assertions"):
+            value = tuple(value or ())
+        found[name] = to_aware_utc(value) if name == "ended_at" else value
+    return found
+
+
+def _score_row(user_id: str, cell: CellRecord, score: ScoreValue) -> Row:
+    return (
+        user_id, cell.comparison_id, cell.case_id, cell.candidate, cell.epoch, score.scorer, score.value, score.weight, score.label,
+        score.note, score.source, score.cached,
+    )  # fmt: skip
+
+
+_CACHED = ("output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd", "trace_id", "steps")
+
+
+def _cache_json(cell: CellRecord) -> dict[str, Any]:
+    return {name: getattr(cell, name) for name in _CACHED}
+
 
 ALPHA = 0.05
 MARGIN = 0.05
@@ -209,3 +449,86 @@ def mean_row(scores: Floats, groups: Sequence[object] | None = None) -> Mapping[
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+# --- A comparison cut by a column of its data: how each candidate did on each topic, told so that looking at many topics deceives nobody
+
+
+NONE = "(none)"
+"""The slice of the cases that have nothing in the column."""
+
+
+def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
+    """Slice to the places of its cases. A case with a list in the column (tags) is in each. Raises `UsageError` for an unknown column."""
+    known = sorted({name for case in cases for name in (*case.vars, *case.metadata) if not name.startswith("__")})
+    if by not in known:
+        raise UsageError(
+            f"The cases have no column {by!r} to be cut by.{did_you_mean(by, known)}",
+            f"Columns: {', '.join(known) or 'none'}.",
+            param="by",
+        )
+    found: dict[str, list[int]] = {}
+    for place, case in enumerate(cases):
+        value = case.vars.get(by, case.metadata.get(by))
+        for one in value if isinstance(value, list) else [value]:
+            name = NONE if one is None or one == "" else one if isinstance(one, str) else json.dumps(one)
+            found.setdefault(name, []).append(place)
+    return dict(sorted(found.items(), key=lambda entry: (entry[0] == NONE, entry[0])))
+
+
+def means(grid: Grid, by: str) -> list[dict[str, Any]]:
+    """One row a slice, candidate and scorer. The intervals hold together over the slices: each has the level 1 − 0.05/number of slices
+    (Bonferroni)."""
+    cut = slices_of(grid.cases, by)
+    level = 1 - ALPHA / len(cut)
+    rows = []
+    for name, places in cut.items():
+        for scorer in grid.scorers:
+            for candidate in grid.candidates:
+                scores = grid.tables.of(candidate, scorer)[places]
+                values, _ = mean_of_repeats(scores)
+                interval = mean_interval(scores, level, groups=_groups(grid, places))
+                rows.append(
+                    {
+                        "slice": name, "n": len(values), "candidate": candidate, "scorer": scorer,
+                        "mean": float(values.mean()) if len(values) else None, "ci_low": _slices_known(interval.low), "ci_high": _slices_known(interval.high),
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def differences(grid: Grid, by: str) -> list[dict[str, Any]]:
+    """One row a slice, pair of candidates and scorer. `p_holm` is corrected for all pairs of all slices of a scorer, the intervals likewise
+    (Bonferroni)."""
+    cut, pairs = slices_of(grid.cases, by), list(combinations(grid.candidates, 2))
+    rows: list[dict[str, Any]] = []
+    for scorer in grid.scorers:
+        asked = [(name, places, a, b) for name, places in cut.items() for a, b in pairs]
+        results = [
+            paired_difference(
+                _of(grid, a, scorer, places), _of(grid, b, scorer, places), level=1 - ALPHA / len(asked), alpha=ALPHA / len(asked),
+                groups=_groups(grid, places),
+            )
+            for _, places, a, b in asked
+        ]  # fmt: skip
+        adjusted = holm([result.p_value for result in results])
+        rows += [
+            {
+                "slice": name, "a": a, "b": b, "scorer": scorer, "n": r.n, "diff": _slices_known(r.diff), "ci_low": _slices_known(r.ci_low),
+                "ci_high": _slices_known(r.ci_high), "p_value": _slices_known(r.p_value), "p_holm": _slices_known(p), "test": r.test, "decided_by": r.decided_by,
+            }
+            for (name, _, a, b), r, p in zip(asked, results, adjusted, strict=True)
+        ]  # fmt: skip
+    return rows
+
+
+def _of(grid: Grid, candidate: str, scorer: str, places: Sequence[int]) -> Floats:
+    return grid.tables.of(candidate, scorer)[list(places)]
+
+
+def _groups(grid: Grid, places: Sequence[int]) -> list[str] | None:
+    return None if grid.groups is None else [grid.groups[place] for place in places]
+
+
+def _slices_known(value: float) -> float | None:
+    return None if value != value else value

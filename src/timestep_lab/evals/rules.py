@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from timestep_lab.evals.results import mean_row
-from timestep_lab.evals.scorers.apply import ASSERTIONS, OVERALL
+from timestep_lab.evals.scorers.registry import ASSERTIONS, OVERALL
 from timestep_lab.evals.statistics.intervals import within_unit
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid

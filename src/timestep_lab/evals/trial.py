@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any, cast
 import agents as sdk
 from agents import RunConfig, RunState
 
-from timestep_lab.evals.candidates import Candidate
 from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
+from timestep_lab.evals.plan import Candidate
 from timestep_lab.model.clock import ms_between, utc_now
 from timestep_lab.model.errors import LabError, ProviderTimeoutError
 from timestep_lab.model.ids import new_trace_id
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
-from timestep_lab.runtime.limiter import PATIENCE, Patience
-from timestep_lab.runtime.outcomes import as_lab_error
-from timestep_lab.runtime.output_text import output_text
+from timestep_lab.runtime.provider_errors import PATIENCE, Patience
 from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
+from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
-from timestep_lab.runtime.run_request import read_turn
+from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.ui.chat_source import AgentChoice
+from timestep_lab.ui.chat_state import AgentChoice
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab

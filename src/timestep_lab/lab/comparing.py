@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
+import logging
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from timestep_lab.model.events import Event
-from timestep_lab.store.base import Change
+from timestep_lab.evals.arena import length_difference
+from timestep_lab.evals.over_traces import Scrubber
+from timestep_lab.evals.results import ComparisonRows
+from timestep_lab.lab.chat_source import LocalChatSource
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
+from timestep_lab.model.errors import LabError, UsageError
+from timestep_lab.model.events import Event, RunStarted
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import AgentRecord, Json, RunRecord, ThreadItem, VoteOutcome, VoteRecord
+from timestep_lab.store.base import Change, in_event_loop, in_thread
 
 if TYPE_CHECKING:
-    import asyncio
+    import pandas
 
     from timestep_lab.evals.bench import Bench
     from timestep_lab.evals.engine import Comparison
@@ -21,6 +35,242 @@ if TYPE_CHECKING:
     from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.grid import GridView
+
+
+# --- A live duel in a lab of this process. Its messages, answers and votes are the cases, cells and votes of a comparison, so the arena,
+# the matrix and SQL read them like those of any other.
+
+
+class LocalDuelSource:
+    """Two models of one agent. Raises `UsageError` unless there are two different ones, and what the router raises for them."""
+
+    def __init__(self, lab: Lab, agent: AgentRecord, models: Sequence[str]) -> None:
+        if len(models) != 2 or models[0] == models[1]:
+            raise UsageError(
+                "A duel takes two different models.", 'For example: models=["demo/assistant", "demo/echo"]'
+            )
+        self._agent = agent
+        self._models = {lab.router.resolve(model).full: model for model in models}
+        self._chat = LocalChatSource(lab)
+        self._rows = ComparisonRows(lab.store.db, lab.store.user_id)
+        self._scrubber = Scrubber([*models, *self._models])
+        self._threads: dict[str, str] = {}
+        self._outputs: dict[tuple[str, str], str] = {}
+        self._record: ComparisonRecord | None = None
+
+    @property
+    def candidates(self) -> tuple[str, str]:
+        return cast("tuple[str, str]", tuple(self._models))
+
+    @property
+    def comparison_id(self) -> str | None:
+        return None if self._record is None else self._record.id
+
+    async def begin(self, text: str) -> str:
+        if self._record is None:
+            self._record = await in_thread(self._begin)
+        number = self._record.n_cases
+        case = CaseRecord(comparison_id=self._record.id, case_id=new_id("case"), position=number, input=text)
+        self._record = await in_thread(self._rows.add_case, self._record, case)
+        return case.case_id
+
+    def _begin(self) -> ComparisonRecord:
+        candidates = tuple(
+            asdict(CandidateRecord(name=name, model=name, agent_id=self._agent.id, agent=self._agent.name))
+            for name in self._models
+        )
+        record = ComparisonRecord(
+            id=new_id("comparison"), user_id=self._rows.user_id, name="Live duel", status="completed", dataset="live duel",
+            candidates=candidates, settings={"live_duel": True}, ended_at=utc_now(),
+        )  # fmt: skip
+        self._rows.begin(record, ())
+        return record
+
+    async def ask(self, candidate: str, text: str, attachments: Sequence[Mapping[str, Json]]) -> AsyncIterator[Event]:
+        events = self._chat.send(
+            text, agent=self._agent.id, model=self._models[candidate], thread_id=self._threads.get(candidate),
+            attachments=attachments,
+        )  # fmt: skip
+        async for event in events:
+            if isinstance(event, RunStarted) and event.run.thread_id is not None:
+                self._threads[candidate] = event.run.thread_id
+            yield event
+
+    def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]:
+        return self._chat.decide(run_id, decisions)
+
+    async def cancel(self, run_id: str) -> None:
+        await self._chat.cancel(run_id)
+
+    async def finish(self, case_id: str, candidate: str, items: Sequence[ThreadItem], run: RunRecord) -> None:
+        assert self._record is not None
+        output = run.output
+        failed = run.status not in ("completed", "cancelled") or output is None
+        latency = None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds() * 1000
+        cell = CellRecord(
+            comparison_id=self._record.id, case_id=case_id, candidate=candidate, epoch=0, status="error" if failed else "done",
+            output=output, error=f"The run is {run.status}." if failed else None, error_type=run.status if failed else None,
+            latency_ms=latency, ttft_ms=run.ttft_ms, input_tokens=run.usage.input_tokens, output_tokens=run.usage.output_tokens,
+            cost_usd=run.cost_usd, trace_id=run.trace_id, run_id=run.id, steps=tuple(_steps(items)),
+        )  # fmt: skip
+        await in_thread(self._rows.add_cells, self._record.id, [cell])
+        self._outputs[case_id, candidate] = output or ""
+
+    async def vote(self, case_id: str, left: str, right: str, outcome: VoteOutcome) -> None:
+        if outcome not in get_args(VoteOutcome):
+            raise UsageError(f"{outcome!r} is no vote.", f"Vote {', '.join(get_args(VoteOutcome))}.")
+        assert self._record is not None
+        record = VoteRecord(
+            id=new_id("vote"), user_id=self._rows.user_id, comparison_id=self._record.id, case_id=case_id, epoch=0,
+            left_candidate=left, right_candidate=right, outcome=outcome,
+            length=length_difference(self._outputs.get((case_id, left), ""), self._outputs.get((case_id, right), "")),
+        )  # fmt: skip
+        await in_thread(self._rows.votes.insert, record)
+
+    def votes(self) -> list[VoteRecord]:
+        return [] if self._record is None else self._rows.votes.find(comparison_id=self._record.id)
+
+    def scrub(self, value: Json) -> Json:
+        return self._scrubber.value(value)
+
+    async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]:
+        return await self._chat.attach(name, mime_type, content)
+
+    def widget(self, output: Json) -> Mapping[str, Json] | None:
+        return self._chat.widget(output)
+
+
+def _steps(items: Sequence[ThreadItem]) -> list[dict[str, Json]]:
+    """The trajectory, as a comparison tells it."""
+    steps: list[dict[str, Json]] = []
+    for item in items:
+        data = item.data
+        if item.type == "tool_call":
+            steps.append(
+                {
+                    "type": "tool", "name": data.get("name"), "arguments": data.get("arguments"), "agent": item.agent,
+                    "approval": "rejected" if data.get("status") == "rejected" else "not_needed", "error": data.get("error"),
+                }
+            )  # fmt: skip
+        elif item.type == "handoff":
+            steps.append({"type": "handoff", "from": data.get("from_agent"), "to": data.get("to_agent")})
+    return steps
+
+
+# --- `lab.score_traces` and `lab.watch`: scorers over what happens outside of comparisons
+
+
+log = logging.getLogger("timestep_lab")
+
+LOOK_EVERY_S = 5.0
+"""However quiet it is: a change may have been missed."""
+SETTLE_S = 0.3
+"""Between a change and the look, so that many changes are one look."""
+_LATE = timedelta(minutes=5)
+"""How long after its end a trace may arrive."""
+
+
+def frame_of(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame(rows, columns=["trace_id", *names, "note"])
+
+
+class Watch:
+    """Scores traces as they end, until `await watch.stop()`, or the end of `async with lab.watch(…) as watch`."""
+
+    def __init__(
+        self, lab: Lab, scorers: Sequence[Any] | Any, sample: float, filter: str, budget_usd: float | None
+    ) -> None:
+        from timestep_lab.evals.scorers.registry import make_scorers
+
+        if not in_event_loop():
+            raise UsageError("Watching needs a running event loop.", "Use it in a notebook, or inside asyncio.run(…).")
+        if not 0.0 < sample <= 1.0:
+            raise UsageError(f"sample={sample!r} is not possible.", "Give a share above 0, up to 1.", param="sample")
+        if not make_scorers(scorers):
+            raise UsageError("No scorer was named.", "Give scorers=[…].", param="scorers")
+        self.scored = 0
+        """Traces so far."""
+        self.last_error: LabError | None = None
+        """Why the last look scored nothing, where it failed; the next look tries again."""
+        self._lab, self._scorers, self._sample, self._filter, self._budget = lab, scorers, sample, filter, budget_usd
+        self._since = utc_now()
+        self._seen: dict[str, datetime] = {}
+        self._changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def changed(change: Change) -> None:
+            if change.topic == "traces" and not loop.is_closed():
+                loop.call_soon_threadsafe(self._changed.set)
+
+        self._unsubscribe = lab._subscribe(changed)
+        self._task = loop.create_task(self._watch(), name="timestep-lab watch")
+
+    async def stop(self) -> None:
+        """Look once more, and end."""
+        if self._task.done():
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._unsubscribe()
+        await self._look()
+
+    async def __aenter__(self) -> Watch:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            else:
+                await asyncio.sleep(SETTLE_S)
+            self._changed.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            ended = await in_thread(self._ended)
+            if ended:
+                await self._lab.score_traces(ended, scorers=self._scorers, budget_usd=self._budget)
+            self.last_error = None
+        except LabError as error:
+            log.warning("Traces could not be scored as they ended: %s", error)
+            self.last_error = error
+            return
+        self.scored += len(ended)
+        self._seen |= dict.fromkeys(ended, utc_now())
+
+    def _ended(self) -> list[str]:
+        """Traces of the sample that ended since, and were not scored here."""
+        from timestep_lab.evals.results import JUDGE
+
+        early = utc_now() - 2 * _LATE
+        self._seen = {id: at for id, at in self._seen.items() if at > early}
+        ended = self._lab.sql(
+            "select trace_id from traces where status = 'completed' and ended_at >= $1 and workflow <> $2",
+            [max(self._since, utc_now() - _LATE), JUDGE],
+        )["trace_id"]
+        found = [str(id) for id in ended if str(id) not in self._seen and in_sample(str(id), self._sample)]
+        if found and self._filter:
+            fitting = set(self._lab.trace_source.frame(filter=self._filter)["trace_id"])
+            found = [id for id in found if id in fitting]
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Watch: {self.scored} traces scored, {'ended' if self._task.done() else 'going on'}>"
+
+
+def in_sample(trace_id: str, share: float) -> bool:
+    """The same traces in every process, whoever asks."""
+    return int(hashlib.sha256(trace_id.encode()).hexdigest()[:12], 16) < share * 16**12
+
 
 OnEvent = Callable[[Event], None]
 _TWIN_CASES_RUNNING = 10
@@ -150,7 +400,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
 
 def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
     from timestep_lab.evals.arena import Arena
-    from timestep_lab.evals.rows import ComparisonRows
+    from timestep_lab.evals.results import ComparisonRows
     from timestep_lab.ui.arena import ArenaView
 
     shown = lab.comparison(grid) if isinstance(grid, str) else grid
@@ -192,7 +442,7 @@ def _running_cell() -> str | None:
 
 def _twin(grid: GridLike) -> str:
     """While it runs the copy is renewed every half second, so it is kept short."""
-    from timestep_lab.evals.grid_html import SHOWN_CASES, grid_html
+    from timestep_lab.evals.exports import SHOWN_CASES, grid_html
 
     return grid_html(grid, cases=_TWIN_CASES_RUNNING if grid.record.status == "running" else SHOWN_CASES)
 

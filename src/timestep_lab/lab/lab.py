@@ -10,23 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from timestep_lab.lab.approvals import Approvals
 from timestep_lab.lab.looking import Looking
-from timestep_lab.lab.run import Run, RunStream
+from timestep_lab.lab.run import Approvals, Run, RunStream
+from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.given import thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import AgentRecord, Interruption, Json
-from timestep_lab.model.suggest import checks_keywords
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
-from timestep_lab.store.open import open_store
 from timestep_lab.store.quota import Quota
+from timestep_lab.store.store import open_store
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
     from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.forks import OnTools
-    from timestep_lab.runtime.mcp.catalog import McpCatalog
-    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.mcp.toolbox import McpCatalog, Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
@@ -145,7 +142,7 @@ class Lab(Looking):
     @cached_property
     def mcp(self) -> McpCatalog:
         """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
-        from timestep_lab.runtime.mcp.catalog import McpCatalog
+        from timestep_lab.runtime.mcp.toolbox import McpCatalog
 
         return McpCatalog(self.store, lambda: self.toolbox)
 
@@ -179,7 +176,7 @@ class Lab(Looking):
         on_miss: str = "fail",
     ) -> RunStream:
         """Run one turn and read it event by event (`model.events`). Takes what `run` takes."""
-        from timestep_lab.runtime.run_request import RunLimits
+        from timestep_lab.runtime.run import RunLimits
 
         limits = RunLimits.read(
             budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
@@ -309,7 +306,7 @@ class Lab(Looking):
         knows its parent. Limits are those of the run, unless others are given. Raises `UsageError` for a tool, agent or call that the run does not have.
         """
         from timestep_lab.runtime.forks import fork
-        from timestep_lab.runtime.run_request import RunLimits
+        from timestep_lab.runtime.run import RunLimits
 
         trace_id = trace_id_of(trace)
         forked = RunStream(

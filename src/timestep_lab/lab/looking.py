@@ -10,25 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from weakref import WeakKeyDictionary
 
 from timestep_lab.lab.run import Run
+from timestep_lab.model.arguments import checks_keywords, trace_id_of, trace_ids_of, with_signature_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
-from timestep_lab.model.given import trace_id_of, trace_ids_of
-from timestep_lab.model.suggest import checks_keywords, with_signature_of
 from timestep_lab.store.base import in_event_loop
 
 if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
-    from timestep_lab.evals.candidates import AnyAgent
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.options import Cache
-    from timestep_lab.evals.plan import Plan
+    from timestep_lab.evals.plan import AnyAgent, Cache, Plan
     from timestep_lab.evals.stopping import AA
-    from timestep_lab.lab.comparing import OnEvent
+    from timestep_lab.lab.comparing import OnEvent, Watch
     from timestep_lab.lab.lab import Lab
-    from timestep_lab.lab.scoring import Watch
     from timestep_lab.lab.serving import Serving
     from timestep_lab.model.comparison import ComparisonRecord
     from timestep_lab.model.records import Json, ScoreRecord
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.traces import Traces
     from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.chat import Chat
-    from timestep_lab.ui.chat_source import ChatSource
+    from timestep_lab.ui.chat_state import ChatSource
     from timestep_lab.ui.duel import Duel
     from timestep_lab.ui.explorer import TraceExplorer
     from timestep_lab.ui.grid import GridView
@@ -208,7 +204,7 @@ class Looking:
 
     def duel(self, agent: str, models: Sequence[str], **options: Any) -> Duel:
         """What `chat(agent, models=…)` shows."""
-        from timestep_lab.lab.dueling import LocalDuelSource
+        from timestep_lab.lab.comparing import LocalDuelSource
         from timestep_lab.ui.duel import Duel
 
         return Duel(LocalDuelSource(self._lab, self._lab.agents.get(agent), models), **options)
@@ -386,7 +382,7 @@ class Looking:
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         """Those made so far, newest first."""
-        from timestep_lab.evals.rows import ComparisonRows
+        from timestep_lab.evals.results import ComparisonRows
 
         return ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.find(limit, newest_first=True)
 
@@ -402,7 +398,7 @@ class Looking:
     def _empty_grid(self, id: str) -> Grid:
         """Of a comparison that is read when somebody looks. Raises `NotFoundError`."""
         from timestep_lab.evals.grid import Grid
-        from timestep_lab.evals.rows import ComparisonRows
+        from timestep_lab.evals.results import ComparisonRows
 
         return Grid(ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.get(id), (), ())
 
@@ -432,7 +428,7 @@ class Looking:
         is taken as it is, unless `again`. Raises `FilterError`, `QueryError`, `DataError`, `UsageError`.
         """
         from timestep_lab.evals.scorers.registry import make_scorers
-        from timestep_lab.lab.scoring import frame_of
+        from timestep_lab.lab.comparing import frame_of
 
         rows = await self._score_traces(which, scorers, limit=limit, keep=keep, again=again, budget_usd=budget_usd)
         return frame_of(rows, [scorer.name for scorer in make_scorers(scorers)])
@@ -451,7 +447,7 @@ class Looking:
         """Score new traces as they end, the share `sample` of them: `await watch.stop()` ends it. `budget_usd` is for one look. Judges' own
         traces are left out. Raises `UsageError` outside of an event loop.
         """
-        from timestep_lab.lab.scoring import Watch
+        from timestep_lab.lab.comparing import Watch
 
         return Watch(self._lab, scorers, sample, filter, budget_usd)
 
@@ -493,7 +489,7 @@ class Looking:
             from timestep_lab.lab.serving import Serving
 
             return Serving(self._lab._shared_name(), host, port)
-        from timestep_lab.server.run import serve
+        from timestep_lab.server.server import serve
 
         serve(self._lab, host=host, port=port, announce=print)
         return None

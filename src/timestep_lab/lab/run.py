@@ -4,22 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.awaiting import interrupted_at_once, says_await
+from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, ItemUpdated, RunEnded, RunStarted
-from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
 from timestep_lab.model.records import Interruption, RunRecord, Usage
 
 if TYPE_CHECKING:
     import agents as sdk
 
     from timestep_lab.lab.lab import Lab
-    from timestep_lab.model.records import RunStatus  # Only here: jedi completes nothing where it meets a Literal.
+    from timestep_lab.model.records import RunStatus
     from timestep_lab.service.threads import Thread
     from timestep_lab.ui.trace_view import TraceView
+
+
+# --- `lab.approvals`: every run that waits for a person, started by whichever process
+
+
+class Approvals:
+    """Acts like a mapping from run id to the waiting `Run`, oldest first."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def list(self) -> list[Run]:
+        """Every run that waits for a decision."""
+        states = self._lab.store.run_states.find(status="pending")
+        return [self._lab.get_run(state.run_id) for state in states]
+
+    def __getitem__(self, run_id: str) -> Run:
+        """Raises `NotFoundError` when that run waits for nothing."""
+        run = self._lab.get_run(run_id)
+        if run.status != "needs_approval":
+            waiting = ", ".join(r.id for r in self.list()) or "none"
+            raise NotFoundError(f"Run {run_id} waits for no approval: it is {run.status}.", f"Waiting now: {waiting}.")
+        return run
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        return len(self.list())
+
+    def __repr__(self) -> str:
+        runs = self.list()
+        if not runs:
+            return "Nothing waits for approval."
+        lines = [f"  {r.id}  {i.name}({i.arguments})  asked by {i.agent}" for r in runs for i in r.interruptions]
+        return "Waiting for approval (await lab.approvals[run_id].approve()):\n" + "\n".join(lines)
 
 
 MOST_SHOWN = 4_000

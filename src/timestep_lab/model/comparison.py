@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.display import cost_text
 from timestep_lab.model.events import Event
-from timestep_lab.model.numbers import cost_text
 from timestep_lab.model.records import Json
 
 ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "over_budget", "failed"]

@@ -13,7 +13,7 @@ from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from timestep_lab.model.files import FileRecord
+    from timestep_lab.model.records import FileRecord
     from timestep_lab.runtime.files import Files
 
 IMAGE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}

@@ -32,26 +32,21 @@ from timestep_lab.model.events import (
 )  # fmt: skip
 from timestep_lab.model.records import Json, RunRecord, RunStateRecord, Usage
 from timestep_lab.runtime import approvals
-from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
+from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph
 from timestep_lab.runtime.item_log import ItemLog
-from timestep_lab.runtime.outcomes import as_lab_error, error_json
-from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import Pauses
+from timestep_lab.runtime.pricing import WATCH, LimitWatch, cost_so_far, counted
+from timestep_lab.runtime.run import RunOptions
 from timestep_lab.runtime.run_hooks import RecordingHooks
-from timestep_lab.runtime.run_request import RunOptions
-from timestep_lab.runtime.run_rows import STOPPED_BY
-from timestep_lab.runtime.run_usage import WATCH, LimitWatch, cost_so_far, counted
-from timestep_lab.runtime.session import StoreSession
-from timestep_lab.runtime.session_repair import complete_session
+from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
-from timestep_lab.runtime.stream_items import StreamItems
+from timestep_lab.runtime.stream_items import StreamItems, as_lab_error, error_json, output_text
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.sdk_tools import ToolSet
     from timestep_lab.runtime.mcp.toolbox import Toolbox
-    from timestep_lab.runtime.mcp.toolset import ToolSet
     from timestep_lab.runtime.router import Router
     from timestep_lab.store.store import Store
 

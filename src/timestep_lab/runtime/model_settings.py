@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import SettingsError
-from timestep_lab.model.suggest import did_you_mean
 
 _ALIASES = {"max_output_tokens": "max_tokens", "max_completion_tokens": "max_tokens", "reasoning_effort": "reasoning"}
 """Names that other programs use for the same thing."""

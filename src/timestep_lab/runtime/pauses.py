@@ -14,14 +14,14 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.records import Interruption, Json, RunRecord, ThreadItem
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord
 from timestep_lab.runtime.approvals import REJECTED, Decision
-from timestep_lab.runtime.run_request import Approve
+from timestep_lab.runtime.run import Approve
 from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import Route
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.mcp.toolset import ToolSet
+    from timestep_lab.runtime.mcp.sdk_tools import ToolSet
     from timestep_lab.store.store import Store
 
 REFUSED_ALL = "Tools that need approval are refused in this run."

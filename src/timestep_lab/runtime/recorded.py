@@ -11,10 +11,10 @@ from typing import Any
 
 from agents import ToolOutputFileContent, ToolOutputImage, ToolOutputText
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import LabError, NotFoundError, RunError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab
-from timestep_lab.model.suggest import did_you_mean
 
 Span = Mapping[str, Any]
 """One span as `store.traces.payloads` gives it."""

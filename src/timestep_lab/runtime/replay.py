@@ -39,9 +39,9 @@ from openai.types.responses import (
 )
 from pydantic import TypeAdapter, ValidationError
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import ProviderError, RunError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.mcp.toolbox import Definitions
 from timestep_lab.runtime.pricing import price

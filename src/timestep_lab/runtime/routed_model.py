@@ -25,12 +25,20 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_response
-from timestep_lab.runtime.limiter import PATIENCE, AdaptiveLimiter, Waited
-from timestep_lab.runtime.provider_errors import ErrorContext, as_provider_error, cut_stream, from_code
-from timestep_lab.runtime.retry import NO_RETRY, RetryPolicy
-from timestep_lab.runtime.run_usage import WATCH
+from timestep_lab.runtime.emitter import with_unique_ids
+from timestep_lab.runtime.pricing import WATCH
+from timestep_lab.runtime.provider_errors import (
+    NO_RETRY,
+    PATIENCE,
+    AdaptiveLimiter,
+    ErrorContext,
+    RetryPolicy,
+    Waited,
+    as_provider_error,
+    cut_stream,
+    from_code,
+)
 from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, offer, publish
-from timestep_lab.runtime.unique_ids import with_unique_ids
 
 _CONTENT = frozenset(
     {

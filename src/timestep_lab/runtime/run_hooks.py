@@ -12,12 +12,12 @@ from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWr
 from agents.tool_context import ToolContext
 
 from timestep_lab.model.spans import Lab
-from timestep_lab.runtime.run_usage import LimitWatch
+from timestep_lab.runtime.pricing import LimitWatch
 from timestep_lab.runtime.stream_items import StreamItems
 from timestep_lab.runtime.tracing import StoreProcessor
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.mcp.toolset import ToolSet
+    from timestep_lab.runtime.mcp.sdk_tools import ToolSet
 
 
 class TracingHooks(RunHooks[Any]):

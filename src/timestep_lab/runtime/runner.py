@@ -16,34 +16,39 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
+from timestep_lab.model.arguments import messages_of
 from timestep_lab.model.errors import ConflictError, NotFoundError, RunError, UsageError
 from timestep_lab.model.events import Event, ItemDone, RunStarted, ThreadCreated
-from timestep_lab.model.given import messages_of
 from timestep_lab.model.ids import new_id, new_trace_id
 from timestep_lab.model.records import AgentRecord, Json, RunRecord, RunStateRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import TraceStart
-from timestep_lab.runtime import approvals, run_rows
-from timestep_lab.runtime.agent_graph import BuiltGraph, from_sdk
-from timestep_lab.runtime.agent_snapshot import SAID, SECONDS
+from timestep_lab.runtime import approvals
+from timestep_lab.runtime import session as run_rows
+from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, from_sdk
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
-from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.pauses import finished_span, tool_key
 from timestep_lab.runtime.pricing import has_price
 from timestep_lab.runtime.recorded import Changes
 from timestep_lab.runtime.replay import offered_tools
-from timestep_lab.runtime.run_graphs import AnyAgent, Graphs, finished_call, last_agent, thaw_state, was_answered
-from timestep_lab.runtime.run_request import (
+from timestep_lab.runtime.run import (
     DEFAULT_MAX_TURNS,
+    AnyAgent,
     Approve,
+    Graphs,
     RunLimits,
     RunOptions,
     UserTurn,
+    finished_call,
+    last_agent,
     read_options,
     read_turn,
+    thaw_state,
+    was_answered,
 )
-from timestep_lab.runtime.session_repair import complete_session
+from timestep_lab.runtime.session import complete_session
 from timestep_lab.runtime.span_records import call_span_id, parsed
+from timestep_lab.runtime.stream_items import output_text
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, check_tools, named, on_tape, read_tape
 from timestep_lab.runtime.tracing import Route, install, uninstall
 from timestep_lab.store.base import Change, in_thread

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
+from timestep_lab.model.display import shown_url
 from timestep_lab.model.errors import SettingsError
-from timestep_lab.model.shown_url import shown_url
 from timestep_lab.store.quota import GuestLimits
 
 OPENAI_URL = "https://api.openai.com/v1"

@@ -8,8 +8,10 @@ are through.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from agents import (
@@ -20,19 +22,159 @@ from agents import (
     RunItemStreamEvent,
     StreamEvent,
 )
-from agents.exceptions import ModelRefusalError, OutputGuardrailTripwireTriggered
+from agents.exceptions import (
+    AgentsException,
+    InputGuardrailTripwireTriggered,
+    MaxTurnsExceeded,
+    ModelBehaviorError,
+    ModelRefusalError,
+    ModelTimeoutError,
+    OutputGuardrailTripwireTriggered,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
+    ToolTimeoutError,
+    UserError,
+)
 from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
 
+from timestep_lab.model.errors import LabError, ProviderTimeoutError, RunError, ToolError
 from timestep_lab.model.records import Json, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.item_log import ItemLog
-from timestep_lab.runtime.output_text import (
-    arguments_object,
-    message_annotations,
-    message_text,
-    output_text,
-    reasoning_text,
-)
+from timestep_lab.runtime.span_records import jsonable
+
+# --- What models and tools said, as the text that a reader sees
+
+
+def output_text(value: object) -> str:
+    """A tool's result, or a run's final output. Text stays as it is; text parts are joined; anything else becomes JSON."""
+    if isinstance(value, str):
+        return value
+    plain = jsonable(value)
+    parts = plain if isinstance(plain, list) else [plain]
+    texts = [_part_text(part) for part in parts]
+    if parts and all(text is not None for text in texts):
+        return "".join(text for text in texts if text is not None)
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def message_text(item: Any) -> str:
+    """An assistant message of the Responses API; a refusal is what it says too."""
+    return "".join(getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in item.content)
+
+
+def message_annotations(item: Any) -> list[Json]:
+    return [jsonable(note) for part in item.content for note in getattr(part, "annotations", None) or ()]
+
+
+def reasoning_text(item: Any) -> str:
+    parts = item.summary or item.content or []
+    return "\n\n".join(part.text for part in parts)
+
+
+CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
+"""Why an answer may have ended before it was whole. `incomplete`: the server closed it without a word."""
+ANY_MODEL = "*"
+"""In a reasoning item's provider data instead of the model that thought it: whoever is asked did, says the caller."""
+INVALID_JSON = "INVALID_JSON"
+
+
+def arguments_object(given: Any) -> dict[str, Any]:
+    """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
+    says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
+    value = given
+    if isinstance(given, str):
+        try:
+            value = json.loads(given or "{}", parse_constant=_no_json)
+        except (ValueError, RecursionError):
+            return {INVALID_JSON: given}
+    return value if isinstance(value, dict) else {INVALID_JSON: given}
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _part_text(part: Json) -> str | None:
+    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text", "output_text"):
+        text = part.get("text")
+        return text if isinstance(text, str) else None
+    return None
+
+
+# --- How a run ended, told as one typed error with a next step
+
+
+SHOWN_ROUND = 8
+"""How many agents of an endless round are named."""
+
+
+def as_lab_error(error: BaseException, *, speakers: Sequence[str], max_turns: int | None) -> LabError:
+    """`speakers`: the agents in the order they spoke, for a run that never came to an end."""
+    if isinstance(error, LabError):
+        return error
+    if isinstance(error, MaxTurnsExceeded):
+        return _max_turns(speakers, max_turns)
+    if isinstance(error, ModelRefusalError):
+        return RunError(
+            f"The model refused: {error.refusal}", "Say it differently, or try another model.", code="refusal"
+        )
+    guardrail = _guardrail(error)
+    if guardrail:
+        return RunError(guardrail, "Change the input, or the guardrail.", code="guardrail")
+    if isinstance(error, ModelTimeoutError):
+        return ProviderTimeoutError(str(error), "Try again, or allow more time: model_settings={'timeout': …}")
+    if isinstance(error, ToolTimeoutError):
+        return ToolError(str(error), "Try again, or give the tool a longer timeout.", tool=error.tool_name)
+    # The SDK wraps what a tool or a model raised; the error inside says more.
+    if isinstance(error, UserError | AgentsException) and isinstance(error.__cause__, Exception):
+        return as_lab_error(error.__cause__, speakers=speakers, max_turns=max_turns)
+    if isinstance(error, ModelBehaviorError):
+        return RunError(
+            f"The model did something it cannot do: {error.message}",
+            "Try again; if it repeats, give it fewer tools or a stronger model.",
+            code="model_behavior",
+        )
+    if isinstance(error, UserError):
+        return RunError(f"The agent cannot run as it is: {error.message}", "Correct the agent and run it again.")
+    return RunError(
+        f"{type(error).__name__}: {error}", "The whole error is in the log of logger 'timestep_lab'.", code="unexpected"
+    )
+
+
+def error_json(error: LabError) -> dict[str, Json]:
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "next_step": error.next_step,
+        **({"code": error.code} if error.code else {}),
+    }
+
+
+def _max_turns(speakers: Sequence[str], max_turns: int | None) -> RunError:
+    message = f"The run was stopped after {max_turns} turns without an answer."
+    handoffs = sum(a != b for a, b in pairwise(speakers))
+    if handoffs >= SHOWN_ROUND // 2:
+        shown = " → ".join(speakers[-SHOWN_ROUND:])
+        return RunError(
+            f"{message} It went round: {'… → ' if len(speakers) > SHOWN_ROUND else ''}{shown}",
+            "Take one of these handoffs away, or tell one of these agents when to answer itself.",
+            code="max_turns",
+        )
+    where = f" {speakers[-1]} went on calling tools." if speakers else ""
+    return RunError(message + where, "Allow more with max_turns=…, or tell the agent when to stop.", code="max_turns")
+
+
+def _guardrail(error: BaseException) -> str | None:
+    if isinstance(error, InputGuardrailTripwireTriggered):
+        return f"The input guardrail {error.guardrail_result.guardrail.get_name()!r} stopped the run."
+    if isinstance(error, OutputGuardrailTripwireTriggered):
+        return f"The output guardrail {error.guardrail_result.guardrail.get_name()!r} stopped the answer."
+    if isinstance(error, ToolInputGuardrailTripwireTriggered | ToolOutputGuardrailTripwireTriggered):
+        side = "input" if isinstance(error, ToolInputGuardrailTripwireTriggered) else "output"
+        return f"The tool {side} guardrail {error.guardrail.get_name()!r} stopped the run."
+    return None
+
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")

@@ -22,14 +22,14 @@ from agents import Agent, FunctionTool, Handoff, Model, ModelSettings, ModelTrac
 from agents.tool_context import ToolContext
 from agents.tracing import SpanError
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import NotFoundError, TapeMissError, ToolError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.runtime.agent_graph import BuiltGraph
-from timestep_lab.runtime.output_text import output_text
 from timestep_lab.runtime.recorded import RecordedCall, definitions_of
 from timestep_lab.runtime.span_records import is_read_only, parsed
+from timestep_lab.runtime.stream_items import output_text
 from timestep_lab.runtime.tracing import note
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import IO, Any, Self
 
 from timestep_lab.model.errors import LabError, QueryError, TooLargeError
-from timestep_lab.store.interrupt import interruptible, was_interrupted
+from timestep_lab.store.liveness import interruptible, was_interrupted
 
 MEMORY = 2**30
 """Bytes that the process may take beyond its own code (Linux; elsewhere only its time is bounded)."""

@@ -53,7 +53,7 @@ def install(app: FastAPI) -> None:
     from starlette.responses import HTMLResponse
 
     from timestep_lab.server.gate import API_PREFIXES
-    from timestep_lab.server.small_pages import nowhere
+    from timestep_lab.server.server import nowhere
 
     async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LabError)

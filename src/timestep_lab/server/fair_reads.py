@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from timestep_lab.model.errors import BusyError, QueryError, StoreUnavailableError
 from timestep_lab.store.base import in_thread
-from timestep_lab.store.interrupt import Interrupt
+from timestep_lab.store.liveness import Interrupt
 
 if TYPE_CHECKING:
     from starlette.requests import Request

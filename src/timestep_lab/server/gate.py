@@ -12,21 +12,217 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+import secrets
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from http.cookies import SimpleCookie
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from timestep_lab.model.errors import AuthError, BusyError, ForbiddenError, LabError, TooLargeError, TooSlowError
+import jwt
+
+from timestep_lab.model.clock import utc_now
+from timestep_lab.model.errors import (
+    AuthError,
+    BusyError,
+    ConflictError,
+    ForbiddenError,
+    LabError,
+    TooLargeError,
+    TooSlowError,
+)
+from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.interchange import otlp_in
 from timestep_lab.server.error_response import error_response
-from timestep_lab.server.limits import RateLimits
-from timestep_lab.server.tokens import LIFETIME, Caller, Tokens
+from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from timestep_lab.store.store import Store
+
+
+# --- Which names a served lab answers to
+#
+# A page of another site whose name its owner points at 127.0.0.1 (DNS rebinding) would be a page of the lab's own for the browser: same
+# host, same origin. Only the name gives it away.
+
+
+ANY = "*"
+
+
+def answers_to(named: Sequence[str], *, loopback: bool) -> Callable[[str], bool]:
+    """Takes a `Host` header. `named` are the names of `TIMESTEP_LAB_HOSTS`; without any, a server that others reach answers to all."""
+    if ANY in named or not (named or loopback):
+        return lambda host: True
+    known = {_name(host) for host in named} - {""}
+    return lambda host: _name(host) in known or is_loopback(_name(host))
+
+
+def is_loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _name(host: str) -> str:
+    """Without port and brackets; empty for what is no host."""
+    if set(host) & set("/\\@?#"):
+        return ""
+    try:
+        return (urlsplit(f"//{host.strip()}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+# --- How often one caller may call: a token bucket a user, and a stricter one for making new users
+
+
+KEPT = 50_000
+"""Buckets kept; the least recently used one goes first, and a returning caller starts with a full one."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class TokenBuckets:
+    """`rate` calls a second in the long run, `burst` at once."""
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self._clock = rate, burst, clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, key: str, what: str) -> None:
+        """Raises `BusyError` with the seconds to wait."""
+        now = self._clock()
+        bucket = self._buckets.setdefault(key, _Bucket(float(self.burst), now))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > KEPT:
+            self._buckets.popitem(last=False)
+        bucket.tokens = min(self.burst, bucket.tokens + (now - bucket.at) * self.rate)
+        bucket.at = now
+        if bucket.tokens < 1:
+            wait = (1 - bucket.tokens) / self.rate
+            raise BusyError(f"Too many {what}.", f"Try again in {max(1, round(wait))} s.", retry_after=wait)
+        bucket.tokens -= 1
+
+
+class RateLimits:
+    def __init__(
+        self, *, requests_per_second: float = 50, request_burst: int = 500, sign_ins_per_minute: float = 60,
+        sign_in_burst: int = 200,
+    ) -> None:  # fmt: skip
+        self._users = TokenBuckets(requests_per_second, request_burst)
+        self._sign_ins = TokenBuckets(sign_ins_per_minute / 60, sign_in_burst)
+
+    def check_user(self, user_id: str) -> None:
+        self._users.take(user_id, "requests")
+
+    def check_sign_in(self, address: str) -> None:
+        self._sign_ins.take(_network_of(address), "sign-ins from this address")
+
+
+def _network_of(address: str) -> str:
+    """Who has one address of IPv6 has 2⁶⁴ of them."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
+
+
+# --- Who is calling: signed tokens, issued here and checked here
+#
+# A token is a JWT (RFC 7519) signed with HS256: `sub` is the user id, `aud` is `timestep-lab`, `exp` is checked. The only algorithm
+# accepted is the one we sign with, so a token that names another (or `none`) is refused before anything else is looked at.
+
+
+AUDIENCE = "timestep-lab"
+ALGORITHM = "HS256"
+LIFETIME = timedelta(days=30)
+LEAST_SECRET_BYTES = 32
+COOKIE = "timestep_lab"
+"""How the cookie's name begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    user_id: str
+    anonymous: bool
+
+
+class Tokens:
+    """Issues and verifies tokens with one secret."""
+
+    def __init__(self, secret: str) -> None:
+        # A short secret is stretched, never padded with a constant: HS256 wants 32 bytes (RFC 7518, 3.2).
+        self._key = secret.encode()
+        if len(self._key) < LEAST_SECRET_BYTES:
+            self._key = hashlib.sha256(b"timestep-lab:" + self._key).digest()
+        self.cookie = f"{COOKIE}_{hashlib.sha256(b'timestep-lab cookie:' + self._key).hexdigest()[:8]}"
+        """A browser sends its cookies to every port of a host: the name keeps two labs there from signing each other's users out."""
+
+    def issue(self, user_id: str, *, anonymous: bool = True, lifetime: timedelta = LIFETIME) -> str:
+        now = utc_now()
+        claims = {"sub": user_id, "aud": AUDIENCE, "iat": now, "exp": now + lifetime, "is_anonymous": anonymous}
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM)
+
+    def issue_anonymous(self) -> tuple[str, str]:
+        """A new user's id and token."""
+        user_id = new_uuid()
+        return user_id, self.issue(user_id)
+
+    def verify(self, token: str) -> Caller:
+        """Raises `AuthError` for a token that is forged, expired, for another audience, or no token at all."""
+        try:
+            claims = jwt.decode(
+                token, self._key, algorithms=[ALGORITHM], audience=AUDIENCE, options={"require": ["exp", "aud", "sub"]}
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise AuthError("This token has expired.", "Sign in again: POST /api/v1/auth/anonymous") from error
+        except jwt.InvalidTokenError as error:
+            raise AuthError("This token is not valid.", "Sign in: POST /api/v1/auth/anonymous") from error
+        if not isinstance(claims["sub"], str) or not claims["sub"]:
+            raise AuthError("This token names no user.", "Sign in: POST /api/v1/auth/anonymous")
+        return Caller(claims["sub"], bool(claims.get("is_anonymous", False)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabSetting:
+    """A row of `lab_settings`: something the lab itself must remember."""
+
+    name: str
+    user_id: str
+    value: str
+
+
+def secret_of(store: Store, configured: str | None) -> str:
+    """`TIMESTEP_LAB_SECRET`, or one made once and kept with the store, so that tokens outlive a restart."""
+    if configured:
+        return configured
+    kept = Table(store.db, store.user_id, "lab_settings", LabSetting, noun="setting", key="name", order="name")
+    found = kept.try_get("token_secret")
+    if found is None:
+        try:
+            found = kept.insert(
+                LabSetting(name="token_secret", user_id=store.user_id, value=secrets.token_urlsafe(48))
+            )  # fmt: skip
+        except ConflictError:  # Another server made it in this moment.
+            found = kept.get("token_secret")
+    return found.value
+
 
 USER_HEADER = "x-timestep-user"
 """Set here for the pages behind the gate; what a client sends under this name is dropped."""
@@ -143,7 +339,7 @@ class Gate:
                 receive = _Counted(receive, headers, limit, lambda: _too_large(limit))
         except LabError as error:
             if isinstance(error, AuthError) and method == "GET" and not path.startswith(API_PREFIXES):
-                from timestep_lab.server.small_pages import sign_in
+                from timestep_lab.server.server import sign_in
 
                 await _page(send, sign_in())
                 return
@@ -198,7 +394,7 @@ class Gate:
         elif self._is_signed_in(headers):
             await _redirect_without_key(scope, send)
         else:
-            from timestep_lab.server.small_pages import expired_link
+            from timestep_lab.server.server import expired_link
 
             await _page(send, expired_link(_own_path(scope)))
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from timestep_lab.server.tokens import Caller
+from timestep_lab.server.gate import Caller
 
 if TYPE_CHECKING:
     from timestep_lab.model.protocols import LabLike

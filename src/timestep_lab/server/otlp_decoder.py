@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from timestep_lab.runtime.worker import Worker, WorkerDied, too_much
 
 if TYPE_CHECKING:
-    from timestep_lab.runtime.interchange.decoded import Decoded
+    from timestep_lab.runtime.interchange.lab_rows import Decoded
 
 WORTH_SENDING = 64 * 1024
 """Bytes of a request below which it is read here."""

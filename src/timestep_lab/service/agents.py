@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 
 from annotated_types import Len
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
 from timestep_lab.model.records import AgentRecord
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.service import operation as op
-from timestep_lab.service.scope import Scope
+from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval, Len
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import DatasetRecord
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.service import operation as op
-from timestep_lab.service.scope import Scope
+from timestep_lab.service.operation import Scope
 
 if TYPE_CHECKING:
     import pandas

@@ -20,13 +20,35 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.store.store import Store
+
+
+# --- What the operations of one user work on. A `Lab` in this process is one
+
+
+class Scope(Protocol):
+    """The user's view of the store, and the parts that all users share. Who calls an operation is here, not an argument of each."""
+
+    store: Store
+
+    def flush(self) -> None:
+        """Wait until every span so far can be read."""
+        ...
+
+    @property
+    def router(self) -> Router:
+        """From a model's name to a model."""
+        ...
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 Method = Literal["GET", "POST", "PUT", "DELETE"]

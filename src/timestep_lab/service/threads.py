@@ -11,12 +11,12 @@ from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.display import transcript
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import ThreadItem, ThreadRecord
-from timestep_lab.model.transcript import transcript
 from timestep_lab.service import operation as op
-from timestep_lab.service.scope import Scope
+from timestep_lab.service.operation import Scope
 
 if TYPE_CHECKING:
     import pandas
@@ -179,7 +179,7 @@ class Threads:
         """A new thread that holds what came before the item, for the reader and for the model. The old one stays as it is; the new one
         knows where it came from, and has its title unless another is given. Raises `NotFoundError`.
         """
-        from timestep_lab.runtime.branch import branch
+        from timestep_lab.runtime.forks import branch
 
         branched = branch(self._scope.store, thread_id, item_id)
         return branched if title is None else self.rename(branched.id, title)

@@ -12,16 +12,15 @@ from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import parse_iso
 from timestep_lab.model.codec import Moment
-from timestep_lab.model.graph import AgentGraph, TitledGraph
-from timestep_lab.model.records import ScoreRecord
+from timestep_lab.model.records import AgentGraph, ScoreRecord, TitledGraph
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Agents
-from timestep_lab.service.scope import Scope
+from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Change
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.trace_diff import DiffRow
-from timestep_lab.store.trace_stats import TimeBucket
+from timestep_lab.store.trace_sums import TimeBucket
 
 if TYPE_CHECKING:
     import pandas

@@ -16,7 +16,7 @@ from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
-from timestep_lab.model.graph import AgentGraph, GraphEdge, GraphNode
+from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode
 from timestep_lab.model.spans import Lab
 from timestep_lab.store.base import Database, Dialect
 from timestep_lab.store.filters import CompiledFilter

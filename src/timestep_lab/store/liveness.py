@@ -14,7 +14,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +25,70 @@ from typing import Any
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
-from timestep_lab.store.interrupted_spans import close_open_spans
+from timestep_lab.store.trace_writer import close_open_spans
+
+# --- Stopping what blocks in another thread: whoever began a query may end it before its time limit does
+#
+#     wish = Interrupt()
+#     thread: with wish.governs(): store.sql(…)
+#     anywhere: wish.stop()
+#
+# What blocks says through `interruptible` how it is stopped. A database is told again and again until the call has ended: a query that had
+# not quite begun when it was told would otherwise run on.
+
+
+_current: ContextVar[Interrupt | None] = ContextVar("timestep_lab_interrupt", default=None)
+
+
+class Interrupt:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ways: list[Callable[[], object]] = []
+        self.wished = False
+
+    def stop(self) -> None:
+        """May be called often, and from any thread."""
+        # Under the lock: no way is called any more once it was taken out, for its cursor may be somebody else's by then.
+        with self._lock:
+            self.wished = True
+            for way in self._ways:
+                way()
+
+    @contextmanager
+    def governs(self) -> Iterator[None]:
+        """What this thread calls inside is stopped by `stop`."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    @contextmanager
+    def stops_by(self, way: Callable[[], object]) -> Iterator[None]:
+        with self._lock:
+            self._ways.append(way)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ways.remove(way)
+
+
+@contextmanager
+def interruptible(way: Callable[[], object]) -> Iterator[None]:
+    """`way` stops what is called inside."""
+    current = _current.get()
+    if current is None:
+        yield
+        return
+    with current.stops_by(way):
+        yield
+
+
+def was_interrupted() -> bool:
+    current = _current.get()
+    return current is not None and current.wished
+
 
 # -- Runs that waited for approval and whose resume died: they wait again
 

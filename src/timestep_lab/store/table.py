@@ -7,17 +7,170 @@ a TIMESTAMP in UTC, a `Usage` a JSON column. No statement leaves this module wit
 from __future__ import annotations
 
 import json
+import json.encoder
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.records import Page
 from timestep_lab.store.base import Change, Database, Statement, Topic
+
+if TYPE_CHECKING:
+    import numpy
+
+
+# --- A column of text that says the same few things in row after row
+
+
+class CodedText(Sequence[Any]):
+    """Reads like a list of `str | None`. `codes[row]` is the place of the row's text in `words`, -1 for None.
+
+    Of a hundred thousand rows a list of texts takes tens of milliseconds to make and to walk, codes take one.
+    """
+
+    __slots__ = ("codes", "words")
+
+    def __init__(self, codes: numpy.ndarray[Any, Any], words: Sequence[str]) -> None:
+        self.codes, self.words = codes, list(words)
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> CodedText:
+        """The same column, coded; values other than None become text."""
+        import numpy as np
+
+        if isinstance(values, CodedText):
+            return values
+        met = [value for value in dict.fromkeys(values) if value is not None]
+        place: dict[Any, int] = {value: code for code, value in enumerate(met)}
+        place[None] = -1
+        codes = np.fromiter(map(place.__getitem__, values), dtype="<i4", count=len(values))
+        return cls(codes, [str(value) for value in met])
+
+    def where(self, *texts: str) -> numpy.ndarray[Any, Any]:
+        """Of each row, whether it says one of `texts`."""
+        import numpy as np
+
+        return np.isin(self.codes, [code for code, word in enumerate(self.words) if word in texts])
+
+    def tolist(self) -> list[str | None]:
+        by_code: list[str | None] = [*self.words, None]
+        return [by_code[code] for code in self.codes.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, row: int) -> str | None: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> CodedText: ...
+
+    def __getitem__(self, row: int | slice) -> str | CodedText | None:
+        if isinstance(row, slice):
+            return CodedText(self.codes[row], self.words)
+        code = int(self.codes[row])
+        return self.words[code] if code >= 0 else None
+
+    def __iter__(self) -> Iterator[str | None]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.tolist() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.tolist())
+
+
+# --- Any value as text that both databases can hold: never fails, never changes what can be kept
+#
+# Neither database takes lone surrogates, Postgres takes no NUL, JSON takes no NaN: these become U+FFFD or a word, all else stays.
+
+
+MAX_DEPTH = 200
+REPLACEMENT = "\ufffd"
+
+
+def clean(text: str) -> str:
+    """`text` without NUL and lone surrogates; pairs of surrogates become the character they stand for."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.replace("\0", REPLACEMENT) if "\0" in text else text
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON with non-ASCII letters as they are, so that they can be searched.
+
+    What JSON has no word for becomes its `str`; NaN and the infinities become the strings `NaN`, `Infinity`, `-Infinity`.
+    """
+    try:
+        text = _dump(value)
+    except (ValueError, TypeError, RecursionError):
+        return _dump(_plain(value, 0))
+    return _dump(_plain(value, 0)) if "\\u0000" in text or (not text.isascii() and clean(text) != text) else text
+
+
+def from_json(text: str) -> Any:
+    return json.loads(text)
+
+
+def _foreign(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "model_dump"):  # A pydantic model, such as the SDK's and the providers' objects.
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return str(value)
+
+
+def _dumper() -> Callable[[Any], str]:
+    """`JSONEncoder.encode` sets its C encoder up at every call, which takes longer than most values; this one is kept.
+
+    A circle of values ends as one that is nested too deep does, in a `RecursionError`.
+    """
+    plain = json.JSONEncoder(
+        ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"), default=_foreign
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # A Python without the C part.
+        return plain.encode
+    chunks = make(None, _foreign, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_dump = _dumper()
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """`value` rebuilt of what JSON can say. Deeper than MAX_DEPTH (or in a circle) it is cut and says so."""
+    if depth > MAX_DEPTH:
+        return "(nested too deep)"
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return clean(value)
+        case float():
+            return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+        case Mapping():
+            return {clean(str(key)): _plain(inner, depth + 1) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner, depth + 1) for inner in value]
+    return _plain(_foreign(value), depth + 1)
+
 
 R = TypeVar("R")
 Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]

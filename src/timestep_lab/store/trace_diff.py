@@ -20,8 +20,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from timestep_lab.model.spans import Lab
-from timestep_lab.store.json_text import to_json
-from timestep_lab.store.payload_text import answered
+from timestep_lab.store.spans import answered
+from timestep_lab.store.table import to_json
 
 # -- The longest common subsequence of two lists, bit-parallel: one big-integer step per element, so that 2,000 × 2,000 take milliseconds
 

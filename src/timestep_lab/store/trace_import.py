@@ -19,15 +19,21 @@ from timestep_lab.model.errors import BusyError, ConflictError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store.base import Database, Dialect, Statement
-from timestep_lab.store.imported_trace import NAMED, ImportedTrace, TraceSaid, facts_of, is_open
-from timestep_lab.store.json_text import clean, from_json, to_json
-from timestep_lab.store.message_bodies import MessageBodies
-from timestep_lab.store.payload_text import answered, asked
-from timestep_lab.store.span_batch import SpanBatch, SpanKey
-from timestep_lab.store.span_reading import SpanReader
-from timestep_lab.store.span_rows import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, payload_value, span_row
-from timestep_lab.store.trace_deltas import DELTA_COLUMNS
-from timestep_lab.store.trace_sums import RESPONSE_ID, Repeated, SpanFacts
+from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, facts_of, is_open
+from timestep_lab.store.spans import (
+    AT,
+    INPUT_IS_JSON,
+    OUTPUT_IS_JSON,
+    MessageBodies,
+    Row,
+    SpanReader,
+    answered,
+    asked,
+    payload_value,
+    span_row,
+)
+from timestep_lab.store.table import clean, from_json, to_json
+from timestep_lab.store.trace_sums import DELTA_COLUMNS, RESPONSE_ID, Repeated, SpanFacts
 
 BATCH = 20_000
 KEPT_SPANS = 100_000

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import UsageError
-from timestep_lab.model.suggest import did_you_mean
 from timestep_lab.store.base import Dialect
 from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filter, started_since
 

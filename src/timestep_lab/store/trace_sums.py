@@ -9,9 +9,306 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.store.base import Database, Dialect, Rows
+from timestep_lab.store.filters import CompiledFilter
+from timestep_lab.store.spans import (
+    AT,
+    INPUT_IS_JSON,
+    OUTPUT_IS_JSON,
+    TRACE_COLUMNS,
+    Row,
+    answered,
+    asked,
+    payload_value,
+)
+
+# --- What one batch of spans adds to each trace it touches: a row a trace, so that listings add up rows instead of reading spans
+
+
+DELTA_COLUMNS = (
+    "user_id", "trace_id", "workflow", "workflow_key", "thread_id", "thread_key", "started_at", "ended_at", "n_spans", "n_open",
+    "n_errors", "n_turns", "n_generations", "n_unpriced", "input_tokens", "output_tokens", "cost_usd", "agents", "agents_at",
+    "model", "model_at", "input", "input_key", "output", "output_key", "root_error", "interrupted", "version",
+)  # fmt: skip
+ARROW = " → "
+_LAST_RESORT = 1 << 60
+"""Added to a key that should lose against any root span's (input: least key wins) or win against all others (output)."""
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_TRACE_AT = {column: place for place, column in enumerate(TRACE_COLUMNS)}
+
+_TRACE, _SPAN, _PARENT, _KIND, _AGENT = AT["trace_id"], AT["span_id"], AT["parent_id"], AT["kind"], AT["agent"]
+_NAME = AT["name"]
+_STATUS, _MODEL, _STARTED, _ENDED = AT["status"], AT["model"], AT["started_at"], AT["ended_at"]
+_IN_TOKENS, _OUT_TOKENS, _trace_deltas_COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
+
+
+class _Trace:
+    """The sums of one trace while a batch is read."""
+
+    __slots__ = (
+        "agents", "cost", "ended_at", "first", "in_tokens", "last", "model", "model_at", "n_errors", "n_generations",
+        "n_open", "n_spans", "n_turns", "n_unpriced", "out_tokens", "root", "root_error", "start", "started_at",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.n_spans = self.n_open = self.n_errors = self.n_turns = self.n_generations = self.n_unpriced = 0
+        self.in_tokens: int | None = None
+        self.out_tokens: int | None = None
+        self.cost: float | None = None
+        self.started_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self.agents: list[tuple[datetime, str]] = []
+        self.model: str | None = None
+        self.model_at: datetime | None = None
+        self.root: Row | None = None
+        self.first: Row | None = None
+        """The generation that began first, and the one that ended last."""
+        self.last: Row | None = None
+        self.start: Row | None = None
+        self.root_error = False
+
+
+def trace_deltas(
+    user_id: str,
+    *,
+    ended: Sequence[Row] = (),
+    opened: Sequence[Row] = (),
+    opened_before: Collection[tuple[str, str]] = (),
+    starts: Iterable[Row] = (),
+) -> list[Row]:
+    """`ended` and `opened` are span rows, `starts` trace rows, all of this user, of the lab's own runs: these tell each call once, and
+    are added as they come. Spans of other programs: see `imported_trace`.
+
+    `opened_before` holds the (trace_id, span_id) of ended spans that an earlier batch counted when they began.
+    """
+    traces: dict[str, _Trace] = {}
+    for start in starts:
+        trace = traces.setdefault(start[_TRACE_AT["trace_id"]], _Trace())
+        trace.start = start
+        trace.started_at = start[_TRACE_AT["started_at"]]
+    for row in opened:
+        trace = _at(traces, row)
+        trace.n_open += 1
+        _begun(trace, row)
+    for row in ended:
+        trace = _at(traces, row)
+        if opened_before and (row[_TRACE], row[_SPAN]) in opened_before:
+            trace.n_open -= 1
+        else:
+            _begun(trace, row)
+        _ended(trace, row)
+    return [_delta(user_id, trace_id, trace) for trace_id, trace in traces.items()]
+
+
+def _at(traces: dict[str, _Trace], row: Row) -> _Trace:
+    trace = traces.get(row[_TRACE])
+    if trace is None:
+        trace = traces[row[_TRACE]] = _Trace()
+    return trace
+
+
+def _begun(trace: _Trace, row: Row) -> None:
+    trace.n_spans += 1
+    kind, started_at = row[_KIND], row[_STARTED]
+    if trace.started_at is None or started_at < trace.started_at:
+        trace.started_at = started_at
+    if kind == "agent":
+        trace.agents.append((started_at, row[_AGENT] or row[_NAME]))
+    elif kind == "turn":
+        trace.n_turns += 1
+    elif kind == "generation":
+        trace.n_generations += 1
+        if trace.first is None or started_at < trace.first[_STARTED]:
+            trace.first = row
+        if row[_MODEL] is not None and (trace.model_at is None or started_at >= trace.model_at):
+            trace.model, trace.model_at = row[_MODEL], started_at
+    if row[_PARENT] is None:
+        trace.root = row
+
+
+def _ended(trace: _Trace, row: Row) -> None:
+    if trace.started_at is None or row[_STARTED] < trace.started_at:
+        # Also when the span was counted as it began: reading by time leaves out a row of sums that knows none.
+        trace.started_at = row[_STARTED]
+    ended_at = row[_ENDED] or row[_STARTED]  # An import may know no end; no span of a trace begins after its end.
+    if trace.ended_at is None or ended_at > trace.ended_at:
+        trace.ended_at = ended_at
+    failed = row[_STATUS] == "error"
+    if failed:
+        trace.n_errors += 1
+    if row[_PARENT] is None:
+        trace.root = row
+        trace.root_error = trace.root_error or failed
+    if row[_KIND] != "generation":
+        return
+    in_tokens, out_tokens, cost = row[_IN_TOKENS], row[_OUT_TOKENS], row[_trace_deltas_COST]
+    if in_tokens is not None:
+        trace.in_tokens = (trace.in_tokens or 0) + in_tokens
+    if out_tokens is not None:
+        trace.out_tokens = (trace.out_tokens or 0) + out_tokens
+    if cost is not None:
+        trace.cost = (trace.cost or 0.0) + cost
+    elif in_tokens or out_tokens:
+        trace.n_unpriced += 1
+    if row[_MODEL] is not None and (trace.model_at is None or row[_STARTED] >= trace.model_at):
+        trace.model, trace.model_at = row[_MODEL], row[_STARTED]
+    if trace.last is None or ended_at >= (trace.last[_ENDED] or trace.last[_STARTED]):
+        trace.last = row
+
+
+def _delta(user_id: str, trace_id: str, trace: _Trace) -> Row:
+    start = trace.start
+    trace.agents.sort(key=lambda entry: entry[0])
+    names = [name for _, name in trace.agents]
+    path = ARROW.join(name for place, name in enumerate(names) if place == 0 or names[place - 1] != name)
+    text_in, key_in = _input(trace)
+    text_out, key_out = _output(trace)
+    return (
+        user_id, trace_id,
+        (start[_TRACE_AT["workflow"]] or None) if start else None, None, start[_TRACE_AT["thread_id"]] if start else None, None,
+        trace.started_at, trace.ended_at, trace.n_spans, trace.n_open, trace.n_errors, trace.n_turns,
+        trace.n_generations, trace.n_unpriced, trace.in_tokens, trace.out_tokens, trace.cost,
+        path or None, trace.agents[0][0] if names else None, trace.model, trace.model_at,
+        text_in, key_in, text_out, key_out, trace.root_error, False, None,
+    )  # fmt: skip
+
+
+def _input(trace: _Trace) -> tuple[str | None, int | None]:
+    for row, handicap in ((trace.root, 0), (trace.first, _LAST_RESORT)):
+        if row is not None:
+            text = asked(payload_value(row[AT["input"]], bool(row[AT["io_json"]] & INPUT_IS_JSON)))
+            if text is not None:
+                return text, _micros(row[_STARTED]) + handicap
+    return None, None
+
+
+def _output(trace: _Trace) -> tuple[str | None, int | None]:
+    for row, lead in ((trace.root, _LAST_RESORT), (trace.last, 0)):
+        if row is not None and row[_ENDED] is not None:
+            text = answered(payload_value(row[AT["output"]], bool(row[AT["io_json"]] & OUTPUT_IS_JSON)))
+            if text is not None:
+                return text, _micros(row[_ENDED]) + lead
+    return None, None
+
+
+def _micros(moment: Any) -> int:
+    return int((moment - _EPOCH) // _MICROSECOND)
+
+
+# --- Numbers over many traces: how many when, of which kind, how fast
+
+
+FACETS = ("status", "model", "agent_path", "workflow")
+_QUANTILE: dict[Dialect, str] = {
+    "duckdb": "quantile_cont(duration_ms, {0})", "postgres": "percentile_cont({0}) within group (order by duration_ms)",
+}  # fmt: skip
+_SECONDS: dict[Dialect, str] = {
+    "duckdb": "epoch_us(t.started_at - {0}) / 1000000.0", "postgres": "date_part('epoch', t.started_at - {0})",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBucket:
+    """Traces that started from `start` (inclusive) to `end` (exclusive; the last bucket's is included)."""
+
+    start: datetime
+    end: datetime
+    count: int
+    errors: int
+    """Those that failed or hold a failed span."""
+
+
+def histogram(
+    db: Database, user_id: str, where: CompiledFilter, *, buckets: int, since: datetime | None, until: datetime | None
+) -> list[TimeBucket]:
+    """Equal steps of time from `since` to `until`, or over all that matches. Empty when nothing does."""
+    first, last = since, until
+    if first is None or last is None:
+        # Without a filter an index knows the first and the last; the view would read all.
+        source = "core.trace_rollups" if db.dialect == "postgres" and where.sql == "true" else "traces"
+        found = db.query(
+            user_id, f"select min(t.started_at), max(t.started_at) from {source} t where {where.sql}", where.params
+        ).one()
+        if found is None or found[0] is None:
+            return []
+        first, last = first or found[0], last or found[1]
+    first, last = to_aware_utc(first), to_aware_utc(last)
+    width_s = max((last - first).total_seconds(), 0.001) / buckets
+    n = len(where.params)
+    seconds = _SECONDS[db.dialect].format(f"cast(${n + 1} as timestamp)")
+    rows = db.query(
+        user_id,
+        f"select cast(floor({seconds} / cast(${n + 2} as double precision)) as bigint) as bucket, count(*), "
+        "sum(case when t.status = 'failed' or t.n_errors > 0 then 1 else 0 end) "
+        f"from traces t where {where.sql} group by 1",
+        [*where.params, to_naive_utc(first), width_s],
+    ).rows
+    counts, errors = [0] * buckets, [0] * buckets
+    for bucket, count, failed in rows:
+        place = min(max(int(bucket), 0), buckets - 1)
+        counts[place] += int(count)
+        errors[place] += int(failed)
+    edges = [first + timedelta(seconds=width_s * step) for step in range(buckets)] + [last]
+    return [TimeBucket(start=edges[i], end=edges[i + 1], count=counts[i], errors=errors[i]) for i in range(buckets)]
+
+
+def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20) -> dict[str, list[tuple[str, int]]]:
+    """Of each field in `FACETS`: its values and how many traces have each, most frequent first."""
+    sets = ", ".join(f"({name})" for name in FACETS)
+    names = ", ".join(FACETS)
+    # Of a hundred thousand traces few differ in all four: counted once by all, then by each.
+    rows = db.query(
+        user_id,
+        f"select grouping({names}), {names}, sum(n) from (select {names}, count(*) as n from traces t where {where.sql} "
+        f"group by {names}) kinds group by grouping sets ({sets}) order by sum(n) desc",
+        where.params,
+    ).rows
+    found: dict[str, list[tuple[str, int]]] = {name: [] for name in FACETS}
+    # grouping() has a bit for each column that is not grouped by, the first column's highest.
+    places = {(1 << len(FACETS)) - 1 - (1 << (len(FACETS) - 1 - place)): place for place in range(len(FACETS))}
+    for mask, *values, count in rows:
+        place = places[int(mask)]
+        if values[place] is not None and len(found[FACETS[place]]) < most:
+            found[FACETS[place]].append((values[place], int(count)))
+    return found
+
+
+def latency(db: Database, user_id: str, *, since: datetime | None, until: datetime | None) -> Rows:
+    """Of each hour and model: calls, failed calls, p50 and p95 of the generations' duration in ms, and p50 of time to first token."""
+    conditions, params = "kind = 'generation'", []
+    for bound, symbol in ((since, ">="), (until, "<")):
+        if bound is not None:
+            params.append(to_naive_utc(bound))
+            conditions += f" and started_at {symbol} ${len(params)}"
+    quantile = _QUANTILE[db.dialect]
+    return db.query(
+        user_id,
+        "select date_trunc('hour', started_at) as hour, model, count(*) as calls, "
+        "sum(case when status = 'error' then 1 else 0 end) as errors, "
+        f"{quantile.format('0.5')} as p50_ms, {quantile.format('0.95')} as p95_ms, "
+        f"{quantile.format('0.5').replace('duration_ms', 'ttft_ms')} as ttft_p50_ms "
+        f"from core.span_rows where {conditions} group by 1, 2 order by 1, 2",
+        params,
+    )
+
+
+def values_of(db: Database, user_id: str, view: str, column: str, prefix: str, limit: int) -> list[tuple[str, int]]:
+    """The most frequent values of a text column that begin so, with how often. `view` and `column` are names of ours."""
+    rows = db.query(
+        user_id,
+        f"select {column}, count(*) from {view} where {column} is not null and starts_with(lower({column}), lower($1)) "
+        f"group by 1 order by 2 desc, 1 limit {int(limit)}",
+        [prefix],
+    ).rows
+    return [(str(value), int(count)) for value, count in rows]
+
 
 RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'
 """In a span's attributes as JSON: the provider's name of the answer."""

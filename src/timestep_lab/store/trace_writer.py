@@ -12,18 +12,53 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, wait
+from datetime import datetime
 from queue import Empty, SimpleQueue
 
+from timestep_lab.model.clock import to_naive_utc
 from timestep_lab.model.errors import BusyError, LabError, StoreError
 from timestep_lab.model.spans import SpanRecord, TraceStart
-from timestep_lab.store.base import Database
-from timestep_lab.store.message_bodies import MessageBodies
-from timestep_lab.store.search_filling import keep_filled, stop_filling
-from timestep_lab.store.span_batch import SpanBatch, SpanKey, span_key
-from timestep_lab.store.span_rows import Row, span_row, trace_row
+from timestep_lab.store.base import Database, Statement
+from timestep_lab.store.imported_trace import SpanBatch, SpanKey, span_key
+from timestep_lab.store.search import keep_filled, stop_filling
+from timestep_lab.store.spans import MessageBodies, Row, span_row, trace_row
 from timestep_lab.store.trace_import import TraceImport
+
+# --- Closing what a dead process left open: its spans end as errors, and their traces as interrupted
+
+
+ERROR = "interrupted: the process that ran this ended"
+
+
+def close_open_spans(process_ids: Sequence[str], moment: datetime) -> list[Statement]:
+    """Statements for one transaction, over all users: run them as `SYSTEM_USER` when these processes are known to be dead."""
+    if not process_ids:
+        return []
+    places = ", ".join(f"${n}" for n in range(1, len(process_ids) + 1))
+    of_dead = f"from core.open_spans where process_id in ({places})"
+    error, now = f"${len(process_ids) + 1}", f"${len(process_ids) + 2}"
+    params = [*process_ids, ERROR, to_naive_utc(moment)]
+    return [
+        Statement(
+            "insert into core.spans_raw (user_id, trace_id, span_id, parent_id, kind, name, agent, status, error, model, "
+            "provider, started_at, ended_at, server, approval, to_agent, io_json, attributes, input) "
+            "select user_id, trace_id, span_id, parent_id, kind, name, agent, 'error', cast("
+            f"{error} as varchar), model, provider, started_at, greatest(started_at, cast({now} as timestamp)), server, "
+            f"approval, to_agent, io_json, attributes, input {of_dead}",
+            params,
+        ),
+        Statement(
+            "insert into core.trace_deltas (user_id, trace_id, started_at, ended_at, n_spans, n_open, n_errors, n_turns, "
+            "n_generations, n_unpriced, root_error, interrupted) "
+            f"select user_id, trace_id, min(started_at), greatest(min(started_at), cast({now} as timestamp)), 0, -count(*), count(*), 0, "
+            f"0, 0, bool_or(parent_id is null), cast({error} as varchar) is not null {of_dead} group by user_id, trace_id",
+            params,
+        ),
+        Statement(f"delete {of_dead}", list(process_ids)),
+    ]
+
 
 log = logging.getLogger(__name__)
 

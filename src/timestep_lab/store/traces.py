@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
 from timestep_lab.model.errors import NotFoundError
-from timestep_lab.model.graph import AgentGraph
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Page, ScoreRecord
+from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
-from timestep_lab.store import agent_graphs, trace_stats
+from timestep_lab.store import agent_graphs
+from timestep_lab.store import trace_sums as trace_stats
 from timestep_lab.store.base import Database, Dialect, Rows
 from timestep_lab.store.filters import CompiledFilter
-from timestep_lab.store.json_text import from_json
-from timestep_lab.store.search_words import read_search
-from timestep_lab.store.span_reading import SpanReader, no_trace
-from timestep_lab.store.table import Table
+from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, read_search
+from timestep_lab.store.spans import SpanReader, no_trace
+from timestep_lab.store.table import Table, from_json
 from timestep_lab.store.trace_diff import DiffRow, diff_traces
-from timestep_lab.store.trace_search import ALL, FEW, by_reading, find_traces
 from timestep_lab.store.trace_selection import (
     NEWEST_FIRST,
     TRACE_COLUMNS,
@@ -52,7 +50,7 @@ _NEWEST_STARTS = (
 
 class Traces:
     """`filter` is an expression of the filter language (see `store.filters`; `FilterError` when it cannot be read), `search` are words
-    (see `store.search_words`), `since` and `until` bound the start of a trace. A trace is a dict with the columns of the view
+    (see `store.search`), `since` and `until` bound the start of a trace. A trace is a dict with the columns of the view
     `traces`; times are aware UTC."""
 
     def __init__(self, db: Database, user_id: str) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from timestep_lab.model.arena import DuelRecord, VoteOutcome, VoteRecord
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import DuelRecord, Json, VoteOutcome, VoteRecord
 from timestep_lab.store.base import in_thread
 from timestep_lab.ui.view import View, handles
 

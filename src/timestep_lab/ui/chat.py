@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from timestep_lab.model.display import transcript
 from timestep_lab.model.errors import ConflictError
 from timestep_lab.model.records import Json
-from timestep_lab.model.transcript import transcript
 from timestep_lab.ui.chat_state import Conversation
 from timestep_lab.ui.view import handles
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+import html
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from timestep_lab.model.display import cost_text, duration_text, tokens_text, transcript_line
 from timestep_lab.model.errors import ConflictError, LabError
 from timestep_lab.model.events import (
     Event,
@@ -21,12 +23,155 @@ from timestep_lab.model.events import (
     ThreadCreated,
 )
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
-from timestep_lab.ui.chat_rows import item_json, run_json, thread_row, twin
-from timestep_lab.ui.chat_source import AgentChoice, ChatSource
 from timestep_lab.ui.view import View
 
 if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
+
+
+# --- A conversation as rows: for the browser's copy, and for the twin that needs no JavaScript
+
+
+Widget = Mapping[str, Json]
+"""`{"root": a ChatKit widget's JSON, "copy_text": str}`."""
+
+
+def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]:
+    shown = {"widget": dict(widget)} if widget else {}
+    return {
+        **shown,
+        "id": item.id,
+        "type": item.type,
+        "data": dict(item.data),
+        "agent": item.agent,
+        "run_id": item.run_id,
+    }
+
+
+def thread_row(thread: ThreadRecord) -> dict[str, Json]:
+    return {"id": thread.id, "title": thread.title, "at": thread.updated_at.timestamp() * 1000}
+
+
+def run_json(run: RunRecord) -> dict[str, Json]:
+    tokens = run.usage.input_tokens + run.usage.output_tokens or None  # A stopped run was never told what it took.
+    duration = (run.ended_at - run.started_at).total_seconds() * 1000 if run.ended_at else None
+    return {
+        "id": run.id, "status": run.status, "model": run.model, "duration_ms": duration, "ttft_ms": run.ttft_ms,
+        "tokens": tokens, "cost_usd": run.cost_usd if tokens else None, "trace_id": run.trace_id,
+    }  # fmt: skip
+
+
+def run_facts(run: RunRecord) -> str:
+    """The line under an answer, for the twin."""
+    facts = run_json(run)
+    return " · ".join(
+        part
+        for part in (
+            run.model,
+            duration_text(facts["duration_ms"]),
+            tokens_text(facts["tokens"]),
+            cost_text(facts["cost_usd"]),
+        )
+        if part
+    )
+
+
+def twin_row(item: ThreadItem) -> str:
+    data, who, text = item.data, "", ""
+    if item.type == "user_message":
+        who, text = "You", str(data.get("text", ""))
+    elif item.type == "assistant_message":
+        who, text = item.agent or "Assistant", str(data.get("text", ""))
+    else:
+        text = transcript_line(item).replace("`", "").removeprefix("- ")
+    if not text:
+        return ""
+    body = html.escape(text).replace("\n", "<br>")
+    return (
+        f'<tr><td style="vertical-align:top;text-align:left"><b>{html.escape(who)}</b></td>'
+        f'<td style="text-align:left">{body}</td></tr>'
+    )
+
+
+def twin(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str:
+    """The conversation as an HTML table."""
+    rows = "".join(twin_row(item) for item in items)
+    title = html.escape((thread.title if thread else None) or "Conversation")
+    return f"<h4>{title}</h4><table><tbody>{rows or '<tr><td>Nothing was said yet.</td></tr>'}</tbody></table>"
+
+
+# --- What a chat needs from the lab behind it. `lab/chat_source.py` answers for a lab in this process, `lab/remote…` for a served one
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChoice:
+    name: str
+    model: str | None
+    """None: the lab's default model."""
+
+
+class ChatSource(Protocol):
+    """Every method raises the errors of `model.errors`; the chat shows their message and next step."""
+
+    async def agents(self) -> Sequence[AgentChoice]: ...
+
+    async def models(self) -> Sequence[str]:
+        """Models a person may want to choose: of providers that are ready."""
+        ...
+
+    async def check_model(self, name: str) -> str:
+        """The full name of a model that the list may not have. Raises what is wrong with it, as far as can be known unasked."""
+        ...
+
+    @property
+    def default_model(self) -> str: ...
+
+    async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
+        """Newest first; with `search`, those whose title or messages hold the text."""
+        ...
+
+    async def thread(self, thread_id: str) -> ThreadRecord: ...
+    async def items(self, thread_id: str) -> Sequence[ThreadItem]: ...
+
+    async def runs(self, thread_id: str) -> Sequence[RunRecord]: ...
+
+    def send(
+        self,
+        text: str,
+        *,
+        agent: str,
+        model: str | None,
+        thread_id: str | None,
+        attachments: Sequence[Mapping[str, Json]],
+    ) -> AsyncIterator[Event]: ...
+
+    def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]: ...
+
+    def answer_client_tool(self, thread_id: str, call_id: str, output: Json) -> AsyncIterator[Event]:
+        """Tell the agent what the view did for it, and run on."""
+        ...
+
+    async def cancel(self, run_id: str) -> None: ...
+    async def rename(self, thread_id: str, title: str) -> None: ...
+    async def delete(self, thread_id: str) -> None: ...
+
+    async def attach(self, name: str, mime_type: str, content: bytes) -> Mapping[str, Json]:
+        """Keep a file and describe it: `{"id", "name", "mime_type", "size"}`."""
+        ...
+
+    async def branch(self, thread_id: str, before_item_id: str, goes_on: str = "") -> ThreadRecord:
+        """A new thread that holds what came before that item, for the reader and for the model. It has the title of the old one, or,
+        as a thread has that of its first message, that of the message which it goes on with."""
+        ...
+
+    def widget(self, output: Json) -> Mapping[str, Json] | None:
+        """How a tool's result looks, for those that have a look: `{"root": widget JSON, "copy_text": str}`."""
+        ...
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back with a thread's id after something in it changed, from any process. Returns what ends it."""
+        ...
+
 
 DEFAULT_AGENT = "Personal Assistant"
 KEYLESS = "demo/assistant"

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, cast
 
-from timestep_lab.model.arena import VoteOutcome, VoteRecord
 from timestep_lab.model.errors import ConflictError, LabError, NotFoundError
 from timestep_lab.model.events import (
     Event,
@@ -29,12 +28,12 @@ from timestep_lab.model.events import (
     RunStarted,
     RunStopped,
 )
-from timestep_lab.model.records import Json, RunRecord, ThreadItem
+from timestep_lab.model.records import Json, RunRecord, ThreadItem, VoteOutcome, VoteRecord
 from timestep_lab.store.base import in_thread
-from timestep_lab.ui.chat_rows import item_json, run_json
+from timestep_lab.ui.chat_state import item_json, run_json
 from timestep_lab.ui.view import View, handles
 
-# -- A live duel: what it asks of the lab behind it. `lab/dueling.py` answers for a lab in this process
+# -- A live duel: what it asks of the lab behind it. `lab/comparing.py` answers for a lab in this process
 
 
 class DuelSource(Protocol):

@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
+from timestep_lab.model.arguments import trace_id_of
 from timestep_lab.model.clock import parse_iso, utc_now
+from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
-from timestep_lab.model.given import trace_id_of
 from timestep_lab.model.records import Json
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
-from timestep_lab.store.trace_stats import TimeBucket
-from timestep_lab.ui.explorer_twin import explorer_html
+from timestep_lab.store.trace_sums import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
+from timestep_lab.ui.trace_twin import SIGNS, moment, text, trace_html
 from timestep_lab.ui.trace_view import TraceView
-from timestep_lab.ui.updates import Updates
-from timestep_lab.ui.view import handles
+from timestep_lab.ui.view import Updates, handles
 
 if TYPE_CHECKING:
     import pandas
+
+
+# --- The list of traces as plain HTML, and below it the opened trace
+
+
+MOST_ROWS = 50
+
+
+def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
+    """The twin of the explorer: a table, and the opened trace if there is one."""
+    if not page.data:
+        return "<p>No traces. Every run is traced: <code>await lab.run(&quot;Umbrella in Oakland?&quot;)</code></p>"
+    heads = ("Started", "Asked", "Agents", "Model", "Status")
+    numbers = ("Turns", "Tokens", "Cost", "Time")
+    head = "".join(f"<th align='left'>{name}</th>" for name in heads)
+    head += "".join(f"<th align='right'>{name}</th>" for name in numbers)
+    rows = "".join(_row(row) for row in page.data[:MOST_ROWS])
+    total = page.total if page.total is not None else len(page.data)
+    shown = min(len(page.data), MOST_ROWS)
+    parts = [
+        f"<p>{total:,} {'trace' if total == 1 else 'traces'}{f', the newest {shown} below' if total > shown else ''}</p>"
+    ]
+    parts.append(f"<table><tr>{head}</tr>{rows}</table>")
+    if selected is not None:
+        parts.append(trace_html(source, selected))
+    return "\n".join(parts)
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    known = [n for n in (row.get("input_tokens"), row.get("output_tokens")) if n is not None]
+    status = SIGNS.get(str(row.get("status")), str(row.get("status") or ""))
+    words = (moment(row.get("started_at")), row.get("input") or row.get("workflow") or "", row.get("agent_path") or "")
+    cells = "".join(f"<td align='left'>{text(word, 120)}</td>" for word in (*words, row.get("model") or "", status))
+    tokens = count_text(sum(known)) if known else "unknown"
+    numbers = (
+        row.get("turns") or "",
+        tokens,
+        cost_text(row.get("cost_usd"), row.get("n_unpriced")),
+        duration_text(row.get("duration_ms")),
+    )
+    return f"<tr>{cells}{''.join(f'<td align=right>{text(number, 40)}</td>' for number in numbers)}</tr>"
+
 
 PAGE = 50
 BUCKETS = 60

@@ -2,30 +2,254 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from timestep_lab.model.comparison import (
+    CandidateRow,
+    CaseRecord,
     CellDelta,
     CellDone,
+    CellRecord,
     CellStarted,
     ComparisonEnded,
     ComparisonProgress,
     ComparisonRecord,
     ComparisonStarted,
+    DecisionRow,
     GridLike,
+    PairRow,
+    ProgressRow,
     headline,
 )
+from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json
 from timestep_lab.service.traces import Traces
-from timestep_lab.ui.grid_rows import PREVIEW, body, cell_row, head, opened_case, partial_row
-from timestep_lab.ui.grid_state import GridState, Key
-from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.trace_reader import TraceReader
-from timestep_lab.ui.updates import Updates
-from timestep_lab.ui.view import Reply, handles
+from timestep_lab.ui.view import Reply, Updates, handles
+
+# --- What a comparison looks like now: begun from records, carried on by events
+
+
+Key = tuple[str, str, int]
+"""Case, candidate, epoch."""
+
+
+@dataclass(slots=True)
+class GridState:
+    """A `GridLike` that changes. Cells come in whatever order they are answered; cases and candidates keep theirs."""
+
+    record: ComparisonRecord
+    cases: Sequence[CaseRecord] = ()
+    candidate_rows: Sequence[CandidateRow] = ()
+    pair_rows: Sequence[PairRow] = ()
+    decision: Sequence[DecisionRow] = ()
+    verdict: str = ""
+    progress: ProgressRow | None = None
+    partial: dict[Key, str] = field(default_factory=dict)
+    """Text so far of the answers under way; "" before the first word."""
+    _cells: dict[Key, CellRecord] = field(default_factory=dict)
+    _places: dict[str, int] = field(default_factory=dict)
+    _columns: dict[str, int] = field(default_factory=dict)
+    _scorers: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, grid: GridLike) -> GridState:
+        """A comparison as it stands. While it runs there is no verdict yet: half the cases would speak for all."""
+        state = cls(record=grid.record)
+        if not state.is_running:
+            state.candidate_rows, state.pair_rows = tuple(grid.candidate_rows), tuple(grid.pair_rows)
+            state.verdict, state.decision = grid.verdict, tuple(grid.decision)
+        state._begin(grid.cases, grid.cells)
+        return state
+
+    # As a `GridLike`
+
+    @property
+    def cells(self) -> Sequence[CellRecord]:
+        return sorted(self._cells.values(), key=self._order)
+
+    @property
+    def candidates(self) -> list[str]:
+        return [candidate["name"] for candidate in self.record.candidates]
+
+    @property
+    def scorers(self) -> list[str]:
+        """In the order they first appear; `overall` last."""
+        return sorted(self._scorers, key=lambda name: name == "overall")
+
+    @property
+    def deciding_scorer(self) -> str | None:
+        """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+        names = self.scorers
+        return None if not names else names[-1] if names[-1] == "overall" else names[0]
+
+    # For the view
+
+    @property
+    def is_running(self) -> bool:
+        return self.record.status == "running"
+
+    @property
+    def epochs(self) -> int:
+        return max([self.record.epochs, *(cell.epoch + 1 for cell in self._cells.values())])
+
+    def cell(self, key: Key) -> CellRecord | None:
+        return self._cells.get(key)
+
+    def case_at(self, place: int) -> CaseRecord:
+        """Raises `UsageError`."""
+        if not 0 <= place < len(self.cases):
+            raise UsageError(f"The comparison has no case {place}.", "Reload the view.")
+        return self.cases[place]
+
+    def place(self, key: Key) -> tuple[int, int, int] | None:
+        """Row, column and epoch; None for a cell of a case or candidate that is not shown."""
+        case_id, candidate, epoch = key
+        if case_id not in self._places or candidate not in self._columns:
+            return None
+        return self._places[case_id], self._columns[candidate], epoch
+
+    # Events
+
+    def apply(self, event: Event) -> None:
+        """Events that are none of a comparison's are left aside."""
+        if isinstance(event, ComparisonStarted):
+            self.record = event.comparison
+            self._begin(event.cases, event.cells)
+        elif isinstance(event, CellStarted):
+            self.partial[event.case_id, event.candidate, event.epoch] = ""
+        elif isinstance(event, CellDelta):
+            key = (event.case_id, event.candidate, event.epoch)
+            self.partial[key] = self.partial.get(key, "") + event.delta
+        elif isinstance(event, CellDone):
+            self.partial.pop(event.cell.key, None)
+            self._take(event.cell)
+        elif isinstance(event, ComparisonProgress):
+            self.progress = event.progress
+            if event.pairs:
+                self.pair_rows, self.verdict = event.pairs, event.verdict
+        elif isinstance(event, ComparisonEnded):
+            self.record, self.verdict = event.comparison, event.verdict
+            self.candidate_rows, self.pair_rows, self.decision = event.candidates, event.pairs, event.decision
+            self.partial.clear()
+
+    def _begin(self, cases: Sequence[CaseRecord], cells: Sequence[CellRecord]) -> None:
+        self.cases = tuple(sorted(cases, key=lambda case: case.position))
+        self._places = {case.case_id: place for place, case in enumerate(self.cases)}
+        self._columns = {name: column for column, name in enumerate(self.candidates)}
+        for cell in cells:
+            self._take(cell)
+
+    def _take(self, cell: CellRecord) -> None:
+        self._cells[cell.key] = cell
+        self._scorers += [score.scorer for score in cell.scores if score.scorer not in self._scorers]
+
+    def _order(self, cell: CellRecord) -> tuple[int, int, int]:
+        return self.place(cell.key) or (len(self.cases), 0, 0)
+
+
+# --- A comparison in the short form that a browser draws the matrix from; whole answers are fetched when opened
+
+
+PREVIEW = 260
+"""Characters of an answer that three lines of a cell can show."""
+_ASKED, _EXPECTED = 300, 120
+
+
+def head(state: GridState) -> dict[str, Json]:
+    """Everything but cases and cells."""
+    record = state.record
+    return {
+        "id": record.id, "name": record.name, "status": record.status, "headline": headline(state), "epochs": state.epochs,
+        "candidates": [_candidate(candidate) for candidate in record.candidates], "scorers": state.scorers,
+        "deciding": state.deciding_scorer, "summary": [asdict(row) for row in state.candidate_rows],
+        "pairs": [asdict(pair) for pair in state.pair_rows],
+        "decision": [{**asdict(row), "words": row.words} for row in state.decision],
+        "progress": None if state.progress is None else asdict(state.progress), "n_cases": len(state.cases),
+    }  # fmt: skip
+
+
+def body(state: GridState) -> bytes:
+    """Cases and cells as UTF-8 JSON: `{"cases": [[input, expected]], "cells": [[row, column, epoch, …cell_row]]}`.
+
+    One text instead of nested messages: 6,000 cells are encoded once and parsed once.
+    """
+    cells = [
+        [*place, *cell_row(cell)] for cell in state.cells if (place := state.place(cell.key)) is not None
+    ]  # fmt: skip
+    growing = [
+        [*place, *partial_row(text)] for key, text in state.partial.items() if (place := state.place(key)) is not None
+    ]
+    whole = {"cases": [_case_row(case) for case in state.cases], "cells": cells + growing}
+    try:
+        return _encoded(whole)
+    except (
+        ValueError
+    ):  # An answer with half a character, a score that is no number: rare, and making sure takes longer than all else.
+        return _encoded(json_safe(whole))
+
+
+def _encoded(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def cell_row(cell: CellRecord) -> list[Json]:
+    """`[status, text, ms, tokens, usd, is_cached, text_hash, scores, has_trace]`; `text_hash` is equal for equal answers."""
+    text = (cell.output or "") if cell.status == "done" else (cell.error or "failed")
+    tokens = None if cell.input_tokens is None and cell.output_tokens is None else sum(_known(cell))
+    return [
+        cell.status, text[:PREVIEW], _round(cell.latency_ms), tokens, cell.cost_usd, cell.cached,
+        zlib.crc32(" ".join(text.split()).encode("utf-8", "replace")), {s.scorer: s.value for s in cell.scores}, bool(cell.trace_id),
+    ]  # fmt: skip
+
+
+def partial_row(text: str) -> list[Json]:
+    return ["running", text[:PREVIEW]]
+
+
+def opened_case(state: GridState, place: int) -> dict[str, Json]:
+    """One row of the matrix with all there is to know. Raises `UsageError`."""
+    case = state.case_at(place)
+    answers = []
+    for column, name in enumerate(state.candidates):
+        for epoch in range(state.epochs):
+            key: Key = (case.case_id, name, epoch)
+            cell = state.cell(key)
+            if cell is not None:
+                answers.append({"column": column, **asdict(cell)})
+            elif key in state.partial:
+                answers.append({"column": column, "epoch": epoch, "status": "running", "output": state.partial[key]})
+    return {"place": place, "case": asdict(case), "answers": answers}
+
+
+def _candidate(candidate: Any) -> dict[str, Json]:
+    return {name: candidate.get(name) for name in ("name", "model", "agent", "prompt", "model_settings")}
+
+
+def _case_row(case: CaseRecord) -> list[Json]:
+    asked = case.input or ", ".join(f"{name}={value}" for name, value in case.vars.items() if not name.startswith("__"))
+    expected = None if case.expected is None else _said(case.expected)[:_EXPECTED]
+    return [asked[:_ASKED], expected]
+
+
+def _said(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)
+
+
+def _known(cell: CellRecord) -> list[int]:
+    return [count for count in (cell.input_tokens, cell.output_tokens) if count is not None]
+
+
+def _round(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
+
 
 Twin = Callable[[GridLike], str]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from timestep_lab.model.graph import AgentGraph, GraphNode
-from timestep_lab.model.numbers import cost_text, duration_text
-from timestep_lab.model.records import Json
+from timestep_lab.model.display import cost_text, duration_text
+from timestep_lab.model.records import AgentGraph, GraphNode, Json
 from timestep_lab.ui.trace_twin import text
 from timestep_lab.ui.view import View
 

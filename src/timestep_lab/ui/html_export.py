@@ -16,9 +16,8 @@ from typing import Any
 from timestep_lab.model.errors import UsageError
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.ui.assets import build
-from timestep_lab.ui.columns import encode_spans
-from timestep_lab.ui.explorer_twin import explorer_html
-from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.columns import encode_spans, json_safe
+from timestep_lab.ui.explorer import explorer_html
 from timestep_lab.ui.messages import read_messages
 from timestep_lab.ui.trace_reader import read_conversation, read_trace
 from timestep_lab.ui.trace_twin import trace_html

@@ -13,9 +13,8 @@ from timestep_lab.model.records import Json
 from timestep_lab.model.spans import Lab
 from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.base import in_thread
-from timestep_lab.store.coded_text import CodedText
-from timestep_lab.ui.columns import encode_spans
-from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.store.table import CodedText
+from timestep_lab.ui.columns import encode_spans, json_safe
 from timestep_lab.ui.messages import as_text, read_messages
 from timestep_lab.ui.view import Reply, View, handles
 

@@ -8,9 +8,9 @@ from html import escape
 from typing import Any
 
 from timestep_lab.model.clock import to_aware_utc
-from timestep_lab.model.numbers import cost_text, duration_text, tokens_text
+from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.service.traces import SpanColumns, Traces
-from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.trace_reader import read_conversation
 from timestep_lab.ui.tree_rows import tree_rows
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.model.given import trace_id_of
+from timestep_lab.model.arguments import trace_id_of
 from timestep_lab.model.records import Json
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.trace_diff import DiffRow
@@ -14,8 +14,7 @@ from timestep_lab.ui.columns import encode_spans, parent_rows
 from timestep_lab.ui.trace_reader import TraceReader, read_about, read_trace
 from timestep_lab.ui.trace_twin import MOST_ROWS, trace_html
 from timestep_lab.ui.tree_rows import part_of, tree_rows
-from timestep_lab.ui.updates import Updates
-from timestep_lab.ui.view import Reply, handles
+from timestep_lab.ui.view import Reply, Updates, handles
 
 if TYPE_CHECKING:
     import pandas

@@ -46,15 +46,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, Protocol, T
 from timestep_lab.model.errors import BusyError, LabError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.store.base import in_thread
-from timestep_lab.ui.json_safe import json_safe
+from timestep_lab.ui.columns import json_safe
 
 if TYPE_CHECKING:
     from panel.viewable import Viewable
 
-    # Not at run time: jedi completes nothing of an object that has a property with a Literal.
     Theme = Literal["auto", "light", "dark"]
 
 log = logging.getLogger(__name__)
+
+
 GATHER_S = 0.03
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -328,24 +329,24 @@ class View:
         """The view as an ipywidget (an `anywidget.AnyWidget`), for layouts of widgets: `VBox([lab.chat().widget, lab.traces.widget])`,
         `marimo.ui.anywidget(view.widget)`. The same one each time; a view may be shown by itself as well."""
         if self._widget is None:
-            from timestep_lab.ui.host import notebook_widget
+            from timestep_lab.ui.notebook import notebook_widget
 
             self._widget = notebook_widget(self)
         return self._widget
 
     def _ipython_display_(self) -> None:
-        from timestep_lab.ui.host import display_in_notebook
+        from timestep_lab.ui.notebook import display_in_notebook
 
         display_in_notebook(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """For hosts that know widgets but not IPython's own way of showing. With it comes the static copy, for those that know neither."""
-        from timestep_lab.ui.host import bundle
+        from timestep_lab.ui.notebook import bundle
 
         return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
 
     def _repr_html_(self) -> str:
-        from timestep_lab.ui.twin import twin_block
+        from timestep_lab.ui.notebook import twin_block
 
         return twin_block(self)
 
@@ -357,7 +358,7 @@ class View:
 
     def __repr__(self) -> str:
         """As text, for a terminal."""
-        from timestep_lab.ui.twin import plain_text
+        from timestep_lab.ui.notebook import plain_text
 
         try:
             return plain_text(self.twin_html())
@@ -375,7 +376,7 @@ class View:
 
     def refresh_twin(self, *, now: bool = False) -> None:
         """Bring the static copies in the notebook up to date, soon. Cheap to call often. `now`: before the cell ends, and the kernel with it."""
-        from timestep_lab.ui.twin import refresh, refresh_now
+        from timestep_lab.ui.notebook import refresh, refresh_now
 
         if now:
             refresh_now(self)
@@ -385,3 +386,48 @@ class View:
 
 def _refusal(call_id: Json, message: str, next_step: str) -> dict[str, Json]:
     return {"op": "reply", "id": call_id, "error": {"message": message, "next_step": next_step}}
+
+
+# --- Following something live without being overrun: many notices, few refreshes
+
+
+LEAST_S = 0.15
+
+
+class Updates:
+    """Runs `refresh` soon after `soon()` was called, from any thread, one at a time, and never more than a fifth of the time.
+
+    `cost_s` is how long the last refresh took; the owner sets it. A notice that comes while a refresh runs leads to one more.
+    """
+
+    def __init__(self, view: View, refresh: Callable[[], Awaitable[None]]) -> None:
+        self._view = view
+        self._refresh = refresh
+        self._due = False
+        self._running = False
+        self.cost_s = 0.0
+
+    def soon(self) -> None:
+        """Ask for a refresh; those asked for meanwhile become one."""
+        if self._due:
+            return
+        self._due = True
+        self._view.in_loop(self._begin, max(LEAST_S, 4 * self.cost_s))
+
+    def _begin(self) -> None:
+        if not self._running:
+            self._view.start(self._run())
+
+    async def _run(self) -> None:
+        self._running = True
+        try:
+            while self._due:
+                self._due = False
+                try:
+                    await self._refresh()
+                except LabError as error:
+                    log.warning("%s could not be brought up to date: %s", type(self._view).__name__, error)
+                if self._due:
+                    await asyncio.sleep(max(LEAST_S, 4 * self.cost_s))
+        finally:
+            self._running = False

@@ -21,7 +21,7 @@ from typing import Any
 from tests.traces.senders import RECORDED, SENDERS, Sender
 from tests.traces.senders.model_server import ModelServer
 from timestep_lab.runtime.interchange import import_file
-from timestep_lab.store.open import open_store
+from timestep_lab.store.store import open_store
 from timestep_lab.ui.messages import plain_text, read_messages
 
 HERE = Path(__file__).parent

@@ -21,11 +21,10 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.case import Case, digest
-from timestep_lab.evals.rows import ComparisonRows
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
-from timestep_lab.evals.statistics.fisher import fisher
-from timestep_lab.evals.statistics.holm import holm
+from timestep_lab.evals.statistics.paired import fisher, holm
 from timestep_lab.model.errors import TapeMissError, UsageError
 from timestep_lab.model.records import Json, Usage
 from timestep_lab.runtime.agent_graph import handoff_targets

@@ -13,8 +13,8 @@ from timestep_lab.evals.datasets.files import ending, load_yaml, read_text
 from timestep_lab.evals.datasets.template import check_template, render, render_all
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import as_text
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
-from timestep_lab.model.suggest import did_you_mean
 
 Spec = dict[str, Any]
 

@@ -11,8 +11,8 @@ from datetime import date, datetime
 from typing import Any
 
 from timestep_lab.evals.datasets.case import Case
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
-from timestep_lab.model.suggest import did_you_mean
 
 INPUT_NAMES = ("input", "question", "prompt", "query")
 EXPECTED_NAMES = ("expected", "ideal", "target", "answer", "expected_output")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.rows import JUDGE
+from timestep_lab.evals.results import JUDGE
 from timestep_lab.model.records import DatasetRecord
 from timestep_lab.store.base import Statement
 

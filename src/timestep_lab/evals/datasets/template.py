@@ -14,8 +14,8 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.javascript_values import METHODS, ScriptError, as_text
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
-from timestep_lab.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import jinja2

@@ -36,7 +36,7 @@ class AssertSet(Scorer):
         return asyncio.run(self.score(answer, case, Tools()))
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        from timestep_lab.evals.scorers.apply import score_one, together
+        from timestep_lab.evals.scorers.registry import score_one, together
 
         results = [await score_one(inner, answer, case, tools) for inner in self._made()]
         mean, passes, note = together(results, self.pass_at)

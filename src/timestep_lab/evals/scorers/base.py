@@ -16,14 +16,19 @@ A module in this package, or one named by an entry point in the group `timestep_
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.model.comparison import CellRecord
+from timestep_lab.model.display import cost_text, duration_text
+from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Json
 
 S = TypeVar("S", bound="type[Scorer]")
@@ -188,3 +193,138 @@ class ValueScorer(Scorer):
 
     main: ClassVar[str | None] = "value"
     value: Json = field(default=None)
+
+
+# --- Scorers that hold an answer to a limit of time or money. A measure that is unknown passes and fails nobody
+
+
+@scorer("latency")
+@dataclass(frozen=True, kw_only=True)
+class Latency(Scorer):
+    """The answer was whole within `at_most_ms`; with `first_token`, had begun by then."""
+
+    main: ClassVar[str | None] = "at_most_ms"
+    at_most_ms: float | None = None
+    first_token: bool = False
+
+    def __post_init__(self) -> None:
+        if self.at_most_ms is None:
+            raise UsageError("The scorer latency needs a limit in milliseconds.", "Write latency:2000, for example.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        took = answer.ttft_ms if self.first_token else answer.latency_ms
+        if took is None or self.at_most_ms is None:
+            return unknown("the time is not known")
+        return passed(took <= self.at_most_ms, duration_text(took))
+
+
+@scorer("cost")
+@dataclass(frozen=True, kw_only=True)
+class Cost(Scorer):
+    """The answer cost at most `at_most_usd`."""
+
+    main: ClassVar[str | None] = "at_most_usd"
+    at_most_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_most_usd is None:
+            raise UsageError("The scorer cost needs a limit in US dollars.", "Write cost:0.01, for example.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        if answer.cost_usd is None or self.at_most_usd is None:
+            return unknown("the price of this model is not known")
+        return passed(answer.cost_usd <= self.at_most_usd, cost_text(answer.cost_usd))
+
+
+@scorer("tokens")
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Scorer):
+    """The answer took at most so many output tokens."""
+
+    main: ClassVar[str | None] = "at_most"
+    at_most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_most is None:
+            raise UsageError("The scorer tokens needs a limit.", "Write tokens:300, for example.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        if answer.output_tokens is None or self.at_most is None:
+            return unknown("the number of tokens is not known")
+        return passed(answer.output_tokens <= self.at_most, f"{answer.output_tokens} tokens")
+
+
+# --- Regular expressions that end: a pattern that goes over its text again and again is given up after a second
+#
+# Patterns come from users, texts from models, and `re` neither stops nor lets other threads work while it looks. The package `regex`
+# does both. What counts as a pattern, and what it means, stays what `re` says.
+
+
+LIMIT_S = 1.0
+"""For all patterns of one scorer on one answer."""
+
+MOST_WRITTEN_OUT = 100_000
+"""How long a pattern may be with its counted repeats written out: that is how it is compiled, and a{999} in {999} in {999} fills the memory."""
+
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.", re.DOTALL)
+_BRACES = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!(?:\d+|\d*,\d*)\})", re.DOTALL)
+
+
+class TooSlowError(Exception):
+    """A pattern was not done in time. `str` of it is the note of the score."""
+
+
+class Deadline:
+    """When the patterns of one answer have had their time."""
+
+    def __init__(self, seconds: float = LIMIT_S) -> None:
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+
+    def find(self, pattern: str, text: str, *, full: bool = False) -> bool:
+        """The pattern is found in the text, or with `full` matches all of it. Raises `TooSlowError`."""
+        compiled = compile_pattern(pattern)
+        look = compiled.fullmatch if full else compiled.search
+        try:
+            # 0 or less would be no limit at all.
+            return look(text, timeout=max(1e-3, self._end - time.monotonic()), concurrent=True) is not None
+        except TimeoutError:
+            raise TooSlowError(
+                f"the pattern {pattern} was given up after {self._seconds:g} s on {len(text):,} characters; write it without repeats in repeats"
+            ) from None
+
+
+@lru_cache(256)
+def compile_pattern(pattern: str) -> Any:
+    """Raises `UsageError` for what is no pattern of `re`."""
+    import regex  # type: ignore[import-untyped]
+
+    try:
+        if _written_out(pattern) > MOST_WRITTEN_OUT:
+            raise UsageError(f"The repeats of {pattern!r} multiply to more than can be matched.", "Count to less.")
+        re.compile(pattern)
+        return regex.compile(_literal_braces(pattern), regex.VERSION0)
+    except (re.error, regex.error, RecursionError, OverflowError, ValueError) as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}.", "Correct it.") from error
+
+
+def _literal_braces(pattern: str) -> str:
+    """To `re` a brace that counts nothing is a brace; to `regex` `x{e}` means "about x"."""
+    return _BRACES.sub(lambda found: r"\{" if found[0] == "{" else found[0], pattern)
+
+
+def _written_out(pattern: str) -> int:
+    sizes, last = [0], 0
+    for token in _TOKEN.finditer(pattern):
+        counts = [int(count) for count in token.groups() if count]
+        if token[0] == "(":
+            sizes.append(0)
+        elif token[0] == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+        elif counts:
+            sizes[-1] += last * (max(counts) - 1)
+            last *= max(counts)
+        else:
+            last = 1
+            sizes[-1] += 1
+    return max(sizes)

@@ -82,7 +82,7 @@ class Judge(Scorer):
 
     def _own(self, answer: Answer, case: Case) -> tuple[str, str]:
         """Instructions and prompt of a judge with a prompt of its own."""
-        from timestep_lab.evals.prompts import filled
+        from timestep_lab.evals.judging import filled
 
         variables = {**case.template_vars(), "output": answer.output, "rubric": self.rubric}
         asked = filled(self.prompt or "", Case(vars=variables))

@@ -15,8 +15,17 @@ from typing import Any, ClassVar, Literal
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.javascript import read_script
 from timestep_lab.evals.javascript_values import ScriptError, as_text
-from timestep_lab.evals.scorers.base import Answer, Score, Scorer, ValueScorer, passed, scorer, unknown
-from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError
+from timestep_lab.evals.scorers.base import (
+    Answer,
+    Deadline,
+    Score,
+    Scorer,
+    TooSlowError,
+    ValueScorer,
+    passed,
+    scorer,
+    unknown,
+)
 from timestep_lab.model.errors import UsageError
 
 # -- The keywords of JSON Schema that hold regular expressions, each with an end to its time. `jsonschema` itself looks with `re`

@@ -11,15 +11,17 @@ from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.rows import LETTERS
 from timestep_lab.evals.scorers.base import (
     Answer,
+    Deadline,
     Score,
     Scorer,
+    TooSlowError,
     ValueScorer,
     acceptable,
+    compile_pattern,
     passed,
     scorer,
     unknown,
 )
-from timestep_lab.evals.scorers.bounded import Deadline, TooSlowError, compile_pattern
 from timestep_lab.model.errors import UsageError
 
 EMPTY = "the expected text is empty; every answer would pass"

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from timestep_lab.evals.statistics.agreement import Agreement, agreement
 from timestep_lab.evals.statistics.forecast import cases_to_settle
-from timestep_lab.evals.statistics.holm import holm
-from timestep_lab.evals.statistics.intervals import Interval, mean_interval, wilson
-from timestep_lab.evals.statistics.mcnemar import exact_mcnemar
-from timestep_lab.evals.statistics.paired import PairedResult, paired_difference
-from timestep_lab.evals.statistics.passk import pass_at_k, pass_hat_k
-from timestep_lab.evals.statistics.sign_flips import sign_flips
+from timestep_lab.evals.statistics.intervals import Interval, mean_interval, pass_at_k, pass_hat_k, wilson
+from timestep_lab.evals.statistics.paired import PairedResult, exact_mcnemar, holm, paired_difference, sign_flips
 
 __all__ = [
     "Agreement", "Interval", "PairedResult", "agreement", "cases_to_settle", "exact_mcnemar", "holm", "mean_interval",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from timestep_lab.evals.statistics.distributions import normal_quantile
+from timestep_lab.evals.statistics.intervals import normal_quantile
 
 
 def cases_needed(diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -3,13 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from timestep_lab.evals.statistics.distributions import two_sided_t, two_sided_z
+# --- The few distributions the tests and intervals need. SciPy's special functions load in a fifth of `scipy.stats`' time
+
+
+_NORMAL = NormalDist()
+
+
+def normal_cdf(z: float) -> float:
+    return _NORMAL.cdf(z)
+
+
+def normal_cdf_array(z: Any) -> Any:
+    """The same for a whole array."""
+    return _special().ndtr(z)
+
+
+def normal_quantile(p: float) -> float:
+    return _NORMAL.inv_cdf(p)
+
+
+def two_sided_z(level: float) -> float:
+    """The z that a two-sided interval of this level needs: 1.96 for 0.95."""
+    return _NORMAL.inv_cdf(0.5 + level / 2.0)
+
+
+def two_sided_t(level: float, degrees: float) -> float:
+    """The same for Student's distribution."""
+    return float(_special().stdtrit(degrees, 0.5 + level / 2.0))
+
+
+def t_cdf(t: float, degrees: float) -> float:
+    return float(_special().stdtr(degrees, t))
+
+
+def beta_cdf(x: Any, a: float, b: float) -> Any:
+    """Of a whole array."""
+    return _special().betainc(a, b, x)
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    return float(_special().bdtr(k, n, p))
+
+
+def _special() -> Any:
+    import scipy.special  # type: ignore[import-untyped]
+
+    return scipy.special
+
+
+# --- Repeats of a pass/fail case: will one of k tries pass, and will all k?
+
+
+def pass_at_k(tries: int, passes: int, k: int) -> float:
+    """Probability that at least one of `k` tries passes: 1 − C(n−c, k) / C(n, k), unbiased (Chen et al. 2021, arXiv:2107.03374)."""
+    _check(tries, passes, k)
+    return 1.0 - math.comb(tries - passes, k) / math.comb(tries, k)
+
+
+def pass_hat_k(tries: int, passes: int, k: int) -> float:
+    """Probability that all of `k` tries pass: C(c, k) / C(n, k), unbiased (Yao et al. 2024, τ-bench, arXiv:2406.12045)."""
+    _check(tries, passes, k)
+    return math.comb(passes, k) / math.comb(tries, k)
+
+
+def over_cases(results: Iterable[tuple[int, int]], k: int) -> tuple[float, float]:
+    """Means of pass@k and pass^k over cases given as (tries, passes). Cases tried fewer than `k` times are left out; NaN when none is left."""
+    enough = [(n, c) for n, c in results if n >= k]
+    if not enough:
+        return math.nan, math.nan
+    at = sum(pass_at_k(n, c, k) for n, c in enough) / len(enough)
+    hat = sum(pass_hat_k(n, c, k) for n, c in enough) / len(enough)
+    return at, hat
+
+
+def _check(tries: int, passes: int, k: int) -> None:
+    if not 1 <= k <= tries or not 0 <= passes <= tries:
+        raise ValueError(
+            f"pass@k needs 1 <= k <= tries and 0 <= passes <= tries, not k={k}, tries={tries}, passes={passes}"
+        )
+
 
 Floats = NDArray[np.float64]
 
@@ -128,7 +208,7 @@ def mean_interval(scores: Floats, level: float = 0.95, groups: Sequence[object] 
 
 
 def _grouped_mean(scores: Floats, case_means: Floats, groups: Sequence[object], level: float) -> Interval:
-    from timestep_lab.evals.statistics.groups import LEAST_GROUPS, cluster_interval
+    from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval
 
     members = [group for group, row in zip(groups, scores, strict=True) if not np.isnan(row).all()]
     interval = cluster_interval(case_means, members, level)

@@ -5,30 +5,174 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from timestep_lab.evals.statistics import bootstrap
-from timestep_lab.evals.statistics.distributions import t_cdf, two_sided_z
+from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.forecast import cases_to_settle
-from timestep_lab.evals.statistics.groups import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.intervals import (
     Floats,
     Interval,
     all_alike,
+    binomial_cdf,
     clipped,
     is_pass_fail,
     mean_of_repeats,
+    normal_cdf,
     skewed_interval,
     skewness,
+    t_cdf,
     t_interval,
     tango,
+    two_sided_t,
+    two_sided_z,
     unseen,
     within_unit,
-)  # fmt: skip
-from timestep_lab.evals.statistics.mcnemar import exact_mcnemar
-from timestep_lab.evals.statistics.sign_flips import least_decided, least_p, sign_flips
+)
+
+# --- Fisher's exact test for two shares that were counted independently
+
+
+def fisher(passed_a: int, n_a: int, passed_b: int, n_b: int) -> float:
+    """Two-sided p: all tables with the same margins that are no more likely than the one seen (as `scipy.stats.fisher_exact`)."""
+    passed, n = passed_a + passed_b, n_a + n_b
+    if n_a == 0 or n_b == 0:
+        return 1.0
+    ways = [comb(n_a, k) * comb(n_b, passed - k) for k in range(max(0, passed - n_b), min(n_a, passed) + 1)]
+    seen = comb(n_a, passed_a) * comb(n_b, passed_b)
+    return min(1.0, sum(way for way in ways if way <= seen) / comb(n, passed))
+
+
+# --- Several comparisons at once: what is still significant when each had its chance to be so by luck
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given (Holm 1979, Scand. J. Statist. 6:65). NaN stays NaN."""
+    known = sorted((p, index) for index, p in enumerate(p_values) if p == p)
+    adjusted = [float("nan")] * len(p_values)
+    floor = 0.0
+    for rank, (p, index) in enumerate(known):
+        floor = max(floor, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = floor
+    return adjusted
+
+
+# --- Did one candidate pass more of the same cases than the other?
+
+
+def exact_mcnemar(wins: int, losses: int) -> float:
+    """Two-sided p-value of McNemar's exact test (McNemar 1947): the discordant pairs are tosses of a fair coin.
+
+    `wins`: cases only the first passed; `losses`: cases only the second passed. Never rejects too often, at any size.
+    """
+    n = wins + losses
+    if n == 0:
+        return 1.0
+    return min(1.0, 2.0 * binomial_cdf(min(wins, losses), n, 0.5))
+
+
+# --- The exact test over cases: were there no difference, each case's difference might as well have had the other sign
+
+
+_MOST_PARTS = 64
+"""Differences that are multiples of 1/k for a k up to this one (pass/fail over k epochs) are counted exactly."""
+_GRID = 2**15
+_MOST_ADDITIONS = 2e8
+"""Beyond these the normal distribution stands in for the exact one; then there are thousands of cases."""
+
+
+def sign_flips(differences: Floats) -> float:
+    """Two-sided p-value of the randomization test of paired differences (Fisher 1935, The Design of Experiments, section 21).
+
+    The share of all choices of signs with a sum at least as far from zero as the one seen. It takes nothing for granted about the
+    shape of the scores and is never below `least_p`. With differences all of one size it is the sign test; with those of a pass/fail
+    score, McNemar's exact test.
+
+    The sum's distribution is built by adding one difference after the other (Pagano & Tritchler 1983, JASA 78:435), in whole steps:
+    of 1/k where all differences are multiples of that, else of 1/32768 of their sum. A rounded difference keeps its sign, so
+    the test stays exact; only what it measures is rounded.
+    """
+    told = differences[differences != 0.0]
+    if len(told) == 0:
+        return 1.0
+    steps = _whole_steps(np.abs(told))
+    total = int(steps.sum())
+    seen = abs(int((np.sign(told) * steps).sum()))
+    if len(steps) * total > _MOST_ADDITIONS:
+        return 2.0 * normal_cdf(-abs(float(told.sum())) / math.sqrt(float((told**2).sum())))
+    chances = np.zeros(total + 1)
+    chances[0], reached = 1.0, 0
+    for step in map(int, steps):
+        with_it = chances[: reached + 1] * 0.5
+        chances[: reached + 1] = with_it
+        chances[step : step + reached + 1] += with_it
+        reached += step
+    return min(1.0, 2.0 * float(chances[(total + seen) // 2 :].sum()))
+
+
+def least_p(decided_by: int) -> float:
+    """The smallest p-value that this many differing cases can give: all of one sign, 2 of the 2^m ways they could have gone."""
+    return 2.0 ** (1 - decided_by) if decided_by > 0 else 1.0
+
+
+def least_decided(alpha: float) -> int:
+    """How many differing cases it takes at least until a p-value can be as small as `alpha`: 6 for 0.05."""
+    return max(1, math.ceil(1.0 - math.log2(alpha)))
+
+
+def _whole_steps(sizes: Floats) -> Floats:
+    steps: Floats
+    for parts in range(1, _MOST_PARTS + 1):
+        steps = np.rint(sizes * parts)
+        if np.abs(sizes * parts - steps).max() < 1e-9 and steps.sum() <= 2 * _GRID:
+            return steps
+    steps = np.rint(sizes * (_GRID / sizes.sum()))
+    return steps
+
+
+# --- The cluster bootstrap over cases: a case is drawn with all its repeats, so repeats never pass for further evidence
+
+
+_BATCH_CELLS = 1_000_000
+"""Draws held in memory at once."""
+
+
+def resampled_means(case_values: Floats, *, resamples: int = 10_000, seed: int = 0) -> Floats:
+    """Means of `resamples` samples of cases drawn with replacement (Efron 1979). `case_values`: one mean a case.
+
+    Drawing cases and averaging each one's mean is the cluster bootstrap with cases as clusters. The same seed gives the same
+    means, those of `scipy.stats.bootstrap` for the same generator and batch.
+    """
+    n = len(case_values)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = batch_size(n)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        drawn: NDArray[np.int64] = generator.integers(0, n, (stop - start, n))
+        means[start:stop] = case_values[drawn].mean(axis=1)
+    return means
+
+
+def batch_size(n: int) -> int:
+    """Resamples drawn at once for `n` cases."""
+    return max(1, _BATCH_CELLS // n)
+
+
+def expanded_percentile(means: Floats, n: int, level: float = 0.95) -> Interval:
+    """Percentile interval, widened to what Student's interval would be on normal data.
+
+    The plain percentile interval is too short at small `n`: it uses z for t, and the sample's variance with n for n − 1. The
+    expanded one cures both (Hesterberg 2015, The American Statistician 69:371, section 4.3). It never leaves the range of what was
+    seen, and the range of fewer than six cases is no 95 % interval: 1 − 2·2^−n. Those need another.
+    """
+    tail = normal_cdf(-math.sqrt(n / (n - 1)) * two_sided_t(level, n - 1))
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
+
 
 Test = Literal["exact McNemar", "skew-corrected t", "betting", "exact sign flips", "exact flips of group sums", "none"]
 
@@ -123,8 +267,8 @@ def paired_difference(
         elif graded:
             interval = skewed_interval(differences, level)
         else:
-            resampled = bootstrap.resampled_means(differences, resamples=resamples, seed=seed)
-            interval = bootstrap.expanded_percentile(resampled, n, level)
+            resampled = resampled_means(differences, resamples=resamples, seed=seed)
+            interval = expanded_percentile(resampled, n, level)
         interval = clipped(interval, -1.0, 1.0) if unit else interval
         p, test = sign_flips(differences) if repeated else least_p(decided_by), "exact sign flips"
         if graded:

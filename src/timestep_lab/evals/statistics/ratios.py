@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from timestep_lab.evals.statistics.bootstrap import batch_size
-from timestep_lab.evals.statistics.distributions import beta_cdf, t_cdf
-from timestep_lab.evals.statistics.intervals import Floats, Interval, t_interval
-from timestep_lab.evals.statistics.paired import LEAST_GRADED
-from timestep_lab.evals.statistics.sign_flips import least_p
+from timestep_lab.evals.statistics.intervals import Floats, Interval, beta_cdf, t_cdf, t_interval
+from timestep_lab.evals.statistics.paired import LEAST_GRADED, batch_size, least_p
 
 RESAMPLES = 2000
 

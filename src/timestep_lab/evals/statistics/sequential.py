@@ -19,11 +19,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from timestep_lab.evals.statistics.distributions import normal_cdf, normal_cdf_array, normal_quantile
 from timestep_lab.evals.statistics.intervals import (
     Floats,
     Interval,
     clipped,
+    normal_cdf,
+    normal_cdf_array,
+    normal_quantile,
     skewed_interval_of,
     tango_at,
     tango_statistic,

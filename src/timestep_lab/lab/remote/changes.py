@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection as Socket
 
-from timestep_lab.service.connection import CONNECT_S, Connection
+from timestep_lab.service.client import CONNECT_S, Connection
 from timestep_lab.store.base import Change, Topic
 from timestep_lab.store.changes import Publisher
 

@@ -10,7 +10,7 @@ from timestep_lab.lab.chat_source import LocalChatSource
 from timestep_lab.lab.remote import runs
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json, RunRecord
-from timestep_lab.service import decode
+from timestep_lab.service import client as decode
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

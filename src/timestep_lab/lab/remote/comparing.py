@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.evals.datasets.load import is_query, load_dataset
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.options import Options
 from timestep_lab.evals.pipelines import is_pipeline
-from timestep_lab.evals.plan import Plan
+from timestep_lab.evals.plan import Options, Plan
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
 from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.rows import select
-from timestep_lab.model.arena import VoteRecord
 from timestep_lab.model.comparison import (
     CaseRecord,
     CellDone,
@@ -29,10 +27,9 @@ from timestep_lab.model.comparison import (
 )
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import AgentRecord
-from timestep_lab.service import decode
-from timestep_lab.service.connection import Connection
-from timestep_lab.service.failures import only_here
+from timestep_lab.model.records import AgentRecord, VoteRecord
+from timestep_lab.service import client as decode
+from timestep_lab.service.client import Connection, only_here
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

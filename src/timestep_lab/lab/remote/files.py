@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.files import FileRecord
-from timestep_lab.model.records import Page
+from timestep_lab.model.records import FileRecord, Page
 from timestep_lab.runtime.files.files import MAX_BYTES, PART_BYTES, Files, too_large
-from timestep_lab.service.connection import Connection
-from timestep_lab.service.failures import only_here
+from timestep_lab.service.client import Connection, only_here
 
 Records: TypeAlias = "list[FileRecord]"
 PATH = "/openai/v1/files"

@@ -13,17 +13,14 @@ from timestep_lab.lab.remote.changes import Changes
 from timestep_lab.lab.remote.looking import RemoteLooking
 from timestep_lab.lab.remote.rows import select
 from timestep_lab.lab.run import Run, RunStream
+from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotServedError
-from timestep_lab.model.given import thread_id_of, trace_id_of
 from timestep_lab.model.records import Json
-from timestep_lab.model.suggest import checks_keywords
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
-from timestep_lab.service.client import remote
-from timestep_lab.service.connection import Connection
+from timestep_lab.service.client import Connection, only_here, remote
 from timestep_lab.service.datasets import Datasets
-from timestep_lab.service.failures import only_here
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import Change, Rows, in_thread

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from timestep_lab.lab.looking import Looking
+from timestep_lab.model.arguments import trace_ids_of
 from timestep_lab.model.errors import DataError, NotFoundError, UsageError
-from timestep_lab.model.given import trace_ids_of
-from timestep_lab.model.graph import TitledGraph
-from timestep_lab.service import decode
-from timestep_lab.service.client import remote
-from timestep_lab.service.connection import Connection
-from timestep_lab.service.failures import only_here
+from timestep_lab.model.records import TitledGraph
+from timestep_lab.service import client as decode
+from timestep_lab.service.client import Connection, only_here, remote
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from timestep_lab.model.errors import QueryError
-from timestep_lab.service.connection import Connection
+from timestep_lab.service.client import Connection
 from timestep_lab.store.base import Rows
-from timestep_lab.store.duckdb import wire
+from timestep_lab.store.duckdb import loopback as wire
 
 EXACT = "application/vnd.timestep-lab.rows+json"
 MOST = 1_000_000

@@ -7,14 +7,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.lab.approvals import Approvals
-from timestep_lab.lab.run import Run
+from timestep_lab.lab.run import Approvals, Run
+from timestep_lab.model.arguments import messages_of
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, RunEnded, RunStarted
-from timestep_lab.model.given import messages_of
 from timestep_lab.model.records import Interruption, Json, RunRecord
-from timestep_lab.service import decode
-from timestep_lab.service.connection import Connection
+from timestep_lab.service import client as decode
+from timestep_lab.service.client import Connection
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from typing import Any, TypeAlias
 from timestep_lab.model.errors import ToolError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
 from timestep_lab.model.records import Json, McpServerRecord
-from timestep_lab.runtime.mcp.catalog import McpCatalog, Problems, Tools
-from timestep_lab.runtime.mcp.toolset import ToolInfo
-from timestep_lab.runtime.provider import ModelRef, ProviderStatus
-from timestep_lab.service import decode
-from timestep_lab.service.connection import Connection
-from timestep_lab.service.failures import only_here, rebuilt
+from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
+from timestep_lab.runtime.mcp.toolbox import McpCatalog, Problems, Tools
+from timestep_lab.runtime.router import ModelRef, ProviderStatus
+from timestep_lab.service import client as decode
+from timestep_lab.service.client import Connection, only_here, rebuilt
 from timestep_lab.store.base import in_thread
 
 Servers: TypeAlias = "list[McpServerRecord]"

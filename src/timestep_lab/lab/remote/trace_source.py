@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.lab.remote.changes import Changes
-    from timestep_lab.service.connection import Connection
+    from timestep_lab.service.client import Connection
 
 
 class RemoteTraces(Traces):

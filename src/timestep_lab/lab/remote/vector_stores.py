@@ -9,11 +9,10 @@ from typing import Any, TypeAlias
 
 from timestep_lab.lab.remote.files import UPLOAD_S, RemoteFiles
 from timestep_lab.model.errors import DataError, NotFoundError, UsageError
-from timestep_lab.model.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import FileRecord, Json, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.search import VECTOR_WEIGHT
 from timestep_lab.runtime.files.vector_stores import AnyFile, Hits, VectorStore, VectorStores
-from timestep_lab.service.connection import Connection
+from timestep_lab.service.client import Connection
 from timestep_lab.store.base import in_thread
 
 PATH = "/openai/v1/vector_stores"

@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from timestep_lab.runtime.adapters.not_streamed import response_hook
-from timestep_lab.runtime.output_text import arguments_object
-from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.runtime.adapters.chat_completions import response_hook
+from timestep_lab.runtime.router import PerLoop
+from timestep_lab.runtime.stream_items import arguments_object
 from timestep_lab.runtime.timing import HTTP_HOOKS
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from timestep_lab.runtime.adapters.base import (
     text_of,
 )
 from timestep_lab.runtime.emitter import Emitter, Events
-from timestep_lab.runtime.output_text import INVALID_JSON, arguments_object
-from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.runtime.router import PerLoop
+from timestep_lab.runtime.stream_items import INVALID_JSON, arguments_object
 
 if TYPE_CHECKING:
     from ollama import AsyncClient

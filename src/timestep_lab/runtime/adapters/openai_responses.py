@@ -13,7 +13,7 @@ from agents.models.openai_responses import OpenAIResponsesModel
 
 from timestep_lab.model.errors import SettingsError
 from timestep_lab.runtime.adapters.base import AnswerSchema, set_aside_note, whole_response
-from timestep_lab.runtime.provider import PerLoop
+from timestep_lab.runtime.router import PerLoop
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

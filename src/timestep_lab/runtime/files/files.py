@@ -12,9 +12,8 @@ from typing import Any, TypeAlias
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import DataError, NotFoundError, TooLargeError
-from timestep_lab.model.files import FileRecord
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Page
+from timestep_lab.model.records import FileRecord, Page
 from timestep_lab.runtime.files.content_types import content_type_of
 from timestep_lab.runtime.files.file_names import safe_name
 from timestep_lab.store.base import Change, Statement

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
-from timestep_lab.model.files import FileRecord, UploadRecord
 from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import FileRecord, UploadRecord
 from timestep_lab.runtime.files.file_names import safe_name
 from timestep_lab.runtime.files.files import MAX_BYTES, Files, bytes_of, too_large
 from timestep_lab.store.base import Statement

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
-from timestep_lab.model.files import FileRecord, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import FileRecord, Json, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, embedder
 from timestep_lab.runtime.files.extract import text_of
 from timestep_lab.runtime.files.files import Files
-from timestep_lab.runtime.files.keywords import words_column
-from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search
+from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search, words_column
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table

@@ -14,8 +14,7 @@ from timestep_lab.model.errors import DataError, TooLargeError
 from timestep_lab.model.spans import OpenInference
 from timestep_lab.runtime.interchange.agents_sdk import is_sdk_export, read_sdk_export
 from timestep_lab.runtime.interchange.conventions import about_trace, span_row
-from timestep_lab.runtime.interchange.decoded import Decoded
-from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, is_lab_row, read_flat_rows, read_lab_rows
+from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, Decoded, is_lab_row, read_flat_rows, read_lab_rows
 from timestep_lab.runtime.interchange.otlp_in import decompressed, read_logs_json, read_otlp_json, read_otlp_protobuf
 from timestep_lab.runtime.worker import MEMORY, Worker, WorkerDied, too_much
 from timestep_lab.store.imported_trace import said_key

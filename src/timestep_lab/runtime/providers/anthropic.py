@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from timestep_lab.runtime.adapters.clients import anthropic_client, without_v1
-from timestep_lab.runtime.provider import Provider as BaseProvider
-from timestep_lab.runtime.provider import ProviderStatus
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import Provider as BaseProvider
+from timestep_lab.runtime.router import ProviderStatus
 from timestep_lab.runtime.settings import ANTHROPIC_URL
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Provider(BaseProvider):
         return self.not_ready("no key", "Set ANTHROPIC_API_KEY.")
 
     def model(self, name: str) -> Model:
-        from timestep_lab.runtime.adapters.anthropic_messages import AnthropicModel
+        from timestep_lab.runtime.adapters.anthropic import AnthropicModel
 
         self._need_key(name)
         return AnthropicModel(name, self._client)

@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import ModelNotFoundError, SettingsError
-from timestep_lab.model.suggest import did_you_mean
-from timestep_lab.runtime.provider import Provider as BaseProvider
-from timestep_lab.runtime.provider import ProviderStatus
+from timestep_lab.runtime.router import Provider as BaseProvider
+from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model
@@ -53,8 +53,7 @@ class Provider(BaseProvider):
         return list(OPTIONS)
 
     def model(self, name: str) -> Model:
-        from timestep_lab.runtime.adapters.demo_assistant import DemoAssistant
-        from timestep_lab.runtime.adapters.demo_simple import FAULTS, DemoEcho, DemoFlaky, DemoSlow
+        from timestep_lab.runtime.adapters.demo import FAULTS, DemoAssistant, DemoEcho, DemoFlaky, DemoSlow
 
         kind, options = _parsed(name)
         delay = options.time_ms("delay", self.settings.demo_delay_ms)

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.clients import openai_client
-from timestep_lab.runtime.provider import Provider as BaseProvider
-from timestep_lab.runtime.provider import ProviderStatus
+from timestep_lab.runtime.router import Provider as BaseProvider
+from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model

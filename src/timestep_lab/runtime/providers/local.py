@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import MissingExtraError, ModelNotFoundError
-from timestep_lab.model.suggest import did_you_mean
-from timestep_lab.runtime.local_weights import KNOWN, find_weights, installed_names
-from timestep_lab.runtime.provider import Provider as BaseProvider
-from timestep_lab.runtime.provider import ProviderStatus
+from timestep_lab.runtime.adapters.local import KNOWN, find_weights, installed_names
+from timestep_lab.runtime.router import Provider as BaseProvider
+from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model
@@ -37,7 +37,7 @@ class Provider(BaseProvider):
     def model(self, name: str) -> Model:
         if find_spec("xllamacpp") is None:
             raise MissingExtraError(f"local/{name}", "local")
-        from timestep_lab.runtime.adapters.local_model import LocalModel
+        from timestep_lab.runtime.adapters.local import LocalModel
 
         return LocalModel(name, self._path(name))
 

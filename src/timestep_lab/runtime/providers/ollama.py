@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.runtime.adapters.clients import ollama_client
 from timestep_lab.runtime.pricing import is_ollama_cloud
-from timestep_lab.runtime.provider import Provider as BaseProvider
-from timestep_lab.runtime.provider import ProviderStatus
 from timestep_lab.runtime.provider_errors import ErrorContext
+from timestep_lab.runtime.router import Provider as BaseProvider
+from timestep_lab.runtime.router import ProviderStatus
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.runtime.mcp.toolset import ToolInfo
-from timestep_lab.runtime.output_text import arguments_object
+from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
+from timestep_lab.runtime.stream_items import arguments_object
 
 if TYPE_CHECKING:
     from agents import FunctionTool

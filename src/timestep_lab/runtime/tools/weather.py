@@ -2,21 +2,351 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import ssl
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from timestep_lab.model.errors import NotFoundError, SettingsError, UsageError
+import httpx
+
+from timestep_lab.model.errors import NotFoundError, SettingsError, ToolError, UsageError
 from timestep_lab.resources import data_path
-from timestep_lab.runtime.tools.open_meteo import OpenMeteo, UnreachableError
-from timestep_lab.runtime.tools.places import Place, words_of
-from timestep_lab.runtime.tools.weather_report import OUTPUT_SCHEMA, report
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.settings import Settings
+
+
+# --- A place on the map as a geocoder names it, and how a person's words for one are compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    name: str
+    """`Berkeley, California, United States`."""
+    latitude: float
+    """Degrees, north positive (WGS 84)."""
+    longitude: float
+    """Degrees, east positive (WGS 84)."""
+
+    @classmethod
+    def from_open_meteo(cls, result: Mapping[str, Any]) -> Place:
+        """One of `results` of https://open-meteo.com/en/docs/geocoding-api."""
+        parts = [result["name"], result.get("admin1"), result.get("country")]
+        named = [part for n, part in enumerate(parts) if part and part not in parts[:n]]
+        return cls(name=", ".join(named), latitude=float(result["latitude"]), longitude=float(result["longitude"]))
+
+    @classmethod
+    def from_nominatim(cls, result: Mapping[str, Any]) -> Place:
+        """One entry of https://nominatim.org/release-docs/latest/api/Output/ (jsonv2, with addressdetails)."""
+        address = result.get("address") or {}
+        name = result.get("name") or str(result["display_name"]).split(",", 1)[0]
+        parts = [name, address.get("state"), address.get("country")]
+        named = [part for n, part in enumerate(parts) if part and part not in parts[:n]]
+        return cls(name=", ".join(named), latitude=float(result["lat"]), longitude=float(result["lon"]))
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without accents and punctuation: `São Paulo, BR` → `["sao", "paulo", "br"]`."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return re.findall(r"[a-z0-9]+", "".join(letter for letter in plain if not unicodedata.combining(letter)))
+
+
+# --- Live weather: Nominatim (or, where it knows nothing, Open-Meteo's own geocoder) for the place, Open-Meteo for the forecast
+#
+# Neither wants a key. They are asked only when a tool is called, with the place that was asked for and nothing else.
+
+
+CURRENT = "temperature_2m,apparent_temperature,relative_humidity_2m,precipitation,wind_speed_10m,weather_code,is_day"
+HOURLY = "temperature_2m,precipitation_probability,weather_code,is_day"
+_AGENT = "timestep-lab/0.1 (weather tool; +https://pypi.org/project/timestep-lab/)"
+_NOMINATIM_PAUSE_S = 1.0
+"""The public Nominatim takes one request a second, https://operations.osmfoundation.org/policies/nominatim/"""
+
+
+class UnreachableError(ToolError):
+    """No answer from the network, in contrast to an answer that says no."""
+
+
+class OpenMeteo:
+    """`timeout_s` bounds each connection attempt and each wait for an answer."""
+
+    def __init__(self, nominatim_url: str, geocoding_url: str, forecast_url: str, timeout_s: float) -> None:
+        self._nominatim_url, self._geocoding_url, self._forecast_url = nominatim_url, geocoding_url, forecast_url
+        self._timeout_s = timeout_s
+        self._places: dict[tuple[str, ...], Place] = {}
+        self._next_nominatim = 0.0
+
+    async def forecast(self, location: str) -> tuple[Place, Mapping[str, Any]]:
+        """The place and Open-Meteo's response: degrees Celsius, km/h, local times, today and tomorrow.
+
+        Raises `NotFoundError` for a place that neither geocoder knows, `UnreachableError` when there is no answer, `ToolError`
+        for an answer that cannot be used.
+        """
+        async with httpx.AsyncClient(
+            timeout=self._timeout_s, headers={"User-Agent": _AGENT}, verify=_tls(), follow_redirects=True
+        ) as http:
+            key = tuple(words_of(location)) or (location,)
+            place = self._places.get(key) or await self._find(http, location)
+            self._places[key] = place
+            query = {
+                "latitude": f"{place.latitude:.5f}",
+                "longitude": f"{place.longitude:.5f}",
+                "current": CURRENT,
+                "hourly": HOURLY,
+                "timezone": "auto",
+                "forecast_days": "2",
+            }
+            answer = await _get(http, self._forecast_url, query)
+            if not isinstance(answer, dict) or "current" not in answer or "hourly" not in answer:
+                raise ToolError(f"{_host(self._forecast_url)} answered without a forecast.", "Try again later.")
+            return place, answer
+
+    async def _find(self, http: httpx.AsyncClient, location: str) -> Place:
+        found: Any = None
+        try:
+            await self._wait_for_turn()
+            query = {"q": location, "format": "jsonv2", "addressdetails": "1", "limit": "1", "accept-language": "en"}
+            found = await _get(http, self._nominatim_url, query)
+        except ToolError:
+            pass  # the second geocoder decides; when it fails too, its error is the one to tell
+        if found:
+            return Place.from_nominatim(found[0])
+        query = {"name": location, "count": "1", "language": "en", "format": "json"}
+        answer = await _get(http, self._geocoding_url, query)
+        if not answer.get("results"):
+            raise NotFoundError(
+                f"There is no place {location!r} on the map.", 'Write it as "city, country", and check the spelling.'
+            )
+        return Place.from_open_meteo(answer["results"][0])
+
+    async def _wait_for_turn(self) -> None:
+        if not (urlsplit(self._nominatim_url).hostname or "").endswith("openstreetmap.org"):
+            return
+        now = time.monotonic()
+        turn = max(now, self._next_nominatim)
+        self._next_nominatim = turn + _NOMINATIM_PAUSE_S
+        await asyncio.sleep(turn - now)
+
+
+async def _get(http: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> Any:
+    try:
+        response = await http.get(url, params=query)
+    except httpx.HTTPError as error:
+        raise UnreachableError(
+            f"{_host(url)} cannot be reached ({type(error).__name__}).",
+            "Check the network, or set WEATHER_MODE=recorded.",
+        ) from error
+    if response.status_code == 429:
+        raise ToolError(f"{_host(url)} says there were too many requests.", "Wait a minute and try again.")
+    if response.status_code >= 500:
+        raise UnreachableError(f"{_host(url)} answered HTTP {response.status_code}.", "Try again later.")
+    if response.status_code >= 400:
+        raise ToolError(f"{_host(url)} refused the request (HTTP {response.status_code}): {_reason(response)}.")
+    try:
+        return response.json()
+    except ValueError:
+        raise ToolError(f"{_host(url)} answered with something that is not JSON.", "Check its URL.") from None
+
+
+def _reason(response: httpx.Response) -> str:
+    """Open-Meteo's errors are `{"error": true, "reason": "…"}`."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    return str(body.get("reason", "no reason given")) if isinstance(body, dict) else "no reason given"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading the certificates takes tens of milliseconds; a client a call shares them.
+    return httpx.create_ssl_context()
+
+
+# --- Open-Meteo's response as the answer of `get_weather`: one JSON object for model, card and clipboard
+
+
+# -- Weather codes: WMO code table 4677 in the part that Open-Meteo uses, https://open-meteo.com/en/docs (WMO weather interpretation codes)
+
+_CODES: dict[int, tuple[str, str]] = {
+    0: ("Clear sky", "sun"),
+    1: ("Mainly clear", "sun"),
+    2: ("Partly cloudy", "cloud-sun"),
+    3: ("Overcast", "cloud"),
+    45: ("Fog", "cloud-fog"),
+    48: ("Freezing fog", "cloud-fog"),
+    51: ("Light drizzle", "cloud-drizzle"),
+    53: ("Drizzle", "cloud-drizzle"),
+    55: ("Dense drizzle", "cloud-drizzle"),
+    56: ("Light freezing drizzle", "cloud-hail"),
+    57: ("Freezing drizzle", "cloud-hail"),
+    61: ("Light rain", "cloud-rain"),
+    63: ("Rain", "cloud-rain"),
+    65: ("Heavy rain", "cloud-rain-wind"),
+    66: ("Light freezing rain", "cloud-hail"),
+    67: ("Freezing rain", "cloud-hail"),
+    71: ("Light snow", "cloud-snow"),
+    73: ("Snow", "cloud-snow"),
+    75: ("Heavy snow", "snowflake"),
+    77: ("Snow grains", "cloud-snow"),
+    80: ("Light showers", "cloud-sun-rain"),
+    81: ("Showers", "cloud-rain"),
+    82: ("Violent showers", "cloud-rain-wind"),
+    85: ("Light snow showers", "cloud-snow"),
+    86: ("Snow showers", "snowflake"),
+    95: ("Thunderstorm", "cloud-lightning"),
+    96: ("Thunderstorm with hail", "cloud-lightning"),
+    99: ("Thunderstorm with heavy hail", "cloud-lightning"),
+}
+_AT_NIGHT = {"sun": "moon", "cloud-sun": "cloud-moon", "cloud-sun-rain": "cloud-moon-rain"}
+
+
+def condition(code: int) -> str:
+    """`61` → `Light rain`; a code outside the table is named by its number."""
+    return _CODES[code][0] if code in _CODES else f"Weather code {code}"
+
+
+def icon(code: int, *, is_day: bool) -> str:
+    """Name of a Lucide icon, https://lucide.dev/icons; `thermometer` for a code outside the table."""
+    name = _CODES[code][1] if code in _CODES else "thermometer"
+    return name if is_day else _AT_NIGHT.get(name, name)
+
+
+# --
+
+HOURS = 6
+
+_TEMPERATURE = {"type": "integer", "description": "Degrees in `unit`."}
+OUTPUT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "kind": {"const": "weather"},
+        "source": {"enum": ["live", "recorded"]},
+        "note": {"type": ["string", "null"], "description": "Why it is recorded; null when it is live."},
+        "location": {"type": "string"},
+        "observed_at": {"type": "string", "description": "Local time there, ISO 8601."},
+        "timezone": {"type": "string"},
+        "unit": {"enum": ["fahrenheit", "celsius"]},
+        "current": {
+            "type": "object",
+            "properties": {
+                "temperature": _TEMPERATURE,
+                "feels_like": _TEMPERATURE,
+                "condition": {"type": "string"},
+                "icon": {"type": "string", "description": "Name of a Lucide icon."},
+                "humidity": {"type": ["integer", "null"], "description": "Percent."},
+                "wind": {"type": ["integer", "null"], "description": "mph with fahrenheit, km/h with celsius."},
+            },
+            "required": ["temperature", "condition", "icon"],
+        },
+        "hourly": {
+            "type": "array",
+            "maxItems": HOURS,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "time": {"type": "string"},
+                    "temperature": _TEMPERATURE,
+                    "condition": {"type": "string"},
+                    "icon": {"type": "string"},
+                    "rain": {"type": ["integer", "null"], "description": "Probability of precipitation, percent."},
+                },
+                "required": ["time", "temperature", "condition", "icon"],
+            },
+        },
+        "copy_text": {"type": "string"},
+    },
+    "required": ["kind", "source", "location", "unit", "current", "hourly", "copy_text"],
+}
+
+
+def report(place: Place, forecast: Mapping[str, Any], *, unit: str, note: str | None) -> dict[str, Any]:
+    """An object of `OUTPUT_SCHEMA`. `note` says why the forecast is recorded, None that it is live.
+
+    `forecast` is a response of https://open-meteo.com/en/docs in its own units (degrees Celsius, km/h), converted here.
+    Raises `ToolError` when it lacks what it should have.
+    """
+    try:
+        now, hourly = forecast["current"], forecast["hourly"]
+        answer: dict[str, Any] = {
+            "kind": "weather",
+            "source": "live" if note is None else "recorded",
+            "note": note,
+            "location": place.name,
+            "observed_at": now["time"],
+            "timezone": forecast.get("timezone", ""),
+            "unit": unit,
+            "current": {
+                "temperature": _degrees(now["temperature_2m"], unit),
+                "feels_like": _degrees(now.get("apparent_temperature", now["temperature_2m"]), unit),
+                "condition": condition(now["weather_code"]),
+                "icon": icon(now["weather_code"], is_day=bool(now.get("is_day", 1))),
+                "humidity": _whole(now.get("relative_humidity_2m")),
+                "wind": _speed(now.get("wind_speed_10m"), unit),
+            },
+            "hourly": [_hour(hourly, n, unit) for n in _next_hours(hourly["time"], now["time"])],
+        }
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ToolError(f"The forecast for {place.name} cannot be read ({error!r}).", "Try again later.") from error
+    return {**answer, "copy_text": _as_text(answer)}
+
+
+def clock(moment: str, unit: str) -> str:
+    """`2026-10-14T16:00` → `4 PM` where temperatures are in Fahrenheit, else `16:00`."""
+    time = datetime.fromisoformat(moment)
+    return f"{time.hour % 12 or 12} {'AM' if time.hour < 12 else 'PM'}" if unit == "fahrenheit" else f"{time:%H:%M}"
+
+
+def degree_sign(unit: str) -> str:
+    return "°F" if unit == "fahrenheit" else "°C"
+
+
+def _next_hours(times: list[str], now: str) -> list[int]:
+    start = datetime.fromisoformat(now)
+    return [n for n, time in enumerate(times) if datetime.fromisoformat(time) > start][:HOURS]
+
+
+def _hour(hourly: Mapping[str, Any], n: int, unit: str) -> dict[str, Any]:
+    code = hourly["weather_code"][n]
+    return {
+        "time": hourly["time"][n],
+        "temperature": _degrees(hourly["temperature_2m"][n], unit),
+        "condition": condition(code),
+        "icon": icon(code, is_day=bool(hourly["is_day"][n]) if "is_day" in hourly else True),
+        "rain": _whole(hourly["precipitation_probability"][n]) if "precipitation_probability" in hourly else None,
+    }
+
+
+def _degrees(celsius: float, unit: str) -> int:
+    return round(celsius * 9 / 5 + 32 if unit == "fahrenheit" else celsius)
+
+
+def _speed(km_per_hour: float | None, unit: str) -> int | None:
+    return None if km_per_hour is None else round(km_per_hour / 1.609344 if unit == "fahrenheit" else km_per_hour)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else round(number)
+
+
+def _as_text(answer: Mapping[str, Any]) -> str:
+    now, sign = answer["current"], degree_sign(answer["unit"])
+    hours = ", ".join(f"{clock(h['time'], answer['unit'])} {h['temperature']}{sign}" for h in answer["hourly"])
+    text = f"{answer['location']}: {now['temperature']} {sign}, {now['condition'].lower()}, feels like {now['feels_like']} {sign}."
+    text = f"{text} Next hours: {hours}." if hours else text
+    return f"{text} {answer['note']}" if answer["note"] else text
 
 
 # -- Weather without a network: a few places under `data/weather/`, one file each, in the wire form of Open-Meteo's two services

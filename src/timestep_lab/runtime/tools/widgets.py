@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from timestep_lab.model.records import Json
-from timestep_lab.runtime.tools.weather_report import clock, degree_sign
+from timestep_lab.runtime.tools.weather import clock, degree_sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from timestep_lab import __version__
 from timestep_lab.server.api.schemas import ERRORS, TokenBody
+from timestep_lab.server.gate import LIFETIME, Tokens
 from timestep_lab.server.labs import CurrentLab, caller_of
-from timestep_lab.server.tokens import LIFETIME, Tokens
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses={429: ERRORS[429]})
 

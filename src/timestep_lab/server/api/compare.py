@@ -12,14 +12,14 @@ from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
-from timestep_lab.evals.options import Cache
-from timestep_lab.evals.rows import ComparisonRows
-from timestep_lab.model.arena import VoteOutcome, VoteRecord
+from timestep_lab.evals.plan import Cache
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, PlanRow
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import VoteOutcome, VoteRecord
+from timestep_lab.server.api.changes import SSE, event_stream
 from timestep_lab.server.api.schemas import ERRORS, Strict
-from timestep_lab.server.api.sse import SSE, event_stream
 from timestep_lab.server.fair_reads import in_turn
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.store.base import in_thread

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
@@ -9,8 +15,80 @@ from starlette.responses import PlainTextResponse, Response
 from timestep_lab.model.errors import StoreUnavailableError
 from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.labs import Labs
-from timestep_lab.server.metrics import Metrics
 from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+# --- Counters of the served lab, in Prometheus' text format. Small enough that a client library would be more code than this
+
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Requests by method, route and status, and their time to the first byte."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._seconds: dict[float, int] = defaultdict(int)
+        self._sum, self._count = 0.0, 0
+        self._started = time.time()
+        self.page_sessions: Callable[[], int] = lambda: 0
+        """How many pages are open."""
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        with self._lock:
+            self._requests[method, route, status] += 1
+            self._sum += seconds
+            self._count += 1
+            for bound in BUCKETS:
+                if seconds <= bound:
+                    self._seconds[bound] += 1
+
+    def text(self) -> str:
+        with self._lock:
+            lines = ["# TYPE timestep_lab_requests_total counter"]
+            lines += [
+                f'timestep_lab_requests_total{{method="{method}",route="{route}",status="{status}"}} {n}'
+                for (method, route, status), n in sorted(self._requests.items())
+            ]
+            lines.append("# TYPE timestep_lab_request_seconds histogram")
+            lines += [f'timestep_lab_request_seconds_bucket{{le="{b}"}} {self._seconds[b]}' for b in BUCKETS]
+            lines += [
+                f'timestep_lab_request_seconds_bucket{{le="+Inf"}} {self._count}',
+                f"timestep_lab_request_seconds_sum {self._sum:.6f}",
+                f"timestep_lab_request_seconds_count {self._count}",
+                "# TYPE timestep_lab_start_time_seconds gauge",
+                f"timestep_lab_start_time_seconds {self._started:.3f}",
+                "# TYPE timestep_lab_page_sessions gauge",
+                f"timestep_lab_page_sessions {self.page_sessions()}",
+            ]
+        return "\n".join(lines) + "\n"
+
+
+class Counting:
+    """ASGI middleware that feeds `Metrics`. The route's pattern is counted, not the path: ids would make a series each."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "other")
+                self.metrics.count(scope["method"], route, message["status"], time.perf_counter() - began)
+            await send(message)
+
+        await self.app(scope, receive, counted)
+
 
 router = APIRouter(tags=["health"])
 

@@ -11,9 +11,9 @@ from starlette.responses import Response
 
 from timestep_lab.model.events import Event, RunEnded
 from timestep_lab.model.records import Interruption, RunRecord
-from timestep_lab.runtime.run_request import RunLimits
+from timestep_lab.runtime.run import RunLimits
+from timestep_lab.server.api.changes import SSE, event_stream
 from timestep_lab.server.api.schemas import ERRORS, ApproveBody, ClientToolBody, ForkBody, LimitsBody, RunBody
-from timestep_lab.server.api.sse import SSE, event_stream
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 

@@ -15,14 +15,14 @@ from timestep_lab.server.api.schemas import ERRORS, SqlBody, SqlResult
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.store.base import Rows, unique_names
-from timestep_lab.store.duckdb import wire
+from timestep_lab.store.duckdb import loopback as wire
 
 router = APIRouter(prefix="/api/v1", tags=["sql"], responses=ERRORS)
 
 ROWS_AT_ONCE = 500
 OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 EXACT = "application/vnd.timestep-lab.rows+json"
-"""Asked for with `Accept`: rows as `store.duckdb.wire` writes them, so that Python has each value back as the database gave it."""
+"""Asked for with `Accept`: rows as `store.duckdb.loopback` writes them, so that Python has each value back as the database gave it."""
 
 
 @router.post("/sql", response_model=SqlResult, responses={200: {"content": {EXACT: {}}}})

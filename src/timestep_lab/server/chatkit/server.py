@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 from chatkit import store as ck_store
 from chatkit import types as ck
 from chatkit.errors import CustomStreamError
-from chatkit.server import ChatKitServer
+from chatkit.server import ChatKitServer, NonStreamingResult
+from chatkit.store import NotFoundError as ChatKitNotFound
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import TypeAdapter, ValidationError
+from starlette.responses import Response, StreamingResponse
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import BusyError, ConflictError, LabError, NotFoundError, UsageError
@@ -21,20 +29,22 @@ from timestep_lab.model.records import Json
 from timestep_lab.runtime.attachments import IMAGE_TYPES
 from timestep_lab.runtime.files.file_names import safe_name
 from timestep_lab.runtime.files.files import MAX_BYTES, too_large
-from timestep_lab.runtime.run_request import read_turn
+from timestep_lab.runtime.run import read_turn
+from timestep_lab.server.api.changes import HEADERS
+from timestep_lab.server.api.schemas import ERRORS
+from timestep_lab.server.bodies import read_upload
 from timestep_lab.server.chatkit.approval_card import DECISIONS
-from timestep_lab.server.chatkit.context import ChatKitContext
 from timestep_lab.server.chatkit.items import WRITTEN_BY_CHATKIT, message_text
-from timestep_lab.server.chatkit.lab_store import LabChatKitStore
-from timestep_lab.server.chatkit.store import ATTACHMENT
+from timestep_lab.server.chatkit.store import ATTACHMENT, ChatKitContext, LabChatKitStore
 from timestep_lab.server.chatkit.stream import chatkit_events
+from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.panel import detached
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
-    from timestep_lab.model.files import FileRecord
     from timestep_lab.model.protocols import LabLike
-    from timestep_lab.server.chatkit.lab_store import LabChatKitStore
+    from timestep_lab.model.records import FileRecord
 
 
 # -- Answering a message anew: the model forgets what it said and heard since
@@ -250,3 +260,120 @@ async def _now(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
 
 def _ids(message: ck.UserMessageItem) -> list[dict[str, Json]]:
     return [{"id": attachment.id} for attachment in message.attachments]
+
+
+# --- One ChatKit request, with the SDK's errors as ours
+
+
+MOST = 1000
+"""Entries of a page."""
+REQUEST: TypeAdapter[Any] = TypeAdapter(ck.ChatKitReq)
+
+
+@cache
+def server() -> LabChatKitServer:
+    """One for all users: whose rows are meant comes with each request."""
+    return LabChatKitServer()
+
+
+async def process(body: bytes, context: ChatKitContext) -> bytes | AsyncIterator[bytes]:
+    """An answer, or a stream of events. What is refused is raised, by a stream before its first event: `UsageError`, `NotFoundError`,
+    and what the lab itself raises."""
+    with _refused():
+        request: ck.ChatKitReq = REQUEST.validate_json(body)
+        await _check(request, context)
+        context.answering = isinstance(request, ck.ThreadsAddClientToolOutputReq)
+        result = await server().process(body, context)
+        return result.json if isinstance(result, NonStreamingResult) else _events(aiter(result))
+
+
+async def _check(request: ck.ChatKitReq, context: ChatKitContext) -> None:
+    """What the SDK answers as if there were nothing: pages of a size that is none, items of no thread, an answer to no message."""
+    match request:
+        case ck.ThreadsListReq() | ck.ItemsListReq() if (
+            request.params.limit is not None and not 1 <= request.params.limit <= MOST
+        ):
+            raise UsageError(
+                f"A page cannot have {request.params.limit} entries.", f"Ask for 1 to {MOST}.", param="params.limit"
+            )
+        case ck.ItemsListReq():
+            await server().lab_store.load_thread(request.params.thread_id, context)
+        case ck.ThreadsRetryAfterItemReq():
+            await server().lab_store.load_item(request.params.thread_id, request.params.item_id, context)
+
+
+async def _events(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    with _refused():
+        async for event in events:
+            yield event
+
+
+async def take(attachment_id: str | None, name: str, content: bytes, context: ChatKitContext) -> bytes:
+    """Keep an attachment's bytes; its JSON."""
+    with _refused():
+        attachment = await server().lab_attachments.take(attachment_id, name, content, context)
+    json: str = attachment.model_dump_json(exclude_none=True, context={"exclude_metadata": True})
+    return json.encode()
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except ChatKitNotFound as error:
+        raise NotFoundError(str(error), "Reload the conversation.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"This is no ChatKit request: {where or 'the body'}: {first['msg']}.", param=where) from error
+    except ValueError as error:  # How the SDK says that a request does not fit its thread.
+        raise UsageError(f"{error}.") from error
+
+
+# --- The two ChatKit paths of an agent. The SDK is imported with the first request, on a thread: it takes seconds
+
+
+router = APIRouter(prefix="/api/v1/agents", tags=["chatkit"], responses=ERRORS)
+AgentId = Annotated[str, Path(min_length=1, max_length=200)]
+BROKEN = {"type": "error", "code": "stream.error", "allow_retry": True}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "ChatKit's answer: JSON, or events for what streams."}
+}
+
+
+async def context_of(agent_id: str, request: Request, lab: Any) -> ChatKitContext:
+    from timestep_lab.server.chatkit.store import ChatKitContext
+
+    agent = await in_thread(lab.agents.get, agent_id)
+    return ChatKitContext(lab=lab, agent=agent, base_url=str(request.base_url).rstrip("/"))
+
+
+@router.post("/{agent_id}/chatkit", response_class=Response, responses=ANSWERS)
+async def chatkit(agent_id: AgentId, request: Request, lab: CurrentLab) -> Response:
+    """Every operation of the ChatKit protocol, by `type` in the body."""
+    context = await context_of(agent_id, request, lab)
+    body = await request.body()
+    process = (await in_thread(importlib.import_module, "timestep_lab.server.chatkit.server")).process
+    answer = await process(body, context)
+    if isinstance(answer, bytes):
+        return Response(answer, media_type="application/json")
+    stream = await detached(answer, lambda _: b"data: " + json.dumps(BROKEN).encode() + b"\n\n")
+    return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
+
+
+@router.put("/{agent_id}/chatkit/upload", response_class=Response)
+@router.post("/{agent_id}/chatkit/upload", response_class=Response)
+async def upload(
+    agent_id: AgentId,
+    request: Request,
+    lab: CurrentLab,
+    attachment_id: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """The bytes of an attachment, as the body or as a form with one file. With `attachment_id` of one that was announced by
+    `attachments.create`, or without: then a new attachment is made. At most 50 MB."""
+    context = await context_of(agent_id, request, lab)
+    form = await read_upload(request)
+    if form.filename is None:
+        raise UsageError("The form has no file.", "Send one part with a file name.", param="file")
+    take = (await in_thread(importlib.import_module, "timestep_lab.server.chatkit.server")).take
+    return Response(await take(attachment_id, form.filename, form.content, context), media_type="application/json")

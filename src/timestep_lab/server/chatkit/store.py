@@ -18,13 +18,38 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, ThreadRecord
+from timestep_lab.runtime import approvals
 from timestep_lab.server.chatkit.items import to_item, to_record
 from timestep_lab.server.chatkit.local_time import to_local, to_utc
 from timestep_lab.store.base import in_thread
+from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
-    from timestep_lab.store.store import Store
+    from timestep_lab.model.protocols import LabLike
+    from timestep_lab.model.records import AgentRecord
+
+
+# --- What one ChatKit request is about. A new one is made for each
+
+
+@dataclass(slots=True)
+class ChatKitContext:
+    lab: LabLike
+    """The calling user's."""
+    agent: AgentRecord
+    """Whom the request's path names."""
+    base_url: str
+    """Of this server as the caller sees it, without a slash at its end."""
+    kept: set[str] = field(default_factory=set)
+    """Ids of items that a run has stored already; ChatKit must not store them again."""
+    answering: bool = False
+    """Whether this request brings what a client's tool gave."""
+    answer: tuple[str, Json] | None = None
+    """A client tool's call id and what it gave, as this request brought it."""
+    forgotten_runs: set[str] = field(default_factory=set)
+    """Runs whose items this request takes back."""
+
 
 ATTACHMENT: TypeAdapter[Any] = TypeAdapter(ck.Attachment)
 IMAGE_DOMAINS = "allowed_image_domains"
@@ -177,3 +202,57 @@ def _found() -> Iterator[None]:
         yield
     except NotFoundError as error:
         raise ck_store.NotFoundError(str(error)) from error
+
+
+# --- The ChatKit store of a served lab: what a run has stored itself is not stored twice
+
+
+class LabChatKitStore(ChatKitStore):
+    def rows(self, context: ChatKitContext) -> Store:
+        store: Store = context.lab.store
+        return store
+
+    def first_metadata(self, context: ChatKitContext) -> dict[str, Json]:
+        return {"agent_id": context.agent.id}
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: ChatKitContext
+    ) -> ck.Page[Any]:
+        """The SDK looks for the call that a client answers in the last item; ours may stand before other calls of its turn."""
+        if context.answering:
+            if context.answer is not None:
+                return ck.Page()  # It looks for calls left over, which are none of its business here.
+            items = await in_thread(self.rows(context).threads.all_items, thread_id)
+            calls = [i for i in items if i.type == "client_tool_call" and i.data["status"] == "pending"]
+            return ck.Page(data=[to_item(call) for call in reversed(calls)][:limit])
+        return await super().load_thread_items(thread_id, after, limit, order, context)
+
+    async def add_thread_item(self, thread_id: str, item: Any, context: ChatKitContext) -> None:
+        if item.id not in context.kept:
+            await super().add_thread_item(thread_id, item, context)
+
+    async def save_item(self, thread_id: str, item: Any, context: ChatKitContext) -> None:
+        """What a client's tool gave is left to the run that waits for it: it stores the answer and goes on in one step."""
+        if item.id in context.kept:
+            return
+        if isinstance(item, ck.ClientToolCallItem) and item.status == "completed":
+            known = await in_thread(self.rows(context).threads.get_item, item.id)
+            if known.run_id and known.data["status"] == "pending":
+                context.answer = (item.call_id, item.output)
+                return
+        await super().save_item(thread_id, item, context)
+
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: ChatKitContext) -> None:
+        """Items are taken back when a message is answered anew; while the thread is being answered, that is refused.
+
+        With a client's answer the SDK deletes all calls still pending; the run that waits for them needs them.
+        """
+        if context.answering:
+            return
+        rows = self.rows(context)
+        if not context.forgotten_runs and (busy := await in_thread(approvals.thread_is_busy, rows, thread_id)):
+            raise busy
+        known = await in_thread(rows.threads.get_item, item_id)
+        if known.run_id:
+            context.forgotten_runs.add(known.run_id)
+        await super().delete_thread_item(thread_id, item_id, context)

@@ -19,8 +19,8 @@ from timestep_lab.model.events import (
     RunStopped,
 )
 from timestep_lab.model.records import ThreadItem
-from timestep_lab.server.chatkit.context import ChatKitContext
 from timestep_lab.server.chatkit.items import to_item
+from timestep_lab.server.chatkit.store import ChatKitContext
 
 THOUGHT_STEP = 80
 """A thought is shown again when so many characters, or a quarter, have come: its update carries the whole text."""

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, listed, unix, window
 from timestep_lab.server.openai_api.kept import ConversationRecord, Conversations, normal_items
-from timestep_lab.server.openai_api.shared import After, Id, Limit, Object, Order, deleted, listed, unix, window
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/conversations")

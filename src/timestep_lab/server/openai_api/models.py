@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+from typing import Annotated, Literal
+
 from fastapi import APIRouter
+from pydantic import Field
 
 from timestep_lab.model.errors import NotFoundError
+from timestep_lab.runtime.files.embeddings import embed
+from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
-from timestep_lab.server.openai_api.shared import Object, listed
+from timestep_lab.server.openai_api.calling import Object, listed
 
 router = APIRouter()
+
+
+# --- Embeddings by any model that the lab can embed with; `local/wordllama` needs no key and no network
+
+
+Text = Annotated[str, Field(max_length=100_000)]
+CHARS_PER_TOKEN = 4
+
+
+class EmbeddingsBody(Strict):
+    model: str = Field(min_length=1, max_length=500)
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = None
+
+
+@router.post("/embeddings", response_model=Object)
+async def create_embeddings(body: EmbeddingsBody, lab: CurrentLab) -> Object:
+    """`usage` is estimated from the texts' lengths: the models that embed here do not count."""
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    vectors = await embed(lab.settings, body.model, texts, dimensions=body.dimensions)
+    tokens = sum(-(-len(text) // CHARS_PER_TOKEN) for text in texts)
+    data = [
+        {"object": "embedding", "index": n, "embedding": _encoded(v) if body.encoding_format == "base64" else v}
+        for n, v in enumerate(vectors)
+    ]
+    return {
+        "object": "list", "data": data, "model": body.model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }  # fmt: skip
+
+
+def _encoded(vector: list[float]) -> str:
+    """Little-endian 32-bit floats in base64, as the client reads them."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 @router.get("/models", response_model=Object)

@@ -14,14 +14,29 @@ from starlette.responses import Response
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.runtime.attachments import with_files
-from timestep_lab.runtime.output_text import CUT_SHORT
+from timestep_lab.runtime.stream_items import CUT_SHORT
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
-from timestep_lab.server.openai_api.calling import ModelCall, event_stream, read_format, stream
+from timestep_lab.server.openai_api.calling import (
+    INCLUDABLE,
+    After,
+    Id,
+    Limit,
+    ModelCall,
+    Object,
+    Order,
+    beside,
+    deleted,
+    event_stream,
+    merged,
+    read_format,
+    refuse,
+    stream,
+    unsupported,
+    window,
+)
 from timestep_lab.server.openai_api.chat import about_the_call
 from timestep_lab.server.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
-from timestep_lab.server.openai_api.parameters import INCLUDABLE, beside, merged, refuse, unsupported
-from timestep_lab.server.openai_api.shared import After, Id, Limit, Object, Order, deleted, window
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/responses")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import LabError
-from timestep_lab.server import view_channel
+from timestep_lab.server import panel as view_channel
 from timestep_lab.server.pages import assets, shell
 from timestep_lab.server.pages.shown import NotHere, Notice, Shown, not_here, trouble
-from timestep_lab.server.panel_server import PanelPages, add_panel_pages, at_session_end, caller_of_session
+from timestep_lab.server.panel import PanelPages, add_panel_pages, at_session_end, caller_of_session
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

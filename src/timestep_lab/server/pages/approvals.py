@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from timestep_lab.model.clock import iso
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import RunEnded
 from timestep_lab.model.records import Json
 from timestep_lab.server.views.page_view import PageView
-from timestep_lab.server.views.waiting import waiting_calls
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
+
+# --- Every tool call that waits for a person, as plain rows
+
+
+def waiting_calls(lab: Any) -> list[dict[str, Any]]:
+    """Oldest first, one row a call; started by whichever process. Blocks."""
+    rows = []
+    for run in lab.approvals.list():
+        record = run.record
+        about = {
+            "run_id": record.id, "thread_id": record.thread_id, "trace_id": record.trace_id, "input": record.input[:400],
+            "model": record.model, "since": iso(record.started_at),
+        }  # fmt: skip
+        rows += [
+            {
+                **about, "call_id": call.call_id, "name": call.name, "server": call.server, "arguments": call.arguments,
+                "agent": call.agent, "reason": call.reason,
+            }
+            for call in run.interruptions
+        ]  # fmt: skip
+    return rows
+
 
 # -- The page of everything that waits for a person, from any process, and what became of what was decided here
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timestep_lab.server.pages.shown import Shown, looked_up
-from timestep_lab.server.panel_server import page_argument
+from timestep_lab.server.panel import page_argument
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:

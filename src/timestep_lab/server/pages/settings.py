@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from timestep_lab import __version__
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import Json
-from timestep_lab.server.views.embeddings import default_embeddings
+from timestep_lab.server.pages.files import default_embeddings
 from timestep_lab.server.views.page_view import PageView
 from timestep_lab.ui.view import handles
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.store.base import Change, Topic
-from timestep_lab.ui.json_safe import json_safe
-from timestep_lab.ui.updates import Updates
-from timestep_lab.ui.view import View, handles
+from timestep_lab.ui.columns import json_safe
+from timestep_lab.ui.view import Updates, View, handles
 
 if TYPE_CHECKING:
     from timestep_lab.model.protocols import LabLike

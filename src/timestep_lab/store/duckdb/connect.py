@@ -17,7 +17,7 @@ from timestep_lab.model.errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
-from timestep_lab.store.file_modes import private_if_new
+from timestep_lab.store.migrate import private_if_new
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # Nothing is fetched, and SQL reaches no file but the lab's own.

@@ -17,12 +17,11 @@ from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, connect, translate
-from timestep_lab.store.duckdb.fence import Fence
 from timestep_lab.store.duckdb.log_check import LOG, LogCheck, verify
+from timestep_lab.store.duckdb.sql_guard import Fence
 from timestep_lab.store.duckdb.writer import Job, Writer
-from timestep_lab.store.file_modes import keep_beside
-from timestep_lab.store.interrupt import interruptible, was_interrupted
-from timestep_lab.store.migrate import migrate
+from timestep_lab.store.liveness import interruptible, was_interrupted
+from timestep_lab.store.migrate import keep_beside, migrate
 
 if TYPE_CHECKING:
     import numpy
@@ -220,7 +219,7 @@ class Engine:
 
 @contextmanager
 def _stoppable(cursor: Cursor) -> Iterator[None]:
-    """Whoever asked may stop the query (`store.interrupt`)."""
+    """Whoever asked may stop the query (`store.liveness`)."""
     try:
         with interruptible(cursor.interrupt):
             yield

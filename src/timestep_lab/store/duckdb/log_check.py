@@ -23,7 +23,7 @@ import duckdb
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import StoreCorruptError, StoreReadOnlyError, StoreUnavailableError
 from timestep_lab.store.duckdb.connect import SETTINGS, LockedError, is_locked
-from timestep_lab.store.file_modes import keep_beside
+from timestep_lab.store.migrate import keep_beside
 
 log = logging.getLogger(__name__)
 

@@ -2,21 +2,210 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
+import numbers
 import socket
+import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from timestep_lab.model.errors import QueryError, StoreTooNewError, StoreUnavailableError
+from timestep_lab.model import errors
+from timestep_lab.model.errors import DataError, LabError, QueryError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb import frames, wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.owner_file import Owner
-from timestep_lab.store.interrupt import interruptible, was_interrupted
+from timestep_lab.store.liveness import interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
+
+# --- Values as JSON and back, exactly: between a client and the owner of a lab, and in the answers kept for retries
+#
+# JSON has null, booleans, numbers and strings; Python's reads integers of any size and writes floats so that they come
+# back the same, NaN and infinities included. Everything else a column can hold is an object with one key `$`.
+
+
+CONTAINERS = frozenset({list, tuple, dict})
+
+
+def dumps(message: Any) -> bytes:
+    """Raises `DataError` for a value that no column holds."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=_tag, check_circular=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def loads(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "surrogatepass"), object_hook=_untag)
+
+
+def pack_row(row: Sequence[Any]) -> list[Any]:
+    """A row (or parameters) for `dumps`: lists and mappings inside it are tagged, so that they are not taken for structure."""
+    if CONTAINERS.isdisjoint(map(type, row)):
+        return list(row)
+    return [_pack(value) for value in row]
+
+
+def pack_rows(result: Rows) -> dict[str, Any]:
+    return {
+        "columns": result.columns,
+        "rows": [pack_row(row) for row in result.rows],
+        "truncated": result.truncated,
+    }
+
+
+def unpack_rows(packed: Mapping[str, Any]) -> Rows:
+    return Rows(tuple(packed["columns"]), to_tuples(packed["rows"]), packed["truncated"])
+
+
+def to_tuples(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in rows]
+
+
+def pack_statement(statement: Statement) -> list[Any]:
+    return [statement.sql, pack_row(statement.params), statement.expect]
+
+
+def unpack_statement(packed: Sequence[Any]) -> Statement:
+    return Statement(packed[0], packed[1], packed[2])
+
+
+def pack_change(change: Change) -> list[str]:
+    return [change.topic, change.user_id, change.id]
+
+
+def unpack_change(packed: Sequence[Any]) -> Change:
+    return Change(packed[0], packed[1], packed[2])
+
+
+def pack_error(error: LabError) -> list[Any]:
+    return [type(error).__name__, {name: value for name, value in vars(error).items() if not name.startswith("_")}]
+
+
+def unpack_answer(data: bytes) -> Any:
+    """What a call returned; raises what it raised."""
+    answer = loads(data)
+    if "error" not in answer:
+        return answer["ok"]
+    name, state = answer["error"]
+    kind: type[LabError] = getattr(errors, name, errors.StoreError)
+    error = kind.__new__(kind)
+    LabError.__init__(error, state["message"], state["next_step"])
+    vars(error).update(state)
+    raise error
+
+
+def _pack(value: Any) -> Any:
+    kind = type(value)
+    if kind is list:
+        return {"$": "list", "v": [_pack(inner) for inner in value]}
+    if kind is tuple:
+        return {"$": "tuple", "v": [_pack(inner) for inner in value]}
+    if kind is dict:
+        return {"$": "dict", "v": [[_pack(key), _pack(inner)] for key, inner in value.items()]}
+    return value
+
+
+def _tag(value: Any) -> Any:
+    """What `json` does not know. `datetime` before `date`: one is the other's subclass."""
+    match value:
+        case datetime():
+            return {"$": "datetime", "v": value.isoformat()}
+        case date():
+            return {"$": "date", "v": value.isoformat()}
+        case time():
+            return {"$": "time", "v": value.isoformat()}
+        case timedelta():
+            return {"$": "interval", "v": [value.days, value.seconds, value.microseconds]}
+        case bytes() | bytearray() | memoryview():
+            return {"$": "bytes", "v": base64.b64encode(value).decode("ascii")}
+        case Decimal():
+            return {"$": "decimal", "v": str(value)}
+        case UUID():
+            return {"$": "uuid", "v": str(value)}
+        case numbers.Integral():  # numpy's
+            return int(value)
+        case numbers.Real():
+            return float(value)
+        case Mapping():
+            return _pack(dict(value))
+    raise DataError(
+        f"A value of type {type(value).__name__} cannot be stored.",
+        "Store numbers, text, bytes, datetimes, or JSON made of them.",
+    )
+
+
+def _untag(found: dict[str, Any]) -> Any:
+    tag = found.get("$")
+    if tag is None:
+        return found
+    return _UNTAG[tag](found["v"])
+
+
+_UNTAG: dict[str, Callable[[Any], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "dict": dict,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "interval": lambda v: timedelta(days=v[0], seconds=v[1], microseconds=v[2]),
+    "bytes": base64.b64decode,
+    "decimal": Decimal,
+    "uuid": UUID,
+}
+
+
+# --- Messages on a socket: eight bytes of length, then that many bytes. Sent whole, without delay
+
+
+LENGTH = struct.Struct("!Q")
+MAX_BYTES = 1 << 30
+
+
+class FrameError(OSError):
+    """The other side does not speak this protocol."""
+
+
+def prepare(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(LENGTH.pack(len(data)) + data)
+
+
+def receive(connection: socket.socket, max_bytes: int = MAX_BYTES) -> bytes | None:
+    """The next message; None when the other side ended in good order between two messages."""
+    head = _exactly(connection, LENGTH.size)
+    if head is None:
+        return None
+    (length,) = LENGTH.unpack(head)
+    if length > max_bytes:
+        raise FrameError(f"a message of {length} bytes, where at most {max_bytes} are taken")
+    body = _exactly(connection, length)
+    if body is None and length:
+        raise ConnectionResetError("the connection ended within a message")
+    return bytes(body or b"")
+
+
+def _exactly(connection: socket.socket, count: int) -> bytearray | None:
+    buffer = bytearray(count)
+    view, got = memoryview(buffer), 0
+    while got < count:
+        read = connection.recv_into(view[got:])
+        if read == 0:
+            if got == 0:
+                return None
+            raise ConnectionResetError("the connection ended within a message")
+        got += read
+    return buffer
+
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
@@ -45,7 +234,7 @@ class Loopback:
     # -- Database
 
     def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
-        return wire.unpack_rows(self._call(op="query", user_id=user_id, sql=sql, params=wire.pack_row(params)))
+        return unpack_rows(self._call(op="query", user_id=user_id, sql=sql, params=pack_row(params)))
 
     def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
         return by_columns(self.query(user_id, sql, params))
@@ -54,29 +243,27 @@ class Loopback:
         self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
     ) -> Rows:  # fmt: skip
         answer = self._call(
-            timeout_s, op="select", user_id=user_id, sql=sql, params=wire.pack_row(params), limit=limit, timeout_s=timeout_s
+            timeout_s, op="select", user_id=user_id, sql=sql, params=pack_row(params), limit=limit, timeout_s=timeout_s
         )  # fmt: skip
-        return wire.unpack_rows(answer)
+        return unpack_rows(answer)
 
     def write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = (), batch_id: str | None = None
     ) -> list[Rows]:  # fmt: skip
         answer = self._call(
-            op="write", user_id=user_id, statements=[wire.pack_statement(s) for s in statements],
-            changes=[wire.pack_change(c) for c in changes], batch_id=batch_id,
+            op="write", user_id=user_id, statements=[pack_statement(s) for s in statements],
+            changes=[pack_change(c) for c in changes], batch_id=batch_id,
         )  # fmt: skip
-        return [wire.unpack_rows(rows) for rows in answer]
+        return [unpack_rows(rows) for rows in answer]
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        packed = {
-            name: [list(columns), [wire.pack_row(row) for row in rows]] for name, (columns, rows) in tables.items()
-        }
+        packed = {name: [list(columns), [pack_row(row) for row in rows]] for name, (columns, rows) in tables.items()}
         self._call(
-            op="append", user_id=user_id, tables=packed, then=[wire.pack_statement(s) for s in then],
-            changes=[wire.pack_change(c) for c in changes], batch_id=batch_id,
+            op="append", user_id=user_id, tables=packed, then=[pack_statement(s) for s in then],
+            changes=[pack_change(c) for c in changes], batch_id=batch_id,
         )  # fmt: skip
 
     def listen(self) -> None:
@@ -127,10 +314,10 @@ class Loopback:
         except OSError as error:
             raise ClosedError from error
         try:
-            frames.prepare(connection)
-            frames.send(connection, wire.dumps({"token": self.owner.token, "use": use}))
-            answer = frames.receive(connection)
-            if answer is None or wire.loads(answer) != {"ok": True}:
+            prepare(connection)
+            send(connection, dumps({"token": self.owner.token, "use": use}))
+            answer = receive(connection)
+            if answer is None or loads(answer) != {"ok": True}:
                 raise ClosedError
         except (OSError, ValueError, ClosedError) as error:
             connection.close()
@@ -140,16 +327,16 @@ class Loopback:
 
     def _call(self, longer: float | None = 0.0, **request: Any) -> Any:
         """Ask and wait, `longer` than usual where the call itself may take so long (None: for ever)."""
-        data = wire.dumps(request)
+        data = dumps(request)
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = self._connect("calls")
         try:
             connection.settimeout(None if longer is None else ANSWER_S + longer)
-            frames.send(connection, data)
+            send(connection, data)
             with interruptible(lambda: _hang_up(connection)):
-                answer = frames.receive(connection)
+                answer = receive(connection)
         except TimeoutError as error:
             connection.close()
             raise StoreUnavailableError(
@@ -168,15 +355,15 @@ class Loopback:
             connection.close()
         else:
             self._idle.append(connection)
-        return wire.unpack_answer(answer)
+        return unpack_answer(answer)
 
     def _hear(self) -> None:
         connection = self._listening
         assert connection is not None
         with connection:
             try:
-                while (data := frames.receive(connection)) is not None:
-                    self._publisher.publish([wire.unpack_change(change) for change in wire.loads(data)])
+                while (data := receive(connection)) is not None:
+                    self._publisher.publish([unpack_change(change) for change in loads(data)])
             except OSError:
                 pass  # Broken off; told below.
         if not self.closed:

@@ -20,7 +20,8 @@ from typing import Any
 from timestep_lab.model.errors import LabError, StoreError
 from timestep_lab.store.base import Change
 from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb import frames, wire
+from timestep_lab.store.duckdb import loopback as frames
+from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.backend import Backend, ClosedError
 
 log = logging.getLogger("timestep_lab.store")

@@ -20,7 +20,7 @@ import duckdb
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, ConflictError
 from timestep_lab.store.base import Change, Rows, Statement
-from timestep_lab.store.duckdb import wire
+from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.backend import ClosedError, Tables
 from timestep_lab.store.duckdb.connect import FATAL, Cursor, translate
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
 
-from timestep_lab.model.suggest import did_you_mean
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.store.filters.fields import (
     SPAN_ALIASES,
     SPAN_CHOICES,

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NoReturn, cast
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError
-from timestep_lab.model.suggest import did_you_mean
-from timestep_lab.store.filters import values
+from timestep_lab.store.filters import tree as values
 from timestep_lab.store.filters.names import Scope
 from timestep_lab.store.filters.tree import (
     Aggregate,

@@ -15,10 +15,10 @@ from timestep_lab.model.errors import ConflictError
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Rows, Statement, by_columns
 from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb import wire
-from timestep_lab.store.interrupt import interruptible
-from timestep_lab.store.liveness import Liveness
-from timestep_lab.store.postgres import bulk, fence
+from timestep_lab.store.duckdb import loopback as wire
+from timestep_lab.store.liveness import Liveness, interruptible
+from timestep_lab.store.postgres import bulk
+from timestep_lab.store.postgres import setup as fence
 from timestep_lab.store.postgres.failures import explain_typed
 from timestep_lab.store.postgres.housekeeping import Housekeeper
 from timestep_lab.store.postgres.listener import Listener, payloads

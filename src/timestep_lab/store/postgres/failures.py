@@ -15,7 +15,7 @@ from timestep_lab.model.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from timestep_lab.store.interrupt import was_interrupted
+from timestep_lab.store.liveness import was_interrupted
 
 WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 

@@ -7,24 +7,244 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
-from psycopg import Connection, RawCursor
+from psycopg import Connection, RawCursor, RawServerCursor, sql
+from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from timestep_lab.model.errors import StoreError, UsageError
-from timestep_lab.model.shown_url import without_credentials
-from timestep_lab.store.base import Dialect
+from timestep_lab.model.display import without_credentials
+from timestep_lab.model.errors import QueryError, StoreError, UsageError
+from timestep_lab.store.base import Dialect, Rows
+from timestep_lab.store.liveness import interruptible
 from timestep_lab.store.migrate import migrate
 from timestep_lab.store.postgres.failures import WRONG_PASSWORD, explain, unreachable
-from timestep_lab.store.postgres.roles import Login, Purpose, ensure_roles, renew_password
+
+# --- The three roles the lab logs in as, made by its owner
+#
+# The user of the lab's URL owns the lab: it creates schemas and tables, and migrates them. No request is ever served as that user, and no
+# `SET ROLE` leads back to it: application, typed SQL and housekeeping each *log in* as a role of their own, with a password that was generated here
+# and lies in `secret.logins`, which only the owner can read. An owner who may create roles (CREATEROLE, or a superuser) has them made at
+# the first start. One who may not gets the exact statements for an administrator; they hold SCRAM verifiers, not passwords.
+
+
+Purpose = Literal["app", "sql", "system"]
+PURPOSES: tuple[Purpose, ...] = ("app", "sql", "system")
+
+_TABLES = """
+create schema if not exists core;
+create schema if not exists secret;
+revoke all on schema secret from public;
+create table if not exists secret.logins (
+    purpose text primary key, role text not null unique, password text not null, verifier text not null
+);
+create table if not exists secret.facts (name text primary key, value text not null);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    role: str
+    password: str
+    verifier: str
+
+    def __repr__(self) -> str:
+        return f"Login({self.role!r})"
+
+    @property
+    def create_sql(self) -> str:
+        return (
+            f"create role {_quoted(self.role)} login noinherit nosuperuser nobypassrls nocreatedb nocreaterole "
+            f"noreplication password '{self.verifier}';"
+        )
+
+    @property
+    def alter_sql(self) -> str:
+        return f"alter role {_quoted(self.role)} login noinherit password '{self.verifier}';"
+
+
+def ensure_roles(owner: Connection[Any]) -> dict[Purpose, Login]:
+    """Make what is missing, check what is there. Raises `StoreError` with the statements an administrator has to run."""
+    owner.execute(_TABLES.encode())
+    logins = {purpose: _ensure_login(owner, purpose) for purpose in PURPOSES}
+    missing = [login for login in logins.values() if not _try_create(owner, login)]
+    if missing:
+        raise _ask_administrator(owner, [login.create_sql for login in missing])
+    for login in logins.values():
+        _check_harmless(owner, login)
+    return logins
+
+
+def renew_password(owner: Connection[Any], login: Login) -> None:
+    """The role refused its password: a lab of the same name was here before, or an administrator changed it."""
+    try:
+        owner.execute(login.alter_sql.encode())
+    except pg.InsufficientPrivilege:
+        raise _ask_administrator(owner, [login.alter_sql]) from None
+
+
+def _ensure_login(owner: Connection[Any], purpose: Purpose) -> Login:
+    row = owner.execute(b"select role, password, verifier from secret.logins where purpose = $1", [purpose]).fetchone()
+    if row is None:
+        role, password = _role_name(owner.info.dbname, purpose), secrets.token_hex(24)
+        verifier = owner.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+        row = (role, password, verifier)
+        owner.execute(b"insert into secret.logins values ($1, $2, $3, $4)", [purpose, *row])
+    return Login(*row)
+
+
+def _role_name(database: str, purpose: str) -> str:
+    """Roles belong to the whole server, so they are named after the database; at most 63 bytes."""
+    name = f"{database}_{purpose}"
+    if len(name.encode()) > 63:
+        name = f"lab_{hashlib.sha256(database.encode()).hexdigest()[:16]}_{purpose}"
+    return name
+
+
+def _try_create(owner: Connection[Any], login: Login) -> bool:
+    if owner.execute(b"select 1 from pg_roles where rolname = $1", [login.role]).fetchone():
+        return True
+    try:
+        owner.execute(login.create_sql.encode())
+    except pg.InsufficientPrivilege:
+        return False
+    except pg.DuplicateObject:  # another lab's start was faster
+        return True
+    return True
+
+
+def _check_harmless(owner: Connection[Any], login: Login) -> None:
+    row = owner.execute(
+        b"select rolsuper or rolbypassrls, exists (select 1 from pg_auth_members m where m.member = r.oid) "
+        b"from pg_roles r where rolname = $1",
+        [login.role],
+    ).fetchone()
+    assert row is not None
+    if row[0] or row[1]:
+        raise StoreError(
+            f"The role {login.role} could read every user's rows: it is a superuser, bypasses row-level security or is a member of another role.",
+            f"Run as an administrator: alter role {_quoted(login.role)} nosuperuser nobypassrls; and revoke its memberships.",
+        )
+
+
+def _ask_administrator(owner: Connection[Any], statements: list[str]) -> StoreError:
+    return StoreError(
+        f"The user {owner.info.user} may not create the roles that keep users apart in {owner.info.dbname}.",
+        "Let an administrator of the server run this once, then start again:\n" + "\n".join(statements),
+    )
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
+
+
+# --- SQL typed by a user. Four fences, one behind the other
+#
+# The text may not name what lies outside the views (system catalogues, settings), and of functions it may call only those that compute from
+# their arguments: Postgres's own catalogue says which these are, and whatever else it knows is refused. It is run as
+# `declare … cursor for <text>`, which takes one SELECT and nothing else, in a READ ONLY transaction that is always rolled back. It runs as a role
+# that may read the views and the tables under them, and, where the lab's owner may say so, may execute nothing that acts on other sessions,
+# waits, locks, or runs SQL given as text (`sql/4_apply.sql`). And row-level security shows that role the rows of
+# one user, by a token it cannot forge. Only the last two carry weight; the first also keeps one user's query texts from another.
+
+
+_FORBIDDEN = re.compile(
+    r"""\b(pg_\w*|information_schema|set_config|current_setting|lo_\w+|dblink\w*|txid_\w*
+        |(query|table|cursor|schema|database)_to_xml\w*|ts_stat)\b|u&["']""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+_TOKEN = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)
+        |(?P<text>e'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$)
+        |(?P<name>"(?:[^"]|"")*"|[^\W\d][\w$]*)|(?P<space>\s+)|(?P<other>.)""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_CHANCE_AND_TIME = frozenset(
+    {"random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday"}
+)
+"""Volatile, and harmless."""
+_TELL = re.compile(
+    r"(pg_|has_|txid_|lo_|inet_client|inet_server|currtid|to_reg|current_setting|set_config|row_security|binary_upgrade)\w*"
+    r"|\w+_description|\w+_to_xml\w*|ts_stat|ts_rewrite"
+)
+"""Functions that are no volatile ones, and tell about the server."""
+_FUNCTIONS = b"""
+select p.proname::text, bool_and(case when p.pronamespace = 'pg_catalog'::regnamespace then p.provolatile <> 'v'
+    else p.provolatile = 'i' and l.lanname in ('c', 'internal') end)  -- As pgvector's sum of vectors.
+from pg_catalog.pg_proc p join pg_catalog.pg_language l on l.oid = p.prolang group by 1
+"""
+
+
+def refused_functions(connection: Connection[Any]) -> frozenset[str]:
+    """Names of functions of this database that a query may not call: all but those that only compute."""
+    return frozenset(
+        name
+        for name, only_computes in connection.execute(_FUNCTIONS).fetchall()
+        if name not in _CHANCE_AND_TIME and (not only_computes or _TELL.fullmatch(name))
+    )
+
+
+def check_calls(text: str, refused: frozenset[str]) -> None:
+    """Raises `QueryError` when the text names, anywhere outside of texts and comments, a function of `refused` before a parenthesis
+    or after a point."""
+    before, name = "", ""
+    for token in _TOKEN.finditer(text):
+        if token["comment"] or token["space"]:
+            if token["comment"] and "/*" in token["comment"][2:]:
+                raise QueryError("A comment in the query holds another comment.", "Take the inner one out.")
+            continue
+        if token["other"] == "(" and name:
+            _refuse(name, refused)
+        name = ""
+        if token["name"]:
+            name = token["name"]
+            name = name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
+            if before == ".":
+                _refuse(name, refused)
+        before = token["other"] or ""
+
+
+def _refuse(name: str, refused: frozenset[str]) -> None:
+    if name in refused:
+        raise QueryError(
+            f"The function {name!r} is not one that a query may call.",
+            "Use functions that compute from the columns of a view.",
+        )
+
+
+def check(text: str) -> None:
+    """Raises `QueryError`."""
+    if not text.strip().strip(";"):
+        raise QueryError("The query is empty.", "Try: select * from traces limit 10")
+    found = _FORBIDDEN.search(text)
+    if found:
+        raise QueryError(
+            f"A query may not mention {found.group(0)!r}.",
+            "Query the views only, such as traces; to search for this word, pass it as a parameter ($1).",
+        )
+
+
+def fetch(
+    connection: Connection[Any], text: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
+) -> Rows:
+    """Inside a transaction that has its user. One FETCH, so that no function in the text can lift the time limit for a later one."""
+    connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
+    with interruptible(lambda: connection.cancel_safe(timeout=5.0)), RawServerCursor(connection, "typed") as cursor:
+        cursor.execute(text.encode(), list(params))
+        rows = cursor.fetchmany(limit + 1) if limit is not None else cursor.fetchall()
+        columns = tuple(column.name for column in cursor.description or ())
+    return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
+
 
 # -- The signed token that tells Postgres for whom a transaction runs; `core.current_user_id()` in security.sql checks it
 

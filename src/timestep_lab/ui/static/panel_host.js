@@ -25,7 +25,7 @@ function $hostOf(panelModel, channel) {
     },
   };
 }
-// The view's own websocket, where the server offers one (server/view_channel.py says what is in a frame). Null where there is none.
+// The view's own websocket, where the server offers one (server/panel.py says what is in a frame). Null where there is none.
 // Told to the view beside the server's messages: `lost`, `found` (opened again), `gone` (the server no longer has this view).
 const $NO_SUCH_VIEW = 1008;
 const $FIRST_PAUSE_MS = 400;

@@ -1,4 +1,4 @@
-// The matrix as data: what ui/grid_rows.py sends, one small record a cell.
+// The matrix as data: what ui/grid.py sends, one small record a cell.
 
 const FIELDS = ["status", "text", "ms", "tokens", "usd", "isCached", "hash", "scores", "hasTrace"];
 const record = (row, at = 0) => Object.fromEntries(FIELDS.map((name, k) => [name, row[at + k] ?? null]));

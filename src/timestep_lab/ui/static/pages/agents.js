@@ -1,4 +1,4 @@
-// The component of server/views/agents.py: the list, every field of one agent, and where its handoffs lead.
+// The component of server/pages/agents.py: the list, every field of one agent, and where its handoffs lead.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";

@@ -1,4 +1,4 @@
-// The component of server/views/compare.py: comparisons made so far, and a form for another.
+// The component of server/pages/compare.py: comparisons made so far, and a form for another.
 
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";

@@ -1,4 +1,4 @@
-// The component of server/views/files.py: files that come in by button or drop, and vector stores to search them by.
+// The component of server/pages/files.py: files that come in by button or drop, and vector stores to search them by.
 
 import { data, h, put } from "../shared/dom.js";
 import { ago, bytes, count } from "../shared/format.js";

@@ -1,4 +1,4 @@
-// The component of server/views/overview.py: the landing page. Every figure is a link into the traces behind it.
+// The component of server/pages/overview.py: the landing page. Every figure is a link into the traces behind it.
 
 import { data, h, put } from "../shared/dom.js";
 import { cost, count, duration, short, tokens } from "../shared/format.js";

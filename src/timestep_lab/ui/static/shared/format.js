@@ -1,4 +1,4 @@
-// Numbers and times for people, as model/numbers.py writes them. What is unknown is said to be, never shown as zero.
+// Numbers and times for people, as model/display.py writes them. What is unknown is said to be, never shown as zero.
 
 export const UNKNOWN = "unknown";
 

@@ -1,0 +1,132 @@
+"""Help for people who mistype a name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
+
+from timestep_lab.model.awaiting import NotAwaited
+from timestep_lab.model.errors import UsageError
+
+# --- What a user may give where a trace, a conversation or a prompt is asked for
+
+
+def trace_id_of(given: Any) -> str:
+    """Of a run, of a trace's view, or the id as it is. Raises `UsageError` for anything else."""
+    if isinstance(given, NotAwaited):
+        raise UsageError(repr(given))
+    found = given if isinstance(given, str) else getattr(given, "trace_id", None)
+    if not isinstance(found, str):
+        raise UsageError(f"{_shown(given)} is no trace.", "Give a run, lab.trace(…), or a trace's id.")
+    return found
+
+
+def trace_ids_of(given: Any) -> list[str]:
+    """Of several: ids, runs or views in any order, a DataFrame with a column `trace_id`, that column, or one trace alone.
+
+    Raises `UsageError` for anything else."""
+    found = given if isinstance(given, str) else getattr(given, "trace_id", given)
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, Mapping) or not isinstance(found, Iterable):
+        raise UsageError(f"{_shown(given)} is no list of traces.", "Give ids, runs, or a column such as df.trace_id.")
+    return list(dict.fromkeys(map(trace_id_of, found)))
+
+
+def thread_id_of(given: Any) -> str | None:
+    """Of a thread, or the id as it is; None stays. Raises `UsageError` for anything else."""
+    if given is None or isinstance(given, str):
+        return given
+    # A run's `thread` is meant by the run, too.
+    found = getattr(getattr(given, "thread", given), "id", None)
+    if not isinstance(found, str):
+        raise UsageError(f"{_shown(given)} is no thread.", "Give run.thread, lab.threads[…], or a thread's id.")
+    return found
+
+
+def messages_of(given: Any) -> list[dict[str, Any]]:
+    """A prompt that is no text: Responses input items. Raises `UsageError` for anything else."""
+    if not isinstance(given, Sequence) or not all(isinstance(item, Mapping) for item in given):
+        raise UsageError(f"{_shown(given)} is nothing to say.", "Give a text, or a list of messages.", param="input")
+    return [dict(item) for item in given]
+
+
+def _shown(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None when none is like it."""
+    by_folded = {name.casefold(): name for name in known}
+    match = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return by_folded[match[0]] if match else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` with a leading space, or nothing."""
+    match = closest(word, known)
+    return f" Did you mean {match!r}?" if match else ""
+
+
+def checks_keywords(method: F) -> F:
+    """Decorates a method of `Lab`: a keyword that it does not take is a `UsageError` that names the nearest one and the method.
+
+    The signature stays as it is written, for help and for type checkers.
+    """
+    return cast("F", _checked(method, inspect.signature(method)))
+
+
+def with_signature_of(
+    like: Callable[P, Any],
+) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    """Decorates a method that takes what `like` takes, and must know which of it was given: it has `**options` for all of that.
+
+    Help and type checkers see the signature of `like`; keywords are checked as `checks_keywords` does.
+    """
+
+    def decorate(method: Callable[..., Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        signature = inspect.signature(like).replace(return_annotation=inspect.signature(method).return_annotation)
+        return cast("Callable[P, Coroutine[Any, Any, R]]", _checked(method, signature))
+
+    return decorate
+
+
+def _checked(method: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    names = [name for name, parameter in signature.parameters.items() if name != "self"]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+        raise TypeError(f"{method.__qualname__} takes any keyword; there is nothing to check.")
+
+    @functools.wraps(method)
+    def checked(*args: Any, **keywords: Any) -> Any:
+        if not keywords.keys() <= known:
+            raise _no_keyword(method.__name__, keywords, names)
+        return method(*args, **keywords)
+
+    @functools.wraps(method)
+    async def checked_async(*args: Any, **keywords: Any) -> Any:
+        if not keywords.keys() <= known:
+            raise _no_keyword(method.__name__, keywords, names)
+        return await method(*args, **keywords)
+
+    known = frozenset(names)
+    wrapper: Any = checked_async if inspect.iscoroutinefunction(method) else checked
+    wrapper.__signature__ = signature
+    return cast("Callable[..., Any]", wrapper)
+
+
+def _no_keyword(method: str, given: Mapping[str, Any], names: Iterable[str]) -> UsageError:
+    strange = next(name for name in given if name not in names)
+    return UsageError(
+        f"lab.{method} takes no {strange!r}.{did_you_mean(strange, names)}",
+        f"It takes: {', '.join(names)}.",
+        param=strange,
+    )

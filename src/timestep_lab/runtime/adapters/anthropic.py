@@ -1,0 +1,464 @@
+"""Anthropic's Messages API, streamed by its official client."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from timestep_lab.model.errors import SettingsError, UsageError
+from timestep_lab.model.records import Usage
+from timestep_lab.runtime.adapters.base import (
+    NAMELESS,
+    AdapterModel,
+    ModelRequest,
+    items_of,
+    parts_of,
+    plain_object,
+    set_aside_note,
+    text_of,
+)
+from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
+from timestep_lab.runtime.router import PerLoop
+from timestep_lab.runtime.stream_items import arguments_object
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+
+# --- From the SDK's items to an Anthropic Messages request. <https://docs.claude.com/en/api/messages>
+#
+# Blocks of one speaker in a row become one message: parallel calls stay in one assistant turn and their results in one user turn,
+# as the API wants them. Thinking goes back with its signature, unchanged, to the model that thought it; so do searches and the like
+# that Anthropic ran itself.
+
+
+BLOCKS = "anthropic_blocks"
+"""Key of a reasoning item's provider data: thinking, calls of Anthropic's own tools with their results, and unknown blocks."""
+
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 32768}
+_ADAPTIVE_SINCE = (4, 6)
+"""From here on a model decides itself how much to think; older ones want a budget.
+<https://docs.claude.com/en/docs/build-with-claude/adaptive-thinking>"""
+_NO_SAMPLING_SINCE = (4, 7)
+"""<https://docs.claude.com/en/docs/about-claude/models/migration-guide>"""
+_ROOM_FOR_THE_ANSWER = 4096
+_CACHE = {"cache_control": {"type": "ephemeral"}}
+
+
+def message_request(model: str, request: ModelRequest) -> dict[str, Any]:
+    """Arguments for `client.messages.create`. Raises `SettingsError` for settings that cannot go together."""
+    settings = request.settings
+    system, messages = conversation(model, request)
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": settings.max_tokens or _usual_limit(model),
+    }
+    if system:
+        # Caching covers everything up to a mark: one after the system text, one after the last tool.
+        body["system"] = [*system[:-1], {**system[-1], **_CACHE}]
+    if request.functions:
+        body["tools"] = _tools(request)
+        if (choice := _tool_choice(request)) is not None:
+            body["tool_choice"] = choice
+    output: dict[str, Any] = {}
+    if request.effort is not None:
+        _thinking(model, request, body, output)
+    if request.any_json:
+        raise SettingsError(
+            f"anthropic/{model} cannot be asked for any JSON object.",
+            "Give the schema that the answer must follow (response_format json_schema).",
+            param="response_format",
+        )
+    if request.schema is not None:
+        output["format"] = {"type": "json_schema", "schema": dict(request.schema)}
+    if output:
+        body["output_config"] = output
+    # The client has no argument for these; the API does.
+    sampling = _sampling(model, request, thinks=body.get("thinking", {}).get("type") not in (None, "disabled"))
+    extra_body = {**sampling, **dict(settings.extra_body or {})}  # type: ignore[call-overload]
+    for name, value in (
+        ("extra_body", extra_body),
+        ("extra_headers", settings.extra_headers),
+        ("extra_query", settings.extra_query),
+    ):
+        if value:
+            body[name] = value
+    return {**body, **(settings.extra_args or {})}
+
+
+def set_aside(model: str, request: ModelRequest) -> list[str]:
+    """Names of settings that have no meaning for this model and ask for nothing that it does not do anyway.
+
+    Temperature 0 asks for the steadiest answers. Models from 4.7 on take no temperature at all, thinking ones only 1; they
+    have one steadiness, so 0 is left out (and said to be, in the response) where any other value is refused.
+    """
+    unsteerable = _version(model) >= _NO_SAMPLING_SINCE or request.effort not in (None, "none")
+    return ["temperature"] if unsteerable and request.settings.temperature == 0 else []
+
+
+def _sampling(model: str, request: ModelRequest, *, thinks: bool) -> dict[str, Any]:
+    settings, left_out = request.settings, set_aside(model, request)
+    given = {name: value for name in ("temperature", "top_p") if (value := getattr(settings, name)) is not None}
+    given = {name: value for name, value in given.items() if name not in left_out}
+    if given and (thinks or _version(model) >= _NO_SAMPLING_SINCE):
+        why = "while it reasons" if _version(model) < _NO_SAMPLING_SINCE else "at all"
+        name = next(iter(given))
+        raise SettingsError(
+            f"anthropic/{model} does not take {' and '.join(given)} {why}.",
+            "Leave it out.",
+            param=f"model_settings.{name}",
+        )
+    return given
+
+
+def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(system blocks, messages)."""
+    system = [{"type": "text", "text": request.instructions}] if request.instructions else []
+    messages: list[dict[str, Any]] = []
+
+    def add(role: str, block: dict[str, Any]) -> None:
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"].append(block)
+        else:
+            messages.append({"role": role, "content": [block]})
+
+    ids = _CallIds()
+    for kind, item in items_of(request.input):
+        if kind == "message" and item["role"] in ("system", "developer"):
+            system.append({"type": "text", "text": text_of(item["content"])})
+        elif kind == "message":
+            for part in parts_of(item["content"]):
+                if (block := _block(part)) is not None:
+                    add("assistant" if item["role"] == "assistant" else "user", block)
+        elif kind == "reasoning":
+            kept = item.get("provider_data") or {}
+            for block in kept.get(BLOCKS, ()) if kept.get("model") == model else ():
+                add("assistant", dict(block))
+        elif kind == "function_call":
+            arguments = arguments_object(item.get("arguments") or "{}")
+            add(
+                "assistant",
+                {"type": "tool_use", "id": ids.of_call(item["call_id"]), "name": item["name"], "input": arguments},
+            )
+        elif kind == "function_call_output":
+            answered = ids.of_answer(item["call_id"])
+            add("user", {"type": "tool_result", "tool_use_id": answered, "content": _result(item.get("output"))})
+        else:
+            raise UsageError(
+                f"anthropic/{model} cannot be sent an item of type {kind!r}.", "Start a new thread for it."
+            )
+    return system, _without_unfinished_steps(messages)
+
+
+def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A call of one of Anthropic's own tools that was cut off before its result is refused by the API, and with it the thread."""
+    finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
+
+    def whole(block: Mapping[str, Any]) -> bool:
+        return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
+
+    kept = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
+    return [message for message in kept if message["content"]]
+
+
+class _CallIds:
+    """Ids of calls as this API takes them: none twice, of letters, digits, `_` and `-`. Its own ids come back as they were."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._open: dict[str, list[str]] = {}
+        self._answered: dict[str, str] = {}
+
+    def of_call(self, call_id: str) -> str:
+        for sent in (provider_call_id(call_id), call_id):
+            if re.fullmatch(r"[a-zA-Z0-9_-]+", sent) and sent not in self._used:
+                break
+        else:
+            times = len(self._used)  # counted, so that the same conversation is always sent in the same words
+            sent = f"call_{hashlib.sha256(f'{times}/{call_id}'.encode()).hexdigest()[:24]}"
+        self._used.add(sent)
+        self._open.setdefault(call_id, []).append(sent)
+        return sent
+
+    def of_answer(self, call_id: str) -> str:
+        """Of the first call with this id that has no answer yet."""
+        if waiting := self._open.get(call_id):
+            self._answered[call_id] = waiting.pop(0)
+        return self._answered.get(call_id, call_id)
+
+
+def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text", "refusal"):
+        text = str(part.get("text") or part.get("refusal") or "")
+        return {"type": "text", "text": text} if text else None
+    if kind == "input_image" and part.get("image_url"):
+        return {"type": "image", "source": _source(str(part["image_url"]))}
+    if kind == "input_file" and (address := part.get("file_data") or part.get("file_url")):
+        named = {"title": part["filename"]} if part.get("filename") else {}
+        return {"type": "document", "source": _source(str(address)), **named}
+    raise UsageError(
+        f"anthropic/ cannot be sent content of type {kind!r} without its data or address.",
+        "Send text, an image or a PDF.",
+    )
+
+
+def _source(address: str) -> dict[str, Any]:
+    if not address.startswith("data:"):
+        return {"type": "url", "url": address}
+    head, _, data = address.partition(",")
+    return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
+
+
+def _result(output: Any) -> str | list[dict[str, Any]]:
+    if isinstance(output, str):
+        return output
+    return [block for part in parts_of(output) if (block := _block(part)) is not None]
+
+
+def _tools(request: ModelRequest) -> list[dict[str, Any]]:
+    tools: list[dict[str, Any]] = [
+        {"name": spec.name, "description": spec.description, "input_schema": dict(spec.parameters)}
+        for spec in map(plain_object, request.functions)
+    ]
+    tools[-1].update(_CACHE)
+    return tools
+
+
+def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
+    choice, parallel = request.settings.tool_choice, request.settings.parallel_tool_calls
+    if choice is None and parallel is None:
+        return None
+    known = {None: "auto", "auto": "auto", "required": "any", "none": "none"}
+    said: dict[str, Any] = (
+        {"type": known[choice]} if choice is None or choice in known else {"type": "tool", "name": choice}
+    )
+    if parallel is False and said["type"] != "none":
+        said["disable_parallel_tool_use"] = True
+    return said
+
+
+def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: dict[str, Any]) -> None:
+    effort = str(request.effort)
+    adaptive = _version(model) >= _ADAPTIVE_SINCE
+    if effort == "none":
+        if adaptive:
+            body["thinking"] = {"type": "disabled"}
+        return
+    if request.settings.tool_choice not in (None, "auto", "none"):
+        raise SettingsError(
+            f"anthropic/{model} cannot be made to call a tool while it reasons.",
+            'Set tool_choice to "auto", or reasoning to {"effort": "none"}.',
+            param="model_settings.tool_choice",
+        )
+    if adaptive:
+        body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        output["effort"] = "low" if effort == "minimal" else effort
+        return
+    budget = _BUDGETS[effort]
+    body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    # The budget counts against max_tokens, which must be more than it.
+    body["max_tokens"] = max(body["max_tokens"], budget + _ROOM_FOR_THE_ANSWER)
+
+
+def _version(model: str) -> tuple[int, int]:
+    """`claude-sonnet-4-6` and `claude-3-7-sonnet-20250219` alike; (0, 0) for a name without a number."""
+    numbers = [int(part) for part in re.split(r"[-.@]", model) if re.fullmatch(r"\d{1,2}", part)]
+    return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers and "claude" in model else (0, 0)
+
+
+def _usual_limit(model: str) -> int:
+    """The API wants a limit. Models before 3.5 end at 4096."""
+    return 4096 if (3, 0) <= _version(model) < (3, 5) else 8192
+
+
+_STOP_REASONS = {
+    "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls", "refusal": "refusal",
+}  # fmt: skip
+DECLINED = "The model declined to answer."
+
+
+class AnthropicModel(AdapterModel):
+    takes_files: ClassVar[frozenset[str]] = frozenset({"application/pdf"})
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {
+            "temperature", "top_p", "max_tokens", "tool_choice", "parallel_tool_calls", "reasoning", "extra_query",
+            "extra_body", "extra_headers", "extra_args",
+        }
+    )  # fmt: skip
+
+    takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort", "summary"})
+    """Thinking always comes summarised; asking for it changes nothing."""
+
+    def __init__(self, model: str, client: PerLoop[AsyncAnthropic]) -> None:
+        super().__init__(model, "anthropic")
+        self._client = client
+
+    async def prepare(self) -> None:
+        await self._client.prepare()
+
+    async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
+        answer = _Answer(emitter, self.model, set_aside_note(set_aside(self.model, request)))
+        stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
+        async with stream:
+            async for event in stream:
+                for ours in answer.read(event):
+                    yield ours
+
+
+class _Answer:
+    """Reads the API's events into ours. Completes only when the API said `message_stop`."""
+
+    def __init__(self, emitter: Emitter, model: str, metadata: Mapping[str, str]) -> None:
+        self._emit = emitter
+        self._model = model
+        self._metadata = metadata
+        self._usage: dict[str, Any] = {}
+        self._stop_reason = ""
+        self._declined_because = ""
+        self._said_anything = False
+        self._kind = ""
+        """The type of the open block."""
+        self._index: int | None = None
+        """Its place in the message."""
+        self._kept: list[dict[str, Any]] = []
+        """Blocks of the open reasoning item."""
+        self._input = ""
+        self._block_start = 0
+        self._citations: list[Any] = []
+
+    def read(self, event: Any) -> Events:
+        handler = getattr(self, f"_{event.type}", None)
+        if handler is not None:
+            yield from handler(event)
+
+    def _message_start(self, event: Any) -> Events:
+        self._usage.update(_counted(event.message.usage))
+        yield from ()
+
+    def _content_block_start(self, event: Any) -> Events:
+        block = event.content_block
+        if event.index == self._index:
+            return  # told twice
+        self._index, self._kind = event.index, block.type
+        if block.type not in ("text", "tool_use"):
+            yield from self._keep(block)
+            return
+        self._kept = []
+        self._said_anything = True
+        if block.type == "tool_use":
+            yield from self._emit.tool_call(block.name, block.id)
+        else:
+            self._block_start = len(self._emit.text_so_far)
+            self._citations = []
+            yield from self._emit.text(block.text)
+
+    def _keep(self, block: Any) -> Events:
+        """Thinking, what Anthropic's own tools are asked and answer, and kinds of blocks yet to come: they go back as they came."""
+        thinks = block.type == "thinking"
+        self._kept.append(
+            {"type": "thinking", "thinking": "", "signature": ""} if thinks else block.to_dict(mode="json")
+        )
+        self._said_anything = self._said_anything or "thinking" not in block.type
+        self._input = ""
+        yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+
+    def _lost_beginning(self, event: Any) -> Events:
+        """Open what a delta belongs to although nobody told that it begins."""
+        self._index = event.index
+        self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
+        self._said_anything = self._said_anything or self._kind != "thinking"
+        if self._kind == "tool_use":
+            yield from self._emit.tool_call(NAMELESS)
+        elif self._kind == "text":
+            self._block_start, self._citations = len(self._emit.text_so_far), []
+        else:
+            self._kept.append({"type": "thinking", "thinking": "", "signature": ""})
+            yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+
+    def _content_block_delta(self, event: Any) -> Events:
+        delta = event.delta
+        if event.index != self._index:
+            yield from self._lost_beginning(event)
+        if delta.type == "text_delta" and self._kind == "text":
+            yield from self._emit.text(delta.text)
+        elif delta.type == "input_json_delta" and self._kind == "tool_use":
+            yield from self._emit.arguments(delta.partial_json)
+        elif delta.type == "input_json_delta":
+            self._input += delta.partial_json
+        elif delta.type == "thinking_delta":
+            self._kept[-1]["thinking"] += delta.thinking
+            yield from self._emit.reasoning(delta.thinking)
+        elif delta.type == "signature_delta":
+            self._kept[-1]["signature"] += delta.signature
+        elif delta.type == "citations_delta" and self._kind == "text":
+            self._citations.append(delta.citation)
+
+    def _content_block_stop(self, event: Any) -> Events:
+        if event.index != self._index:
+            return
+        if self._kind not in ("text", "tool_use", "thinking"):
+            block = self._kept[-1]
+            if self._input:
+                block["input"] = arguments_object(self._input)
+            if step := _step(block):
+                yield from self._emit.reasoning(step)
+        # A block's citations are for the whole of its text, wherever in the block they arrived.
+        for citation in self._citations:
+            address = getattr(citation, "url", None) or getattr(citation, "source", None)
+            if address:
+                yield from self._emit.annotation(address, citation.title or "", self._block_start)
+            else:
+                name = citation.document_title or f"document {citation.document_index + 1}"
+                yield from self._emit.file_citation(getattr(citation, "file_id", None) or name, name)
+        self._citations = []
+
+    def _message_delta(self, event: Any) -> Events:
+        self._usage.update(_counted(event.usage))
+        self._stop_reason = event.delta.stop_reason or self._stop_reason
+        self._declined_because = getattr(event.delta.stop_details, "explanation", None) or ""
+        yield from ()
+
+    def _message_stop(self, event: Any) -> Events:
+        reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
+        if reason == "refusal":
+            yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
+        yield from self._emit.finish(self._total(), reason, self._metadata)
+
+    def _total(self) -> Usage:
+        """`input_tokens` of this API leave out what was read from or written to the cache; ours contain all."""
+        used = self._usage
+        cached, written = used.get("cache_read_input_tokens", 0), used.get("cache_creation_input_tokens", 0)
+        thought = used.get("output_tokens_details") or {}
+        return Usage(
+            requests=1,
+            input_tokens=used.get("input_tokens", 0) + cached + written,
+            output_tokens=used.get("output_tokens", 0),
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            reasoning_tokens=thought.get("thinking_tokens", 0),
+        )
+
+
+def _step(block: Mapping[str, Any]) -> str:
+    """What one of Anthropic's own tools was asked or found, as a line to read; empty for what says neither."""
+    if "name" in block and "input" in block:
+        return f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}\n"
+    content = block.get("content")
+    found = content if isinstance(content, list) else [content]
+    lines = [
+        " ".join(str(one[key]) for key in ("title", "url", "error_code") if one.get(key))
+        for one in found
+        if isinstance(one, dict)
+    ]
+    return "".join(f"{line}\n" for line in lines if line)
+
+
+def _counted(usage: Any) -> dict[str, Any]:
+    """Later counts replace earlier ones; one that is left out changes nothing."""
+    return {name: value for name, value in usage.model_dump().items() if value is not None}

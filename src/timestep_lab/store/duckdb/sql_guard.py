@@ -1,0 +1,530 @@
+"""SQL typed by a user: one query, over the documented views, reading only.
+
+Three fences stand one behind the other. The parsed query may name nothing but the views of schema main, its own `with`
+queries, a few table functions, and functions that compute from their arguments alone (`query_check.py`). It runs in a READ ONLY
+transaction. And the engine reaches no file, no network and no extension, whatever it runs. The views themselves
+show the rows of one user: the one whose name stands in the cursor's variable `tl_user`, which no SELECT can set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from timestep_lab.model.errors import QueryError
+from timestep_lab.store.base import Rows
+from timestep_lab.store.duckdb.connect import FATAL, Cursor, quoted
+from timestep_lab.store.liveness import interruptible, was_interrupted
+
+# --- How much a query may make out of nothing: functions whose result is as large as an argument says take constant, bounded sizes only
+#
+# DuckDB computes with constants while it plans, where its memory limit does not count and an interrupt is not heard, and it does not count
+# single lists at all. So `repeat('x', 2000000000)` must be refused before it begins. What grows with the rows that are read is left
+# to DuckDB's limit, and to the watch over the process (`fence.py`).
+
+
+Node = Mapping[str, Any]
+
+MAX_SIZE = 10_000
+"""Elements or characters that one call may make, and all calls of a query multiplied, for a size may stand inside another."""
+SMALL = 100
+"""A size up to this is never too much, as to pad a column of a report."""
+MAX_STARS = 1_000
+"""`select *, *` of `select *, *` has four times the columns."""
+
+SIZE_AT: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("repeat", "lpad", "rpad", "list_resize", "array_resize", "bitstring"), (1,)),
+    **dict.fromkeys(("min", "max", "approx_top_k"), (1,)),
+    **dict.fromkeys(("arg_min", "arg_max", "argmin", "argmax", "min_by", "max_by", "arg_min_nulls_last", "arg_max_nulls_last"), (2,)),
+    **dict.fromkeys(("lttb", "equi_width_bins", "reservoir_quantile", "approx_quantile"), (2,)),
+}  # fmt: skip
+"""Functions whose result is as large as these arguments say (counted from 0, where there is one)."""
+SERIES = frozenset({"range", "generate_series"})
+FORMATS = frozenset({"printf", "format"})
+JSON_TYPES = frozenset({"from_json", "from_json_strict", "json_transform", "json_transform_strict"})
+
+UNBOUNDED = {
+    **dict.fromkeys(("list_reduce", "array_reduce", "reduce"), "Use list_sum, list_aggregate, or unnest and group by."),
+    "damerau_levenshtein": "Use levenshtein or jaro_winkler_similarity.",
+    **dict.fromkeys(("make_type", "replace_type", "cast_to_type"), "Write the type: cast(x as integer)."),
+    **dict.fromkeys(
+        ("to_aggregate_state", "finalize", "combine", "combine_aggr", "invoke", "bitstring_agg", "remap_struct"),
+        "Use an ordinary aggregate such as sum, count or list.",
+    ),
+}
+"""Functions that no argument bounds, and what to use instead."""
+
+
+class SizeCheck:
+    """For one query; `place` says where in its text a node stands."""
+
+    def __init__(self, place: Callable[[Node], str]) -> None:
+        self._place = place
+        self._made, self._stars = 1.0, 1
+
+    def check(self, node: Any) -> None:
+        """Raises `QueryError` for a size that is not constant, or too large."""
+        if isinstance(node, list):
+            for child in node:
+                self.check(child)
+        elif isinstance(node, dict):
+            if "select_list" in node:
+                self._columns(node)
+            if node.get("class") == "FUNCTION" and node.get("type") == "FUNCTION":
+                self._call(node)
+            elif node.get("class") == "TYPE" and str(node.get("type_name", "")).lower() == "array":
+                self._make(node, "an array type", self._constant(node, "an array type", node["children"][1]))
+            # A series that is read as a table comes row by row; its arguments may hold anything.
+            inside = node["function"].get("arguments", []) if node.get("type") == "TABLE_FUNCTION" else None
+            if inside is not None and _name(node["function"]) in SERIES:
+                self.check(inside)
+                self.check([child for key, child in node.items() if key != "function"])
+            else:
+                self.check(list(node.values()))
+
+    def _columns(self, node: Node) -> None:
+        self._stars *= max(sum(item.get("class") == "STAR" for item in node["select_list"]), 1)
+        if self._stars > MAX_STARS:
+            raise QueryError("The query asks for too many columns by `*`.", "Name the columns that you need.")
+
+    def _call(self, node: Node) -> None:
+        name, arguments = _name(node), _arguments(node)
+        if len(arguments) > SMALL:
+            self._make(node, f"{name}() of {len(arguments)} arguments", len(arguments))
+        if name in SERIES:
+            self._make(node, f"{name}()", self._length(node, name, arguments))
+        elif name in FORMATS:
+            self._make(node, f"{name}()", self._width(node, name, arguments))
+        elif name in JSON_TYPES:
+            text = _text(arguments[1]) if len(arguments) > 1 else ""
+            if text is None or re.search(r"\[\s*\d|array", text, re.IGNORECASE):
+                raise QueryError(
+                    f"The structure that {name}() reads may hold no array of a fixed length{self._place(node)}.",
+                    "Write it as a constant, with lists: '[\"INTEGER\"]'",
+                )
+        for at in SIZE_AT.get(name, ()):
+            if at < len(arguments):
+                self._make(node, f"{name}()", self._constant(node, f"{name}()", arguments[at]))
+
+    def _length(self, node: Node, name: str, arguments: Sequence[Node]) -> float:
+        numbers = [self._constant(node, f"{name}()", argument) for argument in arguments]
+        start, stop, step = (0.0, *numbers, 1.0) if len(numbers) == 1 else (*numbers, 1.0)[:3]
+        return abs(stop - start) / abs(step) + 1 if step else 0
+
+    def _width(self, node: Node, name: str, arguments: Sequence[Node]) -> float:
+        text = _text(arguments[0]) if arguments else ""
+        if text is None or "*" in text or re.search(r"\{[^}]*\{", text):
+            raise QueryError(
+                f"{name}() takes a constant format with constant widths{self._place(node)}.",
+                "Write the widths in it, or use lpad(value, 20, ' ').",
+            )
+        return max((float(number) for number in re.findall(r"\d+", text)), default=0)
+
+    def _constant(self, node: Node, what: str, argument: Node) -> float:
+        while argument.get("class") == "CAST":
+            argument = argument["child"]
+        literal = argument.get("literal", {})
+        try:
+            if argument.get("class") == "CONSTANT" and literal.get("kind") in ("INTEGER", "NUMERIC"):
+                return float(str(literal["text"]).replace("_", ""))
+        except ValueError:
+            pass  # Then it is no number that a size can be.
+        hint = (
+            "Or read it as a table: from range(…)."
+            if what.startswith(tuple(SERIES))
+            else "A parameter or a column cannot say it."
+        )
+        raise QueryError(f"The size of {what} must be a number in the text{self._place(node)}.", hint)
+
+    def _make(self, node: Node, what: str, size: float) -> None:
+        if abs(size) > SMALL:
+            self._made = self._made * abs(size)
+        if not self._made <= MAX_SIZE:
+            raise QueryError(
+                f"The size of {what} is too large{self._place(node)}.",
+                f"All sizes of a query, multiplied, may be {MAX_SIZE:,} at most. For many rows read a table: from range(…).",
+            )
+
+
+def _arguments(node: Node) -> list[Node]:
+    return [argument.get("expression", argument) for argument in node.get("arguments", [])]
+
+
+def _name(node: Node) -> str:
+    path = node.get("qualified_name", {}).get("path")
+    return str(path[-1] if path else node.get("function_name", "")).lower()
+
+
+def _text(node: Node) -> str | None:
+    literal = node.get("literal", {})
+    if node.get("class") == "CONSTANT" and literal.get("kind") == "STRING":
+        return str(literal.get("text", ""))
+    return None
+
+
+# --- Which queries a user may run: everything that DuckDB's own parser found in the text is compared with what is allowed
+#
+# What is not known to be harmless is refused, so that a new kind of syntax or a new function stays outside until somebody lets it in.
+
+
+PARSE = "select json_serialize_sql($1::varchar, skip_null := true, skip_empty := true, skip_default := true)"
+
+QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+OTHER_NODES = frozenset({
+    "BASE_TABLE", "TABLE_FUNCTION", "SUBQUERY", "JOIN", "EXPRESSION_LIST", "PIVOT", "SHOW_REF", "EMPTY",
+    "ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER",
+    "ORDER_DEFAULT", "ASCENDING", "DESCENDING",
+})  # fmt: skip
+"""Of the nodes that are no expressions: table references and modifiers."""
+
+TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree"})
+
+TIME_AND_CHANCE = frozenset({
+    "now", "today", "current_date", "get_current_time", "get_current_timestamp", "transaction_timestamp",
+    "random", "uuid", "uuidv4", "uuidv7", "gen_random_uuid",
+})  # fmt: skip
+"""Functions that do not compute from their arguments alone, and are harmless."""
+
+READS_SQL = frozenset({"json_serialize_sql", "json_deserialize_sql", "json_serialize_plan", "parse_duckdb_log_message"})
+CATALOGUE = ("__", "pg_", "has_", "inet_", "current_", "session_", "obj_", "col_", "shobj_", "map_to_pg", "get_block")
+"""How the names of functions and macros begin that tell about the engine."""
+
+FUNCTIONS_SQL = """
+select distinct function_name from duckdb_functions()
+where internal and function_type in ('aggregate', 'window', 'macro') or (function_type = 'scalar' and stability = 'CONSISTENT')
+"""
+VIEWS_SQL = """
+select view_name from duckdb_views()
+where schema_name = 'main' and not internal and database_name = current_database() order by view_name
+"""
+
+
+@cache
+def pure_functions() -> frozenset[str]:
+    """DuckDB's own functions that a query may call. Listing them takes a third of a second, hence once a process."""
+    with duckdb.connect(":memory:") as empty:
+        listed = {name for (name,) in empty.execute(FUNCTIONS_SQL).fetchall()}
+    return frozenset(
+        {name for name in listed - READS_SQL - UNBOUNDED.keys() if not name.startswith(CATALOGUE)} | TIME_AND_CHANCE
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCheck:
+    views: frozenset[str]
+    functions: frozenset[str]
+
+    @classmethod
+    def from_catalogue(cls, cursor: Cursor) -> QueryCheck:
+        return cls(frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall()), pure_functions())
+
+    def __call__(self, cursor: Cursor, sql: str) -> None:
+        """Raises `QueryError` unless the text is one query that may run."""
+        try:
+            [(parsed,)] = cursor.execute(PARSE, [sql]).fetchall()
+            tree = json.loads(parsed)
+            if tree.get("error"):
+                raise _not_a_query(sql, tree)
+            statements = tree["statements"]
+            if len(statements) != 1:
+                what = (
+                    "There is no query"
+                    if not statements
+                    else f"There are {len(statements)} queries where one is expected"
+                )
+                raise QueryError(f"{what}.", "Give one: select * from traces limit 10")
+            self._walk(statements[0], frozenset(), sql)
+            SizeCheck(lambda node: _place(node, sql)).check(statements[0])
+        except RecursionError as error:
+            raise QueryError(
+                "The query is nested too deeply.", "Name its parts: with a as (…), b as (…) select …"
+            ) from error
+
+    def _walk(self, node: Any, named: frozenset[str], sql: str) -> None:
+        """`named`: the `with` queries that can be seen from here."""
+        if isinstance(node, list):
+            for child in node:
+                self._walk(child, named, sql)
+        elif isinstance(node, dict):
+            self._allow(node, named, sql)
+            if "cte_map" in node:
+                named = self._walk_named(node, named, sql)
+            for key, child in node.items():
+                if key not in ("cte_map", "literal"):
+                    self._walk(child, named, sql)
+
+    def _walk_named(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> frozenset[str]:
+        """Each `with` query sees those before it, and itself only if it is recursive."""
+        for entry in node["cte_map"].get("map", ()):
+            name, body = entry["key"].lower(), entry["value"]
+            recursive = body.get("query_node", {}).get("type") == "RECURSIVE_CTE_NODE"
+            self._walk(body, named | {name} if recursive else named, sql)
+            named |= {name}
+        return named
+
+    def _allow(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+        kind = node.get("type")
+        if isinstance(kind, str) and "class" not in node:
+            allowed = QUERY_NODES if "cte_map" in node else OTHER_NODES
+            if kind not in allowed | ({"SUBQUERY"} if "subquery" in node else set()):
+                raise QueryError(f"This form of SQL ({kind.lower()}) is not for queries.", "Use one plain SELECT.")
+        if kind == "BASE_TABLE":
+            self._allow_table(node, named, sql)
+        elif kind == "TABLE_FUNCTION":
+            function = node.get("function", {})
+            self._allow_function(function, TABLE_FUNCTIONS, "table function", sql, node)
+        elif kind == "SHOW_REF":
+            self._allow_show(node, named, sql)
+        elif "function_name" in node:
+            self._allow_function(node, self.functions | TABLE_FUNCTIONS, "function", sql, node)
+
+    def _allow_table(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+        *schema, name = _path(node, "table_name")
+        if not schema and name.lower() in named:
+            return
+        if schema in ([], ["main"]) and name.lower() in self.views:
+            return
+        shown = ".".join([*schema, name])
+        raise QueryError(
+            f"There is no view {shown!r}{_place(node, sql)}.",
+            _suggest(name, self.views | named, f"Views: {', '.join(sorted(self.views))}."),
+        )
+
+    def _allow_function(
+        self, node: Mapping[str, Any], allowed: Iterable[str], noun: str, sql: str, at: Mapping[str, Any]
+    ) -> None:
+        *schema, name = _path(node, "function_name")
+        if schema or name.lower() not in allowed:
+            shown = ".".join([*schema, name])
+            if name.lower() in UNBOUNDED:
+                raise QueryError(
+                    f"The {noun} {shown!r} may need any amount of memory, so a query may not call it{_place(at, sql)}.",
+                    UNBOUNDED[name.lower()],
+                )
+            raise QueryError(
+                f"The {noun} {shown!r} is not one that a query may call{_place(at, sql)}.",
+                _suggest(name, allowed, "Use functions that compute from the columns of a view."),
+            )
+
+    def _allow_show(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+        """`describe`, `summarize` and `show <view>` name a view or hold a query; of the rest only `show tables`."""
+        if node.get("query") is None and node.get("table_name") != '"tables"':
+            self._allow_table(node, named, sql)
+
+
+def _path(node: Mapping[str, Any], name: str) -> list[str]:
+    path = node.get("qualified_name", {}).get("path")
+    return [str(part) for part in path] if path else [str(node.get(name, ""))]
+
+
+def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}? {otherwise}" if close else otherwise
+
+
+def _place(node: Mapping[str, Any], sql: str) -> str:
+    position = node.get("query_location")
+    return place_of(sql, position) if isinstance(position, int) else ""
+
+
+def place_of(sql: str, position: int) -> str:
+    """` (line 2, column 8)` for a position in bytes, as DuckDB counts."""
+    before = sql.encode()[:position].decode(errors="ignore")
+    line = before.count("\n") + 1
+    return f" (line {line}, column {len(before) - before.rfind(chr(10))})"
+
+
+def _not_a_query(sql: str, tree: Mapping[str, Any]) -> QueryError:
+    position = str(tree.get("position", ""))
+    place = place_of(sql, int(position)) if position.isdigit() else ""
+    if tree.get("error_type") == "parser":
+        return QueryError(
+            f"{str(tree['error_message'])[:1].upper()}{tree['error_message'][1:]}{place}.", "Correct the text there."
+        )
+    return QueryError("Only one SELECT is taken, and nothing that writes.", "Try: select * from traces limit 10")
+
+
+MAX_SQL = 100_000
+MAX_GROWTH = 2**30
+"""Bytes by which this process may grow while a query runs."""
+LOOK_S = 0.05
+"""How often that is looked at."""
+ROWS_AT_ONCE = 2048
+STATM = Path("/proc/self/statm")
+PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
+
+
+class Fence:
+    """Takes cursors with `errors_as_json` on. The views that a query may read are those there are when the first one comes."""
+
+    def __init__(self) -> None:
+        self._check: QueryCheck | None = None
+
+    def select(
+        self, cursor: Cursor, sql: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
+    ) -> Rows:
+        """Raises `QueryError`, with the place in the text where there is one, and what to do."""
+        if len(sql) > MAX_SQL:
+            raise QueryError(
+                f"The query is longer than {MAX_SQL} characters.", "Shorten it; pass long values as $1, $2, …"
+            )
+        watch = _Watch(cursor, timeout_s)
+        with _explained(sql), watch():
+            if self._check is None:
+                self._check = QueryCheck.from_catalogue(cursor)
+            self._check(cursor, sql)
+            cursor.execute("begin transaction read only")
+            try:
+                columns = _execute(cursor, sql, params)
+                rows = _fetch(cursor, limit, watch)
+            finally:
+                with contextlib.suppress(duckdb.TransactionException):  # An interrupt may have ended it.
+                    cursor.execute("rollback")
+        return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[Any, ...]]:
+    """One more than `limit`. Some at a time: rows become Python's, which an interrupt does not reach."""
+    rows: list[tuple[Any, ...]] = []
+    while limit is None or len(rows) <= limit:
+        some = cursor.fetchmany(ROWS_AT_ONCE if limit is None else min(ROWS_AT_ONCE, limit + 1 - len(rows)))
+        if not some:
+            break
+        rows.extend(some)
+        watch.check()
+    return rows
+
+
+def _execute(cursor: Cursor, sql: str, params: Sequence[Any]) -> tuple[str, ...]:
+    """Run it, and name its columns. Times with a zone are read as naive UTC, as everywhere (and as text inside lists and structs)."""
+    cursor.execute(sql, list(params))
+    columns = [(column[0], str(column[1])) for column in cursor.description or ()]
+    if any("WITH TIME ZONE" in kind for _, kind in columns):
+        casts = {"TIMESTAMP WITH TIME ZONE": "timestamp"}
+        names = [f"c{n}" for n in range(len(columns))]
+        reads = ", ".join(
+            f"{name}::{casts.get(kind, 'varchar')}" if "WITH TIME ZONE" in kind else name
+            for name, (_, kind) in zip(names, columns, strict=True)
+        )
+        inner = sql.strip().rstrip(";")
+        cursor.execute(f"select {reads} from (\n{inner}\n) as {quoted('q')}({', '.join(names)})", list(params))
+    return tuple(name for name, _ in columns)
+
+
+class _Watch:
+    """Ends what `cursor` does when it takes too long, or when this process grew too much meanwhile.
+
+    DuckDB counts most of what a query holds against its `memory_limit`, but not the values it computes while planning, nor single
+    lists. So the process itself is measured: whatever a query calls, it ends soon after it has grown by `MAX_GROWTH`.
+    """
+
+    def __init__(self, cursor: Cursor, timeout_s: float | None) -> None:
+        self._cursor, self._timeout_s = cursor, timeout_s
+        self._began, self._before = time.monotonic(), own_memory()
+        self._done = threading.Event()
+        self._why: QueryError | None = None
+
+    def check(self) -> None:
+        """Raises `QueryError` once the query is over a limit."""
+        if self._why is not None:
+            raise self._why
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._look, name="timestep-lab sql watch", daemon=True)
+        thread.start()
+        try:
+            with interruptible(self._cursor.interrupt):
+                yield
+        except duckdb.InterruptException as error:
+            if self._why is not None:
+                raise self._why from error
+            if was_interrupted():
+                raise QueryError("The query was stopped before its end.", "Ask it again.") from error
+            raise
+        finally:
+            self._done.set()
+            thread.join()  # So that it cannot interrupt whatever uses this cursor next.
+
+    def _look(self) -> None:
+        while not self._done.wait(self._pause()):
+            if self._why is None:
+                self._why = self._too_much()
+            if self._why is not None:  # Again and again: one that comes between two steps of the query is lost.
+                self._cursor.interrupt()
+
+    def _pause(self) -> float:
+        if self._timeout_s is None:
+            return LOOK_S
+        return min(LOOK_S, max(self._began + self._timeout_s - time.monotonic(), 0.005))
+
+    def _too_much(self) -> QueryError | None:
+        if self._timeout_s is not None and time.monotonic() - self._began >= self._timeout_s:
+            return QueryError(
+                f"The query took longer than {self._timeout_s:g} s.",
+                "Narrow it, for example to the traces of the last day.",
+            )
+        if own_memory() - self._before > MAX_GROWTH:
+            return _too_big()
+        return None
+
+
+def own_memory() -> int:
+    """Bytes that this process alone holds, files that are mapped left out; 0 where the system does not tell (then DuckDB's limit alone holds)."""
+    try:
+        _, resident, shared, *_ = STATM.read_bytes().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * PAGE
+
+
+def _too_big() -> QueryError:
+    return QueryError("The query needs more memory than a lab may use.", "Ask for fewer rows or columns.")
+
+
+@contextlib.contextmanager
+def _explained(sql: str) -> Iterator[None]:
+    """A DuckDB error about the query, as a `QueryError`."""
+    try:
+        yield
+    except (*FATAL, duckdb.InterruptException, duckdb.ConnectionException):
+        raise
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        raise _too_big() from error
+    except duckdb.Error as error:
+        found = _details(error)
+        message = str(found.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")
+        position = found.get("position")
+        place = place_of(sql, int(position)) if position is not None and str(position).isdigit() else ""
+        candidates = [name.strip() for name in str(found.get("candidates", "")).split(",") if name.strip()]
+        if candidates:
+            step = f"Did you mean {' or '.join(candidates[:3])}?"
+        else:
+            step = (
+                "Correct the text there."
+                if place
+                else "`show tables` lists the views, `describe <view>` their columns."
+            )
+        raise QueryError(f"{message}{place}.", step) from error
+
+
+def _details(error: duckdb.Error) -> dict[str, Any]:
+    text = str(error)
+    try:
+        found = json.loads(text[text.index("{") :])
+    except ValueError:
+        return {"exception_message": text}
+    return found if isinstance(found, dict) else {"exception_message": text}

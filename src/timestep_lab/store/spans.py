@@ -1,0 +1,492 @@
+"""What a person said and what was answered, out of the payload shapes that traces carry.
+
+Chat Completions messages (`role`, `content`), Responses items (`type`, `content[].text`), OpenTelemetry GenAI messages
+(`role`, `parts[].content`), and plain objects that wrap one of these. Shapes are known by their keys; an unknown one is JSON text.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, cast
+
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
+from timestep_lab.store.base import Columns, Database, Dialect
+from timestep_lab.store.table import CodedText, clean, from_json, to_json
+from timestep_lab.store.trace_selection import aware
+
+if TYPE_CHECKING:
+    import numpy
+
+
+# --- Spans and trace starts as the tuples that `Database.append` takes, and back
+#
+# The order of columns is written here once; whoever builds a tuple by hand (the importers, for speed) uses `SPAN_COLUMNS`.
+
+
+Row = tuple[Any, ...]
+
+SPAN_COLUMNS = (
+    "user_id", "trace_id", "span_id", "parent_id", "kind", "name", "agent", "status", "error", "model", "provider",
+    "started_at", "ended_at", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd",
+    "queue_ms", "rate_limit_ms", "ttft_ms", "stop_reason", "server", "approval", "to_agent", "io_json", "input_refs",
+    "attributes", "input", "output",
+)  # fmt: skip
+OPEN_COLUMNS = (
+    "user_id", "trace_id", "span_id", "parent_id", "kind", "name", "agent", "model", "provider", "started_at",
+    "server", "approval", "to_agent", "io_json", "attributes", "input", "process_id",
+)  # fmt: skip
+TRACE_COLUMNS = (
+    "user_id", "trace_id", "workflow", "thread_id", "started_at", "metadata", "parent_trace_id", "fork_span_id",
+)  # fmt: skip
+AT = {column: place for place, column in enumerate(SPAN_COLUMNS)}
+"""Column name to its place in a span's tuple."""
+
+INPUT_IS_JSON, OUTPUT_IS_JSON = 1, 2
+_OPEN_PLACES = tuple(AT[column] for column in OPEN_COLUMNS[:-1])
+
+
+def span_row(span: SpanRecord) -> Row:
+    """Never fails on odd payloads: see `json_text`."""
+    attributes = span.attributes
+    get = attributes.get
+    started_at, ended_at, error = span.started_at, span.ended_at, span.error
+    input_text, input_json = payload_text(span.input)
+    output_text, output_json = payload_text(span.output)
+    return (
+        span.user_id, span.trace_id, span.span_id, span.parent_id, span.kind, _word(span.name),
+        _word(span.agent) if span.agent else _text(get(Lab.FROM_AGENT)), span.status, None if error is None else clean(str(error)),
+        _word(span.model), _word(span.provider),
+        # `to_naive_utc`, sooner for what is in UTC already.
+        started_at.replace(tzinfo=None) if started_at.tzinfo is UTC else to_naive_utc(started_at),
+        None if ended_at is None else ended_at.replace(tzinfo=None) if ended_at.tzinfo is UTC else to_naive_utc(ended_at),
+        span.input_tokens, span.output_tokens, span.cached_tokens, span.reasoning_tokens, span.cost_usd,
+        span.queue_ms, span.rate_limit_ms, span.ttft_ms, _word(span.stop_reason),
+        _text(get(Lab.SERVER)), _text(get(Lab.APPROVAL)), _text(get(Lab.TO_AGENT)),
+        (INPUT_IS_JSON if input_json else 0) + (OUTPUT_IS_JSON if output_json else 0), None,
+        to_json(attributes) if attributes else "{}", input_text, output_text,
+    )  # fmt: skip
+
+
+def open_row(row: Row, process_id: str | None) -> Row:
+    """The row of `open_spans` for a span that has begun, from its span tuple."""
+    return (*(row[place] for place in _OPEN_PLACES), process_id)
+
+
+def trace_row(trace: TraceStart) -> Row:
+    return (
+        trace.user_id, trace.trace_id, clean(trace.workflow), _text(trace.thread_id), to_naive_utc(trace.started_at),
+        to_json(trace.metadata), trace.parent_trace_id, trace.fork_span_id,
+    )  # fmt: skip
+
+
+def payload_text(value: Any) -> tuple[str | None, bool]:
+    """A payload as its column holds it, and whether that is JSON text (a plain string is kept as it is)."""
+    if value is None:
+        return None, False
+    if isinstance(value, str):
+        return clean(value), False
+    return to_json(value), True
+
+
+def payload_value(text: str | None, is_json: bool) -> Any:
+    """The inverse of `payload_text`."""
+    return from_json(text) if is_json and text is not None else text
+
+
+def span_record(row: Mapping[str, Any]) -> SpanRecord:
+    """From a row with the columns of `SPAN_COLUMNS`; payload columns may be missing."""
+    io_json = row.get("io_json") or 0
+    values = {name: row.get(name) for name in SpanRecord.__dataclass_fields__}
+    values["started_at"] = to_aware_utc(row["started_at"])
+    values["ended_at"] = _aware(row.get("ended_at"))
+    values["attributes"] = from_json(row.get("attributes") or "{}")
+    values["input"] = payload_value(row.get("input"), bool(io_json & INPUT_IS_JSON))
+    values["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
+    return SpanRecord(**cast(Any, values))
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return None if moment is None else to_aware_utc(moment)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean(value if type(value) is str else str(value))
+
+
+_word = lru_cache(maxsize=4096)(_text)
+"""`_text` of what is said of many spans: names of agents, models, tools."""
+
+
+# --- Reading the spans of one trace: without payloads for lists and drawings, with them for the few that are opened
+
+
+_PAYLOAD = ("io_json", "input_refs", "attributes", "input", "output")
+LIGHT = tuple(column for column in SPAN_COLUMNS if column not in _PAYLOAD)
+_MICROS: dict[Dialect, str] = {
+    "duckdb": "epoch_us({0})",
+    "postgres": "cast(extract(epoch from {0}) * 1000000 as bigint)",
+}
+_NUMBERS = ("input_tokens", "output_tokens", "cost_usd", "ttft_ms")
+_WORDS = ("kind", "name", "status", "agent", "model")
+_SPANS = "select {0} from core.span_rows where user_id = $1 and trace_id = $2{1}"
+_BY_START = " order by started_at, ended_at desc nulls first, parent_id nulls first"
+"""Of spans that begin in the same microsecond, the one around the others comes first."""
+
+MAX_DEPTH = 100
+"""How far up an agent is looked for; also what ends a circle of parents."""
+
+
+class SpanReader:
+    def __init__(self, db: Database, user_id: str) -> None:
+        self._db, self._user_id = db, user_id
+
+    def records(self, trace_id: str) -> list[SpanRecord]:
+        """In order of start, finished and open, without input, output and attributes."""
+        rows = [dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), _BY_START)]
+        agents = _inherited(
+            [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
+        )
+        return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
+
+    def columns(self, trace_id: str) -> dict[str, Any]:
+        """In order of start. Column name to values: `span_id`, `parent_id` as lists, `kind, name, status, agent, model` as `CodedText`, and as
+        arrays of float64, NaN for the unknown, `_NUMBERS` and `started_us`, `ended_us` in microseconds since 1970 UTC.
+        """
+        import numpy as np
+
+        bounds, params = self._bounds(trace_id, 3)
+        found, texts = self._coded(trace_id, bounds, params) or self._plain(trace_id, bounds, params)
+        numbers = {name: np.asarray(found[name], dtype="f8") for name in (*_NUMBERS, "started_us", "ended_us")}
+        parents = np.asarray(found["parent_id"], dtype=object)
+        # Sorting here costs a tenth of sorting in the database, which would carry all columns along.
+        order = _by_start(numbers["started_us"], numbers["ended_us"], parents)
+        columns: dict[str, Any] = {
+            "span_id": np.asarray(found["span_id"], dtype=object)[order].tolist(),
+            "parent_id": parents[order].tolist(),
+        }
+        columns.update((name, CodedText(column.codes[order], column.words)) for name, column in texts.items())
+        columns.update((name, values[order]) for name, values in numbers.items())
+        columns["agent"] = _inherited_codes(columns["span_id"], columns["parent_id"], columns["agent"])
+        return columns
+
+    def _plain(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]]:
+        select = f"{self._numbers()}, {', '.join(_WORDS)}"
+        found = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
+        return found, {name: CodedText.of(found[name]) for name in _WORDS}
+
+    def _coded(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]] | None:
+        """The same sooner, where the database hands over numbers as arrays: of each row a hash of its words, and once what the hashes say.
+
+        None when that does not tell: a span came in between the two queries, or two meanings have one hash.
+        """
+        import numpy as np
+
+        if self._db.dialect != "duckdb":
+            return None
+        given = [self._user_id, trace_id, *params]
+        words = ", ".join(_WORDS)
+        found = self._db.columns(
+            self._user_id, _SPANS.format(f"{self._numbers()}, hash({words}) as said", bounds), given
+        )
+        meanings = self._db.query(
+            self._user_id, _SPANS.format(f"hash({words}), {words}", bounds) + f" group by {words}", given
+        ).rows
+        said, known = np.asarray(found["said"], dtype="u8"), np.array([row[0] for row in meanings], dtype="u8")
+        order = np.argsort(known)
+        place = np.searchsorted(known, said, sorter=order)
+        if len(np.unique(known)) < len(known) or place.max(initial=-1) >= len(known):
+            return None
+        meaning = order[place]
+        if not np.array_equal(known[meaning], said):
+            return None
+        columns = {name: CodedText.of([row[at] for row in meanings]) for at, name in enumerate(_WORDS, start=1)}
+        return found, {name: CodedText(column.codes[meaning], column.words) for name, column in columns.items()}
+
+    def _numbers(self) -> str:
+        micros = _MICROS[self._db.dialect]
+        times = f"{micros.format('started_at')} as started_us, {micros.format('ended_at')} as ended_us"
+        return f"span_id, parent_id, {', '.join(_NUMBERS)}, {times}"
+
+    def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Spans with everything, in the order asked for; ids that are not there are left out.
+
+        `input` and `output` are as they were recorded (text, or JSON values), `attributes` is a dict, `duration_ms` is added.
+        """
+        if not span_ids:
+            return []
+        places = ", ".join(f"${n}" for n in range(3, len(span_ids) + 3))
+        where = f"user_id = $1 and trace_id = $2 and span_id in ({places})"
+        params = [self._user_id, trace_id, *span_ids]
+        rows: dict[str, dict[str, Any]] = {}
+        for table, names in (("open_spans", OPEN_COLUMNS[:-1]), ("spans_raw", SPAN_COLUMNS)):
+            bounds, values = self._bounds(trace_id, len(params) + 1) if table == "spans_raw" else ("", [])
+            if bounds and len(span_ids) > 1 and self._db.dialect == "duckdb":
+                # Of several ids DuckDB makes a join, for which it would unpack the payloads of the whole trace.
+                sql = f"select min(started_at), max(started_at) from core.spans_raw where {where}{bounds}"
+                found_between = self._db.query(self._user_id, sql, [*params, *values]).one()
+                bounds = f" and started_at between ${len(params) + 1} and ${len(params) + 2}"
+                values = list(found_between or (None, None))
+            found = self._db.query(
+                self._user_id, f"select {', '.join(names)} from core.{table} where {where}{bounds}", [*params, *values]
+            )
+            rows.update((row["span_id"], row) for row in (aware(row, names) for row in found.rows))
+        bodies = self._bodies(row.get("input_refs") for row in rows.values())
+        return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
+
+    def row(self, trace_id: str, span_id: str) -> Row | None:
+        """A finished span as it was written, its input whole."""
+        sql = f"select {', '.join(SPAN_COLUMNS)} from core.spans_raw where user_id = $1 and trace_id = $2 and span_id = $3"
+        found = self._db.query(self._user_id, sql, [self._user_id, trace_id, span_id]).one()
+        if found is None:
+            return None
+        row = list(found)
+        refs = row[AT["input_refs"]]
+        if refs:
+            bodies = self._bodies([refs])
+            row[AT["input"]], row[AT["input_refs"]] = _joined(refs, bodies), None
+        return tuple(row)
+
+    def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
+        bounds, params = self._bounds(trace_id, 3)
+        found = self._db.query(self._user_id, _SPANS.format(select, bounds) + order, [self._user_id, trace_id, *params])
+        return found.rows
+
+    def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[Any]]:
+        """The time the trace took, which spares reading most of the table. Raises `NotFoundError` when there is no such trace."""
+        table = "trace_deltas" if self._db.dialect == "duckdb" else "trace_rollups"
+        found = self._db.query(
+            self._user_id,
+            f"select min(started_at), max(ended_at), sum(n_open) from core.{table} where user_id = $1 and trace_id = $2",
+            [self._user_id, trace_id],
+        ).one()
+        if found is None or found[0] is None:
+            raise no_trace(trace_id)
+        first, last, n_open = found
+        if n_open or last is None:
+            return f" and started_at >= ${first_param}", [first]
+        return f" and started_at between ${first_param} and ${first_param + 1}", [first, last]
+
+    def _bodies(self, all_refs: Iterable[str | None]) -> Mapping[str, str]:
+        hashes = list({digest for refs in all_refs if refs for digest in refs.split(" ")})
+        if not hashes:
+            return {}
+        places = ", ".join(f"${n}" for n in range(2, len(hashes) + 2))
+        sql = f"select hash, body from core.message_bodies where user_id = $1 and hash in ({places})"
+        return dict(self._db.query(self._user_id, sql, [self._user_id, *hashes]).rows)
+
+
+def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[str | None]) -> list[str | None]:
+    """A span sent by others may not say its agent: it works for that of the nearest span above it that does."""
+    if None not in agents:
+        return agents
+    agent_of = dict(zip(span_ids, agents, strict=True))
+    above = dict(zip(span_ids, parent_ids, strict=True))
+    for span_id in span_ids:
+        path: list[str] = []
+        at: str | None = span_id
+        while at in agent_of and agent_of[at] is None and len(path) <= MAX_DEPTH:
+            path.append(at)
+            at = above[at]
+        agent = agent_of.get(at) if at is not None else None
+        if agent is not None:
+            agent_of.update(dict.fromkeys(path, agent))
+    return [agent_of[span_id] for span_id in span_ids]
+
+
+def _by_start(
+    starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]
+) -> numpy.ndarray[Any, Any]:
+    """Rows as `_BY_START` orders them. Most begin at a moment of their own: only the others are compared by more than that."""
+    import numpy as np
+
+    order = np.argsort(starts, kind="stable")
+    same = np.diff(starts[order]) == 0
+    tied = np.append(same, False) | np.append(False, same)
+    rows = order[tied]
+    latest_first = -np.nan_to_num(ends[rows], nan=np.inf)
+    order[tied] = rows[np.lexsort((parents[rows] != None, latest_first, starts[rows]))]  # noqa: E711 - of each
+    return order
+
+
+def _inherited_codes(span_ids: list[str], parent_ids: list[str | None], agents: CodedText) -> CodedText:
+    """`_inherited`, of a column."""
+    return agents if (agents.codes >= 0).all() else CodedText.of(_inherited(span_ids, parent_ids, agents.tolist()))
+
+
+def _joined(refs: str, bodies: Mapping[str, str]) -> str:
+    return f"[{','.join(bodies[digest] for digest in refs.split(' '))}]"
+
+
+def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
+    io_json = row.pop("io_json")
+    refs = row.pop("input_refs", None)
+    text = _joined(refs, bodies) if refs else row["input"]
+    row["input"] = payload_value(text, bool(io_json & INPUT_IS_JSON))
+    row["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
+    row["attributes"] = from_json(row["attributes"] or "{}")
+    # An open span knows nothing yet of what only its end tells.
+    for name in SPAN_COLUMNS:
+        row.setdefault(name, None)
+    del row["io_json"], row["input_refs"]
+    row["status"] = row["status"] or "pending"
+    ended_at = row["ended_at"]
+    row["duration_ms"] = None if ended_at is None else (ended_at - row["started_at"]).total_seconds() * 1000.0
+    return row
+
+
+def no_trace(trace_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no trace {trace_id!r}.",
+        "lab.traces shows those there are.",
+        command="List them with: timestep-lab traces list",
+    )
+
+
+# --- Long histories are not stored in full at every turn: each message once, and per generation the list of hashes
+#
+# A generation's input is the whole conversation so far, so a conversation of n turns would be stored n times over. Instead an
+# input that is a list of messages, and long enough to be worth it, becomes `input_refs`; joining the bodies gives back the same JSON.
+
+
+BODY_COLUMNS = ("user_id", "hash", "body")
+WORTH_SHARING = 2048
+"""Characters of JSON below which an input is stored whole: a lookup would cost more than it saves."""
+_KIND = AT["kind"]
+REMEMBERED = 50_000
+"""How many hashes are known to be stored without asking the database."""
+
+
+class MessageBodies:
+    """Not thread-safe: belongs to the writer's thread, or to one import."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def share(self, user_id: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+        """The rows with long histories replaced by hashes, and the rows to append to `message_bodies`."""
+        slim: list[Row] = []
+        bodies: dict[str, str] = {}
+        for row in rows:
+            messages = _messages(row) if row[_KIND] == "generation" else None
+            if messages is None:
+                slim.append(row)
+                continue
+            hashes = [blake2b(body.encode(), digest_size=16).hexdigest() for body in messages]
+            bodies.update(zip(hashes, messages, strict=True))
+            slim.append(_with_refs(row, " ".join(hashes)))
+        new = self._not_stored(user_id, list(bodies)) if bodies else []
+        return slim, [(user_id, digest, bodies[digest]) for digest in new]
+
+    def written(self, rows: Sequence[Row]) -> None:
+        """These body rows are durable now."""
+        for user_id, digest, _ in rows:
+            self._remember((user_id, digest))
+
+    def _not_stored(self, user_id: str, hashes: list[str]) -> list[str]:
+        unknown = [digest for digest in hashes if (user_id, digest) not in self._stored]
+        if not unknown:
+            return []
+        places = ", ".join(f"${n}" for n in range(2, len(unknown) + 2))
+        found = self._db.query(
+            user_id,
+            f"select hash from core.message_bodies where user_id = $1 and hash in ({places})",
+            [user_id, *unknown],
+        )
+        stored = {row[0] for row in found.rows}
+        for digest in stored:
+            self._remember((user_id, digest))
+        return [digest for digest in unknown if digest not in stored]
+
+    def _remember(self, key: tuple[str, str]) -> None:
+        self._stored[key] = None
+        self._stored.move_to_end(key)
+        if len(self._stored) > REMEMBERED:
+            self._stored.popitem(last=False)
+
+
+def _messages(row: Row) -> list[str] | None:
+    """The messages of a generation's input worth sharing as JSON texts, or None."""
+    text = row[AT["input"]]
+    if text is None or len(text) < WORTH_SHARING:
+        return None
+    if not row[AT["io_json"]] & INPUT_IS_JSON or text[0] != "[":
+        return None
+    messages = [to_json(message) for message in from_json(text)]
+    # Only if joining gives the same text again: an importer may have kept a sender's own spacing.
+    return messages if len(messages) > 1 and f"[{','.join(messages)}]" == text else None
+
+
+def _with_refs(row: Row, refs: str) -> Row:
+    changed = list(row)
+    changed[AT["input"]], changed[AT["input_refs"]] = None, refs
+    return tuple(changed)
+
+
+WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "question", "answer", "content", "text", "raw")
+
+
+def asked(payload: Any) -> str | None:
+    """The last thing the user said, for an input; None when there is nothing to show."""
+    return _said(payload, "user")
+
+
+def answered(payload: Any) -> str | None:
+    """The last thing the assistant said, for an output."""
+    return _said(payload, "assistant")
+
+
+def _said(payload: Any, role: str) -> str | None:
+    if payload is None or payload == "" or payload == []:
+        return None
+    if isinstance(payload, str):
+        return payload
+    turns = list(_turns(payload))
+    for speaker, text in reversed(turns):
+        if speaker == role and text:
+            return text
+    for _, text in reversed(turns):
+        if text:
+            return text
+    return to_json(payload)
+
+
+def _turns(payload: Any) -> Iterator[tuple[str, str]]:
+    """(role, text) in order. The role of a text without one is that of an assistant (Responses output items)."""
+    if isinstance(payload, str):
+        yield "assistant", payload
+    elif isinstance(payload, list):
+        if all(isinstance(part, Mapping) and part.keys().isdisjoint(("role", "message", "type")) for part in payload):
+            yield "assistant", "\n".join(text for part in payload for _, text in _turns(part) if text)  # Documents.
+            return
+        for part in payload:
+            yield from _turns(part)
+    elif isinstance(payload, Mapping):
+        if isinstance(payload.get("message"), Mapping):
+            yield from _turns(payload["message"])
+        elif "role" in payload:
+            yield str(payload["role"]), content_text(payload.get("content", payload.get("parts")))
+        else:
+            for key in WRAPPERS:
+                if payload.get(key):
+                    yield from _turns(payload[key])
+                    return
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts of which some hold text."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(text for part in content if (text := content_text(part)))
+    if isinstance(content, Mapping):
+        for key in ("text", "content", "value"):
+            if key in content:
+                return content_text(content[key])
+    return ""

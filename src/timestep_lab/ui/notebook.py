@@ -1,0 +1,223 @@
+"""The notebook host: a view as a Jupyter widget (anywidget), followed by its static twin."""
+
+from __future__ import annotations
+
+import html
+import re
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from timestep_lab.model.records import Json
+from timestep_lab.ui.assets import build
+from timestep_lab.ui.columns import json_safe
+from timestep_lab.ui.view import View
+
+# --- The static twin: the same view as plain HTML, a second output below the widget
+#
+# It is what remains in a saved notebook. While the widget lives it hides its twin (by a style for `[data-tl-twin="<id>"]`, removed
+# when the widget goes), and Python keeps the twin fresh with `update_display`. After a page reload Jupyter no longer carries updates
+# into the saved output; running the cell again does.
+#
+# Where a kernel is gone, JupyterLab shows "Error displaying widget" in place of the widget; the twin hides that, too. What hosts without
+# HTML show is the same twin as text.
+
+
+REFRESH_S = 0.5
+MOST_CELL = 60
+"""Characters of a table's cell on a terminal."""
+_CELL = re.compile(r"<(t[dh])\b([^>]*)>")
+_TO_THE_RIGHT = re.compile(r"align=['\"]?right|class=['\"]n\b")
+_NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-twin]){display:none}"
+"""JupyterLab's words in place of a widget that has no model, right above a twin. Where styles are not trusted, widgets are not shown."""
+_displays: weakref.WeakKeyDictionary[View, list[str]] = weakref.WeakKeyDictionary()
+_due: weakref.WeakSet[View] = weakref.WeakSet()
+
+
+def twin_block(view: View) -> str:
+    """The twin as it stands in an output."""
+    return f'<div data-tl-twin="{html.escape(view.id)}">{aligned(view.twin_html())}</div>'
+
+
+def aligned(page: str) -> str:
+    """The same page, each cell of its tables with its alignment as a style: Jupyter's style sheet turns all others to the right, and an
+    attribute is no match for it."""
+
+    def cell(found: re.Match[str]) -> str:
+        attributes = found[2]
+        if "style=" in attributes:
+            return found[0]
+        side = "right" if _TO_THE_RIGHT.search(attributes) else "left"
+        return f"<{found[1]}{attributes} style='text-align:{side}'>"
+
+    return _CELL.sub(cell, page)
+
+
+def plain_text(page: str) -> str:
+    """A twin as text for a terminal: a line a paragraph, tables with their columns under each other."""
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    return "\n".join(reader.lines).strip("\n")
+
+
+def display_static(view: View) -> None:
+    """The view as static HTML, an output of its own."""
+    from IPython.display import display as show
+
+    handle = show(_bundle(view), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    if handle is not None:
+        _displays.setdefault(view, []).append(handle.display_id)
+
+
+def refresh(view: View) -> None:
+    """Bring the view's twins up to date in half a second; further calls until then cost nothing."""
+    if view in _due or not _displays.get(view):
+        return
+    _due.add(view)
+    view.in_loop(lambda: refresh_now(view), REFRESH_S)
+
+
+def refresh_now(view: View) -> None:
+    """Bring the view's twins up to date."""
+    if not _displays.get(view):
+        return
+    from IPython.display import update_display
+
+    _due.discard(view)
+    bundle = _bundle(view)
+    for display_id in _displays.get(view, ()):
+        update_display(bundle, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
+
+
+def _bundle(view: View) -> dict[str, str]:
+    return {"text/html": f"{twin_block(view)}<style>{_NO_ERROR_ABOVE}</style>", "text/plain": ""}
+
+
+class _Reader(HTMLParser):
+    """Collects the lines of a page as its tags end."""
+
+    BLOCKS = ("p", "div", "li", "summary", "details", "pre", "caption", "h1", "h2", "h3", "h4")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._text = ""
+        self._rows: list[list[tuple[str, bool]]] | None = None
+        self._to_the_right = False
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("style", "script", "svg"):
+            self._hidden += 1
+        elif tag == "table":
+            self._end_line()
+            self._rows = []
+        elif tag == "tr" and self._rows is not None:
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._text = ""
+            given = " ".join(f"{name}={value!r}" for name, value in attrs)
+            self._to_the_right = bool(_TO_THE_RIGHT.search(given))
+        elif tag == "br" or tag in self.BLOCKS:
+            self._end_line()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("style", "script", "svg"):
+            self._hidden -= 1
+        elif tag in ("td", "th") and self._rows:
+            shown = " ".join(self._text.strip("\n").split("\n"))
+            self._rows[-1].append(
+                (shown if len(shown) <= MOST_CELL else f"{shown[: MOST_CELL - 1]}…", self._to_the_right)
+            )
+            self._text = ""
+        elif tag == "table" and self._rows is not None:
+            rows, self._rows = self._rows, None
+            self._end_table([row for row in rows if row])
+        elif tag in self.BLOCKS:
+            self._end_line()
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self._text += data.replace("\xa0", " ")
+
+    def close(self) -> None:
+        super().close()
+        self._end_line()
+
+    def _end_line(self) -> None:
+        if self._rows is not None:
+            self._text += " " if self._text else ""
+        elif self._text.strip():
+            self.lines += [line.rstrip() for line in self._text.strip("\n").split("\n")]
+            self._text = ""
+
+    def _end_table(self, rows: list[list[tuple[str, bool]]]) -> None:
+        widths: list[int] = []
+        for row in rows:
+            widths += [0] * (len(row) - len(widths))
+            widths = [max(width, len(row[n][0]) if n < len(row) else 0) for n, width in enumerate(widths)]
+        for row in rows:
+            cells = [
+                text.rjust(width) if right else text.ljust(width)
+                for (text, right), width in zip(row, widths, strict=False)
+            ]
+            self.lines.append("  ".join(cells).rstrip())
+
+
+@cache
+def _widget_class(stem: str) -> type[Any]:
+    import anywidget
+    import traitlets
+
+    class LabWidget(anywidget.AnyWidget):
+        _esm = build(stem)
+        first = traitlets.Any(None).tag(sync=True)
+        view: View
+
+        def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+            self.send(dict(message), list(buffers) or None)
+
+        def close(self) -> None:
+            self.view.detach(self)
+            super().close()
+
+    LabWidget.__qualname__ = LabWidget.__name__ = f"Lab_{Path(stem).name}"
+    return LabWidget
+
+
+def notebook_widget(view: View) -> Any:
+    """A widget that shows the view: `view.widget`, or another one."""
+    widget = _widget_class(view.stem)()
+    widget.view = view
+    view.attach(widget)
+    widget.on_msg(lambda _, content, buffers: view.receive(widget, content, buffers))
+    return widget
+
+
+def bundle(widget: Any) -> dict[str, Any]:
+    """What a widget is displayed by."""
+    made = widget._repr_mimebundle_()
+    return dict(made[0] if isinstance(made, tuple) else made)
+
+
+def display_in_notebook(view: View) -> None:
+    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript. On a terminal, text."""
+    from IPython import get_ipython
+    from IPython.display import display
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+    if isinstance(get_ipython(), TerminalInteractiveShell):
+        print(view)  # noqa: T201
+        return
+    widget = notebook_widget(view)
+    data = bundle(widget)
+    data["text/plain"] = f"{type(view).__name__} (a static copy follows)"
+    display(data, raw=True)  # type: ignore[no-untyped-call]
+    # The browser makes the component ready while the view reads what it shows first.
+    if first := view.first():
+        widget.first = {"state": json_safe(first.value), "config": view.config, "buffers": list(first.buffers)}
+    display_static(view)
