@@ -16,7 +16,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "timestep_lab"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = {"local": {"xllamacpp"}, "postgres": {"psycopg", "psycopg_pool", "pgvector"}, "files": {"pypdf", "wordllama"}}
+EXTRAS = {
+    "local": {"xllamacpp"},
+    "postgres": {"psycopg", "psycopg_pool", "pgvector"},
+    "files": {"openpyxl", "pypdf", "wordllama"},
+}
 """What only an extra brings. The code says which one when it is missing."""
 IN_AN_EXTRA = {"psycopg-pool": "psycopg"}
 """Distributions that come as an extra of another: `psycopg[pool]`."""

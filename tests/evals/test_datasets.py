@@ -185,7 +185,7 @@ def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
         ("a.yaml", "tests: [", "not YAML"),
         ("a.yaml", "prompts: [x]", "no tests"),
         ("a.txt", "x", "no kind that can be read"),
-        ("a.xlsx", "x", "Save the sheet as CSV"),
+        ("a.xlsx", "x", "not a zip file"),
         ("a.jsonl.gz", "x", "not gzip"),
         ("a.parquet", "not parquet", "Parquet"),
     ],
@@ -260,3 +260,101 @@ def test_the_datasets_that_come_with_the_package_can_be_read(name: str, cases: i
     assert len(dataset) == cases
     assert len({case.id for case in dataset}) == cases
     assert all(not assertion_problems(case) for case in dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("excel.csv", "sep=;\r\ninput;expected\r\n2 + 2?;4\r\n"),
+        ("unicode.csv", "input\texpected\r\n2 + 2?\t4\r\n".encode("utf-16")),
+        ("bars.csv", "input|expected\n2 + 2?|4\n"),
+        ("semicolons.csv", "input;expected\n2 + 2?;4\n"),
+        ("spaces.csv", "input, expected\n2 + 2?, 4\n"),
+        ("blank_lines.csv", "input,expected\n,\n2 + 2?,4\n,\n"),
+        ("trailing.csv", "input,expected,,\n2 + 2?,4,,\n"),
+        ("pandas_index.csv", ",input,expected\n0,2 + 2?,4\n"),
+        ("capitals.csv", "Question,Expected Answer,Answer\n2 + 2?,four,4\n"),
+        ("humps.jsonl", '{"userInput": "2 + 2?", "expectedOutput": "4"}'),
+    ],
+)
+def test_tables_as_spreadsheets_and_programs_write_them_are_read(
+    tmp_path: Path, name: str, content: str | bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert asked(load_dataset(str(path))) == [("2 + 2?", "4")]
+
+
+def test_a_line_end_inside_a_value_is_part_of_it(tmp_path: Path) -> None:
+    """U+2028 and U+0085 end a line in Python's `splitlines`, and none in JSON Lines or CSV."""
+    assert asked(load_dataset(write(tmp_path / "a.jsonl", '{"input": "a\u2028b"}\n'))) == [("a\u2028b", None)]
+    assert asked(load_dataset(write(tmp_path / "b.csv", "input,expected\nfoo\x85bar,x\n"))) == [("foo\x85bar", "x")]
+
+
+def test_a_value_in_a_column_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 2 has 'c' in a column without a name"):
+        load_dataset(write(tmp_path / "a.csv", "input,expected,\na,b,c\n"))
+
+
+_AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "expected"),
+    [
+        ({"instruction": "Translate", "input": "Hello", "output": "Hallo"}, "Translate\n\nHello", "Hallo"),
+        ({"ctx": "Q?", "endings": ["a", "b"], "label": "1"}, _AB, "B"),
+        ({"goal": "Q?", "sol1": "a", "sol2": "b", "label": 0}, _AB, "A"),
+        ({"sentence": "Q?", "option1": "a", "option2": "b", "answer": "2"}, _AB, "B"),
+        ({"question": "Q?", "options": ["a", "b"], "answer": "B", "answer_index": 1}, _AB, "B"),
+        ({"question_stem": "Q?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}, _AB, "B"),
+        ({"context": "c", "question": "Q?", "answers": {"text": ["x", "x", "y"]}}, "Q?", ["x", "y"]),
+        ({"question": "Q?", "answer": {"value": "V", "aliases": ["V", "W"]}}, "Q?", ["V", "W"]),
+        ({"problem": "Q?", "solution": r"so \boxed{\frac{1}{2}}."}, "Q?", r"\frac{1}{2}"),
+        ({"question": "Q?", "answer": "48 + 24 = <<48+24=72>>72\n#### 72"}, "Q?", "72"),
+        ({"inputs": {"question": "Q?"}, "outputs": {"answer": "A"}}, "Q?", "A"),
+        ({"inputs": {"question": "Q?"}, "expectations": {"expected_response": "A"}}, "Q?", "A"),
+        ({"input": {"text": "Q?"}, "expectedOutput": "A"}, "Q?", "A"),
+        ({"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A"}]}, "Q?", "A"),
+    ],
+    ids=[
+        "Alpaca", "HellaSwag", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
+        "Langfuse", "fine-tuning",
+    ],
+)  # fmt: skip
+def test_rows_of_well_known_data_sets_and_programs_mean_what_they_mean_there(
+    row: dict[str, object], question: str, expected: object
+) -> None:
+    [case] = load_dataset([row])
+    assert (case.input, case.expected) == (question, expected)
+    assert "assistant" not in [message["role"] for message in case.messages]
+
+
+def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (
+        ["Question", "Answer", None, "topic"],
+        ["2 + 2?", 4, None, "sums"],
+        [None] * 4,
+        ["Capital of France?", "Paris"],
+    ):
+        book.active.append(row)
+    book.create_sheet("Notes")
+    book.save(path := tmp_path / "cases.xlsx")
+    dataset = load_dataset(path)
+    assert asked(dataset) == [("2 + 2?", 4), ("Capital of France?", "Paris")]
+    assert dataset.cases[0].own_vars()["topic"] == "sums"
+    book["Notes"].append(["x"])
+    book.save(path)
+    with pytest.raises(DataError, match="has rows in 2 sheets: Sheet, Notes"):
+        load_dataset(path)
+    book.remove(book["Notes"])
+    book.active["B2"] = "=2+2"
+    book.save(path)
+    with pytest.raises(DataError, match="a formula whose value was not saved"):
+        load_dataset(path)
+    path.write_bytes(b"PK\x03\x04 no workbook")
+    with pytest.raises(DataError, match=r"cases\.xlsx cannot be read as a workbook"):
+        load_dataset(path)

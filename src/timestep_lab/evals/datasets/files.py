@@ -7,23 +7,27 @@ import gzip
 import io
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from timestep_lab.model.errors import DataError
+from timestep_lab.model.errors import DataError, MissingExtraError
+from timestep_lab.runtime.worker import apart
 
 Rows = Iterator[tuple[Any, str]]
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_READ_S = 60.0
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; one that ends in `.gz` is unpacked."""
+    """The text of a UTF-8 file, or of a UTF-16 one that says so in its first two bytes; one that ends in `.gz` is unpacked."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -87,13 +91,17 @@ def _yaml_loader() -> Any:
 
 
 def read_csv(path: Path) -> Rows:
-    """A header line, then one case a line. Every value is text.
+    """A header line, then one case a line. Every value is text; a line of empty values is none.
 
-    Values are separated by commas; in a `.tsv` by tabs; by semicolons or tabs where the header has those and no comma, as spreadsheets
-    write it in many countries. In a file whose header has a space after each separator, that space belongs to no value.
+    Values are separated by commas; in a `.tsv` by tabs; by semicolons, tabs or bars where the header has those and no comma, as spreadsheets
+    write it in many countries; by what a first line `sep=;` says, as Excel has it. In a file whose header has a space after each separator,
+    that space belongs to no value. A column without a name is left out where it is empty, or numbers the lines as pandas does.
     """
     text = read_text(path)
+    said = re.match(r'"?sep=(.)"?\n', text)
+    text = text[said.end() :] if said else text
     separator, spaced = _separator(text, ending(path))
+    separator = said[1] if said else separator
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator, skipinitialspace=spaced)
     try:
@@ -102,20 +110,102 @@ def read_csv(path: Path) -> Rows:
             raise DataError(
                 f"{path.name} has no header line.", "Its first line names the columns, for example: input,expected"
             )
-        if len(set(header)) != len(header):
+        named = [name for name in header if name]
+        if len(set(named)) != len(named):
             raise DataError(f"{path.name} names a column twice.", "Rename one of them.")
+        count = 0
         for values in reader:
-            if not values:
+            if not any(value.strip() for value in values):
                 continue
-            where = f"{path.name} line {reader.line_num}"
+            where = f"{path.name} line {reader.line_num + (1 if said else 0)}"
+            while len(values) > len(header) and not values[-1].strip():
+                values.pop()
             if len(values) != len(header):
                 raise DataError(
                     f"{where} has {len(values)} values for {len(header)} columns.",
-                    f"Quote values that hold a {_SEPARATORS[separator]}.",
+                    f"Quote values that hold a {_SEPARATORS.get(separator, separator)}.",
                 )
-            yield dict(zip(header, values, strict=True)), where
+            yield _of_header(header, values, count, where), where
+            count += 1
     except csv.Error as error:
         raise DataError(f"{path.name} line {reader.line_num} is not CSV: {error}.", "Check the quotes.") from error
+
+
+def _of_header(header: list[str], values: list[Any], count: int, where: str) -> dict[str, Any]:
+    for place, (name, value) in enumerate(zip(header, values, strict=True)):
+        numbers_lines = place == 0 and str(value) == str(count)
+        if not name and not numbers_lines and value is not None and str(value).strip():
+            raise DataError(f"{where} has {str(value)[:40]!r} in a column without a name.", "Name it in the header.")
+    return {name: value for name, value in zip(header, values, strict=True) if name}
+
+
+def read_sheet(path: Path) -> Rows:
+    """The one sheet of an Excel workbook that has rows. What unpacks and parses it is a process of its own, with a bound on memory and time."""
+    if find_spec("openpyxl") is None:
+        raise MissingExtraError("Reading .xlsx", "files")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    yield from apart(f"{__name__}:{sheet_rows.__name__}", content, path.name, time_limit_s=_READ_S)
+
+
+def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
+    """`read_sheet`, in this process."""
+    import openpyxl  # type: ignore[import-untyped]
+
+    try:
+        books = [openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=how) for how in (True, False)]
+        sheets = {
+            name: [
+                [_cell_value(value, kept, f"{filename} {name} row {at}") for value, kept in zip(values, written, strict=True)]
+                for at, (values, written) in enumerate(
+                    zip(*(book[name].iter_rows(values_only=True) for book in books), strict=True), 1
+                )
+            ]
+            for name in books[0].sheetnames if hasattr(books[0][name], "iter_rows")
+        }  # fmt: skip
+    # A broken workbook makes openpyxl raise whatever its bytes lead it to, not only errors of its own.
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        SyntaxError,
+        OSError,
+    ) as error:
+        raise DataError(
+            f"{filename} cannot be read as a workbook ({error}).", "Save it anew as .xlsx or CSV."
+        ) from error
+    filled = {name: rows for name, rows in sheets.items() if any(any(v is not None for v in row) for row in rows)}
+    if len(filled) != 1:
+        many = f"has rows in {len(filled)} sheets: {', '.join(filled)}" if filled else "has no row"
+        raise DataError(f"{filename} {many}.", "Keep the cases in one sheet, or save that sheet as CSV.")
+    [rows] = filled.values()
+    found: list[tuple[Any, str]] = []
+    header: list[str] | None = None
+    for number, row in enumerate(rows, 1):
+        if all(value is None or not str(value).strip() for value in row):
+            continue
+        if header is None:
+            header = ["" if value is None else str(value).strip() for value in row]
+            named = [name for name in header if name]
+            if len(set(named)) != len(named):
+                raise DataError(f"{filename} names a column twice.", "Rename one of them.")
+            continue
+        where = f"{filename} row {number}"
+        values = [*row, *([None] * (len(header) - len(row)))]
+        header += [""] * (len(values) - len(header))
+        found.append((_of_header(header, values, len(found), where), where))
+    return found
+
+
+def _cell_value(value: Any, written: Any, where: str) -> Any:
+    if value is None and isinstance(written, str) and written.startswith("="):
+        raise DataError(f"{where} has a formula whose value was not saved: {written[:40]}.", "Open it in a spreadsheet program and save it.")  # fmt: skip
+    return value
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -156,6 +246,7 @@ def read_parquet(path: Path) -> Rows:
 
 READERS: dict[str, Callable[[Path], Rows]] = {
     ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet,
+    ".xlsx": read_sheet,
 }  # fmt: skip
 
 
@@ -168,11 +259,9 @@ def ending(path: Path) -> str:
 def reader_of(path: Path) -> Callable[[Path], Rows]:
     """Raises `DataError` for a kind of file that cannot be read."""
     kind = ending(path)
-    if kind in (".xlsx", ".xls", ".ods"):
-        raise DataError(
-            f"{path.name} is a spreadsheet.", "Save the sheet as CSV (UTF-8), or pass pandas.read_excel(…)."
-        )
-    if kind not in READERS or (kind == ".parquet" and path.suffix.lower() == ".gz"):
+    if kind in (".xls", ".ods"):
+        raise DataError(f"{path.name} is a spreadsheet of a kind that cannot be read.", "Save it as .xlsx or CSV.")
+    if kind not in READERS or (kind in (".parquet", ".xlsx") and path.suffix.lower() == ".gz"):
         raise DataError(
             f"{path.name} is of no kind that can be read.",
             f"Known: {', '.join([*READERS, '.yaml'])}; those of text also with .gz.",

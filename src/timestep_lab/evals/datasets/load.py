@@ -23,7 +23,7 @@ def load_dataset(
     """Make a dataset of
 
     - a list of texts, objects or `Case`s; a DataFrame; a `Dataset`
-    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`;
+    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`, `.xlsx`;
       `.yaml` (promptfoo); a comparison saved as one of these, whose cases are asked again
     - a query over what happened before: `"select input, output as expected from traces where …"` (needs `store`)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,8 +15,12 @@ from timestep_lab.evals.datasets.case import Case
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import DataError
 
-INPUT_NAMES = ("input", "question", "prompt", "query")
-EXPECTED_NAMES = ("expected", "ideal", "target", "answer", "expected_output")
+INPUT_NAMES = ("input", "question", "prompt", "query", "user_input", "question_stem", "problem")
+EXPECTED_NAMES = (
+    "expected", "ideal", "target", "answer", "expected_output", "expected_response", "reference", "reference_answer", "ground_truth",
+    "best_answer", "correct_answer",
+)  # fmt: skip
+"""Of columns, however they are written: `Expected output`, `expectedOutput`."""
 EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
 """Columns that only a saved comparison has."""
 _OF_OPENAI = {
@@ -25,6 +30,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _RESERVED = ("id", "messages", "assertions", "metadata", "vars")
 _WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
     if held is not None and set(row) <= _OF_OPENAI:
         row = held
-    values = {str(key): plain(value, where) for key, value in row.items() if key is not None}
+    values = _usual({str(key): plain(value, where) for key, value in row.items() if key is not None})
     asked = _column(values, columns.input, INPUT_NAMES, where, "input")
     expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")
     choices = _choices(values, expected, where)
@@ -65,7 +72,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     if not isinstance(given_vars, Mapping):
         raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Give an object: variable name to value.")
     id_column = columns.id or "id"
-    used = {asked, expected, id_column, *_RESERVED, *(("answerKey", "mc1_targets", "mc2_targets") if choices else ())}
+    used = {asked, expected, id_column, *_RESERVED, *(_OF_CHOICES if choices else ())}
     text, messages = _question(values.get(asked) if asked else None, values.get("messages"), where)
     variables = {**{k: v for k, v in values.items() if k not in used}, **given_vars}
     if not text and not messages and not variables:
@@ -89,6 +96,91 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         id="" if id_value is None else str(id_value), input=text, messages=messages, expected=wanted, vars=variables,
         assertions=tuple(values.get("assertions") or ()), metadata=metadata,
     )  # fmt: skip
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[\s\-]+", "_", _HUMP.sub("_", name.strip())).lower()
+
+
+def _usual(values: dict[str, Any]) -> dict[str, Any]:
+    """A row as well-known data sets and programs write it, as a case: Alpaca's instructions, HellaSwag, PIQA, WinoGrande, GPQA and MMLU-Pro with
+    their choices, the answers of SQuAD and TriviaQA, MATH's boxed result, examples of LangSmith, MLflow, Langfuse and Phoenix, and conversations
+    that end with the answer (OpenAI's fine-tuning)."""
+    has = values.keys().__ge__
+    if has({"instruction", "output"}):
+        asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
+        rest = {name: value for name, value in values.items() if name not in ("instruction", "input", "output")}
+        return {**rest, "input": asked, "expected": values["output"]}
+    if has({"ctx", "endings", "label"}):
+        label = str(values["label"]).strip()
+        return {
+            "question": values["ctx"],
+            "choices": values["endings"],
+            "answer": int(label) if label.isdigit() else None,
+        }
+    if has({"goal", "sol1", "sol2"}):
+        return {"question": values["goal"], "choices": [values["sol1"], values["sol2"]], "answer": values.get("label")}
+    if has({"sentence", "option1", "option2"}):
+        place = {"1": 0, "2": 1}.get(str(values.get("answer")))
+        return {"question": values["sentence"], "choices": [values["option1"], values["option2"]], "answer": place}
+    if has({"Question", "Correct Answer", "Incorrect Answer 1"}):
+        correct = str(values["Correct Answer"])
+        wrong = [str(value) for name, value in values.items() if re.fullmatch(r"Incorrect Answer \d+", name) and value]
+        mixed = sorted([correct, *wrong], key=lambda choice: hashlib.sha256(choice.encode()).digest())
+        return {"question": values["Question"], "choices": mixed, "answer": mixed.index(correct)}
+    if has({"options", "answer"}) and "choices" not in values and isinstance(values["options"], list):
+        values = {("choices" if name == "options" else name): value for name, value in values.items()}
+    if has({"context", "question", "answers"}) and isinstance(values["answers"], Mapping):
+        texts = values["answers"].get("text")
+        values = {**values, "answer": list(dict.fromkeys(texts)) if isinstance(texts, list) else texts}
+        del values["answers"]
+    if isinstance(answer := values.get("answer"), Mapping) and has({"question"}) and "aliases" in answer:
+        values = {**values, "answer": list(dict.fromkeys([answer.get("value"), *answer["aliases"]]))}
+    if has({"problem", "solution"}) and "answer" not in values and (result := _boxed(str(values["solution"]))):
+        values = {**values, "answer": result}
+    given = values.get("inputs", values.get("input"))
+    return _example(values, given) if isinstance(given, Mapping) else _conversation(values)
+
+
+def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What it was given and what it should answer are objects, of which one part is the question and one the answer."""
+    answered = next((name for name in _ANSWERED if values.get(name) is not None), None)
+    found: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
+    if not any(_canonical(name) in INPUT_NAMES for name in given):
+        found["input"] = next(iter(given.values())) if len(given) == 1 else json.dumps(given, ensure_ascii=False)
+    if answered is None:
+        return found
+    right = values[answered]
+    if isinstance(right, Mapping) and answered != "expected":
+        names = {_canonical(str(name)): name for name in reversed([*right])}
+        part = next((names[usual] for usual in (*EXPECTED_NAMES, "output") if usual in names), None)
+        part = next(iter(right)) if part is None and len(right) == 1 else part
+        right = right if part is None else right[part]
+    return {**found, "expected": right}
+
+
+def _conversation(values: dict[str, Any]) -> dict[str, Any]:
+    said = values.get("messages")
+    if isinstance(said, list) and len(said) > 1 and not any(_canonical(name) in EXPECTED_NAMES for name in values):
+        last = said[-1]
+        if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
+            values = {**values, "messages": said[:-1], "expected": last["content"]}
+    return values
+
+
+_ANSWERED = ("expected", "expectedOutput", "expected_output", "outputs", "reference_outputs", "expectations", "output")
+"""Where programs keep what an example should be answered with."""
+
+
+def _boxed(text: str) -> str | None:
+    r"""What the last `\boxed{…}` holds."""
+    start = text.rfind(r"\boxed{")
+    depth = 0
+    for at in range(start + 6, len(text)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start + 7 : at]
+    return None
 
 
 def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
@@ -121,6 +213,8 @@ def _choices(values: Mapping[str, Any], expected: str | None, where: str) -> tup
         return None
     if right is None or right == "":
         return found, None
+    if isinstance(right, list) and len(right) == 1:
+        right = right[0]
     if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(found):
         return found, LETTERS[right]
     if str(right) in found:
@@ -162,8 +256,9 @@ def _column(values: Mapping[str, Any], said: str | None, usual: tuple[str, ...],
                 f"Its columns: {', '.join(values) or 'none'}.",
             )
         return said
-    found = [name for name in usual if name in values]
-    if len(found) > 1 and found[0] != role:
+    written = {_canonical(name): name for name in reversed([*values])} | {name: name for name in values}
+    found = [written[name] for name in usual if name in written]
+    if len(found) > 1 and _canonical(found[0]) != role:
         raise DataError(
             f"{where} has columns {' and '.join(found)}; it is not clear which is the {role}.",
             f'Say {role}="{found[0]}".',
