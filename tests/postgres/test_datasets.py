@@ -23,3 +23,17 @@ async def test_data_sets_and_scores_of_traces_are_kept_in_postgres(lab_url: str)
         assert len(other.sql("select * from datasets")) == 0
         lab.datasets.delete("mine")
         assert "mine" not in lab.datasets
+
+
+async def test_versions_of_agents_are_kept_in_postgres_for_their_user_alone(lab_url: str) -> None:
+    async with Lab(lab_url) as lab:
+        lab.agents.create(name="Desk", instructions="One.", model="demo/echo")
+        lab.agents.update("Desk", instructions="Two.", tools=["think"])
+        assert [v.instructions for v in lab.agents.versions("Desk")] == ["Two.", "One."]
+        assert (await lab.run("Hello.", agent="Desk@1")).status == "completed"
+        other = lab.for_user("somebody else")
+        assert other.store.db.query(
+            "somebody else", "select count(*) from agent_versions where id = $1", [lab.agents["Desk"].id]
+        ).rows == [(0,)]
+        lab.agents.delete("Desk")
+        assert lab.store.agent_versions.find(name="Desk") == []

@@ -168,6 +168,11 @@ async def test_agents_are_the_same_on_both_sides(both: Both) -> None:
     assert changed.model is None
     assert both.remote.agents.tool_id("think") == both.local.agents.tool_id("think")
     same(both.remote.agents.df(), both.local.agents.df())
+    assert both.remote.agents.versions("Botanist") == both.local.agents.versions("Botanist")
+    assert both.remote.agents.get("Botanist@1") == made
+    same(both.remote.agents.diff("Botanist@1", changed), both.local.agents.diff(made, "Botanist@2"))
+    run = await both.remote.run(ANSWERS, agent=made, approve="all")
+    assert both.local.store.traces.start(run.trace_id).metadata["agent_version"] == 1
     both.remote.agents.delete("Botanist")
     assert both.remote.agents.list() == both.local.agents.list()
 

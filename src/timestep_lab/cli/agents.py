@@ -10,11 +10,13 @@ from timestep_lab.cli.context import console, json_option, print_json, say, stor
 from timestep_lab.cli.render import print_rows
 from timestep_lab.cli.run import parse_settings
 from timestep_lab.lab import Lab
+from timestep_lab.model.clock import iso
+from timestep_lab.service.agents import differences
 
 
 @click.group("agents")
 def command() -> None:
-    """List, show, add and remove agents."""
+    """List, show, add and remove agents, and their versions."""
 
 
 @command.command("list")
@@ -29,10 +31,10 @@ async def list_agents(lab: Lab, as_json: bool) -> int:
     names = {agent.id: agent.name for agent in lab.agents.list()}
     print_rows(
         console(),
-        ["name", "model", "tools", "hands off to", "id"],
+        ["name", "version", "model", "tools", "hands off to", "id"],
         [
             [
-                a.name, a.model or f"({lab.default_model})", ", ".join(t.partition(".")[2] or t for t in a.tool_ids),
+                a.name, a.version, a.model or f"({lab.default_model})", ", ".join(t.partition(".")[2] or t for t in a.tool_ids),
                 ", ".join(names.get(h, h) for h in a.handoff_ids), a.id,
             ]
             for a in lab.agents.list()
@@ -46,8 +48,58 @@ async def list_agents(lab: Lab, as_json: bool) -> int:
 @store_option
 @with_lab
 async def show_agent(lab: Lab, agent: str) -> int:
-    """Every field of AGENT (a name or an id), as JSON."""
+    """Every field of AGENT (a name, an id, or a version such as NAME@3), as JSON."""
     print_json(asdict(lab.agents.get(agent)))
+    return 0
+
+
+@command.command("versions")
+@click.argument("agent")
+@json_option
+@store_option
+@with_lab
+async def list_versions(lab: Lab, agent: str, as_json: bool) -> int:
+    """Every version of AGENT, the newest first, and what each changed. NAME@3 names one wherever an agent is named."""
+    versions = lab.agents.versions(agent)
+    if as_json:
+        print_json([asdict(version) for version in versions])
+        return 0
+    before = {version.version: version for version in versions}
+    rows = [
+        [
+            version.version, iso(version.updated_at),
+            ", ".join(differences(before[version.version - 1], version)) if version.version - 1 in before else "",
+        ]
+        for version in versions
+    ]  # fmt: skip
+    print_rows(console(), ["version", "saved", "changed"], rows)
+    return 0
+
+
+@command.command("diff")
+@click.argument("before")
+@click.argument("after")
+@json_option
+@store_option
+@with_lab
+async def diff_agents(lab: Lab, before: str, after: str, as_json: bool) -> int:
+    """What differs between two versions, such as: agents diff "Front desk@3" "Front desk@7"."""
+    rows = lab.agents.diff(before, after).values.tolist()
+    if as_json:
+        print_json([dict(zip(("part", "before", "after"), row, strict=True)) for row in rows])
+        return 0
+    print_rows(console(), ["part", "before", "after"], rows, empty="Nothing differs.")
+    return 0
+
+
+@command.command("restore")
+@click.argument("version")
+@store_option
+@with_lab
+async def restore_agent(lab: Lab, version: str) -> int:
+    """Save an earlier VERSION, such as "Front desk@3", as the newest."""
+    agent = lab.agents.restore(version)
+    say(f"{agent.name}@{agent.version}")
     return 0
 
 

@@ -191,7 +191,9 @@ async def rescored_comparison(
 
 async def _as_asked(record: CandidateRecord, bench: Bench) -> Candidate:
     """What scorers need to know of a candidate that is not asked again: its prompt, and its instructions where they are stored."""
-    stored = None if record.agent_id is None else await in_thread(bench.store.agents.try_get, record.agent_id)
+    stored = (
+        None if record.agent_id is None else await in_thread(bench.store.agent, record.agent_id, record.agent_version)
+    )
     root = sdk.Agent(name=record.agent or BARE_AGENT, instructions=None if stored is None else stored.instructions)
     graph = BuiltGraph(root=root, agents={root.name: root})
     return Candidate(record, None, graph, bench.router.resolve(record.model), has_tools=False)
@@ -273,7 +275,8 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     if record.agent is None:
         return None
     if record.agent_id is not None:
-        return await in_thread(bench.store.agents.get, record.agent_id)
+        kept = await in_thread(bench.store.agent, record.agent_id, record.agent_version)
+        return kept or await in_thread(bench.store.agents.get, record.agent_id)
     if record.agent not in given:
         raise UsageError(
             f"The candidate {record.name!r} is an SDK agent, a function or a service.",

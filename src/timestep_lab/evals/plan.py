@@ -192,25 +192,24 @@ def expand(
 ) -> list[tuple[CandidateRecord, AnyAgent | None]]:
     """The cross product, each combination named by what tells it from the others. Raises `UsageError` for two alike."""
     found = []
+    stored = [agent.id for agent in agents if isinstance(agent, AgentRecord)]
     for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
+        record = agent if isinstance(agent, AgentRecord) else None
+        called = None if agent is None else name_of_agent(agent)
+        if record is not None and stored.count(record.id) > 1:
+            called = f"{record.name}@{record.version}"
         parts = [
-            name_of_agent(agent) if agent is not None and (len(agents) > 1 or model is None) else None,
-            model
-            if model is not None and (len(models) > 1 or len(agents) * len(settings) * len(prompts) == 1)
-            else None,
+            called if len(agents) > 1 or model is None else None,
+            model if len(models) > 1 or len(agents) * len(settings) * len(prompts) == 1 else None,
             _settings_name(options) if len(settings) > 1 else None,
             f"prompt {number}" if len(prompts) > 1 else None,
         ]
-        name = (
-            " · ".join(part for part in parts if part)
-            or model
-            or (name_of_agent(agent) if agent is not None else "default model")
-        )
-        record = CandidateRecord(
-            name=name, model=model, agent_id=agent.id if isinstance(agent, AgentRecord) else None,
-            agent=None if agent is None else name_of_agent(agent), model_settings=validate_settings(dict(options)), prompt=prompt,
+        name = " · ".join(part for part in parts if part) or model or called or "default model"
+        candidate = CandidateRecord(
+            name=name, model=model, agent_id=record.id if record else None, agent=None if agent is None else name_of_agent(agent),
+            agent_version=record.version if record else None, model_settings=validate_settings(dict(options)), prompt=prompt,
         )  # fmt: skip
-        found.append((record, agent))
+        found.append((candidate, agent))
     return found
 
 

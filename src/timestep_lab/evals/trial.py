@@ -121,7 +121,9 @@ async def attempt(
     """Run once. Whatever a model, a tool or a guardrail raises is the trial's `error`; only cancellation passes through."""
     trace_id = new_trace_id()
     measured = Measured()
-    route = Route(desk.writer, desk.user_id, trace_id, run_id=trace_id, only_ended=True, on_span=measured.take)
+    route = Route(
+        desk.writer, desk.user_id, trace_id, run_id=trace_id, only_ended=True, on_span=measured.take, stored=candidate.graph.stored
+    )  # fmt: skip
     desk.processor.bind(sdk_trace_id(trace_id), route)
     desk.writer.trace_started(
         TraceStart(

@@ -160,7 +160,7 @@ class Lab(Looking):
         self,
         prompt: str | Sequence[Mapping[str, Json]],
         *,
-        agent: str | sdk.Agent[Any] | None = None,
+        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
         model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
@@ -212,7 +212,7 @@ class Lab(Looking):
         self,
         prompt: str | Sequence[Mapping[str, Json]],
         *,
-        agent: str | sdk.Agent[Any] | None = None,
+        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
         model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
@@ -229,7 +229,7 @@ class Lab(Looking):
     ) -> Run:
         """Run one turn to its end, or to where it waits for approval.
 
-        `agent`: a name, an id, or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, or a `Model` of the Agents
+        `agent`: a name, an id, a version of one (`Front desk@3`), or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, or a `Model` of the Agents
         SDK's (`agents.testing.ScriptedModel`), over the agent's own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
         `none` rejects.
 
@@ -516,7 +516,7 @@ class Lab(Looking):
 
     # --
 
-    def _agent(self, agent: str | sdk.Agent[Any] | None) -> Any:
+    def _agent(self, agent: str | AgentRecord | sdk.Agent[Any] | None) -> Any:
         if agent is None or isinstance(agent, str):
             return self.agents.get(agent or "Personal Assistant")
         import agents as sdk

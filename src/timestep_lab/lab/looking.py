@@ -191,7 +191,11 @@ class Looking:
         from timestep_lab.ui.chat import Chat
         from timestep_lab.ui.chat_state import DEFAULT_AGENT
 
-        name = None if agent is None else self._lab.agents.get(agent).name
+        name = None
+        if agent is not None:
+            found = self._lab.agents.get(agent)
+            version = f"@{found.version}"
+            name = f"{found.name}{version}" if agent.endswith(version) and agent != found.name else found.name
         if models is not None:
             if model is not None or thread is not None:
                 raise UsageError("A duel has two models and begins anew.", "Leave model and thread out.")

@@ -38,6 +38,8 @@ class CandidateRecord:
     """`prefix/name`; None leaves it to the agent."""
     agent_id: str | None = None
     agent: str | None = None
+    agent_version: int | None = None
+    """Of a stored agent."""
     model_settings: Mapping[str, Json] = field(default_factory=dict)
     prompt: str | None = None
     """A template that the case's variables fill; None sends the case's input as it is."""

@@ -45,6 +45,14 @@ class AgentRecord:
     """Tool id to rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
     created_at: Moment = field(default_factory=utc_now)
     updated_at: Moment = field(default_factory=utc_now)
+    """When this version was saved."""
+    version: int = 1
+    """From 1, and one more with every save that changes something."""
+
+    @property
+    def ref(self) -> str:
+        """What names this version of it wherever an agent is named."""
+        return f"{self.id}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,7 @@ class GenAI:
     REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
     AGENT_NAME = "gen_ai.agent.name"
     AGENT_ID = "gen_ai.agent.id"
+    AGENT_VERSION = "gen_ai.agent.version"
     TOOL_NAME = "gen_ai.tool.name"
     TOOL_CALL_ID = "gen_ai.tool.call.id"
     TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"

@@ -47,6 +47,8 @@ class BuiltGraph:
     """What a fork still says of the run it came from."""
     notices: tuple[LabError, ...] = ()
     """Tools that could not be had, each naming its server. The run goes on without them."""
+    stored: Mapping[str, AgentRecord] = field(default_factory=dict)
+    """By name: the stored agents that these were made from, none for those of the SDK."""
 
 
 def reachable(root: AgentRecord, find: Callable[[str], AgentRecord | None]) -> dict[str, AgentRecord]:
@@ -113,6 +115,7 @@ async def build(
         kits=kits,
         client_tools=frozenset(client_tools),
         notices=tuple(notices),
+        stored={record.name: record for record in records.values()},
     )
 
 
@@ -191,7 +194,8 @@ def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRe
 
 def declared_graph_of(roots: Iterable[AgentRecord], agents: Iterable[AgentRecord]) -> AgentGraph:
     """What is declared from each of the roots, among these agents, as one graph."""
-    records = {record.id: record for record in agents}
+    roots = list(roots)
+    records = {record.id: record for record in [*agents, *roots]}
     graphs = [declared_graph(root, records) for root in roots]
     nodes = {node.path: node for graph in graphs for node in graph.nodes}
     edges = {(edge.from_path, edge.to_path): edge for graph in graphs for edge in graph.edges}

@@ -21,7 +21,7 @@ from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.recorded import Changes, Point, Recorded, Span, ToolStub
 from timestep_lab.runtime.replay import Offered, Replay, offered_tools, rewire
 from timestep_lab.runtime.run import Approve, RunOptions
-from timestep_lab.runtime.session import FORK, OPTIONS, STOPPED_BY, is_output
+from timestep_lab.runtime.session import AGENT_VERSIONS, FORK, OPTIONS, STOPPED_BY, is_output
 from timestep_lab.runtime.span_records import parsed
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, named, read_tape, taped_tools
 from timestep_lab.store.base import Statement, in_thread
@@ -139,7 +139,7 @@ async def fork(
         approve=approve,
         context=plan.context,
         keep_running=keep_running,
-        fork=Fork(trace_id, span_id, first, plan.changes, blueprint),
+        fork=Fork(trace_id, span_id, first, plan.changes, blueprint, run.metadata.get(AGENT_VERSIONS)),
     )
     try:
         async for event in stream:
@@ -212,7 +212,9 @@ async def prepare(
     effective = changes.over(earlier)
     options = replace(before, model=changes.model or before.model)
     definitions = {**(tape.definitions if tape else {}), **recorded.definitions}
-    graph, snapshot = await runner.graphs.build(who, await runner.graphs.records(who), options, definitions)
+    graph, snapshot = await runner.graphs.build(
+        who, await runner.graphs.records(who, run.metadata.get(AGENT_VERSIONS)), options, definitions
+    )
     offered = await offered_tools(graph, effective, definitions)
     if tape:
         taped_tools(
@@ -369,7 +371,8 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
             f"This run was started with an SDK Agent object ({run.agent!r}), which lives only in the process that made it.",
             "Make the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
-    return store.agents.get(run.agent_id)
+    found = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
+    return found or store.agents.get(run.agent_id)
 
 
 def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:

@@ -186,6 +186,7 @@ class LiveRun:
     async def _to_the_end(self, given: SdkInput | None, first: First | None) -> RunEnded:
         try:
             self._graph, self._snapshot = await self._blueprint()
+            self._route.stored = self._graph.stored
             if self._graph.replay:
                 self.pauses.recorded = self._graph.replay.decisions
             if first:

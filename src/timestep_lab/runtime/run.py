@@ -212,11 +212,13 @@ class Graphs:
     toolbox: Toolbox
     settings: Settings
 
-    async def records(self, agent: AnyAgent) -> dict[str, AgentRecord]:
-        """The stored agents that a run of `agent` may reach; none for an SDK agent. Raises `NotFoundError`."""
+    async def records(self, agent: AnyAgent, versions: Mapping[str, int] | None = None) -> dict[str, AgentRecord]:
+        """The stored agents that a run of `agent` may reach, as they are today or in these `versions` (by id); none for an SDK agent.
+        Raises `NotFoundError`."""
         if isinstance(agent, sdk.Agent):
             return {}
-        return await in_thread(reachable, agent, self.store.agents.try_get)
+        known = versions or {}
+        return await in_thread(reachable, agent, lambda id: self.store.agent(id, known.get(id)))
 
     async def build(
         self,

@@ -75,6 +75,8 @@ class Fork:
     changes: Changes
     """What is replaced in it, those of the forks it came from included."""
     blueprint: Callable[[], Awaitable[tuple[BuiltGraph, dict[str, Json]]]]
+    versions: Mapping[str, int] | None = None
+    """Of the run's stored agents, by id."""
 
 
 def _keep(known: dict[str, Any], run_id: str, value: Any) -> None:
@@ -150,7 +152,7 @@ class Runner:
             model=model, model_settings=model_settings, max_turns=max_turns, approve=approve, limits=limits,
             tape=None if tape is None else tape.spec(on_miss),
         )  # fmt: skip
-        records = await self.graphs.records(agent)
+        records = await self.graphs.records(agent, fork.versions if fork else None)
         self._check_prices(options, agent, records)
         model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
@@ -161,6 +163,8 @@ class Runner:
                 "span_id": fork.span_id,
                 "changes": fork.changes.to_json(),
             }
+        if records:
+            kept[run_rows.AGENT_VERSIONS] = {record.id: record.version for record in records.values()}
         if context is not None:
             kept[run_rows.CONTEXT] = type(context).__name__
         run = RunRecord(
@@ -269,7 +273,7 @@ class Runner:
         options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
         known = agent or self._sdk_agents.get(run.id)
         speaker: AnyAgent = known if known else await in_thread(self._stored_speaker, run)
-        records = await self.graphs.records(speaker)
+        records = await self.graphs.records(speaker, run.metadata.get(run_rows.AGENT_VERSIONS))
         run = await in_thread(run_rows.reopen, store, run)
         graph, snapshot = await self.graphs.build(speaker, records, options)
         mine = [i for i in items if i.run_id == run.id]
@@ -502,6 +506,11 @@ class Runner:
 
     def _stored_speaker(self, run: RunRecord) -> AgentRecord:
         """The stored agent that spoke last in `run`."""
+        versions = run.metadata.get(run_rows.AGENT_VERSIONS) or {}
+        for id, version in versions.items():
+            known = self.store.agent(id, version)
+            if known is not None and known.name == (run.last_agent or run.agent):
+                return known
         found = self.store.agents.find(1, name=run.last_agent or run.agent)
         return found[0] if found else self.store.agents.get(run.agent_id or run.agent)
 
@@ -527,6 +536,9 @@ class Runner:
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name not in run_rows.RESERVED}
+        version = (run.metadata.get(run_rows.AGENT_VERSIONS) or {}).get(run.agent_id)
+        if version is not None:
+            metadata["agent_version"] = version
         self.writer.trace_started(
             TraceStart(
                 trace_id=run.trace_id, user_id=run.user_id, workflow=run.agent, thread_id=run.thread_id,

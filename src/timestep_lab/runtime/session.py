@@ -180,9 +180,11 @@ FORK = "fork"
 """In a fork's metadata: the trace it replays and what is different in it, for when it goes on."""
 CONTEXT = "context_type"
 """In a run's metadata: the class of the `context` it was given."""
+AGENT_VERSIONS = "agent_versions"
+"""In a run's metadata: id of each stored agent that it could reach to its version, for when it is run again."""
 STOPPED_BY = "stopped_by"
 """In a run's metadata: the limit that it reached."""
-RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED, STOPPED_BY}
+RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED, STOPPED_BY, AGENT_VERSIONS}
 WITHDRAWN = "The run was cancelled before this was decided."
 
 

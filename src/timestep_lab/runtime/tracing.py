@@ -22,7 +22,7 @@ from agents.tracing.scope import Scope
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.ids import LOCAL_USER, new_span_id
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.span_records import call_span_id, definition_of, ended, otel_span_id, otel_trace_id, started
 from timestep_lab.runtime.timing import offered_of
@@ -63,6 +63,8 @@ class Route:
     """The error of the agent that ended last, if it ended in one."""
     input: Json = None
     output: Json = None
+    stored: Mapping[str, AgentRecord] = field(default_factory=dict)
+    """By name: the stored agents that run here, whose spans say their version."""
     offered: dict[str | None, list[Json]] = field(default_factory=dict)
     """Agent to the tools it was offered last."""
     costs: list[float | None] = field(default_factory=list)
@@ -224,6 +226,9 @@ class StoreProcessor(TracingProcessor):
             record = started(span, route.user_id, route.trace_id, route.ids, agent, route.thread_id)
             if record.parent_id is None:
                 record = replace(record, parent_id=route.root)
+            if record.kind == "agent" and (stored := route.stored.get(agent or "")):
+                of = {GenAI.AGENT_ID: stored.id, GenAI.AGENT_VERSION: str(stored.version)}
+                record = replace(record, attributes={**record.attributes, **of})
             begin, route.begin = route.begin, None
             if route.resumes and record.kind == "agent":
                 route.resumes = False

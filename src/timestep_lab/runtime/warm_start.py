@@ -202,7 +202,7 @@ class WarmStart:
 
     def _announce(self, processor: Any) -> str:
         trace_id, run, writer = new_trace_id(), self._plan.run, self._runner.writer
-        route = Route(writer, run.user_id, trace_id, run_id=trace_id, only_ended=True)
+        route = Route(writer, run.user_id, trace_id, run_id=trace_id, only_ended=True, stored=self._plan.graph.stored)
         processor.bind(sdk_trace_id(trace_id), route)
         writer.trace_started(
             TraceStart(

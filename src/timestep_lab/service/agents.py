@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 
 from annotated_types import Len
@@ -78,7 +79,7 @@ def ensure_default_agents(store: Store) -> None:
     with contextlib.suppress(ConflictError):
         store.db.write(
             store.user_id,
-            [store.agents.insert_statement(agent) for agent in agents],
+            [table.insert_statement(agent) for agent in agents for table in (store.agents, store.agent_versions)],
             changes=[change for agent in agents for change in store.agents.changes(agent.id)],
         )
 
@@ -124,6 +125,9 @@ class Agents:
     Wherever an agent, a tool or a handoff is named, a name or an id will do. Tools: `get_weather` and `think` of the
     built-in server, `switch_theme`, or `server.tool` and `server.*` for an MCP server added with `lab.mcp.add`. A Python function is served
     by `lab.mcp.add_function(f)`, which gives its name.
+
+    Every save that changes something is a version, which never changes: `versions(name)`, and `name@3` wherever an agent is named. Its
+    handoffs lead to the other agents as they are today.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -166,40 +170,57 @@ class Agents:
             id=id or new_uuid(), user_id=self._scope.store.user_id, name=name.strip(), instructions=instructions,
             description=description, **self._columns(given),
         )  # fmt: skip
-        return self._scope.store.agents.insert(record)
+        store = self._scope.store
+        made = [table.insert_statement(record) for table in (store.agents, store.agent_versions)]
+        store.db.write(store.user_id, made, changes=store.agents.changes(record.id))
+        return record
 
     @op.get("/agents/{agent_id}")
     def read(self, agent_id: AgentId) -> AgentRecord:
-        """One agent. Raises `NotFoundError`."""
-        return _named(self.list(), agent_id)
+        """One agent; `id@3` is its third version. Raises `NotFoundError`."""
+        return self.get(agent_id)
+
+    @op.get("/agents/{agent_id}/versions")
+    def all_versions(self, agent_id: AgentId) -> builtins.list[AgentRecord]:
+        """Every version of an agent, the newest first. Raises `NotFoundError`."""
+        agent = _named(self.list(), agent_id)
+        return self._scope.store.agent_versions.find(newest_first=True, id=agent.id)
 
     @op.put("/agents/{agent_id}")
     def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
-        """Change the fields that are given; `model: null` goes back to the default model. Raises as `create`, and `NotFoundError`."""
+        """Change the fields that are given, as a new version; a save that changes nothing makes none. `model: null` goes back to the default
+        model. Raises as `create`, and `NotFoundError`."""
         agent = _named(self.list(), agent_id)
         columns = self._columns(changes)
         if "name" in changes:
-            self._refuse_taken(changes["name"], agent.id)
+            if changes["name"].strip() != agent.name:
+                self._refuse_taken(changes["name"], agent.id)
             columns["name"] = changes["name"].strip()
-        return self._scope.store.agents.update(agent.id, updated_at=utc_now(), **columns)
+        if all(getattr(agent, name) == value for name, value in columns.items()):
+            return agent
+        store = self._scope.store
+        store.db.write(store.user_id, _saved(store, agent.id, columns), changes=store.agents.changes(agent.id))
+        return store.agents.get(agent.id)
 
     @op.delete("/agents/{agent_id}")
     def remove(self, agent_id: AgentId) -> None:
-        """Delete an agent and every handoff that led to it. Its threads and traces stay. Raises `NotFoundError`."""
+        """Delete an agent, its versions, and every handoff that led to it. Its threads and traces stay. Raises `NotFoundError`."""
         store = self._scope.store
         agents = self.list()
         agent = _named(agents, agent_id)
         unlinked = [
-            store.agents.update_statement(
-                other.id, handoff_ids=tuple(h for h in other.handoff_ids if h != agent.id), updated_at=utc_now()
-            )
+            statement
             for other in agents
             if agent.id in other.handoff_ids
+            for statement in _saved(
+                store, other.id, {"handoff_ids": tuple(h for h in other.handoff_ids if h != agent.id)}
+            )
         ]
         deleted = Statement(
             "delete from agents where user_id = $1 and id = $2 returning id", [store.user_id, agent.id], expect=1
         )
-        store.db.write(store.user_id, [*unlinked, deleted], changes=store.agents.changes(agent.id))
+        versions = Statement("delete from agent_versions where user_id = $1 and id = $2", [store.user_id, agent.id])
+        store.db.write(store.user_id, [*unlinked, deleted, versions], changes=store.agents.changes(agent.id))
 
     @op.get("/tool-ids")
     def tool_id(self, tool: Annotated[str, Len(1, 1000)]) -> str:
@@ -228,16 +249,50 @@ class Agents:
     # -- by name
 
     def get(self, name_or_id: str) -> AgentRecord:
-        """Raises `NotFoundError`, which names the agents there are."""
-        return _named(self.list(), name_or_id)
+        """An agent, or with `name@3` its third version. Raises `NotFoundError`, which names the agents there are."""
+        agents = self.list()
+        name, version = _split(agents, name_or_id)
+        agent = _named(agents, name)
+        if version in (None, agent.version):
+            return agent
+        found = next((one for one in self.all_versions(agent.id) if one.version == version), None)
+        if found is None:
+            raise NotFoundError(
+                f"The agent {agent.name!r} has no version {version}.", f"Its newest is {agent.name}@{agent.version}."
+            )
+        return found
+
+    def versions(self, name_or_id: str) -> builtins.list[AgentRecord]:
+        """Every version of an agent, the newest first. Raises `NotFoundError`."""
+        return self.all_versions(self.get(name_or_id).id)
+
+    def diff(self, before: str | AgentRecord, after: str | AgentRecord) -> pandas.DataFrame:
+        """What differs between two versions, `lab.agents.diff("Front desk@3", "Front desk@7")`: one row a part (the instructions, one
+        model setting, one tool, one handoff, …), with what it was and what it is. Empty where nothing differs.
+        """
+        import pandas
+
+        left, right = (one if isinstance(one, AgentRecord) else self.get(one) for one in (before, after))
+        rows = [[part, *sides] for part, sides in differences(left, right).items()]
+        return pandas.DataFrame(rows, columns=["part", "before", "after"], dtype=object)
 
     def update(self, name_or_id: str, **changes: Unpack[AgentChanges]) -> AgentRecord:
-        """Change fields of `create`; those not named stay as they are. Raises as `create`, and `UsageError` for a field that agents do not have."""
-        return self.change(self.get(name_or_id).id, **changes)
+        """Change fields of `create`, as a new version; those not named stay as they are. Raises as `create`, and `UsageError` for a field
+        that agents do not have."""
+        return self.change(self._newest(name_or_id).id, **changes)
+
+    def restore(self, version: str) -> AgentRecord:
+        """Save an earlier version, `name@3`, as the newest. Raises `NotFoundError`, and as `create` for what it names and is gone."""
+        agent = self.get(version)
+        return self.change(
+            agent.id, name=agent.name, instructions=agent.instructions, description=agent.description, model=agent.model,
+            model_settings=dict(agent.model_settings), tools=[*agent.tool_ids], handoffs=[*agent.handoff_ids],
+            approvals=dict(agent.approvals),
+        )  # fmt: skip
 
     def delete(self, name_or_id: str) -> None:
-        """Delete an agent and every handoff that led to it. Its threads and traces stay."""
-        self.remove(self.get(name_or_id).id)
+        """Delete an agent, its versions, and every handoff that led to it. Its threads and traces stay."""
+        self.remove(self._newest(name_or_id).id)
 
     def df(self) -> pandas.DataFrame:
         """One row an agent."""
@@ -248,13 +303,14 @@ class Agents:
                 {
                     "id": a.id,
                     "name": a.name,
+                    "version": a.version,
                     "model": a.model,
                     "tools": list(a.tool_ids),
                     "handoffs": list(a.handoff_ids),
                 }
                 for a in self.list()
             ],
-            columns=["id", "name", "model", "tools", "handoffs"],
+            columns=["id", "name", "version", "model", "tools", "handoffs"],
         )
 
     def __getitem__(self, name_or_id: str) -> AgentRecord:
@@ -269,6 +325,15 @@ class Agents:
     def __repr__(self) -> str:
         lines = [f"  {a.name}  ({a.model or 'default model'})" for a in self.list()]
         return "Agents:\n" + "\n".join(lines)
+
+    def _newest(self, name_or_id: str) -> AgentRecord:
+        agents = self.list()
+        name, version = _split(agents, name_or_id)
+        if version is not None:
+            raise UsageError(
+                f"{name_or_id} is a version, and versions do not change.", f"Name the agent, {name!r}; or lab.agents.restore({name_or_id!r})."
+            )  # fmt: skip
+        return _named(agents, name)
 
     # -- within an operation
 
@@ -297,12 +362,59 @@ class Agents:
     def _refuse_taken(self, name: str, own_id: str | None) -> None:
         if not name.strip():
             raise UsageError("An agent needs a name.", "Give name=… with at least one letter.")
+        if _VERSION.search(name):
+            raise UsageError(
+                f"{name.strip()!r} reads as a version of another agent.",
+                "Leave the @ and its number away.",
+                param="name",
+            )
         if any(a.name.casefold() == name.strip().casefold() and a.id != own_id for a in self.list()):
             raise ConflictError(
                 f"There is already an agent {name.strip()!r}.",
                 "Choose another name, or change it with lab.agents.update.",
                 command="Choose another name, or remove it first: timestep-lab agents remove NAME",
             )
+
+
+_VERSION = re.compile(r"@(\d{1,9})\s*$")
+
+
+def _split(agents: Sequence[AgentRecord], ref: str) -> tuple[str, int | None]:
+    """`name@3` as name and version; None for the newest. An agent that is called so from before there were versions comes first."""
+    found = _VERSION.search(ref)
+    if found is None or any(ref in (agent.id, agent.name) for agent in agents):
+        return ref, None
+    return ref[: found.start()], int(found[1])
+
+
+def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.list[Statement]:
+    """The columns changed, as the next version."""
+    changed = store.agents.update_statement(agent_id, updated_at=utc_now(), **columns)
+    numbered = changed.sql.replace(" set ", " set version = version + 1, ", 1)
+    names = ", ".join(store.agents.columns)
+    kept = f"insert into agent_versions ({names}) select {names} from agents where user_id = $1 and id = $2"
+    return [Statement(numbered, changed.params, expect=1), Statement(kept, [store.user_id, agent_id])]
+
+
+def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
+    """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
+    found: dict[str, tuple[Any, Any]] = {
+        name: (getattr(before, name), getattr(after, name))
+        for name in ("name", "instructions", "description", "model")
+        if getattr(before, name) != getattr(after, name)
+    }
+    for what, sides in (
+        ("setting", (before.model_settings, after.model_settings)), ("approval of", (before.approvals, after.approvals)),
+        ("tool", [dict.fromkeys(one.tool_ids, True) for one in (before, after)]),
+        ("handoff", [dict.fromkeys(one.handoff_ids, True) for one in (before, after)]),
+    ):  # fmt: skip
+        left, right = sides
+        found |= {
+            f"{what} {key}": (left.get(key), right.get(key))
+            for key in {**left, **right}
+            if left.get(key) != right.get(key)
+        }
+    return found
 
 
 def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:

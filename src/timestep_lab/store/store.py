@@ -34,6 +34,9 @@ class Store:
     def __init__(self, db: Database, user_id: str = LOCAL_USER) -> None:
         self.db, self.user_id = db, user_id
         self.agents = Table(db, user_id, "agents", AgentRecord, noun="agent", topic="agents")
+        self.agent_versions = Table(
+            db, user_id, "agent_versions", AgentRecord, noun="version of an agent", order="version"
+        )
         self.mcp_servers = Table(db, user_id, "mcp_servers", McpServerRecord, noun="MCP server", topic="mcp_servers")
         self.threads = Threads(db, user_id)
         self.runs = Table(db, user_id, "runs", RunRecord, noun="run", topic="runs", order="started_at")
@@ -56,6 +59,11 @@ class Store:
     def for_user(self, user_id: str) -> Store:
         """The same lab as another user sees it. Closing either closes the database of both."""
         return Store(self.db, user_id)
+
+    def agent(self, id: str, version: int | None = None) -> AgentRecord | None:
+        """An agent as it was in that version, or as it is today where that is not kept."""
+        kept = [] if version is None else self.agent_versions.find(1, id=id, version=version)
+        return kept[0] if kept else self.agents.try_get(id)
 
     def sql(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
         """One read-only query over the documented views. Raises `QueryError`."""

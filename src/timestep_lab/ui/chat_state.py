@@ -211,6 +211,7 @@ class Conversation(View):
         super().__init__(theme=theme, height=height)
         self._source = source
         self._agent, self._model = agent or DEFAULT_AGENT, model
+        self._names_agent = agent is not None
         self._agent_is_given = agent is not None or model is not None
         self._thread_id, self._thread = thread_id, None
         self._trace_base, self._on_trace = trace_base, on_trace
@@ -324,6 +325,11 @@ class Conversation(View):
 
     async def _load(self) -> None:
         self._agents = await self._source.agents()
+        if self._names_agent and self._agent not in [agent.name for agent in self._agents]:
+            self._agents = [
+                *self._agents,
+                AgentChoice(self._agent, None),
+            ]  # One version of an agent, or one named by its id.
         self._models = await self._source.models()
         self._threads = await self._source.threads()
         if self._thread_id is not None:

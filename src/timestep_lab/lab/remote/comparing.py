@@ -189,7 +189,7 @@ def _named(one: Any, kind: str) -> Any:
     if isinstance(one, str | Mapping):
         return one
     if isinstance(one, AgentRecord):
-        return one.id
+        return one.ref
     if isinstance(one, Scorer):
         spec = to_spec(one)
         if spec["type"] != "function":

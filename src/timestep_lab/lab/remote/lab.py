@@ -16,7 +16,7 @@ from timestep_lab.lab.run import Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotServedError
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, only_here, remote
@@ -117,7 +117,7 @@ class RemoteLab(RemoteLooking, Lab):
         self,
         prompt: str | Sequence[Mapping[str, Json]],
         *,
-        agent: str | sdk.Agent[Any] | None = None,
+        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
         model: str | sdk.Model | None = None,
         model_settings: Mapping[str, Json] | None = None,
         thread: Thread | str | None = None,
@@ -133,6 +133,8 @@ class RemoteLab(RemoteLooking, Lab):
         on_miss: str = "fail",
     ) -> RunStream:
         """As `Lab.stream`. The run is the server's: it ends early when this stream is left, not when this process dies."""
+        if isinstance(agent, AgentRecord):
+            agent = agent.ref
         if agent is not None and not isinstance(agent, str):
             raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
         if model is not None and not isinstance(model, str):

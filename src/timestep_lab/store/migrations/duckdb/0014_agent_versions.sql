@@ -1,0 +1,26 @@
+-- Every save of an agent is a version of it, which never changes. `agents` has the newest of each; the columns are the same.
+
+alter table core.agents add column version bigint default 1;
+
+create table core.agent_versions (
+    id varchar not null,
+    user_id varchar not null,
+    name varchar not null,
+    instructions varchar not null,
+    description varchar not null,
+    model varchar,
+    model_settings json not null,
+    tool_ids json not null,
+    handoff_ids json not null,
+    approvals json not null,
+    created_at timestamp not null,
+    updated_at timestamp not null,
+    version bigint not null,
+    primary key (user_id, id, version)
+);
+
+insert into core.agent_versions (
+    id, user_id, name, instructions, description, model, model_settings, tool_ids, handoff_ids, approvals, created_at, updated_at, version
+)
+select id, user_id, name, instructions, description, model, model_settings, tool_ids, handoff_ids, approvals, created_at, updated_at, 1
+from core.agents;
