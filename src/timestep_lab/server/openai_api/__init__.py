@@ -12,12 +12,14 @@ from fastapi import APIRouter
 from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.openai_api import (
     chat,
+    conversations,
     files,
     models,
     responses,
+    uploads,
     vector_stores,
 )
 
 router = APIRouter(prefix="/openai/v1", tags=["openai"], responses=ERRORS)
-for module in (models, chat, responses, files, vector_stores):
+for module in (models, chat, responses, conversations, files, uploads, vector_stores):
     router.include_router(module.router)
