@@ -111,7 +111,9 @@ def _part(block: Any) -> Part | None:
         return {"type": "result", "call_id": call_id, "text": as_text(result)}
     if kind in ("function_call", "tool_use", "tool_call", "mcp_call") or kind.endswith("_call"):
         name = block.get("name") or kind.removesuffix("_call")
-        return _call(name, block.get("arguments", block.get("input")), block.get("call_id", block.get("id")))
+        return _call(
+            name, block.get("arguments", block.get("input", block.get("args"))), block.get("call_id", block.get("id"))
+        )
     if any(word in kind for word in _MEDIA):
         return {"type": "media", "what": kind}
     return None

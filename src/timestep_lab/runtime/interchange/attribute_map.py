@@ -310,6 +310,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_reasoning_tokens")),
     Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens_details", "reasoning_tokens")),
+    Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "completion_tokens_details", "reasoning_tokens")),
+    Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "output_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "usage", LOGFIRE, part("output_tokens_details", "reasoning_tokens"), _AGENTS_SCOPE),
     Line("reasoning_tokens", "metadata.usage_object", LITELLM, literal_part("completion_tokens_details", "reasoning_tokens")),
     # What it cost, in USD, as the sender states it.

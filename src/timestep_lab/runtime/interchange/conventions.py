@@ -99,6 +99,8 @@ def span_row(
         answered = _documents(attributes) or answered
     text_in, json_in = asked or _payload(attributes, meaning.input, OpenInference.INPUT_MIME, kind, "user")
     text_out, json_out = answered or _payload(attributes, meaning.output, OpenInference.OUTPUT_MIME, kind, "assistant")
+    if kind == "generation" and stop is None and json_out and text_out and '"finish_reason"' in text_out:
+        stop = _stop_reason(finish_of(read_json(text_out)))
     if kind == "handoff":
         agent = told(attributes, meaning.from_agent) or agent or text_in
         to_agent = to_agent or text_out

@@ -225,7 +225,7 @@ def _conversation(value: Any, role: str, depth: int) -> list[Message] | None:
             if isinstance(value.get(key), list | Mapping):
                 inner = _conversation(value[key], role, depth + 1)
                 if inner is not None:
-                    return [*first, *inner]
+                    return [*first, *_ended(inner, value)]
         for key in ("prompt", "input") if first or "model" in value else ():
             if isinstance(value.get(key), str):
                 return [*first, {"role": "user", "content": value[key]}]
@@ -239,6 +239,14 @@ def _conversation(value: Any, role: str, depth: int) -> list[Message] | None:
             return None
         messages += inner
     return messages
+
+
+def _ended(messages: list[Message], choice: Mapping[str, Any]) -> list[Message]:
+    """The message of a choice, with why it ended, which stands beside it."""
+    finish = choice.get("finish_reason", choice.get("finishReason"))
+    if not isinstance(finish, str) or len(messages) != 1 or "finish_reason" in messages[0]:
+        return messages
+    return [{**messages[0], "finish_reason": finish}]
 
 
 def _instructions(value: Mapping[str, Any]) -> list[Message]:
