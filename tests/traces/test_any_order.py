@@ -229,3 +229,30 @@ def test_many_calls_that_all_tell_one_answers_id_are_put_together_in_time_by_the
     assert store.sql("select n_spans, turns < 300 from traces").rows == [(1500, True)]
     assert time.process_time() - began < 15
     store.close()
+
+
+def test_the_user_that_spans_tell_of_is_a_column_to_filter_and_group_by_and_the_rows_stay_their_senders(
+    store: Store,
+) -> None:
+    def trace(number: int, told: dict[str, str]) -> list[dict[str, Any]]:
+        ids = {"traceId": f"{number:032x}"}
+        root = span(1, "POST /chat", {}, **ids)
+        return [span(3, "http", {}, parent=2, **ids), span(2, "chat", {**CHAT, **told}, parent=1, **ids), root]
+
+    said = [{"user.id": "ann"}, {"enduser.id": "ann"}, {"langfuse.user.id": "bob"}, {"mlflow.trace.user": '"bob"'}, {}]
+    for number, told in enumerate(said, 1):
+        for one in trace(number, told)[:: 1 if number % 2 else -1]:
+            send(store, one)
+    grouped = store.sql("select end_user, count(*) from traces group by 1 order by 1").rows
+    assert sorted(grouped, key=str) == [("ann", 2), ("bob", 2), (None, 1)]
+    assert len(store.traces.list('end_user == "ann"').data) == len(store.traces.list('"bo" in end_user').data) == 2
+    assert store.sql("select distinct user_id from traces").rows == [(store.user_id,)]
+
+
+def test_of_two_users_in_one_trace_the_roots_stands_whichever_comes_first(store: Store) -> None:
+    root = span(1, "root", {"user.id": "ann"})
+    leaf = span(2, "leaf", {"user.id": "a service"}, parent=1)
+    for number, parts in enumerate([[root, leaf], [leaf, root]], 1):
+        for one in parts:
+            send(store, {**one, "traceId": f"{number:032x}"})
+    assert store.sql("select distinct end_user from traces").rows == [("ann",)]

@@ -301,7 +301,7 @@ def _table(db: Database, table: str, columns: list[str]) -> TableCopy:
 
 _TRACE_COLUMNS = (
     "trace_id", "thread_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at", "duration_ms",
-    "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "n_unpriced", "input", "output",
+    "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "n_unpriced", "input", "output", "end_user",
 )  # fmt: skip
 
 

@@ -189,6 +189,8 @@ class TraceSaid(NamedTuple):
     metadata: str = "{}"
     parent_trace_id: str | None = None
     fork_span_id: str | None = None
+    end_user: str | None = None
+    end_user_key: int = TOLD
 
 
 def said_key(is_root: bool, started_at: datetime, span_id: str) -> int:
@@ -262,6 +264,7 @@ class ImportedTrace:
         self.started_at: datetime | None = None
         self.workflow_key: int | None = None
         self.thread_key: int | None = None
+        self.end_user_key: int | None = None
         self.input_of: str | None = None
         """The span whose input the store shows as that of the trace, as far as it is known; likewise `output_of`."""
         self.output_of: str | None = None

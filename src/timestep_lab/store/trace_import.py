@@ -58,12 +58,14 @@ _AMONG: dict[Dialect, str] = {
 _SUMS: dict[Dialect, str] = {
     "duckdb": "select trace_id, count(*), coalesce(max(version), 0), min(started_at), "
     "min(case when workflow is not null then coalesce(workflow_key, 0) end), "
-    "min(case when thread_id is not null then coalesce(thread_key, 0) end) "
+    "min(case when thread_id is not null then coalesce(thread_key, 0) end), "
+    "min(case when end_user is not null then coalesce(end_user_key, 0) end) "
     "from core.trace_deltas where user_id = $1 and trace_id {0} group by trace_id "
-    "union all select null, max(delta_no), 0, null, null, null from core.trace_deltas",
+    "union all select null, max(delta_no), 0, null, null, null, null from core.trace_deltas",
     "postgres": "select trace_id, n_deltas, coalesce(version, 0), started_at, "
     "case when workflow is not null then coalesce(workflow_key, 0) end, "
-    "case when thread_id is not null then coalesce(thread_key, 0) end "
+    "case when thread_id is not null then coalesce(thread_key, 0) end, "
+    "case when end_user is not null then coalesce(end_user_key, 0) end "
     "from core.trace_rollups where user_id = $1 and trace_id {0}",
 }
 _UNDISTURBED: dict[Dialect, str] = {
@@ -200,13 +202,13 @@ class TraceImport:
             if trace_id not in sums:
                 traces[trace_id] = ImportedTrace(trace_id)
                 continue
-            n_parts, version, started_at, workflow_key, thread_key = sums[trace_id]
+            n_parts, version, started_at, workflow_key, thread_key, end_user_key = sums[trace_id]
             if kept is not None and kept.n_parts == n_parts:
                 traces[trace_id] = kept
                 continue
             trace = traces[trace_id] = ImportedTrace(trace_id)
             trace.is_known, trace.n_parts, trace.version, trace.started_at = True, n_parts, version, started_at
-            trace.workflow_key, trace.thread_key = workflow_key, thread_key
+            trace.workflow_key, trace.thread_key, trace.end_user_key = workflow_key, thread_key, end_user_key
             to_read.append(trace)
         if to_read:
             self._read(user_id, to_read)
@@ -317,6 +319,9 @@ class _Part:
         thread_id, thread_key = (said.thread_id, said.thread_key) if told and said.thread_id else (None, None)
         if thread_key is not None and (trace.thread_key is None or thread_key < trace.thread_key):
             trace.thread_key = thread_key
+        end_user, end_user_key = (said.end_user, said.end_user_key) if told and said.end_user else (None, None)
+        if end_user_key is not None and (trace.end_user_key is None or end_user_key < trace.end_user_key):
+            trace.end_user_key = end_user_key
         text_in, in_key, text_out, out_key = self._payloads(trace, {**new, **changed})
         values: dict[str, Any] = {
             "user_id": self._user_id, "trace_id": trace.trace_id, "workflow": workflow, "workflow_key": workflow_key, "thread_id": thread_id,
@@ -324,6 +329,7 @@ class _Part:
             "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended), "n_turns": added.n_turns,
             "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
             "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
+            "end_user": end_user, "end_user_key": end_user_key,
             **added.used._asdict(),
         }  # fmt: skip
         self.deltas.append(tuple(values.get(column) for column in DELTA_COLUMNS))
@@ -458,6 +464,7 @@ def _tells_more(trace: ImportedTrace, said: TraceSaid) -> bool:
     return bool(
         (said.workflow and (trace.workflow_key is None or said.workflow_key < trace.workflow_key))
         or (said.thread_id and (trace.thread_key is None or said.thread_key < trace.thread_key))
+        or (said.end_user and (trace.end_user_key is None or said.end_user_key < trace.end_user_key))
     )
 
 

@@ -17,6 +17,7 @@ from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filt
 TRACE_COLUMNS = (
     "trace_id", "thread_id", "user_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at",
     "duration_ms", "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output", "n_unpriced",
+    "end_user",
 )  # fmt: skip
 NEWEST_FIRST = "started_at desc"
 

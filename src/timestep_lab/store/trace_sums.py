@@ -34,7 +34,7 @@ from timestep_lab.store.spans import (
 DELTA_COLUMNS = (
     "user_id", "trace_id", "workflow", "workflow_key", "thread_id", "thread_key", "started_at", "ended_at", "n_spans", "n_open",
     "n_errors", "n_turns", "n_generations", "n_unpriced", "input_tokens", "output_tokens", "cost_usd", "agents", "agents_at",
-    "model", "model_at", "input", "input_key", "output", "output_key", "root_error", "interrupted", "version",
+    "model", "model_at", "input", "input_key", "output", "output_key", "root_error", "interrupted", "version", "end_user", "end_user_key",
 )  # fmt: skip
 ARROW = " → "
 _LAST_RESORT = 1 << 60
@@ -176,7 +176,7 @@ def _delta(user_id: str, trace_id: str, trace: _Trace) -> Row:
         trace.started_at, trace.ended_at, trace.n_spans, trace.n_open, trace.n_errors, trace.n_turns,
         trace.n_generations, trace.n_unpriced, trace.in_tokens, trace.out_tokens, trace.cost,
         path or None, trace.agents[0][0] if names else None, trace.model, trace.model_at,
-        text_in, key_in, text_out, key_out, trace.root_error, False, None,
+        text_in, key_in, text_out, key_out, trace.root_error, False, None, None, None,
     )  # fmt: skip
 
 

@@ -429,6 +429,21 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", "langsmith.metadata.thread_id", LANGSMITH),
     Line("thread", "langsmith.metadata.conversation_id", LANGSMITH),
     Line("thread", "group_id", LOGFIRE, json_value, _AGENTS_SCOPE),
+    Line("thread", "gen_ai.session.id", OTEL),
+    Line("thread", "traceloop.association.properties.conversation_id", OPENLLMETRY),
+    Line("thread", "traceloop.association.properties.chat_id", OPENLLMETRY),
+    Line("thread", "ai.telemetry.metadata.session_id", VERCEL),
+    Line("end_user", OpenInference.USER, OI),
+    Line("end_user", "enduser.id", OTEL),
+    Line("end_user", "langfuse.user.id", LANGFUSE),
+    Line("end_user", "gen_ai.user.id", OTEL),
+    Line("end_user", "traceloop.association.properties.user_id", OPENLLMETRY),
+    Line("end_user", "ai.telemetry.metadata.userId", VERCEL),
+    Line("end_user", "ai.telemetry.metadata.user_id", VERCEL),
+    Line("end_user", "mlflow.trace.user", MLFLOW, json_value),
+    Line("end_user", "metadata.user_api_key_end_user_id", LITELLM),
+    Line("end_user", "langsmith.metadata.user_id", LANGSMITH),
+    Line("end_user", "enduser.pseudo.id", OTEL),
     Line("workflow", "langfuse.trace.name", LANGFUSE),
     Line("workflow", "traceloop.workflow.name", OPENLLMETRY),
 )  # fmt: skip
@@ -448,7 +463,7 @@ class Meaning:
 
     __slots__ = (
         "agent", "agent_named", "answer_calls", "answer_reasoning", "answer_text", "answered", "asked", "cache_write_tokens",
-        "cached_tokens", "cost", "first_token", "first_token_at", "from_agent", "has_documents", "has_first_token", "has_flattened",
+        "cached_tokens", "cost", "end_user", "first_token", "first_token_at", "from_agent", "has_documents", "has_first_token", "has_flattened",
         "has_messages", "has_usage", "input", "input_tokens", "instructions", "is_ours", "kind", "model", "name", "output", "output_tokens",
         "provider", "reasoning_tokens", "stop", "thread", "to_agent", "tool", "total_tokens", "workflow",
     )  # fmt: skip
@@ -463,6 +478,7 @@ class Meaning:
     cache_write_tokens: tuple[Source, ...]
     cached_tokens: tuple[Source, ...]
     cost: tuple[Source, ...]
+    end_user: tuple[Source, ...]
     first_token: tuple[Source, ...]
     first_token_at: tuple[Source, ...]
     from_agent: tuple[Source, ...]

@@ -172,9 +172,13 @@ def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, 
 
 
 def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any]:
-    """What a span's attributes say of its whole trace: `thread_id` and `workflow`, where they do."""
+    """What a span's attributes say of its whole trace: `thread_id`, `end_user` and `workflow`, where they do."""
     meaning = meaning_of(tuple(attributes), scope)
-    found = {"thread_id": told(attributes, meaning.thread), "workflow": told(attributes, meaning.workflow)}
+    found = {
+        "thread_id": told(attributes, meaning.thread),
+        "end_user": told(attributes, meaning.end_user),
+        "workflow": told(attributes, meaning.workflow),
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 

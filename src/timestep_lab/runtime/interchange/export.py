@@ -77,6 +77,7 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
         GenAI.TOOL_NAME: row["name"] if kind == "tool" else None,
         GenAI.CONVERSATION_ID: row["trace_thread_id"],
         OpenInference.SESSION: row["trace_thread_id"],
+        OpenInference.USER: row["trace_end_user"],
         GenAI.REQUEST_MODEL: row["model"],
         OpenInference.MODEL: row["model"],
         GenAI.PROVIDER: row["provider"],

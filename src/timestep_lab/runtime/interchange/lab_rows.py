@@ -1,7 +1,7 @@
 """Our own formats: the store's columns as they are, so that nothing is lost on the way out and back in.
 
 JSONL: a line a trace (`{"object": "timestep.trace", …}`), then a line a span (`{"object": "timestep.span", …}`), times ISO 8601.
-Parquet: a row a span, with the trace's `workflow`, `thread_id` and `metadata` beside it.
+Parquet: a row a span, with the trace's `workflow`, `thread_id`, `end_user` and `metadata` beside it.
 DuckDB: tables named and shaped like the lab's views, and `lab_spans`, the rows of the Parquet form, from which it is read back.
 """
 
@@ -82,7 +82,7 @@ class Decoded:
         self.problem = self.problem or problem
 
     def learn(self, trace_id: str, key: int, told: Mapping[str, Any]) -> None:
-        """What is said of a whole trace: `workflow`, `thread_id`, `metadata`, where they are told. Of each the least key counts."""
+        """What is said of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, where they are told. Of each the least key counts."""
         about = self._about.setdefault(trace_id, {})
         for name, value in told.items():
             if value is not None and (name not in about or key < about[name][0]):
@@ -92,8 +92,12 @@ class Decoded:
         for trace_id, about in self._about.items():
             workflow_key, workflow = about.get("workflow", (TOLD, None))
             thread_key, thread_id = about.get("thread_id", (TOLD, None))
+            end_user_key, end_user = about.get("end_user", (TOLD, None))
             metadata = to_json(about["metadata"][1]) if "metadata" in about else "{}"
-            said = TraceSaid(trace_id, _text(workflow), workflow_key, _text(thread_id), thread_key, metadata=metadata)
+            said = TraceSaid(
+                trace_id, _text(workflow), workflow_key, _text(thread_id), thread_key, metadata=metadata,
+                end_user=_text(end_user), end_user_key=end_user_key,
+            )  # fmt: skip
             self.said.append(said)
         self._about.clear()
         return self
@@ -104,7 +108,9 @@ def _text(value: Any) -> str | None:
 
 
 TRACE_OBJECT, SPAN_OBJECT = "timestep.trace", "timestep.span"
-OF_TRACE = ("workflow", "thread_id", "metadata", "parent_trace_id", "fork_span_id")
+OF_TRACE = ("workflow", "thread_id", "end_user", "metadata", "parent_trace_id", "fork_span_id")
+_SHOWN = 3
+"""Of those, how many the view `traces` shows; the others are of the trace as it began."""
 FLAT_COLUMNS = (
     *(column for column in SPAN_COLUMNS if column not in ("user_id", "input_refs")),
     *(f"trace_{name}" for name in OF_TRACE),
@@ -122,7 +128,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
     spans = ", ".join(
         f"s.{column}" for column in FLAT_COLUMNS if not column.startswith("trace_") or column == "trace_id"
     )
-    starts = ", ".join(["n.workflow", "n.thread_id", *(f"t.{name}" for name in OF_TRACE[2:])])
+    starts = ", ".join([*(f"n.{name}" for name in OF_TRACE[:_SHOWN]), *(f"t.{name}" for name in OF_TRACE[_SHOWN:])])
     for first in range(0, len(trace_ids), BATCH):
         ids = trace_ids[first : first + BATCH]
         places = ", ".join(f"${n}" for n in range(2, len(ids) + 2))
@@ -133,9 +139,9 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
             f"and trace_id in ({places}) group by trace_id, span_id) r on r.trace_id = s.trace_id and r.span_id = s.span_id "
             "left join (select trace_id, span_id, max(io_json) as io_json from core.open_spans where user_id = $1 "
             f"and trace_id in ({places}) group by trace_id, span_id) o on o.trace_id = s.trace_id and o.span_id = s.span_id "
-            f"left join (select trace_id, {', '.join(f'max({name}) as {name}' for name in OF_TRACE[2:])} "
+            f"left join (select trace_id, {', '.join(f'max({name}) as {name}' for name in OF_TRACE[_SHOWN:])} "
             f"from core.traces_raw where user_id = $1 and trace_id in ({places}) group by trace_id) t on t.trace_id = s.trace_id "
-            f"left join (select trace_id, workflow, thread_id from traces where trace_id in ({places})) n on n.trace_id = s.trace_id "
+            f"left join (select trace_id, {', '.join(OF_TRACE[:_SHOWN])} from traces where trace_id in ({places})) n on n.trace_id = s.trace_id "
             f"where s.user_id = $1 and s.trace_id in ({places}) order by s.trace_id, s.started_at",
             [user_id, *ids],
         )
@@ -210,9 +216,10 @@ def _span(found: Mapping[str, Any], user_id: str) -> Row:
 def _trace(found: Mapping[str, Any], prefix: str) -> TraceSaid:
     said = {name: found.get(f"{prefix}{name}") for name in OF_TRACE}
     return TraceSaid(
-        found["trace_id"], clean(str(said["workflow"])) if said["workflow"] else None, thread_id=said["thread_id"],
+        found["trace_id"], clean(str(said["workflow"])) if said["workflow"] else None, thread_id=_value("thread_id", said["thread_id"]),
         started_at=_value("started_at", found["started_at"]), metadata=said["metadata"] or "{}",
         parent_trace_id=said["parent_trace_id"], fork_span_id=said["fork_span_id"],
+        end_user=_value("end_user", said["end_user"]),
     )  # fmt: skip
 
 

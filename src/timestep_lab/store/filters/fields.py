@@ -11,7 +11,7 @@ ValueType = Literal["text", "number", "time", "bool", "none", "any"]
 """`any` is a value inside a span's attributes: text or number, known only row by row."""
 
 TRACE_FIELDS: Mapping[str, ValueType] = {
-    "trace_id": "text", "thread_id": "text", "workflow": "text", "agent_path": "text", "model": "text", "status": "text",
+    "trace_id": "text", "thread_id": "text", "end_user": "text", "workflow": "text", "agent_path": "text", "model": "text", "status": "text",
     "started_at": "time", "ended_at": "time", "duration_ms": "number", "n_spans": "number", "n_errors": "number",
     "turns": "number", "input_tokens": "number", "output_tokens": "number", "cost_usd": "number", "input": "text",
     "output": "text",
