@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from tests.traces.test_interchange import any_value, request, span
-from timestep_lab.runtime.interchange import export_file, import_file, read_otlp
+from timestep_lab.runtime.interchange import EXPORT_FORMATS, attribute_map, export_file, import_file, read_otlp
 from timestep_lab.runtime.interchange.lab_rows import Decoded
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF, read_otlp_logs
 from timestep_lab.store.store import Store, open_store
@@ -220,20 +221,110 @@ def test_what_events_say_is_found_by_a_search(store: Store) -> None:
         assert store.sql(f"select count(*) from ({store.traces.sql(search=words)})").rows == [(1,)]
 
 
-def test_an_export_as_otlp_has_every_attribute_that_the_sender_gave(tmp_path: Path) -> None:
-    given = {
-        "gen_ai.operation.name": "reason", "gen_ai.usage.input_tokens": 7, "gen_ai.conversation.id": "c", "llm.token_count.prompt": 8,
-        "openinference.span.kind": "RERANKER", "gen_ai.request.model": "m", "note": "n",
-    }  # fmt: skip
+def _anything(rng: random.Random, depth: int = 0) -> Any:
+    kind = rng.randrange(9 if depth < 3 else 7)
+    if kind == 7:
+        return [_anything(rng, depth + 1) for _ in range(rng.randrange(3))]
+    if kind == 8:
+        return {rng.choice("abc"): _anything(rng, depth + 1) for _ in range(rng.randrange(3))}
+    return [
+        True,
+        rng.randrange(-(2**63), 2**63),
+        rng.random() * 10 ** rng.randrange(-9, 9),
+        "",
+        None,
+        "null",
+        rng.choice(['{"a":', "ü\n\u2028", "[1]", " x "]),
+    ][kind]
+
+
+def _value(value: Any) -> dict[str, Any]:
+    match value:
+        case None:
+            return {}
+        case list():
+            return {"arrayValue": {"values": [_value(inner) for inner in value]}}
+        case dict():
+            return {"kvlistValue": {"values": _pairs(value)}}
+    return any_value(value)
+
+
+def _pairs(said: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": _value(value)} for name, value in said.items()]
+
+
+def random_spans(rng: random.Random, n: int) -> list[dict[str, Any]]:
+    names = [line.name for line in attribute_map.ATTRIBUTES]
+    kinds = ["chat", "invoke_agent", "execute_tool", "embeddings", "retrieval", "reason", "handoff"]
+    made = []
+    for number in range(1, n + 1):
+        said = {rng.choice([*names, "note"]): _anything(rng) for _ in range(rng.randrange(9))}
+        if rng.random() < 0.7:
+            said |= {
+                "gen_ai.operation.name": rng.choice(kinds),
+                "gen_ai.request.model": "gpt-4o",
+                "gen_ai.usage.input_tokens": rng.randrange(99),
+            }
+        fields: dict[str, Any] = {"traceId": f"{number % 7 + 1:032x}"}
+        if rng.random() < 0.4:
+            event = {
+                "name": rng.choice(["exception", "gen_ai.user.message", "gen_ai.choice", "note"]),
+                "timeUnixNano": "1795000000000000007",
+            }
+            link = {"traceId": "ab" * 16, "spanId": "cd" * 8, "attributes": _pairs({"why": _anything(rng)})}
+            fields |= {"events": [{**event, "attributes": _pairs({"content": _anything(rng)})}], "links": [link]}
+        fields |= rng.choice([{}, {}, {"status": {"code": 2}}, {"endTimeUnixNano": "0"}, {"startTimeUnixNano": "0"}])
+        one = span(number, f"it {number}", {}, parent=rng.choice([None, 1, number - 1]), **fields)
+        made.append({**one, "attributes": _pairs(said)})
+    return made
+
+
+COLUMNS = (
+    "trace_id, thread_id, end_user, workflow, agent_path, model, status, started_at, ended_at, n_spans, n_errors, turns, input_tokens, "
+    "output_tokens, n_unpriced, input, output"
+)
+
+
+@pytest.mark.parametrize("ending", EXPORT_FORMATS)
+def test_what_is_exported_and_read_into_another_lab_is_the_same_to_the_last_attribute_event_and_link(
+    tmp_path: Path, ending: str
+) -> None:
     source, target = open_store(":memory:"), open_store(":memory:")
+    send(source, *random_spans(random.Random(9), 400))
+    for recording in sorted(RECORDED.glob("*.pb")):
+        import_file(recording, source)
+    export_file(tmp_path / f"1{ending}", source)
+    assert import_file(tmp_path / f"1{ending}", target).rejected == 0
+    for sql in (f"select {COLUMNS} from traces order by 1", "select * from spans order by trace_id, span_id"):
+        for given, found in zip(source.sql(sql).rows, target.sql(sql).rows, strict=True):
+            assert [_parsed(value) for value in found] == [_parsed(value) for value in given]
+    source.close()
+    target.close()
+
+
+def _parsed(value: Any) -> Any:
+    """Attributes are the same in another order."""
+    try:
+        return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+    except ValueError:
+        return value
+
+
+def test_other_programs_find_in_an_export_what_the_columns_know_beside_what_the_sender_gave(tmp_path: Path) -> None:
+    given = {
+        "gen_ai.operation.name": "reason",
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.request.model": "m",
+        "note": "n",
+    }
+    source = open_store(":memory:")
     send(source, span(1, "it", given))
-    [trace_id] = [row["trace_id"] for row in source.traces.list().data]
-    export_file(tmp_path / "it.json", source, [trace_id])
-    import_file(tmp_path / "it.json", target)
-    for found in (source, target):
-        said = found.traces.payload(trace_id, f"{1:016x}")["attributes"]
-        assert {name: said.get(name) for name in given} == given
-        found.close()
+    export_file(tmp_path / "it.json", source)
+    source.close()
+    [exported] = json.loads((tmp_path / "it.json").read_text())["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    said = {pair["key"]: next(iter(pair["value"].values())) for pair in exported["attributes"]}
+    assert {name: said[name] for name in given} == {**given, "gen_ai.usage.input_tokens": "7"}
+    assert (said["openinference.span.kind"], said["llm.token_count.prompt"]) == ("LLM", "7")
 
 
 def test_the_view_messages_has_the_history_and_the_answer_of_an_imported_trace_each_message_once(store: Store) -> None:

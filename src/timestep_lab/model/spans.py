@@ -186,5 +186,8 @@ class Lab:
     """A list of `{trace_id, span_id, attributes}`: the spans of other traces that the sender linked."""
     COST_SOURCE = "timestep.cost.source"
     """On an imported span with a cost: `sender` when its attributes stated it, `price table` when it was looked up here."""
+    EXPORTED = "timestep.exported"
+    """Of an export as OTLP: the span's columns as JSON text, and under `added` which of its attributes its sender did not give,
+    and under `replaced` what its sender gave in the place of others."""
     RESUMED = "timestep.resumed"
     """On an agent's span that goes on where a pause ended: no new call of the agent."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from timestep_lab.model.clock import parse_iso, to_naive_utc
 from timestep_lab.model.records import Usage
-from timestep_lab.model.spans import SPAN_KINDS, GenAI, Lab, OpenInference
+from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, told
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
@@ -63,6 +63,15 @@ def span_row(
 
     `fragments`: of some attributes, their name and value as JSON, where a reader has it at hand.
     """
+    if Lab.EXPORTED in attributes:
+        exported = _exported(attributes, is_open=ended_at is None)
+        if exported is not None:
+            return (
+                user_id, trace_id, span_id, parent_id, exported["kind"], clean(name), *(exported.get(c) for c in ("agent", "status")),
+                None if error is None else clean(error), *(exported.get(c) for c in ("model", "provider")), started_at, ended_at,
+                *(exported.get(column) for column in EXPORTED_COLUMNS[5:-1]), exported["io_json"], None, to_json(attributes),
+                exported["input"], exported["output"],
+            )  # fmt: skip
     meaning = meaning_of(tuple(attributes), scope)
     kind = _kind(meaning, name, attributes, scope, parent_id)
     agent, model, provider = (
@@ -118,6 +127,46 @@ def span_row(
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,
         _as_json(attributes, fragments), text_in, text_out,
     )  # fmt: skip
+
+
+EXPORTED_COLUMNS = (
+    "kind", "agent", "status", "model", "provider", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd",
+    "queue_ms", "rate_limit_ms", "ttft_ms", "stop_reason", "server", "approval", "to_agent", "io_json",
+)  # fmt: skip
+"""Of a span's row, in its order, what an export as OTLP tells in `Lab.EXPORTED`: attributes alone need not give the same columns again."""
+_COUNTS = frozenset(EXPORTED_COLUMNS[5:9])
+_MEASURES = frozenset(EXPORTED_COLUMNS[9:13])
+
+
+def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None:
+    """The columns that an export of a lab tells, and what the attributes hold but were not given by the sender is taken out of them. None,
+    and nothing is taken out, where that is no such export."""
+    told = read_json(attributes[Lab.EXPORTED])
+    if not isinstance(told, dict) or told.get("kind") not in SPAN_KINDS or told.get("status") not in SPAN_STATUSES:
+        return None
+    if not is_open:
+        told["status"] = "ok" if told["status"] == "pending" else told["status"]
+    columns: dict[str, Any] = {"io_json": 0}
+    for column in EXPORTED_COLUMNS:
+        value = told.get(column)
+        if value is None:
+            continue
+        if column in _COUNTS:
+            columns[column] = _whole(value)
+        elif column in _MEASURES:
+            columns[column] = _number(value)
+        elif column == "io_json":
+            columns[column] = (_whole(value) or 0) & (INPUT_IS_JSON | OUTPUT_IS_JSON)
+        else:
+            columns[column] = _text(value)
+    for column, name in (("input", OpenInference.INPUT), ("output", OpenInference.OUTPUT)):
+        columns[column] = _text(attributes.get(name))
+    added, replaced = told.get("added"), told.get("replaced")
+    for name in (Lab.EXPORTED, *(added if isinstance(added, list) else ())):
+        attributes.pop(str(name), None)
+    if isinstance(replaced, dict):
+        attributes.update(replaced)
+    return columns
 
 
 def fragment(name: str, value: Any) -> str:
@@ -404,6 +453,8 @@ def _rates(provider: str, model: str) -> tuple[float, ...] | None:
 def _whole(value: Any) -> int | None:
     if value is None:
         return None
+    if type(value) is int:
+        return value if 0 <= value < 2**62 else None
     number = _number(value)
     return int(number) if number is not None and 0 <= number < 2**62 else None
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
+from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, flat_rows, json_objects
 from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON
 from timestep_lab.store.store import Store
-from timestep_lab.store.table import from_json
+from timestep_lab.store.table import from_json, to_json
 
 # --- Spans as an OTLP/JSON trace request that other tools read: GenAI and OpenInference attributes, and ours for what neither can say
 
@@ -46,7 +47,7 @@ def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     span: dict[str, Any] = {
         "traceId": row["trace_id"], "spanId": row["span_id"], "name": row["name"], "kind": 3 if row["kind"] == "generation" else 1,
         "startTimeUnixNano": _nanos(row["started_at"]),
-        "attributes": [_pair(name, value) for name, value in attributes.items() if value is not None],
+        "attributes": _pairs(attributes),
         "status": {"code": 2, "message": row["error"] or "error"} if row["status"] == "error" else {"code": 1 if row["ended_at"] else 0},
     }  # fmt: skip
     if events:
@@ -106,7 +107,14 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     given = from_json(row["attributes"] or "{}")
     told = {name: value for name, value in known.items() if value is not None and given.get(name) is None}
-    return {**given, **told, **{name: value for name, value in ours.items() if value is not None}}
+    told.update((name, value) for name, value in ours.items() if value is not None)
+    replaced = {name: given[name] for name, value in told.items() if name in given and given[name] != value}
+    exported = {
+        **{column: row[column] for column in EXPORTED_COLUMNS if row[column] is not None},
+        "added": [name for name in told if name not in given],
+        **({"replaced": replaced} if replaced else {}),
+    }
+    return {**given, **told, Lab.EXPORTED: to_json(exported)}
 
 
 def _mime(text: str | None, is_json: int) -> str | None:

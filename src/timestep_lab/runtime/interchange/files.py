@@ -258,7 +258,9 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
     except RecursionError:
         raise DataError(f"{source.name} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
     found: list[Mapping[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # `splitlines` would also split at signs that JSON text may hold.
         if not line.strip():
             continue
         try:
