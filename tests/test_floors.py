@@ -89,6 +89,12 @@ def test_modules_stay_small_enough_to_read_in_one_sitting() -> None:
     assert not too_long
 
 
+@pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
+def test_migrations_are_numbered_one_after_another(dialect: str) -> None:
+    files = sorted((PACKAGE / "store" / "migrations" / dialect).glob("*.sql"))
+    assert [int(path.name[:4]) for path in files] == [*range(1, len(files) + 1)], [path.name for path in files]
+
+
 def test_every_public_name_resolves_and_is_documented() -> None:
     for name in timestep_lab.__all__:
         value = getattr(timestep_lab, name)
