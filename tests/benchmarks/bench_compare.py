@@ -33,7 +33,7 @@ ALLOWED, ALLOWED_AS_A_PROCESS = 1.15, 1.4
 SERVER = """
 import sys, time
 from tests.evals.loopback import Server, model_server
-from timestep_lab.runtime.timing import unread_s
+from timestep_lab.runtime.span_records import unread_s
 took, reply = [], Server.reply
 
 async def clocked(self, body, writer):

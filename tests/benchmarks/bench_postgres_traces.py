@@ -17,9 +17,8 @@ import psycopg
 import pytest
 from tests.benchmarks.trace_data import NOW, TraceData
 
-from timestep_lab.store.postgres.database import PostgresDatabase
+from timestep_lab.store.postgres.database import PostgresDatabase, index_words
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
-from timestep_lab.store.postgres.housekeeping import index_words
 from timestep_lab.store.spans import SPAN_COLUMNS, Row
 from timestep_lab.store.store import Store
 from timestep_lab.store.trace_import import TraceImport

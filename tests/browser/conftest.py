@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser import chromium
 from tests.browser.page_host import PageHost
-from timestep_lab.cli.jupyter import copy_notebooks
+from timestep_lab.cli.serve import copy_notebooks
 from timestep_lab.ui.view import View
 
 if TYPE_CHECKING:

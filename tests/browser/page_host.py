@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from timestep_lab.ui.assets import build
-from timestep_lab.ui.notebook import twin_block
+from timestep_lab.ui.hosts import twin_block
 from timestep_lab.ui.view import View
 
 CSP = "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Route
 from timestep_lab.model.clock import parse_iso
 from timestep_lab.model.display import ago_text, cost_text, count_text, duration_text, tokens_text
 from timestep_lab.model.errors import FilterError
-from timestep_lab.store.filters import evaluate, fields
+from timestep_lab.store.filters import evaluate
+from timestep_lab.store.filters import suggestions as fields
 from timestep_lab.ui import assets
 
 TABLE = json.loads(Path(__file__).with_name("written_twice.json").read_text("utf-8"))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from timestep_lab.evals.bench import Bench
+from timestep_lab.evals.results import Bench
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings

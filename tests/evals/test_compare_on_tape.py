@@ -13,9 +13,9 @@ from agents import Agent, function_tool
 
 from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says
 from timestep_lab import Lab
-from timestep_lab.evals.bench import Bench as EvalBench
 from timestep_lab.evals.compare import new_comparison, resume_comparison
 from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.results import Bench as EvalBench
 from timestep_lab.evals.statistics.paired import fisher
 from timestep_lab.model.comparison import headline
 from timestep_lab.model.errors import UsageError

@@ -12,10 +12,10 @@ import pytest
 
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import Trouble, model_server
-from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.results import Bench
 from timestep_lab.model.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, UsageError
 from timestep_lab.model.events import Event

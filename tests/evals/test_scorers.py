@@ -313,7 +313,7 @@ def test_similarity_has_a_model_that_needs_no_network() -> None:
 def test_similarity_without_its_package_says_which_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from timestep_lab.evals.scorers import similarity
+    from timestep_lab.evals.scorers import retrieval as similarity
 
     similarity._model.cache_clear()
     monkeypatch.setitem(sys.modules, "wordllama", None)

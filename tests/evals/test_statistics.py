@@ -31,9 +31,15 @@ from timestep_lab.evals.statistics import (
     sign_flips,
     wilson,
 )  # fmt: skip
-from timestep_lab.evals.statistics.forecast import cases_needed
 from timestep_lab.evals.statistics.intervals import tango, unseen
-from timestep_lab.evals.statistics.paired import batch_size, betting_p, least_p, resampled_means, skew_rule_p
+from timestep_lab.evals.statistics.paired import (
+    batch_size,
+    betting_p,
+    cases_needed,
+    least_p,
+    resampled_means,
+    skew_rule_p,
+)
 from timestep_lab.evals.statistics.ratios import Ratio, harrell_davis_weights, median_ratio, tail_ratio, typical_ratio
 
 near = pytest.approx

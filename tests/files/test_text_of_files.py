@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 
 from timestep_lab.model.errors import DataError, SettingsError
-from timestep_lab.runtime.files.content_types import DOCX
 from timestep_lab.runtime.files.extract import MAX_XML, text_of
+from timestep_lab.runtime.files.files import DOCX
 from timestep_lab.runtime.files.vector_stores import Chunking
 from timestep_lab.store.duckdb.sql_guard import own_memory
 

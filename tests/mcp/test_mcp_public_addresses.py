@@ -14,7 +14,7 @@ import pytest
 
 from tests.mcp.conftest import HttpServer, MakeToolbox, server
 from timestep_lab.model.errors import ForbiddenError
-from timestep_lab.runtime.mcp.public_addresses import is_public
+from timestep_lab.runtime.mcp.server_records import is_public
 from timestep_lab.runtime.mcp.toolbox import McpCatalog
 from timestep_lab.store.store import open_store
 
@@ -86,7 +86,7 @@ async def test_neither_is_one_that_means_it_a_moment_later(
 async def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(
     toolbox: MakeToolbox, mortal_notes: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timestep_lab.runtime.mcp.public_addresses.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("timestep_lab.runtime.mcp.server_records.is_public", lambda address: address == "127.0.0.1")
     record = replace(server("docs", url=mortal_notes.url.replace("127.0.0.1", "localhost")), user_id=GUEST)
     tools, problems = await toolbox(record).survey()
     assert problems == []

@@ -12,9 +12,10 @@ import yaml
 from click.testing import CliRunner
 
 from tests.postgres.labs import fill
-from timestep_lab.cli import doctor, serve
+from timestep_lab.cli import db as doctor
+from timestep_lab.cli import serve
 from timestep_lab.cli.context import Context
-from timestep_lab.cli.db import command
+from timestep_lab.cli.db import db_command as command
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.postgres.database import PostgresDatabase

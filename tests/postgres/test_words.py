@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tests.postgres.labs import fill
-from timestep_lab.store.postgres.database import PostgresDatabase
-from timestep_lab.store.postgres.housekeeping import index_words, keep_house
+from timestep_lab.store.postgres.database import PostgresDatabase, index_words, keep_house
 from timestep_lab.store.store import Store
 
 SEARCHES = (

@@ -9,7 +9,7 @@ from typing import Any
 from agents import Agent, AgentOutputSchema, FunctionTool, ModelSettings, ModelTracing, RunConfig, Runner, function_tool
 
 from timestep_lab.runtime.router import Router
-from timestep_lab.runtime.timing import GenerationTiming
+from timestep_lab.runtime.span_records import GenerationTiming
 
 
 @dataclass

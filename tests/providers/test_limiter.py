@@ -14,7 +14,7 @@ from tests.providers.cases import CHAT
 from tests.wire import Fault, Reply, WireServer, Words
 from timestep_lab.runtime.provider_errors import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
-from timestep_lab.runtime.timing import GenerationTiming
+from timestep_lab.runtime.span_records import GenerationTiming
 
 
 async def test_never_more_at_once_than_the_limit() -> None:

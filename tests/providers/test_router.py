@@ -17,7 +17,7 @@ from timestep_lab.model.errors import MissingKeyError, ModelNotFoundError, Unkno
 from timestep_lab.runtime.provider_errors import AdaptiveLimiter
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.runtime.timing import GenerationTiming
+from timestep_lab.runtime.span_records import GenerationTiming
 
 STILL = Settings(demo_delay_ms=0)
 

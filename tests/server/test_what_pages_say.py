@@ -15,7 +15,7 @@ from timestep_lab.runtime.settings import Settings
 from timestep_lab.server import pages
 from timestep_lab.server.pages import files as embeddings
 from timestep_lab.server.pages import shell
-from timestep_lab.server.pages.shown import NotHere, Notice
+from timestep_lab.server.pages.page_view import NotHere, Notice
 
 NOT_THERE = {
     "/traces/nope": "This trace is not here",

@@ -14,7 +14,7 @@ import pytest
 
 from timestep_lab.model.errors import BusyError, DataError, QueryError, StoreError
 from timestep_lab.store.base import Statement
-from timestep_lab.store.duckdb import writer
+from timestep_lab.store.duckdb import engine as writer
 from timestep_lab.store.duckdb.connect import SETTINGS, connect
 from timestep_lab.store.store import open_database
 

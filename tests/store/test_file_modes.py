@@ -12,8 +12,8 @@ import pytest
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import ThreadRecord
 from timestep_lab.store.base import Statement
-from timestep_lab.store.changes import Publisher
 from timestep_lab.store.duckdb.engine import Engine
+from timestep_lab.store.liveness import Publisher
 from timestep_lab.store.search import SearchIndex
 from timestep_lab.store.store import open_store
 

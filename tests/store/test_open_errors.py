@@ -24,7 +24,7 @@ from timestep_lab.model.errors import (
     UsageError,
 )
 from timestep_lab.store.base import Statement
-from timestep_lab.store.duckdb.log_check import repair, verify
+from timestep_lab.store.duckdb.connect import repair, verify
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.store import open_database, open_store
 

@@ -25,11 +25,12 @@ import pytest
 from tests.store.conftest import OwnerProcess
 from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Database, Rows, Statement
-from timestep_lab.store.duckdb import loopback, seat, writer
+from timestep_lab.store.duckdb import engine as writer
+from timestep_lab.store.duckdb import loopback, seat
 from timestep_lab.store.duckdb import loopback as frames
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.database import DuckDatabase
-from timestep_lab.store.duckdb.owner_file import OwnerFile
+from timestep_lab.store.duckdb.loopback import OwnerFile
 from timestep_lab.store.store import open_database
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from timestep_lab.model.display import cost_text
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 from timestep_lab.store.store import Store, open_store
-from timestep_lab.ui.trace_twin import facts_line
+from timestep_lab.ui.trace_view import facts_line
 
 CLAUDE = {
     "gen_ai.operation.name": "chat",

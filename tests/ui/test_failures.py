@@ -7,7 +7,7 @@ from typing import Any
 from tests.ui.sample_traces import SampleSource, weather_run
 from timestep_lab.model.clock import utc_now
 from timestep_lab.ui.trace_reader import read_conversation, read_trace
-from timestep_lab.ui.trace_twin import trace_html
+from timestep_lab.ui.trace_view import trace_html
 
 REFUSED = {"status": "error", "output": None, "error": "401: the key was refused."}
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from tests.ui.sample_traces import SampleSource, big_trace, weather_run
 from tests.ui.test_columns import decode
 from timestep_lab.model.clock import utc_now
-from timestep_lab.ui.trace_twin import MOST_ROWS
-from timestep_lab.ui.trace_view import TraceView
-from timestep_lab.ui.tree_rows import tree_rows
+from timestep_lab.ui.trace_reader import tree_rows
+from timestep_lab.ui.trace_view import MOST_ROWS, TraceView
 
 SPANS = st.lists(st.tuples(st.integers(-1, 30), st.integers(0, 5)), max_size=30)
 """Of each span the row of its parent (-1 for none, beyond the last for one that is not there), and when it starts."""

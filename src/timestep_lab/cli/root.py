@@ -18,26 +18,26 @@ from timestep_lab.cli.context import Context, say
 from timestep_lab.model.errors import LabError
 
 COMMANDS = {
-    "demo": "timestep_lab.cli.demo",
-    "lab": "timestep_lab.cli.jupyter",
-    "serve": "timestep_lab.cli.serve",
-    "token": "timestep_lab.cli.token",
-    "run": "timestep_lab.cli.run",
-    "approve": "timestep_lab.cli.approve",
+    "demo": "timestep_lab.cli.run:demo_command",
+    "lab": "timestep_lab.cli.serve:lab_command",
+    "serve": "timestep_lab.cli.serve:serve_command",
+    "token": "timestep_lab.cli.serve:token_command",
+    "run": "timestep_lab.cli.run:run_command",
+    "approve": "timestep_lab.cli.run:approve_command",
     "compare": "timestep_lab.cli.compare",
-    "traces": "timestep_lab.cli.traces",
-    "why": "timestep_lab.cli.why",
-    "sql": "timestep_lab.cli.sql",
+    "traces": "timestep_lab.cli.traces:traces_command",
+    "why": "timestep_lab.cli.traces:why_command",
+    "sql": "timestep_lab.cli.traces:sql_command",
     "agents": "timestep_lab.cli.agents",
     "threads": "timestep_lab.cli.threads",
     "datasets": "timestep_lab.cli.datasets",
     "mcp": "timestep_lab.cli.mcp",
     "models": "timestep_lab.cli.models",
     "files": "timestep_lab.cli.files",
-    "doctor": "timestep_lab.cli.doctor",
-    "db": "timestep_lab.cli.db",
+    "doctor": "timestep_lab.cli.db:doctor_command",
+    "db": "timestep_lab.cli.db:db_command",
 }
-"""Each module holds one click command called `command`; it is imported when asked for."""
+"""Where each command is: a module, and the name in it if that is not `command`. It is imported when asked for."""
 
 
 class LazyGroup(click.Group):
@@ -47,7 +47,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name]).command
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), name or "command")
         assert isinstance(command, click.Command)
         return command
 

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.markup import escape
 
-from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
-from timestep_lab.cli.render import Renderer, run_object
+from timestep_lab.cli.context import Context, console, json_option, print_json, run_async, say, store_option, with_lab
+from timestep_lab.cli.render import Renderer, print_rows, print_trace, run_object
 from timestep_lab.lab import Lab, Run
 from timestep_lab.model.errors import UsageError
 
@@ -42,7 +44,7 @@ PAUSED = 3
 @json_option
 @store_option
 @with_lab
-async def command(
+async def run_command(
     lab: Lab, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
     tools: str | None, on_miss: str, max_turns: int, budget_usd: float | None, max_tokens_total: int | None, timeout_s: float | None,
     max_tool_calls: int | None, as_json: bool,
@@ -92,3 +94,130 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any] | None:
         except ValueError:
             settings[name] = value
     return settings
+
+
+# --- `timestep-lab approve`: decide about a paused run, from any process
+
+
+@click.command("approve")
+@click.argument("run_id", required=False)
+@click.option("--reject", is_flag=True, help="Refuse instead.")
+@click.option("--message", default="", help="What the model is told when you refuse.")
+@click.option("--call", "call_id", help="Decide about this call only; default: all that wait.")
+@click.option("--always", is_flag=True, help="Do not ask again for this tool in this thread.")
+@json_option
+@store_option
+@with_lab
+async def approve_command(
+    lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, as_json: bool
+) -> int:
+    """Approve (or reject) what run RUN_ID waits for, and stream the rest of it. Without RUN_ID: list what waits."""
+    if run_id is None:
+        return _list(lab, as_json)
+    waiting = lab.approvals[run_id]
+    chosen = [i.call_id for i in waiting.interruptions if call_id in (None, i.call_id)]
+    decision = {"decision": "rejected" if reject else "approved", "message": message, "always": always}
+    stream = lab.resume(run_id, dict.fromkeys(chosen, decision))
+    renderer = None if as_json else Renderer(console())
+    async for event in stream:
+        if renderer:
+            renderer.show(event)
+    return finish(stream.run, as_json)
+
+
+def _list(lab: Lab, as_json: bool) -> int:
+    waiting = [
+        {
+            "run_id": run.id,
+            "agent": call.agent,
+            "tool": call.name,
+            "arguments": call.arguments,
+            "prompt": run.record.input,
+        }
+        for run in lab.approvals
+        for call in run.interruptions
+    ]
+    if as_json:
+        print_json(waiting)
+    else:
+        columns = ["run_id", "agent", "tool", "arguments", "prompt"]
+        print_rows(console(), columns, [list(row.values()) for row in waiting], empty="Nothing waits for approval.")
+    return 0
+
+
+# --- `timestep-lab demo`: the whole story in the terminal, with no key and no network
+
+
+MODEL = "demo/assistant"
+QUESTION = "What's the weather in Oakland and in Berkeley?"
+PLACES = ("Oakland", "Tokyo", "London", "Paris", "Nairobi", "Sydney", "Reykjavik", "San Francisco")
+CASES = [{"input": f"What's the weather in {place}?", "expected": "°F"} for place in PLACES]
+
+
+@click.command("demo")
+@store_option
+@click.pass_obj
+def demo_command(context: Context) -> int:
+    """A conversation with a handoff, tools and an approval; its trace; and two models side by side.
+
+    The models are deterministic and no language models, and the weather was recorded earlier, so this needs no key and no network. All of it
+    is stored: look at it again with the commands printed at the end.
+    """
+
+    async def run() -> int:
+        # Recorded even where the weather service could be reached: the story is the same everywhere, and nothing is sent.
+        async with context.open(weather_mode="recorded") as lab:
+            return await tell(lab, console())
+
+    return run_async(run())
+
+
+async def tell(lab: Lab, out: Console) -> int:
+    out.print("[bold]1 · A conversation[/]  [dim]the model is deterministic and no language model[/]\n")
+    run = await converse(lab, out)
+    out.print("\n[bold]2 · Its trace[/]\n")
+    lab.writer.flush()
+    print_trace(out, lab.store.traces.get(run.trace_id), lab.store.traces.spans(run.trace_id))
+    out.print("\n[bold]3 · Two models side by side[/]\n")
+    await compare(lab, out)
+    out.print("\n[bold]Where to look next[/]")
+    for line, what in (
+        (f"timestep-lab traces show {run.trace_id[:8]}", "this trace again"),
+        ('timestep-lab sql "select * from generations"', "everything is rows"),
+        ("timestep-lab serve", "chat, traces and comparisons in the browser"),
+        ("timestep-lab lab", "the same in notebooks"),
+        ("timestep-lab doctor", "which real models are ready"),
+    ):
+        out.print(f"  {escape(line):<48} [dim]{what}[/]")
+    return 0 if run.status == "completed" else 1
+
+
+async def converse(lab: Lab, out: Console) -> Run:
+    """One turn: handoff, `think`, `get_weather`; a place in Berkeley asks first, and is approved as a person would."""
+    renderer = Renderer(out)
+    stream = lab.stream(QUESTION, agent="Personal Assistant", model=MODEL)
+    async for event in stream:
+        renderer.show(event)
+    run = stream.run
+    while run.status == "needs_approval":
+        out.print(f"  [bold yellow]approved[/] [dim]as you would with:[/] timestep-lab approve {run.id}")
+        decisions = {waiting.call_id: {"decision": "approved"} for waiting in run.interruptions}
+        stream = lab.resume(run.id, decisions)
+        async for event in stream:
+            renderer.show(event)
+        run = stream.run
+    return run
+
+
+async def compare(lab: Lab, out: Console) -> None:
+    """The assistant against a model that only repeats what it is told: who says how warm it is?"""
+    grid = await lab.compare(
+        CASES,
+        models=[MODEL, "demo/echo"],
+        scorers=["contains", "tool_used:get_weather"],
+        approve="all",
+        agents="Personal Assistant",
+    )
+    from timestep_lab.cli.compare import print_grid
+
+    print_grid(out, grid)

@@ -14,16 +14,35 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.display import ago_text, cost_text, duration_text
 from timestep_lab.model.errors import UsageError
 
+# --- `timestep-lab sql`: read the lab as rows
+
+
+@click.command("sql")
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
+@json_option
+@store_option
+@with_lab
+async def sql_command(lab: Lab, query: str, limit: int | None, as_json: bool) -> int:
+    """Run one read-only SQL QUERY over the lab's views (`show tables` lists them)."""
+    rows = lab._select(query, limit=limit)
+    if as_json:
+        print_json(rows.dicts())
+    else:
+        print_rows(console(), rows.columns, rows.rows)
+    return 0
+
+
 SHORT_ID = 12
 """Letters of a trace's id that people are shown; `show` takes them."""
 
 
 @click.group("traces")
-def command() -> None:
+def traces_command() -> None:
     """List, show, import, export, score and compare traces."""
 
 
-@command.command("list")
+@traces_command.command("list")
 @click.option("--filter", "filter_", default="", help='For example: model == "gpt-4.1" and cost > 0.01')
 @click.option("--search", default="", help="Words to find in what was said.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
@@ -57,7 +76,7 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
     return 0
 
 
-@command.command("show")
+@traces_command.command("show")
 @click.argument("trace_id")
 @json_option
 @store_option
@@ -74,7 +93,7 @@ async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("import")
+@traces_command.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @store_option
 @with_lab
@@ -88,7 +107,7 @@ async def import_traces(lab: Lab, path: Path) -> int:
     return 0
 
 
-@command.command("export")
+@traces_command.command("export")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("trace_ids", nargs=-1)
 @click.option("--filter", "filter_", default="", help="Which traces; default: all.")
@@ -104,7 +123,7 @@ async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter
     return 0
 
 
-@command.command("score")
+@traces_command.command("score")
 @click.argument("which", required=False, default="")
 @click.option("--scorers", required=True, help="Comma-separated, e.g. contains:°F,steps:5,judge:is polite")
 @click.option("--limit", type=click.IntRange(1), help="Only the first traces.")
@@ -135,7 +154,7 @@ async def score_traces(
     return 0
 
 
-@command.command("diff")
+@traces_command.command("diff")
 @click.argument("left")
 @click.argument("right")
 @json_option
@@ -151,7 +170,7 @@ async def diff_traces(lab: Lab, left: str, right: str, as_json: bool) -> int:
     return 0
 
 
-@command.command("annotate")
+@traces_command.command("annotate")
 @click.argument("trace_id")
 @click.argument("name")
 @click.argument("value", type=float, required=False)
@@ -176,3 +195,61 @@ def full_id(lab: Lab, prefix: str) -> str:
     if len(ids) > 1 and prefix not in ids:
         raise UsageError(f"Several traces begin with {prefix!r}: {', '.join(ids)}.", "Give more of the id.")
     return ids[0] if len(ids) == 1 else prefix
+
+
+# --- `timestep-lab why`: which step made a run go wrong, found by replaying it
+
+
+SHOWN = 12
+"""Suspects in the table."""
+
+
+@click.command("why")
+@click.argument("trace_id")
+@click.option(
+    "--wrong", metavar="SCORER", help="What holds of wrong answers, e.g. contains:°F; needless for a run that failed."
+)
+@click.option("--right", metavar="TEXT", help="The corrected answer, which a right one contains.")
+@click.option(
+    "--replays",
+    type=click.IntRange(2),
+    default=10,
+    show_default=True,
+    help="Of each suspect, to confirm it; as many again where they do not settle it.",
+)
+@click.option("-k", type=click.IntRange(1), default=8, show_default=True, help="Continuations from each decision.")
+@click.option(
+    "--tools", default="tape", show_default=True, metavar="TAPE",
+    help="What tools answer from: tape, tape:<filter of traces>, or live (those that only read).",
+)  # fmt: skip
+@click.option(
+    "--on-miss", default="fail", show_default=True, metavar="WAY", help="fail, live-if-readonly or simulate:<model>."
+)
+@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
+@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@json_option
+@store_option
+@with_lab
+async def why_command(
+    lab: Lab, trace_id: str, wrong: str | None, right: str | None, replays: int, k: int, tools: str, on_miss: str, budget: float | None,
+    plan: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Replay the run of TRACE_ID with and without each suspect, and say which step made it go wrong. A stopped search goes on where it was."""
+    from timestep_lab.evals.cause import Why
+
+    found = await lab.why(
+        full_id(lab, trace_id), wrong=wrong, right=right, replays=replays, k=k, tools=tools, on_miss=on_miss, budget_usd=budget, plan=plan
+    )  # fmt: skip
+    if not isinstance(found, Why):
+        say(repr(found))
+        return 0
+    if as_json:
+        print_json({"verdict": found.verdict, "replays": found.replays, "spent_usd": found.spent_usd, "suspects": found.rows(),
+                    "outlook": found.outlook.rows()})  # fmt: skip
+        return 0
+    say(found.verdict)
+    columns = ["step", "what", "repair", "repaired", "held", "anew", "start", "verdict"]
+    rows = [[row[name] for name in columns] for row in found.rows()[:SHOWN]]
+    print_rows(console(), columns, rows, empty="No suspects.")
+    say(repr(found.outlook))
+    return 0

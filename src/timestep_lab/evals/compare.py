@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
-from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.datasets.case import Dataset, from_record
 from timestep_lab.evals.datasets.load import load_dataset
 from timestep_lab.evals.engine import Comparison
@@ -28,7 +27,7 @@ from timestep_lab.evals.plan import (
     prepare,
     refuse_alike,
 )
-from timestep_lab.evals.results import ComparisonRows, deciding_scorer, group_of
+from timestep_lab.evals.results import Bench, ComparisonRows, deciding_scorer, group_of
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
@@ -340,6 +339,6 @@ def _executor(bench: Bench, options: Options, client: Any, tape: Tape | None) ->
         from timestep_lab.evals.engine import LocalExecutor
 
         return LocalExecutor(bench, options, tape)
-    from timestep_lab.evals.cluster import DaskExecutor
+    from timestep_lab.evals.statistics.clusters import DaskExecutor
 
     return DaskExecutor(bench, options, client, tape)

@@ -20,20 +20,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import agents as sdk
 
-from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.cache import cache_key, cell_from_cache
-from timestep_lab.evals.cell_writer import CellWriter
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
-from timestep_lab.evals.limits import limited, old_objects_set_aside
 from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
-from timestep_lab.evals.results import JUDGE, ComparisonRows, deciding_scorer
+from timestep_lab.evals.results import JUDGE, Bench, ComparisonRows, deciding_scorer
 from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.scorers.registry import OVERALL
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
-from timestep_lab.evals.trial import OWN_TRACE, Desk, OnDelta, Trial, attempt
+from timestep_lab.evals.trial import (
+    OWN_TRACE,
+    CellWriter,
+    Desk,
+    OnDelta,
+    Trial,
+    attempt,
+    cache_key,
+    cell_from_cache,
+    limited,
+    old_objects_set_aside,
+)
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import (

@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timestep_lab.evals.decision import decide
 from timestep_lab.evals.results import (
     ScoreTables,
     asked_scorers,
@@ -21,6 +20,7 @@ from timestep_lab.evals.results import (
     pair_rows,
     scorer_names,
 )
+from timestep_lab.evals.rules import decide
 from timestep_lab.evals.statistics.paired import fisher
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict

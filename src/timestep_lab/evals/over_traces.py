@@ -9,17 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from timestep_lab.evals.bench import Bench
-from timestep_lab.evals.cell_writer import CellWriter
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.load import is_query
 from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.judging import Judges
-from timestep_lab.evals.limits import limited
 from timestep_lab.evals.plan import Budget, Options, check_prices
-from timestep_lab.evals.results import JUDGE, ComparisonRows
+from timestep_lab.evals.results import JUDGE, Bench, ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
+from timestep_lab.evals.trial import CellWriter, limited
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import ScoreRecord

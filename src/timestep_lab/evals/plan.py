@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import agents as sdk
 import numpy as np
 
-from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
+from timestep_lab.evals.results import Bench
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CandidateRecord, PlanRow
 from timestep_lab.model.display import cost_text, duration_text

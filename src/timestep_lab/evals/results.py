@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,27 @@ from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
+    from timestep_lab.runtime.router import Router
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.store.store import Store
+    from timestep_lab.store.trace_writer import TraceWriter
+
+
+# --- What a comparison needs of a lab
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    store: Store
+    router: Router
+    toolbox: Toolbox
+    settings: Settings
+    writer: TraceWriter
+
+    @property
+    def user_id(self) -> str:
+        return self.store.user_id
 
 
 # --- Comparisons as rows. Everything here blocks and is called through `in_thread`

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -16,25 +18,183 @@ from typing import TYPE_CHECKING, Any, cast
 import agents as sdk
 from agents import RunConfig, RunState
 
+from timestep_lab.evals.datasets.case import Case, digest
 from timestep_lab.evals.pipelines import Pipeline, Told, answer_of, trace_steps
-from timestep_lab.evals.plan import Candidate
+from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Candidate, Options
+from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.model.clock import ms_between, utc_now
+from timestep_lab.model.comparison import CellRecord, ScoreValue
 from timestep_lab.model.errors import LabError, ProviderTimeoutError
 from timestep_lab.model.ids import new_trace_id
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
-from timestep_lab.runtime.provider_errors import PATIENCE, Patience
-from timestep_lab.runtime.run_hooks import TracingHooks
+from timestep_lab.runtime.live_run import TracingHooks
+from timestep_lab.runtime.provider_errors import PATIENCE, AdaptiveLimiter, Patience
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
 from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
+from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.store.trace_writer import TraceWriter
+
+
+# --- Cells on their way into the store: all that finish while one transaction is written go into the next. Told only when durable
+
+
+class CellWriter:
+    """`stored` is called on the event loop with each cell once it is durable. A store that fails ends the comparison."""
+
+    def __init__(self, rows: ComparisonRows, comparison_id: str, stored: Callable[[CellRecord], None]) -> None:
+        self._rows, self._comparison_id, self._stored = rows, comparison_id, stored
+        self._cells: list[CellRecord] = []
+        self._late: list[tuple[CellRecord, ScoreValue]] = []
+        self._cache: list[tuple[str, CellRecord]] = []
+        self._replies: list[tuple[str, str]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def add(self, cell: CellRecord, cache_key: str | None = None) -> None:
+        self._cells.append(cell)
+        if cache_key is not None and cell.status == "done" and not cell.cached:
+            self._cache.append((cache_key, cell))
+        self._wake()
+
+    def keep_answer(self, key: str, cell: CellRecord) -> None:
+        """In the cache already while its scores are still to come."""
+        self._cache.append((key, cell))
+        self._wake()
+
+    def add_score(self, cell: CellRecord, score: ScoreValue) -> None:
+        """A score that came after its cell."""
+        self._late.append((cell, score))
+        self._wake()
+
+    def keep_reply(self, key: str, text: str) -> None:
+        """What a judge said, for the cache."""
+        self._replies.append((key, text))
+        self._wake()
+
+    async def flush(self) -> None:
+        """Return when all that was added is durable. Raises what the store raised."""
+        while self._writing is not None or self._unwritten:
+            self._wake()
+            if self._writing is not None:
+                await asyncio.shield(self._writing)
+
+    def check(self) -> None:
+        """Raise what the store raised, if it did."""
+        if self._writing is not None and self._writing.done() and not self._writing.cancelled():
+            self._writing.result()
+
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._cells or self._late or self._cache or self._replies)
+
+    def _wake(self) -> None:
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="timestep-lab cells")
+
+    async def _write(self) -> None:
+        while self._unwritten:
+            cells, self._cells = self._cells, []
+            late, self._late = self._late, []
+            cache, self._cache = self._cache, []
+            replies, self._replies = self._replies, []
+            await in_thread(self._rows.add_cells, self._comparison_id, cells, late, cache, replies)
+            for cell in cells:
+                self._stored(cell)
+        self._writing = None
+
+
+# --- Answers and judgements used again. An answer's key holds everything that can change it, the epoch included: repeats are honest
+
+
+VERSION = 1
+"""Raised when answers of an earlier form can no longer be used."""
+
+
+def cache_key(
+    candidate: Candidate, asked: str | list[Any], epoch: int, options: Options, own: str | None = None
+) -> str | None:
+    """None: this answer is not to be used again. `own`: on tape, the trace that is preferred."""
+    if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
+        return None
+    # The fingerprint covers agents, tools, handoffs, model, settings, prompt and tape; `asked` is the prompt as it was filled.
+    return digest(
+        [
+            VERSION,
+            candidate.record.fingerprint,
+            asked,
+            epoch,
+            options.max_turns,
+            options.approve,
+            *([own] if own else []),
+        ]
+    )
+
+
+def reply_key(model: str, instructions: str, prompt: str) -> str:
+    """Of what a judge replies. The prompt holds the rubric and the answer: the same answer is judged once, whichever epoch gave it."""
+    return digest([VERSION, "judge", model, instructions, prompt])
+
+
+def cell_from_cache(stored: dict[str, Any], comparison_id: str, case: Case, candidate: str, epoch: int) -> CellRecord:
+    values = {**stored, "steps": tuple(stored.get("steps") or ())}
+    return CellRecord(
+        comparison_id=comparison_id,
+        case_id=case.id,
+        candidate=candidate,
+        epoch=epoch,
+        status="done",
+        cached=True,
+        attempts=0,
+        **values,
+    )
+
+
+# --- For as long as a comparison goes on, the router lets only so much through to each provider
+
+
+_without: list[int] = [0]
+"""Comparisons under way that set the rest aside."""
+
+
+@contextmanager
+def old_objects_set_aside() -> Iterator[None]:
+    """Python's collector looks through all objects again and again while thousands are made, a quarter of the time of a call. What is there
+    already, mostly imported code, is left out of that until the last comparison under way ends."""
+    gc.freeze()
+    _without[0] += 1
+    try:
+        yield
+    finally:
+        _without[0] -= 1
+        if not _without[0]:
+            gc.unfreeze()
+
+
+@contextmanager
+def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) -> Iterator[None]:
+    """What runs in this process computes one answer after the other, so its calls wait here, where the wait is told as such.
+    Providers that somebody else limits already (a comparison beside this one) keep that limit."""
+    ours: dict[str, AdaptiveLimiter] = {}
+    for prefix in set(prefixes):
+        if prefix not in router.limiters:
+            most = concurrency or MOST_CONCURRENCY
+            most = min(most, router.provider(prefix).most_at_once or most)
+            limiter = AdaptiveLimiter(min(concurrency or DEFAULT_CONCURRENCY, most), maximum=most)
+            ours[prefix] = router.limiters[prefix] = limiter
+    try:
+        yield
+    finally:
+        for prefix, limiter in ours.items():
+            if router.limiters.get(prefix) is limiter:
+                del router.limiters[prefix]
+
 
 OnDelta = Callable[[str], None]
 OWN_TRACE = "tape_trace_id"

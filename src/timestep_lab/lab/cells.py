@@ -30,8 +30,7 @@ from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from timestep_lab.runtime.cell_trace import CellTrace
-    from timestep_lab.runtime.tracing import Route, StoreProcessor
+    from timestep_lab.runtime.tracing import CellTrace, Route, StoreProcessor
 
 
 # --- Spans that a cell makes with OpenTelemetry's SDK: taken from the process's own tracer provider, beside whatever exports them
@@ -205,7 +204,7 @@ class CellTraces:
             self._otel.attach()
             self._otel.hold()
         if asked is not None:
-            from timestep_lab.runtime.cell_trace import CellTrace
+            from timestep_lab.runtime.tracing import CellTrace
 
             source = "".join(without_magic(info.raw_cell.lstrip("\n").splitlines(keepends=True))).lstrip("\n")
             name = name or next((line.strip() for line in source.splitlines() if line.strip()), "Cell")

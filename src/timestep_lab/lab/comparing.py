@@ -27,10 +27,10 @@ from timestep_lab.store.base import Change, in_event_loop, in_thread
 if TYPE_CHECKING:
     import pandas
 
-    from timestep_lab.evals.bench import Bench
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
+    from timestep_lab.evals.results import Bench
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
@@ -282,7 +282,7 @@ _under_way: set[asyncio.Task[None]] = set()
 
 
 def bench_of(lab: Lab) -> Bench:
-    from timestep_lab.evals.bench import Bench
+    from timestep_lab.evals.results import Bench
 
     return Bench(lab.store, lab.router, lab.toolbox, lab.settings, lab.writer)
 

@@ -75,7 +75,7 @@ async def with_files(
 
 
 def _part_of(files: Files, file: FileRecord) -> Part:
-    from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES
+    from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES
 
     if file.content_type in IMAGE_TYPES and file.bytes > MAX_IMAGE:
         raise UsageError(
@@ -115,7 +115,7 @@ async def files_as_text(items: list[dict[str, Any]], takes: frozenset[str]) -> l
 
 
 def _readable(part: Part, name: str, content: bytes, takes: frozenset[str]) -> Part:
-    from timestep_lab.runtime.files.content_types import content_type_of
+    from timestep_lab.runtime.files.files import content_type_of
 
     content_type = content_type_of(content, name)
     if content_type in takes:
@@ -131,8 +131,8 @@ _MOST_EXTRACTED = 16
 
 
 def _text_part(name: str, content_type: str, content: bytes) -> Part:
-    from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
     from timestep_lab.runtime.files.extract import text_of
+    from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES, decode_text
 
     if content_type in TEXT_TYPES:
         return _in_words(f'<file name="{name}">', decode_text(content) or "")

@@ -38,7 +38,7 @@ from timestep_lab.runtime.provider_errors import (
     cut_stream,
     from_code,
 )
-from timestep_lab.runtime.timing import GenerationTiming, Stopwatch, offer, publish
+from timestep_lab.runtime.span_records import GenerationTiming, Stopwatch, offer, publish
 
 _CONTENT = frozenset(
     {

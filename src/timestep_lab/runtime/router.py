@@ -27,7 +27,7 @@ from timestep_lab.runtime import providers as providers_package
 from timestep_lab.runtime.provider_errors import NO_RETRY, AdaptiveLimiter, ErrorContext, RetryPolicy, as_provider_error
 from timestep_lab.runtime.routed_model import RoutedModel
 from timestep_lab.runtime.settings import Settings
-from timestep_lab.runtime.timing import GenerationTiming
+from timestep_lab.runtime.span_records import GenerationTiming
 
 # --- What a provider is: a prefix, whether it is ready, and models by name. `providers/<prefix>.py` each hold one
 

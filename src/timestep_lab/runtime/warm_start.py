@@ -23,11 +23,11 @@ from timestep_lab.model.records import Json, Usage
 from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
+from timestep_lab.runtime.live_run import TracingHooks
 from timestep_lab.runtime.pauses import REFUSED_ALL
 from timestep_lab.runtime.pricing import counted
 from timestep_lab.runtime.recorded import Point, Recorded, ToolStub
 from timestep_lab.runtime.replay import Replay, rewire
-from timestep_lab.runtime.run_hooks import TracingHooks
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import check_on_miss

@@ -39,7 +39,7 @@ from timestep_lab.model.errors import (
 )
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.interchange import otlp_in
-from timestep_lab.server.error_response import error_response
+from timestep_lab.server.errors import error_response
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:

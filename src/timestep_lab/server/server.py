@@ -25,7 +25,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from timestep_lab import __version__
 from timestep_lab.model.errors import AuthError, UsageError
-from timestep_lab.server import error_response, openai_api
+from timestep_lab.server import errors as error_response
+from timestep_lab.server import openai_api
 from timestep_lab.server.api import (
     auth,
     changes,

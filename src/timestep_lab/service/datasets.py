@@ -57,7 +57,7 @@ class Datasets:
         Raises `ConflictError` when `new` and the name is taken, `DataError` for what is no case.
         """
         from timestep_lab.evals.datasets import load_dataset
-        from timestep_lab.evals.datasets.stored import store_version
+        from timestep_lab.evals.datasets.load import store_version
 
         _check_name(name)
         dataset = load_dataset(list(cases), name=name)
@@ -75,7 +75,7 @@ class Datasets:
     @op.get("/datasets/{dataset_id}/cases")
     def cases(self, dataset_id: DatasetId) -> builtins.list[JsonObject]:
         """The cases of one version, in order. Raises `NotFoundError`."""
-        from timestep_lab.evals.datasets.stored import stored_cases
+        from timestep_lab.evals.datasets.load import stored_cases
 
         self._scope.store.datasets.get(dataset_id)
         return [{name: getattr(case, name) for name in _CASE} for case in stored_cases(self._scope.store, dataset_id)]
@@ -83,7 +83,7 @@ class Datasets:
     @op.delete("/datasets/{dataset_id}")
     def remove(self, dataset_id: DatasetId) -> None:
         """Delete one version. Comparisons made with it keep their cases. Raises `NotFoundError`."""
-        from timestep_lab.evals.datasets.stored import forget
+        from timestep_lab.evals.datasets.load import forget
 
         self._scope.store.datasets.get(dataset_id)
         forget(self._scope.store, dataset_id)
@@ -137,7 +137,7 @@ class Datasets:
         `correction` on the trace, or with `expected="output"` else what it answered; each case knows its trace. Raises `NotFoundError`
         when none matches, `FilterError`.
         """
-        from timestep_lab.evals.datasets.stored import cases_of_traces
+        from timestep_lab.evals.datasets.load import cases_of_traces
 
         if expected not in (None, "output"):
             raise UsageError(f"expected={expected!r} is not possible.", 'Use "output", or leave it away.')

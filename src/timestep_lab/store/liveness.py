@@ -14,18 +14,81 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.trace_writer import close_open_spans
+
+log = logging.getLogger("timestep_lab.store")
+
+
+# --- Tells subscribers of changes, on a thread of its own, so that a slow subscriber never holds up a writer
+
+
+class Publisher:
+    """`publish` only enqueues. Each subscriber hears changes in the order they were published."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[object, Callable[[Change], None]] = {}
+        self._queue: SimpleQueue[Change | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Somebody listens."""
+        return bool(self._subscribers)
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        if self._subscribers:
+            for change in changes:
+                self._queue.put(change)
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back after each change; returns what ends it. A callback that raises is logged and called again next time."""
+        key = object()
+        with self._lock:
+            self._subscribers[key] = callback
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="timestep-lab changes", daemon=True)
+                self._thread.start()
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers.pop(key, None)
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """What was published before is still delivered."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
+
+    def abandon(self) -> None:
+        """In a forked child: the thread is the parent's, and so are the subscribers."""
+        self.__init__()  # type: ignore[misc]
+
+    def _run(self) -> None:
+        while (change := self._queue.get()) is not None:
+            for callback in list(self._subscribers.values()):
+                try:
+                    callback(change)
+                except Exception:
+                    log.exception("A subscriber to changes of the store failed on %s", change)
+
 
 # --- Stopping what blocks in another thread: whoever began a query may end it before its time limit does
 #
@@ -165,7 +228,6 @@ def _json(stored: Any) -> Any:
 
 # --
 
-log = logging.getLogger("timestep_lab.store")
 
 LEASE = timedelta(seconds=60)
 BEAT_S = 20.0

@@ -18,8 +18,7 @@ from timestep_lab.model.records import Json
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_sums import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
-from timestep_lab.ui.trace_twin import SIGNS, moment, text, trace_html
-from timestep_lab.ui.trace_view import TraceView
+from timestep_lab.ui.trace_view import SIGNS, TraceView, moment, text, trace_html
 from timestep_lab.ui.view import Updates, handles
 
 if TYPE_CHECKING:

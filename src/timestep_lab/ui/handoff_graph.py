@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from timestep_lab.model.display import cost_text, duration_text
 from timestep_lab.model.records import AgentGraph, GraphNode, Json
-from timestep_lab.ui.trace_twin import text
+from timestep_lab.ui.trace_view import text
 from timestep_lab.ui.view import View
 
 if TYPE_CHECKING:

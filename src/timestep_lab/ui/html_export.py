@@ -20,7 +20,7 @@ from timestep_lab.ui.columns import encode_spans, json_safe
 from timestep_lab.ui.explorer import explorer_html
 from timestep_lab.ui.messages import read_messages
 from timestep_lab.ui.trace_reader import read_conversation, read_trace
-from timestep_lab.ui.trace_twin import trace_html
+from timestep_lab.ui.trace_view import trace_html
 
 MOST_TRACES = 1_000
 MOST_SPANS = 5_000

@@ -3,21 +3,150 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.arguments import trace_id_of
+from timestep_lab.model.clock import to_aware_utc
+from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.records import Json
-from timestep_lab.service.traces import Traces
+from timestep_lab.service.traces import SpanColumns, Traces
 from timestep_lab.store.trace_diff import DiffRow
-from timestep_lab.ui.columns import encode_spans, parent_rows
-from timestep_lab.ui.trace_reader import TraceReader, read_about, read_trace
-from timestep_lab.ui.trace_twin import MOST_ROWS, trace_html
-from timestep_lab.ui.tree_rows import part_of, tree_rows
+from timestep_lab.ui.columns import encode_spans, json_safe, parent_rows
+from timestep_lab.ui.trace_reader import TraceReader, part_of, read_about, read_conversation, read_trace, tree_rows
 from timestep_lab.ui.view import Reply, Updates, handles
 
 if TYPE_CHECKING:
     import pandas
+
+
+# --- A trace as plain HTML: a table of steps with bars of block characters, and its messages. Reads without any style sheet
+
+
+MOST_ROWS = 120
+MOST_TWIN_ENTRIES = 60
+BAR_WIDTH = 32
+MOST_TEXT = 2_000
+DECIDED = ("approved", "rejected")
+SIGNS = {
+    "completed": "✓ done",
+    "stopped": "‖ stopped at a limit",
+    "failed": "✗ failed",
+    "running": "… running",
+    "needs_approval": "‖ needs approval",
+}
+
+
+def trace_html(
+    source: Traces,
+    trace_id: str,
+    trace: Mapping[str, Any] | None = None,
+    spans: SpanColumns | None = None,
+    rows: Sequence[tuple[int, int]] | None = None,
+) -> str:
+    """The twin of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
+    trace = source.read(trace_id) if trace is None else trace
+    spans = source.columns(trace_id) if spans is None else spans
+    entries = read_conversation(source, trace_id, spans, MOST_TWIN_ENTRIES)["entries"]
+    title = text(trace.get("input") or trace.get("workflow") or "Trace", 200)
+    return "\n".join(
+        [f"<p><strong>{title}</strong><br>{facts_line(trace)}</p>", steps_table(spans, rows), _messages(entries)]
+    )
+
+
+def facts_line(trace: Mapping[str, Any]) -> str:
+    """`✓ done · A ⇢ B · 3 turns · 2.41 s · 1.2k tok · $0.0031`, escaped."""
+    tokens = [trace.get(name) for name in ("input_tokens", "output_tokens")]
+    known = [n for n in tokens if n is not None]
+    turns = trace.get("turns")
+    parts = [
+        SIGNS.get(str(trace.get("status")), str(trace.get("status") or "")),
+        trace.get("agent_path"),
+        trace.get("model"),
+        f"{turns} turn{'s' if turns != 1 else ''}" if turns else None,
+        duration_text(trace.get("duration_ms")),
+        tokens_text(sum(known) if known else None),
+        cost_text(trace.get("cost_usd"), trace.get("n_unpriced")),
+        moment(trace.get("started_at")),
+    ]
+    return " · ".join(text(part, 200) for part in parts if part)
+
+
+def moment(when: datetime | None) -> str:
+    """A time for people, in UTC."""
+    return to_aware_utc(when).strftime("%Y-%m-%d %H:%M:%S UTC") if when is not None else ""
+
+
+def text(value: Any, most: int = MOST_TEXT) -> str:
+    """Escaped, shortened, and isolated, so that right-to-left marks end where the text ends."""
+    plain = str(json_safe(value)).replace("\0", "␀")
+    shortened = plain if len(plain) <= most else f"{plain[:most]} … ({len(plain):,} characters)"
+    return f'<bdi dir="auto">{escape(shortened)}</bdi>'
+
+
+def steps_table(spans: SpanColumns, rows: Sequence[tuple[int, int]] | None = None) -> str:
+    """The steps of a trace as an HTML table, nested as the tree is."""
+    import numpy as np
+
+    starts = np.array(spans["started_us"], dtype="f8")  # None becomes NaN.
+    ends = np.array(spans.get("ended_us", ()), dtype="f8")
+    start = float(starts.min()) if len(starts) else 0.0
+    length = float(np.nanmax(np.append(ends, starts))) - start if len(starts) else 0.0
+    rows = tree_rows(spans, MOST_ROWS) if rows is None else rows
+    lines = [_step(spans, row, depth, start, length or 1.0) for row, depth in rows[:MOST_ROWS]]
+    if len(starts) > MOST_ROWS:
+        lines.append(f"<tr><td colspan='4'>… and {len(starts) - MOST_ROWS:,} more steps</td></tr>")
+    head = "<tr><th align='left'>Step</th><th align='left'>When</th><th align='right'>Time</th><th align='right'>Tokens</th></tr>"
+    return f"<table>{head}{''.join(lines)}</table>"
+
+
+def _step(spans: SpanColumns, row: int, depth: int, start: float, length: float) -> str:
+    begin, end = spans["started_us"][row], _value(spans, "ended_us", row)
+    pending = end is None
+    until = end if end is not None else start + length
+    left = round((begin - start) / length * (BAR_WIDTH - 1))
+    size = max(1, round((until - begin) / length * BAR_WIDTH))
+    bar = "·" * left + ("▒" if pending else "█") * min(size, BAR_WIDTH - left)
+    tokens = [n for n in (_value(spans, "input_tokens", row), _value(spans, "output_tokens", row)) if n is not None]
+    mark = {"error": " ✗ failed", "rejected": " ✗ rejected"}.get(spans["status"][row], "")
+    named = str(spans["name"][row])
+    kind = "" if named.startswith(spans["kind"][row]) else f"{escape(spans['kind'][row])} "
+    name = f"{'&nbsp;' * 3 * min(depth, 12)}{kind}{text(named, 80)}{mark}"
+    time = "running" if pending else duration_text((until - begin) / 1000)
+    cells = f"<td align='left'>{name}</td><td align='left'><code>{bar.ljust(BAR_WIDTH, '·')}</code></td>"
+    return f"<tr>{cells}<td align='right'>{time}</td><td align='right'>{int(sum(tokens)) if tokens else ''}</td></tr>"
+
+
+def _value(spans: SpanColumns, name: str, row: int) -> Any:
+    values = spans.get(name, ())
+    value = values[row] if len(values) else None
+    return None if value is None or value != value else value
+
+
+def _messages(entries: Sequence[Mapping[str, Any]]) -> str:
+    lines = [line for entry in entries[:MOST_TWIN_ENTRIES] if (line := _entry(entry))]
+    if not lines:
+        return ""
+    return f"<details><summary>Messages</summary>{''.join(lines)}</details>"
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    if entry["kind"] == "handoff":
+        return f"<p><em>handed off from {text(entry['from'])} to {text(entry['to'])}</em></p>"
+    if entry["kind"] == "error":
+        return f"<p><strong>✗ {text(entry['name'], 100)} failed:</strong> {text(entry['error'])}</p>"
+    if entry["kind"] == "tool":
+        result = entry["error"] or entry["result"]
+        call = f"{text(entry['name'], 100)}({text(entry['arguments'], 400)})"
+        decided = f" ({entry['approval']})" if entry["approval"] in DECIDED else ""
+        return f"<p><code>{call}</code>{decided} → <code>{text(result, 600)}</code></p>"
+    if entry["role"] in ("system", "developer"):
+        return ""
+    words = "\n\n".join(part.get("text", "") for part in entry["parts"] if part["type"] == "text")
+    who = entry.get("agent") or {"user": "User"}.get(entry["role"], "Assistant")
+    return f"<p><strong>{text(who, 100)}:</strong> {text(words).replace(chr(10), '<br>')}</p>" if words else ""
 
 
 MOST_PATH = 10_000

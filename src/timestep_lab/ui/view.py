@@ -329,24 +329,24 @@ class View:
         """The view as an ipywidget (an `anywidget.AnyWidget`), for layouts of widgets: `VBox([lab.chat().widget, lab.traces.widget])`,
         `marimo.ui.anywidget(view.widget)`. The same one each time; a view may be shown by itself as well."""
         if self._widget is None:
-            from timestep_lab.ui.notebook import notebook_widget
+            from timestep_lab.ui.hosts import notebook_widget
 
             self._widget = notebook_widget(self)
         return self._widget
 
     def _ipython_display_(self) -> None:
-        from timestep_lab.ui.notebook import display_in_notebook
+        from timestep_lab.ui.hosts import display_in_notebook
 
         display_in_notebook(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """For hosts that know widgets but not IPython's own way of showing. With it comes the static copy, for those that know neither."""
-        from timestep_lab.ui.notebook import bundle
+        from timestep_lab.ui.hosts import bundle
 
         return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
 
     def _repr_html_(self) -> str:
-        from timestep_lab.ui.notebook import twin_block
+        from timestep_lab.ui.hosts import twin_block
 
         return twin_block(self)
 
@@ -358,7 +358,7 @@ class View:
 
     def __repr__(self) -> str:
         """As text, for a terminal."""
-        from timestep_lab.ui.notebook import plain_text
+        from timestep_lab.ui.hosts import plain_text
 
         try:
             return plain_text(self.twin_html())
@@ -367,7 +367,7 @@ class View:
 
     def panel(self, **layout: Any) -> Viewable:
         """The view as a Panel component. `layout`: Panel's own words (`sizing_mode`, `margin` …)."""
-        from timestep_lab.ui.panel_host import panel_component
+        from timestep_lab.ui.hosts import panel_component
 
         component: Viewable = panel_component(self, **layout)
         return component
@@ -376,7 +376,7 @@ class View:
 
     def refresh_twin(self, *, now: bool = False) -> None:
         """Bring the static copies in the notebook up to date, soon. Cheap to call often. `now`: before the cell ends, and the kernel with it."""
-        from timestep_lab.ui.notebook import refresh, refresh_now
+        from timestep_lab.ui.hosts import refresh, refresh_now
 
         if now:
             refresh_now(self)

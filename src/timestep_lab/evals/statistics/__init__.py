@@ -8,9 +8,15 @@ comparison of two candidates is therefore paired by case, and repeats are averag
 from __future__ import annotations
 
 from timestep_lab.evals.statistics.agreement import Agreement, agreement
-from timestep_lab.evals.statistics.forecast import cases_to_settle
 from timestep_lab.evals.statistics.intervals import Interval, mean_interval, pass_at_k, pass_hat_k, wilson
-from timestep_lab.evals.statistics.paired import PairedResult, exact_mcnemar, holm, paired_difference, sign_flips
+from timestep_lab.evals.statistics.paired import (
+    PairedResult,
+    cases_to_settle,
+    exact_mcnemar,
+    holm,
+    paired_difference,
+    sign_flips,
+)
 
 __all__ = [
     "Agreement", "Interval", "PairedResult", "agreement", "cases_to_settle", "exact_mcnemar", "holm", "mean_interval",

@@ -14,7 +14,7 @@ from websockets.sync.connection import Connection as Socket
 
 from timestep_lab.service.client import CONNECT_S, Connection
 from timestep_lab.store.base import Change, Topic
-from timestep_lab.store.changes import Publisher
+from timestep_lab.store.liveness import Publisher
 
 log = logging.getLogger("timestep_lab.lab")
 TOPICS: tuple[Topic, ...] = typing.get_args(Topic)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from timestep_lab.runtime.adapters.chat_completions import response_hook
 from timestep_lab.runtime.router import PerLoop
+from timestep_lab.runtime.span_records import HTTP_HOOKS
 from timestep_lab.runtime.stream_items import arguments_object
-from timestep_lab.runtime.timing import HTTP_HOOKS
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

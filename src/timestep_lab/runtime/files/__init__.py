@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from timestep_lab.runtime.files.files import Files
-from timestep_lab.runtime.files.uploads import Uploads
+from timestep_lab.runtime.files.files import Files, Uploads
 from timestep_lab.runtime.files.vector_stores import VectorStore, VectorStores
 
 __all__ = ["Files", "Uploads", "VectorStore", "VectorStores"]

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from xml.parsers import expat
 
 from timestep_lab.model.errors import DataError, MissingExtraError
-from timestep_lab.runtime.files.content_types import DOCX, TEXT_TYPES, decode_text
+from timestep_lab.runtime.files.files import DOCX, TEXT_TYPES, decode_text
 from timestep_lab.runtime.worker import apart
 
 MAX_XML = 50 * 2**20

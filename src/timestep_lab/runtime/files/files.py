@@ -2,23 +2,134 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime
+import io
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.errors import DataError, NotFoundError, TooLargeError
+from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, TooLargeError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import FileRecord, Page
-from timestep_lab.runtime.files.content_types import content_type_of
-from timestep_lab.runtime.files.file_names import safe_name
+from timestep_lab.model.records import FileRecord, Page, UploadRecord
 from timestep_lab.store.base import Change, Statement
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table
+
+# --- A name that is safe to show, to store and to put in a header, from whatever a sender called a file
+
+
+MAX_NAME_BYTES = 200
+"""Most file systems take 255."""
+
+
+def safe_name(name: str) -> str:
+    """`..\\evil\\r\\n.txt` → `evil.txt`. Never empty, no folders, no control or direction-changing characters."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    plain = unicodedata.normalize("NFC", last)
+    # C*: control, format (such as right-to-left override, which hides a file's true ending), private, surrogates.
+    kept = "".join(letter for letter in plain if not unicodedata.category(letter).startswith("C"))
+    kept = " ".join(kept.split()).strip(". ")
+    stem, dot, ending = kept.rpartition(".")
+    if not dot or len(ending) > 16:
+        stem, dot, ending = kept, "", ""
+    room = MAX_NAME_BYTES - len(f"{dot}{ending}".encode())
+    return f"{_cut(stem, room)}{dot}{ending}" or "file"
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode()[:size].decode(errors="ignore").strip()
+
+
+# --- What a file is, by its first bytes. A name's ending is believed only to tell one text form from another
+#
+# Signatures: https://www.iana.org/assignments/media-types and https://mimesniff.spec.whatwg.org
+
+
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF87a", "image/gif"),
+    (0, b"GIF89a", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (0, b"BM", "image/bmp"),
+    (0, b"II*\x00", "image/tiff"),
+    (0, b"MM\x00*", "image/tiff"),
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"PK\x03\x04", "application/zip"),
+    (0, b"\x1f\x8b", "application/gzip"),
+    (0, b"PAR1", "application/vnd.apache.parquet"),
+    (0, b"SQLite format 3\x00", "application/vnd.sqlite3"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
+    (0, b"\x7fELF", "application/x-executable"),
+    (0, b"MZ", "application/x-msdownload"),
+    (8, b"WAVE", "audio/wav"),
+    (0, b"ID3", "audio/mpeg"),
+    (0, b"\xff\xfb", "audio/mpeg"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"fLaC", "audio/flac"),
+    (4, b"ftyp", "video/mp4"),
+    (0, b"\x1aE\xdf\xa3", "video/webm"),
+)
+_IN_RIFF = ("image/webp", "audio/wav")
+_OFFICE = {
+    "word/document.xml": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "xl/workbook.xml": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "ppt/presentation.xml": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+}
+_TEXT_ENDINGS = {
+    "md": "text/markdown", "markdown": "text/markdown", "csv": "text/csv", "tsv": "text/tab-separated-values",
+    "htm": "text/html", "html": "text/html", "css": "text/css", "xml": "application/xml", "svg": "image/svg+xml",
+    "json": "application/json", "jsonl": "application/x-ndjson", "ndjson": "application/x-ndjson",
+    "ipynb": "application/x-ipynb+json", "yaml": "application/yaml", "yml": "application/yaml", "toml": "application/toml",
+    "py": "text/x-python", "js": "text/javascript", "ts": "text/x-typescript", "sql": "application/sql", "tex": "text/x-tex",
+    "rst": "text/x-rst", "sh": "text/x-shellscript",
+}  # fmt: skip
+TEXT_TYPES = frozenset({"text/plain", *_TEXT_ENDINGS.values()})
+DOCX = _OFFICE["word/document.xml"]
+
+
+def content_type_of(content: bytes, filename: str) -> str:
+    """A media type without parameters; `application/octet-stream` for what is neither known nor text."""
+    for offset, signature, found in _SIGNATURES:
+        if content[offset : offset + len(signature)] == signature and (
+            found not in _IN_RIFF or content.startswith(b"RIFF")
+        ):
+            return _zip_type(content) if found == "application/zip" else found
+    if decode_text(content) is None:
+        return "application/octet-stream"
+    ending = filename.rpartition(".")[2].casefold()
+    return _TEXT_ENDINGS.get(ending, "text/plain")
+
+
+def decode_text(content: bytes) -> str | None:
+    """The text, when the bytes are text in UTF-8, or in UTF-16 with a byte order mark; else None."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in content:
+        return None
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _zip_type(content: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "application/zip"
+    return next((kind for member, kind in _OFFICE.items() if member in names), "application/zip")
+
 
 MAX_BYTES = 50 * 2**20
 PART_BYTES = 2**20
@@ -168,3 +279,131 @@ def too_large(name: str, size: int) -> TooLargeError:
 
 def _expired(record: FileRecord) -> bool:
     return record.expires_at is not None and record.expires_at <= utc_now()
+
+
+# --- Files that arrive in parts, in any order and number, and become a file when they are complete
+
+
+LIFETIME = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPart:
+    id: str
+    user_id: str
+    upload_id: str
+    bytes: int
+    created_at: datetime = field(default_factory=utc_now)
+
+
+class Uploads:
+    """Calls block; async callers go through `store.base.in_thread`."""
+
+    def __init__(self, store: Store) -> None:
+        self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
+        self._files = Files(store)
+        self.table = Table(store.db, store.user_id, "uploads", UploadRecord, noun="upload")
+        self.parts = Table(store.db, store.user_id, "upload_parts", UploadPart, noun="upload part")
+
+    def create(self, filename: str, size: int, *, purpose: str = "assistants", content_type: str = "") -> UploadRecord:
+        """Announce a file of `size` bytes; the parts must come within an hour. Raises `TooLargeError`, `UsageError`."""
+        if size > MAX_BYTES:
+            raise too_large(filename, size)
+        if size < 0:
+            raise UsageError(f"A file cannot have {size} bytes.", "Give its size.", param="bytes")
+        if self._quota:
+            self._quota.take_file(0)
+        now = utc_now()
+        record = UploadRecord(
+            id=new_id("upload"),
+            user_id=self._user_id,
+            filename=safe_name(filename),
+            bytes=size,
+            content_type=content_type,
+            purpose=purpose,
+            created_at=now,
+            expires_at=now + LIFETIME,
+        )
+        return self.table.insert(record)
+
+    def get(self, upload_id: str) -> UploadRecord:
+        """Raises `NotFoundError`."""
+        return self.table.get(upload_id)
+
+    def add_part(self, upload_id: str, content: bytes) -> UploadPart:
+        """Raises `ConflictError` for an upload that is over, `TooLargeError` when there is more than was announced."""
+        upload = self._open(upload_id)
+        if upload.bytes_uploaded + len(content) > MAX_BYTES:
+            raise too_large(upload.filename, upload.bytes_uploaded + len(content))
+        if self._quota:
+            self._quota.take_bytes(len(content))
+        part = UploadPart(id=new_id("part"), user_id=self._user_id, upload_id=upload_id, bytes=len(content))
+        count = Statement(
+            "update uploads set bytes_uploaded = bytes_uploaded + $3 "
+            "where user_id = $1 and id = $2 and status = 'pending' returning id",
+            [self._user_id, upload_id, len(content)],
+            expect=1,
+        )
+        self._db.append(
+            self._user_id,
+            bytes_of(self._user_id, part.id, content),
+            then=[count, self.parts.insert_statement(part)],
+        )
+        return part
+
+    def complete(self, upload_id: str, part_ids: Sequence[str], *, md5: str | None = None) -> FileRecord:
+        """The file made of these parts in this order. Raises `UsageError` when they are not what was announced."""
+        upload = self._open(upload_id)
+        content = b"".join(self._content(upload_id, part_id) for part_id in part_ids)
+        if len(content) != upload.bytes:
+            raise UsageError(
+                f"The parts have {len(content)} bytes; {upload.bytes} were announced.",
+                "Send what is missing, or start a new upload.",
+                param="bytes",
+            )
+        if md5 is not None:
+            import hashlib
+
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.lower():
+                raise UsageError("The parts do not have this MD5 checksum.", "Send them again.", param="md5")
+        record = replace(self._files.record_for(upload.filename, content, purpose=upload.purpose), created_at=utc_now())
+        done = self.table.update_statement(
+            upload_id, expect={"status": "pending"}, status="completed", part_ids=tuple(part_ids), file_id=record.id
+        )
+        self._db.append(
+            self._user_id,
+            bytes_of(self._user_id, record.id, content),
+            then=[done, self._files.table.insert_statement(record), *self._removal(upload_id)],
+            changes=self._files.table.changes(record.id),
+        )
+        return record
+
+    def cancel(self, upload_id: str) -> UploadRecord:
+        """Drop the parts. Raises `ConflictError` for an upload that is over."""
+        self._open(upload_id)
+        cancelled = self.table.update_statement(upload_id, expect={"status": "pending"}, status="cancelled")
+        self._db.write(self._user_id, [cancelled, *self._removal(upload_id)])
+        return self.table.get(upload_id)
+
+    def _open(self, upload_id: str) -> UploadRecord:
+        upload = self.table.get(upload_id)
+        if upload.status != "pending" or upload.expires_at <= utc_now():
+            state = "has expired" if upload.status == "pending" else f"is {upload.status}"
+            raise ConflictError(f"The upload {upload_id!r} {state}.", "Start a new one.")
+        return upload
+
+    def _content(self, upload_id: str, part_id: str) -> bytes:
+        part = self.parts.try_get(part_id)
+        if part is None or part.upload_id != upload_id:
+            raise NotFoundError(f"The upload {upload_id!r} has no part {part_id!r}.", "Send the part again.")
+        sql = "select data from file_parts where user_id = $1 and owner_id = $2 order by part_no"
+        rows = self._db.query(self._user_id, sql, [self._user_id, part_id]).rows
+        return b"".join(bytes(row[0]) for row in rows)
+
+    def _removal(self, upload_id: str) -> list[Statement]:
+        mine = [self._user_id, upload_id]
+        parts = "select id from upload_parts where user_id = $1 and upload_id = $2"
+        return [
+            Statement(f"delete from file_parts where user_id = $1 and owner_id in ({parts})", mine),
+            Statement("delete from upload_parts where user_id = $1 and upload_id = $2", mine),
+        ]

@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import Event
-from timestep_lab.server.error_response import error_object
+from timestep_lab.server.errors import error_object
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.panel import detached
 from timestep_lab.store.base import Change, Topic

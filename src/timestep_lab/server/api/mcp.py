@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from timestep_lab.model.records import McpServerRecord
 from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
 from timestep_lab.server.api.schemas import ERRORS, ErrorObject, McpServerBody, McpServerView
-from timestep_lab.server.error_response import error_object
+from timestep_lab.server.errors import error_object
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 

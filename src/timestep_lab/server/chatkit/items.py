@@ -11,7 +11,9 @@ that our other readers of a thread use. An item that a run wrote is shown as wha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from chatkit import types as ck
@@ -19,8 +21,76 @@ from pydantic import TypeAdapter
 
 from timestep_lab.model.records import Json, ThreadItem
 from timestep_lab.runtime.tools.widgets import widget_of
-from timestep_lab.server.chatkit.approval_card import approval_card
-from timestep_lab.server.chatkit.local_time import to_local, to_utc
+
+# --- ChatKit's datetimes are naive and local; the store's are aware and UTC
+
+
+def to_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+def to_local(value: datetime) -> datetime:
+    return value.astimezone().replace(tzinfo=None)
+
+
+# --- The card that asks a person whether a tool may be called, as a ChatKit widget
+
+
+APPROVE, REJECT, ALWAYS = "approval.approve", "approval.reject", "approval.always"
+DECISIONS: Mapping[str, Mapping[str, Json]] = {
+    APPROVE: {"decision": "approved"},
+    REJECT: {"decision": "rejected"},
+    ALWAYS: {"decision": "approved", "always": True},
+}
+"""Action type to what `runner.resume` takes."""
+
+
+def approval_card(data: Mapping[str, Json]) -> dict[str, Json]:
+    """`data` is that of an `approval` item. A decided card has no buttons."""
+    where = f" ({data['server']})" if data.get("server") else ""
+    children: list[Json] = [
+        {"type": "Title", "value": f"Call {data['name']}{where}?", "size": "sm"},
+        {"type": "Markdown", "value": f"```json\n{_indented(data['arguments'])}\n```"},
+    ]
+    if data.get("reason"):
+        children.append({"type": "Caption", "value": f"Asks because {data['reason']}"})
+    decision = data.get("decision")
+    children.append(_decided(decision, data.get("message")) if decision else _buttons(data))
+    return {"type": "Card", "key": "approval", "size": "sm", "children": children}
+
+
+def _buttons(data: Mapping[str, Json]) -> dict[str, Json]:
+    named = {"run_id": data["run_id"], "call_id": data["call_id"]}
+
+    def button(label: str, action: str, **look: Json) -> dict[str, Json]:
+        click = {"type": action, "payload": named, "handler": "server", "loadingBehavior": "container"}
+        return {"type": "Button", "label": label, "onClickAction": click, **look}
+
+    row = [
+        button("Approve", APPROVE, style="primary"),
+        button("Reject", REJECT, style="secondary"),
+        button("Always", ALWAYS, style="secondary", variant="ghost"),
+    ]
+    return {"type": "Row", "gap": 2, "children": row}
+
+
+def _decided(decision: str, message: str | None) -> dict[str, Json]:
+    approved = decision == "approved"
+    badge = {
+        "type": "Badge",
+        "label": "Approved" if approved else "Rejected",
+        "color": "success" if approved else "danger",
+    }
+    said = [{"type": "Caption", "value": message}] if message else []
+    return {"type": "Row", "gap": 2, "align": "center", "children": [badge, *said]}
+
+
+def _indented(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments or "{}"), indent=2, ensure_ascii=False)
+    except ValueError:
+        return arguments
+
 
 ITEM: TypeAdapter[Any] = TypeAdapter(ck.ThreadItem)
 WRITTEN_BY_CHATKIT = "created_at"

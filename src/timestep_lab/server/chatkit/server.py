@@ -27,16 +27,14 @@ from timestep_lab.model.events import Event
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
 from timestep_lab.runtime.attachments import IMAGE_TYPES
-from timestep_lab.runtime.files.file_names import safe_name
-from timestep_lab.runtime.files.files import MAX_BYTES, too_large
+from timestep_lab.runtime.files.files import MAX_BYTES, safe_name, too_large
 from timestep_lab.runtime.run import read_turn
 from timestep_lab.server.api.changes import HEADERS
 from timestep_lab.server.api.schemas import ERRORS
-from timestep_lab.server.bodies import read_upload
-from timestep_lab.server.chatkit.approval_card import DECISIONS
-from timestep_lab.server.chatkit.items import WRITTEN_BY_CHATKIT, message_text
+from timestep_lab.server.chatkit.items import DECISIONS, WRITTEN_BY_CHATKIT, message_text
 from timestep_lab.server.chatkit.store import ATTACHMENT, ChatKitContext, LabChatKitStore
 from timestep_lab.server.chatkit.stream import chatkit_events
+from timestep_lab.server.errors import read_upload
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.panel import detached
 from timestep_lab.store.base import Statement, in_thread

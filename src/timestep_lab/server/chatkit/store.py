@@ -19,8 +19,7 @@ from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, ThreadRecord
 from timestep_lab.runtime import approvals
-from timestep_lab.server.chatkit.items import to_item, to_record
-from timestep_lab.server.chatkit.local_time import to_local, to_utc
+from timestep_lab.server.chatkit.items import to_item, to_local, to_record, to_utc
 from timestep_lab.store.base import in_thread
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table

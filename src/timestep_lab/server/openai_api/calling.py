@@ -15,7 +15,7 @@ from timestep_lab.model.errors import LabError, SettingsError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.server.api.changes import HEADERS
-from timestep_lab.server.error_response import error_object
+from timestep_lab.server.errors import error_object
 from timestep_lab.server.panel import detached
 
 # --- What every part of the layer needs: ids in paths, pages as OpenAI lists them, Unix times
@@ -171,7 +171,7 @@ async def stream(lab: Any, call: ModelCall) -> AsyncIterator[Any]:
     from agents import ModelSettings, ModelTracing
 
     from timestep_lab.runtime.attachments import with_files
-    from timestep_lab.runtime.traced_call import traced_call
+    from timestep_lab.runtime.tracing import traced_call
 
     input: list[Any] = await with_files(lab.files, call.input)
     model = lab.router.get_model(call.model)

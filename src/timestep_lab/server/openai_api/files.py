@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import FileRecord
-from timestep_lab.server.bodies import read_upload
+from timestep_lab.server.errors import read_upload
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Object, Order, checked_purpose, deleted, listed, unix
 from timestep_lab.store.base import in_thread

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import UploadRecord
-from timestep_lab.runtime.files.uploads import Uploads
+from timestep_lab.runtime.files.files import Uploads
 from timestep_lab.server.api.schemas import Strict
-from timestep_lab.server.bodies import read_upload
+from timestep_lab.server.errors import read_upload
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api import files
 from timestep_lab.server.openai_api.calling import Id, Object, checked_purpose, unix

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.server import panel as view_channel
-from timestep_lab.server.pages import assets, shell
-from timestep_lab.server.pages.shown import NotHere, Notice, Shown, not_here, trouble
+from timestep_lab.server.pages import shell
+from timestep_lab.server.pages import shell as assets
+from timestep_lab.server.pages.page_view import NotHere, Notice, Shown, not_here, trouble
 from timestep_lab.server.panel import PanelPages, add_panel_pages, at_session_end, caller_of_session
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from timestep_lab.model.errors import ConflictError, LabError, SettingsError
 from timestep_lab.model.records import AgentGraph, AgentRecord, Json
-from timestep_lab.server.pages.shown import Shown, looked_up
+from timestep_lab.server.pages.page_view import PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument
-from timestep_lab.server.views.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 

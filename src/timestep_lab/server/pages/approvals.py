@@ -8,7 +8,7 @@ from timestep_lab.model.clock import iso
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import RunEnded
 from timestep_lab.model.records import Json
-from timestep_lab.server.views.page_view import PageView
+from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 

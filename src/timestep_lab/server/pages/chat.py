@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from timestep_lab.server.pages.shown import Shown, looked_up
+from timestep_lab.server.pages.page_view import Shown, looked_up
 from timestep_lab.server.panel import page_argument
 
 

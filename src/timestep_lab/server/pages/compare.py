@@ -9,9 +9,8 @@ from timestep_lab.evals.scorers.registry import known
 from timestep_lab.model.comparison import ComparisonRecord
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Json
-from timestep_lab.server.pages.shown import Heading, Shown, looked_up
+from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments
-from timestep_lab.server.views.page_view import PageView
 from timestep_lab.store.base import Topic
 from timestep_lab.ui.view import handles
 

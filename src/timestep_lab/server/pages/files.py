@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 from timestep_lab.model.errors import LabError, MissingExtraError
 from timestep_lab.model.records import Json
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embedder
-from timestep_lab.runtime.files.files import MAX_BYTES
-from timestep_lab.runtime.files.uploads import Uploads
-from timestep_lab.server.views.page_view import PageView
+from timestep_lab.runtime.files.files import MAX_BYTES, Uploads
+from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 

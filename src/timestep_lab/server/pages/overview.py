@@ -9,8 +9,8 @@ from timestep_lab.model.clock import iso, parse_iso, to_aware_utc, to_naive_utc,
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.approvals import waiting_calls
+from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.server.panel import page_argument
-from timestep_lab.server.views.page_view import PageView
 from timestep_lab.store.base import Topic
 from timestep_lab.ui.view import handles
 

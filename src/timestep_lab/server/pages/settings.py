@@ -10,7 +10,7 @@ from timestep_lab import __version__
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.files import default_embeddings
-from timestep_lab.server.views.page_view import PageView
+from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.ui.view import handles
 
 # -- The page of settings: what is set up, and what to do about what is not. Nothing is changed here but the theme

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from timestep_lab.model.errors import ForbiddenError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER
 from timestep_lab.model.records import Json, McpServerRecord
-from timestep_lab.server.views.page_view import PageView
+from timestep_lab.server.pages.page_view import PageView
 from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
-from timestep_lab.store.duckdb.backend import Backend, Tables
+from timestep_lab.store.duckdb.loopback import Backend, Tables
 from timestep_lab.store.duckdb.seat import Seat
 from timestep_lab.store.liveness import Liveness
 

@@ -6,24 +6,124 @@ import base64
 import contextlib
 import json
 import numbers
+import os
 import socket
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 from uuid import UUID
 
 from timestep_lab.model import errors
 from timestep_lab.model.errors import DataError, LabError, QueryError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Columns, Rows, Statement, by_columns
-from timestep_lab.store.changes import Publisher
-from timestep_lab.store.duckdb.backend import ClosedError, Tables
-from timestep_lab.store.duckdb.owner_file import Owner
-from timestep_lab.store.liveness import interruptible, was_interrupted
+from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import latest
+
+# --- `<lab>.owner.json`: where the process that owns the lab's file listens. Readable by its user alone, replaced whole
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    pid: int
+    port: int
+    token: str
+    """Whoever can read the file may use the lab; nobody else on the machine may."""
+    schema: int
+    """The last migration the owner knows. A client that knows others would misread the tables."""
+
+
+class OwnerFile:
+    def __init__(self, lab: Path) -> None:
+        self.path = lab.with_name(lab.name + ".owner.json")
+
+    def read(self) -> Owner | None:
+        """None when there is none, or it is not one of ours."""
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            return Owner(int(found["pid"]), int(found["port"]), str(found["token"]), int(found["schema"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, owner: Owner) -> None:
+        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        handle = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(asdict(owner), file)
+        draft.replace(self.path)
+
+    def remove(self, owner: Owner) -> None:
+        """Only if it still names this owner."""
+        if self.read() == owner:
+            self.path.unlink(missing_ok=True)
+
+
+# --- What a seat can sit on: the file itself (`Engine`), or a connection to the process that holds it (`Loopback`)
+
+
+Tables = Mapping[str, tuple[Sequence[str], Sequence[tuple[Any, ...]]]]
+"""Table name to (column names, row tuples)."""
+
+
+class ClosedError(Exception):
+    """This backend no longer leads to the file. Whether the last call was done is unknown: find the owner anew, and send
+    a write again under the same batch id."""
+
+
+class Backend(Protocol):
+    """The operations of `store.base.Database`, each of which may raise `ClosedError`."""
+
+    local: bool
+    """The file is this process's: a call that raised `ClosedError` was not done."""
+
+    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows: ...
+
+    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns: ...
+
+    def write(
+        self,
+        user_id: str,
+        statements: Sequence[Statement],
+        *,
+        changes: Sequence[Change] = (),
+        batch_id: str | None = None,
+    ) -> list[Rows]: ...
+
+    def append(
+        self,
+        user_id: str,
+        tables: Tables,
+        *,
+        then: Sequence[Statement] = (),
+        changes: Sequence[Change] = (),
+        batch_id: str | None = None,
+    ) -> None: ...
+
+    def select(
+        self,
+        user_id: str,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        limit: int | None = None,
+        timeout_s: float | None = 30.0,
+    ) -> Rows: ...
+
+    def listen(self) -> None:
+        """From the return of this on, the publisher hears of every change of any process."""
+        ...
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what was inherited, without disturbing the parent."""
+        ...
+
 
 # --- Values as JSON and back, exactly: between a client and the owner of a lab, and in the answers kept for retries
 #

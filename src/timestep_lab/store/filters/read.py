@@ -12,7 +12,7 @@ from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError
 from timestep_lab.store.filters import tree as values
-from timestep_lab.store.filters.names import Scope
+from timestep_lab.store.filters.evaluate import Scope
 from timestep_lab.store.filters.tree import (
     Aggregate,
     Always,

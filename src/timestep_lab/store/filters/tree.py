@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from timestep_lab.model.clock import parse_iso
-from timestep_lab.store.filters.fields import UNITS_S, ValueType
+from timestep_lab.store.filters.suggestions import UNITS_S, ValueType
 from timestep_lab.store.table import clean
 
 

@@ -26,7 +26,7 @@ from timestep_lab.model.errors import QueryError, StoreError, UsageError
 from timestep_lab.store.base import Dialect, Rows
 from timestep_lab.store.liveness import interruptible
 from timestep_lab.store.migrate import migrate
-from timestep_lab.store.postgres.failures import WRONG_PASSWORD, explain, unreachable
+from timestep_lab.store.postgres.sessions import WRONG_PASSWORD, explain, unreachable
 
 # --- The three roles the lab logs in as, made by its owner
 #

@@ -1,7 +1,7 @@
 // The filter language in an exported page: comparisons, `in`, `is None`, and, or, not, text methods, and any(…)/all(…) over spans,
 // their parents and children. It is parsed here and never evaluated as code. The lab itself understands more (store/filters).
 
-// What a field holds decides what it is compared with, as in store/filters/fields.py: a time with a time, never text with text.
+// What a field holds decides what it is compared with, as in store/filters/suggestions.py: a time with a time, never text with text.
 export const TRACE_KINDS = kinds({
   text: "trace_id thread_id workflow agent_path model status input output", time: "started_at ended_at",
   number: "duration_ms n_spans n_errors turns input_tokens output_tokens cost_usd",

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
-from timestep_lab.evals.bench import Bench
 from timestep_lab.evals.engine import LocalExecutor
-from timestep_lab.evals.limits import limited
 from timestep_lab.evals.plan import Candidate, Options
-from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt
+from timestep_lab.evals.results import Bench
+from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt, limited
 from timestep_lab.model.comparison import CandidateRecord
 from timestep_lab.model.errors import ProviderUnavailableError, UsageError
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
@@ -26,7 +25,6 @@ from timestep_lab.model.spans import SpanRecord, TraceStart
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape
-
 GATHER_S = 0.01
 """How long questions wait for company on the way to a worker."""
 MOST_AT_ONCE = 32
