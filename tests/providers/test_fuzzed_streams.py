@@ -5,10 +5,11 @@ Whatever comes: an error is one of ours, text that arrived is not lost, and a ca
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -133,6 +134,57 @@ async def test_pieces_that_are_lost_repeated_or_damaged_lose_no_text_and_call_no
             arrived = damaged if error is None and damage != "garble" else damaged[:at]
             assert all(word in said(answer) for word in words_in(arrived)), at
         assert error is not None or calls_of(answer) <= SENT, at
+
+
+def places_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield from places_in(part, (*at, key))
+
+
+def with_other(value: Any, at: tuple[Any, ...], other: Any) -> Any:
+    if not at:
+        return other
+    changed = copy.copy(value)
+    changed[at[0]] = with_other(value[at[0]], at[1:], other)
+    return changed
+
+
+@pytest.mark.parametrize("case", [CHAT, ANTHROPIC, OLLAMA], ids=str)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_a_value_of_another_type_than_the_protocol_says_is_never_a_raw_error(
+    case: Case, read: Callable[..., Any]
+) -> None:
+    """Those are the protocols that servers of many makers speak."""
+    pieces = recorded(case)
+    damages = []
+    for number, piece in enumerate(pieces):
+        head, mark, body = piece.decode().rpartition("data: ")
+        if body.strip() != "[DONE]":
+            value = json.loads(body)
+            damages += [
+                (number, at, other, f"{head}{mark}{json.dumps(with_other(value, at, other))}\n\n".encode())
+                for at in places_in(value)
+                for other in (None, "x", 3, [None], {"x": None})
+            ]
+    for number, at, other, piece in random.Random(0).sample(damages, 60):
+        damaged = [*pieces[:number], piece, *pieces[number + 1 :]]
+        answer, error = await read(damaged)
+        assert all(word in said(answer) for word in words_in(pieces[:number])), (number, at, other)
+        assert error is not None or answer.response.status == "completed"
+
+
+async def test_a_count_of_tokens_that_is_no_number_costs_nobody_the_answer(
+    server_for: Callable[[ModuleType], WireServer], router_for: Callable[..., Router]
+) -> None:
+    server = server_for(CHAT.protocol)
+    model = router_for(CHAT.configure(server.url), NO_RETRY).get_model(CHAT.model)
+    for counted in ("x", [None], {"prompt_tokens": None, "prompt_tokens_details": 3}):
+        pieces = [piece for piece in recorded(CHAT) if b'"usage": {' not in piece]
+        usage = f"data: {json.dumps({'choices': [], 'usage': counted})}\n\n".encode()
+        server.forget().will(Raw((*pieces[:-1], usage, pieces[-1])))
+        assert said(await ask(model, tools=[get_weather, get_time])) == WORDS
 
 
 async def test_calls_whose_pieces_come_mixed_with_text_and_each_other_are_whole(

@@ -198,6 +198,17 @@ N = "get_weather"
                 calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),
             ), ["Rome"], "Looking.", id="content_as_a_list",
         ),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N}), calls({"arguments": ROME[:8]}), calls({"arguments": ROME[8:]}),), ["Rome"], "", id="index_in_the_first_piece_alone"),
+        pytest.param((calls({"id": "c1", "name": N}), calls({"index": 0, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}),), ["Rome"], "", id="index_in_later_pieces_alone"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N}), calls({"index": "0", "arguments": ROME}),), ["Rome"], "", id="index_as_text"),
+        pytest.param((calls({"id": "0", "name": N, "arguments": ROME}, {"id": "0", "name": N, "arguments": OSLO}),), ["Rome", "Oslo"], "", id="one_id_for_all_and_no_index"),
+        pytest.param((calls({"index": 0, "id": "0", "name": N, "arguments": ROME}), calls({"index": 0, "id": "0", "name": N, "arguments": OSLO}),), ["Rome", "Oslo"], "", id="one_id_and_one_index_for_all"),
+        pytest.param((calls({"index": 0, "id": "a", "name": N}), calls({"index": 0, "id": "b", "arguments": ROME}),), ["Rome"], "", id="another_id_in_every_piece"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": {}}), calls({"index": 0, "arguments": ROME}),), ["Rome"], "", id="an_empty_object_before_the_arguments"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}), calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),), ["Rome"], "", id="the_whole_call_once_more_at_its_end"),
+        pytest.param(({"tool_calls": [None]}, {"content": [None]}, calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),), ["Rome"], "", id="null_between_pieces"),
+        pytest.param(({"tool_calls": calls({"index": 0, "id": "c1", "name": N, "arguments": ROME})["tool_calls"][0]},), ["Rome"], "", id="one_call_that_is_no_list"),
+        pytest.param(({"function_call": {"name": N, "arguments": ROME[:8]}}, {"function_call": {"arguments": ROME[8:]}},), ["Rome"], "", id="the_call_of_before_there_were_several"),
     ],
 )  # fmt: skip
 async def test_calls_are_read_as_the_server_meant_them_and_go_back_in_one_turn_with_their_results(

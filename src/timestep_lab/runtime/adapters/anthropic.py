@@ -307,8 +307,9 @@ class AnthropicModel(AdapterModel):
         stream = await self._client.get().messages.create(**message_request(self.model, request), stream=True)
         async with stream:
             async for event in stream:
-                for ours in answer.read(event):
-                    yield ours
+                with self.reading():
+                    for ours in answer.read(event):
+                        yield ours
 
 
 class _Answer:
@@ -352,11 +353,11 @@ class _Answer:
         self._kept = []
         self._said_anything = True
         if block.type == "tool_use":
-            yield from self._emit.tool_call(block.name, block.id)
+            yield from self._emit.tool_call(block.name or NAMELESS, block.id)
         else:
             self._block_start = len(self._emit.text_so_far)
             self._citations = []
-            yield from self._emit.text(block.text)
+            yield from self._emit.text(block.text or "")
 
     def _keep(self, block: Any) -> Events:
         """Thinking, what Anthropic's own tools are asked and answer, and kinds of blocks yet to come: they go back as they came."""
@@ -386,16 +387,16 @@ class _Answer:
         if event.index != self._index:
             yield from self._lost_beginning(event)
         if delta.type == "text_delta" and self._kind == "text":
-            yield from self._emit.text(delta.text)
+            yield from self._emit.text(delta.text or "")
         elif delta.type == "input_json_delta" and self._kind == "tool_use":
-            yield from self._emit.arguments(delta.partial_json)
+            yield from self._emit.arguments(delta.partial_json or "")
         elif delta.type == "input_json_delta":
-            self._input += delta.partial_json
+            self._input += delta.partial_json or ""
         elif delta.type == "thinking_delta":
-            self._kept[-1]["thinking"] += delta.thinking
-            yield from self._emit.reasoning(delta.thinking)
+            self._kept[-1]["thinking"] += delta.thinking or ""
+            yield from self._emit.reasoning(delta.thinking or "")
         elif delta.type == "signature_delta":
-            self._kept[-1]["signature"] += delta.signature
+            self._kept[-1]["signature"] += delta.signature or ""
         elif delta.type == "citations_delta" and self._kind == "text":
             self._citations.append(delta.citation)
 
@@ -461,4 +462,5 @@ def _step(block: Mapping[str, Any]) -> str:
 
 def _counted(usage: Any) -> dict[str, Any]:
     """Later counts replace earlier ones; one that is left out changes nothing."""
-    return {name: value for name, value in usage.model_dump().items() if value is not None}
+    counts = usage.model_dump(warnings=False) if usage else {}
+    return {name: value for name, value in counts.items() if value is not None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from agents import Usage as SdkUsage
 from agents.models import get_default_model_settings
 from agents.tool import FunctionTool
 
-from timestep_lab.model.errors import SettingsError
+from timestep_lab.model.errors import LabError, ProviderUnavailableError, SettingsError
 from timestep_lab.runtime.attachments import files_as_text
 from timestep_lab.runtime.emitter import Emitter
 
@@ -125,6 +126,21 @@ class AdapterModel(Model):
     async def prepare(self) -> None:
         """What must be done once before the first request, and is not to count as waiting for the provider."""
         return None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around what reads a server's answer: one that is not of the protocol is the server's fault, and told as such."""
+        try:
+            yield
+        except (LabError, json.JSONDecodeError, UnicodeDecodeError):
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            what = str(error).partition("\n")[0][:200]
+            raise ProviderUnavailableError(
+                f"{self.prefix}/{self.model} sent what is not of its protocol ({type(error).__name__}: {what}).",
+                "What had arrived is kept. Try again; if it happens again, the server has to be mended.",
+                provider=self.prefix,
+            ) from error
 
     @abc.abstractmethod
     def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]: ...

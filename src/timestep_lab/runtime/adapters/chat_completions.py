@@ -255,10 +255,11 @@ class ChatCompletionsModel(AdapterModel):
         )
         async with stream:
             async for chunk in stream:
-                if "choices" not in chunk and chunk.get("object") == "error":  # FastChat's and vLLM's form
-                    raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
-                for event in answer.read(chunk):
-                    yield event
+                with self.reading():
+                    if "choices" not in chunk and chunk.get("object") == "error":  # FastChat's and vLLM's form
+                        raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
+                    for event in answer.read(chunk):
+                        yield event
         if answer.failed:
             raise APIError("The answer failed.", stream.response.request, body=answer.failed)
         for event in answer.end(done=stream.done):
@@ -377,6 +378,8 @@ class _Call:
     id: str
     name: str = ""
     arguments: str = ""
+    empty: str = ""
+    """`{}` that came before any arguments: what they are if nothing follows, else only a place kept for them."""
     item: Any = None
 
 
@@ -396,17 +399,16 @@ class ChatAnswer:
 
     def read(self, chunk: Any) -> Events:
         """One `chat.completion.chunk` as JSON. Servers leave out, or send as null, whatever they have nothing to say for."""
-        if counted := chunk.get("usage"):
+        if counted := _object(chunk.get("usage")):
             self._usage = _usage(counted)
-        choices = chunk.get("choices")
-        if not choices:
+        choice = next(iter(_objects(chunk.get("choices"))), None)
+        if choice is None:
             return
-        choice = choices[0]
         self._finish_reason = choice.get("finish_reason") or self._finish_reason
         if self._finish_reason in _FAILED:
             said = {"message": f"it ended its answer with the finish reason {self._finish_reason!r}"}
             self.failed = choice.get("error") or self.failed or said
-        delta = choice.get("delta")
+        delta = _object(choice.get("delta")) or _object(choice.get("message"))
         if not delta:
             return
         for field in ("reasoning_content", "reasoning"):
@@ -417,13 +419,15 @@ class ChatAnswer:
         if refusal := delta.get("refusal"):
             self._said_anything = True
             yield from self._emit.refusal(refusal)
-        for note in delta.get("annotations") or ():
-            if (cited := note.get("url_citation")) is not None:
+        for note in _objects(delta.get("annotations")):
+            if cited := _object(note.get("url_citation")):
                 yield from self._emit.annotation(
                     cited.get("url", ""), cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
                 )
-        for piece in delta.get("tool_calls") or ():
+        for piece in _objects(delta.get("tool_calls")):
             yield from self._tool_piece(piece)
+        if asked := _object(delta.get("function_call")):  # the form from before there were several calls
+            yield from self._tool_piece({"function": asked})
 
     def end(self, *, done: bool) -> Events:
         """`done`: the server said that this is all."""
@@ -434,6 +438,8 @@ class ChatAnswer:
             if call.item is None:  # its name never came: the model is told that there is no such tool
                 call.name = NAMELESS
                 yield from self._open(call)
+            if not call.arguments:
+                yield from self._emit.arguments(call.empty, call.item)
         usual = "tool_calls" if self._calls else "incomplete"
         reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
         if reason == "content_filter" and not self._said_anything:
@@ -449,8 +455,12 @@ class ChatAnswer:
             self._said_anything = self._said_anything or bool(content)
             yield from self._told(self._tags.read(content))
             return
-        for part in content or ():
-            if part.get("type") == "thinking":
+        for part in content if isinstance(content, list) else _objects(content):
+            if isinstance(part, str):
+                yield from self._content(part)
+            elif not isinstance(part, Mapping):
+                continue  # null, between parts
+            elif part.get("type") == "thinking":
                 inner = part.get("thinking") or ""
                 thought = inner if isinstance(inner, str) else "".join(str(one.get("text") or "") for one in inner)
                 if thought:
@@ -465,10 +475,14 @@ class ChatAnswer:
     def _tool_piece(self, piece: Mapping[str, Any]) -> Events:
         self._said_anything = True
         yield from self._told(self._tags.end())
-        function = piece.get("function") or {}
-        name, arguments = function.get("name") or "", _arguments(function.get("arguments"))
+        function = _object(piece.get("function"))
+        name, arguments = str(function.get("name") or ""), _arguments(function.get("arguments"))
         call = self._call_of(piece, name, arguments)
         call.name = call.name or name
+        if name and arguments == call.arguments:
+            arguments = ""  # the whole call is told once more
+        if not call.arguments and arguments.strip() == "{}":
+            call.empty, arguments = arguments, ""
         call.arguments += arguments
         if call.item is not None:
             yield from self._emit.arguments(arguments, call.item)
@@ -480,23 +494,46 @@ class ChatAnswer:
 
     def _call_of(self, piece: Mapping[str, Any], name: str, arguments: str) -> _Call:
         """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
-        begins a new call; and where they give no ids either, so does a name after arguments that are already whole."""
-        index, given = piece.get("index"), str(piece.get("id") or "")
+        begins a new call, and so does a name with other arguments after some that are already whole. A piece that has neither
+        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out."""
+        index, given = _index(piece.get("index")), str(piece["id"] if piece.get("id") is not None else "")
         known = [call for call in self._calls if call.index == index]
+        if not (known or given or name) and self._calls and None in (index, self._calls[-1].index):
+            return self._calls[-1]
         if given and (same := [call for call in known if call.id == given]):
-            return same[-1]
+            known = same
         if known:
             last = known[-1]
-            another = (
-                last.id
-                if given
-                else arguments and last.arguments and INVALID_JSON not in arguments_object(last.arguments)
+            begun_anew = bool(given and last.id and given != last.id) or (
+                arguments not in ("", last.arguments) and _whole(last.arguments)
             )
-            if not (name and another):
+            if not (name and begun_anew):
                 last.id = last.id or given
                 return last
         self._calls.append(_Call(index, given))
         return self._calls[-1]
+
+
+def _whole(arguments: str) -> bool:
+    return bool(arguments) and INVALID_JSON not in arguments_object(arguments)
+
+
+def _index(given: Any) -> int | None:
+    """A number, which some servers send as text."""
+    return int(given) if str(given).isdecimal() else None
+
+
+def _object(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, Mapping) else {}
+
+
+def _objects(given: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; an object that stands alone is the only one."""
+    return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
+
+
+def _count(given: Any) -> int:
+    return given if isinstance(given, int) else 0
 
 
 def _arguments(given: Any) -> str:
@@ -507,14 +544,14 @@ def _arguments(given: Any) -> str:
 
 
 def _usage(counted: Mapping[str, Any]) -> Usage:
-    into, out = counted.get("prompt_tokens_details") or {}, counted.get("completion_tokens_details") or {}
+    into, out = _object(counted.get("prompt_tokens_details")), _object(counted.get("completion_tokens_details"))
     return Usage(
         requests=1,
-        input_tokens=counted.get("prompt_tokens") or 0,
-        output_tokens=counted.get("completion_tokens") or 0,
-        cached_tokens=into.get("cached_tokens") or 0,
-        cache_write_tokens=into.get("cache_write_tokens") or 0,
-        reasoning_tokens=out.get("reasoning_tokens") or 0,
+        input_tokens=_count(counted.get("prompt_tokens")),
+        output_tokens=_count(counted.get("completion_tokens")),
+        cached_tokens=_count(into.get("cached_tokens")),
+        cache_write_tokens=_count(into.get("cache_write_tokens")),
+        reasoning_tokens=_count(out.get("reasoning_tokens")),
     )
 
 

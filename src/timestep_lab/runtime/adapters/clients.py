@@ -104,7 +104,10 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
 
             async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
                 def made(**part: Any) -> Any:
-                    for call in (part.get("message") or {}).get("tool_calls") or ():
+                    if isinstance(message := part.get("message"), dict):
+                        said = {name: value for name, value in message.items() if value is not None}
+                        part["message"] = {"role": "assistant", **said}
+                    for call in part["message"].get("tool_calls") or () if isinstance(message, dict) else ():
                         call["function"]["arguments"] = arguments_object(call["function"].get("arguments") or {})
                     return cls(**part)
 

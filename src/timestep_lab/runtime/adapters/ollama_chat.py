@@ -73,28 +73,29 @@ class OllamaModel(AdapterModel):
 
         parts: Any = await self._client.get().chat(**body, stream=True)
         try:
-            async with aclosing(parts):
-                async for part in parts:
-                    message = part.message
-                    if message.thinking:
-                        for event in emitter.reasoning(message.thinking, {"model": self.model}):
+            with self.reading():  # the client reads each line into a type of its own, within the loop
+                async with aclosing(parts):
+                    async for part in parts:
+                        message = part.message
+                        if message.thinking:
+                            for event in emitter.reasoning(message.thinking, {"model": self.model}):
+                                yield event
+                        for event in told(tags.read(message.content or "")):
                             yield event
-                    for event in told(tags.read(message.content or "")):
-                        yield event
-                    for call in message.tool_calls or ():
-                        called = True
-                        arguments = _text_of_arguments(call.function.arguments)
-                        for event in emitter.tool_call(call.function.name, arguments=arguments):
-                            yield event
-                    if part.done:
-                        for event in told(tags.end()):
-                            yield event
-                        usage = Usage(
-                            requests=1, input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count or 0
-                        )
-                        reason = "tool_calls" if called else part.done_reason or "stop"
-                        for event in emitter.finish(usage, reason):
-                            yield event
+                        for call in message.tool_calls or ():
+                            called = True
+                            arguments = _text_of_arguments(call.function.arguments)
+                            for event in emitter.tool_call(call.function.name, arguments=arguments):
+                                yield event
+                        if part.done:
+                            for event in told(tags.end()):
+                                yield event
+                            usage = Usage(
+                                requests=1, input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count or 0
+                            )
+                            reason = "tool_calls" if called else part.done_reason or "stop"
+                            for event in emitter.finish(usage, reason):
+                                yield event
         except json.JSONDecodeError:
             return  # broken off in the middle of a line: whoever reads this sees that nothing completed
 
