@@ -143,7 +143,7 @@ async def clock(work: Callable[[], Awaitable[object]]) -> tuple[float, float]:
 
 
 async def test_a_comparison_costs_little_more_than_its_calls(url: str, tmp_path: Path) -> None:
-    # Each runs once before it is timed: what Python imports on the way is no part of any of them.
+    # Each runs once before it is timed: what Python imports on the way is not part of any of them.
     for streamed in (False, True):
         await bare_sdk(url, streamed=streamed, cases=10)
     async with opened(tmp_path / "first.duckdb", url) as bench:

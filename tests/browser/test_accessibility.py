@@ -13,7 +13,7 @@ from timestep_lab.ui.explorer import TraceExplorer
 from timestep_lab.ui.trace_view import TraceView
 
 Show = Callable[..., Page]
-# A component on a blank test page is no whole document: landmarks and headings are the host page's.
+# A component on a blank test page is not a whole document: landmarks and headings are the host page's.
 OPTIONS = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"],
     "rules": {"region": {"enabled": False}, "page-has-heading-one": {"enabled": False}},

@@ -35,7 +35,7 @@ def asked(cli: Cli) -> int:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--fail-under", "bogus"), "is no rule"),
+        (("--fail-under", "bogus"), "is not a rule"),
         (("--fail-under", "exact>=0.8"), "'exact', which is not there"),
         (("--fail-under", "demo/ecko:contains>=0.8"), "'demo/ecko:contains', which is not there"),
         (("--fail-under", "assertions>=0.8"), "'assertions', which is not there"),

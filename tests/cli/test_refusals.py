@@ -91,7 +91,7 @@ def test_a_broken_setting_is_what_doctor_finds(cli: Cli, folder: Path, monkeypat
 
 def test_a_damaged_file_is_named_and_left_as_it_is(cli: Cli, folder: Path) -> None:
     lab = folder / "lab.duckdb"
-    lab.write_bytes(b"this is no database" * 500)
+    lab.write_bytes(b"this is not a database" * 500)
     before = lab.read_bytes()
     done = cli("run", "hi")
     assert done.code == 1

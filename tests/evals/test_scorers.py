@@ -198,7 +198,7 @@ def test_every_scorer_is_found_by_name() -> None:
         ("latency:soon", "not of its kind"),
         ({"value": "x"}, "needs a type"),
         ({"type": "json_schema", "schema": {"type": 3}}, "no JSON Schema"),
-        (7, "is no scorer"),
+        (7, "is not a scorer"),
         (lambda outputs: 1, "asks for outputs"),
     ],
 )
@@ -249,9 +249,9 @@ def test_a_function_that_raises_scores_nothing_and_harms_no_other() -> None:
     ("gives", "note"),
     [
         ("yes", "the function gave a str, not a number"),
-        (float("nan"), "the function gave nan, which is no score"),
-        (float("inf"), "the function gave inf, which is no score"),
-        (Score(float("nan")), "it gave nan, which is no score"),
+        (float("nan"), "the function gave nan, which is not a score"),
+        (float("inf"), "the function gave inf, which is not a score"),
+        (Score(float("nan")), "it gave nan, which is not a score"),
         (None, "the function gave no score"),
     ],
 )

@@ -46,7 +46,7 @@ async def test_every_case_ends_right_though_the_server_limits_fails_and_stalls(t
             inputs = {case.case_id: case.input for case in grid.cases}
             for cell in grid.cells:
                 stalled = inputs[cell.case_id].startswith(STALLED)
-                assert cell.attempts == (2 if stalled else 1), "what the router repeats is no further attempt"
+                assert cell.attempts == (2 if stalled else 1), "what the router repeats is not further attempt"
 
 
 async def test_the_wait_for_a_rate_limit_is_told_apart_from_the_models_own_time(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_arguments_that_cannot_be_read_always_ask(arguments: str | None) -> None
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("sometimes", "is 'sometimes', which is no rule"),
-        (True, "is True, which is no rule"),
+        ("sometimes", "is 'sometimes', which is not a rule"),
+        (True, "is True, which is not a rule"),
         ({"contains": "x"}, "does not name an argument"),
         ({"argument": "x"}, "needs exactly one of contains, equals"),
         ({"argument": "x", "contains": "a", "equals": "b"}, "needs exactly one of contains, equals"),

@@ -300,7 +300,7 @@ async def test_the_built_in_server_answers_within_milliseconds_once_it_runs(tool
     [
         ("think", {}, "The argument 'thought' is missing"),
         ("think", {"thought": ""}, "There is no thought to write down"),
-        ("think", {"thought": 7}, "'thought' is 7, which is no text"),
+        ("think", {"thought": 7}, "'thought' is 7, which is not text"),
         ("get_weather", {"location": "Oslo", "day": "tomorrow"}, "There is no argument 'day'"),
         ("get_weather", {"location": "Atlantis"}, "no recorded weather for 'Atlantis'"),
         ("fly", {}, "has no tool 'fly'"),

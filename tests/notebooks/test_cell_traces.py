@@ -169,7 +169,7 @@ def test_spans_of_the_notebooks_own_opentelemetry_provider_are_a_trace_too(kerne
 def test_what_cannot_be_traced_runs_untraced_and_says_so(kernel: Kernel) -> None:
     cell = kernel.run("%%trace --lab nothing\n40 + 2")
     assert (cell.result, cell.widgets) == ("42", 0)
-    assert "The variable 'nothing' is no lab." in cell.printed
+    assert "The variable 'nothing' is not a lab." in cell.printed
     assert "has no meaning" in kernel.run("%trace maybe").errors[0]
     assert kernel.run("%%trace timed\n%%capture said\nprint(6 * 7)").widgets == 1
     assert kernel.run("print(said.stdout)").printed == "42\n\n"

@@ -71,5 +71,5 @@ def test_pruning_drops_partitions_rather_than_deleting_rows(db: PostgresDatabase
 def test_ages_are_read_and_nonsense_is_refused() -> None:
     assert [parse_age(text).days for text in ("30d", "8w", "6m", "1Y")] == [30, 56, 180, 365]
     for text in ("", "30", "d", "-3d", "0d", "3 apples"):
-        with pytest.raises(UsageError, match="is no age"):
+        with pytest.raises(UsageError, match="is not an age"):
             parse_age(text)

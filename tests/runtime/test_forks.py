@@ -323,7 +323,7 @@ async def test_names_that_the_run_does_not_have_are_refused_with_the_one_that_wa
     for wrong, message in [
         ({"tools": {"refnd": "X"}}, "There is no tool 'refnd' in this run. Did you mean 'refund'?"),
         ({"instructions": {"Til": "x"}}, "There is no agent 'Til' in this run. Did you mean 'Till'?"),
-        ({"agent": "Till"}, "agent='Till' is no Agent of the Agents SDK"),
+        ({"agent": "Till"}, "agent='Till' is not an Agent of the Agents SDK"),
         ({"instructions": 5}, "instructions=5 is neither a text nor texts by agent name"),
         ({"tools": {"refund": object()}}, "cannot be written as JSON"),
         ({"results": {"call_x": "y"}}, "This run has no call 'call_x'"),

@@ -82,7 +82,7 @@ async def test_models_of_the_sdk_are_compared_with_those_of_the_lab(lab: Lab) ->
 
 async def test_what_is_no_model_and_one_of_another_process_are_told(lab: Lab) -> None:
     wrong: Any = object()
-    with pytest.raises(UsageError, match="is no model"):
+    with pytest.raises(UsageError, match="is not a model"):
         await lab.run("Hello", model=wrong)
     with pytest.raises(UnknownPrefixError, match="another process"):
         await lab.run("Hello", model="object/ScriptedModel")

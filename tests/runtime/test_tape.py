@@ -275,7 +275,7 @@ async def test_what_is_no_tape_says_so(bench: Bench) -> None:
     tape = shop.tape(await shop.run(calls(LOOK)))
     with pytest.raises(NotFoundError, match="No trace matches"):
         read_tape(bench.store, 'tape:agent == "Nobody"')
-    with pytest.raises(UsageError, match="is no tape"):
+    with pytest.raises(UsageError, match="is not a tape"):
         read_tape(bench.store, "tap")
     with pytest.raises(UsageError, match="there are none"):
         record(bench.store, ["f" * 32])

@@ -146,9 +146,9 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
         assert more.record.thread_id == run.record.thread_id
         by_id = lab.trace(run).diff(more.trace_id)
         assert lab.trace(run).diff(more) == lab.trace(run.trace_id).diff(lab.trace(more)) == by_id
-        with pytest.raises(UsageError, match="is no trace"):
+        with pytest.raises(UsageError, match="is not a trace"):
             lab.trace(5)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="is no thread"):
+        with pytest.raises(UsageError, match="is not a thread"):
             await lab.run("Hello.", thread=5)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="nothing to say"):
             await lab.run(None)  # type: ignore[arg-type]

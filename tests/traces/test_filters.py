@@ -204,7 +204,7 @@ REFUSED = {
     "model == 3": ("model is text, and it is compared with a number", 0),
     "duration_ms > 'long'": ("compared with text", 0),
     "model": ("model alone is neither true nor false", 0),
-    "started_at > 'yesterday'": ("'yesterday' is no time", 13),
+    "started_at > 'yesterday'": ("'yesterday' is not a time", 13),
     "started_at > ago('soon')": ("ago() takes a length of time", 13),
     'any(s.kind == "tool")': ("any() looks at each span", 0),
     "error == 'x'": ("A trace has no field 'error', its spans do", 0),

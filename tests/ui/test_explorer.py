@@ -119,6 +119,6 @@ async def test_traces_to_export_are_given_as_ids_runs_views_or_a_column(tmp_path
     assert lab.export(target, trace_ids=frame.index[:2]) == 2
     assert lab.export(target, trace_ids=[runs[0], lab.traces[0], runs[1].trace_id]) == 3
     assert lab.export(target, trace_ids=runs[0].trace_id) == lab.export(target, trace_ids=runs[0]) == 1
-    with pytest.raises(UsageError, match="3 is no list of traces"):
+    with pytest.raises(UsageError, match="3 is not a list of traces"):
         lab.export(target, trace_ids=3)  # type: ignore[arg-type]
     await lab.aclose()

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A pipe of Windows, or a plain C locale, has no word for every character: a mark in its place is no failure.
+            # A pipe of Windows, or a plain C locale, has no word for every character: a mark in its place is not a failure.
             stream.reconfigure(errors="replace")
     debug = "--debug" in arguments
     try:

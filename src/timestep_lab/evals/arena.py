@@ -325,7 +325,7 @@ class Arena:
     def vote(self, duel_id: str, outcome: Outcome) -> Revealed:
         """Keep a vote, then say who it was. A duel takes one vote. Raises `NotFoundError`, `UsageError`."""
         if outcome not in POINTS:
-            raise UsageError(f"{outcome!r} is no vote.", f"Vote {', '.join(POINTS)}.")
+            raise UsageError(f"{outcome!r} is not a vote.", f"Vote {', '.join(POINTS)}.")
         if duel_id not in self._open:
             raise NotFoundError(f"There is no open duel {duel_id!r}.", "It was voted on already; ask for the next one.")
         case_id, epoch, left, right = self._open[duel_id]

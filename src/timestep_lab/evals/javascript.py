@@ -96,7 +96,7 @@ class Script:
 
 @lru_cache(512)
 def read_script(text: str) -> Script:
-    """Raises `DataError` for what is no JavaScript, or no part of it that is known here."""
+    """Raises `DataError` for what is not a JavaScript, or no part of it that is known here."""
     return _Parser(text).script()
 
 

@@ -70,7 +70,7 @@ class Endpoint:
 
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{self.url!r} is no HTTP address.", "Give one such as https://host/answer.")
+            raise UsageError(f"{self.url!r} is not an HTTP address.", "Give one such as https://host/answer.")
         self.name = self.name or f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
     async def __call__(self, asked: Asked, traceparent: str) -> Told:
@@ -94,7 +94,7 @@ class Endpoint:
         try:
             value = reply.json()
         except ValueError as error:
-            raise RunError(f"{self.name} answered with what is no JSON: {error}.", "Correct the service.") from error
+            raise RunError(f"{self.name} answered with what is not JSON: {error}.", "Correct the service.") from error
         return told(_completion(value), self.name)
 
     async def aclose(self) -> None:
@@ -159,7 +159,7 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
 
 
 def told(value: Any, name: str) -> Told:
-    """Raises `RunError` for what is no answer."""
+    """Raises `RunError` for what is not an answer."""
     if isinstance(value, Told):
         return value
     if isinstance(value, str):
@@ -239,7 +239,7 @@ def _as_json(value: Any, name: str) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise RunError(
-            f"{name} gave back a {type(value).__name__}, which is no answer.",
+            f"{name} gave back a {type(value).__name__}, which is not an answer.",
             "Return a text, or an object with output.",
         ) from error
 

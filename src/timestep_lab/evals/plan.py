@@ -132,7 +132,7 @@ class Options:
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Options:
-        """Raises `UsageError` for a name that is no option."""
+        """Raises `UsageError` for a name that is not an option."""
         names = cls.__dataclass_fields__
         strange = next((name for name in given if name not in names), None)
         if strange is not None:

@@ -56,7 +56,7 @@ def baseline_json(grid: Grid) -> dict[str, Any]:
 
 
 def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
-    """Candidates and scorers that both have. Raises `DataError` for a file that is no baseline, or shares nothing with this one."""
+    """Candidates and scorers that both have. Raises `DataError` for a file that is not a baseline, or shares nothing with this one."""
     before = _read(Path(baseline)) if isinstance(baseline, str | Path) else baseline_json(baseline)
     found = []
     for candidate, by_scorer in before["scores"].items():
@@ -122,5 +122,5 @@ def _read(path: Path) -> dict[str, Any]:
             f"The baseline {path} cannot be read: {error}.", 'Write one with grid.save("baseline.json").'
         ) from error
     if not isinstance(value, dict) or value.get("form") != FORM:
-        raise DataError(f"{path} is no baseline.", 'Write one with grid.save("baseline.json").')
+        raise DataError(f"{path} is not a baseline.", 'Write one with grid.save("baseline.json").')
     return value

@@ -443,7 +443,7 @@ def median(values: Sequence[float | None]) -> float | None:
 
 
 def total(values: Sequence[float | None]) -> float | None:
-    """None as soon as one is unknown: a sum of some is no sum."""
+    """None as soon as one is unknown: a sum of some is not a sum."""
     known = [value for value in values if value is not None]
     return float(sum(known)) if values and len(known) == len(values) else None
 

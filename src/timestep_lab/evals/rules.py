@@ -195,7 +195,7 @@ class Rule:
 
 
 def read(text: str) -> Rule:
-    """Raises `UsageError` for what is no rule."""
+    """Raises `UsageError` for what is not a rule."""
     rule = text.strip()
     bound = _bound(rule)
     if bound is not None:
@@ -203,7 +203,9 @@ def read(text: str) -> Rule:
     match = _RULE.fullmatch(rule)
     bound = None if match is None else _bound(match["bound"])
     if match is None or bound is None:
-        raise UsageError(f"{rule!r} is no rule.", "Write for example: 0.8, exact>=0.8, errors<=0", param="fail_under")
+        raise UsageError(
+            f"{rule!r} is not a rule.", "Write for example: 0.8, exact>=0.8, errors<=0", param="fail_under"
+        )
     return Rule(rule, match["what"], match["op"], bound)
 
 
@@ -308,7 +310,7 @@ def _worst(rule: Rule) -> Literal[0, 1]:
 
 
 def _with_misses(grid: Grid, row: CandidateRow, scorer: str, worst: float) -> Mapping[str, float | None]:
-    """`row.scores` of a scorer, failed calls being misses; empty where a miss is no number."""
+    """`row.scores` of a scorer, failed calls being misses; empty where a miss is not a number."""
     if not row.errors:
         return row.scores[scorer]
     scores = grid.tables.of(row.name, scorer).copy()

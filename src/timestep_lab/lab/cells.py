@@ -266,7 +266,7 @@ class CellTraces:
         if name is not None:
             found = known.get(name)
             if not isinstance(found, Lab):
-                raise UsageError(f"The variable {name!r} is no lab.", f"Make one first: {name} = Lab()")
+                raise UsageError(f"The variable {name!r} is not a lab.", f"Make one first: {name} = Lab()")
             return found
         labs = [value for value in known.values() if isinstance(value, Lab)]
         if isinstance(known.get("lab"), Lab):

@@ -118,7 +118,7 @@ class LocalDuelSource:
 
     async def vote(self, case_id: str, left: str, right: str, outcome: VoteOutcome) -> None:
         if outcome not in get_args(VoteOutcome):
-            raise UsageError(f"{outcome!r} is no vote.", f"Vote {', '.join(get_args(VoteOutcome))}.")
+            raise UsageError(f"{outcome!r} is not a vote.", f"Vote {', '.join(get_args(VoteOutcome))}.")
         assert self._record is not None
         record = VoteRecord(
             id=new_id("vote"), user_id=self._rows.user_id, comparison_id=self._record.id, case_id=case_id, epoch=0,

@@ -522,7 +522,7 @@ class Lab(Looking):
         import agents as sdk
 
         if not isinstance(agent, sdk.Agent | AgentRecord):
-            raise UsageError(f"{agent!r} is no agent.", "Give an agent's name or id, or an Agents SDK Agent.")
+            raise UsageError(f"{agent!r} is not an agent.", "Give an agent's name or id, or an Agents SDK Agent.")
         return agent
 
     def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:

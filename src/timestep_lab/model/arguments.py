@@ -20,7 +20,7 @@ def trace_id_of(given: Any) -> str:
         raise UsageError(repr(given))
     found = given if isinstance(given, str) else getattr(given, "trace_id", None)
     if not isinstance(found, str):
-        raise UsageError(f"{_shown(given)} is no trace.", "Give a run, lab.trace(…), or a trace's id.")
+        raise UsageError(f"{_shown(given)} is not a trace.", "Give a run, lab.trace(…), or a trace's id.")
     return found
 
 
@@ -32,7 +32,9 @@ def trace_ids_of(given: Any) -> list[str]:
     if isinstance(found, str):
         return [found]
     if isinstance(found, Mapping) or not isinstance(found, Iterable):
-        raise UsageError(f"{_shown(given)} is no list of traces.", "Give ids, runs, or a column such as df.trace_id.")
+        raise UsageError(
+            f"{_shown(given)} is not a list of traces.", "Give ids, runs, or a column such as df.trace_id."
+        )
     return list(dict.fromkeys(map(trace_id_of, found)))
 
 
@@ -43,12 +45,12 @@ def thread_id_of(given: Any) -> str | None:
     # A run's `thread` is meant by the run, too.
     found = getattr(getattr(given, "thread", given), "id", None)
     if not isinstance(found, str):
-        raise UsageError(f"{_shown(given)} is no thread.", "Give run.thread, lab.threads[…], or a thread's id.")
+        raise UsageError(f"{_shown(given)} is not a thread.", "Give run.thread, lab.threads[…], or a thread's id.")
     return found
 
 
 def messages_of(given: Any) -> list[dict[str, Any]]:
-    """A prompt that is no text: Responses input items. Raises `UsageError` for anything else."""
+    """A prompt that is not text: Responses input items. Raises `UsageError` for anything else."""
     if not isinstance(given, Sequence) or not all(isinstance(item, Mapping) for item in given):
         raise UsageError(f"{_shown(given)} is nothing to say.", "Give a text, or a list of messages.", param="input")
     return [dict(item) for item in given]

@@ -31,7 +31,7 @@
     │   └── TapeMissError           a run on tape asked a tool what was never recorded
     ├── StoreError              the store failed
     │   ├── StoreUnavailableError   it cannot be reached now; trying again may work
-    │   ├── StoreCorruptError       the file is damaged or is no lab
+    │   ├── StoreCorruptError       the file is damaged or is not a lab
     │   ├── StoreTooNewError        written by a later version of this program
     │   └── StoreReadOnlyError      the folder or file cannot be written
     └── MissingExtraError       an optional package is not installed

@@ -165,7 +165,7 @@ class Lab:
     SERVER = "timestep.mcp.server"
     APPROVAL = "timestep.approval"
     HEARD = "timestep.tool.heard"
-    """On a tool call whose result was no text: what the model read of it (a text, or content parts), as JSON."""
+    """On a tool call whose result was not text: what the model read of it (a text, or content parts), as JSON."""
     TAPE = "timestep.tape"
     """On a call of a run on tape: `hit`, `drifted` (a nearly equal call answered), `live`, `simulated` or `miss`."""
     TAPE_SPAN = "timestep.tape.span_id"

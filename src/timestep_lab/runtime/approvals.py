@@ -72,7 +72,7 @@ def _decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
     word = plain.get("decision")
     if word not in ("approved", "rejected"):
         raise UsageError(
-            f"{word!r} is no decision about the call {call_id!r}.", "Say 'approved' or 'rejected'.", param="decision"
+            f"{word!r} is not a decision about the call {call_id!r}.", "Say 'approved' or 'rejected'.", param="decision"
         )
     return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")))
 

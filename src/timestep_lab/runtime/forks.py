@@ -277,7 +277,7 @@ def read_changes(
     """Instructions for the first agent, whose name is not known here, go by the name ''. Raises `UsageError` for what is not of its kind."""
     if agent is not None and not isinstance(agent, Agent):
         raise UsageError(
-            f"agent={agent!r} is no Agent of the Agents SDK; a fork's agents are those of the run.",
+            f"agent={agent!r} is not an Agent of the Agents SDK; a fork's agents are those of the run.",
             "Leave agent= out; or start anew with another agent: lab.run(prompt, agent=…).",
             param="agent",
         )
@@ -296,7 +296,7 @@ def read_changes(
             )
     for param, stubs in [("tools", tools), ("results", results)]:
         if not isinstance(stubs or {}, Mapping):
-            raise UsageError(f"{param}={stubs!r} is no mapping of names to results.", "Give a dict.", param=param)
+            raise UsageError(f"{param}={stubs!r} is not a mapping of names to results.", "Give a dict.", param=param)
         for name, stub in (stubs or {}).items():
             if not callable(stub):
                 _check_json(param, name, stub)

@@ -146,7 +146,7 @@ class RecordingHooks(RunHooks[Any]):
 
 
 def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
-    """Keep with the call's span what the model reads of a result that is no text; made by the SDK's own conversion."""
+    """Keep with the call's span what the model reads of a result that is not text; made by the SDK's own conversion."""
     span = get_current_span()
     call = context.tool_call if isinstance(context, ToolContext) else None
     if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):

@@ -122,7 +122,7 @@ class Waited:
 
 
 class Patience:
-    """A time limit that stands still while its run waits for a slot: waiting is no fault of the model.
+    """A time limit that stands still while its run waits for a slot: waiting is not a fault of the model.
 
     Bound to `PATIENCE` by whoever sets the limit; every slot taken in that context, in whichever task, pauses it.
     """

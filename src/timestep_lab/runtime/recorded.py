@@ -111,7 +111,7 @@ class RecordedCall:
 
 
 class _Said:
-    """A result that is no text: `str` is what the SDK gives to the model, `model_dump` what is stored and shown."""
+    """A result that is not text: `str` is what the SDK gives to the model, `model_dump` what is stored and shown."""
 
     def __init__(self, heard: str, output: Json) -> None:
         self._heard, self._output = heard, output

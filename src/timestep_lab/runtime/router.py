@@ -262,13 +262,13 @@ class Router(ModelProvider):
     def add_model(self, model: Any) -> str:
         """The name by which this router knows a model of the Agents SDK's that is an object; the same object has one name.
 
-        It is timed, traced and given ids like any other; it is not repeated and its price is not known. Raises `UsageError` for what is no model.
+        It is timed, traced and given ids like any other; it is not repeated and its price is not known. Raises `UsageError` for what is not a model.
         """
         if isinstance(model, RoutedModel) and self._models.get(model.full) is model:
             return model.full
         if not isinstance(model, Model):
             raise UsageError(
-                f"{model!r} is no model.", "Give prefix/name, or a Model of the Agents SDK.", param="model"
+                f"{model!r} is not a model.", "Give prefix/name, or a Model of the Agents SDK.", param="model"
             )
         return f"{OBJECT}/{self._objects.name_of(model)}"
 

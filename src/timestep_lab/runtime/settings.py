@@ -194,11 +194,11 @@ def _checked_url(name: str, value: str) -> str:
     try:
         parts = urlsplit(value)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # A port that is no number, as when a password holds a slash.
+    except ValueError:  # A port that is not a number, as when a password holds a slash.
         known = False
     if not known:
         raise SettingsError(
-            f"{name} is {shown_url(value)!r}, which is no web address.",
+            f"{name} is {shown_url(value)!r}, which is not a web address.",
             "Write it with http:// or https://.",
             param=name,
         )
@@ -244,7 +244,7 @@ def _number(name: str, text: Mapping[str, str], default: float) -> float:
     try:
         value = float(text.get(name, default))
     except ValueError as error:
-        raise SettingsError(f"{name} is {text[name]!r}, which is no number.", param=name) from error
+        raise SettingsError(f"{name} is {text[name]!r}, which is not a number.", param=name) from error
     if not 0 <= value < float("inf"):
         raise SettingsError(f"{name} is {text[name]}, which is not a number from 0 up.", param=name)
     return value
@@ -253,5 +253,5 @@ def _number(name: str, text: Mapping[str, str], default: float) -> float:
 def _count(name: str, text: Mapping[str, str], default: int) -> int:
     value = text.get(name, str(default))
     if not value.isdecimal():
-        raise SettingsError(f"{name} is {value!r}, which is no whole number.", "Write 0 for no limit.", param=name)
+        raise SettingsError(f"{name} is {value!r}, which is not a whole number.", "Write 0 for no limit.", param=name)
     return int(value)

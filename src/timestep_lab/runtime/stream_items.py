@@ -234,7 +234,7 @@ def arguments_object(given: Any) -> dict[str, Any]:
 
 
 def _no_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _part_text(part: Json) -> str | None:

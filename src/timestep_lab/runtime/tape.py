@@ -216,7 +216,7 @@ def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> d
     """`{"think": "*", "search": ["reason"]}`. Raises `UsageError`."""
     if given is not None and not isinstance(given, Mapping):
         raise UsageError(
-            f"{param}={given!r} is no mapping of tools to arguments.", f"{param}={{'think': '*'}}", param=param
+            f"{param}={given!r} is not a mapping of tools to arguments.", f"{param}={{'think': '*'}}", param=param
         )
     return {tool: (names,) if isinstance(names, str) else tuple(names) for tool, names in (given or {}).items()}
 
@@ -354,7 +354,7 @@ def read_tape(
     word, colon, expression = given.partition(":")
     if word != "tape" or (colon and not expression.strip()):
         raise UsageError(
-            f"{given!r} is no tape.", "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).", param="tools"
+            f"{given!r} is not a tape.", "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).", param="tools"
         )
     if expression:
         return record(store, [*([own] if own else []), *matching(store, expression)])

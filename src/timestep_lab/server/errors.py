@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_FIELDS = 100
 MAX_FIELD = 64 * 1024
-"""Bytes of a form's field that is no file."""
+"""Bytes of a form's field that is not a file."""
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """Without port and brackets; empty for what is no host."""
+    """Without port and brackets; empty for what is not a host."""
     if set(host) & set("/\\@?#"):
         return ""
     try:
@@ -289,7 +289,7 @@ class Gate:
         headers = _headers(scope)
         try:
             self._check_host(headers)
-            # A browser always says where a websocket comes from; one that does not say is no browser and needs a bearer token.
+            # A browser always says where a websocket comes from; one that does not say is not a browser and needs a bearer token.
             if "origin" in headers and not _same_host(headers):
                 raise ForbiddenError("This websocket comes from a page of another site.")
             caller = self._caller(headers)
@@ -384,7 +384,7 @@ class Gate:
             return self.tokens.issue_anonymous()[1]
 
     async def _answer_key(self, key: str, scope: Scope, headers: dict[str, str], send: Send) -> bool:
-        """What a sign-in link is answered with; False when the request is no page and goes on as any other."""
+        """What a sign-in link is answered with; False when the request is not a page and goes on as any other."""
         user_id, path = self.owner_key(key), scope["path"]
         if user_id:
             token = self.tokens.issue(user_id, anonymous=False)

@@ -215,7 +215,7 @@ async def view_channel(socket: WebSocket, key: str) -> None:
     except WebSocketDisconnect:
         pass
     except ValueError as error:
-        log.warning("A page sent what is no message of ours: %s", error)
+        log.warning("A page sent what is not a message of ours: %s", error)
         await socket.close(NOT_UNDERSTOOD)
     finally:
         if found.component.direct == channel.post:  # Not yet another connection's, after a reload.

@@ -78,7 +78,7 @@ def rebuilt(told: Mapping[str, Any], status: int = 500) -> LabError:
 
 def unreachable(error: httpx.HTTPError | OSError, url: str) -> LabError:
     if isinstance(error, httpx.UnsupportedProtocol):
-        return UsageError(f"{url} is no address of a served lab.", "Write it as http://host:port.")
+        return UsageError(f"{url} is not an address of a served lab.", "Write it as http://host:port.")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return StoreUnavailableError(
             f"{url} cannot be reached ({str(error) or 'no answer'}).", "Start it with: timestep-lab serve. Or check the address."
@@ -185,7 +185,7 @@ class Connection:
         parts = urlsplit(address)
         if not parts.netloc or parts.username:
             raise UsageError(
-                f"{without_credentials(address)} is no address of a served lab.", "Write it as http://host:port."
+                f"{without_credentials(address)} is not an address of a served lab.", "Write it as http://host:port."
             )
         url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         key = parse_qs(parts.query).get("key", [""])[0]

@@ -54,7 +54,7 @@ class Datasets:
     ) -> DatasetRecord:  # fmt: skip
         """The next version of a data set, or with `new` its first. The same cases again are no new version.
 
-        Raises `ConflictError` when `new` and the name is taken, `DataError` for what is no case.
+        Raises `ConflictError` when `new` and the name is taken, `DataError` for what is not a case.
         """
         from timestep_lab.evals.datasets import load_dataset
         from timestep_lab.evals.datasets.load import store_version
@@ -246,6 +246,6 @@ def _check_name(name: str) -> None:
     if "@" in name or not name.strip() or name != name.strip() or is_query(name):
         raise UsageError(
             f"A data set cannot be called {name!r}.",
-            "Give a name without @ and without spaces at its ends, which is no query.",
+            "Give a name without @ and without spaces at its ends, which is not a query.",
             param="name",
         )

@@ -43,7 +43,7 @@ def parse_age(text: str) -> timedelta:
     """`30d`, `8w`, `6m` (of 30 days), `1y`. Raises `UsageError`."""
     found = re.fullmatch(r"(\d+)\s*([dwmy])", text.strip().lower())
     if not found or not int(found[1]):
-        raise UsageError(f"{text!r} is no age.", "Write a number and d, w, m or y, such as 30d.")
+        raise UsageError(f"{text!r} is not an age.", "Write a number and d, w, m or y, such as 30d.")
     return timedelta(days=int(found[1]) * _UNITS[found[2]])
 
 

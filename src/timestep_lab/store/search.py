@@ -60,7 +60,7 @@ class Search:
 
 
 def read_search(text: str) -> Search:
-    """Never fails: beside words, what is no word is left out."""
+    """Never fails: beside words, what is not a word is left out."""
     words: list[Word] = []
     phrases: list[str] = []
     signs: list[str] = []

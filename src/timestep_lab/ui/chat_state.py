@@ -293,7 +293,7 @@ class Conversation(View):
                 "language model. Set a provider's key, or start Ollama, for a real one."
             )
         model = model or self._source.default_model
-        return f"{model} answers{', by fixed rules: it is no language model' if model.startswith('demo/') else ''}."
+        return f"{model} answers{', by fixed rules: it is not a language model' if model.startswith('demo/') else ''}."
 
     def _examples(self) -> list[str]:
         model = self._chosen_model() or self._source.default_model

@@ -190,9 +190,7 @@ def body(state: GridState) -> bytes:
     whole = {"cases": [_case_row(case) for case in state.cases], "cells": cells + growing}
     try:
         return _encoded(whole)
-    except (
-        ValueError
-    ):  # An answer with half a character, a score that is no number: rare, and making sure takes longer than all else.
+    except ValueError:  # An answer with half a character, a score that is not a number: rare, and making sure takes longer than all else.
         return _encoded(json_safe(whole))
 
 

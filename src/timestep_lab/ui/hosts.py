@@ -48,7 +48,7 @@ def twin_block(view: View) -> str:
 
 def aligned(page: str) -> str:
     """The same page, each cell of its tables with its alignment as a style: Jupyter's style sheet turns all others to the right, and an
-    attribute is no match for it."""
+    attribute is not a match for it."""
 
     def cell(found: re.Match[str]) -> str:
         attributes = found[2]

@@ -6,7 +6,7 @@ A message is `{"role", "parts": [...], "name"?}`; a part is one of
     {"type": "reasoning", "text"} {"type": "media", "what"}                            {"type": "json", "value"}
 
 Read are: Responses items (Agents SDK), Chat Completions messages, Anthropic content blocks, OpenTelemetry GenAI `parts`, and
-OpenInference's `{"message": {...}}`. What is in none of these forms is no conversation: `read_messages` says None.
+OpenInference's `{"message": {...}}`. What is in none of these forms is not a conversation: `read_messages` says None.
 """
 
 from __future__ import annotations

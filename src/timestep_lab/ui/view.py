@@ -224,7 +224,7 @@ class View:
         elif op == "call":
             self._call(host, content, [bytes(buffer) for buffer in buffers])
         else:
-            log.warning("%s: a browser sent %r, which is no message of ours.", type(self).__name__, op)
+            log.warning("%s: a browser sent %r, which is not a message of ours.", type(self).__name__, op)
 
     def _sync(self, host: Host, mount: str) -> None:
         if type(self).prepare is View.prepare:

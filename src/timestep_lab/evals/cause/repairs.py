@@ -175,7 +175,7 @@ def _words(items: Iterable[Mapping[str, Any]]) -> Counter[str]:
     words: Counter[str] = Counter()
     for item in items:
         if item.get("type") == "function_call":
-            continue  # What it asked itself is no source.
+            continue  # What it asked itself is not a source.
         content = item.get("output") if item.get("type") == "function_call_output" else item.get("content")
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
         words.update(word.strip("-_") for word in re.findall(r"[\w-]+", text) if _is_id(word.strip("-_")))

@@ -120,7 +120,7 @@ def load_dataset(
         dataset = _of_rows(((row, f"case {n}") for n, row in enumerate(data, 1)), name or "list", columns)
     else:
         raise DataError(
-            f"A {type(data).__name__} is no dataset.",
+            f"A {type(data).__name__} is not a dataset.",
             "Give a list, a DataFrame, a file's path, or a query over past traces.",
         )
     return dataset if limit is None else dataset.head(limit)

@@ -58,7 +58,7 @@ _UNSUPPORTED = (
     "trace-error-spans", "trace-span-count", "trace-span-duration", "trajectory:goal-success", "trajectory:tool-args-match",
     "trajectory:tool-sequence", "webhook",
 )  # fmt: skip
-"""Kinds of promptfoo that are refused: in a table's `__expected`, a text that begins with one is no text to be equal to."""
+"""Kinds of promptfoo that are refused: in a table's `__expected`, a text that begins with one is not text to be equal to."""
 _EVERY = ("type", "value", "weight", "metric", "transform", "description")
 _THRESHOLD = ("levenshtein", "similar", "latency", "cost", "llm-rubric", "javascript")
 _JUDGES = ("llm-rubric", "model-graded-closedqa", "factuality")
@@ -134,7 +134,7 @@ def short_assertion(text: str, where: str) -> Spec:
 def read_transform(script: Any, where: str) -> None:
     """Raises `DataError` for a script that is in a file, or is more than is read here."""
     if not isinstance(script, str):
-        raise DataError(f"{where} has a transform that is no text.", "Write an expression over output.")
+        raise DataError(f"{where} has a transform that is not text.", "Write an expression over output.")
     if script.startswith(("file://", "package:")):
         raise DataError(
             f"{where} takes its transform from {script}, which is not supported here.", "Write an expression in place."
@@ -242,7 +242,7 @@ def _value(name: str, value: Any, variables: Mapping[str, Any], path: Path, wher
     if name in _TEXT and not isinstance(read, str):
         if name == "llm-rubric":
             return json.dumps(read, ensure_ascii=False)
-        raise DataError(f"{where} has a value that is no text.", "Write a text.")
+        raise DataError(f"{where} has a value that is not text.", "Write a text.")
     return read
 
 

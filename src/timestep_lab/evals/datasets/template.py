@@ -36,7 +36,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     """Fill a template. Text goes in as it is, all else as JSON, nothing as an empty text.
 
     Raises `DataError` for a name that there is no value for (`{% if name %}` and `{{ name | default('') }}` may ask for one), and for
-    what is no part of a template.
+    what is not part of a template.
     """
     if "{{" not in template and "{%" not in template and "{#" not in template:
         return template

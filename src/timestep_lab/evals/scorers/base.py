@@ -295,7 +295,7 @@ class Deadline:
 
 @lru_cache(256)
 def compile_pattern(pattern: str) -> Any:
-    """Raises `UsageError` for what is no pattern of `re`."""
+    """Raises `UsageError` for what is not a pattern of `re`."""
     import regex  # type: ignore[import-untyped]
 
     try:
@@ -304,7 +304,7 @@ def compile_pattern(pattern: str) -> Any:
         re.compile(pattern)
         return regex.compile(_literal_braces(pattern), regex.VERSION0)
     except (re.error, regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}.", "Correct it.") from error
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}.", "Correct it.") from error
 
 
 def _literal_braces(pattern: str) -> str:

@@ -67,5 +67,5 @@ def _as_score(result: Any) -> Score:
         return unknown("the function gave no score")
     if isinstance(result, bool | int | float) or hasattr(result, "__float__"):
         value = float(result)
-        return Score(value) if math.isfinite(value) else unknown(f"the function gave {value}, which is no score")
+        return Score(value) if math.isfinite(value) else unknown(f"the function gave {value}, which is not a score")
     return unknown(f"the function gave a {type(result).__name__}, not a number")

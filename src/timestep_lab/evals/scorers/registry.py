@@ -79,7 +79,7 @@ def make_scorer(spec: Any) -> Scorer:
         name = getattr(spec, "__name__", type(spec).__name__)
         return Function(name=name, function=spec)
     raise UsageError(
-        f"A {type(spec).__name__} is no scorer.", f"Known: {', '.join(known())}; or give a Python function."
+        f"A {type(spec).__name__} is not a scorer.", f"Known: {', '.join(known())}; or give a Python function."
     )
 
 
@@ -275,9 +275,9 @@ def weighted_mean(scores: Sequence[ScoreValue]) -> float | None:
 
 
 def score_value(scorer: Scorer, score: Score) -> ScoreValue:
-    """Apply negation. A score that does not run from 0 to 1 has no opposite and is then unknown, as is one that is no finite number."""
+    """Apply negation. A score that does not run from 0 to 1 has no opposite and is then unknown, as is one that is not a finite number."""
     if score.value is not None and not math.isfinite(score.value):
-        score = unknown(f"it gave {score.value}, which is no score")
+        score = unknown(f"it gave {score.value}, which is not a score")
     if scorer.negate and score.value is not None:
         if 0.0 <= score.value <= 1.0:
             score = replace(score, value=1.0 - score.value)

@@ -57,7 +57,7 @@ class SqlEqual(ValueScorer):
             return wanted
         setup = self.setup if self.setup is not None else case.vars.get("setup", "")
         if not isinstance(setup, str):
-            return unknown("the variable setup is no SQL text")
+            return unknown("the variable setup is not SQL text")
         blocks = _sql_FENCE.findall(answer.output)
         query = (blocks[-1] if blocks else answer.output).strip()
         notes = []
@@ -263,7 +263,7 @@ class JsonSchema(Scorer):
         try:
             jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
         except jsonschema.SchemaError as error:
-            raise UsageError(f"The schema is no JSON Schema: {error.message}.", "Correct it.") from error
+            raise UsageError(f"The schema is not JSON Schema: {error.message}.", "Correct it.") from error
         check_patterns(self.schema)
 
     def check(self, answer: Answer, case: Case) -> Score:
@@ -321,7 +321,7 @@ class JsonDiff(ValueScorer):
         try:
             wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
         except ValueError:
-            return unknown(f"the expected answer {wanted[:40]!r} is no JSON")
+            return unknown(f"the expected answer {wanted[:40]!r} is not JSON")
         try:
             found = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
@@ -375,7 +375,7 @@ class JavaScript(Scorer):
             return passed(said)
         if isinstance(said, int | float):
             return Score(float(said), passes=None if self.pass_at is not None else said > 0)
-        return unknown(f"the script gave {as_text(said)[:80]}, which is no score")
+        return unknown(f"the script gave {as_text(said)[:80]}, which is not a score")
 
 
 @scorer("json_field")
@@ -414,7 +414,7 @@ class JsonField(ValueScorer):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number as somebody wrote it. 50 % is as good as 0.5 where the other side is no percentage."""
+    """A number as somebody wrote it. 50 % is as good as 0.5 where the other side is not a percentage."""
 
     value: float
     percent: bool = False
@@ -444,7 +444,7 @@ class Number(ValueScorer):
         try:
             targets = [_target(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
         except ValueError:
-            return unknown(f"the expected answer {wanted!r} is no number")
+            return unknown(f"the expected answer {wanted!r} is not a number")
         found = quantities_in(answer.output)
         if not found:
             return passed(False, "no number in the answer")
@@ -502,9 +502,9 @@ def _quantity(match: re.Match[str]) -> Quantity:
 
 
 def _target(value: Any) -> tuple[Quantity, Quantity]:
-    """Least and most of what is expected. Raises `ValueError` for what is no number and no range."""
+    """Least and most of what is expected. Raises `ValueError` for what is not a number and no range."""
     if isinstance(value, bool):
-        raise ValueError("a truth value is no number")
+        raise ValueError("a truth value is not a number")
     if not isinstance(value, str):
         return Quantity(float(value)), Quantity(float(value))
     text = _CURRENCY.sub("", value.strip()).strip()

@@ -179,7 +179,7 @@ class Choice(ValueScorer):
         choices = [fold(str(choice).strip(), False) for choice in given] if isinstance(given, list) else []
         letters = LETTERS[: len(choices)] if choices else LETTERS
         if not all(len(w.strip()) == 1 and w.strip().upper() in letters for w in wanted):
-            return unknown(f"the expected answer {wanted[0]!r} is no letter from A to {letters[-1]}")
+            return unknown(f"the expected answer {wanted[0]!r} is not a letter from A to {letters[-1]}")
         chosen = _chosen(answer.output, letters, choices)
         if chosen is None:
             return passed(False, "no choice in the answer")

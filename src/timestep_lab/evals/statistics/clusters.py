@@ -81,7 +81,9 @@ class DaskExecutor:
 
     def __init__(self, bench: Bench, options: Options, client: Any, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
-            raise UsageError(f"client={type(client).__name__} is no Dask client.", "Pass dask.distributed.Client(…).")
+            raise UsageError(
+                f"client={type(client).__name__} is not a Dask client.", "Pass dask.distributed.Client(…)."
+            )
         self._bench, self._options, self._client = bench, options, client
         self._here, self._tape = LocalExecutor(bench, options), tape
         self._waiting: list[tuple[Question, asyncio.Future[Trial]]] = []

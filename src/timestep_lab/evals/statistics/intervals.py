@@ -106,7 +106,7 @@ class Interval:
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927). Never leaves 0 to 1, and is no point when all or none succeeded."""
+    """Score interval of a proportion (Wilson 1927). Never leaves 0 to 1, and is not a point when all or none succeeded."""
     if n <= 0:
         return Interval(math.nan, math.nan)
     z2 = two_sided_z(level) ** 2

@@ -308,7 +308,7 @@ def _quoted(text: str | None) -> str:
 
 
 class DemoEcho(DemoModel):
-    """Says back what the user said last; with `bare`, without the words that it is no language model."""
+    """Says back what the user said last; with `bare`, without the words that it is not a language model."""
 
     def __init__(self, model: str, *, delay_ms: float, bare: bool) -> None:
         super().__init__(model, delay_ms=delay_ms)

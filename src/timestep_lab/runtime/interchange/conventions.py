@@ -251,7 +251,7 @@ def _openinference_kind(kind: str, name: str, attributes: Mapping[str, Any], sco
         return "handoff"  # The Agents SDK exporter writes a handoff as a tool, with the two agents as its input and output.
     if scope == _SDK_SCOPE:
         if kind == "agent" and parent_id is None and OpenInference.AGENT_NAME not in attributes:
-            return "task"  # The trace as a whole, which is no agent.
+            return "task"  # The trace as a whole, which is not an agent.
         if kind == "task" and name == "turn":
             return "turn"
     return kind

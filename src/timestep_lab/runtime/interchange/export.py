@@ -192,7 +192,7 @@ def _spare_labs(target: Path, store: Store) -> None:
     # The open lab is told by its name alone: opening its file once more could end this process's lock on it.
     if target.resolve() == Path(store.db.url).resolve() or not _is_export(target):
         raise UsageError(
-            f"{target} is there already, and is no export of traces: a lab may be in it.", "Choose another name."
+            f"{target} is there already, and is not an export of traces: a lab may be in it.", "Choose another name."
         )
 
 

@@ -213,7 +213,7 @@ def _read_protobuf(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]
     except DataError:
         messages = list(_length_prefixed(data))
     if not messages:
-        raise DataError(f"{source.name} is no file of traces.", f"Formats that are read: {KNOWN}.")
+        raise DataError(f"{source.name} is not a file of traces.", f"Formats that are read: {KNOWN}.")
     for message in messages:
         yield read_otlp_protobuf(message, user_id)
 

@@ -230,6 +230,6 @@ def _value(name: str, value: Any) -> Any:
         return to_naive_utc(value if isinstance(value, datetime) else parse_iso(value))
     if name in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{name} {value!r} is no number")
+            raise ValueError(f"{name} {value!r} is not a number")
         return value
     return clean(str(value))

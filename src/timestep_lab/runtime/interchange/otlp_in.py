@@ -61,7 +61,7 @@ _FIELDS: dict[str, list[tuple[str, int, str]]] = {
     "KeyValueList": [("values", 1, "repeated KeyValue")],
 }  # fmt: skip
 """Field numbers of opentelemetry/proto/{trace,logs,common}/v1 and collector/{trace,logs}/v1, version 1.x. Text is declared as
-bytes: the classes refuse a whole request for one byte that is no UTF-8, where OpenTelemetry asks for U+FFFD in its place."""
+bytes: the classes refuse a whole request for one byte that is not UTF-8, where OpenTelemetry asks for U+FFFD in its place."""
 _ONE_OF = "AnyValue"
 """The message of which one field at most is set."""
 _PACKAGE = "timestep_lab.otlp"
@@ -110,7 +110,7 @@ def _pool() -> Any:
 
 
 def text(raw: bytes) -> str:
-    """With U+FFFD for what is no UTF-8."""
+    """With U+FFFD for what is not UTF-8."""
     return raw.decode("utf-8", "replace")
 
 
@@ -228,7 +228,7 @@ def _read(
         try:
             return read_json(json.loads(plain.decode("utf-8-sig", "replace")), user_id)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"The request is no JSON: {error}", "Send an OTLP export request.") from None
+            raise DataError(f"The request is not JSON: {error}", "Send an OTLP export request.") from None
     if kind in (PROTOBUF, "application/protobuf", "application/octet-stream", ""):
         return read_protobuf(plain, user_id)
     raise DataError(f"OTLP of type {content_type!r} cannot be read.", f"Send {PROTOBUF} or application/json.")
@@ -267,14 +267,16 @@ def read_otlp_protobuf(plain: bytes, user_id: str) -> Decoded:
     try:
         request = request_class().FromString(plain)
     except DecodeError as error:
-        raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
+        raise DataError(f"The request is not OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
     decoded = Decoded(user_id)
     read = AttributeReader().read
     for of_resource in request.resource_spans:
         try:
             resource, _ = read(of_resource.resource.attributes)
         except DecodeError as error:
-            raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportTraceServiceRequest.") from None
+            raise DataError(
+                f"The request is not OTLP protobuf: {error}", "Send an ExportTraceServiceRequest."
+            ) from None
         for of_scope in of_resource.scope_spans:
             scope = text(of_scope.scope.name)
             for span in of_scope.spans:
@@ -349,7 +351,8 @@ def read_otlp_json(request: Any, user_id: str) -> Decoded:
         return Decoded(user_id)  # Protobuf's way to write a message without content.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
-            "The JSON is no OTLP trace request: it has no list `resourceSpans`.", "Send an ExportTraceServiceRequest."
+            "The JSON is not OTLP trace request: it has no list `resourceSpans`.",
+            "Send an ExportTraceServiceRequest.",
         )
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceSpans")):
@@ -443,7 +446,7 @@ def id_of(value: Any, n_bytes: int) -> str:
 
         data = base64.b64decode(text, validate=True)
         if len(data) != n_bytes:
-            raise ValueError(f"{text!r} is no id of {n_bytes} bytes")
+            raise ValueError(f"{text!r} is not an id of {n_bytes} bytes")
     if not any(data):
         raise ValueError(_NO_IDS)
     return data.hex()
@@ -473,7 +476,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
     try:
         request = request_class("LogsRequest").FromString(plain)
     except DecodeError as error:
-        raise DataError(f"The request is no OTLP protobuf: {error}", "Send an ExportLogsServiceRequest.") from None
+        raise DataError(f"The request is not OTLP protobuf: {error}", "Send an ExportLogsServiceRequest.") from None
     decoded = Decoded(user_id)
     read = AttributeReader().read
     for of_resource in request.resource_logs:
@@ -501,7 +504,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
 def read_logs_json(request: Any, user_id: str) -> Decoded:
     """The JSON form. Raises `DataError`."""
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceLogs") or [], list):
-        raise DataError("The JSON is no OTLP logs request.", "Send an ExportLogsServiceRequest.")
+        raise DataError("The JSON is not OTLP logs request.", "Send an ExportLogsServiceRequest.")
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceLogs")):
         for of_scope in objects_of(field_of(of_resource, "scopeLogs")):
@@ -529,7 +532,7 @@ def _take_record(
     if len(trace_id) != 32 or len(span_id) != 16 or not trace_id.strip("0") or not span_id.strip("0"):
         decoded.reject(f"The log record {name!r} belongs to no span.")
     elif not name.startswith("gen_ai."):
-        decoded.reject(f"The log record {name!r} is no event of a GenAI span (gen_ai.*); other logs are not kept.")
+        decoded.reject(f"The log record {name!r} is not an event of a GenAI span (gen_ai.*); other logs are not kept.")
     else:
         said = {**attributes, **body} if isinstance(body, Mapping) else attributes
         if body is not None and not isinstance(body, Mapping):

@@ -436,7 +436,7 @@ class Connection:
                     await stack.enter_async_context(client)
                 live.client.set_result(client)
                 await live.signs.gone.wait()
-        except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is no news
+        except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
                 said = await asyncio.to_thread(live.signs.stderr.text)
                 failure = connect_error(self.record, error, said=said, http_status=live.signs.http_status)

@@ -159,7 +159,7 @@ def _secrets(record: McpServerRecord) -> list[str]:
         parts = urlsplit(record.url)
         values += [parts.username or "", parts.password or "", parts.query, parts.fragment]
         values += [piece.partition("=")[2] for piece in parts.query.split("&")]
-    # Longest first, so that no part of a secret is left; below four letters a value is no secret and would maim words.
+    # Longest first, so that no part of a secret is left; below four letters a value is not a secret and would maim words.
     return sorted(_long(values), key=len, reverse=True)
 
 

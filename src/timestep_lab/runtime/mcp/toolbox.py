@@ -205,7 +205,7 @@ def _function_tool(function: Any) -> FunctionTool:
         return function
     if not callable(function) or not hasattr(function, "__name__") or function.__name__ == "<lambda>":
         raise UsageError(
-            f"{function!r} is no function with a name.", "Give a function made with def, or a FunctionTool."
+            f"{function!r} is not a function with a name.", "Give a function made with def, or a FunctionTool."
         )
     made: FunctionTool = function_tool(function, strict_mode=False, failure_error_function=None)
     return made

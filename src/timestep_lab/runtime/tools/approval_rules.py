@@ -5,7 +5,7 @@ A rule is `"always"`, `"never"`, or an object that looks at one argument of the 
     {"argument": "location", "contains": "berkeley"}    text contains text, whatever the case; a list contains such a text
     {"argument": "amount", "equals": 100}               the same JSON value; texts whatever the case
 
-An argument that the call does not have matches no rule. Arguments that are no JSON object cannot be judged, so they ask.
+An argument that the call does not have matches no rule. Arguments that are not JSON object cannot be judged, so they ask.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_rule(rule: Rule, where: str) -> Rule:
     if rule in ("always", "never"):
         return rule
     if not isinstance(rule, Mapping):
-        raise SettingsError(f"The approval rule of {where} is {rule!r}, which is no rule.", _NEXT, param=where)
+        raise SettingsError(f"The approval rule of {where} is {rule!r}, which is not a rule.", _NEXT, param=where)
     unknown = sorted(set(rule) - {"argument", *_TESTS})
     if unknown:
         raise SettingsError(f"The approval rule of {where} has an unknown key {unknown[0]!r}.", _NEXT, param=where)

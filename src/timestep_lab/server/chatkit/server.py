@@ -323,7 +323,9 @@ def _refused() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"This is no ChatKit request: {where or 'the body'}: {first['msg']}.", param=where) from error
+        raise UsageError(
+            f"This is not a ChatKit request: {where or 'the body'}: {first['msg']}.", param=where
+        ) from error
     except ValueError as error:  # How the SDK says that a request does not fit its thread.
         raise UsageError(f"{error}.") from error
 

@@ -34,7 +34,7 @@ PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 def checked_purpose(purpose: str) -> str:
     """Raises `UsageError`."""
     if purpose not in PURPOSES:
-        raise UsageError(f"{purpose[:100]!r} is no purpose.", f"There are: {', '.join(PURPOSES)}.", param="purpose")
+        raise UsageError(f"{purpose[:100]!r} is not a purpose.", f"There are: {', '.join(PURPOSES)}.", param="purpose")
     return purpose
 
 

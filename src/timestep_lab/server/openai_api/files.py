@@ -32,7 +32,7 @@ async def create_file(request: Request, lab: CurrentLab) -> Object:
         )
     seconds = form.fields.get("expires_after[seconds]")
     if seconds is not None and not seconds.isdigit():
-        raise UsageError(f"{seconds!r} is no number of seconds.", "Give a whole number.", param="expires_after")
+        raise UsageError(f"{seconds!r} is not a number of seconds.", "Give a whole number.", param="expires_after")
     expires_at = utc_now() + timedelta(seconds=min(int(seconds), 2**31)) if seconds else None
     purpose = checked_purpose(form.fields["purpose"])
     file = await in_thread(lab.files.add_bytes, form.filename, form.content, purpose=purpose, expires_at=expires_at)

@@ -275,7 +275,7 @@ async def list_batch_files(
 
 
 def _batch_id(added_at: datetime) -> str:
-    """The files of a batch are those that were added in the same microsecond: a batch is no row of its own."""
+    """The files of a batch are those that were added in the same microsecond: a batch is not a row of its own."""
     return f"vsfb_{round(added_at.timestamp() * 1_000_000):x}"
 
 

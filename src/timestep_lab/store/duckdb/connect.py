@@ -145,7 +145,9 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
     except OSError as failed:
         return StoreReadOnlyError(f"The lab {path} cannot be read: {failed.strerror}.", f"Look at: ls -l {path}")
     if not head:
-        return StoreCorruptError(f"{path} is empty, so it is no lab.", f"Remove it to start a new lab there: rm {path}")
+        return StoreCorruptError(
+            f"{path} is empty, so it is not a lab.", f"Remove it to start a new lab there: rm {path}"
+        )
     if head[MAGIC_AT:] != MAGIC:
         return _no_lab(path)
     log = path.with_name(path.name + ".wal")
@@ -160,7 +162,9 @@ def explain_open_failure(path: Path, error: duckdb.Error) -> StoreError:
 
 
 def _no_lab(path: Path) -> StoreCorruptError:
-    return StoreCorruptError(f"{path} is not a DuckDB file, so it is no lab.", "Name another file with: --store PATH")
+    return StoreCorruptError(
+        f"{path} is not a DuckDB file, so it is not a lab.", "Name another file with: --store PATH"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -141,7 +141,7 @@ class SizeCheck:
             if argument.get("class") == "CONSTANT" and literal.get("kind") in ("INTEGER", "NUMERIC"):
                 return float(str(literal["text"]).replace("_", ""))
         except ValueError:
-            pass  # Then it is no number that a size can be.
+            pass  # Then it is not a number that a size can be.
         hint = (
             "Or read it as a table: from range(…)."
             if what.startswith(tuple(SERIES))

@@ -77,7 +77,7 @@ class Scope:
                 return None
             case ast.Attribute(value=owner, attr="children") if (row := self._row(owner, fail)) is not None:
                 return row
-        fail(node, f"{ast.unparse(node)} is no list of spans.", "Use spans, or the children of a span: s.children")
+        fail(node, f"{ast.unparse(node)} is not a list of spans.", "Use spans, or the children of a span: s.children")
 
     def resolve(self, node: ast.Name | ast.Attribute | ast.Subscript, fail: Fail) -> Value:
         if isinstance(node, ast.Subscript):

@@ -159,7 +159,7 @@ def constant(value: Any, fail: Fail) -> Constant:
         case None:
             return Constant(None, "none")
         case bool():
-            fail(f"{value} is no value to compare with.", "Leave it out, or write not before a condition.")
+            fail(f"{value} is not a value to compare with.", "Leave it out, or write not before a condition.")
         case str():
             if clean(value) != value:
                 fail("Text with NUL or half a character is in no trace.", "Leave it out.")
@@ -176,7 +176,7 @@ def moment(text: str, fail: Fail) -> Constant:
     try:
         return Constant(parse_iso(text), "time")
     except (ValueError, OverflowError):
-        fail(f"{text!r} is no time.", 'Write "2026-11-22", "2026-11-22T16:00", or ago("24h").')
+        fail(f"{text!r} is not a time.", 'Write "2026-11-22", "2026-11-22T16:00", or ago("24h").')
 
 
 def ago(text: Any, now: datetime, fail: Fail) -> Constant:

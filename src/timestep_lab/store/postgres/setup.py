@@ -301,7 +301,7 @@ def parameters(url: str) -> dict[str, Any]:
         return {**_KEEPALIVE, **conninfo_to_dict(url)}
     except psycopg.ProgrammingError as error:
         raise UsageError(
-            f"This is no Postgres URL: {without_credentials(str(error))}",
+            f"This is not a Postgres URL: {without_credentials(str(error))}",
             "It looks like postgresql://user:password@host:5432/database",
         ) from None
 

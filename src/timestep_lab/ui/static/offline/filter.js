@@ -257,7 +257,7 @@ class Reader {
   }
 }
 
-/** Microseconds since 1970 of ISO 8601, UTC unless a zone is given; null for what is no time. */
+/** Microseconds since 1970 of ISO 8601, UTC unless a zone is given; null for what is not a time. */
 function instant(text) {
   const found = typeof text === "string" ? ISO.exec(text) : null;
   if (!found) return null;
@@ -274,7 +274,7 @@ function agreed(value, other) {
   const pair = [value.kind, other.kind];
   if (pair.includes("any") ? pair.some((kind) => kind === "text" || kind === "number") : value.kind === other.kind) return value;
   if (other.kind === "time" && value.literal !== undefined) {
-    const at = instant(value.literal) ?? refuse(`${JSON.stringify(value.literal)} is no time.`);
+    const at = instant(value.literal) ?? refuse(`${JSON.stringify(value.literal)} is not a time.`);
     return as("time", () => at);
   }
   if (value.kind === "time" && other.literal !== undefined) return value;

@@ -201,7 +201,7 @@ export function parsed(text, what, param = null) {
   if (!text.trim()) return {};
   try {
     const value = JSON.parse(text);
-    if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is no object");
+    if (value === null || typeof value !== "object" || Array.isArray(value)) throw new Error("it is not an object");
     return value;
   } catch (error) {
     throw wrong(`${what} cannot be read as a JSON object: ${error.message}.`, 'Write it like {"key": "value"}.', param);
