@@ -15,8 +15,8 @@ import pytest
 import timestep_lab
 from timestep_lab import Grid, Lab, LabError, Run, UsageError
 from timestep_lab.evals.plan import Options
-from timestep_lab.lab.looking import PLUMBING
 from timestep_lab.lab.remote.lab import RemoteLab
+from timestep_lab.lab.views import PLUMBING
 from timestep_lab.model import errors
 
 METHODS = ("run", "stream", "compare", "plan", "fork", "prepare_comparison", "start_comparison")

@@ -15,7 +15,7 @@ import timestep_lab
 
 PUBLIC = (
     "model.records", "model.clock", "model.comparison", "model.errors", "model.events", "model.ids",
-    "model.records", "lab.lab", "lab.looking", "lab.run", "resources",
+    "model.records", "lab.lab", "lab.views", "lab.run", "resources",
     "runtime.mcp.toolbox", "runtime.router", "runtime.settings", "ui.view", "ui.explorer", "ui.trace_view",
     "ui.handoff_graph", "ui.chat", "evals.grid", "evals.scorers",
 )  # fmt: skip

@@ -23,9 +23,9 @@ from timestep_lab.runtime.agent_graph import (
     handoff_names,
     handoff_targets,
     reachable,
+    restore_servers,
     same_servers,
     thaw,
-    thaw_servers,
 )
 from timestep_lab.service.agents import GET_WEATHER, default_agents, ensure_default_agents
 
@@ -118,9 +118,9 @@ def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
     assert same_servers(snapshot, [server])
     renamed = replace(server, name="manuals", headers={"Authorization": "new"})
     assert not same_servers(snapshot, [renamed])
-    assert thaw_servers(snapshot, [renamed]) == [replace(server, headers={"Authorization": "new"})]
+    assert restore_servers(snapshot, [renamed]) == [replace(server, headers={"Authorization": "new"})]
     with pytest.raises(RunError, match="'docs' of this paused run was removed"):
-        thaw_servers(snapshot, [])
+        restore_servers(snapshot, [])
 
 
 @pytest.mark.parametrize("damage", [{"version": 99}, {"agents": [{"id": "x"}]}, {"root": "nobody"}, {"agents": None}])

@@ -27,7 +27,7 @@ from timestep_lab.evals.plan import (
     prepare,
     refuse_alike,
 )
-from timestep_lab.evals.results import Bench, ComparisonRows, deciding_scorer, group_of
+from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import (
     ASSERTIONS,
@@ -55,7 +55,7 @@ FindAgent = Callable[[str], AgentRecord]
 
 
 async def new_comparison(
-    bench: Bench,
+    bench: EvalContext,
     data: Any,
     *,
     models: Sequence[str] | str | None = None,
@@ -109,7 +109,7 @@ async def new_comparison(
 
 
 async def resume_comparison(
-    bench: Bench, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[Any] | Any = (), client: Any = None,
+    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[Any] | Any = (), client: Any = None,
     **options: Any,
 ) -> Comparison:  # fmt: skip
     """Go on with one that was killed, cancelled or ran out of budget; its failed cells are tried again.
@@ -158,7 +158,7 @@ async def resume_comparison(
 
 
 async def rescored_comparison(
-    bench: Bench, id: str, scorers: Sequence[Any] | Any, **options: Any
+    bench: EvalContext, id: str, scorers: Sequence[Any] | Any, **options: Any
 ) -> Comparison:  # fmt: skip
     """Over the answers that a comparison has, with scorers beside its own or in their place; to run it asks no candidate.
 
@@ -188,7 +188,7 @@ async def rescored_comparison(
     )  # fmt: skip
 
 
-async def _as_asked(record: CandidateRecord, bench: Bench) -> Candidate:
+async def _as_asked(record: CandidateRecord, bench: EvalContext) -> Candidate:
     """What scorers need to know of a candidate that is not asked again: its prompt, and its instructions where they are stored."""
     stored = (
         None if record.agent_id is None else await in_thread(bench.store.agent, record.agent_id, record.agent_version)
@@ -198,7 +198,7 @@ async def _as_asked(record: CandidateRecord, bench: Bench) -> Candidate:
     return Candidate(record, None, graph, bench.router.resolve(record.model), has_tools=False)
 
 
-def load_grid(bench: Bench, id: str) -> Grid:
+def load_grid(bench: EvalContext, id: str) -> Grid:
     """A stored comparison. Blocks. Raises `NotFoundError`."""
     rows = ComparisonRows(bench.store.db, bench.user_id)
     record = rows.get(id)
@@ -206,7 +206,7 @@ def load_grid(bench: Bench, id: str) -> Grid:
 
 
 def _check(
-    dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: Bench
+    dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: EvalContext
 ) -> list[ModelRef]:
     """Every question can be asked, every assertion read, every judge reached: before the first cent. Returns the judges."""
     for case in dataset:
@@ -262,7 +262,7 @@ def _check_stop(record: ComparisonRecord, dataset: Dataset, scorers: Sequence[Sc
         )  # fmt: skip
 
 
-def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list[ModelRef]:
+def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: EvalContext) -> list[ModelRef]:
     """The models that judge, each once: those of the scorers and of the cases' own assertions. Raises what cannot be reached."""
     everyone = [*scorers, *(make_scorer(spec) for case in dataset for spec in case.assertions)]
     judges = [judge for scorer in everyone for judge in scorer.judges]
@@ -270,7 +270,7 @@ def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: Bench) -> list
     return [bench.router.resolve(bench.router.get_model(name).full) for name in sorted(names)]
 
 
-async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], bench: Bench) -> AnyAgent | None:
+async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], bench: EvalContext) -> AnyAgent | None:
     if record.agent is None:
         return None
     if record.agent_id is not None:
@@ -307,7 +307,7 @@ def _plain(record: CandidateRecord) -> dict[str, Any]:
     }
 
 
-def tape_of(bench: Bench, dataset: Dataset, options: Options) -> Tape | None:
+def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | None:
     """What the tools of a comparison answer from; None: themselves. Blocks. Raises `UsageError`, `FilterError`, `NotFoundError`."""
     if options.tools is None:
         return None
@@ -334,11 +334,11 @@ def tape_of(bench: Bench, dataset: Dataset, options: Options) -> Tape | None:
     return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
 
 
-def _executor(bench: Bench, options: Options, client: Any, tape: Tape | None) -> Any:
+def _executor(bench: EvalContext, options: Options, client: Any, tape: Tape | None) -> Any:
     if client is None:
         from timestep_lab.evals.engine import LocalExecutor
 
         return LocalExecutor(bench, options, tape)
-    from timestep_lab.evals.statistics.clusters import DaskExecutor
+    from timestep_lab.evals.cluster import DaskExecutor
 
     return DaskExecutor(bench, options, client, tape)

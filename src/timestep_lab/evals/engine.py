@@ -20,27 +20,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import agents as sdk
 
-from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
-from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
-from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
-from timestep_lab.evals.results import JUDGE, Bench, ComparisonRows, deciding_scorer
-from timestep_lab.evals.scorers.base import Scorer, Tools
-from timestep_lab.evals.scorers.registry import OVERALL
-from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
-from timestep_lab.evals.trial import (
+from timestep_lab.evals.attempt import (
     OWN_TRACE,
+    Asker,
+    Attempt,
     CellWriter,
-    Desk,
     OnDelta,
-    Trial,
     attempt,
     cache_key,
     cell_from_cache,
     limited,
     old_objects_set_aside,
 )
+from timestep_lab.evals.datasets.case import Case, Dataset
+from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
+from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
+from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
+from timestep_lab.evals.results import JUDGE, ComparisonRows, EvalContext, deciding_scorer
+from timestep_lab.evals.scorers.base import Scorer, Tools
+from timestep_lab.evals.scorers.registry import OVERALL
+from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import (
@@ -75,11 +75,11 @@ if TYPE_CHECKING:
 class Executor(Protocol):
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
-    ) -> Trial:
+    ) -> Attempt:
         """One attempt. Never raises for what a model, a tool or a guardrail does."""
         ...
 
-    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial: ...
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Attempt: ...
 
     async def aclose(self) -> None: ...
 
@@ -87,16 +87,16 @@ class Executor(Protocol):
 class LocalExecutor:
     """Asks from this process's event loop."""
 
-    def __init__(self, bench: Bench, options: Options, tape: Tape | None = None) -> None:
+    def __init__(self, bench: EvalContext, options: Options, tape: Tape | None = None) -> None:
         self._bench, self._options, self._tape = bench, options, tape
-        self._made: Desk | None = None
+        self._made: Asker | None = None
 
     @property
-    def _desk(self) -> Desk:
+    def _desk(self) -> Asker:
         """From the first question on, spans go to this lab's writer; until `aclose`."""
         if self._made is None:
             bench, options = self._bench, self._options
-            self._made = Desk(
+            self._made = Asker(
                 router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
                 max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
                 tape=self._tape, on_miss=options.on_miss,
@@ -105,10 +105,10 @@ class LocalExecutor:
 
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
-    ) -> Trial:
+    ) -> Attempt:
         return await attempt(self._desk, candidate, asked, labels, on_delta)
 
-    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial:
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Attempt:
         agent = sdk.Agent(name=JUDGE, instructions=instructions)
         ref = self._bench.router.resolve(model)
         record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
@@ -132,7 +132,7 @@ class Comparison:
     """One comparison, from here to its end. Made by `prepare`; run it once, by `run` or by reading `events`."""
 
     def __init__(
-        self, bench: Bench, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
+        self, bench: EvalContext, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],
         options: Options, done: Sequence[CellRecord] = (), *, executor: Executor | None = None, resumed: bool = False,
         again: Sequence[str] = (), judges: Sequence[ModelRef] = (), only_score: bool = False,
     ) -> None:  # fmt: skip
@@ -527,7 +527,7 @@ def _cell(
     candidate: Candidate,
     case: Case,
     epoch: int,
-    trial: Trial,
+    trial: Attempt,
     attempts: int,
     queue_ms: float,
     limited_ms: float,

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from timestep_lab.evals.attempt import reply_key
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.template import render, render_all
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools, unknown
@@ -32,7 +33,6 @@ from timestep_lab.evals.scorers.registry import (
     with_overall,
 )
 from timestep_lab.evals.scorers.text import fold
-from timestep_lab.evals.trial import reply_key
 from timestep_lab.model.comparison import CandidateRecord, CellRecord, ScoreValue
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.store.base import in_thread
@@ -40,11 +40,11 @@ from timestep_lab.store.base import in_thread
 if TYPE_CHECKING:
     import pandas
 
+    from timestep_lab.evals.attempt import CellWriter
     from timestep_lab.evals.engine import Executor
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Budget, Candidate
     from timestep_lab.evals.results import ComparisonRows
-    from timestep_lab.evals.trial import CellWriter
     from timestep_lab.runtime.router import Router
 
 

@@ -9,15 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from timestep_lab.evals.attempt import CellWriter, limited
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.datasets.load import is_query
 from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.judging import Judges
 from timestep_lab.evals.plan import Budget, Options, check_prices
-from timestep_lab.evals.results import JUDGE, Bench, ComparisonRows
+from timestep_lab.evals.results import JUDGE, ComparisonRows, EvalContext
 from timestep_lab.evals.scorers.base import Answer, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
-from timestep_lab.evals.trial import CellWriter, limited
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import ScoreRecord
@@ -131,7 +131,7 @@ _SCORED_AT_ONCE = 16
 
 
 async def score_traces(
-    bench: Bench, which: str | Sequence[str], scorers: Sequence[Any] | Any, *, limit: int | None = None, keep: bool = True,
+    bench: EvalContext, which: str | Sequence[str], scorers: Sequence[Any] | Any, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row a trace: `trace_id`, each scorer's value, and as `note` why one could not score.

@@ -16,7 +16,7 @@ import numpy as np
 from timestep_lab.evals.datasets.case import Dataset, digest
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.pipelines import Endpoint, Pipeline, check, is_pipeline, kind_of, name_of
-from timestep_lab.evals.results import Bench
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CandidateRecord, PlanRow
 from timestep_lab.model.display import cost_text, duration_text
@@ -251,7 +251,7 @@ def refuse_alike(names: Sequence[str]) -> None:
 
 
 async def prepare(
-    record: CandidateRecord, agent: AnyAgent | None, bench: Bench, tape: Tape | None = None, on_miss: str = "fail"
+    record: CandidateRecord, agent: AnyAgent | None, bench: EvalContext, tape: Tape | None = None, on_miss: str = "fail"
 ) -> Candidate:
     """Resolve the model, build the agents, take the fingerprint.
 

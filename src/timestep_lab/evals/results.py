@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class EvalContext:
     store: Store
     router: Router
     toolbox: Toolbox

@@ -30,7 +30,7 @@ from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from timestep_lab.runtime.tracing import CellTrace, Route, StoreProcessor
+    from timestep_lab.runtime.tracing import CellTrace, StoreProcessor, TraceContext
 
 
 # --- Spans that a cell makes with OpenTelemetry's SDK: taken from the process's own tracer provider, beside whatever exports them
@@ -282,7 +282,7 @@ class CellTraces:
         """A thread that the cell started knows nothing of it: then it is the one that runs now."""
         return _here.get() or self._cell
 
-    def _started(self, route: Route) -> None:
+    def _started(self, route: TraceContext) -> None:
         cell = self._running()
         if cell is None or route.root:  # A trace with a root of ours is that of the cell itself.
             return

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
-    from timestep_lab.evals.results import Bench
+    from timestep_lab.evals.results import EvalContext
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
@@ -281,10 +281,10 @@ _under_way: set[asyncio.Task[None]] = set()
 """Comparisons in the background: a loop itself keeps no task alive."""
 
 
-def bench_of(lab: Lab) -> Bench:
-    from timestep_lab.evals.results import Bench
+def bench_of(lab: Lab) -> EvalContext:
+    from timestep_lab.evals.results import EvalContext
 
-    return Bench(lab.store, lab.router, lab.toolbox, lab.settings, lab.writer)
+    return EvalContext(lab.store, lab.router, lab.toolbox, lab.settings, lab.writer)
 
 
 def named(lab: Lab, data: Any) -> Any:

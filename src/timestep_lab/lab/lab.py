@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from timestep_lab.lab.looking import Looking
 from timestep_lab.lab.run import Approvals, Run, RunStream
+from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotFoundError, UsageError
@@ -46,7 +46,7 @@ Approve = Literal["ask", "all", "none"]
 
 
 @says_await("lab")
-class Lab(Looking):
+class Lab(LabViews):
     """Build, watch and compare agents; everything that happens is rows in one store.
 
     `store`: a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or `"https://…"` for a

@@ -299,7 +299,7 @@ def freeze_sdk(root_name: str, run: Mapping[str, Json]) -> dict[str, Json]:
     return {"version": VERSION, "kind": "sdk", "root": root_name, "run": dict(run)}
 
 
-def thaw(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentRecord], str]:
+def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentRecord], str]:
     """The records of that run's agents, and the root's id. Raises `RunError` when the snapshot is not one of records that we can read."""
     if snapshot.get("version") != VERSION:
         raise RunError(
@@ -325,7 +325,7 @@ def thaw(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentReco
         ) from error
 
 
-def thaw_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> list[McpServerRecord]:
+def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> list[McpServerRecord]:
     """The servers as the run knew them, in its order, with the secrets of today. Raises `RunError` naming a lost one."""
     today = {server.id: server for server in current}
     found = []

@@ -47,13 +47,13 @@ from timestep_lab.model.records import Json, RunRecord, RunStateRecord, Usage
 from timestep_lab.model.spans import Lab
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph
-from timestep_lab.runtime.pauses import Pauses
+from timestep_lab.runtime.approval_gate import ApprovalGate
 from timestep_lab.runtime.pricing import WATCH, LimitWatch, cost_so_far, counted
 from timestep_lab.runtime.run import RunOptions
 from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import ItemLog, StreamItems, as_lab_error, error_json, output_text
-from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
+from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, note_error_class
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ First = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class RunServices:
     """What every run of a runner shares."""
 
     store: Store
@@ -177,12 +177,12 @@ class LiveRun:
 
     def __init__(
         self,
-        shop: Workshop,
+        shop: RunServices,
         run: RunRecord,
         options: RunOptions,
         blueprint: Blueprint,
         *,
-        route: Route,
+        route: TraceContext,
         claim: RunStateRecord | None = None,
         context: Any = None,
         hooks: sdk.RunHooks[Any] | None = None,
@@ -199,7 +199,7 @@ class LiveRun:
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._log = ItemLog(self._store, run, self.emit)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
-        self.pauses = Pauses(self._store, self._items, route, run, self._kit)
+        self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
         self._watch = LimitWatch(options.limits, run, route, seconds)
         self._stopped: BudgetError | None = None
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)

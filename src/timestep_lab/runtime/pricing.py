@@ -20,7 +20,7 @@ from timestep_lab.model.records import RunRecord, Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.run import RunLimits
-    from timestep_lab.runtime.tracing import Route
+    from timestep_lab.runtime.tracing import TraceContext
 
 
 # --- What a run used and cost, over all its parts, and the limits that it may not pass
@@ -55,7 +55,7 @@ def cost_so_far(before: RunRecord, usage: Usage, costs: Sequence[float | None]) 
 class LimitWatch:
     """Says when a run has reached a limit. `run` is its row as it was when this part began, `seconds` what it had worked until then."""
 
-    def __init__(self, limits: RunLimits, run: RunRecord, route: Route, seconds: float = 0.0) -> None:
+    def __init__(self, limits: RunLimits, run: RunRecord, route: TraceContext, seconds: float = 0.0) -> None:
         self._limits, self._run, self._route = limits, run, route
         self._seconds, self._began = seconds, time.perf_counter()
         self.tool_calls = 0

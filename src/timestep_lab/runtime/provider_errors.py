@@ -121,10 +121,10 @@ class Waited:
     rate_limit_ms: float
 
 
-class Patience:
+class PausableTimeout:
     """A time limit that stands still while its run waits for a slot: waiting is not a fault of the model.
 
-    Bound to `PATIENCE` by whoever sets the limit; every slot taken in that context, in whichever task, pauses it.
+    Bound to `PAUSABLE_TIMEOUT` by whoever sets the limit; every slot taken in that context, in whichever task, pauses it.
     """
 
     def __init__(self, limit: asyncio.Timeout) -> None:
@@ -147,7 +147,7 @@ class Patience:
                 self._limit.reschedule(loop.time() + self._left_s)
 
 
-PATIENCE: ContextVar[Patience | None] = ContextVar("timestep_lab_patience", default=None)
+PAUSABLE_TIMEOUT: ContextVar[PausableTimeout | None] = ContextVar("timestep_lab_patience", default=None)
 
 
 class AdaptiveLimiter:
@@ -176,7 +176,7 @@ class AdaptiveLimiter:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Waited]:
         """Hold one slot. Waits while all are taken (counted as queue) and while the provider holds us back (rate limit)."""
-        patience = PATIENCE.get()
+        patience = PAUSABLE_TIMEOUT.get()
         with patience.held() if patience else nullcontext():
             queue_s, limited_s = await self._take()
         try:

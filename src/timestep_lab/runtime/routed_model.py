@@ -29,7 +29,7 @@ from timestep_lab.runtime.emitter import with_unique_ids
 from timestep_lab.runtime.pricing import WATCH
 from timestep_lab.runtime.provider_errors import (
     NO_RETRY,
-    PATIENCE,
+    PAUSABLE_TIMEOUT,
     AdaptiveLimiter,
     ErrorContext,
     RetryPolicy,
@@ -177,7 +177,7 @@ class RoutedModel(Model):
         """The events of the first attempt that got as far as content."""
         prepare = getattr(self.inner, "prepare", None)  # only our own adapters have it
         if prepare is not None:
-            before, patience = time.perf_counter(), PATIENCE.get()
+            before, patience = time.perf_counter(), PAUSABLE_TIMEOUT.get()
             with patience.held() if patience else nullcontext():
                 await prepare()
             watch.waited(queue_ms=(time.perf_counter() - before) * 1000.0)

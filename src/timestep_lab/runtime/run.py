@@ -19,9 +19,9 @@ from timestep_lab.runtime.agent_graph import (
     freeze_sdk,
     from_sdk,
     reachable,
+    restore,
+    restore_servers,
     same_servers,
-    thaw,
-    thaw_servers,
 )
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.model_settings import validate_settings
@@ -248,11 +248,11 @@ class Graphs:
                     code="damaged_state",
                 )
             return from_sdk(agent), None
-        records, root_id = thaw(snapshot, state.run_id)
+        records, root_id = restore(snapshot, state.run_id)
         servers = await self._servers()
         if same_servers(snapshot, servers):
             return await self._build(records, root_id, self.toolbox, servers), None
-        toolbox = self.toolbox.with_servers(thaw_servers(snapshot, servers))
+        toolbox = self.toolbox.with_servers(restore_servers(snapshot, servers))
         return await self._build(records, root_id, toolbox), toolbox
 
     async def _build(
@@ -271,7 +271,7 @@ class Graphs:
         return await in_thread(self.store.mcp_servers.find)
 
 
-async def thaw_state(
+async def restore_state(
     graph: BuiltGraph, state: RunStateRecord, items: list[ThreadItem], context: Any
 ) -> RunState[Any, Any]:
     """The SDK's state with every decision applied. A call that had finished before a crash is answered with what it said then.

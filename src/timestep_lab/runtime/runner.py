@@ -25,9 +25,9 @@ from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows
 from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, from_sdk
+from timestep_lab.runtime.approval_gate import finished_span, tool_key
 from timestep_lab.runtime.attachments import with_files
-from timestep_lab.runtime.live_run import First, LiveRun, SdkInput, Workshop
-from timestep_lab.runtime.pauses import finished_span, tool_key
+from timestep_lab.runtime.live_run import First, LiveRun, RunServices, SdkInput
 from timestep_lab.runtime.pricing import has_price
 from timestep_lab.runtime.recorded import Changes
 from timestep_lab.runtime.replay import offered_tools
@@ -43,14 +43,14 @@ from timestep_lab.runtime.run import (
     last_agent,
     read_options,
     read_turn,
-    thaw_state,
+    restore_state,
     was_answered,
 )
 from timestep_lab.runtime.session import complete_session
 from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.stream_items import output_text
 from timestep_lab.runtime.tape import Player, Tape, check_on_miss, check_tools, named, on_tape, read_tape
-from timestep_lab.runtime.tracing import Route, install, uninstall
+from timestep_lab.runtime.tracing import TraceContext, install, uninstall
 from timestep_lab.store.base import Change, in_thread
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Runner:
     ) -> None:
         self.store, self.router, self.writer = store, router, writer
         self.graphs = Graphs(store, toolbox, settings)
-        self._shop = Workshop(store, router, install(writer))
+        self._shop = RunServices(store, router, install(writer))
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
         """Run id to the SDK agent it was started with, for the newest `KEPT_AGENTS` runs of this process."""
@@ -450,7 +450,7 @@ class Runner:
             await in_thread(complete_session, self.store, run)
             graph, given = replace(graph, root=last_agent(graph, run)), []
         else:
-            given = await thaw_state(graph, state, items, context)
+            given = await restore_state(graph, state, items, context)
 
         async def blueprint() -> Any:
             return graph, state.agent_snapshot
@@ -531,8 +531,10 @@ class Runner:
                 self.writer.span_ended(finished_span(run, call, item))
         return closed
 
-    def _route(self, run: RunRecord, *, resumes: bool = False) -> Route:
-        return Route(self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes)
+    def _route(self, run: RunRecord, *, resumes: bool = False) -> TraceContext:
+        return TraceContext(
+            self.writer, run.user_id, run.trace_id, thread_id=run.thread_id, run_id=run.id, resumes=resumes
+        )
 
     def _announce(self, run: RunRecord, fork: Fork | None) -> None:
         metadata = {name: value for name, value in run.metadata.items() if name not in run_rows.RESERVED}

@@ -18,7 +18,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
-from timestep_lab.runtime.pauses import rejected_span
+from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.run import UserTurn
 from timestep_lab.store.base import Change, Statement, in_thread
 

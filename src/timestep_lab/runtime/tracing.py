@@ -42,7 +42,7 @@ KEPT_ROUTES = 4096
 
 
 @dataclass(slots=True)
-class Route:
+class TraceContext:
     """Where the spans of one trace go, and what is known about them that the SDK does not say."""
 
     writer: TraceWriter
@@ -96,10 +96,10 @@ class StoreProcessor(TracingProcessor):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._routes: OrderedDict[str, Route] = OrderedDict()
+        self._routes: OrderedDict[str, TraceContext] = OrderedDict()
         self._homes: list[TraceWriter] = []
         """One entry for each use: the users of a served lab share a writer. The last is where traces that nobody bound go."""
-        self._watchers: list[Callable[[Route], None]] = []
+        self._watchers: list[Callable[[TraceContext], None]] = []
 
     # -- homes and routes
 
@@ -117,7 +117,7 @@ class StoreProcessor(TracingProcessor):
             if writer not in self._homes:
                 self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
 
-    def bind(self, sdk_trace_id: str, route: Route) -> None:
+    def bind(self, sdk_trace_id: str, route: TraceContext) -> None:
         """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it.
 
         What runs in this task from here on is in no other trace: the SDK would add a run to one that the caller has open.
@@ -141,10 +141,10 @@ class StoreProcessor(TracingProcessor):
         for record in left:
             route.writer.span_ended(replace(record, status="error", error=reason, ended_at=utc_now()))
 
-    def route(self, sdk_trace_id: str) -> Route | None:
+    def route(self, sdk_trace_id: str) -> TraceContext | None:
         return self._routes.get(sdk_trace_id)
 
-    def watch(self, watcher: Callable[[Route], None]) -> Callable[[], None]:
+    def watch(self, watcher: Callable[[TraceContext], None]) -> Callable[[], None]:
         """Be told of every trace as it starts, on the thread and in the context of who starts it. Call the result to end it."""
         with self._lock:
             self._watchers = [*self._watchers, watcher]
@@ -195,7 +195,7 @@ class StoreProcessor(TracingProcessor):
             if route is None:
                 if not self._homes:
                     return
-                route = Route(
+                route = TraceContext(
                     self._homes[-1], LOCAL_USER, otel_trace_id(trace.trace_id), thread_id=exported.get("group_id")
                 )
                 self._keep(trace.trace_id, route)
@@ -292,7 +292,7 @@ class StoreProcessor(TracingProcessor):
 
     # --
 
-    def _keep(self, sdk_trace_id: str, route: Route) -> None:
+    def _keep(self, sdk_trace_id: str, route: TraceContext) -> None:
         self._routes[sdk_trace_id] = route
         self._routes.move_to_end(sdk_trace_id)
         while len(self._routes) > KEPT_ROUTES:
@@ -318,7 +318,7 @@ def note(span: Span[Any], attributes: Mapping[str, Json]) -> None:
         _processor.tool_noted(span, attributes)
 
 
-def _with_offer(route: Route, record: SpanRecord, tools: list[Any] | None) -> SpanRecord:
+def _with_offer(route: TraceContext, record: SpanRecord, tools: list[Any] | None) -> SpanRecord:
     """With the tools that the agent was offered, where they are others than before."""
     if tools is None:
         return record
@@ -329,7 +329,7 @@ def _with_offer(route: Route, record: SpanRecord, tools: list[Any] | None) -> Sp
     return replace(record, attributes={**record.attributes, GenAI.TOOL_DEFINITIONS: definitions})
 
 
-def _never_ran(route: Route, record: SpanRecord) -> bool:
+def _never_ran(route: TraceContext, record: SpanRecord) -> bool:
     """A function span of a run of ours without a call id did not get as far as its tool."""
     asked_only = record.output is None and record.error is None
     return route.run_id is not None and asked_only and GenAI.TOOL_CALL_ID not in record.attributes
@@ -382,7 +382,7 @@ class CellTrace:
             started_at=utc_now(), input=source,
         )  # fmt: skip
         self._sdk_id = sdk_trace_id(self.trace_id)
-        route = Route(writer, user_id, self.trace_id, root=self._root.span_id, begin=self._begin)
+        route = TraceContext(writer, user_id, self.trace_id, root=self._root.span_id, begin=self._begin)
         processor.bind(self._sdk_id, route)
         self._trace: Trace = trace(name, trace_id=self._sdk_id)
         self._trace.start(mark_as_current=True)
@@ -430,7 +430,7 @@ def traced_call(
     processor = install(writer)
     try:
         begun = trace(workflow, metadata=dict(metadata or {}) or None)
-        processor.bind(begun.trace_id, Route(writer, user_id, otel_trace_id(begun.trace_id)))
+        processor.bind(begun.trace_id, TraceContext(writer, user_id, otel_trace_id(begun.trace_id)))
         with begun:
             yield
         processor.release(begun.trace_id, "The call ended before its answer was complete.")

@@ -22,16 +22,16 @@ from timestep_lab.model.ids import new_trace_id
 from timestep_lab.model.records import Json, Usage
 from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
+from timestep_lab.runtime.approval_gate import REFUSED_ALL
 from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
 from timestep_lab.runtime.live_run import TracingHooks
-from timestep_lab.runtime.pauses import REFUSED_ALL
 from timestep_lab.runtime.pricing import counted
 from timestep_lab.runtime.recorded import Point, Recorded, ToolStub
 from timestep_lab.runtime.replay import Replay, rewire
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import check_on_miss
-from timestep_lab.runtime.tracing import Route, install, note_error_class, uninstall
+from timestep_lab.runtime.tracing import TraceContext, install, note_error_class, uninstall
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -202,7 +202,9 @@ class WarmStart:
 
     def _announce(self, processor: Any) -> str:
         trace_id, run, writer = new_trace_id(), self._plan.run, self._runner.writer
-        route = Route(writer, run.user_id, trace_id, run_id=trace_id, only_ended=True, stored=self._plan.graph.stored)
+        route = TraceContext(
+            writer, run.user_id, trace_id, run_id=trace_id, only_ended=True, stored=self._plan.graph.stored
+        )
         processor.bind(sdk_trace_id(trace_id), route)
         writer.trace_started(
             TraceStart(

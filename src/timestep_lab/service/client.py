@@ -48,7 +48,7 @@ BY_STATUS: Mapping[int, type[LabError]] = {
 """For an answer that names no class of ours: a body of the wrong form, or something that stands before the lab."""
 
 
-def only_here(what: str, next_step: str) -> UsageError:
+def unsupported_remotely(what: str, next_step: str) -> UsageError:
     """For a part of the interface that a served lab does not have."""
     return UsageError(f"{what} cannot be had from a served lab.", next_step)
 
@@ -323,7 +323,9 @@ def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
     given = {name: getattr(request, name) for name in request.model_fields_set}
     for name in operation.local:
         if given.pop(name, None) is not None:
-            raise only_here(f"{name!r} of lab.{operation.name}", f"Leave {name} away: the served lab gives its own.")
+            raise unsupported_remotely(
+                f"{name!r} of lab.{operation.name}", f"Leave {name} away: the served lab gives its own."
+            )
     path = PREFIX + operation.path.format(**{name: quote(str(given.pop(name)), safe="") for name in operation.in_path})
     fields = {name: encoded(value, type(request).model_fields[name].annotation) for name, value in given.items()}
     if operation.method in ("GET", "DELETE"):

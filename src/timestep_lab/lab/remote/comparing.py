@@ -29,7 +29,7 @@ from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import AgentRecord, VoteRecord
 from timestep_lab.service import client as decode
-from timestep_lab.service.client import Connection, only_here
+from timestep_lab.service.client import Connection, unsupported_remotely
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> di
     """What `POST /compare` takes: data of this machine is read here, names are sent as they are. Raises `UsageError`, `DataError`."""
     rest = dict(options)
     if rest.pop("client", None) is not None:
-        raise only_here("A Dask cluster of yours", "Leave client away, or open the store itself.")
+        raise unsupported_remotely("A Dask cluster of yours", "Leave client away, or open the store itself.")
     columns, limit = rest.pop("columns", None) or {}, rest.pop("limit", None)
     rows = select(connection, data).dicts() if is_query(data) else data
     dataset: Dataset = load_dataset(rows, limit=limit, **columns)
@@ -185,7 +185,9 @@ def _many(value: Any) -> list[Any]:
 
 def _named(one: Any, kind: str) -> Any:
     if kind == "agents" and (is_pipeline(one) or (isinstance(one, str) and one.startswith(("http://", "https://")))):
-        raise only_here("A function or a service as a candidate", "Open the store itself, or name stored agents.")
+        raise unsupported_remotely(
+            "A function or a service as a candidate", "Open the store itself, or name stored agents."
+        )
     if isinstance(one, str | Mapping):
         return one
     if isinstance(one, AgentRecord):
@@ -195,9 +197,9 @@ def _named(one: Any, kind: str) -> Any:
         if spec["type"] != "function":
             return spec
     if kind == "agents":
-        raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+        raise unsupported_remotely("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
     if kind == "scorers":
-        raise only_here(
+        raise unsupported_remotely(
             "A scorer that is a Python function", "Name one of those that are built in, or open the store itself."
         )
     raise UsageError(f"{one!r} is none of the {kind}.", "Give names.")

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.records import FileRecord, Page
 from timestep_lab.runtime.files.files import MAX_BYTES, PART_BYTES, Files, too_large
-from timestep_lab.service.client import Connection, only_here
+from timestep_lab.service.client import Connection, unsupported_remotely
 
 Records: TypeAlias = "list[FileRecord]"
 PATH = "/openai/v1/files"
@@ -34,7 +34,9 @@ class RemoteFiles(Files):
         file_id: str | None = None,
     ) -> FileRecord:
         if file_id is not None:
-            raise only_here("A file's id of your own choice", "Leave file_id away: the served lab gives one.")
+            raise unsupported_remotely(
+                "A file's id of your own choice", "Leave file_id away: the served lab gives one."
+            )
         if len(content) > MAX_BYTES:
             raise too_large(filename, len(content))
         form = {"purpose": purpose}
@@ -77,7 +79,7 @@ class RemoteFiles(Files):
         self._connection.ask("DELETE", f"{PATH}/{file_id}")
 
     def purge(self) -> int:
-        raise only_here("Purging files", "Nothing is to be done: the served lab deletes what has expired.")
+        raise unsupported_remotely("Purging files", "Nothing is to be done: the served lab deletes what has expired.")
 
     def _record(self, told: Mapping[str, Any]) -> FileRecord:
         expires = told["expires_at"]

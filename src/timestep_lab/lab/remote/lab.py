@@ -19,7 +19,7 @@ from timestep_lab.model.errors import NotServedError
 from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
-from timestep_lab.service.client import Connection, only_here, remote
+from timestep_lab.service.client import Connection, remote, unsupported_remotely
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
@@ -136,9 +136,11 @@ class RemoteLab(RemoteLooking, Lab):
         if isinstance(agent, AgentRecord):
             agent = agent.ref
         if agent is not None and not isinstance(agent, str):
-            raise only_here("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+            raise unsupported_remotely("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
         if model is not None and not isinstance(model, str):
-            raise only_here("A model that is an object", "Name one that the served lab has: model='prefix/name'.")
+            raise unsupported_remotely(
+                "A model that is an object", "Name one that the served lab has: model='prefix/name'."
+            )
         body = runs.run_body(
             prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
             max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
@@ -150,7 +152,7 @@ class RemoteLab(RemoteLooking, Lab):
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
     ) -> RunStream:
         if agent is not None:
-            raise only_here(
+            raise unsupported_remotely(
                 f"The Agents SDK agent {agent.name!r}", "Decide in a process that opens the lab's own file or database."
             )
         chosen = {call_id: dict(decision) for call_id, decision in decisions.items()}
@@ -179,13 +181,17 @@ class RemoteLab(RemoteLooking, Lab):
         max_tool_calls: int | None = None,
     ) -> Run:
         if agent is not None:
-            raise only_here("An Agents SDK agent", "Leave agent away: the served lab has what the run began with.")
+            raise unsupported_remotely(
+                "An Agents SDK agent", "Leave agent away: the served lab has what the run began with."
+            )
         if context is not None:
-            raise only_here("A context of this process", "Leave context away, or open the store itself.")
+            raise unsupported_remotely("A context of this process", "Leave context away, or open the store itself.")
         if approve != "ask":
-            raise only_here("A fork that decides by itself", "Leave approve away, and decide with run.approve().")
+            raise unsupported_remotely(
+                "A fork that decides by itself", "Leave approve away, and decide with run.approve()."
+            )
         if any(callable(said) for stubs in (tools, results) for said in (stubs or {}).values()):
-            raise only_here("A function in place of a tool", "Give what the tool says as a text.")
+            raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
         body = {
             "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
             "results": results or {}, "again": again, "budget_usd": budget_usd, "max_tokens_total": max_tokens_total,
@@ -198,16 +204,18 @@ class RemoteLab(RemoteLooking, Lab):
         self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> NoReturn:  # fmt: skip
-        raise only_here("A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'.")
+        raise unsupported_remotely(
+            "A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'."
+        )
 
     async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
-        raise only_here("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
+        raise unsupported_remotely("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
 
     async def outlook(self, run: Run | str, scorer: Any = None, **options: Any) -> NoReturn:
-        raise only_here("An outlook", "Open the store itself: Lab(path).")
+        raise unsupported_remotely("An outlook", "Open the store itself: Lab(path).")
 
     async def why(self, run: Run | str, **options: Any) -> NoReturn:
-        raise only_here("A search for the cause", "Open the store itself: Lab(path).")
+        raise unsupported_remotely("A search for the cause", "Open the store itself: Lab(path).")
 
     async def cancel(self, run_id: str) -> None:
         await in_thread(runs.cancel, self.connection, run_id)
@@ -238,7 +246,7 @@ class RemoteLab(RemoteLooking, Lab):
     # -- what stays with the server
 
     def for_user(self, user_id: str) -> Lab:
-        raise only_here("The lab of another user", "Open it with that user's token.")
+        raise unsupported_remotely("The lab of another user", "Open it with that user's token.")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in WITH_THE_SERVER:
@@ -280,4 +288,4 @@ class RemoteLab(RemoteLooking, Lab):
 def _named_tape(given: str | Tape | None) -> str | None:
     if given is None or isinstance(given, str):
         return given
-    raise only_here("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")
+    raise unsupported_remotely("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")

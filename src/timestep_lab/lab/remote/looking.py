@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from timestep_lab.lab.looking import Looking
+from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import trace_ids_of
 from timestep_lab.model.errors import DataError, NotFoundError, UsageError
 from timestep_lab.model.records import TitledGraph
 from timestep_lab.service import client as decode
-from timestep_lab.service.client import Connection, only_here, remote
+from timestep_lab.service.client import Connection, remote, unsupported_remotely
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
-    from timestep_lab.lab.looking import ManyTraces
     from timestep_lab.lab.remote.chat_source import RemoteChatSource
     from timestep_lab.lab.remote.lab import RemoteLab
+    from timestep_lab.lab.views import ManyTraces
     from timestep_lab.model.comparison import ComparisonRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
@@ -34,7 +34,7 @@ LONG_S = 600.0
 """For files of traces, which may be large."""
 
 
-class RemoteLooking(Looking):
+class RemoteLooking(LabViews):
     connection: Connection
 
     @property
@@ -48,7 +48,7 @@ class RemoteLooking(Looking):
         return RemoteChatSource(self._remote)
 
     def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
-        raise only_here("A live duel as an object", "Open the Compare page of the served lab in a browser.")
+        raise unsupported_remotely("A live duel as an object", "Open the Compare page of the served lab in a browser.")
 
     @cached_property
     def trace_source(self) -> Traces:
@@ -62,7 +62,7 @@ class RemoteLooking(Looking):
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
         if agent is not None and not isinstance(agent, str):
-            raise only_here("An Agents SDK agent", "Name a stored one, or leave it away.")
+            raise unsupported_remotely("An Agents SDK agent", "Name a stored one, or leave it away.")
         if traces is not None and not (traces := trace_ids_of(traces)):
             return HandoffGraph(TitledGraph(nodes=(), edges=(), title="Handoffs"), title="Handoffs")
         return super().handoffs(agent, filter=filter, traces=traces)
@@ -161,4 +161,4 @@ class RemoteLooking(Looking):
         return len(ids)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-        raise only_here("Serving", f"It is served already, at {self.connection.url}.")
+        raise unsupported_remotely("Serving", f"It is served already, at {self.connection.url}.")

@@ -12,7 +12,7 @@ from timestep_lab.runtime.mcp.sdk_tools import ToolInfo
 from timestep_lab.runtime.mcp.toolbox import McpCatalog, Problems, Tools
 from timestep_lab.runtime.router import ModelRef, ProviderStatus
 from timestep_lab.service import client as decode
-from timestep_lab.service.client import Connection, only_here, rebuilt
+from timestep_lab.service.client import Connection, rebuilt, unsupported_remotely
 from timestep_lab.store.base import in_thread
 
 Servers: TypeAlias = "list[McpServerRecord]"
@@ -38,7 +38,7 @@ class RemoteMcp(McpCatalog):
         timeout_s: float = 30.0,
     ) -> McpServerRecord:
         if command or env:
-            raise only_here(
+            raise unsupported_remotely(
                 "An MCP server that is started by a command",
                 "Give url=…, or add it on the lab's own machine: timestep-lab mcp add.",
             )
@@ -50,7 +50,7 @@ class RemoteMcp(McpCatalog):
         return self._record(self._connection.post(PATH, body))
 
     def add_function(self, function: Any, *, server: str = "functions", require_approval: Json = None) -> str:
-        raise only_here(
+        raise unsupported_remotely(
             "A function of this process",
             "Add it where the lab is served, or as an MCP server with an address of its own: lab.mcp.add(name, url=…)",
         )
@@ -97,4 +97,4 @@ class RemoteRouter:
         return list(await in_thread(self._connection.get, "/api/v1/models"))
 
     def add(self, kind: Any) -> None:
-        raise only_here("A provider of your own", "Install it as an entry point where the lab is served.")
+        raise unsupported_remotely("A provider of your own", "Install it as an entry point where the lab is served.")

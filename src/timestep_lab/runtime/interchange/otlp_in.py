@@ -351,7 +351,7 @@ def read_otlp_json(request: Any, user_id: str) -> Decoded:
         return Decoded(user_id)  # Protobuf's way to write a message without content.
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceSpans"), list):
         raise DataError(
-            "The JSON is not OTLP trace request: it has no list `resourceSpans`.",
+            "The JSON is not an OTLP trace request: it has no list `resourceSpans`.",
             "Send an ExportTraceServiceRequest.",
         )
     decoded = Decoded(user_id)
@@ -504,7 +504,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
 def read_logs_json(request: Any, user_id: str) -> Decoded:
     """The JSON form. Raises `DataError`."""
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceLogs") or [], list):
-        raise DataError("The JSON is not OTLP logs request.", "Send an ExportLogsServiceRequest.")
+        raise DataError("The JSON is not an OTLP logs request.", "Send an ExportLogsServiceRequest.")
     decoded = Decoded(user_id)
     for of_resource in objects_of(field_of(request, "resourceLogs")):
         for of_scope in objects_of(field_of(of_resource, "scopeLogs")):

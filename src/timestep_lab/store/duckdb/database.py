@@ -13,7 +13,7 @@ from typing import Any
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.duckdb.loopback import Backend, Tables
-from timestep_lab.store.duckdb.seat import Seat
+from timestep_lab.store.duckdb.owner_election import OwnerElection
 from timestep_lab.store.liveness import Liveness
 
 
@@ -22,7 +22,7 @@ class DuckDatabase:
 
     dialect: Dialect = "duckdb"
 
-    def __init__(self, seat: Seat, leave: Callable[[], None]) -> None:
+    def __init__(self, seat: OwnerElection, leave: Callable[[], None]) -> None:
         self._seat, self._leave = seat, leave
         self._open = True
         self.url = str(seat.path or ":memory:")
@@ -99,7 +99,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Shared:
-    seat: Seat
+    seat: OwnerElection
     liveness: Liveness | None
     """None in memory: such a lab ends with its process."""
     users: int = 0
@@ -126,7 +126,7 @@ def open_duckdb(path: Path | None) -> DuckDatabase:
 
 
 def _start(path: Path | None) -> _Shared:
-    seat = Seat(path, became_owner=lambda: liveness.wake())
+    seat = OwnerElection(path, became_owner=lambda: liveness.wake())
     db = DuckDatabase(seat, lambda: None)
     liveness = Liveness(db)
     try:

@@ -22,7 +22,7 @@ from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
 from timestep_lab.store.duckdb.loopback import ClosedError, Tables
-from timestep_lab.store.duckdb.sql_guard import Fence
+from timestep_lab.store.duckdb.sql_guard import GuardedReads
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import keep_beside, migrate
 
@@ -275,7 +275,7 @@ class Engine:
                 before_commit=lambda: keep_beside(path, LOG),
                 after_commit=self._log_check.record if self._log_check else lambda: None,
             )
-            self._fence = Fence()
+            self._fence = GuardedReads()
         except BaseException:
             for cursor in self._cursors:
                 cursor.close()

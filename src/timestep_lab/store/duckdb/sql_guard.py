@@ -223,12 +223,12 @@ def pure_functions() -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class QueryCheck:
+class SqlGuard:
     views: frozenset[str]
     functions: frozenset[str]
 
     @classmethod
-    def from_catalogue(cls, cursor: Cursor) -> QueryCheck:
+    def from_catalogue(cls, cursor: Cursor) -> SqlGuard:
         return cls(frozenset(name for (name,) in cursor.execute(VIEWS_SQL).fetchall()), pure_functions())
 
     def __call__(self, cursor: Cursor, sql: str) -> None:
@@ -367,11 +367,11 @@ STATM = Path("/proc/self/statm")
 PAGE = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
 
 
-class Fence:
+class GuardedReads:
     """Takes cursors with `errors_as_json` on. The views that a query may read are those there are when the first one comes."""
 
     def __init__(self) -> None:
-        self._check: QueryCheck | None = None
+        self._check: SqlGuard | None = None
 
     def select(
         self, cursor: Cursor, sql: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
@@ -384,7 +384,7 @@ class Fence:
         watch = _Watch(cursor, timeout_s)
         with _explained(sql), watch():
             if self._check is None:
-                self._check = QueryCheck.from_catalogue(cursor)
+                self._check = SqlGuard.from_catalogue(cursor)
             self._check(cursor, sql)
             cursor.execute("begin transaction read only")
             try:

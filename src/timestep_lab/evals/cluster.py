@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 
+from timestep_lab.evals.attempt import Asker, Attempt, OnDelta, attempt, limited
 from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.plan import Candidate, Options
-from timestep_lab.evals.results import Bench
-from timestep_lab.evals.trial import Desk, OnDelta, Trial, attempt, limited
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.comparison import CandidateRecord
 from timestep_lab.model.errors import ProviderUnavailableError, UsageError
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
@@ -39,7 +39,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class WorkerPayload:
     """What a worker needs to answer for a candidate. `agents` are the records reachable from it, the root first; an SDK agent is sent itself."""
 
     id: str
@@ -73,38 +73,38 @@ class SpanBox:
         """Nothing is written here."""
 
 
-Answered = tuple[Trial, list[TraceStart], list[SpanRecord]]
+Answered = tuple[Attempt, list[TraceStart], list[SpanRecord]]
 
 
 class DaskExecutor:
     """`client` is a `dask.distributed.Client`, synchronous or not. Judges are asked from this process."""
 
-    def __init__(self, bench: Bench, options: Options, client: Any, tape: Tape | None = None) -> None:
+    def __init__(self, bench: EvalContext, options: Options, client: Any, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
             raise UsageError(
                 f"client={type(client).__name__} is not a Dask client.", "Pass dask.distributed.Client(…)."
             )
         self._bench, self._options, self._client = bench, options, client
         self._here, self._tape = LocalExecutor(bench, options), tape
-        self._waiting: list[tuple[Question, asyncio.Future[Trial]]] = []
+        self._waiting: list[tuple[Question, asyncio.Future[Attempt]]] = []
         self._candidates: dict[str, Candidate] = {}
         self._kit: Any = None
         self._sending: asyncio.Task[None] | None = None
 
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
-    ) -> Trial:
+    ) -> Attempt:
         """`on_delta` is not called: text does not stream from a cluster."""
         if candidate.name not in self._candidates:
             self._candidates[candidate.name] = candidate
             self._kit = None
-        answer: asyncio.Future[Trial] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiting.append((Question(candidate.name, asked, dict(labels)), answer))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         return await answer
 
-    async def judge(self, model: str | None, instructions: str, prompt: str) -> Trial:
+    async def judge(self, model: str | None, instructions: str, prompt: str) -> Attempt:
         return await self._here.judge(model, instructions, prompt)
 
     async def aclose(self) -> None:
@@ -127,13 +127,13 @@ class DaskExecutor:
         for start in range(0, len(waiting), size):
             self._submit(kit, waiting[start : start + size])
 
-    def _submit(self, kit: Any, part: Sequence[tuple[Question, asyncio.Future[Trial]]]) -> None:
+    def _submit(self, kit: Any, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
         loop = asyncio.get_running_loop()
         future = self._client.submit(answer_all, kit, [question for question, _ in part], pure=False, retries=0)
         answers = [answer for _, answer in part]
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._arrived, done, answers))
 
-    def _arrived(self, done: Any, answers: Sequence[asyncio.Future[Trial]]) -> None:
+    def _arrived(self, done: Any, answers: Sequence[asyncio.Future[Attempt]]) -> None:
         async def take() -> None:
             try:
                 results: Sequence[Answered] = await asyncio.to_thread(done.result)
@@ -162,7 +162,7 @@ class DaskExecutor:
                 if isinstance(candidate.agent, AgentRecord):
                     found = await in_thread(reachable, candidate.agent, self._bench.store.agents.try_get)
                     records[name] = tuple(found.values())
-            kit = Kit(
+            kit = WorkerPayload(
                 id=new_id("task"), settings=self._bench.settings, options=self._options, user_id=self._bench.user_id,
                 records={name: c.record for name, c in self._candidates.items()}, agents=records,
                 sdk_agents={n: c.agent for n, c in self._candidates.items() if isinstance(c.agent, sdk.Agent)},
@@ -172,8 +172,8 @@ class DaskExecutor:
         return self._kit
 
 
-def _lost(error: ProviderUnavailableError) -> Trial:
-    return Trial(
+def _lost(error: ProviderUnavailableError) -> Attempt:
+    return Attempt(
         trace_id="", output=None, error=error, steps=(), latency_ms=0.0, queue_ms=0.0, rate_limit_ms=0.0, ttft_ms=None, input_tokens=None,
         output_tokens=None, cost_usd=None,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def _lost(error: ProviderUnavailableError) -> Trial:
 # -- in the worker
 
 
-def answer_all(kit: Kit, questions: Sequence[Question]) -> list[Answered]:
+def answer_all(kit: WorkerPayload, questions: Sequence[Question]) -> list[Answered]:
     """A Dask task: put these questions side by side, on this process's own event loop, where connections live on."""
     return asyncio.run_coroutine_threadsafe(_Worker.of(kit).answer(questions), _loop()).result()
 
@@ -193,7 +193,7 @@ class _Worker:
     _made: dict[str, _Worker] = {}
     _lock = threading.Lock()
 
-    def __init__(self, kit: Kit) -> None:
+    def __init__(self, kit: WorkerPayload) -> None:
         from timestep_lab.runtime.mcp.toolbox import Toolbox
         from timestep_lab.runtime.router import Router
         from timestep_lab.runtime.tracing import install
@@ -205,7 +205,7 @@ class _Worker:
         self._ready: dict[str, asyncio.Future[Candidate]] = {}
 
     @classmethod
-    def of(cls, kit: Kit) -> _Worker:
+    def of(cls, kit: WorkerPayload) -> _Worker:
         with cls._lock:
             if kit.id not in cls._made:
                 cls._made[kit.id] = cls(kit)
@@ -219,7 +219,7 @@ class _Worker:
 
     async def _answer(self, candidate: Candidate, question: Question) -> Answered:
         options, box = self.kit.options, SpanBox()
-        desk = Desk(
+        desk = Asker(
             router=self.router, processor=self.processor, writer=box, user_id=self.kit.user_id,  # type: ignore[arg-type]
             max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
             tape=self.kit.tape, on_miss=options.on_miss,

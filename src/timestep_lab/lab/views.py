@@ -103,7 +103,7 @@ PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_sourc
 
 
 def _compare(
-    self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -118,7 +118,7 @@ def _compare(
 
 
 def _prepare(
-    self: Looking, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -132,7 +132,7 @@ def _prepare(
 
 
 def _plan(
-    self: Looking, data: Any, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: Any, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
     client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
@@ -146,7 +146,7 @@ def _plan(
 
 
 @says_await("lab")
-class Looking:
+class LabViews:
     """The part of `Lab` that people look at. Every view is made when asked for and reads the store each time."""
 
     @property

@@ -30,11 +30,11 @@ from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
 from timestep_lab.runtime.live_run import TracingHooks
-from timestep_lab.runtime.provider_errors import PATIENCE, AdaptiveLimiter, Patience
+from timestep_lab.runtime.provider_errors import PAUSABLE_TIMEOUT, AdaptiveLimiter, PausableTimeout
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
-from timestep_lab.runtime.tracing import Route, StoreProcessor, note_error_class
+from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, note_error_class
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ _WORKING = frozenset({"generation", "tool", "guardrail", "retrieval"})
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Asker:
     """What every trial of a comparison shares."""
 
     router: Router
@@ -255,7 +255,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class Attempt:
     """How one attempt went. `error` is None when there is an `output`."""
 
     trace_id: str
@@ -272,16 +272,16 @@ class Trial:
 
 
 async def attempt(
-    desk: Desk,
+    desk: Asker,
     candidate: Candidate,
     input: str | list[Any],
     labels: Mapping[str, Json],
     on_delta: OnDelta | None = None,
-) -> Trial:
+) -> Attempt:
     """Run once. Whatever a model, a tool or a guardrail raises is the trial's `error`; only cancellation passes through."""
     trace_id = new_trace_id()
     measured = Measured()
-    route = Route(
+    route = TraceContext(
         desk.writer, desk.user_id, trace_id, run_id=trace_id, only_ended=True, on_span=measured.take, stored=candidate.graph.stored
     )  # fmt: skip
     desk.processor.bind(sdk_trace_id(trace_id), route)
@@ -295,7 +295,7 @@ async def attempt(
     failure: LabError | None = None
     try:
         async with asyncio.timeout(desk.timeout_s) as limit:
-            PATIENCE.set(Patience(limit))
+            PAUSABLE_TIMEOUT.set(PausableTimeout(limit))
             if candidate.pipeline is not None:
                 called = time.perf_counter()
                 try:
@@ -314,7 +314,7 @@ async def attempt(
     except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this case ended
         failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
     finally:
-        PATIENCE.set(None)
+        PAUSABLE_TIMEOUT.set(None)
         desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
     return _told(trace_id, output, failure, measured)
 
@@ -338,11 +338,11 @@ async def _called(
 
 
 async def _drive(
-    desk: Desk,
+    desk: Asker,
     candidate: Candidate,
     input: str | list[Any],
     trace_id: str,
-    route: Route,
+    route: TraceContext,
     measured: Measured,
     labels: Mapping[str, Json],
     on_delta: OnDelta | None,
@@ -394,7 +394,7 @@ async def _streamed(
 
 
 def _decided(
-    desk: Desk, state: RunState[Any, Any], hooks: TracingHooks, trace_id: str, route: Route, measured: Measured
+    desk: Asker, state: RunState[Any, Any], hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
 ) -> RunState[Any, Any]:
     """Nobody is there to be asked: every call that waits is approved or refused, as the comparison says."""
     for item in state.get_interruptions():
@@ -433,7 +433,7 @@ def step_of(span: SpanRecord) -> dict[str, Json] | None:
     return None
 
 
-def _told(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Trial:
+def _told(trace_id: str, output: str | None, failure: LabError | None, measured: Measured) -> Attempt:
     generations = measured.generations
     priced = [g.cost_usd for g in generations]
     counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
@@ -442,7 +442,7 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
     cost = sum(c for c in priced if c is not None) if priced and None not in priced else None
     waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
     took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)
-    return Trial(
+    return Attempt(
         trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=took,
         queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
         ttft_ms=_ttft_ms(measured) if said.first_after_s is None else said.first_after_s * 1000.0,

@@ -205,7 +205,7 @@ HOLD_OFF_S = 3.0
 """How long an owner that handed over leaves the file to the one that asked."""
 
 
-class Held:
+class OwnedFile:
     """The file and, unless it is in memory, the server through which other processes use it."""
 
     def __init__(self, path: Path | None, publisher: Publisher, hand_over: Callable[[], None]) -> None:
@@ -235,7 +235,7 @@ class Held:
         self.engine.abandon()
 
 
-class Seat:
+class OwnerElection:
     """`path` None: in memory, and of this process alone. `became_owner` is called, with the seat locked, when a client becomes it."""
 
     def __init__(self, path: Path | None, became_owner: Callable[[], None] = lambda: None) -> None:
@@ -247,7 +247,7 @@ class Seat:
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._held: Held | None = None
+        self._held: OwnedFile | None = None
         self._loopback: Loopback | None = None
         self._elections = 0
         self._not_before = 0.0
@@ -333,7 +333,7 @@ class Seat:
 
     def _elect(self) -> Backend:
         if self.path is None:
-            self._held = Held(None, self.publisher, self._hand_over)
+            self._held = OwnedFile(None, self.publisher, self._hand_over)
             return self._held.engine
         file, deadline = OwnerFile(self.path), time.monotonic() + PATIENCE_S
         while True:
@@ -347,7 +347,7 @@ class Seat:
                     reason = f"Its last known owner, pid {owner.pid}, does not answer."
             if time.monotonic() >= self._not_before:
                 try:
-                    self._held = Held(self.path, self.publisher, self._hand_over)
+                    self._held = OwnedFile(self.path, self.publisher, self._hand_over)
                     if self._elections:
                         self._became_owner()
                     return self._held.engine

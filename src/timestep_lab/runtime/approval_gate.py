@@ -17,7 +17,7 @@ from timestep_lab.runtime.approvals import REJECTED, Decision
 from timestep_lab.runtime.run import Approve
 from timestep_lab.runtime.span_records import call_span_id, parsed
 from timestep_lab.runtime.stream_items import StreamItems
-from timestep_lab.runtime.tracing import Route
+from timestep_lab.runtime.tracing import TraceContext
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 REFUSED_ALL = "Tools that need approval are refused in this run."
 
 
-class Pauses:
+class ApprovalGate:
     """`kit_of`: an agent's tools by its name."""
 
     def __init__(
         self,
         store: Store,
         items: StreamItems,
-        route: Route,
+        route: TraceContext,
         run: RunRecord,
         kit_of: Callable[[str], ToolSet | None],
     ) -> None:
