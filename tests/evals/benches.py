@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from timestep_lab.evals.results import Bench
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.runtime.mcp.toolbox import Toolbox
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
@@ -17,11 +17,13 @@ MODEL = "openai_compatible/loop/m"
 
 
 @asynccontextmanager
-async def opened(path: Path | str, url: str = "http://127.0.0.1:1/v1", **settings: object) -> AsyncIterator[Bench]:
+async def opened(
+    path: Path | str, url: str = "http://127.0.0.1:1/v1", **settings: object
+) -> AsyncIterator[EvalContext]:
     """`MODEL` (and any other name in its place) is asked at `url`."""
     store = open_store(str(path))
     chosen = Settings(openai_compatible={"loop": url}, demo_delay_ms=0.0, **settings)  # type: ignore[arg-type]
-    bench = Bench(store, Router(chosen), Toolbox(store.mcp_servers.find, chosen), chosen, TraceWriter(store.db))
+    bench = EvalContext(store, Router(chosen), Toolbox(store.mcp_servers.find, chosen), chosen, TraceWriter(store.db))
     try:
         yield bench
     finally:

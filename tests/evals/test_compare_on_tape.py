@@ -15,7 +15,7 @@ from tests.runtime.bench import SETTINGS, Bench, calls, last, open_bench, says
 from timestep_lab import Lab
 from timestep_lab.evals.compare import new_comparison, resume_comparison
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.results import Bench as EvalBench
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.evals.statistics.paired import fisher
 from timestep_lab.model.comparison import headline
 from timestep_lab.model.errors import UsageError
@@ -44,7 +44,7 @@ class Desk:
     def __init__(self, bench: Bench) -> None:
         self.done: list[str] = []
         self.bench = bench
-        self.evals = EvalBench(bench.store, bench.router, bench.toolbox, bench.runner.graphs.settings, bench.writer)
+        self.evals = EvalContext(bench.store, bench.router, bench.toolbox, bench.runner.graphs.settings, bench.writer)
 
         @function_tool
         def look(order: str) -> str:

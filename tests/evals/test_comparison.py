@@ -15,7 +15,7 @@ from tests.evals.loopback import Trouble, model_server
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import Grid
-from timestep_lab.evals.results import Bench
+from timestep_lab.evals.results import EvalContext
 from timestep_lab.model.comparison import CellDelta, CellDone, ComparisonEnded, ComparisonStarted
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, UsageError
 from timestep_lab.model.events import Event
@@ -434,7 +434,7 @@ async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path)
             await claimed.run()
 
 
-def _claim_for(bench: Bench, id: str) -> None:
+def _claim_for(bench: EvalContext, id: str) -> None:
     from timestep_lab.evals.results import ComparisonRows
 
     ComparisonRows(bench.store.db, bench.user_id).comparisons.update(id, status="running", process_id="prc_other")

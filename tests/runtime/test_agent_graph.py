@@ -23,9 +23,9 @@ from timestep_lab.runtime.agent_graph import (
     handoff_names,
     handoff_targets,
     reachable,
+    restore,
     restore_servers,
     same_servers,
-    thaw,
 )
 from timestep_lab.service.agents import GET_WEATHER, default_agents, ensure_default_agents
 
@@ -114,7 +114,7 @@ def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
     text = json.dumps(freeze(records, PERSONAL_ASSISTANT, [server], {"approve": "ask"}))
     assert "hunter2" not in text
     snapshot = json.loads(text)
-    assert thaw(snapshot, "run_1") == (records, PERSONAL_ASSISTANT)
+    assert restore(snapshot, "run_1") == (records, PERSONAL_ASSISTANT)
     assert same_servers(snapshot, [server])
     renamed = replace(server, name="manuals", headers={"Authorization": "new"})
     assert not same_servers(snapshot, [renamed])
@@ -127,7 +127,7 @@ def test_a_snapshot_is_json_and_gives_the_same_records_back() -> None:
 def test_a_damaged_snapshot_is_an_error_with_a_next_step(damage: dict[str, object]) -> None:
     snapshot = freeze({"a": record("a")}, "a", [], {})
     with pytest.raises(RunError) as caught:
-        thaw({**snapshot, **damage}, "run_1")
+        restore({**snapshot, **damage}, "run_1")
     assert caught.value.next_step
 
 

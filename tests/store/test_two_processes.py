@@ -26,7 +26,7 @@ from tests.store.conftest import OwnerProcess
 from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Database, Rows, Statement
 from timestep_lab.store.duckdb import engine as writer
-from timestep_lab.store.duckdb import loopback, seat
+from timestep_lab.store.duckdb import loopback
 from timestep_lab.store.duckdb import loopback as frames
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.database import DuckDatabase
@@ -328,7 +328,7 @@ def test_a_file_held_by_a_program_that_does_not_share_it_is_named_with_the_next_
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(lab).close()
-    monkeypatch.setattr(seat, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(owner_election, "PATIENCE_S", 0.3)
     script = (
         "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read(); c.close()"
     )
