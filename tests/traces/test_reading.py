@@ -13,6 +13,7 @@ from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import GraphEdge
 from timestep_lab.model.spans import Lab
+from timestep_lab.store import trace_sums
 from timestep_lab.store.search import SearchIndex, Word
 from timestep_lab.store.store import Store, open_store
 
@@ -50,17 +51,91 @@ def test_histogram_facets_and_latency_count_the_same_traces(store: Store, record
     recorder.writer.flush()
     bars = store.traces.histogram(5)
     assert [bar.count for bar in bars] == [1, 1, 1, 1, 2]
-    assert [bar.errors for bar in bars] == [0, 0, 0, 0, 1]
+    assert [(bar.failed, bar.steps_failed) for bar in bars] == [(0, 0), (0, 0), (0, 0), (0, 0), (0, 1)]
     assert (bars[0].start, bars[-1].end) == (NOON, NOON + timedelta(hours=5))
     facets = store.traces.facets('model == "qwen3"')
-    assert facets["model"] == [("qwen3", 3)]
-    assert facets["agent_path"] == [("Personal Assistant → Weather Assistant", 3)]
+    counts = {name: [(value.value, value.count) for value in values] for name, values in facets.items()}
+    assert counts["model"] == [("qwen3", 3)]
+    assert counts["agent"] == [("Personal Assistant", 3), ("Weather Assistant", 3)]
+    assert counts["outcome"] == [("done", 2), ("steps_failed", 1)]
+    assert counts["source"] == [("live", 3)]
+    for values in facets.values():
+        for value in values:
+            assert store.traces.count(f'model == "qwen3" and {value.filter}') == value.count, value
     hours = store.traces.latency(since=NOON, until=NOON + timedelta(hours=2)).dicts()
     assert [(row["model"], row["calls"], row["p50_ms"], row["ttft_p50_ms"]) for row in hours] == [
         ("gpt-4.1", 2, 500.0, 40.0),
         ("qwen3", 2, 500.0, 40.0),
     ]
-    assert store.traces.frame().shape == (6, 19)
+    assert store.traces.frame().shape == (6, 26)
+
+
+def test_a_trace_has_one_outcome_in_every_list_count_and_chart(store: Store, recorder: Recorder) -> None:
+    done = recorder.weather_run()
+    tool_failed = recorder.weather_run(at=NOON + timedelta(hours=1), fails=True)
+    failed = recorder.start(at=NOON + timedelta(hours=2))
+    recorder.ended(
+        failed, "agent", "Boss", at=NOON + timedelta(hours=2), agent="Boss", status="error", error="out of luck"
+    )
+    recorder.writer.flush()
+    outcomes = {row["trace_id"]: row["outcome"] for row in store.traces.list().data}
+    assert outcomes == {done: "done", tool_failed: "steps_failed", failed: "failed"}
+    for outcome in ("done", "steps_failed", "failed"):
+        assert store.traces.count(f'outcome == "{outcome}"') == 1
+    [step] = store.traces.series(1)
+    assert (step.runs, step.failed, step.steps_failed) == (3, 1, 1)
+    bars = store.traces.histogram(3)
+    assert [(bar.count, bar.failed, bar.steps_failed) for bar in bars] == [(1, 0, 0), (1, 0, 1), (1, 1, 0)]
+
+
+def test_traces_are_sorted_by_what_they_took(store: Store, recorder: Recorder) -> None:
+    traces = [recorder.weather_run(at=NOON + timedelta(hours=n), fails=n == 1) for n in range(3)]
+    recorder.writer.flush()
+    store.traces.score("trace", traces[1], "quality", 0.25)
+    store.traces.score("trace", traces[2], "quality", 0.75)
+    assert [row["trace_id"] for row in store.traces.list(order="score desc").data] == [traces[2], traces[1], traces[0]]
+    assert store.traces.list(order="n_errors desc").data[0]["trace_id"] == traces[1]
+    for order in ("duration_ms desc", "cost_usd desc", "tokens desc", "ttft_ms asc", "score asc"):
+        whole = [row["trace_id"] for row in store.traces.list(order=order).data]
+        first = store.traces.list(order=order, limit=2)
+        rest = store.traces.list(order=order, limit=2, after=first.after)
+        assert [row["trace_id"] for row in (*first.data, *rest.data)] == whole
+        assert [row[0] for row in store.sql(store.traces.sql(order=order)).rows] == whole
+    assert store.traces.scores_of(traces) == {traces[1]: {"quality": 0.25}, traces[2]: {"quality": 0.75}}
+    assert store.traces.get(traces[0])["ttft_ms"] is not None
+
+
+def test_traces_are_counted_by_who_asked_how_they_are_tagged_and_where_they_come_from(
+    store: Store, recorder: Recorder
+) -> None:
+    for n, metadata in enumerate(({"user": "ada", "tags": ["beta", "eu"]}, {"comparison_id": "cmp_1"}, {})):
+        trace_id = recorder.start(at=NOON + timedelta(hours=n), metadata=metadata)
+        recorder.ended(trace_id, "agent", "Boss", at=NOON + timedelta(hours=n), agent="Boss")
+    recorder.writer.flush()
+    found = {name: [(one.value, one.count) for one in values] for name, values in store.traces.facets().items()}
+    assert found["user"] == [("ada", 1)]
+    assert found["tag"] == [("beta", 1), ("eu", 1)]
+    assert found["source"] == [("live", 2), ("evaluation", 1)]
+    assert store.traces.count('"eu" in tags and user == "ada"', source="live") == 1
+    assert store.traces.count('"e" in tags') == 0
+    assert len(store.traces.list(source="evaluation").data) == 1
+
+
+def test_sums_that_were_folded_are_the_sums_that_were_added_up(
+    store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [recorder.weather_run(at=NOON + timedelta(hours=n), fails=n == 1) for n in range(3)]
+    recorder.writer.flush()
+    added_up = store.sql("select * from traces order by trace_id").rows
+    monkeypatch.setattr(trace_sums, "FOLD_FROM", 1)
+    trace_sums.fold(store.db)
+    assert store.sql("select * from traces order by trace_id").rows == added_up
+    recorder.ended(before[0], "tool", "late", at=NOON + timedelta(hours=5), status="error", error="too late")
+    recorder.writer.flush()
+    assert store.traces.get(before[0])["failed_tools"] == "late"
+    added_up = store.sql("select * from traces order by trace_id").rows
+    trace_sums.fold(store.db)
+    assert store.sql("select * from traces order by trace_id").rows == added_up
 
 
 def test_the_graph_keeps_agents_of_one_name_apart_by_their_path(store: Store, recorder: Recorder) -> None:

@@ -11,7 +11,8 @@ from timestep_lab.store.store import Store
 
 VIEWS = {
     "traces": "trace_id thread_id user_id workflow agent_path model status started_at ended_at duration_ms n_spans n_errors turns "
-    "input_tokens output_tokens cost_usd input output n_unpriced",
+    "input_tokens output_tokens cost_usd input output n_unpriced end_user outcome source ttft_ms tags "
+    "failed_tools error_types",
     "spans": "trace_id span_id parent_id kind name agent status error model provider started_at ended_at duration_ms input_tokens "
     "output_tokens cost_usd attributes input output",
     "generations": "trace_id span_id agent provider model input_tokens output_tokens cached_tokens reasoning_tokens cost_usd queue_ms "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,11 @@ from timestep_lab.model.clock import ms_between, utc_now
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import LOCAL_USER, new_id
 from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode, ScoreRecord
-from timestep_lab.service.traces import TracePage, TraceQuery, Traces
+from timestep_lab.service.traces import Facet, SavedView, TracePage, TraceQuery, Traces
 from timestep_lab.store.filters import evaluate
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.trace_diff import DiffRow, DiffSide
-from timestep_lab.store.trace_sums import TimeBucket
+from timestep_lab.store.trace_stats import FacetField, FacetValue, TimeBucket
 
 MODELS = {"openai/gpt-4.1": (2.0, 8.0), "anthropic/claude-sonnet-4": (3.0, 15.0), "ollama/gpt-oss:20b": (0.0, 0.0)}
 CITIES = ("Berkeley", "Oakland", "Reykjavík", "São Paulo", "Nairobi", "Kyoto")
@@ -216,7 +217,9 @@ def _row(rec: Recorder, question: str, answer: str, path: str, turns: int, model
         "status": "failed" if errors else "completed", "started_at": start, "ended_at": end, "duration_ms": ms_between(start, end),
         "n_spans": len(rec.spans), "n_errors": errors, "turns": turns, "input_tokens": sum(s.get("input_tokens") or 0 for s in known),
         "output_tokens": sum(s.get("output_tokens") or 0 for s in known), "cost_usd": None if None in costs else sum(costs),
-        "ttft_ms": known[0].get("ttft_ms") if known else None, "input": question, "output": answer,
+        "ttft_ms": known[0].get("ttft_ms") if known else None, "input": question, "output": answer, "n_unpriced": 0, "end_user": None,
+        "tags": None, "outcome": "failed" if errors else "done", "source": "live", "error_types": None,
+        "failed_tools": "\n".join(sorted({s["name"] for s in rec.spans if s["kind"] == "tool" and s["status"] == "error"})) or None,
     }  # fmt: skip
 
 
@@ -253,6 +256,7 @@ class SampleSource(Traces):
         self.by_trace: dict[str, list[dict[str, Any]]] = {}
         self.spans_of: dict[str, Mapping[str, Sequence[Any]]] = {}
         self.score_rows: list[ScoreRecord] = []
+        self.saved: list[SavedView] = []
         self._callbacks: list[Callable[[str], None]] = []
         self._lock = threading.Lock()
         for row, spans in traces:
@@ -286,7 +290,7 @@ class SampleSource(Traces):
         found = [
             row for row in self.rows.values()
             if evaluate(query.filter, {**row, "spans": self.by_trace[row["trace_id"]]}) and query.search.lower() in f"{row['input']} {row['output']}".lower()
-            and (query.since is None or row["started_at"] >= query.since) and (query.until is None or row["started_at"] < query.until)
+            and query.source in ("", row["source"]) and (query.since is None or row["started_at"] >= query.since) and (query.until is None or row["started_at"] < query.until)
         ]  # fmt: skip
         return sorted(found, key=lambda row: row["started_at"], reverse=True)
 
@@ -295,13 +299,18 @@ class SampleSource(Traces):
         *,
         filter: str = "",
         search: str = "",
+        source: Any = "",
         since: datetime | None = None,
         until: datetime | None = None,
+        order: str = "started_at desc",
         limit: int = 50,
         after: str | None = None,
     ) -> TracePage:
-        query = TraceQuery(filter=filter, search=search, since=since, until=until)
+        query = TraceQuery(filter=filter, search=search, source=source, since=since, until=until)
         rows = self._matching(query)
+        column, _, direction = order.partition(" ")
+        if column in ("duration_ms", "cost_usd"):
+            rows.sort(key=lambda row: row[column] or 0, reverse=direction == "desc")
         begin = int(after or 0)
         sql = f"select * from traces where {query.filter or 'true'} order by started_at desc"
         return TracePage(
@@ -326,12 +335,40 @@ class SampleSource(Traces):
         until = query.until or max(utc_now(), rows[0]["started_at"] + timedelta(seconds=1))
         step = (until - since) / buckets
         bars = [
-            TimeBucket(start=since + i * step, end=since + (i + 1) * step, count=0, errors=0) for i in range(buckets)
+            TimeBucket(start=since + i * step, end=since + (i + 1) * step, count=0, failed=0, steps_failed=0)
+            for i in range(buckets)
         ]
         for row in rows:
             i = min(int((row["started_at"] - since) / step), buckets - 1)
-            bars[i] = replace(bars[i], count=bars[i].count + 1, errors=bars[i].errors + (row["status"] == "failed"))
+            bars[i] = replace(bars[i], count=bars[i].count + 1, failed=bars[i].failed + (row["outcome"] == "failed"))
         return bars
+
+    def facets(self, **words: Any) -> list[Facet]:
+        rows = self._matching(TraceQuery(**words))
+        fields: dict[FacetField, str] = {
+            "outcome": "outcome",
+            "source": "source",
+            "model": "model",
+            "failed_tool": "failed_tools",
+        }
+        found = []
+        for name, column in fields.items():
+            counts = Counter(row[column] for row in rows if row[column] is not None)
+            condition = "{} in failed_tools" if name == "failed_tool" else f"{name} == {{}}"
+            found.append(Facet(name=name, values=[
+                FacetValue(value=value, count=n, filter=condition.format(json.dumps(value))) for value, n in counts.most_common()
+            ]))  # fmt: skip
+        return found
+
+    def views(self, kind: Any = None) -> list[SavedView]:
+        return [view for view in self.saved if kind in (None, view.kind)]
+
+    def save_view(self, kind: Any, name: str, body: dict[str, Any]) -> SavedView:
+        self.saved.append(SavedView(id=new_id("view"), user_id=LOCAL_USER, kind=kind, name=name, body=body))
+        return self.saved[-1]
+
+    def delete_view(self, view_id: str) -> None:
+        self.saved = [view for view in self.saved if view.id != view_id]
 
     def suggest(self, text: str, cursor: int) -> list[Suggestion]:
         facets: dict[str, dict[str, int]] = {"model": {}, "status": {}}

@@ -26,6 +26,10 @@ SpanStatus = Literal["pending", "ok", "error", "rejected"]
 """`rejected`: a tool call that a person, or a rule in their place, did not approve."""
 SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "ok", "error", "rejected")
 TraceStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
+TraceOutcome = Literal["done", "steps_failed", "failed", "running", "waiting", "stopped", "cancelled", "interrupted"]
+"""How a trace went, in the one meaning of every list, count and chart. `steps_failed`: it ended well, and steps of it failed."""
+TraceSource = Literal["live", "evaluation", "imported"]
+"""`evaluation`: a call of a comparison, or an experiment on a trace. `imported`: from a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, Len
 
-from timestep_lab.model.clock import parse_iso
-from timestep_lab.model.codec import Moment
+from timestep_lab.model.clock import parse_iso, utc_now
+from timestep_lab.model.codec import JsonObject, Moment
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, ScoreRecord, TitledGraph
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
@@ -19,8 +22,10 @@ from timestep_lab.service.agents import Agents
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Change
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
+from timestep_lab.store.table import Table
 from timestep_lab.store.trace_diff import DiffRow
-from timestep_lab.store.trace_sums import TimeBucket
+from timestep_lab.store.trace_selection import NEWEST_FIRST
+from timestep_lab.store.trace_stats import FACETS, FacetField, FacetValue, Step, TimeBucket
 
 if TYPE_CHECKING:
     import pandas
@@ -80,6 +85,7 @@ SpanColumns = Annotated[Mapping[str, Sequence[Any]], _Columns()]
 Needed: `span_id, parent_id, kind, name, status, started_us` (int, microseconds since 1970 UTC). Optional: `ended_us` (None while
 pending), `agent, model, input_tokens, output_tokens, cost_usd, ttft_ms`. Values may be lists or numpy arrays.
 """
+SavedKind = Literal["traces", "sql"]
 TraceId = Annotated[str, Len(1, 200)]
 Filter = Annotated[str, Len(0, 10_000)]
 """For example `model == "gpt-4.1" and cost_usd > 0.01`."""
@@ -87,23 +93,32 @@ Search = Annotated[str, Len(0, 1_000)]
 """Words to find in what was said."""
 
 
+Source = Literal["", "live", "evaluation", "imported"]
+"""Where traces come from; empty: all."""
+OrderText = Annotated[str, Len(0, 60)]
+"""A column and a direction, such as `cost_usd desc`."""
+Name = Annotated[str, Len(1, 100)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceQuery:
-    """Which traces: a filter expression, words to find, and the time they started in (`since` inclusive, `until` exclusive)."""
+    """Which traces: a filter expression, words to find, where they come from, and the time they started in (`since` inclusive, `until`
+    exclusive)."""
 
     filter: str = ""
     search: str = ""
+    source: Source = ""
     since: Moment | None = None
     until: Moment | None = None
 
     def words(self) -> dict[str, Any]:
-        """As the arguments of `Traces.page`, `histogram`, `graph` and `frame`."""
+        """As the arguments of `Traces.page`, `histogram`, `facets`, `graph` and `frame`."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePage:
-    """Rows of the view `traces`, newest first."""
+    """Rows of the view `traces`, and of each trace `scores`: the latest of each name."""
 
     data: list[Row]
     has_more: bool
@@ -113,6 +128,28 @@ class TracePage:
     """How many traces match in all; None after the first page."""
     sql: str
     """The query that answers the same, to read and to copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facet:
+    """Something that traces are counted by, and its most frequent values."""
+
+    name: FacetField
+    values: list[FacetValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedView:
+    """What somebody gave a name."""
+
+    id: str
+    user_id: str
+    kind: SavedKind
+    name: str
+    body: JsonObject
+    """Of `traces`: what stands in the page's address. Of `sql`: `query`, `chart`, and `panel` (on the overview)."""
+    created_at: datetime = field(default_factory=utc_now)
+    updated_at: datetime = field(default_factory=utc_now)
 
 
 class Traces:
@@ -129,19 +166,23 @@ class Traces:
         *,
         filter: Filter = "",
         search: Search = "",
+        source: Source = "",
         since: Moment | None = None,
         until: Moment | None = None,
+        order: OrderText = NEWEST_FIRST,
         limit: Annotated[int, Interval(ge=1, le=1000)] = 50,
         after: Annotated[str, Len(0, 200)] | None = None,
     ) -> TracePage:
-        """Newest first. Raises `FilterError` for a filter that cannot be read."""
+        """In the order asked for: a column, or `score`, followed by `asc` or `desc`. Raises `FilterError` for a filter that cannot be read,
+        `UsageError` for an unknown column."""
         traces = self._scope.store.traces
-        words: dict[str, Any] = {"filter": filter, "search": search, "since": since, "until": until}
-        page = traces.list(**words, limit=limit, after=after)
+        words: dict[str, Any] = {"filter": filter, "search": search, "source": source, "since": since, "until": until}
+        page = traces.list(**words, order=order, limit=limit, after=after)
         total = None if after is not None else traces.count(**words) if page.has_more else len(page.data)
-        return TracePage(
-            data=[*page.data], has_more=page.has_more, after=page.after, total=total, sql=traces.sql(**words)
-        )
+        scores = traces.scores_of([row["trace_id"] for row in page.data])
+        rows = [{**row, "scores": scores.get(row["trace_id"], {})} for row in page.data]
+        sql = traces.sql(**words, order=order)
+        return TracePage(data=[*rows], has_more=page.has_more, after=page.after, total=total, sql=sql)
 
     @op.get("/traces/histogram", costly=True)
     def histogram(
@@ -150,25 +191,96 @@ class Traces:
         buckets: Annotated[int, Interval(ge=1, le=500)] = 60,
         filter: Filter = "",
         search: Search = "",
+        source: Source = "",
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> list[TimeBucket]:
         """Traces over time, in equal steps over the range, or over all that matches. Raises `FilterError`."""
-        return self._scope.store.traces.histogram(buckets, filter=filter, search=search, since=since, until=until)
+        return self._scope.store.traces.histogram(
+            buckets, filter=filter, search=search, source=source, since=since, until=until
+        )
+
+    @op.get("/traces/facets", costly=True)
+    def facets(
+        self,
+        *,
+        filter: Filter = "",
+        search: Search = "",
+        source: Source = "",
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> list[Facet]:
+        """What the matching traces are counted by: outcome, source, agent, model, failed tool, error type, user, tag, score; of each value how
+        many traces have it, and the filter that says so. Raises `FilterError`."""
+        found = self._scope.store.traces.facets(filter=filter, search=search, source=source, since=since, until=until)
+        return [Facet(name=name, values=values) for name, values in found.items()]
+
+    @op.get("/traces/series", costly=True)
+    def series(
+        self,
+        *,
+        steps: Annotated[int, Interval(ge=1, le=500)] = 48,
+        by: Literal["model", "agent"] | None = None,
+        filter: Filter = "",
+        search: Search = "",
+        source: Source = "",
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> list[Step]:
+        """Runs, failures, cost, tokens, and percentiles of duration, cost and first token over time, in equal steps; split by model or by the
+        agent that was asked. A step in which nothing ran is left out. Raises `FilterError`."""
+        return self._scope.store.traces.series(
+            steps, by, filter=filter, search=search, source=source, since=since, until=until
+        )
+
+    @op.get("/views")
+    def views(self, kind: SavedKind | None = None) -> list[SavedView]:
+        """What was saved by name: views of the traces, queries, panels of the overview. In order of name."""
+        found = self._saved.find() if kind is None else self._saved.find(kind=kind)
+        return sorted(found, key=lambda view: view.name.casefold())
+
+    @op.post("/views")
+    def save_view(self, kind: SavedKind, name: Name, body: JsonObject) -> SavedView:
+        """Save under a name; one of that name is replaced."""
+        name = name.strip()
+        if not name:
+            raise UsageError("A saved view needs a name.", "Give one, such as: slow this week", param="name")
+        for view in self._saved.find(kind=kind, name=name):
+            return self._saved.update(view.id, body=body, updated_at=utc_now())
+        return self._saved.insert(
+            SavedView(id=new_id("view"), user_id=self._scope.store.user_id, kind=kind, name=name, body=body)
+        )
+
+    @op.delete("/views/{view_id}")
+    def delete_view(self, view_id: TraceId) -> None:
+        """Forget what was saved. Raises `NotFoundError`."""
+        self._saved.delete(view_id)
+
+    @property
+    def _saved(self) -> Table[SavedView]:
+        store = self._scope.store
+        return Table(store.db, store.user_id, "saved_views", SavedView, noun="saved view", topic="traces")
 
     @op.get("/traces/suggest", costly=True)
     def suggest(self, text: Filter = "", cursor: Annotated[int, Interval(ge=0, le=10_000)] = 0) -> list[Suggestion]:
         """What may stand at `cursor` of a filter, best first."""
-        return suggest(text, cursor, self._scope.store.traces.facets())
+        found = self._scope.store.traces.facets()
+        return suggest(text, cursor, {FACETS[name]: [(v.value, v.count) for v in found[name]] for name in FACETS})
 
     @op.get("/graph", costly=True)
     def graph(
-        self, *, filter: Filter = "", search: Search = "", since: Moment | None = None, until: Moment | None = None
+        self,
+        *,
+        filter: Filter = "",
+        search: Search = "",
+        source: Source = "",
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> AgentGraph:
         """Who hands off to whom: all that agents declare, and what the matching traces travelled. Raises `FilterError`."""
         from timestep_lab.runtime.agent_graph import declared_graph_of, with_declared
 
-        observed = self._scope.store.traces.graph(filter=filter, search=search, since=since, until=until)
+        observed = self._scope.store.traces.graph(filter=filter, search=search, source=source, since=since, until=until)
         agents = Agents(self._scope).list()
         return with_declared(observed, declared_graph_of(agents, agents))
 
@@ -264,10 +376,16 @@ class Traces:
         return [row for part in parts for row in part]
 
     def frame(
-        self, *, filter: str = "", search: str = "", since: Moment | None = None, until: Moment | None = None
+        self,
+        *,
+        filter: str = "",
+        search: str = "",
+        source: Source = "",
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> pandas.DataFrame:
         """All traces that match, with the columns of the view `traces`. Raises `FilterError`."""
-        return self._scope.store.traces.frame(filter, search, since=since, until=until)
+        return self._scope.store.traces.frame(filter, search, source=source, since=since, until=until)
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back with a trace's id, on any thread, after it changed. Returns what ends it."""

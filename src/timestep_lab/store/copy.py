@@ -67,6 +67,7 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
     if dry_run or not pruned.traces:
         return pruned
     users = db.query(SYSTEM_USER, f"with old as ({old}) select distinct user_id from old", [before]).rows
+    sums = ("trace_sums",) if db.dialect == "duckdb" else ()
     among_old = f"(user_id, trace_id) in ({old})"
     statements = [
         Statement(
@@ -80,14 +81,14 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
         statements.append(Statement("select core.drop_days_before($1)", [before.date()]))
     statements += [
         Statement(f"delete from core.{table} where {among_old}", [before])
-        for table in ("spans_raw", "open_spans", "traces_raw", "repeated_calls", source.removeprefix("core."))
+        for table in (*sums, "spans_raw", "open_spans", "traces_raw", "repeated_calls", source.removeprefix("core."))
     ]
     statements.append(Statement("delete from core.waiting_events where received_at < $1", [before]))
     db.write(SYSTEM_USER, statements, changes=[Change("traces", user_id, "") for (user_id,) in users])
     return pruned
 
 
-LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches"}
+LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches", "trace_sums", "trace_sums_upto"}
 NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}
 ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
 """Postgres adds up a trace's deltas as they come (a trigger on `trace_deltas`), DuckDB keeps them; a roll-up is also a delta."""

@@ -33,7 +33,7 @@ from timestep_lab.store.spans import (
     span_row,
 )
 from timestep_lab.store.table import clean, from_json, to_json
-from timestep_lab.store.trace_sums import DELTA_COLUMNS, RESPONSE_ID, Repeated, SpanFacts
+from timestep_lab.store.trace_sums import DELTA_COLUMNS, RESPONSE_ID, Facts, Repeated, SpanFacts
 
 BATCH = 20_000
 KEPT_SPANS = 100_000
@@ -140,8 +140,9 @@ def _shared_of(db: Database) -> _Shared:
 class TraceImport:
     """Keep one for a series of imports: it remembers which messages are stored. Blocks; not thread-safe, but there may be many."""
 
-    def __init__(self, db: Database, add_events: AddEvents = lambda row, _: row) -> None:
-        self._db, self._add_events = db, add_events
+    def __init__(self, db: Database, add_events: AddEvents = lambda row, _: row, *, source: str | None = None) -> None:
+        """`source`: where the traces come from; None: they are live."""
+        self._db, self._add_events, self._source = db, add_events, source
         self._bodies = MessageBodies(db)
         self._shared = _shared_of(db)
 
@@ -175,7 +176,7 @@ class TraceImport:
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
                 traces, seen = self._look_up(user_id, rows)
-                part = _Part(self._db, user_id, self._add_events, self._waiting(user_id, rows), events)
+                part = _Part(self._db, user_id, self._add_events, self._waiting(user_id, rows), events, self._source)
                 for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
                     part.add(traces[trace_id], rows[trace_id], told.get(trace_id))
                 if part.has_something:
@@ -244,8 +245,9 @@ class _Part:
         add_events: AddEvents,
         waiting: Iterable[SpanEvent],
         events: Iterable[SpanEvent],
+        source: str | None,
     ) -> None:
-        self._db, self._user_id, self._add_events = db, user_id, add_events
+        self._db, self._user_id, self._add_events, self._source = db, user_id, add_events, source
         self._events: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         """By trace and span: those that wait in the store, and then the new ones."""
         self._n_waiting: dict[SpanKey, int] = {}
@@ -329,8 +331,8 @@ class _Part:
             "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended), "n_turns": added.n_turns,
             "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
             "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
-            "end_user": end_user, "end_user_key": end_user_key,
-            **added.used._asdict(),
+            **Facts.of(ended, from_json(said.metadata), source=self._source)._asdict(),
+            "end_user": end_user, "end_user_key": end_user_key, **added.used._asdict(),
         }  # fmt: skip
         self.deltas.append(tuple(values.get(column) for column in DELTA_COLUMNS))
         trace.started_at = started_at if earlier else trace.started_at

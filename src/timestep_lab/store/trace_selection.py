@@ -17,9 +17,14 @@ from timestep_lab.store.filters import CompiledFilter, compile_filter, read_filt
 TRACE_COLUMNS = (
     "trace_id", "thread_id", "user_id", "workflow", "agent_path", "model", "status", "started_at", "ended_at",
     "duration_ms", "n_spans", "n_errors", "turns", "input_tokens", "output_tokens", "cost_usd", "input", "output", "n_unpriced",
-    "end_user",
+    "end_user", "outcome", "source", "ttft_ms", "tags", "failed_tools", "error_types",
 )  # fmt: skip
 NEWEST_FIRST = "started_at desc"
+COMPUTED = {
+    "tokens": "coalesce(v.input_tokens, 0) + coalesce(v.output_tokens, 0)",
+    "score": "(select avg(x.value) from scores x where x.target = 'trace' and x.target_id = v.trace_id)",
+}
+"""What traces may be ordered by although the view has no such column: all tokens, and the mean of a trace's scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,8 @@ class Selection:
     """A filter expression (see `filters`), and the time traces started in: `since` inclusive, `until` exclusive."""
 
     filter: str = ""
+    source: str = ""
+    """`live`, `evaluation` or `imported`; empty: all."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -34,6 +41,9 @@ class Selection:
         """Raises `FilterError`."""
         found = compile_filter(self.filter, dialect, first_param=first_param)
         sql, params = found.sql, list(found.params)
+        if self.source:
+            params.append(self.source)
+            sql += f" and t.source = ${first_param + len(params) - 1}"
         for bound, symbol in ((self.since, ">="), (self.until, "<")):
             if bound is not None:
                 params.append(to_naive_utc(bound))
@@ -56,10 +66,10 @@ class Order:
     def read(cls, text: str) -> Order:
         """`started_at desc`, or a column alone (ascending). Raises `UsageError`."""
         column, _, direction = text.strip().partition(" ")
-        if column not in TRACE_COLUMNS:
+        if column not in (*TRACE_COLUMNS, *COMPUTED):
             raise UsageError(
-                f"Traces cannot be ordered by {column!r}.{did_you_mean(column, TRACE_COLUMNS)}",
-                f"Order by one of: {', '.join(TRACE_COLUMNS)}, followed by asc or desc.",
+                f"Traces cannot be ordered by {column!r}.{did_you_mean(column, (*TRACE_COLUMNS, *COMPUTED))}",
+                f"Order by one of: {', '.join((*TRACE_COLUMNS, *COMPUTED))}, followed by asc or desc.",
             )
         direction = direction.strip().lower() or "asc"
         if direction not in ("asc", "desc"):

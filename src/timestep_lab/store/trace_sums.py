@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from timestep_lab.model.clock import to_aware_utc, to_naive_utc
-from timestep_lab.store.base import Database, Dialect, Rows
-from timestep_lab.store.filters import CompiledFilter
+from timestep_lab.model.spans import GenAI
+from timestep_lab.store.base import SYSTEM_USER, Database, Statement
 from timestep_lab.store.spans import (
     AT,
     INPUT_IS_JSON,
@@ -27,6 +25,7 @@ from timestep_lab.store.spans import (
     asked,
     payload_value,
 )
+from timestep_lab.store.table import clean, from_json
 
 # --- What one batch of spans adds to each trace it touches: a row a trace, so that listings add up rows instead of reading spans
 
@@ -34,7 +33,8 @@ from timestep_lab.store.spans import (
 DELTA_COLUMNS = (
     "user_id", "trace_id", "workflow", "workflow_key", "thread_id", "thread_key", "started_at", "ended_at", "n_spans", "n_open",
     "n_errors", "n_turns", "n_generations", "n_unpriced", "input_tokens", "output_tokens", "cost_usd", "agents", "agents_at",
-    "model", "model_at", "input", "input_key", "output", "output_key", "root_error", "interrupted", "version", "end_user", "end_user_key",
+    "model", "model_at", "input", "input_key", "output", "output_key", "root_error", "interrupted", "version", "end_user_key",
+    "source", "first_token_at", "end_user", "tags", "failed_tools", "error_types",
 )  # fmt: skip
 ARROW = " → "
 _LAST_RESORT = 1 << 60
@@ -44,7 +44,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _TRACE_AT = {column: place for place, column in enumerate(TRACE_COLUMNS)}
 
 _TRACE, _SPAN, _PARENT, _KIND, _AGENT = AT["trace_id"], AT["span_id"], AT["parent_id"], AT["kind"], AT["agent"]
-_NAME = AT["name"]
+_NAME, _TTFT, _ATTRIBUTES = AT["name"], AT["ttft_ms"], AT["attributes"]
 _STATUS, _MODEL, _STARTED, _ENDED = AT["status"], AT["model"], AT["started_at"], AT["ended_at"]
 _IN_TOKENS, _OUT_TOKENS, _trace_deltas_COST = AT["input_tokens"], AT["output_tokens"], AT["cost_usd"]
 
@@ -53,7 +53,7 @@ class _Trace:
     """The sums of one trace while a batch is read."""
 
     __slots__ = (
-        "agents", "cost", "ended_at", "first", "in_tokens", "last", "model", "model_at", "n_errors", "n_generations",
+        "agents", "cost", "ended", "ended_at", "first", "in_tokens", "last", "model", "model_at", "n_errors", "n_generations",
         "n_open", "n_spans", "n_turns", "n_unpriced", "out_tokens", "root", "root_error", "start", "started_at",
     )  # fmt: skip
 
@@ -73,6 +73,51 @@ class _Trace:
         self.last: Row | None = None
         self.start: Row | None = None
         self.root_error = False
+        self.ended: list[Row] = []
+        """Spans that failed, and generations whose first token is known."""
+
+
+class Facts(NamedTuple):
+    """What a trace is searched and counted by, of one batch. Lists as text, one entry a line."""
+
+    source: str | None = None
+    """None: live."""
+    first_token_at: datetime | None = None
+    end_user: str | None = None
+    tags: str | None = None
+    failed_tools: str | None = None
+    error_types: str | None = None
+
+    @classmethod
+    def of(
+        cls, ended: Iterable[Row], metadata: Mapping[str, Any], *, source: str | None = None, is_fork: bool = False
+    ) -> Facts:
+        """`is_fork`: the trace branched from another one. Without a run of its own it is an experiment, not somebody's question."""
+        first = [
+            row[_STARTED] + timedelta(milliseconds=row[_TTFT])
+            for row in ended
+            if row[_KIND] == "generation" and row[_TTFT] is not None
+        ]
+        failed = [row for row in ended if row[_STATUS] == "error"]
+        if "comparison_id" in metadata or (is_fork and "run_id" not in metadata):
+            source = "evaluation"
+        user, tags = metadata.get("user", metadata.get("user_id")), metadata.get("tags")
+        return cls(
+            source,
+            min(first, default=None),
+            _lines([user] if user is not None else ()),
+            _lines(tags if isinstance(tags, list) else ()),
+            _lines(row[_NAME] for row in failed if row[_KIND] == "tool"),
+            _lines(
+                kind
+                for row in failed
+                if row[_ATTRIBUTES] and (kind := from_json(row[_ATTRIBUTES]).get(GenAI.ERROR_TYPE)) is not None
+            ),
+        )
+
+
+def _lines(values: Iterable[Any]) -> str | None:
+    return "\n".join(sorted({" ".join(clean(str(value)).split()) for value in values})) or None
 
 
 def trace_deltas(
@@ -141,6 +186,8 @@ def _ended(trace: _Trace, row: Row) -> None:
     if trace.ended_at is None or ended_at > trace.ended_at:
         trace.ended_at = ended_at
     failed = row[_STATUS] == "error"
+    if failed or row[_TTFT] is not None:
+        trace.ended.append(row)
     if failed:
         trace.n_errors += 1
     if row[_PARENT] is None:
@@ -170,13 +217,16 @@ def _delta(user_id: str, trace_id: str, trace: _Trace) -> Row:
     path = ARROW.join(name for place, name in enumerate(names) if place == 0 or names[place - 1] != name)
     text_in, key_in = _input(trace)
     text_out, key_out = _output(trace)
+    metadata = from_json(start[_TRACE_AT["metadata"]]) if start else {}
+    is_fork = start is not None and start[_TRACE_AT["parent_trace_id"]] is not None
+    facts = Facts.of(trace.ended, metadata, is_fork=is_fork)
     return (
         user_id, trace_id,
         (start[_TRACE_AT["workflow"]] or None) if start else None, None, start[_TRACE_AT["thread_id"]] if start else None, None,
         trace.started_at, trace.ended_at, trace.n_spans, trace.n_open, trace.n_errors, trace.n_turns,
         trace.n_generations, trace.n_unpriced, trace.in_tokens, trace.out_tokens, trace.cost,
         path or None, trace.agents[0][0] if names else None, trace.model, trace.model_at,
-        text_in, key_in, text_out, key_out, trace.root_error, False, None, None, None,
+        text_in, key_in, text_out, key_out, trace.root_error, False, None, None, *facts,
     )  # fmt: skip
 
 
@@ -202,112 +252,33 @@ def _micros(moment: Any) -> int:
     return int((moment - _EPOCH) // _MICROSECOND)
 
 
-# --- Numbers over many traces: how many when, of which kind, how fast
+# --- One row of sums a trace, where the database does not keep it by itself
 
 
-FACETS = ("status", "model", "agent_path", "workflow")
-_QUANTILE: dict[Dialect, str] = {
-    "duckdb": "quantile_cont(duration_ms, {0})", "postgres": "percentile_cont({0}) within group (order by duration_ms)",
-}  # fmt: skip
-_SECONDS: dict[Dialect, str] = {
-    "duckdb": "epoch_us(t.started_at - {0}) / 1000000.0", "postgres": "date_part('epoch', t.started_at - {0})",
-}  # fmt: skip
+FOLD_FROM = 2_000
+"""So many rows that came since the last folding are worth one."""
+_UPTO = "(select max(delta_no) from core.trace_sums_upto)"
+_FRESH = f"from core.trace_deltas where delta_no > {_UPTO}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeBucket:
-    """Traces that started from `start` (inclusive) to `end` (exclusive; the last bucket's is included)."""
-
-    start: datetime
-    end: datetime
-    count: int
-    errors: int
-    """Those that failed or hold a failed span."""
-
-
-def histogram(
-    db: Database, user_id: str, where: CompiledFilter, *, buckets: int, since: datetime | None, until: datetime | None
-) -> list[TimeBucket]:
-    """Equal steps of time from `since` to `until`, or over all that matches. Empty when nothing does."""
-    first, last = since, until
-    if first is None or last is None:
-        # Without a filter an index knows the first and the last; the view would read all.
-        source = "core.trace_rollups" if db.dialect == "postgres" and where.sql == "true" else "traces"
-        found = db.query(
-            user_id, f"select min(t.started_at), max(t.started_at) from {source} t where {where.sql}", where.params
-        ).one()
-        if found is None or found[0] is None:
-            return []
-        first, last = first or found[0], last or found[1]
-    first, last = to_aware_utc(first), to_aware_utc(last)
-    width_s = max((last - first).total_seconds(), 0.001) / buckets
-    n = len(where.params)
-    seconds = _SECONDS[db.dialect].format(f"cast(${n + 1} as timestamp)")
-    rows = db.query(
-        user_id,
-        f"select cast(floor({seconds} / cast(${n + 2} as double precision)) as bigint) as bucket, count(*), "
-        "sum(case when t.status = 'failed' or t.n_errors > 0 then 1 else 0 end) "
-        f"from traces t where {where.sql} group by 1",
-        [*where.params, to_naive_utc(first), width_s],
-    ).rows
-    counts, errors = [0] * buckets, [0] * buckets
-    for bucket, count, failed in rows:
-        place = min(max(int(bucket), 0), buckets - 1)
-        counts[place] += int(count)
-        errors[place] += int(failed)
-    edges = [first + timedelta(seconds=width_s * step) for step in range(buckets)] + [last]
-    return [TimeBucket(start=edges[i], end=edges[i + 1], count=counts[i], errors=errors[i]) for i in range(buckets)]
-
-
-def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20) -> dict[str, list[tuple[str, int]]]:
-    """Of each field in `FACETS`: its values and how many traces have each, most frequent first."""
-    sets = ", ".join(f"({name})" for name in FACETS)
-    names = ", ".join(FACETS)
-    # Of a hundred thousand traces few differ in all four: counted once by all, then by each.
-    rows = db.query(
-        user_id,
-        f"select grouping({names}), {names}, sum(n) from (select {names}, count(*) as n from traces t where {where.sql} "
-        f"group by {names}) kinds group by grouping sets ({sets}) order by sum(n) desc",
-        where.params,
-    ).rows
-    found: dict[str, list[tuple[str, int]]] = {name: [] for name in FACETS}
-    # grouping() has a bit for each column that is not grouped by, the first column's highest.
-    places = {(1 << len(FACETS)) - 1 - (1 << (len(FACETS) - 1 - place)): place for place in range(len(FACETS))}
-    for mask, *values, count in rows:
-        place = places[int(mask)]
-        if values[place] is not None and len(found[FACETS[place]]) < most:
-            found[FACETS[place]].append((values[place], int(count)))
-    return found
-
-
-def latency(db: Database, user_id: str, *, since: datetime | None, until: datetime | None) -> Rows:
-    """Of each hour and model: calls, failed calls, p50 and p95 of the generations' duration in ms, and p50 of time to first token."""
-    conditions, params = "kind = 'generation'", []
-    for bound, symbol in ((since, ">="), (until, "<")):
-        if bound is not None:
-            params.append(to_naive_utc(bound))
-            conditions += f" and started_at {symbol} ${len(params)}"
-    quantile = _QUANTILE[db.dialect]
-    return db.query(
-        user_id,
-        "select date_trunc('hour', started_at) as hour, model, count(*) as calls, "
-        "sum(case when status = 'error' then 1 else 0 end) as errors, "
-        f"{quantile.format('0.5')} as p50_ms, {quantile.format('0.95')} as p95_ms, "
-        f"{quantile.format('0.5').replace('duration_ms', 'ttft_ms')} as ttft_p50_ms "
-        f"from core.span_rows where {conditions} group by 1, 2 order by 1, 2",
-        params,
+def fold(db: Database) -> None:
+    """DuckDB: keep one row of sums a trace, so that lists read it instead of adding up. Postgres does so with each row it writes."""
+    if db.dialect == "postgres":
+        return
+    [n] = db.query(SYSTEM_USER, f"select count(*) {_FRESH}").one() or (0,)
+    if n < FOLD_FROM:
+        return
+    db.write(
+        SYSTEM_USER,
+        [
+            Statement(f"delete from core.trace_sums where (user_id, trace_id) in (select user_id, trace_id {_FRESH})"),
+            Statement(f"insert into core.trace_sums select * from core.added_up(timestamp '-infinity', {_UPTO})"),
+            Statement("update core.trace_sums_upto set delta_no = (select max(delta_no) from core.trace_deltas)"),
+        ],
     )
 
 
-def values_of(db: Database, user_id: str, view: str, column: str, prefix: str, limit: int) -> list[tuple[str, int]]:
-    """The most frequent values of a text column that begin so, with how often. `view` and `column` are names of ours."""
-    rows = db.query(
-        user_id,
-        f"select {column}, count(*) from {view} where {column} is not null and starts_with(lower({column}), lower($1)) "
-        f"group by 1 order by 2 desc, 1 limit {int(limit)}",
-        [prefix],
-    ).rows
-    return [(str(value), int(count)) for value, count in rows]
+# --- What spans used, where several tell of one call
 
 
 RESPONSE_ID = r'"gen_ai\.response\.id":"([^"\\]+)"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,7 @@ from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
-from timestep_lab.store import agent_graphs
-from timestep_lab.store import trace_sums as trace_stats
+from timestep_lab.store import agent_graphs, trace_stats, trace_sums
 from timestep_lab.store.base import Database, Dialect, Rows
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, read_search
@@ -21,6 +21,7 @@ from timestep_lab.store.spans import SpanReader, no_trace
 from timestep_lab.store.table import Table, from_json
 from timestep_lab.store.trace_diff import DiffRow, diff_traces
 from timestep_lab.store.trace_selection import (
+    COMPUTED,
     NEWEST_FIRST,
     TRACE_COLUMNS,
     Order,
@@ -37,6 +38,7 @@ _COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
 
 EARLY = timedelta(days=1)
 """How much earlier than a trace's start a span of it may have begun that arrived later."""
+FOLD_EVERY_S = 1.0
 _STARTS: Mapping[Dialect, str] = {
     "duckdb": "(select trace_id, min(started_at) as started_at from core.traces_raw where user_id = getvariable('tl_user') group by trace_id)",
     "postgres": "core.trace_rollups",
@@ -55,6 +57,7 @@ class Traces:
 
     def __init__(self, db: Database, user_id: str) -> None:
         self._db, self._user_id = db, user_id
+        self._folded_at = float("-inf")
         self._spans = SpanReader(db, user_id)
         self._scores = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
 
@@ -65,6 +68,7 @@ class Traces:
         filter: str = "",
         search: str = "",
         *,
+        source: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
         order: str = NEWEST_FIRST,
@@ -72,7 +76,8 @@ class Traces:
         after: str | None = None,
     ) -> Page[dict[str, Any]]:
         """One page. `order` is a column and a direction; `after` the `after` of the page before. Raises `UsageError` for an unknown order."""
-        selection = Selection(filter=filter, since=since, until=until)
+        self._fold()
+        selection = Selection(filter=filter, source=source, since=since, until=until)
         ordering = Order.read(order)
         found = self._page(selection, search, ordering, limit, after)
         rows = self._rows(
@@ -82,9 +87,15 @@ class Traces:
         return Page(data=tuple(rows), has_more=has_more, after=found[limit - 1][0] if has_more else None)
 
     def count(
-        self, filter: str = "", search: str = "", *, since: datetime | None = None, until: datetime | None = None
+        self,
+        filter: str = "",
+        search: str = "",
+        *,
+        source: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> int:
-        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         [count] = self._query(f"select count(*) from traces t where {where.sql}", where).one() or (0,)
         return int(count)
 
@@ -93,30 +104,34 @@ class Traces:
         filter: str = "",
         search: str = "",
         *,
+        source: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
         order: str = NEWEST_FIRST,
         limit: int | None = None,
     ) -> str:
         """The query that `list` answers, over the documented views, to read, change and run with `lab.sql`."""
-        where = Selection(filter=filter, since=since, until=until).where(self._db.dialect)
+        where = Selection(filter=filter, source=source, since=since, until=until).where(self._db.dialect)
         if words := read_search(search):
             where = _both(where, by_reading(words, self._db.dialect, len(where.params) + 1))
         condition = "" if where.sql == "true" else f"\nwhere {with_literals(where)}"
         tail = "" if limit is None else f"\nlimit {int(limit)}"
-        return f"select {', '.join(TRACE_COLUMNS)}\nfrom traces t{condition}\n{Order.read(order).sql}{tail}"
+        column = Order.read(order).column
+        table = f"(select v.*, {COMPUTED[column]} as {column} from traces v)" if column in COMPUTED else "traces"
+        return f"select {', '.join(TRACE_COLUMNS)}\nfrom {table} t{condition}\n{Order.read(order).sql}{tail}"
 
     def frame(
         self,
         filter: str = "",
         search: str = "",
         *,
+        source: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
         order: str = NEWEST_FIRST,
     ) -> pandas.DataFrame:
         """All that match."""
-        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         return self._query(f"select {_COLUMNS} from traces t where {where.sql} {Order.read(order).sql}", where).df()
 
     def histogram(
@@ -125,19 +140,58 @@ class Traces:
         filter: str = "",
         search: str = "",
         *,
+        source: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> builtins.list[trace_stats.TimeBucket]:
-        where = self._where(Selection(filter=filter, since=since, until=until), search)
+        where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         return trace_stats.histogram(self._db, self._user_id, where, buckets=buckets, since=since, until=until)
 
     def facets(
-        self, filter: str = "", search: str = "", *, since: datetime | None = None, until: datetime | None = None
-    ) -> dict[str, builtins.list[tuple[str, int]]]:
-        """Field to its most frequent values and their number of traces: status, model, agent_path, workflow."""
+        self,
+        filter: str = "",
+        search: str = "",
+        *,
+        source: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> dict[trace_stats.FacetField, builtins.list[trace_stats.FacetValue]]:
+        """Field to its most frequent values, with the number of traces that have each."""
         return trace_stats.facets(
-            self._db, self._user_id, self._where(Selection(filter=filter, since=since, until=until), search)
+            self._db,
+            self._user_id,
+            self._where(Selection(filter=filter, source=source, since=since, until=until), search),
         )
+
+    def series(
+        self,
+        steps: int = 48,
+        by: str | None = None,
+        filter: str = "",
+        search: str = "",
+        *,
+        source: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> builtins.list[trace_stats.Step]:
+        where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
+        return trace_stats.series(self._db, self._user_id, where, steps=steps, by=by, since=since, until=until)
+
+    def scores_of(self, trace_ids: Sequence[str]) -> dict[str, dict[str, float | str]]:
+        """Trace id to the latest score of each name: its value, or its label."""
+        if not trace_ids:
+            return {}
+        places = ", ".join(f"${n + 1}" for n in range(len(trace_ids)))
+        rows = self._db.query(
+            self._user_id,
+            f"select target_id, name, value, label from scores where target = 'trace' and target_id in ({places}) order by created_at",
+            [*trace_ids],
+        ).rows
+        found: dict[str, dict[str, float | str]] = {}
+        for trace_id, name, value, label in rows:
+            if (said := label if value is None else value) is not None:
+                found.setdefault(trace_id, {})[name] = said
+        return found
 
     def latency(self, *, since: datetime | None = None, until: datetime | None = None) -> Rows:
         """By hour and model: calls, errors, p50_ms, p95_ms, ttft_p50_ms."""
@@ -149,12 +203,13 @@ class Traces:
         filter: str = "",
         search: str = "",
         *,
+        source: str = "",
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> AgentGraph:
         """What was travelled, in the given traces or in all that match."""
         if trace_ids is None:
-            where = self._where(Selection(filter=filter, since=since, until=until), search)
+            where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         else:
             where = _among(trace_ids)
         return agent_graphs.agent_graph(self._db, self._user_id, where)
@@ -312,7 +367,9 @@ class Traces:
 
     def _source(self, selection: Selection, order: Order, where: CompiledFilter) -> tuple[str, CompiledFilter]:
         """What to read so that the answer is that of the view `traces`, and sooner."""
-        if not selection.filter and order.column == "started_at":
+        if order.column in COMPUTED:
+            return f"(select v.*, {COMPUTED[order.column]} as {order.column} from traces v)", where
+        if not selection.filter and not selection.source and order.column == "started_at":
             return _STARTS[self._db.dialect], where
         earliest = selection.earliest
         if self._db.dialect == "duckdb" and earliest is not None:
@@ -327,9 +384,16 @@ class Traces:
         return "traces", where
 
     def _where(self, selection: Selection, search: str) -> CompiledFilter:
+        self._fold()
         where = selection.where(self._db.dialect)
         found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=ALL)
         return _both(where, found.condition) if found else where
+
+    def _fold(self) -> None:
+        now = time.monotonic()
+        if now - self._folded_at > FOLD_EVERY_S:
+            self._folded_at = now
+            trace_sums.fold(self._db)
 
     def _query(self, sql: str, where: CompiledFilter) -> Rows:
         return self._db.query(self._user_id, sql, where.params)

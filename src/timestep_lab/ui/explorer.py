@@ -16,7 +16,7 @@ from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
 from timestep_lab.model.records import Json
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
-from timestep_lab.store.trace_sums import TimeBucket
+from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
 from timestep_lab.ui.trace_view import SIGNS, TraceView, moment, text, trace_html
 from timestep_lab.ui.view import Updates, handles

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from timestep_lab.lab.remote.rows import select
 from timestep_lab.model.codec import Moment
-from timestep_lab.service.traces import Traces, of_traces
+from timestep_lab.service.traces import Source, Traces, of_traces
 
 if TYPE_CHECKING:
     import pandas
@@ -21,9 +21,15 @@ class RemoteTraces(Traces):
     _changes: Changes
 
     def frame(
-        self, *, filter: str = "", search: str = "", since: Moment | None = None, until: Moment | None = None
+        self,
+        *,
+        filter: str = "",
+        search: str = "",
+        source: Source = "",
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> pandas.DataFrame:
-        page = self.page(filter=filter, search=search, since=since, until=until, limit=1)
+        page = self.page(filter=filter, search=search, source=source, since=since, until=until, limit=1)
         return select(self._connection, page.sql).df()
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:

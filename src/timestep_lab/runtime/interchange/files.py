@@ -99,7 +99,7 @@ def import_file(path: str | Path, store: Store, *, time_limit_s: float | None = 
     ):
         if store.quota:
             store.quota.take_traces(len(decoded.trace_ids() - traces))
-        added += decoded.store(store.db)
+        added += decoded.store(store.db, source="imported")
         spans += len(decoded.spans)
         traces |= decoded.trace_ids()
         rejected += decoded.rejected

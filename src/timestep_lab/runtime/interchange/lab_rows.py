@@ -49,9 +49,9 @@ class Decoded:
     """What was wrong with the first of them."""
     _about: dict[str, dict[str, tuple[int, Any]]] = field(default_factory=dict)
 
-    def store(self, db: Database) -> int:
-        """How many spans were new. Durable on return."""
-        added = TraceImport(db, with_events).rows(self.user_id, self.spans, self.said, self.events)
+    def store(self, db: Database, *, source: str | None = None) -> int:
+        """How many spans were new. Durable on return. `source`: see `TraceImport`."""
+        added = TraceImport(db, with_events, source=source).rows(self.user_id, self.spans, self.said, self.events)
         if self.scores:
             table = Table(db, self.user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
             db.write(self.user_id, [table.upsert_statement(score) for score in self.scores])

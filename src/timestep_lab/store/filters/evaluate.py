@@ -36,6 +36,7 @@ from timestep_lab.store.filters.tree import (
     Constant,
     Entry,
     Field,
+    Holds,
     IsNone,
     Lowered,
     Negation,
@@ -193,6 +194,8 @@ class _Evaluation:
                 return _compare(symbol, self.value(left, rows), self.value(right, rows))
             case TextTest(test, text, part):
                 return _text_test(test, self.value(text, rows), self.value(part, rows))
+            case Holds(text, word, between):
+                return word in (self.value(text, rows) or "").split(between)
             case OneOf(value, choices):
                 found = self.value(value, rows)
                 return any(_compare("==", found, self.value(choice, rows)) for choice in choices)

@@ -13,6 +13,7 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError
 from timestep_lab.store.filters import tree as values
 from timestep_lab.store.filters.evaluate import Scope
+from timestep_lab.store.filters.suggestions import TRACE_LISTS
 from timestep_lab.store.filters.tree import (
     Aggregate,
     Always,
@@ -22,6 +23,7 @@ from timestep_lab.store.filters.tree import (
     Condition,
     Constant,
     Field,
+    Holds,
     IsNone,
     Lowered,
     Negation,
@@ -157,6 +159,9 @@ class _Reader:
         part, text = self.value(left, scope, depth), self.value(right, scope, depth)
         self._need_text(left, part, "What is looked for with `in`")
         self._need_text(right, text, "What `in` looks into")
+        between = TRACE_LISTS.get(right.id) if isinstance(right, ast.Name) else None
+        if between is not None and isinstance(text, Field) and isinstance(part, Constant):
+            return Holds(text, str(part.value), between)
         return TextTest("contains", text, part)
 
     def _call_condition(self, node: ast.Call, scope: Scope, depth: int) -> Condition:

@@ -22,6 +22,7 @@ from timestep_lab.store.filters.tree import (
     Constant,
     Entry,
     Field,
+    Holds,
     IsNone,
     Lowered,
     Negation,
@@ -106,6 +107,11 @@ class _SqlWriter:
             case TextTest(test, text, part):
                 form = _TESTS[self._dialect][test].format(self._value(text, "text"), self._value(part, "text"))
                 return self._definite(form, exact)
+            case Holds(text, word, between):
+                whole = f"{between}{word}{between}"
+                edge = self._param(between, "text")
+                padded = f"concat({edge}, {self._value(text, 'text')}, {edge})"
+                return "(" + _TESTS[self._dialect]["contains"].format(padded, self._param(whole, "text")) + ")"
             case OneOf(value, choices):
                 return self._one_of(value, choices, exact)
             case Some(spans, inner):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from timestep_lab.model.spans import SPAN_KINDS, SpanStatus, TraceStatus
+from timestep_lab.model.spans import SPAN_KINDS, SpanStatus, TraceOutcome, TraceSource, TraceStatus
 
 # --- What a filter may name: the columns of the views `traces` and `spans`, their types, and short names people try first
 
@@ -20,8 +20,11 @@ TRACE_FIELDS: Mapping[str, ValueType] = {
     "trace_id": "text", "thread_id": "text", "end_user": "text", "workflow": "text", "agent_path": "text", "model": "text", "status": "text",
     "started_at": "time", "ended_at": "time", "duration_ms": "number", "n_spans": "number", "n_errors": "number",
     "turns": "number", "input_tokens": "number", "output_tokens": "number", "cost_usd": "number", "input": "text",
-    "output": "text",
+    "output": "text", "outcome": "text", "source": "text", "ttft_ms": "number", "tags": "text",
+    "failed_tools": "text", "error_types": "text",
 }  # fmt: skip
+TRACE_LISTS: Mapping[str, str] = {"agents": " → ", "failed_tools": "\n", "error_types": "\n", "tags": "\n"}
+"""Names of fields that hold several words, and what stands between these: `"lookup" in failed_tools` asks for the whole word."""
 SPAN_FIELDS: Mapping[str, ValueType] = {
     "trace_id": "text", "span_id": "text", "parent_id": "text", "kind": "text", "name": "text", "agent": "text",
     "status": "text", "error": "text", "model": "text", "provider": "text", "started_at": "time", "ended_at": "time",
@@ -31,17 +34,23 @@ SPAN_FIELDS: Mapping[str, ValueType] = {
 }  # fmt: skip
 TRACE_ALIASES: Mapping[str, str] = {
     "cost": "cost_usd", "duration": "duration_ms", "agent": "agent_path", "agents": "agent_path", "thread": "thread_id",
-    "id": "trace_id", "errors": "n_errors",
+    "id": "trace_id", "errors": "n_errors", "user": "end_user", "first_token": "ttft_ms", "ttft": "ttft_ms",
 }  # fmt: skip
 SPAN_ALIASES: Mapping[str, str] = {"cost": "cost_usd", "duration": "duration_ms", "id": "span_id", "ttft": "ttft_ms"}
 
-TRACE_CHOICES: Mapping[str, tuple[str, ...]] = {"status": get_args(TraceStatus)}
+TRACE_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "status": get_args(TraceStatus), "outcome": get_args(TraceOutcome), "source": get_args(TraceSource),
+}  # fmt: skip
 SPAN_CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": SPAN_KINDS, "status": get_args(SpanStatus), "approval": ("not_needed", "approved", "rejected", "pending"),
 }  # fmt: skip
 """Fields that hold one of a few words; comparing with any other word is refused, as it can only be a slip."""
 
-TRACE_WORDS: Mapping[str, Mapping[str, str]] = {"status": {"done": "completed", "needs approval": "needs_approval"}}
+TRACE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "status": {"done": "completed", "needs approval": "needs_approval"},
+    "outcome": {"completed": "done", "steps failed": "steps_failed", "needs_approval": "waiting"},
+    "source": {"evaluations": "evaluation"},
+}
 SPAN_WORDS: Mapping[str, Mapping[str, str]] = {"status": {"done": "ok", "failed": "error", "running": "pending"}}
 """What the views call some of those words. Whoever reads one there may write it here."""
 

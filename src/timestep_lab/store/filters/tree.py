@@ -101,6 +101,15 @@ class TextTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Holds:
+    """Whether `word` is one of those in `text`, which has `between` between them."""
+
+    text: Field
+    word: str
+    between: str
+
+
+@dataclass(frozen=True, slots=True)
 class OneOf:
     value: Value
     choices: tuple[Value, ...]
@@ -136,7 +145,7 @@ class Negation:
 
 
 Value: TypeAlias = Constant | Field | Entry | Lowered | Arithmetic | Aggregate
-Condition: TypeAlias = Compare | TextTest | OneOf | IsNone | Some | Always | Both | Negation
+Condition: TypeAlias = Compare | TextTest | Holds | OneOf | IsNone | Some | Always | Both | Negation
 
 
 # --- The constants of a filter: text, numbers, moments

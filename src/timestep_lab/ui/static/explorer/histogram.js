@@ -1,4 +1,5 @@
-// How many traces when, failed ones below in vermilion. A stretch that is brushed becomes the time shown.
+// How many traces when, failed ones below in vermilion, above them those that ended well with failed steps. A stretch that is brushed becomes
+// the time shown.
 
 import { h, put } from "../shared/dom.js";
 import { count, exactTime } from "../shared/format.js";
@@ -53,13 +54,16 @@ export function histogram(onBrush) {
       element.hidden = !shown.length && !isBrushed;
       if (!shown.length) { put(bars); first.textContent = ""; last.textContent = ""; return; }
       const most = Math.max(1, ...shown.map((b) => b.count));
-      put(bars, shown.map((b) => h("i", { title: `${count(b.count, "trace")}${b.errors ? `, ${b.errors} with errors` : ""}\n${exactTime(b.start)}` },
-        b.count ? h("b", { style: { height: `${Math.max(4, (100 * b.count) / most)}%` } }, b.errors ? h("u", { style: { height: `${Math.max(12, (100 * b.errors) / b.count)}%` } }) : null) : null)));
+      put(bars, shown.map((b) => h("i", { title: `${told(b)}\n${exactTime(b.start)}` },
+        b.count ? h("b", { style: { height: `${Math.max(4, (100 * b.count) / most)}%` } }, part("s", b.steps_failed, b.count), part("u", b.failed, b.count)) : null)));
       const day = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" };
       first.textContent = new Date(shown[0].start).toLocaleString(undefined, day);
       last.textContent = new Date(shown[shown.length - 1].end).toLocaleString(undefined, day);
-      const errors = shown.reduce((sum, b) => sum + b.errors, 0);
-      summary.textContent = `${count(shown.reduce((sum, b) => sum + b.count, 0), "trace")} from ${first.textContent} to ${last.textContent}, ${errors} with errors`;
+      const sum = (name) => shown.reduce((all, b) => all + b[name], 0);
+      summary.textContent = `${told({ count: sum("count"), failed: sum("failed"), steps_failed: sum("steps_failed") })}, from ${first.textContent} to ${last.textContent}`;
     },
   };
 }
+
+const told = (b) => [count(b.count, "trace"), b.failed ? `${b.failed} failed` : null, b.steps_failed ? `${b.steps_failed} done with failed steps` : null].filter(Boolean).join(", ");
+const part = (tag, n, all) => (n ? h(tag, { style: { height: `${Math.max(12, (100 * n) / all)}%` } }) : null);

@@ -62,11 +62,12 @@ function buckets(rows, n = 60) {
   const times = rows.map((row) => Date.parse(row.started_at));
   const from = Math.min(...times);
   const step = Math.max(1, (Math.max(...times) + 1 - from) / n);
-  const bars = Array.from({ length: n }, (_, k) => ({ start: new Date(from + k * step).toISOString(), end: new Date(from + (k + 1) * step).toISOString(), count: 0, errors: 0 }));
+  const bars = Array.from({ length: n }, (_, k) => ({ start: new Date(from + k * step).toISOString(), end: new Date(from + (k + 1) * step).toISOString(), count: 0, failed: 0, steps_failed: 0 }));
   rows.forEach((row, k) => {
     const bar = bars[Math.min(n - 1, Math.floor((times[k] - from) / step))];
     bar.count += 1;
-    if (row.status === "failed" || row.n_errors) bar.errors += 1;
+    if (row.outcome === "failed") bar.failed += 1;
+    if (row.outcome === "steps_failed") bar.steps_failed += 1;
   });
   return bars;
 }

@@ -17,7 +17,7 @@ export const SPAN_CHOICES = {
 };
 export const TRACE_WORDS = { status: { done: "completed", "needs approval": "needs_approval" } };
 export const SPAN_WORDS = { status: { done: "ok", failed: "error", running: "pending" } };
-export const TRACE_ALIASES = { cost: "cost_usd", duration: "duration_ms", agent: "agent_path", agents: "agent_path", thread: "thread_id", id: "trace_id", errors: "n_errors" };
+export const TRACE_ALIASES = { cost: "cost_usd", duration: "duration_ms", agent: "agent_path", agents: "agent_path", thread: "thread_id", id: "trace_id", errors: "n_errors", user: "end_user", first_token: "ttft_ms", ttft: "ttft_ms" };
 export const SPAN_ALIASES = { cost: "cost_usd", duration: "duration_ms", id: "span_id", ttft: "ttft_ms" };
 const UNITS_US = { s: 1e6, m: 60e6, h: 3600e6, d: 86_400e6, w: 604_800e6 };
 const ESCAPES = { n: "\n", t: "\t", r: "\r", "\\": "\\", "'": "'", '"': '"' };

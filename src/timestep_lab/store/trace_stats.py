@@ -1,0 +1,265 @@
+"""Numbers over many traces: how many when, of which kind, how fast, for how much."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from timestep_lab.model.clock import to_aware_utc, to_naive_utc
+from timestep_lab.store.base import Database, Dialect, Rows
+from timestep_lab.store.filters import CompiledFilter
+from timestep_lab.store.trace_sums import ARROW
+
+FacetField = Literal[
+    "outcome", "source", "agent", "model", "failed_tool", "error_type", "user", "tag", "score"
+]  # fmt: skip
+FACETS: Mapping[FacetField, str] = {
+    "outcome": "outcome", "source": "source", "agent": "agent_path", "model": "model", "failed_tool": "failed_tools",
+    "error_type": "error_types", "user": "end_user", "tag": "tags",
+}  # fmt: skip
+"""What traces are counted by, and the column of the view that tells it. Scores are told by the view `scores`."""
+_MANY: Mapping[FacetField, str] = {"agent": ARROW, "failed_tool": "\n", "error_type": "\n", "tag": "\n"}
+"""A trace may have several, with this between them."""
+_QUANTILE: dict[Dialect, str] = {
+    "duckdb": "quantile_cont({1}, {0})", "postgres": "percentile_cont({0}) within group (order by {1})",
+}  # fmt: skip
+_SECONDS: dict[Dialect, str] = {
+    "duckdb": "epoch_us(t.started_at - {0}) / 1000000.0", "postgres": "date_part('epoch', t.started_at - {0})",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBucket:
+    """Traces that started from `start` (inclusive) to `end` (exclusive; the last bucket's is included)."""
+
+    start: datetime
+    end: datetime
+    count: int
+    failed: int
+    """Those that failed themselves (`outcome == "failed"`)."""
+    steps_failed: int
+    """Those that ended well although steps of them failed (`outcome == "steps_failed"`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FacetValue:
+    """A value, and how many of the traces have it. `filter` is the condition that says so."""
+
+    value: str
+    count: int
+    filter: str
+
+
+def histogram(
+    db: Database, user_id: str, where: CompiledFilter, *, buckets: int, since: datetime | None, until: datetime | None
+) -> list[TimeBucket]:
+    """Equal steps of time from `since` to `until`, or over all that matches. Empty when nothing does."""
+    ends = _ends(db, user_id, where, since, until)
+    if ends is None:
+        return []
+    rows, edges = _in_steps(
+        db,
+        user_id,
+        where,
+        ends,
+        buckets,
+        "count(*), sum(case when t.outcome = 'failed' then 1 else 0 end), "
+        "sum(case when t.outcome = 'steps_failed' then 1 else 0 end)",
+    )
+    sums = [[0, 0, 0] for _ in range(buckets)]
+    for bucket, *numbers in rows:
+        place = min(max(int(bucket), 0), buckets - 1)
+        sums[place] = [a + int(b) for a, b in zip(sums[place], numbers, strict=True)]
+    return [
+        TimeBucket(start=edges[i], end=edges[i + 1], count=all_, failed=failed, steps_failed=steps)
+        for i, (all_, failed, steps) in enumerate(sums)
+    ]
+
+
+def _ends(
+    db: Database, user_id: str, where: CompiledFilter, since: datetime | None, until: datetime | None
+) -> tuple[datetime, datetime] | None:
+    """From when to when; of what matches, where a bound is not given. None when nothing does."""
+    if since is not None and until is not None:
+        return to_aware_utc(since), to_aware_utc(until)
+    # Without a filter an index knows the first and the last; the view would read all.
+    source = "core.trace_rollups" if db.dialect == "postgres" and where.sql == "true" else "traces"
+    found = db.query(
+        user_id, f"select min(t.started_at), max(t.started_at) from {source} t where {where.sql}", where.params
+    ).one()
+    if found is None or found[0] is None:
+        return None
+    return to_aware_utc(since or found[0]), to_aware_utc(until or found[1])
+
+
+def _in_steps(
+    db: Database,
+    user_id: str,
+    where: CompiledFilter,
+    ends: tuple[datetime, datetime],
+    steps: int,
+    columns: str,
+    group: str = "",
+) -> tuple[list[tuple[Any, ...]], list[datetime]]:
+    """Rows of (step, of each `group`, `columns`), and the edges of the steps."""
+    first, last = ends
+    width_s = max((last - first).total_seconds(), 0.001) / steps
+    n = len(where.params)
+    seconds = _SECONDS[db.dialect].format(f"cast(${n + 1} as timestamp)")
+    more = f", {group}" if group else ""
+    rows = db.query(
+        user_id,
+        f"select least(cast(floor({seconds} / cast(${n + 2} as double precision)) as bigint), {steps - 1}) as step{more}, {columns} "
+        f"from traces t where {where.sql} group by 1{', 2' if group else ''} order by 1",
+        [*where.params, to_naive_utc(first), width_s],
+    ).rows
+    return rows, [first + timedelta(seconds=width_s * step) for step in range(steps)] + [last]
+
+
+def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20) -> dict[FacetField, list[FacetValue]]:
+    """Of each facet: its values and how many traces have each, most frequent first."""
+    few = ", ".join(f"t.{column}" for name, column in FACETS.items() if name != "user")
+    empty = ", ".join("null" for name in FACETS if name != "user")
+    # Of a hundred thousand traces few differ in all of these: counted once by all, then here by each.
+    sql = (
+        f"with found as (select t.trace_id, t.end_user, {few} from traces t where {where.sql}) "
+        f"select 'all', {few.replace('t.', '')}, count(*), null, null, null from found group by {few.replace('t.', '')} "
+        f"union all (select 'user', {empty}, count(*), end_user, null, null from found where end_user is not null "
+        f"group by end_user order by count(*) desc, end_user limit {most}) "
+        f"union all (select 'score', {empty}, count(distinct f.trace_id), s.name, s.label, "
+        "case when s.label is null then case when s.value < 0.5 then 'low' else 'high' end end "
+        "from scores s join found f on s.target = 'trace' and s.target_id = f.trace_id "
+        f"group by 10, 11, 12 order by count(distinct f.trace_id) desc limit {most})"
+    )
+    counted: dict[FacetField, Counter[str]] = {name: Counter() for name in FACETS}
+    scores: list[FacetValue] = []
+    names = [name for name in FACETS if name != "user"]
+    for kind, *values, count, said, label, level in db.query(user_id, sql, where.params).rows:
+        if kind == "user":
+            counted["user"][said] = int(count)
+        elif kind == "score":
+            scores.append(_scored(said, label, level, int(count)))
+        else:
+            for name, value in zip(names, values, strict=True):
+                parts = {value} if name not in _MANY else set((value or "").split(_MANY[name]))
+                counted[name].update(dict.fromkeys(parts - {None, ""}, int(count)))
+    found: dict[FacetField, list[FacetValue]] = {
+        name: [
+            FacetValue(value=value, count=count, filter=_condition(name, value))
+            for value, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:most]
+        ]
+        for name, counts in counted.items()
+    }
+    return {**found, "score": scores}
+
+
+def _condition(name: FacetField, value: str) -> str:
+    quoted = json.dumps(value, ensure_ascii=False)
+    return f"{quoted} in {name}s" if name in _MANY else f"{name} == {quoted}"
+
+
+def _scored(name: str, label: str | None, level: str | None, count: int) -> FacetValue:
+    quoted = json.dumps(name, ensure_ascii=False)
+    if label is not None:
+        told = json.dumps(label, ensure_ascii=False)
+        return FacetValue(value=f"{name}: {label}", count=count, filter=f"labels[{quoted}] == {told}")
+    sign = "<" if level == "low" else ">="
+    return FacetValue(value=f"{name} {sign} 0.5", count=count, filter=f"scores[{quoted}] {sign} 0.5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Of the traces that started from `start` to `end`, or all in one; durations in ms. None: nobody knows."""
+
+    start: datetime
+    end: datetime
+    group: str | None
+    """The model or agent; None when not split, or unknown."""
+    runs: int = 0
+    failed: int = 0
+    steps_failed: int = 0
+    calls: int = 0
+    tokens: int = 0
+    cost_usd: float | None = None
+    n_unpriced: int = 0
+    """Traces whose cost, or a part of it, is unknown."""
+    cost_p50_usd: float | None = None
+    cost_p95_usd: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p95_ms: float | None = None
+
+
+SPLITS: Mapping[str, str] = {"model": "t.model", "agent": "t.workflow"}
+
+
+def series(
+    db: Database,
+    user_id: str,
+    where: CompiledFilter,
+    *,
+    steps: int,
+    by: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> list[Step]:
+    """In order of time; where nothing ran there is no step. `by`: one of `SPLITS`. With one step: totals."""
+    ends = _ends(db, user_id, where, since, until)
+    if ends is None:
+        return []
+    quantile = _QUANTILE[db.dialect]
+    quantiles = ", ".join(
+        quantile.format(q, column) for column in ("t.cost_usd", "t.duration_ms", "t.ttft_ms") for q in (0.5, 0.95)
+    )
+    columns = (
+        "count(*), coalesce(sum(case when t.outcome = 'failed' then 1 else 0 end), 0), "
+        "coalesce(sum(case when t.outcome = 'steps_failed' then 1 else 0 end), 0), coalesce(sum(t.turns), 0), "
+        "coalesce(sum(coalesce(t.input_tokens, 0) + coalesce(t.output_tokens, 0)), 0), sum(t.cost_usd), "
+        "coalesce(sum(case when t.n_unpriced > 0 or (t.cost_usd is null and t.turns > 0) then 1 else 0 end), 0), "
+        f"{quantiles}"
+    )
+    rows, edges = _in_steps(db, user_id, where, ends, steps, columns, SPLITS[by] if by else "cast(null as varchar)")
+    return [
+        Step(
+            start=edges[(place := min(max(int(step), 0), steps - 1))], end=edges[place + 1], group=group, runs=int(runs),
+            failed=int(failed), steps_failed=int(steps_failed), calls=int(calls), tokens=int(tokens), cost_usd=cost,
+            n_unpriced=int(unpriced), cost_p50_usd=numbers[0], cost_p95_usd=numbers[1], p50_ms=numbers[2], p95_ms=numbers[3],
+            ttft_p50_ms=numbers[4], ttft_p95_ms=numbers[5],
+        )
+        for step, group, runs, failed, steps_failed, calls, tokens, cost, unpriced, *numbers in rows
+    ]  # fmt: skip
+
+
+def latency(db: Database, user_id: str, *, since: datetime | None, until: datetime | None) -> Rows:
+    """Of each hour and model: calls, failed calls, p50 and p95 of the generations' duration in ms, and p50 of time to first token."""
+    conditions, params = "kind = 'generation'", []
+    for bound, symbol in ((since, ">="), (until, "<")):
+        if bound is not None:
+            params.append(to_naive_utc(bound))
+            conditions += f" and started_at {symbol} ${len(params)}"
+    quantile = _QUANTILE[db.dialect]
+    return db.query(
+        user_id,
+        "select date_trunc('hour', started_at) as hour, model, count(*) as calls, "
+        "sum(case when status = 'error' then 1 else 0 end) as errors, "
+        f"{quantile.format(0.5, 'duration_ms')} as p50_ms, {quantile.format(0.95, 'duration_ms')} as p95_ms, "
+        f"{quantile.format(0.5, 'ttft_ms')} as ttft_p50_ms "
+        f"from core.span_rows where {conditions} group by 1, 2 order by 1, 2",
+        params,
+    )
+
+
+def values_of(db: Database, user_id: str, view: str, column: str, prefix: str, limit: int) -> list[tuple[str, int]]:
+    """The most frequent values of a text column that begin so, with how often. `view` and `column` are names of ours."""
+    rows = db.query(
+        user_id,
+        f"select {column}, count(*) from {view} where {column} is not null and starts_with(lower({column}), lower($1)) "
+        f"group by 1 order by 2 desc, 1 limit {int(limit)}",
+        [prefix],
+    ).rows
+    return [(str(value), int(count)) for value, count in rows]
