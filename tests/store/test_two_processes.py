@@ -26,7 +26,7 @@ from tests.store.conftest import OwnerProcess
 from timestep_lab.model.errors import StoreError, StoreTooNewError, StoreUnavailableError
 from timestep_lab.store.base import Change, Database, Rows, Statement
 from timestep_lab.store.duckdb import engine as writer
-from timestep_lab.store.duckdb import loopback
+from timestep_lab.store.duckdb import loopback, owner_election
 from timestep_lab.store.duckdb import loopback as frames
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.database import DuckDatabase
