@@ -11,7 +11,7 @@ from timestep_lab.cli.render import print_rows
 from timestep_lab.cli.run import parse_settings
 from timestep_lab.lab import Lab
 from timestep_lab.model.clock import iso
-from timestep_lab.service.agents import differences
+from timestep_lab.model.records import differences
 
 
 @click.group("agents")

@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "timestep_lab.cli.compare",
     "traces": "timestep_lab.cli.traces:traces_command",
     "why": "timestep_lab.cli.traces:why_command",
+    "blame": "timestep_lab.cli.traces:blame_command",
     "sql": "timestep_lab.cli.traces:sql_command",
     "agents": "timestep_lab.cli.agents",
     "threads": "timestep_lab.cli.threads",

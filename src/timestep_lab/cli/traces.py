@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -252,4 +253,49 @@ async def why_command(
     rows = [[row[name] for name in columns] for row in found.rows()[:SHOWN]]
     print_rows(console(), columns, rows, empty="No suspects.")
     say(repr(found.outlook))
+    return 0
+
+
+@click.command("blame")
+@click.argument("good")
+@click.argument("bad")
+@click.argument("dataset")
+@click.option("--scorers", required=True, help="Comma-separated, e.g. exact,contains; the first decides.")
+@click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first cases.")
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
+@click.option("--on-miss", metavar="WAY", help="On tape: fail (default), live-if-readonly or simulate:<model>.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
+@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@json_option
+@store_option
+@with_lab
+async def blame_command(
+    lab: Lab, good: str, bad: str, dataset: str, scorers: str, epochs: int | None, limit: int | None, tools: str | None, on_miss: str | None,
+    budget: float | None, plan: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Which change made an agent worse, such as: blame "Front desk@3" "Front desk@7" cases.csv --scorers contains. What differs between
+    the two is mixed in part of its combinations, each asked every case of DATASET."""
+    from timestep_lab.evals.cause import Blame
+    from timestep_lab.evals.scorers.registry import split_specs
+
+    given = {"epochs": epochs, "limit": limit, "tools": tools, "on_miss": on_miss}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = await lab.blame(
+        good=good, bad=bad, cases=dataset, scorers=split_specs(scorers), budget_usd=budget, plan=plan, **options
+    )  # fmt: skip
+    if not isinstance(found, Blame):
+        say(repr(found))
+        return 0
+    if as_json:
+        print_json({"verdict": found.verdict, "culprits": found.culprits, "calls": found.calls, "full_calls": found.full_calls,
+                    "comparisons": [grid.id for grid in found.grids], "effects": found.rows()})  # fmt: skip
+        return 0
+    say(found.verdict)
+    rows = [
+        [row["change"], f"{row['diff']:+.3f}", f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}", f"{row['p_holm']:.3g}", row["verdict"],
+         ", ".join(row["not_separable_from"])]
+        for row in found.rows() if row["kind"] == "change" or row["verdict"] != "not settled"
+    ]  # fmt: skip
+    print_rows(console(), ["change", "difference", "95 % CI", "p (Holm)", "verdict", "not separable from"], rows)
     return 0

@@ -64,13 +64,14 @@ async def new_comparison(
     prompts: Sequence[str] | str | None = None,
     scorers: Sequence[Any] | Any = (),
     name: str | None = None,
+    names: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     client: Any = None,
     **options: Any,
 ) -> Comparison:
     """Candidates are all combinations of models, agents, settings and prompts; scorers as `make_scorers` reads them; `columns` names the
-    data's `input`, `expected` and `id`; `client` is a Dask client; the rest are `Options`.
+    data's `input`, `expected` and `id`; `names`, what the candidates are called instead; `client` is a Dask client; the rest are `Options`.
 
     Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
     """
@@ -85,6 +86,8 @@ async def new_comparison(
         others = _many(models) or rest or _many(settings) or not pipelines
         pairs = expand(_many(models) or [None], rest or [None], _many(settings) or [{}], asked) if others else []
         pairs += of_pipelines(pipelines, asked)
+    if names is not None:
+        pairs = [(replace(record, name=called), one) for called, (record, one) in zip(names, pairs, strict=True)]
     refuse_alike([record.name for record, _ in pairs])
     if pipelines and client is not None:
         raise UsageError("Functions and services are asked from here, not by a Dask cluster.", "Leave client away.")

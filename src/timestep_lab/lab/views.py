@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import agents as sdk
     import pandas
 
+    from timestep_lab.evals.cause import Blame, BlamePlan
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import AnyAgent, Cache, Plan
@@ -383,6 +384,25 @@ class LabViews:
         from timestep_lab.lab import comparing
 
         return await comparing.plan(self._lab, data, options)
+
+    async def blame(
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: Any, scorers: Sequence[Any] | Any, plan: bool = False,
+        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: Any,
+    ) -> Blame | BlamePlan:  # fmt: skip
+        """Which change made an agent worse: `await lab.blame(good="Front desk@3", bad="Front desk@7", cases=…, scorers=…)`. `.verdict`,
+        `.effects`, `.culprits`.
+
+        What differs (instructions, model, each setting, tool, handoff and approval) is mixed in a fractional factorial: with six changes
+        at most 24 of the 64 combinations. Each effect has an interval; two changes that only do it together are named, or said to be not
+        separable. `cases`, `scorers` and the other options are those of `compare`; the first scorer decides. Two Agents SDK `Agent` objects
+        are compared likewise, and what models read of their tools too. `plan=True` says what it would take. Raises as `compare` does, and
+        `UsageError` where nothing differs.
+        """
+        from timestep_lab.lab import comparing
+
+        return await comparing.blame(
+            self._lab, good, bad, cases, scorers, plan=plan, budget_usd=budget_usd, on_progress=on_progress, **options
+        )  # fmt: skip
 
     def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
         """Those made so far, newest first."""

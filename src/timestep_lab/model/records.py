@@ -5,8 +5,8 @@ Every record carries `user_id`: no row is without an owner, and no statement is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -53,6 +53,47 @@ class AgentRecord:
     def ref(self) -> str:
         """What names this version of it wherever an agent is named."""
         return f"{self.id}@{self.version}"
+
+
+def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
+    """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
+    found: dict[str, tuple[Any, Any]] = {
+        name: (getattr(before, name), getattr(after, name))
+        for name in ("name", "instructions", "description", "model")
+        if getattr(before, name) != getattr(after, name)
+    }
+    for what, sides in (
+        ("setting", (before.model_settings, after.model_settings)), ("approval of", (before.approvals, after.approvals)),
+        ("tool", [dict.fromkeys(one.tool_ids, True) for one in (before, after)]),
+        ("handoff", [dict.fromkeys(one.handoff_ids, True) for one in (before, after)]),
+    ):  # fmt: skip
+        left, right = sides
+        found |= {
+            f"{what} {key}": (left.get(key), right.get(key))
+            for key in {**left, **right}
+            if left.get(key) != right.get(key)
+        }
+    return found
+
+
+def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> AgentRecord:
+    """`before` with these parts of `after`, named as `differences` names them."""
+    made: dict[str, Any] = {
+        name: getattr(after, name) for name in ("name", "instructions", "description", "model") if name in parts
+    }
+    for what, column in (("setting", "model_settings"), ("approval of", "approvals")):
+        own, given = getattr(before, column), getattr(after, column)
+        kept = {key: (given if f"{what} {key}" in parts else own).get(key, _ABSENT) for key in {**own, **given}}
+        made[column] = {key: value for key, value in kept.items() if value is not _ABSENT}
+    for what, column in (("tool", "tool_ids"), ("handoff", "handoff_ids")):
+        own, given = getattr(before, column), getattr(after, column)
+        made[column] = tuple(
+            key for key in dict.fromkeys([*own, *given]) if key in (given if f"{what} {key}" in parts else own)
+        )
+    return replace(before, **made)
+
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
-from timestep_lab.model.records import AgentRecord
+from timestep_lab.model.records import AgentRecord, differences
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
@@ -394,27 +394,6 @@ def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.
     names = ", ".join(store.agents.columns)
     kept = f"insert into agent_versions ({names}) select {names} from agents where user_id = $1 and id = $2"
     return [Statement(numbered, changed.params, expect=1), Statement(kept, [store.user_id, agent_id])]
-
-
-def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
-    """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
-    found: dict[str, tuple[Any, Any]] = {
-        name: (getattr(before, name), getattr(after, name))
-        for name in ("name", "instructions", "description", "model")
-        if getattr(before, name) != getattr(after, name)
-    }
-    for what, sides in (
-        ("setting", (before.model_settings, after.model_settings)), ("approval of", (before.approvals, after.approvals)),
-        ("tool", [dict.fromkeys(one.tool_ids, True) for one in (before, after)]),
-        ("handoff", [dict.fromkeys(one.handoff_ids, True) for one in (before, after)]),
-    ):  # fmt: skip
-        left, right = sides
-        found |= {
-            f"{what} {key}": (left.get(key), right.get(key))
-            for key in {**left, **right}
-            if left.get(key) != right.get(key)
-        }
-    return found
 
 
 def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:

@@ -1,6 +1,21 @@
 """Why a run went wrong, found by replaying it: see `search`."""
 
+from timestep_lab.evals.cause.blame import Blame, BlamePlan
 from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan, told
 from timestep_lab.evals.cause.search import Question, ask, outlook, why
 
-__all__ = ["Decision", "Outlook", "Question", "Share", "Suspect", "Why", "WhyPlan", "ask", "outlook", "told", "why"]
+__all__ = [
+    "Blame",
+    "BlamePlan",
+    "Decision",
+    "Outlook",
+    "Question",
+    "Share",
+    "Suspect",
+    "Why",
+    "WhyPlan",
+    "ask",
+    "outlook",
+    "told",
+    "why",
+]

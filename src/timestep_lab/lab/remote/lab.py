@@ -217,6 +217,9 @@ class RemoteLab(RemoteLooking, Lab):
     async def why(self, run: Run | str, **options: Any) -> NoReturn:
         raise unsupported_remotely("A search for the cause", "Open the store itself: Lab(path).")
 
+    async def blame(self, **options: Any) -> NoReturn:
+        raise unsupported_remotely("A search for the change", "Open the store itself: Lab(path).")
+
     async def cancel(self, run_id: str) -> None:
         await in_thread(runs.cancel, self.connection, run_id)
 

@@ -1,0 +1,502 @@
+"""Which change made an agent worse: a fractional factorial over what differs between two of its versions (Box & Hunter 1961).
+
+    design(k)      rows of good and bad parts in which each change's effect is clear of any pair of others (resolution IV)
+    effects(…)     of every change and of every pair, each with an interval; pairs that the rows cannot tell apart are one class
+    further(…)     rows that tell apart the pairs of a class that matters (D-optimal)
+
+Each case is asked in every row, so an effect is a contrast within a case, and what makes cases hard or easy cancels out. Intervals are
+over cases; p-values are exact sign flips, with Holm's correction over all effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import agents as sdk
+import numpy as np
+
+from timestep_lab.evals.statistics.intervals import skewed_interval
+from timestep_lab.evals.statistics.paired import holm, sign_flips
+from timestep_lab.model.display import cost_text
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import AgentRecord, Json, differences, mixed
+from timestep_lab.runtime.agent_graph import handoff_targets
+
+if TYPE_CHECKING:
+    import pandas
+
+    from timestep_lab.evals.grid import Grid
+
+ALPHA = 0.05
+MOST_CHANGES = 32
+MOST_KNOWN_ROWS = 2048
+"""Rows among which further ones are chosen."""
+
+Levels = Any
+"""Rows × changes: 0 as in the good version, 1 as in the bad one."""
+Floats = Any
+Term = tuple[int, ...]
+"""The change, or the pair of changes, whose effect it is."""
+
+
+# -- the rows
+
+
+def design(k: int) -> Levels:
+    """All rows for up to 3 changes; else the fewest that keep changes clear of pairs: 8 for 4, 16 for 5 to 8, 32 for 9 to 16, 64 for 17 to 32.
+
+    The first row is the good version, the last the bad one.
+    """
+    bits = k if k <= 3 else max(3, int(np.ceil(np.log2(k))) + 1)
+    odd = [v for v in range(1, 1 << bits) if v.bit_count() % 2]
+    words = [1 << n for n in range(k)] if k <= 3 else sorted(odd, key=lambda v: (v.bit_count(), v))[:k]
+    rows = [[(row & word).bit_count() % 2 for word in words] for row in range(1 << bits)]
+    return np.array(rows, dtype=np.int8)
+
+
+def classes(levels: Levels) -> list[list[Term]]:
+    """The pairs of changes, those together that these rows do not tell apart."""
+    signs = 1.0 - 2.0 * levels
+    found: dict[bytes, list[Term]] = {}
+    for pair in combinations(range(levels.shape[1]), 2):
+        column = signs[:, pair[0]] * signs[:, pair[1]]
+        found.setdefault((column * column[0]).astype(np.int8).tobytes(), []).append(pair)
+    return list(found.values())
+
+
+def further(levels: Levels, terms: Sequence[Term], n: int) -> Levels:
+    """`n` more rows, one after the other that which says most about these terms beside all single changes."""
+    k = levels.shape[1]
+    rows = (
+        np.array([[row >> place & 1 for place in range(k)] for row in range(1 << k)], dtype=np.int8)
+        if 1 << k <= MOST_KNOWN_ROWS
+        else np.random.default_rng(0).integers(0, 2, (MOST_KNOWN_ROWS, k), dtype=np.int8)
+    )
+    known = {row.tobytes() for row in levels.astype(np.int8)}
+    rows = rows[[row.tobytes() not in known for row in rows]]
+    wanted = [*((place,) for place in range(k)), *terms]
+    matrix, new = _columns(levels, wanted), _columns(rows, wanted)
+    chosen: list[int] = []
+    for _ in range(min(n, len(rows))):
+        inverse = np.linalg.inv(matrix.T @ matrix + 1e-6 * np.eye(matrix.shape[1]))
+        gain = np.einsum("ij,jk,ik->i", new, inverse, new)
+        gain[chosen] = -1.0
+        best = int(gain.argmax())
+        chosen.append(best)
+        matrix = np.vstack([matrix, new[best]])
+    return rows[chosen]
+
+
+def _columns(levels: Levels, terms: Sequence[Term]) -> Floats:
+    signs = 2.0 * levels - 1.0
+    return np.column_stack([np.ones(len(levels)), *(np.prod(signs[:, list(term)], axis=1) for term in terms)])
+
+
+# -- what they say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """By how much the score changes with a change, averaged over the others; of a pair, by how much more than each alone."""
+
+    changes: tuple[str, ...]
+    """One, or the two of a pair."""
+    diff: float
+    ci_low: float
+    ci_high: float
+    p_holm: float
+    others: tuple[tuple[str, ...], ...] = ()
+    """Pairs that these rows do not tell from this one."""
+
+    @property
+    def is_settled(self) -> bool:
+        return self.p_holm <= ALPHA
+
+    @property
+    def name(self) -> str:
+        return " × ".join(self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Of one scorer. `per_case`: term to its contrast in each case."""
+
+    single: tuple[Effect, ...]
+    pairs: tuple[Effect, ...]
+    per_case: Mapping[Term, Floats]
+
+    def sum_of(self, parts: Mapping[Term, float]) -> tuple[float, float, float]:
+        """A sum of contrasts: its mean over cases, with a 95 % interval."""
+        values = sum(weight * self.per_case[term] for term, weight in parts.items())
+        interval = skewed_interval(values)
+        return float(values.mean()), interval.low, interval.high
+
+
+def effects(
+    levels: Levels, scores: Floats, names: Sequence[str], split: Sequence[Sequence[Term]] | None = None
+) -> Effects:
+    """`scores`: cases × rows; cases without a score in some row are left out. `split`: classes of pairs, as told apart by now."""
+    scores = scores[~np.isnan(scores).any(axis=1)]
+    groups = [list(group) for group in (classes(levels) if split is None else split)]
+    terms: list[Term] = [*((place,) for place in range(len(names))), *(group[0] for group in groups)]
+    solved = 2.0 * np.linalg.pinv(_columns(levels, terms))[1:] @ scores.T
+    per_case = {term: np.where(np.abs(values) < 1e-9, 0.0, values) for term, values in zip(terms, solved, strict=True)}
+    enough = len(scores) >= 2
+    adjusted = holm([sign_flips(values) if enough else 1.0 for values in per_case.values()])
+    found = []
+    for term, p in zip(terms, adjusted, strict=True):
+        values = per_case[term]
+        interval = skewed_interval(values) if enough else None
+        same = next((group[1:] for group in groups if group[0] == term), [])
+        found.append(
+            Effect(
+                changes=tuple(names[i] for i in term), diff=float(values.mean()) if len(values) else float("nan"),
+                ci_low=interval.low if interval else float("nan"), ci_high=interval.high if interval else float("nan"),
+                p_holm=p, others=tuple(tuple(names[i] for i in pair) for pair in same),
+            )
+        )  # fmt: skip
+    return Effects(tuple(found[: len(names)]), tuple(found[len(names) :]), per_case)
+
+
+def likely(seen: Effects, levels: Levels, names: Sequence[str]) -> tuple[list[list[Term]], list[Term]]:
+    """The classes of pairs that could be it, the likeliest first, and the pairs that further rows must tell apart.
+
+    Of a class that matters, a pair of two changes that matter by themselves too is it, where there is one only (effect heredity).
+    """
+    alone = {place for place, effect in enumerate(seen.single) if effect.is_settled}
+    ordered, unclear = [], []
+    for group, effect in zip(classes(levels), seen.pairs, strict=True):
+        strength = [sum(place in alone for place in pair) for pair in group]
+        likeliest = [pair for pair, n in zip(group, strength, strict=True) if n == max(strength)]
+        rest = [pair for pair in group if pair not in likeliest]
+        if not effect.is_settled or len(group) == 1:
+            ordered.append(group)
+        elif len(likeliest) == 1 and max(strength) == 2:
+            ordered.append(likeliest)
+        else:
+            ordered.append([*likeliest, *rest])
+            unclear += group
+    return ordered, unclear
+
+
+# -- what comes out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """`.verdict` is the sentence, `.effects` the table, `.grids` the comparisons behind it."""
+
+    changes: Mapping[str, tuple[Json, Json]]
+    """What differs: name to what it was and what it is."""
+    by_scorer: Mapping[str, Effects]
+    n_cases: int
+    n_rows: int
+    grids: tuple[Grid, ...] = ()
+    stopped: str = ""
+
+    @property
+    def calls(self) -> int:
+        """Answers asked for."""
+        return self.n_rows * self.n_cases
+
+    @property
+    def full_calls(self) -> int:
+        """Those that all combinations would have taken."""
+        return self.n_cases << len(self.changes)
+
+    @property
+    def effects(self) -> pandas.DataFrame:
+        """One row a change, pair and scorer: the difference with its interval, the p-value corrected for all of them, and the verdict."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Json]]:
+        """What `effects` shows."""
+        return [
+            {
+                "scorer": scorer, "change": effect.name, "kind": "pair" if len(effect.changes) == 2 else "change", "diff": effect.diff,
+                "ci_low": effect.ci_low, "ci_high": effect.ci_high, "p_holm": effect.p_holm,
+                "verdict": _word(effect), "not_separable_from": [" × ".join(other) for other in effect.others],
+            }
+            for scorer, told in self.by_scorer.items() for effect in (*told.single, *told.pairs)
+        ]  # fmt: skip
+
+    @property
+    def culprits(self) -> tuple[tuple[str, ...], ...]:
+        """What made it worse by the first scorer, the worst first: single changes, and pairs that do it together."""
+        told = next(iter(self.by_scorer.values()), None)
+        return () if told is None else tuple(effect.changes for effect in _culprits(told))
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that may be quoted."""
+        scorer, told = next(iter(self.by_scorer.items()), ("", None))
+        if told is None:
+            return f"Not judged: nothing was scored. {self.stopped}".strip()
+        names = [*self.changes]
+        parts = [_told(effect, told, names) for effect in _culprits(told)]
+        parts += [
+            f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}, which is better"
+            for effect in told.single if effect.is_settled and effect.diff > 0
+        ]  # fmt: skip
+        named = {name for effect in (*told.single, *told.pairs) if effect.is_settled for name in effect.changes}
+        rest = [name for name in names if name not in named]
+        if rest:
+            parts.append(f"{', '.join(rest)}: not settled")
+        sentence = "; ".join(parts)
+        tail = [f"By {scorer}, over {self.n_cases} cases; {self.calls} of {self.full_calls} calls.", self.stopped]
+        return " ".join([f"{sentence[:1].upper()}{sentence[1:]}.", *filter(None, tail)])
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+
+def _word(effect: Effect) -> str:
+    return "not settled" if not effect.is_settled else "worse" if effect.diff < 0 else "better"
+
+
+def _culprits(told: Effects) -> list[Effect]:
+    """A pair that matters stands for its two changes."""
+    pairs = [effect for effect in told.pairs if effect.is_settled]
+    inside = {name for pair in pairs for name in pair.changes if not pair.others}
+    single = [e for e in told.single if e.is_settled and e.diff < 0 and e.changes[0] not in inside]
+    return sorted([*single, *pairs], key=lambda effect: -abs(effect.diff))
+
+
+def _told(effect: Effect, told: Effects, names: Sequence[str]) -> str:
+    if len(effect.changes) == 1:
+        return f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}"
+    if effect.others:
+        every = " or ".join(" with ".join(pair) for pair in (effect.changes, *effect.others))
+        return f"two changes together ({every}: not separable): {_points(effect.diff, effect.ci_low, effect.ci_high)}"
+    a, b = (names.index(name) for name in effect.changes)
+    pair = (a, b)
+    both = told.sum_of({(a,): 1.0, (b,): 1.0})
+    alone = [told.sum_of({(one,): 1.0, pair: -1.0}) for one in pair]
+    return (
+        f"{' and '.join(effect.changes)} together: {_points(*both)} "
+        f"(alone: {', '.join(f'{names[one]} {_points(*said)}' for one, said in zip(pair, alone, strict=True))})"
+    )
+
+
+def _points(diff: float, low: float, high: float) -> str:
+    def signed(value: float) -> str:
+        return f"{value * 100:+.0f}".replace("-", "−")
+
+    return f"{signed(diff)} points (95 % CI {signed(low)}…{signed(high)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlamePlan:
+    """What `blame` would take, before anything is spent."""
+
+    changes: tuple[str, ...]
+    calls: int
+    most_calls: int
+    """With the rows that tell pairs apart, if they are needed."""
+    cost_usd: tuple[float, float] | None
+    """Of `calls`; None where it is unknown."""
+
+    def __repr__(self) -> str:
+        money = (
+            "cost unknown"
+            if self.cost_usd is None
+            else f"{cost_text(self.cost_usd[0])} to {cost_text(self.cost_usd[1])}"
+        )
+        return f"{len(self.changes)} changes ({', '.join(self.changes)}): {self.calls} to {self.most_calls} calls; {money}."
+
+
+# -- what differs, and how it is mixed
+
+
+AnyAgent = AgentRecord | sdk.Agent[Any]
+WHOLE = (
+    "output_type",
+    "tool_use_behavior",
+    "input_guardrails",
+    "output_guardrails",
+    "mcp_servers",
+    "prompt",
+    "reset_tool_choice",
+)
+"""Fields of an SDK agent that are one change each."""
+
+
+def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
+    """Name of each part that differs to what it was and is. An agent's name and its description for others are no change. Two SDK tools are
+    alike if name, description and parameters are. Raises `UsageError` where nothing differs, or too much."""
+    if isinstance(good, sdk.Agent) != isinstance(bad, sdk.Agent):
+        raise UsageError("One is a stored agent, the other an Agents SDK Agent.", "Give two of a kind.", param="bad")
+    if isinstance(good, AgentRecord) and isinstance(bad, AgentRecord):
+        found = {part: sides for part, sides in differences(good, bad).items() if part not in ("name", "description")}
+    else:
+        assert isinstance(good, sdk.Agent)
+        assert isinstance(bad, sdk.Agent)
+        left, right = _sdk_parts(good), _sdk_parts(bad)
+        absent = (None, None)
+        found = {
+            part: (left.get(part, absent)[1], right.get(part, absent)[1])
+            for part in {**left, **right} if left.get(part, absent)[0] != right.get(part, absent)[0]
+        }  # fmt: skip
+    if not found:
+        raise UsageError("Nothing differs between the two.", "Give two versions that differ.", param="bad")
+    if len(found) > MOST_CHANGES:
+        raise UsageError(
+            f"{len(found)} parts differ.",
+            f"At most {MOST_CHANGES} can be told apart: take versions that lie nearer.",
+            param="bad",
+        )
+    return found
+
+
+def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAgent:
+    """The good version with these parts of the bad one."""
+    if isinstance(good, AgentRecord):
+        assert isinstance(bad, AgentRecord)
+        return mixed(good, bad, parts)
+    assert isinstance(bad, sdk.Agent)
+    ways, others = _ways(good), _ways(bad)
+    made: dict[str, Any] = {name: getattr(bad, name) for name in ("instructions", "model", *WHOLE) if name in parts}
+    theirs = {part.removeprefix("setting "): None for part in parts if part.startswith("setting ")}
+    made["model_settings"] = replace(
+        good.model_settings, **{name: getattr(bad.model_settings, name) for name in theirs}
+    )
+    for field, word, own, given in (
+        ("tools", "tool ", {t.name: t for t in good.tools}, {t.name: t for t in bad.tools}), ("handoffs", "handoff ", ways, others),
+    ):  # fmt: skip
+        kept = {name: (given.get(name) if f"{word}{name}" in parts else own.get(name)) for name in {**own, **given}}
+        made[field] = [one for one in kept.values() if one is not None]
+    return good.clone(**made)
+
+
+def _ways(agent: sdk.Agent[Any]) -> dict[str, Any]:
+    return dict(zip(handoff_targets(agent).values(), agent.handoffs, strict=True))
+
+
+def _sdk_parts(agent: sdk.Agent[Any]) -> dict[str, tuple[Any, Json]]:
+    """Part to what is compared, and what is shown."""
+    parts: dict[str, tuple[Any, Json]] = {
+        "instructions": (agent.instructions, str(agent.instructions)),
+        "model": (agent.model, str(agent.model)),
+    }
+    parts |= {
+        f"setting {name}": (value, str(value))
+        for name, value in vars(agent.model_settings).items()
+        if value is not None
+    }
+    for tool in agent.tools:
+        about = (getattr(tool, "description", None), getattr(tool, "params_json_schema", None))
+        parts[f"tool {tool.name}"] = ((type(tool), *map(str, about)), str(about[0] or tool.name))
+    parts |= {f"handoff {name}": (True, name) for name in _ways(agent)}
+    return parts | {name: (getattr(agent, name), str(getattr(agent, name))) for name in WHOLE}
+
+
+# -- asking
+
+
+Ask = Callable[[Sequence[AnyAgent], Sequence[str], float | None], Awaitable["Grid"]]
+"""Compares these agents, called so, for at most so many dollars."""
+
+
+async def blame(
+    good: AnyAgent, bad: AnyAgent, ask: Ask, shown: Mapping[str, str], *, budget_usd: float | None = None
+) -> Blame:
+    """See `lab.blame`. `shown`: part to what people call it, where that is another."""
+    changes = {shown.get(part, part): (part, sides) for part, sides in changes_of(good, bad).items()}
+    parts, names = {name: part for name, (part, _) in changes.items()}, [*changes]
+    levels = design(len(names))
+    grids = [await ask(*_as_agents(good, bad, parts, levels), budget_usd)]
+    table = _scores(grids[0])
+    seen = {scorer: effects(levels, scores, names) for scorer, scores in table.items()}
+    left = None if budget_usd is None else budget_usd - sum(cell.cost_usd or 0.0 for cell in grids[0].cells)
+    unclear = next(iter([terms for told in seen.values() if (terms := likely(told, levels, names)[1])]), [])
+    more = _more(levels, unclear) if left is None or left > 0 else levels[:0]
+    if len(more):
+        grids.append(await ask(*_as_agents(good, bad, parts, more), left))
+        extra = _scores(grids[1])
+        table = {scorer: np.hstack([scores, extra[scorer]]) for scorer, scores in table.items() if scorer in extra}
+    ended = next((grid.status for grid in grids if grid.status != "completed"), None)
+    return Blame(
+        changes={name: sides for name, (_, sides) in changes.items()},
+        by_scorer={scorer: _told_apart(levels, more, scores, names, seen[scorer]) for scorer, scores in table.items()},
+        n_cases=len(grids[0].cases), n_rows=len(levels) + len(more), grids=tuple(grids),
+        stopped=f"Not finished: the comparison is {ended}." if ended else "",
+    )  # fmt: skip
+
+
+def factorial(ask: Callable[[Levels], Floats], names: Sequence[str]) -> tuple[Effects, int]:
+    """The effects in a world in which `ask` gives the scores (cases × rows) of rows, and how many rows it took."""
+    levels = design(len(names))
+    scores = ask(levels)
+    seen = effects(levels, scores, names)
+    more = _more(levels, likely(seen, levels, names)[1])
+    if len(more):
+        scores = np.hstack([scores, ask(more)])
+    return _told_apart(levels, more, scores, names, seen), len(levels) + len(more)
+
+
+def _more(levels: Levels, unclear: Sequence[Term]) -> Levels:
+    return further(levels, unclear, max(4, len(levels) // 2)) if unclear else levels[:0]
+
+
+def _told_apart(levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects) -> Effects:
+    """With the further rows, if there are any. A class of which no pair is settled now, although it was, stays one: not separable."""
+    groups, unclear = likely(before, levels, names)
+    if not len(more):
+        return effects(levels, scores, names, groups)
+    split = [
+        part for group in groups for part in ([[pair] for pair in group] if set(group) & set(unclear) else [group])
+    ]
+    now = effects(np.vstack([levels, more]), scores, names, split)
+    settled = {effect.changes for effect in now.pairs if effect.is_settled}
+    named = [[tuple(names[i] for i in pair) for pair in group] for group in groups]
+    lost = [
+        replace(effect, changes=pairs[0], others=tuple(pairs[1:]))
+        for pairs, effect in zip(named, before.pairs, strict=True)
+        if effect.is_settled and len(pairs) > 1 and not set(pairs) & settled
+    ]
+    hidden = {pair for effect in lost for pair in (effect.changes, *effect.others)}
+    return Effects(now.single, (*lost, *(effect for effect in now.pairs if effect.changes not in hidden)), now.per_case)
+
+
+def _as_agents(
+    good: AnyAgent, bad: AnyAgent, parts: Mapping[str, str], levels: Levels
+) -> tuple[list[AnyAgent], list[str]]:
+    """A row each, and what it is called. `parts`: what people call a part to the part."""
+    agents, names = [], []
+    for row in levels:
+        chosen = [name for name, level in zip(parts, row, strict=True) if level]
+        agents.append(with_changes(good, bad, {parts[name] for name in chosen}))
+        names.append(f"{good.name} with {', '.join(chosen)}" if chosen else f"{good.name} as it was")
+    return agents, names
+
+
+def rows_as_agents(good: AnyAgent, bad: AnyAgent, shown: Mapping[str, str]) -> tuple[list[AnyAgent], list[str]]:
+    """The first rows of `blame`."""
+    parts = {shown.get(part, part): part for part in changes_of(good, bad)}
+    return _as_agents(good, bad, parts, design(len(parts)))
+
+
+def _scores(grid: Grid) -> dict[str, Floats]:
+    """Scorer to cases × rows; repeats are averaged."""
+    found = {}
+    for scorer in grid.scorers:
+        columns = [grid.tables.of(name, scorer) for name in grid.candidates]
+        counts = [np.isfinite(column).sum(axis=1) for column in columns]
+        means = [
+            np.where(n > 0, np.nansum(column, axis=1) / np.maximum(n, 1), np.nan)
+            for column, n in zip(columns, counts, strict=True)
+        ]
+        found[scorer] = np.column_stack(means)
+    return found
+
+
+def rows_of(k: int) -> tuple[int, int]:
+    """How many rows `blame` asks of k changes: at least, and at most."""
+    levels = design(k)
+    aliased = any(len(group) > 1 for group in classes(levels))
+    return len(levels), len(levels) + (max(4, len(levels) // 2) if aliased else 0)

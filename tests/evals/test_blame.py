@@ -1,0 +1,183 @@
+"""Which change made an agent worse: found among several with a part of all combinations, pairs that only do it together included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import agents as sdk
+import numpy as np
+import pytest
+from agents import ModelSettings, function_tool
+
+from tests.runtime.bench import Policy, says
+from timestep_lab import Lab, UsageError
+from timestep_lab.cli import main
+from timestep_lab.evals.cause import Blame, BlamePlan
+from timestep_lab.evals.cause import blame as search
+from timestep_lab.model.records import AgentRecord, differences, mixed
+
+SIX = ["instructions", "model", "setting temperature", "tool search", "tool fetch", "handoff to Refunds"]
+
+
+@pytest.mark.parametrize("k", range(1, 18))
+def test_in_the_rows_every_change_is_clear_of_every_pair_and_the_ends_are_the_two_versions(k: int) -> None:
+    levels = search.design(k)
+    signs = 1.0 - 2.0 * levels
+    assert not levels[0].any()
+    assert levels[-1].all()
+    assert np.allclose(signs.T @ signs, len(levels) * np.eye(k))
+    for pair in {pair for group in search.classes(levels) for pair in group}:
+        assert np.allclose(signs.T @ (signs[:, pair[0]] * signs[:, pair[1]]), 0.0)
+    assert len(levels) <= 2 ** max(1, k)
+
+
+def planted(culprits: tuple[int, ...], loss: float, seed: int) -> tuple[search.Effects, int]:
+    dice = np.random.default_rng(seed)
+    hard = dice.beta(6.0, 1.5, 50)[:, None]
+
+    def ask(levels: Any) -> Any:
+        hit = levels[:, list(culprits)].all(axis=1)
+        chance = np.clip(hard - loss * hit[None, :], 0.0, 1.0)
+        return (dice.random(chance.shape) < chance).astype(float)
+
+    return search.factorial(ask, SIX)
+
+
+def told(effects: search.Effects, rows: int) -> Blame:
+    return Blame(changes=dict.fromkeys(SIX, (0, 1)), by_scorer={"exact": effects}, n_cases=50, n_rows=rows)
+
+
+def test_one_culprit_among_six_is_named_with_its_points_and_the_others_are_not() -> None:
+    accused = []
+    for seed in range(20):
+        found = told(*planted((seed % 6,), 0.3, seed))
+        accused.append((SIX[seed % 6],) in found.culprits)
+        assert found.calls <= 0.4 * found.full_calls
+    assert sum(accused) >= 19
+    found = told(*planted((1,), 0.3, 0))
+    assert found.verdict.startswith("Model: −")
+    assert "instructions, setting temperature" in found.verdict
+    assert "not settled. By exact, over 50 cases; 800 of 3200 calls." in found.verdict
+
+
+def test_a_pair_that_only_breaks_together_is_named_as_a_pair() -> None:
+    pairs = [(0, 1), (1, 4), (2, 3), (3, 5), (0, 5), (2, 4)] * 3
+    accused = []
+    for seed, pair in enumerate(pairs):
+        found = told(*planted(pair, 0.4, seed))
+        accused.append(tuple(SIX[i] for i in pair) in found.culprits)
+        assert found.calls <= 0.4 * found.full_calls
+    assert sum(accused) >= 0.85 * len(pairs)
+    assert "instructions and model together: −" in told(*planted((0, 1), 0.4, 0)).verdict.replace(
+        "Instructions", "instructions"
+    )
+
+
+def test_a_pair_that_the_rows_do_not_tell_from_another_is_said_to_be_not_separable() -> None:
+    levels = search.design(6)
+    group = next(group for group in search.classes(levels) if len(group) > 1)
+    per_case = np.repeat(np.array([[0.5], [-0.5]]), 25, axis=0)
+    sign = np.prod(2.0 * levels[:, list(group[0])] - 1.0, axis=1)
+    effects = search.effects(levels, 0.5 - 0.3 * sign[None, :] + 0.01 * per_case, SIX)
+    found = told(effects, 16)
+    assert "not separable" in found.verdict
+    for pair in group:
+        assert " with ".join(SIX[i] for i in pair) in found.verdict
+
+
+GOOD = AgentRecord(
+    id="a", user_id="u", name="Desk", instructions="Kind.", model="m/1", tool_ids=("s.search", "s.old"), handoff_ids=("x",),
+    model_settings={"temperature": 0, "top_p": 1}, approvals={"s.search": "always"},
+)  # fmt: skip
+BAD = AgentRecord(
+    id="a", user_id="u", name="Desk", instructions="Brief.", model=None, tool_ids=("s.search", "s.new"), handoff_ids=("x", "y"),
+    model_settings={"temperature": 1}, approvals={},
+)  # fmt: skip
+
+
+def test_mixing_all_parts_that_differ_gives_the_other_version_and_none_gives_the_first() -> None:
+    parts = differences(GOOD, BAD)
+    assert len(parts) == 8
+    assert mixed(GOOD, BAD, ()) == GOOD
+    assert differences(mixed(GOOD, BAD, parts), BAD) == {}
+    assert mixed(GOOD, BAD, ["setting top_p", "tool s.new"]).tool_ids == ("s.search", "s.old", "s.new")
+    assert mixed(GOOD, BAD, ["setting top_p"]).model_settings == {"temperature": 0}
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    async with Lab(":memory:") as lab:
+        lab.agents.create(name="Desk", instructions="Be kind.", model="demo/echo")
+        lab.agents.update(
+            "Desk", instructions="Be brief.", description="Says what was said.", model_settings={"temperature": 1}
+        )
+        lab.agents.update(
+            "Desk", model="demo/echo", tools=["think"], model_settings={"temperature": 1, "max_tokens": 3}
+        )
+        yield lab
+
+
+CASES = [{"input": f"Say word{n}.", "expected": f"word{n}"} for n in range(8)]
+
+
+async def test_two_versions_of_a_stored_agent_by_their_names(lab: Lab) -> None:
+    plan = await lab.blame(good="Desk@1", bad="Desk", cases=CASES, scorers="contains", plan=True)
+    assert isinstance(plan, BlamePlan)
+    assert plan.changes == ("instructions", "setting temperature", "setting max_tokens", "tool think")
+    assert (plan.calls, plan.most_calls) == (64, 96)
+    seen = []
+    found = await lab.blame(
+        good="Desk@1", bad="Desk", cases=CASES, scorers="contains", on_progress=lambda *n: seen.append(n)
+    )
+    assert found.culprits == ()
+    assert "not settled" in found.verdict
+    assert seen[-1] == (64, 96)
+    assert list(found.effects["change"])[:4] == list(plan.changes)
+    assert found.grids[0].candidates[0] == "Desk as it was"
+    assert (
+        found.grids[0].candidates[-1] == "Desk with instructions, setting temperature, setting max_tokens, tool think"
+    )
+    with pytest.raises(UsageError, match="Nothing differs"):
+        await lab.blame(good="Desk@1", bad="Desk@1", cases=CASES, scorers="contains")
+
+
+async def test_of_two_sdk_agents_the_description_of_a_tool_may_be_it(lab: Lab) -> None:
+    def decide(instructions: str, items: list[Any], tools: list[Any]) -> list[Any]:
+        described = {tool.name: tool.description for tool in tools}
+        return says("no idea" if "Celsius" not in described["weather"] else "20 °C")
+
+    def agent(instructions: str, description: str, temperature: float) -> sdk.Agent[Any]:
+        @function_tool(description_override=description)
+        def weather(place: str) -> str:
+            return "20"
+
+        settings = ModelSettings(temperature=temperature)
+        return sdk.Agent(
+            name="Desk", instructions=instructions, tools=[weather], model=Policy(decide), model_settings=settings
+        )
+
+    good, bad = agent("Kind.", "Degrees Celsius.", 0.0), agent("Brief.", "The weather.", 1.0)
+    bad.model = good.model
+    found = await lab.blame(good=good, bad=bad, cases=[f"Weather in {n}?" for n in range(8)], scorers="contains:°C")
+    assert found.culprits == (("tool weather",),)
+    assert found.verdict.startswith("Tool weather: −100 points")
+    assert found.calls == found.full_calls == 64
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ["--store", str(tmp_path / "lab.duckdb")]
+    with Lab(tmp_path / "lab.duckdb") as lab:
+        lab.agents.create(name="Desk", instructions="One.", model="demo/echo")
+        lab.agents.update("Desk", instructions="Two.")
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text("\n".join(json.dumps(case) for case in CASES))
+    asked = ["blame", "Desk@1", "Desk", str(cases), "--scorers", "contains", *store]
+    assert main([*asked, "--plan"]) == 0
+    assert "1 changes (instructions): 16 to 16 calls" in capsys.readouterr().out
+    assert main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"].startswith("Instructions: not settled.")
+    assert [row["change"] for row in told["effects"]] == ["instructions"]
