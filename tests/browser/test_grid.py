@@ -16,6 +16,7 @@ from tests.ui.sample_grid import MODELS, cell, running
 from tests.ui.sample_traces import SampleSource
 from timestep_lab.evals.exports import grid_html
 from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.results import cut
 from timestep_lab.model.comparison import (
     CellDelta,
     CellDone,
@@ -36,6 +37,12 @@ def view_of(grid: GridLike, **options: Any) -> GridView:
     return GridView(SampleSource.with_history(2), grid, twin=grid_html, **options)
 
 
+def as_given(page: Page) -> Page:
+    """What has ended is shown with its failing cases first."""
+    page.get_by_label("Order").select_option("as given")
+    return page
+
+
 def cells(page: Page) -> Any:
     return page.locator(".tl-mx-cell")
 
@@ -52,9 +59,70 @@ def test_the_first_question_is_answered_without_a_click(show: Show) -> None:
         "aria-label", "−28.8 points (−41.4 to −18.8), settled"
     )
     expect(page.get_by_role("img", name="openai/gpt-4.1: 0.85 at $0.0004")).to_be_visible()
-    second = page.locator(".tl-sum:not(.tl-ship) tbody tr").nth(1)
-    for fact in ("anthropic/claude-sonnet-4", "0.567", "0.44–0.68", "$0.0480", "1.67 s", "110 ms"):
+    expect(page.locator(".tl-conclusion")).to_have_text("openai/gpt-4.1 wins: anthropic/claude-sonnet-4 is worse.")
+    second = page.locator(".tl-rank tbody tr").nth(1)
+    for fact in (
+        "anthropic/claude-sonnet-4",
+        "0.567",
+        "0.44–0.68",
+        "$0.0480",
+        "▼ worse +$0.0004 a case",
+        "1.67 s",
+        "▼ worse 1.15 ×",
+    ):
         expect(second).to_contain_text(fact)
+
+
+def test_candidates_are_ranked_and_every_number_is_one_click_away(show: Show) -> None:
+    page = show(view_of(sample_grid.grid(MODELS[:3], cases=60)))
+    ranked = page.locator(".tl-rank tbody th").all_inner_texts()
+    assert [words.split("\n")[-1] for words in ranked] == [
+        "ollama/gpt-oss:20b",
+        "openai/gpt-4.1",
+        "anthropic/claude-sonnet-4",
+    ]
+    expect(page.locator(".tl-conclusion")).to_have_text(
+        "No winner: openai/gpt-4.1 and ollama/gpt-oss:20b tie; anthropic/claude-sonnet-4 is worse."
+    )
+    first_token = page.locator(".tl-sum-all tbody tr").nth(1).get_by_text("110 ms", exact=True)
+    expect(first_token).to_be_hidden()
+    page.get_by_text("Every score, first token and tokens").click()
+    expect(first_token).to_be_visible()
+
+
+def test_failing_cases_come_first_with_their_trace_one_key_away(show: Show) -> None:
+    grid = sample_grid.grid(cases=40)
+    view = view_of(grid)
+    trace_id = next(iter(view.source.rows))  # type: ignore[attr-defined]
+    grid.cells = tuple(replace(c, trace_id=trace_id) for c in grid.cells)
+    page = show(view_of(grid))
+    asked = page.locator(".tl-mx-row .tl-mx-case .tl-num")
+    assert [text.strip() for text in asked.all_inner_texts()][:4] == [
+        "1",
+        "4",
+        "6",
+        "7",
+    ]  # as given, 2 and 3 are between
+    page.get_by_role("grid").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("t")
+    expect(page.locator(".tl-wf-row:visible").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("grid")).to_be_focused()
+    page.get_by_label("Order").select_option("as given")
+    expect(asked.nth(1)).to_have_text("2")
+
+
+def test_a_comparison_is_cut_into_slices(show: Show) -> None:
+    grid = sample_grid.grid(cases=60)
+    grid.cases = tuple(replace(c, metadata={"topic": ["coats", "sun"][c.position % 3 > 0]}) for c in grid.cases)
+    page = show(view_of(grid, cut=cut))
+    expect(page.locator(".tl-slices")).to_be_hidden()
+    page.get_by_label("Slices").select_option("topic")
+    expect(page.locator(".tl-slices tr").filter(has_text="coats")).to_contain_text(
+        "openai/gpt-4.1 better than anthropic/claude-sonnet-4"
+    )
+    expect(page.locator(".tl-slices tr").filter(has_text="sun")).to_contain_text("not settled")
 
 
 def test_a_candidate_that_scores_nothing_leaves_the_axis_readable(show: Show) -> None:
@@ -78,7 +146,7 @@ def test_the_comparison_is_a_card_in_which_nothing_is_cut_at_the_widths_of_noteb
     page = show(view_of(sample_grid.grid(cases=60)), width=width, dark=dark)
     for each in page.locator(".tl-sum").all():
         assert each.evaluate("e => e.scrollWidth <= e.clientWidth")
-    table, chart = page.locator(".tl-sum:not(.tl-ship)").bounding_box(), page.locator(".tl-quality").bounding_box()
+    table, chart = page.locator(".tl-rank").bounding_box(), page.locator(".tl-quality").bounding_box()
     assert not overlap(table, chart)
     assert chart is not None
     assert chart["x"] + chart["width"] <= width
@@ -86,7 +154,7 @@ def test_the_comparison_is_a_card_in_which_nothing_is_cut_at_the_widths_of_noteb
 
 
 def test_words_are_marked_only_where_two_answers_are_at_least_half_alike(show: Show) -> None:
-    page = show(view_of(sample_grid.grid(cases=60)))
+    page = as_given(show(view_of(sample_grid.grid(cases=60))))
     unlike, alike = cells(page).nth(1), cells(page).nth(3)
     expect(unlike).to_contain_text("bright sun")
     expect(unlike.locator("mark")).to_have_count(0)
@@ -94,7 +162,7 @@ def test_words_are_marked_only_where_two_answers_are_at_least_half_alike(show: S
 
 
 def test_a_cell_says_its_answer_its_scores_with_a_sign_and_what_it_took(show: Show) -> None:
-    page = show(view_of(sample_grid.grid()))
+    page = as_given(show(view_of(sample_grid.grid())))
     wrong = cells(page).nth(1)
     for fact in ("In Berkeley there is", "✕", "contains", "0", "580 ms", "270 tok"):
         expect(wrong).to_contain_text(fact)
@@ -118,7 +186,7 @@ def test_a_cell_opens_to_the_whole_answers_with_their_traces(show: Show) -> None
     grid.cells = tuple(
         replace(c, trace_id=trace_id, output=long if c.key == ("case0", MODELS[0], 0) else c.output) for c in grid.cells
     )
-    page = show(view_of(grid))
+    page = as_given(show(view_of(grid)))
     cells(page).nth(1).click()
     opened = page.get_by_role("region", name="Opened case")
     expect(opened).to_contain_text("Case 1 of 12")
@@ -332,7 +400,7 @@ def test_a_missed_change_is_made_up_for(show: Show) -> None:
 
 def test_candidates_are_held_against_the_one_that_is_chosen(show: Show) -> None:
     page = show(view_of(sample_grid.grid(MODELS[:3], cases=40)))
-    heading = page.locator(".tl-sum:not(.tl-ship) thead")
+    heading = page.locator(".tl-rank thead")
     expect(heading).to_contain_text("Difference to openai/gpt-4.1")
     page.get_by_label("Compare with").select_option("1")
     expect(heading).to_contain_text("Difference to anthropic/claude-sonnet-4")
@@ -353,6 +421,6 @@ def test_candidate_rows_of_a_running_comparison_are_means_so_far(show: Show) -> 
     for place in (0, 1):
         view.apply(CellDone(cell=cell(place, 1)))
     page = show(view)
-    row = page.locator(".tl-sum tbody tr").nth(1)
+    row = page.locator(".tl-rank tbody tr").nth(1)
     expect(row).to_contain_text("0.500")
     expect(row).to_contain_text("at the end")

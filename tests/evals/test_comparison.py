@@ -63,6 +63,7 @@ async def test_every_candidate_answers_every_case_and_every_answer_is_scored_tra
             }
             again = await in_thread(load_grid, bench, grid.id)
             assert again.to_json() == grid.to_json()
+            assert again.record.conclusion == f"No winner: {MODEL} and {OTHER} tie."
             assert again.df().equals(grid.df())
 
 

@@ -18,7 +18,15 @@ import pytest
 from timestep_lab.evals.datasets import load_dataset
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.verdict import pair_sentence
-from timestep_lab.model.comparison import CaseRecord, CellRecord, ComparisonRecord, PairRow, ScoreValue
+from timestep_lab.model.comparison import (
+    CaseRecord,
+    CellRecord,
+    ComparisonRecord,
+    Outcome,
+    PairRow,
+    ScoreValue,
+    conclusion,
+)
 from timestep_lab.model.errors import DataError, LabError, UsageError
 
 
@@ -46,6 +54,50 @@ def grid(
         scorers=({"type": "exact", "name": "exact"},),
     )  # fmt: skip
     return Grid(record, cases, cells)
+
+
+def told(*outcomes: tuple[str, str, Outcome], n: int = 40) -> str:
+    return conclusion(
+        [
+            PairRow(
+                a=a, b=b, scorer="exact", n=n, diff=0.0, ci_low=0.0, ci_high=0.0, p_value=None, p_holm=None, test="", decided_by=0,
+                cases_to_settle=None, outcome=outcome,
+            )
+            for a, b, outcome in outcomes
+        ]
+    )  # fmt: skip
+
+
+def test_one_line_says_who_won() -> None:
+    assert told(("A", "B", "better")) == "B wins: A is worse."
+    assert told(("A", "B", "not settled")) == "No winner: A and B tie."
+    assert told(("A", "B", "no worse")) == "No winner: B is no worse than A."
+    assert told(("A", "B", "no better")) == "No winner: A is no worse than B."
+    assert told(("A", "B", "worse"), ("A", "C", "worse"), ("B", "C", "not settled")) == "A wins: B and C are worse."
+    four: list[tuple[str, str, Outcome]] = [
+        ("A", "B", "worse"), ("A", "C", "not settled"), ("A", "D", "not settled"),
+        ("B", "C", "better"), ("B", "D", "not settled"), ("C", "D", "not settled"),
+    ]  # fmt: skip
+    assert told(*four) == "No winner: A, C and D tie; B is worse."
+    chain: list[tuple[str, str, Outcome]] = [("A", "B", "worse"), ("A", "C", "not settled"), ("B", "C", "worse")]
+    assert told(*chain) == "A leads, and is not told apart from C."
+    assert told(("A", "B", "not settled"), n=0) == "No winner: no case has a score of two candidates."
+    assert told() == ""
+
+
+def test_the_page_leads_with_who_won_and_the_failing_cases() -> None:
+    page = grid([1.0] * 20, [1.0, 0.0] * 10)._repr_html_()
+    assert page.index("A wins: B is worse.") < page.index("best first") < page.index("A beats B") < page.index(">case<")
+    assert page.index("question 1 &") < page.index("question 0 &")
+    assert grid([1.0] * 20, [1.0, 0.0] * 10).to_json()["conclusion"] == "A wins: B is worse."
+
+
+def test_a_saved_page_is_cut_by_the_columns_of_the_data(tmp_path: Path) -> None:
+    result = grid([1.0] * 40, [1.0, 0.0] * 20)
+    result.cases = tuple(replace(case, metadata={"topic": ["odd", "even"][case.position % 2]}) for case in result.cases)
+    page = result.save(tmp_path / "grid.html").read_text("utf-8")
+    assert "exact by topic" in page
+    assert "A better than B" in page
 
 
 MIXED = ([1.0] * 6 + [0.0] * 34, [1.0] * 18 + [0.0] * 22)

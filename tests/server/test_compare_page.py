@@ -37,6 +37,7 @@ def test_a_comparison_is_planned_started_and_opened(lab: LabProcess, pages: Page
 
     page.goto(f"{lab.url}/compare")
     link = ready(page).get_by_role("link", name=re.compile("against"))
+    expect(link.first).to_contain_text("No winner: ")
     expect(link.first).to_contain_text("2 cases")
     expect(link.first).to_contain_text("done")
 

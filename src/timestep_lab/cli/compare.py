@@ -191,8 +191,10 @@ def _go_on(id: str) -> str:
 
 
 def print_grid(out: Console, grid: Grid) -> None:
-    """What to ship first: quality, cost and time beside the first candidate; then the verdict, what failed and what could not be scored, and
+    """Who won first; then what to ship, quality, cost and time beside the first candidate; then the verdict, what failed and what could not be scored, and
     a row a candidate."""
+    if grid.conclusion:
+        out.print(f"[bold]{escape(grid.conclusion)}[/]\n")
     if grid.decision and grid.scorers:
         shipped = Table(box=None, pad_edge=False, header_style="bold")
         for name in (f"beside {grid.decision[0].reference}", *SHOWN_MEASURES):
@@ -202,7 +204,7 @@ def print_grid(out: Console, grid: Grid) -> None:
         out.print(shipped)
         out.print()
     if grid.verdict:
-        out.print(f"[bold]{escape(grid.verdict)}[/]\n")
+        out.print(f"{escape(grid.verdict)}\n")
     for note in grid.notes:
         out.print(f"[yellow]{escape(note)}[/]")
     # Narrow windows break a cell in two lines rather than cut a name or a number short.

@@ -505,13 +505,14 @@ class Comparison:
                 await candidate.pipeline.aclose()
         spans = self._bench.writer.barrier()
         status: ComparisonStatus = self._stop or (self._status_before if self._only_score else "completed")
-        changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now()}
-        self.record = replace(self.record, **changes)
+        grid = self.grid()
+        concluded = None if error else await in_thread(lambda: grid.conclusion)
+        changes: dict[str, Any] = {"status": status, "error": error, "ended_at": utc_now(), "conclusion": concluded}
+        self.record = grid.record = replace(self.record, **changes)
         with contextlib.suppress(LabError) if error else contextlib.nullcontext():
             await in_thread(lambda: self._rows.comparisons.update(self.record.id, **changes))
             await spans.reached()
         self._progress(always=True)
-        grid = self.grid()
         self._emit(await in_thread(_ended, self.record, grid))
 
 

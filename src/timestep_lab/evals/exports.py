@@ -15,7 +15,7 @@ from xml.etree import ElementTree as xml
 from timestep_lab.evals.datasets.case import from_record
 from timestep_lab.evals.judging import filled
 from timestep_lab.evals.regression import baseline_json
-from timestep_lab.evals.results import own_scores
+from timestep_lab.evals.results import cut, own_scores
 from timestep_lab.evals.scorers.registry import ASSERTIONS
 from timestep_lab.model.comparison import (
     SHOWN_MEASURES,
@@ -25,9 +25,13 @@ from timestep_lab.model.comparison import (
     GridLike,
     PairRow,
     ScoreValue,
+    cases_in_order,
     cell_json,
+    conclusion,
     decision_table,
     headline,
+    ranked,
+    slice_columns,
 )
 from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.errors import LabError, UsageError
@@ -43,12 +47,15 @@ if TYPE_CHECKING:
 
 SHOWN_CASES = 50
 _TEXT = 400
+_CUTS = 4
+"""Columns by which a saved page is cut."""
 _CHART, _HALF = 260, 120
 
 STYLE = """
 .tl-grid{font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);color:var(--jp-ui-font-color1,#1b1b1b);
  background:var(--jp-layout-color1,#fff);font-variant-numeric:tabular-nums}
-.tl-grid p.verdict{font-size:15px;max-width:72ch;margin:0 0 12px}
+.tl-grid p.conclusion{font-size:17px;font-weight:600;margin:0 0 8px}
+.tl-grid p.verdict{font-size:14px;max-width:72ch;margin:0 0 12px}
 .tl-grid table{border-collapse:collapse;margin:0 0 12px}
 .tl-grid caption{text-align:left;padding:4px 0;font-size:12px;color:var(--jp-ui-font-color2,#5a5a5a)}
 .tl-grid th,.tl-grid td{border-bottom:1px solid var(--jp-border-color2,#d4d4d4);padding:4px 8px;text-align:left;vertical-align:top}
@@ -59,33 +66,48 @@ STYLE = """
 """
 
 
-def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES) -> str:
+def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES, slices: str = "") -> str:
     """A fragment. Everything from models is escaped."""
-    parts = [f"<style>{STYLE}</style><div class='tl-grid'>", f"<p class='verdict'>{escape(headline(grid))}</p>"]
-    parts += [_decision(grid), _summary(grid), _differences(grid), _matrix(grid, cases), "</div>"]
+    parts = [f"<style>{STYLE}</style><div class='tl-grid'>"]
+    if grid.record.status != "running" and (won := conclusion(_deciding_pairs(grid))):
+        parts.append(f"<p class='conclusion'>{escape(won)}</p>")
+    parts += [_ranking(grid), f"<p class='verdict'>{escape(headline(grid))}</p>"]
+    parts += [_differences(grid), _summary(grid), slices, _matrix(grid, cases), "</div>"]
     return "".join(parts)
 
 
 def page_html(grid: GridLike) -> str:
     """One file, complete, all cases."""
     title = escape(f"{grid.record.name}: {', '.join(grid.candidates)}")
+    parts = "".join(_slices(grid, by) for by in slice_columns(grid.cases)[:_CUTS]) if grid.deciding_scorer else ""
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{title}</title>"
         f"<style>body{{margin:24px;background:#fff}}@media (prefers-color-scheme:dark){{body{{background:#1b1b1b;"
         f"--jp-layout-color1:#1b1b1b;--jp-ui-font-color1:#eee;--jp-ui-font-color2:#aaa;--jp-border-color2:#444;--tl-error:#ff8a65}}}}</style>"
-        f"<h1 style='font:600 15px system-ui;color:var(--jp-ui-font-color1)'>{title}</h1>{grid_html(grid, cases=len(grid.cases))}</html>"
+        f"<h1 style='font:600 15px system-ui;color:var(--jp-ui-font-color1)'>{title}</h1>{grid_html(grid, cases=len(grid.cases), slices=parts)}</html>"
     )
 
 
-def _decision(grid: GridLike) -> str:
-    rows = decision_table(grid.decision)
-    if not rows:
+def _deciding_pairs(grid: GridLike) -> list[PairRow]:
+    return [pair for pair in grid.pair_rows if pair.scorer == grid.deciding_scorer]
+
+
+def _ranking(grid: GridLike) -> str:
+    """The candidates from the best to the worst, with what decides about shipping."""
+    words = dict(decision_table(grid.decision))
+    if not words:
         return ""
-    heads = "".join(f"<th scope='col'>{name}</th>" for name in ("", *SHOWN_MEASURES))
+    reference, scorer = grid.decision[0].reference, str(grid.deciding_scorer)
+    heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("", scorer, *SHOWN_MEASURES))
     body = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th>{''.join(f'<td>{escape(words)}</td>' for words in cells)}</tr>" for name, cells in rows
+        f"<tr><th scope='row'>{escape(row.name)}</th><td class='n'>{_grid_html_score(row.scores.get(scorer, {}))}</td>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in words.get(row.name, ["compared with" if row.name == reference else "–", "–", "–"]))
+        + "</tr>"
+        for row in ranked(grid.candidate_rows, scorer)
     )  # fmt: skip
-    caption = f"beside {escape(grid.decision[0].reference)}, with 95 % intervals; time is the typical ratio"
+    caption = (
+        f"best first; quality, cost and time beside {escape(reference)}, with 95 % intervals; time is the typical ratio"
+    )
     return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -128,7 +150,7 @@ def _grid_html_score(numbers: object) -> str:
 
 
 def _differences(grid: GridLike) -> str:
-    pairs = [pair for pair in grid.pair_rows if pair.scorer == grid.deciding_scorer and pair.ci_low == pair.ci_low]
+    pairs = [pair for pair in _deciding_pairs(grid) if pair.ci_low == pair.ci_low]
     if not pairs:
         return ""
     reach = max([0.01] + [abs(x) for pair in pairs for x in (pair.ci_low, pair.ci_high)])
@@ -166,11 +188,26 @@ def _difference_row(pair: PairRow, reach: float) -> str:
     )
 
 
+def _slices(grid: GridLike, by: str) -> str:
+    found = cut(grid, by)
+    cells = {(row["slice"], row["candidate"]): _grid_html_score(row) for row in found["means"]}
+    heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in (by, *grid.candidates, "told apart"))
+    rows = ""
+    for part in dict.fromkeys(row["slice"] for row in found["means"]):
+        apart = "; ".join(
+            f"{row['better']} better than {row['worse']}" for row in found["apart"] if row["slice"] == part
+        )
+        means = "".join(f"<td class='n'>{cells[part, name]}</td>" for name in grid.candidates)
+        rows += f"<tr><th scope='row'>{escape(part)}</th>{means}<td>{escape(apart) or 'not settled'}</td></tr>"
+    caption = f"{escape(found['scorer'])} by {escape(by)}; intervals and tests hold for all slices together"
+    return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
 def _matrix(grid: GridLike, shown: int) -> str:
     by_place = {cell.key: cell for cell in grid.cells}
     heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in grid.candidates)
     rows = []
-    for case in grid.cases[:shown]:
+    for case in cases_in_order(grid)[:shown]:
         expected = (
             ""
             if case.expected is None

@@ -33,6 +33,7 @@ from timestep_lab.model.comparison import (
     DecisionRow,
     PairRow,
     TapeUse,
+    conclusion,
     failed_calls,
     from_cache,
     unscored,
@@ -145,6 +146,11 @@ class Grid:
         pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
         words = verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
         return f"{words} {tape_sentence(self.tape)}".strip() if self.tape and words else words
+
+    @cached_property
+    def conclusion(self) -> str:
+        """Who won, in one line: `No winner: A, C and D tie; B is worse.` Empty with one candidate."""
+        return conclusion([pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer])
 
     @cached_property
     def tape(self) -> TapeUse | None:
@@ -262,6 +268,7 @@ class Grid:
             "decision": [
                 {name: getattr(row, name) for name in DecisionRow.__dataclass_fields__} for row in self.decision
             ],
+            "conclusion": self.conclusion,
             "verdict": self.verdict,
             "notes": self.notes,
             **({"tape": str(self.tape)} if self.tape else {}),

@@ -31,6 +31,7 @@ from timestep_lab.model.comparison import (
     CaseRecord,
     CellRecord,
     ComparisonRecord,
+    GridLike,
     Outcome,
     PairRow,
     ScoreValue,
@@ -128,7 +129,7 @@ class ComparisonRows:
             Statement(f"delete from comparison_cells where {failed}", params),
         ]
         claim = self.comparisons.update_statement(
-            comparison.id, expect={"status": comparison.status}, status="running", error=None, ended_at=None,
+            comparison.id, expect={"status": comparison.status}, status="running", error=None, ended_at=None, conclusion=None,
             process_id=self.db.process_id,
         )  # fmt: skip
         results = self.db.write(
@@ -502,7 +503,7 @@ def means(grid: Grid, by: str) -> list[dict[str, Any]]:
     (Bonferroni)."""
     cut = slices_of(grid.cases, by)
     level = 1 - ALPHA / len(cut)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, places in cut.items():
         for scorer in grid.scorers:
             for candidate in grid.candidates:
@@ -553,3 +554,23 @@ def _groups(grid: Grid, places: Sequence[int]) -> list[str] | None:
 
 def _slices_known(value: float) -> float | None:
     return None if value != value else value
+
+
+def cut(grid: GridLike, by: str) -> dict[str, Any]:
+    """The slices of the column `by` on the scorer that decides, as a view shows them: means, and pairs that are told apart. Raises `UsageError`."""
+    from timestep_lab.evals.grid import Grid
+
+    whole = Grid(grid.record, grid.cases, grid.cells, seed=int(grid.record.settings.get("seed", 0)))
+    scorer = whole.deciding_scorer
+    apart = [
+        {**row, "better": row["b"] if row["diff"] > 0 else row["a"], "worse": row["a"] if row["diff"] > 0 else row["b"]}
+        for row in differences(whole, by)
+        if row["scorer"] == scorer and row["p_holm"] is not None and row["p_holm"] <= ALPHA
+        and row["ci_low"] is not None and not row["ci_low"] <= 0 <= row["ci_high"]
+    ]  # fmt: skip
+    return {
+        "by": by,
+        "scorer": scorer,
+        "means": [row for row in means(whole, by) if row["scorer"] == scorer],
+        "apart": apart,
+    }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from timestep_lab.evals.statistics.paired import LEAST_GRADED
-from timestep_lab.model.comparison import CandidateRow, Outcome, PairRow
+from timestep_lab.model.comparison import CandidateRow, Outcome, PairRow, names_listed
 
 FEW = 20
 """Below so many cases a sentence says that it speaks of these."""
@@ -38,7 +38,7 @@ def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> li
     few = _few(mine[0].n)
     if beaten:
         nearest = beaten[0]
-        whom = f"all {len(beaten)} others" if not open_ and not nothing else _listed([p.a for p in beaten])
+        whom = f"all {len(beaten)} others" if not open_ and not nothing else names_listed([p.a for p in beaten])
         next_one = f", the next one, {nearest.a}," if len(beaten) > 1 else ""
         low, high = nearest.ci_low, nearest.ci_high
         lead = (
@@ -47,14 +47,16 @@ def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> li
         )
     elif open_:
         lead = f"{few}{leader} is ahead on {mine[0].scorer}, and beats none of the others." if open_[-1].diff > 0 else (
-            f"{few}{_listed(names)} are level on {mine[0].scorer}."
+            f"{few}{names_listed(names)} are level on {mine[0].scorer}."
         )  # fmt: skip
     else:
-        return [f"{_listed(names)} have no case in common with a score for {mine[0].scorer}, so nothing can be said."]
+        return [
+            f"{names_listed(names)} have no case in common with a score for {mine[0].scorer}, so nothing can be said."
+        ]
     lines = [lead]
     if open_ or nothing:
         told = [_tie(pair) for pair in open_] + [f"{name} (no case in common)" for name in nothing]
-        lines.append(f"Not told apart from it: {_listed(told)}.")
+        lines.append(f"Not told apart from it: {names_listed(told)}.")
     if open_ and (settle := _settle(open_[0], open_[0].ci_low, open_[0].ci_high)):
         lines.append(f"{open_[0].a} is the nearest{settle}.")
     return lines
@@ -88,11 +90,6 @@ def _tie(pair: PairRow) -> str:
     inside = f"{by}{_interval(pair.ci_low, pair.ci_high, pair).replace(' (', ', ').rstrip(')')}"
     no_worse = f"; not better by more than {_amount(pair.margin or 0.0, pair)}" if pair.outcome == "no worse" else ""
     return f"{pair.a} ({inside}{no_worse})"
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _few(n: int) -> str:

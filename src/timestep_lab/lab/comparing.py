@@ -412,11 +412,12 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
     """A view of a comparison that is about to run: give it the events. Its Stop button cancels."""
     import asyncio
 
+    from timestep_lab.evals.results import cut
     from timestep_lab.ui.grid import GridView
 
     loop = asyncio.get_running_loop()
     view = GridView(
-        lab.trace_source, comparison.grid(), twin=_twin, stop=lambda: _in(loop, comparison.cancel)
+        lab.trace_source, comparison.grid(), twin=_twin, cut=cut, stop=lambda: _in(loop, comparison.cancel)
     )  # fmt: skip
     _live[lab._owner, comparison.record.id] = view
     return view
@@ -445,6 +446,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
     By its id, the comparison is read when somebody looks. Raises `NotFoundError`.
     """
     from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.results import cut
     from timestep_lab.ui.grid import GridView
 
     live = _live.get((lab._owner, grid if isinstance(grid, str) else grid.id))
@@ -452,7 +454,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
         return live
     shown = grid if isinstance(grid, Grid) else lab._empty_grid(grid)
     return GridView(
-        lab.trace_source, shown, twin=_twin, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
+        lab.trace_source, shown, twin=_twin, cut=cut, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
     )  # fmt: skip
 
 

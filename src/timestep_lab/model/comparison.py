@@ -5,6 +5,7 @@ A comparison asks every candidate every case, `epochs` times each. One answer is
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,6 +149,8 @@ class ComparisonRecord:
     process_id: str | None = None
     created_at: datetime = field(default_factory=utc_now)
     ended_at: datetime | None = None
+    conclusion: str | None = None
+    """Who won, in one line, once it has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,6 +437,69 @@ class GridLike(Protocol):
     def deciding_scorer(self) -> str | None: ...
     @property
     def verdict(self) -> str: ...
+
+
+def conclusion(pairs: Sequence[PairRow]) -> str:
+    """Who won, in one line for whoever reads nothing else: `No winner: A, C and D tie; B is worse.` `pairs` are those of one scorer.
+
+    It says `worse` only of what a test settled; whoever is beaten by nobody and beats not all others ties. Empty without pairs.
+    """
+    known = [pair for pair in pairs if pair.n]
+    names = list(dict.fromkeys(name for pair in known for name in (pair.a, pair.b)))
+    if not known:
+        return "No winner: no case has a score of two candidates." if pairs else ""
+    beats = {(p.b, p.a) if p.outcome == "better" else (p.a, p.b) for p in known if p.outcome in ("better", "worse")}
+    beaten = [name for name in names if any(loser == name for _, loser in beats)]
+    worse = f"{names_listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
+    for name in names:
+        if all((name, other) in beats for other in names if other != name):
+            return f"{name} wins: {worse}."
+    if len(known) == 1 and known[0].outcome in ("no worse", "no better"):
+        one, other = (known[0].b, known[0].a) if known[0].outcome == "no worse" else (known[0].a, known[0].b)
+        return f"No winner: {one} is no worse than {other}."
+    top = [name for name in names if name not in beaten] or names
+    if len(top) == 1:
+        even = [name for name in names if name != top[0] and (top[0], name) not in beats]
+        return f"{top[0]} leads, and is not told apart from {names_listed(even)}."
+    return f"No winner: {names_listed(top)} tie{'; ' + worse if beaten else ''}."
+
+
+def names_listed(names: Sequence[str], most: int = 3) -> str:
+    """`A, B and C`; of many the first ones and how many more."""
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def ranked(rows: Sequence[CandidateRow], scorer: str | None) -> list[CandidateRow]:
+    """Best mean first; who has none comes last, and who ties keeps the order given."""
+    means = {row.name: None if scorer is None else row.scores.get(scorer, {}).get("mean") for row in rows}
+    return sorted(rows, key=lambda row: -math.inf if (mean := means[row.name]) is None else mean, reverse=True)
+
+
+def cases_in_order(grid: GridLike) -> list[CaseRecord]:
+    """Those in which a candidate failed, or scored less than half, come first."""
+    scorer = grid.deciding_scorer
+    failed = {
+        cell.case_id for cell in grid.cells
+        if cell.status == "error" or any(s.scorer == scorer and s.value is not None and s.value < 0.5 for s in cell.scores)
+    }  # fmt: skip
+    return sorted(grid.cases, key=lambda case: case.case_id not in failed)
+
+
+_MOST_SLICES = 20
+
+
+def slice_columns(cases: Sequence[CaseRecord]) -> list[str]:
+    """Columns with two values or more, each of several cases on average."""
+    seen: dict[str, set[str]] = {}
+    for case in cases:
+        for name, value in (*case.vars.items(), *case.metadata.items()):
+            for one in value if isinstance(value, list) else [value]:
+                kept = seen.setdefault(name, set())
+                if len(kept) <= _MOST_SLICES:
+                    kept.add(str(one))
+    most = min(_MOST_SLICES, len(cases) // 2)
+    return [name for name, values in seen.items() if not name.startswith("__") and 2 <= len(values) <= most]
 
 
 def headline(grid: GridLike) -> str:

@@ -24,7 +24,9 @@ from timestep_lab.model.comparison import (
     GridLike,
     PairRow,
     ProgressRow,
+    conclusion,
     headline,
+    slice_columns,
 )
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
@@ -58,6 +60,8 @@ class GridState:
     _places: dict[str, int] = field(default_factory=dict)
     _columns: dict[str, int] = field(default_factory=dict)
     _scorers: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    """Of the data, by which the cases can be cut into a few slices."""
 
     @classmethod
     def of(cls, grid: GridLike) -> GridState:
@@ -144,6 +148,7 @@ class GridState:
         self.cases = tuple(sorted(cases, key=lambda case: case.position))
         self._places = {case.case_id: place for place, case in enumerate(self.cases)}
         self._columns = {name: column for column, name in enumerate(self.candidates)}
+        self.columns = slice_columns(self.cases)
         for cell in cells:
             self._take(cell)
 
@@ -168,6 +173,8 @@ def head(state: GridState) -> dict[str, Json]:
     record = state.record
     return {
         "id": record.id, "name": record.name, "status": record.status, "headline": headline(state), "epochs": state.epochs,
+        "conclusion": "" if state.is_running else conclusion([p for p in state.pair_rows if p.scorer == state.deciding_scorer]),
+        "columns": state.columns,
         "candidates": [_candidate(candidate) for candidate in record.candidates], "scorers": state.scorers,
         "deciding": state.deciding_scorer, "summary": [asdict(row) for row in state.candidate_rows],
         "pairs": [asdict(pair) for pair in state.pair_rows],
@@ -250,13 +257,15 @@ def _round(ms: float | None) -> float | None:
 
 
 Twin = Callable[[GridLike], str]
+Cut = Callable[[GridLike, str], Json]
+"""A comparison and a column of its data to its slices."""
 
 
 class GridView(TraceReader):
     """Verdict, differences with their intervals, quality against cost, and the matrix of answers.
 
     `grid`: a comparison as it stands. `apply(event)` carries one that is under way on. `stop` is called when the reader stops it;
-    without it there is no such button. `twin` draws the static copy. A comparison that runs elsewhere is followed: `subscribe` is given
+    without it there is no such button. `twin` draws the static copy; `cut` cuts by a column of the data, without it nothing is offered. A comparison that runs elsewhere is followed: `subscribe` is given
     what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block. With
     `read`, `grid` may be without its cases yet.
     """
@@ -264,13 +273,13 @@ class GridView(TraceReader):
     stem = "grid"
 
     def __init__(
-        self, source: Traces, grid: GridLike, *, twin: Twin, stop: Callable[[], None] | None = None,
+        self, source: Traces, grid: GridLike, *, twin: Twin, cut: Cut | None = None, stop: Callable[[], None] | None = None,
         read: Callable[[], GridLike] | None = None, subscribe: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(source, **options)
         self._state = GridState.of(grid)
-        self._twin = twin
+        self._twin, self._cut = twin, cut
         self._stop = stop
         self._read, self._subscribe = read, subscribe
         self._updates = Updates(self, self._reread)
@@ -372,12 +381,19 @@ class GridView(TraceReader):
 
     def _head(self) -> dict[str, Json]:
         told = {**head(self._state), "can_stop": self._stop is not None}
+        if self._cut is None:
+            told["columns"] = []
         return {**told, "headline": "Reading the answers."} if self._unread else told
 
     @handles("case")
     def _case(self, place: int) -> Json:
         with self._lock:
             return opened_case(self._state, place)
+
+    @handles("slices")
+    async def _slices(self, by: str) -> Json:
+        assert self._cut is not None
+        return json_safe(await self.in_turn(self._cut, self._state, by))
 
     @handles("stop")
     def _stop_it(self) -> None:

@@ -36,7 +36,7 @@ class ComparePage(PageView):
     def _read(self) -> Json:
         rows = [
             {
-                "id": r.id, "name": name_of(r), "status": r.status, "created_at": r.created_at, "n_cases": r.n_cases,
+                "id": r.id, "name": name_of(r), "status": r.status, "conclusion": r.conclusion, "created_at": r.created_at, "n_cases": r.n_cases,
                 "candidates": [candidate["name"] for candidate in r.candidates], "epochs": r.epochs,
             }
             for r in self.lab.comparisons()

@@ -9,7 +9,7 @@ import { Matrix } from "./grid/matrix.js";
 import { openedCase } from "./grid/opened.js";
 import { progressLine } from "./grid/progress.js";
 import { qualityChart } from "./grid/quality_chart.js";
-import { decision, summary } from "./grid/summary.js";
+import { ranking, slices, summary } from "./grid/summary.js";
 import { TracePanel } from "./trace/trace_panel.js";
 
 const FOLLOW_MS = 70;
@@ -20,30 +20,36 @@ function render({ model: host, el }) {
   const view = mount({ model: host, el }, "comparison");
   const { root, link } = view;
   const model = new GridModel();
-  const shown = { differ: false, fail: false, scorer: null, reference: 0, opened: null, column: 0 };
+  const shown = { differ: false, fail: false, failFirst: false, scorer: null, reference: 0, opened: null, column: 0 };
   let following = 0;
   let panel = null;
 
+  const conclusion = h("h2", { class: "tl-conclusion" });
   const verdict = h("p", { class: "tl-verdict", role: "status" });
   const all = h("button", { class: "tl-more tl-verdict-more", type: "button", hidden: true, onclick: () => { verdict.classList.remove("tl-is-long"); all.hidden = true; } }, "Show the whole verdict");
   const progress = progressLine(() => link.call("stop").catch(refuse));
   const table = summary();
-  const ship = decision();
+  const rank = ranking();
+  const cut = slices();
+  const more = h("details", { class: "tl-sum-more" }, h("summary", { class: "tl-soft tl-small" }, "Every score, first token and tokens"), table.element);
   const chart = qualityChart();
   const trouble = h("div", { class: "tl-notice tl-is-bad", role: "alert", hidden: true });
   const rowsShown = h("span", { class: "tl-soft tl-num tl-small", role: "status" });
   const again = h("button", { class: "tl-more", type: "button", hidden: true }, "Look for more");
   const toggle = (name, word, key) => h("button", { class: "tl-button", type: "button", "aria-pressed": "false", "aria-keyshortcuts": key, onclick: () => filter(name) }, word, h("kbd", {}, key));
   const buttons = { differ: toggle("differ", "Differ", "d"), fail: toggle("fail", "Failures", "f") };
+  const traceKey = h("button", { class: "tl-button", type: "button", "aria-keyshortcuts": "t", onclick: () => traceOf(matrix.order[matrix.active.at], matrix.active.column) }, "Trace", h("kbd", {}, "t"));
   const scorer = h("select", { class: "tl-input", "aria-label": "Score" });
   const reference = h("select", { class: "tl-input", "aria-label": "Compare with" });
-  const picks = h("span", { class: "tl-picks" }, h("label", { class: "tl-small tl-soft" }, "Score ", scorer), h("label", { class: "tl-small tl-soft" }, "Compare with ", reference));
-  const matrix = new Matrix(model, { open, move: follow });
+  const by = h("select", { class: "tl-input", "aria-label": "Slices" });
+  const order = h("select", { class: "tl-input", "aria-label": "Order" }, h("option", { value: "" }, "as given"), h("option", { value: "fail" }, "failing first"));
+  const picks = h("span", { class: "tl-picks" }, h("label", { class: "tl-small tl-soft" }, "Order ", order), h("label", { class: "tl-small tl-soft" }, "Slices ", by), h("label", { class: "tl-small tl-soft" }, "Score ", scorer), h("label", { class: "tl-small tl-soft" }, "Compare with ", reference));
+  const matrix = new Matrix(model, { open, move: follow, trace: traceOf });
   const opened = openedCase({ trace: openTrace, step: (by) => { matrix.go(matrix.active.at + by, matrix.active.column, { tell: false }); open(matrix.order[matrix.active.at], matrix.active.column); }, close: closeCase });
   const traceBox = h("div", { class: "tl-trace-over", hidden: true });
   const lower = h("div", { class: "tl-grid-lower" }, matrix.element, opened.element, traceBox);
-  root.append(ship.element, verdict, all, progress.element, h("div", { class: "tl-pictures" }, table.element, chart.element),
-    h("div", { class: "tl-grid-tools" }, buttons.differ, buttons.fail, rowsShown, again, picks), trouble, lower);
+  root.append(conclusion, progress.element, h("div", { class: "tl-pictures" }, rank.element, chart.element), verdict, all, more, cut.element,
+    h("div", { class: "tl-grid-tools" }, buttons.differ, buttons.fail, traceKey, rowsShown, again, picks), trouble, lower);
 
   function refuse(error) {
     if (error.closed) return;
@@ -51,16 +57,16 @@ function render({ model: host, el }) {
     put(trouble, icon("error"), `${error.message} ${error.nextStep ?? ""}`);
   }
 
-  const numbers = () => { table.show(model, shown.scorer, shown.reference); chart.show(model, shown.scorer); };
+  const numbers = () => { rank.show(model, shown.scorer, shown.reference); table.show(model, shown.scorer); chart.show(model, shown.scorer); };
   const numbersSoon = perFrame(numbers);
 
   function filter(name) {
     if (name) shown[name] = !shown[name];
     for (const [key, button] of Object.entries(buttons)) button.setAttribute("aria-pressed", shown[key]);
-    const order = model.rows(shown);
+    const rows = model.rows(shown);
     const why = shown.fail && shown.differ ? "No case with failures differs." : shown.fail ? "No case has a failure." : shown.differ ? `No case's ${model.head.deciding ? "scores" : "answers"} differ.` : "No cases yet.";
-    matrix.rows(order, why);
-    rowsShown.textContent = order.length === model.cases.length ? count(order.length, "case") : `${order.length.toLocaleString("en")} of ${count(model.cases.length, "case")}`;
+    matrix.rows(rows, why);
+    rowsShown.textContent = rows.length === model.cases.length ? count(rows.length, "case") : `${rows.length.toLocaleString("en")} of ${count(model.cases.length, "case")}`;
     again.hidden = true;
   }
   again.addEventListener("click", () => filter());
@@ -76,13 +82,16 @@ function render({ model: host, el }) {
       all.style.visibility = isLong ? "" : "hidden";
       all.hidden = !isLong && next.candidates.length < 3;
     }
+    conclusion.textContent = next.conclusion || (model.isRunning && model.width > 1 ? "No verdict yet" : "");
+    conclusion.hidden = !conclusion.textContent;
     progress.show(next);
-    ship.show(next);
     if (isNew || !next.scorers.includes(shown.scorer)) shown.scorer = next.deciding;
     const options = (select, list, value) => { put(select, list.map(([key, word]) => h("option", { value: key }, word))); select.value = value; };
     options(scorer, next.scorers.map((name) => [name, name]), shown.scorer);
     options(reference, next.candidates.map(({ name }, column) => [String(column), `${letter(column)} · ${name}`]), String(shown.reference));
-    picks.hidden = next.scorers.length === 0 && next.candidates.length < 2;
+    options(by, [["", "none"], ...next.columns.map((name) => [name, name])], next.columns.includes(by.value) ? by.value : "");
+    by.parentNode.hidden = !next.columns.length || !next.deciding;
+    if (!model.isRunning && by.value) drawSlices();
     scorer.parentNode.hidden = next.scorers.length < 2;
     reference.parentNode.hidden = next.candidates.length < 2;
     buttons.differ.disabled = next.candidates.length < 2;
@@ -91,8 +100,22 @@ function render({ model: host, el }) {
   scorer.addEventListener("change", () => { shown.scorer = scorer.value; numbers(); });
   reference.addEventListener("change", () => { shown.reference = matrix.reference = Number(reference.value); numbers(); matrix.forget(); if (shown.opened) drawCase(); });
 
+  by.addEventListener("change", drawSlices);
+  order.addEventListener("change", () => { shown.failFirst = order.value === "fail"; filter(); });
+
+  async function drawSlices() {
+    try {
+      cut.show(model, by.value ? (await link.call("slices", { by: by.value })).value : null);
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
   function whole(next, buffers) {
     model.load(next, buffers[0]);
+    // What has ended is read for its failures; while it runs, nothing changes its place.
+    shown.failFirst = !model.isRunning;
+    order.value = shown.failFirst ? "fail" : "";
     head(next, true);
     matrix.columns();
     filter();
@@ -143,6 +166,19 @@ function render({ model: host, el }) {
 
   // A trace
 
+  /** The trace of a cell, of its failing epoch where there is one. */
+  async function traceOf(row, column) {
+    try {
+      const answers = (await link.call("case", { place: row })).value.answers.filter((answer) => answer.column === column && answer.trace_id);
+      const failed = answers.find((answer) => answer.status === "error" || answer.scores?.some(({ scorer: by, value }) => by === model.head.deciding && value !== null && value < 0.5));
+      const found = failed ?? answers[0];
+      if (found) await openTrace(found.trace_id);
+      else refuse({ message: "This answer has no trace.", nextStep: "Answers under way and those of functions may have none." });
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
   async function openTrace(id) {
     try {
       const { value, buffers } = await link.call("trace", { trace_id: id });
@@ -159,7 +195,7 @@ function render({ model: host, el }) {
 
   function closeTrace() {
     traceBox.hidden = true;
-    opened.element.focus({ preventScroll: true });
+    (opened.element.hidden ? matrix.grid : opened.element).focus({ preventScroll: true });
   }
 
   root.addEventListener("keydown", (event) => {
@@ -169,6 +205,7 @@ function render({ model: host, el }) {
     else if (!traceBox.hidden) return;
     else if (event.key === "d" && !buttons.differ.disabled) filter("differ");
     else if (event.key === "f") filter("fail");
+    else if (event.key === "t") traceOf(matrix.order[matrix.active.at], matrix.active.column);
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -5,7 +5,7 @@ const record = (row, at = 0) => Object.fromEntries(FIELDS.map((name, k) => [name
 
 export class GridModel {
   constructor() {
-    this.head = { candidates: [], scorers: [], summary: [], pairs: [], epochs: 1, n_cases: 0, deciding: null, status: "running" };
+    this.head = { candidates: [], scorers: [], summary: [], pairs: [], decision: [], epochs: 1, n_cases: 0, deciding: null, status: "running" };
     this.cases = [];
     this.cells = [];
     this.beyondUnit = new Set();
@@ -94,13 +94,13 @@ export class GridModel {
     return seen.size > 1;
   }
 
-  /** The rows to show, in their own order. */
-  rows({ differ, fail }) {
+  /** The rows to show, in their own order; with `failFirst` those with a failure before the others. */
+  rows({ differ, fail, failFirst }) {
     const rows = [];
     for (let row = 0; row < this.cases.length; row += 1) {
       if ((!differ || this.differs(row)) && (!fail || this.hasFailed(row))) rows.push(row);
     }
-    return rows;
+    return failFirst ? rows.sort((a, b) => this.hasFailed(b) - this.hasFailed(a) || a - b) : rows;
   }
 
   /** One line a candidate while the comparison runs: means so far, without intervals. */

@@ -1,59 +1,96 @@
-// The verdict as a picture: each candidate's difference to the reference with its interval, and its numbers beside it.
+// The candidates ranked with what decides about shipping, every number of each, and how they did in parts of the data.
 
-import { h, put, svg } from "../shared/dom.js";
+import { data, h, put, svg } from "../shared/dom.js";
 import { cost, duration, short } from "../shared/format.js";
 import { badge, number } from "./cell.js";
+import { letter } from "./model.js";
 
 const WIDTH = 112;
 const HALF = 50;
 const HEIGHT = 22;
 
-/** `{element, show(model, scorer, reference)}`. */
+/** `{element, show(model, scorer)}`: every number of every candidate, for whoever wants more than the ranking. */
 export function summary() {
-  const element = h("div", { class: "tl-sum" });
+  const element = h("div", { class: "tl-sum tl-sum-all" });
+  return {
+    element,
+    show(model, scorer) {
+      const rows = model.head.summary.length ? model.head.summary : model.soFar();
+      const scorers = scorer ? [scorer, ...model.head.scorers.filter((name) => name !== scorer)] : [];
+      const heads = [["Candidate"], ["Answers", "n"], ...scorers.map((name) => [name, "n"]), ["Cost", "n"], ["Time, p50", "n"], ["First token", "n"], ["Tokens", "n"]];
+      put(element, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind, title: text }, text)))),
+        h("tbody", {}, rows.map((row, column) => line(row, column, scorers)))));
+    },
+  };
+}
+
+const SIGNS = { better: ["▲", "tl-good"], worse: ["▼", "tl-bad"], "no worse": ["▬", "tl-soft"], "not settled": ["◌", "tl-soft"] };
+
+/**
+ * `{element, show(model, scorer, reference)}`: the candidates from the best to the worst, with what decides about shipping: quality with its
+ * interval, the difference to one of them, cost and time beside the first. While it runs they stay in their own order.
+ */
+export function ranking() {
+  const element = h("div", { class: "tl-sum tl-rank" });
   return {
     element,
     show(model, scorer, reference) {
-      const rows = model.head.summary.length ? model.head.summary : model.soFar();
+      const { summary: ended, decision, candidates } = model.head;
+      const rows = (ended.length ? ended : model.soFar()).map((row, column) => ({ row, column }));
+      const mean = ({ row }) => row.scores[scorer]?.mean ?? -Infinity;
+      if (scorer && ended.length && !model.isRunning) rows.sort((a, b) => mean(b) - mean(a) || a.column - b.column);
       const drawn = differences(model, scorer, reference);
-      const heads = [["Candidate"], ["Answers", "n"], scorer ? [`${scorer}, 95 % interval`, "n"] : null, scorer && model.width > 1 ? [`Difference to ${model.head.candidates[reference].name}`] : null,
-        ["Cost", "n"], ["Time, p50", "n"], ["First token", "n tl-sum-wide"], ["Tokens", "n tl-sum-wide"]].filter(Boolean);
-      put(element, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))),
-        h("tbody", {}, rows.map((row, column) => line(row, column, model, scorer, reference, drawn)))),
-        model.width > 1 ? h("p", { class: "tl-small tl-soft" }, "● a difference that the test settles, ○ one that it does not; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in points of a hundred." : ".") : null);
+      const beside = model.width > 1 && decision.length ? ` beside ${letter(candidates.findIndex(({ name }) => name === decision[0].reference))}` : "";
+      const measured = (column, measure) => decision.find((one) => one.candidate === candidates[column].name && one.measure === measure);
+      const heads = [["Candidate"], scorer ? [`${scorer}, 95 % interval`] : null, scorer && model.width > 1 ? [`Difference to ${candidates[reference].name}`] : null,
+        [`Cost${beside}`], [`Time, p50${beside}`]].filter(Boolean);
+      put(element, h("table", {}, h("thead", {}, h("tr", {}, heads.map(([text]) => h("th", { scope: "col", title: text }, text)))),
+        h("tbody", {}, rows.map(({ row, column }) => h("tr", {}, name(row, column),
+          scorer ? h("td", { class: "tl-sum-mean" }, meanText(row.scores[scorer]), row.errors ? h("div", { class: "tl-bad tl-small" }, `✕ ${row.errors} failed`) : null) : null,
+          scorer && model.width > 1 ? h("td", { class: "tl-sum-diff" }, column === reference ? h("span", { class: "tl-soft tl-small" }, "the one compared with") : drawn(column)) : null,
+          h("td", { "data-label": "cost" }, h("div", {}, cost(row.cost_usd)), outcome(measured(column, "cost"))),
+          h("td", { "data-label": "time" }, h("div", {}, duration(row.latency_ms_p50)), outcome(measured(column, "time"))))))),
+        model.width > 1 && scorer ? h("p", { class: "tl-small tl-soft" }, "● a difference that the test settles, ○ one that it does not; lines are 95 % intervals", model.head.pairs.some((pair) => pair.points && pair.scorer === scorer) ? ", in points of a hundred." : ".") : null);
     },
   };
 }
 
-const MEASURES = ["quality", "cost", "time"];
+/** Better, no worse, worse or not settled: a sign, a word, a colour, and how much. */
+function outcome(row) {
+  if (!row) return null;
+  const [sign, tone] = SIGNS[row.outcome] ?? ["", "tl-soft"];
+  const amount = row.words.slice(row.outcome.length).trim().replace(/^\(|\)$/g, "");
+  return h("div", { class: "tl-small", title: `${row.outcome} ${amount}` }, h("span", { class: tone }, h("span", { "aria-hidden": "true" }, `${sign} `), row.outcome), h("span", { class: "tl-soft" }, ` ${amount.split(",")[0]}`));
+}
 
-/** `{element, show(head)}`: what to ship. Every candidate beside the first, in quality, cost and time. */
-export function decision() {
-  const element = h("div", { class: "tl-ship" });
+/** `{element, show(slices)}`: how each candidate did in each part of the data. */
+export function slices() {
+  const element = h("div", { class: "tl-sum tl-slices", hidden: true });
   return {
     element,
-    show({ decision: rows }) {
-      element.hidden = !rows.length;
-      if (!rows.length) return put(element);
-      const names = [...new Set(rows.map((row) => row.candidate))];
-      const cell = (name, measure) => rows.find((row) => row.candidate === name && row.measure === measure);
-      const told = (row) => (row ? [h("strong", {}, row.outcome), h("span", { class: "tl-soft tl-small" }, row.words.slice(row.outcome.length))] : "–");
-      put(element, h("table", {}, h("thead", {}, h("tr", {}, [`Beside ${rows[0].reference}`, ...MEASURES.map((name) => name[0].toUpperCase() + name.slice(1))].map((text) => h("th", { scope: "col" }, text)))),
-        h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row" }, h("bdi", { class: "tl-clip", title: name }, name)), MEASURES.map((measure) => h("td", { "data-label": measure }, told(cell(name, measure)))))))));
+    show(model, found) {
+      element.hidden = !found;
+      if (!found) return put(element);
+      const names = [...new Set(found.means.map((row) => row.slice))];
+      const at = (slice, candidate) => found.means.find((row) => row.slice === slice && row.candidate === candidate);
+      const apart = (slice) => found.apart.filter((row) => row.slice === slice).map((row) => h("div", { class: "tl-small" }, h("span", { class: "tl-good", "aria-hidden": "true" }, "▲ "), data(row.better), " better than ", data(row.worse)));
+      put(element, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, data(found.by)), h("th", { scope: "col", class: "n" }, "Cases"), model.head.candidates.map((candidate, column) => h("th", { scope: "col", title: candidate.name }, h("span", { class: "tl-sum-name" }, badge(column), h("bdi", { class: "tl-clip" }, candidate.name)))), h("th", { scope: "col" }, "Told apart"))),
+        h("tbody", {}, names.map((slice) => h("tr", {}, h("th", { scope: "row" }, data(slice)), h("td", { class: "n", "data-label": "cases" }, Math.max(...found.means.filter((row) => row.slice === slice).map((row) => row.n))),
+          model.head.candidates.map(({ name: candidate }) => h("td", { "data-label": candidate }, meanText(at(slice, candidate)))), h("td", {}, apart(slice).length ? apart(slice) : h("span", { class: "tl-soft tl-small" }, "not settled")))))),
+        h("p", { class: "tl-small tl-soft" }, `${found.scorer}. Intervals and tests hold for all ${names.length} slices together.`));
     },
   };
 }
 
-function line(row, column, model, scorer, reference, drawn) {
-  const score = scorer ? row.scores[scorer] : null;
+const name = (row, column) => h("th", { scope: "row" }, h("div", { class: "tl-sum-name" }, badge(column), h("bdi", { class: "tl-clip", title: row.name }, row.name)));
+
+function line(row, column, scorers) {
   const sum = row.input_tokens === null || row.output_tokens === null ? null : row.input_tokens + row.output_tokens;
-  return h("tr", {},
-    h("th", { scope: "row" }, h("div", { class: "tl-sum-name" }, badge(column), h("bdi", { class: "tl-clip", title: row.name }, row.name))),
+  return h("tr", {}, name(row, column),
     h("td", { class: "n", "data-label": "answers" }, row.n.toLocaleString("en"), row.errors ? h("span", { class: "tl-bad", title: `${row.errors} failed` }, ` ✕ ${row.errors}`, h("span", { class: "tl-sr" }, " failed")) : null),
-    scorer ? h("td", { class: "n tl-sum-mean" }, meanText(score)) : null,
-    scorer && model.width > 1 ? h("td", { class: "tl-sum-diff" }, column === reference ? h("span", { class: "tl-soft tl-small" }, "the one compared with") : drawn(column)) : null,
+    scorers.map((scorer) => h("td", { class: "n", "data-label": scorer }, meanText(row.scores[scorer]))),
     h("td", { class: "n", "data-label": "cost" }, cost(row.cost_usd)), h("td", { class: "n", "data-label": "time" }, duration(row.latency_ms_p50)),
-    h("td", { class: "n tl-sum-wide", "data-label": "first token" }, row.ttft_ms_p50 === undefined ? "–" : duration(row.ttft_ms_p50)), h("td", { class: "n tl-sum-wide", "data-label": "tokens" }, short(sum)));
+    h("td", { class: "n", "data-label": "first token" }, row.ttft_ms_p50 === undefined ? "–" : duration(row.ttft_ms_p50)), h("td", { class: "n", "data-label": "tokens" }, short(sum)));
 }
 
 function meanText(score) {
