@@ -392,7 +392,7 @@ def test_a_regression_against_another_version_of_the_data_says_so() -> None:
 
 def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(DataError, match="no baseline"):
+    with pytest.raises(DataError, match="not a baseline"):
         grid([1.0], [0.0]).regression(tmp_path / "x.json")
 
 
