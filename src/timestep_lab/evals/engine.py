@@ -37,13 +37,14 @@ from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
 from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
-from timestep_lab.evals.results import JUDGE, ComparisonRows, EvalContext, deciding_scorer
+from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer
 from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.scorers.registry import OVERALL
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import (
+    JUDGE,
     CandidateRecord,
     CellDelta,
     CellDone,

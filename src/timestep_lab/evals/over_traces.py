@@ -15,7 +15,7 @@ from timestep_lab.evals.datasets.load import is_query
 from timestep_lab.evals.engine import LocalExecutor
 from timestep_lab.evals.judging import Judges
 from timestep_lab.evals.plan import Budget, Options, check_prices
-from timestep_lab.evals.results import JUDGE, ComparisonRows, EvalContext
+from timestep_lab.evals.results import ComparisonRows, EvalContext
 from timestep_lab.evals.scorers.base import Answer, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
 from timestep_lab.model.errors import DataError, UsageError

@@ -27,6 +27,7 @@ from timestep_lab.evals.verdict import is_settled
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc, utc_now
 from timestep_lab.model.comparison import (
+    JUDGE,
     CandidateRow,
     CaseRecord,
     CellRecord,
@@ -78,8 +79,6 @@ SCORE_COLUMNS = (
 CACHE_COLUMNS = ("user_id", "key", "cell", "created_at")
 _JSON = {"steps", "messages", "expected", "vars", "assertions", "metadata"}
 _ASKED_AT_ONCE = 500
-JUDGE = "Judge"
-"""The agent that judges ask as, in traces."""
 
 
 class ComparisonRows:

@@ -250,7 +250,7 @@ class Watch:
 
     def _ended(self) -> list[str]:
         """Traces of the sample that ended since, and were not scored here."""
-        from timestep_lab.evals.results import JUDGE
+        from timestep_lab.model.comparison import JUDGE
 
         early = utc_now() - 2 * _LATE
         self._seen = {id: at for id, at in self._seen.items() if at > early}

@@ -25,6 +25,8 @@ CellStatus = Literal["done", "error"]
 Outcome = Literal["better", "worse", "no worse", "no better", "not settled"]
 """Of the second of two, seen from the first. `no worse`, `no better`: not by more than the margin."""
 
+JUDGE = "Judge"
+"""The agent that judges ask as, in traces."""
 _REASONS = 2
 """Why a scorer could not score, told at most; the cells have them all."""
 

@@ -11,7 +11,7 @@ from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
 from timestep_lab.evals.datasets.files import ending, load_yaml, reader_of
 from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, to_case
-from timestep_lab.evals.results import JUDGE
+from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.records import DatasetRecord
 from timestep_lab.store.base import Statement
