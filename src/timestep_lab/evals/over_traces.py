@@ -18,6 +18,7 @@ from timestep_lab.evals.plan import Budget, Options, check_prices
 from timestep_lab.evals.results import ComparisonRows, EvalContext
 from timestep_lab.evals.scorers.base import Answer, Tools
 from timestep_lab.evals.scorers.registry import make_scorers, score_answer
+from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import ScoreRecord
