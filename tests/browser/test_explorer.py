@@ -43,7 +43,6 @@ def test_the_list_tells_each_trace_in_one_look(show: Show, source: SampleSource)
         "3 min ago",
         "Personal Assistant",
         "openai/gpt-4.1",
-        "3 turns",
         "$0.0034",
         "33.5 s",
     ):
@@ -144,6 +143,7 @@ def test_agents_that_did_not_run_in_these_traces_are_not_said_to_have_never_run(
     show: Show, source: SampleSource
 ) -> None:
     page = show(TraceExplorer(source))
+    page.get_by_role("tab", name="Agents").click()
     expect(page.get_by_role("button", name="Calendar Assistant, not in these traces")).to_be_visible()
     expect(page.locator(".tl-graph-key")).to_contain_text("Line width: number of handoffs")
     expect(page.locator(".tl-graph-key")).to_contain_text("declared, not travelled in these traces")
@@ -168,14 +168,13 @@ def test_brushing_the_histogram_chooses_a_time_and_one_click_takes_it_back(show:
 def test_a_trace_opens_beside_the_list_and_is_the_selection(show: Show, source: SampleSource) -> None:
     explorer = TraceExplorer(source)
     page = show(explorer)
-    expect(page.locator(".tl-overview .tl-card").first).to_be_visible()
     listed(page).nth(3).click()
     expect(page.locator(".tl-trace-head")).to_contain_text("failed")
     until(lambda: explorer.selection is not None)
     other = list(source.rows)[1]
     explorer.selection = other
     expect(page.locator(".tl-trace-head")).to_contain_text("Oakland")
-    page.get_by_role("listbox", name="Traces").focus()
+    page.get_by_role("grid", name="Traces").focus()
     page.keyboard.press("ArrowDown")
     expect(page.locator(".tl-trace-head")).to_contain_text("Reykjav")
 
@@ -249,19 +248,19 @@ def test_in_the_served_page_back_leads_from_a_trace_to_the_list_and_forward_to_i
     page.go_forward()
     expect(page.locator(".tl-trace-head")).to_contain_text("Oakland")
     page.get_by_role("button", name="Traces", exact=True).click()
-    expect(page.get_by_role("listbox", name="Traces")).to_be_focused()
+    expect(page.get_by_role("grid", name="Traces")).to_be_focused()
     assert page.evaluate("location.pathname + location.search") == "/traces"
 
 
 def test_walking_along_the_list_is_one_step_back(show: Show, source: SampleSource) -> None:
     page = show(TraceExplorer(source))
     page.evaluate(KEEPS_PLACES)
-    page.get_by_role("listbox", name="Traces").focus()
-    for _ in range(3):
-        page.keyboard.press("ArrowDown")
+    page.get_by_role("grid", name="Traces").focus()
+    for key in ("ArrowDown", "Enter", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
     expect(page.locator(".tl-trace-head")).to_contain_text("Reykjav")
     page.go_back()
-    expect(page.locator(".tl-overview")).to_be_visible()
+    expect(page.locator(".tl-trace-head")).to_be_hidden()
     expect(page.locator('.tl-list-row[aria-selected="true"]')).to_have_count(0)
 
 
@@ -275,3 +274,53 @@ def test_anywhere_else_opening_a_trace_leaves_the_history_alone(show: Show, sour
     page.wait_for_timeout(200)
     expect(page.locator(".tl-trace-head")).to_contain_text("Berkeley")
     assert page.evaluate("history.length") == before + 1
+
+
+def test_the_slowest_trace_of_yesterday_and_why_are_three_clicks_away(show: Show) -> None:
+    noon = utc_now().astimezone().replace(hour=12, minute=0) - timedelta(days=1)
+    source = SampleSource(
+        [weather_run(n, noon + timedelta(minutes=n), approval_ms=60_000 * (n == 2)) for n in range(5)]
+    )
+    source.add(*weather_run(9, utc_now(), approval_ms=90_000))
+    page = show(TraceExplorer(source))
+    page.get_by_label("Time", exact=True).select_option("yesterday")
+    page.get_by_role("button", name="Slowest").click()
+    expect(page.locator(".tl-filter-facts")).to_contain_text("5 traces")
+    expect(page.get_by_role("columnheader", name="Time")).to_have_attribute("aria-sort", "descending")
+    listed(page).first.click()
+    expect(page.locator(".tl-trace-head")).to_contain_text("Reykjav")
+    expect(page.locator(".tl-wf-row:visible").first).to_be_visible()
+
+
+def test_the_runs_in_which_a_tool_failed_are_one_click_away_and_the_address_says_which(
+    show: Show, source: SampleSource
+) -> None:
+    explorer = TraceExplorer(source)
+    page = show(explorer)
+    page.evaluate(KEEPS_PLACES)
+    page.get_by_role("complementary", name="Narrow by").get_by_role("button", name="get_weather").click()
+    until(lambda: explorer.filter == '"get_weather" in failed_tools')
+    expect(page.locator(".tl-filter-facts")).to_contain_text(f"{len(explorer)} traces")
+    page.get_by_role("columnheader", name="Cost").get_by_role("button").click()
+    until(lambda: explorer.order == "cost_usd desc")
+    asked = page.evaluate("Object.fromEntries(new URL(location.href).searchParams)")
+    assert asked == {"filter": '"get_weather" in failed_tools', "source": "all", "order": "cost_usd desc"}
+    page.go_back()
+    until(lambda: explorer.order == "started_at desc")
+    page.go_back()
+    until(lambda: explorer.filter == "")
+
+
+def test_what_was_saved_by_name_is_asked_again(show: Show, source: SampleSource) -> None:
+    explorer = TraceExplorer(source)
+    page = show(explorer)
+    page.get_by_role("button", name="Dearest").click()
+    page.get_by_role("button", name="Saved").click()
+    page.get_by_label("Name of the view").fill("what it costs")
+    page.keyboard.press("Enter")
+    until(lambda: len(source.saved) == 1)
+    page.get_by_role("button", name="Dearest").click()
+    until(lambda: explorer.order == "started_at desc")
+    page.get_by_role("button", name="Saved").click()
+    page.get_by_role("button", name="what it costs", exact=True).click()
+    until(lambda: explorer.order == "cost_usd desc")

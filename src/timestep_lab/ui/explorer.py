@@ -15,10 +15,11 @@ from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
 from timestep_lab.model.records import Json
-from timestep_lab.service.traces import TracePage, TraceQuery, Traces
+from timestep_lab.service.traces import Facet, Source, TracePage, TraceQuery, Traces
+from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
-from timestep_lab.ui.trace_view import SIGNS, TraceView, moment, text, trace_html
+from timestep_lab.ui.trace_view import TraceView, moment, outcome_text, text, trace_html
 from timestep_lab.ui.view import Updates, handles
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
 
 def _row(row: Mapping[str, Any]) -> str:
     known = [n for n in (row.get("input_tokens"), row.get("output_tokens")) if n is not None]
-    status = SIGNS.get(str(row.get("status")), str(row.get("status") or ""))
+    status = outcome_text(row)
     words = (moment(row.get("started_at")), row.get("input") or row.get("workflow") or "", row.get("agent_path") or "")
     cells = "".join(f"<td align='left'>{text(word, 120)}</td>" for word in (*words, row.get("model") or "", status))
     tokens = count_text(sum(known)) if known else "unknown"
@@ -77,8 +78,12 @@ class _Shown:
     query: TraceQuery
     last_s: float | None
     """The query is "the last n seconds"; `query.since` then moves with the clock."""
+    order: str
+    range: str
+    """What the browser calls the time shown ("yesterday"), if it has a name."""
     page: TracePage
     histogram: tuple[TimeBucket, ...]
+    facets: tuple[Facet, ...]
     is_empty: bool
     """There is no trace at all, whatever the query."""
 
@@ -86,7 +91,7 @@ class _Shown:
 class TraceExplorer(TraceReader):
     """The list of traces and the opened one.
 
-    `filter`, `search`, `since`, `until` and `selection` go both ways: set them here and the view redraws, use the view and they
+    `filter`, `search`, `of`, `since`, `until`, `order` and `selection` go both ways: set them here and the view redraws, use the view and they
     change here. `sql` is the query behind the list and `df()` its rows. `explorer[trace_id]` is one trace alone.
 
     It is a sequence of what matches, newest first and read anew each time: `for trace in explorer`, `explorer[0]`, `explorer[:3]`,
@@ -101,14 +106,19 @@ class TraceExplorer(TraceReader):
         *,
         filter: str = "",
         search: str = "",
+        of: Source = "",
         since: datetime | None = None,
         until: datetime | None = None,
+        last_s: float | None = None,
+        order: str = NEWEST_FIRST,
+        range: str = "",
         live: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(source, **options)
-        self._query = TraceQuery(filter=filter, search=search, since=since, until=until)
-        self._last_s: float | None = None
+        self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
+        self._last_s = last_s
+        self._order, self._range = order, range
         self._shown: _Shown | None = None
         self._refused: dict[str, Json] | None = None
         """The filter that the view was opened with and that cannot be read, and why."""
@@ -149,6 +159,25 @@ class TraceExplorer(TraceReader):
     @search.setter
     def search(self, text: str) -> None:
         self._ask(replace(self._query, search=text), self._last_s)
+
+    @property
+    def of(self) -> Source:
+        """Where the traces shown come from: `live`, `evaluation`, `imported`; empty for all."""
+        return self._query.source
+
+    @of.setter
+    def of(self, source: Source) -> None:
+        self._ask(replace(self._query, source=source), self._last_s)
+
+    @property
+    def order(self) -> str:
+        """What they are sorted by, such as `duration_ms desc`."""
+        return self._order
+
+    @order.setter
+    def order(self, order: str) -> None:
+        """Raises `UsageError`; the view then stays as it was."""
+        self._take(self._answer(self._query, self._last_s, order))
 
     @property
     def since(self) -> datetime | None:
@@ -219,10 +248,10 @@ class TraceExplorer(TraceReader):
 
     def _ids(self) -> Iterator[str]:
         """Of all that match, newest first; page by page."""
-        page = self.source.page(**self._query.words(), limit=PAGE)
+        page = self.source.page(**self._query.words(), order=self._order, limit=PAGE)
         yield from (row["trace_id"] for row in page.data)
         while page.after is not None:
-            page = self.source.page(**self._query.words(), limit=PAGE, after=page.after)
+            page = self.source.page(**self._query.words(), order=self._order, limit=PAGE, after=page.after)
             yield from (row["trace_id"] for row in page.data)
 
     def forget(self) -> None:
@@ -235,10 +264,10 @@ class TraceExplorer(TraceReader):
     async def prepare(self) -> None:
         if self._shown is None:
             try:
-                self._shown = await self.in_turn(self._answer, self._query, self._last_s)
+                self._shown = await self.in_turn(self._answer, self._query, self._last_s, self._order)
             except (FilterError, QueryError) as error:
                 self._refuse(error)
-                self._shown = await self.in_turn(self._answer, self._query, self._last_s)
+                self._shown = await self.in_turn(self._answer, self._query, self._last_s, self._order)
 
     def snapshot(self) -> Json:
         try:
@@ -266,23 +295,46 @@ class TraceExplorer(TraceReader):
 
     @handles("query")
     async def _from_browser(
-        self, filter: str, search: str, since: str | None, until: str | None, since_s: float | None
+        self,
+        filter: str,
+        search: str,
+        since: str | None,
+        until: str | None,
+        since_s: float | None,
+        source: Source = "",
+        order: str = NEWEST_FIRST,
+        range: str = "",
     ) -> None:
         query = TraceQuery(
             filter=filter,
             search=search,
+            source=source,
             since=parse_iso(since) if since else None,
             until=parse_iso(until) if until else None,
         )
-        self._take(await self.in_turn(self._answer, query, since_s))
+        self._take(await self.in_turn(self._answer, query, since_s, order, range))
 
     @handles("more")
     async def _more(self, after: str) -> Json:
-        return _page(await self.in_turn(self.source.page, **self._query.words(), limit=PAGE, after=after))
+        return _page(
+            await self.in_turn(self.source.page, **self._query.words(), order=self._order, limit=PAGE, after=after)
+        )
 
     @handles("suggest")
     async def _suggest(self, text: str, cursor: int) -> Json:
         return [asdict(s) for s in await self.in_turn(self.source.suggest, text, cursor)]
+
+    @handles("views")
+    async def _views(self) -> Json:
+        return [asdict(view) for view in await self.in_turn(self.source.views, "traces")]
+
+    @handles("save_view")
+    async def _save_view(self, name: str, body: dict[str, Json]) -> None:
+        await self.in_turn(self.source.save_view, "traces", name, body)
+
+    @handles("forget_view")
+    async def _forget_view(self, view_id: str) -> None:
+        await self.in_turn(self.source.delete_view, view_id)
 
     @handles("graph_all")
     async def _graph_all(self) -> Json:
@@ -295,19 +347,23 @@ class TraceExplorer(TraceReader):
 
     # Asking
 
-    def _answer(self, query: TraceQuery, last_s: float | None) -> _Shown:
+    def _answer(self, query: TraceQuery, last_s: float | None, order: str, range: str = "") -> _Shown:
         if last_s is not None:
             query = replace(query, since=utc_now() - timedelta(seconds=last_s), until=None)
-        page = self.source.page(**query.words(), limit=PAGE)
+        page = self.source.page(**query.words(), order=order, limit=PAGE)
         buckets = tuple(self.source.histogram(**query.words(), buckets=BUCKETS)) if page.data else ()
+        facets = tuple(self.source.facets(**query.words())) if page.data else ()
         is_empty = not page.data and not self.source.page(limit=1).data
-        return _Shown(query=query, last_s=last_s, page=page, histogram=buckets, is_empty=is_empty)
+        return _Shown(
+            query=query, last_s=last_s, order=order, range=range, page=page, histogram=buckets, facets=facets, is_empty=is_empty
+        )  # fmt: skip
 
     def _ask(self, query: TraceQuery, last_s: float | None) -> None:
-        self._take(self._answer(query, last_s))
+        self._take(self._answer(query, last_s, self._order))
 
     def _take(self, shown: _Shown, *, live: bool = False) -> None:
         self._shown, self._query, self._last_s = shown, shown.query, shown.last_s
+        self._order, self._range = shown.order, shown.range
         if not live:
             self._refused = None
         self.emit({"kind": "list", **self._told(shown), "live": live})
@@ -316,7 +372,7 @@ class TraceExplorer(TraceReader):
 
     def _now_shown(self) -> _Shown:
         if self._shown is None:
-            self._shown = self._answer(self._query, self._last_s)
+            self._shown = self._answer(self._query, self._last_s, self._order)
         return self._shown
 
     @staticmethod
@@ -325,9 +381,10 @@ class TraceExplorer(TraceReader):
         if shown.last_s is not None:
             query["since"] = None
         return {
-            "query": {**query, "since_s": shown.last_s},
+            "query": {**query, "since_s": shown.last_s, "order": shown.order, "range": shown.range},
             "page": _page(shown.page),
             "histogram": [asdict(bucket) for bucket in shown.histogram],
+            "facets": [asdict(facet) for facet in shown.facets],
             "is_empty": shown.is_empty,
         }
 
@@ -340,7 +397,7 @@ class TraceExplorer(TraceReader):
     async def _refresh(self) -> None:
         changed, self._changed_ids = self._changed_ids, set()
         started = time.perf_counter()
-        shown = await self.in_turn(self._answer, self._query, self._last_s)
+        shown = await self.in_turn(self._answer, self._query, self._last_s, self._order, self._range)
         if shown != self._shown:
             self._take(shown, live=True)
         if self._selected in changed and self._selected is not None:

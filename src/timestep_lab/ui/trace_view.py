@@ -30,13 +30,22 @@ MOST_TWIN_ENTRIES = 60
 BAR_WIDTH = 32
 MOST_TEXT = 2_000
 DECIDED = ("approved", "rejected")
-SIGNS = {
-    "completed": "✓ done",
+OUTCOMES = {
+    "done": "✓ done",
     "stopped": "‖ stopped at a limit",
     "failed": "✗ failed",
     "running": "… running",
-    "needs_approval": "‖ needs approval",
+    "waiting": "‖ needs approval",
 }
+
+
+def outcome_text(trace: Mapping[str, Any]) -> str:
+    """How a trace went, in words."""
+    if trace.get("outcome") == "steps_failed":
+        failed = trace.get("n_errors") or 0
+        return f"! done, {failed} {'step' if failed == 1 else 'steps'} failed"
+    outcome = str(trace.get("outcome") or trace.get("status") or "")
+    return OUTCOMES.get(outcome, outcome)
 
 
 def trace_html(
@@ -62,7 +71,7 @@ def facts_line(trace: Mapping[str, Any]) -> str:
     known = [n for n in tokens if n is not None]
     turns = trace.get("turns")
     parts = [
-        SIGNS.get(str(trace.get("status")), str(trace.get("status") or "")),
+        outcome_text(trace),
         trace.get("agent_path"),
         trace.get("model"),
         f"{turns} turn{'s' if turns != 1 else ''}" if turns else None,

@@ -59,7 +59,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 Facets = Mapping[str, Sequence[tuple[str, int]]]
-MOST = 30
+MOST = 50
 
 _STARTED_VALUE = re.compile(r"""((?:\w+\.)?\w+)\s*(?:==|!=)\s*(["'][^"']*)$""")
 _WANTS_VALUE = re.compile(r"((?:\w+\.)?\w+)\s*(?:==|!=)\s*$")

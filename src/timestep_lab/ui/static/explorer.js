@@ -1,55 +1,100 @@
-// The component of ui/explorer.py: traces on the left, the opened one on the right.
+// The component of ui/explorer.py: the traces as a table with what they are counted by beside it, or with the opened one.
 
 import { h, put } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
 import { mount } from "./shared/mount.js";
-import { filterBar } from "./explorer/filter_bar.js";
+import { facetPanel } from "./explorer/facets.js";
+import { filterBar, rangeOf } from "./explorer/filter_bar.js";
 import { histogram } from "./explorer/histogram.js";
-import { traceList } from "./explorer/list.js";
+import { COLUMNS, USUAL, traceList } from "./explorer/list.js";
+import { menu } from "./explorer/menu.js";
 import { places } from "./explorer/place.js";
 import { graphView } from "./graph/graph_view.js";
 import { TracePanel } from "./trace/trace_panel.js";
 
+const ALL = { filter: "", search: "", source: "", range: "", since_s: null, since: null, until: null };
+const KEPT = "timestep-lab traces";
+
 function render({ model, el }) {
   const view = mount({ model, el }, "explorer");
   const { root, link } = view;
-  let query = { filter: "", search: "", since_s: null, since: null, until: null };
+  let query = { ...ALL, order: "started_at desc" };
   let opened = null;
+  let face = "table";
+  const looks = kept();
 
-  const ask = async (changes) => {
+  const ask = async (changes, { isStep = true } = {}) => {
     try {
-      await link.call("query", { ...query, ...changes });
+      const wanted = { ...query, ...changes };
+      await link.call("query", wanted);
+      place.query(wanted, { isStep });
     } catch (error) {
       if (!error.closed) bar.refuse(error);
     }
   };
+  const columnsMenu = menu("Columns", "table", (box) => put(box,
+    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Columns"), COLUMNS.filter((column) => column.id !== "input").map((column) => h("label", {}, h("input", { type: "checkbox", checked: looks.columns.includes(column.id), onchange: (event) => {
+      looks.columns = COLUMNS.map((one) => one.id).filter((id) => (id === column.id ? event.target.checked : looks.columns.includes(id)));
+      dress();
+    } }), column.word))),
+    h("fieldset", { class: "tl-columns" }, h("legend", {}, "Rows"), [["close", "Close together"], ["wide", "Wide"]].map(([value, word]) => h("label", {}, h("input", { type: "radio", name: "tl-density", checked: looks.density === value, onchange: () => { looks.density = value; dress(); } }), word)))));
+  const tab = (name, word) => h("button", { class: "tl-tab", role: "tab", type: "button", "aria-selected": "false", "data-face": name, onclick: () => turn(name) }, word);
+  const tabs = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Traces as" }, tab("table", "Table"), tab("graph", "Agents"));
+  const narrow = h("button", { class: "tl-button tl-small tl-narrow", type: "button", "aria-expanded": "false", onclick: () => { const on = root.toggleAttribute("data-tl-facets"); narrow.setAttribute("aria-expanded", String(on)); } }, icon("filter", null, 12), "Narrow");
   const bar = filterBar({
-    query: (changes) => ask({ ...changes, since: null, until: null }),
+    query: (changes) => ask(changes),
     suggest: async (text, cursor) => { try { return (await link.call("suggest", { text, cursor })).value; } catch { return []; } },
-  });
-  const bars = histogram((from, to) => ask({ since: from === null ? null : new Date(from).toISOString(), until: to === null ? null : new Date(to).toISOString(), since_s: null }));
-  const list = traceList({ open: (id, how) => open(id, how), more: async (after) => (await link.call("more", { after })).value });
+    views: async () => (await link.call("views")).value,
+    save: (name) => link.call("save_view", { name, body: { ...query, columns: looks.columns } }),
+    forget: (id) => link.call("forget_view", { view_id: id }),
+    use: ({ columns, ...body }) => { if (columns) { looks.columns = columns; dress(); } ask({ ...ALL, ...body, ...(rangeOf(body.range) ?? {}) }); },
+  }, { columns: columnsMenu.element, narrow, tabs });
+  const bars = histogram((from, to) => ask({ since: from === null ? null : new Date(from).toISOString(), until: to === null ? null : new Date(to).toISOString(), since_s: null, range: "" }));
+  const list = traceList({ open: (id, how) => open(id, how), sort: (order) => ask({ order }), more: async (after) => (await link.call("more", { after })).value });
+  const facets = facetPanel((filter) => ask({ filter }));
   const panel = new TracePanel(link, { onSelect: (traceId, spanId) => { if (traceId) link.call("select", { trace_id: traceId, span_id: spanId }).catch(() => {}); } });
   const back = h("button", { class: "tl-button tl-back", type: "button" }, icon("back"), "Traces");
-  const place = places(root, (id) => { if (!id) showList(); else if (id !== opened) { list.choose(id); open(id); } });
+  const place = places(root, (id, next) => {
+    if (next && JSON.stringify(next) !== JSON.stringify(pick(query, Object.keys(next)))) ask(withRange(next), { isStep: false });
+    else if (!next && id === null && opened === null) ask({ ...ALL, source: first.source, order: "started_at desc" }, { isStep: false });
+    if (!id) showList(); else if (id !== opened) { list.choose(id); open(id); }
+  });
   back.addEventListener("click", () => place.close());
-  const graph = graphView((node) => ask({ filter: `any(s.agent == ${JSON.stringify(node.name)} for s in spans)`, since: null, until: null }), { among: "in these traces" });
-  const overview = h("div", { class: "tl-overview" }, h("div", { class: "tl-overview-head" }, h("h2", {}, "Agents in these traces"), h("p", { class: "tl-soft" }, "Choose a trace on the left to open it.")), graph.element);
-  const right = h("div", { class: "tl-right" }, back, overview, panel.element);
-  panel.element.hidden = true;
+  const graph = graphView((node) => { turn("table"); ask({ filter: `${JSON.stringify(node.name)} in agents` }); }, { among: "in these traces" });
+  const overview = h("div", { class: "tl-overview", hidden: true }, graph.element);
+  const table = h("div", { class: "tl-left" }, bars.element, list.element);
+  const right = h("div", { class: "tl-right", hidden: true }, back, panel.element);
+  let first = { source: "" };
   root.dataset.tlScreen = "list";
-  root.append(bar.element, h("div", { class: "tl-explorer-body" }, h("div", { class: "tl-left" }, bars.element, list.element), right));
+  root.append(h("h1", { class: "tl-sr" }, "Traces"), bar.element, h("div", { class: "tl-explorer-body" }, facets.element, table, overview, right));
+  dress();
+  turn("table");
 
-  async function open(id, { tell = true, isStep = false } = {}) {
+  function dress() {
+    list.columns(looks.columns);
+    root.dataset.tlDensity = looks.density;
+    keep(looks);
+  }
+
+  function turn(name) {
+    face = name;
+    for (const one of tabs.children) one.setAttribute("aria-selected", String(one.dataset.face === name));
+    table.hidden = name !== "table";
+    overview.hidden = name !== "graph";
+    if (name === "graph") { if (opened) place.close(); drawGraph(); }
+  }
+
+  async function open(id, { tell = true, isStep = false, step = null } = {}) {
     opened = id;
+    if (face !== "table") turn("table");
     root.dataset.tlScreen = "trace";
+    right.hidden = false;
     place.open(id, { isStep });
     try {
       const { value, buffers } = await link.call("trace", { trace_id: id });
       if (opened !== id) return;
-      overview.hidden = true;
-      panel.element.hidden = false;
       panel.show(value, buffers[0]);
+      if (step === "failed") panel.chooseFailed();
       if (tell) link.call("select", { trace_id: id, span_id: null }).catch(() => {});
     } catch (error) {
       if (!error.closed && opened === id) bar.refuse(error);
@@ -57,24 +102,23 @@ function render({ model, el }) {
   }
 
   function showList() {
+    if (opened === null && root.dataset.tlScreen === "list") return;
     opened = null;
     list.choose(null);
-    panel.element.hidden = true;
-    overview.hidden = false;
+    right.hidden = true;
     root.dataset.tlScreen = "list";
     list.focus();
     link.call("select", { trace_id: null, span_id: null }).catch(() => {});
-    drawGraph();
   }
 
-  function show({ query: next, page, histogram: buckets, is_empty: isEmpty, live }) {
+  function show({ query: next, page, histogram: buckets, facets: counted, is_empty: isEmpty, live }) {
     query = next;
     bar.show(next, page.sql, page.total, { live });
     bars.show(buckets, Boolean(next.since || next.until));
-    list.show(page, { live });
-    list.empty(page.rows.length ? null : isEmpty ? nothingYet() : nothingMatches(next, () => ask({ filter: "", search: "", since_s: null, since: null, until: null })));
-    overview.classList.toggle("tl-is-empty", !page.rows.length);
-    if (!overview.hidden && !live) drawGraph();
+    facets.show(counted ?? [], next.filter);
+    list.show(page, { live, order: next.order });
+    list.empty(page.rows.length ? null : isEmpty ? nothingYet() : nothingMatches(next, () => ask(ALL)));
+    if (face === "graph" && !live) drawGraph();
   }
 
   async function drawGraph() {
@@ -88,17 +132,42 @@ function render({ model, el }) {
 
   link.on("snap", (state) => {
     bar.live(state.is_live);
+    first = state.query;
     show(state);
     if (state.refused) bar.refuse({ message: state.refused.message, nextStep: state.refused.next_step }, state.refused.filter);
+    // Which day was yesterday depends on where the reader is.
+    const range = rangeOf(state.query.range);
+    if (range && range.since !== new Date(state.query.since).toISOString()) ask(range, { isStep: false });
     if (state.selected && state.selected !== opened) { list.choose(state.selected); open(state.selected, { tell: false }); }
   });
   link.on("list", show);
   link.on("trace", (op, buffers) => { if (op.value.trace.trace_id === opened) panel.show(op.value, buffers[0]); });
-  link.on("select", (op) => { list.choose(op.trace_id); if (op.trace_id) open(op.trace_id, { tell: false }); });
+  link.on("select", (op) => { list.choose(op.trace_id); if (op.trace_id) open(op.trace_id, { tell: false }); else if (opened) place.close(); });
   const clock = setInterval(() => list.refreshTimes(), 20_000);
-  view.onClose(() => { clearInterval(clock); place.end(); panel.close(); });
+  view.onClose(() => { clearInterval(clock); place.end(); columnsMenu.close(); list.close(); panel.close(); });
   link.open();
   return view.close;
+}
+
+const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from[name] ?? null]));
+const withRange = (query) => ({ ...query, ...(rangeOf(query.range) ?? {}) });
+
+/** How a reader likes the table, kept in this browser. */
+function kept() {
+  const usual = { columns: USUAL, density: "close" };
+  try {
+    return { ...usual, ...JSON.parse(localStorage.getItem(KEPT) ?? "{}") };
+  } catch {
+    return usual; // A page that may keep nothing: an exported file, a sandboxed frame.
+  }
+}
+
+function keep(looks) {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(looks));
+  } catch {
+    // As above; the choice then lasts as long as the page.
+  }
 }
 
 function nothingYet() {
@@ -106,8 +175,9 @@ function nothingYet() {
     h("p", {}, "or bring traces from elsewhere:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));
 }
 
-function nothingMatches({ search }, clear) {
-  return h("div", { class: "tl-empty" }, h("h3", {}, "No trace matches"), h("p", {}, "Loosen the filter, the words or the time."),
+function nothingMatches({ search, source }, clear) {
+  const words = { live: "No live trace matches", evaluation: "No trace of an evaluation matches", imported: "No imported trace matches" };
+  return h("div", { class: "tl-empty" }, h("h3", {}, words[source] ?? "No trace matches"), h("p", {}, source ? "Loosen the filter, the words or the time, or look at all sources." : "Loosen the filter, the words or the time."),
     search ? h("p", {}, "All words must stand in one step. They are looked for whole, the last one from its beginning.") : null, h("button", { class: "tl-button", type: "button", onclick: clear }, "Show all traces"));
 }
 export default { render };

@@ -7,13 +7,13 @@ const READ_ONLY = "This page is a copy.";
 /** `{snapshot(), call(name, args)}` over the data of ui/html_export.py; answers are `{value, buffers?, ops?}`. */
 export function answers(data) {
   const rows = data.rows;
-  let query = { filter: "", search: "", since: null, until: null, since_s: null };
+  let query = { filter: "", search: "", source: "", order: "started_at desc", range: "", since: null, until: null, since_s: null };
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const trace = (id) => data.traces[id] ?? refuse("The trace is not in this page.", "Export it again from the lab.");
 
   const state = () => {
-    const found = rows.filter(matching(query));
-    return { query, page: { rows: found, total: found.length, sql: data.sql, after: null }, histogram: buckets(found), is_empty: !rows.length, live: false };
+    const found = sorted(rows.filter(matching(query)), query.order);
+    return { query, page: { rows: found, total: found.length, sql: data.sql, after: null }, histogram: buckets(found), facets: facets(found), is_empty: !rows.length, live: false };
   };
   const matching = (wanted) => {
     const fields = rows.length ? Object.keys(rows[0]) : [];
@@ -21,7 +21,7 @@ export function answers(data) {
     const since = wanted.since ? Date.parse(wanted.since) : wanted.since_s ? Date.now() - 1000 * wanted.since_s : -Infinity;
     const until = wanted.until ? Date.parse(wanted.until) : Infinity;
     const words = wanted.search.toLowerCase();
-    return (row) => passes(row, () => spansOf(row.trace_id)) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
+    return (row) => (!wanted.source || row.source === wanted.source) && passes(row, () => spansOf(row.trace_id)) && Date.parse(row.started_at) >= since && Date.parse(row.started_at) < until && (!words || `${row.input ?? ""} ${row.output ?? ""}`.toLowerCase().includes(words));
   };
 
   // A filter over spans must see all of them: an answer from a part would be a wrong one.
@@ -47,6 +47,7 @@ export function answers(data) {
     graph_all: () => ({ value: data.graph }),
     suggest: () => ({ value: [] }),
     select: () => ({ value: null }),
+    views: () => ({ value: [] }),
     more: () => ({ value: { rows: [], after: null } }),
     comparable: () => refuse(`${READ_ONLY} It cannot align traces.`, "Compare them in the lab."),
     score: () => refuse(`${READ_ONLY} It keeps no annotations.`, "Annotate in the lab."),
@@ -55,6 +56,34 @@ export function answers(data) {
     snapshot: () => (data.single ? { value: trace(data.single).value, buffers: [new DataView(bytes(trace(data.single).columns))] } : { value: { ...state(), selected: null, is_live: false } }),
     call: (name, args) => (Object.hasOwn(known, name) ? known[name](args) : refuse(`This page has no answer to ${name}.`, "Open it in the lab.")),
   };
+}
+
+function sorted(rows, order) {
+  const [column, way] = order.split(" ");
+  const value = (row) => (column === "tokens" ? (row.input_tokens ?? 0) + (row.output_tokens ?? 0) : column === "score" ? mean(Object.values(row.scores ?? {}).filter((one) => typeof one === "number")) : row[column]);
+  const sign = way === "asc" ? 1 : -1;
+  return [...rows].sort((a, b) => {
+    const [x, y] = [value(a) ?? null, value(b) ?? null];
+    if (x === null || y === null) return (x === null) - (y === null);
+    return x < y ? -sign : x > y ? sign : 0;
+  });
+}
+
+const mean = (numbers) => (numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null);
+const MANY = { agent: ["agent_path", " → ", "agents"], failed_tool: ["failed_tools", "\n", "failed_tools"], error_type: ["error_types", "\n", "error_types"], tag: ["tags", "\n", "tags"] };
+const ONE = { outcome: "outcome", model: "model", user: "end_user", source: "source" };
+
+/** As store/trace_stats.py counts. */
+function facets(rows) {
+  const counted = (valuesOf, condition) => {
+    const counts = new Map();
+    for (const row of rows) for (const value of new Set(valuesOf(row))) if (value) counts.set(value, (counts.get(value) ?? 0) + 1);
+    return [...counts].sort((a, b) => b[1] - a[1]).slice(0, 20).map(([value, count]) => ({ value, count, filter: condition(JSON.stringify(value)) }));
+  };
+  return [
+    ...Object.entries(ONE).map(([name, column]) => ({ name, values: counted((row) => [row[column]], (value) => `${name} == ${value}`) })),
+    ...Object.entries(MANY).map(([name, [column, between, list]]) => ({ name, values: counted((row) => (row[column] ?? "").split(between), (value) => `${value} in ${list}`) })),
+  ];
 }
 
 function buckets(rows, n = 60) {

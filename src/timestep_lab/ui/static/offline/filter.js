@@ -3,19 +3,25 @@
 
 // What a field holds decides what it is compared with, as in store/filters/suggestions.py: a time with a time, never text with text.
 export const TRACE_KINDS = kinds({
-  text: "trace_id thread_id workflow agent_path model status input output", time: "started_at ended_at",
-  number: "duration_ms n_spans n_errors turns input_tokens output_tokens cost_usd",
+  text: "trace_id thread_id end_user workflow agent_path model status input output outcome source tags failed_tools error_types", time: "started_at ended_at",
+  number: "duration_ms n_spans n_errors turns input_tokens output_tokens cost_usd ttft_ms",
 });
 export const SPAN_KINDS = kinds({
   text: "trace_id span_id parent_id kind name agent status error model provider stop_reason server approval to_agent input output", time: "started_at ended_at",
   number: "duration_ms input_tokens output_tokens cached_tokens reasoning_tokens cost_usd queue_ms rate_limit_ms ttft_ms",
 });
-export const TRACE_CHOICES = { status: ["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"] };
+export const TRACE_CHOICES = {
+  status: ["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"],
+  outcome: ["done", "steps_failed", "failed", "running", "waiting", "stopped", "cancelled", "interrupted"], source: ["live", "evaluation", "imported"],
+};
+export const TRACE_LISTS = { agents: " → ", failed_tools: "\n", error_types: "\n", tags: "\n" };
 export const SPAN_CHOICES = {
   kind: ["agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other"],
   status: ["pending", "ok", "error", "rejected"], approval: ["not_needed", "approved", "rejected", "pending"],
 };
-export const TRACE_WORDS = { status: { done: "completed", "needs approval": "needs_approval" } };
+export const TRACE_WORDS = {
+  status: { done: "completed", "needs approval": "needs_approval" }, outcome: { completed: "done", "steps failed": "steps_failed", needs_approval: "waiting" }, source: { evaluations: "evaluation" },
+};
 export const SPAN_WORDS = { status: { done: "ok", failed: "error", running: "pending" } };
 export const TRACE_ALIASES = { cost: "cost_usd", duration: "duration_ms", agent: "agent_path", agents: "agent_path", thread: "thread_id", id: "trace_id", errors: "n_errors", user: "end_user", first_token: "ttft_ms", ttft: "ttft_ms" };
 export const SPAN_ALIASES = { cost: "cost_usd", duration: "duration_ms", id: "span_id", ttft: "ttft_ms" };
@@ -106,8 +112,11 @@ class Reader {
     if (this.take("in")) {
       const open = this.take("(") ?? this.take("[");
       if (!open) {
+        // Of a field that holds several words, a whole one.
+        const between = this.isText() ? undefined : TRACE_LISTS[this.peek()];
         const right = needText(this.value());
         needText(left);
+        if (between) return { test: (...c) => (right(...c) ?? "").split(between).includes(left(...c)) !== negated, right };
         return { test: (...c) => holds(right(...c), left(...c)) !== negated, right };
       }
       const choices = [];

@@ -4,7 +4,7 @@ import { data, h, put } from "../shared/dom.js";
 import { ago, cost, duration, short, signed } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { KIND_WORDS, indent } from "./rows.js";
-import { statusBadge } from "./header.js";
+import { outcomeBadge } from "./header.js";
 import { wordDiff } from "./word_diff.js";
 
 const PAGE = 400;
@@ -82,7 +82,7 @@ function fieldDiff(name, a, b) {
 function totals(left, right) {
   const sum = (row) => (row.input_tokens ?? null) === null ? null : row.input_tokens + (row.output_tokens ?? 0);
   const line = (label, a, b, format) => h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "tl-num" }, format(a)), h("td", { class: "tl-num" }, format(b)), h("td", { class: "tl-num" }, a === null || b === null || a === undefined || b === undefined ? "" : signed(b - a, format)));
-  const head = (row, word) => h("th", { scope: "col" }, word, " ", statusBadge(row.status), h("div", { class: "tl-soft tl-small" }, data(row.model ?? "")));
+  const head = (row, word) => h("th", { scope: "col" }, word, " ", outcomeBadge(row), h("div", { class: "tl-soft tl-small" }, data(row.model ?? "")));
   return h("table", { class: "tl-totals" }, h("thead", {}, h("tr", {}, h("td", {}), head(left, "This"), head(right, "Other"), h("th", { scope: "col" }, "Change"))),
     h("tbody", {}, line("Duration", left.duration_ms, right.duration_ms, duration), line("Tokens", sum(left), sum(right), short), line("Cost", left.cost_usd, right.cost_usd, cost)));
 }

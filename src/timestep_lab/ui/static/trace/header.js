@@ -5,14 +5,21 @@ import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.
 import { icon } from "../shared/icons.js";
 import { scoreBox } from "./scores.js";
 
-export const TRACE_STATUS = {
-  running: ["running", "running", ""], completed: ["ok", "done", "tl-good"], failed: ["error", "failed", "tl-bad"],
-  stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], needs_approval: ["paused", "needs approval", "tl-warn"],
+/** How a trace went (its `outcome`): icon, word, tone. */
+export const OUTCOMES = {
+  running: ["running", "running", ""], done: ["ok", "done", "tl-good"], steps_failed: ["error", "done", "tl-warn"], failed: ["error", "failed", "tl-bad"],
+  stopped: ["paused", "stopped at a limit", "tl-warn"], cancelled: ["cancelled", "cancelled", "tl-soft"], interrupted: ["interrupted", "interrupted", "tl-warn"], waiting: ["paused", "needs approval", "tl-warn"],
 };
 
-export function statusBadge(status) {
-  const [sign, word, tone] = TRACE_STATUS[status] ?? ["other", status ?? "unknown", "tl-soft"];
-  return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
+/** Its words: `done`, `done, 2 steps failed`, `failed`. With `isShort` the icon alone; `data-step` leads to the first step that failed. */
+export function outcomeBadge(trace, { isShort = false, onStep = null } = {}) {
+  const [sign, word, tone] = OUTCOMES[trace.outcome] ?? ["other", trace.outcome ?? trace.status ?? "unknown", "tl-soft"];
+  const steps = trace.outcome === "steps_failed" ? `${count(trace.n_errors, "step")} failed` : null;
+  const whole = steps ? `${word}, ${steps}` : word;
+  if (isShort) return h("span", { class: `tl-badge ${tone}`, title: whole }, icon(sign, whole, 13));
+  if (!steps) return h("span", { class: `tl-badge ${tone}` }, icon(sign, null, 13), word);
+  if (onStep) return h("button", { class: `tl-badge ${tone}`, type: "button", title: "Show the first step that failed", onclick: onStep }, icon(sign, null, 13), whole);
+  return h("span", { class: `tl-badge ${tone}`, title: `${whole}: show the first`, "data-step": "failed" }, icon(sign, null, 13), steps);
 }
 
 /** What a trace took; of one that goes on, in what way it does. */
@@ -39,8 +46,8 @@ export function firstToken(spans) {
   return first === Infinity ? null : first;
 }
 
-/** `{element, show(trace, {api, scores, firstTokenMs, failure})}`; `onSelect(spanId)` for the step that failed. */
-export function traceHeader(onSelect) {
+/** `{element, show(trace, {api, scores, firstTokenMs, failure})}`; `onSelect(spanId)` for the step that failed, `onFailed()` for the first that did. */
+export function traceHeader(onSelect, onFailed = () => {}) {
   const element = h("header", { class: "tl-trace-head" });
   return {
     element,
@@ -49,7 +56,7 @@ export function traceHeader(onSelect) {
       const started = Date.parse(trace.started_at);
       const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
       put(element,
-        h("div", { class: "tl-trace-title" }, h("h2", { title: title.length > 90 ? title.slice(0, 1000) : null }, data(title.slice(0, 400))), statusBadge(trace.status)),
+        h("div", { class: "tl-trace-title" }, h("h2", { title: title.length > 90 ? title.slice(0, 1000) : null }, data(title.slice(0, 400))), outcomeBadge(trace, { onStep: () => onFailed() })),
         h("div", { class: "tl-facts" },
           agentPath(trace.agent_path),
           trace.model ? data(trace.model, { class: "tl-soft" }) : null,

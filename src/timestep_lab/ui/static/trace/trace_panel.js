@@ -25,7 +25,7 @@ export class TracePanel {
     this.tab = "waterfall";
     this.loaded = new Set();
     this.playMs = null;
-    this.header = traceHeader((spanId) => { this.open("waterfall"); this.chooseId(spanId); });
+    this.header = traceHeader((spanId) => { this.open("waterfall"); this.chooseId(spanId); }, () => this.chooseFailed());
     this.waterfall = new Waterfall({
       select: (row, { focus = false } = {}) => this.choose(row, focus),
       leave: () => this.leaveDetails(),
@@ -154,6 +154,17 @@ export class TracePanel {
   chooseId(spanId) {
     const row = this.spans.rowOf(spanId);
     if (row >= 0) this.waterfall.select(row);
+  }
+
+  /** The step that failed first. */
+  chooseFailed() {
+    const { spans } = this;
+    const failed = spans.statuses.indexOf("error");
+    let first = -1;
+    for (let i = 0; i < spans.n; i += 1) if (spans.status[i] === failed && (first < 0 || spans.start[i] < spans.start[first])) first = i;
+    if (first < 0) return;
+    this.open("waterfall");
+    this.waterfall.select(first);
   }
 
   chooseAgent(name) {

@@ -1,0 +1,31 @@
+// A button with a small panel under it, which a click elsewhere or Escape closes.
+
+import { h, put } from "../shared/dom.js";
+import { icon } from "../shared/icons.js";
+
+/** `{element, close()}`; `draw(box, close)` fills the panel each time that it is opened. */
+export function menu(label, name, draw) {
+  const box = h("div", { class: "tl-menu-box", hidden: true });
+  const button = h("button", { class: "tl-quiet", type: "button", "aria-expanded": "false", "aria-haspopup": "true" }, icon(name), label);
+  const element = h("span", { class: "tl-menu" }, button, box);
+  const outside = (event) => { if (!event.composedPath().includes(element)) close(); };
+  const close = () => {
+    if (box.hidden) return;
+    box.hidden = true;
+    button.setAttribute("aria-expanded", "false");
+    document.removeEventListener("pointerdown", outside, true);
+  };
+  button.addEventListener("click", () => {
+    if (!box.hidden) { close(); return; }
+    put(box);
+    box.hidden = false;
+    button.setAttribute("aria-expanded", "true");
+    document.addEventListener("pointerdown", outside, true);
+    draw(box, () => { close(); button.focus(); });
+    // At the edge of the view the panel opens to the other side.
+    box.classList.toggle("tl-opens-left", button.getBoundingClientRect().left > window.innerWidth / 2);
+    box.querySelector("input, button")?.focus();
+  });
+  element.addEventListener("keydown", (event) => { if (event.key === "Escape" && !box.hidden) { event.preventDefault(); event.stopPropagation(); close(); button.focus(); } });
+  return { element, close };
+}
