@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,55 @@ def test_modules_stay_small_enough_to_read_in_one_sitting() -> None:
 def test_migrations_are_numbered_one_after_another(dialect: str) -> None:
     files = sorted((PACKAGE / "store" / "migrations" / dialect).glob("*.sql"))
     assert [int(path.name[:4]) for path in files] == [*range(1, len(files) + 1)], [path.name for path in files]
+
+
+def top_imports() -> dict[str, set[str]]:
+    """Each module and what it imports while it is itself imported: of a package, its `__init__` as well."""
+    files = {name_of(path): path for path in modules()}
+    graph: dict[str, set[str]] = {name: set() for name in files}
+    for name, path in files.items():
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("timestep_lab."):
+                continue
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                target = below if below in files else str(node.module)
+                while "." in target:
+                    if target in files and target != name and not name.startswith(f"{target}."):
+                        graph[name].add(target)
+                    target = target.rpartition(".")[0]
+    return graph
+
+
+def name_of(path: Path) -> str:
+    parts = ["timestep_lab", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        list(graphlib.TopologicalSorter(top_imports()).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_a_short_module_with_one_importer_is_part_of_it() -> None:
+    """But for plug-ins that are found by their name, routes that the server mounts, and what the package offers by name."""
+    importers: dict[str, set[str]] = {}
+    for path in modules():
+        for _, full in imports(path):
+            for target in (full, full.rpartition(".")[0]):
+                importers.setdefault(target, set()).add(name_of(path))
+    found_by_name = ("providers", "scorers", "pages", "tools", "api", "openai_api", "cli", "remote")
+    fragments = [
+        name_of(path)
+        for path in modules()
+        if len(importers.get(name_of(path), ())) == 1
+        and len(path.read_text().splitlines()) < 100
+        and path.name != "__init__.py"
+        and path.parent.name not in found_by_name
+    ]
+    assert fragments == []
 
 
 def test_every_public_name_resolves_and_is_documented() -> None:

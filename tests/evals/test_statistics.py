@@ -19,6 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import normal_sample_size_one_tail
 from statsmodels.stats.proportion import proportion_confint
 
+from timestep_lab.evals.rules import Ratio, harrell_davis_weights, median_ratio, tail_ratio, typical_ratio
 from timestep_lab.evals.statistics import (
     agreement,
     cases_to_settle,
@@ -40,7 +41,6 @@ from timestep_lab.evals.statistics.paired import (
     resampled_means,
     skew_rule_p,
 )
-from timestep_lab.evals.statistics.ratios import Ratio, harrell_davis_weights, median_ratio, tail_ratio, typical_ratio
 
 near = pytest.approx
 counts = st.integers(0, 40)
