@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
+from agents import Agent, function_tool
 
 from tests.evals.planted import World
-from tests.runtime.bench import open_bench
+from tests.runtime.bench import calls, last, open_bench, says
 from timestep_lab.evals import cause
 from timestep_lab.evals.cause import Why, WhyPlan
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import RunRecord
+from timestep_lab.runtime.span_records import read_only
 from timestep_lab.runtime.tape import Tape, record
 
 
@@ -122,3 +125,53 @@ async def test_where_the_tape_knows_nothing_it_is_not_judged() -> None:
         run = await world.faulty()
         found = await why(world, run, tools="tape")
         assert "left the tape" in found.verdict, found.suspects.to_string()
+
+
+def stuck(bench: Any, rate: float) -> Agent[Any]:
+    """It asks the same again until it is told so."""
+    dice = random.Random(5)
+
+    @read_only
+    @function_tool
+    def look(id: str) -> str:
+        return "next B-2"
+
+    def decide(_: str, items: list[Any], __: list[Any]) -> list[Any]:
+        heard = [item["output"] for item in items if item.get("type") == "function_call_output"]
+        if heard and ("Do not make it again" in heard[-1] or (len(heard) < 3 and dice.random() > rate)):
+            return says("Value B-2.")
+        return calls(("look", {"id": "A-1"}))
+
+    return Agent(name="Desk", model=bench.policy(decide), instructions="Look.", tools=[look])
+
+
+async def test_an_agent_that_makes_the_same_call_again_and_again_is_told_where_it_began() -> None:
+    async with open_bench() as bench:
+        run = last(await bench.run("Find A-1.", stuck(bench, 1.0), max_turns=6)).run
+        assert run.status == "failed"
+        bench.writer.flush()
+        question = await cause.ask(bench.runner, run.trace_id, wrong=None, right=None, tools="live", on_miss="fail")
+        found = await cause.why(bench.runner, question)
+        assert isinstance(found, Why)
+        first = found.found[0]
+        assert (first.verdict, first.kind, first.decision.step) == ("proven", "loop", 2), found.suspects.to_string()
+        assert first.repair == "look, made again 5 times: told so"
+
+
+async def test_a_model_that_cannot_do_it_is_told_by_the_one_that_other_runs_had() -> None:
+    async with open_bench() as bench:
+        good, bad = bench.policy(lambda *_: says("20 °C")), bench.policy(lambda *_: says("68 °F"))
+        healthy = [last(await bench.run("Weather?", Agent(name="Desk", model=good))).run for _ in range(2)]
+        run = last(await bench.run("Weather?", Agent(name="Desk", model=bad))).run
+        bench.writer.flush()
+        tape = record(bench.store, [run.trace_id, *(one.trace_id for one in healthy)])
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong="contains:°F", right=None, tools=tape, on_miss="fail"
+        )
+        found = await cause.why(bench.runner, question)
+        assert isinstance(found, Why)
+        assert (found.found[0].verdict, found.found[0].kind) == ("proven", "model"), found.suspects.to_string()
+        assert found.found[0].repair == f"Desk: {good}"
+        html = found._repr_html_()
+        assert html.count("<circle") == 2
+        assert "PROVEN" in html

@@ -402,6 +402,7 @@ class Lab(LabViews):
     async def why(
         self, run: Run | str, *, wrong: Any = None, right: Any = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
+        models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
         agent: sdk.Agent[Any] | None = None, context: Any = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
@@ -412,7 +413,8 @@ class Lab(LabViews):
         taken anew, it goes wrong, and repaired it comes out right. *Chance*: decided there, and taken anew it comes out right.
 
         Replays are answered from a tape (`tools`, `on_miss` as in `run`), or with `tools="live"` by tools that only read; the wider the
-        pool, the more can be told. `corrections`: id of a call to what it should have said; `instructions`: agent to texts to try.
+        pool, the more can be told. `corrections`: id of a call to what it should have said; `instructions`, `models`: agent to texts, or
+        models, to try (unless given, those of other runs in the pool).
         Each suspect is confirmed with `replays` fresh replays, and as many again where they do not settle it.
         Each replay is kept, and a `why` that was stopped goes on without paying twice. `plan=True` says what it would take at most.
         """
@@ -422,7 +424,7 @@ class Lab(LabViews):
             self.runner, trace_id_of(run), wrong=wrong, right=right, tools=tools, on_miss=on_miss, agent=agent, context=context
         )  # fmt: skip
         return await cause.why(
-            self.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, concurrency=concurrency,
+            self.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models, concurrency=concurrency,
             budget_usd=budget_usd, approve_all=approve_all, plan=plan, on_progress=on_progress,
         )  # fmt: skip
 

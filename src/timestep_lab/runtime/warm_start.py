@@ -108,6 +108,16 @@ class WarmStart:
         changes = replace(self._plan.changes, instructions={**self._plan.changes.instructions, agent: text})
         return self._from(turn, Point(turn), replace(self._plan, changes=changes))
 
+    def with_model(self, turn: int, agent: str, model: str) -> WarmStart:
+        """The same from that turn on, with another model for one agent. Raises what the router raises."""
+        chosen, before = self._runner.router.get_model(model), self._plan.model_of
+        changes = replace(self._plan.changes, models={**self._plan.changes.models, agent: model})
+
+        def model_of(one: Agent[Any]) -> sdk.Model:
+            return chosen if one.name == agent else before(one)
+
+        return self._from(turn, Point(turn), replace(self._plan, changes=changes, model_of=model_of))
+
     def with_input(self, turn: int, given: Sequence[Mapping[str, Any]]) -> WarmStart:
         """The same from that turn on, at which the model reads this."""
         start = self.at(turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.statistics.intervals import wilson
@@ -88,6 +89,9 @@ class Outlook:
             )  # fmt: skip
         return rows
 
+    def _repr_html_(self) -> str:
+        return _curve(self)
+
     def __repr__(self) -> str:
         lines = []
         for decision, share in zip(self.decisions, self.shares, strict=True):
@@ -104,7 +108,7 @@ class Suspect:
 
     decision: Decision
     kind: str
-    """`result`, `argument`, `handoff`, `instruction`, `history` or `decision` (nothing repaired: chance)."""
+    """`result`, `argument`, `handoff`, `instruction`, `model`, `history`, `loop` or `decision` (nothing repaired: chance)."""
     repair: str
     repaired: Share
     held: Share
@@ -174,8 +178,54 @@ class Why:
             return told(self.found[0]) + tail
         return "No step was found that decides it." + tail
 
+    def _repr_html_(self) -> str:
+        columns = ("step", "what", "kind", "repair", "repaired", "held", "anew", "verdict", "branch")
+        head = "".join(f"<th align='left'>{name}</th>" for name in columns)
+        body = "".join(
+            f"<tr>{''.join(f'<td align=left>{escape(str(row[name] or chr(8211)))}</td>' for name in columns)}</tr>"
+            for row in self.rows()[:MOST_SHOWN]
+        )
+        return (
+            f"<p><strong>{escape(self.verdict)}</strong></p>{_curve(self.outlook)}<table><tr>{head}</tr>{body}</table>"
+            f"<p><code>lab.trace({self.trace_id!r})</code> shows it live; a branch beside it: "
+            f"<code>lab.diff({self.trace_id!r}, branch)</code></p>"
+        )
+
     def __repr__(self) -> str:
         return self.verdict
+
+
+MOST_SHOWN = 12
+"""Suspects in a cell."""
+
+
+def _curve(outlook: Outlook) -> str:
+    """The outlook as a drawing: the share that comes out right from each step, in its interval. Text and table say the same."""
+    ends = 1.0 if outlook.right else 0.0
+    points = [(share.rate, *share.interval) for share in outlook.shares] + [(ends, ends, ends)]
+    step = 560 / max(1, len(points) - 1)
+    spots = [
+        (40 + n * step, 110 - 100 * rate, 110 - 100 * low, 110 - 100 * high)
+        for n, (rate, low, high) in enumerate(points) if rate is not None
+    ]  # fmt: skip
+    band = [f"{x:.1f},{high:.1f}" for x, _, _, high in spots] + [
+        f"{x:.1f},{low:.1f}" for x, _, low, _ in reversed(spots)
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in spots)
+    marks = "".join(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#1b6fc2'/>" for x, y, _, _ in spots)
+    names = "".join(
+        f"<text x='{40 + n * step:.1f}' y='128' text-anchor='middle'>{n + 1 if n < len(outlook.shares) else 'end'}</text>"
+        for n in range(len(points))
+    )
+    told = "; ".join(f"step {d.step} {d.what}: {s}" for d, s in zip(outlook.decisions, outlook.shares, strict=True))
+    return (
+        f"<svg viewBox='0 0 620 134' width='620' style='max-width:100%' font-size='11' fill='currentColor' role='img' "
+        f"aria-label='{escape(f'Replays that come out right. {told}', quote=True)}'>"
+        "<path d='M40 10H600M40 60H600M40 110H600' stroke='currentColor' stroke-opacity='.2'/>"
+        "<text x='34' y='14' text-anchor='end'>100 %</text><text x='34' y='114' text-anchor='end'>0 %</text>"
+        f"<polygon points='{' '.join(band)}' fill='#1b6fc2' fill-opacity='.2'/>"
+        f"<polyline points='{line}' fill='none' stroke='#1b6fc2' stroke-width='2'/>{marks}{names}</svg>"
+    )
 
 
 def told(suspect: Suspect) -> str:

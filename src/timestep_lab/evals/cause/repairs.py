@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 MOST_REPAIRS = 40
+MOST_LOOPS = 2
 POOL_READ = 24
 """Traces of the pool in which other instructions are looked for."""
 
@@ -56,6 +57,7 @@ def repairs(
     live: bool,
     corrections: Mapping[str, Json],
     instructions: Mapping[str, Sequence[str]],
+    models: Mapping[str, Sequence[str]],
 ) -> list[Repair]:
     """What could be different, by rules: a bounded number, the likeliest first. Nothing is guessed from what words mean."""
     recorded, plan = base.recorded, base.plan
@@ -94,8 +96,15 @@ def repairs(
             found.append(
                 Repair(turn, "history", f"{len(lost)} items it had read before", base.with_input(turn, lost), 1)
             )
+    found += _loops(base)
+    for agent, names in models.items():
+        first = _first_turn(recorded, agent)
+        if first is not None:
+            found += [
+                Repair(first, "model", f"{agent}: {name}", base.with_model(first, agent, name), 2) for name in names
+            ]
     for agent, texts in instructions.items():
-        first = next((turn for turn, answer in enumerate(recorded.answers) if answer["agent"] == agent), None)
+        first = _first_turn(recorded, agent)
         if first is not None:
             found += [
                 Repair(
@@ -110,6 +119,46 @@ def repairs(
             ]
     ranked = sorted(found, key=lambda repair: (repair.rank, repair.turn))[:MOST_REPAIRS]
     return sorted(ranked, key=lambda repair: repair.turn)
+
+
+def _first_turn(recorded: Recorded, agent: str) -> int | None:
+    return next((turn for turn, answer in enumerate(recorded.answers) if answer["agent"] == agent), None)
+
+
+def _loops(base: WarmStart) -> list[Repair]:
+    """Where a call was made again that had been answered with the same before: it is told so, or it is forgotten that it was made again."""
+    recorded = base.recorded
+    known: dict[tuple[Any, ...], int] = {}
+    loops: dict[tuple[Any, ...], list[tuple[int, str]]] = {}
+    for turn, answer in enumerate(recorded.answers):
+        for item in answer["output"] or ():
+            if (
+                not isinstance(item, Mapping)
+                or item.get("type") != "function_call"
+                or item["call_id"] not in recorded.calls
+            ):
+                continue
+            heard = recorded.calls[item["call_id"]].heard
+            made = (
+                answer["agent"],
+                item["name"],
+                json.dumps(parsed(item["arguments"] or "{}"), sort_keys=True),
+                str(heard),
+            )
+            if made in known:
+                loops.setdefault(made, []).append((turn, item["call_id"]))
+            known.setdefault(made, turn)
+    found = []
+    for (_, name, _, heard), again in sorted(loops.items(), key=lambda loop: (-len(loop[1]), loop[1][0]))[:MOST_LOOPS]:
+        turn, call_id = again[0]
+        told = f"This is the same call as before, and its answer is the same: {heard} Do not make it again."
+        times = f"{name}, made again {len(again)} {'time' if len(again) == 1 else 'times'}"
+        found.append(Repair(turn, "loop", f"{times}: told so", base.with_result(call_id, told), 1, told))
+        ids = {id for _, id in again}
+        after = min(again[-1][0] + 1, len(recorded.answers) - 1)
+        kept = [item for item in recorded.input_of(after) if item.get("call_id") not in ids]
+        found.append(Repair(turn, "loop", f"{times}: cut", base.with_input(after, kept), 2))
+    return found
 
 
 def _results(
@@ -231,6 +280,22 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
             if told_then and told_then not in own[str(answer["agent"])]:
                 found[str(answer["agent"])][told_then] += 1
     return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in found.items()}
+
+
+def other_models(
+    store: Store, pool: Sequence[str], recorded: Recorded, is_known: Callable[[str], bool]
+) -> Mapping[str, Sequence[str]]:
+    """Agent to the models that answered for it in other runs of the pool, where they are others and can be asked. Blocks."""
+    own = {(str(answer["agent"]), answer["model"]) for answer in recorded.answers}
+    agents = {agent for agent, _ in own}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for trace_id in pool[:POOL_READ]:
+        for agent, model in {
+            (span.agent, span.model) for span in store.traces.spans(trace_id) if span.kind == "generation"
+        }:
+            if agent in agents and model and (agent, model) not in own and is_known(model):
+                found[str(agent)][model] += 1
+    return {agent: [name for name, _ in names.most_common(2)] for agent, names in found.items()}
 
 
 def _system(answer: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from timestep_lab.evals.results import ComparisonRows
 from timestep_lab.evals.scorers.base import Answer, Scorer, Tools
 from timestep_lab.evals.scorers.registry import make_scorer
 from timestep_lab.evals.statistics.paired import fisher, holm
-from timestep_lab.model.errors import TapeMissError, UsageError
+from timestep_lab.model.errors import LabError, TapeMissError, UsageError
 from timestep_lab.model.records import Json, Usage
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.span_records import parsed
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
 
 from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan
-from timestep_lab.evals.cause.repairs import Repair, other_instructions, repairs
+from timestep_lab.evals.cause.repairs import Repair, other_instructions, other_models, repairs
 
 VERSION = 1
 NO_USAGE = Usage()
@@ -139,6 +139,8 @@ class Replays:
     done: int = 0
     spent_usd: float | None = 0.0
     stopped: str = ""
+    watched: set[str] = field(default_factory=set)
+    """Arms of which the first confirming replay is kept as a trace."""
     branches: dict[str, str] = field(default_factory=dict)
     _gate: asyncio.Semaphore | None = None
 
@@ -152,7 +154,7 @@ class Replays:
         outcomes: dict[str, list[bool | None]] = {name: [] for name in arms}
         async with asyncio.TaskGroup() as group:
             for position, (name, start, key) in enumerate(slots):
-                first = phase == "confirm" and position % max(1, len(numbers)) == 0 and numbers.start == 0
+                first = name in self.watched and position % max(1, len(numbers)) == 0 and numbers.start == 0
                 group.create_task(self._one(outcomes[name], name, start, key, kept.get(key), keep_trace=first))
         found = {name: _share(judged) for name, judged in outcomes.items()}
         return found | {name: Share(0, len(numbers)) for name, start in arms.items() if start is None}
@@ -185,9 +187,7 @@ class Replays:
             elif self._is_used_up():
                 return
             else:
-                replayed = await start.replay(
-                    approve_all=self.approve_all, keep_trace=keep_trace and name.startswith("repaired")
-                )
+                replayed = await start.replay(approve_all=self.approve_all, keep_trace=keep_trace)
                 self.run += 1
                 self.spent_usd = (
                     None if self.spent_usd is None or replayed.cost_usd is None else self.spent_usd + replayed.cost_usd
@@ -300,7 +300,7 @@ async def _outlook(question: Question, replays: Replays, decisions: Sequence[Dec
 
 async def why(
     runner: Runner, question: Question, *, replays: int = 10, k: int = 8, corrections: Mapping[str, Json] | None = None,
-    instructions: Mapping[str, Sequence[str]] | None = None, concurrency: int = 16, budget_usd: float | None = None,
+    instructions: Mapping[str, Sequence[str]] | None = None, models: Mapping[str, Sequence[str]] | None = None, concurrency: int = 16, budget_usd: float | None = None,
     approve_all: bool = False, plan: bool = False, on_progress: Progress | None = None,
 ) -> Why | WhyPlan:  # fmt: skip
     """See `lab.why`."""
@@ -309,17 +309,14 @@ async def why(
             "By this measure the recorded run came out right.", "Say what is wrong with it.", param="wrong"
         )
     base, decisions = question.base, decisions_of(question.base)
-    told_elsewhere = (
-        instructions
-        if instructions is not None
-        else await in_thread(
-            other_instructions,
-            runner.store,
-            [t for t in question.tape.traces if t != base.plan.run.trace_id],
-            base.recorded,
-        )
-    )
-    tried = repairs(base, question.tape, live=question.live, corrections=corrections or {}, instructions=told_elsewhere)
+    pool = [trace for trace in question.tape.traces if trace != base.plan.run.trace_id]
+    if instructions is None:
+        instructions = await in_thread(other_instructions, runner.store, pool, base.recorded)
+    if models is None:
+        models = await in_thread(other_models, runner.store, pool, base.recorded, lambda name: _is_known(runner, name))
+    tried = repairs(
+        base, question.tape, live=question.live, corrections=corrections or {}, instructions=instructions, models=models
+    )  # fmt: skip
     most = k * len(decisions) + SCREENED * len(tried) + 2 * replays * (3 * SHORTLIST + 1)
     if plan:
         cost = base.plan.run.cost_usd
@@ -358,6 +355,15 @@ async def why(
     )  # fmt: skip
 
 
+def _is_known(runner: Runner, model: str) -> bool:
+    """Whether it can be asked here."""
+    try:
+        runner.router.get_model(model)
+    except LabError:
+        return False
+    return True
+
+
 def _after(seen: Outlook, turn: int) -> Share:
     """With the decision as it was."""
     return seen.shares[turn + 1] if turn + 1 < len(seen.shares) else Share(0, seen.shares[turn].n)
@@ -374,6 +380,11 @@ class Chance:
     @property
     def key(self) -> str:
         return f"chance {self.turn}"
+
+
+def _arm(one: Repair | Chance) -> str:
+    """That in which it is otherwise than it was."""
+    return f"anew {one.turn}" if isinstance(one, Chance) else f"repaired {one.key}"
 
 
 def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Outlook) -> list[Repair | Chance]:
@@ -402,6 +413,7 @@ async def _confirmed(
     """The shares, Holm's p of each suspect, and the keys of those that are settled. Fresh replays at two looks: what the first settles is not replayed further. Each look spends its share of α for itself
     (Bonferroni), so the level holds whatever the looks have in common."""
     looks = _looks(replays)
+    work.watched = {_arm(one) for one in short}
     shares: dict[str, Share] = {}
     settled: set[str] = set()
     adjusted = [1.0] * len(short)
@@ -465,5 +477,5 @@ def _suspect(
     return Suspect(
         decision=decisions[one.turn], kind=one.kind, repair=one.text, repaired=repaired, held=held,
         anew=None if one.kind == "result" else anew, start=shares.get("anew 0", nothing), p=p, verdict=verdict,
-        branch=branches.get(f"repaired {one.key}"),
+        branch=branches.get(_arm(one)),
     )  # fmt: skip
