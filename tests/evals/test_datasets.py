@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from timestep_lab.evals.datasets import Case, Dataset, load_dataset, render
+from timestep_lab.evals.datasets.load import pasted, uploaded
 from timestep_lab.evals.scorers.registry import assertion_problems
 from timestep_lab.model.errors import DataError
 from timestep_lab.resources import data_path
@@ -358,3 +359,32 @@ def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(t
     path.write_bytes(b"PK\x03\x04 no workbook")
     with pytest.raises(DataError, match=r"cases\.xlsx cannot be read as a workbook"):
         load_dataset(path)
+
+
+def test_what_is_pasted_is_a_table_json_or_a_question_a_line() -> None:
+    assert asked(pasted("input,expected\n2 + 2?,4\n")) == [("2 + 2?", "4")]
+    assert asked(pasted("Question\tAnswer\r\n2 + 2?\t4\r\n")) == [("2 + 2?", "4")]
+    assert asked(pasted("question\nWhat's up, doc?\nWhy?")) == [("What's up, doc?", None), ("Why?", None)]
+    assert asked(pasted('Why, oh why?\n\n{"input": "2 + 2?", "expected": "4"}')) == [
+        ("Why, oh why?", None),
+        ("2 + 2?", "4"),
+    ]
+    assert asked(pasted('[{"input": "2 + 2?", "expected": "4"}]')) == [("2 + 2?", "4")]
+    with pytest.raises(DataError, match="Line 2 is not JSON"):
+        pasted('fine\n{"input": ')
+
+
+def test_an_uploaded_file_is_read_apart_and_reads_no_other_file(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret.txt", "the key")
+    assert asked(uploaded(b"input,expected\n2 + 2?,4\n", "../../q.CSV")) == [("2 + 2?", "4")]
+    for name, content in (
+        ("a.csv", f"input,__expected\nfile://{secret},equals: file://{secret}\n"),
+        ("a.json", json.dumps([{"input": f"file://{secret}"}])),
+    ):
+        [case] = uploaded(content.encode(), name)
+        assert case.input == f"file://{secret}"
+    for name in ("a.yaml", "a.exe", ""):
+        with pytest.raises(DataError, match="of no kind that can be read"):
+            uploaded(b"tests: []", name)
+    with pytest.raises(DataError, match=r"a\.csv line 2"):
+        uploaded(b"input,expected\na,b,c\n", "a.csv")

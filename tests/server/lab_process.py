@@ -51,7 +51,9 @@ class LabProcess:
 def start(store: Path, *, port: int = 0, pages: bool = True) -> LabProcess:
     """Keyless, offline (the weather is the recorded one), on a port that is free. Without `pages`, they are not waited for."""
     kept = {
-        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "PYTHONPATH", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
     }
     env = {**kept, "TIMESTEP_LAB_SECRET": SECRET, "WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "2"}
     command = [sys.executable, "-m", "timestep_lab", "serve", "--port", str(port), "--store", str(store)]

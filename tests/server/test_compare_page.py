@@ -67,3 +67,52 @@ def test_what_cannot_be_understood_is_told_and_nothing_typed_is_lost(lab: LabPro
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("contains")
     expect(page.get_by_label("Cases", exact=True)).to_have_value("fine")
+
+
+COUNT = "addEventListener('pointerdown', () => sessionStorage.clicks = 1 + Number(sessionStorage.clicks || 0), true)"
+SUPPORT = b"Question;Answer;topic\r\nWhat is the capital of Norway?;Oslo;places\r\nWhat is 2 + 2?;4;sums\r\n"
+
+
+def test_an_own_csv_is_compared_on_two_models_in_six_clicks(lab: LabProcess, pages: Pages) -> None:
+    page = ready(pages.open(f"{lab.url}/"))
+    page.add_init_script(COUNT)
+    page.evaluate(COUNT)
+    page.get_by_role("link", name="Compare", exact=True).first.click()
+    ready(page).get_by_role("button", name="New comparison").click()
+    page.get_by_text("File", exact=True).first.click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_label("File", exact=True).last.click()
+    chooser.value.set_files({"name": "support.csv", "mimeType": "text/csv", "buffer": SUPPORT})  # type: ignore[arg-type]
+    preview = page.get_by_role("status", name="Preview")
+    for fact in ("2 cases", "asked", "expected", "topic", "What is the capital of Norway?", "Oslo", "places"):
+        expect(preview).to_contain_text(fact)
+    expect(page.get_by_role("status", name="What it would take")).to_contain_text("4 calls")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/compare\?id=cmp_\w+$"))
+    expect(page.locator(".tl-conclusion")).to_contain_text("No winner", timeout=40_000)
+    assert int(page.evaluate("sessionStorage.clicks")) <= 6
+
+
+def test_a_pasted_table_is_shown_as_it_is_understood(lab: LabProcess, pages: Pages) -> None:
+    page = form(lab, pages)
+    page.get_by_label("Cases", exact=True).fill("input\texpected\nWhat is 2 + 2?\t4\nWhat is 3 + 3?\t6")
+    preview = page.get_by_role("status", name="Preview")
+    for fact in ("2 cases · the first line names the columns", "What is 3 + 3?", "6"):
+        expect(preview).to_contain_text(fact)
+    page.get_by_text("Failures of last week").click()
+    expect(preview).to_contain_text("No trace of the last seven days failed.")
+
+
+def test_prompts_and_settings_are_candidates(lab: LabProcess, pages: Pages) -> None:
+    page = form(lab, pages)
+    page.get_by_label("Cases", exact=True).fill("What is 2 + 2?")
+    page.get_by_label("Personal Assistant").uncheck()
+    page.get_by_role("button", name="Remove demo/echo").click()
+    page.get_by_text("Prompts and settings as candidates").click()
+    page.get_by_label("Prompts", exact=True).fill("Briefly: {{input}}\n---\nAt length: {{input}}")
+    page.get_by_label("Settings", exact=True).fill('{"temperature": 0}\n{"temperature": 1}')
+    expect(page.get_by_role("status", name="What it would take")).to_contain_text("4 calls")
+    page.get_by_label("Settings", exact=True).fill('{"temperature": ')
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Line 1 of the settings cannot be read")
+    expect(page.get_by_label("Settings", exact=True)).to_be_focused()

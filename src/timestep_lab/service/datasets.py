@@ -137,14 +137,20 @@ class Datasets:
         `correction` on the trace, or with `expected="output"` else what it answered; each case knows its trace. Raises `NotFoundError`
         when none matches, `FilterError`.
         """
-        from timestep_lab.evals.datasets.load import cases_of_traces
-
         if expected not in (None, "output"):
             raise UsageError(f"expected={expected!r} is not possible.", 'Use "output", or leave it away.')
-        found = cases_of_traces(self._sql, filter, self._filtered, expected=expected, limit=limit)
+        found = self.cases_of_traces(filter, expected=expected, limit=limit)
         if not found:
             raise NotFoundError("No trace matches.", "Look at lab.traces.")
         return self._add(name, self._loaded(found, None, None), tags, {"filter": filter} if filter else None, new=False)
+
+    def cases_of_traces(
+        self, filter: str = "", *, expected: str | None = None, limit: int | None = None
+    ) -> builtins.list[Case]:
+        """`from_traces` without keeping it: none where no trace matches. Raises `FilterError`."""
+        from timestep_lab.evals.datasets.load import cases_of_traces
+
+        return cases_of_traces(self._sql, filter, self._filtered, expected=expected, limit=limit)
 
     def delete(self, name: str) -> None:
         """Delete a data set with all its versions, or with `name@2` that one. Raises `NotFoundError`."""

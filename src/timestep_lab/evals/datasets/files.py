@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from timestep_lab.model.errors import DataError, MissingExtraError
+from timestep_lab.model.errors import DataError, MissingExtraError, TooLargeError
 from timestep_lab.runtime.worker import apart
 
 Rows = Iterator[tuple[Any, str]]
@@ -43,7 +44,7 @@ def load_yaml(path: Path) -> Any:
 
     text = read_text(path)
     if ending(path) == ".json":
-        return _json(text, path.name)
+        return parsed_json(text, path.name)
     try:
         return yaml.load(text, _yaml_loader())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -97,27 +98,31 @@ def read_csv(path: Path) -> Rows:
     write it in many countries; by what a first line `sep=;` says, as Excel has it. In a file whose header has a space after each separator,
     that space belongs to no value. A column without a name is left out where it is empty, or numbers the lines as pandas does.
     """
-    text = read_text(path)
+    yield from csv_rows(read_text(path), path.name, ending(path))
+
+
+def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
+    """`read_csv` of a text that is there already; `name` is what messages call it."""
     said = re.match(r'"?sep=(.)"?\n', text)
     text = text[said.end() :] if said else text
-    separator, spaced = _separator(text, ending(path))
+    separator, spaced = separator_of(text, kind)
     separator = said[1] if said else separator
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator, skipinitialspace=spaced)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [column.strip() for column in next(reader, [])]
         if not any(header):
             raise DataError(
-                f"{path.name} has no header line.", "Its first line names the columns, for example: input,expected"
+                f"{name} has no header line.", "Its first line names the columns, for example: input,expected"
             )
-        named = [name for name in header if name]
+        named = [column for column in header if column]
         if len(set(named)) != len(named):
-            raise DataError(f"{path.name} names a column twice.", "Rename one of them.")
+            raise DataError(f"{name} names a column twice.", "Rename one of them.")
         count = 0
         for values in reader:
             if not any(value.strip() for value in values):
                 continue
-            where = f"{path.name} line {reader.line_num + (1 if said else 0)}"
+            where = f"{name} line {reader.line_num + (1 if said else 0)}"
             while len(values) > len(header) and not values[-1].strip():
                 values.pop()
             if len(values) != len(header):
@@ -128,7 +133,7 @@ def read_csv(path: Path) -> Rows:
             yield _of_header(header, values, count, where), where
             count += 1
     except csv.Error as error:
-        raise DataError(f"{path.name} line {reader.line_num} is not CSV: {error}.", "Check the quotes.") from error
+        raise DataError(f"{name} line {reader.line_num} is not CSV: {error}.", "Check the quotes.") from error
 
 
 def _of_header(header: list[str], values: list[Any], count: int, where: str) -> dict[str, Any]:
@@ -212,11 +217,11 @@ def read_jsonl(path: Path) -> Rows:
     # Only a line feed ends a line: U+2028, U+0085 and form feeds may stand inside JSON text.
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            yield _json(line, f"{path.name} line {number}"), f"{path.name} line {number}"
+            yield parsed_json(line, f"{path.name} line {number}"), f"{path.name} line {number}"
 
 
 def read_json(path: Path) -> Rows:
-    value = _json(read_text(path), path.name)
+    value = parsed_json(read_text(path), path.name)
     if isinstance(value, dict):
         found = next((value[key] for key in ("cases", "data", "examples") if isinstance(value.get(key), list)), None)
         if found is None:
@@ -250,6 +255,34 @@ READERS: dict[str, Callable[[Path], Rows]] = {
 }  # fmt: skip
 
 
+MAX_UPLOAD = 20 * 2**20
+
+
+def rows_of_bytes(content: bytes, filename: str) -> list[tuple[Any, str]]:
+    """The rows of a file that somebody else sent: read in a process of its own, with a bound on memory and time, and never another file.
+
+    Raises `DataError`, `TooLargeError`, `MissingExtraError`.
+    """
+    name = Path(filename).name or "file"
+    if len(content) > MAX_UPLOAD:
+        raise TooLargeError(f"{name} is larger than {MAX_UPLOAD >> 20} MB.", "Give a part of it.")
+    kind = ending(Path(name))
+    reader_of(Path(name))
+    if kind == ".xlsx" and find_spec("openpyxl") is None:
+        raise MissingExtraError("Reading .xlsx", "files")
+    found: list[tuple[Any, str]] = apart(f"{__name__}:{_rows_here.__name__}", content, name, time_limit_s=_READ_S)
+    return found
+
+
+def _rows_here(content: bytes, name: str) -> list[tuple[Any, str]]:
+    if ending(Path(name)) == ".xlsx":
+        return sheet_rows(content, name)
+    with TemporaryDirectory(prefix="timestep-lab-") as folder:
+        path = Path(folder, name)
+        path.write_bytes(content)
+        return list(reader_of(path)(path))
+
+
 def ending(path: Path) -> str:
     """What says how to read the file: `.csv` of `Questions.CSV` and of `questions.csv.gz`."""
     name = path.name.lower().removesuffix(".gz")
@@ -269,14 +302,14 @@ def reader_of(path: Path) -> Callable[[Path], Rows]:
     return READERS[kind]
 
 
-def _separator(text: str, kind: str) -> tuple[str, bool]:
+def separator_of(text: str, kind: str) -> tuple[str, bool]:
     header = re.sub(r'"[^"]*"', "", text.lstrip("\n").split("\n", 1)[0])
     separator = "\t" if kind == ".tsv" else next((s for s in _SEPARATORS if s in header), ",")
     between = header.split(separator)[1:]
     return separator, bool(between) and all(name.startswith(" ") for name in between)
 
 
-def _json(text: str, where: str) -> Any:
+def parsed_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from timestep_lab.evals.datasets import promptfoo
 from timestep_lab.evals.datasets.case import Case, Dataset
-from timestep_lab.evals.datasets.files import ending, load_yaml, reader_of
-from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, to_case
+from timestep_lab.evals.datasets.files import (
+    csv_rows,
+    ending,
+    load_yaml,
+    parsed_json,
+    reader_of,
+    rows_of_bytes,
+    separator_of,
+)
+from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, is_question_column, to_case
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.records import DatasetRecord
@@ -124,6 +132,42 @@ def load_dataset(
             "Give a list, a DataFrame, a file's path, or a query over past traces.",
         )
     return dataset if limit is None else dataset.head(limit)
+
+
+def pasted(text: str, name: str = "list") -> Dataset:
+    """What somebody typed or pasted: a table whose first line names its columns, one of them a usual name of what is asked (from a spreadsheet,
+    CSV or TSV); JSON Lines; a JSON list; else a question a line. Raises `DataError` that names the line."""
+    text = text.replace("\r\n", "\n").strip("\n")
+    if text.lstrip().startswith("["):
+        rows = parsed_json(text, "The list")
+        return _of_rows(((row, f"case {n}") for n, row in enumerate(rows, 1)), name, Columns())
+    if has_header(text):
+        return _of_rows(csv_rows(text, "The table"), name, Columns())
+    lines = [(line.strip(), f"Line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and is_question_column(lines[0][0]):
+        lines = lines[1:]
+    return _of_rows(((_line(line, where), where) for line, where in lines), name, Columns())
+
+
+def _line(line: str, where: str) -> Any:
+    if not line.startswith("{"):
+        return line
+    try:
+        return parsed_json(line, where)
+    except DataError as error:
+        raise DataError(error.message, 'Write {"input": "…", "expected": "…"}, or plain text.') from error
+
+
+def has_header(text: str) -> bool:
+    """Whether the first line names several columns, one of them a usual name of what is asked."""
+    first, _, rest = text.strip("\n").partition("\n")
+    names = [name.strip().strip('"') for name in first.split(separator_of(first, ".csv")[0])]
+    return len(names) > 1 and bool(rest.strip()) and any(map(is_question_column, names))
+
+
+def uploaded(content: bytes, filename: str) -> Dataset:
+    """A file that somebody sent; `file://` in it is text. Raises `DataError`, `TooLargeError`, `MissingExtraError`."""
+    return _of_rows(rows_of_bytes(content, filename), Path(filename).stem or "file", Columns())
 
 
 def is_query(data: Any) -> bool:

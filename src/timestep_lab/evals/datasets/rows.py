@@ -98,6 +98,11 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     )  # fmt: skip
 
 
+def is_question_column(name: str) -> bool:
+    """Whether a column of this name is what is asked."""
+    return _canonical(name) in INPUT_NAMES
+
+
 def _canonical(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", _HUMP.sub("_", name.strip())).lower()
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
 
+from timestep_lab.evals.datasets.case import Dataset
+from timestep_lab.evals.datasets.files import MAX_UPLOAD
+from timestep_lab.evals.datasets.load import has_header, pasted, uploaded
 from timestep_lab.evals.scorers.registry import known
 from timestep_lab.model.comparison import ComparisonRecord
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import DataError, TooLargeError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments
-from timestep_lab.store.base import Topic
+from timestep_lab.store.base import Topic, in_thread
 from timestep_lab.ui.view import handles
 
 # --- The page of comparisons: those made so far, and a form for another. An opened one is the live matrix of `ui/grid.py`
@@ -21,6 +26,8 @@ NEED_MORE = frozenset({"function", "judge", "pairwise"})
 """Scorers that need more than a word: a Python function, or a model to judge."""
 UNNAMED = "list"
 """What a comparison of plain cases is called when nobody names it."""
+FAILURES = '(status in ("failed", "interrupted") or n_errors > 0) and started_at > ago("7d")'
+PREVIEWED = 5
 CHOSEN_AT_FIRST = "Personal Assistant"
 """The bare model has no tools, and most first questions need one."""
 
@@ -29,6 +36,11 @@ class ComparePage(PageView):
     stem = "pages/compare"
     title = "Compare"
     topics: ClassVar[frozenset[Topic]] = frozenset({"comparisons", "agents"})
+
+    def __init__(self, lab: Any) -> None:
+        super().__init__(lab)
+        self._sent = bytearray()
+        self._file: Dataset | None = None
 
     async def read(self) -> Json:
         return await self.in_turn(self._read)
@@ -45,6 +57,7 @@ class ComparePage(PageView):
             "comparisons": rows,
             "agents": [record.name for record in self.lab.agents.list()],
             "chosen_agents": [CHOSEN_AT_FIRST],
+            "datasets": [{"name": record.name, "n_cases": record.n_cases} for record in self.lab.datasets.list()],
             "scorers": [name for name in known() if name not in NEED_MORE],
             "default_model": self.lab.settings.default_model,
         }
@@ -55,53 +68,124 @@ class ComparePage(PageView):
         models: list[str] = await self.lab.router.list_models()
         return models
 
+    # -- data: typed, a file, a stored data set, or what failed lately
+
+    @handles("file_part")
+    def _file_part(self, at: int, size: int, buffers: list[bytes]) -> None:
+        """The next part of a file; the first one begins it anew. Raises `TooLargeError` before the second is sent."""
+        if size > MAX_UPLOAD:
+            raise TooLargeError(f"The file is larger than {MAX_UPLOAD >> 20} MB.", "Give a part of it.")
+        if at == 0:
+            self._sent = bytearray()
+        if at != len(self._sent) or at + len(buffers[0]) > size:
+            raise UsageError("A part of the file is missing.", "Choose it again.", param="file")
+        self._sent += buffers[0]
+
+    @handles("read_file")
+    async def _read_file(self, name: str) -> Json:
+        """The cases of the file that was sent, as they are understood."""
+        content, self._sent = bytes(self._sent), bytearray()
+        self._file = None
+        with _about("file"):
+            self._file = await in_thread(uploaded, content, name)
+        return _preview(self._file, "")
+
+    @handles("preview")
+    async def _preview(self, data: dict[str, Any]) -> Json:
+        """The first cases, and how many there are. Nothing is asked or written."""
+        is_table = data.get("kind") == "text" and has_header(str(data.get("text", "")))
+        return _preview(await self._data(data), "the first line names the columns" if is_table else "")
+
+    async def _data(self, data: dict[str, Any]) -> Dataset:
+        """Raises `UsageError` that names the line and the field."""
+        match data:
+            case {"kind": "text", "text": str(text)}:
+                if not text.strip():
+                    raise UsageError(
+                        "There is no case.", "Write at least one, each on a line of its own.", param="cases"
+                    )
+                with _about("cases"):
+                    return await in_thread(pasted, text)
+            case {"kind": "file"}:
+                if self._file is None:
+                    raise UsageError("No file is read yet.", "Choose one.", param="file")
+                return self._file
+            case {"kind": "stored", "name": str(name)}:
+                found = await in_thread(self.lab.datasets.find, name)
+                if found is None:
+                    raise UsageError(
+                        f"There is no data set {name!r}.", "Save one: lab.datasets.save(…).", param="stored"
+                    )
+                return cast("Dataset", found)
+            case {"kind": "failures"}:
+                cases = await in_thread(self.lab.datasets.cases_of_traces, FAILURES)
+                if not cases:
+                    raise UsageError("No trace of the last seven days failed.", "Choose other data.", param="data")
+                return Dataset.of(cases, "failures of last week")
+        raise UsageError("These data are not understood.", "Reload the page.", param="data")
+
     @handles("plan")
     async def _plan(self, **form: Any) -> str:
         """What it would take, in words. Nothing is asked or written."""
-        cases, options = _understood(**form)
+        cases, options = await self._understood(**form)
         return str(await self.lab.plan(cases, **options))
 
     @handles("start")
     async def _start(self, **form: Any) -> str:
         """Begin, and answer with the id: it goes on when the page is left."""
-        cases, options = _understood(**form)
+        cases, options = await self._understood(**form)
         view = await self.lab.start_comparison(cases, **options)
         comparison_id: str = view.id_of_comparison
         return comparison_id
+
+    async def _understood(
+        self, *, data: dict[str, Any], models: list[str], agents: list[str], scorers: list[str], epochs: int, approve: bool,
+        prompts: list[str], settings: list[dict[str, Any]],
+    ) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
+        """The form as arguments of `lab.compare`. Raises `UsageError` that names the line or field."""
+        given = {"models": models, "agents": agents, "prompts": prompts, "settings": settings}
+        return await self._data(data), {
+            "scorers": scorers, "epochs": epochs, "approve": "all" if approve else "none", **{name: many for name, many in given.items() if many},
+        }  # fmt: skip
+
+
+def _preview(dataset: Dataset, note: str) -> Json:
+    names = list(dict.fromkeys(name for case in dataset.cases[:PREVIEWED] for name in case.own_vars()))
+    shown = [
+        name for name in names if not all(case.own_vars().get(name) == case.input for case in dataset.cases[:PREVIEWED])
+    ]
+    has_expected = any(case.expected is not None for case in dataset)
+    rows = [
+        [
+            _short(case.input),
+            *([_short(case.expected)] if has_expected else []),
+            *(_short(case.own_vars().get(name)) for name in shown),
+        ]
+        for case in dataset.cases[:PREVIEWED]
+    ]
+    columns = ["asked", *(["expected"] if has_expected else []), *shown]
+    return {"n": len(dataset), "columns": columns, "rows": rows, "note": note}
+
+
+def _short(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+@contextmanager
+def _about(param: str) -> Iterator[None]:
+    """What cannot be read is told at the field of the form that it came from."""
+    try:
+        yield
+    except DataError as error:
+        raise UsageError(error.message, error.next_step, param=param) from error
 
 
 def name_of(record: ComparisonRecord) -> str:
     """Empty when nobody gave it one."""
     return "" if record.name == UNNAMED else record.name
-
-
-def _understood(
-    *, cases: str, models: list[str], agents: list[str], scorers: list[str], epochs: int, approve: bool
-) -> tuple[list[Any], dict[str, Any]]:
-    """The form as arguments of `lab.compare`. Raises `UsageError` that names the line or field."""
-    lines = [line.strip() for line in cases.splitlines()]
-    found = [_case(line, number) for number, line in enumerate(lines, 1) if line]
-    if not found:
-        raise UsageError("There is no case.", "Write at least one, each on a line of its own.", param="cases")
-    options: dict[str, Any] = {"scorers": scorers, "epochs": epochs, "approve": "all" if approve else "none"}
-    if models:
-        options["models"] = models
-    if agents:
-        options["agents"] = agents
-    return found, options
-
-
-def _case(line: str, number: int) -> Any:
-    """A line is a question, or a JSON object with `input` and what else a case may have."""
-    if not line.startswith("{"):
-        return line
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"Line {number} of the cases begins like JSON but is none: {error.msg} at column {error.colno}.",
-            'Write {"input": "…", "expected": "…"}, or plain text.', param="cases",
-        ) from error  # fmt: skip
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:

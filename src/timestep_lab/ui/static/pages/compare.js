@@ -18,7 +18,7 @@ function render(context) {
   function toggle(shown) {
     form.element.hidden = !shown;
     open.setAttribute("aria-expanded", String(shown));
-    if (shown) form.element.querySelector("textarea").focus();
+    if (shown) { form.element.querySelector("textarea").focus(); form.look(); }
   }
 
   return view.open((state) => {

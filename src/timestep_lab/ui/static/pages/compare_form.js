@@ -1,40 +1,127 @@
-// The form for a new comparison: cases, candidates and scorers; what it would take before anything is spent.
+// The form for a new comparison: data, candidates and scorers; what it would take before anything is spent.
 
 import { data, h, put } from "../shared/dom.js";
+import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { button, field, input } from "./parts.js";
+import { button, field, input, parsed, wrong } from "./parts.js";
 
 const EXAMPLES = `What's the weather in Oakland?
 {"input": "What's the weather in Tokyo?", "expected": "°F"}`;
+const SOON_MS = 500;
+const READ = ".csv,.tsv,.jsonl,.ndjson,.json,.xlsx,.parquet,.gz";
+const SOURCES = [["text", "Type or paste"], ["file", "File"], ["stored", "Data set"], ["failures", "Failures of last week"]];
 
 /** `{element, update(state)}`. `link`, `act` and `submit` are the page's; a comparison that began is opened. */
 export function compareForm({ link, act, submit }, onCancel) {
   const cases = h("textarea", { name: "cases", class: "tl-input tl-mono", rows: 6, spellcheck: "false", value: EXAMPLES });
+  const source = source_(() => { shown(); soon(); });
+  const file = h("input", { type: "file", name: "file", class: "tl-input", accept: READ });
+  const stored = h("select", { name: "stored", class: "tl-input" });
+  const preview = h("div", { class: "tl-preview", role: "status", "aria-label": "Preview" });
   const models = chooser("model", { name: "models", placeholder: "openai/gpt-4.1" });
-  const scorers = chooser("scorer", { name: "scorers", placeholder: "contains, tool_used:get_weather …" });
+  const scorers = chooser("scorer", { name: "scorers", placeholder: "contains, tool_used:get_weather …", isWhole: true });
   const agents = h("fieldset", { name: "agents" });
+  const prompts = h("textarea", { name: "prompts", class: "tl-input tl-mono", rows: 3, spellcheck: "false", placeholder: "Answer in one word: {{input}}\n---\nThink step by step, then answer: {{input}}" });
+  const settings = h("textarea", { name: "settings", class: "tl-input tl-mono", rows: 2, spellcheck: "false", placeholder: '{"temperature": 0}\n{"temperature": 1}' });
   const epochs = input({ name: "epochs", type: "number", min: 1, max: 100, value: 1, required: true });
   const approve = h("input", { type: "checkbox" });
-  const said = h("p", { class: "tl-soft", role: "status" });
+  const said = h("p", { class: "tl-soft", role: "status", "aria-label": "What it would take" });
   const start = button("Start", { name: "play", primary: true, type: "submit" });
   const plan = button("What would it take?", { onclick: () => act(plan, async () => { said.textContent = "Counting …"; try { said.textContent = await submit("plan", form()); } catch (error) { said.textContent = ""; throw error; } }) });
+  const parts = {
+    text: field("Cases", cases, "Paste a table with a header (from a spreadsheet, CSV or TSV), JSON Lines, or write a question a line."),
+    file: field("File", file, "CSV, TSV, JSON Lines, JSON, Excel (.xlsx) or Parquet. It is read here and not kept."),
+    stored: field("Data set", stored, "Named data sets of this lab: lab.datasets."),
+    failures: h("p", { class: "tl-soft" }, "What was asked in the traces of the last seven days that failed or have a failed step, with the corrected answer where somebody noted one."),
+  };
   const element = h("form", { class: "tl-form tl-panel", novalidate: true, "aria-label": "New comparison" }, h("h2", {}, "New comparison"),
-    field("Cases", cases, 'One a line: a question, or a JSON object such as {"input": "…", "expected": "…"}.'),
+    source.element, Object.values(parts), preview,
     h("div", { class: "tl-columns" },
-      h("div", { class: "tl-stack" }, field("Models", models.input, "Every model answers every case."), models.chosen, field("Scorers", scorers.input, "How answers are judged: contains and exact look at what is expected."), scorers.chosen),
+      h("div", { class: "tl-stack" }, field("Models", models.input, "Every model answers every case."), models.chosen, field("Scorers", scorers.input, "How answers are judged: contains and exact look at what is expected; judge:correct and polite asks a model."), scorers.chosen),
       h("div", { class: "tl-stack" }, agents, field("How often", epochs, "More than once shows how much an answer varies."),
         h("label", { class: "tl-check" }, approve, h("span", {}, "Approve tool calls that ask")))),
+    h("details", { class: "tl-more-candidates" }, h("summary", {}, "Prompts and settings as candidates"), h("div", { class: "tl-columns" },
+      field("Prompts", prompts, "Templates that the data's columns fill, such as {{input}}; several are parted by a line of ---."), field("Settings", settings, "One JSON object a line, each a candidate."))),
     h("div", { class: "tl-form-foot" }, start, plan, button("Cancel", { onclick: onCancel })), said);
 
+  const given = () => {
+    const kind = source.value();
+    if (kind === "text") return { kind, text: cases.value };
+    if (kind === "stored") return { kind, name: stored.value };
+    return { kind };
+  };
   const form = () => ({
-    cases: cases.value, models: models.values(), scorers: scorers.values(), epochs: Number(epochs.value) || 1, approve: approve.checked,
+    data: given(), models: models.values(), scorers: scorers.values(), epochs: Number(epochs.value) || 1, approve: approve.checked,
     agents: [...agents.querySelectorAll("input:checked")].map((box) => box.value),
+    prompts: prompts.value.split(/^---[ \t]*$/m).map((text) => text.trim()).filter(Boolean),
+    settings: settings.value.split("\n").filter((line) => line.trim()).map((line, n) => parsed(line, `Line ${n + 1} of the settings`, "settings")),
   });
 
+  function shown() {
+    for (const [kind, part] of Object.entries(parts)) part.hidden = source.value() !== kind;
+  }
+
+  // What the data are, and what it would take, as soon as the reader pauses. A form that is not finished says nothing yet.
+  let waiting = 0;
+  let round = 0;
+  function soon() {
+    clearTimeout(waiting);
+    waiting = setTimeout(look, SOON_MS);
+  }
+
+  async function look() {
+    const mine = (round += 1);
+    if (element.hidden) return;
+    try {
+      if (source.value() === "file" && !file.files.length && !preview.dataset.file) { put(preview); return; }
+      const found = await submit("preview", { data: given() });
+      if (mine !== round) return;
+      put(preview, table(found));
+      const words = await submit("plan", form());
+      if (mine === round) said.textContent = words;
+    } catch (error) {
+      if (mine !== round || error.closed) return;
+      said.textContent = "";
+      if (["cases", "stored", "file", "data"].includes(error.param)) put(preview, h("p", { class: "tl-soft tl-small" }, `${error.message} ${error.nextStep ?? ""}`));
+    }
+  }
+
+  async function send() {
+    const [chosen] = file.files;
+    if (!chosen) return;
+    round += 1;
+    put(preview, h("p", { class: "tl-soft tl-small" }, "Reading …"));
+    await act(file, async () => {
+      delete preview.dataset.file;
+      put(preview);
+      for (let at = 0; at < chosen.size || at === 0; at += 2 ** 20) {
+        await link.call("file_part", { at, size: chosen.size }, [await chosen.slice(at, at + 2 ** 20).arrayBuffer()]);
+      }
+      put(preview, table(await submit("read_file", { name: chosen.name })));
+      preview.dataset.file = chosen.name;
+    });
+    soon();
+  }
+
+  file.addEventListener("change", send);
+  element.addEventListener("input", soon);
+  element.addEventListener("change", soon);
+  element.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); });
+  element.addEventListener("drop", (event) => {
+    if (!event.dataTransfer?.files.length) return;
+    event.preventDefault();
+    source.choose("file");
+    file.files = event.dataTransfer.files;
+    send();
+  });
   element.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(start, async () => { location.assign(`/compare/${await submit("start", form())}`); });
+    act(start, async () => {
+      if (source.value() === "file" && !preview.dataset.file) throw wrong("No file is read yet.", "Choose one.", "file");
+      location.assign(`/compare/${await submit("start", form())}`);
+    });
   });
+  shown();
 
   let agentsMark = null;
   let first = true;
@@ -45,6 +132,9 @@ export function compareForm({ link, act, submit }, onCancel) {
       agentsMark = mark;
       put(agents, h("legend", {}, "Agents"), state.agents.map((name) => h("label", { class: "tl-check" }, h("input", { type: "checkbox", value: name, checked: kept.has(name) }), h("span", {}, data(name)))), h("p", { class: "tl-soft tl-small" }, "With none, the bare model answers."));
     }
+    const before = stored.value;
+    put(stored, state.datasets.length ? state.datasets.map(({ name, n_cases: n }) => h("option", { value: name }, `${name} (${count(n, "case")})`)) : h("option", { value: "" }, "none yet"));
+    if (before && state.datasets.some(({ name }) => name === before)) stored.value = before;
     scorers.offer(state.scorers);
     if (!first) return;
     first = false;
@@ -54,11 +144,30 @@ export function compareForm({ link, act, submit }, onCancel) {
     models.offer((await link.call("models")).value);
   }
 
-  return { element, update };
+  return { element, update, look: soon };
 }
 
-/** Several words of free text, with suggestions: what is chosen stands under the field and can be taken away again. */
-function chooser(what, props) {
+/** Where the cases come from: one of a few, as buttons of which one is pressed. */
+function source_(changed) {
+  const name = `tl-source-${Math.random().toString(36).slice(2, 8)}`;
+  const boxes = SOURCES.map(([value, word], n) => h("label", { class: "tl-source" }, h("input", { type: "radio", name, value, checked: n === 0, onchange: changed }), h("span", {}, word)));
+  const element = h("fieldset", { class: "tl-sources" }, h("legend", {}, "Data"), boxes);
+  return {
+    element,
+    value: () => element.querySelector("input:checked").value,
+    choose: (value) => { element.querySelector(`input[value=${value}]`).checked = true; changed(); },
+  };
+}
+
+/** The first cases as they were understood. */
+function table({ n, columns, rows, note }) {
+  return [h("p", { class: "tl-small" }, h("strong", {}, count(n, "case")), note ? h("span", { class: "tl-soft" }, ` · ${note}`) : null),
+    h("div", { class: "tl-preview-rows", tabindex: 0, role: "group", "aria-label": "First cases" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, data(column))))),
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell === null ? h("span", { class: "tl-soft" }, "–") : data(cell))))))))];
+}
+
+/** Several words of free text, with suggestions (`isWhole`: with commas of their own): what is chosen stands under the field and can be taken away again. */
+function chooser(what, { isWhole = false, ...props }) {
   const options = h("datalist", { id: `tl-choices-${Math.random().toString(36).slice(2, 8)}` });
   const box = input({ ...props, list: options.id });
   const chosen = h("ul", { class: "tl-chosen", "aria-label": `Chosen ${what}s` }, options);
@@ -70,8 +179,8 @@ function chooser(what, props) {
     item.dataset.word = word;
     chosen.append(item);
   }
-  const take = () => { box.value.split(",").forEach(add); box.value = ""; };
-  box.addEventListener("keydown", (event) => { if ((event.key === "Enter" && box.value.trim()) || event.key === ",") { event.preventDefault(); take(); } });
+  const take = () => { (isWhole ? [box.value] : box.value.split(",")).forEach(add); box.value = ""; };
+  box.addEventListener("keydown", (event) => { if ((event.key === "Enter" && box.value.trim()) || (event.key === "," && !isWhole)) { event.preventDefault(); take(); } });
   box.addEventListener("change", take);
   return { input: box, chosen, add, offer: (names) => put(options, names.map((name) => h("option", { value: name }))), values: () => { take(); return words(); } };
 }
