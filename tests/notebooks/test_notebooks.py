@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from timestep_lab.runtime.adapters import local as local_weights
 
@@ -48,3 +49,14 @@ def test_a_saved_notebook_is_small_readable_and_keeps_no_widget_state(notebook: 
         if VIEWS_ONLY in data:
             assert "data-tl-twin" in shown[place + 1]["text/html"]
             assert "Still running" not in shown[place + 1]["text/html"]
+
+
+def test_a_notebook_that_ran_where_nobody_looks_carries_the_static_copies_alone() -> None:
+    cells = ["from timestep_lab import Lab\nlab = Lab(':memory:')", "lab.traces", "lab.chat()"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, store_widget_state=True).execute()  # As papermill and nbconvert do.
+    assert "widgets" not in notebook.metadata
+    shown = [[output.data for output in cell.outputs] for cell in notebook.cells[1:]]
+    assert [len(outputs) for outputs in shown] == [1, 1]
+    assert all("data-tl-twin" in data["text/html"] for [data] in shown)
+    assert len(nbformat.writes(notebook)) < 20_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import os
 import re
 import weakref
 from collections.abc import Mapping, Sequence
@@ -208,14 +209,29 @@ def bundle(widget: Any) -> dict[str, Any]:
     return dict(made[0] if isinstance(made, tuple) else made)
 
 
+def _somebody_looks() -> bool:
+    """False in papermill, `nbconvert --execute` and the like: they say that nobody can be asked (`allow_stdin`, Jupyter's messaging protocol),
+    and would write each widget's module, 100 kB, into the notebook. Voila says so, too, and shows widgets."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None or "VOILA_BASE_URL" in os.environ:
+        return True
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", True))
+
+
 def display_in_notebook(view: View) -> None:
-    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript. On a terminal, text."""
+    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript. On a terminal, text; where
+    nobody looks, the twin alone."""
     from IPython import get_ipython
     from IPython.display import display
     from IPython.terminal.interactiveshell import TerminalInteractiveShell
 
     if isinstance(get_ipython(), TerminalInteractiveShell):
         print(view)  # noqa: T201
+        return
+    if not _somebody_looks():
+        display_static(view)
         return
     widget = notebook_widget(view)
     data = bundle(widget)
