@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import html
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -31,7 +32,7 @@ class Approvals:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def list(self) -> list[Run]:
+    def list(self) -> builtins.list[Run]:
         """Every run that waits for a decision."""
         states = self._lab.store.run_states.find(status="pending")
         return [self._lab.get_run(state.run_id) for state in states]

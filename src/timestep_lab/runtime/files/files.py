@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import codecs
 import hashlib
 import io
@@ -135,8 +136,8 @@ MAX_BYTES = 50 * 2**20
 PART_BYTES = 2**20
 
 # In the class below, `list` is a method.
-Records: TypeAlias = "list[FileRecord]"
-Statements: TypeAlias = "list[Statement]"
+Records: TypeAlias = "builtins.list[FileRecord]"
+Statements: TypeAlias = "builtins.list[Statement]"
 Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import operator
 import re
 from collections import Counter
@@ -153,11 +154,11 @@ def _refuse(rule: Any, why: str) -> SettingsError:
 AnyFile: TypeAlias = "FileRecord | str | PathLike[str]"
 """A file of the lab (its record or id), or one on this machine (a path)."""
 # In the class below, `list` is a method.
-Stores: TypeAlias = "list[VectorStore]"
-Hits: TypeAlias = "list[SearchHit]"
-StoreFiles: TypeAlias = "list[VectorStoreFileRecord]"
+Stores: TypeAlias = "builtins.list[VectorStore]"
+Hits: TypeAlias = "builtins.list[SearchHit]"
+StoreFiles: TypeAlias = "builtins.list[VectorStoreFileRecord]"
 Passages: TypeAlias = "list[str]"
-Statements: TypeAlias = "list[Statement]"
+Statements: TypeAlias = "builtins.list[Statement]"
 
 
 @says_await("lab.vector_stores")
