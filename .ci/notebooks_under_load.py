@@ -15,7 +15,6 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-
 from timestep_lab.cli.jupyter import copy_notebooks
 
 CELL_S = 300

@@ -1,5 +1,5 @@
 """Many chats at once against a served lab, with as little work a token as a client can have: what comes is kept with its time and
-read when all is over. `Http` reads a run's server-sent events; `Page` opens the Panel page's own session and the view's channel, as a
+read when all is over. `Http` reads a run's server-sent events; `Page` opens the channel of the page's view, as a
 browser does, without a browser.
 """
 
@@ -138,14 +138,14 @@ async def _over_http(url: str, token: str, model: str) -> Heard:
 class Page:
     """A session of the page /chat."""
 
-    def __init__(self, session: ClientConnection, channel: ClientConnection) -> None:
-        self._session, self._channel = session, channel
+    def __init__(self, channel: ClientConnection) -> None:
+        self._channel = channel
         self._waiting: list[tuple[dict[str, Any], float]] = []
 
     @classmethod
     async def open(cls, url: str, token: str) -> Page:
-        session, key = await open_page(url, "/chat", token)
-        page = cls(session, await websocket(url, f"/views/{key}", token))
+        key = await open_page(url, "/chat", token)
+        page = cls(await websocket(url, f"/views/{key}", token))
         await page.say({"op": "sync", "mount": "m"})
         # Agents, models and threads have been read when the page is drawn a second time.
         while not any(op["kind"] == "busy" for op in (await page.receive())[0].get("ops", [])):
@@ -181,4 +181,3 @@ class Page:
 
     async def close(self) -> None:
         await self._channel.close()
-        await self._session.close()

@@ -154,8 +154,7 @@ async def test_costly_filters_in_the_pages_of_one_user_hold_up_nobody(full_lab: 
         asked = {"filter": WORST, "search": "", "since": None, "until": None, "since_s": None}
         for _ in range(3):
             # The first of them is read when the page is opened, the others when its filter is typed.
-            page, key = await open_page(full_lab.url, f"/traces?filter={quote(WORST)}", token)
-            open_pages.push_async_callback(page.close)
+            key = await open_page(full_lab.url, f"/traces?filter={quote(WORST)}", token)
             channel = await open_pages.enter_async_context(websocket(full_lab.url, f"/views/{key}", token))
             await channel.send(json.dumps({"op": "sync", "mount": "m"}))
             for n in range(10):

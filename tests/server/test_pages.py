@@ -96,10 +96,37 @@ def words(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\d+ (?:s|min) ago|now", "", text)).strip()
 
 
-def test_a_page_whose_own_websocket_is_not_let_through_works_by_that_of_panel(lab: LabProcess, pages: Pages) -> None:
+def test_a_page_takes_little_and_asks_again_for_nothing_that_it_has(lab: LabProcess) -> None:
+    with lab.anonymous() as client:
+        html = client.get("/traces").text
+        assert "bokeh" not in html.lower()
+        needed = re.findall(r'(?:src|href|data-module)="(/assets/[^"]+\?v=[^"]+)"', html)
+        answers = [client.get(address) for address in dict.fromkeys(needed)]
+        assert len(answers) == 3, "a style, a script and the module of the view"
+        assert {answer.headers["content-encoding"] for answer in answers} == {"gzip"}
+        assert all("immutable" in answer.headers["cache-control"] for answer in answers)
+        assert sum(int(answer.headers["content-length"]) for answer in answers) < 100_000
+        stale = client.get(needed[0].partition("?")[0])
+        assert stale.is_success
+        assert "immutable" not in stale.headers["cache-control"]
+        for odd in ("/assets/view/pages/%2e%2e/%2e%2e/x.js", "/assets/view/nowhere.js"):
+            assert client.get(odd).status_code == 404, odd
+
+
+def test_a_page_whose_websocket_does_not_open_at_first_tries_again(lab: LabProcess, pages: Pages) -> None:
     page = pages.open(f"{lab.url}/healthz")
-    page.route_web_socket(re.compile("/views/"), lambda socket: socket.close())
+    asked: list[WebSocketRoute] = []
+
+    def second_only(socket: WebSocketRoute) -> None:
+        asked.append(socket)
+        if len(asked) == 1:
+            socket.close()
+        else:
+            socket.connect_to_server()
+
+    page.route_web_socket(re.compile("/views/"), second_only)
     go(page, f"{lab.url}/chat")
+    assert page.locator(".shell-skeleton").count() == 0
     give(page)
     say(page, "Hello there")
     answered(page)

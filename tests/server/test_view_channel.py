@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fastapi import WebSocketDisconnect
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.server.lab_process import LabProcess
@@ -16,7 +16,7 @@ from timestep_lab.server.panel import pack, unpack
 ANNA, BERT = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
 
 
-async def page_of(lab: LabProcess, user: str) -> tuple[ClientConnection, str]:
+async def page_of(lab: LabProcess, user: str) -> str:
     return await open_page(lab.url, "/settings", lab.tokens.issue(user))
 
 
@@ -25,7 +25,7 @@ def channel_of(lab: LabProcess, key: str, user: str | None) -> connect:
 
 
 async def test_the_page_of_a_user_speaks_with_its_view(lab: LabProcess) -> None:
-    page, key = await page_of(lab, ANNA)
+    key = await page_of(lab, ANNA)
     async with channel_of(lab, key, ANNA) as channel:
         await channel.send(json.dumps({"op": "sync", "mount": "m"}))
         [snapshot] = json.loads(await channel.recv())
@@ -34,30 +34,27 @@ async def test_the_page_of_a_user_speaks_with_its_view(lab: LabProcess) -> None:
         told: list[dict[str, object]] = []
         while not any(message["op"] == "reply" for message in told):
             told += json.loads(await channel.recv())
-    await page.close()
 
 
 @pytest.mark.parametrize("who", [BERT, None], ids=["another user", "nobody"])
 async def test_nobody_else_speaks_with_it(lab: LabProcess, who: str | None) -> None:
-    page, key = await page_of(lab, ANNA)
+    key = await page_of(lab, ANNA)
     with pytest.raises((InvalidStatus, ConnectionClosed)):
         async with channel_of(lab, key, who) as channel:
             await channel.recv()
-    await page.close()
 
 
 @pytest.mark.parametrize(
     "frame", ["{oops", "[1]", b"\xff\xff\xff\xff{}", b""], ids=["no JSON", "no object", "too short", "empty"]
 )
 async def test_what_is_no_message_ends_the_connection(lab: LabProcess, frame: str | bytes) -> None:
-    page, key = await page_of(lab, ANNA)
+    key = await page_of(lab, ANNA)
     async with channel_of(lab, key, ANNA) as channel:
         await channel.send(frame)
         with pytest.raises(ConnectionClosed) as closed:
             await channel.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1003
-    await page.close()
 
 
 @pytest.mark.parametrize("buffers", [[b""], [b"ab", b"", b"\x00" * 3]])

@@ -249,8 +249,7 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (
         b"content-security-policy",
-        # Bokeh compiles its models with `new Function` and loads component modules from blob: addresses.
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         b"img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: blob:; worker-src 'self' blob:; "
         b"object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
     ),

@@ -11,10 +11,8 @@ import contextlib
 import json
 import logging
 import secrets
-import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -27,21 +25,22 @@ from timestep_lab.server.labs import caller_of
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from timestep_lab.ui.view import View
 
-# --- The one module that knows bokeh-fastapi: Panel pages inside the FastAPI app, with five holes of it closed
+
+# --- The one module that knows bokeh-fastapi: Panel's sessions inside the FastAPI app
 #
-# - Its websocket handler never notices that a browser left, so sessions would stay for ever.
+# - A browser is not sent Bokeh's scripts (3 MB): the page runs the view's own module, which speaks over the websocket below. That websocket
+#   keeps the session; Bokeh's own, which would carry the same a second time, is not offered.
 # - It looks for unused sessions from the lifespan of the app, which has begun long before the pages are added: `forget_unused` does it.
-# - Session tokens are unsigned by default; ours are signed, since they say whose session it is. And a session opens for its user alone.
-# - A browser's cookies would be written into the page, where scripts can read them; all stay out. The user's id goes in instead, as a
-#   header that the gate sets and no client can.
+# - A browser's cookies stay out of the session, and the user's id goes in instead, as a header that the gate sets and no client can.
 
 
 SEEN_HEADER = "-".join(word.capitalize() for word in USER_HEADER.split("-"))
 """Tornado's way of writing the name."""
-GONE, NOT_YOURS = 1001, 1008
 CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
+"""How long a page may take to open its websocket, and a browser to open it again."""
 
 
 class PanelPages:
@@ -60,11 +59,8 @@ class PanelPages:
 
 def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, secret: str) -> PanelPages:
     """Serve each function's result at its path. Importing Panel takes about a second."""
-    from bokeh_fastapi.handler import WSHandler
     from panel.io.fastapi import add_applications
 
-    _close_when_browser_leaves(WSHandler)
-    _open_to_own_user_only(WSHandler)
     bokeh = add_applications(
         dict(pages),
         app=api,
@@ -76,6 +72,8 @@ def add_panel_pages(api: FastAPI, pages: Mapping[str, Callable[[], Any]], *, sec
         check_unused_sessions_milliseconds=CHECK_UNUSED_MS,
         unused_session_lifetime_milliseconds=KEEP_UNUSED_MS,
     )
+    sockets = {f"{path.rstrip('/')}/ws" for path in pages}
+    api.router.routes[:] = [route for route in api.routes if getattr(route, "path", None) not in sockets]
     for route in api.routes:
         if getattr(route, "path", None) in pages:
             route.include_in_schema = False  # type: ignore[attr-defined]
@@ -112,53 +110,10 @@ def page_argument(name: str) -> str | None:
     return next(iter(page_arguments(name)), None)
 
 
-def _close_when_browser_leaves(handler: Any) -> None:
-    if getattr(handler, "_timestep_lab_closes", False):
-        return
-    receive_loop = handler._receive_loop
-
-    async def closing_loop(self: Any) -> None:
-        try:
-            await receive_loop(self)
-        finally:
-            self.on_close(GONE, "the browser left")
-
-    handler._receive_loop = closing_loop
-    handler._timestep_lab_closes = True
-
-
-def _open_to_own_user_only(handler: Any) -> None:
-    if getattr(handler, "_timestep_lab_checks", False):
-        return
-    connect = handler.ws_connect
-
-    async def own_session(self: Any, websocket: Any) -> None:
-        offered = websocket.scope["subprotocols"]
-        if len(offered) == 2 and _user_of(offered[1]) != websocket.headers.get(USER_HEADER):
-            await websocket.accept("bokeh")  # Only then a browser is told the code.
-            await websocket.close(NOT_YOURS, "This page was made for another user. Open it anew.")
-            return
-        await connect(self, websocket)
-
-    handler.ws_connect = own_session
-    handler._timestep_lab_checks = True
-
-
-def _user_of(token: str) -> str | None:
-    """For whom the page was made. That nobody else wrote it is checked by Bokeh, when the session is opened."""
-    from bokeh_fastapi.handler import get_token_payload
-
-    try:
-        payload: dict[str, Any] = get_token_payload(token)
-        return str(payload["headers"][SEEN_HEADER])
-    except (ValueError, KeyError, TypeError, zlib.error):
-        return None
-
-
 # --- A websocket of its own for each view of a page: `/views/{key}`, where the page that was made for a user has the key
 #
-# Panel carries messages too, and does so outside the served app; but each takes it three frames, a lock and a callback, which is more than a
-# token takes all the way from the model. A browser that loses the connection opens it again, with growing pauses; when the view is there no
+# Panel carries messages outside the served app; but each takes it three frames, a lock and a callback, which is more than a token takes all
+# the way from the model. A browser that loses the connection opens it again, with growing pauses; when the view is there no
 # more, because the server was started again or had closed the page's session, it is told so (code 1008) and loads the page anew.
 #
 # | | |
@@ -176,50 +131,74 @@ MOST_WAITING = 5_000
 """Messages for a browser that does not take them; then it is told to read everything anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    user_id: str
-    component: Any
+class ViewHost:
+    """A view as one page shows it. What is posted while the browser is not connected is not kept: it reads everything anew when it is back."""
+
+    def __init__(self, view: View, user_id: str, context: Any) -> None:
+        self.view, self.user_id = view, user_id
+        self.channel: Channel | None = None
+        self._context = context
+        """Bokeh's, of the page's session."""
+
+    def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+        if self.channel is not None:
+            self.channel.post(message, buffers)
+
+    @contextlib.contextmanager
+    def connected(self, channel: Channel) -> Iterator[None]:
+        """Keeps the session, and for a while longer, in which a browser that lost the connection may open it again."""
+        session = self._context.session
+        session.block_expiration()
+        self.channel = channel
+        try:
+            yield
+        finally:
+            if self.channel is channel:  # Not yet another connection's, after a reload.
+                self.channel = None
+            asyncio.get_running_loop().call_later(KEEP_UNUSED_MS / 1000, session.unblock_expiration)
 
 
-_offers: dict[str, _Offer] = {}
+_hosts: dict[str, ViewHost] = {}
 
 
-def offer(component: Any, user_id: str, reads: FairReads) -> None:
-    """Let the browser of this user reach the component's view directly, as long as its page is open; the view reads in the user's turn."""
+def offer(view: View, user_id: str, reads: FairReads) -> str:
+    """Let the browser of this user reach the view of the page that is being made, as long as it is open; the view reads in the user's turn.
+    The key of its websocket."""
+    import panel
+
+    document = panel.state.curdoc
+    assert document is not None, "no page is being made"
     closed = asyncio.Event()
     at_session_end(closed.set)
-    component.view.turns = lambda read: reads.run(user_id, read, closed.wait)
-    if not hasattr(component, "channel"):
-        return
+    view.turns = lambda read: reads.run(user_id, read, closed.wait)
     key = secrets.token_urlsafe(24)
-    _offers[key] = _Offer(user_id, component)
-    at_session_end(lambda: _offers.pop(key, None))
-    component.channel = key
+    host = _hosts[key] = ViewHost(view, user_id, document.session_context)
+    view.attach(host)
+    at_session_end(lambda: view.detach(host))
+    at_session_end(lambda: _hosts.pop(key, None))
+    return key
 
 
 @router.websocket("/views/{key}")
 async def view_channel(socket: WebSocket, key: str) -> None:
-    found = _offers.get(key)
+    host = _hosts.get(key)
     await socket.accept()  # Also to refuse it: a browser is told the code only of a connection that was open.
-    if found is None or found.user_id != caller_of(socket).user_id:
+    if host is None or host.user_id != caller_of(socket).user_id:
         await socket.close(NO_SUCH_VIEW)
         return
     channel = Channel(socket)
-    found.component.direct = channel.post
     telling = asyncio.create_task(channel.tell())
     try:
-        while True:
-            content, buffers = unpack(await socket.receive())
-            found.component.view.receive(found.component, content, buffers)
+        with host.connected(channel):
+            while True:
+                content, buffers = unpack(await socket.receive())
+                host.view.receive(host, content, buffers)
     except WebSocketDisconnect:
         pass
     except ValueError as error:
         log.warning("A page sent what is not a message of ours: %s", error)
         await socket.close(NOT_UNDERSTOOD)
     finally:
-        if found.component.direct == channel.post:  # Not yet another connection's, after a reload.
-            found.component.direct = None
         telling.cancel()
         # RuntimeError: Starlette's word for sending on a websocket that is closed already.
         with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 STATIC = Path(__file__).with_name("static")
-HostKind = Literal["notebook", "panel", "page"]
+HostKind = Literal["notebook", "panel", "served", "page"]
 
 _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\.{1,2}/[^"]+)";[ \t]*\n?', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) ([A-Za-z_$][\w$]*)", re.MULTILINE)
@@ -57,8 +57,8 @@ def build(stem: str, host: HostKind = "notebook") -> str:
     offline = _collect((STATIC / "offline" / "page.js").resolve(), names, parts) if host == "page" else ""
     component = f"{{ render: (context) => $withStyle({entry}.default, context) }}"
     body = "\n".join([f"const $style = {json.dumps(_stylesheet(list(names)))};", *parts, _WITH_STYLE])
-    if host == "panel":
-        return f"{body}\nconst $component = {component};\n{_read(STATIC.resolve() / 'panel_host.js')}"
+    if host in ("panel", "served"):
+        return f"{body}\nconst $component = {component};\n{_read(STATIC.resolve() / f'{host}_host.js')}"
     if host == "page":
         return f"{body}\n{offline}.mountOffline({component}, document.getElementById('view'), document.getElementById('data'));\n"
     return f"{body}\nexport default {component};\n"

@@ -245,7 +245,6 @@ def display_in_notebook(view: View) -> None:
 
 @cache
 def _component_class(stem: str) -> type[Any]:
-    import param
     from panel.custom import JSComponent
 
     module = build(stem, "panel")
@@ -253,20 +252,12 @@ def _component_class(stem: str) -> type[Any]:
     name = f"Lab_{Path(stem).name}_{hashlib.sha256(module.encode()).hexdigest()[:10]}"
 
     def post(self: Any, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
-        if self.direct is None:
-            self._send_msg({"content": message, "buffers": list(buffers)})
-        else:
-            self.direct(message, buffers)
+        self._send_msg({"content": message, "buffers": list(buffers)})
 
     def _handle_msg(self: Any, data: Mapping[str, Any]) -> None:
-        self.direct = None  # A browser that speaks this way has no other.
         self.view.receive(self, data["content"], data.get("buffers") or ())
 
-    members = {
-        "_esm": module, "view": None, "post": post, "_handle_msg": _handle_msg,
-        # Where the server has a shorter way to the browser: what the browser calls it, and how to send by it once it is there.
-        "channel": param.String(""), "direct": None,
-    }  # fmt: skip
+    members = {"_esm": module, "view": None, "post": post, "_handle_msg": _handle_msg}
     return type(name, (JSComponent,), members)
 
 

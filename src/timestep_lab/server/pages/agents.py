@@ -110,7 +110,7 @@ def _client_tools() -> list[dict[str, Json]]:
 def page(lab: Any, *, is_owner: bool) -> Any:
     opened = page_argument("id")
     if opened is None:
-        return AgentsPage(lab).panel()
+        return AgentsPage(lab)
     with looked_up():
         agent = lab.agents.get(opened)
-    return Shown(AgentsPage(lab, selected=agent.id).panel(), name=agent.name)
+    return Shown(AgentsPage(lab, selected=agent.id), name=agent.name)

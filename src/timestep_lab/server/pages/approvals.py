@@ -82,4 +82,4 @@ class ApprovalsPage(PageView):
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return ApprovalsPage(lab).panel()
+    return ApprovalsPage(lab)

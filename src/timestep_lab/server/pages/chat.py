@@ -14,4 +14,4 @@ def page(lab: Any, *, is_owner: bool) -> Any:
         with looked_up():
             name = lab.threads[opened].title
     chat = lab.chat(thread=opened, trace_base="/traces/")
-    return Shown(chat.panel(sizing_mode="stretch_width"), name=name)
+    return Shown(chat, name=name)

@@ -192,14 +192,14 @@ def page(lab: Any, *, is_owner: bool) -> Any:
     if models := page_arguments("duel"):
         named = page_argument("named") is not None
         duel = lab.chat(models=models, blind=not named, trace_base="/traces/")
-        return Shown(duel.panel(sizing_mode="stretch_width"), name="Live duel")
+        return Shown(duel, name="Live duel")
     opened = page_argument("id")
     if opened is None:
-        return ComparePage(lab).panel()
+        return ComparePage(lab)
     with looked_up():
         grid = lab.grid_view(opened)
     title = name_of(grid.record) or _against(grid.record)
-    return Shown(grid.panel(sizing_mode="stretch_width"), name=title, heading=_heading(grid.record, title))
+    return Shown(grid, name=title, heading=_heading(grid.record, title))
 
 
 def _heading(record: ComparisonRecord, title: str) -> Heading:

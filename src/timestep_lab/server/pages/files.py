@@ -137,4 +137,4 @@ class FilesPage(PageView):
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return FilesPage(lab).panel()
+    return FilesPage(lab)

@@ -189,4 +189,4 @@ def _row(trace: Any) -> dict[str, Any]:
 
 def page(lab: Any, *, is_owner: bool) -> Any:
     period = page_argument("period")
-    return Overview(lab, period=period if period in PERIODS else "24h").panel()
+    return Overview(lab, period=period if period in PERIODS else "24h")

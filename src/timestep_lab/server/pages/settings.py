@@ -64,4 +64,4 @@ class SettingsPage(PageView):
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return SettingsPage(lab, is_owner=is_owner).panel()
+    return SettingsPage(lab, is_owner=is_owner)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import html
 import importlib
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,22 +15,48 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, Response
 
 from timestep_lab.model.clock import iso
 from timestep_lab.server.pages.page_view import Notice, Shown, clipped
+from timestep_lab.ui.assets import build
 
 STATIC = Path(__file__).parents[1] / "static"
 
 
-# --- What a browser needs besides the pages: manifest, service worker, icons, styles. All of it comes from the package
+# --- What a browser needs besides the pages: manifest, service worker, icons, styles, and the module of each view. All of it is the package's own
+#
+# Scripts and styles are compressed once and kept; a page asks for each by the hash of its text (`?v=`), so that a browser may keep it for good.
 
 
 router = APIRouter(include_in_schema=False)
 CACHED = {"Cache-Control": "public, max-age=3600"}
+CACHED_FOR_GOOD = {"Cache-Control": "public, max-age=31536000, immutable"}
 MEDIA = {".css": "text/css", ".js": "text/javascript"}
+VIEW = re.compile(r"[a-z_]+(?:/[a-z_]+)?")
+"""The stem of a view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    body: bytes
+    packed: bytes
+    version: str
+
+
+@cache
+def asset_of(name: str) -> Asset:
+    """`shell.css`, `shell.js`, or `view/<stem>.js`: the module of a view. Raises `FileNotFoundError`."""
+    stem = name.removeprefix("view/").removesuffix(".js")
+    body = build(stem, "served").encode() if name.startswith("view/") else (STATIC / name).read_bytes()
+    return Asset(body, gzip.compress(body, 9, mtime=0), hashlib.sha256(body).hexdigest()[:16])
+
+
+def address_of(name: str) -> str:
+    """The address under which a browser may keep it for good."""
+    return f"/assets/{name}?v={asset_of(name).version}"
 
 
 @router.get("/app.webmanifest")
@@ -58,8 +87,27 @@ async def favicon() -> Response:
 
 
 @router.get("/assets/{name}")
-async def asset(name: Annotated[Literal["shell.css", "shell.js"], PathParameter()]) -> Response:
-    return Response((STATIC / name).read_bytes(), media_type=MEDIA[Path(name).suffix], headers=CACHED)
+async def asset(request: Request, name: Literal["shell.css", "shell.js"]) -> Response:
+    return _sent(request, asset_of(name))
+
+
+@router.get("/assets/view/{stem:path}.js")
+async def view_module(request: Request, stem: str) -> Response:
+    if not VIEW.fullmatch(stem):
+        return Response(status_code=404)
+    try:
+        return _sent(request, asset_of(f"view/{stem}.js"))
+    except FileNotFoundError:
+        return Response(status_code=404)
+
+
+def _sent(request: Request, found: Asset) -> Response:
+    kept = CACHED_FOR_GOOD if request.query_params.get("v") == found.version else CACHED
+    headers = {**kept, "Vary": "Accept-Encoding"}
+    media = MEDIA[Path(request.url.path).suffix]
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(found.packed, media_type=media, headers={**headers, "Content-Encoding": "gzip"})
+    return Response(found.body, media_type=media, headers=headers)
 
 
 @cache
@@ -116,7 +164,7 @@ def entries() -> tuple[Entry, ...]:
     )  # fmt: skip
 
 
-def around(entry: Entry, shown: Shown | Notice, *, guest: bool = False) -> Any:
+def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False) -> Any:
     """The page as a Panel template. What comes from a user's data goes in as variables: the template itself is code."""
     import panel
 
@@ -130,8 +178,8 @@ def around(entry: Entry, shown: Shown | Notice, *, guest: bool = False) -> Any:
     template.add_variable("notice", notice)
     template.add_variable("heading", heading)
     template.add_variable("heading_at", iso(heading.at) if heading else "")
-    if isinstance(shown, Shown):
-        template.add_panel("view", shown.view)
+    template.add_variable("key", key)
+    template.add_variable("module", address_of(f"view/{shown.view.stem}.js") if isinstance(shown, Shown) else "")
     return template
 
 
@@ -139,7 +187,15 @@ def around(entry: Entry, shown: Shown | Notice, *, guest: bool = False) -> Any:
 def _page(entry: Entry) -> str:
     links = "".join(_link(other, current=other == entry) for other in entries())
     source = (STATIC / "shell.html").read_text("utf-8")
-    return source.replace("$NAVIGATION", links).replace("$TITLE", html.escape(entry.title))
+    for name, value in {
+        "$NAVIGATION": links,
+        "$TITLE": html.escape(entry.title),
+        "$STYLE": address_of("shell.css"),
+        "$SCRIPT": address_of("shell.js"),
+        "$PAGE": entry.title.lower(),
+    }.items():
+        source = source.replace(name, value)
+    return source
 
 
 def _link(entry: Entry, *, current: bool) -> str:

@@ -96,4 +96,4 @@ def _tool(info: Any) -> dict[str, Json]:
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    return ToolsPage(lab, may_start_commands=is_owner).panel()
+    return ToolsPage(lab, may_start_commands=is_owner)

@@ -21,7 +21,7 @@ def page(lab: Any, *, is_owner: bool) -> Any:
         with looked_up():
             explorer.selection = opened
         name = _question(lab, opened)
-    return Shown(explorer.panel(sizing_mode="stretch_width"), name=name)
+    return Shown(explorer, name=name)
 
 
 def _asked() -> dict[str, Any]:

@@ -21,6 +21,17 @@
     document.title = id === named ? title : `${main.getAttribute("aria-label")} · Timestep Lab`;
   });
 
+  // The view draws itself in a shadow root, and speaks over a websocket of its own.
+  const view = document.querySelector(".shell-view");
+  if (view) {
+    const el = document.createElement("div");
+    view.attachShadow({ mode: "open" }).append(el);
+    import(view.dataset.module).then(({ default: open }) => open(el, view.dataset.key));
+  }
+
+  // Until the view has drawn itself, its outline stands in its place.
+  document.addEventListener("tl-ready", () => document.querySelector(".shell-skeleton")?.remove(), { once: true });
+
   for (const time of document.querySelectorAll("main time[datetime]")) {
     const at = new Date(time.dateTime);
     const min = Math.floor((Date.now() - at) / 60000);

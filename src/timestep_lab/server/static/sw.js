@@ -1,5 +1,5 @@
 // Keeps versioned scripts and styles; pages themselves are never kept: they hold a session of five minutes.
-const CACHE = "timestep-lab-1";
+const CACHE = "timestep-lab-2";
 const OFFLINE = `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Offline</title>
 <style>:root{color-scheme:light dark}body{font:15px/1.45 system-ui,sans-serif;display:grid;place-content:center;min-height:90vh;text-align:center}</style>
 <h1>The lab cannot be reached</h1><p>Check that the server runs, then <a href="">try again</a>.</p></html>`;
@@ -13,7 +13,7 @@ self.addEventListener("fetch", (event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
-  if (url.pathname.startsWith("/static/") && url.searchParams.has("v")) event.respondWith(fromCache(request));
+  if (url.pathname.startsWith("/assets/") && url.searchParams.has("v")) event.respondWith(fromCache(request));
   else if (request.mode === "navigate") event.respondWith(fetch(request).catch(() => new Response(OFFLINE, { headers: { "content-type": "text/html" } })));
 });
 
@@ -22,6 +22,9 @@ async function fromCache(request) {
   const kept = await cache.match(request);
   if (kept) return kept;
   const answer = await fetch(request);
-  if (answer.ok) cache.put(request, answer.clone());
+  if (answer.ok) {
+    await cache.delete(request, { ignoreSearch: true });  // Of an earlier version.
+    await cache.put(request, answer.clone());
+  }
   return answer;
 }

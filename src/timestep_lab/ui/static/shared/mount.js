@@ -20,7 +20,14 @@ export function mount({ model, el }, name) {
       document.head.append(hidden);
     }
   });
-  link.on("snap", () => { root.dataset.tlState = "ready"; });
+  // A page of the served app has drawn itself when it was told its contents, which come after the snapshot.
+  const drawn = () => root.dispatchEvent(new CustomEvent("tl-ready", { bubbles: true, composed: true }));
+  link.on("snap", (state) => {
+    root.dataset.tlState = "ready";
+    if (state?.page !== null) drawn();
+  });
+  link.on("page", drawn);
+  link.on("trouble", drawn);
   link.on("gone", () => root.dispatchEvent(new CustomEvent("tl-gone", { bubbles: true, composed: true })));
   const close = () => {
     for (const end of closing.splice(0).reverse()) end();
