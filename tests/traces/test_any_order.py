@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -218,6 +219,72 @@ def test_a_trace_in_many_parts_takes_time_by_its_length_and_not_by_the_square_of
     few, many = seconds(2, 10), seconds(3, 80)
     assert many < 8 * few * 2.5
     store.close()
+
+
+def test_a_deep_chain_of_calls_that_tell_one_answers_id_takes_time_by_its_length() -> None:
+    def seconds(n: int) -> float:
+        store = open_store(":memory:")
+        spans = [span(i, "chat", {**CHAT, "gen_ai.response.id": "r"}, parent=i - 1 or None) for i in range(n, 0, -1)]
+        began = time.process_time()
+        for first in range(0, n, 50):
+            send(store, *spans[first : first + 50])
+        took = time.process_time() - began
+        assert store.sql("select n_spans, turns from traces").rows == [(n, 1)]
+        store.close()
+        return took
+
+    few, many = seconds(500), seconds(3000)
+    assert many < 6 * few * 3
+
+
+@pytest.mark.parametrize("around", [{1: 1}, {1: 2, 2: 1}, {1: 3, 2: 1, 3: 2}])
+def test_spans_that_are_their_own_parents_are_kept_and_counted_once(store: Store, around: dict[int, int]) -> None:
+    spans = [
+        span(i, f"it {i}", {**CHAT, "gen_ai.response.id": "r", "gen_ai.usage.input_tokens": 10}, parent=up)
+        for i, up in around.items()
+    ]
+    spans.append(span(9, "below", {}, parent=1))
+    for number, order in enumerate((spans, spans[::-1]), 1):
+        for one in order:
+            send(store, {**one, "traceId": f"{number:032x}"})
+    first, second = store.sql("select n_spans, status, input_tokens, turns from traces").rows
+    assert first == second
+    assert first == (len(spans), "completed", 10, 1)
+    assert len(store.traces.spans(f"{1:032x}")) == len(spans)
+
+
+VERSIONS = [
+    span(2, "chat", {**CHAT, "input.value": "hi"}, parent=1),
+    span(2, "chat", {**CHAT, "input.value": "hi", "output.value": "yes", "gen_ai.usage.input_tokens": 10, "gen_ai.agent.name": "A"}, parent=1,
+         endTimeUnixNano=str(BEGAN + 20 * MS), events=[{"name": "told", "timeUnixNano": "7"}]),
+    span(2, "chat", {**CHAT, "input.value": "hi", "output.value": "no"}, parent=1, startTimeUnixNano=str(BEGAN),
+         events=[{"name": "other", "timeUnixNano": "9"}], status={"code": 2}),
+    span(2, "chat", {**CHAT}, parent=1, endTimeUnixNano="0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_of_finished_versions_of_a_span_the_most_complete_stands_with_the_time_and_events_of_all_in_any_order(
+    store: Store, at_once: bool
+) -> None:
+    orders = list(itertools.permutations(VERSIONS))
+    for number, order in enumerate(orders, 1):
+        trace = {"traceId": f"{number:032x}"}
+        parts = [span(1, "agent", {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "A"}, **trace)]
+        parts += [{**one, **trace} for one in order]
+        for part in [parts] if at_once else [[one] for one in parts + parts[1:]]:
+            send(store, *part)
+    spans = store.sql(
+        "select distinct agent, status, started_at, ended_at, input_tokens, output from spans where span_id like '%2'"
+    ).rows
+    assert spans == [("A", "ok", moment(0), moment(20), 10, "yes")]
+    told = store.sql(
+        "select distinct n_spans, n_errors, turns, input_tokens, started_at, ended_at, status, output from traces"
+    ).rows
+    assert told == [(2, 0, 1, 10, moment(0), moment(20), "completed", "yes")]
+    said = [store.traces.payload(f"{number:032x}", f"{2:016x}")["attributes"] for number in range(1, len(orders) + 1)]
+    assert all([event["name"] for event in one["timestep.events"]] == ["told", "other"] for one in said)
+    assert store.sql("select calls, input_tokens from usage").rows == [(len(orders), 10 * len(orders))]
 
 
 def test_many_calls_that_all_tell_one_answers_id_are_put_together_in_time_by_their_number() -> None:

@@ -20,8 +20,6 @@ from timestep_lab.ui.messages import read_messages
 
 CASES = Path(__file__).parent / "cases"
 FILES = sorted(CASES.glob("*.*"))
-ONE_SPAN_TWO_STARTS = "c13"
-"""Of a finished span that comes twice and differs, the one that came first stays."""
 VIEWS = {
     "traces": "trace_id, thread_id, workflow, agent_path, model, status, started_at, ended_at, n_spans, n_errors, turns, input_tokens, "
     "output_tokens, cost_usd, n_unpriced, input, output",
@@ -108,9 +106,7 @@ def over_json(store: Store) -> None:
 
 
 def _parts() -> list[Request]:
-    found = [(path, part) for path in FILES for part in span_by_span(request_of(path))]
-    found.sort(key=lambda one: not one[0].name.startswith(ONE_SPAN_TWO_STARTS))
-    return [part for _, part in found]
+    return [part for path in FILES for part in span_by_span(request_of(path))]
 
 
 def forwards(store: Store) -> None:
@@ -118,15 +114,13 @@ def forwards(store: Store) -> None:
 
 
 def backwards(store: Store) -> None:
-    parts = _parts()
-    in_json(store, [*parts[:2], *reversed(parts[2:])])
+    in_json(store, _parts()[::-1])
 
 
 def shuffled(store: Store) -> None:
     parts = _parts()
-    rest = parts[2:]
-    random.Random(5).shuffle(rest)
-    in_json(store, [*parts[:2], *rest])
+    random.Random(5).shuffle(parts)
+    in_json(store, parts)
 
 
 WAYS: list[Callable[[Store], None]] = [over_protobuf, over_json, forwards, backwards, shuffled]

@@ -223,7 +223,8 @@ class Added(NamedTuple):
 
     used: Used
     n_turns: int
-    repeated: dict[str, Repeated]
+    repeated: list[tuple[str, SpanFacts, Repeated]]
+    """Generations that other ones tell of: what to take off more than before, or less, and off which calls."""
     agents: dict[str, str]
     """Span id to agent, of spans that work for an agent of which a span around them tells."""
 
@@ -290,17 +291,22 @@ class ImportedTrace:
         n_turns = _turns(new.values()) - _turns(before.values())
         if first:
             after, repeated = used(self.spans)
-            return Added(after, n_turns, repeated, agents)
+            return Added(after, n_turns, [(i, new[i], counted) for i, counted in repeated.items()], agents)
         region = self._region(new, before)
         was, repeated_before = used(
             {i: before.get(i, facts) for i, facts in region.items() if i not in new or i in before}
         )
         now, repeated = used(region)
-        for span_id, counted in repeated_before.items():
-            less = repeated.get(span_id, (0, 0, 0, 0.0))
-            repeated[span_id] = tuple(a - b for a, b in zip(less, counted, strict=True))  # type: ignore[assignment]
-        changed = {span_id: counted for span_id, counted in repeated.items() if any(counted)}
-        return Added(now.since(was), n_turns, changed, agents)
+        changed = [(i, self.spans[i], counted) for i, counted in repeated.items() if i not in repeated_before]
+        for span_id, (calls, tokens_in, tokens_out, cost) in repeated_before.items():
+            old, facts = before.get(span_id, self.spans[span_id]), self.spans[span_id]
+            more = repeated.get(span_id, (0, 0, 0, 0.0))
+            if (old.provider, old.model, old.started_at) != (facts.provider, facts.model, facts.started_at):
+                changed += [(span_id, old, (-calls, -tokens_in, -tokens_out, -cost)), (span_id, facts, more)]
+            else:
+                rest = more[0] - calls, more[1] - tokens_in, more[2] - tokens_out, more[3] - cost
+                changed.append((span_id, facts, rest))
+        return Added(now.since(was), n_turns, [one for one in changed if any(one[2])], agents)
 
     def load(self, stored: Mapping[str, SpanFacts]) -> None:
         """What the store has of it."""

@@ -135,6 +135,10 @@ _MICROS: dict[Dialect, str] = {
 _NUMBERS = ("input_tokens", "output_tokens", "cost_usd", "ttft_ms")
 _WORDS = ("kind", "name", "status", "agent", "model")
 _SPANS = "select {0} from core.span_rows where user_id = $1 and trace_id = $2{1}"
+_ID_LIST: dict[Dialect, str] = {
+    "duckdb": "in (select unnest(string_split($3, ' ')))",
+    "postgres": "= any(string_to_array($3, ' '))",
+}
 _BY_START = " order by started_at, ended_at desc nulls first, parent_id nulls first"
 """Of spans that begin in the same microsecond, the one around the others comes first."""
 
@@ -239,18 +243,19 @@ class SpanReader:
         bodies = self._bodies(row.get("input_refs") for row in rows.values())
         return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
 
-    def row(self, trace_id: str, span_id: str) -> Row | None:
-        """A finished span as it was written, its input whole."""
-        sql = f"select {', '.join(SPAN_COLUMNS)} from core.spans_raw where user_id = $1 and trace_id = $2 and span_id = $3"
-        found = self._db.query(self._user_id, sql, [self._user_id, trace_id, span_id]).one()
-        if found is None:
-            return None
-        row = list(found)
-        refs = row[AT["input_refs"]]
-        if refs:
-            bodies = self._bodies([refs])
-            row[AT["input"]], row[AT["input_refs"]] = _joined(refs, bodies), None
-        return tuple(row)
+    def finished(self, trace_id: str, span_ids: Iterable[str], since: datetime | None) -> dict[str, Row]:
+        """Finished spans as they were written, with their inputs whole, by id. `since`: when their trace began."""
+        places, refs_at = _ID_LIST[self._db.dialect], AT["input_refs"]
+        sql = f"select {', '.join(SPAN_COLUMNS)} from core.spans_raw where user_id = $1 and trace_id = $2 and span_id {places} and started_at >= $4"
+        found = self._db.query(self._user_id, sql, [self._user_id, trace_id, " ".join(span_ids), since]).rows
+        bodies = self._bodies(row[refs_at] for row in found)
+        rows: dict[str, Row] = {}
+        for given in found:
+            row = list(given)
+            if row[refs_at]:
+                row[AT["input"]], row[refs_at] = _joined(row[refs_at], bodies), None
+            rows[row[AT["span_id"]]] = tuple(row)
+        return rows
 
     def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
         bounds, params = self._bounds(trace_id, 3)

@@ -1,6 +1,7 @@
 """Whole traces into the store at once, from a file or another program. What is there already is not added again.
 
-A span that came open and comes again finished is then finished; one that is finished stays as it is, whatever comes later.
+A span that came open and comes again finished is then finished. Of finished versions of one span that differ the one stands that tells most,
+from the earliest start to the latest end that any of them told, with the events of all: whatever the order they come in.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from weakref import WeakKeyDictionary
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, ConflictError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.spans import SpanRecord, TraceStart
+from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
 from timestep_lab.store.base import Database, Dialect, Statement
 from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, facts_of, is_open
 from timestep_lab.store.spans import (
     AT,
     INPUT_IS_JSON,
     OUTPUT_IS_JSON,
+    SPAN_COLUMNS,
     MessageBodies,
     Row,
     SpanReader,
@@ -41,7 +43,10 @@ KEPT_SPANS = 100_000
 MOST_TRIES = 20
 """Of a part that somebody else's part of the same trace overtook."""
 _TRACE, _SPAN, _STARTED, _ENDED = AT["trace_id"], AT["span_id"], AT["started_at"], AT["ended_at"]
-_STATUS, _AGENT = AT["status"], AT["agent"]
+_STATUS, _AGENT, _ATTRIBUTES = AT["status"], AT["agent"], AT["attributes"]
+_TOLD = SPAN_COLUMNS[3:]
+_APART = frozenset(AT[name] for name in ("agent", "started_at", "ended_at", "io_json", "input_refs", "attributes"))
+"""Columns that say nothing of how complete a span is. Its agent may be that of a span above it."""
 SpanEvent = tuple[str, str, Mapping[str, Any]]
 """(trace_id, span_id, event): of an event that comes apart from its span."""
 AddEvents = Callable[[Row, Sequence[Mapping[str, Any]]], Row]
@@ -260,8 +265,8 @@ class _Part:
                 of_span.append(event)
         self._to_wait: list[Row] = []
         self._arrived: list[SpanKey] = []
-        self._changed: list[Row] = []
-        """Spans in the store to which events came."""
+        self._changed: list[tuple[Row, datetime | None]] = []
+        """Spans in the store of which more was told, and when their trace began."""
         self.n_new = 0
         self.deltas: list[Row] = []
         self._starts: list[Row] = []
@@ -274,15 +279,20 @@ class _Part:
         self._n_parts = 0
 
     def add(self, trace: ImportedTrace, rows: Sequence[Row], said: TraceSaid | None) -> None:
-        new = _new(trace, rows)
-        changed = self._with_events(trace, new) if trace.trace_id in self._events else {}
+        new, again = self._new(trace, rows)
+        changed = self._told_more(trace, again) if again else {}
+        if trace.trace_id in self._events:
+            self._with_events(trace, new, changed)
         told = said is not None and _tells_more(trace, said)
         if not new and not changed and not told and (trace.is_known or said is None):
             return
         closed = {span_id for span_id in new if span_id in trace.spans}
         facts = {span_id: facts_of(row) for span_id, row in new.items()}
-        facts.update((span_id, _says(trace.spans[span_id], row)) for span_id, row in changed.items())
-        self._changed += changed.values()
+        facts.update((span_id, facts_of(row)) for span_id, row in changed.items())
+        self._changed += [(row, trace.started_at) for row in changed.values()]
+        n_failed = sum(row[_STATUS] == "error" for row in changed.values()) - sum(
+            trace.spans[i].failed for i in changed
+        )
         added = trace.add(facts)
         for span_id, agent in added.agents.items():
             if span_id in new:
@@ -296,15 +306,17 @@ class _Part:
         self._opened += opened
         self._ended += ended
         self._opened_before.update((trace.trace_id, span_id) for span_id in closed)
-        self._repeated += [self._repeated_row(trace, *one) for one in added.repeated.items()]
+        self._repeated += [self._repeated_row(trace, *one) for one in added.repeated]
 
         started_at = min(
             (row[_STARTED] for row in new.values()),
             default=trace.started_at or (said.started_at if said else None),
         )
+        for row in changed.values():
+            started_at = row[_STARTED] if started_at is None else min(started_at, row[_STARTED])
         if said is not None and said.started_at is not None and started_at is not None and not trace.is_known:
             started_at = min(started_at, said.started_at)
-        ended_at = max((row[_ENDED] or row[_STARTED] for row in ended), default=None)
+        ended_at = max((row[_ENDED] or row[_STARTED] for row in (*ended, *changed.values())), default=None)
         if started_at is None:
             return
         earlier = trace.started_at is None or started_at < trace.started_at
@@ -328,7 +340,7 @@ class _Part:
         values: dict[str, Any] = {
             "user_id": self._user_id, "trace_id": trace.trace_id, "workflow": workflow, "workflow_key": workflow_key, "thread_id": thread_id,
             "thread_key": thread_key, "started_at": started_at, "ended_at": ended_at, "n_spans": len(new) - len(closed),
-            "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended), "n_turns": added.n_turns,
+            "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended) + n_failed, "n_turns": added.n_turns,
             "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
             "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
             **Facts.of(ended, from_json(said.metadata), source=self._source)._asdict(),
@@ -342,15 +354,54 @@ class _Part:
     def has_something(self) -> bool:
         return bool(self.deltas or self._to_wait)
 
-    def _with_events(self, trace: ImportedTrace, new: dict[str, Row]) -> dict[str, Row]:
-        """Puts events to their spans: in `new`, and by id the spans in the store that change by it. Others wait for their span's end."""
+    def _new(self, trace: ImportedTrace, rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, Row]]:
+        """By id: spans that are not there, or only open; and finished ones that are there and come again."""
+        new: dict[str, Row] = {}
+        again: dict[str, Row] = {}
+        for row in rows:
+            span_id, opened = row[_SPAN], is_open(row)
+            known = trace.spans.get(span_id)
+            if known is not None and (opened or not known.is_open):
+                if not opened:
+                    again[span_id] = row if span_id not in again else self._merged(again[span_id], row)
+                continue
+            other = new.get(span_id)
+            if other is None or (is_open(other) and not opened):
+                new[span_id] = row
+            elif not opened:
+                new[span_id] = self._merged(other, row)
+        return new, again
+
+    def _told_more(self, trace: ImportedTrace, again: Mapping[str, Row]) -> dict[str, Row]:
+        """Of spans in the store that come again, those of which something is told that is not there."""
         changed: dict[str, Row] = {}
+        for span_id, stored in self._finished(trace, again).items():
+            merged = self._merged(stored, again[span_id])
+            if merged is not stored:
+                changed[span_id] = merged
+        return changed
+
+    def _merged(self, one: Row, other: Row) -> Row:
+        """Of two finished versions of a span; the same `one` when the other tells nothing more."""
+        most, least = (one, other) if _completeness(one) >= _completeness(other) else (other, one)
+        times = _times(one, other)
+        if (most[_STARTED], most[_ENDED]) != times:
+            most = (*most[:_STARTED], *times, *most[_ENDED + 1 :])
+        if Lab.EVENTS in (least[_ATTRIBUTES] or ""):
+            most = self._add_events(most, from_json(least[_ATTRIBUTES]).get(Lab.EVENTS, []))
+        return most
+
+    def _finished(self, trace: ImportedTrace, span_ids: Iterable[str]) -> dict[str, Row]:
+        return SpanReader(self._db, self._user_id).finished(trace.trace_id, span_ids, trace.started_at)
+
+    def _with_events(self, trace: ImportedTrace, new: dict[str, Row], changed: dict[str, Row]) -> None:
+        """Puts events to their spans: in `new`, and in `changed` to those in the store. Others wait for their span's end."""
         for span_id, events in self._events[trace.trace_id].items():
             key, known = (trace.trace_id, span_id), trace.spans.get(span_id)
             if span_id in new and not is_open(new[span_id]):
                 new[span_id] = self._add_events(new[span_id], events)
             elif span_id not in new and known is not None and not known.is_open:
-                row = SpanReader(self._db, self._user_id).row(*key)
+                row = changed.get(span_id) or self._finished(trace, [span_id]).get(span_id)
                 if row is not None and (with_them := self._add_events(row, events)) is not row:
                     changed[span_id] = with_them
             else:
@@ -360,29 +411,16 @@ class _Part:
                 continue
             if key in self._n_waiting:
                 self._arrived.append(key)
-        return changed
 
-    def _event_statements(self) -> Iterator[Statement]:
+    def _change_statements(self) -> Iterator[Statement]:
         number = (
             ", span_no = nextval('core.span_numbers')" if self._db.dialect == "duckdb" else ""
         )  # To be indexed again.
-        for row in self._changed:
-            sql = (
-                "update core.spans_raw set input_refs = null, attributes = $5, input = $6, output = $7, io_json = $8, "
-                f"stop_reason = $9{number} where user_id = $1 and trace_id = $2 and span_id = $3 and started_at = $4"
-            )
-            columns = (
-                "user_id",
-                "trace_id",
-                "span_id",
-                "started_at",
-                "attributes",
-                "input",
-                "output",
-                "io_json",
-                "stop_reason",
-            )
-            yield Statement(sql, [row[AT[column]] for column in columns])
+        for row, since in self._changed:
+            told = ", ".join(f"{column} = ${place}" for place, column in enumerate(_TOLD, 4))
+            sql = f"update core.spans_raw set {told}{number} where user_id = $1 and trace_id = $2 and span_id = $3"
+            sql += f" and started_at >= ${4 + len(_TOLD)}"
+            yield Statement(sql, [*row[:3], *(row[AT[column]] for column in _TOLD), since])
         for trace_id, span_id in self._arrived:
             sql = "delete from core.waiting_events where user_id = $1 and trace_id = $2 and span_id = $3"
             yield Statement(sql, [self._user_id, trace_id, span_id])
@@ -396,7 +434,7 @@ class _Part:
         SpanBatch(
             self._user_id, self._starts, self._opened, self._ended, self._opened_before, new_id("batch"), deltas=self.deltas,
             also={"repeated_calls": (REPEATED_COLUMNS, self._repeated), "waiting_events": (WAITING_COLUMNS, self._to_wait)},
-            then=[*([undisturbed] if trace_ids else []), *self._agent_statements(), *self._event_statements()],
+            then=[*([undisturbed] if trace_ids else []), *self._change_statements(), *self._agent_statements()],
         ).write(self._db, bodies)  # fmt: skip
 
     def _agent_statements(self) -> Iterator[Statement]:
@@ -406,8 +444,7 @@ class _Part:
                 sql = f"update core.{table} set agent = $4 where user_id = $1 and started_at >= $5 and trace_id = $3 and span_id {among}"
                 yield Statement(sql, [self._user_id, " ".join(span_ids), trace_id, agent, started_at])
 
-    def _repeated_row(self, trace: ImportedTrace, span_id: str, counted: Repeated) -> Row:
-        facts = trace.spans[span_id]
+    def _repeated_row(self, trace: ImportedTrace, span_id: str, facts: SpanFacts, counted: Repeated) -> Row:
         return (
             self._user_id, trace.trace_id, span_id, facts.started_at, facts.provider, facts.model, *counted,
         )  # fmt: skip
@@ -444,22 +481,19 @@ class _Part:
         return found[0][name] if found else None
 
 
-def _new(trace: ImportedTrace, rows: Iterable[Row]) -> dict[str, Row]:
-    """By id: spans that are not there, or only open."""
-    new: dict[str, Row] = {}
-    for row in rows:
-        span_id = row[_SPAN]
-        known, other = trace.spans.get(span_id), new.get(span_id)
-        if known is not None and (not known.is_open or is_open(row)):
-            continue
-        if other is None or (is_open(other) and not is_open(row)):
-            new[span_id] = row
-    return new
+def _completeness(row: Row) -> tuple[Any, ...]:
+    """Of a finished span: which columns it fills, how much it says, and what, so that of two that differ one is always the more complete."""
+    said = [value for place, value in enumerate(row) if place not in _APART and value is not None]
+    payload = [row[place] or "" for place in (_ATTRIBUTES, AT["input"], AT["output"])]
+    return len(said), sum(map(len, payload)), [*map(str, said), *payload]
 
 
-def _says(facts: SpanFacts, row: Row) -> SpanFacts:
-    told = facts_of(row)
-    return facts._replace(has_input=told.has_input, has_output=told.has_output)
+def _times(one: Row, other: Row) -> tuple[datetime, datetime | None]:
+    """Start and end. A version without an end was sent without a start, and stands somewhere."""
+    timed = [row for row in (one, other) if row[_ENDED] is not None]
+    if not timed:
+        return min(one[_STARTED], other[_STARTED]), None
+    return min(row[_STARTED] for row in timed), max(row[_ENDED] for row in timed)
 
 
 def _tells_more(trace: ImportedTrace, said: TraceSaid) -> bool:

@@ -430,8 +430,7 @@ def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]
     for span_ids in same.values():
         if len(span_ids) < 2:
             continue
-        among = set(span_ids)
-        outermost = [span_id for span_id in span_ids if among.isdisjoint(_above(span_id, parents))]
+        outermost = _outermost(span_ids, parents)
         outermost.sort(key=lambda i: (spans[i].cost_usd is None, spans[i].input_tokens is None, i))
         calls: list[tuple[datetime, str]] = []
         """In order of start. No two of them overlap, so of those that began before a span only the last may reach into it."""
@@ -447,6 +446,24 @@ def _join_answers(spans: Mapping[str, SpanFacts], parents: dict[str, str | None]
 
 def overlap(one: SpanFacts, other: SpanFacts) -> bool:
     return one.started_at <= other.ended_at and other.started_at <= one.ended_at
+
+
+def _outermost(span_ids: Sequence[str], parents: Mapping[str, str | None]) -> list[str]:
+    """Those with none of the others above them. Each span is gone over once, however deep they lie."""
+    among = set(span_ids)
+    inside: dict[str, bool] = {}
+    """Whether a span, or one above it, is among them."""
+    for first in span_ids:
+        path: list[str] = []
+        at: str | None = first
+        while at is not None and at not in inside:
+            inside[at] = False  # A circle of parents ends here.
+            path.append(at)
+            at = parents.get(at)
+        found = at is not None and inside[at]
+        for span_id in reversed(path):
+            found = inside[span_id] = found or span_id in among
+    return [span_id for span_id in span_ids if not inside.get(parents.get(span_id) or "", False)]
 
 
 def _above(span_id: str, parents: Mapping[str, str | None]) -> set[str]:
