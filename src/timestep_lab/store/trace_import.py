@@ -343,7 +343,7 @@ class _Part:
             "n_open": len(opened) - len(closed), "n_errors": sum(row[_STATUS] == "error" for row in ended) + n_failed, "n_turns": added.n_turns,
             "agents": trace.agents(), "model": trace.model(), "input": text_in, "input_key": in_key, "output": text_out,
             "output_key": out_key, "root_error": trace.failed(), "interrupted": False, "version": trace.version,
-            **Facts.of(ended, from_json(said.metadata), source=self._source)._asdict(),
+            **Facts.of([*ended, *changed.values()], from_json(said.metadata), source=self._source)._asdict(),
             "end_user": end_user, "end_user_key": end_user_key, **added.used._asdict(),
         }  # fmt: skip
         self.deltas.append(tuple(values.get(column) for column in DELTA_COLUMNS))

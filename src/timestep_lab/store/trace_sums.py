@@ -77,6 +77,10 @@ class _Trace:
         """Spans that failed, and generations whose first token is known."""
 
 
+_LONGEST_WAIT_MS = 366 * 86_400_000
+"""A first token that its sender says came later, or before the request, was told in another unit or by another clock."""
+
+
 class Facts(NamedTuple):
     """What a trace is searched and counted by, of one batch. Lists as text, one entry a line."""
 
@@ -96,7 +100,7 @@ class Facts(NamedTuple):
         first = [
             row[_STARTED] + timedelta(milliseconds=row[_TTFT])
             for row in ended
-            if row[_KIND] == "generation" and row[_TTFT] is not None
+            if row[_KIND] == "generation" and row[_TTFT] is not None and 0 <= row[_TTFT] < _LONGEST_WAIT_MS
         ]
         failed = [row for row in ended if row[_STATUS] == "error"]
         if "comparison_id" in metadata or (is_fork and "run_id" not in metadata):
