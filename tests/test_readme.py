@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import re
@@ -10,12 +9,13 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 from tests.readme_picture import LARGEST, PICTURE, SIZE, made_from
 from timestep_lab.cli import main
-from timestep_lab.cli.root import COMMANDS
+from timestep_lab.cli.root import COMMANDS, root
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 
@@ -76,7 +76,7 @@ def test_every_command_is_described_in_the_help(capsys: pytest.CaptureFixture[st
 
 
 def test_the_table_of_commands_says_what_their_help_says() -> None:
-    helps = {f"`{name}`": importlib.import_module(module).command.help for name, module in COMMANDS.items()}
+    helps = {f"`{name}`": root.get_command(click.Context(root), name).help for name in COMMANDS}
     assert rows("Commands") == {name: " ".join(text.split("\n\n")[0].split()) for name, text in helps.items()}
 
 
