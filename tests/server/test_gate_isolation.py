@@ -68,6 +68,8 @@ def made(client: httpx.Client, path: str, body: Any) -> Any:
 
 
 BODIES: dict[str, Any] = {
+    "POST /api/v1/vector-stores/{store_id}/files": {"file_id": "file_none"},
+    "POST /api/v1/vector-stores/{store_id}/search": {"query": "mine"},
     "PUT /api/v1/agents/{agent_id}": {"name": "mine now"},
     "POST /api/v1/compare/{comparison_id}/rescore": {"scorers": ["exact"]},
     "POST /api/v1/compare/{comparison_id}/votes": {

@@ -13,11 +13,16 @@ import pytest
 
 from timestep_lab import Lab, NotFoundError, UsageError
 from timestep_lab.service.agents import Agents
+from timestep_lab.service.datasets import Datasets
+from timestep_lab.service.files import Files, VectorStores
+from timestep_lab.service.mcp import Mcp
+from timestep_lab.service.models import Models
 from timestep_lab.service.operation import operations
+from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 
-NOUNS = (Agents, Threads, Traces)
+NOUNS = (Agents, Threads, Runs, Models, Files, VectorStores, Mcp, Traces, Datasets)
 IN_THIS_PROCESS = ("__init__", "_columns", "_refuse_taken", "frame", "subscribe")
 """Used by operations only, or written again for a served lab."""
 
@@ -60,6 +65,12 @@ def test_every_operation_says_what_it_does_and_types_all_that_it_takes_and_gives
         (lambda lab: lab.agents.create(name="x" * 201), "name: .*at most 200"),
         (lambda lab: lab.agents.update("Personal Assistant", name=None), "name: .*string"),
         (lambda lab: lab.agents.create(name="x", model_settings={"temperature": math.nan}), "model_settings: is not JSON"),
+        (lambda lab: lab.trace_source.page(limit=0), r"lab\.trace_source\.page: limit"),
+        (lambda lab: lab.runs.start("x", budget_usd=0), r"lab\.runs\.start: budget_usd: .*greater than 0"),
+        (lambda lab: lab.runs.decide("run_x", {"call_1": {"decision": "maybe"}}), r"lab\.runs\.decide: decisions.call_1"),
+        (lambda lab: lab.files.page(limit=0), r"lab\.files\.page: limit"),
+        (lambda lab: lab.files.add_bytes("x.txt", 5), r"lab\.files\.add_bytes: content"),
+        (lambda lab: lab.mcp.add("x", ulr="http://x"), r"lab\.mcp\.add takes no 'ulr'\. Did you mean 'url'"),
         (lambda lab: lab.threads.page(limit=0), "limit: .*greater than or equal to 1"),
         (lambda lab: lab.threads.page(10, 20), "takes 0 positional|too many positional"),
     ],

@@ -100,15 +100,47 @@ async def list_tools(lab: Lab, as_json: bool) -> int:
 
 
 @command.command("serve")
-@click.option("--http", is_flag=True, help="Serve streamable HTTP instead of stdio.")
+@click.option(
+    "--lab",
+    "of_lab",
+    is_flag=True,
+    help="Offer the lab itself: its agents, threads, traces and comparisons, read-only.",
+)
+@click.option("--write", is_flag=True, help="With --lab: also make and change agents, run them, and annotate traces.")
+@click.option(
+    "--http",
+    is_flag=True,
+    help="Serve streamable HTTP instead of stdio. With --lab, callers send a token (timestep-lab token).",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8766, show_default=True)
-def serve(http: bool, host: str, port: int) -> int:
-    """Offer the built-in tools (get_weather, think) to other MCP clients."""
+@store_option
+def serve(of_lab: bool, write: bool, http: bool, host: str, port: int) -> int:
+    """Offer the built-in tools (get_weather, think), or with --lab the lab itself, to other MCP clients."""
     from timestep_lab.runtime.mcp.serve import serve_http, serve_stdio
 
-    run_async(serve_http(host, port) if http else serve_stdio())
+    if write and not of_lab:
+        raise UsageError("The built-in tools write nothing.", "Add --lab.")
+    if of_lab:
+        _serve_lab(http, host, port, write)
+    else:
+        run_async(serve_http(host, port) if http else serve_stdio())
     return 0
+
+
+@with_lab
+async def _serve_lab(lab: Lab, http: bool, host: str, port: int, write: bool) -> None:
+    from timestep_lab.runtime.mcp.serve import serve_app
+    from timestep_lab.server.mcp import http_app, serve_stdio
+
+    if not http:
+        await serve_stdio(lab, write=write)
+    elif not hasattr(lab, "store"):
+        raise UsageError(
+            "A served lab is offered over HTTP by its own machine.", "Run this there, or leave --http away."
+        )
+    else:
+        await serve_app(http_app(lab, host, write=write), host, port)
 
 
 def _pairs(texts: tuple[str, ...], mark: str) -> dict[str, str]:

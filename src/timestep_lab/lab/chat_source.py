@@ -1,27 +1,30 @@
-"""What a chat asks of a lab in this process; `lab/remote/chat_source.py` has what a served one does otherwise."""
+"""What a chat asks of a lab, in this process or served."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.widgets import widget_json
+from timestep_lab.service.runs import MOST
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.ui.chat_state import AgentChoice
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab
+    from timestep_lab.service.models import Models
 
 
-class LocalChatSource:
+class LabChatSource:
     """Runs go on to their end when their reader leaves: a closed tab loses no answer."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
+        self._models: Models = lab.models
 
     @property
     def default_model(self) -> str:
@@ -31,18 +34,10 @@ class LocalChatSource:
         return [AgentChoice(agent.name, agent.model) for agent in await in_thread(self._lab.agents.list)]
 
     async def models(self) -> Sequence[str]:
-        names: list[str] = []
-        for provider in self._lab.router.providers():
-            if provider.ready:
-                try:
-                    names += await self._lab.router.list_models(provider.prefix)
-                except LabError:
-                    # A provider that is configured but does not answer now has no models to offer; `doctor` says why.
-                    continue
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(await self._models.list()))
 
     async def check_model(self, name: str) -> str:
-        return self._lab.router.get_model(name).full
+        return await self._models.check(name)
 
     async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
         return (await in_thread(self._lab.threads.page, search=search, limit=limit, count=False)).data
@@ -54,9 +49,10 @@ class LocalChatSource:
         return await in_thread(self._lab.threads.all_items, thread_id)
 
     async def runs(self, thread_id: str) -> Sequence[RunRecord]:
-        return await in_thread(self._lab.store.runs.find, thread_id=thread_id)
+        found = await in_thread(self._lab.runs.list, thread_id=thread_id, limit=MOST)
+        return [one.run for one in reversed(found)]
 
-    async def send(
+    def send(
         self,
         text: str,
         *,
@@ -65,23 +61,18 @@ class LocalChatSource:
         thread_id: str | None,
         attachments: Sequence[Mapping[str, Json]],
     ) -> AsyncIterator[Event]:
-        record = await in_thread(self._lab.agents.get, agent)
-        content = await self._lab.attachments(attachments)
-        async for event in self._lab.runner.stream(
-            text, agent=record, model=model, thread_id=thread_id, attachments=content, keep_running=True
-        ):
-            yield event
+        files = [str(attachment["id"]) for attachment in attachments]
+        return self._lab.runs.start(text, agent=agent, model=model, thread_id=thread_id, attachments=files)
 
-    async def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]:
-        async for event in self._lab.runner.resume(run_id, decisions, keep_running=True):
-            yield event
+    def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]:
+        given = {call_id: read_decision(call_id, decision) for call_id, decision in decisions.items()}
+        return self._lab.runs.decide(run_id, given)
 
-    async def answer_client_tool(self, thread_id: str, call_id: str, output: Json) -> AsyncIterator[Event]:
-        async for event in self._lab.runner.client_tool_output(thread_id, call_id, output, keep_running=True):
-            yield event
+    def answer_client_tool(self, thread_id: str, call_id: str, output: Json) -> AsyncIterator[Event]:
+        return self._lab.runs.answer_client_tool(thread_id, call_id, output)
 
     async def cancel(self, run_id: str) -> None:
-        await self._lab.runner.cancel(run_id)
+        await self._lab.runs.cancel(run_id)
 
     async def rename(self, thread_id: str, title: str) -> None:
         await in_thread(self._lab.threads.rename, thread_id, title)

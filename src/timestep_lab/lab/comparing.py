@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from timestep_lab.evals.arena import length_difference
 from timestep_lab.evals.over_traces import Scrubber
 from timestep_lab.evals.results import ComparisonRows
-from timestep_lab.lab.chat_source import LocalChatSource
+from timestep_lab.lab.chat_source import LabChatSource
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.comparison import CandidateRecord, CaseRecord, CellRecord, ComparisonRecord
 from timestep_lab.model.errors import LabError, UsageError
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from timestep_lab.evals.cause import Blame, BlamePlan
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
-    from timestep_lab.evals.plan import Plan
-    from timestep_lab.evals.results import EvalContext
     from timestep_lab.lab.lab import Lab
     from timestep_lab.model.comparison import GridLike
     from timestep_lab.ui.arena import ArenaView
@@ -52,7 +50,7 @@ class LocalDuelSource:
             )
         self._agent = agent
         self._models = {lab.router.resolve(model).full: model for model in models}
-        self._chat = LocalChatSource(lab)
+        self._chat = LabChatSource(lab)
         self._rows = ComparisonRows(lab.store.db, lab.store.user_id)
         self._scrubber = Scrubber([*models, *self._models])
         self._threads: dict[str, str] = {}
@@ -282,12 +280,6 @@ _under_way: set[asyncio.Task[None]] = set()
 """Comparisons in the background: a loop itself keeps no task alive."""
 
 
-def bench_of(lab: Lab) -> EvalContext:
-    from timestep_lab.evals.results import EvalContext
-
-    return EvalContext(lab.store, lab.router, lab.toolbox, lab.settings, lab.writer)
-
-
 def named(lab: Lab, data: Any) -> Any:
     """A data set of the lab where a text names one and no file; traces as what was asked in each, and which it is. Blocks."""
     from pathlib import Path
@@ -303,42 +295,15 @@ def named(lab: Lab, data: Any) -> Any:
     return lab.datasets.find(str(data)) or data
 
 
-async def prepare(lab: Lab, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
-    """A comparison that is ready to run; agents may be named by name or id."""
-    from timestep_lab.evals.compare import new_comparison, resume_comparison
-
-    agents = options.pop("agents", None)
-    if agents is not None:
-        many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents
-        options["agents"] = [_agent(lab, agent) for agent in many]
-    models = options.pop("models", None)
-    if models is not None:
-        several = list(models) if isinstance(models, list | tuple) else [models]
-        options["models"] = [m if m is None or isinstance(m, str) else lab.router.add_model(m) for m in several]
-    if resume is not None:
-        return await resume_comparison(bench_of(lab), resume, **options)
-    return await new_comparison(bench_of(lab), data, **options)
-
-
-def _agent(lab: Lab, agent: Any) -> Any:
-    """A stored agent by its name; an address is a service's."""
-    if not isinstance(agent, str):
-        return agent
-    if agent.startswith(("http://", "https://")):
-        from timestep_lab.evals.pipelines import Endpoint
-
-        return Endpoint(agent)
-    return lab.agents.get(agent)
-
-
 async def blame(
     lab: Lab, good: Any, bad: Any, cases: Any, scorers: Any, *, plan: bool, budget_usd: float | None, on_progress: Callable[[int, int], None] | None,
     **options: Any,
 ) -> Blame | BlamePlan:  # fmt: skip
     """See `lab.blame`. Every row of the design is a candidate of one comparison."""
     from timestep_lab.evals.cause import blame as search
+    from timestep_lab.service.comparisons import agent_of
 
-    left, right = await in_thread(_agent, lab, good), await in_thread(_agent, lab, bad)
+    left, right = await in_thread(agent_of, lab, good), await in_thread(agent_of, lab, bad)
     data = await in_thread(named, lab, cases)
     parts = search.changes_of(left, right)
     shown = {part: await in_thread(_part_name, lab, part) for part in parts}
@@ -370,9 +335,10 @@ async def blame(
 
 async def new(lab: Lab, data: Any, **options: Any) -> Comparison:
     from timestep_lab.evals.compare import new_comparison
+    from timestep_lab.service.comparisons import eval_context
 
     return await new_comparison(
-        bench_of(lab), data, **{name: value for name, value in options.items() if value is not None}
+        eval_context(lab), data, **{name: value for name, value in options.items() if value is not None}
     )
 
 
@@ -460,11 +426,11 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
 
 def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
     from timestep_lab.evals.arena import Arena
-    from timestep_lab.evals.results import ComparisonRows
+    from timestep_lab.service.comparisons import ArenaVotes
     from timestep_lab.ui.arena import ArenaView
 
     shown = lab.comparison(grid) if isinstance(grid, str) else grid
-    return ArenaView(Arena(ComparisonRows(lab.store.db, lab.store.user_id), shown, seed=seed))
+    return ArenaView(Arena(ArenaVotes(lab.comparisons, shown.record.user_id), shown, seed=seed))
 
 
 class NotebookDisplay:
@@ -519,7 +485,3 @@ def _following(lab: Lab, comparison_id: str, told: Callable[[], None]) -> Callab
             told()
 
     return lab._subscribe(changed)
-
-
-async def plan(lab: Lab, data: Any, options: dict[str, Any]) -> Plan:
-    return await (await prepare(lab, data, None, options)).plan()

@@ -14,13 +14,16 @@ from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
-from timestep_lab.model.errors import NotFoundError, UsageError
+from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.model.records import AgentRecord, Interruption, Json
+from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
+from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
+from timestep_lab.service.models import Models
+from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
 from timestep_lab.store.quota import Quota
@@ -31,14 +34,15 @@ if TYPE_CHECKING:
     import pandas
 
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
-    from timestep_lab.runtime.files import Files, VectorStores
     from timestep_lab.runtime.forks import OnTools
-    from timestep_lab.runtime.mcp.toolbox import McpCatalog, Toolbox
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.router import Router
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
+    from timestep_lab.service.files import Files, VectorStores
+    from timestep_lab.service.mcp import Mcp
     from timestep_lab.store.store import Store
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -82,7 +86,10 @@ class Lab(LabViews):
         self.default_model = self.settings.default_model
         self.agents = Agents(self)
         self.threads = Threads(self)
+        self.runs = Runs(self)
+        self.models: Models = Models(self)
         self.datasets = Datasets(self)
+        self.comparisons: Comparisons = Comparisons(self)
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:
@@ -140,11 +147,11 @@ class Lab(LabViews):
         return Runner(self.store, self.router, self.toolbox, self.settings, writer=self.writer)
 
     @cached_property
-    def mcp(self) -> McpCatalog:
+    def mcp(self) -> Mcp:
         """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
-        from timestep_lab.runtime.mcp.toolbox import McpCatalog
+        from timestep_lab.service.mcp import Mcp
 
-        return McpCatalog(self.store, lambda: self.toolbox)
+        return Mcp(self.store, lambda: self.toolbox)
 
     @cached_property
     def toolbox(self) -> Toolbox:
@@ -430,7 +437,7 @@ class Lab(LabViews):
 
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""
-        await self.runner.cancel(run_id)
+        await self.runs.cancel(run_id)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
         """Files kept earlier, with the content that a model is given of each: images and PDFs as such, else bounded text."""
@@ -441,29 +448,21 @@ class Lab(LabViews):
     @cached_property
     def files(self) -> Files:
         """Files of this user: `.add(path)`, `.list()`, `.get(id)`, `.content(id)`, `.delete(id)`."""
-        from timestep_lab.runtime.files import Files
+        from timestep_lab.service.files import Files
 
         return Files(self.store)
 
     @cached_property
     def vector_stores(self) -> VectorStores:
         """`await .create(name, files=[…])`, `await store.search("…", k=5)`."""
-        from timestep_lab.runtime.files import VectorStores
+        from timestep_lab.service.files import VectorStores
 
         return VectorStores(self.store, self.settings)
 
     def get_run(self, run_id: str) -> Run:
         """A run by id, with what it waits for. Raises `NotFoundError`."""
-        record = self.store.runs.try_get(run_id)
-        if record is None:
-            raise NotFoundError(
-                f"There is no run {run_id!r}.",
-                "Those that wait are in lab.approvals.",
-                command="Those that wait are listed by: timestep-lab approve",
-            )
-        state = self.store.run_states.try_get(run_id) if record.status == "needs_approval" else None
-        waiting = tuple(Interruption(**dict(i)) for i in state.interruptions) if state else ()
-        return Run(self, record, waiting)
+        found = self.runs.read(run_id)
+        return Run(self, found.run, tuple(found.interruptions))
 
     def flush(self) -> None:
         """Wait until every span so far can be read: those of the bare Agents SDK or OpenTelemetry. What `run`, `approve`, `fork`,

@@ -13,6 +13,7 @@ from timestep_lab.model.display import cost_text, duration_text, tokens_text
 from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.events import Event, ItemUpdated, RunEnded, RunStarted
 from timestep_lab.model.records import Interruption, RunRecord, Usage
+from timestep_lab.service.runs import MOST
 
 if TYPE_CHECKING:
     import agents as sdk
@@ -34,8 +35,8 @@ class Approvals:
 
     def list(self) -> builtins.list[Run]:
         """Every run that waits for a decision."""
-        states = self._lab.store.run_states.find(status="pending")
-        return [self._lab.get_run(state.run_id) for state in states]
+        waiting = self._lab.runs.list(status="needs_approval", limit=MOST)
+        return [Run(self._lab, one.run, tuple(one.interruptions)) for one in reversed(waiting)]
 
     def __getitem__(self, run_id: str) -> Run:
         """Raises `NotFoundError` when that run waits for nothing."""

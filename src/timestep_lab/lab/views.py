@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from timestep_lab.lab.comparing import OnEvent, Watch
     from timestep_lab.lab.lab import Lab
     from timestep_lab.lab.serving import Serving
-    from timestep_lab.model.comparison import ComparisonRecord
     from timestep_lab.model.records import Json, ScoreRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.runtime.tape import Tape
@@ -189,8 +188,8 @@ class LabViews:
         With two `models`, a live duel: both answer each message side by side, without names unless `blind=False`, and votes are kept
         as in the arena. Raises `NotFoundError`, `UnknownPrefixError`, `UsageError`.
         """
+        from timestep_lab.service.runs import DEFAULT_AGENT
         from timestep_lab.ui.chat import Chat
-        from timestep_lab.ui.chat_state import DEFAULT_AGENT
 
         name = None
         if agent is not None:
@@ -202,7 +201,7 @@ class LabViews:
                 raise UsageError("A duel has two models and begins anew.", "Leave model and thread out.")
             return self.duel(name or DEFAULT_AGENT, models, blind=blind, height=height, **options)
         if model is not None:
-            self._lab.router.resolve(model)  # Raises for a prefix that is not known.
+            self._lab.models.resolve(model)  # Raises for a prefix that is not known.
         if thread is not None:
             self._lab.threads[thread]  # Raises for one that is not there.
         return Chat(self.chat_source, agent=name, model=model, thread_id=thread, height=height, **options)
@@ -217,9 +216,9 @@ class LabViews:
     @cached_property
     def chat_source(self) -> ChatSource:
         """What a chat asks."""
-        from timestep_lab.lab.chat_source import LocalChatSource
+        from timestep_lab.lab.chat_source import LabChatSource
 
-        return LocalChatSource(self._lab)
+        return LabChatSource(self._lab)
 
     @cached_property
     def trace_source(self) -> Traces:
@@ -376,14 +375,12 @@ class LabViews:
         return await in_thread(named, self._lab, data)
 
     async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Comparison:
-        from timestep_lab.lab import comparing
+        from timestep_lab.service.comparisons import prepare
 
-        return await comparing.prepare(self._lab, data, resume, options)
+        return await prepare(self._lab, data, resume, options)
 
     async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
-        from timestep_lab.lab import comparing
-
-        return await comparing.plan(self._lab, data, options)
+        return await (await self._prepared(data, **options)).plan()
 
     async def blame(
         self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: Any, scorers: Sequence[Any] | Any, plan: bool = False,
@@ -404,18 +401,11 @@ class LabViews:
             self._lab, good, bad, cases, scorers, plan=plan, budget_usd=budget_usd, on_progress=on_progress, **options
         )  # fmt: skip
 
-    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
-        """Those made so far, newest first."""
-        from timestep_lab.evals.results import ComparisonRows
-
-        return ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.find(limit, newest_first=True)
-
     def comparison(self, id: str) -> Grid:
         """A comparison made earlier. Raises `NotFoundError`."""
-        from timestep_lab.evals.compare import load_grid
-        from timestep_lab.lab.comparing import NotebookDisplay, bench_of
+        from timestep_lab.lab.comparing import NotebookDisplay
 
-        grid = load_grid(bench_of(self._lab), id)
+        grid = self._lab.comparisons.rows(id).grid()
         grid.shown_by = NotebookDisplay(self._lab)
         return grid
 
@@ -461,9 +451,9 @@ class LabViews:
         self, which: str | Sequence[str], scorers: Sequence[Any] | Any, **how: Any
     ) -> list[dict[str, Any]]:
         from timestep_lab.evals.over_traces import score_traces
-        from timestep_lab.lab.comparing import bench_of
+        from timestep_lab.service.comparisons import eval_context
 
-        return await score_traces(bench_of(self._lab), which, scorers, **how)
+        return await score_traces(eval_context(self._lab), which, scorers, **how)
 
     def watch(
         self, *, scorers: Sequence[Any] | Any, sample: float = 1.0, filter: str = "", budget_usd: float | None = None
@@ -485,8 +475,9 @@ class LabViews:
     async def _rescored(self, id: str, scorers: Sequence[Any] | Any, options: dict[str, Any]) -> Grid:
         from timestep_lab.evals.compare import rescored_comparison
         from timestep_lab.lab import comparing
+        from timestep_lab.service.comparisons import eval_context
 
-        comparison = await rescored_comparison(comparing.bench_of(self._lab), id, scorers, **options)
+        comparison = await rescored_comparison(eval_context(self._lab), id, scorers, **options)
         return await comparing.run(self._lab, comparison, lambda event: None)
 
     # -- files

@@ -7,16 +7,17 @@ form of its own (`Moment`, `JsonValue`) is a small class with pydantic's hook, w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from timestep_lab.model import errors
 from timestep_lab.model.clock import iso, to_aware_utc
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
     from pydantic_core import CoreSchema
 
 T = TypeVar("T")
@@ -99,3 +100,60 @@ def _plain(value: Any) -> Any:
 
 Moment = Annotated[datetime, _Utc()]
 JsonObject = Annotated[dict[str, Any], _PlainJson()]
+JsonValue = Annotated[Any, _PlainJson()]
+
+
+# --- Errors
+
+
+BY_STATUS: Mapping[int, type[LabError]] = {
+    400: errors.UsageError, 401: errors.AuthError, 403: errors.ForbiddenError, 404: errors.NotFoundError,
+    409: errors.ConflictError, 413: errors.TooLargeError, 422: errors.UsageError, 429: errors.BusyError,
+    502: errors.StoreUnavailableError, 503: errors.StoreUnavailableError, 504: errors.StoreUnavailableError,
+}  # fmt: skip
+"""For an answer that names no class of ours: a body of the wrong form, or something that stands before the lab."""
+
+
+def error_json(error: LabError) -> dict[str, Any]:
+    """OpenAI's four fields, and two more from which the other side raises the same error: its class, and what it carries."""
+    known = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
+    return {**known, "name": type(error).__name__, "details": _details(error)}
+
+
+def _details(error: LabError) -> dict[str, Any]:
+    """The error's own attributes, such as `next_step`, `provider` or `retry_after`."""
+    known = {"message", "param", "code"}
+    return {
+        name: value
+        for name, value in vars(error).items()
+        if name not in known and not name.startswith("_") and isinstance(value, str | int | float | None)
+    }
+
+
+def error_of_json(told: Mapping[str, Any], status: int = 500) -> LabError:
+    """The error that `error_json` wrote, of the same class, with the same words; of a class that is not known here, by its HTTP status."""
+    carried = dict(told.get("details") or {})
+    next_step = str(carried.pop("next_step", ""))
+    message = str(told["message"]).removesuffix(next_step).strip()
+    kind = getattr(errors, str(told.get("name")), None)
+    if not (isinstance(kind, type) and issubclass(kind, LabError)):
+        return BY_STATUS.get(status, LabError)(message, next_step)
+    error = kind.__new__(kind)
+    LabError.__init__(error, message, next_step, param=told.get("param"), code=told.get("code"))
+    vars(error).update(carried)
+    return error
+
+
+class ErrorForm:
+    """Stands in an annotation of an error: its form is that of `error_json`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema as schema
+
+        return schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, LabError) else error_of_json(value),
+            serialization=schema.plain_serializer_function_ser_schema(error_json, return_schema=schema.dict_schema()),
+        )
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "object"}

@@ -9,10 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Moment
 from timestep_lab.model.display import cost_text
 from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json
@@ -115,7 +115,7 @@ class CellRecord:
     steps: tuple[Json, ...] = ()
     """The trajectory, in order: `{"type": "tool", "name", "arguments", "agent", "approval", "error"}` and `{"type": "handoff", "from", "to"}`."""
     scores: tuple[ScoreValue, ...] = ()
-    ended_at: datetime = field(default_factory=utc_now)
+    ended_at: Moment = field(default_factory=utc_now)
 
     @property
     def left_tape(self) -> bool:
@@ -149,8 +149,8 @@ class ComparisonRecord:
     """Concurrency, time-outs, retries, budget, cache: what a resumed comparison goes on with."""
     error: str | None = None
     process_id: str | None = None
-    created_at: datetime = field(default_factory=utc_now)
-    ended_at: datetime | None = None
+    created_at: Moment = field(default_factory=utc_now)
+    ended_at: Moment | None = None
     conclusion: str | None = None
     """Who won, in one line, once it has ended."""
 

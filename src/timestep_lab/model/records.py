@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from timestep_lab.model.clock import utc_now
@@ -314,8 +313,8 @@ class FileRecord:
     purpose: str = "assistants"
     sha256: str = ""
     status: Literal["processed"] = "processed"
-    created_at: datetime = field(default_factory=utc_now)
-    expires_at: datetime | None = None
+    created_at: Moment = field(default_factory=utc_now)
+    expires_at: Moment | None = None
     """From then on the file is gone to every reader."""
 
 
@@ -336,8 +335,8 @@ class UploadRecord:
     """In the order given when the upload was completed."""
     bytes_uploaded: int = 0
     file_id: str | None = None
-    created_at: datetime = field(default_factory=utc_now)
-    expires_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
+    expires_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,8 +351,8 @@ class VectorStoreRecord:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     expires_after_days: int | None = None
     """Counted from `last_active_at`."""
-    created_at: datetime = field(default_factory=utc_now)
-    last_active_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
+    last_active_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +374,7 @@ class VectorStoreFileRecord:
     """What searches can be filtered by."""
     n_chunks: int = 0
     usage_bytes: int = 0
-    created_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,7 +429,7 @@ class VoteRecord:
     length: float = 0.0
     """(words left − words right) / (words of both)."""
     source: Literal["human", "judge"] = "human"
-    created_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
 
 
 # --- The handoff graph as rows: what was declared, and what was travelled
@@ -473,3 +472,31 @@ class TitledGraph(AgentGraph):
     """A graph that says what it is of."""
 
     title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """A model's name, resolved. `prefix/model` is what resolves to the same again."""
+
+    prefix: str
+    model: str
+
+    @property
+    def full(self) -> str:
+        """`prefix/model`."""
+        return f"{self.prefix}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderStatus:
+    """What `doctor`, `lab` and the settings page show of a provider."""
+
+    prefix: str
+    ready: bool
+    """Its settings are complete. Whether its server answers is known only by asking it (`list_models`)."""
+    detail: str
+    """Where it goes, or what is missing."""
+    next_step: str = ""
+    """Empty when ready."""
+    badge: str = ""
+    """A word to show beside its models, such as `no language model` or `tiny local model`."""

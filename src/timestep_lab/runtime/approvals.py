@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.errors import ConflictError, UsageError
@@ -38,7 +38,9 @@ Word = Literal["approved", "rejected"]
 class Decision:
     """What a person decided about one call."""
 
-    decision: Word
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    decision: Word = "approved"
     message: str = ""
     always: bool = False
     """Do not ask again for this tool in this thread."""
@@ -62,10 +64,11 @@ def read_decisions(
     if unknown or not decisions:
         what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."
         raise UsageError(what, f"It waits for: {', '.join(known)}.")
-    return {call_id: _decision(call_id, said) for call_id, said in decisions.items()}
+    return {call_id: read_decision(call_id, said) for call_id, said in decisions.items()}
 
 
-def _decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
+def read_decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
+    """One of them. Raises `UsageError` for an unknown word."""
     if isinstance(said, bool):
         said = "approved" if said else "rejected"
     plain = {"decision": said} if isinstance(said, str) else dict(said)

@@ -12,7 +12,6 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Generic, TypeVar
@@ -23,6 +22,7 @@ from agents import Model, ModelProvider
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import MissingKeyError, ProviderError, UnknownPrefixError, UsageError
+from timestep_lab.model.records import ModelRef, ProviderStatus
 from timestep_lab.runtime import providers as providers_package
 from timestep_lab.runtime.provider_errors import NO_RETRY, AdaptiveLimiter, ErrorContext, RetryPolicy, as_provider_error
 from timestep_lab.runtime.routed_model import RoutedModel
@@ -33,34 +33,6 @@ from timestep_lab.runtime.span_records import GenerationTiming
 
 
 C = TypeVar("C")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRef:
-    """A model's name, resolved. `prefix/model` is what resolves to the same again."""
-
-    prefix: str
-    model: str
-
-    @property
-    def full(self) -> str:
-        """`prefix/model`."""
-        return f"{self.prefix}/{self.model}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderStatus:
-    """What `doctor`, `lab` and the settings page show of a provider."""
-
-    prefix: str
-    ready: bool
-    """Its settings are complete. Whether its server answers is known only by asking it (`list_models`)."""
-    detail: str
-    """Where it goes, or what is missing."""
-    next_step: str = ""
-    """Empty when ready."""
-    badge: str = ""
-    """A word to show beside its models, such as `no language model` or `tiny local model`."""
 
 
 class Provider(abc.ABC):

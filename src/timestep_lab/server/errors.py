@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 
+from timestep_lab.model.codec import error_json
 from timestep_lab.model.errors import BusyError, LabError, RateLimitError, TooLargeError, TooSlowError, UsageError
 from timestep_lab.runtime.files.files import MAX_BYTES
 
@@ -138,19 +139,8 @@ logger = logging.getLogger("timestep_lab.server")
 
 
 def error_object(error: LabError) -> dict[str, Any]:
-    """OpenAI's four fields, and two more from which a remote `Lab` raises the same error: its class, and what it carries."""
-    told = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
-    return {"error": {**told, "name": type(error).__name__, "details": _details(error)}}
-
-
-def _details(error: LabError) -> dict[str, Any]:
-    """The error's own attributes, such as `next_step`, `provider` or `retry_after`."""
-    told = {"message", "param", "code"}
-    return {
-        name: value
-        for name, value in vars(error).items()
-        if name not in told and not name.startswith("_") and isinstance(value, str | int | float | None)
-    }
+    """OpenAI's form."""
+    return {"error": error_json(error)}
 
 
 def error_response(error: LabError, *, retry_after: float | None = None) -> JSONResponse:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from timestep_lab.model.errors import BusyError, QueryError, StoreUnavailableError
 from timestep_lab.store.base import in_thread
@@ -21,6 +21,8 @@ from timestep_lab.store.liveness import Interrupt
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from timestep_lab.server.labs import UserLab
 
 T = TypeVar("T")
 THREADS = 8
@@ -135,7 +137,7 @@ class _Query(Generic[T]):
             return self._work()
 
 
-async def in_turn(request: Request, lab: Any, work: Callable[[], T]) -> T:
+async def in_turn(request: Request, lab: UserLab, work: Callable[[], T]) -> T:
     """What `work` gives, which may be costly: in the user's turn."""
     reads: FairReads = request.app.state.reads
     return await reads.for_request(request, lab.store.user_id, work)

@@ -4,18 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from timestep_lab.server.gate import Caller
+from timestep_lab.service.operation import Scope
 
 if TYPE_CHECKING:
-    from timestep_lab.model.protocols import LabLike
+    from timestep_lab.model.records import Json
+    from timestep_lab.runtime.runner import Runner
+    from timestep_lab.service.comparisons import Comparisons
+    from timestep_lab.service.datasets import Datasets
+    from timestep_lab.service.files import VectorStores
+    from timestep_lab.service.mcp import Mcp
+    from timestep_lab.service.models import Models
+    from timestep_lab.service.runs import Runs
+    from timestep_lab.service.threads import Threads
+    from timestep_lab.service.traces import Traces
+    from timestep_lab.ui.chat_state import ChatSource
+
+
+class UserLab(Scope, Protocol):
+    """One user's `Lab` in this process: the nouns whose operations are served, and what the pages show. Only `lab/` knows the class."""
+
+    threads: Threads
+    runs: Runs
+    models: Models
+    datasets: Datasets
+    comparisons: Comparisons
+
+    @property
+    def mcp(self) -> Mcp: ...
+    @property
+    def vector_stores(self) -> VectorStores: ...
+    @property
+    def trace_source(self) -> Traces: ...
+    @property
+    def chat_source(self) -> ChatSource: ...
+
+    def for_user(self, user_id: str) -> UserLab: ...
+    async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]: ...
+    async def aclose(self) -> None: ...
+
 
 KEPT = 256
 """Labs kept open. One costs little until it connects to MCP servers of its own."""
@@ -24,21 +59,21 @@ KEPT = 256
 class Labs:
     """`held` and `hold` keep a user's lab open: for a request until its answer has been sent, for a page as long as its session lives."""
 
-    def __init__(self, lab: LabLike) -> None:
+    def __init__(self, lab: UserLab) -> None:
         self.root = lab
-        self._open: OrderedDict[str, LabLike] = OrderedDict()
+        self._open: OrderedDict[str, UserLab] = OrderedDict()
         self._holders: Counter[str] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
 
     @contextmanager
-    def held(self, user_id: str) -> Iterator[LabLike]:
+    def held(self, user_id: str) -> Iterator[UserLab]:
         lab, let_go = self.hold(user_id)
         try:
             yield lab
         finally:
             let_go()
 
-    def hold(self, user_id: str) -> tuple[LabLike, Callable[[], None]]:
+    def hold(self, user_id: str) -> tuple[UserLab, Callable[[], None]]:
         """The user's lab, and what to call, once, when it is needed no more."""
         if user_id == self.root.store.user_id:
             return self.root, lambda: None
@@ -83,22 +118,23 @@ def caller_of(connection: HTTPConnection) -> Caller:
     return caller
 
 
-def _runner_of(lab: LabLike) -> Any:
+def _runner_of(lab: UserLab) -> Runner | None:
     """None while there is none: it is made when first used."""
-    return vars(lab).get("runner")
+    runner: Runner | None = vars(lab).get("runner")
+    return runner
 
 
-def _goes_on(lab: LabLike) -> bool:
+def _goes_on(lab: UserLab) -> bool:
     runner = _runner_of(lab)
     return runner is not None and runner.is_busy
 
 
-async def lab_of(connection: HTTPConnection) -> AsyncIterator[Any]:
+async def lab_of(connection: HTTPConnection) -> AsyncIterator[UserLab]:
     # On the event loop, whose labs these are; FastAPI would call a plain function on a thread.
     labs: Labs = connection.app.state.labs
     with labs.held(caller_of(connection).user_id) as lab:
         yield lab
 
 
-CurrentLab = Annotated[Any, Depends(lab_of)]
-"""The calling user's lab (`model.protocols.LabLike`). `Any`, because FastAPI would take a protocol for a query parameter."""
+CurrentLab = Annotated[UserLab, Depends(lab_of)]
+"""The calling user's lab ."""

@@ -30,12 +30,8 @@ from timestep_lab.server import openai_api
 from timestep_lab.server.api import (
     auth,
     changes,
-    compare,
     health,
-    mcp,
-    models,
     operations,
-    runs,
     sql,
     trace_files,
     traces,
@@ -50,14 +46,14 @@ from timestep_lab.server.otlp_decoder import OtlpDecoder
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from timestep_lab.model.protocols import LabLike
     from timestep_lab.runtime.settings import Settings
+    from timestep_lab.server.labs import UserLab
     from timestep_lab.store.base import Database
 
 
 ROUTERS = (
-    health.router, auth.router, traces.router, *operations.ROUTERS, runs.client_tools, runs.router, runs.traces, trace_files.router,
-    compare.router, models.router, sql.router, mcp.router, changes.router, chatkit.router, openai_api.router,
+    health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.router,
+    trace_files.comparisons, sql.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
 IMPORT_S = 90.0
@@ -69,7 +65,7 @@ LINK_HOURS = 12
 class Served:
     """The ASGI app of a lab, and the key that signs its owner in."""
 
-    def __init__(self, lab: LabLike, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
+    def __init__(self, lab: UserLab, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
         self.owner_key = secrets.token_urlsafe(24)
         self._key_until = time.monotonic() + LINK_HOURS * 3600
         self._loopback = loopback
@@ -182,7 +178,7 @@ RUNS_S = 7
 """How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
 
 
-def serve(lab: LabLike, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False) -> None:
+def serve(lab: UserLab, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False) -> None:
     """Answer until SIGTERM or SIGINT, then let requests and runs end (at most 10 s), keep what unfinished runs said, and return.
 
     `ends_process`: the program is over after this, at most STOPPED_S later. Raises `UsageError` when the port is taken.

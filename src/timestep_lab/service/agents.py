@@ -119,6 +119,7 @@ class AgentChanges(TypedDict, total=False):
     approvals: JsonObject
 
 
+@op.noun("agents")
 class Agents:
     """Create, read, update and delete agents.
 
@@ -143,7 +144,7 @@ class Agents:
             agents = store.agents.find()
         return agents
 
-    @op.post("/agents", status=201, local=("id",))
+    @op.post("/agents", status=201, local={"id": "Leave id away: the served lab gives one."})
     def create(
         self,
         *,

@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 
 from timestep_lab import __version__
-from timestep_lab.model import comparison, errors
+from timestep_lab.model import comparison
 from timestep_lab.model.clock import parse_iso
-from timestep_lab.model.codec import decoded, encoded
+from timestep_lab.model.codec import BY_STATUS, decoded, encoded, error_of_json
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import (
     AuthError,
@@ -27,6 +27,7 @@ from timestep_lab.model.errors import (
     StoreError,
     StoreTooNewError,
     StoreUnavailableError,
+    TooLargeError,
     UsageError,
 )
 from timestep_lab.model.events import EVENT_TYPES, Event
@@ -40,14 +41,6 @@ if TYPE_CHECKING:
 # --- What went wrong on the other side, as the error it was there; and what keeps the other side from answering at all
 
 
-BY_STATUS: Mapping[int, type[LabError]] = {
-    400: errors.UsageError, 401: errors.AuthError, 403: errors.ForbiddenError, 404: errors.NotFoundError,
-    409: errors.ConflictError, 413: errors.TooLargeError, 422: errors.UsageError, 429: errors.BusyError,
-    502: errors.StoreUnavailableError, 503: errors.StoreUnavailableError, 504: errors.StoreUnavailableError,
-}  # fmt: skip
-"""For an answer that names no class of ours: a body of the wrong form, or something that stands before the lab."""
-
-
 def unsupported_remotely(what: str, next_step: str) -> UsageError:
     """For a part of the interface that a served lab does not have."""
     return UsageError(f"{what} cannot be had from a served lab.", next_step)
@@ -56,24 +49,10 @@ def unsupported_remotely(what: str, next_step: str) -> UsageError:
 def error_of(status: int, body: bytes, url: str) -> LabError:
     try:
         told = json.loads(body)["error"]
-        return rebuilt(told, status)
+        return error_of_json(told, status)
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = BY_STATUS.get(status, StoreError)
         return kind(f"{url} answered {status}, and not as a served lab does.", "Check the address.")
-
-
-def rebuilt(told: Mapping[str, Any], status: int = 500) -> LabError:
-    """The error that the server raised, of the same class, with the same words."""
-    carried = dict(told.get("details") or {})
-    next_step = str(carried.pop("next_step", ""))
-    message = str(told["message"]).removesuffix(next_step).strip()
-    kind = getattr(errors, str(told.get("name")), None)
-    if not (isinstance(kind, type) and issubclass(kind, LabError)):
-        return BY_STATUS.get(status, LabError)(message, next_step)
-    error = kind.__new__(kind)
-    LabError.__init__(error, message, next_step, param=told.get("param"), code=told.get("code"))
-    vars(error).update(carried)
-    return error
 
 
 def unreachable(error: httpx.HTTPError | OSError, url: str) -> LabError:
@@ -169,6 +148,9 @@ def _same(value: Any) -> Any:
 CONNECT_S = 10.0
 ANSWER_S = 120.0
 """A stream says at least every 15 s that it is alive; one question takes no longer than this, but for those that say so."""
+LONG_S = 600.0
+"""For whole files, which may be large."""
+MOST_BYTES = 50 * 2**20
 COOKIE = "timestep_lab_"
 """How the name of a lab's cookie begins."""
 
@@ -244,7 +226,7 @@ class Connection:
                         return
                     told = json.loads(text)
                     if told["type"] == "error":
-                        raise rebuilt(told["error"])
+                        raise error_of_json(told["error"])
                     yield event(told)
         except httpx.HTTPError as error:
             raise unreachable(error, self.url) from error
@@ -319,21 +301,34 @@ def _remote_class(noun: type) -> type[Any]:
 
 
 def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
-    """Send checked arguments, read the answer; awaitable where the operation is async."""
+    """Send checked arguments, read the answer; awaitable where the operation is async, events where it is a stream."""
     given = {name: getattr(request, name) for name in request.model_fields_set}
-    for name in operation.local:
-        if given.pop(name, None) is not None:
-            raise unsupported_remotely(
-                f"{name!r} of lab.{operation.name}", f"Leave {name} away: the served lab gives its own."
+    for name, instead in operation.local.items():
+        if given.pop(name, None):
+            raise unsupported_remotely(f"{name!r} of lab.{operation.name}", instead)
+    safe = "/" if ":path}" in operation.path else ""
+    named = {name: quote(str(given.pop(name)), safe=safe) for name in operation.in_path}
+    path = PREFIX + operation.path.replace(":path}", "}").format(**named)
+    options: dict[str, Any] = {}
+    if operation.content is not None:
+        content = given.pop(operation.content)
+        if len(content) > MOST_BYTES:
+            raise TooLargeError(
+                f"This has {len(content) / 2**20:.1f} MB; a served lab takes {MOST_BYTES // 2**20} MB at once.",
+                "Split it, or leave parts out.",
             )
-    path = PREFIX + operation.path.format(**{name: quote(str(given.pop(name)), safe="") for name in operation.in_path})
+        options = {"content": content, "timeout_s": LONG_S}
     fields = {name: encoded(value, type(request).model_fields[name].annotation) for name, value in given.items()}
-    if operation.method in ("GET", "DELETE"):
-        options = {"params": {name: value for name, value in fields.items() if value is not None}}
+    if operation.is_stream:
+        return noun._connection.events(path, fields)
+    if operation.has_query:
+        options["params"] = {name: value for name, value in fields.items() if value is not None}
     else:
-        options = {"json": fields}
+        options["json"] = fields
 
     def ask(connection: Connection) -> Any:
+        if operation.answer is bytes:
+            return connection.raw(operation.method, path, timeout_s=LONG_S, **options)
         answer = connection.ask(operation.method, path, **options)
         return None if operation.answer in (None, type(None)) else decoded(operation.answer, answer)
 

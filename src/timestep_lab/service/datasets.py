@@ -28,6 +28,7 @@ CORRECTION = "correction"
 _CASE = ("id", "input", "messages", "expected", "vars", "assertions", "metadata")
 
 
+@op.noun("datasets")
 class Datasets:
     """The data sets of one user. A version never changes; `name` is its newest version, `name@2` the second.
 

@@ -1,5 +1,6 @@
 """An operation: one typed method of a noun's class, marked with its HTTP method and path.
 
+    @op.noun("threads")
     class Threads:
         @op.post("/threads", status=201)
         def create(self, title: Title | None = None) -> ThreadRecord: ...
@@ -10,26 +11,37 @@ body and its query with. `server/api/operations.py` makes the routes, `service/c
 A parameter named in the path (`/threads/{thread_id}`) holds an id, never a name: names may contain a slash. What takes a name is a plain
 method that looks the id up and calls the operation. `**changes: Unpack[SomeTypedDict]` stands for fields of which any may be left out.
 A plain method calls operations only, so that a remote noun inherits it.
+
+A stream (`op.stream`) is an async generator of events: server-sent events over HTTP when the body says `"stream": true`, else one answer
+when it has ended. `bytes` are no JSON: a parameter of that type is the whole body of the request, an answer of that type the whole answer.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import Event
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+    from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
+    from timestep_lab.runtime.runner import Runner
+    from timestep_lab.runtime.settings import Settings
+    from timestep_lab.service.agents import Agents
+    from timestep_lab.service.files import Files
     from timestep_lab.store.store import Store
+    from timestep_lab.store.trace_writer import TraceWriter
 
 
 # --- What the operations of one user work on. A `Lab` in this process is one
@@ -38,7 +50,9 @@ if TYPE_CHECKING:
 class Scope(Protocol):
     """The user's view of the store, and the parts that all users share. Who calls an operation is here, not an argument of each."""
 
+    settings: Settings
     store: Store
+    agents: Agents
 
     def flush(self) -> None:
         """Wait until every span so far can be read."""
@@ -49,12 +63,35 @@ class Scope(Protocol):
         """From a model's name to a model."""
         ...
 
+    @property
+    def runner(self) -> Runner:
+        """Runs agents."""
+        ...
+
+    @property
+    def toolbox(self) -> Toolbox:
+        """The connections to the user's MCP servers."""
+        ...
+
+    @property
+    def writer(self) -> TraceWriter:
+        """Puts spans into the store."""
+        ...
+
+    @property
+    def files(self) -> Files:
+        """The user's files."""
+        ...
+
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", bound=type)
+Ended = Callable[[Any, Event], Awaitable[Any]]
+NONE: Mapping[str, str] = {}
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Operation:
     """What the doors need to know of one."""
 
@@ -63,18 +100,21 @@ class Operation:
     path: str
     """Below `/api/v1`, with `{parameter}` for each that stands in it."""
     status: int
-    local: tuple[str, ...] = ()
-    """Parameters that only a caller in this process may give."""
+    local: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that only a caller in this process may give, and what others do instead."""
     alias: str | None = None
     """A second path, of an older client."""
     costly: bool = False
     """Whether the caller decides what it costs: a server then lets users take turns."""
+    ended: Ended | None = None
+    """Of a stream: what is answered to who wants no events, from the noun and the last event."""
+    noun: str = ""
+    """Where in a lab it is found: `agents`."""
 
     @property
     def name(self) -> str:
         """As people call it: `agents.create`."""
-        noun, _, method = self.function.__qualname__.rpartition(".")
-        return f"{noun.lower()}.{method.lstrip('_')}"
+        return f"{self.noun}.{self.function.__name__}"
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -83,16 +123,30 @@ class Operation:
 
     @cached_property
     def answer(self) -> Any:
-        """The type of what it returns."""
-        return self._hints["return"]
+        """The type of what it returns; of a stream, of what is answered when it has ended."""
+        return typing.get_type_hints(self.ended, include_extras=True)["return"] if self.ended else self._hints["return"]
 
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
 
+    @property
+    def is_stream(self) -> bool:
+        return inspect.isasyncgenfunction(self.function)
+
     @cached_property
     def in_path(self) -> tuple[str, ...]:
-        return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+        return tuple(re.findall(r"{(\w+)", self.path))
+
+    @cached_property
+    def content(self) -> str | None:
+        """The parameter that is the whole body of the request."""
+        return next((name for name, one in self.signature.parameters.items() if one.annotation is bytes), None)
+
+    @property
+    def has_query(self) -> bool:
+        """Whether what is not in the path stands in the query."""
+        return self.method in ("GET", "DELETE") or self.content is not None
 
     @cached_property
     def request(self) -> type[BaseModel]:
@@ -102,8 +156,13 @@ class Operation:
     @cached_property
     def body(self) -> type[BaseModel]:
         """A model of what stands in the body of the HTTP request: all but the path's, and what only this process may give."""
-        away = {*self.in_path, *self.local}
-        return self.model({name: one for name, one in self.signature.parameters.items() if name not in away})
+        away = {*self.in_path, *self.local, self.content}
+        fields = {name: one for name, one in self.signature.parameters.items() if name not in away}
+        if self.is_stream:
+            fields["stream"] = inspect.Parameter(
+                "stream", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=bool
+            )
+        return self.model(fields)
 
     def model(self, parameters: Mapping[str, inspect.Parameter]) -> type[BaseModel]:
         """A pydantic model with these parameters as its fields."""
@@ -141,8 +200,8 @@ class Operation:
         except ValidationError as error:
             raise self._wrong(error) from None
 
-    def call(self, noun: Any, request: BaseModel) -> Any:
-        """Run it with checked arguments; what is async is awaited by the caller."""
+    def call(self, noun: object, request: BaseModel) -> Any:
+        """Run it with checked arguments; what is async is awaited by the caller, a stream read."""
         return self.function(noun, **{name: getattr(request, name) for name in request.model_fields_set})
 
     def _wrong(self, error: ValidationError) -> UsageError:
@@ -167,8 +226,8 @@ class Operation:
                 yield parameter.replace(annotation=hint)
                 continue
             [fields] = typing.get_args(hint)  # Unpack[SomeTypedDict]
-            for field, of_field in typing.get_type_hints(fields, include_extras=True).items():
-                yield inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=LEFT_OUT, annotation=of_field)
+            for name, of_field in typing.get_type_hints(fields, include_extras=True).items():
+                yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=LEFT_OUT, annotation=of_field)
 
 
 class _LeftOut:
@@ -194,8 +253,9 @@ def get(path: str, *, alias: str | None = None, costly: bool = False) -> Callabl
     return _mark("GET", path, 200, alias=alias, costly=costly)
 
 
-def post(path: str, *, status: int = 200, local: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """Marks a method that makes or does something: its parameters are the body. `local`: those that a served lab does not take."""
+def post(path: str, *, status: int = 200, local: Mapping[str, str] = NONE) -> Callable[[F], F]:
+    """Marks a method that makes or does something: its parameters are the body; beside `bytes`, which are the body themselves, the query.
+    `local`: those that a served lab does not take, and what to do instead."""
     return _mark("POST", path, status, local=local)
 
 
@@ -207,6 +267,23 @@ def put(path: str) -> Callable[[F], F]:
 def delete(path: str) -> Callable[[F], F]:
     """Marks a method that deletes what its path names."""
     return _mark("DELETE", path, 204)
+
+
+def stream(path: str, *, ended: Ended, local: Mapping[str, str] = NONE) -> Callable[[F], F]:
+    """Marks an async generator of events: its parameters are the body, with `stream` besides. `ended(noun, last event)` gives what is
+    answered to who does not ask for the events."""
+    return _mark("POST", path, 200, ended=ended, local=local)
+
+
+def noun(name: str) -> Callable[[N], N]:
+    """Marks the class whose methods are operations. `name`: where a lab has it, as messages say it: `agents` of `lab.agents`."""
+
+    def named(of: N) -> N:
+        for operation in operations(of).values():
+            operation.noun = name
+        return of
+
+    return named
 
 
 def _mark(method: Method, path: str, status: int, **rest: Any) -> Callable[[F], F]:

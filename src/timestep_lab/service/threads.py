@@ -108,6 +108,7 @@ class Thread:
         return self.transcript()
 
 
+@op.noun("threads")
 class Threads:
     """The threads of one user."""
 
@@ -135,7 +136,7 @@ class Threads:
         total = threads.count() if count else None
         return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total)
 
-    @op.post("/threads", status=201, local=("metadata",))
+    @op.post("/threads", status=201, local={"metadata": "Leave metadata away: the served lab keeps its own."})
     def add(self, title: Title | None = None, metadata: JsonObject | None = None) -> ThreadRecord:
         """A new, empty thread."""
         store = self._scope.store

@@ -6,7 +6,6 @@ import builtins
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, Len
@@ -148,10 +147,11 @@ class SavedView:
     name: str
     body: JsonObject
     """Of `traces`: what stands in the page's address. Of `sql`: `query`, `chart`, and `panel` (on the overview)."""
-    created_at: datetime = field(default_factory=utc_now)
-    updated_at: datetime = field(default_factory=utc_now)
+    created_at: Moment = field(default_factory=utc_now)
+    updated_at: Moment = field(default_factory=utc_now)
 
 
+@op.noun("trace_source")
 class Traces:
     """What a trace row and a span are: dicts with the columns of the views `traces` and `spans`, spans with `cached_tokens,
     reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason` where known. Missing keys count as unknown. All methods block.

@@ -23,6 +23,7 @@ from timestep_lab.model.events import (
     ThreadCreated,
 )
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.service.runs import DEFAULT_AGENT
 from timestep_lab.ui.view import View
 
 if TYPE_CHECKING:
@@ -173,7 +174,6 @@ class ChatSource(Protocol):
         ...
 
 
-DEFAULT_AGENT = "Personal Assistant"
 KEYLESS = "demo/assistant"
 FOLLOW_S = 1.0
 """How often a run of another page or process is looked at while it goes on, beside the changes that the store announces."""

@@ -11,31 +11,27 @@ from timestep_lab.evals.datasets.load import is_query, load_dataset
 from timestep_lab.evals.datasets.promptfoo_assertions import read_model
 from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.pipelines import is_pipeline
-from timestep_lab.evals.plan import Options, Plan
+from timestep_lab.evals.plan import Options
 from timestep_lab.evals.scorers.base import Scorer
 from timestep_lab.evals.scorers.registry import to_spec
 from timestep_lab.evals.stopping import what_it_takes
 from timestep_lab.lab.remote.rows import select
 from timestep_lab.model.comparison import (
-    CaseRecord,
     CellDone,
-    CellRecord,
     ComparisonEnded,
-    ComparisonRecord,
     ComparisonStarted,
-    PlanRow,
 )
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
-from timestep_lab.model.records import AgentRecord, VoteRecord
-from timestep_lab.service import client as decode
+from timestep_lab.model.records import AgentRecord
 from timestep_lab.service.client import Connection, unsupported_remotely
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.evals.datasets.case import Dataset
+    from timestep_lab.lab.remote.lab import RemoteLab
+    from timestep_lab.service.comparisons import Comparisons
 
-PATH = "/api/v1/compare"
 ENDS_TRIES = 50
 """How often a stopped comparison is asked, each tenth of a second, whether it has stopped."""
 
@@ -43,19 +39,20 @@ ENDS_TRIES = 50
 class RemoteComparison:
     """As `evals.engine.Comparison`, but under way from the start: the served lab works, this side follows."""
 
-    def __init__(self, connection: Connection, started: ComparisonStarted, events: AsyncGenerator[Event, None]) -> None:
+    def __init__(
+        self, comparisons: Comparisons, started: ComparisonStarted, events: AsyncGenerator[Event, None]
+    ) -> None:
         self.record = started.comparison
-        self._connection, self._started, self._events = connection, started, events
+        self._comparisons, self._started, self._events = comparisons, started, events
         self._cells = {cell.key: cell for cell in started.cells}
         self._waiting: asyncio.Future[Event] | None = None
         self._stopped = asyncio.Event()
 
     @classmethod
-    async def begin(cls, connection: Connection, path: str, body: Mapping[str, Any]) -> RemoteComparison:
-        events = connection.events(path, body)
+    async def begin(cls, comparisons: Comparisons, events: AsyncGenerator[Event, None]) -> RemoteComparison:
         started = await anext(events)
         assert isinstance(started, ComparisonStarted)
-        return cls(connection, started, events)
+        return cls(comparisons, started, events)
 
     async def run(self, on_event: Callable[[Event], None] | None = None) -> Grid:
         async with contextlib.aclosing(self.events()) as events:
@@ -109,7 +106,7 @@ class RemoteComparison:
     async def _ended(self) -> ComparisonEnded:
         """How the served lab took leave of a comparison whose reader hung up."""
         for _ in range(ENDS_TRIES):
-            grid = await in_thread(grid_of, self._connection, self.record.id)
+            grid = (await in_thread(self._comparisons.rows, self.record.id)).grid()
             if grid.status != "running":
                 break
             await asyncio.sleep(0.1)
@@ -117,20 +114,15 @@ class RemoteComparison:
         return ComparisonEnded(comparison=self.record)
 
 
-async def prepare(connection: Connection, data: Any, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
+async def prepare(lab: RemoteLab, data: Any, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
     if resume is not None:
-        return await RemoteComparison.begin(connection, f"{PATH}/{resume}/resume", options)
-    return await RemoteComparison.begin(connection, PATH, await in_thread(body_of, connection, data, options))
-
-
-async def plan(connection: Connection, data: Any, options: dict[str, Any]) -> Plan:
-    body = await in_thread(body_of, connection, data, options)
-    told = await in_thread(connection.post, f"{PATH}/plan", body)
-    return Plan(tuple(decode.records(PlanRow, told)))
+        return await RemoteComparison.begin(lab.comparisons, lab.comparisons.resume(resume, **options))
+    body = await in_thread(body_of, lab.connection, data, options)
+    return await RemoteComparison.begin(lab.comparisons, lab.comparisons.start(**body))
 
 
 def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `POST /compare` takes: data of this machine is read here, names are sent as they are. Raises `UsageError`, `DataError`."""
+    """What `lab.comparisons.start` takes: data of this machine is read here, names are sent as they are. Raises `UsageError`, `DataError`."""
     rest = dict(options)
     if rest.pop("client", None) is not None:
         raise unsupported_remotely("A Dask cluster of yours", "Leave client away, or open the store itself.")
@@ -203,31 +195,3 @@ def _named(one: Any, kind: str) -> Any:
             "A scorer that is a Python function", "Name one of those that are built in, or open the store itself."
         )
     raise UsageError(f"{one!r} is none of the {kind}.", "Give names.")
-
-
-def grid_of(connection: Connection, comparison_id: str) -> Grid:
-    """Raises `NotFoundError`."""
-    told = connection.get(f"{PATH}/{comparison_id}/grid")
-    record = decode.record(ComparisonRecord, told["comparison"])
-    cases, cells = decode.records(CaseRecord, told["cases"]), decode.records(CellRecord, told["cells"])
-    return Grid(record, cases, cells, seed=int(record.settings.get("seed", 0)))
-
-
-class RemoteArenaRows:
-    """Where the arena keeps its votes (`evals.arena.ArenaRows`)."""
-
-    def __init__(self, connection: Connection, user_id: str) -> None:
-        self.user_id, self.votes = user_id, RemoteVotes(connection)
-
-
-class RemoteVotes:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def find(self, *, comparison_id: str) -> list[VoteRecord]:
-        return decode.records(VoteRecord, self._connection.get(f"{PATH}/{comparison_id}/votes"))
-
-    def insert(self, vote: VoteRecord) -> VoteRecord:
-        names = ("case_id", "epoch", "left_candidate", "right_candidate", "outcome", "length")
-        body = {name: getattr(vote, name) for name in names}
-        return decode.record(VoteRecord, self._connection.post(f"{PATH}/{vote.comparison_id}/votes", body))

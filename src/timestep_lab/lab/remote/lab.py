@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from timestep_lab.lab.lab import Approve, Lab
-from timestep_lab.lab.remote import runs
 from timestep_lab.lab.remote.changes import Changes
 from timestep_lab.lab.remote.looking import RemoteLooking
 from timestep_lab.lab.remote.rows import select
-from timestep_lab.lab.run import Run, RunStream
-from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of
+from timestep_lab.lab.run import Approvals, Run, RunStream
+from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotServedError
+from timestep_lab.model.events import Event
 from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
+from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
+from timestep_lab.service.models import Models
+from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import Change, Rows, in_thread
@@ -28,14 +32,13 @@ from timestep_lab.store.base import Change, Rows, in_thread
 if TYPE_CHECKING:
     import agents as sdk
 
-    from timestep_lab.lab.remote.files import RemoteFiles
-    from timestep_lab.lab.remote.tools import RemoteMcp
-    from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
+    from timestep_lab.service.files import Files, VectorStores
+    from timestep_lab.service.mcp import Mcp
     from timestep_lab.service.threads import Thread
     from timestep_lab.store.trace_writer import TraceWriter
 
@@ -81,34 +84,35 @@ class RemoteLab(RemoteLooking, Lab):
         self.agents = remote(Agents, connection)
         self.threads = remote(Threads, connection)
         self.datasets = remote(RemoteDatasets, connection)
-        self.approvals = runs.RemoteApprovals(self, connection)
+        self.comparisons = remote(Comparisons, connection)
+        self.runs = remote(Runs, connection)
+        self.models = remote(Models, connection)
+        self.approvals = Approvals(self)
 
     # -- parts
 
-    @cached_property
+    @property
     def router(self) -> Any:
         """Which providers the served lab reaches: `.providers()`, `await .list_models()`."""
-        from timestep_lab.lab.remote.tools import RemoteRouter
-
-        return RemoteRouter(self.connection)
+        return self.models
 
     @cached_property
-    def mcp(self) -> RemoteMcp:
+    def mcp(self) -> Mcp:
         from timestep_lab.lab.remote.tools import RemoteMcp
 
-        return RemoteMcp(self.connection, self.user_id)
+        return remote(RemoteMcp, self.connection)
 
     @cached_property
-    def files(self) -> RemoteFiles:
+    def files(self) -> Files:
         from timestep_lab.lab.remote.files import RemoteFiles
 
-        return RemoteFiles(self.connection, self.user_id)
+        return remote(RemoteFiles, self.connection)
 
     @cached_property
-    def vector_stores(self) -> RemoteVectorStores:
-        from timestep_lab.lab.remote.vector_stores import RemoteVectorStores
+    def vector_stores(self) -> VectorStores:
+        from timestep_lab.service.files import VectorStores
 
-        return RemoteVectorStores(self.connection, self.files)
+        return remote(VectorStores, self.connection, files=self.files)
 
     # -- running
 
@@ -141,12 +145,14 @@ class RemoteLab(RemoteLooking, Lab):
             raise unsupported_remotely(
                 "A model that is an object", "Name one that the served lab has: model='prefix/name'."
             )
-        body = runs.run_body(
-            prompt, attachments, agent=agent, model=model, model_settings=model_settings, thread_id=thread_id_of(thread), approve=approve,
-            max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
-            max_tool_calls=max_tool_calls, tools=_named_tape(tools), on_miss=on_miss if tools else None,
-        )  # fmt: skip
-        return self._following(runs.PATH, body)
+        # Of an attachment its id is enough: the file is the server's.
+        files = [str(attachment["id"]) for attachment in attachments]
+        said = prompt if isinstance(prompt, str) else messages_of(prompt)
+        return self._following(lambda: self.runs.start(
+            said, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
+            approve=approve, max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
+            timeout_s=timeout_s, max_tool_calls=max_tool_calls, attachments=files, tools=_named_tape(tools), on_miss=on_miss,
+        ))  # fmt: skip
 
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
@@ -155,8 +161,8 @@ class RemoteLab(RemoteLooking, Lab):
             raise unsupported_remotely(
                 f"The Agents SDK agent {agent.name!r}", "Decide in a process that opens the lab's own file or database."
             )
-        chosen = {call_id: dict(decision) for call_id, decision in decisions.items()}
-        return self._following(f"{runs.PATH}/{run_id}/approve", {"decisions": chosen})
+        given = {call_id: read_decision(call_id, decision) for call_id, decision in decisions.items()}
+        return self._following(lambda: self.runs.decide(run_id, given))
 
     @checks_keywords
     async def fork(
@@ -192,13 +198,12 @@ class RemoteLab(RemoteLooking, Lab):
             )
         if any(callable(said) for stubs in (tools, results) for said in (stubs or {}).values()):
             raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
-        body = {
-            "span_id": span_id, "prompt": prompt, "model": model, "instructions": instructions, "tools": tools or {},
-            "results": results or {}, "again": again, "budget_usd": budget_usd, "max_tokens_total": max_tokens_total,
-            "timeout_s": timeout_s, "max_tool_calls": max_tool_calls, "on_tools": _named_tape(on_tools),
-            "on_miss": on_miss,
-        }  # fmt: skip
-        return await self._following(f"/api/v1/traces/{trace_id_of(trace)}/fork", body).result()
+        forked = self._following(lambda: self.runs.fork(
+            trace_id_of(trace), span_id, prompt=prompt, model=model, instructions=instructions, tools=_dict(tools), results=_dict(results), again=again,
+            on_tools=_named_tape(on_tools), on_miss=on_miss, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
+            timeout_s=timeout_s, max_tool_calls=max_tool_calls,
+        ))  # fmt: skip
+        return await forked.result()
 
     def tape(
         self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
@@ -220,18 +225,12 @@ class RemoteLab(RemoteLooking, Lab):
     async def blame(self, **options: Any) -> NoReturn:
         raise unsupported_remotely("A search for the change", "Open the store itself: Lab(path).")
 
-    async def cancel(self, run_id: str) -> None:
-        await in_thread(runs.cancel, self.connection, run_id)
-
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
         """As they are: the server adds the content when they are sent."""
         return list(described)
 
-    def get_run(self, run_id: str) -> Run:
-        return runs.run_of(self, self.connection.get(f"{runs.PATH}/{run_id}"))
-
     def flush(self) -> None:
-        self.connection.post("/api/v1/flush")
+        self.runs.flush()
 
     # -- reading back
 
@@ -273,8 +272,8 @@ class RemoteLab(RemoteLooking, Lab):
 
     # --
 
-    def _following(self, path: str, body: Mapping[str, Any]) -> RunStream:
-        return RunStream(self, lambda: runs.until_left(self.connection, self.connection.events(path, body)))
+    def _following(self, begin: Callable[[], AsyncGenerator[Event, None]]) -> RunStream:
+        return RunStream(self, lambda: self.runs.until_left(begin()))
 
     def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         return self.changes.subscribe(callback)
@@ -292,3 +291,7 @@ def _named_tape(given: str | Tape | None) -> str | None:
     if given is None or isinstance(given, str):
         return given
     raise unsupported_remotely("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")
+
+
+def _dict(given: Mapping[str, Json] | None) -> dict[str, Json] | None:
+    return None if given is None else dict(given)

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.plan import Plan
-    from timestep_lab.lab.remote.chat_source import RemoteChatSource
     from timestep_lab.lab.remote.lab import RemoteLab
     from timestep_lab.lab.views import ManyTraces
-    from timestep_lab.model.comparison import ComparisonRecord
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
-    from timestep_lab.ui.arena import ArenaView
     from timestep_lab.ui.handoff_graph import HandoffGraph
 
 FORMATS = (".json", ".jsonl", ".parquet", ".duckdb")
@@ -40,12 +37,6 @@ class RemoteLooking(LabViews):
     @property
     def _remote(self) -> RemoteLab:
         return cast("RemoteLab", self)
-
-    @cached_property
-    def chat_source(self) -> RemoteChatSource:
-        from timestep_lab.lab.remote.chat_source import RemoteChatSource
-
-        return RemoteChatSource(self._remote)
 
     def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
         raise unsupported_remotely("A live duel as an object", "Open the Compare page of the served lab in a browser.")
@@ -71,51 +62,29 @@ class RemoteLooking(LabViews):
 
     async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Any:
         """Under way in the served lab."""
-        from timestep_lab.lab.remote import comparing
+        from timestep_lab.lab.remote.comparing import prepare
 
-        return await comparing.prepare(self.connection, data, resume, options)
+        return await prepare(self._remote, data, resume, options)
 
     async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
-        from timestep_lab.lab.remote import comparing
+        from timestep_lab.evals.plan import Plan
+        from timestep_lab.lab.remote.comparing import body_of
 
-        return await comparing.plan(self.connection, data, options)
-
-    def comparisons(self, limit: int = 50) -> list[ComparisonRecord]:
-        from timestep_lab.model.comparison import ComparisonRecord
-
-        return decode.records(ComparisonRecord, self.connection.get("/api/v1/compare", limit=limit))
-
-    def comparison(self, id: str) -> Grid:
-        from timestep_lab.lab.comparing import NotebookDisplay
-        from timestep_lab.lab.remote.comparing import grid_of
-
-        grid = grid_of(self.connection, id)
-        grid.shown_by = NotebookDisplay(self._lab)
-        return grid
+        body = await in_thread(body_of, self.connection, data, options)
+        return Plan(tuple(await self._lab.comparisons.plan(**body)))
 
     def _empty_grid(self, id: str) -> Grid:
         return self.comparison(id)
 
-    def arena(self, grid: Grid | str, *, seed: int | None = None) -> ArenaView:
-        from timestep_lab.evals.arena import Arena
-        from timestep_lab.lab.remote.comparing import RemoteArenaRows
-        from timestep_lab.ui.arena import ArenaView
-
-        shown = self.comparison(grid) if isinstance(grid, str) else grid
-        return ArenaView(Arena(RemoteArenaRows(self.connection, self._remote.user_id), shown, seed=seed))
-
     async def _score_traces(self, which: Any, scorers: Any, **how: Any) -> list[dict[str, Any]]:
         from timestep_lab.lab.remote.comparing import named_scorers
 
-        body = {"which": which if isinstance(which, str) else list(which), "scorers": named_scorers(scorers)}
-        body |= {name: value for name, value in how.items() if value is not None}
-        found: list[dict[str, Any]] = await in_thread(self.connection.post, "/api/v1/traces/score", body)
-        return found
+        return await self._lab.comparisons.score_traces(which, scorers=named_scorers(scorers), **how)
 
     async def _rescored(self, id: str, scorers: Any, options: dict[str, Any]) -> Grid:
-        from timestep_lab.lab.remote.comparing import PATH, named_scorers
+        from timestep_lab.lab.remote.comparing import named_scorers
 
-        await in_thread(self.connection.post, f"{PATH}/{id}/rescore", {**options, "scorers": named_scorers(scorers)})
+        await self._lab.comparisons.rescore(id, named_scorers(scorers), **options)
         return await in_thread(self.comparison, id)
 
     # -- files

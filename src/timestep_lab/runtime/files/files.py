@@ -13,9 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
+
+from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import Moment
 from timestep_lab.model.errors import ConflictError, DataError, NotFoundError, TooLargeError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import FileRecord, Page, UploadRecord
@@ -134,10 +137,15 @@ def _zip_type(content: bytes) -> str:
 
 MAX_BYTES = 50 * 2**20
 PART_BYTES = 2**20
+MOST = 10_000
+"""Files of one page."""
 
 # In the class below, `list` is a method.
 Records: TypeAlias = "builtins.list[FileRecord]"
 Statements: TypeAlias = "builtins.list[Statement]"
+FileId = Annotated[str, Len(1, 200)]
+FileName = Annotated[str, Len(1, 1000)]
+Purpose = Annotated[str, Len(1, 100)]
 Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
 
 
@@ -164,12 +172,12 @@ class Files:
 
     def add_bytes(
         self,
-        filename: str,
+        filename: FileName,
         content: bytes,
         *,
-        purpose: str = "assistants",
-        expires_at: datetime | None = None,
-        file_id: str | None = None,
+        purpose: Purpose = "assistants",
+        expires_at: Moment | None = None,
+        file_id: FileId | None = None,
     ) -> FileRecord:
         """Keep `content` under a safe form of `filename`; its type is found by its bytes. `file_id`: one given out before.
 
@@ -189,8 +197,8 @@ class Files:
         )
         return record
 
-    def get(self, file_id: str) -> FileRecord:
-        """Raises `NotFoundError`, also for a file that has expired."""
+    def get(self, file_id: FileId) -> FileRecord:
+        """One file. Raises `NotFoundError`, also for one that has expired."""
         record = self.table.get(file_id)
         if _expired(record):
             raise self.table.missing(file_id)
@@ -198,17 +206,25 @@ class Files:
 
     def list(self, *, purpose: str | None = None) -> Records:
         """Newest first."""
-        where: dict[str, Any] = {} if purpose is None else {"purpose": purpose}
-        return [record for record in self.table.find(newest_first=True, **where) if not _expired(record)]
+        found: Records = []
+        after: str | None = None
+        while True:
+            page = self.page(after=after, limit=MOST, purpose=purpose)
+            found += page.data
+            if not page.has_more:
+                return found
+            after = page.after
 
     def page(
-        self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, purpose: str | None = None
-    ) -> Page[FileRecord]:
+        self, *, after: Annotated[str, Len(1, 200)] | None = None, limit: Annotated[int, Interval(ge=1, le=MOST)] = 20,
+        newest_first: bool = True, purpose: Purpose | None = None,
+    ) -> Page[FileRecord]:  # fmt: skip
+        """One page. `after` is what the page before gave. Raises `NotFoundError` for an `after` that is not there."""
         self.purge()
         where: dict[str, Any] = {} if purpose is None else {"purpose": purpose}
         return self.table.page(after=after, limit=limit, newest_first=newest_first, **where)
 
-    def content(self, file_id: str) -> bytes:
+    def content(self, file_id: FileId) -> bytes:
         """All bytes. Raises `NotFoundError`."""
         return b"".join(self.stream(file_id))
 
@@ -217,7 +233,7 @@ class Files:
         record = self.get(file_id)
         return self._parts(record)
 
-    def delete(self, file_id: str) -> None:
+    def delete(self, file_id: FileId) -> None:
         """The file, its bytes, and its passages in every vector store. Raises `NotFoundError`."""
         self.table.get(file_id)
         self._db.write(self._user_id, self._removal(file_id), changes=[*self.table.changes(file_id)])

@@ -7,19 +7,23 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from timestep_lab.model.awaiting import says_await
+from annotated_types import Interval, Len
+
 from timestep_lab.model.clock import utc_now
+from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import FileRecord, Json, SearchHit, VectorStoreFileRecord, VectorStoreRecord
 from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, embedder
 from timestep_lab.runtime.files.extract import text_of
-from timestep_lab.runtime.files.files import Files
+from timestep_lab.runtime.files.files import FileId, Files
 from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search, words_column
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement, in_thread
@@ -151,17 +155,18 @@ def _refuse(rule: Any, why: str) -> SettingsError:
 
 # --
 
+StoreId = Annotated[str, Len(1, 200)]
 AnyFile: TypeAlias = "FileRecord | str | PathLike[str]"
 """A file of the lab (its record or id), or one on this machine (a path)."""
 # In the class below, `list` is a method.
 Stores: TypeAlias = "builtins.list[VectorStore]"
+Records: TypeAlias = "builtins.list[VectorStoreRecord]"
 Hits: TypeAlias = "builtins.list[SearchHit]"
 StoreFiles: TypeAlias = "builtins.list[VectorStoreFileRecord]"
 Passages: TypeAlias = "list[str]"
 Statements: TypeAlias = "builtins.list[Statement]"
 
 
-@says_await("lab.vector_stores")
 class VectorStores:
     """Calls that embed are async; the others block."""
 
@@ -196,38 +201,54 @@ class VectorStores:
         `embedding_model`: `local/wordllama` (the default), `openai/…`, `openai_compatible/<name>/…`, `ollama/…`. Raises what
         `embeddings.embed` raises; for a file without text `DataError` (the store is then there, with the files before it).
         """
+        record = await self.add_store(
+            name, embedding_model=embedding_model, metadata=None if metadata is None else dict(metadata),
+            expires_after_days=expires_after_days,
+        )  # fmt: skip
+        for file in files:
+            await self.add_file(record.id, file, chunking_strategy=chunking_strategy)
+        return VectorStore(self, record)
+
+    async def add_store(
+        self,
+        name: Annotated[str, Len(0, 1000)],
+        *,
+        embedding_model: Annotated[str, Len(1, 500)] | None = None,
+        metadata: JsonObject | None = None,
+        expires_after_days: int | None = None,
+    ) -> VectorStoreRecord:
+        """A new store without files."""
         if expires_after_days is not None and expires_after_days < 1:
             raise UsageError("A vector store lives at least one day.", "Give expires_after_days from 1 up.")
         model = embedding_model or self.settings.default_embedding_model or OFFLINE_MODEL
         embedder(self.settings, model)
         record = VectorStoreRecord(
-            id=new_id("vector_store"),
-            user_id=self._user_id,
-            name=name.strip(),
-            embedding_model=model,
-            metadata=dict(metadata or {}),
+            id=new_id("vector_store"), user_id=self._user_id, name=name.strip(), embedding_model=model, metadata=metadata or {},
             expires_after_days=expires_after_days,
-        )
-        await in_thread(self.table.insert, record)
-        for file in files:
-            await self.add_file(record.id, file, chunking_strategy=chunking_strategy)
-        return VectorStore(self, record)
+        )  # fmt: skip
+        return await in_thread(self.table.insert, record)
+
+    def records(self) -> Records:
+        """All of them, newest first."""
+        return self.table.find(newest_first=True)
 
     def list(self) -> Stores:
         """Newest first."""
-        return [VectorStore(self, record) for record in self.table.find(newest_first=True)]
+        return [VectorStore(self, record) for record in self.records()]
 
     def get(self, store: str) -> VectorStore:
         """By id, or by name when only one store has it. Raises `NotFoundError`."""
-        record = self.table.try_get(store)
-        if record is None:
-            named = self.table.find(name=store)
-            if len(named) != 1:
-                raise self.table.missing(store) if not named else _many(store, len(named))
-            record = named[0]
-        return VectorStore(self, record)
+        records = self.records()
+        found = [one for one in records if one.id == store] or [one for one in records if one.name == store]
+        if not found:
+            raise NotFoundError(f"There is no vector store {store!r}.", "lab.vector_stores.list() shows them.")
+        if len(found) > 1:
+            raise UsageError(
+                f"{len(found)} vector stores are called {store!r}.", "Name the one you mean by its id.", param="name"
+            )
+        return VectorStore(self, found[0])
 
-    def delete(self, store_id: str) -> None:
+    def delete(self, store_id: StoreId) -> None:
         """The store and its passages; the files stay. Raises `NotFoundError`."""
         self.table.get(store_id)
         mine = [self._user_id, store_id]
@@ -241,7 +262,7 @@ class VectorStores:
             changes=self.table.changes(store_id),
         )
 
-    def store_files(self, store_id: str) -> StoreFiles:
+    def store_files(self, store_id: StoreId) -> StoreFiles:
         """What is in a store, oldest first. Raises `NotFoundError`."""
         self.table.get(store_id)
         return self.members.find(vector_store_id=store_id)
@@ -264,23 +285,32 @@ class VectorStores:
 
         When it fails, the store keeps the file with status `failed` and the reason, and the error is raised.
         """
+        return await self.put_file(
+            store_id, await in_thread(self._kept, file), attributes=None if attributes is None else dict(attributes),
+            chunking_strategy=None if chunking_strategy is None else dict(chunking_strategy),
+        )  # fmt: skip
+
+    async def put_file(
+        self, store_id: StoreId, file_id: FileId, *, attributes: JsonObject | None = None, chunking_strategy: JsonObject | None = None
+    ) -> VectorStoreFileRecord:  # fmt: skip
+        """As `add_file`, of a file that is kept already."""
         return await self.add_file_at(
-            utc_now(), store_id, file, attributes=attributes, chunking_strategy=chunking_strategy
+            utc_now(), store_id, file_id, attributes=attributes, chunking_strategy=chunking_strategy
         )
 
     async def add_file_at(
         self,
         added_at: datetime,
         store_id: str,
-        file: AnyFile,
+        file_id: str,
         *,
         attributes: Mapping[str, Json] | None = None,
         chunking_strategy: Mapping[str, Json] | None = None,
     ) -> VectorStoreFileRecord:
-        """As `add_file`, for one of a batch: its files are those that were added at the same moment."""
+        """As `put_file`, for one of a batch: its files are those that were added at the same moment."""
         chunking = Chunking.from_strategy(chunking_strategy)
         store = await in_thread(self._active, store_id)
-        record = await in_thread(self._file, file)
+        record = await in_thread(self.files.get, file_id)
         member = VectorStoreFileRecord(
             id=f"{store_id}/{record.id}",
             user_id=self._user_id,
@@ -303,20 +333,20 @@ class VectorStores:
             raise
         return await in_thread(self._finish, member, passages, vectors)
 
-    def remove_file(self, store_id: str, file_id: str) -> None:
+    def remove_file(self, store_id: StoreId, file_id: FileId) -> None:
         """Take a file's passages out of a store; the file stays. Raises `NotFoundError`."""
         self.members.get(f"{store_id}/{file_id}")
         self._db.write(self._user_id, self._removal(store_id, file_id), changes=self.table.changes(store_id))
 
     async def search(
         self,
-        store_id: str,
-        query: str,
-        k: int = 10,
+        store_id: StoreId,
+        query: Annotated[str, Len(0, 100_000)],
+        k: Annotated[int, Interval(ge=1, le=10_000)] = 10,
         *,
-        filters: Mapping[str, Json] | None = None,
+        filters: JsonObject | None = None,
         min_score: float = 0.0,
-        vector_weight: float = VECTOR_WEIGHT,
+        vector_weight: Annotated[float, Interval(ge=0, le=1)] = VECTOR_WEIGHT,
     ) -> Hits:
         """The `k` best passages, best first; `filters` as in `attribute_filters`. `vector_weight`: how much of a score is the meaning's,
         from 0 to 1; the rest is the words'.
@@ -347,14 +377,16 @@ class VectorStores:
             )
         return self.table.update(store_id, last_active_at=now)
 
-    def _file(self, file: AnyFile) -> FileRecord:
+    def _kept(self, file: AnyFile) -> str:
+        """The id of a file; one of this machine is kept first."""
         if isinstance(file, FileRecord):
-            return self.files.get(file.id)
-        if isinstance(file, str) and (known := self.files.table.try_get(file)) is not None:
-            return self.files.get(known.id)
-        if isinstance(file, str) and file.startswith("file_"):
-            return self.files.get(file)
-        return self.files.add(file)
+            return file.id
+        if isinstance(file, str) and not Path(file).expanduser().is_file():
+            with suppress(NotFoundError):
+                return self.files.get(file).id
+            if file.startswith("file_"):
+                return file
+        return self.files.add(file).id
 
     def _passages(self, record: FileRecord, chunking: Chunking) -> Passages:
         return chunking.split(text_of(self.files.content(record.id), record.content_type, record.filename))
@@ -413,7 +445,9 @@ class VectorStore:
         self, query: str, k: int = 10, *, filters: Mapping[str, Json] | None = None, min_score: float = 0.0
     ) -> Hits:
         """As `VectorStores.search`."""
-        return await self.stores.search(self.id, query, k, filters=filters, min_score=min_score)
+        return await self.stores.search(
+            self.id, query, k, filters=None if filters is None else dict(filters), min_score=min_score
+        )
 
     async def add(
         self,
@@ -434,7 +468,3 @@ class VectorStore:
     def __repr__(self) -> str:
         counts = self.stores.counts(self.id)
         return f"VectorStore({self.name!r}, {counts['completed']} of {counts['total']} files, {self.record.embedding_model})"
-
-
-def _many(name: str, count: int) -> UsageError:
-    return UsageError(f"{count} vector stores are called {name!r}.", "Name the one you mean by its id.", param="name")

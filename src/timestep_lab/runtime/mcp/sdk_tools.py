@@ -73,10 +73,11 @@ class ToolInfo:
     read_only: bool = False
     """The server says that calling it changes nothing."""
 
-    @property
-    def id(self) -> str:
-        """What stands in `AgentRecord.tool_ids`: `<server id>.<tool>`, or a client tool's bare name."""
-        return f"{self.server_id}.{self.name}" if self.server_id else self.name
+    id: str = field(init=False, default="")
+    """What stands in `AgentRecord.tool_ids`: `<server id>.<tool>`, or a client tool's bare name."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", f"{self.server_id}.{self.name}" if self.server_id else self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

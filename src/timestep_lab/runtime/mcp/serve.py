@@ -34,13 +34,17 @@ async def serve_http(host: str = "127.0.0.1", port: int = 8766, settings: Settin
     On a loopback address, requests with a foreign Host or Origin header are refused (DNS rebinding). Raises `UsageError` when the
     address cannot be had.
     """
+    server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
+    # An answer a request and no session: any number of processes may share the load, and a restart loses nobody.
+    await serve_app(server.streamable_http_app(host=host, json_response=True, stateless_http=True), host, port)
+
+
+async def serve_app(app: ASGIApp, host: str, port: int) -> None:
+    """Serve an app that answers at `/mcp`, as `serve_http` does."""
     import sys
 
     import uvicorn
 
-    server = builtin_server(builtin_tools(settings or Settings.load()), for_others=True)
-    # An answer a request and no session: any number of processes may share the load, and a restart loses nobody.
-    app = server.streamable_http_app(host=host, json_response=True, stateless_http=True)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from timestep_lab.model.awaiting import says_await
+from annotated_types import Interval, Len
+
+from timestep_lab.model.codec import ErrorForm, JsonObject, Moment
 from timestep_lab.model.errors import ConflictError, NotFoundError, ToolError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from agents import FunctionTool
     from agents import Tool as SdkTool
     from mcp.types import CallToolResult, Tool
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from timestep_lab.runtime.files import VectorStores
     from timestep_lab.runtime.mcp.serve import FunctionServer
@@ -39,12 +43,65 @@ if TYPE_CHECKING:
 _SERVED_AT = "http://127.0.0.1:"
 """How the address of a process's own functions begins."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpServerView:
+    """A server as it may be shown: header names without their values."""
+
+    id: str
+    user_id: str
+    name: str
+    url: str | None
+    command: Sequence[str]
+    header_names: Sequence[str]
+    allowed_tools: Sequence[str] | None
+    require_approval: Mapping[str, Json]
+    timeout_s: float
+    created_at: Moment
+
+    @classmethod
+    def of(cls, record: McpServerRecord) -> McpServerView:
+        """Of a server."""
+        kept = {name: getattr(record, name) for name in cls.__slots__ if name != "header_names"}
+        return cls(**kept, header_names=sorted(record.headers))
+
+    def record(self) -> McpServerRecord:
+        """The server, without the values of its headers: those stay where it is."""
+        kept = {name: getattr(self, name) for name in self.__slots__ if name != "header_names"}
+        few = None if self.allowed_tools is None else tuple(self.allowed_tools)
+        headers = dict.fromkeys(self.header_names, "")
+        return McpServerRecord(**{**kept, "command": tuple(self.command), "allowed_tools": few, "headers": headers})
+
+
+class _Shown:
+    """A server whose JSON form is its `McpServerView`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema as schema
+
+        view = handler.generate_schema(McpServerView)
+        return schema.union_schema(
+            [schema.is_instance_schema(McpServerRecord), schema.no_info_after_validator_function(McpServerView.record, view)],
+            serialization=schema.plain_serializer_function_ser_schema(McpServerView.of, return_schema=view),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the servers that answer offer, and what is wrong with the others."""
+
+    tools: list[ToolInfo]
+    problems: list[Annotated[ToolError, ErrorForm()]]
+
+
+ServerId = Annotated[str, Len(1, 200)]
+ShownServer = Annotated[McpServerRecord, _Shown()]
 # In the class below, `list` is a method.
+Servers: TypeAlias = "list[ShownServer]"
 Tools: TypeAlias = "list[ToolInfo]"
 Problems: TypeAlias = "list[ToolError]"
 
 
-@says_await("lab.mcp")
 class McpCatalog:
     """`toolbox` gives the connections to ask; without it, each question opens and closes its own."""
 
@@ -56,16 +113,16 @@ class McpCatalog:
 
     def add(
         self,
-        name: str,
+        name: Annotated[str, Len(0, 200)],
         *,
         command: Sequence[str] | str | None = None,
         env: Mapping[str, str] | None = None,
-        url: str | None = None,
+        url: Annotated[str, Len(0, 2000)] | None = None,
         headers: Mapping[str, str] | None = None,
         allowed_tools: Sequence[str] | None = None,
-        require_approval: Mapping[str, Json] | str | None = None,
-        timeout_s: float = 30.0,
-    ) -> McpServerRecord:
+        require_approval: str | JsonObject | None = None,
+        timeout_s: Annotated[float, Interval(le=600)] = 30.0,
+    ) -> ShownServer:
         """Keep a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
 
         Its tools are then called `time.get_current_time`, or `time.*` for all. `require_approval` is a rule for all its tools, or
@@ -144,7 +201,7 @@ class McpCatalog:
         while self._served:
             self._served.popitem()[1].close()
 
-    def list(self) -> list[McpServerRecord]:
+    def list(self) -> Servers:
         """The user's servers, oldest first; the built-in one is not among them."""
         return self._store.mcp_servers.find()
 
@@ -164,33 +221,38 @@ class McpCatalog:
         record = self.get(name)
         if record.id == BUILTIN_MCP_SERVER:
             raise UsageError("The built-in MCP server stays.", "Take its tools from an agent instead.")
-        self._store.mcp_servers.delete(record.id)
+        self.forget(record.id)
+
+    def forget(self, server_id: ServerId) -> None:
+        """Forget a server. Agents that name its tools go on without them. Raises `NotFoundError`."""
+        self._store.mcp_servers.delete(server_id)
 
     async def test(self, name: str) -> Tools:
         """Connect to a server now, and list what it offers. Raises `NotFoundError`, or `ToolError` with what is wrong."""
         record = self.get(name)
-        tools, problems = await self._survey()
-        for problem in problems:
+        found = await self.survey()
+        for problem in found.problems:
             if problem.server == record.name:
                 raise problem
-        return [tool for tool in tools if tool.server_id == record.id]
+        return [tool for tool in found.tools if tool.server_id == record.id]
 
     async def tools(self) -> Tools:
-        """Every tool of every server that answers, the built-in one first; `problems()` says what is wrong with the others."""
-        return (await self._survey())[0]
+        """Every tool of every server that answers now, the built-in one first; `problems()` says what is wrong with the others."""
+        return (await self.survey()).tools
 
     async def problems(self) -> Problems:
         """One error for each server that does not answer now."""
-        return (await self._survey())[1]
+        return (await self.survey()).problems
 
-    async def _survey(self) -> tuple[Tools, Problems]:
-        if self._toolbox is not None:
-            return await self._toolbox().survey()
-        toolbox = Toolbox(self._store.mcp_servers.find)
+    async def survey(self) -> Survey:
+        """Every tool of every server that answers now, and what is wrong with the others."""
+        toolbox = Toolbox(self._store.mcp_servers.find) if self._toolbox is None else self._toolbox()
         try:
-            return await toolbox.survey()
+            tools, problems = await toolbox.survey()
         finally:
-            await toolbox.aclose()
+            if self._toolbox is None:
+                await toolbox.aclose()
+        return Survey(tools=tools, problems=problems)
 
 
 def _function_tool(function: Any) -> FunctionTool:

@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import anthropic_client, without_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 from timestep_lab.runtime.settings import ANTHROPIC_URL
 
 if TYPE_CHECKING:

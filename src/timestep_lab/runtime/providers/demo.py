@@ -26,8 +26,8 @@ from urllib.parse import parse_qsl
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import ModelNotFoundError, SettingsError
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import MissingExtraError, ModelNotFoundError
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.local import KNOWN, find_weights, installed_names
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model

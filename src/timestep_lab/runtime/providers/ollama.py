@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import ollama_client
 from timestep_lab.runtime.pricing import is_ollama_cloud
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 from timestep_lab.runtime.settings import OLLAMA_LOCAL_HOST
 
 if TYPE_CHECKING:

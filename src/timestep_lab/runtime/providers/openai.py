@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 from timestep_lab.runtime.settings import OPENAI_URL
 
 if TYPE_CHECKING:

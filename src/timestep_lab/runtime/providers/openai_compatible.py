@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import MissingKeyError, ModelNotFoundError
+from timestep_lab.model.records import ProviderStatus
 from timestep_lab.runtime.adapters.clients import openai_client, with_v1
 from timestep_lab.runtime.provider_errors import ErrorContext
 from timestep_lab.runtime.router import Provider as BaseProvider
-from timestep_lab.runtime.router import ProviderStatus
 
 if TYPE_CHECKING:
     from agents import Model

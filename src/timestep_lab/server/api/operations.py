@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from timestep_lab.model.events import Event
+from timestep_lab.server.api.changes import SSE, event_stream
 from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.fair_reads import in_turn
-from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import PREFIX
+from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
+from timestep_lab.service.files import Files, VectorStores
+from timestep_lab.service.mcp import Mcp
+from timestep_lab.service.models import Models
 from timestep_lab.service.operation import Operation, operations
+from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import in_thread
 
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
+BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": BINARY}, "description": "The bytes."}
+}
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _routes(tag: str, noun: type, of: Callable[[Any], Any]) -> APIRouter:
+def _routes(tag: str, noun: type, of: Callable[[UserLab], object]) -> APIRouter:
     router = APIRouter(prefix=PREFIX, tags=[tag], responses=ERRORS)
     for name, operation in operations(noun).items():
         summary, _, rest = inspect.cleandoc(operation.function.__doc__ or "").partition("\n")
@@ -36,8 +48,10 @@ def _routes(tag: str, noun: type, of: Callable[[Any], Any]) -> APIRouter:
                 _endpoint(of, operation),
                 methods=[operation.method],
                 status_code=operation.status,
-                response_model=None if empty else operation.answer,
-                response_class=Response if empty else JSONResponse,
+                response_model=None if empty or operation.answer is bytes else operation.answer,
+                response_class=Response if empty or operation.answer is bytes else JSONResponse,
+                responses=SSE if operation.is_stream else BINARY_ANSWER if operation.answer is bytes else None,
+                openapi_extra=BINARY_BODY if operation.content else None,
                 operation_id=f"{tag}_{name}",
                 include_in_schema=path == operation.path,
                 summary=re.sub(r" ?Raises .*", "", summary).rstrip("."),
@@ -46,7 +60,7 @@ def _routes(tag: str, noun: type, of: Callable[[Any], Any]) -> APIRouter:
     return router
 
 
-def _endpoint(of: Callable[[Any], Any], operation: Operation) -> Callable[..., Any]:
+def _endpoint(of: Callable[[UserLab], object], operation: Operation) -> Callable[..., Any]:
     """A function whose signature FastAPI reads: what is in the path, then the query or one body, then the caller's lab."""
     parameters = operation.signature.parameters
     in_path = [
@@ -54,7 +68,7 @@ def _endpoint(of: Callable[[Any], Any], operation: Operation) -> Callable[..., A
         for name in operation.in_path
     ]
     fields = operation.body.model_fields
-    if operation.method in ("GET", "DELETE"):
+    if operation.has_query:
         given = [
             parameters[name].replace(kind=KEYWORD, annotation=Annotated[parameters[name].annotation, Query()])
             for name in fields
@@ -66,11 +80,20 @@ def _endpoint(of: Callable[[Any], Any], operation: Operation) -> Callable[..., A
     else:
         given = []
 
-    async def endpoint(request: Request, lab: Any, **arguments: Any) -> Any:
+    async def endpoint(request: Request, lab: UserLab, **arguments: Any) -> Any:
         body = arguments.pop("body", {})
         sent = body if isinstance(body, dict) else {name: getattr(body, name) for name in body.model_fields_set}
+        wants_events = operation.is_stream and sent.pop("stream", False)
+        if operation.content is not None:
+            sent[operation.content] = await request.body()
         checked = operation.checked((), {**arguments, **sent})
         noun = of(lab)
+        if operation.is_stream:
+            events = operation.call(noun, checked)
+            return await event_stream(events) if wants_events else await _when_ended(operation, noun, events)
+        if operation.answer is bytes:
+            content = await in_thread(operation.call, noun, checked)
+            return Response(content, media_type="application/octet-stream")
         if operation.is_async:
             return await operation.call(noun, checked)
         if operation.costly:
@@ -83,10 +106,23 @@ def _endpoint(of: Callable[[Any], Any], operation: Operation) -> Callable[..., A
     return endpoint
 
 
+async def _when_ended(operation: Operation, noun: object, events: AsyncIterator[Event]) -> Any:
+    assert operation.ended is not None
+    async for event in events:
+        last = event
+    return await operation.ended(noun, last)
+
+
 ROUTERS = (
     _routes("agents", Agents, lambda lab: lab.agents),
     _routes("threads", Threads, lambda lab: lab.threads),
+    _routes("runs", Runs, lambda lab: lab.runs),
+    _routes("models", Models, lambda lab: lab.models),
+    _routes("mcp", Mcp, lambda lab: lab.mcp),
+    _routes("files", Files, lambda lab: lab.files),
+    _routes("vector_stores", VectorStores, lambda lab: lab.vector_stores),
     _routes("traces", Traces, lambda lab: lab.trace_source),
+    _routes("compare", Comparisons, lambda lab: lab.comparisons),
     _routes("datasets", Datasets, lambda lab: lab.datasets),
 )
 """One a noun. A path without a parameter must stand in its class before one with a parameter in that place."""

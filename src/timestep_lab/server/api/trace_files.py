@@ -1,12 +1,13 @@
-"""Traces as files, in and out."""
+"""Traces as files, in and out; comparisons as files, out."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
@@ -18,6 +19,9 @@ from timestep_lab.server.labs import CurrentLab
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
+comparisons = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
+ComparisonId = Annotated[str, PathParameter(min_length=1, max_length=200)]
+GridFormat = Literal["csv", "jsonl", "html", "parquet", "xml"]
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 IMPORT_S = 60.0
 DUCKDB = b"DUCK"
@@ -91,3 +95,26 @@ def _import(body: bytes, lab: Any) -> Any:
         path = Path(folder) / "upload"
         path.write_bytes(body)
         return import_file(path, lab.store, time_limit_s=IMPORT_S)
+
+
+@comparisons.get(
+    "/{comparison_id}/export",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/octet-stream": BINARY}, "description": "The file."}},
+)
+async def export_comparison(
+    request: Request, comparison_id: ComparisonId, lab: CurrentLab, format: Annotated[GridFormat, Query()] = "csv"
+) -> FileResponse:
+    """Every answer with its scores; `html` is a page that stands alone, `xml` is JUnit."""
+    from timestep_lab.evals.exports import save
+
+    folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
+    path = Path(folder.name) / f"{comparison_id}.{format}"
+    try:
+        await in_turn(request, lab, lambda: save(lab.comparisons.rows(comparison_id).grid(), path))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return FileResponse(
+        path, media_type="application/octet-stream", filename=path.name, background=BackgroundTask(folder.cleanup)
+    )

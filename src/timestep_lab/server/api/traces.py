@@ -7,20 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from timestep_lab.server.api.schemas import ERRORS, ScoreTracesBody
+from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.otlp_decoder import OtlpDecoder
 
 router = APIRouter(tags=["traces"], responses=ERRORS)
 PROTOBUF = "application/x-protobuf"
-
-
-@router.post("/api/v1/traces/score", response_model=list[dict[str, Any]])
-async def score_traces(body: ScoreTracesBody, lab: CurrentLab) -> list[dict[str, Any]]:
-    """One row a trace: each scorer's value, and why one could not score. The scores are kept."""
-    rows: list[dict[str, Any]] = await lab._score_traces(**body.model_dump())
-    return rows
 
 
 @router.post(

@@ -41,20 +41,20 @@ from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
-    from timestep_lab.model.protocols import LabLike
     from timestep_lab.model.records import FileRecord
+    from timestep_lab.server.labs import UserLab
 
 
 # -- Answering a message anew: the model forgets what it said and heard since
 
 
-async def forget_runs(lab: LabLike, thread_id: str, run_ids: Iterable[str]) -> None:
+async def forget_runs(lab: UserLab, thread_id: str, run_ids: Iterable[str]) -> None:
     """Take what these runs put into the thread's session log away; what waits for approval in them is withdrawn. Their traces stay."""
     store = lab.store
     for run_id in run_ids:
         run = await in_thread(store.runs.get, run_id)
         if run.status == "needs_approval":
-            await lab.cancel(run_id)
+            await lab.runs.cancel(run_id)
     statements = [
         Statement(
             "delete from session_items where user_id = $1 and thread_id = $2 and run_id = $3",

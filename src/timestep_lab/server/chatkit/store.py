@@ -25,8 +25,8 @@ from timestep_lab.store.store import Store
 from timestep_lab.store.table import Table
 
 if TYPE_CHECKING:
-    from timestep_lab.model.protocols import LabLike
     from timestep_lab.model.records import AgentRecord
+    from timestep_lab.server.labs import UserLab
 
 
 # --- What one ChatKit request is about. A new one is made for each
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ChatKitContext:
-    lab: LabLike
+    lab: UserLab
     """The calling user's."""
     agent: AgentRecord
     """Whom the request's path names."""

@@ -18,7 +18,7 @@ from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import Updates, View, handles
 
 if TYPE_CHECKING:
-    from timestep_lab.model.protocols import LabLike
+    from timestep_lab.server.labs import UserLab
 
 
 # --- What the function of a page gives: a view, and what is said of it around it
@@ -96,7 +96,7 @@ class PageView(View):
     topics: ClassVar[frozenset[Topic]] = frozenset()
     title: ClassVar[str] = ""
 
-    def __init__(self, lab: LabLike) -> None:
+    def __init__(self, lab: UserLab) -> None:
         super().__init__()
         self.lab: Any = lab
         self._page: Json = None

@@ -1,0 +1,298 @@
+"""`lab.comparisons`: candidates side by side on the same cases, as they are made, read, scored anew and voted on."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, cast
+
+from annotated_types import Ge, Gt, Interval, Len
+
+from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.comparison import (
+    CaseRecord,
+    CellRecord,
+    ComparisonEnded,
+    ComparisonRecord,
+    PlanRow,
+)
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import Event
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import VoteOutcome, VoteRecord
+from timestep_lab.service import operation as op
+from timestep_lab.service.operation import Scope
+from timestep_lab.service.runs import OnMiss, TapeName
+from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.evals.results import ComparisonRows, EvalContext
+
+ComparisonId = Annotated[str, Len(1, 200)]
+Cases = Annotated[Sequence[JsonObject | str], Len(1, 10_000)]
+ScorerSpecs = Sequence[JsonObject | str]
+Columns = dict[str, list[str] | str]
+
+
+class How(TypedDict, total=False):
+    """How a comparison is carried out: `evals.plan.Options`. What is not given is the default, or what it began with."""
+
+    epochs: Annotated[int, Interval(ge=1, le=100)] | None
+    group: Annotated[str, Len(1, 200)] | None
+    concurrency: Annotated[int, Interval(ge=1, le=256)] | None
+    timeout_s: Annotated[float, Interval(gt=0, le=86_400)] | None
+    retries: Annotated[int, Interval(ge=0, le=20)] | None
+    budget_usd: Annotated[float, Gt(0)] | None
+    budget_tokens: Annotated[int, Gt(0)] | None
+    cache: Literal["models", "all", "off"] | None
+    max_turns: Annotated[int, Interval(ge=1, le=100)] | None
+    approve: Literal["all", "none"] | None
+    seed: Annotated[int, Interval(ge=0, le=2**31)] | None
+    stop: Literal["settled"] | None
+    margin: Annotated[float, Ge(0)] | None
+    alpha: Annotated[float, Interval(gt=0, le=0.5)] | None
+    open_ended: bool | None
+    tools: TapeName | Annotated[list[str], Len(0, 1000)] | None
+    on_miss: OnMiss | None
+    ignore: Columns | None
+    near: Columns | None
+
+
+class What(How, total=False):
+    """What is compared: names of models and agents, and how."""
+
+    models: Sequence[str] | None
+    agents: Sequence[str] | None
+    settings: Sequence[JsonObject] | None
+    prompts: Sequence[str] | None
+    scorers: ScorerSpecs
+    name: Annotated[str, Len(0, 500)] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRows:
+    """All that a grid is made of; what it concludes follows from it."""
+
+    comparison: ComparisonRecord
+    cases: list[CaseRecord]
+    cells: list[CellRecord]
+
+    def grid(self) -> Grid:
+        """The comparison, to be looked at and counted."""
+        from timestep_lab.evals.grid import Grid
+
+        seed = int(self.comparison.settings.get("seed", 0))
+        return Grid(self.comparison, self.cases, self.cells, seed=seed)
+
+
+def eval_context(scope: Scope) -> EvalContext:
+    """What a comparison works on."""
+    from timestep_lab.evals.results import EvalContext
+
+    return EvalContext(scope.store, scope.router, scope.toolbox, scope.settings, scope.writer)
+
+
+async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
+    """A comparison that is ready to run; agents may be named by name or id."""
+    from timestep_lab.evals.compare import new_comparison, resume_comparison
+
+    agents = options.pop("agents", None)
+    if agents is not None:
+        many = [agents] if isinstance(agents, str) or not isinstance(agents, list | tuple) else agents
+        options["agents"] = [agent_of(scope, agent) for agent in many]
+    models = options.pop("models", None)
+    if models is not None:
+        several = list(models) if isinstance(models, list | tuple) else [models]
+        options["models"] = [m if m is None or isinstance(m, str) else scope.router.add_model(m) for m in several]
+    if resume is not None:
+        return await resume_comparison(eval_context(scope), resume, **options)
+    return await new_comparison(eval_context(scope), data, **options)
+
+
+def agent_of(scope: Scope, agent: Any) -> Any:
+    """A stored agent by its name; an address is a service's."""
+    if not isinstance(agent, str):
+        return agent
+    if agent.startswith(("http://", "https://")):
+        from timestep_lab.evals.pipelines import Endpoint
+
+        return Endpoint(agent)
+    return scope.agents.get(agent)
+
+
+async def _ended(comparisons: Comparisons, last: Event) -> dict[str, Any]:
+    assert isinstance(last, ComparisonEnded)
+    return await in_thread(comparisons.read, last.comparison.id)
+
+
+async def _events(comparison: Comparison) -> AsyncGenerator[Event, None]:
+    async with contextlib.aclosing(comparison.events(deltas=True)) as events:
+        async for event in events:
+            yield event
+
+
+@op.noun("comparisons")
+class Comparisons:
+    """The comparisons of one user: `lab.comparisons()` lists them. `lab.compare` makes one, `lab.comparison(id)` shows one."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @op.get("/compare")
+    def list(self, *, limit: Annotated[int, Interval(ge=1, le=500)] = 50) -> builtins.list[ComparisonRecord]:
+        """Newest first."""
+        return self._rows().comparisons.find(limit, newest_first=True)
+
+    @op.stream("/compare", ended=_ended)
+    async def start(self, cases: Cases, **what: Unpack[What]) -> AsyncGenerator[Event, None]:
+        """Compare; with `stream`, its events come as they happen and leaving stops it (it can be resumed). The cases come as they are: a
+        server reads no paths of its callers. The rest is as in `lab.compare`."""
+        async for event in _events(await self._new(cases, what)):
+            yield event
+
+    @op.post("/compare/plan")
+    async def plan(self, cases: Cases, **what: Unpack[What]) -> builtins.list[PlanRow]:
+        """What it would take, one row a candidate. Nothing is asked or written."""
+        comparison = await self._new(cases, what)
+        return [*(await comparison.plan()).rows]
+
+    @op.stream("/compare/{comparison_id}/resume", ended=_ended)
+    async def resume(self, comparison_id: ComparisonId, **how: Unpack[How]) -> AsyncGenerator[Event, None]:
+        """Go on with one that ended early; its failed answers are asked for again. Raises `NotFoundError`, `ConflictError`."""
+        async for event in _events(await prepare(self._scope, None, comparison_id, _given(how))):
+            yield event
+
+    @op.post("/compare/{comparison_id}/rescore")
+    async def rescore(
+        self, comparison_id: ComparisonId, scorers: Annotated[ScorerSpecs, Len(1)], *, budget_usd: Annotated[float, Gt(0)] | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Score its answers with further scorers, or with changed ones of the same name. No candidate is asked.
+
+        Raises `NotFoundError`, `UsageError`, `ConflictError` while it goes on.
+        """
+        from timestep_lab.evals.compare import rescored_comparison
+
+        limits = {} if budget_usd is None else {"budget_usd": budget_usd}
+        comparison = await rescored_comparison(eval_context(self._scope), comparison_id, [*scorers], **limits)
+        return await in_thread((await comparison.run()).to_json)
+
+    @op.get("/compare/{comparison_id}/grid", costly=True)
+    def rows(self, comparison_id: ComparisonId) -> GridRows:
+        """Every case and every answer with its scores. Raises `NotFoundError`."""
+        rows = self._rows()
+        record = rows.get(comparison_id)
+        return GridRows(comparison=record, cases=[*rows.cases(comparison_id)], cells=[*rows.cells(comparison_id)])
+
+    @op.get("/compare/{comparison_id}/votes")
+    def votes(self, comparison_id: ComparisonId) -> builtins.list[VoteRecord]:
+        """Votes of the arena, oldest first. Raises `NotFoundError`."""
+        rows = self._rows()
+        rows.comparisons.get(comparison_id)
+        return rows.votes.find(comparison_id=comparison_id)
+
+    @op.post("/compare/{comparison_id}/votes", status=201)
+    def vote(
+        self,
+        comparison_id: ComparisonId,
+        *,
+        case_id: Annotated[str, Len(1, 200)],
+        left_candidate: Annotated[str, Len(0, 2000)],
+        right_candidate: Annotated[str, Len(0, 2000)],
+        outcome: VoteOutcome,
+        epoch: Annotated[int, Interval(ge=0, le=100)] = 0,
+        length: Annotated[float, Interval(ge=-1, le=1)] = 0.0,
+    ) -> VoteRecord:
+        """A vote in the arena on two answers to one case. Raises `NotFoundError`."""
+        rows = self._rows()
+        rows.comparisons.get(comparison_id)
+        return rows.votes.insert(
+            VoteRecord(
+                id=new_id("vote"), user_id=rows.user_id, comparison_id=comparison_id, case_id=case_id, epoch=epoch,
+                left_candidate=left_candidate, right_candidate=right_candidate, outcome=outcome, length=length,
+            )
+        )  # fmt: skip
+
+    @op.get("/compare/{comparison_id}", costly=True)
+    def read(self, comparison_id: ComparisonId, *, by: Annotated[str, Len(1, 200)] | None = None) -> dict[str, Any]:
+        """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints; `by` adds the slices of a column.
+
+        Raises `NotFoundError`."""
+        return self.rows(comparison_id).grid().to_json(by=by)
+
+    @op.post("/traces/score")
+    async def score_traces(
+        self,
+        which: Annotated[str, Len(0, 100_000)] | Sequence[str] = "",
+        *,
+        scorers: Annotated[ScorerSpecs, Len(1)],
+        limit: Annotated[int, Interval(ge=1, le=100_000)] | None = None,
+        keep: bool = True,
+        again: bool = False,
+        budget_usd: Annotated[float, Gt(0)] | None = None,
+    ) -> builtins.list[dict[str, Any]]:
+        """One row a trace: each scorer's value, and why one could not score. The scores are kept.
+
+        `which`: a filter, an SQL query that gives `trace_id`, or ids; empty: all that completed.
+        """
+        from timestep_lab.evals.over_traces import score_traces
+
+        return await score_traces(
+            eval_context(self._scope), which, [*scorers], limit=limit, keep=keep, again=again, budget_usd=budget_usd
+        )
+
+    # --
+
+    def __call__(self, limit: int = 50) -> builtins.list[ComparisonRecord]:
+        """Those made so far, newest first."""
+        return self.list(limit=limit)
+
+    def __repr__(self) -> str:
+        lines = [f"  {one.id}  {one.status}  {one.name}" for one in self.list(limit=10)]
+        return (
+            "Comparisons, newest first:\n" + "\n".join(lines) if lines else "No comparisons yet: await lab.compare(…)"
+        )
+
+    # -- within an operation
+
+    def _rows(self) -> ComparisonRows:
+        from timestep_lab.evals.results import ComparisonRows
+
+        return ComparisonRows(self._scope.store.db, self._scope.store.user_id)
+
+    async def _new(self, cases: Cases, what: What) -> Comparison:
+        address = next((a for a in what.get("agents") or () if a.startswith(("http://", "https://"))), None)
+        if address is not None:
+            # A server does not go where its callers point it.
+            raise UsageError(
+                f"{address} is a service, which a served lab does not ask.",
+                "Compare it from your own process.",
+                param="agents",
+            )
+        return await prepare(self._scope, [*cases], None, _given(what))
+
+
+def _given(options: How) -> dict[str, Any]:
+    return {name: value for name, value in cast("dict[str, Any]", options).items() if value is not None}
+
+
+class ArenaVotes:
+    """Where the arena keeps its votes (`evals.arena.ArenaRows`)."""
+
+    def __init__(self, comparisons: Comparisons, user_id: str) -> None:
+        self.user_id, self.votes = user_id, self
+        self._comparisons = comparisons
+
+    def find(self, *, comparison_id: str) -> list[VoteRecord]:
+        """Oldest first."""
+        return self._comparisons.votes(comparison_id)
+
+    def insert(self, vote: VoteRecord, /) -> VoteRecord:
+        """Keep one."""
+        return self._comparisons.vote(
+            vote.comparison_id, case_id=vote.case_id, epoch=vote.epoch, left_candidate=vote.left_candidate,
+            right_candidate=vote.right_candidate, outcome=vote.outcome, length=vote.length,
+        )  # fmt: skip

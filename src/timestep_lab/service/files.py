@@ -1,0 +1,34 @@
+"""`lab.files` and `lab.vector_stores`: what is kept of a user's files, and how it is searched, as operations."""
+
+from __future__ import annotations
+
+from timestep_lab.model.awaiting import says_await
+from timestep_lab.runtime.files import files, vector_stores
+from timestep_lab.service import operation as op
+
+
+@op.noun("files")
+class Files(files.Files):
+    """Files of one user, by id. Calls block."""
+
+    page = op.get("/files")(files.Files.page)
+    add_bytes = op.post("/files", status=201, local={"file_id": "Leave file_id away: the served lab gives one."})(
+        files.Files.add_bytes
+    )
+    get = op.get("/files/{file_id}")(files.Files.get)
+    content = op.get("/files/{file_id}/content")(files.Files.content)
+    delete = op.delete("/files/{file_id}")(files.Files.delete)
+
+
+@says_await("lab.vector_stores")
+@op.noun("vector_stores")
+class VectorStores(vector_stores.VectorStores):
+    """Calls that embed are async; the others block. Files of this machine are kept in `lab.files` first."""
+
+    records = op.get("/vector-stores")(vector_stores.VectorStores.records)
+    add_store = op.post("/vector-stores", status=201)(vector_stores.VectorStores.add_store)
+    delete = op.delete("/vector-stores/{store_id}")(vector_stores.VectorStores.delete)
+    store_files = op.get("/vector-stores/{store_id}/files")(vector_stores.VectorStores.store_files)
+    put_file = op.post("/vector-stores/{store_id}/files", status=201)(vector_stores.VectorStores.put_file)
+    remove_file = op.delete("/vector-stores/{store_id}/files/{file_id}")(vector_stores.VectorStores.remove_file)
+    search = op.post("/vector-stores/{store_id}/search")(vector_stores.VectorStores.search)

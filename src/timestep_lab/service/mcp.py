@@ -1,0 +1,23 @@
+"""`lab.mcp`: the user's MCP servers and what they offer, as operations."""
+
+from __future__ import annotations
+
+from timestep_lab.model.awaiting import says_await
+from timestep_lab.runtime.mcp.toolbox import McpCatalog
+from timestep_lab.service import operation as op
+
+ON_ITS_MACHINE = (
+    "A served lab starts no commands: give url=…, or add it on the lab's own machine: timestep-lab mcp add."
+)
+
+
+@says_await("lab.mcp")
+@op.noun("mcp")
+class Mcp(McpCatalog):
+    """MCP servers: `.add(name, command=[…])`, `.add(name, url=…)`, `.add_function(f)`, `.list()`, `.remove(name)`, `await .tools()`."""
+
+    list = op.get("/mcp")(McpCatalog.list)
+    add = op.post("/mcp", status=201, local={"command": ON_ITS_MACHINE, "env": ON_ITS_MACHINE})(McpCatalog.add)
+    tools = op.get("/mcp/tools")(McpCatalog.tools)
+    survey = op.get("/mcp/survey")(McpCatalog.survey)
+    forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)

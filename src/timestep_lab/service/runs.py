@@ -1,0 +1,231 @@
+"""`lab.runs`: start agents, follow what they do, decide about what waits, stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Gt, Interval, Len
+
+from timestep_lab.model.codec import JsonObject, JsonValue
+from timestep_lab.model.errors import ConflictError, NotFoundError
+from timestep_lab.model.events import Event, RunEnded, RunStarted
+from timestep_lab.model.records import Interruption, RunRecord
+from timestep_lab.runtime.approvals import Decision
+from timestep_lab.service import operation as op
+from timestep_lab.service.agents import Instructions, ModelName
+from timestep_lab.service.operation import Scope
+from timestep_lab.service.threads import ThreadId
+from timestep_lab.service.traces import TraceId
+from timestep_lab.store.base import in_thread
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+DEFAULT_AGENT = "Personal Assistant"
+MOST = 500
+"""Rows of one answer."""
+RunId = Annotated[str, Len(1, 200)]
+CallId = Annotated[str, Len(1, 200)]
+Prompt = Annotated[str, Len(0, 1_000_000)]
+Usd = Annotated[float, Gt(0)]
+Count = Annotated[int, Interval(ge=1)]
+Seconds = Annotated[float, Gt(0)]
+Calls = Annotated[int, Interval(ge=0)]
+TapeName = Annotated[str, Len(0, 10_000)]
+"""`tape`, or `tape:` and a filter of traces: tools answer from recorded runs."""
+OnMiss = Annotated[str, Len(0, 500)]
+"""On tape, what becomes of a call that was never recorded: `fail`, `live-if-readonly`, `ask`, `simulate:<model>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """The run's row, and what it waits for."""
+
+    run: RunRecord
+    interruptions: list[Interruption]
+
+
+async def _ended(runs: Runs, last: Event) -> RunView:
+    assert isinstance(last, RunEnded)
+    return await in_thread(runs.read, last.run.id)
+
+
+def _view(store: Store, record: RunRecord) -> RunView:
+    state = store.run_states.try_get(record.id) if record.status == "needs_approval" else None
+    return RunView(
+        run=record, interruptions=[Interruption(**dict(one)) for one in state.interruptions] if state else []
+    )
+
+
+@op.noun("runs")
+class Runs:
+    """The runs of one user. A run that was started here goes on to its end when nobody reads its events: `cancel` stops it."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @op.get("/runs")
+    def list(
+        self,
+        *,
+        status: Annotated[str, Len(1, 32)] | None = None,
+        thread_id: ThreadId | None = None,
+        limit: Annotated[int, Interval(ge=1, le=MOST)] = 50,
+    ) -> builtins.list[RunView]:
+        """Newest first."""
+        where = {name: value for name, value in (("status", status), ("thread_id", thread_id)) if value}
+        return [
+            _view(self._scope.store, record)
+            for record in self._scope.store.runs.find(limit, newest_first=True, **where)
+        ]
+
+    @op.stream("/runs", ended=_ended)
+    async def start(
+        self,
+        prompt: Prompt | Annotated[Sequence[JsonObject], Len(0, 10_000)],
+        *,
+        agent: Annotated[str, Len(1, 220)] | None = None,
+        model: ModelName | None = None,
+        model_settings: JsonObject | None = None,
+        thread_id: ThreadId | None = None,
+        approve: Literal["ask", "all", "none"] = "ask",
+        max_turns: Annotated[int, Interval(ge=1, le=100)] = 10,
+        attachments: Annotated[Sequence[str], Len(0, 100)] = (),
+        metadata: Mapping[str, str] | None = None,
+        budget_usd: Usd | None = None,
+        max_tokens_total: Count | None = None,
+        timeout_s: Seconds | None = None,
+        max_tool_calls: Calls | None = None,
+        tools: TapeName | None = None,
+        on_miss: OnMiss = "fail",
+    ) -> AsyncGenerator[Event, None]:
+        """Run one turn; with `stream`, its events come as they happen. `attachments`: ids of files. The rest is as in `lab.run`.
+
+        Raises before anything is written: `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `ConflictError`.
+        """
+        from timestep_lab.runtime.attachments import with_content
+        from timestep_lab.runtime.run import RunLimits
+        from timestep_lab.runtime.tape import read_tape
+
+        scope = self._scope
+        record = await in_thread(scope.agents.get, agent or DEFAULT_AGENT)
+        tape = None
+        if tools is not None:
+            await in_thread(scope.flush)
+            tape = await in_thread(read_tape, scope.store, tools, agent=record.name)
+        limits = RunLimits.read(
+            budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
+        )
+        files = await with_content(scope.files, [{"id": file_id} for file_id in attachments]) if attachments else []
+        async for event in scope.runner.stream(
+            prompt, agent=record, model=model, model_settings=model_settings, thread_id=thread_id, approve=approve, max_turns=max_turns,
+            limits=limits, attachments=files, metadata=metadata, keep_running=True, tape=tape, on_miss=on_miss,
+        ):  # fmt: skip
+            yield event
+
+    @op.get("/runs/{run_id}")
+    def read(self, run_id: RunId) -> RunView:
+        """One run. Raises `NotFoundError`."""
+        record = self._scope.store.runs.try_get(run_id)
+        if record is None:
+            raise NotFoundError(
+                f"There is no run {run_id!r}.",
+                "Those that wait are in lab.approvals.",
+                command="Those that wait are listed by: timestep-lab approve",
+            )
+        return _view(self._scope.store, record)
+
+    @op.stream("/runs/{run_id}/approve", ended=_ended)
+    async def decide(
+        self, run_id: RunId, decisions: Mapping[str, Decision] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Decide, and run on. `decisions` by call id; none given: all that waits is approved. Of two who decide at once one wins.
+
+        Raises `NotFoundError`, `UsageError` for a call that does not wait, `ConflictError`.
+        """
+        given = None if decisions is None else {call: decision.to_json() for call, decision in decisions.items()}
+        async for event in self._scope.runner.resume(run_id, given, keep_running=True):
+            yield event
+
+    @op.post("/runs/{run_id}/cancel")
+    async def cancel(self, run_id: RunId) -> RunView:
+        """Stop it. What was said so far is kept. Raises `NotFoundError`, and `ConflictError` for a run that is over."""
+        await self._scope.runner.cancel(run_id)
+        return await in_thread(self.read, run_id)
+
+    @op.stream("/threads/{thread_id}/client-tools/{call_id}", ended=_ended)
+    async def answer_client_tool(
+        self, thread_id: ThreadId, call_id: CallId, output: JsonValue = None
+    ) -> AsyncGenerator[Event, None]:
+        """Tell the agent what the caller's side did for it, and run on. Raises `NotFoundError`, `ConflictError`."""
+        async for event in self._scope.runner.client_tool_output(thread_id, call_id, output, keep_running=True):
+            yield event
+
+    @op.stream("/traces/{trace_id}/fork", ended=_ended)
+    async def fork(
+        self,
+        trace_id: TraceId,
+        span_id: Annotated[str, Len(0, 200)] | None = None,
+        *,
+        prompt: Prompt | None = None,
+        model: ModelName | Mapping[str, str] | None = None,
+        instructions: Instructions | Mapping[str, str] | None = None,
+        tools: JsonObject | None = None,
+        results: JsonObject | None = None,
+        again: bool = False,
+        on_tools: TapeName | None = None,
+        on_miss: OnMiss = "fail",
+        budget_usd: Usd | None = None,
+        max_tokens_total: Count | None = None,
+        timeout_s: Seconds | None = None,
+        max_tool_calls: Calls | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Run it again: replayed as recorded up to `span_id`, or to where a change is first felt, and live from there on.
+
+        What is different is as in `lab.fork`. Raises `NotFoundError`, `UsageError`, `RunError`.
+        """
+        from timestep_lab.runtime.run import RunLimits
+
+        limits = RunLimits.read(
+            budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s, max_tool_calls=max_tool_calls
+        )
+        await in_thread(self._scope.flush)
+        async for event in self._scope.runner.fork(
+            trace_id, span_id, prompt=prompt, model=model, instructions=instructions, tools=tools, results=results, again=again,
+            on_tools=on_tools, on_miss=on_miss, limits=limits.given(), keep_running=True,
+        ):  # fmt: skip
+            yield event
+
+    @op.post("/flush", status=204)
+    def flush(self) -> None:
+        """Wait until every span of a run that has ended can be read."""
+        self._scope.flush()
+
+    # --
+
+    async def until_left(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """Events of a run that its reader stops by leaving early. A connection that breaks stops nothing."""
+        run_id = ""
+        try:
+            async for event in events:
+                if isinstance(event, RunStarted):
+                    run_id = event.run.id
+                elif isinstance(event, RunEnded):
+                    run_id = ""
+                yield event
+        except (GeneratorExit, asyncio.CancelledError):
+            if run_id:
+                with contextlib.suppress(ConflictError, NotFoundError):  # It ended in this moment.
+                    await asyncio.shield(self.cancel(run_id))
+            raise
+        finally:
+            await events.aclose()
+
+    def __repr__(self) -> str:
+        lines = [f"  {one.run.id}  {one.run.status}  {one.run.agent}" for one in self.list(limit=10)]
+        return "Runs, newest first:\n" + "\n".join(lines) if lines else "No runs yet. Start one: await lab.run('…')"
