@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 MOST_CHARACTERS = 100_000
-USER = "timestep_lab.user"
 INSTRUCTIONS = """A lab of AI agents: its agents, their conversations, runs and traces, and comparisons of models. Begin with a list, or with
 `sql` over the views traces, spans, generations, tool_calls, handoffs, messages, usage, scores and comparisons (`describe traces` shows
 columns; times are UTC, durations ms, costs US dollars). Lists come without contents; then open one thing: read_trace and list_spans show
@@ -71,8 +71,7 @@ def lab_server(whose: WhoseLab, *, write: bool = False) -> Server[Any]:
         return wire.ListToolsResult(tools=tools)
 
     async def call_tool(context: ServerRequestContext[Any], params: wire.CallToolRequestParams) -> wire.CallToolResult:
-        name, given = params.name, params.arguments or {}
-        known = [tool.name for tool in tools]
+        name, given, known = params.name, params.arguments or {}, [tool.name for tool in tools]
         if name not in known:
             raise MCPError(
                 wire.INVALID_PARAMS, f"There is no tool {name!r}.{did_you_mean(name, known)} There are: {known}."
@@ -83,8 +82,8 @@ def lab_server(whose: WhoseLab, *, write: bool = False) -> Server[Any]:
         except LabError as error:
             said = str(error).replace(f"lab.{offered[name].name}", name) if name in offered else str(error)
             return wire.CallToolResult(content=[wire.TextContent(text=said)], is_error=True)
-        text = json.dumps(_listed(answer, CONTENTS.get(name, set())), ensure_ascii=False)
-        return wire.CallToolResult(content=[wire.TextContent(text=_marked(text))], _meta={"untrusted": True})
+        text = _marked(json.dumps(_listed(answer, CONTENTS.get(name, set())), ensure_ascii=False))
+        return wire.CallToolResult(content=[wire.TextContent(text=text)], _meta={"untrusted": True})
 
     return Server("timestep-lab", instructions=INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
 
@@ -95,7 +94,7 @@ def _tool(name: str, description: str, schema: dict[str, Any]) -> wire.Tool:
 
 
 def _tool_of(name: str, operation: Operation) -> wire.Tool:
-    given = {name: one for name, one in operation.signature.parameters.items() if name not in operation.local}
+    given = {key: one for key, one in operation.signature.parameters.items() if key not in operation.local}
     return _tool(name, " ".join(str(operation.function.__doc__).split()), operation.model(given).model_json_schema())
 
 
@@ -104,12 +103,13 @@ async def _asked(lab: UserLab, reads: FairReads, operation: Operation, given: Ma
     if operation.ended is not None:
         *_, last = [event async for event in call()]
         return encoded(await operation.ended(getattr(lab, operation.noun), last), operation.answer)
-    return await reads.run("", lambda: encoded(call(), operation.answer), asyncio.Event().wait)
+    return await reads.run(str(id(lab)), lambda: encoded(call(), operation.answer), asyncio.Event().wait)
 
 
 async def _sql(lab: Any, reads: FairReads, given: Mapping[str, Any]) -> Any:
     query, limit = check_arguments(given, SQL)["query"], min(max(given.get("limit", 100), 1), 1000)
-    return json.loads(await reads.run("", lambda: as_json(lab._select(query, (), limit)), asyncio.Event().wait))
+    work = partial(lab._select, query, (), limit)
+    return json.loads(await reads.run(str(id(lab)), lambda: as_json(work()), asyncio.Event().wait))
 
 
 def _listed(answer: Any, left_out: set[str]) -> Any:
@@ -135,15 +135,16 @@ async def serve_stdio(lab: UserLab, *, write: bool = False) -> None:
 
 def http_app(lab: UserLab, host: str, *, write: bool = False) -> ASGIApp:
     """An ASGI app that answers at `/mcp` who sends a token of the lab (`timestep-lab token`), with the rows of the token's user."""
+    lab.settings = replace(lab.settings, is_served=True)
     labs, tokens = Labs(lab), Tokens(secret_of(lab.store, lab.settings.secret))
-    server = lab_server(lambda context: labs.held(cast("Request", context.request).scope[USER]), write=write)
+    server = lab_server(lambda context: labs.held(cast("Request", context.request).scope["lab.user"]), write=write)
     app = server.streamable_http_app(host=host, json_response=True, stateless_http=True)
 
     async def signed_in(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             token = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ")
             try:
-                scope[USER] = tokens.verify(token).user_id
+                scope["lab.user"] = tokens.verify(token).user_id
             except AuthError as error:
                 return await error_response(error)(scope, receive, send)
         await app(scope, receive, send)
