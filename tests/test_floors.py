@@ -6,7 +6,6 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -65,40 +64,6 @@ def test_a_module_imports_only_from_its_own_floor_or_below(path: Path) -> None:
         if FLOORS[other] > FLOORS[room] or sideways or (room == "ui" and other not in UI_SEES):
             wrong.append(f"{path.relative_to(PACKAGE)}:{line} {room} imports {other}")
     assert not wrong, "\n".join(wrong)
-
-
-def at_the_top(path: Path, names: Collection[str]) -> set[str]:
-    """Modules of this package, by `names`, that a file imports when it is itself imported."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {one if one in names else node.module for one in whole}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & set(names)
-
-
-def test_no_module_imports_itself_by_way_of_others_so_any_of_them_may_come_first() -> None:
-    names = {
-        ".".join(("timestep_lab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
-        for path in modules()
-    }
-    graph = {name: at_the_top(path, names) - {name} for name, path in names.items()}
-    done = set[str]()
-
-    def circle(name: str, way: list[str]) -> list[str]:
-        if name in way:
-            return [*way[way.index(name) :], name]
-        if name in done:
-            return []
-        for other in graph[name]:
-            if found := circle(other, [*way, name]):
-                return found
-        done.add(name)
-        return []
-
-    assert not next((found for name in graph if (found := circle(name, []))), None)
 
 
 def test_every_room_has_a_floor() -> None:
