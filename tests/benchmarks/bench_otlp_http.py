@@ -26,6 +26,8 @@ from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 4
+EXPORTED, KEPT_A_SECOND, ANEW_A_SECOND = 500, 25_000, 18_000
+"""Spans in a request of an exporter, and how many of its one connection, or of one for each request, are to be queryable in a second."""
 HALF_MEGABYTE = 405
 """Spans in a request of 500 kB."""
 ME_MS, AGENTS_MS, HALF_MEGABYTE_MS = 3.0, 6.0, 40.0
@@ -85,6 +87,28 @@ def test_spans_sent_over_http_are_queryable_at_two_fifths_of_the_raw_appenders_r
     )
     assert http >= SPANS_A_SECOND
     assert http >= OTLP_OF_RAW * raw
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["one connection", "a connection each"])
+def test_one_exporter_that_sends_batch_after_batch_is_kept_up_with(served: httpx.Client, kept: bool) -> None:
+    taken_s = []
+    for seed in range(ROUNDS):
+        some = rows(LOCAL_USER, seed)
+        requests = [otlp(some[first : first + EXPORTED]) for first in range(0, SPANS, EXPORTED)]
+        headers = {"Content-Type": PROTOBUF, "Authorization": served.headers["Authorization"]}
+        send = served.post if kept else httpx.post
+        address = f"{served.base_url}/v1/traces".replace("//v1", "/v1")
+        began = time.perf_counter()
+        for body in requests:
+            send(address, content=body, headers=headers).raise_for_status()
+        asked = served.post("/api/v1/sql", json={"query": "select count(*) as n from spans"}).raise_for_status().json()
+        taken_s.append(time.perf_counter() - began)
+        assert asked["rows"] == [{"n": SPANS * (seed + 1)}]
+    rate = SPANS / min(taken_s)
+    print(
+        f"\n{'one connection' if kept else 'a connection for each request'}, {EXPORTED} spans a request: {rate:,.0f} spans/s"
+    )
+    assert rate >= (KEPT_A_SECOND if kept else ANEW_A_SECOND)
 
 
 def test_a_request_on_a_kept_connection_takes_as_long_as_its_work(served: httpx.Client) -> None:

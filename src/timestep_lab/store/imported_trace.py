@@ -163,6 +163,8 @@ TOLD, NAMED = 0, 3 << 61
 theirs (`said_key`), and last the name of a span, less the number of the part that came with it."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
+_FAR = datetime.max
+"""Less a time, it puts what is latest first."""
 _EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 _MINOR = frozenset({"tool", "retrieval", "embedding", "guardrail", "handoff"})
 """Kinds whose input and output are those of their trace only when nothing else has any."""
@@ -235,14 +237,18 @@ class _Best:
     def __init__(self, key_of: Callable[[str], Key | None]) -> None:
         self._key_of = key_of
         self._heap: list[tuple[Key, str]] = []
+        self._offered: dict[str, None] = {}
 
     def offer(self, span_id: str) -> None:
-        """It is new, or its key is another now."""
-        key = self._key_of(span_id)
-        if key is not None:
-            heappush(self._heap, (key, span_id))
+        """It is new, or its key is another now. Its key is asked for once all that come with it are there."""
+        self._offered[span_id] = None
 
     def get(self) -> str | None:
+        for span_id in self._offered:
+            key = self._key_of(span_id)
+            if key is not None:
+                heappush(self._heap, (key, span_id))
+        self._offered.clear()
         while self._heap:
             key, span_id = self._heap[0]
             if self._key_of(span_id) == key:
@@ -335,9 +341,11 @@ class ImportedTrace:
             self._answers.setdefault(facts.response_id, []).append(span_id)
         for changed in (span_id, *below):
             self._name.offer(changed)
-            self._input.offer(changed)
-            self._output.offer(changed)
-        if facts.kind == "generation":
+            if self.spans[changed].has_input:
+                self._input.offer(changed)
+            if self.spans[changed].has_output:
+                self._output.offer(changed)
+        if facts.kind == "generation" and facts.model:
             self._model.offer(span_id)
 
     def _with_agents(self, new: Iterable[str]) -> dict[str, str]:
@@ -433,6 +441,8 @@ class ImportedTrace:
 
     def name(self) -> str | None:
         span_id = self._name.get()
+        if span_id is None and self.spans:  # All of them are in circles.
+            span_id = min(self.spans, key=self._begins)
         return None if span_id is None else self.spans[span_id].name[:MOST_NAME] or None
 
     def model(self) -> str | None:
@@ -483,13 +493,17 @@ class ImportedTrace:
         self._tops[top] -= 1
         self._failed_tops[top] -= facts.failed
 
-    def _name_key(self, span_id: str) -> Key:
-        facts, top = self.spans[span_id], self._top(span_id)
-        return 3 if top is None else top, facts.started_at, _AROUND.get(facts.kind, 4), span_id
+    def _name_key(self, span_id: str) -> Key | None:
+        top = self._top(span_id)
+        return None if top is None else (top, *self._begins(span_id))
+
+    def _begins(self, span_id: str) -> Key:
+        facts = self.spans[span_id]
+        return facts.started_at, _AROUND.get(facts.kind, 4), span_id
 
     def _model_key(self, span_id: str) -> Key | None:
         facts = self.spans[span_id]
-        return (-micros(facts.started_at), span_id) if facts.kind == "generation" and facts.model else None
+        return (_FAR - facts.started_at, span_id) if facts.kind == "generation" and facts.model else None
 
     def _input_key(self, span_id: str) -> Key | None:
         facts = self.spans[span_id]
@@ -501,7 +515,7 @@ class ImportedTrace:
         facts = self.spans[span_id]
         if not facts.has_output:
             return None
-        return self._payload_rank(span_id, facts), -micros(facts.ended_at), _AROUND.get(facts.kind, 4), span_id
+        return self._payload_rank(span_id, facts), _FAR - facts.ended_at, _AROUND.get(facts.kind, 4), span_id
 
     def _payload_rank(self, span_id: str, facts: SpanFacts) -> int:
         top = self._top(span_id)

@@ -60,19 +60,24 @@ _AMONG: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($2, ' ')))",
     "postgres": "= any(string_to_array($2, ' '))",
 }
+_WAITING = (
+    " union all select trace_id, null, null, null, null, null, null, span_id, event "
+    "from core.waiting_events where user_id = $1 and trace_id {0}"
+)
 _SUMS: dict[Dialect, str] = {
     "duckdb": "select trace_id, count(*), coalesce(max(version), 0), min(started_at), "
     "min(case when workflow is not null then coalesce(workflow_key, 0) end), "
     "min(case when thread_id is not null then coalesce(thread_key, 0) end), "
-    "min(case when end_user is not null then coalesce(end_user_key, 0) end) "
+    "min(case when end_user is not null then coalesce(end_user_key, 0) end), null, null "
     "from core.trace_deltas where user_id = $1 and trace_id {0} group by trace_id "
-    "union all select null, max(delta_no), 0, null, null, null, null from core.trace_deltas",
+    "union all select null, max(delta_no), 0, null, null, null, null, null, null from core.trace_deltas" + _WAITING,
     "postgres": "select trace_id, n_deltas, coalesce(version, 0), started_at, "
     "case when workflow is not null then coalesce(workflow_key, 0) end, "
     "case when thread_id is not null then coalesce(thread_key, 0) end, "
-    "case when end_user is not null then coalesce(end_user_key, 0) end "
-    "from core.trace_rollups where user_id = $1 and trace_id {0}",
+    "case when end_user is not null then coalesce(end_user_key, 0) end, null, null "
+    "from core.trace_rollups where user_id = $1 and trace_id {0}" + _WAITING,
 }
+"""A row a trace; of DuckDB one without a trace, with the number of the last row of sums; and one for each event that waits for its span."""
 _UNDISTURBED: dict[Dialect, str] = {
     "duckdb": "select 1 from core.trace_deltas where delta_no > $4 and user_id = $1 and trace_id {0} having count(*) = $3",
     "postgres": "select 1 from core.trace_rollups where user_id = $1 and trace_id {0} having sum(n_deltas) = $3",
@@ -180,8 +185,8 @@ class TraceImport:
         told = {one.trace_id: one for one in said}
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
-                traces, seen = self._look_up(user_id, rows)
-                part = _Part(self._db, user_id, self._add_events, self._waiting(user_id, rows), events, self._source)
+                traces, seen, waiting = self._look_up(user_id, rows)
+                part = _Part(self._db, user_id, self._add_events, waiting, events, self._source)
                 for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
                     part.add(traces[trace_id], rows[trace_id], told.get(trace_id))
                 if part.has_something:
@@ -194,13 +199,14 @@ class TraceImport:
                 return part.n_new
         raise BusyError("Others keep sending parts of the same traces.", "Send it again.", retry_after=1.0)
 
-    def _look_up(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, ImportedTrace], int]:
-        """What the store has of these traces; and the number of the last row of sums."""
+    def _look_up(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, ImportedTrace], int, list[SpanEvent]]:
+        """What the store has of these traces; the number of the last row of sums; and events that wait for their spans."""
         dialect = self._db.dialect
         among = _AMONG[dialect]
         found = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
         seen = next((row[1] or 0 for row in found if row[0] is None), 0)
-        sums = {row[0]: row[1:] for row in found if row[0] is not None}
+        waiting = [(row[0], row[7], from_json(row[8])) for row in found if row[8] is not None]
+        sums = {row[0]: row[1:7] for row in found if row[0] is not None and row[8] is None}
         traces: dict[str, ImportedTrace] = {}
         to_read: list[ImportedTrace] = []
         for trace_id in trace_ids:
@@ -218,13 +224,7 @@ class TraceImport:
             to_read.append(trace)
         if to_read:
             self._read(user_id, to_read)
-        return traces, seen
-
-    def _waiting(self, user_id: str, trace_ids: Iterable[str]) -> list[SpanEvent]:
-        among = _AMONG[self._db.dialect]
-        sql = f"select trace_id, span_id, event from core.waiting_events where user_id = $1 and trace_id {among}"
-        found = self._db.query(user_id, sql, [user_id, " ".join(trace_ids)]).rows
-        return [(trace_id, span_id, from_json(event)) for trace_id, span_id, event in found]
+        return traces, seen, waiting
 
     def _read(self, user_id: str, traces: Sequence[ImportedTrace]) -> None:
         starts = [trace.started_at for trace in traces if trace.started_at is not None]
