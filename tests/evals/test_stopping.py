@@ -23,6 +23,7 @@ from timestep_lab.evals.statistics.intervals import tango
 from timestep_lab.evals.statistics.sequential import (
     Moments,
     SpendingMcNemar,
+    WatchedGroups,
     betting_e_value,
     betting_interval,
     cases_for_margin,
@@ -335,6 +336,58 @@ async def test_cases_are_asked_in_an_order_drawn_by_the_seed_and_looked_at_in_th
             assert "Looked at after every case; all 12 are used." in grid.verdict
 
 
+async def test_grouped_cases_are_asked_group_by_group_and_looked_at_after_each(tmp_path: Path) -> None:
+    cases = [{"input": f"case {n}", "document": f"d{n % 20}"} for n in range(80)]
+    with model_server(lambda said, _: "ok") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+
+            def good(answer: object) -> bool:
+                return getattr(answer, "candidate", "") == B
+
+            comparison = await new_comparison(
+                bench, cases, models=[A, B], scorers=[good], stop="settled", group="document", concurrency=1
+            )
+            grid = await comparison.run()
+            document = {case.case_id: case.vars["document"] for case in grid.cases}
+            asked = [document[cell.case_id] for cell in sorted(grid.cells, key=lambda cell: cell.ended_at)]
+            [pair] = grid.pair_rows
+            assert pair.outcome == "better"
+            assert pair.test == "flips of group sums, α spent by group"
+            assert pair.looked is not None
+            assert pair.looked % 4 == 0  # Whole documents.
+            assert 6 * 4 <= pair.looked < 80
+            assert len({tuple(asked[at : at + 8]) for at in range(0, pair.looked * 2, 8)}) == pair.looked // 4
+            assert "Settled after" in grid.verdict
+
+
+async def test_with_fewer_than_six_groups_nothing_is_settled(tmp_path: Path) -> None:
+    cases = [{"input": f"case {n}", "document": f"d{n % 5}"} for n in range(50)]
+    with model_server(lambda said, _: "ok") as server:
+        async with opened(tmp_path / "lab.duckdb", server.url) as bench:
+
+            def good(answer: object) -> bool:
+                return getattr(answer, "candidate", "") == B
+
+            comparison = await new_comparison(
+                bench, cases, models=[A, B], scorers=[good], stop="settled", group="document"
+            )
+            grid = await comparison.run()
+            assert [pair.outcome for pair in grid.pair_rows] == ["not settled"]
+            assert "Looked at after every group; all 50 are used." in grid.verdict
+
+
+def test_groups_that_differ_by_chance_are_told_apart_no_more_often_than_they_may() -> None:
+    """Ten documents of ten questions, each document easier for one of the two by chance: cases counted singly would be wrong in 30 of 100."""
+    generator, wrong, groups = np.random.default_rng(5), 0, [document for document in range(10) for _ in range(10)]
+    for _ in range(200):
+        watched, shares = WatchedGroups(100, 0.05, groups), generator.beta(0.5, 0.5, size=10)
+        looks = [
+            watched.add((0.0, 1.0) if generator.random() < shares[document] else (1.0, 0.0)) for document in groups
+        ]
+        wrong += any(look.low_above(0.0) or look.high_below(0.0) for look in looks)
+    assert wrong <= 0.05 * 200 + 2.6 * (200 * 0.05 * 0.95) ** 0.5
+
+
 async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) -> None:
     with model_server(lambda said, _: said) as server:
         async with opened(tmp_path / "lab.duckdb", server.url) as bench:
@@ -356,7 +409,7 @@ async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) ->
         ({"models": [A]}, "With one candidate nothing can be settled"),
         ({"scorers": []}, "Without a scorer nothing can be settled"),
         ({"scorers": [{"type": "pairwise", "model": MODEL}]}, "judges answers against each other"),
-        ({"group": "document"}, "grouped cases cannot stop itself"),
+        ({"group": "document", "open_ended": True}, "a number of groups that is known before"),
         ({"stop": "soon"}, "stop='soon' is not known"),
         ({"margin": -1}, "margin=-1 is not possible"),
         ({"stop": None, "open_ended": True}, "for a comparison that stops itself"),

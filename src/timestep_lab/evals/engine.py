@@ -37,7 +37,7 @@ from timestep_lab.evals.grid import Grid
 from timestep_lab.evals.judging import Judges, Judging, asked_of, questions_to_judges
 from timestep_lab.evals.pipelines import AT_ONCE, Endpoint
 from timestep_lab.evals.plan import DEFAULT_CONCURRENCY, MOST_CONCURRENCY, Budget, Candidate, Options, Plan, make_plan
-from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer
+from timestep_lab.evals.results import ComparisonRows, EvalContext, deciding_scorer, group_of
 from timestep_lab.evals.scorers.base import Scorer, Tools
 from timestep_lab.evals.scorers.registry import OVERALL
 from timestep_lab.evals.stopping import Watch, drawn, what_it_takes
@@ -228,7 +228,8 @@ class Comparison:
         chosen = self.options
         if not chosen.stop:
             return ""
-        return what_it_takes(len(self.dataset), len(self.candidates), alpha=chosen.alpha, margin=chosen.margin)
+        words = what_it_takes(len(self.dataset), len(self.candidates), alpha=chosen.alpha, margin=chosen.margin)
+        return f"{words} Cases of one group count for less than as many single ones." if chosen.group else words
 
     def grid(self) -> Grid:
         """What is finished so far."""
@@ -436,15 +437,21 @@ class Comparison:
         ]
         if not self.options.stop:
             return whole
-        place = {id: n for n, id in enumerate(drawn([case.id for case in self.dataset], self.options.seed))}
+        place = {
+            id: n for n, id in enumerate(drawn([case.id for case in self.dataset], self.options.seed, self._groups()))
+        }
         return sorted(whole, key=lambda slot: place[slot[1].id])
+
+    def _groups(self) -> list[str] | None:
+        column = self.options.group
+        return None if column is None else [group_of(case, column) or case.id for case in self.dataset]
 
     async def _begin_to_watch(self, writer: CellWriter) -> None:
         if not self.options.stop:
             return
         await writer.flush()
         deciding = deciding_scorer(self.record, self.dataset.records(self.record.id))
-        self._watch = Watch(self.record, [case.id for case in self.dataset], [], deciding)
+        self._watch = Watch(self.record, [case.id for case in self.dataset], [], deciding, self._groups())
         await in_thread(self._watch.take, list(self._cells.values()))
 
     def _cache_keys(self, slots: Sequence[Slot]) -> dict[tuple[str, str, int], str]:

@@ -135,7 +135,7 @@ class Grid:
         decides = self.deciding_scorer
         if not self.record.settings.get("stop") or decides is None or len(self.candidates) < 2:
             return None
-        watch = Watch(self.record, [case.case_id for case in self.cases], self.scorers, decides)
+        watch = Watch(self.record, [case.case_id for case in self.cases], self.scorers, decides, self.groups)
         watch.take(self.cells)
         return watch
 

@@ -51,7 +51,8 @@ class Options:
     epochs: int = 1
     """How often every case is asked. Repeats are never answered from one another's cache."""
     group: str | None = None
-    """A column of the data that says which cases belong together (`document`): intervals and tests then count groups, not cases."""
+    """A column of the data that says which cases belong together (`document`): intervals and tests then count groups, not cases, and one
+    that stops itself looks after each whole group."""
     concurrency: int | None = None
     """Calls under way with one provider at most. None: begins at 10 and grows to 64 as long as the provider takes it."""
     timeout_s: float = 120.0
@@ -110,12 +111,11 @@ class Options:
             check_on_miss(self.on_miss, may_ask=False)
         if self.cache not in ("models", "all", "off"):
             raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
-        if self.stop is not None and self.group is not None:
+        if self.open_ended and self.group is not None:
             raise UsageError(
-                "A comparison of grouped cases cannot stop itself: its looks would count cases, not groups.",
-                "Leave stop or group away.",
+                "A comparison of grouped cases looks at a number of groups that is known before.", "Leave open_ended or group away.",
                 param="group",
-            )
+            )  # fmt: skip
         if self.stop not in (None, "settled"):
             raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
         if self.margin is not None and not 0 <= self.margin < float("inf"):

@@ -23,7 +23,7 @@ import numpy as np
 
 from timestep_lab.evals.results import MARGIN
 from timestep_lab.evals.statistics.intervals import wilson
-from timestep_lab.evals.statistics.sequential import Look, Watched, cases_for_margin, chance_of_better
+from timestep_lab.evals.statistics.sequential import Look, Watched, WatchedGroups, cases_for_margin, chance_of_better
 from timestep_lab.model.comparison import CellRecord, ComparisonRecord, Outcome, PairRow
 from timestep_lab.model.errors import UsageError
 
@@ -66,7 +66,10 @@ class Family:
         alpha: float = 0.05,
         margin: float | None = None,
         open_ended: bool = False,
+        groups: Sequence[object] | None = None,
     ) -> None:
+        """`groups`: of each case, in the order in which they are looked at."""
+        self._groups = groups
         self.planned, self.alpha, self.margin, self._open_ended = planned, alpha, margin, open_ended
         self.cases = 0
         self._names = list(names)
@@ -74,6 +77,8 @@ class Family:
         self._pairs = [_Pair(a, b, self._watched(alpha / len(many))) for a, b in many]
 
     def _watched(self, level: float) -> Watched:
+        if self._groups is not None:
+            return WatchedGroups(self.planned, level, self._groups)
         return Watched(self.planned, level, open_ended=self._open_ended)
 
     def look(self, means: Mapping[str, float | None]) -> None:
@@ -161,17 +166,21 @@ class Watch:
     """Follows the answers of a comparison as they come, in whatever order; `is_settled` once no more need be asked."""
 
     def __init__(
-        self, record: ComparisonRecord, case_ids: Sequence[str], scorers: Sequence[str], deciding: str
-    ) -> None:
+        self, record: ComparisonRecord, case_ids: Sequence[str], scorers: Sequence[str], deciding: str, groups: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """`groups`: of each of `case_ids`, where cases belong together; then the looks are after whole groups."""
         settings = record.settings
         self._candidates = [candidate["name"] for candidate in record.candidates]
         self._epochs, self.deciding = record.epochs, deciding
-        self._order = drawn(case_ids, int(settings.get("seed", 0)))
+        self._order = drawn(case_ids, int(settings.get("seed", 0)), groups)
+        group_of = dict(zip(case_ids, groups or case_ids, strict=True))
+        self._unit = "case" if groups is None else "group"
+        in_order = None if groups is None else [group_of[id] for id in self._order]
         self._waiting: dict[str, dict[tuple[str, int], CellRecord]] = {id: {} for id in self._order}
         self._families = {
             scorer: Family(
                 self._candidates, len(self._order), alpha=float(settings.get("alpha", 0.05)), margin=settings.get("margin"),
-                open_ended=bool(settings.get("open_ended")),
+                open_ended=bool(settings.get("open_ended")), groups=in_order,
             )
             for scorer in dict.fromkeys([*scorers, deciding])
         }  # fmt: skip
@@ -207,9 +216,9 @@ class Watch:
         """How far it went, and what that saved."""
         cases = f"{self.looked} of {len(self._order)} cases"
         if not self.is_settled and self.looked == len(self._order):
-            return f"Looked at after every case; all {self.looked} are used."
+            return f"Looked at after every {self._unit}; all {self.looked} are used."
         if not self.is_settled:
-            return f"Looked at after every case, {cases} so far."
+            return f"Looked at after every {self._unit}, {cases} so far."
         saved = self._planned_calls - self._answers
         spared = f": {saved:,} of {self._planned_calls:,} calls were not needed" if saved else ""
         return f"Settled after {cases}{spared}."
@@ -224,8 +233,12 @@ def _mean(answers: Mapping[tuple[str, int], CellRecord], candidate: str, scorer:
     return sum(values) / len(values) if values else None
 
 
-def drawn(case_ids: Sequence[str], seed: int) -> list[str]:
-    """The cases in the order in which they are asked: the same for the same cases and seed."""
+def drawn(case_ids: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
+    """The cases in the order in which they are asked: the same for the same cases and seed. Groups come whole, in an order that is drawn."""
+    if groups is not None:
+        names = list(dict.fromkeys(groups))
+        place = {names[at]: n for n, at in enumerate(np.random.default_rng(seed).permutation(len(names)))}
+        return [id for id, _ in sorted(zip(case_ids, groups, strict=True), key=lambda one: place[one[1]])]
     return [case_ids[place] for place in np.random.default_rng(seed).permutation(len(case_ids))]
 
 

@@ -7,18 +7,20 @@ hold their level over all looks together, and so do their intervals, which leave
 |---|---|---|
 | pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock-type |
 | graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary; none before case 72 |
+| of cases in groups | planned | flips of the groups' sums with α spent group by group, O'Brien-Fleming-type, and a CR2 interval; none before group 6 |
 | pass/fail, or from 0 to 1 | open: cases may be added | betting, with stakes mixed evenly (on pass/fail: the Beta mixture) |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval
 from timestep_lab.evals.statistics.intervals import (
     Floats,
     Interval,
@@ -337,6 +339,111 @@ class Watched:
         return Look(
             score=score, cases=self.cases, n=self._moments.n, diff=self._moments.mean if self._moments.n else math.nan,
             decided_by=decided, z=z, low_above=low_above, high_below=high_below, interval=interval, test=test,
+        )  # fmt: skip
+
+
+PATHS = 4000
+"""Sign paths drawn for the flips of groups' sums."""
+
+
+class SpendingFlips:
+    """Whether the mean difference is `null`, looked at after every group with `alpha` for all looks together.
+
+    Were it so and the groups' sums symmetric about it, each group's sum had either sign with the same chance. Paths with signs drawn anew
+    are carried along beside the one seen; after each group as many of the outermost are cut off as may be spent (Lan & DeMets 1983), and
+    the one seen rejects when it is among them.
+    """
+
+    def __init__(self, alpha: float, null: float = 0.0) -> None:
+        self._alpha, self._null = alpha, null
+        self._signs = np.random.default_rng(20_001)
+        self._paths: Floats = np.zeros(PATHS)
+        self._cut = 0
+        self._seen, self.groups = 0.0, 0
+        self.crossed = 0
+        """1 once it lies above, −1 once below."""
+
+    def add(self, total: float, size: int, share: float) -> None:
+        """The next group: the sum of its differences, and how many; `share` of the cases that are in then."""
+        step = total - size * self._null
+        self._seen += step
+        self.groups += 1
+        self._paths = self._paths + step * (2.0 * self._signs.integers(0, 2, PATHS)[: len(self._paths)] - 1.0)
+        if self.groups < LEAST_GROUPS:
+            return
+        room = obrien_fleming(share, self._alpha) * (PATHS + 1) - 1.0 - self._cut
+        sizes, tiny = np.abs(self._paths), 1e-9 * max(1.0, float(np.abs(self._paths).max(initial=0.0)))
+        beyond = int((sizes >= abs(self._seen) - tiny).sum())
+        if not self.crossed and abs(self._seen) > tiny and beyond <= room:
+            self.crossed = 1 if self._seen > 0 else -1
+        if room >= 1.0 and len(sizes):
+            ordered = np.sort(sizes)[::-1]
+            bound = ordered[min(int(room), len(ordered) - 1)]  # The largest of those that must stay.
+            kept = sizes <= bound + tiny
+            self._cut += int((~kept).sum())
+            self._paths = self._paths[kept]
+
+
+class WatchedGroups(Watched):
+    """One pair whose cases come in groups, group after group: `groups` names that of each case in the order in which they come."""
+
+    def __init__(self, planned: int, alpha: float, groups: Sequence[object]) -> None:
+        super().__init__(planned, alpha)
+        self._groups = groups
+        self._values: list[float] = []
+        self._members: list[object] = []
+        self._sums: list[tuple[float, int, float]] = []
+        self._open_sum, self._open_size = 0.0, 0
+        self._flips: dict[float, SpendingFlips] = {}
+        self._last = self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), "none")
+
+    def add(self, scores: tuple[float, float] | None) -> Look:
+        """The next case. What can be said changes when its group is whole."""
+        at, self.cases = self.cases, self.cases + 1
+        if scores is not None:
+            difference = scores[1] - scores[0]
+            self._pass_fail = self._pass_fail and all(score in (0.0, 1.0) for score in scores)
+            self.is_unit = self.is_unit and all(0.0 <= score <= 1.0 for score in scores)
+            self._moments.add(difference)
+            self._wins, self._losses = self._wins + (difference > 1e-12), self._losses + (difference < -1e-12)
+            self._values.append(difference)
+            self._members.append(self._groups[at])
+            self._open_sum, self._open_size = self._open_sum + difference, self._open_size + 1
+        if self.cases < len(self._groups) and self._groups[self.cases] == self._groups[at]:
+            return self._last
+        if self._open_size:
+            self._sums.append((self._open_sum, self._open_size, self.cases / self.planned))
+            self._open_sum, self._open_size = 0.0, 0
+        self._last = self._grouped()
+        return self._last
+
+    def _grouped(self) -> Look:
+        name, count = "flips of group sums, α spent by group", len(self._sums)
+        planned = len(dict.fromkeys(self._groups))
+        z = (
+            normal_boundary(planned, LEAST_GROUPS, self.alpha).get(count, math.inf)
+            if planned >= LEAST_GROUPS
+            else math.inf
+        )
+        if math.isinf(z) or (not self._pass_fail and len(self._values) < LEAST_GRADED):
+            return self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), name)
+        values, sums = np.asarray(self._values), list(self._sums)
+        level = 2.0 * normal_cdf(z) - 1.0
+        interval = cluster_interval(values, list(self._members), level)
+        if interval.high - interval.low < 1e-12:  # No group differs from the others.
+            interval = (
+                unseen(float(values.mean()), count, -1.0, 1.0, level) if self.is_unit else Interval(math.nan, math.nan)
+            )
+        interval = clipped(interval, -1.0, 1.0) if self.is_unit else interval
+
+        def crossed(null: float) -> int:
+            flips = self._flips.setdefault(null, SpendingFlips(self.alpha, null))
+            for total, size, share in sums[flips.groups :]:
+                flips.add(total, size, share)
+            return flips.crossed
+
+        return self._look(
+            z, lambda d: interval.low > d and crossed(d) > 0, lambda d: interval.high < d and crossed(d) < 0, lambda: interval, name
         )  # fmt: skip
 
 
