@@ -20,6 +20,7 @@ EXTRAS = {
     "local": {"xllamacpp"},
     "postgres": {"psycopg", "psycopg_pool", "pgvector"},
     "files": {"openpyxl", "pypdf", "wordllama"},
+    "metrics": {"rouge_score", "sacrebleu"},
 }
 """What only an extra brings. The code says which one when it is missing."""
 IN_AN_EXTRA = {"psycopg-pool": "psycopg"}

@@ -321,6 +321,33 @@ def test_similarity_without_its_package_says_which_extra(monkeypatch: pytest.Mon
         value("similarity", "a", "b")
 
 
+def test_rouge_and_bleu_are_those_of_the_libraries_that_papers_use() -> None:
+    import sacrebleu
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+
+    said, wanted = "the cat sat on a mat", ["the cat is on the mat", "a cat sat on the mat"]
+    best = max(RougeScorer(["rougeL"], use_stemmer=True).score(text, said)["rougeL"].fmeasure for text in wanted)
+    assert value("rouge", said, wanted) == pytest.approx(best)
+    assert value({"type": "rouge", "variant": "rouge1"}, "the cats", "the cat") == 1.0
+    assert value("bleu", said, wanted) == pytest.approx(sacrebleu.sentence_bleu(said, wanted).score / 100)
+    assert value("bleu", wanted[0], wanted) == pytest.approx(1.0)
+    assert value({"type": "rouge", "at_least": 0.99}, said, wanted) == 0.0
+    assert value("rouge", said, None) is None
+    with pytest.raises(UsageError, match="There is no 'rougeX'"):
+        make_scorer({"type": "rouge", "variant": "rougeX"})
+
+
+@pytest.mark.parametrize(("name", "package"), [("rouge", "rouge_score.rouge_scorer"), ("bleu", "sacrebleu.metrics")])
+def test_a_metric_without_its_package_says_which_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"timestep-lab\[metrics\]"):
+        value(name, "a", "b")
+
+
 class Judge:
     """Replies as told, in turn, and remembers what it was asked."""
 

@@ -22,7 +22,7 @@ from timestep_lab.evals.scorers.base import (
     scorer,
     unknown,
 )
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import MissingExtraError, UsageError
 
 EMPTY = "the expected text is empty; every answer would pass"
 _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2007": " ", "\u202f": " "})
@@ -203,3 +203,54 @@ def fold(text: str, case_sensitive: bool) -> str:
     """The text for comparing: one form of composed letters (NFC), of quotation marks and of spaces; without its case if that is not asked for."""
     text = unicodedata.normalize("NFC", text).translate(_ALIKE)
     return text if case_sensitive else unicodedata.normalize("NFC", text.casefold())
+
+
+# --- Overlap with a reference, as summaries and translations are measured
+
+
+@scorer("rouge")
+@dataclass(frozen=True, kw_only=True)
+class Rouge(ValueScorer):
+    """ROUGE's F1 of words in common with the expected text, from 0 to 1 (the package rouge-score). `variant`: `rougeL` (longest common
+    subsequence), `rougeLsum`, `rouge1` … `rouge9`; with `at_least`, whether it is that high. With several expected texts, the best."""
+
+    variant: str = "rougeL"
+    stem: bool = True
+    """Of English words only the stem counts."""
+    at_least: float | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"rouge(?:[1-9]|L|Lsum)", self.variant):
+            raise UsageError(f"There is no {self.variant!r}.", "Use rougeL, rougeLsum, or rouge1 to rouge9.")
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = acceptable(self.value, case)
+        if isinstance(wanted, Score):
+            return wanted
+        try:
+            from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise MissingExtraError("The scorer rouge", "metrics") from error
+        made = RougeScorer([self.variant], use_stemmer=self.stem)
+        best = max(float(made.score(text, answer.output)[self.variant].fmeasure) for text in wanted)
+        return Score(best) if self.at_least is None else passed(best >= self.at_least, f"{self.variant} {best:.2f}")
+
+
+@scorer("bleu")
+@dataclass(frozen=True, kw_only=True)
+class Bleu(ValueScorer):
+    """BLEU of the answer as one sentence, from 0 to 1 (the package sacrebleu, with its standard tokenizer and smoothing); several expected texts are
+    its references. With `at_least`, whether it is that high."""
+
+    at_least: float | None = None
+
+    def check(self, answer: Answer, case: Case) -> Score:
+        wanted = acceptable(self.value, case)
+        if isinstance(wanted, Score):
+            return wanted
+        try:
+            from sacrebleu.metrics import BLEU
+        except ImportError as error:
+            raise MissingExtraError("The scorer bleu", "metrics") from error
+        found = BLEU(effective_order=True).sentence_score(answer.output, wanted).score / 100
+        return Score(found) if self.at_least is None else passed(found >= self.at_least, f"BLEU {found:.2f}")
