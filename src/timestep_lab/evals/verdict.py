@@ -35,7 +35,7 @@ def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> li
     nothing = [pair.a for pair in mine if pair.n == 0 or math.isnan(pair.diff)]
     beaten = sorted((p for p in mine if is_settled(p, alpha=alpha) and p.diff > 0), key=lambda p: p.diff)
     open_ = sorted((p for p in mine if p not in beaten and p.a not in nothing), key=lambda p: p.diff)
-    few = _few(mine[0].n)
+    few = _few(max(pair.n for pair in mine))
     if beaten:
         nearest = beaten[0]
         whom = f"all {len(beaten)} others" if not open_ and not nothing else names_listed([p.a for p in beaten])

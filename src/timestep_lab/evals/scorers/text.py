@@ -249,7 +249,7 @@ class Bleu(ValueScorer):
         if isinstance(wanted, Score):
             return wanted
         try:
-            from sacrebleu.metrics import BLEU
+            from sacrebleu.metrics.bleu import BLEU
         except ImportError as error:
             raise MissingExtraError("The scorer bleu", "metrics") from error
         found = BLEU(effective_order=True).sentence_score(answer.output, wanted).score / 100
