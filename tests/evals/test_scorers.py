@@ -337,7 +337,9 @@ def test_rouge_and_bleu_are_those_of_the_libraries_that_papers_use() -> None:
         make_scorer({"type": "rouge", "variant": "rougeX"})
 
 
-@pytest.mark.parametrize(("name", "package"), [("rouge", "rouge_score.rouge_scorer"), ("bleu", "sacrebleu.metrics.bleu")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("rouge", "rouge_score.rouge_scorer"), ("bleu", "sacrebleu.metrics.bleu")]
+)
 def test_a_metric_without_its_package_says_which_extra(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
