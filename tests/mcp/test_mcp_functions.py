@@ -129,5 +129,5 @@ async def test_a_function_in_place_of_a_tools_name_is_told_how_it_becomes_one(la
 
     with pytest.raises(UsageError, match=r"tools=\[lab.mcp.add_function\(refund\)\]"):
         lab.agents.create(name="Billing", tools=[refund])  # type: ignore[list-item]
-    with pytest.raises(UsageError, match="no function with a name"):
+    with pytest.raises(UsageError, match="is not a function with a name"):
         lab.mcp.add_function(lambda order: order)
