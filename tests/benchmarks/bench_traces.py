@@ -11,10 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sized
 from datetime import UTC, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tests.benchmarks.trace_data import NOW, TraceData
 
+from timestep_lab.service.operation import Scope
+from timestep_lab.service.traces import Traces
+from timestep_lab.store.imported_trace import TraceSaid
 from timestep_lab.store.search import SearchIndex, keep_filled, stop_filling
 from timestep_lab.store.spans import Row
 from timestep_lab.store.store import Store, open_store
@@ -30,12 +35,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     path: Path = tmp_path_factory.mktemp("bench") / "lab.duckdb"
     opened = open_store(path)
     data, importer = TraceData(opened.user_id), TraceImport(opened.db)
-    starts: list[Row] = []
+    starts: list[TraceSaid] = []
     spans: list[Row] = []
     began = time.perf_counter()
     n = 0
     for start, of_trace in [*[data.trace(TRACES + 1, NOW - timedelta(days=3), LONG)], *data.traces(TRACES)]:
-        starts.append(start)
+        starts.append(TraceSaid(start[1], start[2], 0, start[3], 0, start[4]))
         spans += of_trace
         if len(spans) >= BATCH or start[1] == data.trace_id(TRACES - 1):
             n += importer.rows(opened.user_id, spans, starts)
@@ -93,10 +98,40 @@ def test_each_question_is_answered_within_fifty_milliseconds(store: Store) -> No
     assert not slow
 
 
+def test_the_page_of_traces_answers_within_150_milliseconds(store: Store) -> None:
+    """What a reader waits for after a click: the rows, the facets, the histogram of a table in any order, and a saved view."""
+    traces = Traces(cast(Scope, SimpleNamespace(store=store, flush=lambda: None)))
+    traces.save_view("traces", "slow", {"filter": 'model == "gpt-4.1"', "order": "duration_ms desc"})
+    saved = traces.views("traces")[0].body
+    week = NOW.replace(tzinfo=UTC) - timedelta(days=7)
+    questions: dict[str, Callable[[], Sized]] = {
+        "newest": lambda: traces.page(source="live").data,
+        "slowest": lambda: traces.page(source="live", order="duration_ms desc").data,
+        "dearest of a week": lambda: traces.page(source="live", order="cost_usd desc", since=week).data,
+        "most tokens": lambda: traces.page(order="tokens desc").data,
+        "failed tools": lambda: traces.page(source="live", filter="failed_tools is not None").data,
+        "facets": lambda: traces.facets(source="live"),
+        "facets of a filter": lambda: traces.facets(source="live", filter='"get_weather" in failed_tools'),
+        "histogram": lambda: traces.histogram(source="live"),
+        "saved view": lambda: traces.page(filter=saved["filter"], order=saved["order"], source="live").data,
+        "series by model": lambda: traces.series(by="model", source="live", since=week),
+    }
+    print(f"\n{'':40}{'p50 ms':>10}{'p95 ms':>10}{'rows':>10}")
+    slow = []
+    for name, ask in questions.items():
+        assert len(ask()) > 0, name
+        p50, p95, rows = measured(ask)
+        print(f"{name:40}{p50:10.1f}{p95:10.1f}{rows:10,}")
+        if p95 > P95_MS:
+            slow.append(f"{name}: p95 {p95:.0f} ms")
+    assert not slow
+
+
 def test_two_traces_of_two_thousand_spans_are_aligned_in_a_second(store: Store) -> None:
     data = TraceData(store.user_id, seed=3)
     (left, left_spans), (right, right_spans) = (data.trace(TRACES + number, NOW, 2_000) for number in (10, 11))
-    TraceImport(store.db).rows(store.user_id, [*left_spans, *right_spans], [left, right])
+    said = [TraceSaid(start[1], start[2], 0, start[3], 0, start[4]) for start in (left, right)]
+    TraceImport(store.db).rows(store.user_id, [*left_spans, *right_spans], said)
     began = time.perf_counter()
     rows = store.traces.diff(left[1], right[1])
     taken_s = time.perf_counter() - began

@@ -14,7 +14,7 @@ from tests.browser.conftest import Pages
 from tests.browser.giving_files import give
 from tests.server.lab_process import LabProcess
 
-EVERY_PAGE = ("/", "/chat", "/traces", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
+EVERY_PAGE = ("/", "/chat", "/traces", "/sql", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
 AXE_RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 
 PATIENCE_MS = 45_000
@@ -244,6 +244,33 @@ def test_the_overview_counts_what_ran_and_every_figure_leads_to_its_traces(lab: 
         )
     latest.get_by_role("link", name=re.compile("Hello there")).click()
     page.locator(".tl-wf-row").first.wait_for()
+
+
+def test_a_query_is_asked_drawn_saved_and_stands_on_the_overview(lab: LabProcess, pages: Pages) -> None:
+    chat = ready(pages.open(f"{lab.url}/chat"))
+    say(chat, "Hello there")
+    answered(chat)
+    page = go(chat.context.new_page(), f"{lab.url}/sql")
+    editor = page.get_by_role("textbox", name="Query")
+    editor.fill("")
+    editor.press_sequentially("select trace_id, duration_ms from tra")
+    expect(page.get_by_role("listbox", name="Suggestions")).to_contain_text("traces")
+    editor.press("Tab")
+    editor.press("Control+Enter")
+    result = page.get_by_role("region", name="Result")
+    expect(result.get_by_role("link", name="Open this trace")).to_be_visible()
+    page.get_by_role("textbox", name="Name").fill("How long")
+    page.get_by_label("on the overview").check()
+    result.get_by_role("button", name="Bars").click()
+    expect(result.get_by_role("img", name="Result: duration_ms")).to_be_visible()
+    result.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("region", name="Saved")).to_contain_text("How long")
+    editor.fill("select nothing from nowhere")
+    editor.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_contain_text("nowhere")
+    go(page, f"{lab.url}/")
+    expect(page.get_by_role("region", name="How long").get_by_role("img")).to_be_visible()
+    assert serious(page) == []
 
 
 def test_an_agent_is_created_changed_and_deleted(lab: LabProcess, pages: Pages) -> None:

@@ -1,37 +1,31 @@
-"""The landing page; `?period=` is 1h, 24h, 7d, 30d or all."""
+"""The landing page; `?period=` is 1h, 24h, 7d, 30d or all, `source=` live, evaluation, imported or all, `by=` model or agent."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from timestep_lab.model.clock import iso, parse_iso, to_aware_utc, to_naive_utc, utc_now
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.clock import iso, parse_iso, to_aware_utc, utc_now
+from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.approvals import waiting_calls
 from timestep_lab.server.pages.page_view import PageView
+from timestep_lab.server.pages.sql import answer
 from timestep_lab.server.panel import page_argument
-from timestep_lab.store.base import Topic
+from timestep_lab.service.traces import SavedView, Source
+from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.store.trace_stats import Step
 from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- The numbers of the overview: totals, charts over time and models, each one query over the documented view `traces`
-
-
 BUCKETS = 48
+_GROUPS = 6
+"""Lines of a split chart: those of the models or agents used most."""
 _MODELS = 8
-_MEDIAN = {
-    "duckdb": "quantile_cont(duration_ms, {0})",
-    "postgres": "percentile_cont({0}) within group (order by duration_ms)",
-}
-_SECONDS = {
-    "duckdb": "epoch_us(started_at - cast($1 as timestamp)) / 1000000.0",
-    "postgres": "cast(extract(epoch from started_at - cast($1 as timestamp)) as double precision)",
-}
-_WHERE = "started_at >= cast($1 as timestamp) and started_at <= cast($2 as timestamp)"
 
 
 def first_moment(store: Store) -> datetime | None:
@@ -40,61 +34,22 @@ def first_moment(store: Store) -> datetime | None:
     return None if found is None else to_aware_utc(found)
 
 
-def totals(store: Store, since: datetime, until: datetime) -> dict[str, Any]:
-    """`cost_usd` is the sum of what is known; of `n_unpriced` traces nobody knows the cost, or a part of it."""
-    dialect = store.db.dialect
-    rows = store.sql(f"select {_columns(dialect)} from traces where {_WHERE}", _between(since, until))
-    return dict(zip(_NAMES, rows.one() or (), strict=True))
-
-
-def over_time(store: Store, since: datetime, until: datetime) -> list[dict[str, Any]]:
+def over_time(store: Store, since: datetime, until: datetime, **words: Any) -> list[Step]:
     """`BUCKETS` equal steps of time, those in which nothing ran included."""
-    dialect = store.db.dialect
-    width_s = max((until - since).total_seconds(), 0.001) / BUCKETS
-    query = (
-        f"select cast(floor({_SECONDS[dialect]} / cast($3 as double precision)) as bigint) as bucket, {_columns(dialect)} "
-        f"from traces where {_WHERE} group by 1"
-    )
+    width = max(until - since, timedelta(milliseconds=1)) / BUCKETS
     found = {
-        min(int(row[0]), BUCKETS - 1): row[1:] for row in store.sql(query, [*_between(since, until), width_s]).rows
+        round((step.start - since) / width): step
+        for step in store.traces.series(BUCKETS, since=since, until=until, **words)
     }
-    nothing = (0, 0, None, 0, None, None, 0, 0)
-    steps = []
-    for n in range(BUCKETS):
-        edges = {
-            "start": iso(since + timedelta(seconds=n * width_s)),
-            "end": iso(since + timedelta(seconds=(n + 1) * width_s)),
-        }
-        steps.append({**edges, **dict(zip(_NAMES, found.get(n, nothing), strict=True))})
-    return steps
+    return [
+        found.get(n) or Step(start=since + n * width, end=since + (n + 1) * width, group=None) for n in range(BUCKETS)
+    ]
 
 
-def by_model(store: Store, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """The models used most, by the model that a trace names."""
-    columns = _columns(store.db.dialect)
-    query = (
-        f"select model, {columns} from traces where {_WHERE} and model is not null "
-        f"group by model order by count(*) desc, model limit {_MODELS}"
-    )
-    rows = store.sql(query, _between(since, until)).rows
-    return [{"model": model, **dict(zip(_NAMES, numbers, strict=True))} for model, *numbers in rows]
-
-
-_NAMES = ("runs", "failed", "cost_usd", "n_unpriced", "p50_ms", "p95_ms", "calls", "tokens")
-
-
-def _columns(dialect: str) -> str:
-    median = _MEDIAN[dialect]
-    return (
-        "count(*), coalesce(sum(case when status = 'failed' then 1 else 0 end), 0), sum(cost_usd), "
-        "coalesce(sum(case when n_unpriced > 0 or (cost_usd is null and turns > 0) then 1 else 0 end), 0), "
-        f"{median.format(0.5)}, {median.format(0.95)}, "
-        "coalesce(sum(turns), 0), coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0)"
-    )
-
-
-def _between(since: datetime, until: datetime) -> list[Any]:
-    return [to_naive_utc(since), to_naive_utc(until)]
+def by_group(store: Store, by: str, since: datetime, until: datetime, **words: Any) -> list[Step]:
+    """One step for all of the time, of each model or agent, the one used most first."""
+    found = store.traces.series(1, by, since=since, until=until, **words)
+    return sorted((step for step in found if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
 
 
 # --- The landing page: what ran lately, what waits for approval, what failed, what it cost
@@ -107,11 +62,13 @@ PERIODS: dict[str, timedelta | None] = {
     "30d": timedelta(days=30),
     "all": None,
 }
+SPLITS = ("model", "agent")
 _LATEST = 8
 _ROW = (
     "trace_id",
     "input",
-    "status",
+    "outcome",
+    "n_errors",
     "started_at",
     "duration_ms",
     "agent_path",
@@ -130,9 +87,11 @@ class Overview(PageView):
     title = "Overview"
     topics: ClassVar[frozenset[Topic]] = frozenset({"traces", "runs", "approvals"})
 
-    def __init__(self, lab: Any, *, period: str = "24h") -> None:
+    def __init__(self, lab: Any, *, period: str = "24h", source: Source = "live", by: str | None = None) -> None:
         super().__init__(lab)
         self._period = period
+        self._source: Source = source
+        self._by: str | None = by
         self._brushed: tuple[datetime, datetime] | None = None
 
     @handles("period")
@@ -140,6 +99,18 @@ class Overview(PageView):
         if period not in PERIODS:
             raise UsageError(f"There is no period {period!r}.", f"Choose one of {', '.join(PERIODS)}.")
         self._period, self._brushed = period, None
+        await self.refresh()
+
+    @handles("look")
+    async def _look(self, source: Source, by: str | None) -> None:
+        if source not in get_args(Source) or by not in (None, *SPLITS):
+            raise UsageError(f"There is no source {source!r} split by {by!r}.", "Reload the page.")
+        self._source, self._by = source, by
+        await self.refresh()
+
+    @handles("forget_panel")
+    async def _forget_panel(self, view_id: str) -> None:
+        await in_thread(self.lab.trace_source.delete_view, view_id)
         await self.refresh()
 
     @handles("brush")
@@ -160,24 +131,50 @@ class Overview(PageView):
         since = max(until - length, begin) if length else begin
         if self._brushed:
             since, until = self._brushed
-        latest = store.traces.list(since=since, until=until, limit=_LATEST).data
-        failed = store.traces.list('status == "failed"', since=since, until=until, limit=_LATEST).data
+        words: dict[str, Any] = {"source": self._source, "since": since, "until": until}
+        latest = store.traces.list(**words, limit=_LATEST).data
+        failed = store.traces.list('outcome == "failed"', **words, limit=_LATEST).data
         waiting = waiting_calls(self.lab)
+        span: dict[str, Any] = {"since": since, "until": until, "source": self._source}
+        [totals] = store.traces.series(1, **span) or [Step(start=since, end=until, group=None)]
+        models = by_group(store, "model", **span)
+        groups = [step.group for step in (models if self._by == "model" else by_group(store, "agent", **span))][
+            :_GROUPS
+        ]
         return {
             "period": self._period,
             "periods": list(PERIODS),
+            "source": self._source,
+            "by": self._by,
             "brushed": self._brushed is not None,
             "since": iso(since),
             "until": iso(until),
             "is_empty": first is None,
-            "totals": totals(store, since, until),
-            "steps": over_time(store, since, until),
-            "models": by_model(store, since, until),
+            "totals": _told(totals),
+            "steps": [_told(step) for step in over_time(store, **span)],
+            "groups": groups if self._by else [],
+            "split": [_told(step) for step in store.traces.series(BUCKETS, self._by, **span) if step.group in groups]
+            if self._by
+            else [],
+            "models": [_told(step) for step in models[:_MODELS]],
+            "panels": [self._panel(view) for view in self.lab.trace_source.views("sql") if view.body.get("panel")],
             "latest": [_row(trace) for trace in latest],
             "failed": [_row(trace) for trace in failed],
             "waiting": waiting[:_LATEST],
             "n_waiting": len(waiting),
         }
+
+    def _panel(self, view: SavedView) -> dict[str, Any]:
+        """A saved query with its rows; or what the store said against it."""
+        told = {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
+        try:
+            return {**told, **answer(self.lab, str(view.body.get("query")))}
+        except LabError as error:
+            return {**told, "trouble": f"{error.message} {error.next_step}"}
+
+
+def _told(step: Step) -> dict[str, Any]:
+    return {**asdict(step), "start": iso(step.start), "end": iso(step.end)}
 
 
 def _row(trace: Any) -> dict[str, Any]:
@@ -188,5 +185,10 @@ def _row(trace: Any) -> dict[str, Any]:
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    period = page_argument("period")
-    return Overview(lab, period=period if period in PERIODS else "24h")
+    period, source, by = page_argument("period"), page_argument("source") or "live", page_argument("by")
+    return Overview(
+        lab,
+        period=period if period in PERIODS else "24h",
+        source="" if source == "all" else source if source in get_args(Source) else "live",  # type: ignore[arg-type]
+        by=by if by in SPLITS else None,
+    )

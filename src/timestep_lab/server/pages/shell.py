@@ -155,6 +155,7 @@ def entries() -> tuple[Entry, ...]:
         Entry("/", "Overview", "M2.5 2.5h4.5v5H2.5zM9 2.5h4.5v3H9zM9 7.5h4.5v6H9zM2.5 9.5h4.5v4H2.5z"),
         Entry("/chat", "Chat", "M2.5 3h11v8H7l-3 2.5V11H2.5z", ("conversation", "conversations")),
         Entry("/traces", "Traces", "M2.5 3.5h6M5 7h6M8 10.5h5.5M4 14h4", ("trace", "traces")),
+        Entry("/sql", "SQL", "M5 4 1.5 8 5 12M11 4l3.5 4L11 12M9.2 2.8 6.8 13.2"),
         Entry("/compare", "Compare", "M2.5 2.5h4.5v11H2.5zM9 2.5h4.5v11H9z", ("comparison", "comparisons")),
         Entry("/agents", "Agents", "M8 2.2v1.6M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8zM6.2 7.4v.8M9.8 7.4v.8", ("agent", "agents")),
         Entry("/tools", "Tools", "M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z"),

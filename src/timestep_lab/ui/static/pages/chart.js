@@ -1,14 +1,16 @@
 // A small chart over time: bars for every step, one scale, brushed by pointer or keyboard.
 
 import { h, put, svg } from "../shared/dom.js";
+import { ticks } from "./plot.js";
 
 const HEIGHT = 72;
 
 /**
- * `{element, show(steps)}`. `value(step)` is a bar's height, `bad(step)` the part of it that failed, `tick(step)` a mark above it;
+ * `{element, show(steps)}`. `value(step)` is a bar's height, `bad(step)` the part of it that failed, `partly(step)` what lies above that, `tick(step)` a mark above it;
+ * `axis(value)` writes a number beside the bars;
  * null is a step without a value. `words(step)` says a step in a sentence. `onBrush(since, until)` gets ISO times.
  */
-export function timeChart({ title, figure, value, bad = () => 0, tick = () => null, words, tone, onBrush }) {
+export function timeChart({ title, figure, value, bad = () => 0, partly = () => 0, axis = String, unit = 0, tick = () => null, words, tone, onBrush }) {
   const total = h("a", { class: "tl-chart-figure tl-num" });
   const readout = h("p", { class: "tl-chart-readout tl-soft tl-small tl-num", "aria-live": "polite" });
   const drawing = svg("svg", { class: "tl-chart-bars", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -17,7 +19,8 @@ export function timeChart({ title, figure, value, bad = () => 0, tick = () => nu
   const first = h("span", {});
   const last = h("span", {});
   const ends = h("div", { class: "tl-chart-ends tl-soft tl-small tl-num" }, first, last);
-  const element = h("section", { class: `tl-panel tl-chart tl-kind-${tone}`, "aria-label": title }, h("div", { class: "tl-panel-head" }, h("h2", {}, title), total), plot, h("div", { class: "tl-chart-foot" }, ends, readout));
+  const scaleOf = h("div", { class: "tl-chart-axis tl-soft tl-num", "aria-hidden": "true" });
+  const element = h("section", { class: `tl-panel tl-chart tl-kind-${tone}`, "aria-label": title }, h("div", { class: "tl-panel-head" }, h("h2", {}, title), total), h("div", { class: "tl-chart-field" }, scaleOf, plot), h("div", { class: "tl-chart-foot" }, ends, readout));
   let steps = [];
   let from = null;
   let to = null;
@@ -71,25 +74,31 @@ export function timeChart({ title, figure, value, bad = () => 0, tick = () => nu
       total.textContent = shown;
       total.href = href;
       total.setAttribute("aria-label", `${title}: ${shown}. Show the traces`);
-      const top = Math.max(...next.map((step) => Math.max(value(step) ?? 0, tick(step) ?? 0)), 0) || 1;
+      const most = Math.max(...next.map((step) => Math.max(value(step) ?? 0, tick(step) ?? 0)), 0);
+      const marks = most > 0 ? ticks(0, most, 2, unit) : [];
+      const top = marks.at(-1) ?? 1;
+      put(scaleOf, marks.map((mark) => h("span", { style: { bottom: `${(100 * mark) / top}%` } }, axis(mark))));
       drawing.setAttribute("viewBox", `0 0 ${next.length * 10} ${HEIGHT}`);
-      put(drawing, next.map((step, n) => bars(step, n, top)));
+      put(drawing, marks.slice(1).map((mark) => svg("line", { class: "tl-chart-grid", x1: 0, x2: next.length * 10, y1: HEIGHT - scale(mark, top), y2: HEIGHT - scale(mark, top) })), next.map((step, n) => bars(step, n, top)));
       first.textContent = next.length ? moment(next[0].start) : "";
       last.textContent = next.length ? moment(next.at(-1).end) : "";
       if (from !== null && pressed === null && document.activeElement !== plot) unmark();
     },
   };
 
+  function scale(v, top) { return v ? Math.max(2, (v / top) * (HEIGHT - 2)) : 0; }
+
   function bars(step, n, top) {
-    const scale = (v) => (v ? Math.max(2, (v / top) * (HEIGHT - 2)) : 0);
-    const whole = scale(value(step));
-    const failed = Math.min(whole, scale(bad(step)));
+    const whole = scale(value(step), top);
+    const failed = Math.min(whole, scale(bad(step), top));
+    const part = Math.min(whole - failed, scale(partly(step), top));
     const high = tick(step);
     return [
       svg("rect", { class: "tl-bar-base", x: n * 10 + 1, y: HEIGHT - 1, width: 8, height: 1 }),
       whole > 0 ? svg("rect", { class: "tl-bar", x: n * 10 + 1, y: HEIGHT - whole, width: 8, height: whole - failed }) : null,
+      part > 0 ? svg("rect", { class: "tl-bar-partly", x: n * 10 + 1, y: HEIGHT - failed - part, width: 8, height: part }) : null,
       failed > 0 ? svg("rect", { class: "tl-bar-bad", x: n * 10 + 1, y: HEIGHT - failed, width: 8, height: failed }) : null,
-      high ? svg("rect", { class: "tl-bar-tick", x: n * 10 + 1, y: HEIGHT - scale(high), width: 8, height: 2 }) : null,
+      high ? svg("rect", { class: "tl-bar-tick", x: n * 10 + 1, y: HEIGHT - scale(high, top), width: 8, height: 2 }) : null,
     ];
   }
 

@@ -190,6 +190,12 @@ const STATES = {
   interrupted: ["interrupted", "interrupted", "tl-bad"], over_budget: ["paused", "budget used up", "tl-warn"],
 };
 
+/** How a trace went, as its `outcome` says. */
+export function outcome(row) {
+  if (row.outcome !== "steps_failed") return status({ done: "completed", waiting: "needs_approval" }[row.outcome] ?? row.outcome);
+  return h("span", { class: "tl-state tl-small tl-warn" }, icon("error", null, 13), `done, ${row.n_errors} ${row.n_errors === 1 ? "step" : "steps"} failed`);
+}
+
 /** A status as icon and word. */
 export function status(name) {
   const [sign, word, tone] = STATES[name] ?? ["other", name, "tl-soft"];

@@ -1,0 +1,61 @@
+"""A query over the views of the lab, its rows as a table or a chart; `?query=` is asked at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import Json
+from timestep_lab.server.pages.page_view import PageView
+from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.ui.columns import json_safe
+from timestep_lab.ui.view import handles
+
+MOST_ROWS = 1_000
+VIEWS = ("traces", "spans", "generations", "tool_calls", "handoffs", "messages", "scores", "usage")
+CHARTS = ("table", "line", "bar")
+
+
+def answer(lab: Any, query: str) -> dict[str, Any]:
+    """`columns`, `rows` (lists) and whether there were more. Blocks. Raises `QueryError`."""
+    found = lab.store.sql(query, limit=MOST_ROWS)
+    return {
+        "columns": list(found.columns),
+        "rows": [json_safe(list(row)) for row in found.rows],
+        "truncated": found.truncated,
+    }
+
+
+class SqlPage(PageView):
+    stem = "pages/sql"
+    title = "SQL"
+    topics: ClassVar[frozenset[Topic]] = frozenset()
+
+    async def read(self) -> Json:
+        saved = await self.in_turn(self.lab.trace_source.views, "sql")
+        return {"saved": [asdict(view) for view in saved], "views": await self.in_turn(self._views)}
+
+    def _views(self) -> dict[str, list[str]]:
+        return {name: list(self.lab.store.sql(f"select * from {name} limit 0").columns) for name in VIEWS}
+
+    @handles("run")
+    async def _run(self, query: str) -> Json:
+        return await self.in_turn(answer, self.lab, query)
+
+    @handles("save")
+    async def _save(self, name: str, query: str, chart: str = "table", panel: bool = False) -> None:
+        if chart not in CHARTS:
+            raise UsageError(f"There is no chart {chart!r}.", f"Choose one of {', '.join(CHARTS)}.")
+        body = {"query": query, "chart": chart, "panel": panel}
+        await in_thread(self.lab.trace_source.save_view, "sql", name, body)
+        await self.refresh()
+
+    @handles("forget")
+    async def _forget(self, view_id: str) -> None:
+        await in_thread(self.lab.trace_source.delete_view, view_id)
+        await self.refresh()
+
+
+def page(lab: Any, *, is_owner: bool) -> Any:
+    return SqlPage(lab)
