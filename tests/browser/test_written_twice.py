@@ -102,4 +102,5 @@ def test_an_exported_page_knows_the_fields_and_words_of_the_filter_language(page
         "TRACE_ALIASES": plain(fields.TRACE_ALIASES), "SPAN_ALIASES": plain(fields.SPAN_ALIASES),
         "TRACE_CHOICES": plain(fields.TRACE_CHOICES), "SPAN_CHOICES": plain(fields.SPAN_CHOICES),
         "TRACE_WORDS": plain(fields.TRACE_WORDS), "SPAN_WORDS": plain(fields.SPAN_WORDS),
+        "TRACE_LISTS": plain(fields.TRACE_LISTS),
     }  # fmt: skip
