@@ -149,6 +149,28 @@ def test_events_and_links_are_kept_through_an_export_and_back(tmp_path: Path, en
         found.close()
 
 
+@pytest.mark.parametrize(
+    "given",
+    ["x", 5, [1], ["a"], [{"name": "a"}], [{"name": "a", "time_unix_nano": "x", "attributes": {}}], {"a": 1}, None],
+)
+def test_an_attribute_named_as_the_lab_keeps_events_loses_no_span_no_later_event_and_no_export(
+    tmp_path: Path, given: Any
+) -> None:
+    store, target = open_store(":memory:"), open_store(":memory:")
+    said = [
+        {"key": name, "value": _value(given)} for name in ("timestep.events", "timestep.links", "timestep.exported")
+    ]
+    send(store, {**span(1, "it", {}), "attributes": said})
+    send_logs(store, _record(1, "gen_ai.choice", {"content": "hi"}))
+    send(store, {**span(1, "it", {}), "attributes": [*said, {"key": "more", "value": {"stringValue": "told"}}]})
+    assert store.sql("select count(*) from spans").rows == [(1,)]
+    export_file(tmp_path / "it.json", store)
+    assert import_file(tmp_path / "it.json", target).added == 1
+    assert target.sql("select attributes::varchar like '%gen_ai.choice%' from spans").rows == [(True,)]
+    store.close()
+    target.close()
+
+
 def _record(number: int, name: str, body: Any = None, **attributes: Any) -> dict[str, Any]:
     said = [{"key": key.replace("__", "."), "value": any_value(value)} for key, value in attributes.items()]
     record = {

@@ -111,6 +111,21 @@ def span_record(row: Mapping[str, Any]) -> SpanRecord:
     return SpanRecord(**cast(Any, values))
 
 
+def events_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A span's events, out of its attributes. A sender may have given an attribute of that name that holds something else."""
+    given = attributes.get(Lab.EVENTS)
+    return [event for event in given if _is_event(event)] if isinstance(given, list) else []
+
+
+def _is_event(event: Any) -> bool:
+    return (
+        isinstance(event, dict)
+        and isinstance(event.get("name"), str)
+        and isinstance(event.get("attributes"), dict)
+        and str(event.get("time_unix_nano", "")).isdecimal()
+    )
+
+
 def _aware(moment: datetime | None) -> datetime | None:
     return None if moment is None else to_aware_utc(moment)
 

@@ -31,6 +31,7 @@ from timestep_lab.store.spans import (
     SpanReader,
     answered,
     asked,
+    events_of,
     payload_value,
     span_row,
 )
@@ -388,7 +389,7 @@ class _Part:
         if (most[_STARTED], most[_ENDED]) != times:
             most = (*most[:_STARTED], *times, *most[_ENDED + 1 :])
         if Lab.EVENTS in (least[_ATTRIBUTES] or ""):
-            most = self._add_events(most, from_json(least[_ATTRIBUTES]).get(Lab.EVENTS, []))
+            most = self._add_events(most, events_of(from_json(least[_ATTRIBUTES])))
         return most
 
     def _finished(self, trace: ImportedTrace, span_ids: Iterable[str]) -> dict[str, Row]:

@@ -30,7 +30,7 @@ from timestep_lab.runtime.interchange.messages import (
     result_of,
 )
 from timestep_lab.runtime.pricing import price_elsewhere
-from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row
+from timestep_lab.store.spans import AT, INPUT_IS_JSON, OUTPUT_IS_JSON, Row, events_of
 from timestep_lab.store.table import clean, from_json, to_json
 
 Attributes = dict[str, Any]
@@ -548,7 +548,7 @@ def exception_text(events: Iterable[Mapping[str, Any]]) -> str:
 def with_events(row: Row, events: Iterable[Mapping[str, Any]]) -> Row:
     """A finished span's row with events that came apart from it; the same row when it has them all."""
     attributes = from_json(row[AT["attributes"]] or "{}")
-    known: list[dict[str, Any]] = attributes.get(Lab.EVENTS, [])
+    known = events_of(attributes)
     new = [dict(event) for event in events if event not in known]
     if not new:
         return row

@@ -13,7 +13,7 @@ from timestep_lab.model.errors import UsageError
 from timestep_lab.model.spans import GenAI, Lab, OpenInference
 from timestep_lab.runtime.interchange.conventions import EXPORTED_COLUMNS
 from timestep_lab.runtime.interchange.lab_rows import FLAT_COLUMNS, flat_rows, json_objects
-from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON
+from timestep_lab.store.spans import INPUT_IS_JSON, OUTPUT_IS_JSON, events_of
 from timestep_lab.store.store import Store
 from timestep_lab.store.table import from_json, to_json
 
@@ -43,7 +43,10 @@ def otlp_request(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
 
 def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     attributes = _attributes(row)
-    events, links = attributes.pop(Lab.EVENTS, None), attributes.pop(Lab.LINKS, None)
+    events, links = events_of(attributes), _links_of(attributes)
+    for name, found in ((Lab.EVENTS, events), (Lab.LINKS, links)):
+        if attributes.get(name) == found:
+            del attributes[name]
     span: dict[str, Any] = {
         "traceId": row["trace_id"], "spanId": row["span_id"], "name": row["name"], "kind": 3 if row["kind"] == "generation" else 1,
         "startTimeUnixNano": _nanos(row["started_at"]),
@@ -65,6 +68,18 @@ def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["ended_at"]:
         span["endTimeUnixNano"] = _nanos(row["ended_at"])
     return span
+
+
+def _links_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = attributes.get(Lab.LINKS)
+    links = given if isinstance(given, list) else []
+    return [
+        link
+        for link in links
+        if isinstance(link, dict)
+        and isinstance(link.get("attributes"), dict)
+        and all(isinstance(link.get(name), str) for name in ("trace_id", "span_id"))
+    ]
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
