@@ -55,7 +55,12 @@ BASELINE_FORM = 1
 
 
 class Grid:
-    """Rows are cases, columns candidates. Numbers are worked out when first asked for, and do not change."""
+    """Rows are cases, columns candidates. Numbers are worked out when first asked for, and do not change.
+
+    Example:
+        grid = await lab.compare(["Say 4.", "Say 5."], models=["demo/echo", "demo/assistant"], scorers=["contains:4"])
+        print(grid.summary()[["name", "n"]])
+    """
 
     def __init__(
         self, record: ComparisonRecord, cases: Sequence[CaseRecord], cells: Sequence[CellRecord], *, seed: int = 0

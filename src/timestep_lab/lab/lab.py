@@ -58,6 +58,12 @@ class Lab(LabViews):
     `AuthError`; the message says what to do.
 
     Use it as a context manager, or call `close()`; a notebook may simply leave it open.
+
+    Example:
+        lab = Lab(":memory:")
+        run = await lab.run("Do I need an umbrella in Oslo?", model="demo/assistant")
+        lab.traces.df()[["input", "status"]]
+        await lab.aclose()
     """
 
     def __new__(

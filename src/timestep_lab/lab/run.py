@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 
 class Approvals:
-    """Acts like a mapping from run id to the waiting `Run`, oldest first."""
+    """Acts like a mapping from run id to the waiting `Run`, oldest first.
+
+    Example:
+        waiting = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
+        for run in lab.approvals:
+            print(run.id, [call.name for call in run.interruptions])
+        run = await lab.approvals[waiting.id].reject("Not today.")
+    """
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -66,7 +73,14 @@ MOST_SHOWN = 4_000
 
 @says_await("run")
 class Run:
-    """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today."""
+    """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today.
+
+    Example:
+        run = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
+        if run.status == "needs_approval":
+            run = await run.approve()
+        print(run.output, run.usage.output_tokens, run.trace.df().shape)
+    """
 
     def __init__(self, lab: Lab, record: RunRecord, interruptions: tuple[Interruption, ...] = ()) -> None:
         self._lab = lab
@@ -217,6 +231,11 @@ class RunStream:
     """An async iterator of a run's events. Leaving it early cancels the run; what was said so far is kept.
 
     `.run` is the run as last stored, once the first event came; `await .result()` reads to the end.
+
+    Example:
+        stream = lab.stream("Hello", model="demo/echo")
+        kinds = [event.type async for event in stream]
+        print(stream.run.output)
     """
 
     def __init__(self, lab: Lab, events: Callable[[], AsyncGenerator[Event, None]]) -> None:

@@ -51,6 +51,14 @@ class LabError(Exception):
     same on a command line (None where it is the same there).
     `exit_code` is what the command line ends with, `http_status` what the server answers, and
     `type` and `code` fill OpenAI's error object (`{"error": {"type", "message", "param", "code"}}`).
+
+    Example:
+        from timestep_lab import LabError, UnknownPrefixError
+
+        try:
+            await lab.run("Hello", model="nowhere/model")
+        except UnknownPrefixError as error:
+            print(error.message, error.next_step, isinstance(error, LabError))
     """
 
     exit_code: ClassVar[int] = 1

@@ -36,6 +36,12 @@ class Settings:
     """Everything configurable from outside. Build one by hand for a test, or with `Settings.load()`.
 
     Addresses are not printed either: some hold a password.
+
+    Example:
+        settings = Settings.load(env={"WEATHER_MODE": "recorded"})
+        other = Lab(":memory:", settings=settings)
+        print(len(other.agents))
+        await other.aclose()
     """
 
     openai_api_key: str | None = field(default=None, repr=False)

@@ -75,7 +75,13 @@ class TapedCall:
 
 @dataclass(frozen=True)
 class Tape:
-    """What tools answered in a pool of traces. Made by `lab.tape(…)`; `.df()` shows it."""
+    """What tools answered in a pool of traces. Made by `lab.tape(…)`; `.df()` shows it.
+
+    Example:
+        run = await lab.run("What's the weather in Oslo?", model="demo/assistant")
+        again = await lab.run("What's the weather in Oslo?", model="demo/assistant", tools=lab.tape([run]))
+        print(again.output == run.output)
+    """
 
     calls: tuple[TapedCall, ...]
     traces: tuple[str, ...]

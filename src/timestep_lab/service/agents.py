@@ -129,6 +129,12 @@ class Agents:
 
     Every save that changes something is a version, which never changes: `versions(name)`, and `name@3` wherever an agent is named. Its
     handoffs lead to the other agents as they are today.
+
+    Example:
+        lab.agents.create(name="Billing", instructions="Answer questions about invoices.", model="demo/echo")
+        lab.agents.create(name="Triage", instructions="Send people on.", handoffs=["Billing"], model="demo/assistant")
+        run = await lab.run("hand off to Billing", agent="Triage")
+        lab.agents.delete("Triage")
     """
 
     def __init__(self, scope: Scope) -> None:

@@ -51,7 +51,13 @@ class ItemPage:
 
 
 class Thread:
-    """One conversation. `.items` is read from the store each time, so it is never stale."""
+    """One conversation. `.items` is read from the store each time, so it is never stale.
+
+    Example:
+        first = await lab.run("My name is Ann.", model="demo/echo")
+        await lab.run("And again.", model="demo/echo", thread=first.thread)
+        print(len(first.thread.items), first.thread.title)
+    """
 
     def __init__(self, threads: Threads, record: ThreadRecord) -> None:
         self._threads = threads
@@ -110,7 +116,13 @@ class Thread:
 
 @op.noun("threads")
 class Threads:
-    """The threads of one user."""
+    """The threads of one user.
+
+    Example:
+        run = await lab.run("Hello", model="demo/echo")
+        thread = lab.threads[run.thread.id]
+        lab.threads.delete(thread.id)
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope

@@ -96,6 +96,11 @@ class TraceExplorer(TraceReader):
 
     It is a sequence of what matches, newest first and read anew each time: `for trace in explorer`, `explorer[0]`, `explorer[:3]`,
     `len(explorer)`.
+
+    Example:
+        await lab.run("Hello", model="demo/echo")
+        explorer = lab.explorer(filter='status == "completed"')
+        print(len(explorer), explorer[0].trace_id, explorer.df().columns[:3])
     """
 
     stem = "explorer"

@@ -150,7 +150,16 @@ Bulk = dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]
 
 
 class Files:
-    """Files of one user, by id. Calls block."""
+    """Files of one user, by id. Calls block.
+
+    Example:
+        from pathlib import Path
+
+        Path("note.txt").write_text("The lamp costs 24.90.")
+        file = lab.files.add("note.txt")
+        print(lab.files.content(file.id), [kept.filename for kept in lab.files.list()])
+        lab.files.delete(file.id)
+    """
 
     def __init__(self, store: Store) -> None:
         self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
