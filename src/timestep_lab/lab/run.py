@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import html
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.awaiting import interrupted_at_once, says_await
@@ -40,7 +39,7 @@ class Approvals:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def list(self) -> builtins.list[Run]:
+    def list(self) -> Sequence[Run]:
         """Every run that waits for a decision."""
         waiting = self._lab.runs.list(status="needs_approval", limit=MOST)
         return [Run(self._lab, one.run, tuple(one.interruptions)) for one in reversed(waiting)]
