@@ -14,7 +14,7 @@ from timestep_lab.model.errors import UsageError
 
 @click.group("mcp")
 def command() -> None:
-    """List, add, try and remove MCP servers; serve the built-in one."""
+    """List, add, try and remove MCP servers; serve the built-in one, or the lab itself to other agents."""
 
 
 @command.command("list")

@@ -1,7 +1,4 @@
-"""The lab as an MCP server: what other agents may read of it, and with `write` do, as the user whose lab or token it is.
-
-Lists come without contents, which are read on request. All of it was written by users, models and tools: it is marked as data.
-"""
+"""The lab as an MCP server: what other agents may read of it, and with `write` do, as its user. Every answer is marked as data of others."""
 
 from __future__ import annotations
 
@@ -99,16 +96,15 @@ def _tool_of(name: str, operation: Operation) -> wire.Tool:
 
 
 async def _asked(lab: UserLab, reads: FairReads, operation: Operation, given: Mapping[str, Any]) -> Any:
-    call = partial(operation.call, getattr(lab, operation.noun), operation.checked((), given))
+    noun = getattr(lab, operation.noun)
+    call = partial(operation.call, noun, operation.checked((), given))
     if operation.ended is not None:
-        *_, last = [event async for event in call()]
-        return encoded(await operation.ended(getattr(lab, operation.noun), last), operation.answer)
+        return encoded(await operation.ended(noun, [event async for event in call()][-1]), operation.answer)
     return await reads.run(str(id(lab)), lambda: encoded(call(), operation.answer), asyncio.Event().wait)
 
 
 async def _sql(lab: Any, reads: FairReads, given: Mapping[str, Any]) -> Any:
-    query, limit = check_arguments(given, SQL)["query"], min(max(given.get("limit", 100), 1), 1000)
-    work = partial(lab._select, query, (), limit)
+    work = partial(lab._select, check_arguments(given, SQL)["query"], (), min(max(given.get("limit", 100), 1), 1000))
     return json.loads(await reads.run(str(id(lab)), lambda: as_json(work()), asyncio.Event().wait))
 
 
