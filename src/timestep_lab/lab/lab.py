@@ -20,7 +20,6 @@ from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
-from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
 from timestep_lab.service.runs import Runs
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
+    from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
     from timestep_lab.service.mcp import Mcp
     from timestep_lab.store.store import Store
@@ -95,7 +95,6 @@ class Lab(LabViews):
         self.runs = Runs(self)
         self.models: Models = Models(self)
         self.datasets = Datasets(self)
-        self.comparisons: Comparisons = Comparisons(self)
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:
@@ -450,6 +449,13 @@ class Lab(LabViews):
         from timestep_lab.runtime.attachments import with_content
 
         return await with_content(self.files, described) if described else []
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Comparisons made so far: `lab.comparisons()` lists them; `lab.comparison(id)` shows one."""
+        from timestep_lab.service.comparisons import Comparisons
+
+        return Comparisons(self)
 
     @cached_property
     def files(self) -> Files:

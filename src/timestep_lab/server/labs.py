@@ -36,8 +36,9 @@ class UserLab(Scope, Protocol):
     runs: Runs
     models: Models
     datasets: Datasets
-    comparisons: Comparisons
 
+    @property
+    def comparisons(self) -> Comparisons: ...
     @property
     def mcp(self) -> Mcp: ...
     @property

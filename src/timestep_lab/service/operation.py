@@ -25,7 +25,9 @@ import typing
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
+
+from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.errors import UsageError
@@ -87,6 +89,7 @@ class Scope(Protocol):
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", bound=type)
 Ended = Callable[[Any, Event], Awaitable[Any]]
+TraceId = Annotated[str, Len(1, 200)]
 NONE: Mapping[str, str] = {}
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 

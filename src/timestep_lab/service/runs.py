@@ -18,9 +18,8 @@ from timestep_lab.model.records import Interruption, RunRecord
 from timestep_lab.runtime.approvals import Decision
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName
-from timestep_lab.service.operation import Scope
+from timestep_lab.service.operation import Scope, TraceId
 from timestep_lab.service.threads import ThreadId
-from timestep_lab.service.traces import TraceId
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from timestep_lab.model.records import AgentGraph, ScoreRecord, TitledGraph
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Agents
-from timestep_lab.service.operation import Scope
+from timestep_lab.service.operation import Scope, TraceId
 from timestep_lab.store.base import Change
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.table import Table
@@ -85,7 +85,6 @@ Needed: `span_id, parent_id, kind, name, status, started_us` (int, microseconds 
 pending), `agent, model, input_tokens, output_tokens, cost_usd, ttft_ms`. Values may be lists or numpy arrays.
 """
 SavedKind = Literal["traces", "sql"]
-TraceId = Annotated[str, Len(1, 200)]
 Filter = Annotated[str, Len(0, 10_000)]
 """For example `model == "gpt-4.1" and cost_usd > 0.01`."""
 Search = Annotated[str, Len(0, 1_000)]

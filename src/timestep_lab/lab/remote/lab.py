@@ -21,7 +21,6 @@ from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
-from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
 from timestep_lab.service.runs import Runs
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
+    from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
     from timestep_lab.service.mcp import Mcp
     from timestep_lab.service.threads import Thread
@@ -84,7 +84,6 @@ class RemoteLab(RemoteLooking, Lab):
         self.agents = remote(Agents, connection)
         self.threads = remote(Threads, connection)
         self.datasets = remote(RemoteDatasets, connection)
-        self.comparisons = remote(Comparisons, connection)
         self.runs = remote(Runs, connection)
         self.models = remote(Models, connection)
         self.approvals = Approvals(self)
@@ -101,6 +100,12 @@ class RemoteLab(RemoteLooking, Lab):
         from timestep_lab.lab.remote.tools import RemoteMcp
 
         return remote(RemoteMcp, self.connection)
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        from timestep_lab.service.comparisons import Comparisons
+
+        return remote(Comparisons, self.connection)
 
     @cached_property
     def files(self) -> Files:
