@@ -15,7 +15,7 @@ from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.display import cost_text, count_text, duration_text
 from timestep_lab.model.errors import FilterError, LabError, NotFoundError, QueryError
 from timestep_lab.model.records import Json
-from timestep_lab.service.traces import Facet, Source, TracePage, TraceQuery, Traces
+from timestep_lab.service.traces import Facet, TracePage, TraceQuery, Traces
 from timestep_lab.store.trace_selection import NEWEST_FIRST
 from timestep_lab.store.trace_stats import TimeBucket
 from timestep_lab.ui.trace_reader import TraceReader, read_trace
@@ -24,6 +24,10 @@ from timestep_lab.ui.view import Updates, handles
 
 if TYPE_CHECKING:
     import pandas
+
+    from timestep_lab.service.traces import (
+        Source,  # Here, since tab completion cannot read a property that is a Literal.
+    )
 
 
 # --- The list of traces as plain HTML, and below it the opened trace
