@@ -369,6 +369,9 @@ def test_what_is_pasted_is_a_table_json_or_a_question_a_line() -> None:
         ("Why, oh why?", None),
         ("2 + 2?", "4"),
     ]
+    assert asked(pasted("\ufeffinput,expected\n2 + 2?,4\n")) == [("2 + 2?", "4")]
+    with pytest.raises(DataError, match="nested too deeply"):
+        pasted("[" * 100_000)
     assert asked(pasted('[{"input": "2 + 2?", "expected": "4"}]')) == [("2 + 2?", "4")]
     with pytest.raises(DataError, match="Line 2 is not JSON"):
         pasted('fine\n{"input": ')

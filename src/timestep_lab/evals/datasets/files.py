@@ -312,6 +312,8 @@ def separator_of(text: str, kind: str) -> tuple[str, bool]:
 def parsed_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise DataError(f"{where} is JSON nested too deeply to be read.", "Give a list of objects.") from None
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where} is not JSON: {error.msg} at column {error.colno}.", "Correct it, or remove it."

@@ -137,7 +137,7 @@ def load_dataset(
 def pasted(text: str, name: str = "list") -> Dataset:
     """What somebody typed or pasted: a table whose first line names its columns, one of them a usual name of what is asked (from a spreadsheet,
     CSV or TSV); JSON Lines; a JSON list; else a question a line. Raises `DataError` that names the line."""
-    text = text.replace("\r\n", "\n").strip("\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n")
     if text.lstrip().startswith("["):
         rows = parsed_json(text, "The list")
         return _of_rows(((row, f"case {n}") for n, row in enumerate(rows, 1)), name, Columns())
