@@ -171,6 +171,10 @@ function keep(looks) {
 }
 
 function nothingYet() {
+  if (location.pathname === "/traces") {
+    return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in the chat; it needs no key."), h("a", { class: "tl-button tl-primary", href: "/chat" }, "Start a chat"),
+      h("p", {}, "Programs that speak OpenTelemetry send theirs to:"), h("pre", {}, `${location.origin}/v1/traces`));
+  }
   return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in a cell:"), h("pre", {}, 'await lab.run("Umbrella in Oakland?")'),
     h("p", {}, "or bring traces from elsewhere:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));
 }

@@ -116,5 +116,5 @@ function cell(column, value) {
 export function resultView(result, kind, label) {
   const box = h("div", { class: "tl-shown-result" });
   if (!result.rows.length) return put(box, h("p", { class: "tl-soft" }, "No rows."));
-  return put(box, kind === "table" ? resultTable(result.columns, result.rows) : plot(readable(result.columns, result.rows), kind, { label }));
+  return put(box, kind === "table" ? resultTable(result.columns, result.rows) : plot(readable(result.columns, result.rows), kind, { label, width: window.innerWidth < 640 ? 360 : 720 }));
 }
