@@ -129,9 +129,12 @@ def test_a_column_named_twice_is_two_in_json(cli: Cli) -> None:
 
 def test_agents_are_stored_and_used(cli: Cli) -> None:
     added = cli(
-        "agents", "add", "Guide", "--instructions", "Help.", "--tool", "get_weather", "--model", "demo/assistant"
-    )
+        "agents", "add", "Guide", "--instructions", "Help.", "--tool", "get_weather", "--model", "demo/assistant",
+        "--max-tool-calls", "1", "--timeout", "60",
+    )  # fmt: skip
     assert added.code == 0
+    shown = cli("agents", "show", "Guide").json
+    assert (shown["max_tool_calls"], shown["timeout_s"], shown["budget_usd"]) == (1, 60.0, None)
     assert "Guide" in cli("agents", "list").out
     assert cli("run", "What's the weather in Paris?", "--agent", "guide", "--json").json["agent"] == "Guide"
     assert cli("agents", "remove", "Guide").code == 0

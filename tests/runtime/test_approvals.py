@@ -348,6 +348,36 @@ async def test_the_trace_shows_each_call_once_with_its_approval(bench: Bench) ->
     assert trace["ended_at"] is not None
 
 
+@pytest.mark.parametrize("way", ["refused", "refused elsewhere", "cancelled", "refused at once", "one by one"])
+async def test_a_refused_call_stands_under_the_agent_that_made_it(bench: Bench, way: str) -> None:
+    agent, _ = places("A", "B")
+    if way == "refused at once":
+        await bench.run("look", agent=agent, approve="none")
+    else:
+        end = await paused(bench, "look", agent)
+        a, b = (call.call_id for call in end.interruptions)
+        if way == "refused elsewhere":
+            # Another process knows nothing of the trace but what is stored.
+            bench.runner._shop.processor._routes.clear()
+        if way == "cancelled":
+            await bench.runner.cancel(end.run.id)
+        elif way == "one by one":
+            await bench.resume(end.run.id, {a: "rejected"})
+            await bench.resume(end.run.id, {b: "rejected"})
+        else:
+            await bench.resume(end.run.id, {a: "rejected", b: "rejected"})
+    bench.writer.flush()
+    spans = {span["span_id"]: span for span in bench.spans()}
+    refused = [span for span in spans.values() if span["kind"] == "tool"]
+    assert [span["status"] for span in refused] == ["rejected", "rejected"]
+    for span in refused:
+        above = []
+        while span["parent_id"]:
+            span = spans[span["parent_id"]]
+            above.append(span["kind"])
+        assert above[:2] == ["turn", "agent"]
+
+
 async def test_a_decision_is_told_to_the_reader_as_a_change_of_its_item(bench: Bench) -> None:
     end = await paused(bench)
     events = await bench.approve(end.run.id)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, function_tool
+from agents import Agent, RunHooks, Runner, function_tool
 
 from tests.runtime.bench import calls, says, scripted
 from tests.server.served import SETTINGS, serve
 from timestep_lab import Lab
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import BudgetError, UsageError
 from timestep_lab.model.events import RunStopped
 from timestep_lab.model.ids import new_uuid
 
@@ -97,6 +97,105 @@ async def test_an_agent_inside_of_a_tool_is_stopped_too(lab: Lab) -> None:
     agent = Agent(name="Outer", model=scripted(calls(("ask_inner", {"input": "Hello"})), says("Done.")), tools=[tool])
     run = await lab.run("Ask.", agent=agent, max_tokens_total=3)
     assert run.status == "stopped"
+
+
+async def test_what_an_agent_inside_of_a_tool_calls_counts_and_stops_the_whole(lab: Lab) -> None:
+    called = []
+
+    @function_tool
+    def look(place: str) -> str:
+        called.append(place)
+        return "fog"
+
+    def outer() -> Agent[Any]:
+        places = [calls(("look", {"place": place})) for place in ("Rome", "Oslo", "Bonn")]
+        inner = Agent(name="Inner", model=scripted(*places, says("Fog.")), tools=[look])
+        asks = scripted(calls(("ask", {"input": "Where?"})), says("Done."))
+        return Agent(name="Outer", model=asks, tools=[inner.as_tool("ask", "Ask.")])
+
+    run = await lab.run("Ask.", agent=outer(), max_tool_calls=3)
+    assert (run.status, run.record.metadata["stopped_by"]) == ("stopped", "max_tool_calls")
+    assert called == ["Rome", "Oslo"]  # `ask` itself was the first of three.
+    called.clear()
+    run = await lab.run("Ask.", agent=outer(), max_tool_calls=4)
+    assert (run.status, run.output, called) == ("completed", "Done.", ["Rome", "Oslo", "Bonn"])
+
+
+async def test_a_run_that_a_tool_begins_itself_counts_too_and_its_own_hooks_are_called(lab: Lab) -> None:
+    heard, called = [], []
+
+    class Hooks(RunHooks[Any]):
+        async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+            heard.append(tool.name)
+
+    @function_tool
+    def look(place: str) -> str:
+        called.append(place)
+        return "fog"
+
+    @function_tool
+    async def research() -> str:
+        model = scripted(calls(("look", {"place": "Rome"})), calls(("look", {"place": "Oslo"})), says("Fog."))
+        found = await Runner.run(Agent(name="Inner", model=model, tools=[look]), "Where?", hooks=Hooks())
+        return str(found.final_output)
+
+    agent = Agent(name="Outer", model=scripted(calls(("research", {})), says("Done.")), tools=[research])
+    run = await lab.run("Research.", agent=agent, max_tool_calls=2)
+    assert (run.status, called, heard) == ("stopped", ["Rome"], ["look"])
+    assert (await Runner.run(Agent(name="Free", model=scripted(says("Hi."))), "Hi")).final_output == "Hi."
+
+
+async def test_a_stored_agent_carries_limits_that_hold_for_its_runs_and_no_others(lab: Lab) -> None:
+    made = lab.agents.update("Personal Assistant", max_tool_calls=0, max_tokens_total=10_000)
+    assert (made.max_tool_calls, made.max_tokens_total, made.budget_usd, made.timeout_s) == (0, 10_000, None, None)
+    stopped = await lab.run(WEATHER)
+    assert (stopped.status, stopped.record.metadata["stopped_by"]) == ("stopped", "max_tool_calls")
+    allowed = await lab.run(WEATHER, max_tool_calls=9)
+    assert allowed.status == "completed"
+    other = await lab.run(WEATHER, agent="Weather Assistant")
+    assert other.status == "completed"
+    again = lab.agents.update("Personal Assistant", max_tool_calls=None)
+    assert (again.max_tool_calls, again.max_tokens_total) == (None, 10_000)
+    assert (await lab.run(WEATHER)).status == "completed"
+    changed = lab.agents.diff(f"Personal Assistant@{made.version}", again)
+    assert changed.values.tolist() == [["max_tool_calls", 0, None]]
+    assert lab.agents.restore(f"Personal Assistant@{made.version}").max_tool_calls == 0
+    for wrong in ({"budget_usd": 0}, {"max_tool_calls": -1}, {"timeout_s": float("inf")}):
+        with pytest.raises(UsageError):
+            lab.agents.create(name="Wrong", **wrong)  # type: ignore[arg-type]
+    assert [agent.name for agent in lab.agents] == ["Personal Assistant", "Weather Assistant"]
+
+
+async def test_each_replay_has_the_limits_of_its_run_or_those_given(lab: Lab) -> None:
+    run = await lab.run(WEATHER)
+    model = "demo/assistant"
+    for replayed in await lab.replay(run, times=2, model=model, max_tool_calls=1, approve_all=True):
+        assert isinstance(replayed.error, BudgetError)
+        assert (replayed.error.code, replayed.output) == ("max_tool_calls", None)
+    tokens = await lab.replay(run, model=model, max_tokens_total=5)
+    assert [one.error.code for one in tokens if one.error] == ["max_tokens_total"]
+    slow = await lab.replay(run, model="demo/slow?ttft=5000&tps=1", timeout_s=0.2)
+    assert [one.error.code for one in slow if one.error] == ["timeout_s"]
+    free = await lab.replay(run, model=model)
+    assert [one.error for one in free] == [None]
+    stopped = await lab.run(WEATHER, max_tool_calls=1)
+    assert [one.error.code for one in await lab.replay(stopped, model=model) if one.error] == ["max_tool_calls"]
+    with pytest.raises(UsageError, match="is no limit"):
+        await lab.replay(run, max_tool_calls=-1)
+
+
+async def test_each_answer_of_a_comparison_has_the_limits_given_or_those_of_its_agent(lab: Lab) -> None:
+    lab.agents.update("Weather Assistant", max_tool_calls=0)
+    cases = [{"id": "one", "input": WEATHER}]
+    grid = await lab.compare(cases, agents=["Personal Assistant", "Weather Assistant"])
+    assert [cell.status for cell in grid.cells] == ["done", "error"]
+    assert ["max_tool_calls" in (cell.error or "") for cell in grid.cells] == [False, True]
+    grid = await lab.compare(cases, agents=["Personal Assistant", "Weather Assistant"], max_tool_calls=5)
+    assert [cell.status for cell in grid.cells] == ["done", "done"]
+    few = await lab.compare(cases, models=["demo/echo"], max_tokens_total=1)
+    assert [cell.status for cell in few.cells] == ["error"]
+    again = await lab.compare(cases, models=["demo/echo"])
+    assert [cell.status for cell in again.cells] == ["done"]
 
 
 async def test_limits_hold_over_a_pause_in_another_process_and_waiting_costs_no_time(tmp_path: Path) -> None:

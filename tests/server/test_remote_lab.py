@@ -178,11 +178,15 @@ async def test_agents_are_the_same_on_both_sides(both: Both) -> None:
     made = both.remote.agents.create(
         name="Botanist", instructions="Know plants.", tools=["get_weather", "switch_theme"], model="demo/echo",
         handoffs=["Weather Assistant"], approvals={"get_weather": "always"}, model_settings={"temperature": 0.5},
+        budget_usd=0.5, max_tokens_total=9000, timeout_s=60, max_tool_calls=3,
     )  # fmt: skip
     assert made == both.local.agents.get("botanist") == both.remote.agents["Botanist"]
-    changed = both.remote.agents.update("Botanist", model=None, handoffs=[both.local.agents.get("Personal Assistant")])
+    assert (made.budget_usd, made.max_tokens_total, made.timeout_s, made.max_tool_calls) == (0.5, 9000, 60.0, 3)
+    changed = both.remote.agents.update(
+        "Botanist", model=None, timeout_s=None, handoffs=[both.local.agents.get("Personal Assistant")]
+    )
     assert changed == both.local.agents.get(made.id)
-    assert changed.model is None
+    assert (changed.model, changed.timeout_s, changed.max_tool_calls) == (None, None, 3)
     assert both.remote.agents.tool_id("think") == both.local.agents.tool_id("think")
     same(both.remote.agents.df(), both.local.agents.df())
     assert both.remote.agents.versions("Botanist") == both.local.agents.versions("Botanist")

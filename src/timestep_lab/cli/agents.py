@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from timestep_lab.cli.context import console, json_option, print_json, say, store_option, with_lab
 from timestep_lab.cli.render import print_rows
-from timestep_lab.cli.run import parse_settings
+from timestep_lab.cli.run import limit_options, parse_settings
 from timestep_lab.lab import Lab
 from timestep_lab.model.clock import iso
 from timestep_lab.model.records import differences
@@ -113,16 +114,17 @@ async def restore_agent(lab: Lab, version: str) -> int:
 )
 @click.option("--handoff", "handoffs", multiple=True, help="An agent it may hand off to; may be repeated.")
 @click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting; may be repeated.")
+@limit_options
 @store_option
 @with_lab
 async def add_agent(
-    lab: Lab, name: str, instructions: str, description: str, model: str | None, tools: tuple[str, ...],
-    handoffs: tuple[str, ...], settings: tuple[str, ...],
+    lab: Lab, /, name: str, instructions: str, description: str, model: str | None, tools: tuple[str, ...],
+    handoffs: tuple[str, ...], settings: tuple[str, ...], **limits: Any,
 ) -> int:  # fmt: skip
     """Store a new agent called NAME."""
     agent = lab.agents.create(
         name=name, instructions=instructions, description=description, model=model, tools=tools, handoffs=handoffs,
-        model_settings=parse_settings(settings),
+        model_settings=parse_settings(settings), **limits,
     )  # fmt: skip
     say(agent.id)
     return 0

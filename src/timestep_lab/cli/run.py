@@ -17,6 +17,18 @@ from timestep_lab.model.errors import UsageError
 PAUSED = 3
 
 
+def limit_options(command: Any) -> Any:
+    """The options `--budget-usd`, `--max-tokens-total`, `--timeout` and `--max-tool-calls`: what a run may take."""
+    for option in (
+        click.option("--max-tool-calls", type=click.IntRange(0), help="Stop a run before it calls a tool more often."),
+        click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), help="Stop a run after so many seconds of work."),
+        click.option("--max-tokens-total", type=click.IntRange(1), help="Stop a run at so many tokens, input and output."),
+        click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Stop a run at this cost, in US dollars."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command("run")
 @click.argument("prompt")
 @click.option("--agent", default="Personal Assistant", show_default=True, help="Name or id of an agent.")
@@ -35,19 +47,13 @@ PAUSED = 3
     help="On tape, what becomes of a call that was never recorded: fail, live-if-readonly, ask or simulate:<model>.",
 )  # fmt: skip
 @click.option("--max-turns", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Stop the run at this cost, in US dollars.")
-@click.option("--max-tokens-total", type=click.IntRange(1), help="Stop it at so many tokens, input and output.")
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), help="Stop it after so many seconds of work."
-)
-@click.option("--max-tool-calls", type=click.IntRange(0), help="Stop it before it calls a tool more often.")
+@limit_options
 @json_option
 @store_option
 @with_lab
 async def run_command(
-    lab: Lab, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
-    tools: str | None, on_miss: str, max_turns: int, budget_usd: float | None, max_tokens_total: int | None, timeout_s: float | None,
-    max_tool_calls: int | None, as_json: bool,
+    lab: Lab, /, prompt: str, agent: str, model: str | None, thread: str | None, settings: tuple[str, ...], approve: str,
+    tools: str | None, on_miss: str, max_turns: int, as_json: bool, **limits: Any,
 ) -> int:  # fmt: skip
     """Send PROMPT to an agent and stream the answer.
 
@@ -55,8 +61,7 @@ async def run_command(
     """
     stream = lab.stream(
         prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
-        model_settings=parse_settings(settings), budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
-        max_tool_calls=max_tool_calls, tools=tools, on_miss=on_miss,
+        model_settings=parse_settings(settings), tools=tools, on_miss=on_miss, **limits,
     )  # fmt: skip
     renderer = None if as_json else Renderer(console())
     async for event in stream:

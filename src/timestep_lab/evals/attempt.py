@@ -29,8 +29,10 @@ from timestep_lab.model.ids import new_trace_id
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord, TraceStart
 from timestep_lab.runtime.approvals import REJECTED
-from timestep_lab.runtime.live_run import TracingHooks
+from timestep_lab.runtime.pricing import WATCH, LimitWatch
 from timestep_lab.runtime.provider_errors import PAUSABLE_TIMEOUT, AdaptiveLimiter, PausableTimeout
+from timestep_lab.runtime.run import RunLimits
+from timestep_lab.runtime.run_hooks import TracingHooks, watch_from_here
 from timestep_lab.runtime.span_records import call_span_id, otel_span_id, parsed, sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import Player, on_tape
@@ -132,6 +134,7 @@ def cache_key(
             epoch,
             options.max_turns,
             options.approve,
+            *([options.limits.given()] if options.limits.given() else []),
             *([own] if own else []),
         ]
     )
@@ -215,6 +218,8 @@ class Asker:
     timeout_s: float
     tape: Tape | None = None
     on_miss: str = "fail"
+    limits: RunLimits = field(default_factory=RunLimits)
+    """Of each answer, over those that a stored agent carries."""
 
 
 @dataclass(slots=True)
@@ -293,8 +298,12 @@ async def attempt(
     )  # fmt: skip
     output: str | None = None
     failure: LabError | None = None
+    limits = desk.limits.over(RunLimits.of_agent(candidate.agent))
+    watch = LimitWatch(limits, route)
+    watch_from_here(watch)
+    in_time = min(desk.timeout_s, limits.timeout_s or desk.timeout_s)
     try:
-        async with asyncio.timeout(desk.timeout_s) as limit:
+        async with asyncio.timeout(in_time) as limit:
             PAUSABLE_TIMEOUT.set(PausableTimeout(limit))
             if candidate.pipeline is not None:
                 called = time.perf_counter()
@@ -304,17 +313,24 @@ async def attempt(
                 finally:
                     measured.called_ms = (time.perf_counter() - called) * 1000.0
             else:
-                output = await _drive(desk, candidate, input, trace_id, route, measured, labels, on_delta)
+                output = await _drive(desk, candidate, input, trace_id, route, measured, labels, on_delta, watch)
+            if passed := watch.passed(at_all=True):
+                output, failure = None, passed
     except TimeoutError:
-        failure = ProviderTimeoutError(
-            f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
-            "Allow more with timeout_s=….",
-            provider=candidate.model.prefix,
+        failure = (
+            watch.time_is_up()
+            if in_time < desk.timeout_s
+            else ProviderTimeoutError(
+                f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
+                "Allow more with timeout_s=….",
+                provider=candidate.model.prefix,
+            )
         )
     except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this case ended
         failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
     finally:
         PAUSABLE_TIMEOUT.set(None)
+        WATCH.set(None)
         desk.processor.release(sdk_trace_id(trace_id), "The case ended before this step did.")
     return _told(trace_id, output, failure, measured)
 
@@ -346,6 +362,7 @@ async def _drive(
     measured: Measured,
     labels: Mapping[str, Json],
     on_delta: OnDelta | None,
+    watch: LimitWatch,
 ) -> str:
     # The SDK watches each agent object for all runs that share it: a copy of its own makes a run independent of the others.
     graph = candidate.graph
@@ -355,7 +372,7 @@ async def _drive(
             graph, candidate.offered, Player(desk.tape, desk.on_miss, own=own, model_of=desk.router.get_model)
         )
     root = graph.root if len(graph.agents) > 1 else copy.copy(graph.root)
-    hooks = TracingHooks(desk.processor, graph.kits)
+    hooks = TracingHooks(desk.processor, graph.kits, watch)
     config = RunConfig(
         model=candidate.model.full if candidate.record.model or candidate.agent is None else None,
         model_provider=desk.router,

@@ -221,7 +221,7 @@ class _Worker:
         options, box = self.kit.options, SpanBox()
         desk = Asker(
             router=self.router, processor=self.processor, writer=box, user_id=self.kit.user_id,  # type: ignore[arg-type]
-            max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+            max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s, limits=options.limits,
             tape=self.kit.tape, on_miss=options.on_miss,
         )  # fmt: skip
         trial = await attempt(desk, candidate, question.asked, question.labels)

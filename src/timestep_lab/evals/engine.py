@@ -63,6 +63,7 @@ from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.router import ModelRef
+from timestep_lab.runtime.run import RunLimits
 from timestep_lab.runtime.tracing import install, uninstall
 from timestep_lab.store.base import in_thread
 
@@ -99,7 +100,7 @@ class LocalExecutor:
             bench, options = self._bench, self._options
             self._made = Asker(
                 router=bench.router, processor=install(bench.writer), writer=bench.writer, user_id=bench.user_id,
-                max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s,
+                max_turns=options.max_turns, approve=options.approve, timeout_s=options.timeout_s, limits=options.limits,
                 tape=self._tape, on_miss=options.on_miss,
             )  # fmt: skip
         return self._made
@@ -114,7 +115,7 @@ class LocalExecutor:
         ref = self._bench.router.resolve(model)
         record = CandidateRecord(name=JUDGE, model=ref.full, agent=JUDGE)
         judge = Candidate(record, agent, BuiltGraph(root=agent, agents={JUDGE: agent}), ref, has_tools=False)
-        return await attempt(replace(self._desk, tape=None), judge, prompt, {"judge": True})
+        return await attempt(replace(self._desk, tape=None, limits=RunLimits()), judge, prompt, {"judge": True})
 
     async def aclose(self) -> None:
         if self._made is not None:

@@ -27,6 +27,7 @@ from timestep_lab.runtime.agent_graph import BuiltGraph, build, from_sdk, reacha
 from timestep_lab.runtime.model_settings import validate_settings
 from timestep_lab.runtime.pricing import has_price, is_free
 from timestep_lab.runtime.router import ModelRef
+from timestep_lab.runtime.run import RunLimits
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Options:
     cache: Cache = "models"
     """`models`: answers of candidates without tools are used again; `all`: of all candidates; `off`: none."""
     max_turns: int = 10
+    max_tokens_total: int | None = None
+    max_tool_calls: int | None = None
+    """These two stop one answer. None: at what its agent carries."""
     approve: Literal["all", "none"] = "none"
     """What happens to a tool call that needs approval; nobody is there to be asked."""
     seed: int = 0
@@ -87,22 +91,17 @@ class Options:
     """On tape: tool to the text arguments that need only be nearly alike."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1)):
+        for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1), ("concurrency", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if (value is not None or name != "concurrency") and (type(value) is not int or value < least):
                 raise UsageError(
                     f"{name}={value!r} is not possible.", f"Give a whole number from {least} up.", param=name
                 )
-        if self.concurrency is not None and self.concurrency < 1:
-            raise UsageError(
-                f"concurrency={self.concurrency!r} is not possible.",
-                "Give a whole number from 1 up.",
-                param="concurrency",
-            )
         for name in ("timeout_s", "budget_usd", "budget_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
+        RunLimits.read(max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)
         if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
             raise UsageError("on_miss, ignore and near are about a tape.", "Say which: tools='tape'.", param="tools")
         if self.tools is not None:
@@ -113,8 +112,7 @@ class Options:
             raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
         if self.open_ended and self.group is not None:
             raise UsageError(
-                "A comparison of grouped cases looks at a number of groups that is known before.", "Leave open_ended or group away.",
-                param="group",
+                "A comparison of grouped cases looks at a number of groups that is known before.", "Leave open_ended or group away.", param="group",
             )  # fmt: skip
         if self.stop not in (None, "settled"):
             raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
@@ -147,6 +145,11 @@ class Options:
         if isinstance(values.get("cache"), bool):
             values["cache"] = "models" if values["cache"] else "off"
         return cls(**values)
+
+    @property
+    def limits(self) -> RunLimits:
+        """Those of each answer."""
+        return RunLimits(max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -317,7 +320,7 @@ def _definition(agent: AgentRecord) -> dict[str, Any]:
     return {
         "name": agent.name, "instructions": agent.instructions, "description": agent.description, "model": agent.model,
         "model_settings": dict(agent.model_settings), "tools": list(agent.tool_ids), "handoffs": list(agent.handoff_ids),
-        "approvals": dict(agent.approvals), "id": agent.id,
+        "approvals": dict(agent.approvals), "id": agent.id, **RunLimits.of_agent(agent).given(),
     }  # fmt: skip
 
 

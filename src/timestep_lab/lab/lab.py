@@ -380,7 +380,7 @@ class Lab(LabViews):
         """Run the rest of a recorded run `times` times, from `span_id` or from where the first change is felt; without either, from
         its start. For counting how often it goes well: no thread, no run, and no trace unless `keep_traces`.
 
-        The changes are those of `fork`. Nobody is asked: a live call that needs approval is refused unless `approve_all`. What
+        The changes and limits are those of `fork`; each replay has the limits for itself. Nobody is asked: a live call that needs approval is refused unless `approve_all`. What
         a model or a tool raises is the `error` of that replay. Raises what `fork` raises before it starts.
         """
         from timestep_lab.runtime.warm_start import replay_many, warm_start

@@ -23,6 +23,10 @@ RunStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "i
 RunStateStatus = Literal["pending", "claimed", "done"]
 
 
+LIMITS = ("budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls")
+"""Names of the limits that a run, an agent and an answer of a comparison may have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRecord:
     """An agent as stored. Names are unique for a user."""
@@ -42,6 +46,11 @@ class AgentRecord:
     handoff_ids: tuple[str, ...] = ()
     approvals: Mapping[str, Json] = field(default_factory=dict)
     """Tool id to rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
+    budget_usd: float | None = None
+    """This and the next three: what a run that begins with this agent may take, unless it is given other limits (`lab.run`)."""
+    max_tokens_total: int | None = None
+    timeout_s: float | None = None
+    max_tool_calls: int | None = None
     created_at: Moment = field(default_factory=utc_now)
     updated_at: Moment = field(default_factory=utc_now)
     """When this version was saved."""
@@ -58,7 +67,7 @@ def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any,
     """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
     found: dict[str, tuple[Any, Any]] = {
         name: (getattr(before, name), getattr(after, name))
-        for name in ("name", "instructions", "description", "model")
+        for name in ("name", "instructions", "description", "model", *LIMITS)
         if getattr(before, name) != getattr(after, name)
     }
     for what, sides in (

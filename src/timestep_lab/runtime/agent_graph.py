@@ -276,6 +276,8 @@ SAID = "replayed"
 """Of a fork: ids of the recorded answers that it had said when it paused."""
 SECONDS = "seconds"
 """What the run had worked when it paused."""
+ASKED_UNDER = "asked_under"
+"""Span id of the turn whose calls wait: what their rows stand under, however they end."""
 _SECRET = ("headers", "env")
 
 

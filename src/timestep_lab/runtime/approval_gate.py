@@ -137,7 +137,7 @@ class ApprovalGate:
         }  # fmt: skip
 
 
-def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str | None = None) -> SpanRecord:
+def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str | None) -> SpanRecord:
     """The row of a call that has not run."""
     attributes: dict[str, Json] = {
         GenAI.OPERATION: "execute_tool", GenAI.TOOL_NAME: call.name, GenAI.TOOL_CALL_ID: call.call_id,
@@ -152,11 +152,11 @@ def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str 
     )  # fmt: skip
 
 
-def finished_span(run: RunRecord, call: Interruption, item: ThreadItem) -> SpanRecord:
+def finished_span(run: RunRecord, call: Interruption, item: ThreadItem, parent_id: str | None) -> SpanRecord:
     """The row of an approved call that the thread knows to be over, for a trace that does not."""
     now = utc_now()
     return replace(
-        call_span(run, call, "approved"),
+        call_span(run, call, "approved", parent_id),
         status="error" if item.data["error"] else "ok",
         error=item.data["error"],
         output=item.data["output"],
@@ -165,7 +165,7 @@ def finished_span(run: RunRecord, call: Interruption, item: ThreadItem) -> SpanR
     )
 
 
-def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None = None) -> SpanRecord:
+def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None) -> SpanRecord:
     return replace(call_span(run, call, "rejected", parent_id), status="rejected", ended_at=utc_now())
 
 

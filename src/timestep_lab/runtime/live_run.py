@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -16,19 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import agents as sdk
 from agents import (
-    Agent,
-    FunctionTool,
-    ItemHelpers,
-    ModelResponse,
     RunConfig,
-    RunContextWrapper,
-    RunHooks,
     RunState,
-    Tool,
-    get_current_span,
 )
 from agents.items import ToolApprovalItem
-from agents.tool_context import ToolContext
 
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError
@@ -44,12 +34,12 @@ from timestep_lab.model.events import (
     RunStopped,
 )
 from timestep_lab.model.records import Json, RunRecord, RunStateRecord, Usage
-from timestep_lab.model.spans import Lab
 from timestep_lab.runtime import approvals
-from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph
+from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph
 from timestep_lab.runtime.approval_gate import ApprovalGate
-from timestep_lab.runtime.pricing import WATCH, LimitWatch, cost_so_far, counted
+from timestep_lab.runtime.pricing import LimitWatch, cost_so_far, counted
 from timestep_lab.runtime.run import RunOptions
+from timestep_lab.runtime.run_hooks import RecordingHooks, watch_from_here
 from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_session
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import ItemLog, StreamItems, as_lab_error, error_json, output_text
@@ -61,98 +51,6 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.router import Router
     from timestep_lab.store.store import Store
-
-
-# --- Hooks of runs: every tool call's span knows which call it was and what was heard of it; in a thread, its result is in the store the
-# moment the tool ends.
-
-
-class TracingHooks(RunHooks[Any]):
-    """For a run without a thread. `approved`: ids of the calls that were approved on its way."""
-
-    def __init__(self, processor: StoreProcessor, kits: Mapping[str, ToolSet]) -> None:
-        self._processor, self._kits = processor, kits
-        self.approved: set[str] = set()
-
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
-        span = get_current_span()
-        if isinstance(context, ToolContext) and span is not None:
-            kit = self._kits.get(agent.name)
-            server = kit.server_of(context.tool_name) if kit else None
-            approval = "approved" if context.tool_call_id in self.approved else "not_needed"
-            self._processor.tool_started(span, context.tool_call_id, server, approval)
-
-    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
-        _tell_heard(self._processor, context, tool, result)
-
-
-class RecordingHooks(RunHooks[Any]):
-    """`inner` are the user's own hooks; they are called as if they were alone, after what happened is in the store."""
-
-    def __init__(
-        self,
-        items: StreamItems,
-        processor: StoreProcessor,
-        approval_of: Callable[[str], str],
-        watch: LimitWatch,
-        inner: RunHooks[Any] | None = None,
-    ) -> None:
-        self._watch = watch
-        self._items, self._processor, self._approval_of = items, processor, approval_of
-        self._inner: RunHooks[Any] = inner or RunHooks()
-        self._began: dict[str, tuple[str, float]] = {}
-        """Call id to (item id, time)."""
-
-    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
-        self._watch.check()
-        self._watch.tool_call()
-        if isinstance(context, ToolContext):
-            call_id = context.tool_call_id
-            item = await self._items.call_item(call_id, context.tool_name, context.tool_arguments)
-            span = get_current_span()
-            if span is not None:
-                self._processor.tool_started(span, call_id, item.data.get("server"), self._approval_of(call_id))
-            self._began[call_id] = (item.id, time.perf_counter())
-        await self._inner.on_tool_start(context, agent, tool)
-
-    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
-        if isinstance(context, ToolContext) and context.tool_call_id in self._began:
-            item_id, began = self._began.pop(context.tool_call_id)
-            # The SDK turns a tool's exception into text for the model; that it failed is told by the span.
-            span = get_current_span()
-            failed = span.error if span is not None else None
-            error = str(failed["message"]) if failed else None
-            _tell_heard(self._processor, context, tool, result)
-            await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
-        await self._inner.on_tool_end(context, agent, tool, result)
-
-    async def on_llm_start(
-        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
-    ) -> None:
-        self._watch.check()
-        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
-
-    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
-        await self._inner.on_llm_end(context, agent, response)
-
-    async def on_agent_start(self, context: Any, agent: Agent[Any]) -> None:
-        await self._inner.on_agent_start(context, agent)
-
-    async def on_agent_end(self, context: Any, agent: Agent[Any], output: Any) -> None:
-        await self._inner.on_agent_end(context, agent, output)
-
-    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
-        await self._inner.on_handoff(context, from_agent, to_agent)
-
-
-def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
-    """Keep with the call's span what the model reads of a result that is not text; made by the SDK's own conversion."""
-    span = get_current_span()
-    call = context.tool_call if isinstance(context, ToolContext) else None
-    if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):
-        return
-    said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
-    processor.tool_noted(span, {Lab.HEARD: json.dumps(said["output"], ensure_ascii=False)})
 
 
 logger = logging.getLogger("timestep_lab")
@@ -200,7 +98,7 @@ class LiveRun:
         self._log = ItemLog(self._store, run, self.emit)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
-        self._watch = LimitWatch(options.limits, run, route, seconds)
+        self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
         self._session = StoreSession(self._store, run.thread_id, run.id)
@@ -266,7 +164,7 @@ class LiveRun:
     async def _execute(self, given: SdkInput | None, first: First | None) -> None:
         self._shop.processor.bind(self._sdk_trace, self._route)
         renewing = asyncio.create_task(self._renew()) if self._claim else None
-        WATCH.set(self._watch)
+        watch_from_here(self._watch)
         left = self._watch.seconds_left
         alarm = None if left is None else self.loop.call_later(left, self._time_is_up)
         try:
@@ -433,7 +331,12 @@ class LiveRun:
         await self._log.close()
         text = state.to_string(context_serializer=lambda _: {})
         replay = self._graph.replay
-        snapshot = {**self._snapshot, SECONDS: self._watch.seconds, **({SAID: list(replay.said)} if replay else {})}
+        snapshot = {
+            **self._snapshot,
+            SECONDS: self._watch.seconds,
+            ASKED_UNDER: self._route.last_turn,
+            **({SAID: list(replay.said)} if replay else {}),
+        }
         kept = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
         await self._store_end(self._ended_run(status="needs_approval", ended_at=None), kept)
         return RunPaused(run=self.run, interruptions=waiting)

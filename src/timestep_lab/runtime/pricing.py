@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agents import RunContextWrapper
 
@@ -20,7 +20,6 @@ from timestep_lab.model.records import RunRecord, Usage
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.run import RunLimits
-    from timestep_lab.runtime.tracing import TraceContext
 
 
 # --- What a run used and cost, over all its parts, and the limits that it may not pass
@@ -52,12 +51,24 @@ def cost_so_far(before: RunRecord, usage: Usage, costs: Sequence[float | None]) 
     return earlier + sum(known)
 
 
-class LimitWatch:
-    """Says when a run has reached a limit. `run` is its row as it was when this part began, `seconds` what it had worked until then."""
+class Spent(Protocol):
+    """What was used since a run, or this part of it, began: a `TraceContext`, or a replay without a trace."""
 
-    def __init__(self, limits: RunLimits, run: RunRecord, route: TraceContext, seconds: float = 0.0) -> None:
-        self._limits, self._run, self._route = limits, run, route
+    costs: list[float | None]
+    """Of each answer, in USD; None where the price is unknown."""
+    tokens: int
+
+
+class LimitWatch:
+    """Says when a run has reached a limit. `run` is its row as it was when this part began, None for one without a row; `seconds` what it
+    had worked until then."""
+
+    def __init__(self, limits: RunLimits, spent: Spent, run: RunRecord | None = None, seconds: float = 0.0) -> None:
+        self._limits, self._spent = limits, spent
+        self._before = run.usage if run else Usage()
+        self._cost_before = run.cost_usd if run and run.usage.requests else 0.0
         self._seconds, self._began = seconds, time.perf_counter()
+        self._refused: BudgetError | None = None
         self.tool_calls = 0
 
     @property
@@ -76,15 +87,17 @@ class LimitWatch:
             raise error
 
     def passed(self, *, at_all: bool = False) -> BudgetError | None:
-        """The limit in tokens or money that the answers so far have used up; `at_all`: only one that they went over."""
+        """The limit in tokens or money that the answers so far have used up; `at_all`: only one that they went over. And a limit for which
+        a call was refused inside of a tool, whoever was told of it there."""
+        if self._refused:
+            return self._refused
         usd, most = self._limits.budget_usd, self._limits.max_tokens_total
-        before = self._run.usage
-        tokens = before.input_tokens + before.output_tokens + self._route.tokens
+        tokens = self._before.input_tokens + self._before.output_tokens + self._spent.tokens
         if most is not None and (tokens > most or (tokens == most and not at_all)):
             return _stopped(f"it used {tokens:,} tokens of {most:,}", "max_tokens_total")
         if usd is None:
             return None
-        costs = [self._run.cost_usd if before.requests else 0.0, *self._route.costs]
+        costs = [self._cost_before, *self._spent.costs]
         if None in costs:
             return _stopped("what an answer cost is not known", "budget_usd")
         spent = sum(cost for cost in costs if cost is not None)
@@ -96,7 +109,8 @@ class LimitWatch:
         """One more begins. Raises `BudgetError` when there may be no more."""
         most = self._limits.max_tool_calls
         if most is not None and self.tool_calls >= most:
-            raise _stopped(f"it wanted to call a tool once more than {most} times", "max_tool_calls")
+            self._refused = _stopped(f"it wanted to call a tool once more than {most} times", "max_tool_calls")
+            raise self._refused
         self.tool_calls += 1
 
     def time_is_up(self) -> BudgetError:

@@ -73,6 +73,8 @@ class Replay:
                 self.answers.setdefault(span["agent"] or "", deque()).append(span)
         self.costs: list[float | None] = []
         """In USD, of each live answer that was asked for as a whole; None where the price is unknown."""
+        self.tokens = 0
+        """Of the same answers."""
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
 
@@ -222,6 +224,7 @@ class ReplayModel(Model):
             answer = await live.get_response(*args, **kwargs)
             provider, model = getattr(live, "provider", ""), getattr(live, "model", "")
             self._replay.costs.append(price(provider, str(model), usage_of(answer.usage)))
+            self._replay.tokens += answer.usage.input_tokens + answer.usage.output_tokens
             return answer
         return ModelResponse(output=self._say(self._take(), args, kwargs), usage=sdk.Usage(), response_id=None)
 

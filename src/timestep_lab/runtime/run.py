@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import agents as sdk
@@ -11,7 +11,7 @@ from agents import RunState
 
 from timestep_lab.model.arguments import messages_of
 from timestep_lab.model.errors import RunError, UsageError
-from timestep_lab.model.records import AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
+from timestep_lab.model.records import LIMITS, AgentRecord, Json, McpServerRecord, RunRecord, RunStateRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import (
     BuiltGraph,
     build,
@@ -68,9 +68,18 @@ class RunLimits:
                 )  # fmt: skip
         return cls(**given)
 
-    def given(self) -> dict[str, Json]:
+    @classmethod
+    def of_agent(cls, agent: object) -> RunLimits:
+        """Those that a stored agent carries; no other has any."""
+        return cls(**{name: getattr(agent, name) for name in LIMITS}) if isinstance(agent, AgentRecord) else cls()
+
+    def over(self, others: RunLimits) -> RunLimits:
+        """`others`, but for those that are set here."""
+        return replace(others, **self.given())
+
+    def given(self) -> dict[str, Any]:
         """Those that are set."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

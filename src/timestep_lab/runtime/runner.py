@@ -24,7 +24,7 @@ from timestep_lab.model.records import AgentRecord, Json, RunRecord, RunStateRec
 from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows
-from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, from_sdk
+from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph, from_sdk
 from timestep_lab.runtime.approval_gate import finished_span, tool_key
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.live_run import First, LiveRun, RunServices, SdkInput
@@ -139,6 +139,8 @@ class Runner:
             from timestep_lab.runtime.files import Files
 
             input = await with_files(Files(self.store), messages_of(input))
+        if fork is None:  # A fork has the limits that its run had.
+            limits = limits.over(RunLimits.of_agent(agent))
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
         run_rows.refuse_reserved(metadata or {})
@@ -456,6 +458,7 @@ class Runner:
             return graph, state.agent_snapshot
 
         route = self._route(run, resumes=True)
+        route.last_turn = state.agent_snapshot.get(ASKED_UNDER)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
             self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
@@ -471,6 +474,10 @@ class Runner:
         if isinstance(model, sdk.Model):
             return str(getattr(model, "full", None) or getattr(model, "model", None) or type(model).__name__)
         return self.router.get_model(model).full
+
+    async def check_prices(self, options: RunOptions, agent: AnyAgent) -> None:
+        """Raises `UsageError` for a budget in money where a model's price is not known."""
+        self._check_prices(options, agent, await self.graphs.records(agent))
 
     def _check_prices(self, options: RunOptions, agent: AnyAgent, records: Mapping[str, AgentRecord]) -> None:
         """A budget in money holds only for models whose price is known. Raises `UsageError`."""
@@ -528,7 +535,7 @@ class Runner:
             if call_span_id(run.trace_id, call.call_id) not in open_rows:
                 closed.add(call.call_id)
             elif item := finished_call(items, call.call_id):
-                self.writer.span_ended(finished_span(run, call, item))
+                self.writer.span_ended(finished_span(run, call, item, state.agent_snapshot.get(ASKED_UNDER)))
         return closed
 
     def _route(self, run: RunRecord, *, resumes: bool = False) -> TraceContext:

@@ -18,6 +18,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
+from timestep_lab.runtime.agent_graph import ASKED_UNDER
 from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.run import UserTurn
 from timestep_lab.store.base import Change, Statement, in_thread
@@ -286,7 +287,10 @@ def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
             store.threads.save_item(_with(item, status="rejected", output=WITHDRAWN))
         elif item.type == "approval" and item.data["decision"] is None:
             store.threads.save_item(_with(item, decision="rejected", message=WITHDRAWN))
-    return [replace(rejected_span(run, call), output=WITHDRAWN) for call in approvals.waiting_calls(state)]
+    return [
+        replace(rejected_span(run, call, state.agent_snapshot.get(ASKED_UNDER)), output=WITHDRAWN)
+        for call in approvals.waiting_calls(state)
+    ]
 
 
 def request_cancel(store: Store, run: RunRecord) -> None:

@@ -24,10 +24,11 @@ from timestep_lab.model.spans import Lab, TraceStart
 from timestep_lab.runtime.agent_graph import BuiltGraph
 from timestep_lab.runtime.approval_gate import REFUSED_ALL
 from timestep_lab.runtime.forks import Branching, OnTools, prepare, read_changes, said_to
-from timestep_lab.runtime.live_run import TracingHooks
-from timestep_lab.runtime.pricing import counted
+from timestep_lab.runtime.pricing import WATCH, LimitWatch, counted
 from timestep_lab.runtime.recorded import Point, Recorded, ToolStub
 from timestep_lab.runtime.replay import Replay, rewire
+from timestep_lab.runtime.run import RunLimits
+from timestep_lab.runtime.run_hooks import TracingHooks, watch_from_here
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import as_lab_error, output_text
 from timestep_lab.runtime.tape import check_on_miss
@@ -140,14 +141,17 @@ class WarmStart:
         replay = Replay(plan.recorded, self._point, plan.changes, said)
         graph = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
         root = self._prepared(graph)
+        watch = LimitWatch(plan.options.limits, replay)
+        watch.tool_calls = sum(len(calls) for calls in plan.recorded.asked[: self.turn])
         if not keep_trace:
-            return await self._run(root, replay, None, None, approve_all)
+            return await self._run(root, replay, None, TracingHooks(None, graph.kits, watch), approve_all, watch)
         processor = install(self._runner.writer)
         try:
             trace_id = self._announce(processor)
             try:
-                hooks = TracingHooks(processor, graph.kits)
-                return await self._run(root, replay, trace_id, hooks, approve_all)
+                return await self._run(
+                    root, replay, trace_id, TracingHooks(processor, graph.kits, watch), approve_all, watch
+                )
             finally:
                 processor.release(sdk_trace_id(trace_id), LEFT_OPEN)
                 await self._runner.writer.barrier().reached()
@@ -168,8 +172,8 @@ class WarmStart:
         return graph.agents[str(self._plan.recorded.answers[self.turn]["agent"])]
 
     async def _run(
-        self, root: Agent[Any], replay: Replay, trace_id: str | None, hooks: TracingHooks | None, approve_all: bool
-    ) -> Replayed:
+        self, root: Agent[Any], replay: Replay, trace_id: str | None, hooks: TracingHooks, approve_all: bool, watch: LimitWatch
+    ) -> Replayed:  # fmt: skip
         config = RunConfig(
             model_provider=self._runner.router,
             workflow_name=self._plan.run.agent,
@@ -183,17 +187,26 @@ class WarmStart:
         max_turns = self._plan.options.max_turns
         result: RunResult | RunErrorDetails | None = None
         failure: LabError | None = None
+        watched = watch_from_here(watch)
         try:
-            while True:
-                result = await sdk.Runner.run(
-                    root, given, context=self._plan.context, max_turns=max(1, max_turns - self.turn), hooks=hooks, run_config=config
-                )  # fmt: skip
-                if not result.interruptions:
-                    break
-                given = _decided(result, replay.decisions, hooks, approve_all)
+            async with asyncio.timeout(watch.seconds_left):
+                while True:
+                    result = await sdk.Runner.run(
+                        root, given, context=self._plan.context, max_turns=max(1, max_turns - self.turn), hooks=hooks, run_config=config
+                    )  # fmt: skip
+                    if not result.interruptions:
+                        break
+                    given = _decided(result, replay.decisions, hooks, approve_all)
+            if passed := watch.passed(at_all=True):
+                raise passed
+        except TimeoutError as error:
+            up = watch.time_is_up() if watch.seconds_left == 0 else error
+            failure = as_lab_error(up, speakers=(), max_turns=max_turns)
         except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this replay ended
             failure = as_lab_error(error, speakers=(), max_turns=max_turns)
             result = error.run_data if isinstance(error, AgentsException) else result
+        finally:
+            WATCH.reset(watched)
         usage = counted(result.context_wrapper) if result else Usage()
         costs = replay.costs
         return Replayed(
@@ -225,16 +238,13 @@ class WarmStart:
         return trace_id
 
 
-def _decided(
-    result: RunResult, recorded: Mapping[str, tuple[str, str]], hooks: TracingHooks | None, approve_all: bool
-) -> Any:
+def _decided(result: RunResult, recorded: Mapping[str, tuple[str, str]], hooks: TracingHooks, approve_all: bool) -> Any:
     state = result.to_state()
     for item in state.get_interruptions():
         call_id = item.call_id or ""
         word, message = recorded.get(call_id, ("approved" if approve_all else "rejected", REFUSED_ALL))
         if word == "approved":
-            if hooks:
-                hooks.approved.add(call_id)
+            hooks.approved.add(call_id)
             state.approve(item)
         else:
             state.reject(item, rejection_message=message)
@@ -255,15 +265,20 @@ async def warm_start(
     on_miss: str = "fail",
     agent: Agent[Any] | None = None,
     context: Any = None,
+    **limits: Any,
 ) -> WarmStart:
     """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
-    either, from its start. Takes the changes that `forks.fork` takes, and raises what it raises. Writes nothing.
+    either, from its start. Takes the changes and limits that `lab.fork` takes, and raises what it raises. Writes nothing.
     """
+    given_limits = RunLimits.read(**limits).given()
     changes = read_changes(prompt, model, instructions, tools, results, False, agent, on_tools)
     if changes.on_tools == "tape":
         check_on_miss(on_miss, may_ask=False)
     changes = replace(changes, again=changes.none)
     plan = await prepare(runner, trace_id, span_id, changes, agent, context, on_tools, on_miss)
+    options = replace(plan.options, limits=replace(plan.options.limits, **given_limits))
+    await runner.check_prices(options, plan.who)
+    plan = replace(plan, options=options)
     assert plan.point is not None
     if not plan.recorded.answers:
         raise UsageError(f"The run of trace {trace_id} has no answer of a model.", "There is nothing to replay.")

@@ -15,7 +15,7 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.codec import JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
-from timestep_lab.model.records import AgentRecord, differences
+from timestep_lab.model.records import LIMITS, AgentRecord, differences
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Statement
@@ -107,7 +107,7 @@ ToolName = Annotated[str, _ToolName()]
 
 
 class AgentChanges(TypedDict, total=False):
-    """The fields of an agent to change. Only `model` may be None: then the agent has the default model again."""
+    """The fields of an agent to change. `model` and the limits may be None: then it has the default model again, or no such limit."""
 
     name: Name
     instructions: Instructions
@@ -117,6 +117,10 @@ class AgentChanges(TypedDict, total=False):
     tools: Sequence[ToolName]
     handoffs: Sequence[AgentRef]
     approvals: JsonObject
+    budget_usd: float | None
+    max_tokens_total: int | None
+    timeout_s: float | None
+    max_tool_calls: int | None
 
 
 @op.noun("agents")
@@ -162,9 +166,14 @@ class Agents:
         tools: Sequence[ToolName] = (),
         handoffs: Sequence[AgentRef] = (),
         approvals: JsonObject | None = None,
+        budget_usd: float | None = None,
+        max_tokens_total: int | None = None,
+        timeout_s: float | None = None,
+        max_tool_calls: int | None = None,
         id: AgentId | None = None,
     ) -> AgentRecord:
-        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`.
+        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`. The limits, as in
+        `lab.run`, are for each run that begins with it; those given to a run come first.
 
         Raises `ConflictError` when the name is taken, `SettingsError`, `UnknownPrefixError` or `NotFoundError` for a field
         that names something wrong; nothing is stored then.
@@ -172,6 +181,7 @@ class Agents:
         self._refuse_taken(name, None)
         given: AgentChanges = {
             "model": model, "model_settings": model_settings or {}, "tools": tools, "handoffs": handoffs, "approvals": approvals or {},
+            "budget_usd": budget_usd, "max_tokens_total": max_tokens_total, "timeout_s": timeout_s, "max_tool_calls": max_tool_calls,
         }  # fmt: skip
         record = AgentRecord(
             id=id or new_uuid(), user_id=self._scope.store.user_id, name=name.strip(), instructions=instructions,
@@ -196,7 +206,7 @@ class Agents:
     @op.put("/agents/{agent_id}")
     def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
         """Change the fields that are given, as a new version; a save that changes nothing makes none. `model: null` goes back to the default
-        model. Raises as `create`, and `NotFoundError`."""
+        model, a limit of `null` is none. Raises as `create`, and `NotFoundError`."""
         agent = _named(self.list(), agent_id)
         columns = self._columns(changes)
         if "name" in changes:
@@ -294,7 +304,8 @@ class Agents:
         return self.change(
             agent.id, name=agent.name, instructions=agent.instructions, description=agent.description, model=agent.model,
             model_settings=dict(agent.model_settings), tools=[*agent.tool_ids], handoffs=[*agent.handoff_ids],
-            approvals=dict(agent.approvals),
+            approvals=dict(agent.approvals), budget_usd=agent.budget_usd, max_tokens_total=agent.max_tokens_total,
+            timeout_s=agent.timeout_s, max_tool_calls=agent.max_tool_calls,
         )  # fmt: skip
 
     def delete(self, name_or_id: str) -> None:
@@ -347,6 +358,7 @@ class Agents:
     def _columns(self, given: AgentChanges) -> dict[str, Any]:
         """The columns of a record for the fields given: every name checked and replaced by an id."""
         from timestep_lab.runtime.model_settings import validate_settings
+        from timestep_lab.runtime.run import RunLimits
         from timestep_lab.runtime.tools.approval_rules import validate_rules
 
         columns: dict[str, Any] = {
@@ -364,7 +376,9 @@ class Agents:
         if "approvals" in given:
             rules = {tool if tool == "*" else self.tool_id(tool): rule for tool, rule in given["approvals"].items()}
             columns["approvals"] = validate_rules(rules)
-        return columns
+        limits = {name: given.get(name) for name in LIMITS if name in given}
+        RunLimits.read(**limits)
+        return {**columns, **limits}
 
     def _refuse_taken(self, name: str, own_id: str | None) -> None:
         if not name.strip():

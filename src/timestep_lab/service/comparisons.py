@@ -50,6 +50,8 @@ class How(TypedDict, total=False):
     budget_tokens: Annotated[int, Gt(0)] | None
     cache: Literal["models", "all", "off"] | None
     max_turns: Annotated[int, Interval(ge=1, le=100)] | None
+    max_tokens_total: Annotated[int, Interval(ge=1)] | None
+    max_tool_calls: Annotated[int, Interval(ge=0)] | None
     approve: Literal["all", "none"] | None
     seed: Annotated[int, Interval(ge=0, le=2**31)] | None
     stop: Literal["settled"] | None

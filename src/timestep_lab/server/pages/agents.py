@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from timestep_lab.model.errors import ConflictError, LabError, SettingsError
-from timestep_lab.model.records import AgentGraph, AgentRecord, Json
+from timestep_lab.model.records import LIMITS, AgentGraph, AgentRecord, Json
 from timestep_lab.server.pages.page_view import PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument
 from timestep_lab.store.base import Topic, in_thread
@@ -91,6 +91,7 @@ def _agent(record: AgentRecord) -> dict[str, Json]:
         "id": record.id, "name": record.name, "description": record.description, "instructions": record.instructions,
         "model": record.model, "model_settings": dict(record.model_settings), "tools": list(record.tool_ids),
         "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at,
+        **{name: getattr(record, name) for name in LIMITS},
     }  # fmt: skip
 
 

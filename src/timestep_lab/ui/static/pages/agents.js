@@ -5,7 +5,8 @@ import { icon } from "../shared/icons.js";
 import { graphView } from "../graph/graph_view.js";
 import { askFirst, button, empty, field, input, page, parsed, wrong } from "./parts.js";
 
-const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {} };
+const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {}, budget_usd: null, max_tokens_total: null, timeout_s: null, max_tool_calls: null };
+const LIMITS = [["budget_usd", "Budget in US dollars"], ["max_tokens_total", "Tokens, input and output"], ["timeout_s", "Seconds of work"], ["max_tool_calls", "Tool calls"]];
 const pretty = (value) => (Object.keys(value).length ? JSON.stringify(value, null, 2) : "");
 
 function render(context) {
@@ -71,6 +72,7 @@ function render(context) {
     model.addEventListener("focus", offerModels);
     const settings = h("textarea", { name: "model_settings", class: "tl-input tl-mono", rows: 3, value: pretty(agent.model_settings), placeholder: '{"temperature": 0.2}', spellcheck: "false" });
     const approvals = h("textarea", { name: "approvals", class: "tl-input tl-mono", rows: 3, value: pretty(readable(agent.approvals)), placeholder: '{"get_weather": {"argument": "location", "contains": "berkeley"}}', spellcheck: "false" });
+    const limits = LIMITS.map(([name, label]) => [label, input({ name, value: agent[name] ?? "", inputmode: "decimal", placeholder: "no limit" })]);
     const tools = picks("Tools", toolChoices(agent), agent.tools, "No tools. Add an MCP server on the page Tools.");
     const handoffs = picks("Hands off to", state.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There is no other agent yet.");
 
@@ -82,6 +84,8 @@ function render(context) {
       h("details", { class: "tl-more-fields", open: Boolean(Object.keys(agent.model_settings).length || Object.keys(agent.approvals).length) }, h("summary", {}, "Model settings and approval rules"),
         h("div", { class: "tl-form" }, field("Model settings", settings, "A JSON object: temperature, top_p, max_tokens, reasoning …"),
           field("Approval rules", approvals, 'Tool to "always", "never", or {"argument": …, "contains": …}: such a call waits for a person.'))),
+      h("details", { class: "tl-more-fields", open: LIMITS.some(([name]) => agent[name] !== null) }, h("summary", {}, "Limits of a run"),
+        h("div", { class: "tl-form" }, limits.map(([label, box]) => field(label, box)))),
       h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); add.focus(); } }), kept,
         agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
     body.addEventListener("input", () => { form.dataset.tlTouched = "1"; saved = null; kept.textContent = "Not saved yet"; });
@@ -92,6 +96,7 @@ function render(context) {
         const fields = {
           name: name.value, description: description.value, instructions: instructions.value, model: model.value.trim() || null,
           model_settings: parsed(settings.value, "Model settings", "model_settings"), tools: tools.chosen(), handoffs: handoffs.chosen(), approvals: parsed(approvals.value, "Approval rules", "approvals"),
+          ...Object.fromEntries(limits.map(([label, box]) => [box.name, number(box.value, label, box.name)])),
         };
         const id = await submit("save", { agent_id: agent.id, fields });
         delete form.dataset.tlTouched;
@@ -136,6 +141,14 @@ function render(context) {
     drawGraph();
     for (const problem of first ? next.problems : []) say({ message: problem });
   });
+}
+
+/** A limit as it was written; null when there is none. */
+function number(text, label, name) {
+  if (!text.trim()) return null;
+  const value = Number(text.trim());
+  if (!Number.isFinite(value)) throw wrong(`${label}: ${text.trim()} is no number.`, "Write digits, or leave it empty for no limit.", name);
+  return value;
 }
 
 function picks(legend, choices, chosen, none) {

@@ -1,0 +1,170 @@
+"""Hooks of runs: every tool call's span knows which call it was and what was heard of it; in a thread, its result is in the store the
+moment the tool ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from typing import TYPE_CHECKING, Any
+
+from agents import Agent, FunctionTool, ItemHelpers, ModelResponse, RunContextWrapper, RunHooks, Tool, get_current_span
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.tool_context import ToolContext
+
+from timestep_lab.model.spans import Lab
+from timestep_lab.runtime.pricing import WATCH, LimitWatch
+from timestep_lab.runtime.stream_items import StreamItems
+from timestep_lab.runtime.tracing import StoreProcessor
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.mcp.sdk_tools import ToolSet
+
+
+class PassingOn(RunHooks[Any]):
+    """Calls `inner`, the hooks that a run was given, as if they were alone."""
+
+    def __init__(self, inner: RunHooks[Any] | None = None) -> None:
+        self._inner: RunHooks[Any] = inner or RunHooks()
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        await self._inner.on_tool_start(context, agent, tool)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+        await self._inner.on_tool_end(context, agent, tool, result)
+
+    async def on_llm_start(
+        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
+    ) -> None:
+        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
+
+    async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
+        await self._inner.on_llm_end(context, agent, response)
+
+    async def on_agent_start(self, context: Any, agent: Agent[Any]) -> None:
+        await self._inner.on_agent_start(context, agent)
+
+    async def on_agent_end(self, context: Any, agent: Agent[Any], output: Any) -> None:
+        await self._inner.on_agent_end(context, agent, output)
+
+    async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
+        await self._inner.on_handoff(context, from_agent, to_agent)
+
+
+class CountingHooks(PassingOn):
+    """Counts the tool calls of a run that goes on inside of a run of ours, for its limits."""
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        if watch := WATCH.get():
+            watch.tool_call()
+        await super().on_tool_start(context, agent, tool)
+
+
+class WatchedRunner(AgentRunner):
+    """The SDK's runner. An agent that is used as a tool runs inside of the run that calls it, and so does what a tool runs itself:
+    their tool calls count toward that run's limits, as their answers do."""
+
+    async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+        return await super().run(starting_agent, input, **_counted(options))
+
+    def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:
+        return super().run_streamed(starting_agent, input, **_counted(options))
+
+
+def _counted(options: dict[str, Any]) -> dict[str, Any]:
+    hooks = options.get("hooks")
+    if WATCH.get() is None or isinstance(hooks, RecordingHooks | TracingHooks | CountingHooks):
+        return options
+    return {**options, "hooks": CountingHooks(hooks)}
+
+
+def watch_from_here(watch: LimitWatch) -> Token[LimitWatch | None]:
+    """What runs in this task from here on counts toward its limits. A default runner of the user's own stays as it is."""
+    if type(get_default_agent_runner()) is AgentRunner:
+        set_default_agent_runner(WatchedRunner())
+    return WATCH.set(watch)
+
+
+class TracingHooks(RunHooks[Any]):
+    """For a run without a thread. `approved`: ids of the calls that were approved on its way. Without a `processor`, it is not traced."""
+
+    def __init__(self, processor: StoreProcessor | None, kits: Mapping[str, ToolSet], watch: LimitWatch) -> None:
+        self._processor, self._kits, self._watch = processor, kits, watch
+        self.approved: set[str] = set()
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        self._watch.check()
+        self._watch.tool_call()
+        if self._processor is None:
+            return
+        span = get_current_span()
+        if isinstance(context, ToolContext) and span is not None:
+            kit = self._kits.get(agent.name)
+            server = kit.server_of(context.tool_name) if kit else None
+            approval = "approved" if context.tool_call_id in self.approved else "not_needed"
+            self._processor.tool_started(span, context.tool_call_id, server, approval)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+        if self._processor is not None:
+            _tell_heard(self._processor, context, tool, result)
+
+    async def on_llm_start(self, context: RunContextWrapper[Any], agent: Agent[Any], *asked: Any) -> None:
+        self._watch.check()
+
+
+class RecordingHooks(PassingOn):
+    """`inner` are the user's own hooks; they are called after what happened is in the store."""
+
+    def __init__(
+        self,
+        items: StreamItems,
+        processor: StoreProcessor,
+        approval_of: Callable[[str], str],
+        watch: LimitWatch,
+        inner: RunHooks[Any] | None = None,
+    ) -> None:
+        super().__init__(inner)
+        self._watch = watch
+        self._items, self._processor, self._approval_of = items, processor, approval_of
+        self._began: dict[str, tuple[str, float]] = {}
+        """Call id to (item id, time)."""
+
+    async def on_tool_start(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool) -> None:
+        self._watch.check()
+        self._watch.tool_call()
+        if isinstance(context, ToolContext):
+            call_id = context.tool_call_id
+            item = await self._items.call_item(call_id, context.tool_name, context.tool_arguments)
+            span = get_current_span()
+            if span is not None:
+                self._processor.tool_started(span, call_id, item.data.get("server"), self._approval_of(call_id))
+            self._began[call_id] = (item.id, time.perf_counter())
+        await self._inner.on_tool_start(context, agent, tool)
+
+    async def on_tool_end(self, context: RunContextWrapper[Any], agent: Agent[Any], tool: Tool, result: object) -> None:
+        if isinstance(context, ToolContext) and context.tool_call_id in self._began:
+            item_id, began = self._began.pop(context.tool_call_id)
+            # The SDK turns a tool's exception into text for the model; that it failed is told by the span.
+            span = get_current_span()
+            failed = span.error if span is not None else None
+            error = str(failed["message"]) if failed else None
+            _tell_heard(self._processor, context, tool, result)
+            await self._items.call_ended(item_id, result, (time.perf_counter() - began) * 1000.0, error)
+        await self._inner.on_tool_end(context, agent, tool, result)
+
+    async def on_llm_start(
+        self, context: RunContextWrapper[Any], agent: Agent[Any], system_prompt: str | None, input_items: list[Any]
+    ) -> None:
+        self._watch.check()
+        await self._inner.on_llm_start(context, agent, system_prompt, input_items)
+
+
+def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool: Tool, result: object) -> None:
+    """Keep with the call's span what the model reads of a result that is not text; made by the SDK's own conversion."""
+    span = get_current_span()
+    call = context.tool_call if isinstance(context, ToolContext) else None
+    if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):
+        return
+    said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
+    processor.tool_noted(span, {Lab.HEARD: json.dumps(said["output"], ensure_ascii=False)})
