@@ -191,6 +191,47 @@ for turn in TURNS:
 done(answers)
 """,
     ),
+    "instructor": Client(
+        "instructor",
+        ("chat",),
+        """
+from collections.abc import Iterable
+import instructor
+from openai import OpenAI
+from pydantic import BaseModel
+class Weather(BaseModel):
+    location: str
+Weather.__name__ = Weather.__qualname__ = "get_weather"
+client = OpenAI(base_url=URL, api_key=KEY, max_retries=0)
+asks = instructor.from_openai(client, mode=instructor.Mode.PARALLEL_TOOLS)
+said, answers = [], []
+for number, turn in enumerate(TURNS):
+    said.append({"role": "user", "content": turn})
+    if number == 1:
+        raws = []
+        asks.on("completion:response", raws.append)
+        found = [*asks.chat.completions.create(model=MODEL, messages=said, response_model=Iterable[Weather])]
+        message = raws[-1].choices[0].message
+        said.append(message.model_dump(exclude_none=True))
+        for weather, call in zip(found, message.tool_calls, strict=True):
+            said.append({"role": "tool", "tool_call_id": call.id, "content": get_weather(weather.location)})
+    message = client.chat.completions.create(model=MODEL, messages=said).choices[0].message
+    said.append(message.model_dump(exclude_none=True))
+    answers.append(message.content)
+done(answers)
+""",
+    ),
+    "llm": Client(
+        "llm",
+        ("chat",),
+        """
+from llm.default_plugins.openai_models import Chat
+model = Chat("lab", model_name=MODEL, api_base=URL, supports_tools=True)
+model.key = KEY
+conversation = model.conversation(tools=[get_weather])
+done([conversation.chain(turn).text() for turn in TURNS])
+""",
+    ),
 }
 
 NODE = """

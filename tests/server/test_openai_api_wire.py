@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -12,7 +14,9 @@ import pytest_asyncio
 
 from tests.server.served import SETTINGS, Server, serve
 from tests.wire import Call, Instead, Reply, Thought, WireServer, Words, chat_completions
+from timestep_lab import Lab
 from timestep_lab.model.ids import new_uuid
+from timestep_lab.runtime.settings import Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = "openai_compatible/mine/some-model"
@@ -229,3 +233,42 @@ async def test_vectors_have_the_length_that_is_asked_for_or_none(client: openai.
     assert sum(number * number for number in vector) == pytest.approx(1)
     with pytest.raises(openai.BadRequestError, match="64, 128, 256"):
         await client.embeddings.create(model="local/wordllama", input="sea", dimensions=65)
+
+
+async def test_two_labs_in_a_row_behave_as_one(lab: Server, provider: WireServer, tmp_path: Path) -> None:
+    """`OPENAI_BASE_URL` of one lab is the other: what an agent does, says and keeps is what it would be without the one between."""
+    key = lab.token(new_uuid())
+    beyond = replace(SETTINGS, openai_base_url=f"{lab.url}/openai/v1", openai_api_key=key)
+    near = replace(SETTINGS, openai_compatible={"mine": f"{provider.url}/v1"})
+    turns = ("Hello.", "What is the weather in Berkeley?", "Thank you.")
+    weather = Call("get_weather", {"location": "Berkeley"}, "functions.get_weather:0")
+
+    async def talk(settings: Settings, model: str) -> list[Any]:
+        provider.forget().will(
+            Reply(Words("Hi. Ask me.")), Reply(Thought("Berkeley"), weather), Reply(Words("Fog.")), Reply(Words("Welcome."))
+        )  # fmt: skip
+        heard: list[Any] = []
+        async with Lab(tmp_path / f"{len(model)}.duckdb", settings=settings) as here:
+            thread = None
+            for turn in turns:
+                run = await here.run(turn, agent="Weather Assistant", model=model, thread=thread)
+                heard.append(run.status)
+                if run.status == "needs_approval":
+                    run = await run.approve()
+                thread = run.thread
+                heard.append((run.status, run.output, run.usage.input_tokens, run.usage.output_tokens))
+            heard += [
+                (item.type, item.data.get("text"), item.data.get("output"))
+                for item in thread.items
+                if item.type != "reasoning"
+            ]
+            too_long = {"error": {"message": "Too much was said.", "code": "context_length_exceeded"}}
+            provider.forget().will(Instead(json.dumps(too_long), 400))
+            failed = await here.run("And now?", model=model, agent="Weather Assistant")
+            heard.append((failed.status, failed.record.error_type, "Too much was said" in (failed.error or "")))
+        return heard
+
+    one, two = await talk(near, MODEL), await talk(beyond, f"openai/{MODEL}")
+    assert one == two
+    assert "needs_approval" in one
+    assert one[-1] == ("failed", "ContextLengthError", True)
