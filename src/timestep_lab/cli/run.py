@@ -85,7 +85,7 @@ def finish(run: Run, as_json: bool) -> int:
     return 0
 
 
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any] | None:
+def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[str, Any] | None:
     """`("temperature=0.2",)` → `{"temperature": 0.2}`; a value is JSON if it can be read as JSON, else text."""
     if not pairs:
         return None
@@ -93,7 +93,7 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any] | None:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(f"--setting {pair!r} has no value.", "Write it as --setting name=value.")
+            raise UsageError(f"{option} {pair!r} has no value.", f"Write it as {option} name=value.")
         try:
             settings[name] = json.loads(value)
         except ValueError:
@@ -110,18 +110,27 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any] | None:
 @click.option("--message", default="", help="What the model is told when you refuse.")
 @click.option("--call", "call_id", help="Decide about this call only; default: all that wait.")
 @click.option("--always", is_flag=True, help="Do not ask again for this tool in this thread.")
+@click.option(
+    "--answer",
+    "answers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A field of the form that is asked for; may be repeated.",
+)
 @json_option
 @store_option
 @with_lab
 async def approve_command(
-    lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, as_json: bool
-) -> int:
+    lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, answers: tuple[str, ...], as_json: bool
+) -> int:  # fmt: skip
     """Approve (or reject) what run RUN_ID waits for, and stream the rest of it. Without RUN_ID: list what waits."""
     if run_id is None:
         return _list(lab, as_json)
     waiting = lab.approvals[run_id]
     chosen = [i.call_id for i in waiting.interruptions if call_id in (None, i.call_id)]
-    decision = {"decision": "rejected" if reject else "approved", "message": message, "always": always}
+    decision: dict[str, Any] = {"decision": "rejected" if reject else "approved", "message": message, "always": always}
+    if answers:
+        decision["answer"] = parse_settings(answers, "--answer")
     stream = lab.resume(run_id, dict.fromkeys(chosen, decision))
     renderer = None if as_json else Renderer(console())
     async for event in stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.awaiting import interrupted_at_once, says_await
@@ -155,16 +155,18 @@ class Run:
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
 
     async def approve(
-        self, call_id: str | None = None, *, always: bool = False, agent: sdk.Agent[Any] | None = None
-    ) -> Run:
-        """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread.
+        self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, Any] | None = None,
+        agent: sdk.Agent[Any] | None = None,
+    ) -> Run:  # fmt: skip
+        """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread. `answer` fills in the
+        form that a tool's server asks for (`interruption.form`), where its defaults do not do.
 
         `agent`: the run's Agents SDK `Agent`, made again, when the kernel or process that started the run is gone.
 
         Raises `ConflictError` when nothing waits any more, or somebody else is deciding; `RunError` when the run's agents cannot
         be had: it goes on waiting.
         """
-        return await self._decide("approved", call_id, "", always, agent)
+        return await self._decide("approved", call_id, "", always, agent, answer)
 
     async def reject(
         self, message: str = "", call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None
@@ -173,8 +175,9 @@ class Run:
         return await self._decide("rejected", call_id, message, False, agent)
 
     async def _decide(
-        self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None
-    ) -> Run:
+        self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None,
+        answer: Mapping[str, Any] | None = None,
+    ) -> Run:  # fmt: skip
         if self.status != "needs_approval":
             raise ConflictError(
                 f"Run {self.id} waits for no approval: it is {self.status}.", "See lab.approvals for what waits."
@@ -183,7 +186,8 @@ class Run:
         if call_id is not None and call_id not in known:
             raise NotFoundError(f"Run {self.id} waits for no call {call_id!r}.", f"It waits for: {', '.join(known)}.")
         chosen = known if call_id is None else [call_id]
-        decisions = {id: {"decision": decision, "message": message, "always": always} for id in chosen}
+        filled = {} if answer is None else {"answer": dict(answer)}
+        decisions = {id: {"decision": decision, "message": message, "always": always, **filled} for id in chosen}
         return await self._lab.resume(self.id, decisions, agent=agent).result()
 
     def __repr__(self) -> str:

@@ -87,7 +87,9 @@ def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any,
 def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> AgentRecord:
     """`before` with these parts of `after`, named as `differences` names them."""
     made: dict[str, Any] = {
-        name: getattr(after, name) for name in ("name", "instructions", "description", "model") if name in parts
+        name: getattr(after, name)
+        for name in ("name", "instructions", "description", "model", *LIMITS)
+        if name in parts
     }
     for what, column in (("setting", "model_settings"), ("approval of", "approvals")):
         own, given = getattr(before, column), getattr(after, column)
@@ -236,7 +238,12 @@ class Interruption:
     """JSON text."""
     agent: str
     reason: str = ""
-    """Why it asks, e.g. `location contains "berkeley"`."""
+    """Why it asks, e.g. `location contains "berkeley"`; of a question, what the server says."""
+    asks: str | None = None
+    """What the tool's server asks while the call is under way: `elicitation` (a form to fill in, or a page to visit) or `sampling` (to use
+    the run's model). None: whether the call may be made."""
+    form: Mapping[str, Json] | None = None
+    """JSON schema of the form; it is filled in by the decision's `answer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

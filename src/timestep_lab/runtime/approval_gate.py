@@ -85,7 +85,7 @@ class ApprovalGate:
             if item.data["status"] != "needs_approval":
                 await self._log.change(item.id, status="needs_approval", server=call.server)
             if self._asked(call) is None:
-                await self._log.add_done("approval", self._approval_data(call, None, ""))
+                await self._log.add_done("approval", self.approval_data(call, None, ""))
             self._route.writer.span_started(call_span(self._run, call, "pending", self._route.last_turn))
         return waiting
 
@@ -101,7 +101,7 @@ class ApprovalGate:
         if asked:
             await self._log.change(asked, decision=decision.decision, message=decision.message)
         else:
-            await self._log.add_done("approval", self._approval_data(call, decision.decision, decision.message))
+            await self._log.add_done("approval", self.approval_data(call, decision.decision, decision.message))
         if item.data["status"] in ("completed", "failed"):
             return  # It finished before a crash; deciding again does not run it again.
         if decision.decision == "approved":
@@ -130,10 +130,11 @@ class ApprovalGate:
             arguments=arguments, agent=agent, reason=kit.reason_to_ask(name, arguments) if kit else "",
         )  # fmt: skip
 
-    def _approval_data(self, call: Interruption, decision: str | None, message: str) -> dict[str, Json]:
+    def approval_data(self, call: Interruption, decision: str | None, message: str) -> dict[str, Json]:
         return {
             "run_id": self._run.id, "call_id": call.call_id, "name": call.name, "server": call.server,
             "arguments": call.arguments, "reason": call.reason, "decision": decision, "message": message,
+            **({"asks": call.asks, "form": call.form} if call.asks else {}),
         }  # fmt: skip
 
 

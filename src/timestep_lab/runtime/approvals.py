@@ -10,15 +10,28 @@ The state is written and read here. Nothing of it is ever taken from a client, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from timestep_lab.model.clock import iso, utc_now
-from timestep_lab.model.errors import ConflictError, UsageError
+from timestep_lab.model.errors import ConflictError, RunError, UsageError
+from timestep_lab.model.events import (
+    Event,
+    RunCancelled,
+    RunCompleted,
+    RunEnded,
+    RunFailed,
+    RunPaused,
+    RunStarted,
+    RunStopped,
+)
 from timestep_lab.model.records import Interruption, Json, RunRecord, RunStateRecord
-from timestep_lab.store.base import Change, Rows, Statement
+from timestep_lab.store.base import Change, Rows, Statement, in_thread
+from timestep_lab.store.liveness import process_is_alive
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
@@ -44,18 +57,21 @@ class Decision:
     message: str = ""
     always: bool = False
     """Do not ask again for this tool in this thread."""
+    answer: Mapping[str, Json] = field(default_factory=dict)
+    """Of a form that a server asks to be filled in."""
 
     def to_json(self) -> dict[str, Json]:
-        return {"decision": self.decision, "message": self.message, "always": self.always}
+        filled = {"answer": dict(self.answer)} if self.answer else {}
+        return {"decision": self.decision, "message": self.message, "always": self.always, **filled}
 
 
 def read_decisions(
     decisions: Mapping[str, Mapping[str, Json] | str | bool] | None, waiting: Sequence[Interruption]
 ) -> dict[str, Decision]:
-    """Check what a person sent: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?}}`, or the bare word.
+    """Check what a person sent: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?, "answer"?}}`, or the bare word.
 
     `None` approves all that waits.
-    Raises `UsageError` for a call that does not wait, an unknown word, or nothing at all.
+    Raises `UsageError` for a call that does not wait, an unknown word, an answer that the form does not take, or nothing at all.
     """
     known = [call.call_id for call in waiting]
     if decisions is None:
@@ -64,7 +80,14 @@ def read_decisions(
     if unknown or not decisions:
         what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."
         raise UsageError(what, f"It waits for: {', '.join(known)}.")
-    return {call_id: read_decision(call_id, said) for call_id, said in decisions.items()}
+    read = {call_id: read_decision(call_id, said) for call_id, said in decisions.items()}
+    for call in waiting:
+        decision = read.get(call.call_id)
+        if decision and decision.answer and call.form is None:
+            raise UsageError(f"{call.name} has no form to be filled in.", "Leave the answer away.", param="answer")
+        if decision and decision.decision == "approved" and call.form is not None:
+            read[call.call_id] = replace(decision, answer=filled_in(call.form, decision.answer))
+    return read
 
 
 def read_decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
@@ -77,7 +100,31 @@ def read_decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decisi
         raise UsageError(
             f"{word!r} is not a decision about the call {call_id!r}.", "Say 'approved' or 'rejected'.", param="decision"
         )
-    return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")))
+    answer = plain.get("answer") or {}
+    if not isinstance(answer, Mapping):
+        raise UsageError(f"answer={answer!r} is no form.", 'Give a dict: answer={"name": "…"}.', param="answer")
+    return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")), dict(answer))
+
+
+def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str, Json]:
+    """The form with the defaults of what was left out. Raises `UsageError` for what it does not have, needs, or takes in another form."""
+    fields = schema.get("properties") or {}
+    if strange := next((name for name in given if name not in fields), None):
+        raise UsageError(f"The form has no field {strange!r}.", f"It has: {', '.join(fields)}.", param="answer")
+    values = {name: spec["default"] for name, spec in fields.items() if isinstance(spec, Mapping) and "default" in spec}
+    values |= given
+    if missing := [name for name in schema.get("required") or () if name not in values]:
+        raise UsageError(
+            f"The form needs {', '.join(map(repr, missing))}.",
+            f"Fill it in: answer={json.dumps(dict.fromkeys(missing, '…'), ensure_ascii=False)}",
+            param="answer",
+        )
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+    if fault := next(Draft202012Validator(dict(schema)).iter_errors(values), None):
+        where = ".".join(str(part) for part in fault.absolute_path)
+        raise UsageError(f"The form is not filled in as it asks: {where}: {fault.message[:300]}", param="answer")
+    return values
 
 
 def busy_guard(store: Store, thread_id: str, besides: str = "") -> list[Statement]:
@@ -196,17 +243,105 @@ def paused_state(
     before: RunStateRecord | None,
 ) -> RunStateRecord:
     """The row for a run that pauses now, for the first time or again."""
-    calls = tuple(
-        {
-            "call_id": c.call_id, "name": c.name, "server": c.server, "arguments": c.arguments, "agent": c.agent,
-            "reason": c.reason,
-        }
-        for c in waiting
-    )  # fmt: skip
+    calls = tuple({name: value for name, value in asdict(call).items() if value is not None} for call in waiting)
     fresh = RunStateRecord(
         run_id=run.id, user_id=run.user_id, thread_id=run.thread_id, state=state, agent_snapshot=snapshot, interruptions=calls
     )  # fmt: skip
     return fresh if before is None else replace(fresh, rev=before.rev + 1, created_at=before.created_at)
+
+
+ASKED = "asked"
+"""Kind of the snapshot of a run whose process waits, in the middle of a tool's call, for what the tool's server asks."""
+
+
+def keep_questions(
+    store: Store, run: RunRecord, waiting: Sequence[Interruption], before: RunStateRecord | None
+) -> tuple[RunRecord, RunStateRecord]:
+    """Write down what a run asks while it goes on, for whoever decides; without questions, that it goes on in this process.
+
+    `before`: its row as this process wrote or claimed it last. Raises `ConflictError` when it was changed since.
+    """
+    asking = bool(waiting)
+    row = replace(
+        paused_state(run, "", {"version": 1, "kind": ASKED}, waiting, before), status="pending" if asking else "claimed",
+        claimed_by=store.db.process_id, lease_until=None if asking else utc_now() + LEASE, updated_at=utc_now(),
+    )  # fmt: skip
+    columns = {
+        name: getattr(row, name)
+        for name in ("status", "state", "agent_snapshot", "interruptions", "claimed_by", "lease_until", "rev")
+    }
+    statements = [
+        store.runs.update_statement(run.id, status="needs_approval" if asking else "running"),
+        store.run_states.insert_statement(row)
+        if before is None
+        else store.run_states.update_statement(run.id, expect={"rev": before.rev}, decisions={}, updated_at=utc_now(), **columns),
+    ]  # fmt: skip
+    results = store.db.write(store.user_id, statements, changes=changes(store, run))
+    return store.runs.from_row(results[0].rows[0]), store.run_states.get(run.id)
+
+
+async def answered_elsewhere(
+    store: Store, run: RunRecord, state: RunStateRecord, decided: Mapping[str, Decision]
+) -> AsyncGenerator[Event, None]:
+    """Tell the process that waits what was decided, and follow the run to its end or its next pause.
+
+    Raises `ConflictError` when somebody else was faster, `RunError` when that process is gone: the run is over then.
+    """
+    if not await in_thread(process_is_alive, store.db, state.claimed_by):
+        await in_thread(_end_lost, store, run, state)
+        raise RunError(LOST, "Run it again.", code="damaged_state")
+    await in_thread(_write_decisions, store, run, state, decided)
+    yield RunStarted(run=replace(run, status="running"), resumed=True)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        run = await in_thread(store.runs.get, run.id)
+        now = await in_thread(store.run_states.get, run.id)
+        if run.status == "needs_approval" and not now.decisions:
+            yield RunPaused(run=run, interruptions=waiting_calls(now))
+            return
+        if run.status not in ("running", "needs_approval"):
+            yield _end_of(run)
+            return
+
+
+LOOK_EVERY_S = 0.3
+"""How often it is looked how a run goes on in another process."""
+LOST = "The process that asked is gone, and the tool's call with it."
+
+
+def _end_of(run: RunRecord) -> RunEnded:
+    if run.status == "completed":
+        return RunCompleted(run=run)
+    if run.status == "cancelled":
+        return RunCancelled(run=run)
+    error: dict[str, Json] = {"type": run.error_type, "message": run.error}
+    if run.status == "stopped":
+        return RunStopped(run=run, limit=run.metadata["stopped_by"], error=error)
+    return RunFailed(run=run, error=error)
+
+
+def _end_lost(store: Store, run: RunRecord, state: RunStateRecord) -> None:
+    statements = [
+        store.run_states.update_statement(
+            run.id, expect={"rev": state.rev}, status="done", rev=state.rev + 1, updated_at=utc_now()
+        ),
+        store.runs.update_statement(
+            run.id, status="interrupted", error_type="RunError", error=LOST, ended_at=utc_now()
+        ),
+    ]
+    store.db.write(store.user_id, statements, changes=changes(store, run))
+
+
+def _write_decisions(store: Store, run: RunRecord, state: RunStateRecord, decided: Mapping[str, Decision]) -> None:
+    merged = {**state.decisions, **{call_id: decision.to_json() for call_id, decision in decided.items()}}
+    statement = store.run_states.update_statement(
+        run.id,
+        expect={"rev": state.rev, "status": "pending"},
+        rev=state.rev + 1,
+        decisions=merged,
+        updated_at=utc_now(),
+    )
+    store.db.write(store.user_id, [statement], changes=changes(store, run))
 
 
 def changes(store: Store, run: RunRecord) -> list[Change]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -21,7 +22,7 @@ from agents import (
 from agents.items import ToolApprovalItem
 
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError
+from timestep_lab.model.errors import BudgetError, ConflictError, LabError, StoreError, UsageError
 from timestep_lab.model.events import (
     AgentUpdated,
     Event,
@@ -33,10 +34,13 @@ from timestep_lab.model.events import (
     RunPaused,
     RunStopped,
 )
-from timestep_lab.model.records import Json, RunRecord, RunStateRecord, Usage
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Interruption, Json, RunRecord, RunStateRecord, Usage
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph
 from timestep_lab.runtime.approval_gate import ApprovalGate
+from timestep_lab.runtime.approvals import Decision
+from timestep_lab.runtime.mcp.questions import ASKER, Question, Reply
 from timestep_lab.runtime.pricing import LimitWatch, cost_so_far, counted
 from timestep_lab.runtime.run import RunOptions
 from timestep_lab.runtime.run_hooks import RecordingHooks, watch_from_here
@@ -108,10 +112,14 @@ class LiveRun:
         self._usage_before = Usage()
         self._wrapper: Any = None
         self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[RunEnded] | None = None
         self._cancelling = False
         self._over = asyncio.Event()
         self.loop = asyncio.get_running_loop()
+        self._asked: dict[str, tuple[Interruption, asyncio.Future[Decision]]] = {}
+        """Questions of MCP servers, by their ids, in the middle of a tool's call."""
+        self._telling = asyncio.Lock()
 
     # -- for the runner and the reader
 
@@ -143,6 +151,100 @@ class LiveRun:
             self._events.put_nowait(None)
         return event
 
+    # -- what MCP servers ask while their tools work: the run goes on in its task, and is shown as one that waits
+
+    @property
+    def asked(self) -> tuple[Interruption, ...]:
+        """What it waits to be told, in the middle of a tool's call."""
+        return tuple(question for question, _ in self._asked.values())
+
+    def decide(self, decided: Mapping[str, Decision]) -> None:
+        """A person answered. Whoever reads from here on hears what comes of it."""
+        self._events = asyncio.Queue()
+        for call_id, decision in decided.items():
+            _, answered = self._asked.pop(call_id, (None, None))
+            if answered is not None and not answered.done():
+                answered.set_result(decision)
+        if self._asked:
+            self._pause_reader()
+
+    def told_elsewhere(self, decided: Mapping[str, Decision]) -> None:
+        """The same, of a decision that another process wrote down. On any thread."""
+
+        async def take() -> None:
+            async with self._telling:
+                self._claim = await in_thread(self._store.run_states.get, self.run.id)
+            self.decide({call_id: decision for call_id, decision in decided.items() if call_id in self._asked})
+
+        asyncio.run_coroutine_threadsafe(take(), self.loop)
+
+    async def _ask(self, question: Question) -> Reply:
+        decision = await self._decision(question)
+        if question.kind == "sampling" and decision.decision == "approved":
+            return await self._sampled(question)
+        return Reply(accepted=decision.decision == "approved", content=decision.answer)
+
+    async def _decision(self, question: Question) -> Decision:
+        if self._options.approve != "ask":
+            return self._decided_without_asking(question)
+        about = {"url": question.url} if question.url else {"messages": question.messages} if question.messages else {}
+        call = Interruption(
+            call_id=new_id("call"), name=question.tool, server=question.server, arguments=json.dumps(about, ensure_ascii=False),
+            agent=self._speakers[-1] if self._speakers else self.run.agent, reason=question.message, asks=question.kind, form=question.schema,
+        )  # fmt: skip
+        answered: asyncio.Future[Decision] = self.loop.create_future()
+        self._asked[call.call_id] = (call, answered)
+        began = time.perf_counter()
+        try:
+            item = await self._log.add_done("approval", self.pauses.approval_data(call, None, ""))
+            await self._tell_questions()
+            decision = await answered
+            await self._log.change(item.id, decision=decision.decision, message=decision.message)
+            await self._tell_questions()
+            return decision
+        finally:
+            self._asked.pop(call.call_id, None)
+            self._watch.waited(time.perf_counter() - began)
+
+    def _decided_without_asking(self, question: Question) -> Decision:
+        """Nobody is to be asked: with `approve="all"` a form is filled in with its defaults, where it has them all."""
+        if self._options.approve == "none":
+            return Decision("rejected")
+        if question.schema is None:
+            return Decision("approved")
+        try:
+            return Decision("approved", answer=approvals.filled_in(question.schema, {}))
+        except UsageError:
+            return Decision("rejected")
+
+    async def _tell_questions(self) -> None:
+        """Whoever looks, here or elsewhere, sees what the run waits for."""
+        async with self._telling:
+            self.run, self._claim = await in_thread(
+                approvals.keep_questions, self._store, self.run, self.asked, self._claim
+            )
+            if self._renewing is None:
+                self._renewing = asyncio.create_task(self._renew())
+        if self._asked:
+            self._pause_reader()
+
+    def _pause_reader(self) -> None:
+        self.emit(RunPaused(run=self.run, interruptions=self.asked))
+        self._events.put_nowait(None)
+
+    async def _sampled(self, question: Question) -> Reply:
+        """What the speaking agent's model says to a server that was allowed to ask it."""
+        speaker = self._graph.agents.get(self._speakers[-1]) if self._speakers else self._graph.root
+        chosen = self._options.model or (speaker or self._graph.root).model
+        model = chosen if isinstance(chosen, sdk.Model) else self._shop.router.get_model(chosen)
+        answer = await model.get_response(
+            system_instructions=question.instructions, input=[dict(message) for message in question.messages],  # type: ignore[misc]
+            model_settings=sdk.ModelSettings(max_tokens=question.max_tokens), tools=[], output_schema=None, handoffs=[],
+            tracing=sdk.ModelTracing.ENABLED, previous_response_id=None, conversation_id=None, prompt=None,
+        )  # fmt: skip
+        text = "".join(sdk.ItemHelpers.extract_text(item) or "" for item in answer.output)
+        return Reply(accepted=True, text=text, model=str(getattr(model, "full", type(model).__name__)))
+
     def cancel(self) -> None:
         """Stop, unless the run is ending already. Asking twice is fine, and so is asking from another thread."""
         with contextlib.suppress(RuntimeError):  # Its loop is closed, and the run with it.
@@ -163,17 +265,18 @@ class LiveRun:
 
     async def _execute(self, given: SdkInput | None, first: First | None) -> None:
         self._shop.processor.bind(self._sdk_trace, self._route)
-        renewing = asyncio.create_task(self._renew()) if self._claim else None
+        self._renewing = asyncio.create_task(self._renew()) if self._claim else None
         watch_from_here(self._watch)
+        ASKER.set(self._ask)
         left = self._watch.seconds_left
-        alarm = None if left is None else self.loop.call_later(left, self._time_is_up)
+        self._alarm = None if left is None else self.loop.call_later(left, self._time_is_up)
         try:
             last = await self._to_the_end(given, first)
         finally:
-            if alarm:
-                alarm.cancel()
-            if renewing:
-                renewing.cancel()
+            if self._alarm:
+                self._alarm.cancel()
+            if self._renewing:
+                self._renewing.cancel()
             if self._own_toolbox:
                 await self._own_toolbox.aclose()
             self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
@@ -182,7 +285,10 @@ class LiveRun:
         logger.debug("run %s: %s", self.run.id, last.type)
 
     def _time_is_up(self) -> None:
-        if self._task and not self._cancelling and self._ending is None:
+        left = self._watch.seconds_left
+        if self._asked or (left is not None and left > 0.01):  # What a person took does not count.
+            self._alarm = self.loop.call_later(left or 1.0, self._time_is_up)
+        elif self._task and not self._cancelling and self._ending is None:
             self._stopped = self._watch.time_is_up()
             self._cancelling = self._task.cancel()
 
@@ -317,6 +423,8 @@ class LiveRun:
         while True:
             await asyncio.sleep(approvals.RENEW_EVERY_S)
             assert self._claim is not None
+            if self._asked or self._telling.locked():
+                continue  # Nothing is claimed while a person is asked.
             try:
                 await in_thread(approvals.renew, self._store, self._claim)
             except ConflictError:

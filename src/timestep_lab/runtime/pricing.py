@@ -76,6 +76,10 @@ class LimitWatch:
         """So long the run has worked, over all its parts."""
         return self._seconds + time.perf_counter() - self._began
 
+    def waited(self, seconds: float) -> None:
+        """For a person, which does not count."""
+        self._began += seconds
+
     @property
     def seconds_left(self) -> float | None:
         """None without a limit."""

@@ -225,7 +225,11 @@ class Runner:
         run = await in_thread(store.runs.get, run_id)
         state = await in_thread(approvals.paused, store, run)
         waiting = approvals.waiting_calls(state)
-        decided = approvals.read_decisions(decisions, waiting)
+        decided = await in_thread(approvals.read_decisions, decisions, waiting)
+        if state.agent_snapshot.get("kind") == approvals.ASKED:
+            async for said in self._answered(run, state, decided, keep_running):
+                yield said
+            return
         run, state = await in_thread(approvals.claim, store, run, decided)
         try:
             live, given = await self._thaw(run, state, agent or self._sdk_agents.get(run_id), context, hooks)
@@ -246,6 +250,23 @@ class Runner:
                 yield event
         finally:
             await self._left(live, keep_running)
+
+    async def _answered(
+        self, run: RunRecord, state: RunStateRecord, decided: Mapping[str, approvals.Decision], keep_running: bool
+    ) -> AsyncGenerator[Event, None]:
+        """A person answered what an MCP server asked in the middle of a call: the process that waits there goes on."""
+        live = self._live.get(run.id)
+        if live is not None:
+            live.decide(decided)
+            yield RunStarted(run=replace(live.run, status="running"), resumed=True)
+            try:
+                while said := await live.next_event():
+                    yield said
+            finally:
+                await self._left(live, keep_running)
+            return
+        async for told in approvals.answered_elsewhere(self.store, run, state, decided):
+            yield told
 
     async def client_tool_output(
         self,
@@ -417,6 +438,8 @@ class Runner:
             run = self.store.runs.try_get(run_id)
             if run is None or run.metadata.get(run_rows.CANCEL):
                 live.cancel()
+            elif live.asked and (decisions := self.store.run_states.get(run_id).decisions):
+                live.told_elsewhere({call_id: approvals.Decision(**said) for call_id, said in decisions.items()})
 
     # -- parts
 
@@ -429,7 +452,7 @@ class Runner:
 
     async def _left(self, live: LiveRun, keep_running: bool) -> None:
         """The reader is gone, at the run's end or before."""
-        if not keep_running:
+        if not keep_running and not live.asked:
             live.cancel()
             await asyncio.shield(live.ended())
 

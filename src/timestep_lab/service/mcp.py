@@ -20,4 +20,8 @@ class Mcp(McpCatalog):
     add = op.post("/mcp", status=201, local={"command": ON_ITS_MACHINE, "env": ON_ITS_MACHINE})(McpCatalog.add)
     tools = op.get("/mcp/tools")(McpCatalog.tools)
     survey = op.get("/mcp/survey")(McpCatalog.survey)
+    resources = op.get("/mcp/resources")(McpCatalog.resources)
+    read_resource = op.get("/mcp/resource")(McpCatalog.read_resource)
+    prompts = op.get("/mcp/prompts")(McpCatalog.prompts)
+    get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
     forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)

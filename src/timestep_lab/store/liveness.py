@@ -389,6 +389,14 @@ def _processes(db: Database) -> Mapping[str, Process]:
     return {row[0]: Process(*row) for row in rows}
 
 
+def process_is_alive(db: Database, process_id: str | None) -> bool:
+    """Whether the process that wrote this id goes on. Blocks."""
+    if process_id == db.process_id:
+        return True
+    process = _processes(db).get(process_id or "")
+    return process is not None and process.is_alive()
+
+
 def _end_run(process_id: str, user_id: str, run_id: str, moment: datetime) -> Statement:
     return Statement(
         "update core.runs set status = 'interrupted', ended_at = $4, error_type = $5, error = $6 "

@@ -23,11 +23,23 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, Tool
+from mcp.types import (
+    CONNECTION_CLOSED,
+    METHOD_NOT_FOUND,
+    REQUEST_TIMEOUT,
+    CallToolResult,
+    GetPromptResult,
+    Prompt,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    Tool,
+)
 from pydantic import ValidationError
 
 from timestep_lab.model.errors import LabError, ToolError
 from timestep_lab.model.records import McpServerRecord
+from timestep_lab.runtime.mcp.questions import CallUnderWay, Questions
 from timestep_lab.runtime.mcp.server_records import (
     command_not_found,
     find_command,
@@ -147,7 +159,11 @@ class Stderr:
 
 
 def client_for(
-    record: McpServerRecord, signs: Signs, on_message: MessageHandlerFnT, builtin: Server[Any] | None = None
+    record: McpServerRecord,
+    signs: Signs,
+    on_message: MessageHandlerFnT,
+    builtin: Server[Any] | None = None,
+    questions: Questions | None = None,
 ) -> Client:
     """A client, not yet connected. `builtin` is the server to talk to in this process, instead of the record's place."""
     target: Any
@@ -158,7 +174,10 @@ def client_for(
     else:
         target = _child(record, signs)
     # Tool lists are kept by the connection, which also hears when they change; a second cache would hide that.
-    return Client(target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None)
+    return Client(
+        target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None,
+        elicitation_callback=questions.elicit if questions else None, sampling_callback=questions.sample if questions else None,
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -322,7 +341,8 @@ FAILED_S = 10.0
 class _Live:
     """A connection in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str) -> None:
+        self.questions = Questions(server)
         self.client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self.signs = Signs()
         self.task: asyncio.Task[None] | None = None
@@ -376,19 +396,56 @@ class Connection:
             await in_thread(importlib.import_module, "jsonschema")
 
         async def send(client: Client) -> CallToolResult:
-            loop, patience = asyncio.get_running_loop(), self.record.timeout_s
-            async with asyncio.timeout(patience) as limit:
+            under_way = self._live().questions.under_way
+            async with asyncio.timeout(self.record.timeout_s) as limit:
+                call = CallUnderWay(tool.name, limit, self.record.timeout_s)
 
                 async def still_at_it(progress: float, total: float | None, message: str | None) -> None:
-                    limit.reschedule(loop.time() + patience)
+                    call.progressed()
 
-                return await client.call_tool(
-                    tool.name, arguments, read_timeout_seconds=LONGEST_CALL_S, progress_callback=still_at_it
-                )
+                under_way.append(call)
+                try:
+                    return await client.call_tool(
+                        tool.name, arguments, read_timeout_seconds=LONGEST_CALL_S, progress_callback=still_at_it
+                    )
+                finally:
+                    under_way.remove(call)
 
         return await self._request(
             tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))
         )
+
+    async def resources(self) -> list[Resource | ResourceTemplate]:
+        """What the server has to be read, and the forms of addresses of more. Raises `ToolError`."""
+
+        async def listed(client: Client) -> list[Resource | ResourceTemplate]:
+            if client.server_capabilities.resources is None:
+                return []
+            found: list[Resource | ResourceTemplate] = [*await _pages(client.list_resources, "resources")]
+            try:
+                return [*found, *await _pages(client.list_resource_templates, "resource_templates")]
+            except MCPError as error:
+                if error.code == METHOD_NOT_FOUND:
+                    return found
+                raise
+
+        return await self._request("resources/list", listed, repeatable=True)
+
+    async def read_resource(self, uri: str) -> ReadResourceResult:
+        """Raises `ToolError`."""
+        return await self._request(uri, lambda client: client.read_resource(uri), repeatable=True)
+
+    async def prompts(self) -> list[Prompt]:
+        """Raises `ToolError`."""
+
+        async def listed(client: Client) -> list[Prompt]:
+            return [] if client.server_capabilities.prompts is None else await _pages(client.list_prompts, "prompts")
+
+        return await self._request("prompts/list", listed, repeatable=True)
+
+    async def get_prompt(self, name: str, arguments: dict[str, str]) -> GetPromptResult:
+        """Raises `ToolError`."""
+        return await self._request(name, lambda client: client.get_prompt(name, arguments or None), repeatable=True)
 
     async def aclose(self) -> None:
         """Close in every loop, and wait for it in this one."""
@@ -423,7 +480,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         live = self._lives.get(loop)
         if live is None or live.signs.gone.is_set():
-            self._lives[loop] = live = _Live()
+            self._lives[loop] = live = _Live(self.record.name)
             live.task = asyncio.create_task(self._hold(live), name=f"mcp {self.record.name}")
         return live
 
@@ -432,7 +489,9 @@ class Connection:
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self.record.timeout_s):
-                    client = client_for(self.record, live.signs, live.hear, self._builtin)
+                    client = client_for(
+                        self.record, live.signs, live.hear, self._builtin, None if self._builtin else live.questions
+                    )
                     await stack.enter_async_context(client)
                 live.client.set_result(client)
                 await live.signs.gone.wait()
@@ -451,10 +510,14 @@ class Connection:
 
 
 async def _all_pages(client: Client) -> list[Tool]:
-    page = await client.list_tools()
-    tools, seen = list(page.tools), set[str]()
+    return await _pages(client.list_tools, "tools")
+
+
+async def _pages(ask: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
+    page = await ask()
+    found, seen = list(getattr(page, what)), set[str]()
     while (cursor := page.next_cursor) and cursor not in seen:
         seen.add(cursor)
-        page = await client.list_tools(cursor=cursor)
-        tools += page.tools
-    return tools
+        page = await ask(cursor=cursor)
+        found += getattr(page, what)
+    return found

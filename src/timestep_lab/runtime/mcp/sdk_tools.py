@@ -29,13 +29,16 @@ from mcp.types import (
     BlobResourceContents,
     CallToolResult,
     EmbeddedResource,
+    Prompt,
+    Resource,
+    ResourceTemplate,
     TextContent,
     TextResourceContents,
     ToolAnnotations,
 )
 
 from timestep_lab.model.errors import ToolError
-from timestep_lab.model.records import Json
+from timestep_lab.model.records import Json, McpServerRecord
 from timestep_lab.model.spans import GenAI
 from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
@@ -78,6 +81,77 @@ class ToolInfo:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.server_id}.{self.name}" if self.server_id else self.name)
+
+    @classmethod
+    def of(cls, server: McpServerRecord, told: Any) -> ToolInfo:
+        """As an MCP server tells it: `told` is the protocol's `Tool`."""
+        hints = told.annotations
+        return cls(
+            server_id=server.id, server=server.name, name=told.name, title=told.title or (hints.title if hints and hints.title else ""),
+            description=told.description or "", input_schema=told.input_schema, output_schema=told.output_schema,
+            read_only=bool(hints and hints.read_only_hint),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceInfo:
+    """Something to be read at an MCP server; with `is_template`, a form of many addresses, such as `note://{name}`."""
+
+    server: str
+    uri: str
+    name: str
+    title: str = ""
+    description: str = ""
+    mime_type: str | None = None
+    size: int | None = None
+    """In bytes, where the server says it."""
+    is_template: bool = False
+
+    @classmethod
+    def of(cls, server: str, told: Resource | ResourceTemplate) -> ResourceInfo:
+        """As the server tells it."""
+        form = getattr(told, "uri_template", None)
+        return cls(
+            server=server, uri=str(form or getattr(told, "uri", "")), name=told.name, title=told.title or "",
+            description=told.description or "", mime_type=told.mime_type, size=getattr(told, "size", None), is_template=form is not None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceContent:
+    """`text`, or `data` in base64."""
+
+    uri: str
+    mime_type: str | None
+    text: str | None = None
+    data: str | None = None
+
+    @classmethod
+    def of(cls, told: TextResourceContents | BlobResourceContents) -> ResourceContent:
+        """As the server tells it."""
+        text, data = getattr(told, "text", None), getattr(told, "blob", None)
+        return cls(uri=str(told.uri), mime_type=told.mime_type, text=text, data=data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptInfo:
+    """A prompt that an MCP server offers; `arguments` name what it takes, and `required` what it needs."""
+
+    server: str
+    name: str
+    title: str = ""
+    description: str = ""
+    arguments: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, server: str, told: Prompt) -> PromptInfo:
+        """As the server tells it."""
+        arguments = told.arguments or ()
+        return cls(
+            server=server, name=told.name, title=told.title or "", description=told.description or "",
+            arguments=tuple(one.name for one in arguments), required=tuple(one.name for one in arguments if one.required),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -18,7 +19,17 @@ from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
 from timestep_lab.runtime.mcp.builtin import NAME, builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.mcp.connection import Connection
-from timestep_lab.runtime.mcp.sdk_tools import ToolInfo, ToolSet, function_tool, output_of, public_names
+from timestep_lab.runtime.mcp.questions import message_item
+from timestep_lab.runtime.mcp.sdk_tools import (
+    PromptInfo,
+    ResourceContent,
+    ResourceInfo,
+    ToolInfo,
+    ToolSet,
+    function_tool,
+    output_of,
+    public_names,
+)
 from timestep_lab.runtime.mcp.server_records import check_record, redact, split_tool_id
 from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
@@ -95,11 +106,16 @@ class Survey:
 
 
 ServerId = Annotated[str, Len(1, 200)]
+Address = Annotated[str, Len(1, 8000)]
 ShownServer = Annotated[McpServerRecord, _Shown()]
 # In the class below, `list` is a method.
 Servers: TypeAlias = "list[ShownServer]"
 Tools: TypeAlias = "list[ToolInfo]"
 Problems: TypeAlias = "list[ToolError]"
+Resources: TypeAlias = "list[ResourceInfo]"
+Contents: TypeAlias = "list[ResourceContent]"
+Prompts: TypeAlias = "list[PromptInfo]"
+Messages: TypeAlias = "list[dict[str, Json]]"
 
 
 class McpCatalog:
@@ -240,19 +256,50 @@ class McpCatalog:
         """Every tool of every server that answers now, the built-in one first; `problems()` says what is wrong with the others."""
         return (await self.survey()).tools
 
+    async def resources(self) -> Resources:
+        """Everything to be read that the servers offer: `await lab.mcp.read_resource(server, uri)` reads one. Servers that do not answer
+        are left out; `problems()` says what is wrong with them."""
+        async with self._connected() as toolbox:
+            return await toolbox.resources()
+
+    async def read_resource(self, server: ServerId, uri: Address) -> Contents:
+        """What is at an address of a server. Raises `NotFoundError` for the server, `ToolError` for what it refuses."""
+        name = self.get(server).name
+        async with self._connected() as toolbox:
+            return await toolbox.read_resource(name, uri)
+
+    async def prompts(self) -> Prompts:
+        """The prompts that the servers offer: `await lab.mcp.get_prompt(server, name, {…})` fills one in."""
+        async with self._connected() as toolbox:
+            return await toolbox.prompts()
+
+    async def get_prompt(self, server: ServerId, name: ServerId, arguments: JsonObject | None = None) -> Messages:
+        """A prompt filled in, as the messages that `lab.run` takes: `await lab.run(await lab.mcp.get_prompt("notes", "review", {…}))`.
+        Raises `NotFoundError` for the server, `ToolError` for what it refuses."""
+        found = self.get(server).name
+        async with self._connected() as toolbox:
+            return await toolbox.get_prompt(found, name, dict(arguments or {}))
+
     async def problems(self) -> Problems:
         """One error for each server that does not answer now."""
         return (await self.survey()).problems
 
     async def survey(self) -> Survey:
         """Every tool of every server that answers now, and what is wrong with the others."""
-        toolbox = Toolbox(self._store.mcp_servers.find) if self._toolbox is None else self._toolbox()
-        try:
+        async with self._connected() as toolbox:
             tools, problems = await toolbox.survey()
-        finally:
-            if self._toolbox is None:
-                await toolbox.aclose()
         return Survey(tools=tools, problems=problems)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Toolbox]:
+        if self._toolbox is not None:
+            yield self._toolbox()
+            return
+        toolbox = Toolbox(self._store.mcp_servers.find)
+        try:
+            yield toolbox
+        finally:
+            await toolbox.aclose()
 
 
 def _function_tool(function: Any) -> FunctionTool:
@@ -382,6 +429,44 @@ class Toolbox:
         )
         return [info for uses in found for _, _, info in uses], missing
 
+    async def resources(self) -> list[ResourceInfo]:
+        """Of every server that answers."""
+        found = await self._of_each(Connection.resources)
+        return [ResourceInfo.of(connection.record.name, one) for connection, ones in found for one in ones]
+
+    async def read_resource(self, server: str, uri: str) -> list[ResourceContent]:
+        """Raises `ToolError`."""
+        result = await (await self._named(server)).read_resource(uri)
+        return [ResourceContent.of(one) for one in result.contents]
+
+    async def prompts(self) -> list[PromptInfo]:
+        """Of every server that answers."""
+        found = await self._of_each(Connection.prompts)
+        return [PromptInfo.of(connection.record.name, one) for connection, ones in found for one in ones]
+
+    async def get_prompt(self, server: str, name: str, arguments: dict[str, str]) -> list[dict[str, Json]]:
+        """Raises `ToolError`."""
+        result = await (await self._named(server)).get_prompt(name, arguments)
+        return [message_item(message) for message in result.messages]
+
+    async def _of_each(self, ask: Callable[[Connection], Awaitable[list[Any]]]) -> list[tuple[Connection, list[Any]]]:
+        """What each server that answers has."""
+        await self._refresh()
+        connections = list(self._connections.values())
+        found = await asyncio.gather(*map(ask, connections), return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException) and not isinstance(one, ToolError):
+                raise one
+        return [
+            (connection, one)
+            for connection, one in zip(connections, found, strict=True)
+            if not isinstance(one, BaseException)
+        ]
+
+    async def _named(self, server: str) -> Connection:
+        await self._refresh()
+        return next(c for c in self._connections.values() if c.record.name == server)
+
     async def call(self, tool_id: str, arguments: dict[str, Any]) -> str:
         """Call a tool by hand; no rule asks. The text it gives (images as JSON).
 
@@ -467,7 +552,7 @@ class Toolbox:
                 step = f"It offers: {', '.join(offered) or 'nothing'}."
                 message = f"The MCP server {record.name!r} has no tool {name!r} to be used."
                 missing.append(ToolError(message, step, server=record.name, tool=name))
-        return [(connection, tool, _info(record, tool)) for tool in tools if "*" in names or tool.name in names]
+        return [(connection, tool, ToolInfo.of(record, tool)) for tool in tools if "*" in names or tool.name in names]
 
 
 def recorded_tool(definition: Mapping[str, Json]) -> Tool:
@@ -494,20 +579,6 @@ def _rule(agent: AgentRecord, server: McpServerRecord, info: ToolInfo) -> Rule:
             if name in rules:
                 return rules[name]
     return "never"
-
-
-def _info(server: McpServerRecord, tool: Tool) -> ToolInfo:
-    hints = tool.annotations
-    return ToolInfo(
-        server_id=server.id,
-        server=server.name,
-        name=tool.name,
-        title=tool.title or (hints.title if hints and hints.title else ""),
-        description=tool.description or "",
-        input_schema=tool.input_schema,
-        output_schema=tool.output_schema,
-        read_only=bool(hints and hints.read_only_hint),
-    )
 
 
 def _as_text(result: CallToolResult) -> str:

@@ -1,0 +1,158 @@
+"""What a server asks of a person while one of its tools works: to fill in a form (elicitation), or to let it use the model (sampling).
+
+The run that called the tool has an asker in `ASKER`; without one, in a call by hand or a comparison, nobody is there to be asked,
+and the server is told so. A server asks on its connection, not on a call: whose call it is about is known when calls of one run
+alone are under way on it, and otherwise the server is told that nobody can be asked now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from timestep_lab.model.records import Json
+
+if TYPE_CHECKING:
+    from mcp.client.session import ClientRequestContext
+    from mcp.types import (
+        CreateMessageRequestParams,
+        CreateMessageResult,
+        ElicitRequestParams,
+        ElicitResult,
+        ErrorData,
+    )
+
+_REFUSED = -1
+"""What the specification's examples answer when a user refuses a request for sampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """`schema`: of the form to be filled in; None for a page to be visited (`url`) or a request for sampling (`messages`)."""
+
+    kind: Literal["elicitation", "sampling"]
+    server: str
+    tool: str
+    """The tool whose call it is about."""
+    message: str
+    schema: Mapping[str, Json] | None = None
+    url: str | None = None
+    messages: tuple[Mapping[str, Json], ...] = ()
+    """Of sampling: what the model is to read, as Responses input items."""
+    instructions: str | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """`content`: the form as it was filled in. `text` and `model`: of sampling."""
+
+    accepted: bool
+    content: Mapping[str, Json] = field(default_factory=dict)
+    text: str = ""
+    model: str = ""
+
+
+Asker = Callable[[Question], Awaitable[Reply]]
+ASKER: ContextVar[Asker | None] = ContextVar("timestep_lab_asker", default=None)
+
+
+@dataclass(eq=False)
+class CallUnderWay:
+    """A call of a tool, as a server's question meets it."""
+
+    tool: str
+    limit: asyncio.Timeout
+    patience_s: float
+    asker: Asker | None = field(default_factory=ASKER.get)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    waits: int = 0
+
+    def progressed(self) -> None:
+        """It has its time again, unless a person is being asked: then it has all the time."""
+        if not self.waits:
+            self.limit.reschedule(asyncio.get_running_loop().time() + self.patience_s)
+
+    async def ask(self, question: Question) -> Reply:
+        assert self.asker is not None
+        self.waits += 1
+        self.limit.reschedule(None)
+        try:
+            # In the call's own context: a model that is asked belongs to its run and trace.
+            asked: Any = self.asker(question)
+            return await asyncio.get_running_loop().create_task(asked, context=self.context)
+        finally:
+            self.waits -= 1
+            self.progressed()
+
+
+class Questions:
+    """Of one connection. `server` is its name."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self.under_way: list[CallUnderWay] = []
+
+    def _whose(self) -> CallUnderWay | None:
+        """The newest call, where all are of one run."""
+        askers = {call.asker for call in self.under_way}
+        return self.under_way[-1] if len(askers) == 1 and None not in askers else None
+
+    async def elicit(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+        from mcp.types import ElicitResult
+
+        call = self._whose()
+        if call is None:
+            return ElicitResult(action="cancel")
+        schema = getattr(params, "requested_schema", None)
+        reply = await call.ask(
+            Question(
+                kind="elicitation", server=self._server, tool=call.tool, message=params.message, schema=schema, url=getattr(params, "url", None)
+            )
+        )  # fmt: skip
+        if not reply.accepted:
+            return ElicitResult(action="decline")
+        if schema is None:
+            return ElicitResult(action="accept")
+        return ElicitResult(action="accept", content=dict(reply.content))
+
+    async def sample(
+        self, context: ClientRequestContext, params: CreateMessageRequestParams
+    ) -> CreateMessageResult | ErrorData:
+        from mcp.types import CreateMessageResult, ErrorData, TextContent
+
+        call = self._whose()
+        if call is None:
+            return ErrorData(code=_REFUSED, message="Nobody is there who could let the server use a model.")
+        said = tuple(message_item(message) for message in params.messages)
+        last = said[-1]["content"][0].get("text", "") if said and said[-1]["content"] else ""
+        reply = await call.ask(
+            Question(
+                kind="sampling", server=self._server, tool=call.tool, message=f"It wants to ask the model: {last[:500]}", messages=said,
+                instructions=params.system_prompt, max_tokens=params.max_tokens,
+            )
+        )  # fmt: skip
+        if not reply.accepted:
+            return ErrorData(code=_REFUSED, message="User rejected sampling request")
+        content = TextContent(type="text", text=reply.text)
+        return CreateMessageResult(role="assistant", content=content, model=reply.model, stop_reason="endTurn")
+
+
+def message_item(message: Any) -> dict[str, Any]:
+    """A message of a server (sampling, or a prompt) as a Responses input item."""
+    blocks: list[Any] = message.content if isinstance(message.content, list) else [message.content]
+    kind = "output_text" if message.role == "assistant" else "input_text"
+    parts: list[dict[str, Any]] = []
+    for block in blocks:
+        resource = getattr(block, "resource", None)
+        if block.type == "image":
+            parts.append({"type": "input_image", "image_url": f"data:{block.mime_type};base64,{block.data}"})
+        elif block.type == "text" or hasattr(resource, "text"):
+            parts.append({"type": kind, "text": resource.text if resource is not None else block.text})
+        else:
+            parts.append({"type": kind, "text": block.model_dump_json()})
+    return {"role": message.role, "content": parts}

@@ -1,0 +1,113 @@
+"""What a server asks in the middle of a call is answered by a person where approvals are, in any process; resources and prompts are read."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.served import SETTINGS
+from timestep_lab import Lab
+from timestep_lab.model.errors import ToolError, UsageError
+from timestep_lab.runtime.approvals import filled_in
+from timestep_lab.store.base import Change
+
+ASKING = str(Path(__file__).parent / "servers" / "asking.py")
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with Lab(tmp_path / "lab.duckdb", settings=SETTINGS) as lab:
+        lab.mcp.add("asking", command=[sys.executable, ASKING])
+        lab.agents.create(name="Host", tools=["asking.book", "asking.consult"], model="demo/assistant")
+        yield lab
+
+
+async def test_a_form_is_filled_in_by_a_person_and_the_call_goes_on(lab: Lab) -> None:
+    run = await lab.run("call book {}", agent="Host", timeout_s=60)
+    assert run.status == "needs_approval"
+    [asked] = run.interruptions
+    assert (asked.name, asked.server, asked.asks, asked.reason) == ("book", "asking", "elicitation", "Whose table?")
+    assert asked.form is not None
+    assert [waiting.id for waiting in lab.approvals] == [run.id]
+    with pytest.raises(UsageError, match="needs 'name'"):
+        await run.approve()
+    with pytest.raises(UsageError, match="no field 'chairs'"):
+        await run.approve(answer={"name": "Ada", "chairs": 1})
+    done = await run.approve(answer={"name": "Ada"})
+    assert done.status == "completed"
+    assert [i.data["output"] for i in done.thread.items if i.type == "tool_call"] == ["Friday: 2 seats for Ada"]
+    assert [i.data["decision"] for i in done.thread.items if i.type == "approval"] == ["approved"]
+    assert len(lab.approvals) == 0
+
+
+async def test_a_refused_form_is_told_to_the_server(lab: Lab) -> None:
+    done = await (await lab.run("call book {}", agent="Host")).reject("No.")
+    assert [i.data["output"] for i in done.thread.items if i.type == "tool_call"] == [
+        "Friday: nothing booked (decline)"
+    ]
+    unasked = await lab.run("call book {}", agent="Host", approve="none")
+    assert unasked.status == "completed"
+    assert "nothing booked" in (unasked.output or "")
+
+
+async def test_a_server_asks_the_model_when_a_person_lets_it(lab: Lab) -> None:
+    run = await lab.run("call consult {}", agent="Host")
+    assert [(call.asks, call.form) for call in run.interruptions] == [("sampling", None)]
+    assert "Say yes." in run.interruptions[0].arguments
+    done = await run.approve()
+    assert done.status == "completed"
+    assert "it said I am demo/assistant" in (done.output or "")
+    assert len([span for span in lab.store.traces.spans(run.trace_id) if span.kind == "generation"]) == 3
+    refused = await (await lab.run("call consult {}", agent="Host")).reject()
+    assert [i.data["status"] for i in refused.thread.items if i.type == "tool_call"] == ["failed"]
+
+
+async def test_a_question_is_answered_from_another_process_or_withdrawn(lab: Lab) -> None:
+    run = await lab.run("call book {}", agent="Host")
+    live = lab.runner._live.pop(run.id)  # As it is in a process that did not start the run.
+    there = asyncio.create_task(lab.get_run(run.id).approve(answer={"name": "Ada", "seats": 3}))
+    await asyncio.sleep(0.1)
+    lab.runner._live[run.id] = live
+    lab.runner._changed(Change("approvals", lab.store.user_id, run.id))
+    done = await asyncio.wait_for(there, 20)
+    assert (done.status, "3 seats for Ada" in (done.output or "")) == ("completed", True)
+    waiting = await lab.run("call book {}", agent="Host")
+    await lab.cancel(waiting.id)
+    assert lab.get_run(waiting.id).status == "cancelled"
+    assert len(lab.approvals) == 0
+
+
+async def test_nobody_is_asked_in_a_call_by_hand(lab: Lab) -> None:
+    assert await lab.toolbox.call("asking.book", {}) == "Friday: nothing booked (cancel)"
+    with pytest.raises(ToolError):
+        await lab.toolbox.call("asking.consult", {})
+
+
+async def test_resources_and_prompts_are_listed_read_and_used(lab: Lab) -> None:
+    found = {one.uri: one for one in await lab.mcp.resources()}
+    assert found["note://today"].server == "asking"
+    assert found["note://{day}"].is_template
+    [read] = await lab.mcp.read_resource("asking", "note://friday")
+    assert (read.text, read.data) == ("Nothing on friday.", None)
+    [prompt] = await lab.mcp.prompts()
+    assert (prompt.name, prompt.arguments, prompt.required) == ("review", ("topic",), ("topic",))
+    said = await lab.mcp.get_prompt("asking", "review", {"topic": "tea"})
+    assert said == [{"role": "user", "content": [{"type": "input_text", "text": "Review tea."}]}]
+    assert "Review tea." in ((await lab.run(said, model="demo/echo")).output or "")
+    with pytest.raises(ToolError, match="asking"):
+        await lab.mcp.read_resource("asking", "nothing://here")
+
+
+def test_a_form_takes_its_defaults_and_refuses_what_does_not_fit() -> None:
+    form = {
+        "type": "object", "required": ["n"],
+        "properties": {"n": {"type": "integer", "minimum": 1}, "sure": {"type": "boolean", "default": True}},
+    }  # fmt: skip
+    assert filled_in(form, {"n": 2}) == {"n": 2, "sure": True}
+    for wrong in ({}, {"n": 0}, {"n": "2"}, {"n": 1, "x": 1}):
+        with pytest.raises(UsageError):
+            filled_in(form, wrong)
