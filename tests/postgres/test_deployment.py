@@ -12,10 +12,10 @@ import yaml
 from click.testing import CliRunner
 
 from tests.postgres.labs import fill
-from timestep_lab.cli import db as doctor
-from timestep_lab.cli import serve
 from timestep_lab.cli.context import Context
 from timestep_lab.cli.db import db_command as command
+from timestep_lab.cli.db import doctor_command
+from timestep_lab.cli.serve import serve_command
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.migrate import known_migrations
 from timestep_lab.store.postgres.database import PostgresDatabase
@@ -51,7 +51,7 @@ def test_every_variable_extra_and_command_of_the_container_files_exists() -> Non
     [command_line] = re.findall(r"^CMD (.+)$", container, re.MULTILINE)
     verb, *options = json.loads(command_line)
     assert verb == "serve"
-    assert serve.command.make_context(verb, options).params["host"] == "0.0.0.0"
+    assert serve_command.make_context(verb, options).params["host"] == "0.0.0.0"
 
 
 def vars_of(settings: Settings) -> list[object]:
@@ -74,7 +74,7 @@ def test_the_container_runs_as_nobody_special_and_copies_only_what_is_there() ->
 
 
 def test_the_doctor_says_whether_vectors_are_compared_by_an_extension(lab_url: str) -> None:
-    said = CliRunner().invoke(doctor.command, ["--json"], obj=Context(store=lab_url), catch_exceptions=False)
+    said = CliRunner().invoke(doctor_command, ["--json"], obj=Context(store=lab_url), catch_exceptions=False)
     findings = {finding["what"]: finding for finding in json.loads(said.stdout)}
     assert findings["pgvector"]["state"] in ("ready", "missing")
     assert findings["store"]["state"] == "ready"
