@@ -171,6 +171,59 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
             await lab.run(None)  # type: ignore[arg-type]
 
 
+# -- why it went wrong
+
+
+async def test_why_and_outlook_are_the_same_on_both_sides_and_tell_how_far_they_are(both: Both) -> None:
+    for _ in range(2):
+        run = await both.remote.run(ANSWERS, approve="all")
+    plans = [
+        await lab.why(run.trace_id, wrong="contains:Oakland", k=2, replays=2, plan=True)
+        for lab in (both.remote, both.local)
+    ]
+    assert plans[0] == plans[1]
+    seen: list[tuple[int, int]] = []
+    found = await both.remote.why(
+        run.trace_id, wrong="contains:Oakland", k=2, replays=2, on_progress=lambda *n: seen.append(n)
+    )  # fmt: skip
+    here = await both.local.why(run.trace_id, wrong="contains:Oakland", k=2, replays=2)
+    assert (found.verdict, found.rows(), found.outlook) == (here.verdict, here.rows(), here.outlook)
+    assert found.replays > 0
+    assert here.replays == 0, "what the server replayed is kept for everybody who opens the lab"
+    assert seen
+    outlooks = [await lab.outlook(run.trace_id, "contains:Oakland", k=2) for lab in (both.remote, both.local)]
+    same(outlooks[0].df(), outlooks[1].df())
+    told = both.remote.connection.post(
+        f"/api/v1/traces/{run.trace_id}/why", {"wrong": "contains:Oakland", "k": 2, "replays": 2}
+    )
+    assert told["outlook"]["decisions"][0]["step"] == 1
+
+
+async def test_leaving_a_search_stops_it_and_it_goes_on_without_paying_twice(both: Both) -> None:
+    run = await both.remote.run(ANSWERS, approve="all")
+    events = both.remote.causes.why(run.trace_id, wrong="contains:Oakland", k=20, concurrency=1)
+    async for event in events:
+        assert event.type == "cause.progress"
+        break
+    await events.aclose()
+    found = await both.local.why(run.trace_id, wrong="contains:Oakland", k=20)
+    made = sum(share.n for share in found.outlook.shares)
+    assert found.replays < made
+
+
+async def test_what_went_wrong_is_kept_as_a_test_with_its_tape(both: Both) -> None:
+    run = await both.remote.run(ANSWERS, approve="all")
+    kept = both.remote.causes.keep(run.trace_id, "failures", wrong="contains:Oakland")
+    assert (kept.version, kept.n_cases) == (1, 1)
+    assert both.local.causes.keep(run.trace_id, "failures", wrong="contains:Oakland").version == 1
+    grid = await both.local.compare("failures", agents="Personal Assistant", tools="tape")
+    assert {score.value for cell in grid.cells for score in cell.scores} == {0.0}
+    assert grid.tape is not None
+    assert grid.tape.misses == 0
+    with pytest.raises(UsageError, match="both given"):
+        both.remote.causes.keep(run.trace_id, "failures", wrong="contains:a", right="b")
+
+
 # -- agents, tools, models
 
 
@@ -496,6 +549,7 @@ ONLY_LOCAL: dict[str, Callable[[Lab], Any]] = {
     "an SDK agent": lambda lab: lab.stream("Hello", agent=an_sdk_agent()),
     "an SDK agent for a paused run": lambda lab: lab.resume("run_1", {}, agent=an_sdk_agent()),
     "a function in a comparison": lambda lab: lab.compare(["a"], agents=[len]),
+    "a function that judges": lambda lab: lab.why("0" * 32, wrong=len),
     "a service in a comparison": lambda lab: lab.compare(["a"], agents=["http://127.0.0.1:9/x"]),
     "an SDK agent in a comparison": lambda lab: lab.compare(["a"], agents=[an_sdk_agent()]),
     "an SDK agent in a graph": lambda lab: lab.handoffs(an_sdk_agent()),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
     from timestep_lab.runtime.warm_start import Replayed
+    from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
     from timestep_lab.service.mcp import Mcp
@@ -439,6 +440,13 @@ class Lab(LabViews):
             self.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models, concurrency=concurrency,
             budget_usd=budget_usd, approve_all=approve_all, plan=plan, on_progress=on_progress,
         )  # fmt: skip
+
+    @cached_property
+    def causes(self) -> Causes:
+        """`why` and `outlook` as events, and cases kept as tests: `.why(trace_id, …)`, `.plan(…)`, `.keep(trace_id, name, …)`."""
+        from timestep_lab.service.causes import Causes
+
+        return Causes(self)
 
     async def cancel(self, run_id: str) -> None:
         """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""

@@ -228,7 +228,9 @@ class LabViews:
         """What the trace views read from."""
         from timestep_lab.service.traces import Traces
 
-        return Traces(self._lab)
+        source = Traces(self._lab)
+        source.causes = lambda: self._lab.causes
+        return source
 
     @property
     def traces(self) -> TraceExplorer:

@@ -157,11 +157,31 @@ class RunCancelled(RunEnded):
     type: ClassVar[str] = "run.cancelled"
 
 
+# -- Long work over a run that is recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CauseProgress(Event):
+    """How many replays of a run are done, of at most so many."""
+
+    type: ClassVar[str] = "cause.progress"
+    done: int
+    planned: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CauseFound(Event):
+    """What the replays say: the fields of a `Why` or an `Outlook`."""
+
+    type: ClassVar[str] = "cause.found"
+    found: Mapping[str, Json]
+
+
 EVENT_TYPES: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (
         RunStarted, ThreadCreated, AgentUpdated, ItemAdded, ItemUpdated, ItemDone, ItemReplaced, Progress,
-        RunCompleted, RunPaused, RunStopped, RunFailed, RunCancelled,
+        RunCompleted, RunPaused, RunStopped, RunFailed, RunCancelled, CauseProgress, CauseFound,
     )
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from timestep_lab.service.operation import Scope
 if TYPE_CHECKING:
     from timestep_lab.model.records import Json
     from timestep_lab.runtime.runner import Runner
+    from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.datasets import Datasets
     from timestep_lab.service.files import VectorStores
@@ -39,6 +40,9 @@ class UserLab(Scope, Protocol):
 
     @property
     def comparisons(self) -> Comparisons: ...
+    @property
+    def causes(self) -> Causes: ...
+
     @property
     def mcp(self) -> Mcp: ...
     @property

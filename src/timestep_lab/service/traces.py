@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
+    from timestep_lab.service.causes import Causes
+
 SPANS_AT_ONCE = 500
 TIMES = ("started_at", "ended_at", "created_at")
 """Columns of rows that hold a time."""
@@ -155,6 +157,9 @@ class Traces:
     """What a trace row and a span are: dicts with the columns of the views `traces` and `spans`, spans with `cached_tokens,
     reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason` where known. Missing keys count as unknown. All methods block.
     """
+
+    causes: Callable[[], Causes] | None = None
+    """Gives what finds out why a run went wrong; None where runs cannot be replayed."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope

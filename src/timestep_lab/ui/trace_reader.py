@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from timestep_lab.model.clock import ms_between, utc_now
-from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.errors import LabError, NotFoundError, UsageError
+from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import Json
 from timestep_lab.model.spans import Lab
 from timestep_lab.service.traces import SpanColumns, Traces
@@ -17,6 +20,9 @@ from timestep_lab.store.table import CodedText
 from timestep_lab.ui.columns import encode_spans, json_safe, numbers, parent_rows
 from timestep_lab.ui.messages import as_text, read_messages
 from timestep_lab.ui.view import Reply, View, handles
+
+if TYPE_CHECKING:
+    from timestep_lab.service.causes import Causes
 
 # --- The first rows of a trace's tree, as the waterfall and its static twin show them
 
@@ -135,6 +141,8 @@ MOST_ENTRIES = 400
 MOST_SEARCHED = 2_000
 """Steps whose contents are searched; beyond it only names are."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TELL_S = 0.2
+"""Between two words of how far a search is."""
 MOST_JSON = 1_000
 """Steps that the JSON tab holds."""
 
@@ -145,6 +153,9 @@ class TraceReader(View):
     def __init__(self, source: Traces, **options: Any) -> None:
         super().__init__(**options)
         self.source = source
+        self._causes: dict[str, dict[str, Json]] = {}
+        """Trace to the search for why it went wrong, as far as it is."""
+        self._searches: dict[str, asyncio.Task[None]] = {}
 
     @handles("trace")
     async def _open_trace(self, trace_id: str) -> Reply:
@@ -197,6 +208,73 @@ class TraceReader(View):
         kind = cast(Literal["trace", "span"], target)
         score = await in_thread(self.source.score, kind, target_id, name, value, label=label, note=note)
         return asdict(score)
+
+    # -- why it went wrong
+
+    @handles("cause")
+    async def _cause(self, trace_id: str) -> Json:
+        return {"can_replay": self.source.causes is not None, "state": self._causes.get(trace_id)}
+
+    @handles("cause_plan")
+    async def _cause_plan(self, trace_id: str, asked: str, text: str = "", tools: str = "tape") -> Json:
+        """What a search would take at most; nothing is replayed."""
+        plan = await self._finder().plan(trace_id, tools=tools, **_said(asked, text))
+        return {"words": repr(plan)}
+
+    @handles("cause_find")
+    async def _cause_find(
+        self, trace_id: str, asked: str, text: str = "", tools: str = "tape", budget_usd: float | None = None
+    ) -> Json:
+        state = self._causes.get(trace_id)
+        if state is None or not state.get("running"):
+            state = self._causes[trace_id] = {"running": True, "done": 0, "planned": 0, "said": _said(asked, text)}
+            events = self._finder().why(trace_id, tools=tools, budget_usd=budget_usd, **_said(asked, text))
+            self._searches[trace_id] = asyncio.ensure_future(self._search(trace_id, events))
+        return state
+
+    @handles("cause_stop")
+    async def _cause_stop(self, trace_id: str) -> None:
+        if (task := self._searches.get(trace_id)) is not None:
+            task.cancel()
+
+    @handles("cause_keep")
+    async def _cause_keep(self, trace_id: str, name: str) -> Json:
+        said = (self._causes.get(trace_id) or {}).get("said") or {}
+        return asdict(await in_thread(self._finder().keep, trace_id, name, **said))
+
+    def _finder(self) -> Causes:
+        if self.source.causes is None:
+            raise UsageError("These traces are not in a lab.", "Open the lab that they are of: lab.trace(…).")
+        return self.source.causes()
+
+    async def _search(self, trace_id: str, events: AsyncIterator[Event]) -> None:
+        state = self._causes[trace_id]
+        told_at = 0.0
+        try:
+            async for event in events:
+                if isinstance(event, CauseProgress):
+                    state |= {"done": event.done, "planned": event.planned}
+                    if time.monotonic() - told_at > TELL_S:
+                        told_at = time.monotonic()
+                        self.emit({"kind": "cause", "trace_id": trace_id, "state": dict(state)})
+                elif isinstance(event, CauseFound):
+                    from timestep_lab.service.causes import why_of
+
+                    why = why_of(event)
+                    state |= {
+                        "verdict": why.verdict, "outlook": why.outlook.rows(), "right": why.outlook.right, "suspects": why.rows(),
+                    }  # fmt: skip
+        except LabError as error:
+            state["error"] = str(error)
+        finally:
+            state["running"] = False
+            self._searches.pop(trace_id, None)
+            self.emit({"kind": "cause", "trace_id": trace_id, "state": dict(state)})
+
+
+def _said(asked: str, text: str) -> dict[str, Any]:
+    """What a person says of the answer, as `why` takes it."""
+    return {"wrong": {"wrong": f"contains:{text}"}, "right": {"right": text}}.get(asked, {})
 
 
 def read_trace(source: Traces, trace_id: str) -> Reply:

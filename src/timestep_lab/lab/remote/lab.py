@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotServedError
-from timestep_lab.model.events import Event
+from timestep_lab.model.events import CauseProgress, Event
 from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.settings import Settings
@@ -31,11 +32,13 @@ from timestep_lab.store.base import Change, Rows, in_thread
 if TYPE_CHECKING:
     import agents as sdk
 
+    from timestep_lab.evals.cause import Outlook, Why, WhyPlan
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
+    from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
     from timestep_lab.service.mcp import Mcp
@@ -221,11 +224,43 @@ class RemoteLab(RemoteLooking, Lab):
     async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
         raise unsupported_remotely("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
 
-    async def outlook(self, run: Run | str, scorer: Any = None, **options: Any) -> NoReturn:
-        raise unsupported_remotely("An outlook", "Open the store itself: Lab(path).")
+    @cached_property
+    def causes(self) -> Causes:
+        from timestep_lab.service.causes import Causes
 
-    async def why(self, run: Run | str, **options: Any) -> NoReturn:
-        raise unsupported_remotely("A search for the cause", "Open the store itself: Lab(path).")
+        return remote(Causes, self.connection)
+
+    async def outlook(
+        self, run: Run | str, scorer: Any = None, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
+    ) -> Outlook:  # fmt: skip
+        """As `Lab.outlook`; the replays are the server's."""
+        from timestep_lab.evals.cause.findings import Outlook
+        from timestep_lab.service.causes import found_of
+
+        given = _sent(options, wrong=scorer)
+        return found_of(Outlook, await _last(self.causes.outlook(trace_id_of(run), **given), on_progress))
+
+    @checks_keywords
+    async def why(
+        self, run: Run | str, *, wrong: Any = None, right: Any = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
+        on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
+        models: Mapping[str, Sequence[str]] | None = None,
+        budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
+        agent: sdk.Agent[Any] | None = None, context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+    ) -> Why | WhyPlan:  # fmt: skip
+        """As `Lab.why`; the replays are the server's. Leaving it stops them."""
+        from timestep_lab.evals.cause.findings import Why
+        from timestep_lab.service.causes import found_of
+
+        asked = {
+            "replays": replays, "k": k, "tools": tools, "on_miss": on_miss, "corrections": _dict(corrections), "instructions": instructions,
+            "models": models, "agent": agent, "context": context,
+        }  # fmt: skip
+        paid = {} if plan else {"budget_usd": budget_usd, "concurrency": concurrency, "approve_all": approve_all}
+        given = _sent({**asked, **paid}, wrong=wrong, right=right)
+        if plan:
+            return await self.causes.plan(trace_id_of(run), **given)
+        return found_of(Why, await _last(self.causes.why(trace_id_of(run), **given), on_progress))
 
     async def blame(self, **options: Any) -> NoReturn:
         raise unsupported_remotely("A search for the change", "Open the store itself: Lab(path).")
@@ -300,3 +335,34 @@ def _named_tape(given: str | Tape | None) -> str | None:
 
 def _dict(given: Mapping[str, Json] | None) -> dict[str, Json] | None:
     return None if given is None else dict(given)
+
+
+def _sent(options: Mapping[str, Any], **said: Any) -> dict[str, Any]:
+    """What a search is asked with. Raises `UsageError` for what lives in this process."""
+    from timestep_lab.evals.scorers.base import Scorer
+    from timestep_lab.evals.scorers.registry import to_spec
+
+    given = dict(options)
+    for name in ("agent", "context"):
+        if given.pop(name, None) is not None:
+            raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store itself: Lab(path).")
+    if "tools" in given:
+        given["tools"] = _named_tape(given["tools"])
+    for name, value in said.items():
+        spec = to_spec(value) if isinstance(value, Scorer) else value
+        if callable(value) or (isinstance(spec, Mapping) and spec.get("type") == "function"):
+            raise unsupported_remotely(
+                "A Python function that judges",
+                "Name a scorer, such as contains:°F, or open the store itself: Lab(path).",
+            )
+        given[name] = _dict(spec) if isinstance(spec, Mapping) else spec
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def _last(events: AsyncGenerator[Event, None], on_progress: Callable[[int, int], None] | None) -> Event:
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, CauseProgress) and on_progress:
+                on_progress(event.done, event.planned)
+            last = event
+    return last

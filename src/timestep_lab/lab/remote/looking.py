@@ -45,7 +45,7 @@ class RemoteLooking(LabViews):
     def trace_source(self) -> Traces:
         from timestep_lab.lab.remote.trace_source import RemoteTraces
 
-        return remote(RemoteTraces, self.connection, _changes=self._remote.changes)
+        return remote(RemoteTraces, self.connection, _changes=self._remote.changes, causes=lambda: self._remote.causes)
 
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None

@@ -17,6 +17,7 @@ from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.fair_reads import in_turn
 from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.service.agents import Agents
+from timestep_lab.service.causes import Causes
 from timestep_lab.service.client import PREFIX
 from timestep_lab.service.comparisons import Comparisons
 from timestep_lab.service.datasets import Datasets
@@ -121,6 +122,7 @@ ROUTERS = (
     _routes("mcp", Mcp, lambda lab: lab.mcp),
     _routes("files", Files, lambda lab: lab.files),
     _routes("vector_stores", VectorStores, lambda lab: lab.vector_stores),
+    _routes("causes", Causes, lambda lab: lab.causes),
     _routes("traces", Traces, lambda lab: lab.trace_source),
     _routes("compare", Comparisons, lambda lab: lab.comparisons),
     _routes("datasets", Datasets, lambda lab: lab.datasets),

@@ -29,7 +29,11 @@ export function compareView(api, onSelect) {
       choice.addEventListener("change", () => { if (choice.value) compare(traceId, choice.value, result); });
       put(element, h("div", { class: "tl-compare-head" }, choice), result);
       if (!others.length) put(result, h("div", { class: "tl-empty" }, h("h3", {}, "Nothing to compare with yet"), h("p", {}, "Run the same question again, with another model or other instructions. It will be offered here.")));
-      if (other) { choice.value = other; compare(traceId, other, result); }
+      if (other) {
+        if (!others.some((row) => row.trace_id === other)) choice.append(h("option", { value: other }, "The branch in which it was otherwise"));
+        choice.value = other;
+        compare(traceId, other, result);
+      }
     } catch (error) {
       problem(element, error);
     }

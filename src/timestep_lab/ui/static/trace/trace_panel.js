@@ -5,6 +5,7 @@ import { icon } from "../shared/icons.js";
 import { jsonView } from "../shared/json_view.js";
 import { copyButton } from "../shared/long_text.js";
 import { graphView } from "../graph/graph_view.js";
+import { causeView } from "./cause.js";
 import { decodeSpans } from "./columns.js";
 import { compareView } from "./compare.js";
 import { conversation } from "./conversation.js";
@@ -36,6 +37,11 @@ export class TracePanel {
     this.graph = graphView((node) => this.chooseAgent(node.name), { among: "in this trace" });
     this.conversation = conversation((spanId) => this.chooseId(spanId));
     this.compare = compareView(api, (spanId) => { this.open("waterfall"); this.chooseId(spanId); });
+    this.cause = causeView(api, {
+      onStep: (spanId) => this.chooseId(spanId),
+      onBranch: (traceId) => { this.loaded.add("compare"); this.open("compare"); this.compare.show(this.traceId, traceId); },
+    });
+    api.on?.("cause", (op) => this.cause.apply(op));
     this.json = h("div", { class: "tl-json-tab" });
     this.player = player(() => this.waterfall.scale, (ms) => this.playTo(ms));
     this.build();
@@ -43,7 +49,7 @@ export class TracePanel {
   }
 
   build() {
-    this.faces = { waterfall: this.waterfall.element, graph: this.graph.element, conversation: this.conversation.element, compare: this.compare.element, json: this.json };
+    this.faces = { waterfall: h("div", { class: "tl-waterfall-face" }, this.cause.element, this.waterfall.element), graph: this.graph.element, conversation: this.conversation.element, compare: this.compare.element, json: this.json };
     this.tabs = TABS.map(([id, word]) => h("button", { class: "tl-tab", role: "tab", type: "button", id: `${this.uid}-${id}`, "aria-controls": `${this.uid}-${id}-panel`, onclick: () => this.open(id) }, word));
     this.panels = new Map(TABS.map(([id]) => [id, h("div", { class: "tl-tab-panel", role: "tabpanel", id: `${this.uid}-${id}-panel`, "aria-labelledby": `${this.uid}-${id}` }, this.faces[id])]));
     const bar = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Views of the trace" }, this.tabs);
@@ -83,6 +89,7 @@ export class TracePanel {
     this.loaded.clear();
     this.header.show(value.trace, { api: this.api, scores: value.scores, failure: value.failure, firstTokenMs: value.partial ? null : firstToken(this.spans) });
     if (fresh) { this.closeDetails(); this.player.reset(); }
+    if (!value.partial) this.cause.show(this.traceId, value.trace);
     this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
     this.load(this.tab);
