@@ -3,6 +3,7 @@ answering others and keeps its memory, and the attack is answered in words."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -196,3 +197,107 @@ class TestSockets:
             half.close()
         assert watch.slowest_s < SLOWEST_S
         assert json.loads(httpx.get(f"{served.url}/healthz").text)
+
+
+@pytest.fixture(scope="module")
+def shared(served: LabProcess) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
+    """The one who shared, with what they have beside the shared trace; everything else says `zebra`."""
+    with served.anonymous() as owner:
+        told = owner.post("/api/v1/runs", json={"prompt": 'call think {"thought": "shared"}'}).json()["run"]
+        other = owner.post("/api/v1/runs", json={"prompt": "zebra one", "model": "demo/echo"}).json()["run"]
+        owner.post("/api/v1/agents", json={"name": "zebra agent", "instructions": "zebra"}).raise_for_status()
+        owner.post("/api/v1/flush")
+        scored = {"target": "trace", "target_id": told["trace_id"], "name": "helpful", "value": 1.0}
+        owner.post("/api/v1/scores", json=scored).raise_for_status()
+        link = owner.post(f"/api/v1/traces/{told['trace_id']}/shares", json={"days": 1}).json()
+        yield owner, {"path": link["path"], "share_id": link["id"], "trace_id": told["trace_id"], "thread_id": told["thread_id"],
+                      "other": other["trace_id"], "other_thread": other["thread_id"], "user_id": told["user_id"]}  # fmt: skip
+
+
+class TestASharedLink:
+    """Who has a link to one trace has that trace: no other, no query, no file, no conversation, and no session."""
+
+    def test_it_shows_the_trace_to_nobody_in_particular_and_names_neither_user_nor_conversation(
+        self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
+    ) -> None:
+        _, ids = shared
+        with served.nobody() as nobody:
+            answer = nobody.get(ids["path"])
+        said = unpacked(answer.text)
+        assert answer.status_code == 200
+        assert ids["trace_id"] in said
+        assert "thought" in said
+        for name in ("thread_id", "user_id", "other", "other_thread"):
+            assert ids[name] not in answer.text + said, name
+        assert "zebra" not in answer.text + said
+        assert "set-cookie" not in answer.headers
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "sandbox allow-scripts" in policy
+        assert "allow-same-origin" not in policy
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "no-store" in answer.headers["cache-control"]
+
+    def test_no_other_id_and_no_other_signature_opens_anything(
+        self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
+    ) -> None:
+        owner, ids = shared
+        token = ids["path"].removeprefix("/shared/")
+        share_id, _, signature = token.partition(".")
+        second = owner.post(f"/api/v1/traces/{ids['other']}/shares", json={}).json()["path"].removeprefix("/shared/")
+        forged = [
+            share_id, f"{share_id}.", f"{share_id}.{signature[:-1]}", f"{share_id}.{'0' * 64}", f"{second.partition('.')[0]}.{signature}",
+            f"{ids['other']}.{signature}", f"{ids['trace_id']}.{signature}", f".{signature}", "x" * 199, f"{share_id}' or '1'='1.{signature}",
+            f"%2e%2e/api/v1/traces/{ids['other']}", f"{token}/../{ids['other']}", f"{token}/spans", f"{token}/ws",
+        ]  # fmt: skip
+        with served.nobody() as nobody:
+            for wrong in forged:
+                answer = nobody.get(f"/shared/{wrong}")
+                assert answer.status_code in (401, 404), wrong
+                assert "zebra" not in answer.text
+                assert ids["trace_id"] not in answer.text
+            for method in ("POST", "PUT", "DELETE", "PATCH"):
+                assert nobody.request(method, ids["path"]).status_code == 405
+
+    def test_a_link_is_no_token_for_the_api_sql_files_or_websockets(
+        self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
+    ) -> None:
+        _, ids = shared
+        token = ids["path"].removeprefix("/shared/")
+        with served.nobody() as nobody:
+            nobody.get(ids["path"])
+            for headers in ({}, {"Authorization": f"Bearer {token}"}, {"Cookie": f"{served.tokens.cookie}={token}"}):
+                for path in (
+                    f"/api/v1/traces/{ids['trace_id']}", f"/api/v1/traces/{ids['other']}", f"/api/v1/spans?trace_id={ids['trace_id']}",
+                    "/api/v1/shares", "/api/v1/traces", f"/api/v1/threads/{ids['thread_id']}", "/openai/v1/files", "/metrics",
+                ):  # fmt: skip
+                    assert nobody.get(path, headers=headers).status_code in (401, 403), path
+                asked = nobody.post("/api/v1/sql", json={"query": "select * from traces"}, headers=headers)
+                assert asked.status_code == 401
+            for path in ("/api/v1/changes?topic=traces", f"/views/{token}", f"{ids['path']}/ws"):
+                upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+                           "Authorization": f"Bearer {token}"}  # fmt: skip
+                assert nobody.get(path, headers=upgrade).status_code in (401, 403, 404), path
+
+    def test_only_its_owner_lists_and_revokes_it_and_then_it_opens_nothing(
+        self, served: LabProcess, shared: tuple[httpx.Client, dict[str, str]]
+    ) -> None:
+        owner, ids = shared
+        with served.anonymous() as guest, served.nobody() as nobody:
+            assert guest.get("/api/v1/shares").json() == []
+            assert guest.delete(f"/api/v1/shares/{ids['share_id']}").status_code == 404
+            assert guest.post(f"/api/v1/traces/{ids['trace_id']}/shares", json={}).status_code == 404
+            assert nobody.get(ids["path"]).status_code == 200
+            assert ids["share_id"] in {link["id"] for link in owner.get("/api/v1/shares").json()}
+            assert owner.delete(f"/api/v1/shares/{ids['share_id']}").status_code == 204
+            assert nobody.get(ids["path"]).status_code == 404
+            again = owner.post(f"/api/v1/traces/{ids['trace_id']}/shares", json={"days": 1}).json()["path"]
+            assert nobody.get(again).status_code == 200
+            assert owner.delete(f"/api/v1/traces/{ids['trace_id']}").status_code == 204
+            assert nobody.get(again).status_code == 404
+
+
+def unpacked(page: str) -> str:
+    """The data inside a page of one trace."""
+    packed = page.split('id="data">')[1].split("</script>")[0]
+    return gzip.decompress(base64.b64decode(packed)).decode()

@@ -37,6 +37,7 @@ def two(lab: LabProcess) -> Iterator[Two]:
             "agent_id": agent["id"], "thread_id": run["thread_id"], "run_id": run["id"], "trace_id": run["trace_id"],
             "server_id": server["id"], "comparison_id": comparison["id"],
         }  # fmt: skip
+        ids["share_id"] = made(b, f"/api/v1/traces/{run['trace_id']}/shares", {})["id"]
         ids |= openai_objects(b)
         spans = b.get(f"/api/v1/traces/{run['trace_id']}/columns").json()
         ids["span_id"] = spans["span_id"][0]
@@ -79,6 +80,7 @@ BODIES: dict[str, Any] = {
         "outcome": "tie",
     },
     "PUT /api/v1/threads/{thread_id}": {"title": "mine now"},
+    "POST /api/v1/traces/{trace_id}/decisions": {"call_id": "call_none", "decision": "approved"},
     "POST /openai/v1/vector_stores/{store_id}/file_batches": {"file_ids": ["file_none"]},
     "POST /openai/v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},
     "POST /openai/v1/conversations/{conversation_id}/items": {"items": [{"role": "user", "content": "mine now"}]},

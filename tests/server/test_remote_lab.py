@@ -121,6 +121,33 @@ async def test_a_fork_replays_there_and_goes_on_with_the_change(both: Both) -> N
     same(both.remote.diff(run, fork), both.local.diff(run, fork))
 
 
+async def test_what_is_done_with_a_trace_is_done_there_as_here(both: Both) -> None:
+    run = await both.remote.run(ANSWERS)
+    link = both.remote.trace_source.share(run.trace_id, days=2)
+    assert both.remote.trace_source.shares() == [link]
+    assert both.local.trace_source.shares() == [
+        replace(link, path=both.local.trace_source.shares()[0].path)
+    ]  # Its own secret.
+    plans = [await lab.trace_source.plan_again(run.trace_id, model="demo/echo") for lab in (both.remote, both.local)]
+    assert plans[0] == plans[1]
+    started = await both.remote.trace_source.run_again(run.trace_id, prompt="Hello", model="demo/echo")
+    while both.local.get_run(started.id).status == "running":
+        await asyncio.sleep(0.02)
+    added = both.remote.datasets.add_traces(name="kept", trace_ids=[run.trace_id], expected="output")
+    assert added == both.local.datasets.list()[0]
+    waits = await both.remote.run(ASKS)
+    [call] = both.remote.trace_source.waiting(waits.trace_id)
+    assert call == both.local.trace_source.waiting(waits.trace_id)[0]
+    await both.remote.trace_source.decide(waits.trace_id, call.call_id, "rejected", message="No.")
+    while both.local.get_run(waits.id).status in ("running", "needs_approval"):
+        await asyncio.sleep(0.02)
+    both.remote.trace_source.revoke(link.id)
+    both.remote.trace_source.delete(run.trace_id)
+    assert both.local.trace_source.shares() == []
+    with pytest.raises(NotFoundError):
+        both.local.trace_source.read(run.trace_id)
+
+
 async def test_a_run_on_tape_there_asks_no_tool_and_says_what_was_never_recorded(both: Both) -> None:
     asked = 'call think {"thought": "once"}'
     assert (await both.remote.run(asked)).status == "completed"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from timestep_lab.model.clock import ms_between, utc_now
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import LOCAL_USER, new_id
-from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode, ScoreRecord
+from timestep_lab.model.records import AgentGraph, GraphEdge, GraphNode, ScoreRecord, TitledGraph
 from timestep_lab.service.traces import Facet, SavedView, TracePage, TraceQuery, Traces
 from timestep_lab.store.filters import evaluate
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
@@ -413,6 +413,10 @@ class SampleSource(Traces):
 
     def graph_of(self, trace_id: str) -> AgentGraph:
         return self._graph([trace_id])
+
+    def handoffs(self, *, trace_id: list[str] | None = None, **_: Any) -> TitledGraph:  # type: ignore[override]
+        graph = self._graph(trace_id or [])
+        return TitledGraph(nodes=graph.nodes, edges=graph.edges, title="Handoffs")
 
     def _graph(self, ids: list[str]) -> AgentGraph:
         agents: dict[str, list[dict[str, Any]]] = {}

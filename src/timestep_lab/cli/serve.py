@@ -27,10 +27,11 @@ from timestep_lab.resources import data_path, notebooks_path
 def token_command(context: Context, user: str | None, days: int) -> int:
     """Print a token for Lab("http://…", token=…) and for the API. Works while the lab is served."""
     from timestep_lab.runtime.settings import Settings
-    from timestep_lab.server.gate import Tokens, secret_of
+    from timestep_lab.server.gate import Tokens
+    from timestep_lab.store.store import secret_of
 
     with context.open_store() as store:
-        tokens = Tokens(secret_of(store, Settings.load().secret))
+        tokens = Tokens(secret_of(store.db, Settings.load().secret))
         say(tokens.issue(user or store.user_id, anonymous=False, lifetime=timedelta(days=days)))
     return 0
 

@@ -23,7 +23,7 @@ PREFIXES = {
     "call": "call", "response": "resp", "batch": "bat", "file": "file", "upload": "upload", "part": "part",
     "vector_store": "vs", "conversation": "conv", "comparison": "cmp", "case": "case", "dataset": "data",
     "attachment": "atc", "score": "sc", "widget": "wdg", "process": "prc", "chunk": "chk", "workflow": "wf", "task": "tsk",
-    "vote": "vote", "view": "view", "client_tool_call": "ctc",
+    "vote": "vote", "view": "view", "client_tool_call": "ctc", "share": "shr",
 }  # fmt: skip
 
 

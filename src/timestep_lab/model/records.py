@@ -304,6 +304,17 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShareRecord:
+    """A link that shows one trace to who has no account, until it expires or is revoked."""
+
+    id: str
+    user_id: str
+    trace_id: str
+    created_at: Moment = field(default_factory=utc_now)
+    expires_at: Moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[R]):
     """One page of a listing. `after` is the id to pass for the next page, None when there is none."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -31,7 +30,6 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import (
     AuthError,
     BusyError,
-    ConflictError,
     ForbiddenError,
     LabError,
     TooLargeError,
@@ -40,12 +38,10 @@ from timestep_lab.model.errors import (
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.interchange import otlp_in
 from timestep_lab.server.errors import error_response
-from timestep_lab.store.table import Table
+from timestep_lab.service.sharing import PATH as SHARED
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from timestep_lab.store.store import Store
 
 
 # --- Which names a served lab answers to
@@ -126,12 +122,16 @@ class RateLimits:
     ) -> None:  # fmt: skip
         self._users = TokenBuckets(requests_per_second, request_burst)
         self._sign_ins = TokenBuckets(sign_ins_per_minute / 60, sign_in_burst)
+        self._shared = TokenBuckets(2, 60)
 
     def check_user(self, user_id: str) -> None:
         self._users.take(user_id, "requests")
 
     def check_sign_in(self, address: str) -> None:
         self._sign_ins.take(_network_of(address), "sign-ins from this address")
+
+    def check_shared(self, address: str) -> None:
+        self._shared.take(_network_of(address), "openings of shared links from this address")
 
 
 def _network_of(address: str) -> str:
@@ -199,35 +199,10 @@ class Tokens:
         return Caller(claims["sub"], bool(claims.get("is_anonymous", False)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabSetting:
-    """A row of `lab_settings`: something the lab itself must remember."""
-
-    name: str
-    user_id: str
-    value: str
-
-
-def secret_of(store: Store, configured: str | None) -> str:
-    """`TIMESTEP_LAB_SECRET`, or one made once and kept with the store, so that tokens outlive a restart."""
-    if configured:
-        return configured
-    kept = Table(store.db, store.user_id, "lab_settings", LabSetting, noun="setting", key="name", order="name")
-    found = kept.try_get("token_secret")
-    if found is None:
-        try:
-            found = kept.insert(
-                LabSetting(name="token_secret", user_id=store.user_id, value=secrets.token_urlsafe(48))
-            )  # fmt: skip
-        except ConflictError:  # Another server made it in this moment.
-            found = kept.get("token_secret")
-    return found.value
-
-
 USER_HEADER = "x-timestep-user"
 """Set here for the pages behind the gate; what a client sends under this name is dropped."""
 OPEN_PATHS = {"/healthz", "/readyz", "/api/v1/auth/anonymous", "/favicon.ico", "/app.webmanifest", "/sw.js", "/offline"}
-OPEN_PREFIXES = ("/static/", "/assets/")
+OPEN_PREFIXES = ("/static/", "/assets/", SHARED)
 API_PREFIXES = ("/api/", "/v1/", "/openai/", "/metrics")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 PART_S, BODY_S = 30.0, 600.0
@@ -331,6 +306,8 @@ class Gate:
                     return
             elif path == "/api/v1/auth/anonymous":
                 self.limits.check_sign_in(_address(scope))
+            elif path.startswith(SHARED):
+                self.limits.check_shared(_address(scope))
             if path in OTLP_PATHS:
                 receive = _Counted(receive, headers, otlp_in.MAX_BODY, otlp_in.too_large)
             else:

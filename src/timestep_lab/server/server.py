@@ -39,9 +39,10 @@ from timestep_lab.server.api import (
 from timestep_lab.server.api.health import Counting, Metrics
 from timestep_lab.server.chatkit import server as chatkit
 from timestep_lab.server.fair_reads import FairReads
-from timestep_lab.server.gate import API_PREFIXES, OPEN_PATHS, Caller, Gate, RateLimits, Tokens, answers_to, secret_of
+from timestep_lab.server.gate import API_PREFIXES, OPEN_PATHS, Caller, Gate, RateLimits, Tokens, answers_to
 from timestep_lab.server.labs import Labs
 from timestep_lab.server.otlp_decoder import OtlpDecoder
+from timestep_lab.store.store import secret_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 
 ROUTERS = (
-    health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.router,
+    health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.router, trace_files.shared,
     trace_files.comparisons, sql.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""
@@ -71,7 +72,7 @@ class Served:
         self._loopback = loopback
         lab.settings = replace(lab.settings, is_served=True)
         self.labs = Labs(lab)
-        self._secret = secret_of(lab.store, lab.settings.secret)
+        self._secret = secret_of(lab.store.db, lab.settings.secret)
         self.tokens = Tokens(self._secret)
         self.api = self._api(pages)
         metrics: Metrics = self.api.state.metrics
@@ -122,6 +123,7 @@ class Served:
             Metrics(),
             False,
         )
+        api.state.secret = self._secret
         api.state.otlp = OtlpDecoder()
         api.state.reads = FairReads(lambda: bool(api.state.stopping))
         api.state.imports = FairReads(lambda: bool(api.state.stopping), threads=4, waiting=50, time_limit_s=IMPORT_S)
@@ -387,6 +389,14 @@ def expired_link(path: str) -> bytes:
         "printed in its terminal signs you in; later, put what <code>timestep-lab token</code> prints behind <code>/?key=</code>.</p>"
         "<p>As a guest you see only what you do here, none of the lab's own chats and traces.</p>"
         f'<p><a class="do" href="{html.escape(path)}">Go on as a guest</a></p>',
+    )
+
+
+def no_shared_trace() -> bytes:
+    """For a shared link that opens nothing. It does not say why: whether there ever was such a trace is nobody else's business."""
+    return _page(
+        "This link opens nothing",
+        "<p>It has expired, was revoked, or was not copied whole. Ask whoever sent it for another.</p>",
     )
 
 

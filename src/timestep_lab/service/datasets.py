@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, Len
 
@@ -72,6 +72,26 @@ class Datasets:
             hash=dataset.version, n_cases=len(dataset), prompts=tuple(prompts), tags=tuple(tags), metadata=metadata or {},
         )  # fmt: skip
         return store_version(self._scope.store, record, dataset)
+
+    @op.post("/datasets/traces", status=201)
+    def add_traces(
+        self, *, name: Name, trace_ids: Annotated[Sequence[str], Len(1, 1000)], expected: Literal["output"] | None = None,
+    ) -> DatasetRecord:  # fmt: skip
+        """What was asked in these traces, added to a data set as its next version; a data set of that name is made if there is none.
+        Each case knows its trace. What is expected is a `correction` of the trace, or with `expected="output"` else what it answered.
+
+        Raises `NotFoundError` for a trace that is not there or in which nothing was asked.
+        """
+        from timestep_lab.evals.datasets.load import cases_of_rows
+
+        _check_name(name)
+        traces = self._scope.store.traces
+        found = cases_of_rows([traces.get(id) for id in trace_ids], self._sql, expected=expected)
+        if not found:
+            raise NotFoundError(
+                "Nothing was asked in these traces, so they make no case.", "Choose traces with an input."
+            )
+        return self.save(name, found) if self._try_record(name) is None else self.extend(name, found)
 
     @op.get("/datasets/{dataset_id}/cases")
     def cases(self, dataset_id: DatasetId) -> builtins.list[JsonObject]:

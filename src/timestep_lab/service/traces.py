@@ -6,20 +6,30 @@ import builtins
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 from annotated_types import Interval, Len
 
 from timestep_lab.model.clock import parse_iso, utc_now
 from timestep_lab.model.codec import JsonObject, Moment
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import AgentGraph, ScoreRecord, TitledGraph
+from timestep_lab.model.records import (
+    AgentGraph,
+    Interruption,
+    RunRecord,
+    RunStateRecord,
+    ScoreRecord,
+    TitledGraph,
+)
 from timestep_lab.model.spans import SpanRecord
+from timestep_lab.service import again, sharing
 from timestep_lab.service import operation as op
+from timestep_lab.service.again import AgainChanges, AgainPlan
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.operation import Scope, TraceId
-from timestep_lab.store.base import Change
+from timestep_lab.service.sharing import SharedTrace
+from timestep_lab.store.base import Change, in_thread
 from timestep_lab.store.filters.suggestions import Suggestion, suggest
 from timestep_lab.store.table import Table
 from timestep_lab.store.trace_diff import DiffRow
@@ -370,6 +380,87 @@ class Traces:
         if target == "trace":
             self.read(target_id)
         return self._scope.store.traces.score(target, target_id, name, value, label=label, note=note)
+
+    # -- doing something with one trace
+
+    @op.delete("/traces/{trace_id}")
+    def delete(self, trace_id: TraceId) -> None:
+        """Delete a trace with its steps, annotations and shared links. Its conversation stays.
+
+        Raises `NotFoundError`, and `ConflictError` for one that goes on or waits for approval.
+        """
+        self.read(trace_id)
+        self._scope.store.traces.delete([trace_id])
+
+    @op.post("/traces/{trace_id}/shares", status=201)
+    def share(self, trace_id: TraceId, *, days: Annotated[int, Interval(ge=1, le=365)] = 7) -> SharedTrace:
+        """A link that shows this trace, and nothing else, to whoever has it, for so many days. Raises `NotFoundError`."""
+        self.read(trace_id)
+        return sharing.share(self._scope, trace_id, days)
+
+    @op.get("/shares")
+    def shares(self, *, trace_id: TraceId | None = None) -> list[SharedTrace]:
+        """The links that still open, newest first."""
+        return sharing.shares(self._scope, trace_id)
+
+    @op.delete("/shares/{share_id}")
+    def revoke(self, share_id: Annotated[str, Len(1, 200)]) -> None:
+        """A shared link opens nothing from now on. Raises `NotFoundError`."""
+        self._scope.store.shares.delete(share_id)
+
+    @op.post("/traces/{trace_id}/again/plan")
+    async def plan_again(self, trace_id: TraceId, **changes: Unpack[AgainChanges]) -> AgainPlan:
+        """What running it again with these changes would replay, and what would be live. Nothing is asked or written.
+
+        Raises `NotFoundError`, `UsageError` for changes that cannot be felt, `RunError` for a trace that is no run of this lab.
+        """
+        return await again.plan(self._scope, trace_id, changes)
+
+    @op.post("/traces/{trace_id}/again", status=201)
+    async def run_again(self, trace_id: TraceId, **changes: Unpack[AgainChanges]) -> RunRecord:
+        """Start it again in a new conversation, as a trace that knows this one as its parent. The run goes on by itself.
+
+        Raises what `plan_again` raises.
+        """
+        return await again.start(self._scope, trace_id, changes)
+
+    @op.get("/traces/{trace_id}/waiting")
+    def waiting(self, trace_id: TraceId) -> list[Interruption]:
+        """The tool calls of this trace that wait for a person. Raises `NotFoundError`."""
+        self.read(trace_id)
+        found = self._waiting_state(trace_id)
+        return [] if found is None else [Interruption(**dict(call)) for call in found.interruptions]
+
+    @op.post("/traces/{trace_id}/decisions", status=201)
+    async def decide(
+        self,
+        trace_id: TraceId,
+        call_id: Annotated[str, Len(1, 200)],
+        decision: Literal["approved", "rejected"],
+        *,
+        message: Annotated[str, Len(0, 10_000)] = "",
+        always: bool = False,
+    ) -> None:
+        """Decide about a call that waits. Answers when that is kept; the run then goes on by itself.
+
+        Raises `NotFoundError` when nothing of this trace waits, `ConflictError` when somebody else was faster.
+        """
+        state = await in_thread(self._waiting_state, trace_id)
+        if state is None:
+            raise NotFoundError(
+                f"No call of trace {trace_id} waits.", "Somebody may have decided; open the trace again."
+            )
+        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        events = self._scope.runner.resume(state.run_id, chosen, keep_running=True)
+        try:
+            await anext(events)
+        finally:
+            await events.aclose()
+
+    def _waiting_state(self, trace_id: str) -> RunStateRecord | None:
+        store = self._scope.store
+        waiting = store.runs.find(1, trace_id=trace_id, status="needs_approval")
+        return store.run_states.try_get(waiting[0].id) if waiting else None
 
     # -- what is not one request
 

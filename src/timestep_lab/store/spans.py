@@ -6,6 +6,8 @@ Chat Completions messages (`role`, `content`), Responses items (`type`, `content
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -388,6 +390,9 @@ class MessageBodies:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._unsure = threading.Event()
+        """Set when traces were deleted somewhere, and messages perhaps with them: what is stored must be asked anew."""
+        self._listens = False
 
     def share(self, user_id: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """The rows with long histories replaced by hashes, and the rows to append to `message_bodies`."""
@@ -410,6 +415,9 @@ class MessageBodies:
             self._remember((user_id, digest))
 
     def _not_stored(self, user_id: str, hashes: list[str]) -> list[str]:
+        if self._unsure.is_set():
+            self._unsure.clear()
+            self._stored.clear()
         unknown = [digest for digest in hashes if (user_id, digest) not in self._stored]
         if not unknown:
             return []
@@ -424,7 +432,14 @@ class MessageBodies:
             self._remember((user_id, digest))
         return [digest for digest in unknown if digest not in stored]
 
+    def _listen(self) -> None:
+        unsure, self._listens = self._unsure, True
+        end = self._db.subscribe(lambda change: unsure.set() if change.topic == "traces" and not change.id else None)
+        weakref.finalize(self, end)
+
     def _remember(self, key: tuple[str, str]) -> None:
+        if not self._listens:
+            self._listen()
         self._stored[key] = None
         self._stored.move_to_end(key)
         if len(self._stored) > REMEMBERED:

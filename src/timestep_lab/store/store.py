@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from timestep_lab.model.display import without_credentials
-from timestep_lab.model.errors import UsageError
+from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import (
     AgentRecord,
@@ -18,6 +19,7 @@ from timestep_lab.model.records import (
     RunRecord,
     RunStateRecord,
     ScoreRecord,
+    ShareRecord,
 )
 from timestep_lab.store.base import Change, Database, Rows
 from timestep_lab.store.table import Table
@@ -47,6 +49,7 @@ class Store:
         self.datasets = Table(
             db, user_id, "dataset_versions", DatasetRecord, noun="data set", topic="comparisons", order="created_at"
         )
+        self.shares = Table(db, user_id, "trace_shares", ShareRecord, noun="shared link", topic="traces")
         self.quota: Quota | None = None
         """Of a guest of a served lab."""
 
@@ -91,6 +94,32 @@ class Store:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+# --- What the lab itself must remember: the secret that signs its tokens and its links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabSetting:
+    """A row of `lab_settings`."""
+
+    name: str
+    user_id: str
+    value: str
+
+
+def secret_of(db: Database, configured: str | None) -> str:
+    """`TIMESTEP_LAB_SECRET`, or one made once and kept with the lab, so that what it signed outlives a restart."""
+    if configured:
+        return configured
+    kept = Table(db, LOCAL_USER, "lab_settings", LabSetting, noun="setting", key="name", order="name")
+    found = kept.try_get("token_secret")
+    if found is None:
+        try:
+            found = kept.insert(LabSetting(name="token_secret", user_id=LOCAL_USER, value=secrets.token_urlsafe(48)))
+        except ConflictError:  # Another process made it in this moment.
+            found = kept.get("token_secret")
+    return found.value
 
 
 # --- From the name of a lab to the lab: `lab.duckdb`, a path, `:memory:`, or `postgresql://…`

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from timestep_lab.model.clock import to_aware_utc, to_naive_utc
-from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.errors import ConflictError, NotFoundError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats, trace_sums
-from timestep_lab.store.base import Database, Dialect, Rows
+from timestep_lab.store.base import Change, Database, Dialect, Rows, Statement
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, read_search
 from timestep_lab.store.spans import SpanReader, no_trace
@@ -332,6 +332,35 @@ class Traces:
         ).rows
         return [self._scores.from_row(row) for row in rows]
 
+    # -- deleting
+
+    def delete(self, trace_ids: Sequence[str]) -> None:
+        """Traces with their steps, annotations and shared links, and the messages that no other trace has. Unknown ids are left out.
+
+        Raises `ConflictError` for one that goes on or waits for approval; then none is deleted.
+        """
+        for start in range(0, len(trace_ids), MOST_DELETED):
+            self._check_over(trace_ids[start : start + MOST_DELETED])
+        for start in range(0, len(trace_ids), MOST_DELETED):
+            ids = trace_ids[start : start + MOST_DELETED]
+            gone = [Change("traces", self._user_id, trace_id) for trace_id in ids]
+            self._db.write(
+                self._user_id,
+                delete_statements(self._db.dialect, self._user_id, ids),
+                # The last one tells writers, too, that messages which they know to be stored may be there no more.
+                changes=[*gone, Change("traces", self._user_id, "")],
+            )
+
+    def _check_over(self, trace_ids: Sequence[str]) -> None:
+        where = _among(trace_ids)
+        going_on = self._query(
+            f"select t.trace_id, t.status from traces t where {where.sql} and t.status in ('running', 'needs_approval')",
+            where,
+        ).rows
+        for trace_id, status in going_on:
+            how = "goes on" if status == "running" else "waits for approval"
+            raise ConflictError(f"Trace {trace_id} {how}.", "Decide or stop it first; then delete it.")
+
     # -- parts
 
     def _page(
@@ -417,6 +446,34 @@ class Traces:
         if row is None:
             raise no_trace(trace_id)
         return row[0]
+
+
+MOST_DELETED = 500
+"""Traces in one transaction."""
+
+
+def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] | None = None) -> list[Statement]:
+    """What deletes these traces of a user, or with None all of them."""
+    params = [user_id, *(trace_ids or ())]
+    places = ", ".join(f"${n}" for n in range(2, len(params) + 1))
+    gone = "true" if trace_ids is None else f"trace_id in ({places})"
+    split = {"duckdb": "string_split", "postgres": "string_to_array"}[dialect]
+    hashes = (
+        f"select unnest({split}(input_refs, ' ')) from core.spans_raw where user_id = $1 and input_refs is not null and"
+    )
+    statements = [
+        # What an open span will say may be known to be stored already.
+        f"delete from core.message_bodies where user_id = $1 and hash in ({hashes} {gone}) and hash not in ({hashes} not {gone}) "
+        "and not exists (select 1 from core.open_spans where user_id = $1)",
+        f"delete from core.score_rows where user_id = $1 and target = 'span' and target_id in "
+        f"(select span_id from core.spans_raw where user_id = $1 and {gone})",
+        "delete from core.score_rows where user_id = $1 and target = 'trace' and "
+        + ("true" if trace_ids is None else f"target_id in ({places})"),
+    ]
+    tables = ["spans_raw", "open_spans", "traces_raw", "repeated_calls", "waiting_events", "trace_shares"]
+    tables.append("trace_rollups" if dialect == "postgres" else "trace_deltas")
+    statements += [f"delete from core.{table} where user_id = $1 and {gone}" for table in tables]
+    return [Statement(sql, params) for sql in statements]
 
 
 def _among(ids: Sequence[str]) -> CompiledFilter:

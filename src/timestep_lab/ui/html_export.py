@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from timestep_lab.model.errors import UsageError
+from timestep_lab.model.spans import GenAI
 from timestep_lab.service.traces import TracePage, TraceQuery, Traces
 from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import encode_spans, json_safe
@@ -50,23 +51,36 @@ def export_html(
     The file appears whole or not at all. Raises `UsageError` when nothing matches or there are more than 1,000 traces.
     """
     rows = _rows(source, trace_ids, query or TraceQuery())
-    single = rows[0]["trace_id"] if len(rows) == 1 else None
+    if len(rows) == 1:
+        return _write(Path(path), trace_page(source, rows[0]["trace_id"], title=title))
     data = {
-        "single": single,
+        "single": None,
         "rows": rows,
         "sql": source.page(**(query or TraceQuery()).words(), limit=1).sql,
-        "graph": asdict(source.graph(**(query or TraceQuery()).words())) if single is None else None,
+        "graph": asdict(source.graph(**(query or TraceQuery()).words())),
         "traces": {row["trace_id"]: _trace(source, row["trace_id"]) for row in rows},
     }
     page = TracePage(data=[*rows], has_more=False, after=None, total=len(rows), sql="")
-    twin = trace_html(source, single) if single else explorer_html(source, page, None)
-    text = _PAGE.format(
-        title=escape(title),
-        twin=twin,
-        data=_packed(data),
-        module=_inline(build("trace" if single else "explorer", "page")),
-    )
-    return _write(Path(path), text)
+    return _write(Path(path), _page("explorer", data, explorer_html(source, page, None), title))
+
+
+def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> str:
+    """One trace as the text of one HTML file: its steps, what they said, its annotations, and the agents that took part; nothing else of
+    the lab, and no ids of its user or conversation. Raises `NotFoundError`."""
+    row = _own(source.read(trace_id))
+    traces = {trace_id: _trace(source, trace_id)}
+    data = {"single": trace_id, "rows": [row], "sql": "", "graph": None, "traces": traces}
+    named = title or f"{str(row.get('input') or row.get('workflow') or 'Trace')[:80]} · Timestep Lab"
+    return _page("trace", data, trace_html(source, trace_id), named)
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row, an annotation or attributes without what they say of whose they are."""
+    return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
+
+
+def _page(component: str, data: Mapping[str, Any], twin: str, title: str) -> str:
+    return _PAGE.format(title=escape(title), twin=twin, data=_packed(data), module=_inline(build(component, "page")))
 
 
 def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:
@@ -91,20 +105,21 @@ def _trace(source: Traces, trace_id: str) -> dict[str, Any]:
     whole = source.payloads(trace_id, list(spans["span_id"])[:MOST_SPANS])
     scores: dict[str, list[Any]] = {}
     for score in source.scores(trace_id):
-        scores.setdefault(score.target_id, []).append(asdict(score))
+        scores.setdefault(score.target_id, []).append(_own(asdict(score)))
+    value = read_trace(source, trace_id).value
     return {
-        "value": read_trace(source, trace_id).value,
+        "value": {**value, "trace": _own(value["trace"]), "scores": [*map(_own, value["scores"])], "is_copy": True},
         "columns": base64.b64encode(encode_spans(spans)).decode(),
         "spans": {span["span_id"]: _span(span, scores.get(span["span_id"], [])) for span in whole},
         "conversation": read_conversation(source, trace_id),
-        "graph": asdict(source.graph_of(trace_id)),
+        "graph": asdict(source.handoffs(trace_id=[trace_id])),
     }
 
 
 def _span(span: Mapping[str, Any], scores: list[Any]) -> dict[str, Any]:
     speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
     return {
-        "span": dict(span),
+        "span": {**_own(span), "attributes": _own(span.get("attributes") or {})},
         "input_messages": read_messages(span.get("input")) if speaks else None,
         "output_messages": read_messages(span.get("output"), role="assistant") if speaks else None,
         "scores": scores,

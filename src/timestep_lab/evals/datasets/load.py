@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,14 @@ def cases_of_traces(
 ) -> list[Case]:  # fmt: skip
     """What was asked in each trace that a filter selects, oldest first, with what it should have answered where somebody said so."""
     rows = sorted(sql(query_of(filter)), key=lambda row: str(row["started_at"]))
+    found = cases_of_rows(rows, sql, expected=expected)
+    return found if limit is None else found[-limit:]
+
+
+def cases_of_rows(
+    rows: Sequence[Mapping[str, Any]], sql: Callable[[str], list[dict[str, Any]]], *, expected: str | None
+) -> list[Case]:  # fmt: skip
+    """The same of rows of the view `traces`, in their order. Traces in which nothing was asked make no case."""
     corrections = {row["target_id"]: row["note"] for row in sql(_CORRECTIONS)}
     found = []
     for row in rows:
@@ -92,7 +100,7 @@ def cases_of_traces(
         right = corrections.get(row["trace_id"], row["output"] if expected == "output" else None)
         about = {"trace_id": row["trace_id"], "agent": row["agent_path"], "model": row["model"], "status": row["status"]}  # fmt: skip
         found.append(Case(input=asked, expected=right, metadata={k: v for k, v in about.items() if v is not None}))
-    return found if limit is None else found[-limit:]
+    return found
 
 
 def _json(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,12 +11,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, HTMLResponse, Response
 
-from timestep_lab.model.errors import DataError
+from timestep_lab.model.errors import DataError, NotFoundError
 from timestep_lab.server.api.schemas import ERRORS, Strict
 from timestep_lab.server.fair_reads import FairReads, in_turn
-from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.labs import CurrentLab, Labs
+from timestep_lab.service import sharing
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
@@ -86,6 +88,42 @@ async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> 
     return FileResponse(
         path, media_type="application/octet-stream", filename=path.name, background=BackgroundTask(folder.cleanup)
     )
+
+
+# --- A shared trace: one HTML file with that trace in it, for whoever has the link
+#
+# It holds its data and asks the server for nothing. The browser gives it an origin of its own (`sandbox`), so that nothing in it, whatever
+# the trace says, reaches the lab as the reader who may be signed in there.
+
+
+shared = APIRouter(include_in_schema=False)
+SHARED_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-downloads"
+    ),
+    "Cache-Control": "private, no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex, nofollow",
+    "X-Frame-Options": "DENY",
+}  # fmt: skip
+
+
+@shared.get(sharing.PATH + "{token}")
+async def shared_trace(token: Annotated[str, PathParameter(max_length=200)], request: Request) -> Response:
+    """The trace, or for a link that is forged, revoked, expired or was never made the same page that says so."""
+    from timestep_lab.server.server import no_shared_trace
+    from timestep_lab.ui.html_export import trace_page
+
+    labs: Labs = request.app.state.labs
+    secret: str = request.app.state.secret
+    record = await in_thread(sharing.opened, labs.root.store.db, secret, token)
+    page: str | None = None
+    if record is not None:
+        with labs.held(record.user_id) as lab, suppress(NotFoundError):  # Deleted in this moment.
+            source: Any = lab
+            page = await in_turn(request, lab, lambda: trace_page(source.trace_source, record.trace_id))
+    if page is None:
+        return HTMLResponse(no_shared_trace(), 404, headers=SHARED_HEADERS)
+    return HTMLResponse(page, headers=SHARED_HEADERS)
 
 
 def _import(body: bytes, lab: Any) -> Any:

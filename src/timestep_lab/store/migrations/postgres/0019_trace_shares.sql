@@ -1,0 +1,9 @@
+-- Links that show one trace to who has no account. Revoking one deletes its row.
+create table core.trace_shares (
+    id text not null,
+    user_id text not null,
+    trace_id text not null,
+    created_at timestamp not null,
+    expires_at timestamp not null,
+    primary key (user_id, id)
+);
