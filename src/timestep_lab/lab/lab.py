@@ -22,6 +22,7 @@ from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
+from timestep_lab.service.my_data import MyData
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Thread, Threads
 from timestep_lab.store.base import Change, Rows, in_event_loop, in_thread
@@ -96,6 +97,7 @@ class Lab(LabViews):
         self.runs = Runs(self)
         self.models: Models = Models(self)
         self.datasets = Datasets(self)
+        self.my_data = MyData(self)
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.files import VectorStores
     from timestep_lab.service.mcp import Mcp
     from timestep_lab.service.models import Models
+    from timestep_lab.service.my_data import MyData
     from timestep_lab.service.runs import Runs
     from timestep_lab.service.threads import Threads
     from timestep_lab.service.traces import Traces
@@ -37,6 +38,7 @@ class UserLab(Scope, Protocol):
     runs: Runs
     models: Models
     datasets: Datasets
+    my_data: MyData
 
     @property
     def comparisons(self) -> Comparisons: ...

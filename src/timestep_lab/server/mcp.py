@@ -23,7 +23,7 @@ from timestep_lab.runtime.mcp.builtin import check_arguments
 from timestep_lab.server.api.sql import as_json
 from timestep_lab.server.errors import error_response
 from timestep_lab.server.fair_reads import FairReads
-from timestep_lab.server.gate import Tokens, secret_of
+from timestep_lab.server.gate import Tokens
 from timestep_lab.server.labs import Labs, UserLab
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.comparisons import Comparisons
@@ -31,6 +31,7 @@ from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
+from timestep_lab.store.store import secret_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -132,7 +133,7 @@ async def serve_stdio(lab: UserLab, *, write: bool = False) -> None:
 def http_app(lab: UserLab, host: str, *, write: bool = False) -> ASGIApp:
     """An ASGI app that answers at `/mcp` who sends a token of the lab (`timestep-lab token`), with the rows of the token's user."""
     lab.settings = replace(lab.settings, is_served=True)
-    labs, tokens = Labs(lab), Tokens(secret_of(lab.store, lab.settings.secret))
+    labs, tokens = Labs(lab), Tokens(secret_of(lab.store.db, lab.settings.secret))
     server = lab_server(lambda context: labs.held(cast("Request", context.request).scope["lab.user"]), write=write)
     app = server.streamable_http_app(host=host, json_response=True, stateless_http=True)
 

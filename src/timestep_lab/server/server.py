@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 ROUTERS = (
-    health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.router, trace_files.shared,
+    health.router, auth.router, traces.router, *operations.ROUTERS, trace_files.mine, trace_files.router, trace_files.shared,
     trace_files.comparisons, sql.router, changes.router, chatkit.router, openai_api.router,
 )  # fmt: skip
 """In the order in which their paths are tried: `/traces/suggest` and `/traces/score` before `/traces/{trace_id}`."""

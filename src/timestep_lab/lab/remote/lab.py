@@ -24,6 +24,7 @@ from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
+from timestep_lab.service.my_data import MyData
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
@@ -63,6 +64,23 @@ class RemoteDatasets(Datasets):
         return lambda filter: remote(Traces, self._connection).page(filter=filter, limit=1).sql
 
 
+class RemoteMyData(MyData):
+    """The file is made there."""
+
+    _connection: Connection
+
+    def export(self, path: str | Path) -> Path:
+        target = Path(path)
+        content = self._connection.raw("GET", "/api/v1/my-data/export", timeout_s=600.0)
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            draft.write_bytes(content)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return target
+
+
 @says_await("lab")
 class RemoteLab(RemoteLooking, Lab):
     """A served lab, as the user of a token sees it: agents, tools and files are there, and runs go on there.
@@ -90,6 +108,7 @@ class RemoteLab(RemoteLooking, Lab):
         self.runs = remote(Runs, connection)
         self.models = remote(Models, connection)
         self.approvals = Approvals(self)
+        self.my_data = remote(RemoteMyData, connection)
 
     # -- parts
 

@@ -24,6 +24,7 @@ from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.files import Files, VectorStores
 from timestep_lab.service.mcp import Mcp
 from timestep_lab.service.models import Models
+from timestep_lab.service.my_data import MyData
 from timestep_lab.service.operation import Operation, operations
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
@@ -126,5 +127,6 @@ ROUTERS = (
     _routes("traces", Traces, lambda lab: lab.trace_source),
     _routes("compare", Comparisons, lambda lab: lab.comparisons),
     _routes("datasets", Datasets, lambda lab: lab.datasets),
+    _routes("my_data", MyData, lambda lab: lab.my_data),
 )
 """One a noun. A path without a parameter must stand in its class before one with a parameter in that place."""

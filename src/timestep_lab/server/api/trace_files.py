@@ -24,6 +24,7 @@ router = APIRouter(prefix="/api/v1/traces", tags=["traces"], responses=ERRORS)
 comparisons = APIRouter(prefix="/api/v1/compare", tags=["compare"], responses=ERRORS)
 ComparisonId = Annotated[str, PathParameter(min_length=1, max_length=200)]
 GridFormat = Literal["csv", "jsonl", "html", "parquet", "xml"]
+mine = APIRouter(prefix="/api/v1/my-data", tags=["my_data"], responses=ERRORS)
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 IMPORT_S = 60.0
 DUCKDB = b"DUCK"
@@ -87,6 +88,25 @@ async def export_traces(request: Request, body: ExportBody, lab: CurrentLab) -> 
         raise
     return FileResponse(
         path, media_type="application/octet-stream", filename=path.name, background=BackgroundTask(folder.cleanup)
+    )
+
+
+@mine.get(
+    "/export",
+    response_class=FileResponse,
+    responses={200: {"content": {"application/zip": BINARY}, "description": "The file."}},
+)
+async def export_everything(request: Request, lab: CurrentLab) -> FileResponse:
+    """All that the caller has, as one .zip file. Credentials of tool servers stay out."""
+    folder = tempfile.TemporaryDirectory(prefix="timestep-lab-")
+    path = Path(folder.name) / "my-data.zip"
+    try:
+        await in_turn(request, lab, lambda: lab.my_data.export(path))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return FileResponse(
+        path, media_type="application/zip", filename=path.name, background=BackgroundTask(folder.cleanup)
     )
 
 

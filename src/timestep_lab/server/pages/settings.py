@@ -11,9 +11,10 @@ from timestep_lab.model.errors import LabError
 from timestep_lab.model.records import Json
 from timestep_lab.server.pages.files import default_embeddings
 from timestep_lab.server.pages.page_view import PageView
+from timestep_lab.store.base import in_thread
 from timestep_lab.ui.view import handles
 
-# -- The page of settings: what is set up, and what to do about what is not. Nothing is changed here but the theme
+# -- The page of settings: what is set up, and what to do about what is not; what there is of mine, and what others can see of it
 
 
 class SettingsPage(PageView):
@@ -42,6 +43,8 @@ class SettingsPage(PageView):
                 {"name": name, "most": most, "kept": kept.get(name)} for name, most in asdict(settings.guests).items()
             ],
             "version": __version__,
+            "my_data": asdict(await self.in_turn(self.lab.my_data.counts)),
+            "links": [asdict(link) for link in await self.in_turn(self.lab.trace_source.shares)],
         }
 
     def _place(self, url: str) -> str | None:
@@ -50,6 +53,20 @@ class SettingsPage(PageView):
             return None
         parts = urlsplit(url)
         return f"{parts.hostname or ''}{parts.path}" if parts.netloc else url
+
+    @handles("delete")
+    async def _delete(self, kind: str) -> None:
+        """All of one kind, or everything."""
+        if kind == "everything":
+            await in_thread(self.lab.my_data.delete_everything)
+        else:
+            await in_thread(self.lab.my_data.delete, kind)
+        await self.refresh()
+
+    @handles("revoke")
+    async def _revoke(self, share_id: str) -> None:
+        await in_thread(self.lab.trace_source.revoke, share_id)
+        await self.refresh()
 
     @handles("ask")
     async def _ask(self, prefix: str) -> Json:

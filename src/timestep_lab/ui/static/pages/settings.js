@@ -1,6 +1,6 @@
 // The component of server/views/settings.py: what is set up, what is missing, the theme, and the way out.
 
-import { data, h, put } from "../shared/dom.js";
+import { copy, data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { askFirst, button, card, page, worded, wrong } from "./parts.js";
@@ -8,12 +8,16 @@ import { askFirst, button, card, page, worded, wrong } from "./parts.js";
 function render(context) {
   const view = page(context, "settings", "Settings", "What is set up, and what is missing. Keys are read from the environment or a .env file; this page shows none.");
   const { link, act } = view;
+  const mine = myData();
+  const shared = sharedLinks();
   let drawn = false;
 
   return view.open((state) => {
+    mine.show(state.my_data);
+    shared.show(state.links);
     if (drawn) return;
     drawn = true;
-    put(view.body, h("div", { class: "tl-columns" }, providers(state.providers), h("div", { class: "tl-stack" }, models(state), appearance(), lab(state), account(state), limits(state))));
+    put(view.body, h("div", { class: "tl-columns" }, providers(state.providers), h("div", { class: "tl-stack" }, models(state), appearance(), mine.element, shared.element, lab(state), account(state), limits(state))));
   });
 
   function providers(rows) {
@@ -59,6 +63,33 @@ function render(context) {
     const words = { files: "Files", megabytes: "Megabytes of files", threads: "Threads", traces: "Traces", runs: "Runs at once", comparisons: "Comparisons" };
     const line = (row) => [h("dt", {}, words[row.name]), h("dd", { class: "tl-num" }, row.most === 0 ? "no limit" : row.kept === null ? row.most.toLocaleString("en") : `${row.kept.toLocaleString("en")} of ${row.most.toLocaleString("en")}`)];
     return card("What a guest may keep", h("dl", { class: "tl-facts" }, state.guest_limits.map(line)), state.is_owner ? h("p", { class: "tl-soft tl-none" }, worded("They are not yours: you have no limits. Change them by `TIMESTEP_LAB_GUEST_FILES` and its like in the environment.")) : h("p", { class: "tl-soft tl-none" }, "The lab's owner can allow more."));
+  }
+
+  function myData() {
+    const kinds = [["conversations", "Conversations", "conversations with their runs and traces"], ["traces", "Traces", "traces, with annotations and shared links"], ["files", "Files", "files and vector stores"],
+      ["comparisons", "Comparisons", "comparisons and votes"], ["datasets", "Data sets", "data sets"], ["agents", "Agents", "agents and tool servers; the built-in ones come back"]];
+    const counts = new Map();
+    const remove = (kind, box) => act(box, () => link.call("delete", { kind }));
+    const line = ([kind, label, all]) => {
+      counts.set(kind, h("span", { class: "tl-num tl-soft" }));
+      return h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, label), counts.get(kind), askFirst(`Delete all ${label.toLowerCase()}`, `Delete all ${all}?`, "Delete", (box) => remove(kind, box), { quiet: true })));
+    };
+    const element = card("My data", h("ul", { class: "tl-rows" }, kinds.map(line)),
+      h("div", { class: "tl-form-foot" }, h("a", { class: "tl-button", href: "/api/v1/my-data/export", download: "my-data.zip" }, "Export everything"),
+        askFirst("Delete everything", "Delete all of it, for good?", "Delete everything", (box) => remove("everything", box))));
+    return { element, show(now) { for (const [kind, cell] of counts) put(cell, (now[kind] ?? 0).toLocaleString("en")); } };
+  }
+
+  function sharedLinks() {
+    const rows = h("ul", { class: "tl-rows" });
+    const none = h("p", { class: "tl-soft tl-none" }, "No trace is shared. Open a trace and press Share: the link shows that trace, and nothing else, to whoever has it.");
+    const element = card("Shared links", rows, none);
+    const line = (share) => {
+      const take = button("Copy", { name: "copy", "aria-label": `Copy the link to ${share.title || "the trace"}`, onclick: async () => { await copy(`${location.origin}${share.path}`); view.tell(take, "Copied."); } });
+      return h("li", {}, h("div", { class: "tl-line" }, h("span", { class: "tl-grow" }, h("a", { class: "tl-clip", href: `/traces/${share.trace_id}` }, data(share.title || "Trace")), h("span", { class: "tl-soft tl-small" }, `until ${new Date(share.expires_at).toLocaleDateString([], { dateStyle: "medium" })}`)),
+        take, askFirst("Revoke", "It opens nothing then.", "Revoke", (box) => act(box, () => link.call("revoke", { share_id: share.id })), { name: "cancelled", quiet: true })));
+    };
+    return { element, show(links) { none.hidden = links.length > 0; put(rows, links.map(line)); } };
   }
 
   function account(state) {
