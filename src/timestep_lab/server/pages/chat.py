@@ -1,4 +1,4 @@
-"""The chat; `/chat/<thread id>` opens a conversation."""
+"""The chat; `/chat/<thread id>` opens a conversation, `/chat?agent=<agent id>` begins one with an agent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from timestep_lab.server.panel import page_argument
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
-    opened, name = page_argument("id"), None
+    opened, agent, name = page_argument("id"), page_argument("agent"), None
     if opened is not None:
         with looked_up():
             name = lab.threads[opened].title
-    chat = lab.chat(thread=opened, trace_base="/traces/")
+    if agent is not None:
+        with looked_up():
+            agent = lab.agents.get(agent).name
+    chat = lab.chat(agent, thread=opened, trace_base="/traces/")
     return Shown(chat, name=name)

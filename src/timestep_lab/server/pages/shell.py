@@ -87,7 +87,7 @@ async def favicon() -> Response:
 
 
 @router.get("/assets/{name}")
-async def asset(request: Request, name: Literal["shell.css", "shell.js"]) -> Response:
+async def asset(request: Request, name: Literal["shell.css", "shell.js", "keys.js"]) -> Response:
     return _sent(request, asset_of(name))
 
 
@@ -141,6 +141,8 @@ class Entry:
     """Paths of a 16 × 16 line drawing."""
     things: tuple[str, str] = ("page", "pages")
     """What `?id=` opens, one and many."""
+    key: str = ""
+    """Pressed after `g`, it leads there."""
 
     @property
     def make(self) -> Callable[..., Any]:
@@ -149,19 +151,23 @@ class Entry:
         return function
 
 
+ON_A_PHONE = ("/", "/chat", "/traces", "/approvals")
+"""At the bottom of a small screen; all others are behind “More” there."""
+
+
 @cache
 def entries() -> tuple[Entry, ...]:
     return (
-        Entry("/", "Overview", "M2.5 2.5h4.5v5H2.5zM9 2.5h4.5v3H9zM9 7.5h4.5v6H9zM2.5 9.5h4.5v4H2.5z"),
-        Entry("/chat", "Chat", "M2.5 3h11v8H7l-3 2.5V11H2.5z", ("conversation", "conversations")),
-        Entry("/traces", "Traces", "M2.5 3.5h6M5 7h6M8 10.5h5.5M4 14h4", ("trace", "traces")),
-        Entry("/sql", "SQL", "M5 4 1.5 8 5 12M11 4l3.5 4L11 12M9.2 2.8 6.8 13.2"),
-        Entry("/compare", "Compare", "M2.5 2.5h4.5v11H2.5zM9 2.5h4.5v11H9z", ("comparison", "comparisons")),
-        Entry("/agents", "Agents", "M8 2.2v1.6M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8zM6.2 7.4v.8M9.8 7.4v.8", ("agent", "agents")),
-        Entry("/tools", "Tools", "M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z"),
-        Entry("/files", "Files", "M4 1.8h5l3.2 3.2v9.2H4zM9 1.8V5h3.2"),
-        Entry("/approvals", "Approvals", "M8 1.8 13 3.6v4c0 3.2-2.1 5.4-5 6.6-2.9-1.2-5-3.4-5-6.6v-4zM5.8 8l1.6 1.6 2.8-3"),
-        Entry("/settings", "Settings", "M8 5.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5zM8 1.5v2M8 12.5v2M1.5 8h2M12.5 8h2M3.4 3.4l1.4 1.4M11.2 11.2l1.4 1.4M12.6 3.4l-1.4 1.4M4.8 11.2l-1.4 1.4"),
+        Entry("/", "Overview", "M2.5 2.5h4.5v5H2.5zM9 2.5h4.5v3H9zM9 7.5h4.5v6H9zM2.5 9.5h4.5v4H2.5z", key="o"),
+        Entry("/chat", "Chat", "M2.5 3h11v8H7l-3 2.5V11H2.5z", ("conversation", "conversations"), key="c"),
+        Entry("/traces", "Traces", "M2.5 3.5h6M5 7h6M8 10.5h5.5M4 14h4", ("trace", "traces"), key="t"),
+        Entry("/sql", "SQL", "M5 4 1.5 8 5 12M11 4l3.5 4L11 12M9.2 2.8 6.8 13.2", key="q"),
+        Entry("/compare", "Compare", "M2.5 2.5h4.5v11H2.5zM9 2.5h4.5v11H9z", ("comparison", "comparisons"), key="m"),
+        Entry("/agents", "Agents", "M8 2.2v1.6M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8zM6.2 7.4v.8M9.8 7.4v.8", ("agent", "agents"), key="a"),
+        Entry("/tools", "Tools", "M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z", key="l"),
+        Entry("/files", "Files", "M4 1.8h5l3.2 3.2v9.2H4zM9 1.8V5h3.2", key="f"),
+        Entry("/approvals", "Approvals", "M8 1.8 13 3.6v4c0 3.2-2.1 5.4-5 6.6-2.9-1.2-5-3.4-5-6.6v-4zM5.8 8l1.6 1.6 2.8-3", key="p"),
+        Entry("/settings", "Settings", "M8 5.5a2.5 2.5 0 1 0 0 5 2.5 2.5 0 0 0 0-5zM8 1.5v2M8 12.5v2M1.5 8h2M12.5 8h2M3.4 3.4l1.4 1.4M11.2 11.2l1.4 1.4M12.6 3.4l-1.4 1.4M4.8 11.2l-1.4 1.4", key="s"),
     )  # fmt: skip
 
 
@@ -187,13 +193,22 @@ def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False
 @cache
 def _page(entry: Entry) -> str:
     links = "".join(_link(other, current=other == entry) for other in entries())
+    more = "".join(
+        _link(other, current=other == entry).replace(" data-page=", " data-of=")
+        for other in entries()
+        if other.path not in ON_A_PHONE
+    )
+    is_more = "" if entry.path in ON_A_PHONE else ' data-current="true"'
     source = (STATIC / "shell.html").read_text("utf-8")
     for name, value in {
         "$NAVIGATION": links,
         "$TITLE": html.escape(entry.title),
         "$STYLE": address_of("shell.css"),
         "$SCRIPT": address_of("shell.js"),
+        "$KEYS": address_of("keys.js"),
         "$PAGE": entry.title.lower(),
+        "$MORE": more,
+        "$IS_MORE": is_more,
     }.items():
         source = source.replace(name, value)
     return source
@@ -202,4 +217,5 @@ def _page(entry: Entry) -> str:
 def _link(entry: Entry, *, current: bool) -> str:
     here = ' aria-current="page"' if current else ""
     drawing = f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{entry.icon}"/></svg>'
-    return f'<a href="{entry.path}"{here} data-page="{entry.title.lower()}">{drawing}<span>{entry.title}</span></a>'
+    rest = "" if entry.path in ON_A_PHONE else " data-more"
+    return f'<a href="{entry.path}"{here}{rest} data-page="{entry.title.lower()}" data-key="{entry.key}">{drawing}<span>{entry.title}</span></a>'

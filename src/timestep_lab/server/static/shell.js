@@ -3,7 +3,7 @@
   const html = document.documentElement;
   const isDark = () => (html.dataset.tlTheme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const choose = (theme) => { html.dataset.tlTheme = theme; localStorage.setItem("timestep-theme", theme); };
-  document.querySelector(".shell-theme").addEventListener("click", () => choose(isDark() ? "light" : "dark"));
+  for (const button of document.querySelectorAll(".shell-theme")) button.addEventListener("click", () => choose(isDark() ? "light" : "dark"));
   // An agent switched the theme (the client tool `switch_theme`): the chat says so to the page around it.
   document.addEventListener("tl-theme", (event) => choose(event.detail.theme));
 
@@ -39,10 +39,13 @@
     time.textContent = min < 1 ? "just now" : min < 60 ? `${min} min ago` : min < 1440 ? `${Math.floor(min / 60)} h ago` : at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
   }
 
-  // On a phone the pages are one row to be pushed sideways; the current one is in sight.
-  const links = document.querySelector(".shell-nav");
-  const current = links.querySelector("[aria-current]");
-  if (current) links.scrollLeft = current.offsetLeft - (links.clientWidth - current.clientWidth) / 2;
+  // On a phone the pages that are needed less are behind one button.
+  const more = document.querySelector(".shell-more");
+  const sheet = document.getElementById("shell-sheet");
+  const unfold = (now) => { sheet.hidden = !now; more.setAttribute("aria-expanded", String(now)); if (now) sheet.querySelector("a").focus(); };
+  more.addEventListener("click", () => unfold(sheet.hidden));
+  document.addEventListener("pointerdown", (event) => { if (!sheet.hidden && !event.target.closest(".shell-nav")) unfold(false); });
+  sheet.addEventListener("keydown", (event) => { if (event.key === "Escape") { unfold(false); more.focus(); } });
 
   async function count() {
     try {

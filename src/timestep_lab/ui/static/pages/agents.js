@@ -87,6 +87,7 @@ function render(context) {
       h("details", { class: "tl-more-fields", open: LIMITS.some(([name]) => agent[name] !== null) }, h("summary", {}, "Limits of a run"),
         h("div", { class: "tl-form" }, limits.map(([label, box]) => field(label, box)))),
       h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); add.focus(); } }), kept,
+        agent.id ? h("a", { class: "tl-button", href: `/chat?agent=${agent.id}` }, icon("note"), h("span", {}, "Chat with it")) : null,
         agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
     body.addEventListener("input", () => { form.dataset.tlTouched = "1"; saved = null; kept.textContent = "Not saved yet"; });
     body.addEventListener("submit", (event) => {
