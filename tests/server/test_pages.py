@@ -205,7 +205,7 @@ def test_what_waits_in_one_window_is_approved_on_another_page(lab: LabProcess, p
 
     say(chat, "And in Berkeley tomorrow, how is the weather?")
     waiting.wait_for()  # It came by itself.
-    waiting.get_by_role("button", name="Reject …").click()
+    waiting.get_by_role("button", name="Reject…").click()
     other.get_by_role("textbox", name="Reason for rejecting").fill("Not today")
     other.keyboard.press("Enter")
     expect(other.get_by_role("region", name="Decided here")).to_contain_text("rejected: Not today")

@@ -154,7 +154,7 @@ class ThreadItem:
     | `reasoning` | `{"text"}` |
     | `tool_call` | `{"call_id", "name", "server", "arguments": str, "output": str \\| None, "status": "in_progress" \\| "completed" \\| "failed" \\| "rejected" \\| "needs_approval", "duration_ms", "error"}` |
     | `handoff` | `{"from_agent", "to_agent"}` |
-    | `approval` | `{"run_id", "call_id", "name", "server", "arguments": str, "reason", "decision": None \\| "approved" \\| "rejected", "message"}` |
+    | `approval` | `{"run_id", "call_id", "name", "server", "arguments": str, "reason", "decision": None \\| "approved" \\| "rejected", "message", "decided_at"}` |
     | `widget` | `{"widget": {...}, "copy_text": str}` |
     | `client_tool_call` | `{"call_id", "name", "arguments": {...}, "status": "pending" \\| "completed", "output"}` |
     | `error` | `{"type", "message"}` |

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agents import RunState
 from agents.items import ToolApprovalItem
 
-from timestep_lab.model.clock import utc_now
+from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.records import Interruption, Json, RunRecord, ThreadItem
 from timestep_lab.model.spans import GenAI, Lab, SpanRecord
 from timestep_lab.runtime.approvals import REJECTED, Decision
@@ -99,7 +99,8 @@ class ApprovalGate:
         item = await self._call_item(call)
         asked = self._asked(call)
         if asked:
-            await self._log.change(asked, decision=decision.decision, message=decision.message)
+            said = {"decision": decision.decision, "message": decision.message, "decided_at": iso(utc_now())}
+            await self._log.change(asked, **said)
         else:
             await self._log.add_done("approval", self.approval_data(call, decision.decision, decision.message))
         if item.data["status"] in ("completed", "failed"):
@@ -135,6 +136,7 @@ class ApprovalGate:
             "run_id": self._run.id, "call_id": call.call_id, "name": call.name, "server": call.server,
             "arguments": call.arguments, "reason": call.reason, "decision": decision, "message": message,
             **({"asks": call.asks, "form": call.form} if call.asks else {}),
+            **({"decided_at": iso(utc_now())} if decision else {}),
         }  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
-from timestep_lab.model.clock import iso
+from timestep_lab.model.clock import iso, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.events import RunEnded
 from timestep_lab.model.records import Json
@@ -34,6 +35,28 @@ def waiting_calls(lab: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
+    """What was decided, wherever it was, newest question first. Blocks."""
+    store = lab.store
+    found = store.db.query(
+        store.user_id,
+        "select thread_id, run_id, trace_id, agent, data, created_at from thread_items where user_id = $1 and type = 'approval' "
+        f"and data ->> 'decision' is not null order by created_at desc, id desc limit {most}",
+        [store.user_id],
+    )
+    rows = []
+    for thread_id, run_id, trace_id, agent, said, asked_at in found.rows:
+        data = json.loads(said) if isinstance(said, str) else said
+        rows.append(
+            {
+                "thread_id": thread_id, "run_id": run_id, "trace_id": trace_id, "agent": agent, "call_id": data["call_id"],
+                "name": data["name"], "arguments": data["arguments"], "decision": data["decision"], "message": data["message"],
+                "at": data.get("decided_at") or iso(asked_at),
+            }
+        )  # fmt: skip
+    return rows
+
+
 # -- The page of everything that waits for a person, from any process, and what became of what was decided here
 
 _KEPT = 20
@@ -49,7 +72,14 @@ class ApprovalsPage(PageView):
         self._decided: list[dict[str, Json]] = []
 
     async def read(self) -> Json:
-        return {"waiting": await in_thread(waiting_calls, self.lab), "decided": self._decided[:_KEPT]}
+        here = self._decided[:_KEPT]
+        known = {(row["run_id"], row["call_id"]) for row in here}
+        earlier = [
+            row
+            for row in await in_thread(decided_calls, self.lab, _KEPT)
+            if (row["run_id"], row["call_id"]) not in known
+        ]
+        return {"waiting": await in_thread(waiting_calls, self.lab), "decided": here, "earlier": earlier}
 
     @handles("decide")
     async def _decide(self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:
@@ -60,7 +90,7 @@ class ApprovalsPage(PageView):
         events = self.lab.runner.resume(run_id, chosen, keep_running=True)
         first = await anext(aiter(events))  # Raises for what cannot be decided, such as what somebody else decided.
         row: dict[str, Json] = {
-            "run_id": run_id, "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,
+            "run_id": run_id, "call_id": call_id, "agent": call.agent if call else "", "at": iso(utc_now()), "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,
             "name": call.name if call else "", "arguments": call.arguments if call else "", "decision": decision,
             "message": message, "outcome": "running", "error": None,
         }  # fmt: skip

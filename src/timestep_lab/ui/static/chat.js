@@ -77,10 +77,13 @@ function render(context) {
   agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
 
   const narrow = () => root.clientWidth < 720;
+  /** On a wide page of the served app conversations stand beside; who closed them there has them closed. */
+  const isWide = () => document.querySelector("main.shell-main") !== null && root.clientWidth >= 980 && localStorage.getItem("timestep-conversations") !== "closed";
   function showList(now) {
     list.show(now);
     listButton.setAttribute("aria-expanded", String(now));
     root.classList.toggle("tl-has-side", now);
+    if (root.clientWidth >= 980 && document.querySelector("main.shell-main")) localStorage.setItem("timestep-conversations", now ? "open" : "closed");
     if (now) tell("search", { text: "" });
     else listButton.focus();
   }
@@ -219,6 +222,7 @@ function render(context) {
     write.at(next.thread_id);
     if (next.loaded) write.settle(said.at(-1) ?? null);
     list.put(next.threads, next.thread?.id);
+    if (isWide() && list.element.hidden) { list.show(true, { focus: false }); listButton.setAttribute("aria-expanded", "true"); root.classList.add("tl-has-side"); }
     pinned = true;
     follow();
     welcome();

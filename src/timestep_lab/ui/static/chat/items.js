@@ -3,6 +3,7 @@
 import { h, put, data, safeText, copy } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { bytes, duration, tokens, cost } from "../shared/format.js";
+import { approvalCard } from "../shared/approval_card.js";
 import { Markdown } from "./markdown.js";
 import { widget } from "./widget.js";
 
@@ -36,13 +37,14 @@ function quiet(label, name, run) {
 
 function userMessage(item, on) {
   let now = item;
-  const body = h("div", { class: "tl-chat-bubble" });
+  const body = h("div", { class: "tl-chat-bubble tl-md" });
+  const markdown = new Markdown(body);
   const files = h("div", { class: "tl-chat-files" });
   const element = h("article", { class: "tl-chat-item tl-chat-user", "aria-label": "You" }, h("div", { class: "tl-chat-own" }, files, body),
     h("div", { class: "tl-chat-acts" }, quiet("Edit and send again", "edit", () => on.edit(now)), quiet("Copy", "copy", () => copy(now.data.text ?? ""))));
   const update = (next) => {
     now = next;
-    put(body, data(next.data.text ?? ""));
+    if (markdown.text !== next.data.text) markdown.set(safeText(next.data.text ?? ""));
     body.hidden = !next.data.text;
     put(files, (next.data.attachments ?? []).map((file) => h("span", { class: "tl-chip" }, icon("clip"), data(file.name ?? file.id), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null)));
   };
@@ -177,7 +179,7 @@ function handoff(item) {
 }
 
 function approval(item, on) {
-  const element = h("section", { class: "tl-chat-item tl-chat-approval", "aria-label": `Approval needed for ${item.data.name}` });
+  const element = h("section", { class: "tl-chat-item tl-chat-approval tl-ask-card", "aria-label": `Approval needed for ${item.data.name}` });
   let wasOpen = null;
   let cameAt = -Infinity;
   const update = (next) => {
@@ -190,7 +192,7 @@ function approval(item, on) {
       put(element, h("span", { class: approved ? "tl-good" : "tl-warn" }, icon(approved ? "ok" : "cancelled")), h("span", {}, h("code", {}, next.data.name), approved ? " was approved" : " was rejected", next.data.message ? `: ${next.data.message}` : ""));
       return;
     }
-    put(element, question(next, on));
+    put(element, approvalCard({ ...next.data, agent: next.agent }, (decision, message, always) => on.decide(next, decision, message, always)));
     meant(element.querySelector(".tl-primary"), () => performance.now() - cameAt >= SETTLE_MS);
   };
   update(item);
@@ -209,38 +211,6 @@ function meant(button, settled) {
     if (event.key === " " && !pressed) event.preventDefault();
     pressed = false;
   });
-}
-
-function question(item, on) {
-  const always = h("input", { type: "checkbox" });
-  const why = h("input", { class: "tl-input", placeholder: "Why not? The agent reads this.", "aria-label": "Reason for rejecting" });
-  const reason = h("form", { class: "tl-chat-reason", hidden: true }, why, h("button", { class: "tl-button" }, "Reject"));
-  const buttons = [];
-  const decide = (decision, message) => { for (const button of buttons) button.disabled = true; on.decide(item, decision, message, always.checked).catch(() => { for (const button of buttons) button.disabled = false; }); };
-  reason.addEventListener("submit", (event) => { event.preventDefault(); decide("rejected", why.value.trim()); });
-  why.addEventListener("keydown", (event) => event.stopPropagation());
-  buttons.push(
-    h("button", { type: "button", class: "tl-button tl-primary", onclick: () => decide("approved", "") }, icon("ok"), "Approve"),
-    h("button", { type: "button", class: "tl-button", onclick: () => { reason.hidden = !reason.hidden; if (!reason.hidden) why.focus(); } }, icon("cancelled"), "Reject…"));
-  return [
-    h("strong", { class: "tl-chat-approval-head" }, icon("guardrail"), "Approval needed"),
-    h("div", {}, h("b", {}, data(item.agent ?? "The agent")), " wants to call ", h("code", {}, item.data.name), item.data.server ? [" on ", data(item.data.server)] : null),
-    argumentTable(item.data.arguments),
-    item.data.reason ? h("div", { class: "tl-soft" }, "It asks because ", data(item.data.reason)) : null,
-    h("div", { class: "tl-chat-buttons" }, buttons, h("label", { class: "tl-chat-always" }, always, "Always for this tool in this conversation")),
-    reason,
-  ];
-}
-
-function argumentTable(text) {
-  let value;
-  try {
-    value = JSON.parse(text || "{}");
-  } catch {
-    value = null;
-  }
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return h("pre", {}, text);
-  return h("dl", { class: "tl-chat-args" }, Object.entries(value).map(([key, inner]) => [h("dt", {}, data(key)), h("dd", {}, h("code", {}, JSON.stringify(inner)))]));
 }
 
 function widgetItem(item, on) {

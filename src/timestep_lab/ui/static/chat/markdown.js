@@ -4,6 +4,7 @@ import { h, put, safeText, copy } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 
 const SAFE_LINK = /^(https?:\/\/|mailto:)/i;
+const IMAGE = /!\[([^\]\n]*)\]\(([^()\s]+(?:\([^()\s]*\))?)\)/;
 const INLINE = /(`+)([\s\S]*?[^`])\1(?!`)|\*\*([^\s*](?:[\s\S]*?[^\s*])?)\*\*|(?<![\w*])\*([^\s*](?:[^*]*?[^\s*])?)\*(?![\w*])|(?<!\w)_([^\s_](?:[^_]*?[^\s_])?)_(?!\w)|~~([^~]+)~~|\[([^\]\n]+)\]\(([^()\s]+(?:\([^()\s]*\))?)\)|(https?:\/\/[^\s<>()]+[^\s<>().,;:!?'"])/;
 
 /** Grows with `push(delta)`; `flush()` brings the element up to date. */
@@ -100,11 +101,19 @@ function list(text) {
   const first = /^(\s*)([-*+]|(\d{1,9})[.)])\s/.exec(text);
   const indent = first[1].length;
   const items = [];
-  for (const line of text.split("\n")) {
+  const lines = text.split("\n");
+  for (const [n, line] of lines.entries()) {
     const mark = /^(\s*)([-*+]|\d{1,9}[.)])\s+/.exec(line);
-    if (mark && mark[1].length <= indent) items.push([line.slice(mark[0].length)]);
+    const isOwn = mark && mark[1].length <= indent;
+    // Bullets after numbers, or numbers after bullets, are a list of their own.
+    if (isOwn && items.length && /\d/.test(mark[2]) !== Boolean(first[3])) return h("div", {}, listOf(first, items), list(lines.slice(n).join("\n")));
+    if (isOwn) items.push([line.slice(mark[0].length)]);
     else if (items.length) items.at(-1).push(line);
   }
+  return listOf(first, items);
+}
+
+function listOf(first, items) {
   const start = first[3] && first[3] !== "1" ? { start: first[3] } : {};
   return h(first[3] ? "ol" : "ul", start, items.map(listItem));
 }
@@ -123,13 +132,20 @@ function listItem(lines) {
 function table(text) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
   const [head, rule, ...rows] = text.split("\n").filter((line) => line.trim());
-  const sides = cells(rule).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
-  const row = (tag) => (line) => h("tr", {}, cells(line).map((cell, n) => inline(h(tag, { style: { textAlign: sides[n] ?? "left" } }), cell)));
+  const sides = cells(rule).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "start"));
+  const row = (tag) => (line) => h("tr", {}, cells(line).map((cell, n) => inline(h(tag, { style: { textAlign: sides[n] ?? "start" } }), cell)));
   return h("div", { class: "tl-table", tabindex: "0" }, h("table", {}, h("thead", {}, row("th")(head)), h("tbody", {}, rows.map(row("td")))));
 }
 
 /** Emphasis, code and links of one run of text, appended to `node`. */
 function inline(node, text) {
+  if (node.matches("p, li, h3, h4, h5, h6, th, td")) node.dir = "auto";
+  const image = IMAGE.exec(text);
+  if (image && text.slice(0, image.index).split("`").length % 2) {
+    inline(node, text.slice(0, image.index));
+    node.append(picture(image[1], image[2]));
+    return inline(node, text.slice(image.index + image[0].length));
+  }
   let rest = text;
   for (let found = INLINE.exec(rest); found; found = INLINE.exec(rest)) {
     plain(node, rest.slice(0, found.index));
@@ -145,6 +161,13 @@ function inline(node, text) {
   }
   plain(node, rest);
   return node;
+}
+
+/** No picture is fetched because a model names it: the address could carry what was said. */
+function picture(words, target) {
+  const name = words || "image";
+  if (!SAFE_LINK.test(target)) return h("span", { class: "tl-md-image tl-soft" }, `[${name}: an image that is not shown]`);
+  return h("span", { class: "tl-md-image" }, link(target, [name]), h("small", { class: "tl-soft" }, "(image, opened elsewhere)"));
 }
 
 function link(target, children) {

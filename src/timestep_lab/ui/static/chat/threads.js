@@ -88,9 +88,9 @@ export function threadList(on) {
 
   return {
     element,
-    show(now) {
+    show(now, { focus = true } = {}) {
       element.hidden = !now;
-      if (now) { search.focus(); return; }
+      if (now) { if (focus) search.focus(); return; }
       look.cancel();
       editing = asking = null;
       if (!search.value) return;

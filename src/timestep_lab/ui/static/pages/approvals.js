@@ -1,55 +1,93 @@
-// The component of server/views/approvals.py: every call that waits for a person, and what became of what was decided here.
+// The component of server/pages/approvals.py: every call that waits for a person, alike ones together, and what was decided.
 
 import { data, h, put } from "../shared/dom.js";
-import { jsonView } from "../shared/json_view.js";
+import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { button, card, empty, input, page, status, when } from "./parts.js";
+import { approvalCard } from "../shared/approval_card.js";
+import { button, card, empty, page, status, when } from "./parts.js";
 
 function render(context) {
   const view = page(context, "approvals", "Approvals", "Tool calls that wait for you, from the chat, a notebook or the command line.");
   const { link, act } = view;
-  const waiting = h("ul", { class: "tl-waiting", "aria-label": "Waiting" });
+  const waiting = h("div", { class: "tl-waiting" });
   const none = empty("Nothing waits for you", "A tool call that needs approval appears here, whichever program started it.", h("p", {}, "Which calls ask is set by the rules of an agent: ", h("a", { href: "/agents" }, "open the agents"), "."));
-  const decided = h("div", {});
+  const decided = h("div", { class: "tl-stack" });
   view.body.append(waiting, none, decided);
   const cards = new Map();
+  const groups = new Map();
+
+  const decide = (call, decision, message = "", always = false) => link.call("decide", { run_id: call.run_id, call_id: call.call_id, decision, message, always });
 
   function make(call) {
-    const reason = input({ placeholder: "Why not? The agent is told.", "aria-label": "Reason for rejecting", maxlength: 2000 });
-    const always = h("input", { type: "checkbox" });
-    const decide = (own, decision, message = "") => act(own, () => link.call("decide", { run_id: call.run_id, call_id: call.call_id, decision, message, always: always.checked && decision === "approved" }));
-    const approve = button("Approve", { name: "ok", primary: true, onclick: () => decide(approve, "approved") });
-    const reject = button("Reject", { type: "submit", class: "tl-button tl-danger" });
-    const why = h("form", { class: "tl-why", hidden: true }, reason, reject);
-    why.addEventListener("submit", (event) => { event.preventDefault(); decide(reject, "rejected", reason.value.trim()); });
-    const ask = button("Reject …", { "aria-expanded": "false", onclick: () => { why.hidden = !why.hidden; ask.setAttribute("aria-expanded", String(!why.hidden)); if (!why.hidden) reason.focus(); } });
-    let args = null;
-    try { args = jsonView(JSON.parse(call.arguments)); } catch { args = h("pre", {}, data(call.arguments)); }
-    return h("li", { class: "tl-approval", "aria-label": `${call.name} waits for approval` },
-      h("div", { class: "tl-approval-head" }, h("span", { class: "tl-warn" }, icon("guardrail")), h("strong", {}, h("code", {}, call.name)), call.server ? h("span", { class: "tl-soft" }, `of ${call.server}`) : null, h("span", { class: "tl-push" }, when(call.since))),
-      args, h("p", { class: "tl-none" }, h("strong", {}, data(call.agent)), call.reason ? [" asks because ", data(call.reason), "."] : " asks."),
-      call.input ? h("p", { class: "tl-soft tl-none tl-clip" }, "Asked for by: ", data(call.input)) : null,
-      h("div", { class: "tl-form-foot" }, approve, ask, h("label", { class: "tl-check" }, always, h("span", {}, "always for this tool in this thread")), h("span", { class: "tl-push tl-approval-links" }, h("a", { href: `/chat/${call.thread_id}` }, "Open the chat"), h("a", { href: `/traces/${call.trace_id}` }, "Open the trace"))), why);
+    const foot = h("span", { class: "tl-push tl-approval-links" }, when(call.since), h("a", { href: `/chat/${call.thread_id}` }, "Chat"), h("a", { href: `/traces/${call.trace_id}` }, "Trace"));
+    const element = h("li", { class: "tl-approval tl-ask-card", "aria-label": `${call.name} waits for approval` });
+    // What went wrong is said in the card, whose buttons are then on again.
+    const answer = async (...said) => { let failed = false; await act(element, () => decide(call, ...said).catch((error) => { failed = true; throw error; })); if (failed) throw new Error("not decided"); };
+    put(element, call.input ? h("p", { class: "tl-none tl-approval-asked tl-clip" }, data(call.input)) : null, approvalCard(call, answer, { more: foot }));
+    return element;
   }
 
-  return view.open((state) => {
-    const now = new Set(state.waiting.map((call) => `${call.run_id} ${call.call_id}`));
+  /** Calls of one tool by one agent: a heading, and for several of them the two answers to all. */
+  function group(key, calls) {
+    if (!groups.has(key)) {
+      const [first] = calls;
+      const words = h("span", { class: "tl-soft tl-num" });
+      const now = { calls: [], words, list: h("ul", { class: "tl-approval-list", "aria-label": `${first.name}, asked by ${first.agent}` }) };
+      const every = (decision) => act(decision === "approved" ? now.all : now.no, async () => { for (const call of [...now.calls]) await decide(call, decision); });
+      now.all = button("Approve all", { name: "ok", onclick: () => every("approved") });
+      now.no = button("Reject all", { name: "cancelled", onclick: () => every("rejected") });
+      now.both = h("span", { class: "tl-form-foot" }, now.all, now.no);
+      now.element = h("section", { class: "tl-approval-group", "aria-label": `${first.agent}: ${first.name}` }, h("header", { class: "tl-approval-group-head" }, h("h2", {}, data(first.agent), " · ", h("code", {}, first.name)), words, now.both), now.list);
+      groups.set(key, now);
+    }
+    const found = groups.get(key);
+    found.calls = calls;
+    put(found.words, count(calls.length, "call"));
+    found.both.hidden = calls.length < 2;
+    return found;
+  }
+
+  function showWaiting(calls) {
+    const now = new Set(calls.map((call) => `${call.run_id} ${call.call_id}`));
     for (const [key, element] of cards) {
       if (now.has(key)) continue;
       const hadFocus = element.contains(element.getRootNode().activeElement);
       element.remove();
       cards.delete(key);
-      if (hadFocus) waiting.querySelector("button")?.focus();
+      if (hadFocus) waiting.querySelector(".tl-ask-card button")?.focus();
     }
-    for (const call of state.waiting) {
-      const key = `${call.run_id} ${call.call_id}`;
-      if (!cards.has(key)) { cards.set(key, make(call)); waiting.append(cards.get(key)); }
+    const alike = grouped(calls);
+    for (const [key, found] of groups) if (!alike.has(key)) { found.element.remove(); groups.delete(key); }
+    for (const [key, some] of alike) {
+      const isNew = !groups.has(key);
+      const found = group(key, some);
+      if (isNew) waiting.append(found.element);
+      for (const call of some) {
+        const id = `${call.run_id} ${call.call_id}`;
+        if (!cards.has(id)) { cards.set(id, make(call)); found.list.append(cards.get(id)); }
+      }
     }
-    waiting.hidden = !state.waiting.length;
-    none.hidden = state.waiting.length > 0;
-    put(decided, state.decided.length ? card("Decided here", h("ul", { class: "tl-rows" }, state.decided.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/chat/${row.thread_id}` },
-      h("span", { class: row.decision === "approved" ? "tl-good" : "tl-bad" }, icon(row.decision === "approved" ? "ok" : "close")),
-      h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : row.decision === "approved" ? "approved" : ["rejected", row.message ? [": ", data(row.message)] : null])), status(row.outcome)))))) : null);
+    waiting.hidden = !calls.length;
+    none.hidden = calls.length > 0;
+  }
+
+  const line = (row) => h("li", {}, h("a", { class: "tl-line", href: row.thread_id ? `/chat/${row.thread_id}` : `/traces/${row.trace_id}` },
+    h("span", { class: row.decision === "approved" ? "tl-good" : "tl-bad" }, icon(row.decision === "approved" ? "ok" : "close")),
+    h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : [row.decision === "approved" ? "approved by you" : ["rejected by you", row.message ? [": ", data(row.message)] : null], row.agent ? [", asked by ", data(row.agent)] : null])),
+    row.outcome ? status(row.outcome) : null, row.at ? when(row.at) : null));
+
+  return view.open((state) => {
+    showWaiting(state.waiting);
+    put(decided, state.decided.length ? card("Decided here", h("ul", { class: "tl-rows" }, state.decided.map(line))) : null,
+      state.earlier.length ? card("Decided earlier", h("ul", { class: "tl-rows" }, state.earlier.map(line))) : null);
   });
+}
+
+const keyOf = (call) => `${call.agent} ${call.server ?? ""} ${call.name}`;
+
+function grouped(calls) {
+  const found = new Map();
+  for (const call of calls) found.set(keyOf(call), [...(found.get(keyOf(call)) ?? []), call]);
+  return found;
 }
 export default { render };
