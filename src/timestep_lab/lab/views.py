@@ -256,7 +256,8 @@ class LabViews:
         """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
         from timestep_lab.ui.explorer import TraceExplorer
 
-        explorer = TraceExplorer(self._lab.trace_source, filter=filter, search=search, **options)
+        lab = self._lab
+        explorer = TraceExplorer(lab.trace_source, datasets=lab.datasets, filter=filter, search=search, **options)
         if selection is not None:
             explorer.selection = selection
         return explorer
@@ -265,7 +266,7 @@ class LabViews:
         """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
         from timestep_lab.ui.trace_view import TraceView
 
-        return TraceView(self._lab.trace_source, trace_id_of(run))
+        return TraceView(self._lab.trace_source, trace_id_of(run), datasets=self._lab.datasets)
 
     @checks_keywords
     def score(

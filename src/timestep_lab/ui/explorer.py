@@ -239,17 +239,20 @@ class TraceExplorer(TraceReader):
         if isinstance(which, slice):
             ends = (which.start or 0, -1 if which.stop is None else which.stop)
             count = ends[1] if min(ends) >= 0 and (which.step or 1) > 0 else None
-            return [TraceView(self.source, trace_id) for trace_id in list(islice(self._ids(), count))[which]]
+            return [
+                TraceView(self.source, trace_id, datasets=self._datasets)
+                for trace_id in list(islice(self._ids(), count))[which]
+            ]
         if not hasattr(which, "__index__"):
-            return TraceView(self.source, trace_id_of(which))
+            return TraceView(self.source, trace_id_of(which), datasets=self._datasets)
         place = index(which)
         ids = list(islice(self._ids(), place + 1 if place >= 0 else None))
         if not -len(ids) <= place < len(ids):
             raise NotFoundError(f"There is no trace {place}: {len(ids)} match.", "Count from 0, or name one by its id.")
-        return TraceView(self.source, ids[place])
+        return TraceView(self.source, ids[place], datasets=self._datasets)
 
     def __iter__(self) -> Iterator[TraceView]:
-        return (TraceView(self.source, trace_id) for trace_id in self._ids())
+        return (TraceView(self.source, trace_id, datasets=self._datasets) for trace_id in self._ids())
 
     def __len__(self) -> int:
         total = self.source.page(**self._query.words(), limit=1).total

@@ -23,6 +23,7 @@ from timestep_lab.ui.view import Reply, View, handles
 
 if TYPE_CHECKING:
     from timestep_lab.service.causes import Causes
+    from timestep_lab.service.datasets import Datasets
 
 # --- The first rows of a trace's tree, as the waterfall and its static twin show them
 
@@ -150,9 +151,9 @@ MOST_JSON = 1_000
 class TraceReader(View):
     """Base of views that open traces of `source`."""
 
-    def __init__(self, source: Traces, **options: Any) -> None:
+    def __init__(self, source: Traces, *, datasets: Datasets | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.source = source
+        self.source, self._datasets = source, datasets
         self._causes: dict[str, dict[str, Json]] = {}
         """Trace to the search for why it went wrong, as far as it is."""
         self._searches: dict[str, asyncio.Task[None]] = {}
@@ -208,6 +209,61 @@ class TraceReader(View):
         kind = cast(Literal["trace", "span"], target)
         score = await in_thread(self.source.score, kind, target_id, name, value, label=label, note=note)
         return asdict(score)
+
+    # What is done with one trace: each an operation of `Traces` or `Datasets`
+
+    @handles("waiting")
+    async def _waiting(self, trace_id: str) -> Json:
+        return [asdict(call) for call in await self.in_turn(self.source.waiting, trace_id)]
+
+    @handles("decide")
+    async def _decide(
+        self, trace_id: str, call_id: str, decision: str, message: str = "", always: bool = False
+    ) -> None:
+        chosen = cast(Literal["approved", "rejected"], decision)
+        await self.source.decide(trace_id, call_id, chosen, message=message, always=always)
+
+    @handles("share")
+    async def _share(self, trace_id: str, days: int) -> Json:
+        return asdict(await in_thread(self.source.share, trace_id, days=days))
+
+    @handles("shares")
+    async def _shares(self, trace_id: str) -> Json:
+        return [asdict(link) for link in await self.in_turn(self.source.shares, trace_id=trace_id)]
+
+    @handles("revoke")
+    async def _revoke(self, trace_id: str, share_id: str) -> None:
+        await in_thread(self.source.revoke, share_id)
+
+    @handles("delete")
+    async def _delete(self, trace_id: str) -> None:
+        await in_thread(self.source.delete, trace_id)
+
+    @handles("datasets")
+    async def _names_of_datasets(self, trace_id: str) -> Json:
+        return [] if self._datasets is None else [record.name for record in await self.in_turn(self._datasets.list)]
+
+    @handles("add_to_dataset")
+    async def _add_to_dataset(self, trace_id: str, name: str, expected: str | None = None) -> Json:
+        if self._datasets is None:
+            raise UsageError("This view knows no data sets.", "Show the trace with lab.traces or lab.trace(…).")
+        wanted = cast(Literal["output"] | None, expected)
+        record = await in_thread(self._datasets.add_traces, name=name, trace_ids=[trace_id], expected=wanted)
+        return {"name": record.name, "version": record.version, "n_cases": record.n_cases}
+
+    @handles("plan_again")
+    async def _plan_again(self, trace_id: str, changes: dict[str, Any]) -> Json:
+        return asdict(await self.source.plan_again(trace_id, **changes))
+
+    @handles("run_again")
+    async def _run_again(self, trace_id: str, changes: dict[str, Any]) -> Json:
+        return {"trace_id": (await self.source.run_again(trace_id, **changes)).trace_id}
+
+    @handles("page")
+    async def _page(self, trace_id: str) -> Json:
+        from timestep_lab.ui.html_export import trace_page
+
+        return {"page": await self.in_turn(trace_page, self.source, trace_id)}
 
     # -- why it went wrong
 

@@ -52,7 +52,7 @@ function render({ model, el }) {
   const bars = histogram((from, to) => ask({ since: from === null ? null : new Date(from).toISOString(), until: to === null ? null : new Date(to).toISOString(), since_s: null, range: "" }));
   const list = traceList({ open: (id, how) => open(id, how), sort: (order) => ask({ order }), more: async (after) => (await link.call("more", { after })).value });
   const facets = facetPanel((filter) => ask({ filter }));
-  const panel = new TracePanel(link, { onSelect: (traceId, spanId) => { if (traceId) link.call("select", { trace_id: traceId, span_id: spanId }).catch(() => {}); } });
+  const panel = new TracePanel(link, { onSelect: (traceId, spanId) => { if (traceId) link.call("select", { trace_id: traceId, span_id: spanId }).catch(() => {}); }, openTrace: (id) => { list.choose(id); open(id, { isStep: true }); }, deleted: () => place.close() });
   const back = h("button", { class: "tl-button tl-back", type: "button" }, icon("back"), "Traces");
   const place = places(root, (id, next) => {
     if (next && JSON.stringify(next) !== JSON.stringify(pick(query, Object.keys(next)))) ask(withRange(next), { isStep: false });

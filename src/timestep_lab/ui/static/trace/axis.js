@@ -55,11 +55,11 @@ function foldLabels(folds, x, width) {
   return folds.map((f, k) => {
     const took = duration(f.ms);
     const room = Math.min(width, 2 * (middles[k + 1] - middles[k] || Infinity), 2 * (middles[k] - middles[k - 1] || Infinity)) - 4;
-    const words = f.wait ? [`waited ${took} for approval`, `waited ${took}`, took] : [took];
+    const words = f.next < 0 ? [`waiting ${took} for approval`, `waiting ${took}`, took] : f.wait ? [`waited ${took} for approval`, `waited ${took}`, took] : [took];
     const wide = (text) => LETTER * text.length + 2 * PADDING;
     const text = words.find((one) => wide(one) <= room) ?? took;
     const half = wide(text) / 2;
-    const title = f.wait ? `${took} until ${f.wait.tool ?? "the call"} was ${f.wait.decision}` : `${took} in which nothing ran`;
+    const title = f.next < 0 ? `${took} so far` : f.wait ? `${took} until ${f.wait.tool ?? "the call"} was ${f.wait.decision}` : `${took} in which nothing ran`;
     return { at: Math.min(Math.max(middles[k], half), Math.max(half, width - half)), half, text, title };
   });
 }

@@ -7,12 +7,14 @@ import { jsonView } from "../shared/json_view.js";
 import { copyButton } from "../shared/long_text.js";
 import { callView, messageList, valueView } from "./message_view.js";
 import { KIND_WORDS } from "./rows.js";
-import { scoreBox } from "./scores.js";
+import { scoreBox, scoreChips } from "./scores.js";
 
+/** Kinds of steps that a run can go live from. */
+const AGAIN = ["generation", "tool", "agent", "handoff"];
 const STATUS = { ok: ["ok", "done"], error: ["error", "failed"], pending: ["running", "running"], rejected: ["cancelled", "rejected"] };
 
 /** `{element, show(traceId, spanId), clear()}`. `api.call("span", …)` gives `{span, input_messages, output_messages, scores}`. */
-export function details(api, onClose) {
+export function details(api, onClose, onAgain) {
   const element = h("section", { class: "tl-details", "aria-label": "Details of the step", tabindex: -1 });
   let wanted = null;
 
@@ -26,14 +28,15 @@ export function details(api, onClose) {
       return;
     }
     if (wanted !== spanId) return;
-    put(element, view(answer, api, traceId, onClose));
+    put(element, view(answer, api, traceId, onClose, made.isCopy ? null : onAgain));
     element.scrollTop = 0;
   }
 
-  return { element, show, clear() { wanted = null; put(element); } };
+  const made = { element, isCopy: false, show, clear() { wanted = null; put(element); } };
+  return made;
 }
 
-function view({ span, input_messages: input, output_messages: output, scores }, api, traceId, onClose) {
+function view({ span, input_messages: input, output_messages: output, scores }, api, traceId, onClose, onAgain) {
   const kind = span.kind in KIND_WORDS ? span.kind : "other";
   const [sign, word] = STATUS[span.status] ?? STATUS.ok;
   const close = h("button", { class: "tl-quiet", type: "button", "aria-label": "Close the details", onclick: onClose }, icon("close"));
@@ -44,7 +47,8 @@ function view({ span, input_messages: input, output_messages: output, scores }, 
     span.error ? h("div", { class: "tl-notice tl-is-bad" }, icon("error"), h("bdi", { class: "tl-error-text" }, String(span.error))) : null,
     kind === "generation" ? phases(span) : null,
     body(kind, span, input, output),
-    scoreBox(api, { target: "span", target_id: span.span_id, trace_id: traceId }, scores),
+    onAgain ? h("div", { class: "tl-details-acts" }, scoreBox(api, { target: "span", target_id: span.span_id, trace_id: traceId }, scores),
+      AGAIN.includes(kind) ? h("button", { class: "tl-quiet", type: "button", onclick: () => onAgain(span) }, icon("turn", null, 13), "Run again from here") : null) : scoreChips(scores),
     section("Attributes", span.attributes && Object.keys(span.attributes).length ? jsonView(span.attributes, { open: 1 }) : null, { closed: kind !== "other" }),
     section("Raw", () => jsonView(span, { open: 1 }), { closed: true, text: () => JSON.stringify(span, null, 2) }),
   ];

@@ -3,7 +3,9 @@
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { scoreBox } from "./scores.js";
+import { approvalCard } from "../shared/approval_card.js";
+import { traceActions } from "./actions.js";
+import { scoreChips } from "./scores.js";
 
 /** How a trace went (its `outcome`): icon, word, tone. */
 export const OUTCOMES = {
@@ -46,31 +48,100 @@ export function firstToken(spans) {
   return first === Infinity ? null : first;
 }
 
-/** `{element, show(trace, {api, scores, firstTokenMs, failure})}`; `onSelect(spanId)` for the step that failed, `onFailed()` for the first that did. */
-export function traceHeader(onSelect, onFailed = () => {}) {
+/**
+ * `{element, drawer, show(trace, {scores, firstTokenMs, failure, isCopy}), runAgain(span)}`; `on.select(spanId)` for the step that failed, `on.failed()` for the first that did,
+ * `on.openTrace`, `on.deleted` as in actions.js. A copy that is read elsewhere can do nothing.
+ */
+export function traceHeader(api, on) {
   const element = h("header", { class: "tl-trace-head" });
+  const actions = traceActions(api, on);
+  const asked = glance("Asked");
+  const answered = glance("Answered");
+  const waits = waiting(api);
   return {
     element,
-    show(trace, { api, scores, firstTokenMs, failure }) {
+    drawer: actions.drawer,
+    runAgain: actions.runAgain,
+    show(trace, { scores, firstTokenMs, failure, isCopy }) {
       const title = String(trace.input ?? "").trim() || trace.workflow || "Trace";
       const started = Date.parse(trace.started_at);
       const sum = (trace.input_tokens ?? null) === null && (trace.output_tokens ?? null) === null ? null : (trace.input_tokens ?? 0) + (trace.output_tokens ?? 0);
       put(element,
-        h("div", { class: "tl-trace-title" }, h("h2", { title: title.length > 90 ? title.slice(0, 1000) : null }, data(title.slice(0, 400))), outcomeBadge(trace, { onStep: () => onFailed() })),
+        h("div", { class: "tl-trace-title" }, h("h2", { title: title.length > 90 ? title.slice(0, 1000) : null }, data(title.slice(0, 400))), outcomeBadge(trace, { onStep: () => on.failed() })),
         h("div", { class: "tl-facts" },
           agentPath(trace.agent_path),
           trace.model ? data(trace.model, { class: "tl-soft" }) : null,
           trace.turns ? h("span", {}, count(trace.turns, "turn")) : null,
           h("time", { class: "tl-num tl-soft", datetime: trace.started_at, title: exactTime(started) }, ago(started))),
-        failure ? failureLine(failure, onSelect) : null,
+        failure ? failureLine(failure, on.select) : null,
         h("div", { class: "tl-figures" },
-          figure("Duration", traceTime(trace)),
+          figure("Duration", traceTime(trace), "From the start of the run to the end of its last step"),
           figure("First token", firstTokenMs === null ? null : duration(firstTokenMs), "From the start of the trace to the first token of an answer"),
           figure("Tokens", sum === null ? "unknown" : tokens(sum), sum === null ? null : `${(trace.input_tokens ?? 0).toLocaleString("en")} in, ${(trace.output_tokens ?? 0).toLocaleString("en")} out`),
           figure("Cost", cost(trace.cost_usd, trace.n_unpriced)),
           figure("Steps", (trace.n_spans ?? 0).toLocaleString("en")),
           trace.n_errors ? figure("Errors", trace.n_errors.toLocaleString("en"), null, "tl-bad") : null,
-          scoreBox(api, { target: "trace", target_id: trace.trace_id, trace_id: trace.trace_id }, scores)));
+          isCopy ? scoreChips(scores) : null),
+        isCopy ? null : actions.line,
+        waits.element,
+        trace.input || trace.output ? h("div", { class: "tl-glance" }, asked.show(trace.input, "Nothing was recorded."), answered.show(trace.status === "needs_approval" ? "" : trace.output, NO_ANSWER[trace.status] ?? "No answer was recorded.")) : null);
+      if (!isCopy) { actions.show(trace, scores); waits.show(trace); }
+    },
+  };
+}
+
+const NO_ANSWER = { running: "It is still working.", needs_approval: "It waits for approval.", failed: "It failed before an answer.", cancelled: "It was cancelled before an answer." };
+
+/** A text in two lines; a click shows all of it, and the next two lines again. */
+function glance(label) {
+  let now = null;
+  let card = null;
+  return {
+    show(text, none) {
+      const said = String(text ?? "").trim();
+      if (card && said === now) return card;
+      now = said;
+      if (!said) { card = h("div", { class: "tl-glance-card" }, h("span", { class: "tl-soft tl-small" }, label), h("span", { class: "tl-soft" }, none)); return card; }
+      card = h("button", { class: "tl-glance-card", type: "button", "aria-expanded": "false", onclick: ({ currentTarget: one }) => one.setAttribute("aria-expanded", String(one.getAttribute("aria-expanded") !== "true")) },
+        h("span", { class: "tl-soft tl-small" }, label), data(said.slice(0, 20_000)));
+      return card;
+    },
+  };
+}
+
+/** Cards for the calls of a trace that wait; a call that is still asked about keeps its card and what is written in it. */
+function waiting(api) {
+  const element = h("div", { class: "tl-waits" });
+  let key = "";
+  return {
+    element,
+    async show(trace) {
+      if (trace.status !== "needs_approval") { key = ""; put(element); return; }
+      let calls;
+      try {
+        calls = (await api.call("waiting", { trace_id: trace.trace_id })).value;
+      } catch (error) {
+        if (!error.closed) put(element, h("p", { class: "tl-bad" }, `${error.message} ${error.nextStep ?? ""}`));
+        return;
+      }
+      const next = `${trace.trace_id} ${calls.map((call) => call.call_id).join(" ")}`;
+      if (next === key) return;
+      key = next;
+      put(element, calls.map((call) => {
+        const said = h("p", { class: "tl-bad tl-small", role: "alert", hidden: true });
+        const decide = async (decision, message, always) => {
+          try {
+            await api.call("decide", { trace_id: trace.trace_id, call_id: call.call_id, decision, message, always });
+          } catch (error) {
+            said.hidden = false;
+            put(said, `${error.message} ${error.nextStep ?? ""}`);
+            throw error;
+          }
+          card.remove();
+        };
+        const card = h("section", { class: "tl-ask-card", "aria-label": `Approval needed for ${call.name}` }, approvalCard(call, decide), said);
+        return card;
+      }));
     },
   };
 }

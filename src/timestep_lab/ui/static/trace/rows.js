@@ -12,9 +12,13 @@ export const KIND_WORDS = {
 
 export const ROW = 24;
 
-/** Deep levels move in less and less: 14 px each, then 8, then 3. */
-export function indent(depth) {
-  return 14 * Math.min(depth, 5) + 8 * Math.min(Math.max(depth - 5, 0), 6) + 3 * Math.min(Math.max(depth - 11, 0), 20);
+/** What a name needs beside its indent: toggle, icon and a word that can be read. */
+const NAME_ROOM = 132;
+
+/** Deep levels move in less and less, and from the eighth on no further; `room` is the width of the column of names, which keep theirs. */
+export function indent(depth, room) {
+  const wanted = 14 * Math.min(depth, 4) + 8 * Math.min(Math.max(depth - 4, 0), 4);
+  return Math.min(wanted, Math.max(0, room - NAME_ROOM) * (Math.min(depth, 8) / 8));
 }
 
 /** An empty row: its element, and its parts to fill. */
@@ -46,6 +50,16 @@ export function rowTitle(spans, i) {
   return safeText(`${KIND_WORDS[kind]}: ${name.slice(0, 300)}${agent && agent !== name ? ` (${agent.slice(0, 100)})` : ""}`);
 }
 
+/** What the numbers of a row are made of: its own, where what is inside it adds to them. */
+export function numbersTitle(spans, tree, i, now) {
+  if (tree.first[i] < 0) return "";
+  const known = (value) => value === value;
+  const said = [`${duration(endOf(spans, i, now) - spans.start[i])} long`];
+  if (known(spans.input_tokens[i]) || known(spans.output_tokens[i])) said.push(`${short((spans.input_tokens[i] || 0) + (spans.output_tokens[i] || 0))} tokens`);
+  if (known(spans.cost_usd[i])) said.push(cost(spans.cost_usd[i]));
+  return `With all inside it. Itself: ${said.join(", ")}`;
+}
+
 /** Write only what differs from what stands there: a frame of scrolling touches thirty rows, and styles follow attributes. */
 function write(row, key, value, apply) {
   if (row.shown[key] === value) return;
@@ -66,7 +80,7 @@ export function fillRow(row, i, index, view) {
   write(row, "class", view.matches === null ? "" : view.matches.has(i) ? " tl-is-match" : " tl-is-dim", (marks) => { element.className = `tl-wf-row${marks}`; });
   // Classes stand on the parts they change, not on the row: a row's class would have the styles of all its parts found anew.
   write(row, "label class", `${kind === "agent" ? " tl-is-agent" : ""}${status === "error" ? " tl-is-error" : ""}`, (more) => { row.name.className = `tl-clip tl-wf-label${more}`; });
-  write(row, "indent", `${4 + Math.min(indent(tree.depth[i]), view.nameWidth * 0.5)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
+  write(row, "indent", `${4 + indent(tree.depth[i], view.nameRoom)}px`, (left) => { row.nameCell.style.paddingLeft = left; });
   const name = safeText(spans.word("name", i) ?? kind);
   text(row, "name", name.length > 300 ? `${name.slice(0, 300)}…` : name);
   const state = `${isParent ? " tl-is-parent" : ""}${status === "error" ? " tl-is-error" : status === "pending" ? " tl-is-pending" : ""}`;
@@ -89,7 +103,8 @@ function fillRest(row, i, { view, kind, status, isParent }) {
   const inside = isParent && !isOpen ? tree.last[i] - tree.place[i] : 0;
   show(row, "more", inside > 0);
   text(row, "more", inside ? `+${inside.toLocaleString("en")}` : "");
-  const took = endOf(spans, i, view.now) - spans.start[i];
+  const end = tree.sums.to[i];
+  const took = (end === end ? end : Math.max(view.now, spans.start[i])) - tree.sums.from[i];
   text(row, "time", status === "pending" ? `${duration(took)} …` : duration(took));
   const { tokens, cost: price } = tree.sums;
   text(row, "tokens", tokens[i] === tokens[i] ? short(tokens[i]) : "");

@@ -21,6 +21,9 @@ export function scoreBox(api, target, scores) {
   return box;
 }
 
+/** The annotations alone. */
+export const scoreChips = (scores) => h("div", { class: "tl-scores" }, (scores ?? []).map(chip));
+
 function chip(score) {
   const value = score.value === null || score.value === undefined ? score.label : `${Number(score.value.toFixed(4))}${score.label ? ` ${score.label}` : ""}`;
   return h("span", { class: "tl-chip", title: [score.note, `by ${score.source}, ${ago(Date.parse(score.created_at))}`].filter(Boolean).join(" · ") },

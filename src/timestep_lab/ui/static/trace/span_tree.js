@@ -66,26 +66,35 @@ function rootsOf(order, depth) {
   return roots;
 }
 
-/** Of each branch: tokens and cost of its generations (NaN when none is known), and its errors. */
+/**
+ * Of each branch: tokens and cost as the whole trace counts them (what a step says of itself stands for all below it; NaN where none is
+ * known), its errors, and when the first of it began and the last ended.
+ */
 function sumBranches(spans, order, parent) {
   const { n } = spans;
+  const sums = { input: new Float64Array(n).fill(NaN), output: new Float64Array(n).fill(NaN), cost: new Float64Array(n).fill(NaN) };
+  const own = { input: spans.input_tokens, output: spans.output_tokens, cost: spans.cost_usd };
   const tokens = new Float64Array(n);
-  const cost = new Float64Array(n);
   const errors = new Uint32Array(n);
+  const from = Float64Array.from(spans.start);
+  const to = Float64Array.from(spans.end);
   const failed = spans.statuses.indexOf("error");
   for (let k = n - 1; k >= 0; k -= 1) {
     const i = order[k];
-    const own = plus(spans.input_tokens[i], spans.output_tokens[i]);
-    tokens[i] = own === own ? own : tokens[i] || NaN;
-    cost[i] = spans.cost_usd[i] === spans.cost_usd[i] ? spans.cost_usd[i] : cost[i] || NaN;
-    errors[i] += spans.status[i] === failed ? 1 : 0;
     const p = parent[i];
+    for (const name of ["input", "output", "cost"]) {
+      if (own[name][i] === own[name][i]) sums[name][i] = own[name][i];
+      if (p >= 0) sums[name][p] = plus(sums[name][p], sums[name][i]);
+    }
+    tokens[i] = plus(sums.input[i], sums.output[i]);
+    errors[i] += spans.status[i] === failed ? 1 : 0;
     if (p < 0) continue;
-    if (tokens[i] === tokens[i]) tokens[p] += tokens[i];
-    if (cost[i] === cost[i]) cost[p] += cost[i];
     errors[p] += errors[i];
+    if (from[i] < from[p]) from[p] = from[i];
+    // A step that goes on has no end yet, and neither has what it is in.
+    if (to[p] === to[p] && !(to[i] <= to[p])) to[p] = to[i];
   }
-  return { tokens, cost, errors };
+  return { tokens, cost: sums.cost, errors, from, to };
 }
 
 const plus = (a, b) => (a !== a ? b : b !== b ? a : a + b);

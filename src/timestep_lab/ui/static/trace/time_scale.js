@@ -7,13 +7,14 @@ const FOLDED_TO = 0.025;
 
 /**
  * `{length, to(ms), from(place), folds: [{from, to, ms, next}], end}` in milliseconds from t0, `next` the row that ends the wait; `to` and `from` are the inverse of each other.
- * With `fold`, idle stretches longer than 12 % of the whole (and 300 ms) shrink to 2.5 % of the rest.
+ * With `fold`, idle stretches longer than 12 % of the whole (and 300 ms) shrink to 2.5 % of the rest. `isWaiting`: for a person, and what is
+ * open does nothing meanwhile; the wait is the last fold, whose `next` is -1.
  */
-export function makeScale(spans, tree, { fold, now, end }) {
+export function makeScale(spans, tree, { fold, now, end, isWaiting = false }) {
   let total = end ?? 0;
   if (end === undefined) for (let i = 0; i < spans.n; i += 1) total = Math.max(total, endOf(spans, i, now));
   total = Math.max(total, 1e-3);
-  const gaps = fold ? idleGaps(spans, tree, now, total) : [];
+  const gaps = fold ? idleGaps(spans, tree, now, total, isWaiting) : [];
   const busy = total - gaps.reduce((sum, [a, b]) => sum + (b - a), 0);
   const width = busy * FOLDED_TO;
   const folds = [];
@@ -48,14 +49,15 @@ export function makeScale(spans, tree, { fold, now, end }) {
 }
 
 /** Stretches in which no leaf of the tree runs, each with the leaf that ends it. A leaf that still runs is busy. */
-export function idleGaps(spans, tree, now, total) {
+export function idleGaps(spans, tree, now, total, isWaiting = false) {
   const least = Math.max(300, total * FOLD_SHARE);
   const gaps = [];
   let busyUntil = 0;
   for (const i of leavesByStart(spans, tree)) {
     if (spans.start[i] - busyUntil > least) gaps.push([busyUntil, spans.start[i], i]);
-    busyUntil = Math.max(busyUntil, endOf(spans, i, now));
+    busyUntil = Math.max(busyUntil, isWaiting && spans.end[i] !== spans.end[i] ? spans.start[i] : endOf(spans, i, now));
   }
+  if (isWaiting && total - busyUntil > least) gaps.push([busyUntil, total, -1]);
   return gaps;
 }
 

@@ -18,22 +18,22 @@ import { Waterfall } from "./waterfall.js";
 const TABS = [["waterfall", "Waterfall"], ["graph", "Graph"], ["conversation", "Conversation"], ["compare", "Compare"], ["json", "JSON"]];
 
 export class TracePanel {
-  /** `api.call(name, args)` reaches Python; `onSelect(traceId, spanId)` tells what is chosen. */
-  constructor(api, { onSelect = () => {} } = {}) {
+  /** `api.call(name, args)` reaches Python; `onSelect(traceId, spanId)` tells what is chosen. `openTrace(id)`, `deleted()`: the place around the panel shows another trace, or none. */
+  constructor(api, { onSelect = () => {}, openTrace = null, deleted = null } = {}) {
     this.api = api;
     this.onSelect = onSelect;
     this.uid = `p${Math.random().toString(36).slice(2, 8)}`;
     this.tab = "waterfall";
     this.loaded = new Set();
     this.playMs = null;
-    this.header = traceHeader((spanId) => { this.open("waterfall"); this.chooseId(spanId); }, () => this.chooseFailed());
+    this.header = traceHeader(api, { select: (spanId) => { this.open("waterfall"); this.chooseId(spanId); }, failed: () => this.chooseFailed(), openTrace, deleted });
     this.waterfall = new Waterfall({
       select: (row, { focus = false } = {}) => this.choose(row, focus),
       leave: () => this.leaveDetails(),
       decision: (spanId) => this.decisionOf(spanId),
       find: async (text) => { try { return (await api.call("find", { trace_id: this.traceId, text })).value; } catch { return []; } },
     });
-    this.details = details(api, () => this.leaveDetails());
+    this.details = details(api, () => this.leaveDetails(), (span) => this.header.runAgain(span));
     this.graph = graphView((node) => this.chooseAgent(node.name), { among: "in this trace" });
     this.conversation = conversation((spanId) => this.chooseId(spanId));
     this.compare = compareView(api, (spanId) => { this.open("waterfall"); this.chooseId(spanId); });
@@ -58,7 +58,8 @@ export class TracePanel {
       if (!by) return;
       event.preventDefault();
       event.stopPropagation();
-      const next = (TABS.findIndex(([id]) => id === this.tab) + by + TABS.length) % TABS.length;
+      let next = TABS.findIndex(([id]) => id === this.tab);
+      do next = (next + by + TABS.length) % TABS.length; while (this.tabs[next].hidden);
       this.open(TABS[next][0]);
       this.tabs[next].focus();
     });
@@ -71,7 +72,7 @@ export class TracePanel {
     this.tabsWatch = showWhereMore(bar);
     this.main = h("div", { class: "tl-trace-main" }, [...this.panels.values()]);
     this.body = h("div", { class: "tl-trace-body" }, this.main, this.details.element);
-    this.element = h("div", { class: "tl-trace-panel" }, this.header.element, h("div", { class: "tl-tab-line" }, bar, this.player.button), this.player.bar, this.body);
+    this.element = h("div", { class: "tl-trace-panel" }, this.header.element, this.header.drawer, h("div", { class: "tl-tab-line" }, bar, this.player.button), this.player.bar, this.body);
     this.closeDetails();
     this.open("waterfall");
   }
@@ -87,10 +88,13 @@ export class TracePanel {
     this.spans = decodeSpans(buffer);
     this.clock = { now: value.now - this.spans.t0, at: performance.now() };
     this.loaded.clear();
-    this.header.show(value.trace, { api: this.api, scores: value.scores, failure: value.failure, firstTokenMs: value.partial ? null : firstToken(this.spans) });
+    this.header.show(value.trace, { scores: value.scores, failure: value.failure, isCopy: value.is_copy, firstTokenMs: value.partial ? null : firstToken(this.spans) });
+    this.element.classList.toggle("tl-is-copy", Boolean(value.is_copy));
+    this.tabs[TABS.findIndex(([id]) => id === "compare")].hidden = Boolean(value.is_copy);
+    this.details.isCopy = Boolean(value.is_copy);
     if (fresh) { this.closeDetails(); this.player.reset(); }
     if (!value.partial) this.cause.show(this.traceId, value.trace);
-    this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial });
+    this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial, isWaiting: value.trace.status === "needs_approval" });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
     this.load(this.tab);
   }

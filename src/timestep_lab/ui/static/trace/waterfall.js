@@ -3,7 +3,7 @@
 import { debounce, h, perFrame } from "../shared/dom.js";
 import { axis } from "./axis.js";
 import { minimap } from "./minimap.js";
-import { fillRow, makeRow, ROW, rowTitle } from "./rows.js";
+import { fillRow, makeRow, numbersTitle, ROW, rowTitle } from "./rows.js";
 import { buildTree, criticalPath, endOf } from "./span_tree.js";
 import { makeScale } from "./time_scale.js";
 import { Viewport } from "./viewport.js";
@@ -28,6 +28,8 @@ export class Waterfall {
     this.path = null;
     this.playHead = null;
     this.nameWidth = 300;
+    /** As wide as the column of names is: on a narrow screen less than was asked for. */
+    this.nameRoom = 300;
     this.width = 600;
     this.now = 0;
     this.fold = true;
@@ -61,8 +63,9 @@ export class Waterfall {
     this.scroller.addEventListener("click", (event) => this.click(event));
     this.scroller.addEventListener("dblclick", (event) => { const i = this.rowAt(event); if (i >= 0) this.zoomTo(i); });
     this.scroller.addEventListener("pointerover", (event) => {
-      const name = event.target.closest(".tl-wf-name");
-      if (name) name.title = rowTitle(this.spans, this.rowAt(event));
+      const cell = event.target.closest(".tl-wf-name, .tl-wf-number");
+      const i = cell ? this.rowAt(event) : -1;
+      if (i >= 0) cell.title = cell.matches(".tl-wf-name") ? rowTitle(this.spans, i) : numbersTitle(this.spans, this.tree, i, this.now);
     });
     for (const target of [this.scroller, this.head]) target.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.dragName();
@@ -73,7 +76,7 @@ export class Waterfall {
   }
 
   /** New data for the same trace keeps what is open, chosen and in view; `fresh` begins anew. */
-  set(spans, { now = 0, fresh = false, partial = false } = {}) {
+  set(spans, { now = 0, fresh = false, partial = false, isWaiting = false } = {}) {
     const before = this.spans;
     const keep = !fresh && before;
     const chosen = keep && this.selected >= 0 ? before.id(this.selected) : null;
@@ -87,7 +90,9 @@ export class Waterfall {
     const rowOf = closed.length + (chosen ? 1 : 0) > 3 ? indexIds(spans) : spans.rowOf;
     this.collapsed = new Set(closed.map(rowOf).filter((i) => i >= 0));
     this.selected = chosen ? rowOf(chosen) : -1;
-    this.isLive = spans.status.includes(spans.statuses.indexOf("pending"));
+    this.isWaiting = isWaiting;
+    // While it waits for a person nothing runs, and nothing grows.
+    this.isLive = !isWaiting && spans.status.includes(spans.statuses.indexOf("pending"));
     this.horizon = undefined;
     if (fresh) this.decisions.clear();
     if (fresh || this.left >= spans.n) this.left = -1;
@@ -109,7 +114,7 @@ export class Waterfall {
 
   rescale() {
     if (this.isLive) this.horizon = Math.max(this.now, latest(this.spans), 1000) * 1.25;
-    this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive && !this.partial, now: this.now, end: this.isLive ? this.horizon : undefined });
+    this.scale = makeScale(this.spans, this.tree, { fold: this.fold && !this.isLive && !this.partial, now: this.now, isWaiting: this.isWaiting, end: this.isLive ? this.horizon : undefined });
     this.scaleNumber = (this.scaleNumber ?? 0) + 1;
     this.nameFolds();
     this.viewport.resize(this.scale.length);
@@ -120,6 +125,7 @@ export class Waterfall {
   nameFolds() {
     const { spans, scale } = this;
     for (const fold of scale.folds) {
+      if (fold.next < 0) { fold.wait = { tool: null, decision: null }; continue; }
       if (spans.kinds[spans.kind[fold.next]] !== "tool") continue;
       const id = spans.id(fold.next);
       if (!this.decisions.has(id)) this.decisions.set(id, this.on.decision(id));
@@ -155,6 +161,7 @@ export class Waterfall {
     const lines = this.linesBox.getBoundingClientRect();
     const bars = this.head.children[1].getBoundingClientRect();
     this.width = Math.max(20, bars.width);
+    this.nameRoom = this.head.firstChild.clientWidth || this.nameWidth;
     this.linesBox.style.setProperty("--tl-lines-left", `${bars.left - lines.left}px`);
     this.linesBox.style.setProperty("--tl-lines-width", `${bars.width}px`);
     // Sizes are read here and kept: reading one while rows are filled would lay the page out in the middle of a frame.
