@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import Pages
 from tests.browser.giving_files import give
@@ -498,3 +498,66 @@ def sessions(metrics: str) -> int:
     found = re.search(r"^timestep_lab_page_sessions(?:{[^}]*})? (\d+)", metrics, re.MULTILINE)
     assert found is not None, metrics
     return int(found.group(1))
+
+
+# -- the flows of a day, counted in clicks
+
+
+class Clicks:
+    """Counts what a flow takes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *found: Locator) -> None:
+        for one in found:
+            one.click()
+            self.count += 1
+
+
+def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of_mine_deleted_in_three(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/chat", width=390, height=844, has_touch=True))
+    say(page, "What's the weather in Berkeley?")
+    page.get_by_role("button", name="Approve", exact=True).wait_for()
+    go(page, f"{lab.url}/")
+    approve = Clicks()
+    approve(page.get_by_role("link", name="Approvals"), page.get_by_role("button", name="Approve", exact=True))
+    expect(page.get_by_role("region", name="Decided here")).to_contain_text("done")
+    assert approve.count <= 3
+    assert page.evaluate(
+        "document.querySelector('.shell-links').scrollWidth <= document.querySelector('.shell-links').clientWidth"
+    )
+    assert serious(page) == []
+
+    trace_id = page.evaluate("async () => (await (await fetch('/api/v1/traces')).json()).data[0].trace_id")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    go(page, f"{lab.url}/traces?id={trace_id}")
+    expect(page.locator(".tl-glance")).to_contain_text("Berkeley")
+    share = Clicks()
+    share(page.get_by_role("button", name="Share"), page.get_by_role("button", name="Create link"))
+    link = page.get_by_role("textbox", name="The link").input_value()
+    assert share.count <= 2
+    assert serious(page) == []
+    other = pages.open(link)
+    expect(other.locator(".tl-trace-title")).to_contain_text("What's the weather in Berkeley?")
+    assert other.get_by_role("button", name="Share").count() == 0
+
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox", name="Find").fill("berkeley")
+    expect(page.get_by_role("option", name=re.compile("Berkeley.*trace"))).to_be_visible()
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+
+    delete = Clicks()
+    delete(page.get_by_role("link", name="Settings"))
+    ready(page)
+    assert serious(page) == []
+    delete(page.get_by_role("button", name="Delete everything"), page.get_by_role("button", name="Delete everything"))
+    expect(page.get_by_text("No trace is shared.")).to_be_visible()
+    assert delete.count <= 3
+    assert page.evaluate("async () => (await (await fetch('/api/v1/traces')).json()).data") == []
+    assert other.evaluate("location.href").startswith(f"{lab.url}/shared/")
+    assert pages.open(f"{lab.url}/healthz").request.get(link).status == 404
