@@ -15,7 +15,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from timestep_lab.cli.jupyter import copy_notebooks
+
+from timestep_lab.cli.serve import copy_notebooks
 
 CELL_S = 300
 

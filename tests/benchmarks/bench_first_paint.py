@@ -57,7 +57,9 @@ def test_every_page_is_there_within_a_second(browser: Browser, lab: LabProcess) 
         for _ in range(2):
             sizes.clear()
             page.goto(f"{lab.url}{path}")
-            page.wait_for_function("drawn > 0", timeout=60_000)
+            page.evaluate(
+                "() => new Promise((done) => { const look = () => (drawn ? done() : setTimeout(look, 20)); look(); })"
+            )
             page.wait_for_timeout(1000)
             seen = page.evaluate(
                 "({paint: performance.getEntriesByName('first-contentful-paint')[0].startTime, drawn, shift})"
