@@ -40,8 +40,8 @@ SHEET = """<style>
   img { position: absolute; border-radius: 10px; outline: 1px solid #b8c4d4 }
 </style>
 <img src="%s" style="left: 28px; top: 28px">
-<img src="%s" style="left: 652px; top: 28px">
-<img src="%s" style="left: 652px; top: 652px; width: 1080px">"""
+<img src="%s" style="left: 652px; top: 28px; width: 1080px">
+<img src="%s" style="left: 652px; top: 694px; width: 1080px">"""
 
 
 def made_from() -> str:
@@ -125,12 +125,12 @@ def comparison(page: Page, address: str) -> bytes:
     """The verdict and what it stands on, without the page's navigation."""
     page.goto(f"{address}/compare")
     page.get_by_text("demo/assistant against demo/echo").click()
-    verdict = page.get_by_text("demo/assistant beats")
+    verdict = page.locator(".tl-conclusion")
     verdict.wait_for()
     main, first = page.locator("main").bounding_box(), verdict.bounding_box()
     assert main is not None
     assert first is not None
-    return settled(page, clip={"x": main["x"], "y": first["y"] - 14, "width": 1200, "height": 292})
+    return settled(page, clip={"x": main["x"], "y": first["y"] - 14, "width": 1200, "height": 264})
 
 
 def take(browser: Browser, link: str) -> bytes:
@@ -138,7 +138,7 @@ def take(browser: Browser, link: str) -> bytes:
     chat = window(browser, 600, 904, dark=False)
     chat.goto(link)
     talk = conversation(chat, address)
-    traced = trace(window(browser, 1080, 600, dark=True, signed_in=chat.context), address)
+    traced = trace(window(browser, 1440, 860, dark=True, signed_in=chat.context), address)
     compared = comparison(window(browser, 1380, 800, dark=False, signed_in=chat.context), address)
     sheet = window(browser, *SIZE, dark=False)
     sheet.set_content(SHEET % (as_url(talk), as_url(traced), as_url(compared)))
