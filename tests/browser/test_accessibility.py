@@ -39,7 +39,7 @@ def test_every_tab_of_a_trace(show: Show, dark: bool) -> None:
     for tab, sign in (
         ("Graph", ".tl-card"),
         ("Conversation", ".tl-entry"),
-        ("Compare", "select"),
+        ("Compare", "select[aria-label='Compare with']"),
         ("JSON", ".tl-json"),
     ):
         page.get_by_role("tab", name=tab).click()

@@ -246,7 +246,7 @@ async def test_what_went_wrong_is_kept_as_a_test_with_its_tape(both: Both) -> No
     grid = await both.local.compare("failures", agents="Personal Assistant", tools="tape")
     assert {score.value for cell in grid.cells for score in cell.scores} == {0.0}
     assert grid.tape is not None
-    assert grid.tape.misses == 0
+    assert grid.tape.miss_rate("Personal Assistant") == 0.0
     with pytest.raises(UsageError, match="both given"):
         both.remote.causes.keep(run.trace_id, "failures", wrong="contains:a", right="b")
 
