@@ -39,7 +39,7 @@ def test_every_tab_of_a_trace(show: Show, dark: bool) -> None:
     for tab, sign in (
         ("Graph", ".tl-card"),
         ("Conversation", ".tl-entry"),
-        ("Compare", "select[aria-label='Compare with']"),
+        ("Compare", "select:visible"),
         ("JSON", ".tl-json"),
     ):
         page.get_by_role("tab", name=tab).click()
@@ -53,7 +53,7 @@ def test_every_tab_of_a_trace(show: Show, dark: bool) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_explorer_with_suggestions_and_an_error(show: Show, dark: bool) -> None:
     page = show(TraceExplorer(SampleSource.with_history(12)), dark=dark)
-    page.locator(".tl-card").first.wait_for()
+    page.locator(".tl-list-row").first.wait_for()
     box = page.get_by_role("combobox", name="Filter")
     box.fill("mod")
     page.locator(".tl-choices li").first.wait_for()

@@ -31,7 +31,7 @@ EMPTY = ["core.trace_deltas"]
 """A trigger moves its rows on."""
 
 VALUES: dict[str, Any] = {
-    "text": SECRET, "json": f'{{"text": "{SECRET}"}}', "jsonb": f'{{"text": "{SECRET}"}}', "bigint": 7, "integer": 7, "smallint": 1,
+    "text": SECRET, "character varying": SECRET, "json": f'{{"text": "{SECRET}"}}', "jsonb": f'{{"text": "{SECRET}"}}', "bigint": 7, "integer": 7, "smallint": 1,
     "double precision": 0.5, "real": 0.5, "boolean": True, "bytea": SECRET.encode(), "timestamp without time zone": datetime(2026, 11, 22, 12),
     "date": datetime(2026, 11, 22), "tsvector": SECRET, "text[]": [SECRET], "real[]": [0.5, 0.25],
 }  # fmt: skip

@@ -189,7 +189,7 @@ def test_a_lab_of_a_later_version_is_refused(server: Server, lab_url: str) -> No
         ),
         (lambda url: url.rsplit("/", 1)[0] + "/no_such_lab", StoreError, "does not exist", "createdb"),
         (lambda url: re.sub(r"@.*/", "@127.0.0.1:1/", url), StoreUnavailableError, "127.0.0.1:1", "Try again"),
-        (lambda url: url + "?nonsense=1", UsageError, "no Postgres URL", "postgresql://user"),
+        (lambda url: url + "?nonsense=1", UsageError, "not a Postgres URL", "postgresql://user"),
     ],
 )
 def test_a_lab_that_cannot_be_opened_says_why_and_what_to_do(

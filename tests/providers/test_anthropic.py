@@ -33,7 +33,7 @@ async def test_thinking_goes_back_block_for_block_with_its_signatures(server: Wi
         Reply(
             Thought("Rome first", signature="c2ln"),
             Redacted("aGlkZGVu"),
-            Words("LabViews."),
+            Words("Looking."),
             Call("get_weather", {"location": "Rome"}),
         ),
         Reply(Words("Fog.")),
@@ -42,7 +42,7 @@ async def test_thinking_goes_back_block_for_block_with_its_signatures(server: Wi
     assert server.requests[1].body["messages"][1]["content"][:3] == [
         {"type": "thinking", "thinking": "Rome first", "signature": "c2ln"},
         {"type": "redacted_thinking", "data": "aGlkZGVu"},
-        {"type": "text", "text": "LabViews."},
+        {"type": "text", "text": "Looking."},
     ]
 
 

@@ -96,7 +96,7 @@ async def test_several_calls_of_one_turn_run_and_go_back_as_one_turn(
 ) -> None:
     server.will(
         Reply(
-            Words("LabViews."), Call("get_weather", {"location": "Rome"}, "call_a"),
+            Words("Looking."), Call("get_weather", {"location": "Rome"}, "call_a"),
             Call("get_time", {"zone": "Europe/Rome"}, "call_b"),
         ),
         Reply(Words("Fog at noon.")),
@@ -125,7 +125,7 @@ async def test_a_conversation_of_chat_completions_goes_on_with_every_provider(mo
         {"role": "user", "content": "two"},
         {
             "role": "assistant",
-            "content": "LabViews.",
+            "content": "Looking.",
             "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
         },
         {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature": 18}'},
@@ -140,7 +140,7 @@ async def test_a_conversation_of_chat_completions_goes_on_with_every_provider(mo
         ("tool", ["result get_weather 18"]), ("assistant", ["text"]), ("user", ["text"]),
     ]  # fmt: skip
     heard = json.dumps(server.requests[0].body)
-    assert all(said in heard for said in ("And one.", "LabViews.", "And two."))
+    assert all(said in heard for said in ("And one.", "Looking.", "And two."))
 
 
 async def test_ids_of_calls_that_a_server_uses_again_are_told_apart_and_sent_back_as_they_came(

@@ -45,7 +45,7 @@ async def failure_of(
 async def test_an_answer_that_comes_at_once_is_read_as_a_stream_is_and_goes_back_the_same(
     server: WireServer, case: Case, router_for: RouterFor
 ) -> None:
-    called = Reply(Thought("Rome it is"), Words("LabViews."), Call("get_weather", {"location": "Rome"}))
+    called = Reply(Thought("Rome it is"), Words("Looking."), Call("get_weather", {"location": "Rome"}))
     server.will(AtOnce(called), AtOnce(Reply(Words("Fog."))))
     result = await run(router_for(case.configure(server.url)), case.model, "Rome?", tools=[get_weather])
     assert result.final_output == "Fog."
@@ -214,7 +214,7 @@ async def test_think_tags_are_reasoning_wherever_the_pieces_are_cut_and_go_back_
         result = await run(router_for(case.configure(server.url)), case.model, "Rome?", tools=[get_weather])
         reasoning, message = (item.raw_item for item in result.new_items[:2])
         assert "".join(part.text for part in reasoning.summary) == "Rome, <b>it</b> is"
-        assert message.content[0].text == "LabViews <think> hard."
+        assert message.content[0].text == "Looking <think> hard."
         [sent] = [one for one in server.requests[1].body["messages"] if one["role"] == "assistant"]
         assert sent["content"] == text
         assert result.final_output == "Fog."
@@ -224,10 +224,10 @@ async def test_thinking_that_is_a_part_of_the_content_goes_back_as_one(
     server_for: ServerFor, router_for: RouterFor
 ) -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
-    text = {"type": "text", "text": "LabViews."}
+    text = {"type": "text", "text": "Looking."}
     server = server_for(CHAT.protocol).will(Reply(Deltas({"content": [thinking]}, {"content": [text]}), stop="stop"))
     router, session = router_for(CHAT.configure(server.url)), SQLiteSession("a-thread")
-    assert (await run(router, CHAT.model, "Rome?", session=session)).final_output == "LabViews."
+    assert (await run(router, CHAT.model, "Rome?", session=session)).final_output == "Looking."
     await run(router, CHAT.model, "And?", session=session)
     assert server.requests[1].body["messages"][2]["content"] == [thinking, text]
 

@@ -194,9 +194,9 @@ N = "get_weather"
         pytest.param(
             (
                 {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]},
-                {"content": [{"type": "text", "text": "LabViews."}]},
+                {"content": [{"type": "text", "text": "Looking."}]},
                 calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),
-            ), ["Rome"], "LabViews.", id="content_as_a_list",
+            ), ["Rome"], "Looking.", id="content_as_a_list",
         ),
         pytest.param((calls({"index": 0, "id": "c1", "name": N}), calls({"arguments": ROME[:8]}), calls({"arguments": ROME[8:]}),), ["Rome"], "", id="index_in_the_first_piece_alone"),
         pytest.param((calls({"id": "c1", "name": N}), calls({"index": 0, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}),), ["Rome"], "", id="index_in_later_pieces_alone"),

@@ -66,11 +66,11 @@ async def test_no_tool_is_called_more_often_than_allowed(lab: Lab) -> None:
         return "fog"
 
     model = scripted(
-        [*says("LabViews."), *calls(("look", {"place": "Rome"}))], calls(("look", {"place": "Oslo"})), says("Fog.")
+        [*says("Looking."), *calls(("look", {"place": "Rome"}))], calls(("look", {"place": "Oslo"})), says("Fog.")
     )
     agent = Agent(name="Looker", model=model, tools=[look])
     run = await lab.run("Where?", agent=agent, max_tool_calls=1)
-    assert (run.status, called, run.output) == ("stopped", ["Rome"], "LabViews.")
+    assert (run.status, called, run.output) == ("stopped", ["Rome"], "Looking.")
     assert "max_tool_calls=" in (run.error or "")
     assert run.record.metadata["stopped_by"] == "max_tool_calls"
 

@@ -172,12 +172,12 @@ async def test_what_a_response_cannot_do_is_refused_by_its_name(
 async def test_a_kept_response_is_streamed_again_and_none_can_be_cancelled(
     client: openai.AsyncOpenAI, provider: WireServer
 ) -> None:
-    provider.will(Reply(Thought("It is A"), Words("LabViews now."), Call("look", {"k": "A"})))
+    provider.will(Reply(Thought("It is A"), Words("Looking now."), Call("look", {"k": "A"})))
     tool: Any = {"type": "function", **LOOK["function"], "strict": False}
     answer = await client.responses.create(model=MODEL, input="Look.", tools=[tool])
     events = [event async for event in await client.responses.retrieve(answer.id, stream=True)]
     assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "LabViews now."
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == "Looking now."
     assert "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta") == '{"k": "A"}'
     last = events[-1]
     assert last.type == "response.completed"

@@ -243,7 +243,10 @@ def paused_state(
     before: RunStateRecord | None,
 ) -> RunStateRecord:
     """The row for a run that pauses now, for the first time or again."""
-    calls = tuple({name: value for name, value in asdict(call).items() if value is not None} for call in waiting)
+    calls = tuple(
+        {name: value for name, value in asdict(call).items() if value is not None or name not in ("asks", "form")}
+        for call in waiting
+    )
     fresh = RunStateRecord(
         run_id=run.id, user_id=run.user_id, thread_id=run.thread_id, state=state, agent_snapshot=snapshot, interruptions=calls
     )  # fmt: skip

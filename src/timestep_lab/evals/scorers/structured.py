@@ -263,7 +263,7 @@ class JsonSchema(Scorer):
         try:
             jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
         except jsonschema.SchemaError as error:
-            raise UsageError(f"The schema is not JSON Schema: {error.message}.", "Correct it.") from error
+            raise UsageError(f"The schema is not a JSON Schema: {error.message}.", "Correct it.") from error
         check_patterns(self.schema)
 
     def check(self, answer: Answer, case: Case) -> Score:
