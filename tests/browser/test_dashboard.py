@@ -70,10 +70,10 @@ def test_a_panel_widget_drives_the_explorer_and_the_explorer_drives_what_is_besi
     pages: Pages, address: str
 ) -> None:
     page = opened(pages, address)
-    expect(page.get_by_text("3 traces, 1 failed")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("3 traces, 1 failed").first).to_be_visible(timeout=20_000)
     page.locator("select").filter(has_text="failed").first.select_option("failed")
     expect(page.locator(".tl-list-row")).to_have_count(1, timeout=20_000)
-    expect(page.get_by_text("1 traces, 1 failed")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("1 traces, 1 failed").first).to_be_visible(timeout=20_000)
     box = page.get_by_role("combobox", name="Filter")
     box.fill('status == "completed"')
     box.press("Enter")
