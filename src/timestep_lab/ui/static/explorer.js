@@ -19,17 +19,23 @@ function render({ model, el }) {
   const view = mount({ model, el }, "explorer");
   const { root, link } = view;
   let query = { ...ALL, order: "started_at desc" };
+  /** What was asked last and is not answered yet: a second click builds on the first. */
+  let asked = null;
   let opened = null;
   let face = "table";
   const looks = kept();
 
   const ask = async (changes, { isStep = true } = {}) => {
+    const wanted = { ...(asked ?? query), ...changes };
+    asked = wanted;
     try {
-      const wanted = { ...query, ...changes };
       await link.call("query", wanted);
+      query = { ...query, ...wanted };
       place.query(wanted, { isStep });
     } catch (error) {
       if (!error.closed) bar.refuse(error);
+    } finally {
+      if (asked === wanted) asked = null;
     }
   };
   const columnsMenu = menu("Columns", "table", (box) => put(box,
@@ -55,7 +61,7 @@ function render({ model, el }) {
   const panel = new TracePanel(link, { onSelect: (traceId, spanId) => { if (traceId) link.call("select", { trace_id: traceId, span_id: spanId }).catch(() => {}); }, openTrace: (id) => { list.choose(id); open(id, { isStep: true }); }, deleted: () => place.close() });
   const back = h("button", { class: "tl-button tl-back", type: "button" }, icon("back"), "Traces");
   const place = places(root, (id, next) => {
-    if (next && JSON.stringify(next) !== JSON.stringify(pick(query, Object.keys(next)))) ask(withRange(next), { isStep: false });
+    if (next && JSON.stringify(next) !== JSON.stringify(pick(asked ?? query, Object.keys(next)))) ask(withRange(next), { isStep: false });
     else if (!next && id === null && opened === null) ask({ ...ALL, source: first.source, order: "started_at desc" }, { isStep: false });
     if (!id) showList(); else if (id !== opened) { list.choose(id); open(id); }
   });
