@@ -18,7 +18,9 @@ import httpx
 from timestep_lab.store.postgres.embedded import EmbeddedPostgres
 from timestep_lab.store.store import open_store
 
-SHORT_OF_PATIENCE = "from timestep_lab.server import server; server.RUNS_S = 1.0; from timestep_lab.cli import main; main()"
+SHORT_OF_PATIENCE = (
+    "from timestep_lab.server import server; server.RUNS_S = 1.0; from timestep_lab.cli import main; main()"
+)
 
 
 @contextmanager

@@ -22,6 +22,6 @@ async def open_page(url: str, path: str, token: str) -> str:
     async with httpx.AsyncClient(base_url=url, verify=False, timeout=60) as client:
         answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
     html = answer.raise_for_status().text
-    found = re.search(r'data-key="([^"]+)"', html)
+    found = re.search(r'shell-view[^>]*data-key="([^"]+)"', html)
     assert found is not None, html[:2000]
     return found[1]

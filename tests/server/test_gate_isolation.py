@@ -69,6 +69,7 @@ def made(client: httpx.Client, path: str, body: Any) -> Any:
 
 
 BODIES: dict[str, Any] = {
+    "POST /api/v1/traces/{trace_id}/keep-as-test": {"name": "mine", "wrong": "contains:x"},
     "POST /api/v1/vector-stores/{store_id}/files": {"file_id": "file_none"},
     "POST /api/v1/vector-stores/{store_id}/search": {"query": "mine"},
     "PUT /api/v1/agents/{agent_id}": {"name": "mine now"},
@@ -90,7 +91,7 @@ BODIES: dict[str, Any] = {
     "POST /openai/v1/vector_stores/{store_id}/search": {"query": "mine"},
 }
 """A right body where an empty object is none, so that nothing but the id can be the reason for refusing."""
-NOBODYS = {"prefix", "name"}
+NOBODYS = {"prefix", "name", "kind"}
 """Path parameters that name something of the lab, not of a user."""
 
 

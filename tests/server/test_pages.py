@@ -102,7 +102,7 @@ def test_a_page_takes_little_and_asks_again_for_nothing_that_it_has(lab: LabProc
         assert "bokeh" not in html.lower()
         needed = re.findall(r'(?:src|href|data-module)="(/assets/[^"]+\?v=[^"]+)"', html)
         answers = [client.get(address) for address in dict.fromkeys(needed)]
-        assert len(answers) == 3, "a style, a script and the module of the view"
+        assert len(answers) == 4, "a style, the scripts of page and keyboard, and the module of the view"
         assert {answer.headers["content-encoding"] for answer in answers} == {"gzip"}
         assert all("immutable" in answer.headers["cache-control"] for answer in answers)
         assert sum(int(answer.headers["content-length"]) for answer in answers) < 100_000
@@ -208,7 +208,7 @@ def test_what_waits_in_one_window_is_approved_on_another_page(lab: LabProcess, p
     waiting.get_by_role("button", name="Reject…").click()
     other.get_by_role("textbox", name="Reason for rejecting").fill("Not today")
     other.keyboard.press("Enter")
-    expect(other.get_by_role("region", name="Decided here")).to_contain_text("rejected: Not today")
+    expect(other.get_by_role("region", name="Decided here")).to_contain_text("rejected by you: Not today")
 
 
 def test_the_overview_counts_what_ran_and_every_figure_leads_to_its_traces(lab: LabProcess, pages: Pages) -> None:

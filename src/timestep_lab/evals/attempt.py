@@ -423,7 +423,7 @@ def _decided(
         state.reject(item, rejection_message=REJECTED)
         now = utc_now()
         span = SpanRecord(
-            trace_id=trace_id, span_id=call_span_id(trace_id, call_id), parent_id=route.last_turn, user_id=desk.user_id, kind="tool",
+            trace_id=trace_id, span_id=call_span_id(trace_id, call_id), parent_id=route.turn_of(item.agent.name), user_id=desk.user_id, kind="tool",
             name=name, agent=item.agent.name, status="rejected", started_at=now, ended_at=now, input=parsed(arguments), output=REJECTED,
             attributes={GenAI.TOOL_NAME: name, GenAI.TOOL_CALL_ID: call_id, Lab.APPROVAL: "rejected"},
         )  # fmt: skip

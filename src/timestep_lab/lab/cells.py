@@ -24,8 +24,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from timestep_lab.lab.lab import Lab
 from timestep_lab.model.errors import LabError, UsageError
-from timestep_lab.runtime.interchange.agents_sdk import otlp_request
-from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -114,6 +112,9 @@ class OtelCells:
 
 
 def _store(lab: Lab, spans: list[ReadableSpan]) -> None:
+    from timestep_lab.runtime.interchange.agents_sdk import otlp_request
+    from timestep_lab.runtime.interchange.otlp_in import read_otlp_json
+
     read_otlp_json(otlp_request(spans), lab.store.user_id).store(lab.store.db)
 
 

@@ -277,8 +277,14 @@ SAID = "replayed"
 SECONDS = "seconds"
 """What the run had worked when it paused."""
 ASKED_UNDER = "asked_under"
-"""Span id of the turn whose calls wait: what their rows stand under, however they end."""
+"""Span ids of the agents' newest turns when the run paused: what the rows of their calls stand under, however they end."""
 _SECRET = ("headers", "env")
+
+
+def asked_under(snapshot: Mapping[str, Json]) -> dict[str, str]:
+    """Ids of the rows of the newest turns when the run paused, as `TraceContext.turns` has them."""
+    turns = snapshot.get(ASKED_UNDER) or {}
+    return {"": turns} if isinstance(turns, str) else {str(name): str(row) for name, row in dict(turns).items()}
 
 
 def freeze(

@@ -86,7 +86,7 @@ class ApprovalGate:
                 await self._log.change(item.id, status="needs_approval", server=call.server)
             if self._asked(call) is None:
                 await self._log.add_done("approval", self.approval_data(call, None, ""))
-            self._route.writer.span_started(call_span(self._run, call, "pending", self._route.last_turn))
+            self._route.writer.span_started(call_span(self._run, call, "pending", self._route.turn_of(call.agent)))
         return waiting
 
     async def record(self, waiting: Sequence[Interruption], decisions: Mapping[str, Decision]) -> None:
@@ -111,7 +111,7 @@ class ApprovalGate:
             return
         message = decision.message or REJECTED
         await self._log.change(item.id, status="rejected", output=message, server=call.server)
-        span = rejected_span(self._run, call, self._route.last_turn)
+        span = rejected_span(self._run, call, self._route.turn_of(call.agent))
         span = replace(span, span_id=self._route.row_of(call.call_id), output=message)
         self._route.writer.span_ended(span)
 

@@ -442,7 +442,7 @@ class LiveRun:
         snapshot = {
             **self._snapshot,
             SECONDS: self._watch.seconds,
-            ASKED_UNDER: self._route.last_turn,
+            ASKED_UNDER: dict(self._route.turns),
             **({SAID: list(replay.said)} if replay else {}),
         }
         kept = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)

@@ -24,7 +24,7 @@ from timestep_lab.model.records import AgentRecord, Json, RunRecord, RunStateRec
 from timestep_lab.model.spans import TraceStart
 from timestep_lab.runtime import approvals
 from timestep_lab.runtime import session as run_rows
-from timestep_lab.runtime.agent_graph import ASKED_UNDER, SAID, SECONDS, BuiltGraph, from_sdk
+from timestep_lab.runtime.agent_graph import SAID, SECONDS, BuiltGraph, asked_under, from_sdk
 from timestep_lab.runtime.approval_gate import finished_span, tool_key
 from timestep_lab.runtime.attachments import with_files
 from timestep_lab.runtime.live_run import First, LiveRun, RunServices, SdkInput
@@ -481,7 +481,7 @@ class Runner:
             return graph, state.agent_snapshot
 
         route = self._route(run, resumes=True)
-        route.last_turn = state.agent_snapshot.get(ASKED_UNDER)
+        route.turns = asked_under(state.agent_snapshot)
         route.closed_calls = await in_thread(self._settle_rows, run, state, items)
         live = LiveRun(
             self._shop, run, options, blueprint, route=route, claim=state, context=context, hooks=hooks,
@@ -558,7 +558,8 @@ class Runner:
             if call_span_id(run.trace_id, call.call_id) not in open_rows:
                 closed.add(call.call_id)
             elif item := finished_call(items, call.call_id):
-                self.writer.span_ended(finished_span(run, call, item, state.agent_snapshot.get(ASKED_UNDER)))
+                turns = asked_under(state.agent_snapshot)
+                self.writer.span_ended(finished_span(run, call, item, turns.get(call.agent) or turns.get("")))
         return closed
 
     def _route(self, run: RunRecord, *, resumes: bool = False) -> TraceContext:

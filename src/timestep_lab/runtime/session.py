@@ -18,7 +18,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.model.spans import SpanRecord
 from timestep_lab.runtime import approvals
-from timestep_lab.runtime.agent_graph import ASKED_UNDER
+from timestep_lab.runtime.agent_graph import asked_under
 from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.run import UserTurn
 from timestep_lab.store.base import Change, Statement, in_thread
@@ -287,8 +287,9 @@ def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
             store.threads.save_item(_with(item, status="rejected", output=WITHDRAWN))
         elif item.type == "approval" and item.data["decision"] is None:
             store.threads.save_item(_with(item, decision="rejected", message=WITHDRAWN))
+    turns = asked_under(state.agent_snapshot)
     return [
-        replace(rejected_span(run, call, state.agent_snapshot.get(ASKED_UNDER)), output=WITHDRAWN)
+        replace(rejected_span(run, call, turns.get(call.agent) or turns.get("")), output=WITHDRAWN)
         for call in approvals.waiting_calls(state)
     ]
 

@@ -64,8 +64,8 @@ class TraceContext:
     """By SDK span id."""
     closed_calls: set[str] = field(default_factory=set)
     """Calls whose row was closed when a process died under them: their next attempt is a row of its own."""
-    last_turn: str | None = None
-    """Id of the newest turn's row: what a call that waits for approval hangs under."""
+    turns: dict[str, str] = field(default_factory=dict)
+    """Id of the row of each agent's newest turn, by the agent's name; by "" that of the newest of all."""
     failed: str | None = None
     """The error of the agent that ended last, if it ended in one."""
     input: Json = None
@@ -78,6 +78,10 @@ class TraceContext:
     """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
     tokens: int = 0
     """Of the same generations."""
+
+    def turn_of(self, agent: str | None) -> str | None:
+        """Id of the row that a call of this agent hangs under when it did not run: its newest turn, or else the newest of all."""
+        return self.turns.get(agent or "") or self.turns.get("")
 
     def row_of(self, call_id: str) -> str:
         """Id of the row for a tool call: the one that is open while it waits for approval, if there is one."""
@@ -242,7 +246,7 @@ class StoreProcessor(TracingProcessor):
                 record = replace(record, attributes={**record.attributes, Lab.RESUMED: True})
             route.open[span.span_id] = record
             if record.kind == "turn":
-                route.last_turn = record.span_id
+                route.turns[""] = route.turns[record.agent or ""] = record.span_id
         if begin:
             begin()
         if route.only_ended and span.parent_id is not None:
