@@ -50,7 +50,7 @@ def own_lab(tmp_path: Path, pages: Pages) -> Iterator[Restarted]:
     pages.close()
     served.kill()
     # The browser's and Panel's own words for a server that is away.
-    refused = re.compile("WebSocket|ERR_CONNECTION_REFUSED|Failed to fetch|not connected|Lost websocket")
+    refused = re.compile("WebSocket|ERR_CONNECTION_(?:REFUSED|RESET)|Failed to fetch|not connected|Lost websocket")
     pages.faults[:] = [fault for fault in pages.faults if not refused.search(fault)]
 
 
