@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from timestep_lab.model.errors import SettingsError
-from timestep_lab.runtime.tools.approval_rules import reason_to_ask, validate_rules
+from timestep_lab.runtime.approvals import reason_to_ask, validate_rules
 
 BERKELEY = {"argument": "location", "contains": "berkeley"}
 

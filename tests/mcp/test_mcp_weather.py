@@ -10,8 +10,7 @@ import pytest
 
 from tests.mcp.weather_service import WeatherService
 from timestep_lab.model.errors import NotFoundError, SettingsError, ToolError, UsageError
-from timestep_lab.runtime.tools.weather import Weather, WeatherSettings, recorded_places
-from timestep_lab.runtime.tools.widgets import widget_of
+from timestep_lab.runtime.tools.weather import Weather, WeatherSettings, recorded_places, widget_of
 
 RECORDED = Weather(WeatherSettings(mode="recorded"))
 

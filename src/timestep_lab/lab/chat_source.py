@@ -9,7 +9,7 @@ from timestep_lab.model.events import Event
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.run import read_turn
-from timestep_lab.runtime.tools.widgets import widget_json
+from timestep_lab.runtime.tools.weather import widget_json
 from timestep_lab.service.runs import MOST
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.ui.chat_state import AgentChoice

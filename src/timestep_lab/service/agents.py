@@ -242,8 +242,8 @@ class Agents:
     @op.get("/tool-ids")
     def tool_id(self, tool: Annotated[str, Len(1, 1000)]) -> str:
         """`get_weather` → `<built-in server id>.get_weather`; `server.tool` by the server's name or id. Raises `NotFoundError`."""
-        from timestep_lab.runtime.mcp.builtin import builtin_record
         from timestep_lab.runtime.mcp.server_records import split_tool_id
+        from timestep_lab.runtime.tools.builtin import builtin_record
         from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
 
         if tool in CLIENT_TOOLS:
@@ -357,9 +357,9 @@ class Agents:
 
     def _columns(self, given: AgentChanges) -> dict[str, Any]:
         """The columns of a record for the fields given: every name checked and replaced by an id."""
+        from timestep_lab.runtime.approvals import validate_rules
         from timestep_lab.runtime.model_settings import validate_settings
         from timestep_lab.runtime.run import RunLimits
-        from timestep_lab.runtime.tools.approval_rules import validate_rules
 
         columns: dict[str, Any] = {
             name: given[name] for name in ("instructions", "description", "model") if name in given
@@ -457,6 +457,6 @@ def _no_tool(tool: str) -> NoReturn:
 
 
 def _builtin_tools() -> tuple[str, ...]:
-    from timestep_lab.runtime.mcp.builtin import BUILTIN_TOOLS
+    from timestep_lab.runtime.tools.builtin import BUILTIN_TOOLS
 
     return BUILTIN_TOOLS

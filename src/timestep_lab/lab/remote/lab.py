@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from timestep_lab.lab.lab import Approve, Lab
-from timestep_lab.lab.remote.changes import Changes
-from timestep_lab.lab.remote.looking import RemoteLooking
-from timestep_lab.lab.remote.rows import select
+from timestep_lab.lab.remote.overrides import Changes, select
+from timestep_lab.lab.remote.views import RemoteLooking
 from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
@@ -119,7 +118,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     @cached_property
     def mcp(self) -> Mcp:
-        from timestep_lab.lab.remote.tools import RemoteMcp
+        from timestep_lab.lab.remote.overrides import RemoteMcp
 
         return remote(RemoteMcp, self.connection)
 
@@ -131,7 +130,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     @cached_property
     def files(self) -> Files:
-        from timestep_lab.lab.remote.files import RemoteFiles
+        from timestep_lab.lab.remote.overrides import RemoteFiles
 
         return remote(RemoteFiles, self.connection)
 
@@ -294,7 +293,7 @@ class RemoteLab(RemoteLooking, Lab):
     # -- reading back
 
     def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
-        from timestep_lab.lab.remote.rows import select
+        from timestep_lab.lab.remote.overrides import select
 
         return select(self.connection, query, params, limit)
 

@@ -21,10 +21,9 @@ from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.errors import LabError, NotFoundError, SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import FileRecord, Json, SearchHit, VectorStoreFileRecord, VectorStoreRecord
-from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, embed, embedder
+from timestep_lab.runtime.files.embeddings import OFFLINE_MODEL, VECTOR_WEIGHT, embed, embedder, search, words_column
 from timestep_lab.runtime.files.extract import text_of
 from timestep_lab.runtime.files.files import FileId, Files
-from timestep_lab.runtime.files.search import VECTOR_WEIGHT, search, words_column
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.table import Table

@@ -40,7 +40,7 @@ from mcp.types import (
 from timestep_lab.model.errors import ToolError
 from timestep_lab.model.records import Json, McpServerRecord
 from timestep_lab.model.spans import GenAI
-from timestep_lab.runtime.tools.approval_rules import Rule, reason_to_ask
+from timestep_lab.runtime.approvals import Rule, reason_to_ask
 from timestep_lab.runtime.tracing import note
 from timestep_lab.store.base import in_thread
 

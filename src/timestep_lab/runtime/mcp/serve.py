@@ -10,8 +10,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from timestep_lab.model.errors import ConflictError, UsageError
-from timestep_lab.runtime.mcp.builtin import builtin_server, builtin_tools
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.runtime.tools.builtin import builtin_server, builtin_tools
 
 if TYPE_CHECKING:
     from agents import FunctionTool

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from timestep_lab.model.errors import ForbiddenError, SettingsError
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.model.records import McpServerRecord
-from timestep_lab.runtime.tools.approval_rules import validate_rules
+from timestep_lab.runtime.approvals import validate_rules
 
 # --- Addresses on the open internet
 #

@@ -17,7 +17,6 @@ from timestep_lab.model.codec import ErrorForm, JsonObject, Moment
 from timestep_lab.model.errors import ConflictError, NotFoundError, ToolError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, new_uuid
 from timestep_lab.model.records import AgentRecord, Json, McpServerRecord
-from timestep_lab.runtime.mcp.builtin import NAME, builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.mcp.connection import Connection
 from timestep_lab.runtime.mcp.questions import message_item
 from timestep_lab.runtime.mcp.sdk_tools import (
@@ -31,6 +30,7 @@ from timestep_lab.runtime.mcp.sdk_tools import (
     public_names,
 )
 from timestep_lab.runtime.mcp.server_records import check_record, redact, split_tool_id
+from timestep_lab.runtime.tools.builtin import NAME, builtin_record, builtin_server, builtin_tools
 from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS, client_tool
 from timestep_lab.store.base import in_thread
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
+    from timestep_lab.runtime.approvals import Rule
     from timestep_lab.runtime.files import VectorStores
     from timestep_lab.runtime.mcp.serve import FunctionServer
     from timestep_lab.runtime.settings import Settings
-    from timestep_lab.runtime.tools.approval_rules import Rule
     from timestep_lab.store.store import Store
 
 
@@ -142,7 +142,7 @@ class McpCatalog:
         """Keep a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
 
         Its tools are then called `time.get_current_time`, or `time.*` for all. `require_approval` is a rule for all its tools, or
-        tool name to rule (`tools.approval_rules`). Nothing is started: `await lab.mcp.test("time")` does that.
+        tool name to rule (`runtime.approvals`). Nothing is started: `await lab.mcp.test("time")` does that.
         Raises `SettingsError` for what cannot work, `ConflictError` when the name is taken.
         """
         name = name.strip()
@@ -182,7 +182,7 @@ class McpCatalog:
 
         What it is called, says and takes is read from its name, docstring and annotations. It runs here, in a thread, also when another
         process of this machine runs the agent. When this process is gone, the agents say so; adding the function again, here or in a new
-        process, serves it as before, for paused runs too. `require_approval` is a rule as in `tools.approval_rules`.
+        process, serves it as before, for paused runs too. `require_approval` is a rule as in `runtime.approvals`.
 
         Raises `UsageError` for what is no such function, `ConflictError` when another process serves under the name `server`.
         """

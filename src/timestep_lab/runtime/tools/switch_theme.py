@@ -12,7 +12,7 @@ from timestep_lab.runtime.stream_items import arguments_object
 if TYPE_CHECKING:
     from agents import FunctionTool
 
-    from timestep_lab.runtime.tools.approval_rules import Rule
+    from timestep_lab.runtime.approvals import Rule
 
 SWITCH_THEME = ToolInfo(
     server_id="",
@@ -36,7 +36,7 @@ def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
     """The tool for an SDK agent. Calling it hands the arguments to the reader's side and ends the turn (`StopAtTools`)."""
     from agents import FunctionTool
 
-    from timestep_lab.runtime.tools.approval_rules import reason_to_ask
+    from timestep_lab.runtime.approvals import reason_to_ask
 
     async def invoke(_context: Any, arguments_json: str) -> str:
         return json.dumps({"status": "sent to the client", "arguments": arguments_object(arguments_json)})

@@ -20,7 +20,7 @@ from chatkit import types as ck
 from pydantic import TypeAdapter
 
 from timestep_lab.model.records import Json, ThreadItem
-from timestep_lab.runtime.tools.widgets import widget_of
+from timestep_lab.runtime.tools.weather import widget_of
 
 # --- ChatKit's datetimes are naive and local; the store's are aware and UTC
 

@@ -31,7 +31,7 @@ from timestep_lab.server.openai_api.calling import (
     stream,
     whole,
 )
-from timestep_lab.server.openai_api.kept import Item
+from timestep_lab.server.openai_api.conversations import Item
 
 router = APIRouter()
 

@@ -1,17 +1,227 @@
-"""Conversations of the caller: items in the order they were added, with the ids they came with."""
+"""Conversations of the caller (items in the order they were added, with the ids they came with), and responses as rows."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from pydantic import Field
 
+from timestep_lab.model.clock import to_naive_utc, utc_now
+from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
+from timestep_lab.model.ids import new_id
+from timestep_lab.model.records import Json
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import After, Id, Limit, Object, Order, deleted, listed, unix, window
-from timestep_lab.server.openai_api.kept import ConversationRecord, Conversations, normal_items
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import Statement, in_thread
+from timestep_lab.store.table import Table
+
+if TYPE_CHECKING:
+    from timestep_lab.store.store import Store
+
+
+# --- Conversations and responses as rows. Everything here blocks
+
+
+Item = Mapping[str, Json]
+LONGEST_CHAIN = 1000
+PREFIXES = {
+    "message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationRecord:
+    id: str
+    user_id: str
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationItem:
+    id: str
+    user_id: str
+    conversation_id: str
+    position: int
+    item: Mapping[str, Json]
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseRecord:
+    id: str
+    user_id: str
+    previous_id: str | None
+    conversation_id: str | None
+    input: tuple[Item, ...]
+    """What this turn added, as Responses items."""
+    output: tuple[Item, ...]
+    response: Mapping[str, Json]
+    """The answer as the caller got it."""
+    created_at: datetime = field(default_factory=utc_now)
+
+
+class Conversations:
+    """Items in the order of their writing, whatever the clocks said."""
+
+    def __init__(self, store: Store) -> None:
+        self._db, self._user_id = store.db, store.user_id
+        self.table = Table(store.db, store.user_id, "conversations", ConversationRecord, noun="conversation")
+        self._items = Table(
+            store.db, store.user_id, "conversation_items", ConversationItem, noun="conversation item", order="position"
+        )
+
+    def create(self, metadata: Mapping[str, Json], items: Sequence[Item]) -> ConversationRecord:
+        record = ConversationRecord(id=new_id("conversation"), user_id=self._user_id, metadata=dict(metadata))
+        try:
+            self._db.write(self._user_id, [self.table.insert_statement(record), *self.appending(record.id, items)])
+        except ConflictError as error:
+            raise _taken() from error
+        return record
+
+    def delete(self, conversation_id: str) -> None:
+        self.table.get(conversation_id)
+        mine = [self._user_id, conversation_id]
+        self._db.write(
+            self._user_id,
+            [
+                Statement("delete from conversation_items where user_id = $1 and conversation_id = $2", mine),
+                Statement("delete from conversations where user_id = $1 and id = $2", mine),
+            ],
+        )
+
+    def items(self, conversation_id: str) -> list[Item]:
+        """Oldest first. Raises `NotFoundError`."""
+        self.table.get(conversation_id)
+        return [record.item for record in self._items.find(conversation_id=conversation_id)]
+
+    def item(self, conversation_id: str, item_id: str) -> Item:
+        found = self._items.try_get(item_id)
+        if found is None or found.conversation_id != conversation_id:
+            raise NotFoundError(
+                f"The conversation {conversation_id!r} has no item {item_id!r}.", "List its items to see what it has."
+            )
+        return found.item
+
+    def append(self, conversation_id: str, items: Sequence[Item]) -> None:
+        """All or none. Raises `NotFoundError`, `ConflictError` for an item whose id is taken."""
+        self.table.get(conversation_id)
+        try:
+            self._db.write(self._user_id, self.appending(conversation_id, items))
+        except ConflictError as error:
+            self.table.get(conversation_id)  # Raises when it was deleted meanwhile.
+            raise _taken() from error
+
+    def appending(self, conversation_id: str, items: Sequence[Item]) -> list[Statement]:
+        """What `append` writes, for a transaction with more in it."""
+        if not items:
+            return []
+        now, count = to_naive_utc(utc_now()), len(items)
+        taken = Statement(
+            "update conversations set next_item = next_item + $3 where user_id = $1 and id = $2 returning id",
+            [self._user_id, conversation_id, count],
+            expect=1,
+        )
+        return [taken, *(self._insert(conversation_id, item, n - count, now) for n, item in enumerate(items))]
+
+    def _insert(self, conversation_id: str, item: Item, offset: int, now: datetime) -> Statement:
+        """`offset` counts back from the counter, which stands behind the last item already."""
+        return Statement(
+            "insert into conversation_items (id, user_id, conversation_id, position, item, created_at) "
+            f"select $3, $1, $2, next_item + {offset}, $4, $5 from conversations where user_id = $1 and id = $2",
+            [self._user_id, conversation_id, item["id"], json.dumps(item, ensure_ascii=False), now],
+        )
+
+    def delete_item(self, conversation_id: str, item_id: str) -> None:
+        self.item(conversation_id, item_id)
+        self._items.delete(item_id)
+
+
+class Responses:
+    def __init__(self, store: Store) -> None:
+        self._db, self._user_id = store.db, store.user_id
+        self.table = Table(store.db, store.user_id, "responses", ResponseRecord, noun="response")
+        self._conversations = Conversations(store)
+
+    def keep(self, record: ResponseRecord, *, store: bool) -> None:
+        """The response and, in the same transaction, what it adds to its conversation."""
+        statements = [self.table.insert_statement(record)] if store else []
+        if record.conversation_id:
+            said = [{**item, "id": _item_id(item)} for item in record.input]
+            statements += self._conversations.appending(record.conversation_id, [*said, *record.output])
+        if not statements:
+            return
+        try:
+            self._db.write(self._user_id, statements)
+        except ConflictError as error:
+            if record.conversation_id:
+                self._conversations.table.get(record.conversation_id)  # Raises when it was deleted meanwhile.
+                raise _taken() from error
+            raise
+
+    def history(self, response_id: str) -> list[Item]:
+        """Everything said up to and with this response, oldest first. Raises `NotFoundError` when a link is missing."""
+        turns: list[ResponseRecord] = []
+        next_id: str | None = response_id
+        while next_id is not None:
+            if len(turns) == LONGEST_CHAIN:
+                raise UsageError(f"More than {LONGEST_CHAIN} responses hang together.", "Use a conversation.")
+            turns.append(self.table.get(next_id))
+            next_id = turns[-1].previous_id
+        return [item for turn in reversed(turns) for item in (*turn.input, *turn.output)]
+
+
+def _taken() -> ConflictError:
+    return ConflictError(
+        "An item of this id is in a conversation already.", "Leave the ids of copied items away.", param="items"
+    )
+
+
+def normal_items(given: str | Sequence[Mapping[str, Any]]) -> list[Item]:
+    """Responses items with `type` and `id`; messages with their content in parts. An id that the caller gave is kept.
+
+    Raises `UsageError` for an item that is none.
+    """
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    return [_normal(dict(item), n) for n, item in enumerate(items)]
+
+
+def _normal(item: dict[str, Any], place: int) -> Item:
+    kind = item.get("type", "message")
+    if not isinstance(kind, str) or (kind == "message" and item.get("role") not in ROLES):
+        raise UsageError(
+            f"Item {place} is neither a message nor names its type.", f"A message has a role: {', '.join(ROLES)}.",
+            param=f"input[{place}]",
+        )  # fmt: skip
+    known = str(item["id"]) if item.get("id") else _item_id({**item, "type": kind})
+    item = {"id": known, "type": kind, **{name: value for name, value in item.items() if name not in ("id", "type")}}
+    if kind == "message":
+        item["content"] = _content(item.get("content"), item["role"])
+        item.setdefault("status", "completed")
+    return item
+
+
+ROLES = ("user", "assistant", "system", "developer")
+
+
+def _content(content: Any, role: str) -> list[Any]:
+    if isinstance(content, str):
+        part: dict[str, Any] = {"type": "input_text", "text": content}
+        return [{"type": "output_text", "text": content, "annotations": []} if role == "assistant" else part]
+    return list(content or [])
+
+
+def _item_id(item: Item) -> str:
+    kind = str(item.get("type", "message"))
+    return f"{PREFIXES.get(kind, 'itm')}_{secrets.token_hex(12)}"
+
 
 router = APIRouter(prefix="/conversations")
 

@@ -36,7 +36,7 @@ from timestep_lab.server.openai_api.calling import (
     window,
 )
 from timestep_lab.server.openai_api.chat import about_the_call
-from timestep_lab.server.openai_api.kept import Conversations, Item, ResponseRecord, Responses, normal_items
+from timestep_lab.server.openai_api.conversations import Conversations, Item, ResponseRecord, Responses, normal_items
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/responses")

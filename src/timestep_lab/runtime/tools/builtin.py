@@ -1,6 +1,6 @@
 """The lab's own MCP server: `get_weather`, `think`, and, where there is a lab, `file_search`.
 
-It runs in this process without a socket; `serve.py` offers it to others.
+It runs in this process without a socket; `mcp/serve.py` offers it to others.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from timestep_lab.model.errors import LabError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, LOCAL_USER
 from timestep_lab.model.records import McpServerRecord
+from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from mcp.server import Server
 
-    from timestep_lab.runtime.files import VectorStores
+    from timestep_lab.runtime.files import VectorStore, VectorStores
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.runtime.tools.weather import Weather
 
@@ -46,6 +47,87 @@ class BuiltinTool:
     asks_the_world: bool = False
 
 
+# --- think: a place for a model to write a thought down
+
+THINK_DESCRIPTION = (
+    "Think about something before acting: what was asked, what is known, which tool or agent fits. "
+    "It obtains no information and changes nothing; it only writes the thought down."
+)
+
+THINK_INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"thought": {"type": "string", "description": "The thought, as a text."}},
+    "required": ["thought"],
+    "additionalProperties": False,
+}
+
+
+def think(thought: str) -> str:
+    """The thought, taken down. Raises `UsageError` for an empty one."""
+    if not thought.strip():
+        raise UsageError("There is no thought to write down.", "Give thought as a text.", param="thought")
+    return "Noted."
+
+
+# --- file_search: passages from the user's vector stores
+
+MAX_RESULTS = 20
+
+SEARCH_DESCRIPTION = (
+    "Search the user's files by meaning and words. Gives passages with the file each comes from; "
+    "name the files that an answer rests on."
+)
+SEARCH_INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "query": {"type": "string", "description": "What to look for, in a few words or a question."},
+        "vector_store": {
+            "type": "string",
+            "description": "Name or id of one vector store; without it, all are searched.",
+        },
+        "limit": {"type": "integer", "minimum": 1, "maximum": MAX_RESULTS, "default": 5},
+    },
+    "required": ["query"],
+    "additionalProperties": False,
+}
+
+
+async def file_search(stores: VectorStores, query: str, vector_store: str | None, limit: int) -> Mapping[str, Any]:
+    """`{"kind": "file_search", "query", "results": [{"file", "file_id", "vector_store", "passage", "score", "text"}]}`, best first.
+
+    Raises `UsageError` for a limit out of range or when there is nothing to search, `NotFoundError` for an unknown store, and what
+    embedding the query raises.
+    """
+    if not 1 <= limit <= MAX_RESULTS:
+        raise UsageError(f"limit is {limit}.", f"Give 1 to {MAX_RESULTS}.", param="limit")
+    searched: list[VectorStore]
+    if vector_store:
+        searched = [await in_thread(stores.get, vector_store)]
+    else:
+        searched = await in_thread(stores.list)
+    if not searched:
+        raise UsageError(
+            "There is no vector store to search.", "Make one: await lab.vector_stores.create(name, files=[…])"
+        )
+    results: list[dict[str, Any]] = [
+        {
+            "file": hit.filename,
+            "file_id": hit.file_id,
+            "vector_store": store.name,
+            "passage": hit.position,
+            "score": round(hit.score, 3),
+            "text": hit.text,
+        }
+        for store in searched
+        for hit in await store.search(query, limit)
+    ]
+    results.sort(key=lambda result: -result["score"])
+    return {"kind": "file_search", "query": query, "results": results[:limit]}
+
+
+# --- The server
+
+
 def builtin_record() -> McpServerRecord:
     """The built-in server as a record. It has neither command nor URL: it is this process."""
     return McpServerRecord(id=BUILTIN_MCP_SERVER, user_id=LOCAL_USER, name=NAME, created_at=_BORN)
@@ -55,7 +137,6 @@ def builtin_tools(
     settings: Settings | None = None, weather: Weather | None = None, stores: Callable[[], VectorStores] | None = None
 ) -> list[BuiltinTool]:
     """`weather` replaces what the settings say about where weather comes from; without `stores` there is no `file_search`."""
-    from timestep_lab.runtime.tools import file_search, think
     from timestep_lab.runtime.tools import weather as weather_tool
 
     source = weather or weather_tool.Weather(weather_tool.WeatherSettings.of(settings))
@@ -64,7 +145,7 @@ def builtin_tools(
         return await source.get(arguments["location"], arguments.get("unit", "fahrenheit"))
 
     async def take_thought(arguments: Mapping[str, Any]) -> Answer:
-        return think.think(arguments["thought"])
+        return think(arguments["thought"])
 
     tools = [
         BuiltinTool(
@@ -79,8 +160,8 @@ def builtin_tools(
         BuiltinTool(
             name="think",
             title="Think",
-            description=think.DESCRIPTION,
-            input_schema=think.INPUT_SCHEMA,
+            description=THINK_DESCRIPTION,
+            input_schema=THINK_INPUT,
             handler=take_thought,
         ),
     ]
@@ -89,14 +170,14 @@ def builtin_tools(
 
         async def search(arguments: Mapping[str, Any]) -> Answer:
             limit, store = arguments.get("limit", 5), arguments.get("vector_store")
-            return await file_search.file_search(ready(), arguments["query"], store, limit)
+            return await file_search(ready(), arguments["query"], store, limit)
 
         tools.append(
             BuiltinTool(
                 name="file_search",
                 title="Search files",
-                description=file_search.DESCRIPTION,
-                input_schema=file_search.INPUT_SCHEMA,
+                description=SEARCH_DESCRIPTION,
+                input_schema=SEARCH_INPUT,
                 handler=search,
             )
         )

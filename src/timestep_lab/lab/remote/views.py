@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.interchange.files import Imported
     from timestep_lab.service.traces import Traces
     from timestep_lab.ui.handoff_graph import HandoffGraph
-
 FORMATS = (".json", ".jsonl", ".parquet", ".duckdb")
 LONG_S = 600.0
 """For files of traces, which may be large."""
@@ -43,7 +42,7 @@ class RemoteLooking(LabViews):
 
     @cached_property
     def trace_source(self) -> Traces:
-        from timestep_lab.lab.remote.trace_source import RemoteTraces
+        from timestep_lab.lab.remote.overrides import RemoteTraces
 
         return remote(RemoteTraces, self.connection, _changes=self._remote.changes, causes=lambda: self._remote.causes)
 
