@@ -14,14 +14,15 @@ from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.lab.views import LabViews
 from timestep_lab.model.arguments import checks_keywords, thread_id_of, trace_id_of, trace_ids_of
 from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import LOCAL_USER
-from timestep_lab.model.records import AgentRecord, Json
+from timestep_lab.model.records import AgentRecord, Json, ModelAnswer
 from timestep_lab.runtime.settings import Settings
 from timestep_lab.service.agents import Agents
 from timestep_lab.service.datasets import Datasets
-from timestep_lab.service.models import Models
+from timestep_lab.service.models import Models, whole_answer
 from timestep_lab.service.my_data import MyData
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Thread, Threads
@@ -277,6 +278,18 @@ class Lab(LabViews):
             on_miss=on_miss,
         )
         return await stream.result()
+
+    @checks_keywords
+    async def ask(
+        self, prompt: str | Sequence[JsonObject], *, model: str | None = None, instructions: str = "",
+        tools: Sequence[JsonObject] = (), response_format: JsonObject | None = None,
+        model_settings: JsonObject | None = None, timeout_s: float = 120.0, metadata: Mapping[str, str] | None = None,
+    ) -> ModelAnswer:  # fmt: skip
+        """One answer of one model, without an agent: `.text`, `.usage`, `.cost_usd`, `.trace_id`. `lab.models.ask` says it as it comes."""
+        return await whole_answer(self.models.ask(
+            prompt, model=model, instructions=instructions, tools=tools, response_format=response_format, model_settings=model_settings,
+            timeout_s=timeout_s, metadata=metadata,
+        ))  # fmt: skip
 
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None

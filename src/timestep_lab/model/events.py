@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from timestep_lab.model.clock import iso
-from timestep_lab.model.records import Interruption, Json, RunRecord, ThreadItem, ThreadRecord
+from timestep_lab.model.records import Interruption, Json, ModelAnswer, RunRecord, ThreadItem, ThreadRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +157,37 @@ class RunCancelled(RunEnded):
     type: ClassVar[str] = "run.cancelled"
 
 
+# -- One answer of one model, asked without an agent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerStarted(Event):
+    """The model is being asked; the call is recorded as the trace `trace_id`."""
+
+    type: ClassVar[str] = "answer.started"
+    model: str
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDelta(Event):
+    """More of the answer: of its text, of what the model thinks, or of the arguments of the call `call_id` of the tool `tool`."""
+
+    type: ClassVar[str] = "answer.delta"
+    field: Literal["text", "reasoning", "arguments"] = "text"
+    delta: str
+    call_id: str | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCompleted(Event):
+    """The answer, whole. Its trace can be read."""
+
+    type: ClassVar[str] = "answer.completed"
+    answer: ModelAnswer
+
+
 # -- Long work over a run that is recorded
 
 
@@ -181,7 +212,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (
         RunStarted, ThreadCreated, AgentUpdated, ItemAdded, ItemUpdated, ItemDone, ItemReplaced, Progress,
-        RunCompleted, RunPaused, RunStopped, RunFailed, RunCancelled, CauseProgress, CauseFound,
+        RunCompleted, RunPaused, RunStopped, RunFailed, RunCancelled, AnswerStarted, AnswerDelta, AnswerCompleted,
+        CauseProgress, CauseFound,
     )
 }  # fmt: skip
 

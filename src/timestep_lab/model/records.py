@@ -196,6 +196,23 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswer:
+    """What one model said to one request, and what that took. None: unknown."""
+
+    model: str
+    text: str
+    items: tuple[Mapping[str, Json], ...]
+    """Responses output items: messages, reasoning and tool calls, as they can be sent back."""
+    stop_reason: str | None
+    usage: Usage | None
+    cost_usd: float | None
+    ttft_ms: float | None
+    duration_ms: float | None
+    trace_id: str
+    """Where the call is recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """One call of `lab.run`, through all its pauses and resumes: one run, one trace."""
 

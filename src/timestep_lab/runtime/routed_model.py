@@ -24,7 +24,7 @@ from timestep_lab.model.errors import (
     StreamCutError,
 )
 from timestep_lab.model.records import Usage
-from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, whole_response
+from timestep_lab.runtime.adapters.base import SET_ASIDE, AdapterModel, response_format_of, whole_response
 from timestep_lab.runtime.emitter import with_unique_ids
 from timestep_lab.runtime.pricing import WATCH
 from timestep_lab.runtime.provider_errors import (
@@ -141,6 +141,8 @@ class RoutedModel(Model):
             watch = Stopwatch(self.provider, self.model)
             with_data = tracing.include_data()
             if with_data:
+                if output_schema is not None and not output_schema.is_plain_text():
+                    config["response_format"] = response_format_of(output_schema)
                 offer(span, tools)
                 span.span_data.input = _shown_input(system_instructions, input)
             partial: list[str] = []

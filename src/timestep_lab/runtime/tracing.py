@@ -428,15 +428,20 @@ class CellTrace:
 
 @contextmanager
 def traced_call(
-    writer: TraceWriter, user_id: str, workflow: str, metadata: Mapping[str, Json] | None = None
-) -> Iterator[None]:
-    """What is called inside is traced for `user_id` under the name `workflow`, with `metadata`. Enter and leave it in one task."""
+    writer: TraceWriter,
+    user_id: str,
+    workflow: str,
+    metadata: Mapping[str, Json] | None = None,
+    on_span: Callable[[SpanRecord], None] | None = None,
+) -> Iterator[str]:
+    """What is called inside is traced for `user_id` under the name `workflow`, with `metadata`; the trace's id. Enter and leave it in one task."""
     processor = install(writer)
     try:
         begun = trace(workflow, metadata=dict(metadata or {}) or None)
-        processor.bind(begun.trace_id, TraceContext(writer, user_id, otel_trace_id(begun.trace_id)))
+        route = TraceContext(writer, user_id, otel_trace_id(begun.trace_id), on_span=on_span)
+        processor.bind(begun.trace_id, route)
         with begun:
-            yield
+            yield route.trace_id
         processor.release(begun.trace_id, "The call ended before its answer was complete.")
     finally:
         uninstall(writer)

@@ -1,15 +1,22 @@
-"""`lab.models`: which models a lab reaches, and by which providers."""
+"""`lab.models`: which models a lab reaches, by which providers, and what one of them says."""
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
 
-from annotated_types import Len
+from annotated_types import Interval, Len
 
-from timestep_lab.model.records import ModelRef, ProviderStatus
+from timestep_lab.model.codec import JsonObject
+from timestep_lab.model.errors import UsageError
+from timestep_lab.model.events import AnswerCompleted, Event
+from timestep_lab.model.records import ModelAnswer, ModelRef, ProviderStatus
 from timestep_lab.service import operation as op
+from timestep_lab.service.agents import Instructions, ModelName
+from timestep_lab.service.model_call import ModelCall, answer, read_format, read_tools
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import in_thread
 
@@ -22,12 +29,27 @@ class Providers:
     providers: list[ProviderStatus]
 
 
+async def _answered(models: Models, last: Event) -> ModelAnswer:
+    assert isinstance(last, AnswerCompleted)
+    return last.answer
+
+
+async def whole_answer(events: AsyncGenerator[Event, None]) -> ModelAnswer:
+    """What `Models.ask` comes to, when it is over."""
+    async with aclosing(events):
+        async for event in events:
+            last = event
+    assert isinstance(last, AnswerCompleted)
+    return last.answer
+
+
 @op.noun("models")
 class Models:
-    """The names that a router knows. Nothing is asked of a provider but for its list of models."""
+    """The models that a router knows, by name."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._asking = 0
 
     @op.get("/providers")
     def status(self) -> Providers:
@@ -45,6 +67,46 @@ class Models:
     async def list(self) -> builtins.list[str]:
         """Of all providers that are ready and answer now, by their full names."""
         return await self._scope.router.list_models()
+
+    @op.stream("/models/ask", ended=_answered)
+    async def ask(
+        self,
+        prompt: Annotated[str, Len(0, 1_000_000)] | Annotated[Sequence[JsonObject], Len(1, 10_000)],
+        *,
+        model: ModelName | None = None,
+        instructions: Instructions = "",
+        tools: Annotated[Sequence[JsonObject], Len(0, 500)] = (),
+        response_format: JsonObject | None = None,
+        model_settings: JsonObject | None = None,
+        timeout_s: Annotated[float, Interval(gt=0, le=3600)] = 120.0,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Ask one model once, without an agent; with `stream`, its answer comes as it is said, and leaving ends it. The call is a trace.
+
+        `prompt`: a text, or Responses input items. `tools` are functions that the model may want to call; nothing calls them.
+        `response_format`: `{"type": "json_schema", "name", "schema"}` or `{"type": "json_object"}`. `metadata` is kept with the trace.
+
+        Raises `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `UsageError`; then `ProviderError`, and `BudgetError` after `timeout_s`.
+        """
+        scope = self._scope
+        if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+            raise UsageError("There is nothing to ask: the prompt is empty.", "Give a prompt.", param="prompt")
+        call = ModelCall(
+            model=scope.router.resolve(model or scope.settings.default_model).full,
+            input=[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, instructions=instructions or None,
+            settings=model_settings or {}, functions=read_tools(tools), format=read_format(response_format, "response_format"),
+            metadata=metadata or {}, workflow="One answer",
+        )  # fmt: skip
+        if scope.store.quota:
+            scope.store.quota.check_runs(self._asking)
+            await in_thread(scope.store.quota.take_traces)
+        self._asking += 1
+        try:
+            async with aclosing(answer(scope, call, timeout_s=timeout_s)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._asking -= 1
 
     @op.get("/models/{name:path}")
     def read(self, name: Annotated[str, Len(1, 500)], *, usable: bool = False) -> ModelRef:

@@ -107,6 +107,15 @@ class AnswerSchema(AgentOutputSchemaBase):
         }  # fmt: skip
 
 
+def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, Any]:
+    """What an answer must look like, as the Responses API has it."""
+    if isinstance(schema, AnswerSchema):
+        return schema.response_format()
+    return {
+        "type": "json_schema", "name": "final_output", "strict": schema.is_strict_json_schema(), "schema": schema.json_schema(),
+    }  # fmt: skip
+
+
 class AdapterModel(Model):
     """Base of our adapters. `model` is the provider's name of the model."""
 

@@ -20,18 +20,16 @@ from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
     OF_CHAT,
     TEXT_ONLY,
-    ModelCall,
     Object,
     beside,
     event_stream,
     merged,
     passed_on,
-    read_format,
     refuse,
-    stream,
     whole,
 )
 from timestep_lab.server.openai_api.conversations import Item
+from timestep_lab.service.model_call import ModelCall, read_format, stream
 
 router = APIRouter()
 

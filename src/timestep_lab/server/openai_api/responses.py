@@ -22,21 +22,19 @@ from timestep_lab.server.openai_api.calling import (
     After,
     Id,
     Limit,
-    ModelCall,
     Object,
     Order,
     beside,
     deleted,
     event_stream,
     merged,
-    read_format,
     refuse,
-    stream,
     unsupported,
     window,
 )
 from timestep_lab.server.openai_api.chat import about_the_call
 from timestep_lab.server.openai_api.conversations import Conversations, Item, ResponseRecord, Responses, normal_items
+from timestep_lab.service.model_call import ModelCall, read_format, stream
 from timestep_lab.store.base import in_thread
 
 router = APIRouter(prefix="/responses")

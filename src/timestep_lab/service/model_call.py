@@ -1,0 +1,234 @@
+"""One call of one model through the router, without an agent around it. Each is a trace of the user who asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from timestep_lab.model.arguments import did_you_mean
+from timestep_lab.model.errors import BudgetError, SettingsError, UsageError
+from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted, Event
+from timestep_lab.model.records import Json, ModelAnswer, Usage
+from timestep_lab.model.spans import SpanRecord
+from timestep_lab.service.operation import Scope
+
+if TYPE_CHECKING:
+    from agents import FunctionTool, Model
+
+    from timestep_lab.runtime.adapters.base import AnswerSchema
+
+OF_A_FUNCTION = ("type", "name", "description", "parameters", "strict")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """What one model is asked."""
+
+    model: str
+    input: Sequence[Mapping[str, Json]]
+    """Responses input items."""
+    instructions: str | None = None
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    functions: Sequence[Mapping[str, Json]] = ()
+    """`{"name", "description", "parameters", "strict"}` each. They are the caller's to run."""
+    format: Mapping[str, Json] | None = None
+    """What the answer must look like, as the Responses API says it: `{"type": "json_schema", "name", "schema", …}` or `{"type": "json_object"}`."""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    """Kept with the call's trace."""
+    workflow: str = "OpenAI API"
+    """What the call's trace is called."""
+
+
+# --- Its events
+
+
+async def stream(
+    scope: Scope,
+    call: ModelCall,
+    *,
+    on_start: Callable[[str, str], None] = lambda model, trace_id: None,
+    on_span: Callable[[SpanRecord], None] | None = None,
+) -> AsyncIterator[Any]:
+    """Responses events, the last `response.completed`. Raises what the router raises before the first. Leave it in the task that entered it.
+
+    `on_start` is told the model's full name and the trace's id, `on_span` of the call as it is recorded.
+    """
+    from agents import ModelSettings, ModelTracing
+
+    from timestep_lab.runtime.attachments import with_files
+    from timestep_lab.runtime.model_settings import validate_settings
+    from timestep_lab.runtime.tracing import traced_call
+
+    input: list[Any] = await with_files(scope.files, call.input)
+    model: Model = scope.router.get_model(call.model)
+    settings, functions = ModelSettings(**validate_settings(call.settings)), [_function(f) for f in call.functions]
+    with traced_call(scope.writer, scope.store.user_id, call.workflow, call.metadata, on_span) as trace_id:
+        on_start(str(getattr(model, "full", call.model)), trace_id)
+        events: Any = model.stream_response(
+            call.instructions, input, settings, [*functions], _schema(call), [], ModelTracing.ENABLED,
+            previous_response_id=None, conversation_id=None, prompt=None,
+        )  # fmt: skip
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+
+async def answer(scope: Scope, call: ModelCall, *, timeout_s: float) -> AsyncGenerator[Event, None]:
+    """`AnswerStarted`, `AnswerDelta`s, `AnswerCompleted`. Who leaves early ends the call; what was said so far is kept in its trace.
+
+    Raises before the first event what the router raises, then `ProviderError`, and `BudgetError` after `timeout_s`.
+    """
+    told: asyncio.Queue[Event | None] = asyncio.Queue()
+    # In a task of its own: the Agents SDK keeps its trace in context variables, and a reader may leave in another task than it began.
+    task = asyncio.create_task(_ask(scope, call, timeout_s, told.put_nowait))
+    task.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while event := await told.get():
+            yield event
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[Event], None]) -> None:
+    recorded: list[SpanRecord] = []
+    began: list[AnswerStarted] = []
+
+    def on_start(model: str, trace_id: str) -> None:
+        began.append(AnswerStarted(model=model, trace_id=trace_id))
+        tell(began[0])
+
+    calls: dict[int, tuple[str, str]] = {}
+    last: Any = None
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit, aclosing(stream(scope, call, on_start=on_start, on_span=recorded.append)) as events:  # type: ignore[type-var]
+            async for last in events:
+                if delta := _delta(last, calls):
+                    tell(delta)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise BudgetError(
+            f"The answer was stopped: {call.model} took longer than {timeout_s:g} s.",
+            "What it said is kept in its trace. Allow more: timeout_s=…",
+            code="timeout_s",
+        ) from None
+    finally:
+        await scope.writer.barrier().reached()
+    tell(AnswerCompleted(answer=_answer(began[0], last.response, recorded)))
+
+
+def _delta(event: Any, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
+    """`calls`: place among the answer's items to the id and the tool of the call that stands there; filled here."""
+    match event.type:
+        case "response.output_text.delta" | "response.refusal.delta":
+            return AnswerDelta(delta=event.delta)
+        case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+            return AnswerDelta(field="reasoning", delta=event.delta)
+        case "response.output_item.added" if event.item.type == "function_call":
+            calls[event.output_index] = event.item.call_id, event.item.name
+            delta = ""
+        case "response.function_call_arguments.delta":
+            delta = event.delta
+        case _:
+            return None
+    call_id, tool = calls[event.output_index]
+    return AnswerDelta(field="arguments", delta=delta, call_id=call_id, tool=tool)
+
+
+def _answer(began: AnswerStarted, response: Any, recorded: Sequence[SpanRecord]) -> ModelAnswer:
+    span = recorded[-1]
+    items = tuple(item.model_dump(exclude_none=True) for item in response.output)
+    parts = [part for item in items if item["type"] == "message" for part in item["content"]]
+    known = span.input_tokens is not None or span.output_tokens is not None
+    usage = Usage(
+        requests=1, input_tokens=span.input_tokens or 0, output_tokens=span.output_tokens or 0, cached_tokens=span.cached_tokens or 0,
+        reasoning_tokens=span.reasoning_tokens or 0,
+    )  # fmt: skip
+    took = None if span.ended_at is None else (span.ended_at - span.started_at).total_seconds() * 1000.0
+    return ModelAnswer(
+        model=began.model, text="".join(str(part.get("text", part.get("refusal", ""))) for part in parts), items=items,
+        stop_reason=span.stop_reason, usage=usage if known else None, cost_usd=span.cost_usd, ttft_ms=span.ttft_ms,
+        duration_ms=took, trace_id=began.trace_id,
+    )  # fmt: skip
+
+
+# --- Its tools, and the form of its answer
+
+
+def read_tools(given: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Functions as the Responses API or Chat Completions write them. Raises `UsageError` that names the one which cannot be read."""
+    read: list[Mapping[str, Json]] = []
+    for place, tool in enumerate(given, 1):
+        inner = tool.get("function")
+        function = {"type": tool.get("type"), **inner} if isinstance(inner, Mapping) else dict(tool)
+        name = function.get("name")
+        if function.get("type", "function") != "function":
+            raise _tool_error(place, f"its type is {function['type']!r}, and only functions can be offered here")
+        if not isinstance(name, str) or not name:
+            raise _tool_error(place, "it has no name")
+        if unknown := sorted(set(function) - set(OF_A_FUNCTION)):
+            raise _tool_error(place, f"a function has no {unknown[0]!r}.{did_you_mean(unknown[0], OF_A_FUNCTION)}")
+        if not isinstance(function.get("parameters") or {}, Mapping):
+            raise _tool_error(place, "its parameters are not a JSON schema")
+        read.append(function)
+    return read
+
+
+def _tool_error(place: int, why: str) -> UsageError:
+    return UsageError(
+        f"Tool {place} cannot be read: {why.rstrip('.')}.",
+        'Write it like {"name": "lookup", "description": "…", "parameters": {"type": "object", "properties": {…}}}.',
+        param="tools",
+    )
+
+
+def _function(given: Mapping[str, Json]) -> FunctionTool:
+    from agents import FunctionTool
+
+    tool = FunctionTool(
+        name=given["name"], description=given.get("description") or "",
+        params_json_schema=dict(given.get("parameters") or {"type": "object", "properties": {}}),
+        on_invoke_tool=_never, strict_json_schema=False,
+    )  # fmt: skip
+    # Set afterwards: on the way in the SDK would rewrite the schema, which is the caller's.
+    tool.strict_json_schema = bool(given.get("strict"))
+    return tool
+
+
+async def _never(_context: Any, _arguments: str) -> str:
+    raise AssertionError("the caller runs the tools")
+
+
+def read_format(given: Mapping[str, Json] | None, param: str) -> Mapping[str, Json] | None:
+    """A format of the Responses API, for one that is not plain text. Raises `SettingsError` for one that is not known."""
+    kind = (given or {}).get("type", "text")
+    if not given or kind == "text":
+        return None
+    known = {"json_object": {"type"}, "json_schema": {"type", "name", "description", "schema", "strict"}}
+    if kind not in known or (kind == "json_schema" and not isinstance(given.get("schema"), Mapping)):
+        raise SettingsError(
+            f"The format {given!r} is not known.",
+            "There are: text, json_object, json_schema with a schema.",
+            param=param,
+        )
+    if unknown := sorted(set(given) - known[kind]):
+        raise SettingsError(f"A format of type {kind} has no {unknown[0]!r}.", "Leave it out.", param=param)
+    return given
+
+
+def _schema(call: ModelCall) -> AnswerSchema | None:
+    if call.format is None:
+        return None
+    from timestep_lab.runtime.adapters.base import AnswerSchema
+
+    asked = call.format
+    return AnswerSchema(
+        asked.get("schema"), strict=bool(asked.get("strict")), name=asked.get("name") or "final_output",
+        description=asked.get("description"),
+    )  # fmt: skip

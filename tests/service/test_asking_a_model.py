@@ -1,0 +1,163 @@
+"""`lab.ask`: one model, one answer, no agent. The same for a lab in a file and a served one; `models.ask` says it as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.lab_process import LabProcess, start, stop
+from tests.server.remote import SETTINGS, remote_lab
+from timestep_lab import Lab, NotFoundError, UsageError
+from timestep_lab.model.errors import BudgetError, LabError, ProviderError, SettingsError
+from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted
+
+LOOKUP = {"name": "get_weather", "description": "The weather.", "parameters": {"type": "object", "properties": {"location": {"type": "string"}}}}  # fmt: skip
+SCHEMA = {"type": "json_schema", "name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabProcess]:
+    process = start(tmp_path_factory.mktemp("served") / "lab.duckdb", pages=False)
+    yield process
+    stop(process)
+
+
+@pytest.fixture(params=["local", "served"])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    where = (
+        remote_lab(request.getfixturevalue("served"))
+        if request.param == "served"
+        else Lab(tmp_path / "lab.duckdb", settings=SETTINGS)
+    )
+    async with where as opened:
+        yield opened
+
+
+async def listen(events: AsyncIterator[Any], heard: list[Any]) -> None:
+    async for event in events:
+        heard.append(event)
+
+
+def rows(lab: Lab, trace_id: str) -> tuple[Any, list[Any]]:
+    return lab.trace_source.read(trace_id), [*lab.trace_source.whole_spans(trace_id)]
+
+
+async def test_one_model_answers_once_and_the_call_is_a_trace_with_all_that_was_asked(lab: Lab) -> None:
+    answer = await lab.ask("Say tea", model="demo/echo", instructions="Be brief.", model_settings={"temperature": 0.5}, metadata={"for": "a test"})  # fmt: skip
+    assert "Say tea" in answer.text
+    assert (answer.model, answer.cost_usd, answer.stop_reason) == ("demo/echo", 0.0, "stop")
+    assert answer.usage is not None
+    assert answer.usage.input_tokens > 0
+    assert answer.ttft_ms is not None
+    assert answer.duration_ms is not None
+    trace, [span] = rows(lab, answer.trace_id)
+    assert (trace["status"], trace["source"], trace["thread_id"]) == ("completed", "live", None)
+    assert span["input"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say tea"}]
+    assert span["attributes"]["model_config"]["temperature"] == 0.5
+
+
+async def test_the_answer_comes_as_it_is_said(lab: Lab) -> None:
+    events = [event async for event in lab.models.ask("one two three four", model="demo/echo")]
+    assert isinstance(events[0], AnswerStarted)
+    assert isinstance(events[-1], AnswerCompleted)
+    said = [event.delta for event in events if isinstance(event, AnswerDelta)]
+    assert len(said) > 2
+    assert "".join(said) == events[-1].answer.text
+    assert events[0].trace_id == events[-1].answer.trace_id
+
+
+async def test_a_tool_that_the_model_wants_to_call_is_told_and_not_called(lab: Lab) -> None:
+    events = [e async for e in lab.models.ask("What's the weather in Oslo?", model="demo/assistant", tools=[LOOKUP])]
+    [call] = [item for item in events[-1].answer.items if item["type"] == "function_call"]  # type: ignore[attr-defined]
+    assert (call["name"], "Oslo" in call["arguments"]) == ("get_weather", True)
+    told = [event for event in events if isinstance(event, AnswerDelta) and event.field == "arguments"]
+    assert {(event.call_id, event.tool) for event in told} == {(call["call_id"], "get_weather")}
+    assert "".join(event.delta for event in told) == call["arguments"]
+    # What came of it is the caller's to say: the conversation goes on with it.
+    heard = {"type": "function_call_output", "call_id": call["call_id"], "output": '{"temperature_c": 14}'}
+    items = [{"role": "user", "content": "What's the weather in Oslo?"}, dict(call), heard]
+    assert "14" in (await lab.ask(items, model="demo/assistant", tools=[LOOKUP])).text
+
+
+async def test_an_answer_has_the_form_that_was_asked_for(lab: Lab) -> None:
+    answer = await lab.ask("Where?", model="demo/assistant", response_format=SCHEMA)
+    assert json.loads(answer.text) == {"city": ""}
+    [span] = rows(lab, answer.trace_id)[1]
+    assert span["attributes"]["model_config"]["response_format"] == {**SCHEMA, "strict": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "asked"),
+    [
+        (UsageError, "prompt is empty", {"prompt": " "}),
+        (UsageError, "nonsense", {"prompt": "x", "model": "nonsense/model"}),
+        (SettingsError, "temperature", {"prompt": "x", "model_settings": {"temperature": 9}}),
+        (UsageError, "Tool 1 cannot be read: it has no name", {"prompt": "x", "tools": [{"description": "?"}]}),
+        (UsageError, "a function has no 'paramters'. Did you mean 'parameters'", {"prompt": "x", "tools": [{"name": "a", "paramters": {}}]}),
+        (SettingsError, "format .* is not known", {"prompt": "x", "response_format": {"type": "xml"}}),
+        (NotFoundError, "file_nope", {"prompt": [{"role": "user", "content": [{"type": "input_image", "file_id": "file_nope"}]}]}),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_asked_is_refused_before_anything_is_written(
+    lab: Lab, kind: type[LabError], words: str, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(kind, match=words):
+        await lab.ask(**{"model": "demo/echo", **asked})
+    assert lab.trace_source.page().data == []
+
+
+async def test_what_the_provider_refuses_is_raised_in_its_words_and_kept_in_the_trace(lab: Lab) -> None:
+    began: list[Any] = []
+    with pytest.raises(ProviderError) as refused:
+        await listen(
+            lab.models.ask("x", model="demo/flaky?rate=1&seed=1", model_settings={"retry": {"max_retries": 0}}), began
+        )
+    trace, [span] = rows(lab, began[0].trace_id)
+    assert trace["status"] == "failed"
+    assert refused.value.message in span["error"]
+
+
+async def test_an_answer_has_its_time_and_what_was_said_until_then_is_kept(lab: Lab) -> None:
+    began: list[Any] = []
+    with pytest.raises(BudgetError, match=r"took longer than 0\.4 s"):
+        await listen(lab.models.ask("Count", model="demo/slow?tps=40&n=400&ttft=10", timeout_s=0.4), began)
+    _, [span] = rows(lab, began[0].trace_id)
+    assert span["error"] == "Cancelled before the answer was complete."
+    assert "no language model): 1 2 3" in str(span["output"])
+
+
+async def test_who_leaves_ends_the_answer(lab: Lab) -> None:
+    events = lab.models.ask("Count", model="demo/slow?tps=20&n=400&ttft=10")
+    first: Any = await anext(events)
+    await anext(events)
+    await events.aclose()
+    deadline = time.monotonic() + 20
+    while not (ended := [s for s in spans_of(lab, first.trace_id) if s["status"] != "pending"]):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    assert ended[0]["error"] == "Cancelled before the answer was complete."
+
+
+def spans_of(lab: Lab, trace_id: str) -> list[Any]:
+    """None while its first one is not written yet."""
+    with contextlib.suppress(NotFoundError):
+        return rows(lab, trace_id)[1]
+    return []
+
+
+def test_answers_are_their_users_own_and_nobody_else_is_answered(served: LabProcess) -> None:
+    with served.nobody() as nobody, served.anonymous() as ann, served.anonymous() as ben:
+        assert nobody.post("/api/v1/models/ask", json={"prompt": "x"}).status_code == 401
+        answer = ann.post("/api/v1/models/ask", json={"prompt": "A secret", "model": "demo/echo"}).json()
+        assert "secret" in answer["text"]
+        assert ann.get(f"/api/v1/traces/{answer['trace_id']}").status_code == 200
+        assert ben.get(f"/api/v1/traces/{answer['trace_id']}").status_code == 404
+        refused = ann.post("/api/v1/models/ask", json={"prompt": "x", "model": "demo/echo", "timeout_s": 0})
+        assert (refused.status_code, "timeout_s" in refused.text) == (422, True)
