@@ -102,6 +102,21 @@ async def test_resources_and_prompts_are_listed_read_and_used(lab: Lab) -> None:
         await lab.mcp.read_resource("asking", "nothing://here")
 
 
+async def test_an_agent_reads_the_resources_of_its_server_by_tools_that_rules_apply_to(lab: Lab) -> None:
+    rules = {"asking.read_resource": {"argument": "uri", "contains": "friday"}}
+    lab.agents.create(name="Reader", tools=["asking.*"], approvals=rules, model="demo/assistant")
+    told = (await lab.run("call list_resources", agent="Reader")).output or ""
+    assert "note://today" in told
+    assert "note://{day}" in told
+    read = await lab.run('call read_resource {"uri": "note://today"}', agent="Reader")
+    assert read.output == "read_resource answered: Tea at five."
+    asked = await lab.run('call read_resource {"uri": "note://friday"}', agent="Reader")
+    assert [(call.server, call.reason) for call in asked.interruptions] == [("asking", 'uri contains "friday"')]
+    assert (await asked.approve()).output == "read_resource answered: Nothing on friday."
+    missing = await lab.run('call read_resource {"uri": "nothing://here"}', agent="Reader")
+    assert [item.data["status"] for item in missing.thread.items if item.type == "tool_call"] == ["failed"]
+
+
 def test_a_form_takes_its_defaults_and_refuses_what_does_not_fit() -> None:
     form = {
         "type": "object", "required": ["n"],

@@ -358,3 +358,20 @@ async def test_a_name_with_dots_is_that_of_the_longest_server_that_fits(toolbox:
     assert await names(box, "x.ws.a/b") == []
     assert await names(box, "x.ws.ws.a/b") == ["ws_a_b"]
     assert await box.call("x.fine", {}) == "well"
+
+
+async def test_a_server_that_has_resources_alone_is_read_by_tools_and_one_that_cannot_list_them_says_so_when_asked(
+    toolbox: MakeToolbox,
+) -> None:
+    box = toolbox(misbehaving_server("resources only", "docs"), misbehaving_server("resources no list", "bad"))
+    assert await names(box, "docs.*") == ["list_resources", "read_resource"]
+    assert await box.call("docs.list_resources", {}) == (
+        '{"resources": [{"name": "b", "uri": "a://b"}], "resourceTemplates": []}'
+    )
+    assert await names(box, "bad.*") == ["fine", "ws_a_b", "list_resources", "read_resource"]
+    with pytest.raises(
+        ToolError, match=r"The MCP server 'bad' answered resources/list with what is not of the protocol"
+    ):
+        await box.call("bad.list_resources", {})
+    with pytest.raises(ToolError, match="read_resource needs a uri"):
+        await box.call("bad.read_resource", {})

@@ -17,7 +17,10 @@ RESULTS: dict[str, Any] = {
 def answer(fault: str, method: str) -> Any:
     if method == "initialize":
         named = {"name": "misbehaving", "version": "1"}
-        return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": named}
+        able = {"resources only": {"resources": {}}, "resources no list": {"tools": {}, "resources": {}}}
+        return {"protocolVersion": "2025-06-18", "capabilities": able.get(fault, {"tools": {}}), "serverInfo": named}
+    if method == "resources/list":
+        return {"resources": "none" if fault == "resources no list" else [{"uri": "a://b", "name": "b"}]}
     if method == "tools/list":
         schema = SCHEMAS.get(fault, OBJECT)
         tools = [{"name": "fine", "inputSchema": OBJECT}, {"name": "ws.a/b", "inputSchema": schema}]
@@ -30,7 +33,8 @@ def main() -> None:
         asked = json.loads(line)
         if "id" not in asked:
             continue
-        if asked["method"] in ("initialize", "tools/list", "tools/call"):
+        served = {"initialize", "tools/list", "tools/call", "resources/list"}
+        if asked["method"] in served - ({"tools/list"} if sys.argv[1] == "resources only" else set()):
             reply = {"result": answer(sys.argv[1], asked["method"])}
         else:
             reply = {"error": {"code": -32601, "message": "Method not found"}}

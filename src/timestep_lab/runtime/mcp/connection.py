@@ -28,12 +28,14 @@ from mcp.types import (
     METHOD_NOT_FOUND,
     REQUEST_TIMEOUT,
     CallToolResult,
+    EmbeddedResource,
     GetPromptResult,
     Prompt,
     ReadResourceResult,
     Resource,
     ResourceTemplate,
     Tool,
+    ToolAnnotations,
 )
 from pydantic import ValidationError
 
@@ -350,8 +352,29 @@ class _Live:
         self.tools_until = 0.0
 
     async def hear(self, message: Any) -> None:
-        if getattr(message, "method", "") == "notifications/tools/list_changed":
+        if getattr(message, "method", "") in (
+            "notifications/tools/list_changed",
+            "notifications/resources/list_changed",
+        ):
             self.tools = None
+
+
+def resource_tools(server: str) -> dict[str, Tool]:
+    """By name: what lets a model read a server's resources. The protocol leaves that to the client, as it does not call them tools."""
+    hints = ToolAnnotations(read_only_hint=True, idempotent_hint=True)
+    about_uri = "As list_resources tells it; of a template, with its {parts} filled in."
+    uri = {"type": "string", "description": about_uri}
+    tools = (
+        Tool(
+            name="list_resources", description=f"The resources of {server} that read_resource reads, and templates of the URIs of more.",
+            input_schema={"type": "object", "properties": {}}, annotations=hints,
+        ),
+        Tool(
+            name="read_resource", description=f"Read a resource of {server} by its URI.",
+            input_schema={"type": "object", "properties": {"uri": uri}, "required": ["uri"]}, annotations=hints,
+        ),
+    )  # fmt: skip
+    return {tool.name: tool for tool in tools}
 
 
 class Connection:
@@ -362,10 +385,12 @@ class Connection:
         self._builtin = builtin
         self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, _Live] = WeakKeyDictionary()
         self._failure: tuple[float, ToolError] | None = None
+        self._resource_tools = resource_tools(record.name)
 
     async def tools(self, *, retry_now: bool = False) -> list[Tool]:
         """What the server offers, `allowed_tools` applied. Raises `ToolError` naming the server when it cannot say.
 
+        One that has resources offers `list_resources` and `read_resource` beside its tools, unless some of those have these names.
         A failure is remembered for `FAILED_S` seconds, unless `retry_now`.
         """
         if self._failure and not retry_now and time.monotonic() - self._failure[0] < FAILED_S:
@@ -373,7 +398,7 @@ class Connection:
         live = self._live()
         try:
             if live.tools is None or live.tools_until < time.monotonic():
-                tools = await self._request("tools/list", _all_pages, repeatable=True)
+                tools = await self._request("tools/list", self._offered, repeatable=True)
                 live = self._live()
                 live.tools, live.tools_until = tools, time.monotonic() + TOOL_LIST_S
             tools = live.tools
@@ -390,6 +415,9 @@ class Connection:
 
         Raises `ToolError` when no result came; a result that says `is_error` is returned.
         """
+        ours = self._resource_tools.get(tool.name)
+        if ours is not None and any(one is ours for one in await self.tools()):
+            return await self._call_resource_tool(ours.name, arguments)
         hints = tool.annotations
         if tool.output_schema is not None:
             # The client will import this to check the result; it takes up to 2 s, which the event loop must not stand still.
@@ -414,6 +442,31 @@ class Connection:
         return await self._request(
             tool.name, send, repeatable=bool(hints and (hints.read_only_hint or hints.idempotent_hint))
         )
+
+    async def _offered(self, client: Client) -> list[Tool]:
+        try:
+            tools = await _pages(client.list_tools, "tools")
+        except MCPError as error:
+            if error.code != METHOD_NOT_FOUND or client.server_capabilities.tools is not None:
+                raise
+            tools = []
+        taken = {tool.name for tool in tools}
+        if await _has_resources(client):
+            tools += [tool for name, tool in self._resource_tools.items() if name not in taken]
+        return tools
+
+    async def _call_resource_tool(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
+        if name == "read_resource":
+            if not isinstance(uri := arguments.get("uri"), str):
+                step = "Give it as list_resources tells it."
+                raise ToolError("read_resource needs a uri, as a text.", step, server=self.record.name, tool=name)
+            read = await self.read_resource(uri)
+            return CallToolResult(content=[EmbeddedResource(type="resource", resource=one) for one in read.contents])
+        told: dict[str, list[Any]] = {"resources": [], "resourceTemplates": []}
+        for one in await self.resources():
+            kind = "resources" if isinstance(one, Resource) else "resourceTemplates"
+            told[kind].append(one.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return CallToolResult(content=[], structured_content=told)
 
     async def resources(self) -> list[Resource | ResourceTemplate]:
         """What the server has to be read, and the forms of addresses of more. Raises `ToolError`."""
@@ -509,8 +562,19 @@ class Connection:
                 live.client.exception()  # read, since nobody may be waiting any more
 
 
-async def _all_pages(client: Client) -> list[Tool]:
-    return await _pages(client.list_tools, "tools")
+async def _has_resources(client: Client) -> bool:
+    """Whether there is something to be read. Many servers say that they have resources, and have none; one that cannot list them has
+    its reasons, which `list_resources` tells the model."""
+    if client.server_capabilities.resources is None:
+        return False
+    try:
+        if (await client.list_resources()).resources:
+            return True
+        return bool((await client.list_resource_templates()).resource_templates)
+    except (MCPError, ValidationError) as error:
+        if is_closed(error):
+            raise
+        return not (isinstance(error, MCPError) and error.code == METHOD_NOT_FOUND)
 
 
 async def _pages(ask: Callable[..., Awaitable[Any]], what: str) -> list[Any]:

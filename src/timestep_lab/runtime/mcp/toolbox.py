@@ -141,8 +141,9 @@ class McpCatalog:
     ) -> ShownServer:
         """Keep a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
 
-        Its tools are then called `time.get_current_time`, or `time.*` for all. `require_approval` is a rule for all its tools, or
-        tool name to rule (`runtime.approvals`). Nothing is started: `await lab.mcp.test("time")` does that.
+        Its tools are then called `time.get_current_time`, or `time.*` for all; where it has resources, `docs.list_resources` and
+        `docs.read_resource` are tools, too. `require_approval` is a rule for all its tools, or tool name to rule (`runtime.approvals`).
+        Nothing is started: `await lab.mcp.test("time")` does that.
         Raises `SettingsError` for what cannot work, `ConflictError` when the name is taken.
         """
         name = name.strip()
