@@ -138,6 +138,13 @@ def test_another_oldest_python_is_named() -> None:
     assert drift(other, SCRIPT) == ["the oldest Python tested is not 3.11, which pyproject.toml promises"]
 
 
+def test_the_weekly_workflow_runs_what_depends_on_programs_of_others() -> None:
+    weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "senders.yml").read_text("utf-8"))
+    scripts = [".ci/mcp_servers.py", ".ci/mcp_conformance.py"]
+    assert commands(weekly, "mcp") == ["pip install .", *(f"python {script}" for script in scripts)]
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
 def test_actions_of_others_are_named_by_commit() -> None:
     """A tag can be moved to other code."""
     used = [step["uses"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "uses" in step]
