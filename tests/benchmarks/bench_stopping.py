@@ -8,9 +8,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from timestep_lab.evals.statistics.sequential import SpendingMcNemar, Watched, mixture_e_value, obrien_fleming, pocock
+from timestep_lab.evals.statistics.sequential import (
+    SpendingMcNemar,
+    Watched,
+    WatchedGroups,
+    mixture_e_value,
+    obrien_fleming,
+    pocock,
+)
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3600)]
 
 
 def outcomes(generator: np.random.Generator, n: int, diff: float, discordance: float) -> np.ndarray:
@@ -97,3 +104,36 @@ def test_no_worse_is_said_falsely_in_at_most_five_percent() -> None:
                 break
     print(f"\nno worse by more than 5 points, at exactly 5 points worse: {100 * wrong / runs:.1f} %")
     assert wrong / runs <= 0.05
+
+
+def grades(generator: np.random.Generator, effect: float, shape: tuple[int, int]) -> np.ndarray:
+    """Of two candidates between which each group prefers one, by chance: whole grades from 0 to 4."""
+    prefers = generator.normal(0, effect, (shape[0], 1))
+    a, b = (np.clip(np.rint(2.5 + generator.normal(0, 1, shape) + sign * prefers), 0, 4) / 4.0 for sign in (-1.0, 1.0))
+    return b - a
+
+
+def test_graded_scores_in_groups() -> None:
+    """Forty groups of five, and ten of ten, looked at after every group."""
+    print(f"\n{'groups':>8} {'differences':<28} {'false %':>8}")
+    for shape in ((40, 5), (10, 10)):
+        groups = [group for group in range(shape[0]) for _ in range(shape[1])]
+        for name, effect, runs in (
+            ("grades", 0.0, 10_000),
+            ("grades, groups differ", 0.6, 10_000),
+            ("rare disasters", None, 4000),
+        ):
+            generator, wrong = np.random.default_rng(shape[0]), 0
+            for _ in range(runs):
+                if effect is None:
+                    differences = np.where(generator.random(shape) < 0.05, -0.76, 0.04)
+                else:
+                    differences = grades(generator, effect, shape)
+                watched = WatchedGroups(len(groups), 0.05, groups)
+                for difference in differences.ravel():
+                    look = watched.add((0.5 - difference / 2, 0.5 + difference / 2))
+                    if look.low_above(0.0) or look.high_below(0.0):
+                        wrong += 1
+                        break
+            print(f"{shape[0]:>5}×{shape[1]:<2} {name:<28} {100 * wrong / runs:>8.2f}", flush=True)
+            assert wrong / runs <= 0.055

@@ -22,6 +22,7 @@ from timestep_lab.evals.compare import load_grid, new_comparison, resume_compari
 from timestep_lab.evals.statistics.intervals import tango
 from timestep_lab.evals.statistics.sequential import (
     Moments,
+    SpendingFlips,
     SpendingMcNemar,
     WatchedGroups,
     betting_e_value,
@@ -171,6 +172,40 @@ def test_what_a_margin_needs_is_785_times_the_share_that_differs_over_its_square
         982,
         4906,
     ]
+
+
+@pytest.mark.parametrize("null", [0.0, -0.25])
+def test_flips_of_group_sums_spend_what_all_their_signs_listed_one_by_one_spend(null: float) -> None:
+    """Twelve groups: each of the 4,096 choices of signs is followed by itself."""
+    generator, groups = np.random.default_rng(11), 12
+    signs = np.array([[1 if at >> n & 1 else -1 for n in range(groups)] for at in range(2**groups)])
+    verdicts = set()
+    for _ in range(60):
+        sizes = generator.integers(1, 6, groups)
+        totals = generator.integers(-3, 8, groups) / 4.0
+        steps = totals - sizes * null
+        test, alive = SpendingFlips(0.05, null), np.ones(len(signs), dtype=bool)
+        seen, crossed = 0.0, 0
+        for n in range(groups):
+            share = float(sizes[: n + 1].sum() / sizes.sum())
+            test.add(float(totals[n]), int(sizes[n]), share)
+            seen += float(steps[n])
+            if n < 5:
+                continue
+            paths = np.abs(signs[:, : n + 1] @ np.abs(steps[: n + 1]))
+            room = obrien_fleming(share, 0.05)
+            for end in np.unique(paths[alive].round(9))[::-1]:
+                beyond = ~alive | (paths >= end - 1e-9)
+                if beyond.mean() > room:
+                    break
+                alive = ~beyond
+            assert test.crossed_chance == pytest.approx(1 - alive.mean(), abs=1e-9)
+            if not crossed and abs(seen) > paths[alive].max() + 1e-9:
+                crossed = 1 if seen > 0 else -1
+            assert test.crossed == crossed
+            assert test.crossed_chance <= 0.05
+        verdicts.add(crossed)
+    assert {0, 1} <= verdicts
 
 
 # -- how often it is wrong
@@ -386,6 +421,16 @@ def test_groups_that_differ_by_chance_are_told_apart_no_more_often_than_they_may
         ]
         wrong += any(look.low_above(0.0) or look.high_below(0.0) for look in looks)
     assert wrong <= 0.05 * 200 + 2.6 * (200 * 0.05 * 0.95) ** 0.5
+
+
+def test_graded_groups_with_rare_disasters_are_told_apart_no_more_often_than_they_may() -> None:
+    """A little better in 95 % of the cases and far worse in 5 %, forty groups of five: flips alone call a tie a difference in 11 of 100."""
+    generator, wrong, groups = np.random.default_rng(6), 0, [document for document in range(40) for _ in range(5)]
+    for _ in range(300):
+        watched = WatchedGroups(200, 0.05, groups)
+        looks = [watched.add((0.8, 0.04 if worse else 0.84)) for worse in generator.random(200) < 0.05]
+        wrong += any(look.low_above(0.0) or look.high_below(0.0) for look in looks)
+    assert wrong <= 0.055 * 300
 
 
 async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ hold their level over all looks together, and so do their intervals, which leave
 |---|---|---|
 | pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock-type |
 | graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary; none before case 72 |
-| of cases in groups | planned | flips of the groups' sums with α spent group by group, O'Brien-Fleming-type, and a CR2 interval; none before group 6 |
+| of cases in groups | planned | flips of the groups' sums with α spent group by group, O'Brien-Fleming-type, and a CR2 interval (graded: corrected for skewness as Hall does); none before group 6 |
 | pass/fail, or from 0 to 1 | open: cases may be added | betting, with stakes mixed evenly (on pass/fail: the Beta mixture) |
 """
 
@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval
+from timestep_lab.evals.statistics.agreement import LEAST_GROUPS, cluster_interval, group_sums
 from timestep_lab.evals.statistics.intervals import (
     Floats,
     Interval,
@@ -29,8 +29,10 @@ from timestep_lab.evals.statistics.intervals import (
     normal_cdf_array,
     normal_quantile,
     skewed_interval_of,
+    skewness,
     tango_at,
     tango_statistic,
+    two_sided_t,
     unseen,
 )
 from timestep_lab.evals.statistics.paired import CASES_PER_SQUARED_SKEWNESS, LEAST_GRADED
@@ -342,46 +344,81 @@ class Watched:
         )  # fmt: skip
 
 
-PATHS = 4000
-"""Sign paths drawn for the flips of groups' sums."""
+GRID = 2048
+"""Steps into which the largest of the first groups' sums is divided, at most."""
 
 
 class SpendingFlips:
     """Whether the mean difference is `null`, looked at after every group with `alpha` for all looks together.
 
-    Were it so and the groups' sums symmetric about it, each group's sum had either sign with the same chance. Paths with signs drawn anew
-    are carried along beside the one seen; after each group as many of the outermost are cut off as may be spent (Lan & DeMets 1983), and
-    the one seen rejects when it is among them.
+    Were it so and the groups' sums symmetric about it, each group's sum had either sign with the same chance. The distribution of their
+    total over all paths of signs that have not crossed is carried along; after each group as much of its outermost ends is cut off as may
+    be spent (Lan & DeMets 1983), and the total seen rejects when it lies there.
+
+    Sums are counted in whole steps, of 1/k where all of the first groups' are multiples of that, else of a part of the largest of these.
+    A rounded sum still has either sign with the same chance, so the level is exact; only what is measured is rounded.
     """
 
     def __init__(self, alpha: float, null: float = 0.0) -> None:
         self._alpha, self._null = alpha, null
-        self._signs = np.random.default_rng(20_001)
-        self._paths: Floats = np.zeros(PATHS)
-        self._cut = 0
-        self._seen, self.groups = 0.0, 0
+        self._first: list[float] = []
+        self._unit = 0.0
+        self._chances: Floats = np.ones(1)
+        self._seen, self.groups = 0, 0
+        self.crossed_chance = 0.0
+        """Of a path having crossed up to now, were there no difference: never more than `alpha`."""
         self.crossed = 0
         """1 once it lies above, −1 once below."""
+
+    @property
+    def bound(self) -> float:
+        """A total beyond this, either way, rejects."""
+        return len(self._chances) // 2 * self._unit
 
     def add(self, total: float, size: int, share: float) -> None:
         """The next group: the sum of its differences, and how many; `share` of the cases that are in then."""
         step = total - size * self._null
-        self._seen += step
         self.groups += 1
-        self._paths = self._paths + step * (2.0 * self._signs.integers(0, 2, PATHS)[: len(self._paths)] - 1.0)
-        if self.groups < LEAST_GROUPS:
-            return
-        room = obrien_fleming(share, self._alpha) * (PATHS + 1) - 1.0 - self._cut
-        sizes, tiny = np.abs(self._paths), 1e-9 * max(1.0, float(np.abs(self._paths).max(initial=0.0)))
-        beyond = int((sizes >= abs(self._seen) - tiny).sum())
-        if not self.crossed and abs(self._seen) > tiny and beyond <= room:
+        if self.groups <= LEAST_GROUPS:
+            self._first.append(step)
+        if self.groups == LEAST_GROUPS:
+            self._unit = _unit_of(np.abs(self._first))
+            for one in self._first:
+                self._flip(one)
+        elif self.groups > LEAST_GROUPS:
+            self._flip(step)
+        if self.groups >= LEAST_GROUPS:
+            self._spend(obrien_fleming(share, self._alpha))
+
+    def _flip(self, step: float) -> None:
+        steps = round(step / self._unit)
+        self._seen += steps
+        if size := abs(steps):
+            grown = np.zeros(len(self._chances) + 2 * size)
+            grown[: len(self._chances)] = self._chances
+            grown[2 * size :] += self._chances
+            self._chances = grown * 0.5
+
+    def _spend(self, room: float) -> None:
+        middle = len(self._chances) // 2
+        ends = np.cumsum(
+            self._chances[:middle] + self._chances[: -middle - 1 : -1]
+        )  # The outermost one, two, three … of both sides.
+        cut = int(np.searchsorted(ends, room - self.crossed_chance, side="right"))
+        if cut:
+            self.crossed_chance += float(ends[cut - 1])
+            self._chances = self._chances[cut : len(self._chances) - cut]
+        if not self.crossed and abs(self._seen) > len(self._chances) // 2:
             self.crossed = 1 if self._seen > 0 else -1
-        if room >= 1.0 and len(sizes):
-            ordered = np.sort(sizes)[::-1]
-            bound = ordered[min(int(room), len(ordered) - 1)]  # The largest of those that must stay.
-            kept = sizes <= bound + tiny
-            self._cut += int((~kept).sum())
-            self._paths = self._paths[kept]
+
+
+def _unit_of(sizes: Floats) -> float:
+    """Of the first groups' sums. Later ones may be finer, so it is divided further as long as the grid allows."""
+    largest = float(sizes.max()) or 1.0
+    for parts in range(1, 65):
+        if np.abs(sizes * parts - np.rint(sizes * parts)).max() < 1e-9 and largest * parts <= GRID:
+            return 1.0 / (parts * max(finer for finer in (1, 2, 4, 12, 60, 120) if largest * parts * finer <= GRID))
+    return largest / GRID
 
 
 class WatchedGroups(Watched):
@@ -429,10 +466,17 @@ class WatchedGroups(Watched):
             return self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), name)
         values, sums = np.asarray(self._values), list(self._sums)
         level = 2.0 * normal_cdf(z) - 1.0
-        interval = cluster_interval(values, list(self._members), level)
+        interval, silent = cluster_interval(values, self._members, level), False
         if interval.high - interval.low < 1e-12:  # No group differs from the others.
             interval = (
                 unseen(float(values.mean()), count, -1.0, 1.0, level) if self.is_unit else Interval(math.nan, math.nan)
+            )
+        elif not self._pass_fail:
+            mean, sizes = float(values.mean()), group_sums(values, self._members)
+            skew = skewness(sizes[1] - mean * sizes[0])
+            silent = count < CASES_PER_SQUARED_SKEWNESS * skew**2
+            interval = skewed_interval_of(
+                mean, (interval.high - mean) / two_sided_t(level, count - 1) * math.sqrt(count), skew, count, level
             )
         interval = clipped(interval, -1.0, 1.0) if self.is_unit else interval
 
@@ -443,7 +487,7 @@ class WatchedGroups(Watched):
             return flips.crossed
 
         return self._look(
-            z, lambda d: interval.low > d and crossed(d) > 0, lambda d: interval.high < d and crossed(d) < 0, lambda: interval, name
+            z, lambda d: not silent and interval.low > d and crossed(d) > 0, lambda d: not silent and interval.high < d and crossed(d) < 0, lambda: interval, name
         )  # fmt: skip
 
 
