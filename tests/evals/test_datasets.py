@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import duckdb
@@ -275,6 +276,27 @@ def test_the_datasets_that_come_with_the_package_can_be_read(name: str, cases: i
         ("trailing.csv", "input,expected,,\n2 + 2?,4,,\n"),
         ("pandas_index.csv", ",input,expected\n0,2 + 2?,4\n"),
         ("capitals.csv", "Question,Expected Answer,Answer\n2 + 2?,four,4\n"),
+        ("blank_above.csv", "\n\ninput,expected\n2 + 2?,4\n"),
+        ("columns.json", '{"question": ["2 + 2?"], "answer": ["4"]}'),
+        ("pandas_columns.json", '{"question": {"0": "2 + 2?"}, "answer": {"0": "4"}}'),
+        ("pandas_split.json", '{"columns": ["question", "answer"], "index": [0], "data": [["2 + 2?", "4"]]}'),
+        ("viewer.json", '{"features": [], "rows": [{"row_idx": 0, "row": {"question": "2 + 2?", "answer": "4"}}]}'),
+        (
+            "phoenix.json",
+            '{"data": {"examples": [{"id": "1", "input": {"question": "2 + 2?"}, "output": {"answer": "4"}}]}}',
+        ),
+        (
+            "inspect.json",
+            '{"eval": {}, "samples": [{"id": 1, "epoch": 1, "input": "2 + 2?", "target": "4"}, {"id": 1, "epoch": 2, "input": "2 + 2?", "target": "4"}]}',
+        ),
+        (
+            "harness.json",
+            '{"results": {}, "samples": {"sums": [{"doc_id": 0, "doc": {}, "filter": "a", "target": "4", "arguments": [["2 + 2?", {}]]}, {"doc_id": 0, "doc": {}, "filter": "b", "target": "4", "arguments": [["2 + 2?", {}]]}]}}',
+        ),
+        (
+            "langfuse.json",
+            '[{"datasetName": "d", "status": "ACTIVE", "input": "2 + 2?", "expectedOutput": "4"}, {"datasetName": "d", "status": "ARCHIVED", "input": "old"}]',
+        ),
         ("humps.jsonl", '{"userInput": "2 + 2?", "expectedOutput": "4"}'),
     ],
 )
@@ -284,6 +306,39 @@ def test_tables_as_spreadsheets_and_programs_write_them_are_read(
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert asked(load_dataset(str(path))) == [("2 + 2?", "4")]
+
+
+def test_the_articles_of_squad_are_its_questions(tmp_path: Path) -> None:
+    article = {
+        "title": "T",
+        "paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "2 + 2?", "answers": [{"text": "4"}]}]}],
+    }
+    [case] = load_dataset(write(tmp_path / "squad.json", json.dumps({"version": "v2.0", "data": [article]})))
+    assert (case.id, case.input, case.expected, case.vars["context"]) == ("1", "2 + 2?", ["4"], "c")
+
+
+def test_a_log_of_inspect_is_read_and_one_that_cannot_be_says_how_to_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.eval"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", "{}")
+        for epoch in (1, 2):
+            sample = {
+                "id": "s",
+                "epoch": epoch,
+                "input": "2 + 2?",
+                "target": "4",
+                "messages": [{"role": "assistant", "content": "5"}],
+            }
+            archive.writestr(f"samples/s_epoch_{epoch}.json", json.dumps(sample))
+    assert asked(load_dataset(str(path))) == asked(uploaded(path.read_bytes(), "log.eval")) == [("2 + 2?", "4")]
+    path.write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(DataError, match="Write it as JSON: inspect log convert"):
+        load_dataset(str(path))
+
+
+def test_samples_of_several_tasks_are_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="samples of 2 tasks: a, b"):
+        load_dataset(write(tmp_path / "r.json", '{"samples": {"a": [], "b": []}}'))
 
 
 def test_a_line_end_inside_a_value_is_part_of_it(tmp_path: Path) -> None:
@@ -317,10 +372,42 @@ _AB = "Q?\n\nA. a\nB. b\n\nAnswer with the letter of one choice."
         ({"inputs": {"question": "Q?"}, "expectations": {"expected_response": "A"}}, "Q?", "A"),
         ({"input": {"text": "Q?"}, "expectedOutput": "A"}, "Q?", "A"),
         ({"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A"}]}, "Q?", "A"),
+        ({"conversations": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "A"}]}, "Q?", "A"),
+        ({"contents": [{"role": "user", "parts": [{"text": "Q?"}]}, {"role": "model", "parts": [{"text": "A"}]}]}, "Q?", "A"),
+        ({"user_input": [{"content": "Q?", "type": "human"}], "reference": "A"}, "Q?", "A"),
+        (
+            {
+                "inputs": {"messages": [{"type": "human", "data": {"content": "Q?"}}]},
+                "outputs": {"generations": [[{"text": "A", "message": {"type": "ai"}}]]},
+            },
+            "Q?", "A",
+        ),
+        ({"inputs": {"messages": [{"role": "user", "content": "Q?"}]}, "outputs": {"message": {"role": "assistant", "content": "A"}}}, "Q?", "A"),
+        ({"inputs": {"question": "Q?"}, "expectations": {"expected_facts": ["all", "of these"]}}, "Q?", None),
+        ({"prompt": "Q?", "referenceResponse": "A"}, "Q?", "A"),
+        (
+            {"conversationTurns": [{"prompt": {"content": [{"text": "Q?"}]}, "referenceResponses": [{"content": [{"text": "A"}]}]}]},
+            "Q?", "A",
+        ),
+        ({"input": "Q?", "target_scores": {"a": 0, "b": 1}}, _AB, "B"),
+        (
+            {"doc_id": 3, "doc": {"q": "Q?"}, "target": "B", "arguments": {"gen_args_0": {"arg_0": "Q?", "arg_1": {"until": []}}}},
+            "Q?", "B",
+        ),
+        ({"doc_id": 3, "doc": {}, "target": "1", "arguments": [["Q?", " a"], ["Q?", " b"]]}, _AB, "B"),
+        ({"id": 1, "epoch": 1, "input": "Q?", "target": "A", "messages": [{"role": "assistant", "content": "wrong"}], "scores": {}}, "Q?", "A"),
+        ({"attributes.input.value": "Q?", "attributes.output.value": "seen, not right"}, "Q?", None),
+        ({"id": "1", "input": '{"question": "Q?"}', "expectedOutput": '"A"', "metadata": ""}, "Q?", "A"),
+        ({"inputs": '{"question": "Q?"}', "outputs": '{"answer": "A"}', "metadata": "{}"}, "Q?", "A"),
+        ({"input": '{"question": "Q?"}', "expected": '"A"', "metadata": '{"m": 1}', "tags": '["t"]'}, "Q?", "A"),
+        ({"input": '{"a": 1}', "expected": "one", "n": 1, "metadata": {"m": 1}}, '{"a": 1}', "one"),
+        ({"question": "Q?", "Expected answer": "A"}, "Q?", "A"),
     ],
     ids=[
         "Alpaca", "HellaSwag", "PIQA", "WinoGrande", "MMLU-Pro", "OpenBookQA", "SQuAD", "TriviaQA", "MATH", "GSM8K", "LangSmith", "MLflow",
-        "Langfuse", "fine-tuning",
+        "Langfuse", "fine-tuning", "ShareGPT", "Gemini", "Ragas, several turns", "LangSmith, LangChain messages", "LangSmith, messages",
+        "MLflow, facts", "Bedrock", "Bedrock, turns", "BIG-bench", "lm-evaluation-harness", "lm-evaluation-harness, choices", "Inspect",
+        "Arize", "Langfuse, table", "LangSmith, table", "Braintrust, table", "JSON that is asked about", "a usual header",
     ],
 )  # fmt: skip
 def test_rows_of_well_known_data_sets_and_programs_mean_what_they_mean_there(

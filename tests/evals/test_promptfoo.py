@@ -399,6 +399,32 @@ def test_tests_bring_their_prompts_variables_and_assertions(tmp_path: Path) -> N
     assert filled(dataset.prompts[0], dataset.cases[1]) == "Translate to German: red"
 
 
+def test_a_list_of_texts_is_a_test_each_and_any_other_list_is_one_value(tmp_path: Path) -> None:
+    dataset = config(
+        tmp_path,
+        "prompts: ['{{word}} {% for row in rows %}{{row.n}}{% endfor %} {{sizes | join(\"+\")}}']\n"
+        "tests: [{vars: {word: [a, b], rows: [{n: 1}, {n: 2}], sizes: [3, 4]}}]",
+    )
+    assert [filled(dataset.prompts[0], case) for case in dataset.cases] == ["a 12 3+4", "b 12 3+4"]
+
+
+def test_a_variable_is_filled_as_a_prompt_is_and_one_that_asks_for_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    dataset = config(
+        tmp_path,
+        "prompts: ['{{about}}']\n"
+        "tests: [{vars: {topic: bananas, about: 'write on {{topic | upper}}{% if topic %}!{% endif %}', open: 'a {{ b'}}]",
+    )
+    assert filled(dataset.prompts[0], dataset.cases[0]) == "write on BANANAS!"
+    assert dataset.cases[0].vars["open"] == "a {{ b"
+    with pytest.raises(DataError, match=r"test 1 has a variable that names others.*\{\{who\}\}"):
+        config(tmp_path, "prompts: ['{{about}}']\ntests: [{vars: {about: 'by {{who}}'}}]")
+
+
+async def test_an_edit_distance_in_a_table_without_a_number_allows_none(tmp_path: Path) -> None:
+    dataset = config(tmp_path, "tests: file://t.csv", t__csv="q,__expected\nx,levenshtein: Paris\n")
+    assert (await scores(dataset, "Pariz"))["label"] == "fail"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from timestep_lab.evals.datasets.rows import is_question_column
 from timestep_lab.model.errors import DataError, MissingExtraError, TooLargeError
 from timestep_lab.runtime.worker import apart
 
@@ -110,7 +111,7 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator, skipinitialspace=spaced)
     try:
-        header = [column.strip() for column in next(reader, [])]
+        header = [column.strip() for column in next((row for row in reader if any(value.strip() for value in row)), [])]
         if not any(header):
             raise DataError(
                 f"{name} has no header line.", "Its first line names the columns, for example: input,expected"
@@ -222,15 +223,88 @@ def read_jsonl(path: Path) -> Rows:
 
 def read_json(path: Path) -> Rows:
     value = parsed_json(read_text(path), path.name)
-    if isinstance(value, dict):
-        found = next((value[key] for key in ("cases", "data", "examples") if isinstance(value.get(key), list)), None)
-        if found is None:
-            raise DataError(f"{path.name} holds an object without cases.", 'Give a list, or {"cases": [ … ]}.')
-        value = found
-    if not isinstance(value, list):
+    rows = _listed(value, path.name)
+    if not isinstance(rows, list):
         raise DataError(f"{path.name} does not hold a list.", "Give a list of texts or objects.")
-    for number, row in enumerate(value, 1):
+    for number, row in enumerate(rows, 1):
         yield row, f"{path.name} case {number}"
+
+
+_LISTS = ("cases", "examples", "samples", "rows", "items", "data")
+
+
+def _listed(value: Any, name: str) -> Any:
+    """The rows of a JSON value: of an object its list of cases (also one level down, as Phoenix has it), or its columns (lists of one length;
+    objects with the same names; pandas' `split`); of a row of the Hugging Face viewer, what it holds; of SQuAD's articles, the questions."""
+    if isinstance(value, dict):
+        columns, data = value.get("columns"), value.get("data")
+        if (
+            isinstance(columns, list)
+            and isinstance(data, list)
+            and all(isinstance(r, list) and len(r) == len(columns) for r in data)
+        ):
+            return [dict(zip(columns, row, strict=True)) for row in data]
+        for key in _LISTS:
+            held = value.get(key)
+            if isinstance(held, dict) and key == "samples" and all(isinstance(inner, list) for inner in held.values()):
+                if len(held) != 1:
+                    raise DataError(
+                        f"{name} has samples of {len(held)} tasks: {', '.join(held)}.",
+                        "Save those of one task in a file of their own.",
+                    )
+                [held] = held.values()
+            if isinstance(held, dict) and any(isinstance(held.get(inner), list) for inner in _LISTS):
+                return _listed(held, name)
+            if isinstance(held, list) and not _is_columns(value):
+                return _listed(held, name)
+        if not _is_columns(value):
+            raise DataError(f"{name} holds an object without cases.", 'Give a list, or {"cases": [ … ]}.')
+        if all(isinstance(column, dict) for column in value.values()):
+            return [{column: cells[row] for column, cells in value.items()} for row in next(iter(value.values()))]
+        return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        if all(isinstance(row.get("row"), dict) and "row_idx" in row for row in value):
+            return [row["row"] for row in value]
+        if all(isinstance(row.get("paragraphs"), list) for row in value):
+            return [
+                {**asked, "context": part.get("context"), "title": article.get("title"), "answers": _texts(asked.get("answers"))}
+                for article in value for part in article["paragraphs"] for asked in part.get("qas", [])
+            ]  # fmt: skip
+    return value
+
+
+def _texts(answers: Any) -> Any:
+    """SQuAD's answers, as they stand in a file and as Hugging Face has them."""
+    return {"text": [one["text"] for one in answers]} if isinstance(answers, list) else answers
+
+
+def _is_columns(value: dict[str, Any]) -> bool:
+    if not any(map(is_question_column, value)):
+        return False
+    columns = [*value.values()]
+    if all(isinstance(column, list) for column in columns):
+        return len({len(column) for column in columns}) == 1 and len(columns[0]) > 0
+    return all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns) and bool(
+        columns[0]
+    )
+
+
+def read_inspect(path: Path) -> Rows:
+    """The samples of a log of Inspect, which is a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if re.fullmatch(r"samples/[^/]+\.json", name)]
+            for name in names:
+                yield parsed_json(archive.read(name).decode("utf-8"), f"{path.name} {name}"), f"{path.name} {name}"
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path.name} cannot be read as a log of Inspect ({error}).",
+            "Write it as JSON: inspect log convert --to json.",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    if not names:
+        raise DataError(f"{path.name} has no sample.", "Log the samples, too.")
 
 
 def read_parquet(path: Path) -> Rows:
@@ -251,7 +325,7 @@ def read_parquet(path: Path) -> Rows:
 
 READERS: dict[str, Callable[[Path], Rows]] = {
     ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet,
-    ".xlsx": read_sheet,
+    ".xlsx": read_sheet, ".eval": read_inspect,
 }  # fmt: skip
 
 
@@ -294,7 +368,7 @@ def reader_of(path: Path) -> Callable[[Path], Rows]:
     kind = ending(path)
     if kind in (".xls", ".ods"):
         raise DataError(f"{path.name} is a spreadsheet of a kind that cannot be read.", "Save it as .xlsx or CSV.")
-    if kind not in READERS or (kind in (".parquet", ".xlsx") and path.suffix.lower() == ".gz"):
+    if kind not in READERS or (kind in (".parquet", ".xlsx", ".eval") and path.suffix.lower() == ".gz"):
         raise DataError(
             f"{path.name} is of no kind that can be read.",
             f"Known: {', '.join([*READERS, '.yaml'])}; those of text also with .gz.",

@@ -18,7 +18,15 @@ from timestep_lab.evals.datasets.files import (
     rows_of_bytes,
     separator_of,
 )
-from timestep_lab.evals.datasets.rows import EXPORTED, Columns, asked_again, is_question_column, to_case
+from timestep_lab.evals.datasets.rows import (
+    EXPORTED,
+    Columns,
+    asked_again,
+    is_archived,
+    is_question_column,
+    to_case,
+    told_before,
+)
 from timestep_lab.model.comparison import JUDGE
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.model.records import DatasetRecord
@@ -114,7 +122,8 @@ def load_dataset(
     """Make a dataset of
 
     - a list of texts, objects or `Case`s; a DataFrame; a `Dataset`
-    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`, `.xlsx`;
+    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`, `.xlsx`,
+      `.eval` (a log of Inspect);
       `.yaml` (promptfoo); a comparison saved as one of these, whose cases are asked again
     - a query over what happened before: `"select input, output as expected from traces where …"` (needs `store`)
 
@@ -185,13 +194,16 @@ def is_query(data: Any) -> bool:
 
 def _of_rows(rows: Iterable[tuple[Any, str]], name: str, columns: Columns) -> Dataset:
     cases: list[Case] = []
-    exported: set[str] = set()
+    told: set[str] = set()
     for row, where in rows:
-        if isinstance(row, Mapping) and row.keys() >= EXPORTED:
-            # A saved comparison has one row an answer: of the rows of a case, one is the case.
-            if str(row["case_id"]) in exported:
+        if is_archived(row):
+            continue
+        if (key := told_before(row)) is not None:
+            # Of the rows about a case, one is the case.
+            if key in told:
                 continue
-            exported.add(str(row["case_id"]))
+            told.add(key)
+        if isinstance(row, Mapping) and row.keys() >= EXPORTED:
             row = asked_again(row, where)
         cases.append(to_case(row, where, columns))
     return Dataset.of(cases, name)

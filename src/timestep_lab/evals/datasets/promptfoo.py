@@ -27,11 +27,13 @@ from timestep_lab.evals.datasets.promptfoo_assertions import (
     short_assertion,
 )
 from timestep_lab.evals.datasets.rows import EXPECTED_NAMES, INPUT_NAMES, plain
-from timestep_lab.evals.datasets.template import check_template
+from timestep_lab.evals.datasets.template import check_template, render
 from timestep_lab.model.errors import DataError
 
 _CODE = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".py", ".rb", ".sh", ".bash", ".pl")
 _PROMPT_FILE = re.compile(r"[^\s{}]+\.(?:txt|md|json|jsonl|yaml|yml|csv|j2|js|mjs|cjs|ts|py|rb|sh|bash|pl)(?::\w+)?")
+_OPEN_TAG = re.compile(r"\{%[^%]*$|\{\{[^}]*$|\{#[^#]*$", re.MULTILINE)
+"""A text with a tag that is not closed on its line is no template: promptfoo takes it as it is."""
 _NESTED = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TOP = (
     "$schema", "description", "prompts", "providers", "targets", "tests", "scenarios", "defaultTest", "tags", "outputPath", "sharing",
@@ -300,8 +302,8 @@ def _variable(value: Any, path: Path, where: str) -> Any:
     return read.removesuffix("\n") if isinstance(read, str) else read
 
 
-def _composed(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A variable may name another: `item: 'tweet about {{topic}}'`."""
+def _composed(variables: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A variable may name others: `item: 'tweet about {{topic}}'`. One that has filters or conditions is filled as a prompt is."""
     found = dict(variables)
     for _ in range(5):
         before = dict(found)
@@ -313,7 +315,12 @@ def _composed(variables: Mapping[str, Any]) -> dict[str, Any]:
                 )  # fmt: skip
         if found == before or any(isinstance(v, str) and len(v) > 1_000_000 for v in found.values()):
             break
-    return found
+    try:
+        return {
+            name: render(v, found) if isinstance(v, str) and not _OPEN_TAG.search(v) else v for name, v in found.items()
+        }
+    except DataError as error:
+        raise DataError(f"{where} has a variable that names others. {error.message}", error.next_step) from error
 
 
 def _cases(
@@ -334,9 +341,10 @@ def _cases(
         threshold = test.get("threshold")
         directions["__threshold"] = default.get("threshold") if threshold is None else threshold
     directions |= _only_for(test, beside, where)
-    lists = {name: value if isinstance(value, list) and value else [value] for name, value in variables.items()}
+    # A list of texts is a case each; a list that begins with anything else is one value.
+    lists = {n: v if isinstance(v, list) and v and isinstance(v[0], str) else [v] for n, v in variables.items()}
     for values in itertools.product(*lists.values()):
-        chosen = _composed(dict(zip(lists, values, strict=True)))
+        chosen = _composed(dict(zip(lists, values, strict=True)), where)
         specs = tuple(
             read_assertion(loaded(a, path, where), chosen, options, path, where) for a in assertions
         )  # fmt: skip

@@ -67,6 +67,8 @@ _TEXT = (
     "contains", "icontains", "starts-with", "regex", "llm-rubric", "model-graded-closedqa", "factuality", "trajectory:tool-used", "javascript",
 )  # fmt: skip
 _SHORT = re.compile(r"(?P<kind>(?:not-)?[a-z][a-z0-9:-]*?)(?:\((?P<number>\d+(?:\.\d+)?)\))?(?::(?P<value>.*)|\Z)", re.DOTALL)  # fmt: skip
+_SHORT_THRESHOLDS = {"similar": 0.8, "levenshtein": 0.75}
+"""Without a number in a table's cell; elsewhere they are 0.75 and 5."""
 _JUDGE_SETTINGS = ("provider", "rubricPrompt")
 
 
@@ -123,8 +125,8 @@ def short_assertion(text: str, where: str) -> Spec:
             spec: Spec = {"type": kind}
             if match["number"] is not None:
                 spec["threshold"] = float(match["number"])
-            elif bare == "similar":
-                spec["threshold"] = 0.8
+            elif bare in _SHORT_THRESHOLDS:
+                spec["threshold"] = _SHORT_THRESHOLDS[bare]
             if (match["value"] or "").strip():
                 spec["value"] = match["value"].strip()
             return spec

@@ -21,6 +21,8 @@ EXPECTED_NAMES = (
     "best_answer", "correct_answer",
 )  # fmt: skip
 """Of columns, however they are written: `Expected output`, `expectedOutput`."""
+_EXPECTED_ELSE = ("expected_answer", "reference_response", "reference_output", "gold_answer", "golden_answer", "gold")
+"""Where none of these is there."""
 EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
 """Columns that only a saved comparison has."""
 _OF_OPENAI = {
@@ -30,6 +32,19 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _RESERVED = ("id", "messages", "assertions", "metadata", "vars")
 _WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_JSON_CELLS = ("metadata", "vars", "messages", "assertions", "inputs", "outputs")
+"""Columns that hold JSON wherever they come from; a table holds it as text."""
+_JSON_CELLS_TOO = ("input", "expected", "expectedOutput", "expected_output", "tags")
+"""Also these in a table whose metadata are JSON, or that Langfuse wrote."""
+_CONVERSATIONS = ("messages", "conversations", "contents")
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+}
 _OF_CHOICES = ("answerKey", "answer_index", "mc1_targets", "mc2_targets")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -64,9 +79,10 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
     if held is not None and set(row) <= _OF_OPENAI:
         row = held
-    values = _usual({str(key): plain(value, where) for key, value in row.items() if key is not None})
+    values = _usual(_decoded({str(key): plain(value, where) for key, value in row.items() if key is not None}), where)
     asked = _column(values, columns.input, INPUT_NAMES, where, "input")
     expected = _column(values, columns.expected, EXPECTED_NAMES, where, "expected")
+    expected = expected or _column(values, None, _EXPECTED_ELSE, where, "expected")
     choices = _choices(values, expected, where)
     given_vars = values.get("vars") or {}
     if not isinstance(given_vars, Mapping):
@@ -84,6 +100,8 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     id_value = values.get(id_column)
     wanted = values.get(expected) if expected else None
     metadata = values.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        metadata = {"metadata": metadata}
     if choices and text and not messages:
         shown, wanted = choices
         variables["choices"] = shown
@@ -107,10 +125,53 @@ def _canonical(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", _HUMP.sub("_", name.strip())).lower()
 
 
-def _usual(values: dict[str, Any]) -> dict[str, Any]:
-    """A row as well-known data sets and programs write it, as a case: Alpaca's instructions, HellaSwag, PIQA, WinoGrande, GPQA and MMLU-Pro with
-    their choices, the answers of SQuAD and TriviaQA, MATH's boxed result, examples of LangSmith, MLflow, Langfuse and Phoenix, and conversations
-    that end with the answer (OpenAI's fine-tuning)."""
+def told_before(row: Any) -> str | None:
+    """Of a row that is one of several about the same case (an answer of a saved comparison, a sample of an epoch, a filter's view of a
+    document): what names the case."""
+    if not isinstance(row, Mapping):
+        return None
+    for about, name in (
+        (EXPORTED, "case_id"),
+        ({"id", "epoch", "input", "target"}, "id"),
+        ({"doc_id", "doc", "filter"}, "doc_id"),
+    ):
+        if row.keys() >= about:
+            return str(row[name])
+    return None
+
+
+def is_archived(row: Any) -> bool:
+    """Of Langfuse's items those that it no longer runs."""
+    return (
+        isinstance(row, Mapping) and row.get("status") == "ARCHIVED" and bool({"datasetId", "datasetName"} & row.keys())
+    )
+
+
+def _decoded(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON that a table holds as text."""
+    names = set(_JSON_CELLS)
+    of_table = all(value is None or isinstance(value, str) for value in values.values())
+    if of_table and ("expectedOutput" in values or isinstance(_from_json(values.get("metadata")), Mapping)):
+        names |= {*_JSON_CELLS_TOO}
+    return {name: _from_json(value) if name in names else value for name, value in values.items()}
+
+
+def _from_json(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else ""
+    if text == "null":
+        return None
+    if not text.startswith(("{", "[", '"')):
+        return value
+    try:
+        return json.loads(text)
+    except ValueError:
+        return value
+
+
+def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row as well-known data sets and programs write it, as a case: Alpaca's instructions, HellaSwag, PIQA, WinoGrande, GPQA, MMLU-Pro and
+    BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed result, examples of LangSmith, MLflow, Langfuse, Phoenix and
+    Bedrock, what lm-evaluation-harness and Inspect logged, and conversations that end with the answer (OpenAI's fine-tuning, ShareGPT)."""
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -143,8 +204,86 @@ def _usual(values: dict[str, Any]) -> dict[str, Any]:
         values = {**values, "answer": list(dict.fromkeys([answer.get("value"), *answer["aliases"]]))}
     if has({"problem", "solution"}) and "answer" not in values and (result := _boxed(str(values["solution"]))):
         values = {**values, "answer": result}
+    if has({"doc_id", "doc", "arguments", "target"}):
+        return _of_harness(values, where)
+    if has({"id", "epoch", "input", "target"}):
+        return {
+            name: values[name]
+            for name in ("id", "input", "target", "choices", "metadata")
+            if values.get(name) is not None
+        }
+    if has({"input", "target_scores"}) and isinstance(scores := values["target_scores"], Mapping) and len(scores) > 1:
+        best = [number for number, score in enumerate(scores.values()) if score == max(scores.values())]
+        return {"question": values["input"], "choices": [*scores], "answer": best[0] if len(best) == 1 else None}
+    if isinstance(turns := values.get("conversationTurns"), list):
+        values = {**values, "messages": _of_bedrock(turns)}
+        del values["conversationTurns"]
+    if "attributes.input.value" in values and not any(_canonical(name) in INPUT_NAMES for name in values):
+        values = {**values, "input": values.pop("attributes.input.value")}
     given = values.get("inputs", values.get("input"))
     return _example(values, given) if isinstance(given, Mapping) else _conversation(values)
+
+
+def _of_harness(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A line of `samples_….jsonl` of lm-evaluation-harness: what was asked is in its arguments, of multiple choice one for each."""
+    given = values["arguments"]
+    pairs = [[one.get("arg_0"), one.get("arg_1")] for one in given.values()] if isinstance(given, Mapping) else given
+    if (
+        not isinstance(pairs, list)
+        or not pairs
+        or not all(isinstance(pair, list) and pair and isinstance(pair[0], str) for pair in pairs)
+    ):
+        raise DataError(f"{where} has arguments that hold no prompt.", "Log samples with --log_samples.")
+    found = {
+        "input": pairs[0][0],
+        "expected": values["target"],
+        "doc": values["doc"],
+        "metadata": {"doc_id": values["doc_id"]},
+    }
+    if len(pairs) == 1:
+        return found
+    if len({pair[0] for pair in pairs}) > 1 or not all(len(pair) > 1 and isinstance(pair[1], str) for pair in pairs):
+        raise DataError(
+            f"{where} compares how likely texts are, which cannot be asked.",
+            "Use a task that generates, or has choices.",
+        )
+    right = str(values["target"]).strip()
+    choices = [pair[1].strip() for pair in pairs]
+    return {**found, "choices": choices, "expected": int(right) if right.isdigit() else right}
+
+
+def _of_bedrock(turns: list[Any]) -> list[Any]:
+    said: list[dict[str, Any]] = []
+    for turn in turns:
+        for role, held in (
+            ("user", turn.get("prompt")),
+            ("assistant", next(iter(turn.get("referenceResponses") or []), None)),
+        ):
+            if isinstance(held, Mapping):
+                said.append(
+                    {"role": role, "content": "".join(str(part.get("text", "")) for part in held.get("content") or [])}
+                )
+    return said
+
+
+def _messages(said: Any) -> Any:
+    """Chat messages as LangChain, ShareGPT and Gemini write them, in the usual form; anything else is itself."""
+    if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
+        return said
+    found = []
+    for one in said:
+        held = one["data"] if isinstance(one.get("data"), Mapping) else one
+        role = one.get("role", one.get("type", one.get("from")))
+        content = next((held[name] for name in ("content", "value", "parts") if name in held), None)
+        if isinstance(content, list) and all(isinstance(part, Mapping) and part.keys() == {"text"} for part in content):
+            content = "".join(str(part["text"]) for part in content)
+        if not isinstance(role, str) or content is None or ("role" not in one and held.get("tool_calls")):
+            return said
+        extra = {
+            name: value for name, value in one.items() if "role" in one and name not in ("role", "content", "parts")
+        }
+        found.append({"role": _ROLES.get(role, role), "content": content, **extra})
+    return found
 
 
 def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,11 +299,26 @@ def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
         names = {_canonical(str(name)): name for name in reversed([*right])}
         part = next((names[usual] for usual in (*EXPECTED_NAMES, "output") if usual in names), None)
         part = next(iter(right)) if part is None and len(right) == 1 else part
-        right = right if part is None else right[part]
+        if part in _NO_ANSWER:
+            return {**found, answered: right}
+        right = _said(right if part is None else right[part])
     return {**found, "expected": right}
 
 
+def _said(right: Any) -> Any:
+    """The text of an answer that is a chat message, or a list of generations of one."""
+    while isinstance(right, list) and len(right) == 1 and isinstance(right[0], list | Mapping):
+        right = right[0]
+    if isinstance(right, Mapping) and isinstance(right.get("text"), str):
+        return right["text"]
+    [message] = _messages([right]) if isinstance(right, Mapping) else [right]
+    return message["content"] if isinstance(message, Mapping) and message.get("role") == "assistant" else right
+
+
 def _conversation(values: dict[str, Any]) -> dict[str, Any]:
+    for name in _CONVERSATIONS:
+        if isinstance(values.get(name), list) and "messages" not in {*values} - {name}:
+            values = {**{n: v for n, v in values.items() if n != name}, "messages": _messages(values[name])}
     said = values.get("messages")
     if isinstance(said, list) and len(said) > 1 and not any(_canonical(name) in EXPECTED_NAMES for name in values):
         last = said[-1]
@@ -175,6 +329,10 @@ def _conversation(values: dict[str, Any]) -> dict[str, Any]:
 
 _ANSWERED = ("expected", "expectedOutput", "expected_output", "outputs", "reference_outputs", "expectations", "output")
 """Where programs keep what an example should be answered with."""
+
+
+_NO_ANSWER = ("expected_facts", "guidelines")
+"""What MLflow's judges check: all of it, where a list of expected answers would mean any."""
 
 
 def _boxed(text: str) -> str | None:
@@ -274,6 +432,7 @@ def _column(values: Mapping[str, Any], said: str | None, usual: tuple[str, ...],
 def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ...]]:
     if isinstance(asked, list):
         asked, messages = None, asked
+    messages = _messages(messages)
     if messages:
         if not isinstance(messages, list) or not all(
             isinstance(m, Mapping) and "role" in m and "content" in m for m in messages
