@@ -34,12 +34,12 @@ def test_in_the_rows_every_change_is_clear_of_every_pair_and_the_ends_are_the_tw
     assert len(levels) <= 2 ** max(1, k)
 
 
-def planted(culprits: tuple[int, ...], loss: float, seed: int) -> tuple[search.Effects, int]:
+def planted(culprits: tuple[int, ...], loss: float, seed: int, cases: int = 50) -> tuple[search.Effects, int]:
     dice = np.random.default_rng(seed)
-    hard = dice.beta(6.0, 1.5, 50)[:, None]
+    hard = dice.beta(6.0, 1.5, cases)[:, None]
 
     def ask(levels: Any) -> Any:
-        hit = levels[:, list(culprits)].all(axis=1)
+        hit = levels[:, list(culprits)].all(axis=1) if culprits else np.zeros(len(levels), dtype=bool)
         chance = np.clip(hard - loss * hit[None, :], 0.0, 1.0)
         return (dice.random(chance.shape) < chance).astype(float)
 
@@ -74,6 +74,21 @@ def test_a_pair_that_only_breaks_together_is_named_as_a_pair() -> None:
     assert "instructions and model together: −" in told(*planted((0, 1), 0.4, 0)).verdict.replace(
         "Instructions", "instructions"
     )
+
+
+def test_a_pair_that_costs_twenty_points_is_found_by_further_rows_where_the_first_leave_a_doubt() -> None:
+    found = []
+    for seed in range(40):
+        pair = tuple(sorted(int(n) for n in np.random.default_rng(seed).permutation(6)[:2]))
+        one = told(*planted(pair, 0.2, 1000 + seed, cases=60))
+        found.append(tuple(SIX[n] for n in pair) in one.culprits)
+        assert one.calls <= 0.4 * one.full_calls
+    assert sum(found) >= 0.85 * len(found)
+
+
+def test_where_nothing_is_worse_something_is_accused_in_at_most_one_of_twenty() -> None:
+    accused = sum(bool(told(*planted((), 0.0, 2000 + seed)).culprits) for seed in range(60))
+    assert accused <= 3
 
 
 def test_a_pair_that_the_rows_do_not_tell_from_another_is_said_to_be_not_separable() -> None:

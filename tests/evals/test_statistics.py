@@ -63,6 +63,22 @@ def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == near(list(multipletests(p_values, method="holm")[1]), abs=1e-9)
 
 
+def test_weighted_holm_is_the_closure_of_weighted_bonferroni_tests() -> None:
+    """Adjusted, p is the largest of all subsets it is in (Benjamini & Hochberg 1997; Hommel, Bretz & Maurer 2007)."""
+    generator = np.random.default_rng(4)
+    for _ in range(20):
+        p, w = generator.random(5) ** 2, generator.choice([0.25, 1.0, 4.0], 5)
+        subsets = [[n for n in range(5) if bits >> n & 1] for bits in range(1, 32)]
+        by_hand = [
+            min(
+                1.0,
+                max(min(p[j] * sum(w[k] for k in subset) / w[j] for j in subset) for subset in subsets if n in subset),
+            )
+            for n in range(5)
+        ]
+        assert holm(list(p), list(w)) == near(by_hand, abs=1e-9)
+
+
 def test_holm_ignores_comparisons_that_could_not_be_tested() -> None:
     adjusted = holm([0.01, math.nan, 0.04])
     assert adjusted[0] == near(0.02)

@@ -2,10 +2,11 @@
 
     design(k)      rows of good and bad parts in which each change's effect is clear of any pair of others (resolution IV)
     effects(…)     of every change and of every pair, each with an interval; pairs that the rows cannot tell apart are one class
-    further(…)     rows that tell apart the pairs of a class that matters (D-optimal)
+    further(…)     rows that tell apart the pairs of a class that matters, or may (D-optimal)
 
 Each case is asked in every row, so an effect is a contrast within a case, and what makes cases hard or easy cancels out. Intervals are
-over cases; p-values are exact sign flips, with Holm's correction over all effects.
+over cases; p-values are exact sign flips, with Holm's correction over all effects. Further rows are asked where the first leave a doubt:
+each of the two looks spends its share of α for itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import agents as sdk
 import numpy as np
 
 from timestep_lab.evals.statistics.intervals import skewed_interval
-from timestep_lab.evals.statistics.paired import holm, sign_flips
+from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
+from timestep_lab.evals.statistics.sequential import obrien_fleming
 from timestep_lab.model.display import cost_text
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentRecord, Json, differences, mixed
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
 
 ALPHA = 0.05
+DOUBTFUL = 0.05
+"""p-value, before it is corrected, up to which an effect may yet be settled by further rows."""
+PAIR_OF_TWO, OTHER_PAIR = 4.0, 0.25
+"""Weights in Holm's correction of a pair whose two changes both seem to matter by themselves, and of others. A single change weighs 1. Contrasts
+of changes say nothing about those of pairs, so what is weighed by them keeps its level."""
 MOST_CHANGES = 32
 MOST_KNOWN_ROWS = 2048
 """Rows among which further ones are chosen."""
@@ -107,6 +114,8 @@ class Effect:
     diff: float
     ci_low: float
     ci_high: float
+    p: float
+    """Before the correction."""
     p_holm: float
     others: tuple[tuple[str, ...], ...] = ()
     """Pairs that these rows do not tell from this one."""
@@ -136,18 +145,27 @@ class Effects:
 
 
 def effects(
-    levels: Levels, scores: Floats, names: Sequence[str], split: Sequence[Sequence[Term]] | None = None
+    levels: Levels,
+    scores: Floats,
+    names: Sequence[str],
+    split: Sequence[Sequence[Term]] | None = None,
+    alpha: float = ALPHA,
 ) -> Effects:
-    """`scores`: cases × rows; cases without a score in some row are left out. `split`: classes of pairs, as told apart by now."""
+    """`scores`: cases × rows; cases without a score in some row are left out. `split`: classes of pairs, as told apart by now. `alpha`: what
+    this look may spend; p-values are scaled so that it is always `ALPHA` that settles."""
     scores = scores[~np.isnan(scores).any(axis=1)]
     groups = [list(group) for group in (classes(levels) if split is None else split)]
     terms: list[Term] = [*((place,) for place in range(len(names))), *(group[0] for group in groups)]
     solved = 2.0 * np.linalg.pinv(_columns(levels, terms))[1:] @ scores.T
     per_case = {term: np.where(np.abs(values) < 1e-9, 0.0, values) for term, values in zip(terms, solved, strict=True)}
     enough = len(scores) >= 2
-    adjusted = holm([sign_flips(values) if enough else 1.0 for values in per_case.values()])
+    p_values = [min(1.0, sign_flips(values) * ALPHA / alpha) if enough else 1.0 for values in per_case.values()]
+    near = {place for place, p in enumerate(p_values[: len(names)]) if p <= DOUBTFUL}
+    weights = [1.0] * len(names) + [
+        PAIR_OF_TWO if any(near >= {*pair} for pair in group) else OTHER_PAIR for group in groups
+    ]
     found = []
-    for term, p in zip(terms, adjusted, strict=True):
+    for term, p, adjusted in zip(terms, p_values, holm(p_values, weights), strict=True):
         values = per_case[term]
         interval = skewed_interval(values) if enough else None
         same = next((group[1:] for group in groups if group[0] == term), [])
@@ -155,31 +173,46 @@ def effects(
             Effect(
                 changes=tuple(names[i] for i in term), diff=float(values.mean()) if len(values) else float("nan"),
                 ci_low=interval.low if interval else float("nan"), ci_high=interval.high if interval else float("nan"),
-                p_holm=p, others=tuple(tuple(names[i] for i in pair) for pair in same),
+                p=p, p_holm=adjusted, others=tuple(tuple(names[i] for i in pair) for pair in same),
             )
         )  # fmt: skip
     return Effects(tuple(found[: len(names)]), tuple(found[len(names) :]), per_case)
 
 
-def likely(seen: Effects, levels: Levels, names: Sequence[str]) -> tuple[list[list[Term]], list[Term]]:
-    """The classes of pairs that could be it, the likeliest first, and the pairs that further rows must tell apart.
+def likely(seen: Effects, levels: Levels) -> tuple[list[list[Term]], list[Term]]:
+    """The classes of pairs that could be it, the likeliest first, and the pairs that further rows must tell apart: those of a class that
+    matters or may, and of one that holds a pair of changes that do.
 
     Of a class that matters, a pair of two changes that matter by themselves too is it, where there is one only (effect heredity).
     """
     alone = {place for place, effect in enumerate(seen.single) if effect.is_settled}
+    near = alone | {place for place, effect in enumerate(seen.single) if effect.p <= DOUBTFUL}
     ordered, unclear = [], []
     for group, effect in zip(classes(levels), seen.pairs, strict=True):
         strength = [sum(place in alone for place in pair) for pair in group]
         likeliest = [pair for pair, n in zip(group, strength, strict=True) if n == max(strength)]
         rest = [pair for pair in group if pair not in likeliest]
-        if not effect.is_settled or len(group) == 1:
-            ordered.append(group)
-        elif len(likeliest) == 1 and max(strength) == 2:
+        is_near = effect.p <= DOUBTFUL or any(near >= {*pair} for pair in group)
+        if effect.is_settled and len(likeliest) == 1 and max(strength) == 2:
             ordered.append(likeliest)
-        else:
+        elif len(group) > 1 and is_near:
             ordered.append([*likeliest, *rest])
             unclear += group
+        else:
+            ordered.append(group)
     return ordered, unclear
+
+
+def is_doubtful(seen: Effects, levels: Levels) -> bool:
+    """Whether further rows may settle what these do not: an effect that is nearly settled, a class of pairs of which one is it, or whether
+    two changes that matter do so only together. So few cases that no p-value can be small enough leave nothing to hope for."""
+    every = (*seen.single, *seen.pairs)
+    if least_p(len(next(iter(seen.per_case.values())))) * len(every) > ALPHA:
+        return False
+    together = sum(effect.is_settled for effect in seen.single) > 1
+    return any(effect.p <= DOUBTFUL and not effect.is_settled for effect in every) or (
+        bool(likely(seen, levels)[1]) and (together or any(effect.is_settled for effect in seen.pairs))
+    )
 
 
 # -- what comes out
@@ -409,12 +442,13 @@ async def blame(
     changes = {shown.get(part, part): (part, sides) for part, sides in changes_of(good, bad).items()}
     parts, names = {name: part for name, (part, _) in changes.items()}, [*changes]
     levels = design(len(names))
+    early, late = _alphas(levels)
     grids = [await ask(*_as_agents(good, bad, parts, levels), budget_usd)]
     table = _scores(grids[0])
-    seen = {scorer: effects(levels, scores, names) for scorer, scores in table.items()}
+    seen = {scorer: effects(levels, scores, names, alpha=early) for scorer, scores in table.items()}
     left = None if budget_usd is None else budget_usd - sum(cell.cost_usd or 0.0 for cell in grids[0].cells)
-    unclear = next(iter([terms for told in seen.values() if (terms := likely(told, levels, names)[1])]), [])
-    more = _more(levels, unclear) if left is None or left > 0 else levels[:0]
+    doubted = next((told for told in seen.values() if is_doubtful(told, levels)), None)
+    more = _more(levels, doubted) if left is None or left > 0 else levels[:0]
     if len(more):
         grids.append(await ask(*_as_agents(good, bad, parts, more), left))
         extra = _scores(grids[1])
@@ -422,7 +456,7 @@ async def blame(
     ended = next((grid.status for grid in grids if grid.status != "completed"), None)
     return Blame(
         changes={name: sides for name, (_, sides) in changes.items()},
-        by_scorer={scorer: _told_apart(levels, more, scores, names, seen[scorer]) for scorer, scores in table.items()},
+        by_scorer={scorer: _told_apart(levels, more, scores, names, seen[scorer], late) for scorer, scores in table.items()},
         n_cases=len(grids[0].cases), n_rows=len(levels) + len(more), grids=tuple(grids),
         stopped=f"Not finished: the comparison is {ended}." if ended else "",
     )  # fmt: skip
@@ -431,27 +465,41 @@ async def blame(
 def factorial(ask: Callable[[Levels], Floats], names: Sequence[str]) -> tuple[Effects, int]:
     """The effects in a world in which `ask` gives the scores (cases × rows) of rows, and how many rows it took."""
     levels = design(len(names))
+    early, late = _alphas(levels)
     scores = ask(levels)
-    seen = effects(levels, scores, names)
-    more = _more(levels, likely(seen, levels, names)[1])
+    seen = effects(levels, scores, names, alpha=early)
+    more = _more(levels, seen if is_doubtful(seen, levels) else None)
     if len(more):
         scores = np.hstack([scores, ask(more)])
-    return _told_apart(levels, more, scores, names, seen), len(levels) + len(more)
+    return _told_apart(levels, more, scores, names, seen, late), len(levels) + len(more)
 
 
-def _more(levels: Levels, unclear: Sequence[Term]) -> Levels:
-    return further(levels, unclear, max(4, len(levels) // 2)) if unclear else levels[:0]
+def _most_further(levels: Levels) -> int:
+    """None where every pair is told apart already."""
+    return max(4, len(levels) // 2) if any(len(group) > 1 for group in classes(levels)) else 0
 
 
-def _told_apart(levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects) -> Effects:
+def _alphas(levels: Levels) -> tuple[float, float]:
+    """What the first rows and all rows may spend, by a spending function of the O'Brien-Fleming type."""
+    early = obrien_fleming(len(levels) / (len(levels) + _most_further(levels)), ALPHA)
+    return early, ALPHA - early
+
+
+def _more(levels: Levels, doubted: Effects | None) -> Levels:
+    return levels[:0] if doubted is None else further(levels, likely(doubted, levels)[1], _most_further(levels))
+
+
+def _told_apart(
+    levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float
+) -> Effects:
     """With the further rows, if there are any. A class of which no pair is settled now, although it was, stays one: not separable."""
-    groups, unclear = likely(before, levels, names)
+    groups, unclear = likely(before, levels)
     if not len(more):
-        return effects(levels, scores, names, groups)
+        return effects(levels, scores, names, groups, alpha=_alphas(levels)[0])
     split = [
         part for group in groups for part in ([[pair] for pair in group] if set(group) & set(unclear) else [group])
     ]
-    now = effects(np.vstack([levels, more]), scores, names, split)
+    now = effects(np.vstack([levels, more]), scores, names, split, alpha=late)
     settled = {effect.changes for effect in now.pairs if effect.is_settled}
     named = [[tuple(names[i] for i in pair) for pair in group] for group in groups]
     lost = [
@@ -498,5 +546,4 @@ def _scores(grid: Grid) -> dict[str, Floats]:
 def rows_of(k: int) -> tuple[int, int]:
     """How many rows `blame` asks of k changes: at least, and at most."""
     levels = design(k)
-    aliased = any(len(group) > 1 for group in classes(levels))
-    return len(levels), len(levels) + (max(4, len(levels) // 2) if aliased else 0)
+    return len(levels), len(levels) + _most_further(levels)

@@ -76,14 +76,19 @@ def fisher(passed_a: int, n_a: int, passed_b: int, n_b: int) -> float:
 # --- Several comparisons at once: what is still significant when each had its chance to be so by luck
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979, Scand. J. Statist. 6:65). NaN stays NaN."""
-    known = sorted((p, index) for index, p in enumerate(p_values) if p == p)
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given (Holm 1979, Scand. J. Statist. 6:65). NaN stays NaN.
+
+    `weights`: the share of α that each has first claim to, of whatever sum (Benjamini & Hochberg 1997, Scand. J. Statist. 24:407).
+    """
+    weigh = [1.0] * len(p_values) if weights is None else weights
+    known = sorted((p / weigh[index], index) for index, p in enumerate(p_values) if p == p)
     adjusted = [float("nan")] * len(p_values)
-    floor = 0.0
-    for rank, (p, index) in enumerate(known):
-        floor = max(floor, min(1.0, (len(known) - rank) * p))
+    floor, left = 0.0, sum(weigh[index] for _, index in known)
+    for ratio, index in known:
+        floor = max(floor, min(1.0, left * ratio))
         adjusted[index] = floor
+        left -= weigh[index]
     return adjusted
 
 
