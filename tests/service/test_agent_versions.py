@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from timestep_lab import Lab, NotFoundError, UsageError
+from timestep_lab import Lab, NotFoundError, SettingsError, UsageError
 from timestep_lab.cli import main
 
 
@@ -141,3 +141,25 @@ def test_versions_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["agents", "show", "Desk@3", *store]) == 0
     assert '"instructions": "One."' in capsys.readouterr().out
     assert main(["run", "Hello.", "--agent", "Desk@2", "--json", *store]) == 0
+
+
+async def test_a_draft_answers_without_being_saved(lab: Lab) -> None:
+    desk = lab.agents.get("Front desk")
+    draft = lab.agents.draft(desk.id, model="demo/echo", instructions="Say it again.")
+    assert (draft.id, draft.model, draft.version) == (desk.id, "demo/echo", 0)
+    assert lab.agents.get("Front desk") == desk
+    events = [event async for event in lab.runs.start("Hello", agent=desk.id, draft={"model": "demo/echo"})]
+    assert events[-1].run.output == "Echo (no language model): Hello"
+    assert len(lab.agents.versions("Front desk")) == 3
+    new = [event async for event in lab.runs.start("Hello", draft={"model": "demo/echo"})]
+    assert new[-1].run.agent == "Draft"
+    assert "Draft" not in [agent.name for agent in lab.agents]
+    with pytest.raises(SettingsError, match="temperature must be"):
+        lab.agents.draft(desk.id, model_settings={"temperature": 9})
+
+
+async def test_it_is_known_when_an_agent_was_used_last(lab: Lab) -> None:
+    desk = lab.agents.get("Front desk")
+    assert lab.agents.last_used() == {}
+    run = await lab.run("Hello", agent="Front desk", model="demo/echo")
+    assert lab.agents.last_used() == {desk.id: run.record.started_at}

@@ -12,7 +12,7 @@ from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.weather import widget_json
 from timestep_lab.service.runs import MOST
 from timestep_lab.store.base import Change, in_thread
-from timestep_lab.ui.chat_state import AgentChoice
+from timestep_lab.ui.chat_state import AgentChoice, Draft
 
 if TYPE_CHECKING:
     from timestep_lab.lab.lab import Lab
@@ -60,9 +60,13 @@ class LabChatSource:
         model: str | None,
         thread_id: str | None,
         attachments: Sequence[Mapping[str, Json]],
+        draft: Draft | None = None,
     ) -> AsyncIterator[Event]:
         files = [str(attachment["id"]) for attachment in attachments]
-        return self._lab.runs.start(text, agent=agent, model=model, thread_id=thread_id, attachments=files)
+        who = None if draft is not None and draft.is_new else agent
+        return self._lab.runs.start(
+            text, agent=who, model=model, thread_id=thread_id, attachments=files, draft=draft.fields if draft else None
+        )
 
     def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]:
         given = {call_id: read_decision(call_id, decision) for call_id, decision in decisions.items()}

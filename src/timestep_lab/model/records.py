@@ -55,7 +55,7 @@ class AgentRecord:
     updated_at: Moment = field(default_factory=utc_now)
     """When this version was saved."""
     version: int = 1
-    """From 1, and one more with every save that changes something."""
+    """From 1, and one more with every save that changes something. 0: a draft that is saved nowhere."""
 
     @property
     def ref(self) -> str:

@@ -6,12 +6,14 @@ import builtins
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, Unpack
 
 from annotated_types import Len
 
 from timestep_lab.model.arguments import did_you_mean
-from timestep_lab.model.clock import utc_now
+from timestep_lab.model.clock import to_aware_utc, utc_now
 from timestep_lab.model.codec import JsonObject, Ref
 from timestep_lab.model.errors import ConflictError, NotFoundError, UsageError
 from timestep_lab.model.ids import BUILTIN_MCP_SERVER, PERSONAL_ASSISTANT, WEATHER_ASSISTANT, new_uuid
@@ -203,16 +205,34 @@ class Agents:
         agent = _named(self.list(), agent_id)
         return self._scope.store.agent_versions.find(newest_first=True, id=agent.id)
 
+    @op.post("/agents/draft")
+    def draft(self, agent_id: AgentId | None = None, **changes: Unpack[AgentChanges]) -> AgentRecord:
+        """The agent as it would be with these changes, or a new one: checked, and saved nowhere (its version is 0). Raises as `create`,
+        and `NotFoundError`."""
+        if agent_id is None:
+            name = changes.get("name", "").strip() or "Draft"
+            agent = AgentRecord(id=new_uuid(), user_id=self._scope.store.user_id, name=name)
+        else:
+            agent = _named(self.list(), agent_id)
+        return replace(agent, **self._changed(agent, changes), version=0)
+
+    @op.get("/agent-uses")
+    def last_used(self) -> dict[str, datetime]:
+        """When the newest run of each agent began, by the agent's id. One that never ran is not in it."""
+        store = self._scope.store
+        found = store.db.query(
+            store.user_id,
+            "select agent_id, max(started_at) from runs where user_id = $1 and agent_id is not null group by agent_id",
+            [store.user_id],
+        )
+        return {agent_id: to_aware_utc(at) for agent_id, at in found.rows}
+
     @op.put("/agents/{agent_id}")
     def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
         """Change the fields that are given, as a new version; a save that changes nothing makes none. `model: null` goes back to the default
         model, a limit of `null` is none. Raises as `create`, and `NotFoundError`."""
         agent = _named(self.list(), agent_id)
-        columns = self._columns(changes)
-        if "name" in changes:
-            if changes["name"].strip() != agent.name:
-                self._refuse_taken(changes["name"], agent.id)
-            columns["name"] = changes["name"].strip()
+        columns = self._changed(agent, changes)
         if all(getattr(agent, name) == value for name, value in columns.items()):
             return agent
         store = self._scope.store
@@ -354,6 +374,15 @@ class Agents:
         return _named(agents, name)
 
     # -- within an operation
+
+    def _changed(self, agent: AgentRecord, changes: AgentChanges) -> dict[str, Any]:
+        """The columns of `agent` that the changes are about, as they would be."""
+        columns = self._columns(changes)
+        if "name" in changes:
+            if changes["name"].strip() != agent.name:
+                self._refuse_taken(changes["name"], agent.id)
+            columns["name"] = changes["name"].strip()
+        return columns
 
     def _columns(self, given: AgentChanges) -> dict[str, Any]:
         """The columns of a record for the fields given: every name checked and replaced by an id."""

@@ -102,8 +102,10 @@ class Runs:
         max_tool_calls: Calls | None = None,
         tools: TapeName | None = None,
         on_miss: OnMiss = "fail",
+        draft: JsonObject | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Run one turn; with `stream`, its events come as they happen. `attachments`: ids of files. The rest is as in `lab.run`.
+        """Run one turn; with `stream`, its events come as they happen. `attachments`: ids of files. `draft`: fields in which the agent is
+        another than the one that is saved, as in `agents.draft`; without an agent, those of a new one. The rest is as in `lab.run`.
 
         Raises before anything is written: `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `ConflictError`.
         """
@@ -112,7 +114,11 @@ class Runs:
         from timestep_lab.runtime.tape import read_tape
 
         scope = self._scope
-        record = await in_thread(scope.agents.get, agent or DEFAULT_AGENT)
+        if draft is None:
+            record = await in_thread(scope.agents.get, agent or DEFAULT_AGENT)
+        else:
+            saved = None if agent is None else (await in_thread(scope.agents.get, agent)).id
+            record = await in_thread(scope.agents.draft, saved, **draft)
         tape = None
         if tools is not None:
             await in_thread(scope.flush)

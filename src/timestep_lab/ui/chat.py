@@ -64,11 +64,17 @@ class Chat(Conversation):
     async def _send(self, text: str, attachments: list[dict[str, Json]]) -> None:
         """Answers once the message is stored. Raises `ConflictError` while a run goes on in the conversation."""
         self._refuse_while_following()
+        await self._ensure_loaded()  # It goes to the agent that the conversation has.
         text = text.strip()
         if text or attachments:
             await self._start(
                 self._source.send(
-                    text, agent=self._agent, model=self._model, thread_id=self._thread_id, attachments=attachments
+                    text,
+                    agent=self._agent,
+                    model=self._model,
+                    thread_id=self._thread_id,
+                    attachments=attachments,
+                    draft=self.draft,
                 )
             )
 

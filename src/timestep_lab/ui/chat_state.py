@@ -111,6 +111,15 @@ class AgentChoice:
     """None: the lab's default model."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An agent as it might be saved: fields as in `agents.draft`."""
+
+    fields: dict[str, Json]
+    is_new: bool = False
+    """It is none of those that are saved, with other fields."""
+
+
 class ChatSource(Protocol):
     """Every method raises the errors of `model.errors`; the chat shows their message and next step."""
 
@@ -144,6 +153,7 @@ class ChatSource(Protocol):
         model: str | None,
         thread_id: str | None,
         attachments: Sequence[Mapping[str, Json]],
+        draft: Draft | None = None,
     ) -> AsyncIterator[Event]: ...
 
     def decide(self, run_id: str, decisions: Mapping[str, Mapping[str, Json]]) -> AsyncIterator[Event]: ...
@@ -218,6 +228,8 @@ class Conversation(View):
         self._on_thread, self._on_theme = on_thread, on_theme
         self._items: dict[str, ThreadItem] = {}
         self._runs: dict[str, RunRecord] = {}
+        self.draft: Draft | None = None
+        """Who answers in place of the agent that is saved."""
         self._agents: Sequence[AgentChoice] = ()
         self._models: Sequence[str] = ()
         self._threads: Sequence[ThreadRecord] = ()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from timestep_lab.model.clock import iso
 from timestep_lab.model.errors import ConflictError, LabError, SettingsError
-from timestep_lab.model.records import LIMITS, AgentGraph, AgentRecord, Json
+from timestep_lab.model.records import LIMITS, AgentGraph, AgentRecord, Json, differences
+from timestep_lab.runtime.model_settings import EFFORTS
 from timestep_lab.server.pages.page_view import PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument
 from timestep_lab.store.base import Topic, in_thread
+from timestep_lab.ui.chat import Chat
+from timestep_lab.ui.chat_state import Draft
 from timestep_lab.ui.view import handles
 
-# --- The page of agents: each with every field to change, and the handoffs that lead from it
+# --- The page of agents: cards, and for the one that is opened its fields, its versions, where it hands off to, and a chat to try it in
 
 
 class AgentsPage(PageView):
@@ -23,12 +28,27 @@ class AgentsPage(PageView):
     def __init__(self, lab: Any, *, selected: str | None = None) -> None:
         super().__init__(lab)
         self._selected = selected
+        self._chat: Chat | None = None
+        self._is_new = False
+
+    def post(self, message: Mapping[str, Json], buffers: Sequence[bytes]) -> None:
+        """What the chat tells its browser goes with what the page tells: the page is the chat's host."""
+        self.emit({"kind": "chat", "message": message}, buffers)
+
+    def watched(self, now: bool) -> None:
+        super().watched(now)
+        if self._chat is not None:
+            (self._chat.attach if now else self._chat.detach)(self)
 
     async def read(self) -> Json:
         records: list[AgentRecord] = await in_thread(self.lab.agents.list)
+        used = await in_thread(self.lab.agents.last_used)
         tools, problems = await self.lab.toolbox.survey(retry_now=False)
         return {
-            "agents": [_agent(record) for record in records],
+            "agents": [
+                {**_agent(record), "used_at": iso(used[record.id]) if record.id in used else None} for record in records
+            ],
+            "efforts": list(EFFORTS),
             "selected": self._selected,
             "tools": [*map(_tool, tools), *_client_tools()],
             "problems": [str(problem) for problem in problems],
@@ -40,6 +60,42 @@ class AgentsPage(PageView):
         """Of every provider that is ready and answers. Asked apart, since a provider may take its time."""
         models: list[str] = await self.lab.router.list_models()
         return models
+
+    @handles("versions")
+    async def _versions(self, agent_id: str) -> list[Json]:
+        """The newest first, each with what it changed and what has changed since."""
+        kept: list[AgentRecord] = await in_thread(self.lab.agents.versions, agent_id)
+        return [
+            {
+                "version": one.version, "at": iso(one.updated_at),
+                "changed": _parts(before, one) if before else None, "since": _parts(one, kept[0]),
+            }
+            for one, before in zip(kept, [*kept[1:], None], strict=True)
+        ]  # fmt: skip
+
+    @handles("restore")
+    async def _restore(self, agent_id: str, version: int) -> None:
+        await in_thread(self.lab.agents.restore, f"{agent_id}@{version}")
+        await self._show()
+
+    @handles("try")
+    async def _try(self, agent_id: str | None = None) -> None:
+        """Begin a chat with the agent, or with a new one that has no id yet."""
+        if self._chat is not None:
+            self._chat.detach(self)
+        name = None if agent_id is None else (await in_thread(self.lab.agents.read, agent_id)).name
+        chat: Chat = self.lab.chat(name, trace_base="/traces/")
+        chat.attach(self)
+        self._chat, self._is_new = chat, agent_id is None
+
+    @handles("chat")
+    async def _tell_chat(
+        self, content: dict[str, Json], draft: dict[str, Json] | None = None, buffers: Sequence[bytes] = ()
+    ) -> None:
+        """A message of the browser's chat. `draft`: fields of the form that are not saved."""
+        assert self._chat is not None
+        self._chat.draft = None if draft is None else Draft(draft, is_new=self._is_new)
+        self._chat.receive(self, content, buffers)
 
     @handles("graph")
     async def _graph(self, agent_id: str) -> Json:
@@ -68,13 +124,18 @@ class AgentsPage(PageView):
         except LabError as error:
             error.param = _field_of(error, fields)
             raise
-        await self.refresh()
+        await self._show()
         return record.id
 
     @handles("delete")
     async def _delete(self, agent_id: str) -> None:
         await in_thread(self.lab.agents.delete, agent_id)
+        await self._show()
+
+    async def _show(self) -> None:
+        """Tell the browser before it has its answer: it goes on with what there is then."""
         await self.refresh()
+        self.flush()
 
 
 def _field_of(error: LabError, fields: dict[str, Json]) -> str | None:
@@ -86,24 +147,49 @@ def _field_of(error: LabError, fields: dict[str, Json]) -> str | None:
     return "approvals" if isinstance(error, SettingsError) and "approval rule" in error.message else None
 
 
+def _parts(before: AgentRecord, after: AgentRecord) -> list[Json]:
+    return [
+        {"part": part, "before": left, "after": right} for part, (left, right) in differences(before, after).items()
+    ]
+
+
 def _agent(record: AgentRecord) -> dict[str, Json]:
     return {
         "id": record.id, "name": record.name, "description": record.description, "instructions": record.instructions,
         "model": record.model, "model_settings": dict(record.model_settings), "tools": list(record.tool_ids),
-        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at,
+        "handoffs": list(record.handoff_ids), "approvals": dict(record.approvals), "updated_at": record.updated_at, "version": record.version,
         **{name: getattr(record, name) for name in LIMITS},
     }  # fmt: skip
 
 
 def _tool(info: Any) -> dict[str, Json]:
-    return {"id": info.id, "name": info.name, "server": info.server, "description": info.description}
+    return {
+        "id": info.id,
+        "name": info.name,
+        "server": info.server,
+        "description": info.description,
+        "arguments": _arguments(info.input_schema),
+    }
+
+
+def _arguments(schema: Mapping[str, Json]) -> dict[str, Json]:
+    """The arguments of a tool with their types, where the schema says one."""
+    properties = schema.get("properties")
+    given = properties if isinstance(properties, Mapping) else {}
+    return {name: spec.get("type") if isinstance(spec, Mapping) else None for name, spec in given.items()}
 
 
 def _client_tools() -> list[dict[str, Json]]:
     from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
 
     return [
-        {"id": name, "name": name, "server": "this page", "description": info.description}
+        {
+            "id": name,
+            "name": name,
+            "server": "this page",
+            "description": info.description,
+            "arguments": _arguments(info.input_schema),
+        }
         for name, info in CLIENT_TOOLS.items()
     ]
 

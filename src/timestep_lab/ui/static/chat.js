@@ -16,7 +16,8 @@ const NEAR_END = 24;
 const TOUCH = window.matchMedia("(hover: none)");
 const WITHOUT_ANSWER = ["cancelled", "failed", "interrupted"];
 
-function render(context) {
+/** `context.within`: the chat is a part of another page, under this name, which says who answers. It then takes no focus by itself. */
+export function render(context) {
   const view = mount(context, "chat");
   const { root, link } = view;
   let state = null;
@@ -27,6 +28,7 @@ function render(context) {
   let said = []; // The reader's messages: {id, text}.
 
   const { notices, problem, ask, tell } = asking(link);
+  const edits = h("div", { class: "tl-chat-notices" });
   const pen = writing(root);
 
   // -- the parts of the page
@@ -39,13 +41,13 @@ function render(context) {
     search: (text) => tell("search", { text }),
     close: () => showList(false),
   });
-  const write = composer("chat", {
+  const write = composer(context.within ?? "chat", {
     newest: () => said.at(-1)?.id ?? null,
     send(text, attachments) {
       pinned = true;
       pen.done();
-      const edited = state.editing;
-      state.editing = null;
+      const edited = state?.editing; // Of a page that has just opened there may be no state yet.
+      if (edited) state.editing = null;
       banner();
       return edited ? link.call("edit", { item_id: edited, text, attachments }) : link.call("send", { text, attachments });
     },
@@ -71,7 +73,7 @@ function render(context) {
   const down = h("button", { type: "button", class: "tl-button tl-chat-down", hidden: true, onclick: () => { pinned = true; follow(); } }, icon("expand"), "Newest");
   const news = h("div", { class: "tl-sr", role: "status", "aria-live": "polite" });
   log.append(inner, work.element);
-  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, listButton, agentSelect, picker.select, title, fresh), picker.form, notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element, news);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, context.within ? null : [listButton, agentSelect, picker.select], title, fresh), picker.form, edits, notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element, news);
   root.append(list.element, main);
   write.dropTarget(main);
   agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
@@ -193,10 +195,10 @@ function render(context) {
   function welcome() {
     if (welcomed) return;
     welcomed = true;
-    if (document.querySelector("main.shell-main") && pen.isLost() && !TOUCH.matches) write.focus();
+    if (!context.within && document.querySelector("main.shell-main") && pen.isLost() && !TOUCH.matches) write.focus();
   }
   function banner() {
-    put(notices, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
+    put(edits, state?.editing ? h("div", { class: "tl-notice" }, icon("branch"), h("span", {}, "Your edited message starts a branch; the conversation so far stays as it is."),
       h("button", { type: "button", class: "tl-quiet", "aria-label": "Stop editing", onclick: () => { state.editing = null; write.fill(""); banner(); } }, icon("close"))) : null);
   }
   function showActivity(isBusy, run) {

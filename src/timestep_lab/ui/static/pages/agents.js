@@ -1,165 +1,267 @@
-// The component of server/pages/agents.py: the list, every field of one agent, and where its handoffs lead.
+// The component of server/pages/agents.py: a card for each agent, and a drawer with the fields, versions and handoffs of one, and a chat to try it.
 
 import { data, h, put } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { graphView } from "../graph/graph_view.js";
-import { askFirst, button, empty, field, input, page, parsed, wrong } from "./parts.js";
+import { wordDiff } from "../trace/word_diff.js";
+import { render as chat } from "../chat.js";
+import { agentForm } from "./agent_form.js";
+import { askFirst, button, empty, page, when } from "./parts.js";
 
-const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {}, budget_usd: null, max_tokens_total: null, timeout_s: null, max_tool_calls: null };
-const LIMITS = [["budget_usd", "Budget in US dollars"], ["max_tokens_total", "Tokens, input and output"], ["timeout_s", "Seconds of work"], ["max_tool_calls", "Tool calls"]];
-const pretty = (value) => (Object.keys(value).length ? JSON.stringify(value, null, 2) : "");
+const NEW = { id: null, name: "", description: "", instructions: "", model: null, model_settings: {}, tools: [], handoffs: [], approvals: {}, budget_usd: null, max_tokens_total: null, timeout_s: null, max_tool_calls: null, version: 0 };
+const TABS = [["fields", "Fields"], ["versions", "Versions"], ["handoffs", "Handoffs"], ["try", "Try it"]];
+const FEW = 4;
+const ALIKE = 0.5;
+/** Calls of the chat that begin a turn: they take the fields along as they stand. */
+const TURNS = ["send", "edit", "retry"];
 
 function render(context) {
   const view = page(context, "agents", "Agents", "Who answers, with which model and tools, and to whom they hand off.");
   const { link, act, say, submit, root } = view;
-  const add = button("New agent", { name: "plus", primary: true, onclick: () => { draft = { ...NEW }; choose(null); } });
+  const add = button("New agent", { name: "plus", primary: true, onclick: () => choose(NEW) });
   view.actions.append(add);
-  const list = h("nav", { class: "tl-panel tl-agent-list", "aria-label": "Agents" });
-  const form = h("section", { class: "tl-panel", "aria-label": "Fields" });
-  const graph = graphView((node) => { const found = state.agents.find((agent) => agent.name === node.name); if (found) choose(found.id); });
-  const beside = h("section", { class: "tl-panel tl-agent-graph", "aria-label": "Handoffs" }, h("h2", {}, "Handoffs"), graph.element);
-  const models = h("datalist", { id: `tl-models-${Math.random().toString(36).slice(2, 7)}` });
-  view.body.append(models, h("div", { class: "tl-agents" }, list, h("div", { class: "tl-stack" }, beside, form)));
+  const cards = h("nav", { class: "tl-agent-cards", "aria-label": "Agents" });
+  const title = h("h2", {});
+  const facts = h("span", { class: "tl-soft tl-small tl-clip" });
+  const close = h("button", { type: "button", class: "tl-quiet", "aria-label": "Close", title: "Close", onclick: () => choose(null) }, icon("close"));
+  const bar = h("div", { class: "tl-tabs", role: "tablist", "aria-label": "Of this agent" });
+  const panes = new Map();
+  const tabs = new Map();
+  for (const [id, word] of TABS) {
+    const pane = h("section", { class: `tl-agent-pane tl-agent-${id}`, role: "region", "aria-label": word });
+    const tab = h("button", { class: `tl-tab tl-tab-${id}`, role: "tab", type: "button", "aria-selected": "false", onclick: () => open(id) }, word);
+    panes.set(id, pane);
+    tabs.set(id, tab);
+    bar.append(tab);
+  }
+  bar.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowRight" && event.key !== "ArrowLeft") return;
+    const shown = [...tabs].filter(([, tab]) => tab.getClientRects().length && !tab.disabled);
+    const at = shown.findIndex(([id]) => id === opened) + (event.key === "ArrowRight" ? 1 : -1);
+    const [id, tab] = shown[(at + shown.length) % shown.length];
+    open(id);
+    tab.focus();
+  });
+  const drawer = h("section", { class: "tl-panel tl-agent-drawer", "aria-label": "Agent", hidden: true },
+    h("header", { class: "tl-agent-head" }, h("span", { class: "tl-grow" }, title, facts), close), bar, h("div", { class: "tl-agent-panes" }, [...panes.values()]));
+  drawer.addEventListener("keydown", (event) => { if (event.key === "Escape" && !event.defaultPrevented && !event.target.closest(".tl-chat")) choose(null); });
+  const body = h("div", { class: "tl-agents" }, cards, drawer);
+  view.body.append(body);
+  const graph = graphView((node) => { const found = state.agents.find((agent) => agent.name === node.name); if (found) choose(found); });
+  panes.get("handoffs").append(graph.element);
+
   let state = null;
-  let chosen = null;
-  let draft = null;
+  let chosen = null; // The agent as it was when its form was drawn.
+  let form = null;
+  let opened = "fields";
   let drawn = "";
-  let asked = false;
-  let saved = null; // whose fields are as they were kept just now, and the word for it: told until something is typed or another is chosen
+  let saved = null; // Whose fields are as they were kept just now, and the word for it.
+  const isTouched = () => panes.get("fields").dataset.tlTouched !== undefined;
 
-  function choose(id) {
-    if (id !== saved?.id) saved = null;
-    chosen = id;
-    if (id !== null) draft = null;
+  // -- the cards
+
+  function drawCards() {
+    const names = new Map([...state.tools.map((tool) => [tool.id, tool.name]), ...state.agents.map((agent) => [agent.id, agent.name])]);
+    const chips = (ids, sign, kind, word) => (ids.length ? h("span", { class: "tl-agent-chips", role: "group", "aria-label": word }, ids.slice(0, FEW).map((id) => h("span", { class: `tl-chip ${kind}` }, icon(sign), data(names.get(id) ?? id))), ids.length > FEW ? h("span", { class: "tl-chip tl-soft" }, `${ids.length - FEW} more`) : null) : null);
+    const held = cards.contains(focused()) ? focused().dataset.agent : null;
+    put(cards, state.agents.length ? state.agents.map((agent) => h("article", { class: `tl-agent-card${agent.id === chosen?.id ? " tl-is-current" : ""}` },
+      h("button", { class: "tl-agent-open", type: "button", "data-agent": agent.id, "aria-current": agent.id === chosen?.id ? "true" : null, onclick: () => choose(agent) },
+        h("span", { class: "tl-kind-agent tl-agent-sign" }, icon("agent")), data(agent.name, { class: "tl-agent-name tl-clip" }), h("span", { class: "tl-soft tl-small tl-num" }, `v${agent.version}`)),
+      agent.description ? h("p", { class: "tl-agent-about" }, data(agent.description)) : null,
+      h("p", { class: "tl-soft tl-small tl-clip" }, agent.model ?? `default model (${state.default_model})`),
+      chips(agent.tools, "tool", "tl-kind-tool", "Tools"), chips(agent.handoffs, "handoff", "tl-kind-handoff", "Hands off to"),
+      h("footer", { class: "tl-agent-foot" }, h("span", { class: "tl-soft tl-small" }, agent.used_at ? ["used ", when(agent.used_at)] : "never used"), h("a", { href: `/chat?agent=${agent.id}`, class: "tl-agent-chat", "aria-label": `Chat with ${agent.name}` }, "Chat")))) : empty("No agents", "Create one to chat with it."));
+    if (held) cards.querySelector(`[data-agent="${CSS.escape(held)}"]`)?.focus();
+  }
+  const focused = () => root.getRootNode().activeElement;
+
+  // -- the drawer
+
+  /** Open an agent, `NEW`, or with null close the drawer. What is written in a form stays until another is opened. */
+  function choose(agent) {
+    const before = chosen;
+    if (agent?.id !== saved?.id) saved = null;
+    chosen = agent;
     say(null);
-    drawList();
-    drawForm(true);
-    drawGraph();
+    drawer.hidden = agent === null;
+    body.classList.toggle("tl-has-open", agent !== null);
+    root.dispatchEvent(new CustomEvent("tl-place", { detail: { page: "/agents", id: agent?.id ?? null }, bubbles: true, composed: true }));
+    delete panes.get("fields").dataset.tlTouched;
+    drawCards();
+    if (agent === null) {
+      leave();
+      (cards.querySelector(`[data-agent="${CSS.escape(before?.id ?? "")}"]`) ?? add).focus();
+      return;
+    }
+    for (const id of ["versions", "handoffs"]) tabs.get(id).disabled = !agent.id;
+    drawForm();
+    if (agent.id !== before?.id || !tried) begin();
+    open(agent.id === before?.id ? opened : "fields");
+    if (before === null || agent.id !== before.id) drawer.scrollIntoView({ block: "nearest" });
   }
-  const current = () => (draft ? draft : state.agents.find((agent) => agent.id === chosen) ?? state.agents[0] ?? null);
 
-  function drawList() {
-    put(list, h("ul", { class: "tl-rows" }, state.agents.map((agent) => {
-      const here = !draft && agent.id === current()?.id;
-      return h("li", {}, h("button", { class: `tl-line${here ? " tl-is-current" : ""}`, type: "button", "aria-current": here ? "true" : null, onclick: () => choose(agent.id) },
-        h("span", { class: "tl-kind-agent tl-agent-sign" }, icon("agent")), h("span", { class: "tl-grow" }, data(agent.name, { class: "tl-clip tl-agent-name" }), h("span", { class: "tl-soft tl-small tl-clip" }, agent.model ?? "default model"))));
-    })));
+  function open(id) {
+    opened = id;
+    for (const [each, pane] of panes) {
+      pane.classList.toggle("tl-is-open", each === id);
+      tabs.get(each).setAttribute("aria-selected", String(each === id));
+      tabs.get(each).tabIndex = each === id ? 0 : -1;
+    }
+    if (!chosen?.id) return;
+    if (id === "versions") drawVersions();
+    if (id === "handoffs") drawGraph();
   }
+
+  function drawForm() {
+    const agent = chosen;
+    const pane = panes.get("fields");
+    drawn = marked(agent);
+    put(title, agent.id ? data(agent.name) : "New agent");
+    put(facts, agent.id ? [`version ${agent.version} · saved `, when(agent.updated_at)] : null);
+    form = agentForm(agent, state, async () => (await link.call("models")).value);
+    const save = button(agent.id ? "Save" : "Create", { primary: true, type: "submit" });
+    const kept = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === saved?.id ? saved.word : null);
+    const element = h("form", { class: "tl-form", novalidate: true }, form.parts, h("div", { class: "tl-form-foot" }, save,
+      agent.id ? h("a", { class: "tl-button", href: `/chat?agent=${agent.id}` }, icon("note"), h("span", {}, "Chat with it")) : button("Discard", { onclick: () => { choose(null); add.focus(); } }),
+      agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : null, kept,
+      agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); choose(null); }))) : null));
+    element.addEventListener("input", () => { pane.dataset.tlTouched = ""; saved = null; kept.textContent = "Not saved yet"; });
+    element.addEventListener("submit", (event) => {
+      event.preventDefault();
+      act(save, async () => {
+        const id = await submit("save", { agent_id: agent.id, fields: form.fields() });
+        saved = { id, word: agent.id ? "Saved" : "Created" };
+        choose(state.agents.find((other) => other.id === id));
+        pane.querySelector("button[type=submit]").focus(); // The form was drawn anew, and with it the button that was pressed.
+      });
+    });
+    const held = pane.contains(focused()) ? focused() : null;
+    put(pane, element);
+    if (!agent.id) form.name.focus();
+    else if (held) (held.name ? pane.querySelector(`[name="${held.name}"]`) : pane.querySelector("button[type=submit]"))?.focus();
+  }
+  /** What of the page's state a form shows. */
+  const marked = (agent) => JSON.stringify([{ ...agent, used_at: null }, state.tools, state.agents.map((other) => [other.id, other.name])]);
 
   async function drawGraph() {
-    const agent = current();
-    beside.hidden = !agent?.id;
-    if (!agent?.id) return;
+    const { id } = chosen;
     try {
-      const { value } = await link.call("graph", { agent_id: agent.id });
-      if (current()?.id === agent.id) graph.show(value);
+      const { value } = await link.call("graph", { agent_id: id });
+      if (chosen?.id === id) graph.show(value);
     } catch (error) { say(error); }
   }
 
-  /** Drawn anew only for another agent, or when the stored one changed while nobody had edited it: what is being written stays. */
-  function drawForm(force = false) {
-    const agent = current();
-    if (!agent) return put(form, empty("No agents", "Create one to chat with it."));
-    const mark = JSON.stringify([agent, state.tools, state.agents.map((other) => [other.id, other.name])]);
-    if (!force && (mark === drawn || form.dataset.tlTouched)) return null;
-    drawn = mark;
-    delete form.dataset.tlTouched;
+  // -- versions
 
-    const name = input({ name: "name", value: agent.name, maxlength: 200, required: true });
-    const description = input({ name: "description", value: agent.description });
-    const instructions = h("textarea", { name: "instructions", class: "tl-input tl-instructions", rows: 8, value: agent.instructions });
-    const model = input({ name: "model", value: agent.model ?? "", placeholder: `default: ${state.default_model}`, list: models.id });
-    model.addEventListener("focus", offerModels);
-    const settings = h("textarea", { name: "model_settings", class: "tl-input tl-mono", rows: 3, value: pretty(agent.model_settings), placeholder: '{"temperature": 0.2}', spellcheck: "false" });
-    const approvals = h("textarea", { name: "approvals", class: "tl-input tl-mono", rows: 3, value: pretty(readable(agent.approvals)), placeholder: '{"get_weather": {"argument": "location", "contains": "berkeley"}}', spellcheck: "false" });
-    const limits = LIMITS.map(([name, label]) => [label, input({ name, value: agent[name] ?? "", inputmode: "decimal", placeholder: "no limit" })]);
-    const tools = picks("Tools", toolChoices(agent), agent.tools, "No tools. Add an MCP server on the page Tools.");
-    const handoffs = picks("Hands off to", state.agents.filter((other) => other.id !== agent.id).map((other) => ({ id: other.id, name: other.name, note: other.description })), agent.handoffs, "There is no other agent yet.");
-
-    const save = button(agent.id ? "Save" : "Create", { primary: true, type: "submit" });
-    const kept = h("span", { class: "tl-soft tl-small", role: "status" }, agent.id && agent.id === saved?.id ? saved.word : null);
-    const body = h("form", { class: "tl-form", novalidate: true },
-      field("Name", name), field("Description", description, "What another agent reads when it may hand off to this one."), field("Instructions", instructions),
-      field("Model", model, "prefix/name. Empty: the lab's default."), tools.element, handoffs.element,
-      h("details", { class: "tl-more-fields", open: Boolean(Object.keys(agent.model_settings).length || Object.keys(agent.approvals).length) }, h("summary", {}, "Model settings and approval rules"),
-        h("div", { class: "tl-form" }, field("Model settings", settings, "A JSON object: temperature, top_p, max_tokens, reasoning …"),
-          field("Approval rules", approvals, 'Tool to "always", "never", or {"argument": …, "contains": …}: such a call waits for a person.'))),
-      h("details", { class: "tl-more-fields", open: LIMITS.some(([name]) => agent[name] !== null) }, h("summary", {}, "Limits of a run"),
-        h("div", { class: "tl-form" }, limits.map(([label, box]) => field(label, box)))),
-      h("div", { class: "tl-form-foot" }, save, agent.id ? h("a", { class: "tl-button", href: `/traces?filter=${encodeURIComponent(`any(s.agent == ${JSON.stringify(agent.name)} for s in spans)`)}` }, "Its traces") : button("Discard", { onclick: () => { draft = null; choose(state.agents[0]?.id ?? null); add.focus(); } }), kept,
-        agent.id ? h("a", { class: "tl-button", href: `/chat?agent=${agent.id}` }, icon("note"), h("span", {}, "Chat with it")) : null,
-        agent.id ? h("span", { class: "tl-push" }, askFirst("Delete", `Delete ${agent.name}? Its threads and traces stay.`, "Delete", (box) => act(box, async () => { await link.call("delete", { agent_id: agent.id }); delete form.dataset.tlTouched; choose(state.agents.find((other) => other.id !== agent.id)?.id ?? null); }))) : null));
-    body.addEventListener("input", () => { form.dataset.tlTouched = "1"; saved = null; kept.textContent = "Not saved yet"; });
-    body.addEventListener("submit", (event) => {
-      event.preventDefault();
-      act(save, async () => {
-        if (!name.value.trim()) throw wrong("An agent needs a name.", "Write at least one letter.", "name");
-        const fields = {
-          name: name.value, description: description.value, instructions: instructions.value, model: model.value.trim() || null,
-          model_settings: parsed(settings.value, "Model settings", "model_settings"), tools: tools.chosen(), handoffs: handoffs.chosen(), approvals: parsed(approvals.value, "Approval rules", "approvals"),
-          ...Object.fromEntries(limits.map(([label, box]) => [box.name, number(box.value, label, box.name)])),
-        };
-        const id = await submit("save", { agent_id: agent.id, fields });
-        delete form.dataset.tlTouched;
-        draft = null;
-        saved = { id, word: agent.id ? "Saved" : "Created" };
-        choose(id);
-        form.querySelector("button[type=submit]").focus(); // The form was drawn anew, and with it the button that was pressed.
-      });
-    });
-    const held = form.contains(root.getRootNode().activeElement) ? root.getRootNode().activeElement : null;
-    put(form, h("h2", {}, agent.id ? agent.name : "New agent"), body);
-    if (!agent.id) name.focus();
-    else if (held) form.querySelector(held.name ? `[name="${held.name}"]` : "button[type=submit]").focus();
-    return null;
+  async function drawVersions() {
+    const { id } = chosen;
+    const pane = panes.get("versions");
+    try {
+      const { value } = await link.call("versions", { agent_id: id });
+      if (chosen?.id !== id) return;
+      const mark = JSON.stringify(value);
+      if (pane.dataset.tlMark === mark) return;
+      pane.dataset.tlMark = mark;
+      put(pane, h("ol", { class: "tl-rows" }, value.map((version, n) => versionRow(version, n === 0))));
+    } catch (error) { say(error); }
   }
 
-  /** Built-in tools by their bare names, as one writes them. */
-  function readable(rules) {
-    const names = new Map(state.tools.filter((tool) => tool.server === "lab").map((tool) => [tool.id, tool.name]));
-    return Object.fromEntries(Object.entries(rules).map(([id, rule]) => [names.get(id) ?? id, rule]));
+  function versionRow({ version, at, changed, since }, isNewest) {
+    const words = changed === null ? "as it was made" : changed.map(({ part }) => partName(part)).join(", ");
+    const restore = isNewest ? h("span", { class: "tl-chip" }, "newest") : button("Restore", { "aria-label": `Restore version ${version}`, onclick: () => act(restore, async () => {
+      await link.call("restore", { agent_id: chosen.id, version });
+      saved = { id: chosen.id, word: `Restored version ${version}` };
+      choose(state.agents.find((agent) => agent.id === chosen.id));
+    }) });
+    const diff = h("div", { class: "tl-version-diff" });
+    const sides = [["what it changed", changed], ["what has changed since", since]].filter(([, parts]) => parts?.length);
+    const more = sides.length ? h("details", {}, h("summary", {}, "Differences"), diff) : null;
+    more?.addEventListener("toggle", () => { if (more.open && !diff.childElementCount) put(diff, sides.map(([heading, parts]) => [h("h3", {}, heading), table(parts)])); });
+    return h("li", { class: "tl-version", "data-version": version }, h("div", { class: "tl-line" }, h("strong", { class: "tl-num" }, `Version ${version}`), h("span", { class: "tl-grow tl-soft tl-small" }, h("span", {}, words)), when(at), restore), more);
   }
 
-  /** What can be had, and what the agent names though it cannot be had now. */
-  function toolChoices(agent) {
-    const known = state.tools.map((tool) => ({ id: tool.id, name: tool.name, note: tool.server === "lab" ? tool.description : `${tool.server}: ${tool.description}` }));
-    const missing = agent.tools.filter((id) => !known.some((tool) => tool.id === id)).map((id) => ({ id, name: id, note: id.endsWith(".*") ? "all tools of this server" : "not offered by any server now" }));
-    return [...known, ...missing];
+  function partName(part) {
+    const [, kind, id] = /^(tool|handoff|approval of) (.+)$/.exec(part) ?? [];
+    if (!kind) return part.replaceAll("_", " ");
+    const found = (kind === "handoff" ? state.agents : state.tools).find((each) => each.id === id);
+    return `${kind} ${found?.name ?? id}`;
   }
 
-  async function offerModels() {
-    if (asked) return;
-    asked = true;
-    try { put(models, (await link.call("models")).value.map((name) => h("option", { value: name }))); } catch { asked = false; }
+  function table(parts) {
+    return h("div", { class: "tl-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["", "Before", "After"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, parts.map(({ part, before, after }) => {
+      const [left, right, alike] = typeof before === "string" && typeof after === "string" ? wordDiff(before, after) : [null, null, 0];
+      const texts = alike >= ALIKE ? [left, right] : [shown(before), shown(after)]; // Of texts with little in common every word would be marked.
+      return h("tr", {}, h("th", { scope: "row" }, partName(part)), h("td", {}, texts[0]), h("td", {}, texts[1]));
+    }))));
   }
+  const shown = (value) => (value === null || value === undefined ? h("span", { class: "tl-soft" }, "none") : value === true ? "yes" : typeof value === "string" ? data(value) : h("code", {}, JSON.stringify(value)));
+
+  // -- trying it: a chat within this page, whose messages go and come with those of the page
+
+  let tried = null; // {hear, close}
+
+  async function begin() {
+    leave();
+    const { id } = chosen;
+    const pane = h("div", { class: "tl-try" });
+    // Which conversation this is belongs to the pane, and not into the page's address.
+    pane.addEventListener("tl-place", (event) => event.stopPropagation());
+    put(panes.get("try"), h("p", { class: "tl-soft tl-small tl-none" }, "Answers with the fields as they stand, saved or not."), pane);
+    try { await link.call("try", { agent_id: id }); } catch (error) { say(error); return; }
+    if (chosen?.id !== id || tried) return;
+    const listeners = [];
+    const mine = { hear: (message, buffers = []) => { for (const listener of listeners) listener(message, buffers); } };
+    tried = mine;
+    const model = {
+      get: () => undefined,
+      on: (event, listener) => { if (event === "msg:custom") listeners.push(listener); },
+      off: (event, listener) => { if (listeners.includes(listener)) listeners.splice(listeners.indexOf(listener), 1); },
+      send(content, _callbacks, buffers) {
+        const refuse = (error) => mine.hear({ op: "reply", id: content.id, error: { message: error.message, next_step: error.nextStep ?? "" } });
+        let draft = null;
+        try {
+          if (content.op === "call" && TURNS.includes(content.name) && (isTouched() || !id)) draft = written(form.fields());
+        } catch (error) {
+          setTimeout(refuse, 0, error);
+          return;
+        }
+        link.call("chat", { content, draft }, buffers).catch((error) => { if (!error.closed && !error.isLost) refuse(error); });
+      },
+    };
+    mine.close = chat({ model, el: pane, within: `try:${id ?? "new"}` });
+  }
+  /** A new agent may be tried before it has a name. */
+  const written = ({ name, ...fields }) => (name.trim() ? { name, ...fields } : fields);
+
+  function leave() {
+    tried?.close();
+    tried = null;
+    put(panes.get("try"));
+  }
+  link.on("chat", ({ message }, buffers) => tried?.hear(message, buffers));
+  link.on("connection", ({ isLost }) => tried?.hear({ op: isLost ? "lost" : "found" }));
+  // The page was read anew, after messages that were missed: the chat reads itself anew, too.
+  link.on("snap", () => { if (tried) { tried.hear({ op: "lost" }); tried.hear({ op: "found" }); } });
+  view.onClose(leave);
 
   return view.open((next) => {
     const first = state === null;
     state = next;
-    if (first) chosen = next.selected ?? next.agents[0]?.id ?? null;
-    drawList();
-    drawForm(first);
-    drawGraph();
-    for (const problem of first ? next.problems : []) say({ message: problem });
+    if (first) {
+      drawCards();
+      const named = state.agents.find((agent) => agent.id === next.selected);
+      if (named) choose(named);
+      for (const problem of next.problems) say({ message: problem });
+      return;
+    }
+    drawCards();
+    if (!chosen?.id) return;
+    const now = state.agents.find((agent) => agent.id === chosen.id);
+    if (!now) { choose(null); return; }
+    // Drawn anew only when the stored one changed while nobody had edited it: what is being written stays.
+    if (marked(now) !== drawn && !isTouched()) { chosen = now; drawForm(); }
+    if (opened === "versions") drawVersions();
+    if (opened === "handoffs") drawGraph();
   });
-}
-
-/** A limit as it was written; null when there is none. */
-function number(text, label, name) {
-  if (!text.trim()) return null;
-  const value = Number(text.trim());
-  if (!Number.isFinite(value)) throw wrong(`${label}: ${text.trim()} is no number.`, "Write digits, or leave it empty for no limit.", name);
-  return value;
-}
-
-function picks(legend, choices, chosen, none) {
-  const boxes = choices.map(({ id, name, note }) => {
-    const box = h("input", { type: "checkbox", value: id, checked: chosen.includes(id) });
-    return { box, row: h("label", { class: "tl-check" }, box, h("span", {}, data(name), note ? h("span", { class: "tl-soft tl-small" }, " ", data(note.split("\n")[0].slice(0, 140))) : null)) };
-  });
-  return {
-    element: h("fieldset", {}, h("legend", {}, legend), boxes.length ? boxes.map(({ row }) => row) : h("p", { class: "tl-soft tl-none" }, none)),
-    chosen: () => boxes.filter(({ box }) => box.checked).map(({ box }) => box.value),
-  };
 }
 export default { render };
