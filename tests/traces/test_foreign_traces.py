@@ -93,6 +93,44 @@ def test_usage_that_only_the_agent_tells_is_the_usage_of_the_trace(store: Store)
     assert store.sql(SUMS).rows == [(0, 100, 20, 0.5)]
 
 
+def send_as(scope: str, store: Store, *spans: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Kind, name and agent of what that instrumentation sends, in order of start."""
+    sent = request(*spans)
+    sent["resourceSpans"][0]["scopeSpans"][0]["scope"] = {"name": scope}
+    read_otlp(json.dumps(sent).encode(), "application/json", None, store.user_id).store(store.db)
+    return store.sql("select kind, name, agent from spans order by started_at, span_id").rows
+
+
+def test_google_adk_before_its_attributes_tells_agents_and_failed_requests_by_their_names(store: Store) -> None:
+    spans = span(1, "agent_run [weather]", {}), span(2, "call_llm", {}, parent=1)
+    assert send_as("gcp.vertex.agent", store, *spans) == [
+        ("agent", "weather", "weather"),
+        ("generation", "call_llm", "weather"),
+    ]
+
+
+def test_an_event_that_beeai_tells_as_a_span_is_no_agent_and_no_generation(store: Store) -> None:
+    said = {"openinference.span.kind": "LLM", "metadata.path": "backend.openai.chat.error"}
+    assert send_as("openinference.instrumentation.beeai", store, span(1, "error", said)) == [("other", "error", None)]
+
+
+def test_a_handoff_of_openllmetry_says_from_whom_to_whom(store: Store) -> None:
+    said = {
+        "traceloop.span.kind": "handoff",
+        "gen_ai.handoff.from_agent": "Triage",
+        "gen_ai.handoff.to_agent": "Weather",
+    }
+    send(store, span(1, "Triage → Weather.handoff", said))
+    assert store.sql("select from_agent, to_agent from handoffs").rows == [("Triage", "Weather")]
+
+
+def test_the_step_of_langchain_that_bears_the_agents_name_is_the_agent(store: Store) -> None:
+    of_agent = {"openinference.span.kind": "CHAIN", "metadata": '{"lc_agent_name": "weather"}'}
+    spans = span(1, "weather", of_agent), span(2, "model_request", of_agent, parent=1)
+    found = send_as("@arizeai/openinference-instrumentation-langchain", store, *spans)
+    assert [(kind, name) for kind, name, _ in found] == [("agent", "weather"), ("task", "model_request")]
+
+
 def _event(name: str, **attributes: str) -> dict[str, Any]:
     said = [{"key": key.replace("__", "."), "value": {"stringValue": value}} for key, value in attributes.items()]
     return {"name": name, "timeUnixNano": "1795000000000000007", "attributes": said}

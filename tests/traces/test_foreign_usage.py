@@ -128,3 +128,24 @@ def test_a_trace_with_a_call_of_unknown_price_costs_at_least_what_is_known(store
     [row] = store.traces.list().data
     assert (row["cost_usd"], row["n_unpriced"]) == (0.25, 1)
     assert "at least $0.25" in facts_line(row)
+
+
+@pytest.mark.parametrize(
+    ("counts", "output"),
+    [
+        ({"output_tokens": 12, "reasoning_tokens": 8, "total_tokens": 120}, 20),
+        ({"output_tokens": 12, "reasoning_tokens": 30}, 42),
+        ({"output_tokens": 20, "reasoning_tokens": 8, "total_tokens": 120}, 20),
+        ({"output_tokens": 20, "reasoning_tokens": 8}, 20),
+    ],
+    ids=["the total counts them apart", "more than the whole", "the total counts them in", "no total"],
+)
+def test_tokens_of_reasoning_are_part_of_the_output(counts: dict[str, int], output: int) -> None:
+    gemini = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gemini-2.5-flash"}
+    assert one({**gemini, **usage(input_tokens=100, **counts)})[:2] == (100, output)
+
+
+def test_a_cost_of_nought_that_openlit_states_without_a_price_table_is_no_cost() -> None:
+    said = {**CLAUDE, **usage(input_tokens=2110, output_tokens=33, cache_read_tokens=2000, cache_write_tokens=100)}
+    assert one({**said, "gen_ai.usage.cost": 0}) == RIGHT
+    assert one({**said, "gen_ai.usage.cost": 0.25})[-1] == 0.25

@@ -1,7 +1,7 @@
 """A model server and a collector in one, for recording what instrumentations send: nothing but the standard library, so that it runs
 beside any sender.
 
-It answers as OpenAI (Chat Completions, Responses, embeddings), Anthropic and Bedrock (Converse) do, always alike: a first turn that
+It answers as OpenAI (Chat Completions, Responses, embeddings), Anthropic, Bedrock (Converse), Gemini, Ollama and Cohere do, always alike: a first turn that
 calls the first tool offered with the city of Paris, and once a tool has answered, "It is sunny in Paris". Usage is fixed: 100 tokens
 in, 40 of them cached, and 20 out, 8 of them reasoning; Anthropic and Bedrock: 10 in, 100 written to the cache, 2,000 read from it, 33 out.
 A model whose name holds `broken` is answered with 429, one with
@@ -112,11 +112,40 @@ class ModelServer:
 def answer_to(path: str, asked: Mapping[str, Any]) -> tuple[str, Any]:
     """Content type and body."""
     path = path.partition("?")[0]
+    if path.endswith("/api/chat"):
+        return "application/json", _ollama(asked)
+    if path.endswith("/api/embed"):
+        vectors = [[0.1, 0.2, 0.3] for _ in asked["input"]]
+        return "application/json", {
+            "model": asked["model"],
+            "embeddings": vectors,
+            "prompt_eval_count": 7 * len(vectors),
+        }
+    if path.endswith("/v2/chat"):
+        return "application/json", _cohere(asked)
+    if path.endswith("/v2/embed"):
+        vectors = [[0.1, 0.2, 0.3] for _ in asked["texts"]]
+        billed = {"billed_units": {"input_tokens": 7 * len(vectors)}}
+        return "application/json", {
+            "id": "e1",
+            "embeddings": {"float": vectors},
+            "texts": asked["texts"],
+            "meta": billed,
+        }
+    if path.endswith("/v2/rerank"):
+        found = [{"index": 0, "relevance_score": 0.9}, {"index": 1, "relevance_score": 0.1}]
+        return "application/json", {"id": "r1", "results": found, "meta": {"billed_units": {"search_units": 1}}}
     if path.endswith("/embeddings"):
         texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
         data = [{"object": "embedding", "index": i, "embedding": [0.1, 0.2, 0.3]} for i in range(len(texts))]
         usage = {"prompt_tokens": 7 * len(texts), "total_tokens": 7 * len(texts)}
-        return "application/json", {"object": "list", "data": data, "model": asked["model"], "usage": usage}
+        return "application/json", {
+            "id": "embd-1",
+            "object": "list",
+            "data": data,
+            "model": asked["model"],
+            "usage": usage,
+        }
     if path.endswith("/chat/completions"):
         return _chat(asked)
     if path.endswith("/responses"):
@@ -125,8 +154,10 @@ def answer_to(path: str, asked: Mapping[str, Any]) -> tuple[str, Any]:
         return _claude(asked)
     if path.endswith("/converse"):
         return "application/json", _converse(asked)
-    if ":generateContent" in path or ":streamGenerateContent" in path:
+    if ":generateContent" in path:
         return "application/json", _gemini(asked)
+    if ":streamGenerateContent" in path:
+        return _events([_gemini(asked)])
     raise ValueError(f"Nothing answers {path}.")
 
 
@@ -166,7 +197,7 @@ def _chat(asked: Mapping[str, Any]) -> tuple[str, Any]:
     message = (
         {"role": "assistant", "content": None, "tool_calls": [call]}
         if tool
-        else {"role": "assistant", "content": ANSWER}
+        else {"role": "assistant", "content": _in_fields(asked) or ANSWER}
     )
     finish = "tool_calls" if tool else "stop"
     if not asked.get("stream"):
@@ -183,6 +214,20 @@ def _chat(asked: Mapping[str, Any]) -> tuple[str, Any]:
         ],
         done=True,
     )
+
+
+def _in_fields(asked: Mapping[str, Any]) -> str | None:
+    """The answer as an object of the fields that DSPy asks for, of an agent first the call of its tool; None where none are."""
+    said = json.dumps(asked.get("messages", ""))
+    if (
+        "next_tool_name" in said
+        and "Your output fields are" in said
+        and "next_tool_args" in said.partition("All interactions")[0]
+    ):
+        done = "observation_0" in said
+        call = {"next_tool_name": "finish" if done else "get_weather", "next_tool_args": {} if done else ARGUMENTS}
+        return json.dumps({"next_thought": "Checking.", **call})
+    return json.dumps({"reasoning": "Checked.", "answer": ANSWER}) if "Your output fields are" in said else None
 
 
 def _responses(asked: Mapping[str, Any]) -> tuple[str, Any]:
@@ -270,3 +315,33 @@ def _gemini(asked: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
     return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
+
+
+def _ollama(asked: Mapping[str, Any]) -> dict[str, Any]:
+    tool = _tool_of(asked)
+    message: dict[str, Any] = {"role": "assistant", "content": "" if tool else ANSWER}
+    if tool:
+        message["tool_calls"] = [{"function": {"name": tool, "arguments": ARGUMENTS}}]
+    return {
+        "model": asked["model"], "created_at": "2026-01-01T00:00:00Z", "message": message, "done": True, "done_reason": "stop",
+        "prompt_eval_count": 100, "eval_count": 20, "total_duration": 5_000_000,
+    }  # fmt: skip
+
+
+def _cohere(asked: Mapping[str, Any]) -> dict[str, Any]:
+    tool = _tool_of(asked)
+    message: dict[str, Any] = {"role": "assistant"}
+    if tool:
+        call = {
+            "id": f"call_{tool}",
+            "type": "function",
+            "function": {"name": tool, "arguments": json.dumps(ARGUMENTS)},
+        }
+        message |= {"tool_plan": "Checking.", "tool_calls": [call]}
+    else:
+        message["content"] = [{"type": "text", "text": ANSWER}]
+    tokens = {"input_tokens": 100, "output_tokens": 20}
+    return {
+        "id": "c1", "finish_reason": "TOOL_CALL" if tool else "COMPLETE", "message": message,
+        "usage": {"billed_units": tokens, "tokens": tokens, "cached_tokens": 40},
+    }  # fmt: skip

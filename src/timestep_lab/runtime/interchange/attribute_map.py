@@ -39,7 +39,11 @@ STRANDS = Convention("Strands Agents", "1.62")
 ADK = Convention("Google ADK", "2.13")
 AUTOGEN = Convention("AutoGen", "0.7")
 ANTHROPIC = Convention("Anthropic SDK", "2.14")
-LANGSMITH = Convention("LangSmith", "0.4")
+LANGSMITH = Convention("LangSmith", "0.14")
+OPENLIT = Convention("OpenLIT", "1.45")
+SEMANTIC_KERNEL = Convention("Semantic Kernel", "1.45")
+GENKIT = Convention("Genkit", "1.42")
+BEEAI = Convention("OpenInference, BeeAI", "0.1.30")
 
 
 # -- how values are read
@@ -120,6 +124,41 @@ def _is_answer(message: Any) -> bool:
     )
 
 
+def above_zero(value: Any) -> Any:
+    """Of a sender that says nought where it knows no price."""
+    return value or None
+
+
+def of_model(*path: str) -> Reader:
+    """As `part`, of what a model answered to Genkit: the step around it tells the same once more, with the request."""
+    inner = part(*path)
+
+    def read(value: Any) -> Any:
+        value = json_value(value)
+        return inner(value) if isinstance(value, Mapping) and "request" not in value else None
+
+    return read
+
+
+def of_pair(place: int) -> Reader:
+    """Of `provider/model` the one or the other."""
+    return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
+
+
+def positional(value: Any) -> Any:
+    """The arguments of a call, written as Python writes a tuple; the only one by itself."""
+    try:
+        given = ast.literal_eval(value) if isinstance(value, str) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return given[0] if isinstance(given, tuple) and len(given) == 1 else value
+
+
+def member(value: Any) -> Any:
+    """The name of a member of an enumeration, which is told with that of its class: `FinishReason.STOP`."""
+    return value.rpartition(".")[2].lower() if isinstance(value, str) else value
+
+
 def milliseconds(value: Any) -> float | None:
     return _scaled(value, 1.0)
 
@@ -153,7 +192,7 @@ _OPERATIONS = words({
     "chat": "generation", "text_completion": "generation", "completion": "generation", "generate_content": "generation",
     "responses": "generation", "invoke_agent": "agent", "create_agent": "agent", "execute_tool": "tool", "embeddings": "embedding",
     "embedding": "embedding", "retrieval": "retrieval", "rerank": "retrieval", "search_memory": "retrieval", "invoke_workflow": "task",
-    "execute_task": "task", "plan": "task",
+    "execute_task": "task", "plan": "task", "handoff": "handoff", "guardrail": "guardrail",
 })  # fmt: skip
 _LANGFUSE_KINDS = words({
     "generation": "generation", "agent": "agent", "tool": "tool", "chain": "task", "retriever": "retrieval", "embedding": "embedding",
@@ -181,20 +220,27 @@ _LANGSMITH_KINDS = words({
     "llm": "generation", "chain": "task", "tool": "tool", "retriever": "retrieval", "embedding": "embedding", "prompt": "other",
     "parser": "other",
 })  # fmt: skip
+_GENKIT_KINDS = words({
+    "model": "generation", "background-model": "generation", "tool": "tool", "flow": "task", "flowStep": "task", "embedder": "embedding",
+    "retriever": "retrieval", "reranker": "retrieval", "agent": "agent", "executable-prompt": "task", "util": "task",
+})  # fmt: skip
 _AGENTS_SCOPE = "logfire.openai_agents"
 
 ATTRIBUTES: tuple[Line, ...] = (
     # What kind of step it is.
     Line("kind", Lab.KIND, OURS),
+    Line("kind", "metadata.path", BEEAI, always("other"), "openinference.instrumentation.beeai"),  # An event, as a span of its own.
     Line("kind", OpenInference.KIND, OI, words(OpenInference.KINDS)),
     Line("kind", GenAI.OPERATION, OTEL, _OPERATIONS),
     Line("kind", "langfuse.observation.type", LANGFUSE, _LANGFUSE_KINDS),
-    Line("kind", "traceloop.span.kind", OPENLLMETRY, words({"workflow": "task", "task": "task", "agent": "agent", "tool": "tool"})),
+    Line("kind", "traceloop.span.kind", OPENLLMETRY, words({"workflow": "task", "task": "task", "agent": "agent", "tool": "tool", "handoff": "handoff", "guardrail": "guardrail"})),
     Line("kind", "mlflow.spanType", MLFLOW, _MLFLOW_KINDS),
     Line("kind", "ai.operationId", VERCEL, _VERCEL_KINDS),
     Line("kind", "logfire.msg_template", LOGFIRE, _LOGFIRE_KINDS, _AGENTS_SCOPE),
     Line("kind", "sdk_span_type", LOGFIRE, words({"turn": "turn", "task": "task"}), _AGENTS_SCOPE),
     Line("kind", "langsmith.span.kind", LANGSMITH, _LANGSMITH_KINDS),
+    Line("kind", "genkit:metadata:subtype", GENKIT, _GENKIT_KINDS),
+    Line("kind", "genkit:type", GENKIT, _GENKIT_KINDS),
     Line("kind", "llm.request.type", OPENLLMETRY, words({"chat": "generation", "completion": "generation", "embedding": "embedding", "rerank": "retrieval"})),
     Line("kind", GenAI.TOOL_NAME, OTEL, always("tool")),
     Line("kind", GenAI.REQUEST_MODEL, OTEL, always("generation")),
@@ -214,6 +260,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("model", "ai.response.model", VERCEL),
     Line("model", "mlflow.spanInputs", MLFLOW, part("model")),
     Line("model", OpenInference.INVOCATION, OI, part("model")),
+    Line("model", "genkit:name", GENKIT, of_pair(1)),
     Line("provider", GenAI.PROVIDER, OTEL),
     Line("provider", GenAI.SYSTEM_DEPRECATED, OTEL),
     Line("provider", OpenInference.PROVIDER, OI),
@@ -221,6 +268,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("provider", "ai.model.provider", VERCEL),
     Line("provider", "mlflow.llm.provider", MLFLOW, json_value),
     Line("provider", "mlflow.message.format", MLFLOW, json_value),
+    Line("provider", "genkit:name", GENKIT, of_pair(0)),
     # Tokens.
     Line("input_tokens", GenAI.INPUT_TOKENS, OTEL),
     Line("input_tokens", OpenInference.PROMPT_TOKENS, OI),
@@ -235,6 +283,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens")),
     Line("input_tokens", "usage", LOGFIRE, part("input_tokens"), _AGENTS_SCOPE),
     Line("input_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "prompt_tokens")),
+    Line("input_tokens", "genkit:output", GENKIT, of_model("usage", "inputTokens")),
     Line("output_tokens", GenAI.OUTPUT_TOKENS, OTEL),
     Line("output_tokens", OpenInference.COMPLETION_TOKENS, OI),
     Line("output_tokens", "gen_ai.usage.completion_tokens", OTEL),
@@ -246,6 +295,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("completion_tokens")),
     Line("output_tokens", "langfuse.observation.usage_details", LANGFUSE, part("output_tokens")),
     Line("output_tokens", "usage", LOGFIRE, part("output_tokens"), _AGENTS_SCOPE),
+    Line("output_tokens", "genkit:output", GENKIT, of_model("usage", "outputTokens")),
     Line("cached_tokens", GenAI.CACHE_READ_TOKENS, OTEL),
     Line("cached_tokens", OpenInference.CACHED_TOKENS, OI),
     Line("cached_tokens", "gen_ai.usage.cache_read_input_tokens", OPENLLMETRY),
@@ -272,7 +322,9 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cached_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_tokens_details", "cached_tokens")),
     Line("cached_tokens", "usage", LOGFIRE, part("input_tokens_details", "cached_tokens"), _AGENTS_SCOPE),
     Line("cached_tokens", "usage", LOGFIRE, part("cached_input_tokens"), _AGENTS_SCOPE),
+    Line("cached_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("input_token_details", "cache_read")),
     Line("cached_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cached_tokens")),
+    Line("cached_tokens", "genkit:output", GENKIT, of_model("usage", "cachedContentTokens")),
     Line("cache_write_tokens", GenAI.CACHE_CREATION_TOKENS, OTEL),
     Line("cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", ANTHROPIC),
     Line("cache_write_tokens", OpenInference.CACHE_WRITE_TOKENS, OI),
@@ -293,6 +345,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_write")),
     Line("cache_write_tokens", "langfuse.observation.usage_details", LANGFUSE, part("input_cache_creation_input_tokens")),
     Line("cache_write_tokens", "usage", LOGFIRE, part("input_tokens_details", "cache_write_tokens"), _AGENTS_SCOPE),
+    Line("cache_write_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("input_token_details", "cache_creation")),
     Line("cache_write_tokens", "metadata.usage_object", LITELLM, literal_part("prompt_tokens_details", "cache_write_tokens")),
     Line("total_tokens", "gen_ai.usage.total_tokens", OPENLLMETRY),
     Line("total_tokens", OpenInference.TOTAL_TOKENS, OI),
@@ -313,12 +366,14 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "completion_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "mlflow.spanOutputs", MLFLOW, part("usage", "output_tokens_details", "reasoning_tokens")),
     Line("reasoning_tokens", "usage", LOGFIRE, part("output_tokens_details", "reasoning_tokens"), _AGENTS_SCOPE),
+    Line("reasoning_tokens", "langsmith.metadata.usage_metadata", LANGSMITH, part("output_token_details", "reasoning")),
     Line("reasoning_tokens", "metadata.usage_object", LITELLM, literal_part("completion_tokens_details", "reasoning_tokens")),
+    Line("reasoning_tokens", "genkit:output", GENKIT, of_model("usage", "thoughtsTokens")),
     # What it cost, in USD, as the sender states it.
     Line("cost", OpenInference.COST_TOTAL, OI),
     Line("cost", "gen_ai.cost.total_cost", LITELLM),
     Line("cost", "operation.cost", PYDANTIC_AI),
-    Line("cost", "gen_ai.usage.cost", OPENLLMETRY),
+    Line("cost", "gen_ai.usage.cost", OPENLIT, above_zero),
     Line("cost", "gen_ai.usage.total_cost", OPENLLMETRY),
     Line("cost", "gen_ai.usage.cost_usd", OPENLLMETRY),
     Line("cost", "mlflow.llm.cost", MLFLOW, part("total_cost")),
@@ -329,6 +384,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("stop", "llm.response.stop_reason", OPENLLMETRY),
     Line("stop", "ai.response.finishReason", VERCEL),
     Line("stop", "anthropic.message.stop_reason", ANTHROPIC),
+    Line("stop", "genkit:output", GENKIT, of_model("finishReason")),
+    Line("stop", "gen_ai.response.finish_reason", SEMANTIC_KERNEL, member),
     # From the request to the first of the answer, in milliseconds.
     Line("first_token", Lab.TTFT_MS, OURS, milliseconds),
     Line("first_token", GenAI.TIME_TO_FIRST_CHUNK, OTEL, seconds),
@@ -341,6 +398,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("agent", GenAI.AGENT_NAME, OTEL),
     Line("agent", OpenInference.AGENT_NAME, OI),
     Line("agent", OpenInference.GRAPH_NODE, OI),
+    Line("agent", "langsmith.metadata.lc_agent_name", LANGSMITH),
     Line("agent", "agent_name", PYDANTIC_AI, scope="pydantic-ai"),
     Line("agent", "agent_name", LOGFIRE, scope=_AGENTS_SCOPE),
     Line("agent_named", "name", LOGFIRE, scope=_AGENTS_SCOPE),
@@ -352,8 +410,10 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("tool", "traceloop.entity.name", OPENLLMETRY),
     Line("from_agent", Lab.FROM_AGENT, OURS),
     Line("from_agent", "from_agent", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("from_agent", "gen_ai.handoff.from_agent", OPENLLMETRY),
     Line("to_agent", Lab.TO_AGENT, OURS),
     Line("to_agent", "to_agent", LOGFIRE, scope=_AGENTS_SCOPE),
+    Line("to_agent", "gen_ai.handoff.to_agent", OPENLLMETRY),
     # The messages that a model or an agent was given, and those it answered with.
     Line("asked", GenAI.INPUT_MESSAGES, OTEL),
     Line("asked", "ai.prompt.messages", VERCEL),
@@ -398,8 +458,11 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("input", "langfuse.trace.input", LANGFUSE),
     Line("input", "gen_ai.retrieval.query.text", OTEL),
     Line("input", "reranker.query", OI),
+    Line("input", "genkit:input", GENKIT),
     Line("input", "ai.value", VERCEL),
     Line("input", "ai.values", VERCEL),
+    Line("input", GenAI.PROMPT_DEPRECATED, LANGSMITH),
+    Line("input", "function.args", OPENLIT, positional, "openlit"),
     Line("output", GenAI.TOOL_CALL_RESULT, OTEL),
     Line("output", "tool_response", PYDANTIC_AI),
     Line("output", "ai.toolCall.result", VERCEL),
@@ -412,6 +475,8 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("output", "mlflow.spanOutputs", MLFLOW),
     Line("output", "langfuse.trace.output", LANGFUSE),
     Line("output", "gen_ai.retrieval.documents", OTEL),
+    Line("output", "genkit:output", GENKIT),
+    Line("output", GenAI.COMPLETION_DEPRECATED, LANGSMITH),
     # Of the trace as a whole.
     Line("thread", GenAI.CONVERSATION_ID, OTEL),
     Line("thread", OpenInference.SESSION, OI),
@@ -428,6 +493,7 @@ ATTRIBUTES: tuple[Line, ...] = (
     Line("thread", "langsmith.metadata.session_id", LANGSMITH),
     Line("thread", "langsmith.metadata.thread_id", LANGSMITH),
     Line("thread", "langsmith.metadata.conversation_id", LANGSMITH),
+    Line("thread", "genkit:sessionId", GENKIT),
     Line("thread", "group_id", LOGFIRE, json_value, _AGENTS_SCOPE),
     Line("thread", "gen_ai.session.id", OTEL),
     Line("thread", "traceloop.association.properties.conversation_id", OPENLLMETRY),

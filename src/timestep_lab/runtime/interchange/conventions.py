@@ -15,7 +15,7 @@ from typing import Any
 from timestep_lab.model.clock import parse_iso, to_naive_utc
 from timestep_lab.model.records import Usage
 from timestep_lab.model.spans import SPAN_KINDS, SPAN_STATUSES, GenAI, Lab, OpenInference
-from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, told
+from timestep_lab.runtime.interchange.attribute_map import DOCUMENTS, FLATTENED, Meaning, Source, meaning_of, part, told
 from timestep_lab.runtime.interchange.messages import (
     answer_of,
     arguments_of,
@@ -36,9 +36,11 @@ from timestep_lab.store.table import clean, from_json, to_json
 Attributes = dict[str, Any]
 _SDK_SCOPE = "openinference.instrumentation.openai_agents"
 _HANDOFF_NAME = "handoff to "
+_ADK_SCOPE, _ADK_AGENT = "gcp.vertex.agent", "agent_run ["
+"""Google ADK before 1.15 tells an agent by its span's name alone, as every version does a request that failed."""
 _JSON = "application/json"
 _OPENING = ("{", "[")
-_JSON_TEXT = ("mlflow.", "ai.")
+_JSON_TEXT = ("mlflow.", "ai.", "genkit:")
 """Names of attributes whose text is JSON even where it is but a word in quotes."""
 _RAW = frozenset({OpenInference.INPUT, OpenInference.OUTPUT})
 """Kept as what is made of them: their place in an export is that of the columns."""
@@ -98,7 +100,7 @@ def span_row(
         if meaning.stop:
             stop = _stop_reason(told(attributes, meaning.stop))
     elif kind == "tool":
-        name = str(told(attributes, meaning.tool) or name)
+        name = str(told(attributes, meaning.tool) or name.removesuffix(".__call__"))
     elif kind == "handoff":
         to_agent = _text(told(attributes, meaning.to_agent))
     if kind not in ("tool", "handoff") and (meaning.has_messages or meaning.has_flattened):
@@ -115,8 +117,8 @@ def span_row(
         to_agent = to_agent or text_out
         text_in, json_in, text_out, json_out = None, False, None, False
     elif kind == "agent":
-        agent = agent or told(attributes, meaning.agent_named) or name.removeprefix("invoke_agent ")
-        name = str(agent) if name.startswith("invoke_agent ") else name
+        agent = agent or told(attributes, meaning.agent_named) or _agent_named(name, scope)
+        name = str(agent) if name.startswith(("invoke_agent ", _ADK_AGENT)) else name
     elif kind not in ("generation", "embedding", "retrieval"):
         model = provider = None
     return (
@@ -127,6 +129,12 @@ def span_row(
         (INPUT_IS_JSON if json_in else 0) + (OUTPUT_IS_JSON if json_out else 0), None,
         _as_json(attributes, fragments), text_in, text_out,
     )  # fmt: skip
+
+
+def _agent_named(name: str, scope: str) -> str:
+    if scope == _ADK_SCOPE and name.startswith(_ADK_AGENT):
+        return name.removeprefix(_ADK_AGENT).removesuffix("]")
+    return name.removeprefix("invoke_agent ")
 
 
 EXPORTED_COLUMNS = (
@@ -198,6 +206,8 @@ def _usage(
     )  # fmt: skip
     if cached or written:
         in_tokens = inclusive_input(in_tokens or 0, cached or 0, written or 0, out_tokens or 0, total)
+    if reasoning:
+        out_tokens = inclusive_output(in_tokens or 0, out_tokens or 0, reasoning, total)
     cost = _stated_cost(attributes, meaning)
     source = "sender"
     if cost is None and model and priced and (in_tokens or out_tokens):
@@ -220,6 +230,13 @@ def inclusive_input(in_tokens: int, cached: int, written: int, out_tokens: int, 
     return in_tokens
 
 
+def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int | None) -> int:
+    """All output tokens, those of reasoning among them. Google's own counts leave them out, which is told as in `inclusive_input`."""
+    if reasoning > out_tokens or total == in_tokens + out_tokens + reasoning:
+        return out_tokens + reasoning
+    return out_tokens
+
+
 def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any]:
     """What a span's attributes say of its whole trace: `thread_id`, `end_user` and `workflow`, where they do."""
     meaning = meaning_of(tuple(attributes), scope)
@@ -239,6 +256,10 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, Any], scope: str
     kind = told(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference_kind(str(kind or "other"), name, attributes, scope, parent_id)
+    if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
+        return "agent"  # LangChain tells each step of an agent the agent's name, which is that of the outermost.
+    if kind is None and scope == _ADK_SCOPE:
+        kind = "agent" if name.startswith(_ADK_AGENT) else "generation" if name == "call_llm" else None
     return str(kind) if kind in SPAN_KINDS else "other"
 
 
@@ -249,6 +270,8 @@ def _openinference_kind(kind: str, name: str, attributes: Mapping[str, Any], sco
         and name[len(_HANDOFF_NAME) :] == attributes.get(OpenInference.OUTPUT)
     ):
         return "handoff"  # The Agents SDK exporter writes a handoff as a tool, with the two agents as its input and output.
+    if kind == "task" and scope.endswith("-langchain") and part("lc_agent_name")(attributes.get("metadata")) == name:
+        return "agent"
     if scope == _SDK_SCOPE:
         if kind == "agent" and parent_id is None and OpenInference.AGENT_NAME not in attributes:
             return "task"  # The trace as a whole, which is not an agent.

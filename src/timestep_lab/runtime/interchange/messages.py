@@ -1,7 +1,7 @@
 """Messages as senders write them, brought into the forms that readers know: those of Chat Completions and of OpenTelemetry GenAI.
 
 Spread over dotted names (OpenInference, OpenLLMetry), carried by events, or in the form of one framework: LangChain, the Vercel AI SDK,
-Bedrock Converse, Gemini, LlamaIndex, AutoGen. What is in a known form already is left as it is.
+Bedrock Converse, Gemini, Genkit, LlamaIndex, AutoGen. What is in a known form already is left as it is.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def _gathered_message(entry: Mapping[str, Any]) -> Message:
                 content_part = part.get("message_content", part)
                 parts.append(dict(content_part) if isinstance(content_part, Mapping) else content_part)
         content = parts or content
+    if isinstance(content, str) and content.startswith('[{"type":'):
+        content = read_json(content)  # Parts, as OpenLLMetry writes them.
     if content is not None:
         message["content"] = content
     function = said.get("function_call")
@@ -124,7 +126,7 @@ def event_message(role: str, said: Mapping[str, Any], content: Any) -> Message:
 
 
 def _block(block: Any) -> Any:
-    """A content block of Bedrock Converse or of Gemini as a part of OpenTelemetry GenAI; any other as it is."""
+    """A content block of Bedrock Converse, of Gemini or of Genkit as a part of OpenTelemetry GenAI; any other as it is."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
     if "type" in block:
@@ -144,6 +146,12 @@ def _block(block: Any) -> Any:
         return {"type": "tool_call_response", "id": result.get("toolUseId"), "response": plain({"parts": parts})}
     if isinstance(reasoned := block.get("reasoningContent"), Mapping):
         return {"type": "reasoning", "content": str(_mapping(reasoned.get("reasoningText")).get("text") or "")}
+    if isinstance(call := block.get("toolRequest"), Mapping):
+        return {"type": "tool_call", "id": call.get("ref"), "name": call.get("name"), "arguments": call.get("input")}
+    if isinstance(answer := block.get("toolResponse"), Mapping):
+        return {"type": "tool_call_response", "id": answer.get("ref"), "response": answer.get("output")}
+    if isinstance(block.get("reasoning"), str):
+        return {"type": "reasoning", "content": block["reasoning"]}
     if isinstance(call := block.get("functionCall", block.get("function_call")), Mapping):
         return {"type": "tool_call", "id": call.get("id"), "name": call.get("name"), "arguments": call.get("args")}
     if isinstance(answer := block.get("functionResponse", block.get("function_response")), Mapping):
@@ -435,6 +443,8 @@ _HANDLER = frozenset({"input_str", "inputs", "tags", "metadata", "kwargs"})
 def arguments_of(value: Any) -> Any:
     """The arguments of a call that was told with how Python was to pass them on: `{"args": [], "kwargs": {…}}`."""
     if isinstance(value, Mapping) and value:
+        if value.keys() == {"kwargs"} and isinstance(value["kwargs"], Mapping):
+            return value["kwargs"]
         if value.keys() <= _CALLED and (value.get("args") or value.get("kwargs")):
             places, names = value.get("args") or [], value.get("kwargs") or {}
             return value if places and names else names or (places[0] if len(places) == 1 else places)
