@@ -80,7 +80,7 @@ class JupyterLab:
         env |= {"JUPYTERLAB_SETTINGS_DIR": str(settings), "PYTHONPATH": str(Path(__file__).parents[2])}
         arguments = [
             "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self._port}", "--ServerApp.port_retries=0",
-            f"--IdentityProvider.token={self._token}", "--expose-app-in-browser", f"--ServerApp.root_dir={folder}",
+            f"--IdentityProvider.token={self._token}", "--expose-app-in-browser", f"--ServerApp.root_dir={folder}", "--JupyterNotebookApp.expose_app_in_browser=True",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=",
         ]  # fmt: skip
         self._log = (folder / ".log").open("w")
@@ -100,12 +100,15 @@ class JupyterLab:
             time.sleep(0.1)
         raise RuntimeError(f"JupyterLab did not start:\n{(self.folder / '.log').read_text()[-2000:]}")
 
-    def open(self, pages: Pages, name: str, cells: Sequence[str], *, kernel: bool = True) -> Notebook:
+    def open(
+        self, pages: Pages, name: str, cells: Sequence[str], *, kernel: bool = True, classic: bool = False
+    ) -> Notebook:
+        """In single-document mode, without the file browser; `classic` opens it in Notebook 7, which the same server serves."""
         path = self.folder / f"{name}.ipynb"
         if not path.exists():
             path.write_text(json.dumps(_notebook(cells)), "utf-8")
-        # Single-document mode: the notebook without the file browser.
-        page = pages.open(f"http://127.0.0.1:{self._port}/doc/tree/{path.name}?token={self._token}&reset", height=1100)
+        place = f"notebooks/{path.name}?" if classic else f"doc/tree/{path.name}?reset&"
+        page = pages.open(f"http://127.0.0.1:{self._port}/{place}token={self._token}", height=1100)
         page.set_default_timeout(30_000)
         if kernel:
             page.wait_for_function(READY, timeout=60_000)

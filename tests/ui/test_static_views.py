@@ -163,7 +163,13 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     from ipywidgets import VBox
 
     explorer, trace = TraceExplorer(source), TraceView(source, next(iter(source.rows)))
-    assert VBox([explorer.widget, trace.widget]).children == (explorer.widget, trace.widget)
+    box = VBox([explorer, trace, explorer.widget])
+    assert box.get_state("children")["children"] == [
+        f"IPY_MODEL_{widget.model_id}" for widget in (explorer.widget, trace.widget, explorer.widget)
+    ]
+    assert isinstance(explorer, TraceExplorer)
+    assert explorer.__class__.__doc__ == TraceExplorer.__doc__
+    assert not hasattr(explorer, "no_such_name")
     bundle = explorer._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
     assert "data-tl-twin" in bundle["text/html"]

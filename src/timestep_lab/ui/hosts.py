@@ -6,6 +6,7 @@ import hashlib
 import html
 import os
 import re
+import types
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -201,6 +202,15 @@ def notebook_widget(view: View) -> Any:
     view.attach(widget)
     widget.on_msg(lambda _, content, buffers: view.receive(widget, content, buffers))
     return widget
+
+
+@cache
+def also_a_widget(kind: type[View]) -> type:
+    """What `view.__class__` is where widgets are: the view's class, and a subclass of `AnyWidget` for those who ask. Never instantiated."""
+    from anywidget import AnyWidget
+
+    same = {name: getattr(kind, name) for name in ("__doc__", "__module__", "__qualname__")}
+    return types.new_class(kind.__name__, (kind, AnyWidget), exec_body=lambda body: body.update(same))
 
 
 def bundle(widget: Any) -> dict[str, Any]:

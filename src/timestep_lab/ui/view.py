@@ -14,7 +14,7 @@
 
         def twin_html(self) -> str: ...                   # the same without JavaScript
 
-A view is shown by the last line of a cell, by `view.widget` in a layout of ipywidgets, by `view.panel()` in a served page, as text by
+A view is shown by the last line of a cell, as a child in a layout of ipywidgets, by `view.panel()` in a served page, as text by
 `print(view)`, or any number of times at once.
 
 How it stays right. A browser *pulls*: when it mounts it sends `sync` and is given a snapshot. From then on it gets batches of
@@ -37,6 +37,7 @@ import importlib
 import inspect
 import logging
 import secrets
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,9 @@ log = logging.getLogger(__name__)
 
 
 GATHER_S = 0.03
+_ASKED_OF_WIDGETS = frozenset(
+    {"_model_id", "comm", "get_state", "keys", "layout", "model_id", "observe", "send_state", "set_state", "unobserve"}
+)
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -326,13 +330,31 @@ class View:
 
     @property
     def widget(self) -> Any:
-        """The view as an ipywidget (an `anywidget.AnyWidget`), for layouts of widgets: `VBox([lab.chat().widget, lab.traces.widget])`,
-        `marimo.ui.anywidget(view.widget)`. The same one each time; a view may be shown by itself as well."""
+        """The view's own ipywidget (an `anywidget.AnyWidget`), the same one each time. Layouts take the view itself:
+        `VBox([lab.chat(), lab.traces])`, `marimo.ui.anywidget(view)`."""
         if self._widget is None:
             from timestep_lab.ui.hosts import notebook_widget
 
             self._widget = notebook_widget(self)
         return self._widget
+
+    if not TYPE_CHECKING:  # For types a view is its own class alone.
+
+        @property
+        def __class__(self) -> type:
+            """Layouts of widgets ask `isinstance(view, Widget)` before they take a child. A view is one as soon as ipywidgets is loaded, and
+            `widget` answers for it what they ask next (`model_id`, `comm`, `get_state` …)."""
+            if not hasattr(sys.modules.get("ipywidgets"), "VBox"):
+                return type(self)
+            from timestep_lab.ui.hosts import also_a_widget
+
+            return also_a_widget(type(self))
+
+    def __getattr__(self, name: str) -> Any:
+        """Only for names that the view has not."""
+        if name in _ASKED_OF_WIDGETS:
+            return getattr(self.widget, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def _ipython_display_(self) -> None:
         from timestep_lab.ui.hosts import display_in_notebook
