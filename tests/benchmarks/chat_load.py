@@ -155,6 +155,8 @@ class Page:
     async def ask(self, model: str) -> Heard:
         await self.say({"op": "call", "id": 1, "name": "fresh", "args": {}})
         await self.say({"op": "call", "id": 2, "name": "choose", "args": {"model": model}})
+        while not any(message.get("op") == "reply" and message["id"] == 2 for message, _ in [await self.receive()]):
+            pass
         heard = Heard(asked=time.perf_counter())
         await self.say({"op": "call", "id": 3, "name": "send", "args": {"text": "Go.", "attachments": []}})
         answering = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from timestep_lab.model.records import (
     ThreadRecord,
     Usage,
 )
-from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement, write_soon
 from timestep_lab.store.store import Store
 
 ALICE, BOB = "alice", "bob"
@@ -330,6 +331,33 @@ def test_a_users_subscription_hears_that_user_alone(database: Database) -> None:
     until(lambda: heard)
     assert [change.id for change in heard] == ["2"]
     end()
+
+
+async def test_a_write_begun_by_many_at_once_is_durable_when_its_waiter_goes_on(database: Database) -> None:
+    async def one(n: int) -> int:
+        await write_soon(database, ALICE, [insert_score(str(n))], changes=[Change("scores", ALICE, str(n))])
+        return len(database.query(ALICE, "select 1 from score_rows where id = $1", [str(n)]).rows)
+
+    assert await asyncio.gather(*map(one, range(40))) == [1] * 40
+    with pytest.raises(ConflictError):
+        await write_soon(database, ALICE, [insert_score("7")])
+
+
+def test_a_change_of_nobodys_in_particular_is_told_to_every_user(database: Database) -> None:
+    heard: list[Change] = []
+    end = Store(database, ALICE).subscribe(heard.append)
+    database.write(BOB, [insert_score("1", BOB)], changes=[Change("scores", "", "")])
+    until(lambda: heard)
+    assert heard == [Change("scores", ALICE, "")]
+    end()
+
+
+def test_a_statement_that_returns_nothing_expects_the_rows_that_it_changes(database: Database) -> None:
+    database.write(ALICE, [insert_score("1")])
+    rename = "update score_rows set name = 'other' where user_id = $1 and id = $2"
+    database.write(ALICE, [Statement(rename, [ALICE, "1"], expect=1)])
+    with pytest.raises(ConflictError, match="found 0"):
+        database.write(ALICE, [Statement(rename, [ALICE, "2"], expect=1)])
 
 
 def test_nothing_is_heard_after_the_subscription_ended(database: Database) -> None:

@@ -89,6 +89,39 @@ def test_a_failing_store_is_tried_again_and_a_lost_answer_writes_nothing_twice(s
     recorder.writer.close()
 
 
+def test_spans_of_many_users_that_begin_and_end_together_are_each_users_own(store: Store) -> None:
+    stumbling = Stumbling(store.db)
+    stumbling.fail_after = 1
+    recorder = Recorder(stumbling)  # type: ignore[arg-type]
+    users = [f"user {n}" for n in range(20)]
+    for user in users:
+        recorder.user_id = user
+        trace_id = recorder.start()
+        spans = [recorder.opened(trace_id, "other", f"{user} {n}") for n in range(2)]
+    recorder.writer.flush()
+    for user in users:
+        mine = store.for_user(user)
+        assert mine.sql("select name, status from spans order by name").rows == [
+            (f"{user} 0", "pending"),
+            (f"{user} 1", "pending"),
+        ]
+    for user in users:
+        trace_id = store.for_user(user).sql("select trace_id from traces").rows[0][0]
+        recorder.user_id = user
+        for span in spans:
+            recorder.writer.span_ended(
+                replace(span, user_id=user, trace_id=trace_id, status="ok", ended_at=NOON, name=f"{user} ended")
+            )
+    recorder.writer.flush()
+    for user in users[
+        :-1
+    ]:  # The last one's are the spans that ended; the others' are of the same ids and others' traces.
+        rows = store.for_user(user).sql("select status, count(*) from spans group by 1 order by 1").rows
+        assert rows == [("ok", 2), ("pending", 2)]
+    assert store.for_user(users[-1]).sql("select status, count(*) from spans group by 1").rows == [("ok", 2)]
+    recorder.writer.close()
+
+
 def test_a_store_that_stays_away_is_reported_and_what_waits_is_kept(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -215,14 +215,16 @@ def busy_guard(store: Store, thread_id: str, besides: str = "") -> list[Statemen
 
     The thread's row is touched first, so that two who come at once are served one after the other.
     """
-    return [
-        store.threads.update_statement(thread_id, updated_at=utc_now()),
-        Statement(
-            "select id from runs where user_id = $1 and thread_id = $2 and status = 'running' and id <> $3",
-            [store.user_id, thread_id, besides],
-            expect=0,
-        ),
-    ]
+    return [store.threads.touch_statement(thread_id), idle_statement(store, thread_id, besides)]
+
+
+def idle_statement(store: Store, thread_id: str, besides: str = "") -> Statement:
+    """`busy_guard` for a transaction that has touched the thread's row."""
+    return Statement(
+        "select id from runs where user_id = $1 and thread_id = $2 and status = 'running' and id <> $3",
+        [store.user_id, thread_id, besides],
+        expect=0,
+    )
 
 
 def thread_is_busy(store: Store, thread_id: str) -> ConflictError | None:

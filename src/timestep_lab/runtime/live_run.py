@@ -10,7 +10,8 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from timestep_lab.model.errors import BudgetError, ConflictError, LabError, Stor
 from timestep_lab.model.events import (
     AgentUpdated,
     Event,
+    ItemUpdated,
     Progress,
     RunCancelled,
     RunCompleted,
@@ -48,7 +50,7 @@ from timestep_lab.runtime.session import STOPPED_BY, StoreSession, complete_sess
 from timestep_lab.runtime.span_records import sdk_trace_id
 from timestep_lab.runtime.stream_items import ItemLog, StreamItems, as_lab_error, error_json, output_text
 from timestep_lab.runtime.tracing import StoreProcessor, TraceContext, note_error_class
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import in_thread, write_soon
 
 if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.sdk_tools import ToolSet
@@ -74,6 +76,40 @@ class RunServices:
     processor: StoreProcessor
 
 
+class Unread:
+    """Events that wait for their reader. Pieces of one text that wait are one piece: a reader who is behind catches up."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+        self._some = asyncio.Event()
+        self._is_over = False
+
+    def put(self, event: Event) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if (
+            isinstance(event, ItemUpdated)
+            and isinstance(last, ItemUpdated)
+            and (last.item_id, last.field) == (event.item_id, event.field)
+        ):
+            self._waiting[-1] = replace(last, delta=last.delta + event.delta)
+        else:
+            self._waiting.append(event)
+        self._some.set()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._some.set()
+
+    async def get(self) -> Event | None:
+        """The next, or None when there will be no more."""
+        while not self._waiting:
+            if self._is_over:
+                return None
+            self._some.clear()
+            await self._some.wait()
+        return self._waiting.popleft()
+
+
 class LiveRun:
     """`blueprint` builds the agents and what a pause keeps of them; `claim` is set when the run was paused before."""
 
@@ -90,22 +126,23 @@ class LiveRun:
         hooks: sdk.RunHooks[Any] | None = None,
         own_toolbox: Toolbox | None = None,
         seconds: float = 0.0,
+        said: Sequence[Mapping[str, Json]] | None = None,
     ) -> None:
-        """`seconds`: what the run had worked before this part of it."""
+        """`seconds`: what the run had worked before this part of it. `said`: the session log, where it is known."""
         self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph
         self._snapshot: Mapping[str, Json]
         self._store = shop.store
         self._sdk_trace = sdk_trace_id(run.trace_id)
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._events = Unread()
         self._log = ItemLog(self._store, run, self.emit)
         self._items = StreamItems(self._log, self._is_client_tool, self._server_of, self._text_came)
         self.pauses = ApprovalGate(self._store, self._items, route, run, self._kit)
         self._watch = LimitWatch(options.limits, route, run, seconds)
         self._stopped: BudgetError | None = None
         self._hooks = RecordingHooks(self._items, shop.processor, self.pauses.approval_of, self._watch, hooks)
-        self._session = StoreSession(self._store, run.thread_id, run.id)
+        self._session = StoreSession(self._store, run.thread_id, run.id, said)
         self._speakers: list[str] = []
         self._began = time.perf_counter()
         self._ttft_ms = run.ttft_ms
@@ -142,14 +179,11 @@ class LiveRun:
         return self._log
 
     def emit(self, event: Event) -> None:
-        self._events.put_nowait(event)
+        self._events.put(event)
 
     async def next_event(self) -> Event | None:
         """None when there will be no more."""
-        event = await self._events.get()
-        if event is None:
-            self._events.put_nowait(None)
-        return event
+        return await self._events.get()
 
     # -- what MCP servers ask while their tools work: the run goes on in its task, and is shown as one that waits
 
@@ -160,7 +194,7 @@ class LiveRun:
 
     def decide(self, decided: Mapping[str, Decision]) -> None:
         """A person answered. Whoever reads from here on hears what comes of it."""
-        self._events = asyncio.Queue()
+        self._events = Unread()
         for call_id, decision in decided.items():
             _, answered = self._asked.pop(call_id, (None, None))
             if answered is not None and not answered.done():
@@ -230,7 +264,7 @@ class LiveRun:
 
     def _pause_reader(self) -> None:
         self.emit(RunPaused(run=self.run, interruptions=self.asked))
-        self._events.put_nowait(None)
+        self._events.end()
 
     async def _sampled(self, question: Question) -> Reply:
         """What the speaking agent's model says to a server that was allowed to ask it."""
@@ -280,7 +314,7 @@ class LiveRun:
             if self._own_toolbox:
                 await self._own_toolbox.aclose()
             self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
-            self._events.put_nowait(None)
+            self._events.end()
             self._over.set()
         logger.debug("run %s: %s", self.run.id, last.type)
 
@@ -487,6 +521,7 @@ class LiveRun:
     ) -> RunCancelled | RunFailed | RunStopped:
         """Keep what was said: in the thread as incomplete, in the session so that the model knows of it too."""
         await self._log.close()
+        await self._session.write()
         await in_thread(complete_session, self._store, self.run)
         self._shop.processor.release(self._sdk_trace, message)
         if error is None:
@@ -513,7 +548,7 @@ class LiveRun:
         store, run = self._store, self.run
         self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
         spans = self._route.writer.barrier()
-        statements = [store.runs.update_statement(run.id, **columns)]
+        statements = [store.runs.update_statement(run.id, answers=False, **columns), *self._session.unwritten()]
         if kept is not None and self._claim is None:
             statements.append(store.run_states.insert_statement(kept))
         elif self._claim is not None:
@@ -531,8 +566,9 @@ class LiveRun:
                 )
             )
         try:
-            results = await in_thread(store.db.write, store.user_id, statements, changes=approvals.changes(store, run))
-            self.run = store.runs.from_row(results[0].rows[0])
+            told = store.runs.changes(run.id) if kept is self._claim is None else approvals.changes(store, run)
+            await write_soon(store.db, store.user_id, statements, changes=told)
+            self.run = replace(run, **columns)
         except ConflictError:
             logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)
             self.run = await in_thread(store.runs.get, run.id)

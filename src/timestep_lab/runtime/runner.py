@@ -174,7 +174,7 @@ class Runner:
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
             model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **kept},
         )  # fmt: skip
-        shown = await in_thread(run_rows.begin, self.store, run, thread, turn, is_new=is_new, said=said)
+        shown = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, said=said)
         self._announce(run, fork)
         if isinstance(agent, sdk.Agent):
             _keep(self._sdk_agents, run.id, agent)
@@ -192,7 +192,8 @@ class Runner:
             return await self._on_tape(graph, tape, options, ()), snapshot
 
         live = LiveRun(
-            self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks
+            self._shop, run, options, blueprint, route=self._route(run), context=context, hooks=hooks,
+            said=turn.session_items if is_new else None,
         )  # fmt: skip
         head: list[Event] = [RunStarted(run=run), *([ThreadCreated(thread=thread)] if is_new else [])]
         head += [ItemDone(item=item) for item in shown]

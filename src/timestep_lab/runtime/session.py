@@ -6,7 +6,8 @@ appended where it arrives and shown to the model behind the call it answers, as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ from timestep_lab.runtime import approvals
 from timestep_lab.runtime.agent_graph import asked_under
 from timestep_lab.runtime.approval_gate import rejected_span
 from timestep_lab.runtime.run import UserTurn
-from timestep_lab.store.base import Change, Statement, in_thread
+from timestep_lab.store.base import Change, Statement, in_thread, write_soon
 
 if TYPE_CHECKING:
     from agents import TResponseInputItem
@@ -33,36 +34,67 @@ Item = dict[str, Any]
 
 
 class StoreSession(SessionABC):
-    """One thread's session log. `run_id` marks what this run adds."""
+    """One thread's session log. `run_id` marks what this run adds; `said` is what the log holds, if it was written just now."""
 
-    def __init__(self, store: Store, thread_id: str, run_id: str | None = None) -> None:
+    def __init__(
+        self, store: Store, thread_id: str, run_id: str | None = None, said: Sequence[Mapping[str, Json]] | None = None
+    ) -> None:
         self.session_id = thread_id
         self.session_settings = None
         self.unanswered: set[str] = set()
         """Call ids whose answer comes from the reader's side; the stand-in output that ends the turn is not kept."""
-        self._threads = store.threads
+        self._store, self._threads = store, store.threads
         self._run_id = run_id
+        self._said = said
+        self._unwritten: list[Item] = []
+        """What a model said last, without a call: it is written with what comes next. The reader's thread holds it already."""
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        items = await in_thread(self._threads.session_items, self.session_id, None)
+        await self.write()
+        known, self._said = self._said, None
+        items: list[Item] = (
+            await in_thread(self._threads.session_items, self.session_id, None)
+            if known is None
+            else deepcopy([dict(item) for item in known])
+        )
         ordered = answers_behind_calls(items)
         return cast("list[TResponseInputItem]", ordered if limit is None else ordered[-limit:] if limit > 0 else [])
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         new = [cast(Item, item) for item in items]
         new = [item for item in new if not (is_output(item) and item["call_id"] in self.unanswered)]
-        if any(item.get("call_id") for item in new):
+        has_calls = any(item.get("call_id") for item in new)
+        if has_calls:
             # A run that goes on after a crash says again what the log may hold already.
             known = keys(await in_thread(self._threads.session_items, self.session_id, None))
             new = [item for item in new if key(item) not in known]
         if new:
-            await in_thread(self._threads.append_session_items, self.session_id, new, run_id=self._run_id)
+            self._said = None
+            self._unwritten += new
+        if has_calls:
+            await self.write()
+
+    def unwritten(self) -> list[Statement]:
+        """For a transaction that ends the run."""
+        items, self._unwritten = self._unwritten, []
+        return self._threads.append_statements(self.session_id, (), items, self._run_id)
+
+    async def write(self) -> None:
+        if not self._unwritten:
+            return
+        changes = self._threads.changes(self.session_id)
+        try:
+            await write_soon(self._store.db, self._store.user_id, self.unwritten(), changes=changes)
+        except ConflictError:
+            raise self._threads.missing(self.session_id) from None
 
     async def pop_item(self) -> TResponseInputItem | None:
+        await self.write()
         popped = await in_thread(self._threads.pop_session_item, self.session_id)
         return cast("TResponseInputItem | None", popped)
 
     async def clear_session(self) -> None:
+        self._unwritten = []
         await in_thread(self._threads.clear_session, self.session_id)
 
 
@@ -170,7 +202,7 @@ def _text(entry: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
 
 
-# --- What a run writes at its beginning and around it. Everything here blocks and is called through `in_thread`
+# --- What a run writes at its beginning and around it. What is no coroutine blocks, and is called through `in_thread`
 
 
 CANCEL = "cancel_requested"
@@ -199,7 +231,7 @@ def refuse_reserved(metadata: Mapping[str, Json]) -> None:
         )
 
 
-def begin(
+async def begin(
     store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool, said: ThreadItem | None = None
 ) -> list[ThreadItem]:
     """Store the run, its thread if that is new, and what the user said; return the user's items. `said` is in the thread already
@@ -207,33 +239,41 @@ def begin(
 
     Raises `ConflictError` when the thread has a run going on: then nothing was written.
     """
+    if not is_new or store.quota:
+        await in_thread(_make_ready, store, thread.id, is_new)
+    items = [
+        ThreadItem(
+            id=new_id("message"), thread_id=thread.id, user_id=run.user_id, type=kind, data=data, run_id=run.id,
+            trace_id=run.trace_id, item_index=index if is_new else -1,
+        )
+        for index, (kind, data) in enumerate(turn.thread_items)
+    ]  # fmt: skip
+    written = (
+        store.threads.begin_statements(thread, items, turn.session_items, run.id)
+        if is_new
+        else store.threads.append_statements(thread.id, items, turn.session_items, run.id)
+    )
+    guard = [] if is_new else [approvals.idle_statement(store, thread.id)]  # Behind what touches the thread's row.
+    statements = [
+        *written[:1], *guard, *written[1:], store.runs.insert_statement(run),
+        *([] if said is None else [_adopt(store, run, said)]),
+    ]  # fmt: skip
+    changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
+    try:
+        results = await write_soon(store.db, store.user_id, statements, changes=changes)
+    except ConflictError:
+        busy = await in_thread(approvals.thread_is_busy, store, thread.id)
+        raise busy or store.threads.missing(thread.id) from None
+    return items if is_new else store.threads.appended(thread.id, items, results[len(guard) :])
+
+
+def _make_ready(store: Store, thread_id: str, is_new: bool) -> None:
     if not is_new:
-        complete_interrupted(store, thread.id)
+        complete_interrupted(store, thread_id)
     if store.quota:
         if is_new:
             store.quota.take_thread()
         store.quota.take_traces()
-    items = [
-        ThreadItem(
-            id=new_id("message"), thread_id=thread.id, user_id=run.user_id, type=kind, data=data, run_id=run.id,
-            trace_id=run.trace_id,
-        )
-        for kind, data in turn.thread_items
-    ]  # fmt: skip
-    shown = store.threads.append_statements(thread.id, items) if items else []
-    statements = [
-        *([store.threads.insert_statement(thread)] if is_new else approvals.busy_guard(store, thread.id)),
-        store.runs.insert_statement(run),
-        *store.threads.append_session_statements(thread.id, turn.session_items, run.id),
-        *([] if said is None else [_adopt(store, run, said)]),
-        *shown,
-    ]
-    changes = [*store.threads.changes(thread.id), *store.runs.changes(run.id)]
-    try:
-        results = store.db.write(store.user_id, statements, changes=changes)
-    except ConflictError:
-        raise approvals.thread_is_busy(store, thread.id) or store.threads.missing(thread.id) from None
-    return store.threads.appended(thread.id, items, results[len(results) - len(shown) :]) if items else []
 
 
 def _adopt(store: Store, run: RunRecord, said: ThreadItem) -> Statement:

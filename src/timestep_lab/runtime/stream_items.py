@@ -39,13 +39,13 @@ from agents.exceptions import (
 )
 from agents.items import HandoffOutputItem, RunItem, ToolCallItem, ToolCallOutputItem
 
-from timestep_lab.model.errors import LabError, ProviderTimeoutError, RunError, ToolError
+from timestep_lab.model.errors import ConflictError, LabError, ProviderTimeoutError, RunError, ToolError
 from timestep_lab.model.events import Event, ItemAdded, ItemDone, ItemReplaced, ItemUpdated
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json, RunRecord, ThreadItem
 from timestep_lab.runtime.agent_graph import handoff_targets
 from timestep_lab.runtime.span_records import jsonable
-from timestep_lab.store.base import in_thread
+from timestep_lab.store.base import in_thread, write_soon
 
 if TYPE_CHECKING:
     from timestep_lab.store.store import Store
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
 # --- The thread as a reader sees it, written while a run goes on
 #
-# Every change is in the store before the event that tells of it, except for growing text: that is told at once and written a few
-# times a second, so that a killed process leaves what it had said.
+# Every change is in the store before the event that tells of it, except for what the model is still saying: that it begins to, and each
+# piece, is told at once and written a few times a second, so that a killed process leaves what it had said.
 #
 # Writes happen one after the other and are not broken off: a run that is cancelled in the middle of one finds it done.
 
@@ -62,8 +62,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("timestep_lab")
 
-WRITE_EVERY_S = 0.25
-"""How old the stored text of a growing item may be."""
+WRITE_EVERY_S, WRITE_RARELY_S = 0.25, 2.0
+"""How old the stored text of a growing item may be: the second when many runs go on at once."""
+WRITES_A_S = 100.0  # The most, of what grows, over all runs of this process.
+SAID = ("assistant_message", "reasoning")  # What a model says: told before it is stored, until it is whole.
 
 CUT_OFF = "The run ended before this call did."
 
@@ -81,8 +83,10 @@ class ItemLog:
         self._items: dict[str, ThreadItem] = {}
         self._grown: dict[str, tuple[str, list[str]]] = {}
         """Item id to the field that grows and the pieces not yet part of it."""
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}
         """Ids of items whose stored text is behind."""
+        self._new: dict[str, None] = {}
+        """Ids of items that are not stored yet."""
         self._one_at_a_time = asyncio.Lock()
         self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -97,15 +101,19 @@ class ItemLog:
             item, (field, pieces) = self._items[item_id], grown
             text = f"{item.data.get(field, '')}{''.join(pieces)}"
             self._items[item_id] = replace(item, data={**item.data, field: text})
-            self._dirty.add(item_id)
+            self._dirty[item_id] = None
         return self._items[item_id]
 
     def mine(self, item_type: str) -> list[ThreadItem]:
         return [self.get(item.id) for item in list(self._items.values()) if item.type == item_type]
 
     async def add(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
-        """Open an item: stored, then told."""
-        item = await _unbroken(self._append(item_type, data))
+        """Open an item: stored, then told; what the model begins to say is told at once."""
+        if item_type in SAID:
+            item = self._draft(item_type, data)
+            self._write_soon()
+        else:
+            item = await _unbroken(self._append(item_type, data))
         self._emit(ItemAdded(item=item))
         return item
 
@@ -118,8 +126,7 @@ class ItemLog:
     def grow(self, item_id: str, delta: str, field: Literal["text", "arguments"] = "text") -> None:
         self._grown.setdefault(item_id, (field, []))[1].append(delta)
         self._emit(ItemUpdated(item_id=item_id, field=field, delta=delta))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_now_and_then())
+        self._write_soon()
 
     async def finish(self, item_id: str, **data: Json) -> ThreadItem:
         item = await _unbroken(self._change(item_id, data))
@@ -146,33 +153,71 @@ class ItemLog:
                 await self.finish(item.id, status="incomplete")
         self._closing.clear()
 
-    async def _append(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
-        draft = ThreadItem(
+    def _draft(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
+        item = ThreadItem(
             id=new_id(ID_KIND.get(item_type, "item")), thread_id=self._run.thread_id, user_id=self._run.user_id,
             type=item_type, data=data, run_id=self._run.id, trace_id=self._run.trace_id, agent=self.agent,
         )  # fmt: skip
-        async with self._one_at_a_time:
-            [item] = await in_thread(self._store.threads.append_items, self._run.thread_id, [draft])
-            self._items[item.id] = item
+        self._items[item.id] = item
+        self._new[item.id] = None
         return item
+
+    async def _append(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
+        async with self._one_at_a_time:
+            item = self._draft(item_type, data)
+            await self._write()
+        return self._items[item.id]
 
     async def _change(self, item_id: str, data: dict[str, Json]) -> ThreadItem:
         async with self._one_at_a_time:
             known = self.get(item_id)
-            item = replace(known, data={**known.data, **data})
-            self._items[item_id] = item
-            self._dirty.discard(item_id)
-            await in_thread(self._store.threads.update_item, item)
-        return item
+            self._items[item_id] = replace(known, data={**known.data, **data})
+            self._dirty[item_id] = None
+            await self._write()
+        return self._items[item_id]
+
+    async def _write(self) -> None:
+        """All that is not stored yet, in one transaction. Raises `NotFoundError` when the thread is gone."""
+        threads, thread_id = self._store.threads, self._run.thread_id
+        for item_id in list(self._grown):
+            self.get(item_id)
+        new = [self._items[item_id] for item_id in self._new]
+        changed = [self._items[item_id] for item_id in self._dirty if item_id not in self._new]
+        self._new, self._dirty = {}, {}
+        statements = [*threads.append_statements(thread_id, new), *map(threads.data_statement, changed)]
+        try:
+            results = await write_soon(
+                self._store.db, self._store.user_id, statements, changes=threads.changes(thread_id)
+            )
+        except BaseException as error:
+            self._new = dict.fromkeys([*(item.id for item in new), *self._new])
+            self._dirty = dict.fromkeys([*(item.id for item in changed), *self._dirty])
+            if isinstance(error, ConflictError) and await in_thread(threads.try_get, thread_id) is None:
+                raise threads.missing(thread_id) from None
+            raise
+        for item in threads.appended(thread_id, new, results):
+            self._items[item.id] = replace(self._items[item.id], item_index=item.item_index)
+
+    def _write_soon(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_now_and_then())
 
     async def _write_now_and_then(self) -> None:
-        while (self._grown or self._dirty) and not self._closing.is_set():
-            await _at_most(WRITE_EVERY_S, self._closing)
-            for item_id in dict.fromkeys([*self._grown, *self._dirty]):
+        _growing.add(self)
+        try:
+            while (self._grown or self._dirty or self._new) and not self._closing.is_set():
+                await _at_most(min(max(WRITE_EVERY_S, len(_growing) / WRITES_A_S), WRITE_RARELY_S), self._closing)
                 try:
-                    await self._change(item_id, {})
+                    async with self._one_at_a_time:
+                        if self._grown or self._dirty or self._new:
+                            await _unbroken(self._write())
                 except LabError as error:  # The item's end is written too, and raises when that fails.
                     logger.warning("what run %s said so far could not be stored: %s", self._run.id, error)
+        finally:
+            _growing.discard(self)
+
+
+_growing: set[ItemLog] = set()  # Those with something to write now and then.
 
 
 async def _at_most(seconds: float, event: asyncio.Event) -> None:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
+
+from timestep_lab.model.errors import ConflictError
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +37,17 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
+async def write_soon(
+    db: Database, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+) -> list[Rows]:
+    """`Database.write`, durable on return. Where the database can, no thread waits for it: what hundreds of runs write at once is
+    then committed together."""
+    begun = db.begin_write(user_id, statements, changes=changes)
+    if begun is None:
+        return await in_thread(db.write, user_id, statements, changes=changes)
+    return await asyncio.shield(asyncio.wrap_future(begun))
+
+
 def in_event_loop() -> bool:
     """Whether an event loop runs in this thread, as it does in a notebook's cells."""
     try:
@@ -50,7 +64,16 @@ class Statement:
     sql: str
     params: Sequence[Any] = ()
     expect: int | None = None
-    """How many rows it must return (use `RETURNING`); any other number rolls the transaction back with `ConflictError`."""
+    """How many rows it must return, or change if it returns none; any other number rolls the transaction back with `ConflictError`."""
+
+    def check(self, result: Rows) -> None:
+        """Raises `ConflictError` when it did not return, or change, the number of rows that it expects."""
+        found = len(result.rows) if result.columns else result.changed
+        if self.expect is not None and found != self.expect:
+            raise ConflictError(
+                f"Expected {self.expect} row(s), found {found}: somebody else changed it first.",
+                "Read it again, then try again.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,8 @@ class Rows:
     rows: list[tuple[Any, ...]]
     truncated: bool = False
     """More rows existed than the limit let through."""
+    changed: int = 0
+    """By a statement that writes and returns nothing."""
 
     def dicts(self) -> list[dict[str, Any]]:
         names = unique_names(self.columns)
@@ -141,6 +166,17 @@ class Database(Protocol):
         """
         ...
 
+    def begin_write(
+        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+    ) -> Future[list[Rows]] | None:
+        """`write` without waiting: the answer comes later. None where one has to wait for it."""
+        ...
+
+    def state_of(self, user_id: str, topic: Topic) -> object | None:
+        """What is another whenever the user's rows of this topic are (as the `changes` of writes tell). None where that cannot be known
+        for certain, because another process may have written."""
+        ...
+
     def append(
         self,
         user_id: str,
@@ -165,8 +201,9 @@ class Database(Protocol):
         """One read-only statement typed by a user, over the documented views, seeing that user's rows only. Raises `QueryError`."""
         ...
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back, on a thread of the database's, after each change from any process. Returns what ends it."""
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        """Call back, on a thread of the database's, after each change from any process; with `user_id`, after those of that user and
+        those that name nobody. Returns what ends it."""
         ...
 
     def close(self) -> None: ...

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import Change, Database, Dialect, Statement
+from timestep_lab.store.base import SYSTEM_USER, Change, Database, Dialect, Statement
 from timestep_lab.store.spans import (
     AT,
     BODY_COLUMNS,
@@ -35,6 +35,9 @@ from timestep_lab.store.trace_sums import DELTA_COLUMNS, Repeated, SpanFacts, Us
 
 MANY_TRACES = 100
 """A batch over more traces than this is announced as one change with an empty id: read again whatever you show."""
+
+Tables = dict[str, tuple[Sequence[str], Sequence[Row]]]
+"""Table name to its columns and the rows to append."""
 
 SpanKey = tuple[str, str]
 """(trace_id, span_id)"""
@@ -70,6 +73,13 @@ class SpanBatch:
 
     def write(self, db: Database, bodies: MessageBodies) -> None:
         """Durable on return. May be called again after a `StoreError`: it is written once."""
+        tables, changes = self._tables(db, bodies)
+        then = [*self._taken_over(db), *_ended(db, [self]), *self.then]
+        db.append(self.user_id, tables, then=then, changes=changes, batch_id=self.batch_id)
+        bodies.written(tables.get("message_bodies", ((), ()))[1])
+
+    def _tables(self, db: Database, bodies: MessageBodies) -> tuple[Tables, list[Change]]:
+        """The rows to append, and what they change."""
         if self.deltas is None:
             self._take_over(db)
         slim, new_bodies = bodies.share(self.user_id, self.ended)
@@ -84,7 +94,7 @@ class SpanBatch:
                 opened_before=self.opened_before,
                 starts=self.starts,
             )
-        tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
+        tables: Tables = {
             "traces_raw": (TRACE_COLUMNS, self.starts),
             "open_spans": (OPEN_COLUMNS, [open_row(row, process_of(row, process_id)) for row in self.opened]),
             "message_bodies": (BODY_COLUMNS, new_bodies),
@@ -92,14 +102,8 @@ class SpanBatch:
             "trace_deltas": (DELTA_COLUMNS, deltas),
             **self.also,
         }
-        db.append(
-            self.user_id,
-            {name: table for name, table in tables.items() if table[1]},
-            then=[*self._after(db), *self.then],
-            changes=self._changes(delta[1] for delta in deltas),
-            batch_id=self.batch_id,
-        )
-        bodies.written(new_bodies)
+        filled = {name: table for name, table in tables.items() if table[1]}
+        return filled, self._changes(delta[1] for delta in deltas)
 
     def _take_over(self, db: Database) -> None:
         """Finds calls that another process, or this one before a pause, left open for a decision."""
@@ -116,8 +120,8 @@ class SpanBatch:
             self.opened_before |= found & {span_key(row) for row in self.ended}
         self._looked = True
 
-    def _after(self, db: Database) -> list[Statement]:
-        statements = [
+    def _taken_over(self, db: Database) -> list[Statement]:
+        return [
             Statement(
                 "update core.open_spans set process_id = $3, approval = $4, attributes = $5 where user_id = $1 and trace_id || span_id = $2",
                 [
@@ -130,16 +134,42 @@ class SpanBatch:
             )
             for row in self.taken_over
         ]
-        if self.opened_before:
-            sql = f"delete from core.open_spans where {_AMONG_KEYS[db.dialect]}"
-            statements.append(Statement(sql, [self.user_id, _joined(self.opened_before)]))
-        return statements
 
     def _changes(self, trace_ids: Iterable[str]) -> list[Change]:
         ids = list(trace_ids)
         if len(ids) > MANY_TRACES:
             ids = [""]
         return [Change("traces", self.user_id, trace_id) for trace_id in ids]
+
+
+def write_together(db: Database, batches: Sequence[SpanBatch], bodies: MessageBodies) -> None:
+    """`SpanBatch.write` of the batches of several users in one transaction, where the store lets one write for all."""
+    if len(batches) == 1 or db.dialect != "duckdb":
+        for batch in batches:
+            batch.write(db, bodies)
+        return
+    together: dict[str, tuple[Sequence[str], list[Row]]] = {}
+    changes: list[Change] = []
+    for batch in batches:
+        tables, told = batch._tables(db, bodies)
+        changes += told
+        for name, (columns, rows) in tables.items():
+            together.setdefault(name, (columns, []))[1].extend(rows)
+    then = [statement for batch in batches for statement in (*batch._taken_over(db), *batch.then)]
+    then += _ended(db, batches)
+    db.append(SYSTEM_USER, together, then=then, changes=changes, batch_id=batches[0].batch_id)
+    bodies.written(together.get("message_bodies", ((), []))[1])
+
+
+def _ended(db: Database, batches: Sequence[SpanBatch]) -> list[Statement]:
+    """Take the rows of spans that ended out of `open_spans`."""
+    open_before = [(batch.user_id, batch.opened_before) for batch in batches if batch.opened_before]
+    if len(open_before) > 1:
+        keys = "\x1e".join(user + trace + span for user, keys in open_before for trace, span in keys)
+        among = "list_contains(string_split($1, chr(30)), user_id || trace_id || span_id)"
+        return [Statement(f"delete from core.open_spans where {among}", [keys])]
+    sql = f"delete from core.open_spans where {_AMONG_KEYS[db.dialect]}"
+    return [Statement(sql, [user_id, _joined(keys)]) for user_id, keys in open_before]
 
 
 def span_key(row: Row) -> SpanKey:

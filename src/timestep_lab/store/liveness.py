@@ -38,7 +38,8 @@ class Publisher:
     """`publish` only enqueues. Each subscriber hears changes in the order they were published."""
 
     def __init__(self) -> None:
-        self._subscribers: dict[object, Callable[[Change], None]] = {}
+        self._subscribers: dict[str | None, dict[object, Callable[[Change], None]]] = {}
+        """By the user whose changes they want to hear; None: everybody's."""
         self._queue: SimpleQueue[Change | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -53,18 +54,22 @@ class Publisher:
             for change in changes:
                 self._queue.put(change)
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back after each change; returns what ends it. A callback that raises is logged and called again next time."""
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        """Call back after each change, with `user_id` after those of that user and those that name nobody; returns what ends it. A
+        callback that raises is logged and called again next time."""
         key = object()
         with self._lock:
-            self._subscribers[key] = callback
+            self._subscribers.setdefault(user_id, {})[key] = callback
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="timestep-lab changes", daemon=True)
                 self._thread.start()
 
         def unsubscribe() -> None:
             with self._lock:
-                self._subscribers.pop(key, None)
+                mine = self._subscribers.get(user_id, {})
+                mine.pop(key, None)
+                if not mine:
+                    self._subscribers.pop(user_id, None)
 
         return unsubscribe
 
@@ -83,11 +88,16 @@ class Publisher:
 
     def _run(self) -> None:
         while (change := self._queue.get()) is not None:
-            for callback in list(self._subscribers.values()):
+            for callback in self._told(change):
                 try:
                     callback(change)
                 except Exception:
                     log.exception("A subscriber to changes of the store failed on %s", change)
+
+    def _told(self, change: Change) -> list[Callable[[Change], None]]:
+        with self._lock:
+            users = list(self._subscribers) if not change.user_id else [None, change.user_id]
+            return [callback for user in users for callback in self._subscribers.get(user, {}).values()]
 
 
 # --- Stopping what blocks in another thread: whoever began a query may end it before its time limit does

@@ -35,11 +35,13 @@ class Store:
 
     def __init__(self, db: Database, user_id: str = LOCAL_USER) -> None:
         self.db, self.user_id = db, user_id
-        self.agents = Table(db, user_id, "agents", AgentRecord, noun="agent", topic="agents")
+        self.agents = Table(db, user_id, "agents", AgentRecord, noun="agent", topic="agents", kept=True)
         self.agent_versions = Table(
             db, user_id, "agent_versions", AgentRecord, noun="version of an agent", order="version"
         )
-        self.mcp_servers = Table(db, user_id, "mcp_servers", McpServerRecord, noun="MCP server", topic="mcp_servers")
+        self.mcp_servers = Table(
+            db, user_id, "mcp_servers", McpServerRecord, noun="MCP server", topic="mcp_servers", kept=True
+        )
         self.threads = Threads(db, user_id)
         self.runs = Table(db, user_id, "runs", RunRecord, noun="run", topic="runs", order="started_at")
         self.run_states = Table(
@@ -84,7 +86,7 @@ class Store:
             elif not change.user_id:
                 callback(replace(change, user_id=self.user_id))
 
-        return self.db.subscribe(mine)
+        return self.db.subscribe(mine, self.user_id)
 
     def close(self) -> None:
         self.db.close()

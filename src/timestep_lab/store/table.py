@@ -185,13 +185,19 @@ _LISTED_BY = {
 """Noun to what lists such rows: in Python, and as a command."""
 
 
+MOST_KEPT = 100
+"""Queries whose rows a table keeps."""
+
+
 class Table(Generic[R]):
     """`noun` names a row to people ("agent"); `order` is the column listings follow, newest last."""
 
     def __init__(
         self, db: Database, user_id: str, name: str, record: type[R], *, noun: str, topic: Topic | None = None,
-        key: str = "id", order: str = "created_at",
+        key: str = "id", order: str = "created_at", kept: bool = False,
     ) -> None:  # fmt: skip
+        """`kept`: of small tables that are read far more often than written, rows are read once for each state of the table."""
+        self._kept: dict[tuple[Any, ...], tuple[object, list[tuple[Any, ...]]]] | None = {} if kept else None
         self.db, self.user_id, self.name, self.record = db, user_id, name, record
         self.noun, self.topic, self.key, self.order = noun, topic, key, order
         self.columns = tuple(f.name for f in fields(cast(Any, record)))
@@ -209,12 +215,20 @@ class Table(Generic[R]):
         direction = "desc" if newest_first else "asc"
         order = f"{self.order} {direction}, {self.key} {direction}"
         tail = f" limit {int(limit)}" if limit is not None else ""
-        rows = self.db.query(
-            self.user_id,
-            f"select {self._columns_sql} from {self.name} where {conditions} order by {order}{tail}",
-            params,
-        )
-        return [self.from_row(row) for row in rows.rows]
+        sql = f"select {self._columns_sql} from {self.name} where {conditions} order by {order}{tail}"
+        return [self.from_row(row) for row in self._rows(sql, params)]
+
+    def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        state = self.db.state_of(self.user_id, self.topic) if self._kept is not None and self.topic else None
+        if self._kept is None or state is None:
+            return self.db.query(self.user_id, sql, params).rows
+        key = (sql, *params)
+        known = self._kept.get(key)
+        if known is None or known[0] != state:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            known = self._kept[key] = (state, self.db.query(self.user_id, sql, params).rows)
+        return known[1]
 
     def get(self, id: str) -> R:
         """Raises `NotFoundError`."""
@@ -301,7 +315,10 @@ class Table(Generic[R]):
         sets = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in ("user_id", self.key))
         return Statement(f"{insert.sql} on conflict (user_id, {self.key}) do update set {sets}", insert.params)
 
-    def update_statement(self, id: str, *, expect: Mapping[str, Any] | None = None, **changes: Any) -> Statement:
+    def update_statement(
+        self, id: str, *, expect: Mapping[str, Any] | None = None, answers: bool = True, **changes: Any
+    ) -> Statement:
+        """It returns the whole row, if it `answers`."""
         params: list[Any] = [self.user_id, id]
         sets = []
         for column, value in changes.items():
@@ -311,7 +328,8 @@ class Table(Generic[R]):
         for column, value in (expect or {}).items():
             params.append(self._encode(column, value))
             conditions += f" and {column} = ${len(params)}"
-        sql = f"update {self.name} set {', '.join(sets)} where {conditions} returning {self._columns_sql}"
+        returning = f" returning {self._columns_sql}" if answers else ""
+        sql = f"update {self.name} set {', '.join(sets)} where {conditions}{returning}"
         return Statement(sql, params, expect=1)
 
     def changes(self, id: str) -> list[Change]:

@@ -52,16 +52,47 @@ class Threads(Table[ThreadRecord]):
         results = self._write_to(thread_id, self.append_statements(thread_id, items))
         return self.appended(thread_id, items, results)
 
-    def append_statements(self, thread_id: str, items: Sequence[ThreadItem]) -> list[Statement]:
-        """What `append_items` writes, for a transaction with more in it; `appended` reads its results."""
-        taken = self._take("next_item", thread_id, len(items))
-        return [taken, *(self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items))]
+    def append_statements(
+        self,
+        thread_id: str,
+        items: Sequence[ThreadItem],
+        said: Sequence[Mapping[str, Json]] = (),
+        run_id: str | None = None,
+    ) -> list[Statement]:
+        """What `append_items` (and, of `said`, `append_session_items`) writes, for a transaction with more in it. `appended` reads its
+        results."""
+        if not items and not said:
+            return []
+        return [
+            self._take(thread_id, next_item=len(items), next_session_seq=len(said)),
+            *(self._insert(item, thread_id, offset - len(items)) for offset, item in enumerate(items)),
+            *self._said_statements(thread_id, said, run_id),
+        ]
+
+    def begin_statements(
+        self, thread: ThreadRecord, items: Sequence[ThreadItem], said: Sequence[Mapping[str, Json]], run_id: str
+    ) -> list[Statement]:
+        """A new thread, and what is first in it; the items bring their `item_index`."""
+        insert = self.insert_statement(thread)
+        counted = insert.sql.replace(") values (", ", next_item, next_session_seq) values (")
+        n, now = len(insert.params), to_naive_utc(utc_now())
+        return [
+            Statement(f"{counted[:-1]}, ${n + 1}, ${n + 2})", [*insert.params, len(items), len(said)]),
+            *map(self._items.insert_statement, items),
+            *(
+                Statement(
+                    "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) values ($1, $2, $3, $4, $5, $6)",
+                    [self.user_id, thread.id, seq, _to_json(one), run_id, now],
+                )
+                for seq, one in enumerate(said)
+            ),
+        ]
 
     def appended(self, thread_id: str, items: Sequence[ThreadItem], results: Sequence[Rows]) -> list[ThreadItem]:
         """The items with their `item_index`, from the results of `append_statements`."""
         return [
             replace(item, thread_id=thread_id, item_index=rows.rows[0][0])
-            for item, rows in zip(items, results[1:], strict=True)
+            for item, rows in zip(items, results[1:], strict=False)
         ]
 
     def save_item(self, item: ThreadItem) -> ThreadItem:
@@ -90,6 +121,14 @@ class Threads(Table[ThreadRecord]):
         [rows] = self.db.write(self.user_id, [update], changes=self.changes(item.thread_id))
         return replace(item, item_index=rows.rows[0][0])
 
+    def data_statement(self, item: ThreadItem) -> Statement:
+        """What an item that is there says by now."""
+        return Statement(
+            "update thread_items set data = $3 where user_id = $1 and id = $2",
+            [self.user_id, item.id, _to_json(item.data)],
+            expect=1,
+        )
+
     def delete_item(self, item_id: str) -> None:
         item = self._items.get(item_id)
         statement = Statement("delete from thread_items where user_id = $1 and id = $2", [self.user_id, item_id])
@@ -114,14 +153,13 @@ class Threads(Table[ThreadRecord]):
         self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
     ) -> None:
         if items:
-            self._write_to(thread_id, self.append_session_statements(thread_id, items, run_id))
+            self._write_to(thread_id, self.append_statements(thread_id, (), items, run_id))
 
-    def append_session_statements(
-        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None = None
+    def _said_statements(
+        self, thread_id: str, items: Sequence[Mapping[str, Json]], run_id: str | None
     ) -> list[Statement]:
-        """What `append_session_items` writes, for a transaction with more in it."""
         count, now = len(items), to_naive_utc(utc_now())
-        inserts = [
+        return [
             Statement(
                 "insert into session_items (user_id, thread_id, seq, item, run_id, created_at) "
                 f"select $1, $2, next_session_seq + {offset - count}, $3, $4, $5 from threads where user_id = $1 and id = $2",
@@ -129,7 +167,6 @@ class Threads(Table[ThreadRecord]):
             )
             for offset, item in enumerate(items)
         ]
-        return [self._take("next_session_seq", thread_id, count), *inserts]
 
     def pop_session_item(self, thread_id: str) -> dict[str, Any] | None:
         """Take the newest away and return it; None when there is none."""
@@ -159,6 +196,10 @@ class Threads(Table[ThreadRecord]):
         )
         return [self.from_row(row) for row in rows.rows]
 
+    def touch_statement(self, thread_id: str) -> Statement:
+        """Puts whoever comes for the thread at once in a row."""
+        return self._take(thread_id)
+
     def delete(self, id: str) -> None:
         """The thread with its items, session log, runs and paused run states. Its traces stay."""
         thread = Statement(
@@ -168,10 +209,12 @@ class Threads(Table[ThreadRecord]):
 
     # -- statements
 
-    def _take(self, counter: str, thread_id: str, count: int) -> Statement:
+    def _take(self, thread_id: str, **counts: int) -> Statement:
+        wanted = [(counter, count) for counter, count in counts.items() if count]
+        sets = "".join(f", {counter} = {counter} + {count}" for counter, count in wanted)
         return Statement(
-            f"update threads set {counter} = {counter} + $3, updated_at = $4 where user_id = $1 and id = $2 returning id",
-            [self.user_id, thread_id, count, to_naive_utc(utc_now())],
+            f"update threads set updated_at = $3{sets} where user_id = $1 and id = $2",
+            [self.user_id, thread_id, to_naive_utc(utc_now())],
             expect=1,
         )
 

@@ -21,7 +21,7 @@ from timestep_lab.model.clock import to_naive_utc
 from timestep_lab.model.errors import BusyError, LabError, StoreError
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store.base import Database, Statement
-from timestep_lab.store.imported_trace import SpanBatch, SpanKey, span_key
+from timestep_lab.store.imported_trace import SpanBatch, SpanKey, span_key, write_together
 from timestep_lab.store.search import keep_filled, stop_filling
 from timestep_lab.store.spans import MessageBodies, Row, span_row, trace_row
 from timestep_lab.store.trace_import import TraceImport
@@ -64,6 +64,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_AFTER_S = 0.04
 """How long the first span of a batch waits for company. With the commit it stays far below the 250 ms of the contract."""
+FLUSH_LATEST_S = 0.1
+"""How long it waits at most, when the last write took longer."""
 MAX_WAITING = 100_000
 """Spans held while the store does not answer. Those beyond are counted as lost and reported, not silently dropped."""
 MAX_BATCH = 20_000
@@ -126,6 +128,8 @@ class TraceWriter:
         """By user: spans that have a row in `open_spans`."""
         self._closed = False
         self._lost = 0
+        self._took = 0.0
+        """Seconds of the last write."""
         self._giving_up = threading.Event()
         self.last_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="timestep-lab traces", daemon=True)
@@ -205,16 +209,15 @@ class TraceWriter:
         while not stopped:
             events = self._next_events()
             stopped = any(isinstance(event, _Stop) for event in events)
-            for batch in self._batches(events):
-                self._write(batch)
+            self._write(self._batches(events))
             for event in events:
                 if isinstance(event, Barrier):
                     event.passed()
 
     def _next_events(self) -> list[_Event]:
-        """Waits for a first event, then FLUSH_AFTER_S for more; a barrier ends the wait."""
+        """Waits for a first event, then for more: FLUSH_AFTER_S, and longer while the store is slow. A barrier ends the wait."""
         events = [self._queue.get()]
-        deadline = time.monotonic() + FLUSH_AFTER_S
+        deadline = time.monotonic() + min(max(FLUSH_AFTER_S, self._took), FLUSH_LATEST_S)
         while len(events) < MAX_BATCH and not isinstance(events[-1], Barrier):
             try:
                 events.append(self._queue.get_nowait())
@@ -256,27 +259,37 @@ class TraceWriter:
             for user_id in {**starts, **opened, **ended}
         ]  # fmt: skip
 
-    def _write(self, batch: SpanBatch) -> None:
-        """Until it is durable, or `close` ran out of patience."""
+    def _write(self, batches: Sequence[SpanBatch]) -> None:
+        """Until they are durable, or `close` ran out of patience. Of several that are refused together, only those that are alone, too."""
+        if not batches:
+            return
+        spans = sum(len(batch.ended) + len(batch.opened) for batch in batches)
         wait_s = RETRY_FIRST_S
         while True:
+            began = time.monotonic()
             try:
-                batch.write(self._db, self._bodies)
+                write_together(self._db, batches, self._bodies)
             except (StoreError, BusyError) as error:
                 self._report(error, f"Spans could not be written and are tried again: {error}")
                 if self._giving_up.wait(wait_s):
-                    self._lost += len(batch.ended) + len(batch.opened)
+                    self._lost += spans
                     return
                 wait_s = min(wait_s * 2, RETRY_MOST_S)
             except (LabError, Exception) as error:  # noqa: BLE001 - the thread must go on; reported, counted, raised by flush
-                self._report(error, f"{len(batch.ended) + len(batch.opened)} spans were refused by the store: {error}")
-                self._lost += len(batch.ended) + len(batch.opened)
+                if len(batches) > 1:
+                    for batch in batches:
+                        self._write([batch])
+                    return
+                self._report(error, f"{spans} spans were refused by the store: {error}")
+                self._lost += spans
                 return
             else:
                 self.last_error = None
+                self._took = time.monotonic() - began
                 keep_filled(self._db)
-                self._open[batch.user_id] -= batch.opened_before
-                self._open[batch.user_id].update(map(span_key, [*batch.opened, *batch.taken_over]))
+                for batch in batches:
+                    self._open[batch.user_id] -= batch.opened_before
+                    self._open[batch.user_id].update(map(span_key, [*batch.opened, *batch.taken_over]))
                 return
 
     def _report(self, error: Exception, message: str) -> None:

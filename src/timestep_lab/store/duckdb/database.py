@@ -6,12 +6,14 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
+from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
+from timestep_lab.store.duckdb.engine import Job
 from timestep_lab.store.duckdb.loopback import Backend, Tables
 from timestep_lab.store.duckdb.owner_election import OwnerElection
 from timestep_lab.store.liveness import Liveness
@@ -58,6 +60,14 @@ class DuckDatabase:
             lambda backend: backend.write(user_id, statements, changes=changes, batch_id=batch.id_for(backend))
         )
 
+    def begin_write(
+        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+    ) -> Future[list[Rows]] | None:
+        return self._seat.begin(lambda engine: engine.submit(Job(user_id, statements=statements, changes=changes)))
+
+    def state_of(self, user_id: str, topic: Topic) -> object | None:
+        return self._seat.begin(lambda engine: engine.state_of(user_id, topic))
+
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
@@ -72,8 +82,8 @@ class DuckDatabase:
     ) -> Rows:  # fmt: skip
         return self._seat.call(lambda backend: backend.select(user_id, sql, params, limit=limit, timeout_s=timeout_s))
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        return self._seat.subscribe(callback)
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        return self._seat.subscribe(callback, user_id)
 
     def close(self) -> None:
         """The last user of this process's seat gives it up; another process that uses the lab then owns it."""

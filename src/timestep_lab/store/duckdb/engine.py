@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.model.errors import BusyError, ConflictError, QueryError, StoreError
-from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement
+from timestep_lab.model.errors import BusyError, QueryError, StoreError
+from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
 from timestep_lab.store.duckdb.loopback import ClosedError, Tables
@@ -83,8 +84,8 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="timestep-lab writer", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> list[Rows]:
-        """Wait until the job is durable. Raises `BusyError` when too much is waiting already."""
+    def submit(self, job: Job) -> Future[list[Rows]]:
+        """Done when the job is durable. Raises `BusyError` when too much is waiting already."""
         with self._wake:
             if self._closed:
                 raise ClosedError
@@ -93,7 +94,7 @@ class Writer:
             self._waiting.append(job)
             self._waiting_rows += job.rows
             self._wake.notify()
-        return job.done.result()
+        return job.done
 
     def close(self) -> None:
         """What was submitted is written first."""
@@ -178,11 +179,7 @@ class Writer:
         results = []
         for statement in job.statements:
             result = run(self._cursor, statement.sql, statement.params)
-            if statement.expect is not None and len(result.rows) != statement.expect:
-                raise ConflictError(
-                    f"Expected {statement.expect} row(s), found {len(result.rows)}: somebody else changed it first.",
-                    "Read it again, then try again.",
-                )
+            statement.check(result)
             results.append(result)
         return results
 
@@ -210,13 +207,13 @@ class Writer:
 
 
 def run(cursor: Cursor, sql: str, params: Sequence[Any]) -> Rows:
-    """Execute and fetch all. A statement without `returning` has no columns and no rows (DuckDB would answer a count)."""
+    """Execute and fetch all. A statement that writes without `returning` has no columns and no rows (DuckDB answers a count)."""
     cursor.execute(sql, list(params))
     if cursor.description is None:
         return Rows((), [])
     columns = tuple(column[0] for column in cursor.description)
     rows = cursor.fetchall()
-    return Rows((), []) if columns == ("Count",) else Rows(columns, rows)
+    return Rows((), [], changed=rows[0][0]) if columns == ("Count",) else Rows(columns, rows)
 
 
 # -- DuckDB's numpy columns in the form of `store.base.Columns`: no masks, unknown numbers NaN, other unknown values None
@@ -258,6 +255,7 @@ class Engine:
         self._idle: dict[str, deque[tuple[Cursor, str]]] = {OURS: deque(), THEIRS: deque()}
         self._cursors: set[Cursor] = set()
         self._busy: set[Cursor] = set()
+        self._writes: Counter[tuple[str, Topic]] = Counter()
         self._lock = threading.Lock()
         self._calm = threading.Condition(self._lock)
         self._usable, self._closed = True, False
@@ -270,7 +268,7 @@ class Engine:
                 self._log_check = LogCheck(path)
             self._writer = Writer(
                 self._new_cursor(OURS),
-                publisher.publish,
+                partial(self._committed, publisher),
                 self._break,
                 before_commit=lambda: keep_beside(path, LOG),
                 after_commit=self._log_check.record if self._log_check else lambda: None,
@@ -301,15 +299,16 @@ class Engine:
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> list[Rows]:
-        return self._submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id))
+        return self.submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id)).result()
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:  # fmt: skip
-        self._submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id))
+        self.submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id)).result()
 
-    def _submit(self, job: Job) -> list[Rows]:
+    def submit(self, job: Job) -> Future[list[Rows]]:
+        """Done when it is durable. Raises `ClosedError`; what was taken before is still done."""
         if not self._usable:
             raise ClosedError
         return self._writer.submit(job)
@@ -325,6 +324,14 @@ class Engine:
     ) -> Rows:
         with self._cursor(THEIRS, user_id) as cursor:
             return self._fence.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
+
+    def state_of(self, user_id: str, topic: Topic) -> object:
+        return id(self), self._writes[user_id, topic]
+
+    def _committed(self, publisher: Publisher, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self._writes[change.user_id, change.topic] += 1
+        publisher.publish(changes)
 
     def listen(self) -> None:
         """The publisher hears of every change as it is."""

@@ -272,8 +272,17 @@ class OwnerElection:
             except ClosedError:
                 self._vacate(backend)
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        end = self.publisher.subscribe(callback)
+    def begin(self, operation: Callable[[Engine], T]) -> T | None:
+        """Do it, where this process is the owner."""
+        with self._lock:
+            held = self._held
+        try:
+            return None if held is None else operation(held.engine)
+        except ClosedError:
+            return None
+
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        end = self.publisher.subscribe(callback, user_id)
         self.call(lambda backend: backend.listen())
         return end
 

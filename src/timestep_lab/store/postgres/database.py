@@ -6,6 +6,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -14,9 +15,9 @@ import psycopg
 from psycopg import Connection, sql
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
-from timestep_lab.model.errors import ConflictError, LabError
+from timestep_lab.model.errors import LabError
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Database, Dialect, Rows, Statement, by_columns
+from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Database, Dialect, Rows, Statement, Topic, by_columns
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Liveness, Publisher, interruptible
 from timestep_lab.store.postgres import setup as fence
@@ -179,18 +180,14 @@ def perform(connection: Conn, statements: Sequence[Statement]) -> list[Rows]:
         cursors = [connection.execute(statement.sql.encode(), list(statement.params)) for statement in statements]
     results = [rows_of(cursor) for cursor in cursors]
     for statement, result in zip(statements, results, strict=True):
-        if statement.expect is not None and len(result.rows) != statement.expect:
-            raise ConflictError(
-                f"Expected {statement.expect} row(s), found {len(result.rows)}: somebody else changed it first.",
-                "Read it again, then try again.",
-            )
+        statement.check(result)
     return results
 
 
 def rows_of(cursor: psycopg.Cursor[Any]) -> Rows:
     """A statement without a result has no columns and no rows."""
     if cursor.description is None:
-        return Rows((), [])
+        return Rows((), [], changed=max(cursor.rowcount, 0))
     return Rows(tuple(column.name for column in cursor.description), cursor.fetchall())
 
 
@@ -269,6 +266,15 @@ class PostgresDatabase:
 
         return self._transaction(user_id, work, changes, batch_id)
 
+    def begin_write(
+        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+    ) -> Future[list[Rows]] | None:
+        """A connection is held by the thread that waits for it."""
+        return None
+
+    def state_of(self, user_id: str, topic: Topic) -> object | None:
+        return None
+
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
         batch_id: str | None = None,
@@ -307,8 +313,8 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise explain_typed(error, self.url, timeout_s) from error
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        unsubscribe = self._publisher.subscribe(callback)
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        unsubscribe = self._publisher.subscribe(callback, user_id)
         with self._lock:
             if self._listener is None:
                 self._listener = Listener(
