@@ -1,4 +1,4 @@
-"""`timestep-lab serve`: API and app in one process."""
+"""`timestep-lab serve`: API and app at one address."""
 
 from __future__ import annotations
 
@@ -87,6 +87,13 @@ def copy_notebooks(folder: Path) -> list[Path]:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: a free one.")
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that answer, on a lab in Postgres; as many as the machine has cores.",
+)
+@click.option(
     "--with-input",
     is_flag=True,
     hidden=True,
@@ -94,14 +101,14 @@ def copy_notebooks(folder: Path) -> list[Path]:
 )
 @store_option
 @click.pass_obj
-def serve_command(context: Context, host: str, port: int, with_input: bool) -> int:
+def serve_command(context: Context, host: str, port: int, workers: int, with_input: bool) -> int:
     """Serve the lab: chat, traces, comparisons and the API. Stops cleanly on SIGTERM or Ctrl-C."""
     from timestep_lab.server.server import serve
 
     if with_input:
         threading.Thread(target=_stop_with_input, daemon=True).start()
     with context.open() as lab:
-        serve(lab, host=host, port=port, announce=say, ends_process=True)
+        serve(lab, host=host, port=port, announce=say, ends_process=True, workers=workers)
     return 0
 
 

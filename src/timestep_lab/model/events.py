@@ -1,8 +1,8 @@
 """The one event stream of a run. Chat view, command line, HTTP server and trace writer all read this.
 
 The words are those of ChatKit (`thread.item.added`, `.updated`, `.done`) and of the Responses API for what grows
-inside an item. An event is acknowledged to the reader only after what it reports is in the store, except for the
-growing text of an item, whose whole comes with `thread.item.done` (and, as far as it got, when the run ends early).
+inside an item. An event is acknowledged to the reader only after what it reports is in the store, except for what a model is still
+saying: the item's opening and its growing text, whose whole comes with `thread.item.done` (and, as far as it got, when the run ends early).
 
     run.started                       first, always
       thread.created                  when the run opened a new thread

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from timestep_lab.model.records import Json
 from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import USER_HEADER
 from timestep_lab.server.labs import caller_of
+from timestep_lab.server.workers import view_key
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -171,7 +171,7 @@ def offer(view: View, user_id: str, reads: FairReads) -> str:
     closed = asyncio.Event()
     at_session_end(closed.set)
     view.turns = lambda read: reads.run(user_id, read, closed.wait)
-    key = secrets.token_urlsafe(24)
+    key = view_key()
     host = _hosts[key] = ViewHost(view, user_id, document.session_context)
     view.attach(host)
     at_session_end(lambda: view.detach(host))

@@ -11,12 +11,13 @@ import importlib
 import logging
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from socket import IPPROTO_TCP, TCP_NODELAY
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -42,6 +43,7 @@ from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import API_PREFIXES, OPEN_PATHS, Caller, Gate, RateLimits, Tokens, answers_to
 from timestep_lab.server.labs import Labs
 from timestep_lab.server.otlp_decoder import OtlpDecoder
+from timestep_lab.server.workers import AT_ONCE, Worker, check, hand_over, is_elsewhere, taking_over, watch
 from timestep_lab.store.store import secret_of
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ LINK_HOURS = 12
 class Served:
     """The ASGI app of a lab, and the key that signs its owner in."""
 
-    def __init__(self, lab: UserLab, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None) -> None:
-        self.owner_key = secrets.token_urlsafe(24)
-        self._key_until = time.monotonic() + LINK_HOURS * 3600
+    def __init__(
+        self, lab: UserLab, *, loopback: bool, pages: bool = True, limits: RateLimits | None = None, worker: Worker | None = None
+    ) -> None:  # fmt: skip
+        self.owner_key = worker.owner_key if worker else secrets.token_urlsafe(24)
+        self._key_until = worker.key_until if worker else time.time() + LINK_HOURS * 3600
         self._loopback = loopback
         lab.settings = replace(lab.settings, is_served=True)
         self.labs = Labs(lab)
@@ -92,7 +96,7 @@ class Served:
         """The lab's own user, for who holds the link printed in the terminal, or a token of theirs (`timestep-lab token`)."""
         owner: str = self.labs.root.store.user_id
         if secrets.compare_digest(key.encode(), self.owner_key.encode()):
-            return owner if time.monotonic() < self._key_until else None
+            return owner if time.time() < self._key_until else None
         try:
             caller = self.tokens.verify(key)
         except AuthError:
@@ -180,16 +184,46 @@ RUNS_S = 7
 """How much of that runs have to come to their own end; then they are cancelled, so that their readers hear of it before the connection goes."""
 
 
-def serve(lab: UserLab, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False) -> None:
+def serve(
+    lab: UserLab, *, host: str, port: int, announce: Callable[[str], None], ends_process: bool = False, workers: int = 1
+) -> None:
     """Answer until SIGTERM or SIGINT, then let requests and runs end (at most 10 s), keep what unfinished runs said, and return.
 
-    `ends_process`: the program is over after this, at most STOPPED_S later. Raises `UsageError` when the port is taken.
+    `ends_process`: the program is over after this, at most STOPPED_S later. `workers`: so many processes answer. Raises `UsageError` when the
+    port is taken, and for several workers on a lab that has one owner.
     """
-    served = Served(lab, loopback=host in LOOPBACK)
-    config = config_of(served.app, lab.settings, host=host, port=port)
+    if worker := Worker.of_environment():
+        _answer(lab, Served(lab, loopback=host in LOOPBACK, worker=worker), host, ends_process, worker)
+        return
+    if workers > 1:
+        check(lab.store.db, workers)
+    served = Served(lab, loopback=host in LOOPBACK) if workers == 1 else None
+    owner_key = served.owner_key if served else secrets.token_urlsafe(24)
+    listening = _listen(lab, host, port)
+    _own_the_file(lab.store.db)
+    # From here on a connection waits for the server instead of being refused: the address is about to be printed.
+    listening.listen(BACKLOG)
+    actual = listening.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{actual}"
+    # The bare address first: programs take the first one that they see.
+    announce(f"Timestep Lab is at {url} (for guests, who see only what they do themselves).")
+    announce(f"Open it as yourself, with all of {lab.store.db.url}: {url}/?key={owner_key}")
+    announce(f"It works for {LINK_HOURS} hours; then put what `timestep-lab token` prints in the place of its key.")
+    announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
+    if served:
+        _answer(lab, served, host, ends_process, listening)
+    else:
+        secret_of(lab.store.db, lab.settings.secret)  # Made once, before each worker looks for it.
+        with listening:
+            watch(listening, workers, owner_key=owner_key, link_s=LINK_HOURS * 3600.0)
+
+
+def _listen(lab: UserLab, host: str, port: int) -> socket.socket:
+    config = config_of(None, lab.settings, host=host, port=port)
     try:
         with _unsaid("uvicorn.error"):
-            socket = config.bind_socket()
+            listening = config.bind_socket()
     except SystemExit:
         # uvicorn logs the reason and leaves the program; ours is to say it in one line.
         raise UsageError(
@@ -197,23 +231,21 @@ def serve(lab: UserLab, *, host: str, port: int, announce: Callable[[str], None]
         ) from None
     # Connections inherit it. uvicorn's socket names no protocol, and so asyncio would leave Nagle's algorithm on: every answer, which is
     # written as head and body, would wait up to 44 ms for the client's delayed acknowledgement of its head.
-    socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def _answer(lab: UserLab, served: Served, host: str, ends_process: bool, at: socket.socket | Worker) -> None:
+    """`at`: the socket that takes connections, or which of several workers this process is."""
     _take_many_files()
-    _own_the_file(lab.store.db)
-    # From here on a connection waits for the server instead of being refused: the address is about to be printed.
-    socket.listen(config.backlog)
-    actual = socket.getsockname()[1]
-    name = f"[{host}]" if ":" in host else host
-    url = f"http://{name}:{actual}"
-    # The bare address first: programs take the first one that they see.
-    announce(f"Timestep Lab is at {url} (for guests, who see only what they do themselves).")
-    announce(f"Open it as yourself, with all of {lab.store.db.url}: {url}/?key={served.owner_key}")
-    announce(f"It works for {LINK_HOURS} hours; then put what `timestep-lab token` prints in the place of its key.")
-    announce(f'From a notebook elsewhere: Lab("{url}", token=…); `timestep-lab token` prints one.')
+    config = config_of(served.app, lab.settings, host=host, port=0)
     switched_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
-        asyncio.run(_until_stopped(uvicorn.Server(config), socket, served))
+        if isinstance(at, Worker):
+            asyncio.run(_until_stopped(_WorkerServer(config), socket.socket(fileno=at.listens), served, at))
+        else:
+            asyncio.run(_until_stopped(uvicorn.Server(config), at, served))
     finally:
         sys.setswitchinterval(switched_s)
         gc.unfreeze()
@@ -226,12 +258,18 @@ class Impatient(H11Protocol):
 
     _hurry: asyncio.TimerHandle | None = None
     _is_websocket = False
+    _is_new = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
+        was_new, self._is_new = self._is_new, False
+        worker = is_elsewhere(data) if was_new else None
+        if worker and hand_over(self.transport.get_extra_info("socket").fileno(), data, worker):
+            self.transport.abort()  # Closes the descriptor of this process alone.
+            return
         super().data_received(data)
         cycle: RequestResponseCycle | None = (
             self.cycle
@@ -318,7 +356,9 @@ def _own_the_file(db: Database) -> None:
             db.take_over()
 
 
-async def _until_stopped(server: uvicorn.Server, socket: object, served: Served) -> None:
+async def _until_stopped(
+    server: uvicorn.Server, listening: socket.socket, served: Served, worker: Worker | None = None
+) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_SaysOnce())
 
@@ -341,9 +381,25 @@ async def _until_stopped(server: uvicorn.Server, socket: object, served: Served)
         except NotImplementedError:  # Windows has no signal handlers on its loop; uvicorn's own are used there.
             break
     sparing = loop.create_task(_spare_what_is_loaded(served))
-    await server.serve(sockets=[socket])  # type: ignore[list-item]
+    with taking_over(worker, partial(_protocol, server)) if worker else nullcontext():
+        await server.serve(sockets=[listening])
     for task in (sparing, *stopping):
         task.cancel()
+
+
+class _WorkerServer(uvicorn.Server):
+    """Takes few connections in one go, so that others take theirs."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.backlog = AT_ONCE
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)  # The kernel's, for all workers: asyncio asked for as many as it takes.
+
+
+def _protocol(server: uvicorn.Server) -> asyncio.Protocol:
+    """For a connection that was accepted elsewhere, as `uvicorn.Server.startup` makes them."""
+    return Impatient(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
 
 
 async def _spare_what_is_loaded(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import defaultdict
@@ -28,7 +29,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Requests by method, route and status, and their time to the first byte."""
+    """Requests by method, route and status, and their time to the first byte. Of several workers each tells of itself; the pid says which."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,6 +66,8 @@ class Metrics:
                 f"timestep_lab_start_time_seconds {self._started:.3f}",
                 "# TYPE timestep_lab_page_sessions gauge",
                 f"timestep_lab_page_sessions {self.page_sessions()}",
+                "# TYPE timestep_lab_process gauge",
+                f'timestep_lab_process{{pid="{os.getpid()}"}} 1',
             ]
         return "\n".join(lines) + "\n"
 
