@@ -15,7 +15,9 @@ from tests.browser.giving_files import give
 from tests.server.lab_process import LabProcess
 from timestep_lab.model.ids import WEATHER_ASSISTANT
 
-EVERY_PAGE = ("/", "/chat", "/traces", "/sql", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings")
+EVERY_PAGE = (
+    "/", "/chat", "/traces", "/sql", "/playground", "/compare", "/agents", "/tools", "/files", "/approvals", "/settings",
+)  # fmt: skip
 AXE_RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice")
 
 PATIENCE_MS = 45_000

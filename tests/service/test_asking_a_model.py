@@ -17,6 +17,7 @@ from tests.server.remote import SETTINGS, remote_lab
 from timestep_lab import Lab, NotFoundError, UsageError
 from timestep_lab.model.errors import BudgetError, LabError, ProviderError, SettingsError
 from timestep_lab.model.events import AnswerCompleted, AnswerDelta, AnswerStarted
+from timestep_lab.server.pages.playground import recorded_request
 
 LOOKUP = {"name": "get_weather", "description": "The weather.", "parameters": {"type": "object", "properties": {"location": {"type": "string"}}}}  # fmt: skip
 SCHEMA = {"type": "json_schema", "name": "city", "schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}  # fmt: skip
@@ -161,3 +162,79 @@ def test_answers_are_their_users_own_and_nobody_else_is_answered(served: LabProc
         assert ben.get(f"/api/v1/traces/{answer['trace_id']}").status_code == 404
         refused = ann.post("/api/v1/models/ask", json={"prompt": "x", "model": "demo/echo", "timeout_s": 0})
         assert (refused.status_code, "timeout_s" in refused.text) == (422, True)
+
+
+# -- what was asked in a recorded step, to be changed and asked again
+
+
+SPAN = {
+    "name": "chat", "kind": "generation", "status": "ok", "agent": None, "model": None,
+}  # fmt: skip
+CALL = {"type": "function_call", "call_id": "c1", "name": "lookup", "arguments": '{"id": 7}'}
+RESULT = {"type": "function_call_output", "call_id": "c1", "output": "seven"}
+FOREIGN = {
+    "chat completions": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Which?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "lookup", "arguments": '{"id": 7}'}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "seven"},
+    ],
+    "opentelemetry": [
+        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
+        {"role": "user", "parts": [{"type": "text", "content": "Which?"}]},
+        {"role": "assistant", "parts": [{"type": "tool_call", "id": "c1", "name": "lookup", "arguments": {"id": 7}}]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "seven"}]},
+    ],
+    "anthropic": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which?"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "lookup", "input": {"id": 7}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "seven"}]},
+    ],
+    "responses": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}, CALL, RESULT],
+}  # fmt: skip
+
+
+class Recorded:
+    """As much of `Traces` as the reading of a step asks."""
+
+    def __init__(self, *spans: dict[str, Any]) -> None:
+        self._spans = {span["span_id"]: span for span in spans}
+
+    def columns(self, trace_id: str) -> dict[str, Any]:
+        spans = list(self._spans.values())
+        return {"span_id": [s["span_id"] for s in spans], "kind": [s["kind"] for s in spans], "started_us": [*range(len(spans))]}  # fmt: skip
+
+    def payloads(self, trace_id: str, ids: list[str]) -> list[dict[str, Any]]:
+        return [self._spans[id] for id in ids if id in self._spans]
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_whatever_wrote_the_trace_its_request_can_be_asked_again(form: str) -> None:
+    attributes = {"gen_ai.request.temperature": 0.3, "gen_ai.request.max_tokens": 50, "gen_ai.request.model": "gpt-4.1"}
+    traces: Any = Recorded({**SPAN, "span_id": "a", "input": FOREIGN[form], "attributes": attributes})
+    found = recorded_request(traces, "t", "a")
+    assert (found.instructions, found.model) == ("Be brief.", "gpt-4.1")
+    assert found.model_settings == {"temperature": 0.3, "max_tokens": 50}
+    first, call, result = found.items
+    assert (first["role"], first["content"]) == ("user", "Which?")
+    assert (call["type"], call["call_id"], call["name"], json.loads(call["arguments"])) == ("function_call", "c1", "lookup", {"id": 7})  # fmt: skip
+    assert result == RESULT
+    assert found.notes == ["Which tools it was offered was not recorded."]
+
+
+async def test_the_tools_of_a_step_are_those_that_its_agent_was_offered_last_and_the_request_can_be_asked(
+    tmp_path: Path,
+) -> None:
+    async with Lab(tmp_path / "lab.duckdb", settings=SETTINGS) as lab:
+        run = await lab.run("What's the weather in Oakland?")
+        spans = [s for s in lab.trace_source.whole_spans(run.trace_id) if s["kind"] == "generation"]
+        last = spans[-1]
+        found = recorded_request(lab.trace_source, run.trace_id, last["span_id"])
+        assert found.agent == last["agent"]
+        assert {"get_weather", "think"} <= {str(tool["name"]) for tool in found.tools}
+        assert found.items[0]["role"] == "user"
+        answer = await lab.ask(found.items, model="demo/assistant", instructions=found.instructions, tools=found.tools, model_settings=found.model_settings)  # fmt: skip
+        assert answer.text == run.output
+        with pytest.raises(NotFoundError, match="not one in which a model was asked"):
+            recorded_request(lab.trace_source, run.trace_id, "nope")

@@ -20,6 +20,9 @@ from timestep_lab.service.model_call import ModelCall, answer, read_format, read
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import in_thread
 
+ONE_ANSWER = "One answer"
+"""What the trace of a model that was asked without an agent is called."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Providers:
@@ -95,7 +98,7 @@ class Models:
             model=scope.router.resolve(model or scope.settings.default_model).full,
             input=[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, instructions=instructions or None,
             settings=model_settings or {}, functions=read_tools(tools), format=read_format(response_format, "response_format"),
-            metadata=metadata or {}, workflow="One answer",
+            metadata=metadata or {}, workflow=ONE_ANSWER,
         )  # fmt: skip
         if scope.store.quota:
             scope.store.quota.check_runs(self._asking)

@@ -162,6 +162,7 @@ def entries() -> tuple[Entry, ...]:
         Entry("/chat", "Chat", "M2.5 3h11v8H7l-3 2.5V11H2.5z", ("conversation", "conversations"), key="c"),
         Entry("/traces", "Traces", "M2.5 3.5h6M5 7h6M8 10.5h5.5M4 14h4", ("trace", "traces"), key="t"),
         Entry("/sql", "SQL", "M5 4 1.5 8 5 12M11 4l3.5 4L11 12M9.2 2.8 6.8 13.2", key="q"),
+        Entry("/playground", "Playground", "M2.5 3h6.5v10H2.5zM11 5.5l2.8 2.5L11 10.5M4.5 6h2.5M4.5 8.5h2.5", ("step", "steps"), key="y"),
         Entry("/compare", "Compare", "M2.5 2.5h4.5v11H2.5zM9 2.5h4.5v11H9z", ("comparison", "comparisons"), key="m"),
         Entry("/agents", "Agents", "M8 2.2v1.6M3.5 5.6a1.8 1.8 0 0 1 1.8-1.8h5.4a1.8 1.8 0 0 1 1.8 1.8v4.6a1.8 1.8 0 0 1-1.8 1.8H5.3a1.8 1.8 0 0 1-1.8-1.8zM6.2 7.4v.8M9.8 7.4v.8", ("agent", "agents"), key="a"),
         Entry("/tools", "Tools", "M9.9 2.3a3.4 3.4 0 0 0-3.6 4.6L2.2 11a1.6 1.6 0 0 0 0 2.3l.5.5a1.6 1.6 0 0 0 2.3 0l4.1-4.1a3.4 3.4 0 0 0 4.6-3.6l-2 2-2.3-.5-.5-2.3z", key="l"),

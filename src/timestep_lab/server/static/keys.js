@@ -23,7 +23,7 @@
 
   const pages = [...document.querySelectorAll(".shell-links > a")].map((link) => ({ words: link.textContent.trim(), kind: "page", key: link.dataset.key, go: () => location.assign(link.href) }));
   const actions = [
-    ["New conversation", "/chat"], ["Failed traces", `/traces?filter=${encodeURIComponent('status == "failed"')}`], ["What waits for approval", "/approvals"], ["New comparison", "/compare"], ["New agent", "/agents"],
+    ["New conversation", "/chat"], ["Failed traces", `/traces?filter=${encodeURIComponent('status == "failed"')}`], ["What waits for approval", "/approvals"], ["New comparison", "/compare?new"], ["New agent", "/agents"],
     ["Shared links", "/settings"], ["My data: export, delete", "/settings"],
   ].map(([words, href]) => ({ words, kind: "action", go: () => location.assign(href) }));
   actions.push({ words: "Switch between light and dark", kind: "action", go: () => document.querySelector(".shell-theme").click() }, { words: "Keyboard shortcuts", kind: "action", go: () => help() });

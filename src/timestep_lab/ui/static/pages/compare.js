@@ -15,19 +15,32 @@ function render(context) {
   view.actions.append(open);
   view.body.append(form.element, rows, duelForm(view.link));
 
+  // `?new` opens the form; the playground leaves there what it begins with.
+  let begins = new URL(location.href).searchParams.has("new");
   function toggle(shown) {
     form.element.hidden = !shown;
     open.setAttribute("aria-expanded", String(shown));
+    const address = new URL(location.href);
+    if (shown) address.searchParams.set("new", "");
+    else address.searchParams.delete("new");
+    history.replaceState(history.state, "", address);
     if (shown) { form.element.querySelector("textarea").focus(); form.look(); }
   }
 
   return view.open((state) => {
-    put(rows, list(state.comparisons));
-    form.update(state).catch(view.say);
+    put(rows, list(state.comparisons, () => toggle(true)));
+    form.update(state, begins ? begun() : null).catch(view.say);
+    if (begins) { begins = false; toggle(true); }
   });
 }
 
-function list(rows) {
+function begun() {
+  const kept = sessionStorage.getItem("timestep-lab comparison");
+  sessionStorage.removeItem("timestep-lab comparison");
+  return kept ? JSON.parse(kept) : null;
+}
+
+function list(rows, begin) {
   if (!rows.length) return empty("No comparisons yet", "Start one here, in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));
   return card("Comparisons", h("ul", { class: "tl-rows" }, rows.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/compare/${row.id}` },
     h("span", { class: "tl-grow" }, row.conclusion ? data(row.conclusion, { class: "tl-clip tl-concluded", title: row.conclusion }) : null, data(row.candidates.join(" against "), { class: row.conclusion ? "tl-soft tl-small tl-clip" : "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.name && row.name !== "list" ? [data(row.name), " · "] : null, count(row.n_cases, "case"), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at)))))));

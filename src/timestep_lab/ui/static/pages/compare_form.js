@@ -125,7 +125,8 @@ export function compareForm({ link, act, submit }, onCancel) {
 
   let agentsMark = null;
   let first = true;
-  async function update(state) {
+  /** `begun`: `{cases, models, settings, note}` of another page, in the place of the examples. */
+  async function update(state, begun = null) {
     const mark = JSON.stringify(state.agents);
     if (mark !== agentsMark) {
       const kept = new Set(agentsMark === null ? state.chosen_agents : form().agents);
@@ -138,9 +139,18 @@ export function compareForm({ link, act, submit }, onCancel) {
     scorers.offer(state.scorers);
     if (!first) return;
     first = false;
-    scorers.add("contains");
-    models.add(state.default_model);
-    if (state.default_model.startsWith("demo/")) models.add("demo/echo"); // with no key, something to compare at once
+    if (begun) {
+      cases.value = begun.cases;
+      settings.value = begun.settings;
+      settings.closest("details").open = Boolean(begun.settings);
+      begun.models.forEach((name) => models.add(name));
+      for (const box of agents.querySelectorAll("input:checked")) box.checked = false; // It was a model that was asked, not an agent.
+      element.querySelector("h2").after(h("p", { class: "tl-soft" }, begun.note));
+    } else {
+      scorers.add("contains");
+      models.add(state.default_model);
+      if (state.default_model.startsWith("demo/")) models.add("demo/echo"); // with no key, something to compare at once
+    }
     models.offer((await link.call("models")).value);
   }
 

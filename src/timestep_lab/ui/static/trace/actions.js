@@ -5,7 +5,7 @@ import { icon } from "../shared/icons.js";
 import { scoreBox } from "./scores.js";
 
 /** In the served app's page there are addresses to link to; a notebook has none. */
-const isServed = () => document.querySelector("main.shell-main") !== null;
+export const isServed = () => document.querySelector("main.shell-main") !== null;
 const isOurs = (threadId) => /^thr_/.test(threadId ?? "");
 const FILES = [["html", "One HTML file"], ["jsonl", "JSON Lines"], ["json", "OpenTelemetry JSON"], ["parquet", "Parquet"]];
 const TOOLS = [["ask", "Ask me before tools that may change the world"], ["live", "Call tools as the agents' own rules say"], ["tape", "Answer tools from recorded runs, call none"]];

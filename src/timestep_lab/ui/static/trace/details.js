@@ -5,6 +5,7 @@ import { bytes, cost, duration, exactTime, short } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
 import { jsonView } from "../shared/json_view.js";
 import { copyButton } from "../shared/long_text.js";
+import { isServed } from "./actions.js";
 import { callView, messageList, valueView } from "./message_view.js";
 import { KIND_WORDS } from "./rows.js";
 import { scoreBox, scoreChips } from "./scores.js";
@@ -46,9 +47,10 @@ function view({ span, input_messages: input, output_messages: output, scores }, 
       h("div", { class: "tl-facts" }, h("span", {}, KIND_WORDS[kind]), h("span", { class: `tl-status-${word}` }, icon(sign, null, 12), " ", word), facts(span))),
     span.error ? h("div", { class: "tl-notice tl-is-bad" }, icon("error"), h("bdi", { class: "tl-error-text" }, String(span.error))) : null,
     kind === "generation" ? phases(span) : null,
-    body(kind, span, input, output),
     onAgain ? h("div", { class: "tl-details-acts" }, scoreBox(api, { target: "span", target_id: span.span_id, trace_id: traceId }, scores),
+      kind === "generation" && isServed() ? h("a", { class: "tl-quiet", href: `/playground?trace=${encodeURIComponent(traceId)}&step=${encodeURIComponent(span.span_id)}` }, icon("edit", null, 13), "Open in playground") : null,
       AGAIN.includes(kind) ? h("button", { class: "tl-quiet", type: "button", onclick: () => onAgain(span) }, icon("turn", null, 13), "Run again from here") : null) : scoreChips(scores),
+    body(kind, span, input, output),
     section("Attributes", span.attributes && Object.keys(span.attributes).length ? jsonView(span.attributes, { open: 1 }) : null, { closed: kind !== "other" }),
     section("Raw", () => jsonView(span, { open: 1 }), { closed: true, text: () => JSON.stringify(span, null, 2) }),
   ];
