@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import httpx
 import pytest
 from fastapi import WebSocketDisconnect
 from websockets.asyncio.client import connect
@@ -66,3 +68,22 @@ def test_binary_parts_come_out_as_they_went_in(buffers: list[bytes]) -> None:
 def test_the_end_of_a_connection_is_told_from_a_message() -> None:
     with pytest.raises(WebSocketDisconnect):
         unpack({"type": "websocket.disconnect", "code": 1001})
+
+
+async def test_a_hundred_pages_at_once_are_answered_whatever_cookies_other_programs_left(lab: LabProcess) -> None:
+    users = [f"00000000-0000-4000-8000-{n:012d}" for n in range(100, 110)]
+    foreign = ["a[b]=c", "_xsrf=2|1; x:y=1", "bad name=1", "expires=1; path=/; version=1"]
+    async with httpx.AsyncClient(base_url=lab.url, verify=False, timeout=120) as client:
+
+        async def status_of(n: int) -> int:
+            head = {"Authorization": f"Bearer {lab.tokens.issue(users[n % 10])}", "Cookie": foreign[n % len(foreign)]}
+            return (await client.get("/chat", headers=head)).status_code
+
+        assert await asyncio.gather(*map(status_of, range(100))) == [200] * 100
+
+
+async def test_an_address_does_not_choose_the_session_of_its_page(lab: LabProcess) -> None:
+    for asked in ("", "chosen"):
+        path = f"/settings?bokeh_session_id={asked}"
+        keys = [await open_page(lab.url, path, lab.tokens.issue(user)) for user in (ANNA, ANNA, BERT)]
+        assert len(set(keys)) == 3

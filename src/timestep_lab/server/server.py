@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext, suppres
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from fastapi import FastAPI
@@ -151,8 +152,16 @@ class Served:
             await served.forget_unused()
 
 
+SESSION_ARGUMENTS = (b"bokeh_session_id", b"bokeh-session-id")
+"""By which Panel lets an address choose the session of its page."""
+
+
 class PagesWait:
-    """Holds a request for a page until the pages are there. The API does not wait."""
+    """Holds a request for a page until the pages are there. The API does not wait.
+
+    The session of a page is always a new one, whatever the address asks for, and is made without the browser's cookies: those of other
+    programs at the same host may have names that Panel does not take.
+    """
 
     def __init__(self, app: ASGIApp, api: FastAPI) -> None:
         self.app, self.api = app, api
@@ -160,6 +169,14 @@ class PagesWait:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and not scope["path"].startswith((*API_PREFIXES, *OPEN_PATHS)):
             await self.api.state.pages_ready.wait()
+            asked = parse_qsl(scope["query_string"], keep_blank_values=True)
+            scope = {
+                **scope,
+                "headers": [(name, value) for name, value in scope["headers"] if name.lower() != b"cookie"],
+                "query_string": urlencode(
+                    [(name, value) for name, value in asked if name not in SESSION_ARGUMENTS]
+                ).encode(),
+            }
         await self.app(scope, receive, send)
 
 
