@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     print(f"\n{n:,} spans stored in {time.perf_counter() - began:.0f} s", end="")
     began = time.perf_counter()
     index = SearchIndex(path)
-    while index.position()[0] < n:
+    while index.position().indexed_to < n:
         keep_filled(opened.db)
         time.sleep(0.2)
     print(f", their words indexed {time.perf_counter() - began:.0f} s later")

@@ -11,7 +11,7 @@ import pytest
 from tests.postgres.labs import fill
 from tests.postgres.server import Server
 from timestep_lab.model.errors import UsageError
-from timestep_lab.store.base import SYSTEM_USER, Database
+from timestep_lab.store.base import SYSTEM_USER, Database, Statement
 from timestep_lab.store.copy import parse_age, prune
 from timestep_lab.store.postgres.database import PostgresDatabase
 from timestep_lab.store.store import Store, open_database
@@ -31,6 +31,8 @@ def _old(lab: Database, cut: datetime) -> int:
 
 def test_traces_that_are_too_old_go_with_all_that_is_theirs_and_the_rest_stays(lab: Database) -> None:
     fill(lab, days=6)
+    nobodys = Statement("insert into core.message_bodies (user_id, hash, body) values ('carol', 'h', 'zebra')")
+    lab.write(SYSTEM_USER, [nobodys])
     cut = (datetime.now(UTC) - timedelta(days=3)).replace(hour=0, minute=0, second=0, microsecond=0)
     old = _old(lab, cut)
     assert 0 < old < 18
@@ -40,6 +42,8 @@ def test_traces_that_are_too_old_go_with_all_that_is_theirs_and_the_rest_stays(l
     assert Store(lab, "alice").traces.count() == 18
     assert prune(lab, timedelta(days=3)) == planned
 
+    # Messages that no trace refers to any more go with the last that did.
+    assert lab.query(SYSTEM_USER, "select count(*) from core.message_bodies where user_id = 'carol'").rows == [(0,)]
     for user in ("alice", "bob"):
         store = Store(lab, user)
         assert store.traces.count() == 18 - old

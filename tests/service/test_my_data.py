@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 
 from tests.postgres.server import shared_server
+from tests.traces.recorder import Recorder
 from timestep_lab import ConflictError, Lab
+from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.store.search import SearchIndex, Word
 
 SETTINGS = Settings.load(env={"WEATHER_MODE": "recorded", "TIMESTEP_LAB_DEMO_DELAY_MS": "0"})
 NOTHING = {"conversations": 0, "traces": 0, "files": 0, "comparisons": 0, "datasets": 0, "agents": 0}
@@ -85,6 +89,7 @@ async def test_one_kind_after_the_other_goes_and_the_rest_stays(lab: Lab) -> Non
 async def test_nothing_is_deleted_while_a_run_goes_on(lab: Lab) -> None:
     stream = lab.stream("Tell me a story.", model="demo/slow?ttft=0&tps=50&n=200")
     async for _ in stream:
+        lab.flush()
         before = counts(lab)
         with pytest.raises(ConflictError, match="1 run still goes on"):
             lab.my_data.delete_everything()
@@ -114,3 +119,22 @@ async def test_the_export_holds_each_thing_that_was_made_and_no_credentials(lab:
         assert b"zebra" in archive.read("traces.jsonl")
         assert lab._root.store.user_id.encode() not in b"".join(archive.read(name) for name in names)
     assert [file.name for file in tmp_path.iterdir() if "draft" in file.name or "traces" in file.name] == []
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_no_word_of_deleted_traces_is_left_in_the_index_of_words(tmp_path: Path, everything: bool) -> None:
+    with Lab(tmp_path / "lab.duckdb") as lab:
+        recorder = Recorder(lab.store.db)
+        recorder.weather_run(question="Xylophone in Berkeley?")
+        recorder.writer.close()
+        index = SearchIndex(tmp_path / "lab.duckdb")
+        deadline = time.monotonic() + 20
+        while not index.find(LOCAL_USER, [Word("xylophone")], 1).span_numbers:
+            assert time.monotonic() < deadline
+            lab.store.traces.list(search="xylophone")
+            time.sleep(0.05)
+        if everything:
+            lab.my_data.delete_everything()
+        else:
+            lab.my_data.delete("traces")
+        assert not any(b"ylophone" in file.read_bytes() for file in tmp_path.glob("lab.duckdb.search*"))

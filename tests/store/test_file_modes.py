@@ -35,7 +35,8 @@ def test_a_new_lab_and_all_beside_it_are_its_user_s_alone(tmp_path: Path) -> Non
     path = tmp_path / "lab.duckdb"
     with open_store(path) as store:
         store.threads.insert(ThreadRecord(id="thread_1", user_id=LOCAL_USER))
-        SearchIndex(path).add([(1, LOCAL_USER, "tea")], (1, "span"))
+        index = SearchIndex(path)
+        index.add([(1, LOCAL_USER, "tea")], (1, "span"), index.position().forgotten)
         found = modes(tmp_path)
     assert {"lab.duckdb", "lab.duckdb.wal", "lab.duckdb.owner.json", "lab.duckdb.search"} <= set(found)
     assert set(found.values()) == {"0o600"}

@@ -301,5 +301,47 @@ def test_a_lost_or_foreign_search_index_is_built_anew(tmp_path: Path) -> None:
     index.path.write_bytes(b"no database at all")
     searched(2)
     index.delete()
-    index.add([(n, LOCAL_USER, "berkeley") for n in range(1, 50)], (49, "another lab's span"))
+    index.add(
+        [(n, LOCAL_USER, "berkeley") for n in range(1, 50)], (49, "another lab's span"), index.position().forgotten
+    )
     searched(3)
+
+
+def test_words_of_deleted_traces_are_in_no_file_of_the_index_and_the_rest_is_found_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "lab.duckdb"
+    store, index = open_store(path), SearchIndex(path)
+    recorder = Recorder(store.db)
+    kept = recorder.weather_run(question="Umbrella in Berkeley?")
+    gone = recorder.weather_run(at=NOON + timedelta(hours=1), question="Xylophone in Berkeley?")
+    recorder.writer.flush()
+
+    def indexed(word: str) -> int:
+        return len(index.find(LOCAL_USER, [Word(word)], 100).span_numbers)
+
+    def wait_for(word: str) -> None:
+        deadline = time.monotonic() + 20
+        while not indexed(word) or index.again():
+            assert time.monotonic() < deadline
+            store.traces.list(search=word)
+            time.sleep(0.05)
+
+    def files() -> bytes:
+        return b"".join(file.read_bytes() for file in sorted(tmp_path.glob("lab.duckdb.search*")))
+
+    wait_for("xylophone")
+    assert b"ylophone" in files()
+    at = index.position()
+    store.traces.delete([gone])
+    assert b"ylophone" not in files()
+    assert [row["trace_id"] for row in store.traces.list(search="berkeley").data] == [kept]
+    # What was read before they were deleted is not written after it.
+    assert not index.add([(at.indexed_to + 1, LOCAL_USER, "xylophone")], (at.indexed_to + 1, "span"), at.forgotten)
+    wait_for("umbrella")
+    assert not indexed("xylophone")
+    assert b"ylophone" not in files()
+    later = recorder.weather_run(at=NOON + timedelta(hours=2), question="Zither in Berkeley?")
+    recorder.writer.flush()
+    wait_for("zither")
+    assert {row["trace_id"] for row in store.traces.list(search="berkeley").data} == {kept, later}
+    recorder.writer.close()
+    store.close()

@@ -13,6 +13,7 @@ from timestep_lab.model.errors import ConflictError
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import Change, Statement, Topic
+from timestep_lab.store.search import forget_words
 from timestep_lab.store.table import to_json
 from timestep_lab.store.traces import delete_statements
 
@@ -91,6 +92,7 @@ class MyData:
         rest = [table for table in _tables(store) if table not in NOT_DELETED]
         every = [Statement(f"delete from core.{table} where user_id = $1", [store.user_id]) for table in rest]
         store.db.write(store.user_id, every, changes=[Change(topic, store.user_id, "") for topic in TOPICS])
+        forget_words(store.db, store.user_id)
 
     @op.delete("/my-data/{kind}")
     def delete(self, kind: Kind) -> None:
@@ -114,6 +116,7 @@ class MyData:
                 Statement("delete from core.score_rows where user_id = $1 and target = 'case'", [store.user_id])
             )
         store.db.write(store.user_id, statements, changes=[Change(topic, store.user_id, "") for topic in TOPICS])
+        forget_words(store.db, store.user_id)
 
     def export(self, path: str | Path) -> Path:
         """Write all of it into one .zip file: a `.jsonl` a table, `traces.jsonl` as `lab.export` writes it, and the files themselves.

@@ -19,6 +19,7 @@ from typing import Any
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import StoreError, UsageError
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
+from timestep_lab.store.search import forget_words
 from timestep_lab.store.store import open_database
 
 # --- `db prune`: forget traces that are older than so many days. Threads, runs and what people wrote stay
@@ -84,7 +85,17 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
         for table in (*sums, "spans_raw", "open_spans", "traces_raw", "repeated_calls", source.removeprefix("core."))
     ]
     statements.append(Statement("delete from core.waiting_events where received_at < $1", [before]))
+    split = {"duckdb": "string_split", "postgres": "string_to_array"}[db.dialect]
+    still_said = f"select user_id, unnest({split}(input_refs, ' ')) from core.spans_raw where input_refs is not null"
+    statements.append(
+        # What an open span will say may be known to be stored already.
+        Statement(
+            f"delete from core.message_bodies where (user_id, hash) not in ({still_said}) "
+            "and user_id not in (select user_id from core.open_spans)"
+        )
+    )
     db.write(SYSTEM_USER, statements, changes=[Change("traces", user_id, "") for (user_id,) in users])
+    forget_words(db, None)
     return pruned
 
 

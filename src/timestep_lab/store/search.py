@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from timestep_lab.model.errors import LabError
 from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
@@ -88,9 +88,12 @@ def read_search(text: str) -> Search:
 # DuckDB has no full-text index that grows with its table; SQLite's does, at 20,000 spans a second, and answers in under a millisecond.
 # The index knows spans up to a number, `indexed_to`; whoever searches reads the rest from the lab itself, so nothing is missed meanwhile.
 # One process fills the index, any number read it. A table of words for each user; the row id is the span's number.
+#
+# Such a table forgets a span only when told its text again, and keeps its words until it is merged. So when traces are deleted the whole
+# table of their user goes at once, and is filled anew from the first span on; meanwhile that user's spans are read.
 
 
-FORMAT = 2
+FORMAT = 3
 ENDING = ".search"
 MOST_ENDINGS = 1000
 """Words that one beginning is looked up as."""
@@ -106,6 +109,22 @@ class Hits:
     indexed_to: int
 
 
+class Position(NamedTuple):
+    indexed_to: int
+    """The last span that is indexed: its number and id. 0 and "" for a new index."""
+    span_id: str
+    forgotten: int
+    """Another number whenever spans were deleted from it."""
+
+
+class Again(NamedTuple):
+    """Of a table that is filled anew: up to which span it is, and up to which it is to be."""
+
+    user_id: str
+    filled_to: int
+    up_to: int
+
+
 class SearchIndex:
     """Each method opens the file for itself, so that any thread may call it."""
 
@@ -116,7 +135,8 @@ class SearchIndex:
         """Spans that hold every word. Without a usable index there are no hits, up to 0."""
         try:
             with closing(self._open(read_only=True)) as file:
-                indexed_to, _ = self._state(file)
+                again = file.execute("select filled_to from again where user_id = ?", (user_id,)).fetchone()
+                indexed_to = again[0] if again else self._state(file).indexed_to
                 if not self._tables(file, {user_id}):
                     return Hits([], False, indexed_to)
                 query = " AND ".join(self._term(file, user_id, word) for word in words)
@@ -138,14 +158,41 @@ class SearchIndex:
             return f'"{word.text}"*'
         return f"({' OR '.join(f'{chr(34)}{ending}{chr(34)}' for ending in endings)})"
 
-    def position(self) -> tuple[int, str]:
-        """The last span that is indexed: its number and id. (0, "") for a new index."""
+    def position(self) -> Position:
         with closing(self._open(read_only=False)) as file:
             return self._state(file)
 
-    def add(self, spans: Iterable[tuple[int, str, str]], last: tuple[int, str]) -> None:
-        """Index (number, user id, text) and remember the last span's number and id, in one transaction."""
+    def again(self) -> Again | None:
+        """A user whose table is to be filled anew; None when there is none."""
+        with closing(self._open(read_only=True)) as file:
+            row = file.execute("select user_id, filled_to, up_to from again limit 1").fetchone()
+        return None if row is None else Again(*row)
+
+    def forget(self, user_id: str) -> None:
+        """Nothing of this user's spans is in the file afterwards, until those that are still there are indexed anew."""
+        if not self.path.exists():
+            return
+        with closing(self._open(read_only=False)) as file:
+            file.execute("pragma secure_delete = on")
+            with file:
+                file.execute("begin immediate")
+                up_to = self._state(file).indexed_to
+                file.execute(f"drop table if exists {_table(user_id)}")
+                file.execute("insert or replace into again values (?, 0, ?)", (user_id, up_to))
+                file.execute("update state set forgotten = forgotten + 1")
+            file.execute("pragma wal_checkpoint(truncate)")
+
+    def add(
+        self, spans: Iterable[tuple[int, str, str]], last: tuple[int, str], forgotten: int, again: Again | None = None
+    ) -> bool:
+        """Index (number, user id, text) and remember the last span's number and id, in one transaction. `again`: of a table filled anew.
+
+        False, and nothing is indexed, when spans were deleted since `forgotten` was read: these may be among them.
+        """
         with closing(self._open(read_only=False)) as file, file:
+            file.execute("begin immediate")
+            if self._state(file).forgotten != forgotten:
+                return False
             by_user: dict[str, list[tuple[int, str]]] = {}
             for number, user_id, text in spans:
                 by_user.setdefault(user_id, []).append((number, text))
@@ -158,7 +205,13 @@ class SearchIndex:
                         'tokenize="unicode61 remove_diacritics 0")'
                     )
                 file.executemany(f"insert into {_table(user_id)} (rowid, text) values (?, ?)", rows)
-            file.execute("update state set indexed_to = ?, span_id = ?", last)
+            if again is None:
+                file.execute("update state set indexed_to = ?, span_id = ?", last)
+            elif last[0] < again.up_to:
+                file.execute("update again set filled_to = ? where user_id = ?", (last[0], again.user_id))
+            else:
+                file.execute("delete from again where user_id = ?", (again.user_id,))
+            return True
 
     def delete(self) -> None:
         for suffix in _SUFFIXES:
@@ -171,17 +224,18 @@ class SearchIndex:
         file = sqlite3.connect(self.path, timeout=10.0)
         file.execute("pragma journal_mode = wal")
         file.execute("pragma synchronous = off")  # What a crash damages is built anew.
-        file.execute("create table if not exists state (format int, indexed_to int, span_id text)")
+        file.execute("create table if not exists state (format int, indexed_to int, span_id text, forgotten int)")
+        file.execute("create table if not exists again (user_id text primary key, filled_to int, up_to int)")
         if file.execute("select count(*) from state").fetchone()[0] == 0:
-            file.execute("insert into state values (?, 0, '')", (FORMAT,))
+            file.execute("insert into state values (?, 0, '', random())", (FORMAT,))
             file.commit()
         return file
 
-    def _state(self, file: sqlite3.Connection) -> tuple[int, str]:
-        row = file.execute("select format, indexed_to, span_id from state").fetchone()
+    def _state(self, file: sqlite3.Connection) -> Position:
+        row = file.execute("select * from state").fetchone()
         if row is None or row[0] != FORMAT:
             raise sqlite3.DatabaseError("an index of another version, or one that is just being made")
-        return row[1], row[2]
+        return Position(*row[1:])
 
     def _tables(self, file: sqlite3.Connection, user_ids: set[str]) -> set[str]:
         names = [_table(user_id) for user_id in user_ids]
@@ -249,6 +303,20 @@ def keep_filled(db: Database, *, somebody_waits: bool = False) -> None:
             _filling[str(path)] = SearchFiller(db, path, somebody_waits=somebody_waits)
 
 
+def forget_words(db: Database, user_id: str | None) -> None:
+    """After traces of this user, or of many, were deleted: their words go, too."""
+    path = lab_path(db)
+    if path is None:
+        return
+    index = SearchIndex(path)
+    try:
+        index.delete() if user_id is None else index.forget(user_id)
+    except sqlite3.DatabaseError as error:
+        log.warning("The search index %s is built anew: %s", index.path, error)
+        index.delete()
+    keep_filled(db)
+
+
 def stop_filling(db: Database) -> None:
     """Before the lab is closed. Waits for the batch at hand."""
     with _lock:
@@ -305,21 +373,15 @@ class SearchFiller:
                 self._ended = True
 
     def _work(self) -> None:
-        indexed_to, span_id = self._index.position()
-        if indexed_to and not self._is_of_this_lab(indexed_to, span_id):
+        at = self._index.position()
+        if at.indexed_to and self._is_of_another_lab(at):
             self._index.delete()
-            indexed_to = 0
-        waits = True
+        is_more = False
         while not self._stopped:
-            if waits:
+            if not is_more:
                 self._wait_for_quiet()
             self._more.clear()
-            rows = self._rows(indexed_to)
-            waits = not rows
-            if rows:
-                texts = self._texts(rows)
-                indexed_to = rows[-1][0]
-                self._index.add(texts, (indexed_to, rows[-1][2]))
+            if is_more := self._fill_next():
                 time.sleep(PAUSE_S)
             elif not self._more.wait(LINGER_S):
                 with self._state:
@@ -335,10 +397,30 @@ class SearchFiller:
         if not self._stopped:
             self._hurry.clear()
 
-    def _is_of_this_lab(self, number: int, span_id: str) -> bool:
-        """The lab's file may have been replaced, by an older copy say."""
-        found = self._db.query(SYSTEM_USER, "select span_id from core.spans_raw where span_no = $1", [number]).one()
-        return found is not None and found[0] == span_id
+    def _fill_next(self) -> bool:
+        """Index the next spans: new ones first, then those of tables that are filled anew. False when there are none."""
+        at = self._index.position()
+        if rows := self._rows(at.indexed_to):
+            self._index.add(self._texts(rows), (rows[-1][0], rows[-1][2]), at.forgotten)
+            return True
+        again = self._index.again()
+        if again is None:
+            return False
+        rows = [row for row in self._rows(again.filled_to) if row[0] <= again.up_to]
+        last = (rows[-1][0], rows[-1][2]) if rows else (again.up_to, "")
+        texts = self._texts([row for row in rows if row[1] == again.user_id])
+        self._index.add(texts, last, at.forgotten, again)
+        return True
+
+    def _is_of_another_lab(self, at: Position) -> bool:
+        """The lab's file may have been replaced, by an older copy say. A span that was deleted tells nothing."""
+        of_span = "select span_id from core.spans_raw where span_no = $1"
+        found = self._db.query(SYSTEM_USER, of_span, [at.indexed_to]).one()
+        if found is not None:
+            return bool(found[0] != at.span_id)
+        given = "select last_value from duckdb_sequences() where sequence_name = 'span_numbers'"
+        newest = self._db.query(SYSTEM_USER, given).one()
+        return newest is None or (newest[0] or 0) < at.indexed_to
 
     def _rows(self, after: int) -> list[tuple[Any, ...]]:
         """The next spans by number. Numbers may have gaps, as of a transaction that failed."""

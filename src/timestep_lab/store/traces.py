@@ -16,7 +16,7 @@ from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats, trace_sums
 from timestep_lab.store.base import Change, Database, Dialect, Rows, Statement
 from timestep_lab.store.filters import CompiledFilter
-from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, read_search
+from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, forget_words, read_search
 from timestep_lab.store.spans import SpanReader, no_trace
 from timestep_lab.store.table import Table, from_json
 from timestep_lab.store.trace_diff import DiffRow, diff_traces
@@ -350,6 +350,8 @@ class Traces:
                 # The last one tells writers, too, that messages which they know to be stored may be there no more.
                 changes=[*gone, Change("traces", self._user_id, "")],
             )
+        if trace_ids:
+            forget_words(self._db, self._user_id)
 
     def _check_over(self, trace_ids: Sequence[str]) -> None:
         where = _among(trace_ids)
