@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.browser.test_accessibility import serious
 from timestep_lab import Lab
 from timestep_lab.model.records import RunRecord
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.server.pages.approvals import ApprovalsPage
 
 SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_MODE": "recorded"})
 Show = Callable[..., Page]
@@ -396,3 +398,85 @@ def test_a_file_that_was_attached_leaves_the_focus_in_the_message_and_shows_a_cl
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".tl-chat-user .tl-icon-clip")).to_have_count(1)
     expect(message(page)).to_be_focused()
+
+
+# -- what a tool's server asks while it works
+
+
+@pytest.fixture
+def host(lab: Lab) -> Lab:
+    server = Path(__file__).parent.parent / "mcp" / "servers" / "asking.py"
+    lab.mcp.add("asking", command=[sys.executable, str(server)])
+    lab.agents.create(name="Host", tools=["asking.dine", "asking.consult"], model="demo/assistant")
+    return lab
+
+
+def question(page: Page) -> Locator:
+    return page.get_by_role("region", name="asking asks you")
+
+
+def fill_in(card: Locator) -> None:
+    """As somebody who overlooks things at first: nothing is sent until all of it fits."""
+    expect(card).to_contain_text("What shall we prepare?")
+    card.get_by_role("button", name="Send answer").click()
+    expect(card.get_by_role("alert").filter(has_text="Fill this in.")).to_have_count(2)
+    expect(card.get_by_label("Your name")).to_be_focused()
+    card.get_by_label("Your name").fill("Ada")
+    card.get_by_label("guests").fill("9")
+    card.get_by_label("meal").select_option("pasta")
+    card.get_by_role("button", name="Send answer").click()
+    expect(card.get_by_role("alert").filter(has_text="At most 8.")).to_be_visible()
+    card.get_by_label("guests").fill("3")
+    card.get_by_label("In the garden").check()
+    assert serious(card.page) == []
+    card.get_by_role("button", name="Send answer").click()
+
+
+ORDERED = '{"name":"Ada","guests":3,"meal":"pasta","garden":true,"note":null}'
+
+
+def test_a_form_that_a_server_asks_for_is_filled_in_in_the_chat_and_keeps_what_is_typed_over_a_reload(
+    show: Show, host: Lab
+) -> None:
+    page = show(host.chat("Host"))
+    say(page, "call dine {}")
+    question(page).get_by_label("meal").select_option("fish")
+    question(page).get_by_label("note").fill("No nuts, please")
+    page.reload()
+    expect(question(page).get_by_label("meal")).to_have_value("0")
+    expect(question(page).get_by_label("note")).to_have_value("No nuts, please")
+    question(page).get_by_label("note").fill("")
+    question(page).get_by_label("meal").select_option("")
+    question(page).get_by_label("meal").select_option("fish")
+    fill_in(question(page))
+    answered(page)
+    expect(page.locator(".tl-chat-approval")).to_contain_text("dine was answered")
+    [call] = [i for thread in host.threads.list() for i in host.threads[thread.id].items if i.type == "tool_call"]
+    assert call.data["output"] == ORDERED
+
+
+def test_the_same_form_is_on_the_page_of_approvals(show: Show, host: Lab) -> None:
+    chat = show(host.chat("Host"))
+    say(chat, "call dine {}")
+    question(chat).wait_for()
+    page = show(ApprovalsPage(host))
+    card = page.get_by_role("listitem", name="asking asks you")
+    fill_in(card)
+    expect(card).to_have_count(0)
+    expect(page.get_by_role("region", name="Decided here")).to_contain_text("answered by you, asked by Host")
+    answered(chat)
+    expect(chat.locator(".tl-chat-approval")).to_contain_text("dine was answered")
+
+
+def test_what_a_server_would_send_to_the_model_is_seen_before_it_is_allowed(show: Show, host: Lab) -> None:
+    page = show(host.chat("Host"))
+    say(page, "call consult {}")
+    expect(question(page)).to_contain_text("wants to send this to the model")
+    for words in ("demo/assistant", "Say yes.", "50 tokens"):
+        expect(question(page)).to_contain_text(words)
+    question(page).get_by_role("button", name="Decline").click()
+    answered(page)
+    expect(page.locator(".tl-chat-approval")).to_contain_text("consult was declined")
+    say(page, "call consult {}")
+    question(page).get_by_role("button", name="Let it ask").click()
+    expect(page.locator(".tl-chat-answer").last).to_contain_text("it said I am demo/assistant")

@@ -221,7 +221,13 @@ class LiveRun:
     async def _decision(self, question: Question) -> Decision:
         if self._options.approve != "ask":
             return self._decided_without_asking(question)
-        about = {"url": question.url} if question.url else {"messages": question.messages} if question.messages else {}
+        about: dict[str, Json] = {"url": question.url} if question.url else {}
+        if question.kind == "sampling":
+            model = self._model_to_ask()
+            about = {
+                "model": model if isinstance(model, str) else str(getattr(model, "full", type(model).__name__)),
+                "instructions": question.instructions, "messages": question.messages, "max_tokens": question.max_tokens,
+            }  # fmt: skip
         call = Interruption(
             call_id=new_id("call"), name=question.tool, server=question.server, arguments=json.dumps(about, ensure_ascii=False),
             agent=self._speakers[-1] if self._speakers else self.run.agent, reason=question.message, asks=question.kind, form=question.schema,
@@ -266,10 +272,14 @@ class LiveRun:
         self.emit(RunPaused(run=self.run, interruptions=self.asked))
         self._events.end()
 
+    def _model_to_ask(self) -> str | sdk.Model | None:
+        """The speaking agent's."""
+        speaker = self._graph.agents.get(self._speakers[-1]) if self._speakers else self._graph.root
+        return self._options.model or (speaker or self._graph.root).model
+
     async def _sampled(self, question: Question) -> Reply:
         """What the speaking agent's model says to a server that was allowed to ask it."""
-        speaker = self._graph.agents.get(self._speakers[-1]) if self._speakers else self._graph.root
-        chosen = self._options.model or (speaker or self._graph.root).model
+        chosen = self._model_to_ask()
         model = chosen if isinstance(chosen, sdk.Model) else self._shop.router.get_model(chosen)
         answer = await model.get_response(
             system_instructions=question.instructions, input=[dict(message) for message in question.messages],  # type: ignore[misc]

@@ -440,17 +440,20 @@ class Traces:
         *,
         message: Annotated[str, Len(0, 10_000)] = "",
         always: bool = False,
+        answer: JsonObject | None = None,
     ) -> None:
-        """Decide about a call that waits. Answers when that is kept; the run then goes on by itself.
+        """Decide about a call that waits; `answer` fills in the form that its server asks for. Answers when that is kept; the run then goes
+        on by itself.
 
-        Raises `NotFoundError` when nothing of this trace waits, `ConflictError` when somebody else was faster.
+        Raises `NotFoundError` when nothing of this trace waits, `UsageError` for a form that is not filled in as it asks, `ConflictError`
+        when somebody else was faster.
         """
         state = await in_thread(self._waiting_state, trace_id)
         if state is None:
             raise NotFoundError(
                 f"No call of trace {trace_id} waits.", "Somebody may have decided; open the trace again."
             )
-        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         events = self._scope.runner.resume(state.run_id, chosen, keep_running=True)
         try:
             await anext(events)

@@ -79,9 +79,11 @@ class Chat(Conversation):
             )
 
     @handles("decide")
-    async def _decide(self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:
+    async def _decide(
+        self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
+    ) -> None:  # fmt: skip
         self._refuse_while_following()
-        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         await self._start(self._source.decide(run_id, chosen))
 
     @handles("stop")

@@ -294,9 +294,9 @@ class Duel(View):
         return (Side(b), Side(a)) if swapped else (Side(a), Side(b))
 
     @handles("decide")
-    async def _decide(self, round_id: str, side: int, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:  # fmt: skip
+    async def _decide(self, round_id: str, side: int, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None) -> None:  # fmt: skip
         one = self._round(round_id)
-        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         self._follow(one, one.sides[side], self._source.decide(run_id, chosen))
 
     @handles("stop")

@@ -218,10 +218,10 @@ class TraceReader(View):
 
     @handles("decide")
     async def _decide(
-        self, trace_id: str, call_id: str, decision: str, message: str = "", always: bool = False
-    ) -> None:
+        self, trace_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: dict[str, Json] | None = None
+    ) -> None:  # fmt: skip
         chosen = cast(Literal["approved", "rejected"], decision)
-        await self.source.decide(trace_id, call_id, chosen, message=message, always=always)
+        await self.source.decide(trace_id, call_id, chosen, message=message, always=always, answer=answer)
 
     @handles("share")
     async def _share(self, trace_id: str, days: int) -> Json:

@@ -1,6 +1,6 @@
 """An MCP server for tests that asks: `python asking.py` speaks stdio. It has a resource, a form of addresses, and a prompt, too."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, MCPServer, Resolve, Sample
 from mcp.types import CreateMessageResult, SamplingMessage, TextContent
@@ -24,6 +24,26 @@ async def book(booking: Annotated[ElicitationResult[Booking], Resolve(who)], day
     if isinstance(booking, AcceptedElicitation):
         return f"{day}: {booking.data.seats} seats for {booking.data.name}"
     return f"{day}: nothing booked ({booking.action})"
+
+
+class Dinner(BaseModel):
+    name: str = Field(title="Your name", min_length=2)
+    guests: int = Field(ge=1, le=8, description="With you, at most 8.")
+    meal: Literal["fish", "pasta"]
+    garden: bool = Field(default=False, title="In the garden")
+    note: str | None = None
+
+
+async def what(_: Context) -> Elicit[Dinner]:
+    return Elicit("What shall we prepare?", Dinner)
+
+
+@server.tool()
+async def dine(dinner: Annotated[ElicitationResult[Dinner], Resolve(what)]) -> str:
+    """Order a dinner."""
+    if isinstance(dinner, AcceptedElicitation):
+        return dinner.data.model_dump_json()
+    return f"no dinner ({dinner.action})"
 
 
 async def opinion(_: Context) -> Sample:

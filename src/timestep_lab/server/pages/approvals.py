@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from timestep_lab.model.clock import iso, utc_now
@@ -28,7 +29,7 @@ def waiting_calls(lab: Any) -> list[dict[str, Any]]:
         rows += [
             {
                 **about, "call_id": call.call_id, "name": call.name, "server": call.server, "arguments": call.arguments,
-                "agent": call.agent, "reason": call.reason,
+                "agent": call.agent, "reason": call.reason, "asks": call.asks, "form": call.form,
             }
             for call in run.interruptions
         ]  # fmt: skip
@@ -50,7 +51,7 @@ def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "thread_id": thread_id, "run_id": run_id, "trace_id": trace_id, "agent": agent, "call_id": data["call_id"],
-                "name": data["name"], "arguments": data["arguments"], "decision": data["decision"], "message": data["message"],
+                "name": data["name"], "arguments": data["arguments"], "decision": data["decision"], "message": data["message"], "asks": data.get("asks"),
                 "at": data.get("decided_at") or iso(asked_at),
             }
         )  # fmt: skip
@@ -82,17 +83,19 @@ class ApprovalsPage(PageView):
         return {"waiting": await in_thread(waiting_calls, self.lab), "decided": here, "earlier": earlier}
 
     @handles("decide")
-    async def _decide(self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False) -> None:
+    async def _decide(
+        self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
+    ) -> None:  # fmt: skip
         """Answers when the decision is kept; the run then goes on, whether or not anybody looks."""
         run = await in_thread(self.lab.approvals.__getitem__, run_id)
         call = next((c for c in run.interruptions if c.call_id == call_id), None)
-        chosen = {call_id: {"decision": decision, "message": message, "always": always}}
+        chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         events = self.lab.runner.resume(run_id, chosen, keep_running=True)
         first = await anext(aiter(events))  # Raises for what cannot be decided, such as what somebody else decided.
         row: dict[str, Json] = {
             "run_id": run_id, "call_id": call_id, "agent": call.agent if call else "", "at": iso(utc_now()), "thread_id": run.record.thread_id, "trace_id": run.record.trace_id,
             "name": call.name if call else "", "arguments": call.arguments if call else "", "decision": decision,
-            "message": message, "outcome": "running", "error": None,
+            "message": message, "asks": call.asks if call else None, "outcome": "running", "error": None,
         }  # fmt: skip
         self._decided.insert(0, row)
         self.start(self._follow(first, events, row))

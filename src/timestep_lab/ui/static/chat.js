@@ -2,6 +2,7 @@
 
 import { h, put, perFrame } from "./shared/dom.js";
 import { icon } from "./shared/icons.js";
+import { cardName } from "./shared/approval_card.js";
 import { mount } from "./shared/mount.js";
 import { makeItem } from "./chat/items.js";
 import { asking } from "./chat/asking.js";
@@ -111,7 +112,7 @@ export function render(context) {
   // -- items
 
   const on = {
-    decide: (item, decision, message, always) => ask("decide", { run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }).then(backToWriting),
+    decide: (item, decision, message, always, answer) => ask("decide", { run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always, answer }).then(backToWriting),
     edit: (item) => { state.editing = item.id; write.fill(item.data.text ?? "", item.data.attachments ?? []); banner(); },
     retry: (item) => tell("retry", { item_id: item.id }),
     act: (item, action) => tell("act", { item_id: item.id, action }),
@@ -135,7 +136,7 @@ export function render(context) {
   function callTo(card, item) {
     const at = pen.focused();
     if (at && !pen.isWriting() && !at.closest(".tl-chat-approval")) card.focus();
-    else put(news, h("span", {}, `${item.data.name} waits for your approval`));
+    else put(news, h("span", {}, item.data.asks ? cardName(item.data) : `${item.data.name} waits for your approval`));
   }
   function backToWriting() {
     put(news);

@@ -49,7 +49,7 @@ function render(context) {
     return h("button", { type: "button", class: "tl-quiet tl-chat-trace", onclick: () => tell("trace", { trace_id: run.trace_id }) }, "trace", icon("path"));
   }
   const on = {
-    decide: (round, side, item, decision, message, always) => ask("decide", { round_id: round, side, run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always }),
+    decide: (round, side, item, decision, message, always, answer) => ask("decide", { round_id: round, side, run_id: item.data.run_id, call_id: item.data.call_id, decision, message, always, answer }),
     vote: (round, outcome) => ask("vote", { round_id: round, outcome }).then(() => write.focus()),
     traceLink,
   };

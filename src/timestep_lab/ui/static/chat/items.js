@@ -3,14 +3,14 @@
 import { h, put, data, safeText, copy } from "../shared/dom.js";
 import { icon } from "../shared/icons.js";
 import { bytes, duration, tokens, cost } from "../shared/format.js";
-import { approvalCard } from "../shared/approval_card.js";
+import { approvalCard, cardName, decidedWords } from "../shared/approval_card.js";
 import { Markdown } from "./markdown.js";
 import { widget } from "./widget.js";
 
 const SHORT = 90;
 const SETTLE_MS = 400;
 
-/** `on.decide(item, decision, message, always)`, `on.edit(item)`, `on.retry(item)`, `on.act(item, action)`. */
+/** `on.decide(item, decision, message, always, answer)`, `on.edit(item)`, `on.retry(item)`, `on.act(item, action)`. */
 export function makeItem(item, on) {
   return (KINDS[item.type] ?? unknownItem)(item, on);
 }
@@ -179,7 +179,7 @@ function handoff(item) {
 }
 
 function approval(item, on) {
-  const element = h("section", { class: "tl-chat-item tl-chat-approval tl-ask-card", "aria-label": `Approval needed for ${item.data.name}` });
+  const element = h("section", { class: "tl-chat-item tl-chat-approval tl-ask-card", "aria-label": cardName(item.data) });
   let wasOpen = null;
   let cameAt = -Infinity;
   const update = (next) => {
@@ -189,14 +189,14 @@ function approval(item, on) {
     element.classList.toggle("tl-is-decided", Boolean(decision));
     if (decision) {
       const approved = decision === "approved";
-      put(element, h("span", { class: approved ? "tl-good" : "tl-warn" }, icon(approved ? "ok" : "cancelled")), h("span", {}, h("code", {}, next.data.name), approved ? " was approved" : " was rejected", next.data.message ? `: ${next.data.message}` : ""));
+      put(element, h("span", { class: approved ? "tl-good" : "tl-warn" }, icon(approved ? "ok" : "cancelled")), h("span", {}, h("code", {}, next.data.name), ` ${decidedWords(next.data)}`, next.data.message ? `: ${next.data.message}` : ""));
       return;
     }
-    put(element, approvalCard({ ...next.data, agent: next.agent }, (decision, message, always) => on.decide(next, decision, message, always)));
+    put(element, approvalCard({ ...next.data, agent: next.agent }, (...said) => on.decide(next, ...said)));
     meant(element.querySelector(".tl-primary"), () => performance.now() - cameAt >= SETTLE_MS);
   };
   update(item);
-  return { element, update, focus() { cameAt = performance.now(); element.querySelector(".tl-primary")?.focus(); } };
+  return { element, update, focus() { cameAt = performance.now(); (element.querySelector(".tl-schema-form :is(input, select, textarea)") ?? element.querySelector(".tl-primary"))?.focus(); } };
 }
 
 /** A key that was on its way to another place presses no button that has just taken the focus: one held down, or before `settled()`. */

@@ -7,7 +7,7 @@ import { makeItem } from "../chat/items.js";
 const VOTES = [["left", "A is better", "1"], ["right", "B is better", "2"], ["tie", "Tie", "3"], ["both_bad", "Both bad", "4"]];
 const TOLD = { left: "You preferred A.", right: "You preferred B.", tie: "You called it a tie.", both_bad: "You found both bad." };
 
-/** `on.decide(round, side, item, decision, message, always)`, `on.vote(round, outcome)`, `on.traceLink(run)`. */
+/** `on.decide(round, side, item, decision, message, always, answer)`, `on.vote(round, outcome)`, `on.traceLink(run)`. */
 export function duelRound(round, on) {
   let now = round;
   const sides = [0, 1].map((at) => column(at, (...args) => on.decide(round.id, at, ...args), on.traceLink));

@@ -3,11 +3,11 @@
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { approvalCard } from "../shared/approval_card.js";
+import { approvalCard, decidedWords } from "../shared/approval_card.js";
 import { button, card, empty, page, status, when } from "./parts.js";
 
 function render(context) {
-  const view = page(context, "approvals", "Approvals", "Tool calls that wait for you, from the chat, a notebook or the command line.");
+  const view = page(context, "approvals", "Approvals", "Tool calls and questions that wait for you, from the chat, a notebook or the command line.");
   const { link, act } = view;
   const waiting = h("div", { class: "tl-waiting" });
   const none = empty("Nothing waits for you", "A tool call that needs approval appears here, whichever program started it.", h("p", {}, "Which calls ask is set by the rules of an agent: ", h("a", { href: "/agents" }, "open the agents"), "."));
@@ -16,11 +16,11 @@ function render(context) {
   const cards = new Map();
   const groups = new Map();
 
-  const decide = (call, decision, message = "", always = false) => link.call("decide", { run_id: call.run_id, call_id: call.call_id, decision, message, always });
+  const decide = (call, decision, message = "", always = false, answer = null) => link.call("decide", { run_id: call.run_id, call_id: call.call_id, decision, message, always, answer });
 
   function make(call) {
     const foot = h("span", { class: "tl-push tl-approval-links" }, when(call.since), h("a", { href: `/chat/${call.thread_id}` }, "Chat"), h("a", { href: `/traces/${call.trace_id}` }, "Trace"));
-    const element = h("li", { class: "tl-approval tl-ask-card", "aria-label": `${call.name} waits for approval` });
+    const element = h("li", { class: "tl-approval tl-ask-card", "aria-label": call.asks ? `${call.server} asks you` : `${call.name} waits for approval` });
     // What went wrong is said in the card, whose buttons are then on again.
     const answer = async (...said) => { let failed = false; await act(element, () => decide(call, ...said).catch((error) => { failed = true; throw error; })); if (failed) throw new Error("not decided"); };
     put(element, call.input ? h("p", { class: "tl-none tl-approval-asked tl-clip" }, data(call.input)) : null, approvalCard(call, answer, { more: foot }));
@@ -43,7 +43,7 @@ function render(context) {
     const found = groups.get(key);
     found.calls = calls;
     put(found.words, count(calls.length, "call"));
-    found.both.hidden = calls.length < 2;
+    found.both.hidden = calls.length < 2 || Boolean(calls[0].asks); // Each question has an answer of its own.
     return found;
   }
 
@@ -54,7 +54,7 @@ function render(context) {
       const hadFocus = element.contains(element.getRootNode().activeElement);
       element.remove();
       cards.delete(key);
-      if (hadFocus) waiting.querySelector(".tl-ask-card button")?.focus();
+      if (hadFocus) waiting.querySelector(".tl-ask-card :is(button, input, select, textarea)")?.focus();
     }
     const alike = grouped(calls);
     for (const [key, found] of groups) if (!alike.has(key)) { found.element.remove(); groups.delete(key); }
@@ -73,7 +73,7 @@ function render(context) {
 
   const line = (row) => h("li", {}, h("a", { class: "tl-line", href: row.thread_id ? `/chat/${row.thread_id}` : `/traces/${row.trace_id}` },
     h("span", { class: row.decision === "approved" ? "tl-good" : "tl-bad" }, icon(row.decision === "approved" ? "ok" : "close")),
-    h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : [row.decision === "approved" ? "approved by you" : ["rejected by you", row.message ? [": ", data(row.message)] : null], row.agent ? [", asked by ", data(row.agent)] : null])),
+    h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : [decidedWords(row).replace("was ", ""), " by you", row.decision !== "approved" && row.message ? [": ", data(row.message)] : null, row.agent ? [", asked by ", data(row.agent)] : null])),
     row.outcome ? status(row.outcome) : null, row.at ? when(row.at) : null));
 
   return view.open((state) => {
@@ -83,7 +83,7 @@ function render(context) {
   });
 }
 
-const keyOf = (call) => `${call.agent} ${call.server ?? ""} ${call.name}`;
+const keyOf = (call) => `${call.agent} ${call.server ?? ""} ${call.name} ${call.asks ?? ""}`;
 
 function grouped(calls) {
   const found = new Map();

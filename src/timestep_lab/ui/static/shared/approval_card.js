@@ -1,26 +1,30 @@
-// What waits for a person, as everywhere: who wants to call what, with which arguments, why it asks, and the two answers.
+// What waits for a person, the same everywhere: a call that needs approval, or what a tool's server asks while it works.
 
 import { data, h } from "./dom.js";
 import { icon } from "./icons.js";
+import { schemaForm } from "./schema_form.js";
 
 /**
- * The parts of a card for `call`: `{name, server, arguments, agent, reason}`. `decide(decision, message, always)` gives a promise; while it
- * lasts the buttons are off. `thread` is what the place calls a conversation; `more` stands at the end of the line of buttons.
+ * The parts of a card for `call`: an `Interruption` as JSON. `decide(decision, message, always, answer)` gives a promise; while it lasts the
+ * buttons are off. `answer` is the form that a server asked for, else null. `more` stands at the end of the line of buttons.
  */
 export function approvalCard(call, decide, { more = null } = {}) {
+  return call.asks ? questionCard(call, decide, more) : permissionCard(call, decide, more);
+}
+
+/** What a card is called where it is not seen whole. */
+export const cardName = (call) => (call.asks ? `${call.server ?? call.name} asks you` : `Approval needed for ${call.name}`);
+
+/** What became of a call or a question, after its name. */
+export const decidedWords = (call) => (call.asks ? (call.decision === "approved" ? "was answered" : "was declined") : call.decision === "approved" ? "was approved" : "was rejected");
+
+function permissionCard(call, decide, more) {
   const always = h("input", { type: "checkbox" });
   const why = h("input", { class: "tl-input", placeholder: "Why not? The agent reads this.", "aria-label": "Reason for rejecting", maxlength: 2000 });
   const reject = h("button", { class: "tl-button" }, "Reject");
   const reason = h("form", { class: "tl-ask-reason", hidden: true }, why, reject);
   const buttons = [reject];
-  const answer = async (decision, message) => {
-    for (const button of buttons) button.disabled = true;
-    try {
-      await decide(decision, message, decision === "approved" && always.checked);
-    } catch {
-      for (const button of buttons) button.disabled = false;
-    }
-  };
+  const answer = once(buttons, (decision, message) => decide(decision, message, decision === "approved" && always.checked, null));
   reason.addEventListener("submit", (event) => { event.preventDefault(); answer("rejected", why.value.trim()); });
   why.addEventListener("keydown", (event) => event.stopPropagation());
   const open = h("button", { type: "button", class: "tl-button", "aria-expanded": "false", onclick: () => { reason.hidden = !reason.hidden; open.setAttribute("aria-expanded", String(!reason.hidden)); if (!reason.hidden) why.focus(); } }, icon("cancelled"), "Reject…");
@@ -33,6 +37,55 @@ export function approvalCard(call, decide, { more = null } = {}) {
     h("div", { class: "tl-ask-buttons" }, buttons.slice(1), h("label", { class: "tl-ask-always" }, always, "Always for this tool in this conversation"), more),
     reason,
   ];
+}
+
+/** What a tool's server asks while it works: a form, a page to visit, or to be let use the model. */
+function questionCard(call, decide, more) {
+  const form = call.form ? schemaForm(call.form, call.call_id) : null;
+  const about = JSON.parse(call.arguments || "{}");
+  const buttons = [];
+  const answer = once(buttons, async (decision) => {
+    const filled = decision === "approved" && form ? form.read() : null;
+    if (decision === "approved" && form && filled === null) throw new Error("not filled in");
+    await decide(decision, "", false, filled);
+    form?.done();
+  });
+  buttons.push(h("button", { class: "tl-button tl-primary" }, icon("ok"), form ? "Send answer" : about.url ? "Done there" : "Let it ask"),
+    h("button", { type: "button", class: "tl-button", onclick: () => answer("rejected") }, icon("cancelled"), "Decline"));
+  const whole = h("form", { class: "tl-ask-form", novalidate: true }, form?.element, about.url ? pageLink(about.url) : null, about.messages ? request(about) : null, h("div", { class: "tl-ask-buttons" }, buttons, more));
+  whole.addEventListener("submit", (event) => { event.preventDefault(); answer("approved"); });
+  whole.addEventListener("keydown", (event) => event.stopPropagation());
+  return [
+    h("strong", { class: "tl-ask-head" }, icon("person"), call.asks === "sampling" ? "Permission to ask the model" : "Your answer is needed"),
+    h("div", {}, h("b", {}, data(call.server ?? "The server")), ", called by ", h("b", {}, data(call.agent ?? "the agent")), " as ", h("code", {}, call.name), call.asks === "sampling" ? " wants to send this to the model:" : " asks:"),
+    call.asks === "sampling" ? null : h("p", { class: "tl-ask-question" }, data(call.reason)),
+    whole,
+  ];
+}
+
+/** The buttons are off while an answer is on its way, and on again when it was not taken. */
+function once(buttons, work) {
+  return async (...said) => {
+    for (const button of buttons) button.disabled = true;
+    try {
+      await work(...said);
+    } catch {
+      for (const button of buttons) button.disabled = false;
+    }
+  };
+}
+
+/** Where it leads is seen before it is opened. An address that is none of the web is text. */
+function pageLink(url) {
+  return h("p", { class: "tl-ask-question" }, "Open ", /^https?:\/\//.test(url) ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }, url) : h("code", {}, url), ", and say here when you are done.");
+}
+
+/** What a server would send to the model. */
+function request({ messages, instructions, model, max_tokens: most }) {
+  const words = (part) => (part.text === undefined ? `[${String(part.type).replace("input_", "")}]` : part.text);
+  const line = (role, text) => [h("dt", {}, role), h("dd", {}, h("pre", {}, text))];
+  return h("dl", { class: "tl-ask-args" }, model ? [h("dt", {}, "model"), h("dd", {}, h("code", {}, model))] : null, instructions ? line("instructions", instructions) : null,
+    messages.map(({ role, content }) => line(role, content.map(words).join("\n"))), most ? [h("dt", {}, "at most"), h("dd", {}, `${most} tokens`)] : null);
 }
 
 /** Arguments that are a JSON object, one a line; anything else as it is. */

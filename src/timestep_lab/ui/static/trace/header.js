@@ -3,7 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { ago, cost, count, duration, exactTime, tokens } from "../shared/format.js";
 import { icon } from "../shared/icons.js";
-import { approvalCard } from "../shared/approval_card.js";
+import { approvalCard, cardName } from "../shared/approval_card.js";
 import { traceActions } from "./actions.js";
 import { scoreChips } from "./scores.js";
 
@@ -129,9 +129,9 @@ function waiting(api) {
       key = next;
       put(element, calls.map((call) => {
         const said = h("p", { class: "tl-bad tl-small", role: "alert", hidden: true });
-        const decide = async (decision, message, always) => {
+        const decide = async (decision, message, always, answer) => {
           try {
-            await api.call("decide", { trace_id: trace.trace_id, call_id: call.call_id, decision, message, always });
+            await api.call("decide", { trace_id: trace.trace_id, call_id: call.call_id, decision, message, always, answer });
           } catch (error) {
             said.hidden = false;
             put(said, `${error.message} ${error.nextStep ?? ""}`);
@@ -139,7 +139,7 @@ function waiting(api) {
           }
           card.remove();
         };
-        const card = h("section", { class: "tl-ask-card", "aria-label": `Approval needed for ${call.name}` }, approvalCard(call, decide), said);
+        const card = h("section", { class: "tl-ask-card", "aria-label": cardName(call) }, approvalCard(call, decide), said);
         return card;
       }));
     },
