@@ -273,6 +273,23 @@ def test_a_closed_list_forgets_its_search(show: Show, three: Lab) -> None:
     expect(rows).to_have_count(3)
 
 
+def test_a_row_says_with_whom_and_how_it_stands_while_that_changes_elsewhere(show: Show, lab: Lab) -> None:
+    lab.agents.create(name="Breaker", model="demo/flaky?rate=1")
+    page = show(lab.chat())
+    page.get_by_role("button", name="Conversations").click()
+    other = show(lab.chat("Weather Assistant"))
+    say(other, ASKS)
+    row = conversations(page).get_by_role("listitem").filter(has_text="Berkeley")
+    expect(row).to_contain_text("Weather Assistant")
+    expect(row).to_contain_text("waits for you")
+    approve(other).click()
+    answered(other)
+    expect(row).not_to_contain_text("waits for you")
+    failing = show(lab.chat("Breaker"))
+    say(failing, "Hello")
+    expect(conversations(page).get_by_role("listitem").filter(has_text="Breaker")).to_contain_text("failed")
+
+
 def test_after_a_rename_the_focus_is_at_the_row_and_an_empty_title_changes_nothing(show: Show, three: Lab) -> None:
     page = show(three.chat())
     page.get_by_role("button", name="Conversations").click()

@@ -142,3 +142,16 @@ def test_deleting_a_thread_takes_everything_of_it_and_nothing_of_another(store: 
     assert [found.run_id for found in store.run_states.find()] == ["kept"]
     assert len(store.threads.all_items("kept")) == 1
     assert store.threads.session_items("kept") == [{"of": "kept"}]
+
+
+def test_the_newest_run_of_each_thread_is_found_in_one_reading(store: Store) -> None:
+    store.threads.insert(ThreadRecord(id="u", user_id=ALICE))
+    for n, (run_id, thread_id) in enumerate([("r1", "t"), ("r2", "u"), ("r3", "t")]):
+        run = RunRecord(
+            id=run_id, user_id=ALICE, thread_id=thread_id, trace_id=f"trace {n}", agent="Desk", agent_id="desk", input="?",
+            status="completed", started_at=utc_now() + timedelta(seconds=n),
+        )  # fmt: skip
+        store.runs.insert(run)
+    found = store.runs.newest_of_each("thread_id", ["t", "u", "none"])
+    assert {run.thread_id: run.id for run in found} == {"t": "r3", "u": "r2"}
+    assert store.runs.newest_of_each("thread_id", []) == []

@@ -11,6 +11,7 @@ from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.run import read_turn
 from timestep_lab.runtime.tools.weather import widget_json
 from timestep_lab.service.runs import MOST
+from timestep_lab.service.threads import ThreadPage
 from timestep_lab.store.base import Change, in_thread
 from timestep_lab.ui.chat_state import AgentChoice, Draft
 
@@ -39,8 +40,8 @@ class LabChatSource:
     async def check_model(self, name: str) -> str:
         return await self._models.check(name)
 
-    async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
-        return (await in_thread(self._lab.threads.page, search=search, limit=limit, count=False)).data
+    async def threads(self, search: str = "", limit: int = 50) -> ThreadPage:
+        return await in_thread(self._lab.threads.page, search=search, limit=limit, count=False, runs=True)
 
     async def thread(self, thread_id: str) -> ThreadRecord:
         return await in_thread(self._lab.threads.read, thread_id)
@@ -95,9 +96,11 @@ class LabChatSource:
     def widget(self, output: Json) -> Mapping[str, Json] | None:
         return widget_json(output)
 
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[str], None], listed: Callable[[], None]) -> Callable[[], None]:
         def changed(change: Change) -> None:
             if change.topic == "threads":
                 callback(change.id)
+            if change.topic in ("threads", "runs"):
+                listed()
 
         return self._lab._subscribe(changed)

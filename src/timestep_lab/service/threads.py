@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Interval, Len
@@ -14,7 +14,7 @@ from timestep_lab.model.codec import JsonObject
 from timestep_lab.model.display import transcript
 from timestep_lab.model.errors import NotFoundError
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import ThreadItem, ThreadRecord
+from timestep_lab.model.records import RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 
@@ -33,12 +33,14 @@ After = Annotated[str, Len(0, 200)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadPage:
-    """`after` is what to pass for the next page, None when there is none; `total` counts all threads, unless that was not asked for."""
+    """`after` is what to pass for the next page, None when there is none; `total` counts all threads, unless that was not asked for.
+    `runs`, where they were asked for: the newest run of each thread that has one."""
 
     data: list[ThreadRecord]
     has_more: bool
     after: str | None
     total: int | None
+    runs: list[RunRecord] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,18 +137,21 @@ class Threads:
         after: After | None = None,
         search: Annotated[str, Len(0, 1000)] = "",
         count: bool = True,
+        runs: bool = False,
     ) -> ThreadPage:
         """Newest first. With `search`, those whose title or messages hold the text: one page of them.
 
-        `count` says whether `total` is wanted. Raises `NotFoundError` for an `after` that is not there.
+        `count` says whether `total` is wanted, `runs` whether the newest run of each thread is. Raises `NotFoundError` for an `after` that is not there.
         """
         threads = self._scope.store.threads
         if search.strip():
             matching = threads.search(search.strip(), limit)
-            return ThreadPage(data=matching, has_more=False, after=None, total=len(matching))
+            newest = self._newest_runs(matching) if runs else []
+            return ThreadPage(data=matching, has_more=False, after=None, total=len(matching), runs=newest)
         page = threads.page(after=after, limit=limit)
         total = threads.count() if count else None
-        return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total)
+        newest = self._newest_runs(page.data) if runs else []
+        return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total, runs=newest)
 
     @op.post("/threads", status=201, local={"metadata": "Leave metadata away: the served lab keeps its own."})
     def add(self, title: Title | None = None, metadata: JsonObject | None = None) -> ThreadRecord:
@@ -196,6 +201,9 @@ class Threads:
 
         branched = branch(self._scope.store, thread_id, item_id)
         return branched if title is None else self.rename(branched.id, title)
+
+    def _newest_runs(self, threads: Sequence[ThreadRecord]) -> builtins.list[RunRecord]:
+        return self._scope.store.runs.newest_of_each("thread_id", [thread.id for thread in threads])
 
     # -- whole lists, and threads that know where they are
 

@@ -230,6 +230,19 @@ class Table(Generic[R]):
             known = self._kept[key] = (state, self.db.query(self.user_id, sql, params).rows)
         return known[1]
 
+    def newest_of_each(self, column: str, values: Sequence[str]) -> list[R]:
+        """The newest record, in listing order, with each of these values of `column`; none for a value that no record has."""
+        if not values:
+            return []
+        marks = ", ".join(f"${n}" for n in range(2, len(values) + 2))
+        rows = self.db.query(
+            self.user_id,
+            f"select distinct on ({column}) {self._columns_sql} from {self.name} where user_id = $1 and {column} in ({marks}) "
+            f"order by {column}, {self.order} desc, {self.key} desc",
+            [self.user_id, *values],
+        )
+        return [self.from_row(row) for row in rows.rows]
+
     def get(self, id: str) -> R:
         """Raises `NotFoundError`."""
         found = self.try_get(id)

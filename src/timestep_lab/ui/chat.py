@@ -154,6 +154,14 @@ class Chat(Conversation):
         await self._source.delete(thread_id)
         await self._tell_threads()
 
+    @handles("list")
+    async def _show_list(self, shown: bool) -> None:
+        """The list of conversations is followed while the browser shows it."""
+        self._shows_list = shown
+        if shown:
+            self._search = ""
+            await self._tell_threads()
+
     @handles("search")
     async def _search_threads(self, text: str) -> None:
         self._search = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,7 +25,8 @@ from timestep_lab.model.events import (
 )
 from timestep_lab.model.records import Json, RunRecord, ThreadItem, ThreadRecord
 from timestep_lab.service.runs import DEFAULT_AGENT
-from timestep_lab.ui.view import View
+from timestep_lab.service.threads import ThreadPage
+from timestep_lab.ui.view import Updates, View
 
 if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
@@ -49,8 +51,10 @@ def item_json(item: ThreadItem, widget: Widget | None = None) -> dict[str, Json]
     }
 
 
-def thread_row(thread: ThreadRecord) -> dict[str, Json]:
-    return {"id": thread.id, "title": thread.title, "at": thread.updated_at.timestamp() * 1000}
+def thread_row(thread: ThreadRecord, run: RunRecord | None = None) -> dict[str, Json]:
+    """`run`: the newest of the thread."""
+    state = {"agent": run.agent, "status": run.status} if run else {"agent": None, "status": None}
+    return {"id": thread.id, "title": thread.title, "at": thread.updated_at.timestamp() * 1000, **state}
 
 
 def run_json(run: RunRecord) -> dict[str, Json]:
@@ -136,8 +140,8 @@ class ChatSource(Protocol):
     @property
     def default_model(self) -> str: ...
 
-    async def threads(self, search: str = "", limit: int = 50) -> Sequence[ThreadRecord]:
-        """Newest first; with `search`, those whose title or messages hold the text."""
+    async def threads(self, search: str = "", limit: int = 50) -> ThreadPage:
+        """Newest first, with the newest run of each; with `search`, those whose title or messages hold the text."""
         ...
 
     async def thread(self, thread_id: str) -> ThreadRecord: ...
@@ -179,8 +183,9 @@ class ChatSource(Protocol):
         """How a tool's result looks, for those that have a look: `{"root": widget JSON, "copy_text": str}`."""
         ...
 
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call back with a thread's id after something in it changed, from any process. Returns what ends it."""
+    def subscribe(self, callback: Callable[[str], None], listed: Callable[[], None]) -> Callable[[], None]:
+        """Call back with a thread's id after something in it changed, from any process, and `listed` after something did that a list of
+        threads shows. Returns what ends it."""
         ...
 
 
@@ -232,7 +237,10 @@ class Conversation(View):
         """Who answers in place of the agent that is saved."""
         self._agents: Sequence[AgentChoice] = ()
         self._models: Sequence[str] = ()
-        self._threads: Sequence[ThreadRecord] = ()
+        self._threads = ThreadPage(data=[], has_more=False, after=None, total=None)
+        self._told_rows: list[Json] = []
+        self._shows_list = False
+        self._lists = Updates(self, self._list_again)
         self._search = ""
         self._turn: asyncio.Task[None] | None = None
         self._running: RunRecord | None = None
@@ -277,7 +285,7 @@ class Conversation(View):
             "busy": self.busy,
             "run": self._running_json(),
             **self._head(),
-            "threads": [thread_row(thread) for thread in self._threads],
+            "threads": self._rows(),
             "trace_base": self._trace_base,
         }
 
@@ -323,7 +331,7 @@ class Conversation(View):
 
     def watched(self, now: bool) -> None:
         if now and self._unsubscribe is None:
-            self._unsubscribe = self._source.subscribe(self._changed_elsewhere)
+            self._unsubscribe = self._source.subscribe(self._changed_elsewhere, self._list_changed)
         elif not now and self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -511,13 +519,41 @@ class Conversation(View):
         assert self._thread_id is not None
         await self._start(self._source.answer_client_tool(self._thread_id, str(item.data["call_id"]), output))
 
+    async def _read_threads(self) -> bool:
+        """False when something else was searched meanwhile: then the list of that is on its way."""
+        search = self._search
+        found = await self._source.threads(search)
+        if search != self._search:
+            return False
+        self._threads = found
+        return True
+
     async def _tell_threads(self) -> None:
-        self._threads = await self._source.threads(self._search)
-        if self._thread_id is not None and any(t.id == self._thread_id for t in self._threads):
-            self._thread = next(t for t in self._threads if t.id == self._thread_id)
+        if not await self._read_threads():
+            return
+        if self._thread_id is not None and any(t.id == self._thread_id for t in self._threads.data):
+            self._thread = next(t for t in self._threads.data if t.id == self._thread_id)
             self.emit({"kind": "head", **self._head()})
-        rows = [thread_row(thread) for thread in self._threads]
-        self.emit({"kind": "threads", "threads": rows, "thread_id": self._thread_id})
+        self._tell_rows()
+
+    def _rows(self) -> list[Json]:
+        newest = {run.thread_id: run for run in self._threads.runs}
+        return [thread_row(thread, newest.get(thread.id)) for thread in self._threads.data]
+
+    def _tell_rows(self) -> None:
+        self._told_rows = self._rows()
+        self.emit({"kind": "threads", "threads": self._told_rows, "thread_id": self._thread_id})
+
+    def _list_changed(self) -> None:
+        """On the store's thread."""
+        if self._shows_list:
+            self._lists.soon()
+
+    async def _list_again(self) -> None:
+        began = time.monotonic()
+        if await self._read_threads() and self._rows() != self._told_rows:
+            self._tell_rows()
+        self._lists.cost_s = time.monotonic() - began
 
     def _background(self, work: Any) -> None:
         async def guarded() -> None:

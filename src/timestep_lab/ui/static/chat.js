@@ -87,8 +87,8 @@ export function render(context) {
     listButton.setAttribute("aria-expanded", String(now));
     root.classList.toggle("tl-has-side", now);
     if (root.clientWidth >= 980 && document.querySelector("main.shell-main")) localStorage.setItem("timestep-conversations", now ? "open" : "closed");
-    if (now) tell("search", { text: "" });
-    else listButton.focus();
+    tell("list", { shown: now });
+    if (!now) listButton.focus();
   }
 
   // -- following the end, unless the reader has scrolled away from it
@@ -225,7 +225,7 @@ export function render(context) {
     write.at(next.thread_id);
     if (next.loaded) write.settle(said.at(-1) ?? null);
     list.put(next.threads, next.thread?.id);
-    if (isWide() && list.element.hidden) { list.show(true, { focus: false }); listButton.setAttribute("aria-expanded", "true"); root.classList.add("tl-has-side"); }
+    if (isWide() && list.element.hidden) { list.show(true, { focus: false }); listButton.setAttribute("aria-expanded", "true"); root.classList.add("tl-has-side"); tell("list", { shown: true }); }
     pinned = true;
     follow();
     welcome();

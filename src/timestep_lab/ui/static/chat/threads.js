@@ -6,6 +6,16 @@ import { ago, exactTime } from "../shared/format.js";
 
 const AFTER_CLICK_MS = 250;
 
+const STATES = {
+  running: ["running", "running", "tl-soft"],
+  needs_approval: ["guardrail", "waits for you", "tl-warn"],
+  failed: ["error", "failed", "tl-bad"],
+  interrupted: ["interrupted", "interrupted", "tl-bad"],
+  stopped: ["paused", "stopped at a limit", "tl-warn"],
+};
+/** How the newest turn stands, where that is more than done. */
+const stateOf = (status) => (STATES[status] ? h("span", { class: `tl-chat-thread-state ${STATES[status][2]}` }, icon(STATES[status][0], null, 12), STATES[status][1]) : null);
+
 /** `on.open(id)`, `on.fresh()`, `on.search(text)`, `on.close()`; `on.rename(id, title)` and `on.remove(id)` give promises. */
 export function threadList(on) {
   let threads = [];
@@ -74,7 +84,8 @@ export function threadList(on) {
     }
     return line("show", { class: thread.id === current ? "tl-is-current" : "" },
       h("button", { type: "button", class: "tl-chat-thread", "aria-current": thread.id === current ? "true" : null, onclick: () => on.open(thread.id) },
-        h("bdi", { class: "tl-clip", dir: "auto" }, title), h("span", { class: "tl-soft tl-small", title: exactTime(thread.at) }, ago(thread.at))),
+        h("bdi", { class: "tl-clip", dir: "auto" }, title),
+        h("span", { class: "tl-chat-thread-facts tl-small" }, stateOf(thread.status), thread.agent ? h("bdi", { class: "tl-soft tl-clip", dir: "auto" }, thread.agent) : null, h("span", { class: "tl-soft tl-num", title: exactTime(thread.at) }, ago(thread.at)))),
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Rename ${title}`, title: "Rename", onclick: () => turn(thread.id, "edit") }, icon("edit")),
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Delete ${title}`, title: "Delete", onclick: () => turn(thread.id, "ask") }, icon("trash")));
   }

@@ -23,7 +23,7 @@ function render(context) {
     const element = h("li", { class: "tl-approval tl-ask-card", "aria-label": call.asks ? `${call.server} asks you` : `${call.name} waits for approval` });
     // What went wrong is said in the card, whose buttons are then on again.
     const answer = async (...said) => { let failed = false; await act(element, () => decide(call, ...said).catch((error) => { failed = true; throw error; })); if (failed) throw new Error("not decided"); };
-    put(element, call.input ? h("p", { class: "tl-none tl-approval-asked tl-clip" }, data(call.input)) : null, approvalCard(call, answer, { more: foot }));
+    put(element, call.input ? h("p", { class: "tl-none tl-approval-asked tl-clip" }, h("span", { class: "tl-soft" }, "Asked: "), data(call.input)) : null, approvalCard(call, answer, { more: foot }));
     return element;
   }
 
@@ -42,7 +42,7 @@ function render(context) {
     }
     const found = groups.get(key);
     found.calls = calls;
-    put(found.words, count(calls.length, "call"));
+    put(found.words, count(calls.length, calls[0].asks ? "question" : "call"));
     found.both.hidden = calls.length < 2 || Boolean(calls[0].asks); // Each question has an answer of its own.
     return found;
   }
@@ -73,7 +73,7 @@ function render(context) {
 
   const line = (row) => h("li", {}, h("a", { class: "tl-line", href: row.thread_id ? `/chat/${row.thread_id}` : `/traces/${row.trace_id}` },
     h("span", { class: row.decision === "approved" ? "tl-good" : "tl-bad" }, icon(row.decision === "approved" ? "ok" : "close")),
-    h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : [decidedWords(row).replace("was ", ""), " by you", row.decision !== "approved" && row.message ? [": ", data(row.message)] : null, row.agent ? [", asked by ", data(row.agent)] : null])),
+    h("span", { class: "tl-grow" }, h("code", { class: "tl-clip" }, row.asks ? row.name : `${row.name}(${row.arguments})`), h("span", { class: "tl-soft tl-small tl-clip" }, row.error ? data(row.error) : [decidedWords(row).replace("was ", ""), " by you", row.decision !== "approved" && row.message ? [": ", data(row.message)] : null, row.agent ? [", asked by ", data(row.agent)] : null])),
     row.outcome ? status(row.outcome) : null, row.at ? when(row.at) : null));
 
   return view.open((state) => {
