@@ -7,6 +7,7 @@ thread again when the store says that it changed. So nothing is lost by a reload
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from timestep_lab.ui.view import handles
 
 if TYPE_CHECKING:
     import pandas
+
+
+ASKED_S = 10.0
+"""How long a decision may wait for the turn that asked for it to pause."""
 
 
 class Chat(Conversation):
@@ -82,6 +87,8 @@ class Chat(Conversation):
     async def _decide(
         self, run_id: str, call_id: str, decision: str, message: str = "", always: bool = False, answer: Mapping[str, Json] | None = None
     ) -> None:  # fmt: skip
+        if self._turn is not None and not self._turn.done():  # It has just asked, and what is left of it ends now.
+            await asyncio.wait({self._turn}, timeout=ASKED_S)
         self._refuse_while_following()
         chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         await self._start(self._source.decide(run_id, chosen))
