@@ -226,6 +226,44 @@ async def test_why_and_outlook_are_the_same_on_both_sides_and_tell_how_far_they_
     assert told["outlook"]["decisions"][0]["step"] == 1
 
 
+async def test_blame_is_the_same_on_both_sides(both: Both) -> None:
+    both.remote.agents.create(name="Desk", instructions="Be kind.", model="demo/echo")
+    both.remote.agents.update("Desk", instructions="Be brief.", model_settings={"temperature": 1, "max_tokens": 3})
+    cases = [{"input": f"Say word{n}.", "expected": f"word{n}"} for n in range(8)]
+    plans = [
+        await lab.blame(good="Desk@1", bad="Desk", cases=cases, scorers="contains", plan=True)
+        for lab in (both.remote, both.local)
+    ]
+    assert plans[0] == plans[1]
+    seen: list[tuple[int, int]] = []
+    found = await both.remote.blame(
+        good="Desk@1", bad="Desk", cases=cases, scorers="contains", on_progress=lambda *n: seen.append(n)
+    )
+    here = await both.local.blame(good="Desk@1", bad="Desk", cases=cases, scorers="contains")
+    assert (found.verdict, found.culprits, found.changes) == (here.verdict, here.culprits, here.changes)
+    assert found.rows() == here.rows()
+    assert [grid.candidates for grid in found.grids] == [grid.candidates for grid in here.grids]
+    assert seen[-1][0] == found.calls
+    with pytest.raises(UsageError, match="Nothing differs"):
+        await both.remote.blame(good="Desk@1", bad="Desk@1", cases=cases, scorers="contains")
+
+
+async def test_replays_are_the_same_on_both_sides(both: Both) -> None:
+    run = await both.remote.run(ANSWERS, approve="all")
+    found, here = [await lab.replay(run.trace_id, times=3, on_tools="tape") for lab in (both.remote, both.local)]
+    told = [
+        [(one.output, one.agent, one.error, [item["type"] for item in one.items]) for one in many]
+        for many in (found, here)
+    ]
+    assert told[0] == told[1]
+    [lost] = await both.remote.replay(run.trace_id, on_tools="tape", prompt="What is the weather in Rome?")
+    [gone] = await both.local.replay(run.trace_id, on_tools="tape", prompt="What is the weather in Rome?")
+    assert type(lost.error) is type(gone.error)
+    assert str(lost.error) == str(gone.error)
+    with pytest.raises(UsageError, match="A function in place of a tool"):
+        await both.remote.replay(run.trace_id, results={"x": lambda: 1})
+
+
 async def test_leaving_a_search_stops_it_and_it_goes_on_without_paying_twice(both: Both) -> None:
     run = await both.remote.run(ANSWERS, approve="all")
     events = both.remote.causes.why(run.trace_id, wrong="contains:Oakland", k=20, concurrency=1)

@@ -27,7 +27,6 @@ from timestep_lab.store.base import Change, in_event_loop, in_thread
 if TYPE_CHECKING:
     import pandas
 
-    from timestep_lab.evals.cause import Blame, BlamePlan
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.lab.lab import Lab
@@ -293,65 +292,6 @@ def named(lab: Lab, data: Any) -> Any:
     if not isinstance(data, str | Path) or is_query(data) or Path(data).expanduser().exists():
         return data
     return lab.datasets.find(str(data)) or data
-
-
-async def blame(
-    lab: Lab, good: Any, bad: Any, cases: Any, scorers: Any, *, plan: bool, budget_usd: float | None, on_progress: Callable[[int, int], None] | None,
-    **options: Any,
-) -> Blame | BlamePlan:  # fmt: skip
-    """See `lab.blame`. Every row of the design is a candidate of one comparison."""
-    from timestep_lab.evals.cause import blame as search
-    from timestep_lab.service.comparisons import agent_of
-
-    left, right = await in_thread(agent_of, lab, good), await in_thread(agent_of, lab, bad)
-    data = await in_thread(named, lab, cases)
-    parts = search.changes_of(left, right)
-    shown = {part: await in_thread(_part_name, lab, part) for part in parts}
-    shown = shown if len(set(shown.values())) == len(shown) else {}
-    done, least, most = 0, *search.rows_of(len(parts))
-    if plan:
-        agents, names = search.rows_as_agents(left, right, shown)
-        made = await new(lab, data, agents=agents, names=names, scorers=scorers, **options)
-        told = await made.plan()
-        return search.BlamePlan(
-            changes=tuple(shown.get(part, part) for part in parts), calls=told.calls, most_calls=told.calls * most // least, cost_usd=told.cost_usd
-        )  # fmt: skip
-
-    async def ask(agents: Sequence[Any], names: Sequence[str], left_usd: float | None) -> Grid:
-        made = await new(
-            lab, data, agents=list(agents), names=list(names), scorers=scorers, budget_usd=left_usd, **options
-        )
-
-        def count(event: Event) -> None:
-            nonlocal done
-            if event.type == "cell.done" and on_progress:
-                done += 1
-                on_progress(done, most * made.record.n_cases * made.record.epochs)
-
-        return await made.run(count)
-
-    return await search.blame(left, right, ask, shown, budget_usd=budget_usd)
-
-
-async def new(lab: Lab, data: Any, **options: Any) -> Comparison:
-    from timestep_lab.evals.compare import new_comparison
-    from timestep_lab.service.comparisons import eval_context
-
-    return await new_comparison(
-        eval_context(lab), data, **{name: value for name, value in options.items() if value is not None}
-    )
-
-
-def _part_name(lab: Lab, part: str) -> str:
-    """Tools by their names and handoffs by those of their agents, where a record has ids. Blocks."""
-    what, _, id = part.partition(" ")
-    if what == "handoff":
-        found = lab.store.agents.try_get(id)
-        return part if found is None else f"handoff to {found.name}"
-    if what in ("tool", "approval"):
-        head, _, tool = part.rpartition(" ")
-        return f"{head} {tool.partition('.')[2] or tool}"
-    return part
 
 
 async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Grid:

@@ -401,11 +401,14 @@ class LabViews:
         are compared likewise, and what models read of their tools too. `plan=True` says what it would take. Raises as `compare` does, and
         `UsageError` where nothing differs.
         """
-        from timestep_lab.lab import comparing
+        from timestep_lab.service.causes import find_change, plan_of_change
 
-        return await comparing.blame(
-            self._lab, good, bad, cases, scorers, plan=plan, budget_usd=budget_usd, on_progress=on_progress, **options
-        )  # fmt: skip
+        data = await self._data(cases)
+        if plan:
+            return await plan_of_change(self._lab, good, bad, data, scorers, **options)
+        return await find_change(
+            self._lab, good, bad, data, scorers, budget_usd=budget_usd, on_progress=on_progress, **options
+        )
 
     def comparison(self, id: str) -> Grid:
         """A comparison made earlier. Raises `NotFoundError`."""

@@ -7,7 +7,7 @@ of its first turn, so what came before costs nothing, and keeps nothing but what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -290,14 +290,20 @@ async def warm_start(
 
 
 async def replay_many(
-    start: WarmStart, times: int, *, concurrency: int, approve_all: bool = False, keep_traces: bool = False
-) -> list[Replayed]:
-    """`times` replays, at most `concurrency` at once."""
-    gate = asyncio.Semaphore(concurrency)
+    start: WarmStart, times: int, *, concurrency: int, approve_all: bool = False, keep_traces: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Replayed]:  # fmt: skip
+    """`times` replays, at most `concurrency` at once. `on_progress` is told how many are done, of how many."""
+    gate, done = asyncio.Semaphore(concurrency), 0
 
     async def one() -> Replayed:
+        nonlocal done
         async with gate:
-            return await start.replay(approve_all=approve_all, keep_trace=keep_traces)
+            replayed = await start.replay(approve_all=approve_all, keep_trace=keep_traces)
+        done += 1
+        if on_progress:
+            on_progress(done, times)
+        return replayed
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one()) for _ in range(times)]

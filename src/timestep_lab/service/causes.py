@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Unpack
 
 from annotated_types import Gt, Interval, Len
 
-from timestep_lab.evals.cause.findings import Outlook, Why, WhyPlan
-from timestep_lab.model.codec import JsonObject
+from timestep_lab.evals.cause.findings import BlamePlan, Outlook, Why, WhyPlan
+from timestep_lab.model.codec import JsonObject, error_json, error_of_json
 from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import DatasetRecord
 from timestep_lab.service import operation as op
+from timestep_lab.service.agents import Instructions, ModelName
+from timestep_lab.service.comparisons import Cases, How, ScorerSpecs
 from timestep_lab.service.datasets import Datasets, Name
 from timestep_lab.service.operation import Scope, TraceId
+from timestep_lab.service.runs import Prompt
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
     from timestep_lab.evals.cause import Question
+    from timestep_lab.evals.cause.blame import Blame
+    from timestep_lab.evals.engine import Comparison
+    from timestep_lab.evals.grid import Grid
+    from timestep_lab.runtime.warm_start import Replayed
 
 R = TypeVar("R", Why, Outlook)
 Said = Annotated[str, Len(1, 10_000)] | JsonObject
@@ -31,6 +38,8 @@ TapeName = Annotated[str, Len(1, 10_000)]
 Way = Annotated[str, Len(1, 500)]
 Usd = Annotated[float, Gt(0)]
 AtOnce = Annotated[int, Interval(ge=1, le=64)]
+AgentName = Annotated[str, Len(1, 500)]
+"""`name` or `name@version`."""
 
 
 def why_of(last: Event) -> Why:
@@ -44,6 +53,16 @@ async def _why(causes: Causes, last: Event) -> Why:
 
 async def _outlook(causes: Causes, last: Event) -> Outlook:
     return found_of(Outlook, last)
+
+
+async def _replayed(causes: Causes, last: Event) -> list[dict[str, Any]]:
+    assert isinstance(last, CauseFound)
+    return list(last.found["replays"])
+
+
+async def _blamed(causes: Causes, last: Event) -> dict[str, Any]:
+    assert isinstance(last, CauseFound)
+    return dict(last.found)
 
 
 def found_of(kind: type[R], last: Event) -> R:
@@ -149,6 +168,72 @@ class Causes:
         async for event in _events(search):
             yield event
 
+    @op.stream("/traces/{trace_id}/replay", ended=_replayed)
+    async def replay(
+        self,
+        trace_id: TraceId,
+        span_id: Annotated[str, Len(0, 200)] | None = None,
+        *,
+        times: Annotated[int, Interval(ge=1, le=1000)] = 1,
+        concurrency: AtOnce = 8,
+        approve_all: bool = False,
+        keep_traces: bool = False,
+        prompt: Prompt | None = None,
+        model: ModelName | Mapping[str, str] | None = None,
+        instructions: Instructions | Mapping[str, str] | None = None,
+        tools: JsonObject | None = None,
+        results: JsonObject | None = None,
+        on_tools: TapeName | None = None,
+        on_miss: Way = "fail",
+        budget_usd: Usd | None = None,
+        max_tokens_total: Annotated[int, Interval(ge=1)] | None = None,
+        timeout_s: Annotated[float, Gt(0)] | None = None,
+        max_tool_calls: Annotated[int, Interval(ge=0)] | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Run the rest of a recorded run `times` times. What is different is as in `lab.replay`. Raises what `fork` raises."""
+        from timestep_lab.runtime.warm_start import replay_many, warm_start
+
+        await in_thread(self._scope.flush)
+        start = await warm_start(
+            self._scope.runner, trace_id, span_id, prompt=prompt, model=model, instructions=instructions, tools=tools, results=results,
+            on_tools=on_tools, on_miss=on_miss, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
+            max_tool_calls=max_tool_calls,
+        )  # fmt: skip
+
+        async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+            found = await replay_many(
+                start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces, on_progress=on_progress
+            )  # fmt: skip
+            return {"replays": [replayed_json(one) for one in found]}
+
+        async for event in _events(search):
+            yield event
+
+    @op.stream("/blame", ended=_blamed)
+    async def blame(
+        self, good: AgentName, bad: AgentName, cases: Cases, scorers: Annotated[ScorerSpecs, Len(1)], **how: Unpack[How]
+    ) -> AsyncGenerator[Event, None]:
+        """Which change made an agent worse: `name` or `name@version` of the good one and of the bad one. The cases come as they are. The rest is as in `lab.blame`.
+
+        Raises before anything is asked: `NotFoundError`, `UsageError`.
+        """
+        options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+
+        async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+            found = await find_change(self._scope, good, bad, [*cases], [*scorers], on_progress=on_progress, **options)
+            return found.to_json()
+
+        async for event in _events(search):
+            yield event
+
+    @op.post("/blame/plan")
+    async def plan_blame(
+        self, good: AgentName, bad: AgentName, cases: Cases, scorers: Annotated[ScorerSpecs, Len(1)], **how: Unpack[How]
+    ) -> BlamePlan:
+        """What `blame` would take. Nothing is asked. Raises as it does."""
+        options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+        return await plan_of_change(self._scope, good, bad, [*cases], [*scorers], **options)
+
     @op.post("/traces/{trace_id}/keep-as-test", status=201)
     def keep(
         self, trace_id: TraceId, name: Name, *, wrong: Said | None = None, right: Said | None = None
@@ -183,6 +268,89 @@ class Causes:
         return await cause.ask(self._scope.runner, trace_id, wrong=wrong, right=right, tools=tools, on_miss=on_miss)
 
 
+async def find_change(
+    scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, *, budget_usd: float | None = None,
+    on_progress: Callable[[int, int], None] | None = None, **options: Any,
+) -> Blame:  # fmt: skip
+    """See `lab.blame`. Every row of the design is a candidate of one comparison."""
+    from timestep_lab.evals.cause import blame as search
+
+    left, right, shown = await _versions(scope, good, bad)
+    done, (_, most) = 0, search.rows_of(len(search.changes_of(left, right)))
+
+    async def ask(agents: Sequence[Any], names: Sequence[str], left_usd: float | None) -> Grid:
+        made = await _comparison(scope, cases, agents, names, scorers, budget_usd=left_usd, **options)
+
+        def count(event: Event) -> None:
+            nonlocal done
+            if event.type == "cell.done" and on_progress:
+                done += 1
+                on_progress(done, most * made.record.n_cases * made.record.epochs)
+
+        return await made.run(count)
+
+    return await search.blame(left, right, ask, shown, budget_usd=budget_usd)
+
+
+async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, **options: Any) -> BlamePlan:
+    """What `find_change` would take."""
+    from timestep_lab.evals.cause import blame as search
+
+    left, right, shown = await _versions(scope, good, bad)
+    parts = search.changes_of(left, right)
+    least, most = search.rows_of(len(parts))
+    agents, names = search.rows_as_agents(left, right, shown)
+    told = await (await _comparison(scope, cases, agents, names, scorers, **options)).plan()
+    return BlamePlan(
+        changes=tuple(shown.get(part, part) for part in parts), calls=told.calls, most_calls=told.calls * most // least, cost_usd=told.cost_usd
+    )  # fmt: skip
+
+
+async def _versions(scope: Scope, good: Any, bad: Any) -> tuple[Any, Any, dict[str, str]]:
+    """The two, and what people call each part that differs, where that is another."""
+    from timestep_lab.evals.cause import blame as search
+    from timestep_lab.service.comparisons import agent_of
+
+    left, right = await in_thread(agent_of, scope, good), await in_thread(agent_of, scope, bad)
+    shown = {part: await in_thread(_part_name, scope, part) for part in search.changes_of(left, right)}
+    return left, right, shown if len(set(shown.values())) == len(shown) else {}
+
+
+async def _comparison(
+    scope: Scope, cases: Any, agents: Sequence[Any], names: Sequence[str], scorers: Any, **options: Any
+) -> Comparison:
+    from timestep_lab.evals.compare import new_comparison
+    from timestep_lab.service.comparisons import eval_context
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return await new_comparison(eval_context(scope), cases, agents=[*agents], names=[*names], scorers=scorers, **given)
+
+
+def _part_name(scope: Scope, part: str) -> str:
+    """Tools by their names and handoffs by those of their agents, where a record has ids. Blocks."""
+    what, _, id = part.partition(" ")
+    if what == "handoff":
+        found = scope.store.agents.try_get(id)
+        return part if found is None else f"handoff to {found.name}"
+    if what in ("tool", "approval"):
+        head, _, tool = part.rpartition(" ")
+        return f"{head} {tool.partition('.')[2] or tool}"
+    return part
+
+
+def replayed_json(one: Replayed) -> dict[str, Any]:
+    return {**asdict(replace(one, error=None)), "error": None if one.error is None else error_json(one.error)}
+
+
+def read_replayed(told: Mapping[str, Any]) -> Replayed:
+    """What `replayed_json` wrote."""
+    from timestep_lab.runtime.warm_start import Replayed
+    from timestep_lab.service.client import record
+
+    error = None if told["error"] is None else error_of_json(told["error"])
+    return replace(record(Replayed, {**told, "error": None}), error=error)
+
+
 def _assertions(wrong: Any, right: Any) -> tuple[JsonObject, ...]:
     from timestep_lab.evals.scorers.registry import make_scorer, to_spec
 
@@ -214,7 +382,8 @@ async def _events(search: Callable[[Callable[[int, int], None]], Awaitable[Any]]
             if task.done():
                 break
             yield CauseProgress(done=told[0], planned=told[1])
-        yield CauseFound(found=asdict(task.result()))
+        found = task.result()
+        yield CauseFound(found=found if isinstance(found, dict) else asdict(found))
     finally:
         if not task.done():
             task.cancel()

@@ -1,7 +1,7 @@
 """Why a run went wrong, found by replaying it: see `search`."""
 
-from timestep_lab.evals.cause.blame import Blame, BlamePlan
-from timestep_lab.evals.cause.findings import Decision, Outlook, Share, Suspect, Why, WhyPlan, told
+from timestep_lab.evals.cause.blame import Blame
+from timestep_lab.evals.cause.findings import BlamePlan, Decision, Outlook, Share, Suspect, Why, WhyPlan, told
 from timestep_lab.evals.cause.search import Question, ask, outlook, why
 
 __all__ = [

@@ -11,8 +11,9 @@ each of the two looks spends its share of α for itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ import numpy as np
 from timestep_lab.evals.statistics.intervals import skewed_interval
 from timestep_lab.evals.statistics.paired import holm, least_p, sign_flips
 from timestep_lab.evals.statistics.sequential import obrien_fleming
-from timestep_lab.model.display import cost_text
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import AgentRecord, Json, differences, mixed
 from timestep_lab.runtime.agent_graph import handoff_targets
@@ -157,7 +157,7 @@ def effects(
     groups = [list(group) for group in (classes(levels) if split is None else split)]
     terms: list[Term] = [*((place,) for place in range(len(names))), *(group[0] for group in groups)]
     solved = 2.0 * np.linalg.pinv(_columns(levels, terms))[1:] @ scores.T
-    per_case = {term: np.where(np.abs(values) < 1e-9, 0.0, values) for term, values in zip(terms, solved, strict=True)}
+    per_case = {term: np.round(values, 9) + 0.0 for term, values in zip(terms, solved, strict=True)}  # Without −0.0
     enough = len(scores) >= 2
     p_values = [min(1.0, sign_flips(values) * ALPHA / alpha) if enough else 1.0 for values in per_case.values()]
     near = {place for place, p in enumerate(p_values[: len(names)]) if p <= DOUBTFUL}
@@ -230,6 +230,30 @@ class Blame:
     grids: tuple[Grid, ...] = ()
     stopped: str = ""
 
+    def to_json(self) -> dict[str, Json]:
+        """All of it but the comparisons, of which the ids."""
+        return {
+            "changes": {name: list(sides) for name, sides in self.changes.items()},
+            "by_scorer": {
+                scorer: {
+                    "single": [asdict(effect) for effect in told.single], "pairs": [asdict(effect) for effect in told.pairs],
+                    "per_case": [[list(term), values.tolist()] for term, values in told.per_case.items()],
+                }
+                for scorer, told in self.by_scorer.items()
+            },
+            "n_cases": self.n_cases, "n_rows": self.n_rows, "stopped": self.stopped, "comparisons": [grid.id for grid in self.grids],
+            "verdict": self.verdict, "culprits": [list(changes) for changes in self.culprits],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any], grids: Sequence[Grid]) -> Blame:
+        """What `to_json` wrote."""
+        return cls(
+            changes={name: (was, now) for name, (was, now) in told["changes"].items()},
+            by_scorer={scorer: _read_effects(found) for scorer, found in told["by_scorer"].items()},
+            n_cases=told["n_cases"], n_rows=told["n_rows"], grids=tuple(grids), stopped=told["stopped"],
+        )  # fmt: skip
+
     @property
     def calls(self) -> int:
         """Answers asked for."""
@@ -288,6 +312,20 @@ class Blame:
         return self.verdict
 
 
+def _read_effects(told: Mapping[str, Any]) -> Effects:
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    def read(one: Mapping[str, Any]) -> Effect:
+        return Effect(
+            changes=tuple(one["changes"]), others=tuple(map(tuple, one["others"])), diff=number(one["diff"]), ci_low=number(one["ci_low"]),
+            ci_high=number(one["ci_high"]), p=one["p"], p_holm=one["p_holm"],
+        )  # fmt: skip
+
+    per_case = {tuple(term): np.asarray(values, dtype=float) for term, values in told["per_case"]}
+    return Effects(tuple(map(read, told["single"])), tuple(map(read, told["pairs"])), per_case)
+
+
 def _word(effect: Effect) -> str:
     return "not settled" if not effect.is_settled else "worse" if effect.diff < 0 else "better"
 
@@ -321,26 +359,6 @@ def _points(diff: float, low: float, high: float) -> str:
         return f"{value * 100:+.0f}".replace("-", "−")
 
     return f"{signed(diff)} points (95 % CI {signed(low)}…{signed(high)})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlamePlan:
-    """What `blame` would take, before anything is spent."""
-
-    changes: tuple[str, ...]
-    calls: int
-    most_calls: int
-    """With the rows that tell pairs apart, if they are needed."""
-    cost_usd: tuple[float, float] | None
-    """Of `calls`; None where it is unknown."""
-
-    def __repr__(self) -> str:
-        money = (
-            "cost unknown"
-            if self.cost_usd is None
-            else f"{cost_text(self.cost_usd[0])} to {cost_text(self.cost_usd[1])}"
-        )
-        return f"{len(self.changes)} changes ({', '.join(self.changes)}): {self.calls} to {self.most_calls} calls; {money}."
 
 
 # -- what differs, and how it is mixed

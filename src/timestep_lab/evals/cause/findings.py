@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from timestep_lab.evals.statistics.intervals import wilson
+from timestep_lab.model.display import cost_text
 from timestep_lab.model.records import Json
 
 if TYPE_CHECKING:
@@ -264,3 +265,23 @@ class WhyPlan:
     def __repr__(self) -> str:
         money = "at an unknown price" if self.cost_usd is None else f"for about ${self.cost_usd:.2f}"
         return f"{self.decisions} decisions, {self.repairs} repairs to try: at most {self.replays} replays {money}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlamePlan:
+    """What `blame` would take, before anything is spent."""
+
+    changes: tuple[str, ...]
+    calls: int
+    most_calls: int
+    """With the rows that tell pairs apart, if they are needed."""
+    cost_usd: tuple[float, float] | None
+    """Of `calls`; None where it is unknown."""
+
+    def __repr__(self) -> str:
+        money = (
+            "cost unknown"
+            if self.cost_usd is None
+            else f"{cost_text(self.cost_usd[0])} to {cost_text(self.cost_usd[1])}"
+        )
+        return f"{len(self.changes)} changes ({', '.join(self.changes)}): {self.calls} to {self.most_calls} calls; {money}."

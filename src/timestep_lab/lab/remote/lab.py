@@ -15,7 +15,7 @@ from timestep_lab.lab.run import Approvals, Run, RunStream
 from timestep_lab.model.arguments import checks_keywords, messages_of, thread_id_of, trace_id_of
 from timestep_lab.model.awaiting import says_await
 from timestep_lab.model.errors import NotServedError
-from timestep_lab.model.events import CauseProgress, Event
+from timestep_lab.model.events import CauseFound, CauseProgress, Event
 from timestep_lab.model.records import AgentRecord, Json
 from timestep_lab.runtime.approvals import read_decision
 from timestep_lab.runtime.settings import Settings
@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     import agents as sdk
 
     from timestep_lab.evals.cause import Outlook, Why, WhyPlan
+    from timestep_lab.evals.cause.blame import Blame
+    from timestep_lab.evals.cause.findings import BlamePlan
+    from timestep_lab.evals.plan import AnyAgent
     from timestep_lab.runtime.forks import OnTools
     from timestep_lab.runtime.mcp.toolbox import Toolbox
     from timestep_lab.runtime.recorded import ToolStub
     from timestep_lab.runtime.runner import Runner
     from timestep_lab.runtime.tape import Tape
+    from timestep_lab.runtime.warm_start import Replayed
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.comparisons import Comparisons
     from timestep_lab.service.files import Files, VectorStores
@@ -239,8 +243,24 @@ class RemoteLab(RemoteLooking, Lab):
             "A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'."
         )
 
-    async def replay(self, trace: Run | str, span_id: str | None = None, **options: Any) -> NoReturn:
-        raise unsupported_remotely("A replay", "Use lab.fork there, or open the store itself: Lab(path).")
+    async def replay(
+        self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,
+        keep_traces: bool = False, **changes: Any,
+    ) -> list[Replayed]:  # fmt: skip
+        """As `Lab.replay`; the replays are the server's. Leaving it stops them."""
+        from timestep_lab.service.causes import read_replayed
+
+        given = _sent(_without_objects(changes))
+        if "on_tools" in given:
+            given["on_tools"] = _named_tape(given["on_tools"])
+        last = await _last(
+            self.causes.replay(
+                trace_id_of(trace), span_id, times=times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces, **given
+            ),
+            None,
+        )  # fmt: skip
+        assert isinstance(last, CauseFound)
+        return [read_replayed(one) for one in last.found["replays"]]
 
     @cached_property
     def causes(self) -> Causes:
@@ -280,8 +300,24 @@ class RemoteLab(RemoteLooking, Lab):
             return await self.causes.plan(trace_id_of(run), **given)
         return found_of(Why, await _last(self.causes.why(trace_id_of(run), **given), on_progress))
 
-    async def blame(self, **options: Any) -> NoReturn:
-        raise unsupported_remotely("A search for the change", "Open the store itself: Lab(path).")
+    async def blame(
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: Any, scorers: Sequence[Any] | Any, plan: bool = False,
+        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: Any,
+    ) -> Blame | BlamePlan:  # fmt: skip
+        """As `Lab.blame`; the comparisons are the server's. Leaving it stops them."""
+        from timestep_lab.evals.cause.blame import Blame
+        from timestep_lab.lab.remote.comparing import body_of
+
+        asked = {**options, "agents": [good, bad], "scorers": scorers, "budget_usd": budget_usd}
+        body = await in_thread(body_of, self.connection, await self._data(cases), asked)
+        body["good"], body["bad"] = body.pop("agents")
+        body.pop("name")
+        if plan:
+            return await self.causes.plan_blame(**body)
+        last = await _last(self.causes.blame(**body), on_progress)
+        assert isinstance(last, CauseFound)
+        grids = [await in_thread(self.comparison, id) for id in last.found["comparisons"]]
+        return Blame.from_json(last.found, grids)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
         """As they are: the server adds the content when they are sent."""
@@ -351,6 +387,13 @@ def _named_tape(given: str | Tape | None) -> str | None:
     raise unsupported_remotely("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")
 
 
+def _without_objects(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises `UsageError` for a function in place of a tool."""
+    if any(callable(said) for name in ("tools", "results") for said in (changes.get(name) or {}).values()):
+        raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
+    return {name: _dict(value) if name in ("tools", "results") else value for name, value in changes.items()}
+
+
 def _dict(given: Mapping[str, Json] | None) -> dict[str, Json] | None:
     return None if given is None else dict(given)
 
@@ -364,7 +407,7 @@ def _sent(options: Mapping[str, Any], **said: Any) -> dict[str, Any]:
     for name in ("agent", "context"):
         if given.pop(name, None) is not None:
             raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store itself: Lab(path).")
-    if "tools" in given:
+    if "tools" in given and not isinstance(given["tools"], Mapping):
         given["tools"] = _named_tape(given["tools"])
     for name, value in said.items():
         spec = to_spec(value) if isinstance(value, Scorer) else value
