@@ -40,6 +40,35 @@ async def test_a_data_set_has_a_name_and_versions_that_do_not_change(tmp_path: P
         assert len(lab.datasets) == 0
 
 
+async def test_cases_of_a_data_set_are_had_by_place_id_and_slice(tmp_path: Path) -> None:
+    async with Lab(str(tmp_path / "lab.duckdb")) as lab:
+        lab.datasets.create("hard cases", ROWS)
+        found = lab.datasets["hard cases"]
+        assert (found[0].input, found[-1]["input"], found[1]["topic"]) == ("Say word0.", "Say word3.", "odd")
+        assert found[found[2].id] == found[2]
+        assert ([case.input for case in found[1:3]], len(found[:3]), len(found[9:])) == (
+            ["Say word1.", "Say word2."],
+            3,
+            0,
+        )
+        grid = await lab.compare(found[1:3], models="demo/echo", scorers="contains")
+        assert [case.input for case in grid.cases] == ["Say word1.", "Say word2."]
+        assert list(found.df()["topic"]) == ["even", "odd", "even", "odd"]
+        assert [record.name for record in lab.datasets] == ["hard cases"]
+        with pytest.raises(NotFoundError, match="has no case 4: it has 4, from 0"):
+            found[4]
+        with pytest.raises(NotFoundError, match="has no case 'x'"):
+            found["x"]
+        with pytest.raises(NotFoundError, match=r"has no 'topc'.*Did you mean 'topic'"):
+            found[0]["topc"]
+        with pytest.raises(UsageError, match="is no place in a data set"):
+            found[1.5]  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match="0 names no data set"):
+            lab.datasets[0]  # type: ignore[index]
+        with pytest.raises(DataError, match="holds no case"):
+            await lab.compare(found[9:], models="demo/echo")
+
+
 async def test_a_data_set_is_compared_by_its_name(tmp_path: Path) -> None:
     async with Lab(str(tmp_path / "lab.duckdb")) as lab:
         lab.datasets.create("hard cases", ROWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval, Len
@@ -179,6 +179,10 @@ class Datasets:
             self.remove(record.id)
 
     def __getitem__(self, name: str) -> Dataset:
+        if not isinstance(name, str):
+            raise UsageError(
+                f"{name!r} names no data set.", "Give its name: lab.datasets['capitals'], and then a case of it: [0]."
+            )
         found = self.find(name)
         if found is None:
             raise self._missing(name)
@@ -196,6 +200,9 @@ class Datasets:
             for case in self.cases(record.id)
         )
         return Dataset(f"{record.name}@{record.version}", cases, record.hash, tuple(record.prompts))
+
+    def __iter__(self) -> Iterator[DatasetRecord]:
+        return iter(self.list())
 
     def __len__(self) -> int:
         return len(self.list())

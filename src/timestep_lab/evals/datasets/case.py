@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CaseRecord
-from timestep_lab.model.errors import DataError
+from timestep_lab.model.errors import DataError, NotFoundError, UsageError
 from timestep_lab.model.records import Json
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,16 @@ class Case:
     def __post_init__(self) -> None:
         if self.expected == [] or (isinstance(self.expected, str) and not self.expected.strip()):
             object.__setattr__(self, "expected", None)
+
+    def __getitem__(self, name: str) -> Json:
+        """A field, a variable or what its metadata say: `case["input"]`, `case["topic"]`. Raises `NotFoundError`."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        known = {**self.metadata, **self.own_vars(), **fields}
+        if name not in known:
+            raise NotFoundError(
+                f"The case {self.id} has no {name!r}.{did_you_mean(str(name), known)}", f"It has: {', '.join(known)}."
+            )
+        return known[name]
 
     def content_hash(self) -> str:
         """64 hex digits over everything that a candidate or a scorer gets to see; metadata and id are not."""
@@ -100,8 +114,45 @@ class Dataset:
     def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)
 
+    @overload
+    def __getitem__(self, which: int | str) -> Case: ...
+    @overload
+    def __getitem__(self, which: slice) -> Dataset: ...
+    def __getitem__(self, which: int | str | slice) -> Case | Dataset:
+        """A case by its place or its id, or some of them as a data set. Raises `NotFoundError`, `UsageError`."""
+        if isinstance(which, slice):
+            cases = self.cases[which]
+            version = digest([case.content_hash() for case in cases])[:12]
+            return replace(self, cases=cases, version=version)
+        if isinstance(which, str):
+            found = next((case for case in self.cases if case.id == which), None)
+            if found is None:
+                near = did_you_mean(which, [case.id for case in self.cases])
+                raise NotFoundError(
+                    f"{self.name} has no case {which!r}.{near}", "Its ids: [case.id for case in dataset]."
+                )
+            return found
+        if isinstance(which, bool) or not isinstance(which, int):
+            raise UsageError(
+                f"{which!r} is no place in a data set.", "Give a number from 0, an id, or a slice such as [:10]."
+            )
+        if not -len(self.cases) <= which < len(self.cases):
+            raise NotFoundError(
+                f"{self.name} has no case {which}: it has {len(self.cases)}, from 0.", "Give a smaller number."
+            )
+        return self.cases[which]
+
     def head(self, n: int) -> Dataset:
         return Dataset.of(self.cases[:n], self.name, self.prompts, self.providers, self.repeat)
+
+    def df(self) -> pandas.DataFrame:
+        """One row a case; its variables are columns."""
+        import pandas
+
+        rows = [
+            {"id": c.id, "input": c.input, "expected": c.expected, **c.own_vars(), **c.metadata} for c in self.cases
+        ]
+        return pandas.DataFrame(rows)
 
     def records(self, comparison_id: str) -> tuple[CaseRecord, ...]:
         return tuple(

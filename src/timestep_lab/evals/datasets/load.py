@@ -131,7 +131,7 @@ def load_dataset(
     """
     columns = Columns(input, expected, id)
     if isinstance(data, Dataset):
-        dataset = data
+        dataset = data if data.cases else Dataset.of((), data.name)
     elif isinstance(data, Mapping):
         raise DataError("The data is one object, not a list of cases.", "Put it into a list.")
     elif is_query(data):
