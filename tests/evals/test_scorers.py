@@ -8,11 +8,13 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.evals.loopback import model_server
 from timestep_lab.evals.datasets import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Tools
 from timestep_lab.evals.scorers.registry import (
@@ -24,7 +26,9 @@ from timestep_lab.evals.scorers.registry import (
     split_specs,
     to_spec,
 )
+from timestep_lab.lab import Lab
 from timestep_lab.model.errors import MissingExtraError, UsageError
+from timestep_lab.runtime.settings import Settings
 
 WEATHER = (
     {"type": "handoff", "from": "Personal Assistant", "to": "Weather Assistant"},
@@ -644,3 +648,32 @@ async def test_a_judge_holds_an_answer_against_what_was_retrieved() -> None:
     assert await said("context_precision", "x", case, useful) == (0.5, "1 of 2 of use")
     assert (await said("context_precision", "x", case, '{"documents": []}'))[0] is None
     assert await said("faithfulness", "x", Case(input="?"), claims) == (None, "the case has nothing in 'context'")
+
+
+async def test_what_a_judge_says_is_shown_beside_what_people_said_of_the_same_answers(tmp_path: Path) -> None:
+    """Of a RAG score, too: without it nobody knows what the number is worth."""
+
+    def behaves(said: str, before: int) -> str:
+        if "single claims" not in said:
+            return "Rome is old."
+        return json.dumps({"claims": [{"claim": "Rome is old", "supported": "doc 0" not in said}]})
+
+    with model_server(behaves) as server:
+        settings = Settings(openai_compatible={"loop": server.url})
+        model = "openai_compatible/loop/a"
+        cases = [{"input": f"case {n}", "context": f"doc {n}"} for n in range(6)]
+        async with Lab(tmp_path / "lab.duckdb", settings=settings) as lab:
+            grid = await lab.compare(cases, models=[model], scorers=[{"type": "faithfulness", "model": model}])
+            assert [cell.scores[0].value for cell in grid.cells] == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+            assert lab.comparison(grid.id).judge_errors == []
+            for cell, right in zip(grid.cells, [0.0, 1.0, 1.0, 1.0, 0.0], strict=False):
+                assert cell.trace_id is not None
+                lab.trace_source.score("trace", cell.trace_id, "faithfulness", right)
+            found = lab.comparison(grid.id)
+            [error] = found.judge_errors
+            assert (error.scorer, error.n, error.agree, error.diff) == ("faithfulness", 5, 4, pytest.approx(0.2))
+            assert error.kappa == pytest.approx((0.8 - 0.56) / (1 - 0.56))
+            assert error.ci_low < 0.2 < error.ci_high
+            told = "faithfulness is a judge's: it agrees with people on 4 of 5 answers (95 % CI 38 to 96 %, kappa 0.55)"
+            assert any(note.startswith(told) for note in found.notes)
+            assert told in found._repr_html_().replace("&#x27;", "'").replace("&#39;", "'")

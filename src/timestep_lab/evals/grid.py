@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from timestep_lab.evals.results import (
     ScoreTables,
@@ -21,6 +24,8 @@ from timestep_lab.evals.results import (
     scorer_names,
 )
 from timestep_lab.evals.rules import decide
+from timestep_lab.evals.statistics.agreement import agreement
+from timestep_lab.evals.statistics.intervals import Interval, skewed_interval, wilson
 from timestep_lab.evals.statistics.paired import fisher
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
@@ -39,6 +44,7 @@ from timestep_lab.model.comparison import (
     unscored,
 )
 from timestep_lab.model.errors import UsageError
+from timestep_lab.model.records import ScoreRecord
 
 if TYPE_CHECKING:
     import pandas
@@ -63,9 +69,11 @@ class Grid:
     """
 
     def __init__(
-        self, record: ComparisonRecord, cases: Sequence[CaseRecord], cells: Sequence[CellRecord], *, seed: int = 0
-    ) -> None:
-        self.record, self.cases = record, tuple(cases)
+        self, record: ComparisonRecord, cases: Sequence[CaseRecord], cells: Sequence[CellRecord], *, seed: int = 0,
+        labels: Sequence[ScoreRecord] = (),
+    ) -> None:  # fmt: skip
+        """`labels`: what people said of the traces of its answers, by names of scorers."""
+        self.record, self.cases, self._labels = record, tuple(cases), tuple(labels)
         order = {case.case_id: case.position for case in cases}
         column = {name: place for place, name in enumerate(self.candidates)}
         known = [cell for cell in cells if cell.case_id in order and cell.candidate in column]
@@ -165,7 +173,21 @@ class Grid:
     @cached_property
     def notes(self) -> list[str]:
         """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer; what is cached."""
-        return [*few_groups(self.groups), *failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells)]
+        return [
+            *few_groups(self.groups), *failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells),
+            *self.judge_notes,
+        ]  # fmt: skip
+
+    @cached_property
+    def judge_errors(self) -> list[JudgeError]:
+        """How far each judge is from people, on the answers that both scored: `lab.trace_source.score("trace", id, "faithfulness", 1.0)` says
+        what is right of one. Empty where nobody did; `lab.comparison(id)` knows what was said since."""
+        return judge_errors(self.cells, self._labels)
+
+    @property
+    def judge_notes(self) -> list[str]:
+        """The same, a sentence each."""
+        return [error.sentence for error in self.judge_errors]
 
     @property
     def deciding_scorer(self) -> str | None:
@@ -323,6 +345,64 @@ class Grid:
         if found is None:
             raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all.")
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeError:
+    """What a judge said of answers beside what people said of them."""
+
+    scorer: str
+    n: int
+    agree: int
+    """Both at least ½, or both below."""
+    kappa: float
+    """Of that, beyond chance (Cohen 1960)."""
+    diff: float
+    """Mean of the judge's score less that of people."""
+    ci_low: float
+    ci_high: float
+
+    @property
+    def sentence(self) -> str:
+        """One that may be quoted."""
+        share = wilson(self.agree, self.n)
+        words = (
+            f"{self.scorer} is a judge's: it agrees with people on {self.agree} of {self.n} answers "
+            f"(95 % CI {100 * share.low:.0f} to {100 * share.high:.0f} %"
+        )
+        words += ")" if math.isnan(self.kappa) else f", kappa {self.kappa:.2f})"
+        if math.isnan(self.ci_low):
+            return f"{words}."
+        way = "above" if self.diff > 0 else "below"
+        return f"{words}, and is {abs(self.diff):.2f} {way} them on average (95 % CI {self.ci_low:+.2f} to {self.ci_high:+.2f})."
+
+
+def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> list[JudgeError]:
+    """Of each scorer whose scores a judge gave; the last that was said of a trace by its name counts."""
+    said = {
+        (one.target_id, one.name): one.value
+        for one in sorted(labels, key=lambda one: one.created_at)
+        if one.value is not None
+    }
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for cell in cells:
+        for score in cell.scores:
+            right = said.get((cell.trace_id or "", score.scorer))
+            if score.source == "judge" and score.value is not None and right is not None:
+                pairs.setdefault(score.scorer, []).append((score.value, right))
+    found = []
+    for scorer, both in pairs.items():
+        judged, right_ones = ([one[side] >= 0.5 for one in both] for side in (0, 1))
+        told = agreement(judged, right_ones)
+        differences = np.array([judge - person for judge, person in both])
+        interval = skewed_interval(differences) if len(both) > 1 else Interval(math.nan, math.nan)
+        found.append(
+            JudgeError(
+                scorer=scorer, n=told.n, agree=sum(a == b for a, b in zip(judged, right_ones, strict=True)), kappa=told.kappa,
+                diff=float(differences.mean()), ci_low=interval.low, ci_high=interval.high,
+            )
+        )  # fmt: skip
+    return found
 
 
 def tape_sentence(use: TapeUse) -> str:

@@ -439,6 +439,8 @@ class GridLike(Protocol):
     def deciding_scorer(self) -> str | None: ...
     @property
     def verdict(self) -> str: ...
+    @property
+    def judge_notes(self) -> Sequence[str]: ...
 
 
 def conclusion(pairs: Sequence[PairRow]) -> str:
@@ -517,7 +519,8 @@ def headline(grid: GridLike) -> str:
         scored = grid.scorers or grid.record.scorers
         words = "One candidate: nothing to compare with." if scored else "Add scorers to compare answers."
     notes = [
-        *failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else []), *from_cache(grid.cells)
+        *failed_calls(grid.cells), *(unscored(grid.cells) if grid.record.status != "running" else []), *from_cache(grid.cells),
+        *grid.judge_notes,
     ]  # fmt: skip
     return " ".join(part for part in (unfinished, words, *notes) if part)
 

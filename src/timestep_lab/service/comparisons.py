@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Unpack, cast
 
 from annotated_types import Ge, Gt, Interval, Len
@@ -21,7 +21,7 @@ from timestep_lab.model.comparison import (
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import Event
 from timestep_lab.model.ids import new_id
-from timestep_lab.model.records import VoteOutcome, VoteRecord
+from timestep_lab.model.records import ScoreRecord, VoteOutcome, VoteRecord
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
 from timestep_lab.service.runs import OnMiss, TapeName
@@ -36,6 +36,8 @@ ComparisonId = Annotated[str, Len(1, 200)]
 Cases = Annotated[Sequence[JsonObject | str], Len(1, 10_000)]
 ScorerSpecs = Sequence[JsonObject | str]
 Columns = dict[str, list[str] | str]
+LABELS = 100_000
+"""Annotations of one name that are looked through, newest first."""
 
 
 class How(TypedDict, total=False):
@@ -82,13 +84,15 @@ class GridRows:
     comparison: ComparisonRecord
     cases: list[CaseRecord]
     cells: list[CellRecord]
+    labels: list[ScoreRecord] = field(default_factory=list)
+    """What people said of the traces of the answers, by names of scorers."""
 
     def grid(self) -> Grid:
         """The comparison, to be looked at and counted."""
         from timestep_lab.evals.grid import Grid
 
         seed = int(self.comparison.settings.get("seed", 0))
-        return Grid(self.comparison, self.cases, self.cells, seed=seed)
+        return Grid(self.comparison, self.cases, self.cells, seed=seed, labels=self.labels)
 
 
 def eval_context(scope: Scope) -> EvalContext:
@@ -187,7 +191,15 @@ class Comparisons:
         """Every case and every answer with its scores. Raises `NotFoundError`."""
         rows = self._rows()
         record = rows.get(comparison_id)
-        return GridRows(comparison=record, cases=[*rows.cases(comparison_id)], cells=[*rows.cells(comparison_id)])
+        cells = [*rows.cells(comparison_id)]
+        judged = {score.scorer for cell in cells for score in cell.scores if score.source == "judge"}
+        traces = {cell.trace_id for cell in cells if cell.trace_id} if judged else set()
+        labels = [
+            label for name in sorted(judged)
+            for label in self._scope.store.scores.find(LABELS, newest_first=True, target="trace", name=name, source="human")
+            if label.target_id in traces
+        ]  # fmt: skip
+        return GridRows(comparison=record, cases=[*rows.cases(comparison_id)], cells=cells, labels=labels)
 
     @op.get("/compare/{comparison_id}/votes")
     def votes(self, comparison_id: ComparisonId) -> builtins.list[VoteRecord]:

@@ -53,6 +53,7 @@ class GridState:
     pair_rows: Sequence[PairRow] = ()
     decision: Sequence[DecisionRow] = ()
     verdict: str = ""
+    judge_notes: Sequence[str] = ()
     progress: ProgressRow | None = None
     partial: dict[Key, str] = field(default_factory=dict)
     """Text so far of the answers under way; "" before the first word."""
@@ -70,6 +71,7 @@ class GridState:
         if not state.is_running:
             state.candidate_rows, state.pair_rows = tuple(grid.candidate_rows), tuple(grid.pair_rows)
             state.verdict, state.decision = grid.verdict, tuple(grid.decision)
+            state.judge_notes = tuple(grid.judge_notes)
         state._begin(grid.cases, grid.cells)
         return state
 
