@@ -336,6 +336,20 @@ def test_a_log_of_inspect_is_read_and_one_that_cannot_be_says_how_to_write_it(tm
         load_dataset(str(path))
 
 
+def test_one_object_with_lists_that_are_no_columns_of_questions_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    for value in (
+        {"input": [{"role": "user", "content": "2 + 2?"}], "ideal": ["4"]},
+        {"question": ["a", "b"], "answer": ["c"]},
+    ):
+        with pytest.raises(DataError, match="holds an object without cases"):
+            load_dataset(write(tmp_path / "one.json", json.dumps(value)))
+
+
+def test_assertions_that_are_no_list_are_refused() -> None:
+    with pytest.raises(DataError, match="case 1: assertions is a str"):
+        load_dataset([{"input": "q", "assertions": "contains:x"}])
+
+
 def test_samples_of_several_tasks_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="samples of 2 tasks: a, b"):
         load_dataset(write(tmp_path / "r.json", '{"samples": {"a": [], "b": []}}'))

@@ -279,14 +279,13 @@ def _texts(answers: Any) -> Any:
 
 
 def _is_columns(value: dict[str, Any]) -> bool:
-    if not any(map(is_question_column, value)):
+    """Lists of one length, or objects with the same names, of which one holds questions: texts, no messages of one conversation."""
+    columns = [list(column.values()) if isinstance(column, dict) else column for column in value.values()]
+    asked = [column for name, column in zip(value, columns, strict=True) if is_question_column(name)]
+    if not asked or not all(isinstance(column, list) and len(column) == len(asked[0]) > 0 for column in columns):
         return False
-    columns = [*value.values()]
-    if all(isinstance(column, list) for column in columns):
-        return len({len(column) for column in columns}) == 1 and len(columns[0]) > 0
-    return all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns) and bool(
-        columns[0]
-    )
+    names = {tuple(column) if isinstance(column, dict) else None for column in value.values()}
+    return len(names) == 1 and all(isinstance(question, str) for column in asked for question in column)
 
 
 def read_inspect(path: Path) -> Rows:

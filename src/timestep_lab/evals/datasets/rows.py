@@ -97,6 +97,9 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         )
     if asked and asked != "input" and isinstance(values.get(asked), str):
         variables.setdefault(asked, values[asked])
+    assertions = values.get("assertions") or ()
+    if not isinstance(assertions, list | tuple):
+        raise DataError(f"{where}: assertions is {_kind(assertions)}.", "Give a list of scorers.")
     id_value = values.get(id_column)
     wanted = values.get(expected) if expected else None
     metadata = values.get("metadata") or {}
@@ -112,7 +115,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         wanted = worked["result"].strip()
     return Case(
         id="" if id_value is None else str(id_value), input=text, messages=messages, expected=wanted, vars=variables,
-        assertions=tuple(values.get("assertions") or ()), metadata=metadata,
+        assertions=tuple(assertions), metadata=metadata,
     )  # fmt: skip
 
 
