@@ -1,0 +1,3 @@
+-- Postgres gets indexes here; DuckDB reads its columns faster than it would an index.
+
+select 1;
