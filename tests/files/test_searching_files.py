@@ -197,6 +197,13 @@ async def test_a_store_not_used_for_its_days_has_expired(duckdb_store: Store, li
         await papers.search("kitten")
 
 
+async def test_a_store_lives_for_days_that_a_calendar_has(duckdb_store: Store) -> None:
+    stores = VectorStores(duckdb_store)
+    for days in (0, 36_501, 10**12):
+        with pytest.raises(UsageError, match="from 1 to 36500"):
+            await stores.create("papers", expires_after_days=days)
+
+
 async def test_adding_does_not_hold_up_the_event_loop(duckdb_store: Store) -> None:
     stores = VectorStores(duckdb_store)
     papers = await stores.create("papers")

@@ -13,9 +13,11 @@ from agents import ModelSettings, WebSearchTool
 
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import CHAT, OPENAI
-from tests.wire import Call, Deltas, Fault, Reply, Thought, WireServer, Words, chat_completions
-from timestep_lab.model.errors import ProviderRequestError, SettingsError
+from tests.wire import Call, Deltas, Fault, Raw, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire.server import sse
+from timestep_lab.model.errors import ProviderError, ProviderRequestError, RateLimitError, SettingsError
 from timestep_lab.runtime.emitter import own_call_id, provider_call_id
+from timestep_lab.runtime.provider_errors import NO_RETRY
 from timestep_lab.runtime.router import Router
 from timestep_lab.runtime.settings import Settings
 
@@ -208,6 +210,9 @@ N = "get_weather"
         pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}), calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),), ["Rome"], "", id="the_whole_call_once_more_at_its_end"),
         pytest.param(({"tool_calls": [None]}, {"content": [None]}, calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}),), ["Rome"], "", id="null_between_pieces"),
         pytest.param(({"tool_calls": calls({"index": 0, "id": "c1", "name": N, "arguments": ROME})["tool_calls"][0]},), ["Rome"], "", id="one_call_that_is_no_list"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 1, "arguments": ROME[:8]}), calls({"index": 2, "id": "", "name": "", "arguments": ROME[8:]}),), ["Rome"], "", id="an_index_that_counts_the_pieces"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}), calls({"index": 0, "id": "c2", "name": N, "arguments": ""}), calls({"index": 1, "arguments": OSLO}),), ["Rome", "Oslo"], "", id="a_second_call_begun_at_the_index_of_the_first"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 0, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}), calls({"index": 0, "arguments": ROME}),), ["Rome"], "", id="all_arguments_once_more_at_the_end"),
         pytest.param(({"function_call": {"name": N, "arguments": ROME[:8]}}, {"function_call": {"arguments": ROME[8:]}},), ["Rome"], "", id="the_call_of_before_there_were_several"),
     ],
 )  # fmt: skip
@@ -226,6 +231,118 @@ async def test_calls_are_read_as_the_server_meant_them_and_go_back_in_one_turn_w
         ("tool", call["id"]) for call in answer["tool_calls"]
     ]
     assert [json.loads(one["content"])["location"] for one in results] == asked
+
+
+def chunk(delta: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
+    beside = {name: more.pop(name) for name in ("message", "text", "index", "native_finish_reason") if name in more}
+    choice = {"index": 0, "finish_reason": finish, **beside, **({} if delta is None else {"delta": delta})}
+    return {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice], **more}
+
+
+HELLO, OVER = chunk({"content": "Hello"}), chunk({}, "stop")
+COUNTED = {"prompt_tokens": 7, "completion_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "thought", "counted"),
+    [
+        pytest.param([{"choices": [], "id": "", "prompt_filter_results": [{}]}, HELLO, OVER, chunk(content_filter_results={})], "", None, id="azures_content_filter"),
+        pytest.param([HELLO, chunk({}, "stop", x_groq={"id": "r", "usage": COUNTED})], "", (7, 3, 0), id="groqs_usage"),
+        pytest.param([HELLO, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": COUNTED}]}], "", (7, 3, 0), id="kimis_usage_in_the_choice"),
+        pytest.param([HELLO, OVER, {"choices": [], "usage": {**COUNTED, "prompt_cache_hit_tokens": 5}}], "", (7, 3, 5), id="deepseeks_cache"),
+        pytest.param([HELLO, OVER, {"choices": [], "usage": {"prompt_tokens": "7", "completion_tokens": 3.0}}], "", (7, 3, 0), id="counts_as_text_and_fractions"),
+        pytest.param([HELLO, OVER, {"choices": [], "usage": {"input_tokens": 7, "output_tokens": 3}}], "", (7, 3, 0), id="counts_by_the_other_apis_names"),
+        pytest.param([chunk({"content": "Hello"}, usage=COUNTED), chunk({}, "stop", usage={"prompt_tokens": 0, "completion_tokens": 0})], "", (7, 3, 0), id="zeros_behind_the_count"),
+        pytest.param([HELLO, OVER, {"choices": [], "usage": {"seconds": 1}}], "", None, id="a_usage_that_counts_no_tokens"),
+        pytest.param([chunk({"content": "Hel"}, message={"content": "Hel"}), chunk({"content": "lo"}, message={"content": "Hello"}), chunk({}, "stop", message={"content": "Hello"})], "", None, id="perplexitys_whole_message_beside_each_delta"),
+        pytest.param([chunk(text="Hel"), chunk({"content": "lo"}), OVER], "", None, id="a_text_in_place_of_a_delta"),
+        pytest.param([chunk({"content": "Hello"}, ""), OVER, chunk({"content": "Bye"}, index=1)], "", None, id="an_empty_reason_and_another_choice"),
+        pytest.param([HELLO, chunk({}, {"type": "stop", "matched": 2})], "", None, id="sglangs_reason_that_is_an_object"),
+        pytest.param([chunk({"reasoning": "Hm", "reasoning_content": "Hm"}), HELLO, OVER], "Hm", None, id="vllms_reasoning_under_two_names"),
+        pytest.param([chunk({"reasoning": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}), HELLO, OVER], "Hm", None, id="openrouters_reasoning_told_twice"),
+        pytest.param([chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "Hm"}]}), HELLO, OVER], "Hm", None, id="openrouters_details_alone"),
+    ],
+)  # fmt: skip
+async def test_an_answer_is_read_in_the_odd_forms_in_which_servers_send_it(
+    chat: WireServer, router_for: Callable[..., Router], chunks: Any, thought: str, counted: Any
+) -> None:
+    chat.will(Raw((*map(sse, chunks), sse("[DONE]"))))
+    answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))
+    assert answer.text == "Hello"
+    assert "".join(one.delta for one in answer.events if one.type.endswith("summary_text.delta")) == thought
+    usage = answer.response.usage
+    told = usage and (usage.input_tokens, usage.output_tokens, usage.input_tokens_details.cached_tokens)
+    assert (told, answer.response.metadata["stop_reason"]) == (counted, "stop")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param((b"\xef\xbb\xbf", sse(HELLO), sse(OVER), sse("[DONE]")), id="a_byte_order_mark"),
+        pytest.param((b"data: \n\nretry: 9\nid: 1\n\n", sse(HELLO), b"event: ping\ndata: ping\n\n", sse(OVER), sse("[DONE]")), id="events_that_keep_alive"),
+        pytest.param((sse(HELLO).rstrip(b"\n"), b"\n", sse(OVER).rstrip(b"\n"), b"\n", sse("[DONE]")), id="no_empty_line_between_events"),
+        pytest.param((sse(HELLO), b"data:  [DONE] \n\n"), id="spaces_around_the_end"),
+    ],
+)  # fmt: skip
+async def test_a_stream_is_read_in_the_odd_forms_in_which_gateways_send_it(
+    chat: WireServer, router_for: Callable[..., Router], pieces: tuple[bytes, ...]
+) -> None:
+    chat.will(Raw(pieces))
+    answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))
+    assert answer.text == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "error", "said"),
+    [
+        ([{"detail": "Not enough quota."}], ProviderError, "Not enough quota"),
+        ([HELLO, {"code": 500, "msg": "busy", "data": None}], ProviderError, "busy"),
+        ([{"base_resp": {"status_code": 1004, "status_msg": "login fail"}, "choices": None}], ProviderError, "login fail"),
+        ([chunk({"content": ""}, "stop", native_finish_reason="network_error")], ProviderError, "network_error"),
+        ([HELLO, {"error": {"code": 429, "message": "Slow down."}, "choices": []}], RateLimitError, "Slow down"),
+    ],
+)  # fmt: skip
+async def test_why_there_is_no_whole_answer_is_told_in_the_servers_words(
+    chat: WireServer, router_for: Callable[..., Router], chunks: Any, error: type[ProviderError], said: str
+) -> None:
+    chat.will(Raw((*map(sse, chunks), sse("[DONE]"))))
+    model = router_for(CHAT.configure(chat.url), NO_RETRY).get_model(CHAT.model)
+    with pytest.raises(error, match=said):
+        await ask(model)
+
+
+async def test_a_character_that_a_server_cuts_in_two_is_told_as_one(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    halves = [
+        {"reasoning_content": "\ud83d"}, {"reasoning_content": "\ude00"}, {"content": "a\ud83d"}, {"content": "\ude00b"},
+    ]  # fmt: skip
+    chat.will(Raw((*(sse(json.dumps(chunk(half))) for half in halves), sse(OVER), sse("[DONE]"))))
+    answer = await ask(router_for(CHAT.configure(chat.url)).get_model(CHAT.model))
+    assert answer.text == "a😀b"
+    assert [one.delta for one in answer.events if one.type.endswith("summary_text.delta")] == ["😀"]
+
+
+async def test_what_a_server_signs_with_a_call_it_hears_again_and_no_other_model_does(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    """Gemini refuses a call without its signature, OpenRouter passes reasoning on to models that do."""
+    signed = {"google": {"thought_signature": "U0lH"}}
+    piece = calls({"index": 0, "id": "0", "name": N, "arguments": ROME, "extra_content": signed})
+    details = [{"type": "reasoning.text", "index": 0, "text": part} for part in ("Ro", "me")]
+    details += [{"type": "reasoning.encrypted", "index": 1, "data": "RU5D"}]
+    parts = [{"reasoning_details": [detail]} for detail in details]
+    chat.will(Reply(Deltas(*parts, piece)), Reply(Deltas(calls({"index": 0, "id": "0", "name": N, "arguments": OSLO}))), Reply(Words("Fog.")))  # fmt: skip
+    router = router_for(CHAT.configure(chat.url))
+    done = await run(router, CHAT.model, "Where?", tools=[get_weather])
+    first, second = (message for message in chat.requests[2].body["messages"] if message.get("tool_calls"))
+    assert first["tool_calls"][0]["extra_content"] == signed
+    assert first["reasoning_details"] == [{**details[0], "text": "Rome"}, details[2]]
+    assert "extra_content" not in second["tool_calls"][0]
+    assert "reasoning_details" not in second
+    await ask(router.get_model("openai/another-model"), done.to_input_list())
+    assert "U0lH" not in json.dumps(chat.requests[-1].body)
+    assert "RU5D" not in json.dumps(chat.requests[-1].body)
 
 
 async def test_a_call_without_a_name_is_told_to_the_model(chat: WireServer, router_for: Callable[..., Router]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server.served import SETTINGS, Server, serve
-from tests.wire import Call, Instead, Reply, Thought, WireServer, Words, chat_completions
+from tests.wire import Call, Deltas, Instead, Reply, Thought, WireServer, Words, chat_completions
 from timestep_lab import Lab
 from timestep_lab.model.ids import new_uuid
 from timestep_lab.runtime.settings import Settings
@@ -83,6 +83,38 @@ async def test_reasoning_goes_out_to_the_caller_and_back_to_the_server_that_need
     sent = provider.requests[1].body["messages"][1]
     assert sent["reasoning_content"] == "It is A"
     assert sent["tool_calls"][0]["id"] == "call_1"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_a_server_signs_with_a_call_goes_out_to_the_caller_and_back(
+    client: openai.AsyncOpenAI, provider: WireServer, streamed: bool
+) -> None:
+    signed = {"google": {"thought_signature": "U0lH"}}
+    details = [{"type": "reasoning.encrypted", "data": "RU5D"}]
+    piece = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    provider.will(
+        Reply(Deltas({"reasoning_details": details}, {"tool_calls": [{**piece, "extra_content": signed}]})), Reply(Words("Seen.")),
+    )  # fmt: skip
+    asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Look."}], "tools": [LOOK]}
+    if streamed:
+        deltas = [
+            c.choices[0].delta.model_dump() async for c in await client.chat.completions.create(**asked, stream=True)
+        ]
+        told = {name: value for delta in deltas for name, value in delta.items() if value}
+        [extra] = [c["extra_content"] for d in deltas for c in d.get("tool_calls") or () if "extra_content" in c]
+        call_id = next(c["id"] for d in deltas for c in d.get("tool_calls") or () if c["id"])
+        message = {
+            "reasoning_details": told["reasoning_details"],
+            "tool_calls": [{**piece, "id": call_id, "extra_content": extra}],
+        }
+    else:
+        message = (await client.chat.completions.create(**asked)).choices[0].message.model_dump(exclude_none=True)
+        call_id = message["tool_calls"][0]["id"]
+    result = {"role": "tool", "tool_call_id": call_id, "content": "seen"}
+    asked["messages"] += [{"role": "assistant", **message}, result]
+    await client.chat.completions.create(**asked)
+    sent = provider.requests[1].body["messages"][1]
+    assert (sent["tool_calls"][0]["extra_content"], sent["reasoning_details"]) == (signed, details)
 
 
 async def test_an_answer_without_a_reason_is_told_as_cut_and_an_overflow_by_openais_code(

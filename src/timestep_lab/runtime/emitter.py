@@ -151,6 +151,8 @@ class Emitter:
         self._open: Any = None
         self._open_calls: list[Any] = []
         """Those that stay open while other items come."""
+        self._half = ""
+        """The first half of a character that a server cut in two."""
 
     def start(self) -> Events:
         yield self._say(
@@ -168,7 +170,7 @@ class Emitter:
 
     def text(self, delta: str) -> Events:
         """Answer text. Opens a message unless one is open."""
-        if delta:
+        if delta := self._whole_characters(delta):
             part = yield from self._message_part(ResponseOutputText)
             part.text += delta
             yield self._say(
@@ -235,7 +237,7 @@ class Emitter:
         item = self._open
         if provider_data is not None:
             item.provider_data = dict(provider_data)
-        if not delta:
+        if not (delta := self._whole_characters(delta)):
             return
         where = {"item_id": item.id, "output_index": self._index_of(item), "summary_index": 0}
         if not item.summary:
@@ -300,6 +302,15 @@ class Emitter:
         yield self._say(ResponseCompletedEvent, type="response.completed", response=done, sequence_number=self._next())
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _whole_characters(self, delta: str) -> str:
+        """Servers that write `\\ud83d\\ude00` may send the two in two pieces: the first half waits for the second."""
+        if delta.isascii() and not self._half:
+            return delta
+        delta, self._half = self._half + delta, ""
+        if "\ud800" <= delta[-1:] <= "\udbff":
+            delta, self._half = delta[:-1], delta[-1]
+        return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _say(self, kind: type[Any], **said: Any) -> Event:
         return SimpleNamespace(**said) if self._brief else kind(**said)

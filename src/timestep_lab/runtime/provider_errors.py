@@ -460,7 +460,7 @@ def _words(told: Any) -> str:
         return "; ".join(words for one in told if (words := _words(one)))
     if isinstance(told, Mapping):
         where = ".".join(str(part) for part in told.get("loc") or ()) if isinstance(told.get("loc"), list) else ""
-        for name in ("error", "message", "detail", "msg", "errors", "error_description"):
+        for name in ("error", "message", "detail", "msg", "errors", "error_description", "base_resp", "status_msg"):
             if words := _words(told.get(name)):
                 return f"{where}: {words}" if where else words
     return ""

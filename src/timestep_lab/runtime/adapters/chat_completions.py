@@ -10,15 +10,14 @@ else together. Reasoning is not in OpenAI's specification: it comes as `reasonin
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
 from openai import APIError, AsyncStream
+from openai._streaming import ServerSentEvent
 
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
@@ -33,190 +32,21 @@ from timestep_lab.runtime.adapters.base import (
     results_as_text,
 )
 from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
-from timestep_lab.runtime.provider_errors import status_in
 from timestep_lab.runtime.router import PerLoop
-from timestep_lab.runtime.stream_items import ANY_MODEL, INVALID_JSON, arguments_object
+from timestep_lab.runtime.stream_items import ANY_MODEL, DETAILS, EXTRA_CONTENT, INVALID_JSON, arguments_object
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai._types import RequestOptions
 
 
-# --- What servers answer instead of the stream that was asked for, in the form in which the official clients read it
-#
-#     an error although the status is 200     the status that its code tells, so that the client raises it with the server's words
-#     a page of HTML, or plain text           502, with its text
-#     the whole answer at once                the events of a stream that says the same
-#
-# The clients would read such a body as a stream without events, and what the server said would be lost.
-
-
-BAD_GATEWAY = 502
-_SSE = re.compile(rb"\s*(data|event|id|retry)?\s?:")
-_LONGEST_FIRST_LINE = 8192
-
-
-def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
-    """For `event_hooks` of `http` (httpx or httpx2): looks at the beginning of each answer to a POST."""
-
-    async def read_what_is_no_stream(response: Any) -> None:
-        if response.request.method != "POST":
-            return
-        if response.headers.get("content-encoding", "identity") != "identity":
-            return
-        chunks = aiter(response.stream)
-        begun = b"" if response.is_error else await _beginning(chunks)
-        if response.is_success and _is_stream(begun, str(response.headers.get("content-type", ""))):
-            response.stream = _continued(http, begun, chunks, response.stream)
-            return
-        body = begun + b"".join([chunk async for chunk in chunks])
-        await response.stream.aclose()
-        if response.is_success:
-            asked_to_stream = _asked_to_stream(response.request)
-            response.status_code, body = _read(body, asked_to_stream=asked_to_stream)
-        response.stream = http.ByteStream(_error_object(body) if response.is_error else body)
-        response.headers.pop("content-length", None)
-
-    return read_what_is_no_stream
-
-
-async def _beginning(chunks: AsyncIterator[bytes]) -> bytes:
-    """As much as tells what it is: the first line, if it is not too long."""
-    begun = b""
-    async for chunk in chunks:
-        begun += chunk
-        if b"\n" in begun.lstrip() or len(begun) > _LONGEST_FIRST_LINE:
-            break
-    return begun
-
-
-def _is_stream(begun: bytes, media_type: str) -> bool:
-    line = begun.lstrip()
-    if media_type.startswith("text/event-stream"):
-        return not line.startswith((b"{", b"[", b"<"))
-    if _SSE.match(begun) or not line:
-        return True
-    first, newline, _ = line.partition(b"\n")
-    try:
-        part = json.loads(first)
-    except ValueError:
-        # A line of JSON, the way Ollama streams, too long to be seen whole.
-        return line.startswith(b"{") and not newline and len(begun) > _LONGEST_FIRST_LINE and "ndjson" in media_type
-    return isinstance(part, dict) and "done" in part
-
-
-def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any) -> Any:
-    class Continued(http.AsyncByteStream):  # type: ignore[misc,name-defined]
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            yield begun
-            async for chunk in rest:
-                yield chunk
-
-        async def aclose(self) -> None:
-            await whole.aclose()
-
-    return Continued()
-
-
-def _asked_to_stream(request: Any) -> bool:
-    try:
-        asked = json.loads(request.content)
-    except ValueError:
-        return False
-    return isinstance(asked, dict) and asked.get("stream") is True
-
-
-def _read(body: bytes, *, asked_to_stream: bool) -> tuple[int, bytes]:
-    """(status, body) as the client is to see them."""
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return BAD_GATEWAY, body
-    if _is_error(said):
-        return status_in(said) or BAD_GATEWAY, body
-    if not asked_to_stream or not isinstance(said, dict):
-        return 200, body
-    return 200, b"".join(_as_stream(said)) or body
-
-
-def _error_object(body: bytes) -> bytes:
-    """An error as an object, when it is JSON: Ollama's client trips over any other."""
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return body
-    if isinstance(said, dict):
-        return body
-    first = said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else {"error": str(said)}
-    return json.dumps(first).encode()
-
-
-def _is_error(said: Any) -> bool:
-    if isinstance(said, list):  # Google's
-        return bool(said) and _is_error(said[0])
-    return isinstance(said, dict) and (bool(said.get("error")) or "error" in (said.get("object"), said.get("type")))
-
-
-def _as_stream(said: Mapping[str, Any]) -> Iterator[bytes]:
-    if said.get("object") == "response":
-        ended = "response.incomplete" if said.get("status") == "incomplete" else "response.completed"
-        yield _event({"type": ended, "sequence_number": 0, "response": said})
-    elif said.get("type") == "message":
-        yield from map(_event, _message_events(said))
-    elif said.get("choices"):
-        yield _event(_one_chunk(said))
-        yield b"data: [DONE]\n\n"
-    elif "done" in said:
-        yield json.dumps(said).encode() + b"\n"
-
-
-def _one_chunk(said: Mapping[str, Any]) -> dict[str, Any]:
-    """A `chat.completion` as one chunk."""
-    choice = dict(said["choices"][0])
-    delta = dict(choice.pop("message", None) or {})
-    calls = [{"index": place, **call} for place, call in enumerate(delta.pop("tool_calls", None) or ())]
-    if calls:
-        delta["tool_calls"] = calls
-    return {**said, "object": "chat.completion.chunk", "choices": [{**choice, "delta": delta}]}
-
-
-def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A message of Anthropic's as the events that would have built it."""
-    yield {"type": "message_start", "message": {**said, "content": [], "stop_reason": None}}
-    for index, block in enumerate(said.get("content") or ()):
-        begun, deltas = dict(block), []
-        if block["type"] in ("tool_use", "server_tool_use"):
-            begun["input"] = {}
-            deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block.get("input") or {})}]
-        elif block["type"] == "thinking":
-            begun |= {"thinking": "", "signature": ""}
-            deltas = [
-                {"type": "thinking_delta", "thinking": block.get("thinking") or ""},
-                {"type": "signature_delta", "signature": block.get("signature") or ""},
-            ]
-        elif block["type"] == "text":
-            begun["citations"] = None
-            deltas = [{"type": "citations_delta", "citation": one} for one in block.get("citations") or ()]
-        yield {"type": "content_block_start", "index": index, "content_block": begun}
-        for delta in deltas:
-            yield {"type": "content_block_delta", "index": index, "delta": delta}
-        yield {"type": "content_block_stop", "index": index}
-    ended = {"stop_reason": said.get("stop_reason"), "stop_sequence": said.get("stop_sequence")}
-    yield {"type": "message_delta", "delta": ended, "usage": said.get("usage") or {}}
-    yield {"type": "message_stop"}
-
-
-def _event(data: Mapping[str, Any]) -> bytes:
-    name = f"event: {data['type']}\n" if "type" in data else ""
-    return f"{name}data: {json.dumps(data)}\n\n".encode()
-
-
 _STOP_REASONS = {
     "stop": "stop", "length": "length", "max_tokens": "length", "model_length": "length", "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }  # fmt: skip
-_FAILED = ("error", "abort")
-"""Reasons by which a server says that it could not finish: OpenRouter's and SGLang's."""
+_FAILED = ("error", "abort", "network_error")
+"""Reasons by which a server says that it could not finish: OpenRouter's, also those of the servers behind it, and SGLang's."""
+_KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
 AS_THINK_TAGS, AS_PARTS = "<think>", "thinking"
 """Ways in which reasoning comes, beside those that are a field's name."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
@@ -256,24 +86,42 @@ class ChatCompletionsModel(AdapterModel):
         async with stream:
             async for chunk in stream:
                 with self.reading():
+                    if not isinstance(chunk, Mapping):
+                        continue
                     if "choices" not in chunk and chunk.get("object") == "error":  # FastChat's and vLLM's form
                         raise APIError(str(chunk.get("message")), stream.response.request, body=chunk)
                     for event in answer.read(chunk):
                         yield event
-        if answer.failed:
-            raise APIError("The answer failed.", stream.response.request, body=answer.failed)
+        failed = answer.failed or (None if answer.is_whole(done=stream.done) else answer.unread)
+        if failed:
+            raise APIError("The answer failed.", stream.response.request, body=failed)
         for event in answer.end(done=stream.done):
             yield event
 
 
 class _Chunks(AsyncStream[Any]):
+    """Empty events keep a connection alive. Some servers put no empty line between two events, which makes them one."""
+
     done = False
     """Whether the server said `[DONE]`."""
 
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
-            self.done = self.done or event.data.startswith("[DONE]")
-            yield event
+            for data in [event.data] if _is_json(event.data) else event.data.splitlines():
+                if (data := data.strip()) and event.event not in _KEEP_ALIVE:
+                    self.done = self.done or data.startswith("[DONE]")
+                    yield ServerSentEvent(event=event.event, data=data)
+
+
+def _is_json(data: str) -> bool:
+    """Only what has several lines can be several events."""
+    if "\n" not in data:
+        return True
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
@@ -342,6 +190,7 @@ def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, 
         raise UsageError(f"{prefix}/{model} cannot be sent this conversation: {error}") from error
     field = _reasoning_field(request, model)
     messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
+    _tell_again(messages, request.input, model)
     system = [{"role": "system", "content": request.instructions}] if request.instructions else []
     return [*system, *messages]
 
@@ -356,6 +205,23 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
         said = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
         return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *said]}
     return {**sent, field: thought}
+
+
+def _tell_again(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:
+    """What this model's server sent with its calls and wants to hear again. Ids may repeat, from turn to turn: the order tells which is which."""
+    kept: dict[str, list[Mapping[str, Any]]] = {}
+    for item in items:
+        if item.get("type") == "function_call" and item.get("call_id"):
+            told = item.get("provider_data") or {}
+            own = told if told.get("model") in (model, ANY_MODEL) else {}
+            kept.setdefault(provider_call_id(item["call_id"]), []).append(own)
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            told = kept[call["id"]].pop(0) if kept.get(call["id"]) else {}
+            if EXTRA_CONTENT in told:
+                call[EXTRA_CONTENT] = told[EXTRA_CONTENT]
+            if DETAILS in told:
+                message[DETAILS] = told[DETAILS]
 
 
 def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
@@ -380,6 +246,8 @@ class _Call:
     arguments: str = ""
     empty: str = ""
     """`{}` that came before any arguments: what they are if nothing follows, else only a place kept for them."""
+    extra: Any = None
+    """What the server wants to hear again with the call: Gemini's signature of the thought that led to it."""
     item: Any = None
 
 
@@ -394,27 +262,38 @@ class ChatAnswer:
         self._calls: list[_Call] = []
         self._said_anything = False
         self._tags = ThinkTags()
+        self._details: list[dict[str, Any]] = []
+        """OpenRouter's `reasoning_details`, which it wants to hear again with the calls that they led to."""
+        self._place: int | None = None
+        """The index of the choice that is read; there may be others."""
         self.failed: Any = None
         """What the server said when it could not finish."""
+        self.unread: Any = None
+        """What it said that is no part of an answer: why there is none, where it breaks off."""
 
     def read(self, chunk: Any) -> Events:
         """One `chat.completion.chunk` as JSON. Servers leave out, or send as null, whatever they have nothing to say for."""
-        if counted := _object(chunk.get("usage")):
-            self._usage = _usage(counted)
-        choice = next(iter(_objects(chunk.get("choices"))), None)
+        self._count(chunk.get("usage"))
+        self._count(_object(chunk.get("x_groq")).get("usage"))
+        choices = _objects(chunk.get("choices"))
+        if not choices and "usage" not in chunk and "created" not in chunk:
+            self.unread = dict(chunk) or self.unread
+        choice = next((one for one in choices if self._place in (None, _index(one.get("index")))), None)
         if choice is None:
             return
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        if self._finish_reason in _FAILED:
-            said = {"message": f"it ended its answer with the finish reason {self._finish_reason!r}"}
-            self.failed = choice.get("error") or self.failed or said
-        delta = _object(choice.get("delta")) or _object(choice.get("message"))
-        if not delta:
-            return
-        for field in ("reasoning_content", "reasoning"):
-            if isinstance(thought := delta.get(field), str) and thought:
-                yield from self._thought(thought, field)
-                break
+        self._place = _index(choice.get("index"))
+        self._count(choice.get("usage"))
+        self._end_of(choice)
+        # Some send the whole message so far beside each delta, or at the end.
+        whole = {} if self._said_anything else _object(choice.get("message")) or {"content": choice.get("text")}
+        delta = _object(choice.get("delta")) or whole
+        thought = next((delta[name] for name in ("reasoning_content", "reasoning") if _is_text(delta.get(name))), "")
+        field = "reasoning_content" if thought == delta.get("reasoning_content") else "reasoning"
+        for detail in _objects(delta.get(DETAILS)):
+            said = self._detail(detail)
+            thought = thought or said
+        if thought:
+            yield from self._thought(thought, field)
         yield from self._content(delta.get("content"))
         if refusal := delta.get("refusal"):
             self._said_anything = True
@@ -429,10 +308,39 @@ class ChatAnswer:
         if asked := _object(delta.get("function_call")):  # the form from before there were several calls
             yield from self._tool_piece({"function": asked})
 
-    def end(self, *, done: bool) -> Events:
+    def _count(self, told: Any) -> None:
+        """Usage may come with every chunk, and as zeros behind the true one."""
+        if (counted := _usage(_object(told))) and not (
+            self._usage and counted.input_tokens == counted.output_tokens == 0
+        ):
+            self._usage = counted
+
+    def _end_of(self, choice: Mapping[str, Any]) -> None:
+        reason = choice.get("finish_reason")
+        reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own form
+        self._finish_reason = str(reason) if reason else self._finish_reason
+        for reason in (self._finish_reason, choice.get("native_finish_reason")):
+            if reason in _FAILED:
+                said = {"message": f"it ended its answer with the finish reason {reason!r}"}
+                self.failed = choice.get("error") or self.failed or said
+
+    def _detail(self, detail: Mapping[str, Any]) -> str:
+        """Keep a fragment of reasoning; its text."""
+        name = next((name for name in ("text", "summary") if _is_text(detail.get(name))), "")
+        last = self._details[-1] if self._details else {}
+        if name in last and all(last.get(key) == detail.get(key) for key in ("type", "index")):
+            last |= {**detail, name: last[name] + detail[name]}
+        else:
+            self._details.append(dict(detail))
+        return str(detail[name]) if name else ""
+
+    def is_whole(self, *, done: bool) -> bool:
         """`done`: the server said that this is all."""
+        return self._finish_reason is not None or (done and self._said_anything and self.unread is None)
+
+    def end(self, *, done: bool) -> Events:
         yield from self._told(self._tags.end())
-        if self._finish_reason is None and not (done and self._said_anything):
+        if not self.is_whole(done=done):
             return  # broken off: whoever reads this sees that nothing completed
         for call in self._calls:
             if call.item is None:  # its name never came: the model is told that there is no such tool
@@ -440,6 +348,9 @@ class ChatAnswer:
                 yield from self._open(call)
             if not call.arguments:
                 yield from self._emit.arguments(call.empty, call.item)
+            kept = {EXTRA_CONTENT: call.extra, DETAILS: self._details if call is self._calls[0] else None}
+            if kept := {name: value for name, value in kept.items() if value}:
+                call.item.provider_data = {"model": self._model, **kept}
         usual = "tool_calls" if self._calls else "incomplete"
         reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
         if reason == "content_filter" and not self._said_anything:
@@ -479,8 +390,9 @@ class ChatAnswer:
         name, arguments = str(function.get("name") or ""), _arguments(function.get("arguments"))
         call = self._call_of(piece, name, arguments)
         call.name = call.name or name
-        if name and arguments == call.arguments:
-            arguments = ""  # the whole call is told once more
+        call.extra = piece.get(EXTRA_CONTENT) or call.extra
+        if arguments == call.arguments and (name or _whole(arguments)):
+            arguments = ""  # the whole call, or all of its arguments, are told once more
         if not call.arguments and arguments.strip() == "{}":
             call.empty, arguments = arguments, ""
         call.arguments += arguments
@@ -495,11 +407,13 @@ class ChatAnswer:
     def _call_of(self, piece: Mapping[str, Any], name: str, arguments: str) -> _Call:
         """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
         begins a new call, and so does a name with other arguments after some that are already whole. A piece that has neither
-        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out."""
+        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out, or counts pieces."""
         index, given = _index(piece.get("index")), str(piece["id"] if piece.get("id") is not None else "")
         known = [call for call in self._calls if call.index == index]
-        if not (known or given or name) and self._calls and None in (index, self._calls[-1].index):
-            return self._calls[-1]
+        if not (known or given or name) and self._calls:
+            last = self._calls[-1]
+            if None in (index, last.index) or not _whole(last.arguments):
+                return last
         if given and (same := [call for call in known if call.id == given]):
             known = same
         if known:
@@ -532,8 +446,17 @@ def _objects(given: Any) -> list[Mapping[str, Any]]:
     return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
 
 
-def _count(given: Any) -> int:
-    return given if isinstance(given, int) else 0
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) and given != ""
+
+
+def _count(counted: Mapping[str, Any], *names: str) -> int | None:
+    """By the first of these names that has a number, which some send as text."""
+    for name in names:
+        given = counted.get(name)
+        if isinstance(given, int | float | str) and (not isinstance(given, str) or given.isdecimal()):
+            return int(given)
+    return None
 
 
 def _arguments(given: Any) -> str:
@@ -543,15 +466,23 @@ def _arguments(given: Any) -> str:
     return json.dumps(given, ensure_ascii=False)
 
 
-def _usage(counted: Mapping[str, Any]) -> Usage:
+def _usage(counted: Mapping[str, Any]) -> Usage | None:
+    """None where it counts neither what was read nor what was written."""
+    read, written = (
+        _count(counted, "prompt_tokens", "input_tokens"),
+        _count(counted, "completion_tokens", "output_tokens"),
+    )
+    if read is None and written is None:
+        return None
     into, out = _object(counted.get("prompt_tokens_details")), _object(counted.get("completion_tokens_details"))
+    cached = _count(into, "cached_tokens"), _count(counted, "cached_tokens", "prompt_cache_hit_tokens")
     return Usage(
         requests=1,
-        input_tokens=_count(counted.get("prompt_tokens")),
-        output_tokens=_count(counted.get("completion_tokens")),
-        cached_tokens=_count(into.get("cached_tokens")),
-        cache_write_tokens=_count(into.get("cache_write_tokens")),
-        reasoning_tokens=_count(out.get("reasoning_tokens")),
+        input_tokens=read or 0,
+        output_tokens=written or 0,
+        cached_tokens=cached[0] or cached[1] or 0,
+        cache_write_tokens=_count(into, "cache_write_tokens") or 0,
+        reasoning_tokens=_count(out, "reasoning_tokens") or 0,
     )
 
 

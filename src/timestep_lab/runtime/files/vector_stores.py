@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # -- A text in passages for search: long enough to mean something, short enough for one vector, cut where sentences end
 
 CHARS_PER_TOKEN = 4
+LONGEST_DAYS = 36_500
+"""A hundred years."""
 """Of English prose, roughly; sizes are given in tokens by OpenAI's interface and cut in characters here."""
 
 _ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?…。！？])\s+"), re.compile(r"\n"), re.compile(r"\s+"))
@@ -217,8 +219,12 @@ class VectorStores:
         expires_after_days: int | None = None,
     ) -> VectorStoreRecord:
         """A new store without files."""
-        if expires_after_days is not None and expires_after_days < 1:
-            raise UsageError("A vector store lives at least one day.", "Give expires_after_days from 1 up.")
+        if expires_after_days is not None and not 1 <= expires_after_days <= LONGEST_DAYS:
+            raise UsageError(
+                f"A vector store does not live for {expires_after_days} days without use.",
+                f"Give expires_after_days from 1 to {LONGEST_DAYS}, or leave it out: then it stays.",
+                param="expires_after_days",
+            )
         model = embedding_model or self.settings.default_embedding_model or OFFLINE_MODEL
         embedder(self.settings, model)
         record = VectorStoreRecord(

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
-from timestep_lab.runtime.stream_items import ANY_MODEL, reasoning_text
+from timestep_lab.runtime.stream_items import ANY_MODEL, DETAILS, EXTRA_CONTENT, reasoning_text
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
@@ -86,8 +86,10 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         if not call.get("id") or not function.get("name"):
             raise _unreadable(place, "a tool call has no id or names no function")
         arguments = function.get("arguments") or "{}"
+        told = {name: kept[name] for kept, name in ((call, EXTRA_CONTENT), (message, DETAILS)) if kept.get(name)}
         items.append(
             {
+                **({"provider_data": {"model": ANY_MODEL, **told}} if told else {}),
                 "id": new_id("function_call"), "type": "function_call", "call_id": call["id"], "name": function["name"],
                 "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
             }
@@ -154,13 +156,23 @@ def answer_message(output: Sequence[Any]) -> dict[str, Json]:
     }  # fmt: skip
     if thought := "\n\n".join(filter(None, thoughts)):
         message["reasoning_content"] = thought
+    if details := [one for item in output for one in told_again(item).get(DETAILS) or ()]:
+        message[DETAILS] = details
     return {**message, "tool_calls": calls} if calls else message
 
 
 def tool_call(item: Any) -> dict[str, Json]:
-    return {
+    call = {
         "id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments or ""},
     }  # fmt: skip
+    extra = told_again(item).get(EXTRA_CONTENT)
+    return {**call, EXTRA_CONTENT: extra} if extra else call
+
+
+def told_again(item: Any) -> Mapping[str, Any]:
+    """What the model's server wants to hear again with a call."""
+    kept: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
+    return kept if item.type == "function_call" else {}
 
 
 def finish_reason(response: Any) -> str:
@@ -330,6 +342,11 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
         elif event.type == "response.function_call_arguments.delta":
             grown = {"index": calls[event.output_index], "function": {"arguments": event.delta}}
             yield chunk({"tool_calls": [grown]})
+        elif event.type == "response.output_item.done" and (told := told_again(event.item)):
+            if extra := told.get(EXTRA_CONTENT):
+                yield chunk({"tool_calls": [{"index": calls[event.output_index], EXTRA_CONTENT: extra}]})
+            if details := told.get(DETAILS):
+                yield chunk({DETAILS: details})
         elif event.type == "response.completed":
             yield chunk({}, finish_reason(event.response))
             if with_usage:
