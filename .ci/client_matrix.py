@@ -335,7 +335,7 @@ def served_lab(chat: str, claude: str, ollama: str) -> Iterator[tuple[str, str]]
             yield f"http://127.0.0.1:{port}/openai/v1", token.stdout.strip()
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:

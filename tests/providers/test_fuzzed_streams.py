@@ -136,6 +136,22 @@ async def test_pieces_that_are_lost_repeated_or_damaged_lose_no_text_and_call_no
         assert error is not None or calls_of(answer) <= SENT, at
 
 
+@EVERY_PROTOCOL
+async def test_what_is_no_part_of_an_answer_between_its_pieces_changes_nothing(
+    case: Case, read: Callable[..., Any]
+) -> None:
+    pieces = recorded(case)
+    strange = (
+        [b"\n", b"[]\n", b"null\n", b"3\n"]
+        if case is OLLAMA
+        else [b"data: []\n\n", b"data: null\n\n", b"data: 3\n\n", b": hm\n\n"]
+    )
+    for number, at in enumerate(random.Random(1).sample(range(1, len(pieces)), 8)):
+        answer, error = await read([*pieces[:at], strange[number % 4], *pieces[at:]])
+        assert all(word in said(answer) for word in words_in(pieces[:at])), at
+        assert error is not None or (said(answer), calls_of(answer)) == (WORDS, SENT), at
+
+
 def places_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield at
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from agents import FunctionTool, ModelSettings
 
-from tests.providers.calling import ask, get_time
+from tests.providers.calling import ask, get_time, run
 from tests.providers.cases import OLLAMA
 from tests.wire import Call, Reply, WireServer, Words
 from timestep_lab.model.errors import MissingKeyError, SettingsError, UsageError
@@ -67,10 +67,22 @@ async def test_context_length_and_keep_alive_are_passed_on(server: WireServer, r
     assert body["keep_alive"] == "10m"
 
 
-@pytest.mark.parametrize("setting", [{"tool_choice": "required"}, {"parallel_tool_calls": False}])
-async def test_what_ollama_cannot_promise_is_refused(router: Router, setting: dict[str, Any]) -> None:
+async def test_what_ollama_cannot_promise_is_refused(router: Router) -> None:
     with pytest.raises(SettingsError, match="ollama/qwen3 cannot be"):
-        await ask(router.get_model("ollama/qwen3"), tools=[get_time], settings=ModelSettings(**setting))
+        await ask(router.get_model("ollama/qwen3"), tools=[get_time], settings=ModelSettings(tool_choice="required"))
+
+
+async def test_of_several_calls_the_first_is_made_where_one_at_a_time_is_asked_for(
+    server: WireServer, router: Router
+) -> None:
+    """Clients such as LlamaIndex's ask for that with every request."""
+    server.forget().will(Reply(Call("get_time", {"zone": "A"}), Call("get_time", {"zone": "B"})), Reply(Words("Noon.")))
+    done = await run(
+        router, "ollama/qwen3", "When?", tools=[get_time], model_settings=ModelSettings(parallel_tool_calls=False)
+    )
+    assert done.final_output == "Noon."
+    asked = [call for message in server.requests[1].body["messages"] for call in message.get("tool_calls") or ()]
+    assert [call["function"]["arguments"] for call in asked] == [{"zone": "A"}]
 
 
 async def test_tool_choice_none_offers_no_tools(server: WireServer, router: Router) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from agents import Agent, RunHooks, Runner, function_tool
 
 from tests.runtime.bench import calls, says, scripted
 from tests.server.served import SETTINGS, serve
+from tests.wire import Reply, WireServer, Words, anthropic_messages
 from timestep_lab import Lab
 from timestep_lab.model.errors import BudgetError, UsageError
 from timestep_lab.model.events import RunStopped
@@ -196,6 +198,27 @@ async def test_each_answer_of_a_comparison_has_the_limits_given_or_those_of_its_
     assert [cell.status for cell in few.cells] == ["error"]
     again = await lab.compare(cases, models=["demo/echo"])
     assert [cell.status for cell in again.cells] == ["done"]
+
+
+async def test_each_answer_of_a_comparison_may_cost_so_much(tmp_path: Path) -> None:
+    with WireServer(anthropic_messages) as provider:
+        provider.will(Reply(Words("Fog.")))
+        known = {"wire": f"{provider.url}/v1"}
+        settings = replace(
+            SETTINGS, anthropic_api_key="a-key", anthropic_base_url=provider.url, openai_compatible=known
+        )
+        async with Lab(tmp_path / "lab.duckdb", settings=settings) as lab:
+            asked: Any = {"models": ["anthropic/claude-haiku-4-5"], "cache": "off"}
+            over = await lab.compare(["One", "Two"], **asked, budget_usd_per_answer=1e-9)
+            assert [cell.status for cell in over.cells] == ["error", "error"]
+            assert all("budget_usd" in (cell.error or "") for cell in over.cells)
+            assert [cell.status for cell in (await lab.compare(["One"], **asked, budget_usd_per_answer=1)).cells] == [
+                "done"
+            ]
+            with pytest.raises(UsageError, match="price"):
+                await lab.compare(["One"], models=["openai_compatible/wire/nobodys"], budget_usd_per_answer=1)
+            with pytest.raises(UsageError, match="above 0"):
+                await lab.compare(["One"], **asked, budget_usd_per_answer=0)
 
 
 async def test_limits_hold_over_a_pause_in_another_process_and_waiting_costs_no_time(tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def _check(
         taken.add(name)
     judges = judges_of(scorers, dataset, bench)
     check_prices(candidates, judges, options.budget_usd)
+    check_prices(candidates, [], options.budget_usd_per_answer)
     return judges
 
 

@@ -65,9 +65,10 @@ class Options:
     cache: Cache = "models"
     """`models`: answers of candidates without tools are used again; `all`: of all candidates; `off`: none."""
     max_turns: int = 10
+    budget_usd_per_answer: float | None = None
     max_tokens_total: int | None = None
     max_tool_calls: int | None = None
-    """These two stop one answer. None: at what its agent carries."""
+    """These three stop one answer. None: at what its agent carries."""
     approve: Literal["all", "none"] = "none"
     """What happens to a tool call that needs approval; nobody is there to be asked."""
     seed: int = 0
@@ -94,14 +95,12 @@ class Options:
         for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1), ("concurrency", 1)):
             value = getattr(self, name)
             if (value is not None or name != "concurrency") and (type(value) is not int or value < least):
-                raise UsageError(
-                    f"{name}={value!r} is not possible.", f"Give a whole number from {least} up.", param=name
-                )
-        for name in ("timeout_s", "budget_usd", "budget_tokens"):
+                raise UsageError(f"{name}={value!r} is not possible.", f"Give a whole number from {least} up.", param=name)  # fmt: skip
+        for name in ("timeout_s", "budget_usd", "budget_usd_per_answer", "budget_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
-        RunLimits.read(max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)
+        RunLimits.read(**self.limits.given())
         if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
             raise UsageError("on_miss, ignore and near are about a tape.", "Say which: tools='tape'.", param="tools")
         if self.tools is not None:
@@ -119,9 +118,7 @@ class Options:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise UsageError(f"margin={self.margin!r} is not possible.", "Give a number from 0 up.", param="margin")
         if not 0 < self.alpha <= 0.5:
-            raise UsageError(
-                f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha"
-            )
+            raise UsageError(f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha")  # fmt: skip
         if self.stop is None and (self.open_ended or self.alpha != 0.05):
             name = "open_ended" if self.open_ended else "alpha"
             raise UsageError(f"{name} is for a comparison that stops itself.", "Add stop='settled'.", param=name)
@@ -149,7 +146,7 @@ class Options:
     @property
     def limits(self) -> RunLimits:
         """Those of each answer."""
-        return RunLimits(max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)
+        return RunLimits(budget_usd=self.budget_usd_per_answer, max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -261,10 +261,8 @@ def reasoning_text(item: Any) -> str:
 
 CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
 """Why an answer may have ended before it was whole. `incomplete`: the server closed it without a word."""
-EXTRA_CONTENT, DETAILS = "extra_content", "reasoning_details"
-"""What Gemini says of a call, and OpenRouter of a turn (signatures of thoughts), and wants to hear again; in the call's `provider_data`."""
-ANY_MODEL = "*"
-"""In a reasoning item's provider data instead of the model that thought it: whoever is asked did, says the caller."""
+ANY_MODEL, EXTRA_CONTENT, DETAILS = "*", "extra_content", "reasoning_details"
+"""In the provider data of reasoning and calls: instead of the model, whoever is asked; what Gemini and OpenRouter want to hear again."""
 INVALID_JSON = "INVALID_JSON"
 
 

@@ -52,6 +52,7 @@ class How(TypedDict, total=False):
     budget_tokens: Annotated[int, Gt(0)] | None
     cache: Literal["models", "all", "off"] | None
     max_turns: Annotated[int, Interval(ge=1, le=100)] | None
+    budget_usd_per_answer: Annotated[float, Gt(0)] | None
     max_tokens_total: Annotated[int, Interval(ge=1)] | None
     max_tool_calls: Annotated[int, Interval(ge=0)] | None
     approve: Literal["all", "none"] | None

@@ -83,6 +83,8 @@ class OllamaModel(AdapterModel):
                         for event in told(tags.read(message.content or "")):
                             yield event
                         for call in message.tool_calls or ():
+                            if called and request.settings.parallel_tool_calls is False:
+                                break  # Ollama has no word for it: the first call is made, and the model asked again behind it
                             called = True
                             arguments = _text_of_arguments(call.function.arguments)
                             for event in emitter.tool_call(call.function.name, arguments=arguments):
@@ -106,12 +108,6 @@ class OllamaModel(AdapterModel):
                 f"ollama/{self.model} cannot be made to call a tool: Ollama has no tool_choice.",
                 'Use "auto" or "none".',
                 param="model_settings.tool_choice",
-            )
-        if settings.parallel_tool_calls is False and request.functions:
-            raise SettingsError(
-                f"ollama/{self.model} cannot be kept from calling several tools at once.",
-                "Leave parallel_tool_calls out.",
-                param="model_settings.parallel_tool_calls",
             )
         extra = dict(settings.extra_args or {})
         options = {theirs: value for ours, theirs in _OPTIONS.items() if (value := getattr(settings, ours)) is not None}

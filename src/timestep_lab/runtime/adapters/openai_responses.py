@@ -78,6 +78,8 @@ class ResponsesModel(Model):
         )  # fmt: skip
         try:
             async for event in stream:
+                if not hasattr(event, "type"):
+                    continue  # what a gateway put between the events, and no event of this API
                 if left_out and event.type in ("response.completed", "response.incomplete"):
                     event.response.metadata = {**(event.response.metadata or {}), **set_aside_note(left_out)}
                 yield event
