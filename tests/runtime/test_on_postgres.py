@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.mcp.test_mcp_questions import ASKING
 from tests.postgres.server import shared_server
 from tests.runtime.bench import calls, last, open_bench, says
+from tests.server.served import SETTINGS
+from timestep_lab import Lab
 from timestep_lab.model.clock import utc_now
-from timestep_lab.model.errors import ConflictError
+from timestep_lab.model.errors import ConflictError, UsageError
 from timestep_lab.model.events import RunPaused, RunStarted
 from timestep_lab.runtime.tape import record
 from timestep_lab.store.liveness import sweep
@@ -114,3 +118,30 @@ async def test_a_paused_fork_on_tape_goes_on_elsewhere_on_its_tape(lab_url: str)
         assert again.status == "completed"
         [call] = [s for s in second.spans("tool") if s["trace_id"] == again.trace_id]
         assert '"timestep.tape":"live"' in str(call["attributes"]).replace(" ", "").replace("'", '"')
+
+
+async def test_what_an_mcp_server_asks_is_answered_from_another_process_refused_there_or_withdrawn(
+    lab_url: str,
+) -> None:
+    async with Lab(lab_url, settings=SETTINGS) as first, Lab(lab_url, settings=SETTINGS) as second:
+        first.mcp.add("asking", command=[sys.executable, ASKING])
+        first.agents.create(name="Host", tools=["asking.book"], model="demo/assistant")
+        run = await first.run("call book {}", agent="Host")
+        assert [(call.asks, call.reason) for call in run.interruptions] == [("elicitation", "Whose table?")]
+        assert [waiting.id for waiting in second.approvals] == [run.id]
+        there = second.get_run(run.id)
+        with pytest.raises(UsageError, match="needs 'name'"):
+            await there.approve()
+        done = await asyncio.wait_for(there.approve(answer={"name": "Ada", "seats": 3}), 30)
+        assert (done.status, "3 seats for Ada" in (done.output or "")) == ("completed", True)
+        refused = await first.run("call book {}", agent="Host")
+        done = await asyncio.wait_for(second.get_run(refused.id).reject("No."), 30)
+        assert "nothing booked (decline)" in (done.output or "")
+        waiting = await first.run("call book {}", agent="Host")
+        await second.cancel(waiting.id)
+        for _ in range(100):
+            if first.get_run(waiting.id).status == "cancelled":
+                break
+            await asyncio.sleep(0.1)
+        assert first.get_run(waiting.id).status == "cancelled"
+        assert len(second.approvals) == 0
