@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -50,6 +51,24 @@ def test_the_first_look_answers_what_who_how_long_and_how_much(show: Show, view:
         expect(head).to_contain_text(fact)
     expect(rows(page)).to_have_count(10)
     expect(rows(page).nth(0)).to_contain_text("Personal Assistant")
+
+
+def test_the_row_of_the_whole_trace_says_what_the_header_says_and_its_own_on_hover(show: Show) -> None:
+    """A run begins before its first step: what passed until then is the trace's, and the first row's."""
+    trace, spans = weather_run(1, utc_now() - timedelta(minutes=5))
+    whole = {**spans[0], "span_id": "f" * 16, "kind": "task", "name": "Desk", "ended_at": trace["ended_at"]}
+    below = [{**span, "parent_id": span["parent_id"] or whole["span_id"]} for span in spans]
+    early = {"started_at": trace["started_at"] - timedelta(seconds=2), "duration_ms": trace["duration_ms"] + 2000}
+    source = SampleSource([({**trace, **early}, [whole, *below])])
+    page = show(TraceView(source, trace["trace_id"]))
+    head = page.locator(".tl-trace-head")
+    took = head.locator(".tl-figure").filter(has_text="Duration").locator("strong").inner_text()
+    expect(rows(page).nth(0)).to_contain_text(took)
+    used = head.locator(".tl-figure").filter(has_text="Tokens").locator("strong").inner_text().removesuffix(" tok")
+    expect(rows(page).nth(0)).to_contain_text(used)
+    time_cell = rows(page).nth(0).locator(".tl-wf-number").first
+    time_cell.hover()
+    expect(time_cell).to_have_attribute("title", re.compile(r"The whole trace, from its start\. Itself: .* long"))
 
 
 def test_a_long_wait_is_folded_and_says_how_long_it_was_and_for_what(show: Show, view: TraceView) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -56,6 +60,10 @@ def serious(page: Page, only: Sequence[str] = AXE_RULES) -> list[str]:
         for fault in found if fault["impact"] in ("serious", "critical") for node in fault["nodes"][:3]
     ]  # fmt: skip
 
+
+HEADINGS = """() => {
+  const within = (root) => [...root.querySelectorAll("*")].flatMap((e) => (e.shadowRoot ? [e, ...within(e.shadowRoot)] : [e]));
+  return within(document).filter((e) => e.matches("h1") && e.checkVisibility()).map((e) => e.textContent); }"""
 
 TOO_SMALL = """() => {
   const within = (root) => [...root.querySelectorAll("*")].flatMap((e) => (e.shadowRoot ? [e, ...within(e.shadowRoot)] : [e]));
@@ -533,6 +541,8 @@ def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages
         page.emulate_media(color_scheme="light")
         go(page, lab.url + path)
         faults = serious(page)
+        if len(headings := page.evaluate(HEADINGS)) != 1:
+            faults.append(f"headings: {headings}")
         if look == "phone":
             widths = page.evaluate(
                 "[document.scrollingElement.scrollWidth, document.querySelector('main').scrollWidth]"
@@ -544,6 +554,59 @@ def test_every_page_stands_up_to_axe_and_to_thumbs(lab: LabProcess, pages: Pages
         if faults:
             seen[path] = faults
     assert seen == {}
+
+
+def test_what_of_an_address_cannot_be_read_is_told_above_the_list_with_the_remedy(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/traces"))
+    expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
+    for asked, words in {
+        "since=soon": "since=soon is not a time. Write it like since=2026-11-29T10:00:00Z",
+        "until=2026-99-01": "until=2026-99-01 is not a time.",
+        "since_s=1e400": "since_s=1e400 is not a number of seconds. Write it like since_s=3600",
+        "since_s=-5": "since_s=-5 is not a number of seconds.",
+        "order=cst_usd desc": "Traces cannot be ordered by 'cst_usd'. Did you mean 'cost_usd'?",
+        "order=cost_usd sideways": "There is no direction 'sideways'. Write asc or desc",
+        "source=liv": "There is no source 'liv'. Did you mean 'live'?",
+        "range=last wek": "There is no time called 'last wek'. Did you mean 'last week'?",
+        "fliter=x": "The address asks for 'fliter', which this page does not know. Did you mean 'filter'?",
+        "since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z": "The time ends before it begins",
+    }.items():
+        go(page, f"{lab.url}/traces?{asked}")
+        expect(page.get_by_role("alert").filter(has_text="Not all of the address could be read.")).to_contain_text(
+            words
+        )
+    page.get_by_role("button", name="Dismiss").click()
+    expect(page.get_by_role("alert").filter(has_text="address")).to_have_count(0)
+
+
+def test_traces_come_in_out_of_a_file_by_a_button_and_what_is_none_is_told(
+    lab: LabProcess, pages: Pages, tmp_path: Path
+) -> None:
+    page = ready(pages.open(f"{lab.url}/traces"))
+    expect(page.get_by_text("come in by Import, above")).to_be_visible()
+
+    def give_file(name: str, content: str) -> None:
+        (tmp_path / name).write_text(content)
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Import").click()
+        chooser.value.set_files(tmp_path / name)
+
+    give_file("one.json", json.dumps(OTLP))
+    expect(page.get_by_text("1 trace of one.json imported.")).to_be_visible()
+    expect(page.locator(".tl-list-row")).to_contain_text("Ask the shop")
+    expect(page.get_by_label("Source")).to_have_value("imported")
+    give_file("one.json", json.dumps(OTLP))
+    expect(page.get_by_text("1 trace of one.json were here already.")).to_be_visible()
+
+
+OTLP = {
+    "resourceSpans": [{"scopeSpans": [{"spans": [{
+        "traceId": "5b8aa5a2d2c872e8321cf37308d69df2", "spanId": "051581bf3cb55c13", "name": "Ask the shop", "kind": 1,
+        "startTimeUnixNano": "1764410000000000000", "endTimeUnixNano": "1764410001000000000", "attributes": [],
+    }]}]}]
+}  # fmt: skip
 
 
 def test_the_app_can_be_installed(lab: LabProcess, pages: Pages) -> None:
@@ -589,6 +652,89 @@ class Clicks:
         for one in found:
             one.click()
             self.count += 1
+
+
+def test_an_agent_with_a_tool_and_a_handoff_is_made_and_talked_to_in_eight_clicks(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/", width=1440, height=900))
+    fields = page.get_by_role("region", name="Fields")
+    click = Clicks()
+    click(page.get_by_role("link", name="Agents", exact=True).first)
+    ready(page)
+    click(page.get_by_role("button", name="New agent"), page.get_by_label("Name", exact=True))
+    page.keyboard.type("Herald")
+    click(page.get_by_role("checkbox", name="think"), page.get_by_role("checkbox", name="Weather Assistant"))
+    click(fields.get_by_role("button", name="Create"))
+    click(fields.get_by_role("link", name="Chat with it"))
+    ready(page)
+    say(page, "hand off to Weather Assistant")
+    expect(page.locator("main")).to_contain_text("handed off to Weather Assistant")
+    assert click.count <= 8
+
+
+def test_the_slowest_trace_of_yesterday_and_a_failed_tool_are_found_in_the_served_app(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = ready(pages.open(f"{lab.url}/", width=1440, height=900))
+    noon = datetime.now(UTC).replace(hour=12) - timedelta(days=1)
+    page.evaluate("async (body) => (await fetch('/v1/traces', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)})).status", of_yesterday(noon))  # fmt: skip
+    click = Clicks()
+    click(page.get_by_role("link", name="Traces", exact=True).first)
+    ready(page)
+    page.get_by_label("Source").select_option("")
+    click.count += 1
+    page.get_by_label("Time", exact=True).select_option("yesterday")
+    click.count += 1
+    click(page.get_by_role("button", name="Slowest"))
+    expect(page.get_by_role("columnheader", name="Time")).to_have_attribute("aria-sort", "descending")
+    first = page.locator(".tl-list-row").first
+    expect(first).to_contain_text("Ask 3")
+    page.locator("body").press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-trace-head")).to_contain_text("Ask 3")
+    expect(page.locator(".tl-wf-row").filter(has_text="lookup")).to_contain_text("3.00 s")
+    assert click.count <= 4
+
+    go(page, f"{lab.url}/")
+    failed = Clicks()
+    failed(page.get_by_role("link", name="Traces", exact=True).first)
+    ready(page)
+    page.get_by_label("Source").select_option("")
+    failed(page.get_by_role("button", name="Failed tools"))
+    expect(page.locator(".tl-list-row")).to_have_count(1)
+    expect(page.locator(".tl-list-row")).to_contain_text("Ask 2")
+    assert failed.count <= 2
+
+
+def of_yesterday(noon: datetime) -> dict[str, Any]:
+    """Three traces: the third is the slowest, for its tool; in the second the tool fails."""
+    spans = []
+    for n in (1, 2, 3):
+        at = int((noon + timedelta(minutes=n)).timestamp()) * 10**9
+        trace_id = f"{n:032x}"
+        root = {
+            "traceId": trace_id,
+            "spanId": f"{n:016x}",
+            "name": f"Ask {n}",
+            "kind": 1,
+            "startTimeUnixNano": str(at),
+            "endTimeUnixNano": str(at + n * 10**9),
+            "attributes": [],
+        }
+        tool = {
+            **root,
+            "spanId": f"{n + 16:016x}",
+            "parentSpanId": root["spanId"],
+            "name": "lookup",
+            "attributes": [
+                {"key": "gen_ai.operation.name", "value": {"stringValue": "execute_tool"}},
+                {"key": "gen_ai.tool.name", "value": {"stringValue": "lookup"}},
+            ],
+            **({"status": {"code": 2, "message": "no such order"}} if n == 2 else {}),
+        }
+        spans += [root, tool]
+    return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
 
 
 def test_a_trace_is_shared_in_two_clicks_approved_on_a_phone_in_three_and_all_of_mine_deleted_in_three(

@@ -34,13 +34,42 @@ def title(text: str) -> str:
 @pytest.mark.parametrize(("path", "said"), NOT_THERE.items())
 def test_what_is_not_there_is_said_within_the_navigation_with_a_way_on(lab: LabProcess, path: str, said: str) -> None:
     with lab.anonymous() as client:
-        text = client.get(path, follow_redirects=True).text
+        answer = client.get(path, follow_redirects=True)
+    text = answer.text
+    assert answer.status_code == 404
     assert said in text
     assert "It may have been deleted, or you are signed in as somebody else" in text
     assert 'aria-label="Pages"' in text
     assert f'href="{path.partition("?")[0].removesuffix("/nope")}">All ' in text
     assert "Traceback" not in text
     assert title(text) == f"{said} · Timestep Lab"
+
+
+@pytest.mark.parametrize(
+    ("path", "way_on"),
+    [
+        ("/nowhere", ("/", "Open Overview")),
+        ("/trace", ("/traces", "Open Traces")),
+        ("/settings/profile", ("/settings", "Open Settings")),
+        ("/traces/one/two", ("/traces", "Open Traces")),
+        ("/%3Cscript%3Ealert(1)%3C/script%3E", ("/", "Open Overview")),
+    ],
+)
+def test_an_unknown_address_is_told_with_404_within_the_navigation_with_a_way_on(
+    lab: LabProcess, path: str, way_on: tuple[str, str]
+) -> None:
+    with lab.anonymous() as client:
+        answer = client.get(path, headers={"Accept": "text/html"})
+        data = client.get(path)
+    text = answer.text
+    assert (answer.status_code, data.status_code) == (404, 404)
+    assert title(text) == "There is no such page · Timestep Lab"
+    assert text.count("<h1") == 1
+    assert 'aria-label="Pages"' in text
+    assert 'aria-current="page"' not in text
+    assert f'<a class="shell-button" href="{way_on[0]}">{way_on[1]}</a>' in text
+    assert "<script>alert" not in text
+    assert data.json()["error"]["type"] == "invalid_request_error"
 
 
 def test_what_is_somebody_elses_is_not_there(lab: LabProcess) -> None:
@@ -111,7 +140,9 @@ def test_a_failure_while_a_page_is_made_is_told_in_its_own_words_and_a_fault_onl
 
 def test_a_duel_with_an_unknown_model_is_refused_within_the_navigation(lab: LabProcess) -> None:
     with lab.anonymous() as client:
-        text = client.get("/compare?duel=nonsense/a&duel=demo/echo").text
+        answer = client.get("/compare?duel=nonsense/a&duel=demo/echo")
+    text = answer.text
+    assert answer.status_code == 400
     assert "This page cannot be shown" in text
     assert "nonsense" in text
     assert 'aria-label="Pages"' in text

@@ -158,8 +158,8 @@ def install(app: FastAPI) -> None:
     from starlette.exceptions import HTTPException
     from starlette.responses import HTMLResponse
 
-    from timestep_lab.server.gate import API_PREFIXES
-    from timestep_lab.server.server import nowhere
+    from timestep_lab.server.gate import API_PREFIXES, Caller
+    from timestep_lab.server.pages.shell import nowhere
 
     async def on_lab_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LabError)
@@ -175,7 +175,10 @@ def install(app: FastAPI) -> None:
         if isinstance(error.__cause__, LabError):
             return await on_lab_error(request, error.__cause__)
         if error.status_code == 404 and is_lost_browser(request):
-            return HTMLResponse(nowhere(request.url.path), 404)
+            caller: Caller | None = getattr(request.state, "caller", None)
+            is_guest = caller is not None and caller.user_id != request.app.state.labs.root.store.user_id
+            is_guest = is_guest and request.app.state.loopback
+            return HTMLResponse(nowhere(request.url.path, guest=is_guest), 404)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
         body = {"error": {"type": kind, "message": str(error.detail), "param": None, "code": None}}
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)

@@ -12,6 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -24,6 +25,7 @@ from timestep_lab.server.workers import view_key
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import Message, Send
 
     from timestep_lab.ui.view import View
 
@@ -41,6 +43,27 @@ SEEN_HEADER = "-".join(word.capitalize() for word in USER_HEADER.split("-"))
 CHECK_UNUSED_MS = 5_000
 KEEP_UNUSED_MS = 10_000
 """How long a page may take to open its websocket, and a browser to open it again."""
+
+
+_status: ContextVar[list[int]] = ContextVar("timestep_lab_page_status")
+
+
+def answer_with(status: int) -> None:
+    """The page that is being made is sent with this status; Bokeh knows 200 alone."""
+    _status.get([]).append(status)
+
+
+def with_status(send: Send) -> Send:
+    """Sends the page that this task makes with the status that `answer_with` said."""
+    said: list[int] = []
+    _status.set(said)
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and said:
+            message = {**message, "status": said[-1]}
+        await send(message)
+
+    return sent
 
 
 class PanelPages:
@@ -104,6 +127,13 @@ def page_arguments(name: str) -> list[str]:
     import panel
 
     return [value.decode("utf-8", errors="replace") for value in panel.state.session_args.get(name, ())]
+
+
+def page_argument_names() -> list[str]:
+    """Of all arguments in the page's address, without those of the session's own."""
+    import panel
+
+    return [name for name in panel.state.session_args if not name.startswith("bokeh-")]
 
 
 def page_argument(name: str) -> str | None:

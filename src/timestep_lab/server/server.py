@@ -44,6 +44,7 @@ from timestep_lab.server.fair_reads import FairReads
 from timestep_lab.server.gate import API_PREFIXES, OPEN_PATHS, Caller, Gate, RateLimits, Tokens, answers_to
 from timestep_lab.server.labs import Labs
 from timestep_lab.server.otlp_decoder import OtlpDecoder
+from timestep_lab.server.panel import with_status
 from timestep_lab.server.workers import AT_ONCE, Worker, check, hand_over, is_elsewhere, taking_over, watch
 from timestep_lab.store.store import secret_of
 
@@ -128,7 +129,7 @@ class Served:
             Metrics(),
             False,
         )
-        api.state.secret = self._secret
+        api.state.secret, api.state.loopback = self._secret, self._loopback
         api.state.otlp = OtlpDecoder()
         api.state.reads = FairReads(lambda: bool(api.state.stopping))
         api.state.imports = FairReads(lambda: bool(api.state.stopping), threads=4, waiting=50, time_limit_s=IMPORT_S)
@@ -177,6 +178,7 @@ class PagesWait:
                     [(name, value) for name, value in asked if name not in SESSION_ARGUMENTS]
                 ).encode(),
             }
+            send = with_status(send)
         await self.app(scope, receive, send)
 
 
@@ -428,7 +430,7 @@ async def _spare_what_is_loaded(served: Served) -> None:
     gc.freeze()
 
 
-# --- Pages that stand alone, without the lab's navigation: for who is not signed in, and for addresses that lead nowhere
+# --- Pages that stand alone, without the lab's navigation: for who is not signed in, and for shared links that open nothing
 
 
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Timestep Lab</title>
@@ -470,13 +472,6 @@ def no_shared_trace() -> bytes:
     return _page(
         "This link opens nothing",
         "<p>It has expired, was revoked, or was not copied whole. Ask whoever sent it for another.</p>",
-    )
-
-
-def nowhere(path: str) -> bytes:
-    return _page(
-        "There is no such page",
-        f'<p>Nothing is at {html.escape(path)}.</p><p><a class="do first" href="/">Open the overview</a></p>',
     )
 
 

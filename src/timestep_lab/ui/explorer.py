@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -122,9 +122,12 @@ class TraceExplorer(TraceReader):
         order: str = NEWEST_FIRST,
         range: str = "",
         live: bool = True,
+        unread: Sequence[str] = (),
         **options: Any,
     ) -> None:
+        """`unread`: what was asked and is not shown, since it could not be read; it is told above the list."""
         super().__init__(source, **options)
+        self._unread = [*unread]
         self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
         self._last_s = last_s
         self._order, self._range = order, range
@@ -287,7 +290,13 @@ class TraceExplorer(TraceReader):
         except FilterError as error:
             self._refuse(error)
             shown = self._now_shown()
-        return {**self._told(shown), "refused": self._refused, "selected": self._selected, "is_live": self._live}
+        return {
+            **self._told(shown),
+            "refused": self._refused,
+            "unread": self._unread,
+            "selected": self._selected,
+            "is_live": self._live,
+        }
 
     def _refuse(self, error: LabError) -> None:
         """As when the filter is typed: what is wrong with it is said beside it, and the list is what it is without."""

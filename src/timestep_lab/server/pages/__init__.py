@@ -34,6 +34,8 @@ def add_pages(api: FastAPI, labs: Labs, *, secret: str, loopback: bool = False) 
             lab, let_go = labs.hold(caller)
             at_session_end(let_go)
             shown = _shown(entry, lab, is_owner=loopback and is_own_user, guest=guest)
+            if isinstance(shown, Notice):
+                view_channel.answer_with(shown.status)
             key = view_channel.offer(shown.view, caller, api.state.reads) if isinstance(shown, Shown) else ""
             return shell.around(entry, shown, key, guest=guest)
 

@@ -17,4 +17,4 @@ def page(lab: Any, *, is_owner: bool) -> Any:
         with looked_up():
             agent = lab.agents.get(agent).name
     chat = lab.chat(agent, thread=opened, trace_base="/traces/")
-    return Shown(chat, name=name)
+    return Shown(chat, name=name, spoken=name or "Chat")

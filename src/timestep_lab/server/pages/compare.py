@@ -192,7 +192,7 @@ def page(lab: Any, *, is_owner: bool) -> Any:
     if models := page_arguments("duel"):
         named = page_argument("named") is not None
         duel = lab.chat(models=models, blind=not named, trace_base="/traces/")
-        return Shown(duel, name="Live duel")
+        return Shown(duel, name="Live duel", spoken="Live duel")
     opened = page_argument("id")
     if opened is None:
         return ComparePage(lab)

@@ -50,6 +50,8 @@ class Shown:
     name: str | None = None
     """Of the one thing that is opened, for the title of the browser's tab."""
     heading: Heading | None = None
+    spoken: str | None = None
+    """The heading of a view that shows none: for who hears the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Notice:
     words: Sequence[str]
     link: tuple[str, str]
     """Address and words."""
+    status: int
+    """Of the answer."""
 
 
 @contextmanager
@@ -79,15 +83,17 @@ def clipped(text: str) -> str:
 def not_here(kind: str, many: str, path: str, *, guest: bool) -> Notice:
     why = f"It may have been deleted, or you are signed in as somebody else: everybody sees only their own {many}."
     hint = ["You are a guest here. The link in the terminal signs you in as the lab's owner."] if guest else []
-    return Notice(f"This {kind} is not here", [why, *hint], (path, f"All {many}"))
+    return Notice(f"This {kind} is not here", [why, *hint], (path, f"All {many}"), 404)
 
 
 def trouble(error: Exception, path: str) -> Notice:
     """A `LabError` says itself what happened; of any other only the server's log tells."""
     if isinstance(error, LabError):
-        return Notice("This page cannot be shown", [error.message, error.next_step], (path, "Open it anew"))
+        return Notice(
+            "This page cannot be shown", [error.message, error.next_step], (path, "Open it anew"), error.http_status
+        )
     words = ["The lab met a fault of its own. Nothing was lost; the server's log says more."]
-    return Notice("Something went wrong", words, (path, "Open it anew"))
+    return Notice("Something went wrong", words, (path, "Open it anew"), 500)
 
 
 class PageView(View):

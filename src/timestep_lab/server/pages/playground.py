@@ -336,7 +336,7 @@ class PlaygroundPage(PageView):
         source = self._recorded
         about = {} if source is None else {"from_trace": source.trace_id, "from_step": source.span_id}
         try:
-            events = self.lab.models.ask(**request, model=model, metadata={"asked_in": "playground", **about})
+            events = self.lab.models.ask(**{**request, "model": model, "metadata": {"asked_in": "playground", **about}})
             async with aclosing(events):
                 async for event in events:
                     match event:

@@ -19,6 +19,7 @@ from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, Response
 
+from timestep_lab.model.arguments import closest
 from timestep_lab.model.clock import iso
 from timestep_lab.server.pages.page_view import Notice, Shown, clipped
 from timestep_lab.ui.assets import build
@@ -185,29 +186,49 @@ def around(entry: Entry, shown: Shown | Notice, key: str, *, guest: bool = False
     template.add_variable("is_landing", entry.path == "/")
     template.add_variable("notice", notice)
     template.add_variable("heading", heading)
+    template.add_variable("spoken", shown.spoken if isinstance(shown, Shown) else None)
     template.add_variable("heading_at", iso(heading.at) if heading else "")
     template.add_variable("key", key)
     template.add_variable("module", address_of(f"view/{shown.view.stem}.js") if isinstance(shown, Shown) else "")
     return template
 
 
+def nowhere(path: str, *, guest: bool) -> str:
+    """What a browser is told at an address at which nothing is, with the navigation around it."""
+    from jinja2 import Template
+
+    meant = closest(f"/{path.strip('/').partition('/')[0]}", [entry.path for entry in entries() if entry.path != "/"])
+    to = next((entry for entry in entries() if entry.path == meant), entries()[0])
+    words = [
+        f"Nothing is at {path}.",
+        "Choose a page of the navigation, or press Find and name an agent, a conversation or a trace.",
+    ]
+    notice = Notice("There is no such page", words, (to.path, f"Open {to.title}"), 404)
+    rendered: str = Template(_page(None)).render(
+        tab_title=f"{notice.title} · Timestep Lab", guest=guest, is_landing=False, notice=notice, heading=None, spoken=None, heading_at="", key="", module=""
+    )  # fmt: skip
+    return rendered
+
+
 @cache
-def _page(entry: Entry) -> str:
+def _page(entry: Entry | None) -> str:
+    """The template of a page; of none, for what only tells something."""
     links = "".join(_link(other, current=other == entry) for other in entries())
     more = "".join(
         _link(other, current=other == entry).replace(" data-page=", " data-of=")
         for other in entries()
         if other.path not in ON_A_PHONE
     )
-    is_more = "" if entry.path in ON_A_PHONE else ' data-current="true"'
+    is_more = "" if entry is None or entry.path in ON_A_PHONE else ' data-current="true"'
+    title = "" if entry is None else entry.title
     source = (STATIC / "shell.html").read_text("utf-8")
     for name, value in {
         "$NAVIGATION": links,
-        "$TITLE": html.escape(entry.title),
+        "$TITLE": html.escape(title or "Timestep Lab"),
         "$STYLE": address_of("shell.css"),
         "$SCRIPT": address_of("shell.js"),
         "$KEYS": address_of("keys.js"),
-        "$PAGE": entry.title.lower(),
+        "$PAGE": title.lower(),
         "$MORE": more,
         "$IS_MORE": is_more,
     }.items():

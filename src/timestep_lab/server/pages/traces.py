@@ -1,17 +1,19 @@
-"""The trace explorer; `/traces/<trace id>` opens one, `?filter=`, `search=`, `source=`, `order=`, `since=` … say which are listed and how."""
+"""The trace explorer; `/traces/<trace id>` opens one, `?filter=`, `search=`, `source=`, `order=`, `since=` … say which are listed and how.
+
+What of it cannot be read is told above the list, with what to write instead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.clock import parse_iso, utc_now
-from timestep_lab.model.errors import NotFoundError
+from timestep_lab.model.errors import NotFoundError, UsageError
 from timestep_lab.server.pages.page_view import Shown, looked_up
-from timestep_lab.server.panel import page_argument
-from timestep_lab.store.trace_selection import COMPUTED, TRACE_COLUMNS
+from timestep_lab.server.panel import page_argument, page_argument_names
+from timestep_lab.store.trace_selection import Order
 
 
 def page(lab: Any, *, is_owner: bool) -> Any:
@@ -24,24 +26,61 @@ def page(lab: Any, *, is_owner: bool) -> Any:
     return Shown(explorer, name=name)
 
 
+KNOWN = ("id", "filter", "search", "source", "order", "range", "since", "until", "since_s")
+LONGEST_S = 100 * 366 * 86_400.0
+
+
 def _asked() -> dict[str, Any]:
-    """What the address says of which traces, in what order. What cannot be read is as if it were not there."""
-    said = {
-        name: page_argument(name) or "" for name in ("filter", "search", "source", "order", "range", "since", "until")
-    }
+    """What the address says of which traces, in what order; `unread`: what of it cannot be read, and what to do."""
+    said = {name: page_argument(name) or "" for name in KNOWN}
     found: dict[str, Any] = {"filter": said["filter"], "search": said["search"], "of": "live"}
-    if said["source"] in SOURCES:
-        found["of"] = SOURCES[said["source"]]
-    if said["order"].partition(" ")[0] in (*TRACE_COLUMNS, *COMPUTED):
-        found["order"] = said["order"]
+    unread = [
+        f"The address asks for {name!r}, which this page does not know.{did_you_mean(name, KNOWN)}"
+        for name in page_argument_names()
+        if name not in KNOWN
+    ]
+    if said["source"] and said["source"] not in SOURCES:
+        unread.append(
+            f"There is no source {said['source']!r}.{did_you_mean(said['source'], SOURCES)} Choose one of: {', '.join(SOURCES)}."
+        )
+    found["of"] = SOURCES.get(said["source"], "live")
+    if said["order"]:
+        try:
+            Order.read(said["order"])
+            found["order"] = said["order"]
+        except UsageError as error:
+            # Where it is clear what was meant, all that there is besides would only hide it.
+            unread.append(error.message if "Did you mean" in error.message else f"{error.message} {error.next_step}")
     for bound in ("since", "until"):
-        with suppress(ValueError):
-            found[bound] = parse_iso(said[bound])
+        try:
+            found[bound] = parse_iso(said[bound]) if said[bound] else None
+        except ValueError:
+            unread.append(
+                f"{bound}={said[bound]} is not a time. Write it like {bound}=2026-11-29T10:00:00Z, or choose it under Time."
+            )
     if said["range"] in RANGES:
         found["since"], found["until"], found["range"] = *RANGES[said["range"]](utc_now()), said["range"]
-    with suppress(ValueError):
-        found["last_s"] = float(page_argument("since_s") or "")
-    return found
+    elif said["range"]:
+        unread.append(
+            f"There is no time called {said['range']!r}.{did_you_mean(said['range'], RANGES)} Choose one of: {', '.join(RANGES)}."
+        )
+    if said["since_s"]:
+        if (seconds := _number(said["since_s"])) is not None and 0 < seconds <= LONGEST_S:
+            found["last_s"] = seconds
+        else:
+            unread.append(
+                f"since_s={said['since_s']} is not a number of seconds. Write it like since_s=3600 for the last hour."
+            )
+    if found.get("since") and found.get("until") and found["until"] <= found["since"]:
+        unread.append("The time ends before it begins, so no trace can be in it. Change it under Time.")
+    return {**found, "unread": unread}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _days(first: int, last: int) -> Callable[[datetime], tuple[datetime, datetime]]:

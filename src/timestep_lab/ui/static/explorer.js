@@ -1,6 +1,7 @@
 // The component of ui/explorer.py: the traces as a table with what they are counted by beside it, or with the opened one.
 
 import { h, put } from "./shared/dom.js";
+import { count } from "./shared/format.js";
 import { icon } from "./shared/icons.js";
 import { mount } from "./shared/mount.js";
 import { facetPanel } from "./explorer/facets.js";
@@ -71,8 +72,17 @@ function render({ model, el }) {
   const table = h("div", { class: "tl-left" }, bars.element, list.element);
   const right = h("div", { class: "tl-right", hidden: true }, back, panel.element);
   let first = { source: "" };
+  let told = false;
   root.dataset.tlScreen = "list";
-  root.append(h("h1", { class: "tl-sr" }, "Traces"), bar.element, h("div", { class: "tl-explorer-body" }, facets.element, table, overview, right));
+  const notices = h("div", { class: "tl-explorer-notices" });
+  function notice(words, { isBad = false } = {}) {
+    const box = h("div", { class: `tl-notice${isBad ? " tl-is-bad" : ""}`, role: isBad ? "alert" : "status" }, icon(isBad ? "error" : "ok", null, 13), h("span", {}, words),
+      h("button", { class: "tl-quiet", type: "button", "aria-label": "Dismiss", onclick: () => box.remove() }, icon("close", null, 12)));
+    put(notices, box);
+  }
+  const bringing = importing((told) => { notice(told); ask({ ...ALL, source: "imported" }); }, (error) => notice(error.message, { isBad: true }));
+  if (location.pathname === "/traces") bar.element.querySelector(".tl-filter-sql").before(...bringing);
+  root.append(h("h1", { class: "tl-sr" }, "Traces"), bar.element, notices, h("div", { class: "tl-explorer-body" }, facets.element, table, overview, right));
   dress();
   turn("table");
 
@@ -140,6 +150,8 @@ function render({ model, el }) {
     bar.live(state.is_live);
     first = state.query;
     show(state);
+    if (state.unread?.length && !told) notice([h("strong", {}, "Not all of the address could be read."), h("ul", {}, state.unread.map((words) => h("li", {}, words)))], { isBad: true });
+    told = true;
     if (state.refused) bar.refuse({ message: state.refused.message, nextStep: state.refused.next_step }, state.refused.filter);
     // Which day was yesterday depends on where the reader is.
     const range = rangeOf(state.query.range);
@@ -153,6 +165,30 @@ function render({ model, el }) {
   view.onClose(() => { clearInterval(clock); place.end(); columnsMenu.close(); list.close(); panel.close(); });
   link.open();
   return view.close;
+}
+
+/** A button and the field behind it: traces out of a file of one's own. */
+function importing(done, failed) {
+  const file = h("input", { type: "file", hidden: true, "aria-label": "File of traces", accept: ".json,.jsonl,.ndjson,.parquet,.gz,.pb" });
+  const button = h("button", { class: "tl-quiet", type: "button", title: "Traces out of a file: OpenTelemetry, Agents SDK, Phoenix, or exported by a lab", onclick: () => file.click() }, icon("plus"), "Import");
+  file.addEventListener("change", async () => {
+    const [chosen] = file.files;
+    if (!chosen) return;
+    button.disabled = true;
+    try {
+      const answer = await fetch("/api/v1/traces/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen });
+      const told = await answer.json();
+      if (!answer.ok) throw new Error(`${chosen.name}: ${told.error.message}`);
+      if (!told.traces) throw new Error(`${chosen.name} holds no trace that can be read. ${told.problem}`);
+      done(`${count(told.traces, "trace")} of ${chosen.name} ${told.added ? "imported" : "were here already"}${told.rejected ? `; ${count(told.rejected, "step")} could not be read: ${told.problem}` : ""}.`);
+    } catch (error) {
+      failed(error);
+    } finally {
+      file.value = "";
+      button.disabled = false;
+    }
+  });
+  return [button, file];
 }
 
 const pick = (from, names) => Object.fromEntries(names.map((name) => [name, from[name] ?? null]));
@@ -179,7 +215,7 @@ function keep(looks) {
 function nothingYet() {
   if (location.pathname === "/traces") {
     return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in the chat; it needs no key."), h("a", { class: "tl-button tl-primary", href: "/chat" }, "Start a chat"),
-      h("p", {}, "Programs that speak OpenTelemetry send theirs to:"), h("pre", {}, `${location.origin}/v1/traces`));
+      h("p", {}, "Traces in a file of yours come in by Import, above. Programs that speak OpenTelemetry send theirs to:"), h("pre", {}, `${location.origin}/v1/traces`));
   }
   return h("div", { class: "tl-empty" }, h("h3", {}, "No traces yet"), h("p", {}, "Every run is traced. Start one in a cell:"), h("pre", {}, 'await lab.run("Umbrella in Oakland?")'),
     h("p", {}, "or bring traces from elsewhere:"), h("pre", {}, 'lab.import_traces("traces.jsonl")'));

@@ -41,7 +41,7 @@ function begun() {
 }
 
 function list(rows, begin) {
-  if (!rows.length) return empty("No comparisons yet", "Start one here, in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));
+  if (!rows.length) return empty("No comparisons yet", "Press New comparison, above: paste questions, give a file or a data set, or take what failed last week. A request of the playground becomes one, too.", "Or start one in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));
   return card("Comparisons", h("ul", { class: "tl-rows" }, rows.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/compare/${row.id}` },
     h("span", { class: "tl-grow" }, row.conclusion ? data(row.conclusion, { class: "tl-clip tl-concluded", title: row.conclusion }) : null, data(row.candidates.join(" against "), { class: row.conclusion ? "tl-soft tl-small tl-clip" : "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.name && row.name !== "list" ? [data(row.name), " · "] : null, count(row.n_cases, "case"), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at)))))));
 }

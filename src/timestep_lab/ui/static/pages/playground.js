@@ -310,7 +310,7 @@ function render(context) {
 
   function drawOrigin() {
     const { request: from, problem, notes } = state;
-    const about = from ? [icon("generation", null, 13), " A step of ", h("a", { href: `/traces/${from.trace_id}` }, "this trace"), from.agent ? [", by ", data(from.agent)] : null, ". What you change here changes nothing there."] : null;
+    const about = from ? [icon("generation", null, 13), " A step of ", h("a", { href: `/traces/${from.trace_id}` }, "this trace"), from.agent ? [", by ", data(from.agent)] : null, ". What you change here changes nothing there. ", h("button", { class: "tl-more", type: "button", onclick: () => { fill(state.request); remember(); } }, "As it was recorded")] : null;
     put(origin, problem ? h("span", { class: "tl-bad" }, problem.message, " ", problem.next_step) : about);
     origin.hidden = !problem && !from;
     for (const note of notes) { origin.hidden = false; origin.append(h("span", { class: "tl-play-note" }, icon("note", null, 12), " ", note)); }

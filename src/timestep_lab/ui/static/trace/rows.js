@@ -52,12 +52,12 @@ export function rowTitle(spans, i) {
 
 /** What the numbers of a row are made of: its own, where what is inside it adds to them. */
 export function numbersTitle(spans, tree, i, now) {
-  if (tree.first[i] < 0) return "";
+  if (tree.first[i] < 0 && i !== tree.sole) return "";
   const known = (value) => value === value;
   const said = [`${duration(endOf(spans, i, now) - spans.start[i])} long`];
   if (known(spans.input_tokens[i]) || known(spans.output_tokens[i])) said.push(`${short((spans.input_tokens[i] || 0) + (spans.output_tokens[i] || 0))} tokens`);
   if (known(spans.cost_usd[i])) said.push(cost(spans.cost_usd[i]));
-  return `With all inside it. Itself: ${said.join(", ")}`;
+  return `${i === tree.sole ? "The whole trace, from its start" : "With all inside it"}. Itself: ${said.join(", ")}`;
 }
 
 /** Write only what differs from what stands there: a frame of scrolling touches thirty rows, and styles follow attributes. */

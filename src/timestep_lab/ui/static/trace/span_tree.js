@@ -1,7 +1,7 @@
 // The shape of a trace, computed from its columns: order, depth, sums of branches, the critical path. Pure functions of arrays.
 
 /** `{order, depth, last, place, first, next, parent, sums, end}`: rows in depth-first order of start; `last[row]` is the place of its branch's last row. */
-export function buildTree(spans) {
+export function buildTree(spans, trace = null) {
   const { n, start } = spans;
   const byStart = sortedByStart(start, n);
   const parent = Int32Array.from(spans.parent);
@@ -38,7 +38,29 @@ export function buildTree(spans) {
     detach(i, parent, first, next);
     walk(i);
   }
-  return { order, depth, place, last, first, parent, children: (i) => children(i, first, next), roots: () => rootsOf(order, depth), sums: sumBranches(spans, order, parent) };
+  const sums = sumBranches(spans, order, parent);
+  const sole = trace === null ? -1 : soleRoot(order, depth);
+  if (sole >= 0) sumsOfTrace(sums, sole, trace);
+  return { order, depth, place, last, first, parent, sole, children: (i) => children(i, first, next), roots: () => rootsOf(order, depth), sums };
+}
+
+/** The one row that all others are below; -1 where there are several. */
+function soleRoot(order, depth) {
+  let found = -1;
+  for (const i of order) {
+    if (depth[i] !== 0) continue;
+    if (found >= 0) return -1;
+    found = i;
+  }
+  return found;
+}
+
+/** The row of the whole trace says what the trace says of itself: also what passed before the first step began. */
+function sumsOfTrace(sums, root, { input_tokens: input, output_tokens: output, cost_usd: usd, duration_ms: took }) {
+  const known = (value) => value !== null && value !== undefined;
+  if (known(input) || known(output)) sums.tokens[root] = (input ?? 0) + (output ?? 0);
+  if (known(usd)) sums.cost[root] = usd;
+  if (known(took) && sums.to[root] === sums.to[root]) sums.from[root] = sums.to[root] - took;
 }
 
 function sortedByStart(start, n) {

@@ -94,7 +94,7 @@ export class TracePanel {
     this.details.isCopy = Boolean(value.is_copy);
     if (fresh) { this.closeDetails(); this.player.reset(); }
     if (!value.partial) this.cause.show(this.traceId, value.trace);
-    this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial, isWaiting: value.trace.status === "needs_approval" });
+    this.waterfall.set(this.spans, { now: this.clock.now, fresh, partial: value.partial, isWaiting: value.trace.status === "needs_approval", trace: value.trace });
     if (!fresh && this.waterfall.selected >= 0 && !this.details.element.hidden) this.details.show(this.traceId, this.spans.id(this.waterfall.selected));
     this.load(this.tab);
   }

@@ -76,14 +76,14 @@ export class Waterfall {
   }
 
   /** New data for the same trace keeps what is open, chosen and in view; `fresh` begins anew. */
-  set(spans, { now = 0, fresh = false, partial = false, isWaiting = false } = {}) {
+  set(spans, { now = 0, fresh = false, partial = false, isWaiting = false, trace = null } = {}) {
     const before = this.spans;
     const keep = !fresh && before;
     const chosen = keep && this.selected >= 0 ? before.id(this.selected) : null;
     const closed = keep ? [...this.collapsed].map((i) => before.id(i)) : [];
     this.spans = spans;
     this.now = now;
-    this.tree = buildTree(spans);
+    this.tree = buildTree(spans, trace);
     this.partial = partial;
     // What a branch sums up to, and where nothing ran, is known once all of it is here.
     if (partial) forgetBranches(this.tree);
