@@ -98,6 +98,13 @@ async def test_an_answer_has_the_form_that_was_asked_for(lab: Lab) -> None:
     ("kind", "words", "asked"),
     [
         (UsageError, "prompt is empty", {"prompt": " "}),
+        (UsageError, "prompt is empty", {"prompt": []}),
+        (UsageError, "Item 1 of the prompt cannot be read: its type is 'foo'", {"prompt": [{"type": "foo"}]}),
+        (UsageError, "Item 2 .* role is 'tool'", {"prompt": [{"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "a", "content": "y"}]}),
+        (UsageError, "tool calls are items of their own", {"prompt": [{"role": "assistant", "content": "", "tool_calls": []}]}),
+        (UsageError, "content is neither a text nor", {"prompt": [{"role": "user", "content": 5}]}),
+        (UsageError, "content is neither a text nor", {"prompt": [{"role": "user", "content": ["hi"]}]}),
+        (UsageError, "a function_call needs its arguments", {"prompt": [{"type": "function_call", "call_id": "a", "name": "f"}]}),
         (UsageError, "nonsense", {"prompt": "x", "model": "nonsense/model"}),
         (SettingsError, "temperature", {"prompt": "x", "model_settings": {"temperature": 9}}),
         (UsageError, "Tool 1 cannot be read: it has no name", {"prompt": "x", "tools": [{"description": "?"}]}),
@@ -123,6 +130,12 @@ async def test_what_the_provider_refuses_is_raised_in_its_words_and_kept_in_the_
     trace, [span] = rows(lab, began[0].trace_id)
     assert trace["status"] == "failed"
     assert refused.value.message in span["error"]
+
+
+async def test_a_schema_that_is_none_is_refused_in_words(lab: Lab) -> None:
+    odd = {"type": "json_schema", "schema": {"type": "nonsense"}}
+    with pytest.raises(ProviderError, match="demo/assistant cannot follow this JSON schema"):
+        await lab.ask("x", model="demo/assistant", response_format=odd)
 
 
 async def test_an_answer_has_its_time_and_what_was_said_until_then_is_kept(lab: Lab) -> None:

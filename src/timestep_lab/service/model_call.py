@@ -158,7 +158,52 @@ def _answer(began: AnswerStarted, response: Any, recorded: Sequence[SpanRecord])
     )  # fmt: skip
 
 
-# --- Its tools, and the form of its answer
+# --- What is said, its tools, and the form of the answer
+
+
+ROLES = ("system", "developer", "user", "assistant")
+NEEDS = {
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "reasoning": ("summary",),
+}
+
+
+def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Responses input items, of a text or as they are. Raises `UsageError` that names the one which cannot be read."""
+    if not given or (isinstance(given, str) and not given.strip()):
+        raise UsageError("There is nothing to ask: the prompt is empty.", "Give a prompt.", param="prompt")
+    items: list[Mapping[str, Json]] = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
+    for place, item in enumerate(items, 1):
+        if why := _unreadable(item):
+            raise UsageError(
+                f"Item {place} of the prompt cannot be read: {why}.",
+                'Write a message like {"role": "user", "content": "…"}, a call and its result like {"type": "function_call", "call_id", "name", '
+                '"arguments"} and {"type": "function_call_output", "call_id", "output"}.',
+                param="prompt",
+            )
+    return items
+
+
+def _unreadable(item: Mapping[str, Json]) -> str:
+    """Why an item cannot be sent; empty when it can."""
+    kind = item.get("type", "message")
+    if kind in NEEDS:
+        missing = [name for name in NEEDS[kind] if name not in item]
+        return f"a {kind} needs its {' and '.join(missing)}" if missing else ""
+    if kind != "message":
+        return f"its type is {kind!r}"
+    role, content = item.get("role"), item.get("content")
+    if role not in ROLES:
+        return f"its role is {role!r}, not one of {', '.join(ROLES)}"
+    if "tool_calls" in item:
+        return "tool calls are items of their own"
+    parts = content if isinstance(content, list) else []
+    if not isinstance(content, str) and not (
+        parts and all(isinstance(part, Mapping) and "type" in part for part in parts)
+    ):
+        return "its content is neither a text nor a list of content parts"
+    return ""
 
 
 def read_tools(given: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:

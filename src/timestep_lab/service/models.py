@@ -11,12 +11,11 @@ from typing import Annotated, NoReturn
 from annotated_types import Interval, Len
 
 from timestep_lab.model.codec import JsonObject
-from timestep_lab.model.errors import UsageError
 from timestep_lab.model.events import AnswerCompleted, Event
 from timestep_lab.model.records import ModelAnswer, ModelRef, ProviderStatus
 from timestep_lab.service import operation as op
 from timestep_lab.service.agents import Instructions, ModelName
-from timestep_lab.service.model_call import ModelCall, answer, read_format, read_tools
+from timestep_lab.service.model_call import ModelCall, answer, read_format, read_items, read_tools
 from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import in_thread
 
@@ -74,7 +73,7 @@ class Models:
     @op.stream("/models/ask", ended=_answered)
     async def ask(
         self,
-        prompt: Annotated[str, Len(0, 1_000_000)] | Annotated[Sequence[JsonObject], Len(1, 10_000)],
+        prompt: Annotated[str, Len(0, 1_000_000)] | Annotated[Sequence[JsonObject], Len(0, 10_000)],
         *,
         model: ModelName | None = None,
         instructions: Instructions = "",
@@ -92,11 +91,9 @@ class Models:
         Raises `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `UsageError`; then `ProviderError`, and `BudgetError` after `timeout_s`.
         """
         scope = self._scope
-        if not prompt or (isinstance(prompt, str) and not prompt.strip()):
-            raise UsageError("There is nothing to ask: the prompt is empty.", "Give a prompt.", param="prompt")
         call = ModelCall(
             model=scope.router.resolve(model or scope.settings.default_model).full,
-            input=[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, instructions=instructions or None,
+            input=read_items(prompt), instructions=instructions or None,
             settings=model_settings or {}, functions=read_tools(tools), format=read_format(response_format, "response_format"),
             metadata=metadata or {}, workflow=ONE_ANSWER,
         )  # fmt: skip

@@ -419,6 +419,19 @@ def smallest_json(schema: Mapping[str, Any], root: Mapping[str, Any] | None = No
     return _EMPTY[kind]
 
 
+def _smallest(schema: Mapping[str, Any]) -> str:
+    """`smallest_json` as text. Raises `ProviderRequestError` for what is no JSON schema."""
+    try:
+        return json.dumps(smallest_json(schema))
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ProviderRequestError(
+            f"demo/assistant cannot follow this JSON schema ({type(error).__name__}: {error}).",
+            "Mend the schema.",
+            provider="demo",
+            status=400,
+        ) from error
+
+
 # --
 
 WEATHER_TOOL, THINK_TOOL, THEME_TOOL = "get_weather", "think", "switch_theme"
@@ -448,7 +461,7 @@ class DemoAssistant(DemoModel):
         if wanted and request.settings.parallel_tool_calls is False:
             wanted = wanted[:1]
         if not wanted:
-            text = json.dumps(smallest_json(request.schema)) if request.schema is not None else answer
+            text = _smallest(request.schema) if request.schema is not None else answer
             async for event in self.say(emitter, text, request):
                 yield event
             return
