@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ KINDS = ("threads", "runs", "files")
 
 @click.group("db")
 def db_command() -> None:
-    """Migrate the store, see how it stands, move it, and forget old traces."""
+    """Migrate the store, see how it stands, move it, archive and forget old traces."""
 
 
 @db_command.command("migrate")
@@ -218,6 +219,31 @@ def copy(source: str, target: str) -> int:
                     lab, new, progress=lambda table, rows: shown.update(f"Copying {table}: {rows:,} rows")
                 )
     print_rows(console(), ["table", "rows", "sha256"], [[t.name, t.rows, t.sha256[:16]] for t in copied if t.rows])
+    return 0
+
+
+@db_command.command("archive")
+@click.option(
+    "--before",
+    required=True,
+    metavar="DATE",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="2026-01-31: what was over before that day (UTC).",
+)
+@store_option
+@click.pass_obj
+def archive(context: Context, before: datetime) -> int:
+    """Move all users' finished traces from before DATE into Parquet files, one a day, beside the lab's file. They stay readable as before."""
+    from timestep_lab.store.archive import archive as archived
+    from timestep_lab.store.archive import folder_of
+
+    with context.open_store() as store:
+        done = archived(store.db, before.replace(tzinfo=UTC))
+        where = folder_of(Path(store.db.url))
+    if done.days:
+        say(f"{done.spans:,} spans of {done.days:,} days are in {where} now, {done.bytes / 2**20:,.1f} MB.")
+    else:
+        say(f"No finished trace from before {before:%Y-%m-%d} is left to archive.")
     return 0
 
 

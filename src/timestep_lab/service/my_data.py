@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from timestep_lab.model.errors import ConflictError
 from timestep_lab.service import operation as op
 from timestep_lab.service.operation import Scope
+from timestep_lab.store.archive import forget_sql, purge
 from timestep_lab.store.base import Change, Statement, Topic
 from timestep_lab.store.search import forget_words
 from timestep_lab.store.table import to_json
@@ -35,7 +36,7 @@ TABLES: dict[Kind, tuple[str, ...]] = {
     "agents": ("agents", "agent_versions", "mcp_servers"),
 }  # fmt: skip
 """The first of each is what is counted. Of traces `store.traces` knows the rest."""
-NOT_DELETED = {"users", "lab_settings", "processes", "ingest_batches", "schema_migrations"}
+NOT_DELETED = {"users", "lab_settings", "processes", "ingest_batches", "schema_migrations", "archive_deleted"}
 """Of the lab, not of what somebody did in it."""
 NOT_EXPORTED = {"file_parts", "run_states", "chunks", "answer_cache", "upload_parts", "mcp_servers"}
 """Contents of files, which come as files; what only the lab itself can use; and what holds credentials of others."""
@@ -91,8 +92,11 @@ class MyData:
         self._scope.flush()
         rest = [table for table in _tables(store) if table not in NOT_DELETED]
         every = [Statement(f"delete from core.{table} where user_id = $1", [store.user_id]) for table in rest]
+        if store.db.dialect == "duckdb":
+            every.insert(0, Statement(forget_sql("user_id = $1"), [store.user_id]))
         store.db.write(store.user_id, every, changes=[Change(topic, store.user_id, "") for topic in TOPICS])
         forget_words(store.db, store.user_id)
+        purge(store.db)
 
     @op.delete("/my-data/{kind}")
     def delete(self, kind: Kind) -> None:
@@ -117,6 +121,7 @@ class MyData:
             )
         store.db.write(store.user_id, statements, changes=[Change(topic, store.user_id, "") for topic in TOPICS])
         forget_words(store.db, store.user_id)
+        purge(store.db)
 
     def export(self, path: str | Path) -> Path:
         """Write all of it into one .zip file: a `.jsonl` a table, `traces.jsonl` as `lab.export` writes it, and the files themselves.

@@ -18,6 +18,7 @@ from typing import Any
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import StoreError, UsageError
+from timestep_lab.store.archive import forget_sql, purge
 from timestep_lab.store.base import SYSTEM_USER, Change, Database, Statement
 from timestep_lab.store.search import forget_words
 from timestep_lab.store.store import open_database
@@ -70,7 +71,9 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
     users = db.query(SYSTEM_USER, f"with old as ({old}) select distinct user_id from old", [before]).rows
     sums = ("trace_sums",) if db.dialect == "duckdb" else ()
     among_old = f"(user_id, trace_id) in ({old})"
+    archived = [Statement(forget_sql(among_old), [before])] if db.dialect == "duckdb" else []
     statements = [
+        *archived,
         Statement(
             "delete from core.score_rows where target = 'span' and (user_id, target_id) in "
             f"(select user_id, span_id from core.spans_raw where {among_old})",
@@ -96,10 +99,13 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
     )
     db.write(SYSTEM_USER, statements, changes=[Change("traces", user_id, "") for (user_id,) in users])
     forget_words(db, None)
+    purge(db)
     return pruned
 
 
-LEFT_BEHIND = {"schema_migrations", "processes", "ingest_batches", "trace_sums", "trace_sums_upto"}
+LEFT_BEHIND = {
+    "schema_migrations", "processes", "ingest_batches", "trace_sums", "trace_sums_upto", "archive_files", "archive_deleted",
+}  # fmt: skip
 NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}
 ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"
 """Postgres adds up a trace's deltas as they come (a trigger on `trace_deltas`), DuckDB keeps them; a roll-up is also a delta."""
@@ -231,6 +237,8 @@ def _check_empty(target: Database) -> None:
 def _chunks(db: Database, table: str, columns: list[str]) -> Iterator[list[tuple[Any, ...]]]:
     """The rows of a whole table."""
     owner = "id" if table == "users" else "user_id"
+    if table == "spans_raw" and db.dialect == "duckdb":
+        table = "stored_spans"  # With those that were archived.
     key = next((name for name in KEYS if name in columns), owner)
     most = CHUNKS_OF.get(table, CHUNK_ROWS)
     listed = ", ".join(f'"{column}"' for column in columns)

@@ -463,10 +463,10 @@ _BETWEEN: dict[Dialect, str] = {"duckdb": r"[^\pL\pN]", "postgres": "[^[:alnum:]
 """What stands between words, as a regular expression."""
 _WHOLE_SPANS = (
     "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output, "
-    "core.event_text(r.attributes) as events from core.spans_raw r "
+    "core.event_text(r.attributes) as events from core.stored_spans r "
     "left join core.span_histories h on h.user_id = r.user_id and h.trace_id = r.trace_id and h.span_id = r.span_id)"
 )
-_SPANS = "(select *, core.event_text(attributes) as events from core.spans_raw)"
+_SPANS = "(select *, core.event_text(attributes) as events from core.stored_spans)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,7 +520,7 @@ def _by_index(
         return f"{indexed} and {_reads(Search((), search.phrases), 'duckdb', params)}" if search.phrases else indexed
 
     if hits.span_numbers:
-        look(_WHOLE_SPANS if search.phrases else "core.spans_raw", among_hits)
+        look(_WHOLE_SPANS if search.phrases else "core.stored_spans", among_hits)
     # What came after the index, and what is still open, is read. Setting up the patterns takes longer than seeing that there is neither.
     [unread, sharing, n_open] = db.query(
         user_id,

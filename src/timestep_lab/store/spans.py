@@ -152,6 +152,8 @@ _MICROS: dict[Dialect, str] = {
 _NUMBERS = ("input_tokens", "output_tokens", "cost_usd", "ttft_ms")
 _WORDS = ("kind", "name", "status", "agent", "model")
 _SPANS = "select {0} from core.span_rows where user_id = $1 and trace_id = $2{1}"
+_STORED: dict[Dialect, str] = {"duckdb": "stored_spans", "postgres": "spans_raw"}
+"""Where finished spans are read: with those that were archived."""
 _ID_LIST: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($3, ' ')))",
     "postgres": "= any(string_to_array($3, ' '))",
@@ -245,11 +247,12 @@ class SpanReader:
         where = f"user_id = $1 and trace_id = $2 and span_id in ({places})"
         params = [self._user_id, trace_id, *span_ids]
         rows: dict[str, dict[str, Any]] = {}
-        for table, names in (("open_spans", OPEN_COLUMNS[:-1]), ("spans_raw", SPAN_COLUMNS)):
-            bounds, values = self._bounds(trace_id, len(params) + 1) if table == "spans_raw" else ("", [])
+        stored = _STORED[self._db.dialect]
+        for table, names in (("open_spans", OPEN_COLUMNS[:-1]), (stored, SPAN_COLUMNS)):
+            bounds, values = self._bounds(trace_id, len(params) + 1) if table == stored else ("", [])
             if bounds and len(span_ids) > 1 and self._db.dialect == "duckdb":
                 # Of several ids DuckDB makes a join, for which it would unpack the payloads of the whole trace.
-                sql = f"select min(started_at), max(started_at) from core.spans_raw where {where}{bounds}"
+                sql = f"select min(started_at), max(started_at) from core.{stored} where {where}{bounds}"
                 found_between = self._db.query(self._user_id, sql, [*params, *values]).one()
                 bounds = f" and started_at between ${len(params) + 1} and ${len(params) + 2}"
                 values = list(found_between or (None, None))
@@ -263,7 +266,7 @@ class SpanReader:
     def finished(self, trace_id: str, span_ids: Iterable[str], since: datetime | None) -> dict[str, Row]:
         """Finished spans as they were written, with their inputs whole, by id. `since`: when their trace began."""
         places, refs_at = _ID_LIST[self._db.dialect], AT["input_refs"]
-        sql = f"select {', '.join(SPAN_COLUMNS)} from core.spans_raw where user_id = $1 and trace_id = $2 and span_id {places} and started_at >= $4"
+        sql = f"select {', '.join(SPAN_COLUMNS)} from core.{_STORED[self._db.dialect]} where user_id = $1 and trace_id = $2 and span_id {places} and started_at >= $4"
         found = self._db.query(self._user_id, sql, [self._user_id, trace_id, " ".join(span_ids), since]).rows
         bodies = self._bodies(row[refs_at] for row in found)
         rows: dict[str, Row] = {}

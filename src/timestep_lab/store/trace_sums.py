@@ -265,12 +265,12 @@ _UPTO = "(select max(delta_no) from core.trace_sums_upto)"
 _FRESH = f"from core.trace_deltas where delta_no > {_UPTO}"
 
 
-def fold(db: Database) -> None:
+def fold(db: Database, *, whole: bool = False) -> None:
     """DuckDB: keep one row of sums a trace, so that lists read it instead of adding up. Postgres does so with each row it writes."""
     if db.dialect == "postgres":
         return
     [n] = db.query(SYSTEM_USER, f"select count(*) {_FRESH}").one() or (0,)
-    if n < FOLD_FROM:
+    if n < (1 if whole else FOLD_FROM):
         return
     db.write(
         SYSTEM_USER,

@@ -14,6 +14,7 @@ from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import AgentGraph, Page, ScoreRecord
 from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.store import agent_graphs, trace_stats, trace_sums
+from timestep_lab.store.archive import forget_sql
 from timestep_lab.store.base import Change, Database, Dialect, Rows, Statement
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.search import ALL, FEW, by_reading, find_traces, forget_words, read_search
@@ -463,7 +464,9 @@ def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] |
     hashes = (
         f"select unnest({split}(input_refs, ' ')) from core.spans_raw where user_id = $1 and input_refs is not null and"
     )
+    archived = [forget_sql(f"user_id = $1 and {gone}")] if dialect == "duckdb" else []
     statements = [
+        *archived,
         # What an open span will say may be known to be stored already.
         f"delete from core.message_bodies where user_id = $1 and hash in ({hashes} {gone}) and hash not in ({hashes} not {gone}) "
         "and not exists (select 1 from core.open_spans where user_id = $1)",

@@ -32,7 +32,6 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
-    "enable_external_access": "false",
     # A table name never means a Python variable of the caller.
     "python_enable_replacements": "false",
     # Fewer, later checkpoints: a write never waits for one of 16 MB, and a lab reopens after a kill in about a second.
@@ -80,6 +79,10 @@ def connect(path: Path | None) -> duckdb.DuckDBPyConnection:
             if last_try:  # Else the lock may have been let go between the two looks.
                 raise explain_open_failure(path, error) from error
     connection.execute("set global TimeZone = 'UTC'")
+    if path is not None:  # Files of the archive, and no others.
+        folder = str(path.with_name(path.name + ARCHIVE)).replace("'", "''")
+        connection.execute(f"set allowed_directories = ['{folder}/']")
+    connection.execute("set enable_external_access = false")
     return connection
 
 
@@ -215,6 +218,8 @@ Cursor = Any
 
 log = logging.getLogger(__name__)
 
+ARCHIVE = ".archive"
+"""Ends the name of the folder beside a lab that holds its archived days (`store.archive`)."""
 LOG = ".wal"
 """DuckDB makes it anew after each checkpoint, readable by everybody unless it is there."""
 CHECK = ".wal.check"

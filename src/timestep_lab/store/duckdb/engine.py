@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections import Counter, deque
@@ -19,6 +20,7 @@ import duckdb
 
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, QueryError, StoreError
+from timestep_lab.store.archive import folder_of, view_sql
 from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
@@ -29,6 +31,9 @@ from timestep_lab.store.migrate import keep_beside, migrate
 
 if TYPE_CHECKING:
     import numpy
+
+
+log = logging.getLogger("timestep_lab.store")
 
 
 # --- All writes of a lab, one after the other, on one thread: what is waiting is committed together
@@ -213,7 +218,7 @@ def run(cursor: Cursor, sql: str, params: Sequence[Any]) -> Rows:
         return Rows((), [])
     columns = tuple(column[0] for column in cursor.description)
     rows = cursor.fetchall()
-    return Rows((), [], changed=rows[0][0]) if columns == ("Count",) else Rows(columns, rows)
+    return Rows((), [], changed=sum(row[0] for row in rows)) if columns == ("Count",) else Rows(columns, rows)
 
 
 # -- DuckDB's numpy columns in the form of `store.base.Columns`: no masks, unknown numbers NaN, other unknown values None
@@ -264,6 +269,8 @@ class Engine:
             keep_beside(path, LOG)
             if migrate(_Session(self._connection)):
                 self._connection.execute("checkpoint")  # A log that holds no DDL is the safest to replay.
+            if path is not None:
+                self._find_archive(path)
             if path is not None and os.name == "posix":  # Elsewhere a file that is open cannot be read beside DuckDB.
                 self._log_check = LogCheck(path)
             self._writer = Writer(
@@ -351,6 +358,22 @@ class Engine:
                 cursor.close()  # The file is held as long as one of them is open.
             self._cursors.clear()
             self._let_go()
+
+    def _find_archive(self, path: Path) -> None:
+        """The files beside the lab, where it lies now: it may have been moved together with them."""
+        names = [name for (name,) in self._connection.execute("select name from core.archive_files").fetchall()]
+        if not names:
+            return
+        there = [name for name in names if (folder_of(path) / name).is_file()]
+        if missing := len(names) - len(there):
+            log.warning(
+                "%d of %d archived days of %s are not in %s: their spans cannot be read. Put the files back and open the lab again.",
+                missing, len(names), path, folder_of(path),
+            )  # fmt: skip
+        wanted = view_sql(folder_of(path), there)
+        said = self._connection.execute("select sql from duckdb_views() where view_name = 'archived_spans'").fetchone()
+        if missing or said is None or str(folder_of(path)) not in said[0] or said[0].count(".parquet") != len(there):
+            self._connection.execute(wanted)
 
     def _let_go(self) -> None:
         self._connection.close()
