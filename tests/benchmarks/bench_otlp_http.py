@@ -1,13 +1,16 @@
 """Small requests, and OTLP over HTTP from the first byte sent to every span queryable, of a served lab in a process of its own.
 
 Four connections send at once, as the exporters of four programs would. The baseline is DuckDB's appender taking the same decoded rows in the
-same run, committed request by request. Run: `pytest tests/benchmarks/bench_otlp_http.py -m benchmark -s`.
+same run, committed request by request. Run: `pytest tests/benchmarks/bench_otlp_http.py -m benchmark -s`. With PHOENIX_PYTHON or
+MLFLOW_PYTHON set to the Python of an environment that has one of them, it takes the same requests in the same run, for comparison.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +26,7 @@ from tests.benchmarks.bench_trace_writing import OTLP_OF_RAW, SPANS, SPANS_A_SEC
 from timestep_lab.model.ids import LOCAL_USER
 from timestep_lab.runtime.interchange import read_otlp
 from timestep_lab.runtime.interchange.otlp_in import PROTOBUF
+from timestep_lab.store.spans import Row
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 REQUEST, ROUNDS, CONNECTIONS = 2_000, 8, 4
@@ -109,6 +113,95 @@ def test_one_exporter_that_sends_batch_after_batch_is_kept_up_with(served: httpx
         f"\n{'one connection' if kept else 'a connection for each request'}, {EXPORTED} spans a request: {rate:,.0f} spans/s"
     )
     assert rate >= (KEPT_A_SECOND if kept else ANEW_A_SECOND)
+
+
+BESIDE_SPANS, BESIDE_S = 2_000, 400.0
+"""How many spans others are sent, and how long they may take to show them all."""
+
+
+def phoenix(url: str) -> int:
+    asked = {"query": "{projects{edges{node{recordCount}}}}"}
+    found = httpx.post(f"{url}/graphql", json=asked, timeout=60).raise_for_status().json()
+    return sum(edge["node"]["recordCount"] for edge in found["data"]["projects"]["edges"])
+
+
+def mlflow(url: str) -> int:
+    """It counts traces, of 10 spans each, and shows them in pages."""
+    of_all = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]
+    asked = {"locations": of_all, "max_results": 500}
+    found = httpx.post(f"{url}/api/3.0/mlflow/traces/search", json=asked, timeout=60).raise_for_status().json()
+    return 10 * len(found.get("traces", []))
+
+
+OTHERS: dict[str, tuple[list[str], dict[str, str], Callable[[str], int]]] = {
+    "PHOENIX": (
+        ["-m", "phoenix.server.main", "serve"],
+        {"PHOENIX_HOST": "127.0.0.1", "PHOENIX_PORT": "{port}", "PHOENIX_GRPC_PORT": "{other}", "PHOENIX_WORKING_DIR": "{folder}"},
+        phoenix,
+    ),
+    "MLFLOW": (
+        ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--backend-store-uri", "sqlite:///{folder}/mlflow.db"],
+        {},
+        mlflow,
+    ),
+}  # fmt: skip
+"""How each is started, with what in its environment, and how many spans it shows."""
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_what_others_take_for_the_same_requests(name: str, tmp_path: Path) -> None:
+    """No limit is asserted: it is a measure to hold ours against."""
+    python = os.environ.get(f"{name}_PYTHON")
+    if python is None:
+        pytest.skip(f"{name}_PYTHON names no environment that has it")
+    arguments, environment, shown = OTHERS[name]
+    port, other = free_port(), free_port()
+    places = {"port": port, "other": other, "folder": tmp_path}
+    url = f"http://127.0.0.1:{port}"
+    requests = [otlp(some) for some in batched(rows(LOCAL_USER, 0)[:BESIDE_SPANS], EXPORTED)]
+    headers = {"Content-Type": PROTOBUF, "x-mlflow-experiment-id": "0"}
+    process = subprocess.Popen(
+        [python, *(argument.format(**places) for argument in arguments)],
+        env={**os.environ, **{key: value.format(**places) for key, value in environment.items()}},
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: is_up(f"{url}/health" if name == "MLFLOW" else f"{url}/healthz"))
+        with httpx.Client(timeout=BESIDE_S, headers=headers) as client:
+            began = time.perf_counter()
+            for body in requests:
+                client.post(f"{url}/v1/traces", content=body).raise_for_status()
+            answered = time.perf_counter() - began
+        wait_until(lambda: shown(url) >= BESIDE_SPANS)
+        took = time.perf_counter() - began
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+    print(f"\n{name}: answered {BESIDE_SPANS / answered:,.0f} spans/s, queryable {BESIDE_SPANS / took:,.0f} spans/s")
+
+
+def batched(some: list[Row], size: int) -> Iterator[list[Row]]:
+    return (some[first : first + size] for first in range(0, len(some), size))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def is_up(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + BESIDE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_request_on_a_kept_connection_takes_as_long_as_its_work(served: httpx.Client) -> None:
