@@ -14,6 +14,7 @@ from tests.browser.test_accessibility import serious
 from timestep_lab import Lab
 from timestep_lab.model.errors import UsageError
 from timestep_lab.runtime.settings import Settings
+from timestep_lab.server.pages.compare import ComparePage
 
 SETTINGS = Settings.load(env={"TIMESTEP_LAB_DEMO_DELAY_MS": "0", "WEATHER_MODE": "recorded"})
 Show = Callable[..., Page]
@@ -83,6 +84,39 @@ def test_an_approval_is_given_inside_its_column(show: Show, lab: Lab) -> None:
     page.get_by_role("button", name="Tie").click(timeout=30_000)
     page.get_by_text("You called it a tie.").wait_for()
     expect(page.locator(".tl-w-card").first).to_contain_text("Berkeley")
+
+
+def test_the_questions_of_a_data_set_are_asked_one_after_the_other_and_all_votes_are_counted(
+    show: Show, lab: Lab
+) -> None:
+    lab.datasets.save("tea", ["When is tea?", "Who brings cake?"])
+    duel = lab.chat(models=MODELS, questions=lambda: [case.input for case in lab.datasets.find("tea") or ()])
+    page = show(duel)
+    for n, left in ((1, "Ask the next of 1 question"), (2, None)):
+        page.get_by_role("button", name=re.compile("^Ask the next of")).click()
+        page.get_by_role("button", name="A is better").last.click()
+        expect(page.get_by_text("You preferred A.")).to_have_count(n)
+        if left:
+            expect(page.get_by_role("button", name=left)).to_be_enabled()
+    expect(page.get_by_role("button", name=re.compile("^Ask the next of"))).to_have_count(0)
+    grid = lab.comparison(duel.comparison_id or "")
+    assert {case.input for case in grid.cases} == {"When is tea?", "Who brings cake?"}
+    assert lab.comparisons.ratings().votes == 2
+
+    again = show(lab.chat(models=MODELS))
+    say(again, "And now?")
+    again.get_by_role("button", name="Tie").click()
+    page = show(ComparePage(lab))
+    expect(page.get_by_role("region", name="Ratings")).to_contain_text("Ranking after 3 votes")
+    expect(page.get_by_role("region", name="Ratings")).to_contain_text("demo/echo")
+    group = page.get_by_role("list", name="Duels so far").get_by_role("group")
+    expect(group).to_have_count(1)
+    expect(group).to_contain_text("2 duels, 3 questions")
+    expect(group).to_contain_text("of 3 votes")
+    assert page.get_by_role("link", name=re.compile("1 question, 1 vote")).is_hidden()
+    group.locator("summary").first.click()
+    expect(page.get_by_role("link", name=re.compile("1 question, 1 vote"))).to_be_visible()
+    assert serious(page) == []
 
 
 def test_a_duel_takes_two_different_models(lab: Lab) -> None:

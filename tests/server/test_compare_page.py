@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Pages
 from tests.server.lab_process import LabProcess
-from tests.server.test_pages import ready
+from tests.server.test_pages import go, ready
 
 CASES = """What's the weather in Oakland?
 {"input": "What's the weather in Tokyo?", "expected": "°F"}"""
@@ -116,3 +116,30 @@ def test_prompts_and_settings_are_candidates(lab: LabProcess, pages: Pages) -> N
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Line 1 of the settings cannot be read")
     expect(page.get_by_label("Settings", exact=True)).to_be_focused()
+
+
+def test_answers_of_a_comparison_are_voted_on_without_names_and_a_duel_begins_with_a_data_set(
+    lab: LabProcess, pages: Pages
+) -> None:
+    page = form(lab, pages)
+    page.get_by_label("Cases", exact=True).fill("Hello")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page).to_have_url(re.compile(r"/compare\?id=cmp_\w+$"))
+    go(page, f"{lab.url}/compare")
+    page.get_by_role("link", name=re.compile("^Vote on")).click()
+    ready(page)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Arena: ")
+    expect(page.get_by_role("article", name="Answer B")).to_be_visible()
+    page.get_by_role("button", name="Both bad").click()
+    expect(page.get_by_role("status").filter(has_text="You found both bad")).to_be_visible()
+    expect(page.get_by_role("region", name="Ranking")).to_contain_text("Ranking after 1 vote")
+
+    go(page, f"{lab.url}/compare")
+    expect(page.get_by_role("region", name="Ratings")).to_contain_text("Ranking after 1 vote")
+    page.get_by_label("First model").fill("demo/echo")
+    page.get_by_label("Second model").fill("demo/slow?ttft=0&tps=500&n=5")
+    page.get_by_role("button", name="Start a duel").click()
+    ready(page)
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+    page.goto(f"{lab.url}/compare?arena=nope")
+    expect(page.get_by_role("heading", name="This comparison is not here")).to_be_visible()

@@ -342,7 +342,7 @@ class Arena:
 
     def ranking(self) -> Ranking:
         """Bradley–Terry ratings of all votes so far, length taken into account."""
-        return rank(self._grid.candidates, [_as_vote(vote) for vote in self._votes])
+        return ranking_of(self._votes, self._grid.candidates)
 
     def agreement_with(self, scorer: str) -> Agreement:
         """Do people prefer what `scorer` scores higher? Cohen's kappa over the votes, on left, tie, right. Raises `UsageError` without votes
@@ -375,6 +375,14 @@ class Arena:
                 if (case_id, epoch, frozenset(pair)) not in voted:
                     left[frozenset(pair)].append((case_id, epoch))
         return left
+
+
+def ranking_of(votes: Sequence[VoteRecord], names: Sequence[str] | None = None) -> Ranking:
+    """Ratings by these votes: of `names`, or, without them, of all who were voted on."""
+    known = names or sorted({name for vote in votes for name in (vote.left_candidate, vote.right_candidate)})
+    if not known:
+        return Ranking(ratings=(), length_effect=0.0, votes=0)
+    return rank(known, [_as_vote(vote) for vote in votes])
 
 
 def _as_vote(record: VoteRecord) -> Vote:

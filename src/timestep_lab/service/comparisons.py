@@ -28,6 +28,7 @@ from timestep_lab.service.runs import OnMiss, TapeName
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
+    from timestep_lab.evals.arena import Ranking
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.results import ComparisonRows, EvalContext
@@ -209,6 +210,11 @@ class Comparisons:
         rows.comparisons.get(comparison_id)
         return rows.votes.find(comparison_id=comparison_id)
 
+    @op.get("/votes", costly=True)
+    def all_votes(self, *, limit: Annotated[int, Interval(ge=1, le=100_000)] = 10_000) -> builtins.list[VoteRecord]:
+        """The newest votes on answers of any comparison and duel, newest first."""
+        return self._rows().votes.find(limit, newest_first=True)
+
     @op.post("/compare/{comparison_id}/votes", status=201)
     def vote(
         self,
@@ -264,6 +270,12 @@ class Comparisons:
     def __call__(self, limit: int = 50) -> builtins.list[ComparisonRecord]:
         """Those made so far, newest first."""
         return self.list(limit=limit)
+
+    def ratings(self) -> Ranking:
+        """Everybody who was voted on, by all votes together: ratings with intervals, best first."""
+        from timestep_lab.evals.arena import ranking_of
+
+        return ranking_of(self.all_votes())
 
     def __repr__(self) -> str:
         lines = [f"  {one.id}  {one.status}  {one.name}" for one in self.list(limit=10)]

@@ -87,9 +87,10 @@ class ArenaView(View):
         self._tell()
         return self._duel
 
-    def vote(self, outcome: VoteOutcome) -> None:
-        """Vote on the open duel, as the buttons do. Raises `NotFoundError` when there is none, `UsageError` for an unknown outcome."""
-        self._vote("" if self._duel is None else self._duel.id, outcome)
+    def vote(self, outcome: VoteOutcome, duel_id: str | None = None) -> None:
+        """Vote on the open duel, as the buttons do. Raises `NotFoundError` when there is none, or another than `duel_id`, `UsageError` for
+        an unknown outcome."""
+        self._vote(duel_id or ("" if self._duel is None else self._duel.id), outcome)
         self._tell()
 
     def snapshot(self) -> Json:

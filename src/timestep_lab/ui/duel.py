@@ -158,13 +158,14 @@ EXAMPLES = (
 
 
 class Duel(View):
-    """Show it as the last line of a cell, or with `.panel()`. `blind=False` names the models from the start."""
+    """Show it as the last line of a cell, or with `.panel()`. `blind=False` names the models from the start. `questions` gives some to
+    ask, one after the other in an order by chance; it may block."""
 
     stem: ClassVar[str] = "duel"
 
     def __init__(
         self, source: DuelSource, *, blind: bool = True, trace_base: str | None = None,
-        on_trace: Callable[[str], None] | None = None, **options: Any,
+        on_trace: Callable[[str], None] | None = None, questions: Callable[[], Sequence[str]] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(**options)
         self._source, self._blind = source, blind
@@ -172,6 +173,9 @@ class Duel(View):
         self._rounds: list[Round] = []
         self._answering: set[asyncio.Task[None]] = set()
         self._votes: list[VoteRecord] = []
+        self._read_questions = questions
+        self._questions: list[str] = []
+        """That are left, the next one last."""
 
     # -- for people in Python
 
@@ -205,6 +209,12 @@ class Duel(View):
 
     # -- what a browser is given
 
+    async def prepare(self) -> None:
+        if self._read_questions is not None:
+            self._questions = list(dict.fromkeys(await self.in_turn(self._read_questions)))
+            secrets.SystemRandom().shuffle(self._questions)
+            self._read_questions = None
+
     def snapshot(self) -> Json:
         return {
             "rounds": [self._round_json(one) for one in self._rounds],
@@ -212,6 +222,7 @@ class Duel(View):
             "candidates": list(self._source.candidates),
             "busy": self.busy,
             "examples": list(EXAMPLES),
+            "left": len(self._questions),
             "trace_base": self._trace_base,
             **self._tally(),
         }
@@ -274,6 +285,14 @@ class Duel(View):
         return side.answer if named else str(self._source.scrub(side.answer))
 
     # -- what people do
+
+    @handles("question")
+    async def _question(self) -> Json:
+        """The next one that was given, and how many are left then."""
+        if not self._questions:
+            raise NotFoundError("Every question of the data set was asked.", "Write one of your own.")
+        text = self._questions.pop()
+        return {"text": text, "left": len(self._questions)}
 
     @handles("send")
     async def _send(self, text: str, attachments: list[dict[str, Json]]) -> None:

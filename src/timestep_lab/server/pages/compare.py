@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar, cast
 
+from timestep_lab.evals.arena import ranking_of
 from timestep_lab.evals.datasets.case import Dataset
 from timestep_lab.evals.datasets.files import MAX_UPLOAD
 from timestep_lab.evals.datasets.load import has_header, pasted, uploaded
 from timestep_lab.evals.scorers.registry import known
 from timestep_lab.model.comparison import ComparisonRecord
-from timestep_lab.model.errors import DataError, TooLargeError, UsageError
-from timestep_lab.model.records import Json
+from timestep_lab.model.errors import DataError, LabError, TooLargeError, UsageError
+from timestep_lab.model.records import Json, VoteOutcome, VoteRecord
 from timestep_lab.server.pages.page_view import Heading, PageView, Shown, looked_up
 from timestep_lab.server.panel import page_argument, page_arguments
 from timestep_lab.store.base import Topic, in_thread
-from timestep_lab.ui.view import handles
+from timestep_lab.ui.arena import ArenaView
+from timestep_lab.ui.view import View, handles
 
 # --- The page of comparisons: those made so far, and a form for another. An opened one is the live matrix of `ui/grid.py`
 
@@ -28,6 +33,8 @@ UNNAMED = "list"
 """What a comparison of plain cases is called when nobody names it."""
 FAILURES = '(status in ("failed", "interrupted") or n_errors > 0) and started_at > ago("7d")'
 PREVIEWED = 5
+MOST = 200
+"""Comparisons and duels in the list."""
 CHOSEN_AT_FIRST = "Personal Assistant"
 """The bare model has no tools, and most first questions need one."""
 
@@ -46,15 +53,20 @@ class ComparePage(PageView):
         return await self.in_turn(self._read)
 
     def _read(self) -> Json:
+        records: list[ComparisonRecord] = self.lab.comparisons(MOST)
         rows = [
             {
                 "id": r.id, "name": name_of(r), "status": r.status, "conclusion": r.conclusion, "created_at": r.created_at, "n_cases": r.n_cases,
                 "candidates": [candidate["name"] for candidate in r.candidates], "epochs": r.epochs,
             }
-            for r in self.lab.comparisons()
+            for r in records if not _is_duel(r)
         ]  # fmt: skip
+        votes = self.lab.comparisons.all_votes()
+        ratings = ranking_of(votes)
         return {
             "comparisons": rows,
+            "duels": _duels([r for r in records if _is_duel(r)], votes),
+            "arena": {"votes": ratings.votes, "ranking": [asdict(rating) for rating in ratings.ratings]},
             "agents": [record.name for record in self.lab.agents.list()],
             "chosen_agents": [CHOSEN_AT_FIRST],
             "datasets": [{"name": record.name, "n_cases": record.n_cases} for record in self.lab.datasets.list()],
@@ -149,6 +161,71 @@ class ComparePage(PageView):
         }  # fmt: skip
 
 
+class ArenaPage(View):
+    """The arena over one comparison, which is read when a browser shows it."""
+
+    stem = "arena"
+
+    def __init__(self, lab: Any, comparison_id: str) -> None:
+        super().__init__()
+        self._read = lambda: lab.arena(comparison_id)
+        self._arena: ArenaView | None = None
+        self._problem: LabError | None = None
+
+    async def prepare(self) -> None:
+        if self._arena is None:
+            try:
+                self._arena = await self.in_turn(self._read)
+            except UsageError as error:
+                self._problem = error
+
+    def snapshot(self) -> Json:
+        if self._arena is not None:
+            return self._arena.snapshot()
+        problem = self._problem
+        assert problem is not None
+        return {"duel": None, "problem": {"message": problem.message, "next_step": problem.next_step}}
+
+    def twin_html(self) -> str:
+        return "" if self._arena is None else self._arena.twin_html()
+
+    @handles("vote")
+    async def _vote(self, duel_id: str, outcome: VoteOutcome) -> None:
+        assert self._arena is not None
+        await in_thread(self._arena.vote, outcome, duel_id)
+        self.emit({"kind": "arena", **self._arena.snapshot()})
+
+    @handles("next")
+    async def _next(self) -> None:
+        assert self._arena is not None
+        await in_thread(self._arena.next)
+        self.emit({"kind": "arena", **self._arena.snapshot()})
+
+
+def _is_duel(record: ComparisonRecord) -> bool:
+    return bool(record.settings.get("live_duel"))
+
+
+def _duels(records: Sequence[ComparisonRecord], votes: Sequence[VoteRecord]) -> list[Json]:
+    """Live duels by who met in them, the newest first."""
+    wins: Counter[tuple[str, str]] = Counter()
+    voted = Counter(vote.comparison_id for vote in votes)
+    for vote in votes:
+        if vote.outcome in ("left", "right"):
+            wins[vote.comparison_id, vote.left_candidate if vote.outcome == "left" else vote.right_candidate] += 1
+    met: dict[tuple[str, ...], list[ComparisonRecord]] = {}
+    for record in records:
+        met.setdefault(tuple(sorted(str(candidate["name"]) for candidate in record.candidates)), []).append(record)
+    return [
+        {
+            "names": [*names], "n_cases": sum(one.n_cases for one in ones), "votes": sum(voted[one.id] for one in ones),
+            "wins": [sum(wins[one.id, name] for one in ones) for name in names],
+            "duels": [{"id": one.id, "created_at": one.created_at, "n_cases": one.n_cases, "votes": voted[one.id]} for one in ones],
+        }
+        for names, ones in met.items()
+    ]  # fmt: skip
+
+
 def _preview(dataset: Dataset, note: str) -> Json:
     names = list(dict.fromkeys(name for case in dataset.cases[:PREVIEWED] for name in case.own_vars()))
     shown = [
@@ -190,9 +267,17 @@ def name_of(record: ComparisonRecord) -> str:
 
 def page(lab: Any, *, is_owner: bool) -> Any:
     if models := page_arguments("duel"):
-        named = page_argument("named") is not None
-        duel = lab.chat(models=models, blind=not named, trace_base="/traces/")
+        named, data = page_argument("named") is not None, page_argument("data")
+        questions = None if data is None else partial(_questions, lab, data)
+        agent = page_argument("agent")
+        with looked_up():
+            duel = lab.chat(agent, models=models, blind=not named, trace_base="/traces/", questions=questions)
         return Shown(duel, name="Live duel", spoken="Live duel")
+    if (voted_on := page_argument("arena")) is not None:
+        with looked_up():
+            record = lab.grid_view(voted_on).record
+        title = name_of(record) or _against(record)
+        return Shown(ArenaPage(lab, voted_on), name=title, heading=_heading(record, f"Arena: {title}", files=False))
     opened = page_argument("id")
     if opened is None:
         return ComparePage(lab)
@@ -202,13 +287,21 @@ def page(lab: Any, *, is_owner: bool) -> Any:
     return Shown(grid, name=title, heading=_heading(grid.record, title))
 
 
-def _heading(record: ComparisonRecord, title: str) -> Heading:
+def _questions(lab: Any, name: str) -> list[str]:
+    """Of a stored data set; none where it is gone. Blocks."""
+    found: Dataset | None = lab.datasets.find(name)
+    return [] if found is None else [case.input for case in found if case.input.strip()]
+
+
+def _heading(record: ComparisonRecord, title: str, *, files: bool = True) -> Heading:
     cases = f"{record.n_cases:,} {'case' if record.n_cases == 1 else 'cases'}"
     facts = [] if title == _against(record) else [_against(record)]
     facts.append(cases if record.epochs == 1 else f"{cases}, {record.epochs} times each")
     export = f"/api/v1/compare/{record.id}/export?format="
-    files = [(f"{export}csv", "CSV"), (f"{export}jsonl", "JSONL"), (f"{export}html", "HTML")]
-    return Heading(title, " · ".join(facts), record.created_at, ("/compare", "All comparisons"), files)
+    written = [(f"{export}csv", "CSV"), (f"{export}jsonl", "JSONL"), (f"{export}html", "HTML")]
+    return Heading(
+        title, " · ".join(facts), record.created_at, ("/compare", "All comparisons"), written if files else ()
+    )
 
 
 def _against(record: ComparisonRecord) -> str:

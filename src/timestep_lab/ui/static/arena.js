@@ -46,10 +46,14 @@ function render({ model, el }) {
     if (before?.duel?.id !== state.duel?.id || !duel.firstChild) drawDuel();
     reveal();
     drawButtons(held);
-    put(ranking, table(state));
+    put(ranking, state.problem ? null : ratingTable(state));
   }
 
   function drawDuel() {
+    if (state.problem) {
+      put(duel, h("div", { class: "tl-empty" }, h("h3", {}, state.problem.message), h("p", {}, state.problem.next_step)));
+      return;
+    }
     if (!state.duel) {
       put(duel, h("div", { class: "tl-empty" }, h("h3", {}, "Every pair is voted on"), h("p", {}, "The ranking below counts all votes. More cases or another epoch make new pairs.")));
       return;
@@ -101,7 +105,8 @@ function side(name, answer, steps) {
     longText(answer, { markdown: true }));
 }
 
-function table({ ranking, votes }) {
+/** Who is rated how, with intervals. `ranking`: rows best first. */
+export function ratingTable({ ranking, votes }) {
   const known = ranking.filter((row) => row.ci_low !== null && row.ci_high !== null);
   const low = Math.min(950, ...known.map((row) => row.ci_low));
   const high = Math.max(1050, ...known.map((row) => row.ci_high));

@@ -32,7 +32,16 @@ function render(context) {
     attach: async (file) => (await link.call("attach", { name: file.name, mime_type: file.type }, [await file.arrayBuffer()])).value,
     problem,
   });
-  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, icon("path"), title, tally), notices, h("div", { class: "tl-chat-scroll" }, log), write.element);
+  // Questions of a data set, if the duel has one: each is asked by a click, and another can be written at any time.
+  const more = h("button", { type: "button", class: "tl-button", onclick: async () => {
+    const { text, left } = await ask("question");
+    state.left = left;
+    pinned = true;
+    write.say(text);
+    drawQuestion();
+  } });
+  const question = h("div", { class: "tl-duel-question", hidden: true }, more);
+  const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, icon("path"), title, tally), notices, h("div", { class: "tl-chat-scroll" }, log), question, write.element);
   root.append(main);
   write.dropTarget(main);
 
@@ -54,16 +63,27 @@ function render(context) {
     traceLink,
   };
 
+  let isBusy = false;
+  function busy(now) {
+    isBusy = now;
+    write.busy(now, false);
+    drawQuestion();
+  }
   function drawHead() {
     put(title, state.candidates.map((name, n) => [n ? " against " : "", data(name)]), state.blind ? ", blind" : "");
     put(tally, state.votes ? [state.tally.map(([name, wins], n) => [n ? " · " : "", data(name), ` ${wins}`]), ` of ${count(state.votes, "vote")}`] : "");
+  }
+  function drawQuestion() {
+    question.hidden = !state.left;
+    more.disabled = isBusy;
+    put(more, icon("list"), h("span", {}, `Ask the next of ${count(state.left, "question")}`));
   }
   function drawEmpty() {
     root.classList.toggle("tl-is-empty", rounds.size === 0);
     if (rounds.size) { inner.querySelector(".tl-chat-start")?.remove(); return; }
     put(inner, h("div", { class: "tl-chat-start" }, h("h3", {}, "Ask both the same"),
       h("p", { class: "tl-soft" }, state.blind ? "Two answers come side by side, without names. Your vote says who they were." : "Two answers come side by side. Your votes are counted."),
-      h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; write.say(text); } }, text)))));
+      state.left ? null : h("div", { class: "tl-chat-examples" }, state.examples.map((text) => h("button", { type: "button", class: "tl-button", onclick: () => { pinned = true; write.say(text); } }, text)))));
   }
   function show(round) {
     const known = rounds.get(round.id);
@@ -84,7 +104,7 @@ function render(context) {
     drawEmpty();
     write.at(null);
     write.settle(next.rounds.at(-1) ?? null);
-    write.busy(next.busy, false);
+    busy(next.busy);
     pinned = true;
     follow();
   });
@@ -92,7 +112,7 @@ function render(context) {
   link.on("item", ({ round, side, item }) => rounds.get(round)?.item(side, item));
   link.on("delta", ({ round, side, id, delta }) => { const markdown = rounds.get(round)?.delta(side, id, delta); if (markdown) { growing.add(markdown); grow(); } });
   link.on("problem", ({ round, side, message }) => rounds.get(round)?.problem(side, message));
-  link.on("busy", ({ value }) => write.busy(value, false));
+  link.on("busy", ({ value }) => busy(value));
   link.on("connection", ({ isLost }) => write.connected(!isLost));
   link.on("tally", ({ kind, ...now }) => { Object.assign(state, now); drawHead(); });
   root.addEventListener("keydown", (event) => {

@@ -3,7 +3,7 @@
 import { data, h, put } from "../shared/dom.js";
 import { count } from "../shared/format.js";
 import { compareForm } from "./compare_form.js";
-import { duelForm } from "./duel_form.js";
+import { arenaCard } from "./duel_form.js";
 import { button, card, empty, page, status, when } from "./parts.js";
 
 function render(context) {
@@ -13,7 +13,8 @@ function render(context) {
   const form = compareForm(view, () => { toggle(false); open.focus(); });
   form.element.hidden = true;
   view.actions.append(open);
-  view.body.append(form.element, rows, duelForm(view.link));
+  const arena = arenaCard(view.link);
+  view.body.append(form.element, rows, arena.element);
 
   // `?new` opens the form; the playground leaves there what it begins with.
   let begins = new URL(location.href).searchParams.has("new");
@@ -31,6 +32,7 @@ function render(context) {
     put(rows, list(state.comparisons, () => toggle(true)));
     form.update(state, begins ? begun() : null).catch(view.say);
     if (begins) { begins = false; toggle(true); }
+    arena.update(state);
   });
 }
 
@@ -42,8 +44,9 @@ function begun() {
 
 function list(rows, begin) {
   if (!rows.length) return empty("No comparisons yet", "Press New comparison, above: paste questions, give a file or a data set, or take what failed last week. A request of the playground becomes one, too.", "Or start one in a notebook:", h("pre", {}, 'await lab.compare(["What is 2 + 2?"], models=["demo/assistant", "demo/echo"])'), "or on the command line:", h("pre", {}, "timestep-lab compare cases.jsonl --models demo/assistant,demo/echo"));
-  return card("Comparisons", h("ul", { class: "tl-rows" }, rows.map((row) => h("li", {}, h("a", { class: "tl-line", href: `/compare/${row.id}` },
-    h("span", { class: "tl-grow" }, row.conclusion ? data(row.conclusion, { class: "tl-clip tl-concluded", title: row.conclusion }) : null, data(row.candidates.join(" against "), { class: row.conclusion ? "tl-soft tl-small tl-clip" : "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.name && row.name !== "list" ? [data(row.name), " · "] : null, count(row.n_cases, "case"), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at)))))));
+  return card("Comparisons", h("ul", { class: "tl-rows" }, rows.map((row) => h("li", { class: "tl-compare-row" }, h("a", { class: "tl-line", href: `/compare/${row.id}` },
+    h("span", { class: "tl-grow" }, row.conclusion ? data(row.conclusion, { class: "tl-clip tl-concluded", title: row.conclusion }) : null, data(row.candidates.join(" against "), { class: row.conclusion ? "tl-soft tl-small tl-clip" : "tl-clip" }), h("span", { class: "tl-soft tl-small tl-clip" }, row.name && row.name !== "list" ? [data(row.name), " · "] : null, count(row.n_cases, "case"), row.epochs > 1 ? `, ${row.epochs} times each` : "")), h("span", { class: "tl-run-end" }, status(row.status), when(row.created_at))),
+    row.candidates.length > 1 && row.status !== "running" ? h("a", { class: "tl-button", href: `/compare?arena=${row.id}`, "aria-label": `Vote on ${row.candidates.join(" against ")}` }, "Vote") : null))));
 }
 
 export default { render };
