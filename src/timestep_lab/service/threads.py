@@ -21,6 +21,8 @@ from timestep_lab.service.operation import Scope
 if TYPE_CHECKING:
     import pandas
 
+    from timestep_lab.store.store import Store
+
 MOST = 1000
 """Rows of one page."""
 ThreadId = Annotated[str, Len(1, 200)]
@@ -146,11 +148,11 @@ class Threads:
         threads = self._scope.store.threads
         if search.strip():
             matching = threads.search(search.strip(), limit)
-            newest = self._newest_runs(matching) if runs else []
+            newest = _newest_runs(self._scope.store, matching) if runs else []
             return ThreadPage(data=matching, has_more=False, after=None, total=len(matching), runs=newest)
         page = threads.page(after=after, limit=limit)
         total = threads.count() if count else None
-        newest = self._newest_runs(page.data) if runs else []
+        newest = _newest_runs(self._scope.store, page.data) if runs else []
         return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total, runs=newest)
 
     @op.post("/threads", status=201, local={"metadata": "Leave metadata away: the served lab keeps its own."})
@@ -202,9 +204,6 @@ class Threads:
         branched = branch(self._scope.store, thread_id, item_id)
         return branched if title is None else self.rename(branched.id, title)
 
-    def _newest_runs(self, threads: Sequence[ThreadRecord]) -> builtins.list[RunRecord]:
-        return self._scope.store.runs.newest_of_each("thread_id", [thread.id for thread in threads])
-
     # -- whole lists, and threads that know where they are
 
     def list(self, limit: int = 50) -> builtins.list[Thread]:
@@ -247,3 +246,7 @@ class Threads:
         return f"{len(self)} threads" + (
             ", newest first:\n" + "\n".join(rows) if rows else ". Start one: await lab.run('…')"
         )
+
+
+def _newest_runs(store: Store, threads: Sequence[ThreadRecord]) -> builtins.list[RunRecord]:
+    return store.runs.newest_of_each("thread_id", [thread.id for thread in threads])
