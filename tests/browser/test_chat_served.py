@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Pages
 from tests.server.lab_process import LabProcess, start, stop
+
+expect.set_options(timeout=45_000)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_on_a_touch_screen_no_keyboard_comes_up_by_itself(lab: LabProcess, pages
     expect(page.get_by_role("textbox", name="Message")).not_to_be_focused()
 
 
-# -- the server goes away and comes back
+# -- the server goes away and comes back. tests/benchmarks/bench_killed_server.py does each of these ten times
 
 
 @pytest.fixture
@@ -127,6 +129,114 @@ def test_a_message_whose_fate_is_unknown_is_given_back_unless_it_was_stored(own_
     own_lab.restart()
     expect(page.locator(".tl-chat-bubble")).to_have_text("Take your time", timeout=45_000)
     expect(field(page)).to_have_value("")
+
+
+Round = Callable[[Restarted, Pages], None]
+
+
+def begin(page: Page, text: str) -> Locator:
+    """Ask what is answered slowly, and wait for some of the answer."""
+    choose_model(page, "demo/slow?ttft=0&tps=60&n=4000")
+    field(page).fill(text)
+    page.keyboard.press("Enter")
+    answer = page.locator(".tl-chat-answer .tl-md")
+    expect(answer).to_contain_text(
+        re.compile(r"(\S+\s+){150}"), timeout=45_000
+    )  # Text is kept as it grows, not at every word.
+    expect(page).to_have_url(re.compile("id="))
+    return answer
+
+
+def killed_while_typing(lab: Restarted, pages: Pages) -> None:
+    page = opened(pages, lab.now)
+    page.get_by_role("combobox", name="Agent").select_option("Weather Assistant")
+    field(page).press_sequentially("Half of it before, ")
+    lab.kill()
+    field(page).press_sequentially("half of it while nobody listens")
+    lab.restart()
+    expect(page.get_by_text("Reconnecting to the server")).to_be_hidden(timeout=60_000)
+    expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=60_000)
+    expect(field(page)).to_have_value("Half of it before, half of it while nobody listens")
+    expect(page.get_by_role("combobox", name="Agent")).to_have_value("Weather Assistant")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".tl-chat-answer")).to_have_count(1, timeout=60_000)
+
+
+def killed_while_streaming(lab: Restarted, pages: Pages) -> None:
+    page = opened(pages, lab.now)
+    answer = begin(page, "Write")
+    lab.kill()
+    lab.restart()
+    expect(page.get_by_text("incomplete", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.locator(".tl-chat-bubble")).to_have_text("Write")
+    expect(answer).to_have_count(1)
+    assert answer.inner_text() == kept(page)
+    assert kept(page).startswith("demo/slow (no language model)")
+    expect(field(page)).to_have_value("")
+    field(page).fill("Go on")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tl-chat-bubble")).to_have_count(2, timeout=60_000)
+    expect(answer).to_have_count(2, timeout=60_000)
+
+
+def kept(page: Page) -> str:
+    """The answer as the server has it."""
+    thread = page.url.rsplit("=", 1)[1]
+    read = f"async () => (await (await fetch('/api/v1/threads/{thread}/items')).json()).data"
+    answers = [item for item in page.evaluate(read) if item["type"] == "assistant_message"]
+    return str(answers[0]["data"]["text"]).strip()
+
+
+def killed_while_uploading(lab: Restarted, pages: Pages) -> None:
+    page = opened(pages, lab.now)
+    field(page).fill("What is in it?")
+    text = ("A line of a long file.\n" * 200_000).encode()
+    page.evaluate(
+        """() => {
+            const { send } = WebSocket.prototype;
+            WebSocket.prototype.send = function (data) { if (!(data instanceof Blob)) send.call(this, data); };
+        }"""
+    )
+    page.locator(".tl-chat-composer input[type=file]").set_input_files(
+        {"name": "long.txt", "mimeType": "text/plain", "buffer": text}
+    )
+    expect(page.get_by_text("Uploading 1")).to_be_visible()  # And never arrives.
+    lab.kill()
+    lab.restart()
+    expect(page.get_by_role("button", name="Remove long.txt")).to_be_visible(timeout=60_000)
+    expect(field(page)).to_have_value("What is in it?")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=60_000)
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".tl-chat-user .tl-chip")).to_contain_text("long.txt", timeout=60_000)
+    expect(page.locator(".tl-chat-answer")).to_have_count(1, timeout=60_000)
+
+
+def killed_in_two_tabs(lab: Restarted, pages: Pages) -> None:
+    first = opened(pages, lab.now)
+    begin(first, "Write")
+    second = first.context.new_page()
+    second.goto(first.url)
+    expect(second.locator(".tl-chat-answer .tl-md")).to_contain_text(re.compile(r"\w{3}"), timeout=60_000)
+    field(first).fill("In the first tab")
+    field(second).fill("In the second tab")
+    lab.kill()
+    lab.restart()
+    for page, typed in ((first, "In the first tab"), (second, "In the second tab")):
+        expect(page.get_by_text("incomplete", exact=True)).to_be_visible(timeout=60_000)
+        expect(field(page)).to_have_value(typed)
+        assert page.locator(".tl-chat-answer .tl-md").inner_text() == kept(page)
+    field(second).press("Enter")
+    for page in (first, second):
+        expect(page.locator(".tl-chat-bubble")).to_have_text(["Write", "In the second tab"], timeout=60_000)
+    expect(field(first)).to_have_value("In the first tab")
+
+
+KILLED = (killed_while_typing, killed_while_streaming, killed_while_uploading, killed_in_two_tabs)
+
+
+@pytest.mark.parametrize("round", KILLED[1:], ids=lambda round: round.__name__)
+def test_a_server_that_is_killed_loses_nothing(own_lab: Restarted, pages: Pages, round: Round) -> None:
+    round(own_lab, pages)
 
 
 # -- a run goes on

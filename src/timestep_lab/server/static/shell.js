@@ -84,10 +84,13 @@
 
   // The server was started again, or closed this page's session: only a new page helps. A field that keeps its text over a reload says so
   // (data-tl-kept); where something else was typed, the reader says when.
-  let typed = false;
-  addEventListener("input", (event) => { if (event.composedPath()[0].dataset?.tlKept === undefined) typed = true; }, { capture: true });
+  const written = new Set();
+  addEventListener("input", (event) => { const [field] = event.composedPath(); if (field.dataset?.tlKept === undefined) written.add(field); }, { capture: true });
+  /** What was sent or closed since is not in need of being copied. */
+  const holdsText = (field) => field.isConnected && field.getClientRects().length > 0 && (field.type === "checkbox" || field.type === "radio" || field.value !== "");
   addEventListener("tl-gone", () => {
     isGone = true;
+    const typed = [...written].some(holdsText);
     const last = Number(sessionStorage.getItem("timestep-reloaded"));
     if (typed || Date.now() - last < 5000) {
       tell(typed ? "The server was started again. What you typed is still here: copy it, then reload." : "The server was started again.", true);

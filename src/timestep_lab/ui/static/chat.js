@@ -6,7 +6,7 @@ import { cardName } from "./shared/approval_card.js";
 import { mount } from "./shared/mount.js";
 import { makeItem } from "./chat/items.js";
 import { asking } from "./chat/asking.js";
-import { composer } from "./chat/composer.js";
+import { composer, storage } from "./chat/composer.js";
 import { modelPicker } from "./chat/model_picker.js";
 import { threadList } from "./chat/threads.js";
 import { working } from "./chat/working.js";
@@ -63,8 +63,8 @@ export function render(context) {
   const listButton = h("button", { type: "button", class: "tl-quiet", "aria-label": "Conversations", title: "Conversations", "aria-expanded": "false", onclick: () => showList(list.element.hidden) }, icon("list"));
   const agentSelect = h("select", { class: "tl-chat-select", "aria-label": "Agent" });
   const picker = modelPicker({
-    pick: (model) => tell("choose", { model }),
-    name: (model) => link.call("choose", { model }),
+    pick: (model) => { tell("choose", { model }); keepChoice({ model }); },
+    name: (model) => link.call("choose", { model }).then(() => keepChoice({ model })),
   });
   const title = h("span", { class: "tl-chat-title tl-clip" });
   const fresh = h("button", { type: "button", class: "tl-quiet", "aria-label": "New conversation", title: "New conversation", onclick: () => { tell("fresh"); write.focus(); } }, icon("plus"));
@@ -77,7 +77,21 @@ export function render(context) {
   const main = h("div", { class: "tl-chat-main" }, h("header", { class: "tl-chat-head" }, context.within ? null : [listButton, agentSelect, picker.select], title, fresh), picker.form, edits, notices, h("div", { class: "tl-chat-scroll" }, log, down), write.element, news);
   root.append(list.element, main);
   write.dropTarget(main);
-  agentSelect.addEventListener("change", () => tell("choose", { agent: agentSelect.value }));
+  agentSelect.addEventListener("change", () => { tell("choose", { agent: agentSelect.value }); keepChoice({ agent: agentSelect.value }); });
+  for (const select of [agentSelect, picker.select]) select.dataset.tlKept = "";
+
+  // Who is to answer a conversation that has not begun outlives a reload; one that has begun knows it itself.
+  const isPage = !context.within && document.querySelector("main.shell-main") !== null;
+  let mayRestore = isPage && performance.getEntriesByType("navigation")[0]?.type === "reload";
+  function keepChoice(what) {
+    if (isPage && !state.thread_id) storage((tab) => tab.setItem("timestep-chosen", JSON.stringify({ ...JSON.parse(tab.getItem("timestep-chosen") ?? "{}"), ...what })));
+  }
+  function restoreChoice() {
+    const kept = JSON.parse(storage((tab) => tab.getItem("timestep-chosen")) ?? "null");
+    if (kept && mayRestore && !state.thread_id) tell("choose", kept);
+    if (!mayRestore || state.thread_id) storage((tab) => tab.removeItem("timestep-chosen"));
+    mayRestore = null; // Once a page.
+  }
 
   const narrow = () => root.clientWidth < 720;
   /** On a wide page of the served app conversations stand beside; who closed them there has them closed. */
@@ -224,6 +238,7 @@ export function render(context) {
     showActivity(next.busy, next.run);
     write.at(next.thread_id);
     if (next.loaded) write.settle(said.at(-1) ?? null);
+    if (isPage && next.loaded && mayRestore !== null) restoreChoice();
     list.put(next.threads, next.thread?.id);
     if (isWide() && list.element.hidden) { list.show(true, { focus: false }); listButton.setAttribute("aria-expanded", "true"); root.classList.add("tl-has-side"); tell("list", { shown: true }); }
     pinned = true;

@@ -16,6 +16,7 @@ const AWAY = "Reconnecting to the server. What you write here is kept.";
 export function composer(name, on) {
   let attachments = [];
   let uploading = 0;
+  let unsent = []; // Files whose upload was broken off with the connection: taken again when it is back.
   let isBusy = false;
   let isHeld = false; // A decision is wanted first.
   let isAway = false;
@@ -27,7 +28,7 @@ export function composer(name, on) {
   const chips = h("div", { class: "tl-chat-files", hidden: true });
   const waiting = h("ul", { class: "tl-chat-queue", "aria-label": "Messages that wait for the end of this turn", hidden: true });
   const away = h("div", { class: "tl-chat-away", role: "status" });
-  const picker = h("input", { type: "file", multiple: true, hidden: true, tabindex: "-1", "aria-hidden": "true" });
+  const picker = h("input", { type: "file", multiple: true, hidden: true, tabindex: "-1", "aria-hidden": "true", "data-tl-kept": "" });
   const clip = h("button", { type: "button", class: "tl-quiet tl-chat-clip", "aria-label": "Attach files", title: "Attach files", onclick: () => picker.click() }, icon("clip"));
   const sendWord = h("span", {}, "Send");
   const send = h("button", { type: "button", class: "tl-button tl-primary tl-chat-send", "aria-label": "Send" }, icon("send"), sendWord);
@@ -36,7 +37,7 @@ export function composer(name, on) {
 
   const isEmpty = () => !field.value.trim() && !attachments.length;
   const ready = () => {
-    send.disabled = isAway || uploading > 0 || isEmpty();
+    send.disabled = isAway || uploading + unsent.length > 0 || isEmpty();
     send.title = isAway ? AWAY : "";
     // While a turn goes on there is Stop, and beside it a way to say what comes next once something is written.
     send.hidden = isBusy && isEmpty();
@@ -111,9 +112,11 @@ export function composer(name, on) {
     put(waiting, queue.map((message) => h("li", { class: "tl-chip tl-chat-queued" }, icon("paused", "Waits"), h("span", { class: "tl-clip" }, message.text || message.attachments.map(nameOf).join(", ")),
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Write on: ${message.text.slice(0, 40)}`, title: "Back into the field", onclick: () => { queue = queue.filter((other) => other !== message); giveBack(message); keep(); field.focus(); } }, icon("edit")),
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Do not send: ${message.text.slice(0, 40)}`, title: "Do not send", onclick: () => { queue = queue.filter((other) => other !== message); draw(); keep(); field.focus(); } }, icon("close", undefined, 10)))));
-    chips.hidden = !attachments.length && !uploading;
+    chips.hidden = !attachments.length && !uploading && !unsent.length;
     put(chips, attachments.map((file) => h("span", { class: "tl-chip tl-chat-file" }, icon("clip"), h("span", { class: "tl-clip" }, nameOf(file)), file.size ? h("span", { class: "tl-soft" }, bytes(file.size)) : null,
       h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${nameOf(file)}`, onclick: () => remove(file) }, icon("close", undefined, 10)))),
+      unsent.map((one) => h("span", { class: "tl-chip tl-chat-file" }, icon("paused", "Waits for the server"), h("span", { class: "tl-clip" }, one.file.name),
+        h("button", { type: "button", class: "tl-quiet", "aria-label": `Remove ${one.file.name}`, onclick: () => { unsent = unsent.filter((other) => other !== one); shelf.remove(one.kept); draw(); field.focus(); } }, icon("close", undefined, 10)))),
       uploading ? h("span", { class: "tl-chip", role: "status" }, icon("running"), `Uploading ${uploading}`) : null);
     ready();
   }
@@ -126,20 +129,33 @@ export function composer(name, on) {
   }
   async function take(files) {
     field.focus();
-    for (const file of files) {
-      uploading += 1;
-      draw();
-      try {
-        const kept = await on.attach(file);
-        attachments = [...attachments, kept]; // After the wait: other files may have come meanwhile.
-        keep();
-      } catch (error) {
-        on.problem(Object.assign(error, { message: `${file.name} was not attached. ${error.message}` }));
-      } finally {
-        uploading -= 1;
-        draw();
+    for (const file of files) await upload({ file, kept: await shelf.add(keyOf(place), file) });
+  }
+  async function upload(one) {
+    uploading += 1;
+    draw();
+    try {
+      const attached = await on.attach(one.file);
+      attachments = [...attachments, attached]; // After the wait: other files may have come meanwhile.
+      keep();
+      shelf.remove(one.kept);
+    } catch (error) {
+      if (error.isLost || error.closed) {
+        unsent = [...unsent, one];
+      } else {
+        shelf.remove(one.kept);
+        on.problem(Object.assign(error, { message: `${one.file.name} was not attached. ${error.message}` }));
       }
+    } finally {
+      uploading -= 1;
+      draw();
     }
+  }
+  async function uploadAgain() {
+    if (isAway) return;
+    const again = unsent;
+    unsent = [];
+    for (const one of again) await upload(one);
   }
   field.addEventListener("input", () => { grow(); keep(); });
   field.addEventListener("keydown", (event) => {
@@ -181,6 +197,7 @@ export function composer(name, on) {
     connected(now) {
       isAway = !now;
       put(away, isAway ? [icon("running"), AWAY] : null);
+      uploadAgain();
       ready();
       next();
     },
@@ -191,6 +208,8 @@ export function composer(name, on) {
       if (before === place) return;
       if (before !== null) storage((tab) => tab.removeItem(keyOf(before)));
       if (isEmpty() && !queue.length && !onWay) restore();
+      // Only of the page as it was loaded: what is being uploaded now is not in need of it.
+      if (before === null) shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; uploadAgain(); });
       keep();
     },
     /** The conversation was read; `last` is the reader's last message in it, `{id, text}`, or null. */
@@ -218,8 +237,51 @@ export function composer(name, on) {
   };
 }
 
+// -- files on their way to the server, over a reload of the page
+
+const DAY_MS = 86_400_000;
+
+/** This tab's files that are not attached yet, in the browser's database; nothing is kept where the page's frame may have none. */
+const shelf = {
+  tab: () => storage((tab) => { if (!tab.getItem("timestep-tab")) tab.setItem("timestep-tab", Math.random().toString(36).slice(2)); return tab.getItem("timestep-tab"); }),
+  async use(mode, work) {
+    let opening;
+    try {
+      opening = window.indexedDB.open("timestep-uploads", 1);
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error;
+      return null;
+    }
+    opening.onupgradeneeded = () => opening.result.createObjectStore("files", { autoIncrement: true });
+    const database = await settled(opening).catch(() => null); // A private window may refuse.
+    if (!database) return null;
+    try {
+      return await work(database.transaction("files", mode).objectStore("files"));
+    } finally {
+      database.close();
+    }
+  },
+  /** Its key. */
+  add: (where, file) => shelf.use("readwrite", (store) => settled(store.add({ where: `${shelf.tab()} ${where}`, at: Date.now(), file }))),
+  remove: (key) => (key === null ? null : shelf.use("readwrite", (store) => settled(store.delete(key)))),
+  /** `{file, kept}` of this tab and conversation. What nobody came back for in a day is thrown away. */
+  async all(where) {
+    const found = [];
+    await shelf.use("readwrite", async (store) => {
+      const [keys, rows] = await Promise.all([settled(store.getAllKeys()), settled(store.getAll())]);
+      rows.forEach((row, n) => {
+        if (row.at < Date.now() - DAY_MS) store.delete(keys[n]);
+        else if (row.where === `${shelf.tab()} ${where}`) found.push({ file: row.file, kept: keys[n] });
+      });
+    });
+    return found;
+  },
+};
+
+const settled = (request) => new Promise((resolve, reject) => { request.onsuccess = () => resolve(request.result); request.onerror = () => reject(request.error); });
+
 /** This tab's storage, or nothing where the page's frame may have none (a sandboxed notebook output). */
-function storage(use) {
+export function storage(use) {
   try {
     return use(window.sessionStorage);
   } catch (error) {
