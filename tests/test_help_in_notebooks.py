@@ -136,3 +136,33 @@ def test_what_is_plumbing_is_not_offered(lab: Lab) -> None:
 
 def test_every_member_of_a_lab_can_be_looked_at(lab: Lab) -> None:
     assert {"agents", "threads", "traces", "run", "default_model"} <= dict(inspect.getmembers(lab)).keys()
+
+
+def test_what_a_lab_holds_lists_itself_in_a_cell(lab: Lab) -> None:
+    lab.agents.create(name="Billing", instructions="You handle refunds.")
+    lab.datasets.save("smoke", ["2+2?"])
+    lab.files.add_bytes("umbrellas.txt", b"Umbrellas")
+    lab.mcp.add("time", url="http://user:secret@127.0.0.1:9/mcp")
+    shown = {
+        name: repr(getattr(lab, name)) for name in ("agents", "datasets", "files", "mcp", "vector_stores", "models")
+    }
+    for name, held in {
+        "agents": "Billing",
+        "datasets": "smoke@1  1 case",
+        "files": "umbrellas.txt",
+        "mcp": "time",
+    }.items():
+        assert held in shown[name]
+    assert "secret" not in shown["mcp"]
+    assert "await lab.vector_stores.create" in shown["vector_stores"]
+    assert "demo/  ready" in shown["models"]
+
+
+def test_a_record_shows_what_was_set_on_one_line(lab: Lab) -> None:
+    agent = lab.agents.create(name="Billing", instructions="You handle refunds. " * 20, max_tool_calls=3)
+    shown = repr(agent)
+    assert "name='Billing'" in shown
+    assert "max_tool_calls=3" in shown
+    assert len(shown) < 300
+    for left_out in ("user_id", "handoff_ids", "budget_usd", "datetime"):
+        assert left_out not in shown

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from timestep_lab import Lab
-from timestep_lab.model.display import shown_url, without_credentials
+from timestep_lab.model.display import redact_url, without_credentials
 from timestep_lab.model.errors import LabError, SettingsError
 from timestep_lab.runtime.provider_errors import ErrorContext, from_status
 from timestep_lab.runtime.router import Router
@@ -46,8 +46,8 @@ def test_an_address_is_shown_without_user_password_and_query_values(text: str, s
 
 
 def test_what_was_to_be_an_address_is_shown_so_too() -> None:
-    assert shown_url("ada:pw@host/v1") == "host/v1"
-    assert shown_url("host:8080") == "host:8080"
+    assert redact_url("ada:pw@host/v1") == "host/v1"
+    assert redact_url("host:8080") == "host:8080"
 
 
 @pytest.mark.parametrize(("model", "env"), SERVERS.items(), ids=SERVERS)

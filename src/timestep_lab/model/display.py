@@ -90,7 +90,7 @@ def without_credentials(text: str) -> str:
     return _ADDRESS.sub(lambda found: found[1] + _shown(found[2]), text)
 
 
-def shown_url(url: str) -> str:
+def redact_url(url: str) -> str:
     """The same for text that is one address, or was to be one."""
     return without_credentials(url) if "//" in url else without_credentials(f"//{url}")[2:]
 

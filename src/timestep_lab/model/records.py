@@ -5,8 +5,9 @@ Every record carries `user_id`: no row is without an owner, and no statement is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from timestep_lab.model.clock import utc_now
@@ -27,8 +28,36 @@ LIMITS = ("budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls")
 """Names of the limits that a run, an agent and an answer of a comparison may have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentRecord:
+MOST_SHOWN = 80
+"""Characters of one value in the `repr` of a record."""
+
+
+class Record:
+    """Base of the rows of a lab: in a cell or a log they show what differs from the defaults, without their owner, on one line."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={_short(value)}" for name, value in self._shown_fields()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _shown_fields(self) -> Iterator[tuple[str, object]]:
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            default = item.default_factory() if item.default_factory is not MISSING else item.default
+            if item.repr and item.name != "user_id" and value != default:
+                yield item.name, value
+
+
+def _short(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AgentRecord(Record):
     """An agent as stored. Names are unique for a user."""
 
     id: str
@@ -106,8 +135,8 @@ def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> Ag
 _ABSENT = object()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class McpServerRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class McpServerRecord(Record):
     """An MCP server: `command` (stdio) or `url` (streamable HTTP), never both."""
 
     id: str
@@ -127,8 +156,8 @@ class McpServerRecord:
     created_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ThreadRecord(Record):
     """A conversation as it is stored."""
 
     id: str
@@ -142,8 +171,8 @@ class ThreadRecord:
     updated_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadItem:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ThreadItem(Record):
     """One thing a reader of a thread sees, in order of `item_index` (unique in a thread, given by the store).
 
     `type` is one of ChatKit's item types (then `data` is that item's JSON as ChatKit defines it), or one of ours:
@@ -212,8 +241,8 @@ class ModelAnswer:
     """Where the call is recorded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RunRecord(Record):
     """One call of `lab.run`, through all its pauses and resumes: one run, one trace."""
 
     id: str
@@ -243,8 +272,8 @@ class RunRecord:
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interruption:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Interruption(Record):
     """A tool call that waits for a person."""
 
     call_id: str
@@ -285,8 +314,8 @@ class RunStateRecord:
     updated_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ScoreRecord(Record):
     """An annotation or a scorer's result, on a trace, a span or a comparison's case."""
 
     id: str
@@ -301,8 +330,8 @@ class ScoreRecord:
     created_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DatasetRecord(Record):
     """One version of a data set. Its cases are rows of the view `datasets`."""
 
     id: str
@@ -320,8 +349,8 @@ class DatasetRecord:
     created_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ShareRecord(Record):
     """A link that shows one trace to who has no account, until it expires or is revoked."""
 
     id: str
@@ -343,8 +372,8 @@ class Page(Generic[R]):
 # --- Files, uploads and vector stores as the store keeps them. One record is one row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FileRecord(Record):
     """A file as it is stored, without its bytes."""
 
     id: str
@@ -383,8 +412,8 @@ class UploadRecord:
     expires_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VectorStoreRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class VectorStoreRecord(Record):
     """A named set of files that can be searched by meaning."""
 
     id: str
@@ -399,8 +428,8 @@ class VectorStoreRecord:
     last_active_at: Moment = field(default_factory=utc_now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VectorStoreFileRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class VectorStoreFileRecord(Record):
     """A file in a vector store, whole or on its way there."""
 
     id: str
@@ -445,8 +474,8 @@ class SearchHit:
 VoteOutcome = Literal["left", "right", "tie", "both_bad"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DuelRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DuelRecord(Record):
     """What a voter sees. Nothing in it tells which candidate answered: names, model words, prices and times are gone."""
 
     id: str
@@ -458,8 +487,8 @@ class DuelRecord:
     right_steps: tuple[Mapping[str, Json], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoteRecord:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class VoteRecord(Record):
     """One vote between the answers of two candidates to one case."""
 
     id: str
@@ -531,8 +560,8 @@ class ModelRef:
         return f"{self.prefix}/{self.model}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderStatus:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ProviderStatus(Record):
     """What `doctor`, `lab` and the settings page show of a provider."""
 
     prefix: str

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
-from timestep_lab.model.display import shown_url
+from timestep_lab.model.display import redact_url
 from timestep_lab.model.errors import SettingsError
 from timestep_lab.store.quota import GuestLimits
 
@@ -204,7 +204,7 @@ def _checked_url(name: str, value: str) -> str:
         known = False
     if not known:
         raise SettingsError(
-            f"{name} is {shown_url(value)!r}, which is not a web address.",
+            f"{name} is {redact_url(value)!r}, which is not a web address.",
             "Write it with http:// or https://.",
             param=name,
         )

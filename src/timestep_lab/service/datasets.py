@@ -218,7 +218,12 @@ class Datasets:
         return pandas.DataFrame([{c: getattr(r, c) for c in columns} for r in self.rows()], columns=columns)
 
     def __repr__(self) -> str:
-        return f"Datasets({', '.join(f'{r.name}@{r.version} ({r.n_cases} cases)' for r in self.list())})"
+        listed = [f"  {r.name}@{r.version}  {r.n_cases:,} case{'' if r.n_cases == 1 else 's'}" for r in self.list()]
+        return (
+            "\n".join(["Data sets, newest first:", *listed])
+            if listed
+            else "No data sets. Save one: lab.datasets.save(name, data)"
+        )
 
     # --
 

@@ -19,6 +19,10 @@ class Files(files.Files):
     content = op.get("/files/{file_id}/content")(files.Files.content)
     delete = op.delete("/files/{file_id}")(files.Files.delete)
 
+    def __repr__(self) -> str:
+        listed = [f"  {file.id}  {file.filename}  {file.bytes:,} bytes" for file in self.list()]
+        return "\n".join(["Files, newest first:", *listed]) if listed else "No files. Add one: lab.files.add(path)"
+
 
 @says_await("lab.vector_stores")
 @op.noun("vector_stores")
@@ -32,3 +36,11 @@ class VectorStores(vector_stores.VectorStores):
     put_file = op.post("/vector-stores/{store_id}/files", status=201)(vector_stores.VectorStores.put_file)
     remove_file = op.delete("/vector-stores/{store_id}/files/{file_id}")(vector_stores.VectorStores.remove_file)
     search = op.post("/vector-stores/{store_id}/search")(vector_stores.VectorStores.search)
+
+    def __repr__(self) -> str:
+        listed = [f"  {store.id}  {store.name}" for store in self.list()]
+        return (
+            "\n".join(["Vector stores, newest first:", *listed])
+            if listed
+            else "No vector stores. Make one: await lab.vector_stores.create(name, files=[…])"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from timestep_lab.model.awaiting import says_await
+from timestep_lab.model.display import redact_url
 from timestep_lab.runtime.mcp.toolbox import McpCatalog
 from timestep_lab.service import operation as op
 
@@ -25,3 +26,11 @@ class Mcp(McpCatalog):
     prompts = op.get("/mcp/prompts")(McpCatalog.prompts)
     get_prompt = op.post("/mcp/prompts")(McpCatalog.get_prompt)
     forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
+
+    def __repr__(self) -> str:
+        """Whether they answer is asked by `await lab.mcp.survey()`."""
+        listed = [
+            f"  {server.name}  {redact_url(server.url) if server.url else ' '.join(server.command)}"
+            for server in self.list()
+        ]
+        return "\n".join(["MCP servers:", "  lab  (built in)", *listed])

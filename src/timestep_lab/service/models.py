@@ -119,6 +119,10 @@ class Models:
             self._scope.router.get_model(name)
         return self._scope.router.resolve(name)
 
+    def __repr__(self) -> str:
+        listed = [f"  {p.prefix}/  {'ready' if p.ready else p.detail}" for p in self.providers()]
+        return "\n".join(["Providers of models (await lab.models.list() asks those that are ready):", *listed])
+
     # -- by the names that a router has for them
 
     def providers(self) -> builtins.list[ProviderStatus]:
