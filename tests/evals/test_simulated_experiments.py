@@ -44,7 +44,7 @@ def lognormal(n: int, a: float, b: float, generator: np.random.Generator) -> Tab
     return np.zeros((n, 1)), generator.lognormal(0.0, 1.0, (n, 1)) - np.exp(0.5) + (b - a)
 
 
-EXPERIMENTS = {pass_fail: 3000, repeated: 2000, graded: 8000, rare_disaster: 4000, lognormal: 4000}
+EXPERIMENTS = {pass_fail: 3000, repeated: 2000, graded: 3000, rare_disaster: 4000, lognormal: 4000}
 
 
 def shares(make: Maker, n: int, a: float, b: float) -> tuple[float, float]:
