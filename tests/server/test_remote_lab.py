@@ -220,6 +220,8 @@ async def test_why_and_outlook_are_the_same_on_both_sides_and_tell_how_far_they_
     assert seen
     outlooks = [await lab.outlook(run.trace_id, "contains:Oakland", k=2) for lab in (both.remote, both.local)]
     same(outlooks[0].df(), outlooks[1].df())
+    assert outlooks[0].right, "the answer passes the scorer"
+    assert not (await both.remote.outlook(run.trace_id, wrong="contains:Oakland", k=2)).right
     told = both.remote.connection.post(
         f"/api/v1/traces/{run.trace_id}/why", {"wrong": "contains:Oakland", "k": 2, "replays": 2}
     )

@@ -407,20 +407,21 @@ class Lab(LabViews):
         )
 
     async def outlook(
-        self, run: Run | str, scorer: Any = None, *, k: int = 8, right: Any = None, tools: str | Tape = "tape", on_miss: str = "fail",
-        concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
+        self, run: Run | str, scorer: Any = None, *, k: int = 8, wrong: Any = None, right: Any = None, tools: str | Tape = "tape",
+        on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
         context: Any = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Outlook:  # fmt: skip
         """How likely it still was to come out right: `k` continuations from each decision, with all before it as it was. Where the
         share falls, something happened.
 
-        `scorer`: gives right answers at least ½, or a text such as `contains:°F` that holds of wrong ones (`wrong=` of `why`); `right`,
-        a corrected answer. The rest is as in `why`.
+        `scorer`: what right answers pass, such as `contains:°C`, a scorer or a function of the answer. Or say what is wrong or right as
+        for `why`: `wrong="contains:°F"`, `right="the corrected answer"`. The rest is as in `why`.
         """
         from timestep_lab.evals import cause
 
         question = await cause.ask(
-            self.runner, trace_id_of(run), wrong=scorer, right=right, tools=tools, on_miss=on_miss, agent=agent, context=context
+            self.runner, trace_id_of(run), scorer=scorer, wrong=wrong, right=right, tools=tools, on_miss=on_miss, agent=agent,
+            context=context,
         )  # fmt: skip
         return await cause.outlook(
             self.runner, question, k=k, concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress

@@ -145,6 +145,7 @@ class Causes:
         self,
         trace_id: TraceId,
         *,
+        scorer: Said | None = None,
         wrong: Said | None = None,
         right: Said | None = None,
         k: Continuations = 8,
@@ -157,7 +158,7 @@ class Causes:
         """From each decision of a run on: how many of `k` continuations come out right. What it takes is as in `lab.outlook`. Raises as `why`."""
         from timestep_lab.evals import cause
 
-        question = await self._asked(trace_id, wrong, right, tools, on_miss)
+        question = await self._asked(trace_id, wrong, right, tools, on_miss, scorer)
 
         async def search(on_progress: Callable[[int, int], None]) -> Any:
             return await cause.outlook(
@@ -261,11 +262,15 @@ class Causes:
         except NotFoundError:
             return datasets.create(name, [case])
 
-    async def _asked(self, trace_id: str, wrong: Any, right: Any, tools: str, on_miss: str) -> Question:
+    async def _asked(
+        self, trace_id: str, wrong: Any, right: Any, tools: str, on_miss: str, scorer: Any = None
+    ) -> Question:
         from timestep_lab.evals import cause
 
         await in_thread(self._scope.flush)
-        return await cause.ask(self._scope.runner, trace_id, wrong=wrong, right=right, tools=tools, on_miss=on_miss)
+        return await cause.ask(
+            self._scope.runner, trace_id, scorer=scorer, wrong=wrong, right=right, tools=tools, on_miss=on_miss
+        )
 
 
 async def find_change(

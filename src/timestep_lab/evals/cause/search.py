@@ -256,10 +256,18 @@ async def ask(
     right: Any,
     tools: Any,
     on_miss: str,
+    scorer: Any = None,
     agent: Any = None,
     context: Any = None,
 ) -> Question:
-    """Read the run and check everything. Raises what `warm_start` raises, and `UsageError`."""
+    """Read the run and check everything. `scorer`, as a text or an object, gives right answers at least ½, in place of `wrong` and `right`.
+
+    Raises what `warm_start` raises, and `UsageError`.
+    """
+    if scorer is not None:
+        if wrong is not None or right is not None:
+            raise UsageError("A scorer and wrong= or right= were both given.", "Say one of them.", param="scorer")
+        right = make_scorer(scorer) if isinstance(scorer, str) else scorer
     live = tools == "live"
     on_tools: Any = Tape((), (trace_id,)) if live else tools
     on_miss = "live-if-readonly" if live else on_miss

@@ -275,7 +275,7 @@ class RemoteLab(RemoteLooking, Lab):
         from timestep_lab.evals.cause.findings import Outlook
         from timestep_lab.service.causes import found_of
 
-        given = _sent(options, wrong=scorer)
+        given = _sent(options, scorer=scorer)
         return found_of(Outlook, await _last(self.causes.outlook(trace_id_of(run), **given), on_progress))
 
     @checks_keywords
