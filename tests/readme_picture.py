@@ -1,4 +1,5 @@
-"""Take the picture of the README from the product: a served lab, a conversation in it, the trace of that conversation, a comparison.
+"""Take the picture of the README from the product: a served lab, a conversation in it, the trace of that conversation, a comparison, and
+where a run of a known fault went wrong.
 
     python -m tests.readme_picture
 
@@ -8,8 +9,10 @@ of the views asks for a new picture. Look at it before it is committed.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import html
 import io
 import os
 import re
@@ -26,22 +29,33 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.browser import chromium
+from tests.evals.planted import World
+from tests.runtime.bench import open_bench
 from timestep_lab import __version__
+from timestep_lab.evals import cause
+from timestep_lab.evals.cause import Why
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / ".github" / "overview.png"
-SOURCES = ("src/timestep_lab/ui/static", "src/timestep_lab/server/static", "tests/readme_picture.py")
+SOURCES = (
+    "src/timestep_lab/ui/static", "src/timestep_lab/server/static", "src/timestep_lab/evals/cause/findings.py", "tests/readme_picture.py",
+)  # fmt: skip
 LARGEST = 250_000
 QUESTION = "What's the weather in Oakland and in Berkeley?"
-SIZE = (1760, 960)
+SIZE = (1760, 1112)
 
 SHEET = """<style>
-  body { margin: 0; width: 1760px; height: 960px; background: #dfe6ef; position: relative; overflow: hidden }
+  body { margin: 0; width: 1760px; height: 1112px; background: #dfe6ef; position: relative; overflow: hidden }
   img { position: absolute; border-radius: 10px; outline: 1px solid #b8c4d4 }
 </style>
 <img src="%s" style="left: 28px; top: 28px">
 <img src="%s" style="left: 652px; top: 28px; width: 1080px">
-<img src="%s" style="left: 652px; top: 694px; width: 1080px">"""
+<img src="%s" style="left: 652px; top: 694px; width: 1080px">
+<img src="%s" style="left: 652px; top: 926px; width: 1080px">"""
+CAUSE = """<style>
+  body {{ margin: 0; padding: 14px 20px; width: 1160px; font: 15px/1.4 system-ui, sans-serif; color: #16202c; background: #fff }}
+  p {{ margin: 0 0 10px }} svg {{ max-width: none; width: 1120px; height: 132px }}
+</style><p><strong>{sentence}</strong></p>{curve}"""
 
 
 def made_from() -> str:
@@ -130,18 +144,36 @@ def comparison(page: Page, address: str) -> bytes:
     main, first = page.locator("main").bounding_box(), verdict.bounding_box()
     assert main is not None
     assert first is not None
-    return settled(page, clip={"x": main["x"], "y": first["y"] - 14, "width": 1200, "height": 264})
+    return settled(page, clip={"x": main["x"], "y": first["y"] - 14, "width": 1200, "height": 236})
 
 
-def take(browser: Browser, link: str) -> bytes:
+async def found() -> Why:
+    """Why a run went wrong in which one lookup of six was misled once."""
+    async with open_bench() as bench:
+        world = World(bench, steps=6, seed=3, noise=0.08, fault="swap", at=3, persistent=False)
+        await world.healthy(12)
+        run = await world.faulty()
+        bench.writer.flush()
+        question = await cause.ask(
+            bench.runner, run.trace_id, wrong=world.is_wrong, right=None, tools="live", on_miss="fail"
+        )
+        answer = await cause.why(bench.runner, question, k=12)
+        assert isinstance(answer, Why)
+        return answer
+
+
+def take(browser: Browser, link: str, why: Why) -> bytes:
     address = link.split("/?")[0]
-    chat = window(browser, 600, 904, dark=False)
+    chat = window(browser, 600, 1056, dark=False)
     chat.goto(link)
     talk = conversation(chat, address)
     traced = trace(window(browser, 1440, 860, dark=True, signed_in=chat.context), address)
     compared = comparison(window(browser, 1380, 800, dark=False, signed_in=chat.context), address)
     sheet = window(browser, *SIZE, dark=False)
-    sheet.set_content(SHEET % (as_url(talk), as_url(traced), as_url(compared)))
+    reason = window(browser, 1200, 180, dark=False)
+    reason.set_content(CAUSE.format(sentence=html.escape(why.verdict), curve=why.outlook._repr_html_()))
+    told = settled(reason)
+    sheet.set_content(SHEET % (as_url(talk), as_url(traced), as_url(compared), as_url(told)))
     return settled(sheet)
 
 
@@ -163,9 +195,10 @@ def written(png: bytes) -> int:
 
 
 def main() -> None:
+    why = asyncio.run(found())
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as link, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium.executable(), args=chromium.ARGS)
-        size = written(take(browser, link))
+        size = written(take(browser, link, why))
         browser.close()
     print(f"{PICTURE.relative_to(ROOT)}: {size:,} bytes (at most {LARGEST:,}); look at it")
 
