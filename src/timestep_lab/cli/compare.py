@@ -319,11 +319,11 @@ def _agents(text: str | None) -> list[Any] | None:
     import importlib.util
     import re
 
-    found: list[Any] = []
+    agents: list[Any] = []
     for name in _split(text) or ():
         module, _, function = name.partition(":")
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-            found.append(name)
+            agents.append(name)
             continue
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)
@@ -332,12 +332,12 @@ def _agents(text: str | None) -> list[Any] | None:
         except ModuleNotFoundError:
             there = False
         if not there:
-            found.append(name)
+            agents.append(name)
         elif not callable(made := getattr(importlib.import_module(module), function, None)):
             raise UsageError(f"The module {module} has no function {function!r}.", "Correct --agents.")
         else:
-            found.append(made)
-    return None if text is None else found
+            agents.append(made)
+    return None if text is None else agents
 
 
 def _specs(text: str | None) -> list[str] | None:

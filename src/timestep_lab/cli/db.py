@@ -90,9 +90,9 @@ def examine(context: Context) -> Iterator[Finding]:
 
 
 def _vectors(store: Store) -> Finding:
-    found = store.db.query(store.user_id, "select extversion from pg_extension where extname = 'vector'").one()
-    if found:
-        return Finding("pgvector", "ready", f"{found[0]}, compares the passages of files")
+    row = store.db.query(store.user_id, "select extversion from pg_extension where extname = 'vector'").one()
+    if row:
+        return Finding("pgvector", "ready", f"{row[0]}, compares the passages of files")
     return Finding(
         "pgvector", "missing", "passages of files are compared by plain SQL, slower and as exact",
         "Install the extension on the server before the lab is made.",
@@ -164,8 +164,8 @@ def check(context: Context) -> int:
 
     with context.open_store() as store:
         counts = [store.db.query(SYSTEM_USER, f"select count(*) from core.{name}").one() for name in KINDS]
-        said = ", ".join(f"{count[0]:,} {name}" for name, count in zip(KINDS, counts, strict=True) if count)
-        say(f"{store.db.url} is whole: {said}.")
+        summary = ", ".join(f"{count[0]:,} {name}" for name, count in zip(KINDS, counts, strict=True) if count)
+        say(f"{store.db.url} is whole: {summary}.")
     return 0
 
 

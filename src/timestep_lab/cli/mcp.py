@@ -146,8 +146,8 @@ async def _serve_lab(lab: Lab, http: bool, host: str, port: int, write: bool) ->
 def _pairs(texts: tuple[str, ...], mark: str) -> dict[str, str]:
     pairs = {}
     for text in texts:
-        name, found, value = text.partition(mark)
-        if not found:
+        name, separator, value = text.partition(mark)
+        if not separator:
             raise UsageError(f"{name!r} has no value.", f"Write it as NAME{mark}VALUE.")
         pairs[name.strip()] = value.strip()
     return pairs

@@ -195,7 +195,7 @@ def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
     children: dict[str | None, list[SpanRecord]] = {}
     for span in sorted(spans, key=lambda s: (s.started_at, s.ended_at is None)):
         children.setdefault(span.parent_id if span.parent_id in known else None, []).append(span)
-    found: list[tuple[int, SpanRecord]] = []
+    ordered: list[tuple[int, SpanRecord]] = []
     seen: set[str] = set()
 
     def walk(roots: list[SpanRecord]) -> None:
@@ -204,14 +204,14 @@ def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
             depth, span = waiting.pop()
             if span.span_id not in seen:
                 seen.add(span.span_id)
-                found.append((depth, span))
+                ordered.append((depth, span))
                 waiting += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
 
     walk(children.get(None, []))
     # Parents in a circle lead to no root: the circle is cut at its earliest span.
     for span in sorted(spans, key=lambda s: s.started_at):
         walk([span])
-    return found
+    return ordered
 
 
 def _bar(offset_ms: float, duration_ms: float | None, ttft_ms: float | None, total_ms: float, width: int) -> str:

@@ -191,8 +191,8 @@ async def annotate(
 
 def full_id(lab: Lab, prefix: str) -> str:
     """The one trace id that begins with `prefix`. Raises `UsageError` when several do."""
-    found = lab.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
-    ids = [str(trace_id) for trace_id in found["trace_id"]]
+    matches = lab.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
+    ids = [str(trace_id) for trace_id in matches["trace_id"]]
     if len(ids) > 1 and prefix not in ids:
         raise UsageError(f"Several traces begin with {prefix!r}: {', '.join(ids)}.", "Give more of the id.")
     return ids[0] if len(ids) == 1 else prefix
@@ -238,21 +238,21 @@ async def why_command(
     """Replay the run of TRACE_ID with and without each suspect, and say which step made it go wrong. A stopped search goes on where it was."""
     from timestep_lab.evals.cause import Why
 
-    found = await lab.why(
+    result = await lab.why(
         full_id(lab, trace_id), wrong=wrong, right=right, replays=replays, k=k, tools=tools, on_miss=on_miss, budget_usd=budget, plan=plan
     )  # fmt: skip
-    if not isinstance(found, Why):
-        say(repr(found))
+    if not isinstance(result, Why):
+        say(repr(result))
         return 0
     if as_json:
-        print_json({"verdict": found.verdict, "replays": found.replays, "spent_usd": found.spent_usd, "suspects": found.rows(),
-                    "outlook": found.outlook.rows()})  # fmt: skip
+        print_json({"verdict": result.verdict, "replays": result.replays, "spent_usd": result.spent_usd, "suspects": result.rows(),
+                    "outlook": result.outlook.rows()})  # fmt: skip
         return 0
-    say(found.verdict)
+    say(result.verdict)
     columns = ["step", "what", "repair", "repaired", "held", "anew", "start", "verdict"]
-    rows = [[row[name] for name in columns] for row in found.rows()[:SHOWN]]
+    rows = [[row[name] for name in columns] for row in result.rows()[:SHOWN]]
     print_rows(console(), columns, rows, empty="No suspects.")
-    say(repr(found.outlook))
+    say(repr(result.outlook))
     return 0
 
 
@@ -281,21 +281,21 @@ async def blame_command(
 
     given = {"epochs": epochs, "limit": limit, "tools": tools, "on_miss": on_miss}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    found = await lab.blame(
+    result = await lab.blame(
         good=good, bad=bad, cases=dataset, scorers=split_specs(scorers), budget_usd=budget, plan=plan, **options
     )  # fmt: skip
-    if not isinstance(found, Blame):
-        say(repr(found))
+    if not isinstance(result, Blame):
+        say(repr(result))
         return 0
     if as_json:
-        print_json({"verdict": found.verdict, "culprits": found.culprits, "calls": found.calls, "full_calls": found.full_calls,
-                    "comparisons": [grid.id for grid in found.grids], "effects": found.rows()})  # fmt: skip
+        print_json({"verdict": result.verdict, "culprits": result.culprits, "calls": result.calls, "full_calls": result.full_calls,
+                    "comparisons": [grid.id for grid in result.grids], "effects": result.rows()})  # fmt: skip
         return 0
-    say(found.verdict)
+    say(result.verdict)
     rows = [
         [row["change"], f"{row['diff']:+.3f}", f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}", f"{row['p_holm']:.3g}", row["verdict"],
          ", ".join(row["not_separable_from"])]
-        for row in found.rows() if row["kind"] == "change" or row["verdict"] != "not settled"
+        for row in result.rows() if row["kind"] == "change" or row["verdict"] != "not settled"
     ]  # fmt: skip
     print_rows(console(), ["change", "difference", "95 % CI", "p (Holm)", "verdict", "not separable from"], rows)
     return 0

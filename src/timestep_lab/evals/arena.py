@@ -120,24 +120,24 @@ def rank(
     agreeing votes leave, the quantiles to a truth at which the prior looks away. Neither is a point when all votes agree, as
     intervals over votes drawn again are.
     """
-    found = fit(names, votes)
+    fitted = fit(names, votes)
     k = len(names)
     centred = np.eye(k + 1)
     centred[:k, :k] -= 1.0 / k
-    mode = np.append(found.theta, found.length_effect)
-    drawn, weights = _posterior(mode, found.covariance, *_design(names, votes), draws=draws, seed=seed)
+    mode = np.append(fitted.theta, fitted.length_effect)
+    drawn, weights = _posterior(mode, fitted.covariance, *_design(names, votes), draws=draws, seed=seed)
     ratings = []
     for i, name in enumerate(names):
         had = sum(name in (vote.left, vote.right) for vote in votes)
         rating = float(centred[i] @ mode)
         low, high = -math.inf, math.inf
         if had >= LEAST_VOTES:
-            half = two_sided_z(level) * math.sqrt(float(centred[i] @ found.covariance @ centred[i]))
+            half = two_sided_z(level) * math.sqrt(float(centred[i] @ fitted.covariance @ centred[i]))
             least, most = _quantiles(drawn @ centred[i], weights, ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
             low, high = min(rating - half, least), max(rating + half, most)
         ratings.append(Rating(name=name, rating=_elo(rating), ci_low=_elo(low), ci_high=_elo(high), votes=had))
     ratings.sort(key=lambda r: -r.rating)
-    return Ranking(ratings=tuple(ratings), length_effect=found.length_effect, votes=len(votes))
+    return Ranking(ratings=tuple(ratings), length_effect=fitted.length_effect, votes=len(votes))
 
 
 def _posterior(

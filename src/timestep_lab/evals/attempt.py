@@ -344,13 +344,13 @@ async def _called(
         sdk.custom_span(name, {"input": input}) as span,
     ):
         try:
-            said = await answer_of(pipeline, input, f"00-{trace_id}-{otel_span_id(span.span_id)}-01", on_delta)
+            answer = await answer_of(pipeline, input, f"00-{trace_id}-{otel_span_id(span.span_id)}-01", on_delta)
         except Exception as error:
             span.set_error({"message": f"{type(error).__name__}: {error}", "data": None})
             raise
-        trace_steps(said.steps)
-        span.span_data.data["output"] = said.output
-        return said
+        trace_steps(answer.steps)
+        span.span_data.data["output"] = answer.output
+        return answer
 
 
 async def _drive(
@@ -455,17 +455,17 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
     priced = [g.cost_usd for g in generations]
     counted_in = [g.input_tokens for g in generations if g.input_tokens is not None]
     counted_out = [g.output_tokens for g in generations if g.output_tokens is not None]
-    said = measured.said or Told("")
+    reported = measured.said or Told("")
     cost = sum(c for c in priced if c is not None) if priced and None not in priced else None
     waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in generations)
     took = measured.latency_ms() if measured.called_ms is None else max(0.0, measured.called_ms - waited)
     return Attempt(
         trace_id=trace_id, output=output, error=failure, steps=tuple(measured.steps), latency_ms=took,
         queue_ms=sum(g.queue_ms or 0.0 for g in generations), rate_limit_ms=sum(g.rate_limit_ms or 0.0 for g in generations),
-        ttft_ms=_ttft_ms(measured) if said.first_after_s is None else said.first_after_s * 1000.0,
-        input_tokens=sum(counted_in) if counted_in and said.input_tokens is None else said.input_tokens,
-        output_tokens=sum(counted_out) if counted_out and said.output_tokens is None else said.output_tokens,
-        cost_usd=cost if said.cost_usd is None else said.cost_usd,
+        ttft_ms=_ttft_ms(measured) if reported.first_after_s is None else reported.first_after_s * 1000.0,
+        input_tokens=sum(counted_in) if counted_in and reported.input_tokens is None else reported.input_tokens,
+        output_tokens=sum(counted_out) if counted_out and reported.output_tokens is None else reported.output_tokens,
+        cost_usd=cost if reported.cost_usd is None else reported.cost_usd,
     )  # fmt: skip
 
 

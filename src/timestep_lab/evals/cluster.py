@@ -160,8 +160,8 @@ class DaskExecutor:
             records: dict[str, tuple[AgentRecord, ...]] = {}
             for name, candidate in self._candidates.items():
                 if isinstance(candidate.agent, AgentRecord):
-                    found = await in_thread(reachable, candidate.agent, self._bench.store.agents.try_get)
-                    records[name] = tuple(found.values())
+                    agents = await in_thread(reachable, candidate.agent, self._bench.store.agents.try_get)
+                    records[name] = tuple(agents.values())
             kit = WorkerPayload(
                 id=new_id("task"), settings=self._bench.settings, options=self._options, user_id=self._bench.user_id,
                 records={name: c.record for name, c in self._candidates.items()}, agents=records,

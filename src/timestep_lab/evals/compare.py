@@ -179,8 +179,8 @@ async def rescored_comparison(
         record.dataset, tuple(from_record(case) for case in await in_thread(rows.cases, id)), record.dataset_version
     )
     # Functions that scored it before live in no store; what they said stays.
-    kept = {s["name"]: make_scorer(s) for s in record.scorers if s["type"] != "function"}
-    made = list({**kept, **{scorer.name: scorer for scorer in again}}.values())
+    stored = {s["name"]: make_scorer(s) for s in record.scorers if s["type"] != "function"}
+    made = list({**stored, **{scorer.name: scorer for scorer in again}}.values())
     candidates = [await _as_asked(CandidateRecord(**plain), bench) for plain in record.candidates]
     judges = _check(dataset, candidates, made, replace(chosen, budget_usd=None), bench)
     check_prices([], judges, chosen.budget_usd)
@@ -278,8 +278,8 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     if record.agent is None:
         return None
     if record.agent_id is not None:
-        kept = await in_thread(bench.store.agent, record.agent_id, record.agent_version)
-        return kept or await in_thread(bench.store.agents.get, record.agent_id)
+        stored = await in_thread(bench.store.agent, record.agent_id, record.agent_version)
+        return stored or await in_thread(bench.store.agents.get, record.agent_id)
     if record.agent not in given:
         raise UsageError(
             f"The candidate {record.name!r} is an SDK agent, a function or a service.",
@@ -294,8 +294,8 @@ def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> tupl
     missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
     if missing:
         raise UsageError(f"The scorer {missing[0]!r} is a Python function.", f"Pass it again: scorers=[{missing[0]}]")
-    kept = {s["name"]: again.get(s["name"]) or make_scorer(s) for s in record.scorers}
-    return list({**kept, **again}.values()), list(again)
+    recorded = {s["name"]: again.get(s["name"]) or make_scorer(s) for s in record.scorers}
+    return list({**recorded, **again}.values()), list(again)
 
 
 def _many(value: Any) -> list[Any]:

@@ -309,9 +309,9 @@ class Comparison:
                 return
             candidate, case, epoch = lane.popleft()
             writer.check()
-            if kept := self._kept.pop((case.id, candidate.name, epoch), None):
+            if stored := self._kept.pop((case.id, candidate.name, epoch), None):
                 self._budget.running -= 1
-                self._scored(replace(kept, scores=await self._judging.score(kept, case)), writer)
+                self._scored(replace(stored, scores=await self._judging.score(stored, case)), writer)
                 continue
             try:
                 cell = await self._answer(candidate, case, epoch)
@@ -383,15 +383,15 @@ class Comparison:
         slots = self._open_slots()
         keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
-        left, found = [], []
+        left, cached = [], []
         for candidate, case, epoch in slots:
             stored = known.get(keys.get((candidate.name, case.id, epoch), ""))
             if stored is None:
                 left.append((candidate, case, epoch))
             else:
-                found.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
+                cached.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
         if self.options.stop:  # Scored one by one, as long as nothing is settled.
-            self._kept = {cell.key: cell for cell, _ in found}
+            self._kept = {cell.key: cell for cell, _ in cached}
             return slots
         gate = asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
 
@@ -399,7 +399,7 @@ class Comparison:
             async with gate:
                 return replace(cell, scores=await self._judging.score(cell, case))
 
-        for cell in await asyncio.gather(*(score(cell, case) for cell, case in found)):
+        for cell in await asyncio.gather(*(score(cell, case) for cell, case in cached)):
             self._cells[cell.key] = cell
             writer.add(cell)
         return left
@@ -411,13 +411,13 @@ class Comparison:
         cases, gate = self._case_of(), asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
 
         async def score(cell: CellRecord) -> None:
-            kept = self._scores_kept(cell)
-            left = replace(cell, scores=kept)
+            existing = self._scores_kept(cell)
+            left = replace(cell, scores=existing)
             async with gate:
                 added = await self._judging.score_again(left, cases[cell.case_id])
             for one in added:
                 writer.add_score(cell, one)
-            self._cells[cell.key] = replace(left, scores=(*kept, *added))
+            self._cells[cell.key] = replace(left, scores=(*existing, *added))
 
         await asyncio.gather(*(score(cell) for cell in list(self._cells.values()) if cell.status == "done"))
 

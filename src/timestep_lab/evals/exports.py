@@ -189,17 +189,17 @@ def _difference_row(pair: PairRow, reach: float) -> str:
 
 
 def _slices(grid: GridLike, by: str) -> str:
-    found = cut(grid, by)
-    cells = {(row["slice"], row["candidate"]): _grid_html_score(row) for row in found["means"]}
+    sliced = cut(grid, by)
+    cells = {(row["slice"], row["candidate"]): _grid_html_score(row) for row in sliced["means"]}
     heads = "".join(f"<th scope='col'>{escape(name)}</th>" for name in (by, *grid.candidates, "told apart"))
     rows = ""
-    for part in dict.fromkeys(row["slice"] for row in found["means"]):
+    for part in dict.fromkeys(row["slice"] for row in sliced["means"]):
         apart = "; ".join(
-            f"{row['better']} better than {row['worse']}" for row in found["apart"] if row["slice"] == part
+            f"{row['better']} better than {row['worse']}" for row in sliced["apart"] if row["slice"] == part
         )
         means = "".join(f"<td class='n'>{cells[part, name]}</td>" for name in grid.candidates)
         rows += f"<tr><th scope='row'>{escape(part)}</th>{means}<td>{escape(apart) or 'not settled'}</td></tr>"
-    caption = f"{escape(found['scorer'])} by {escape(by)}; intervals and tests hold for all slices together"
+    caption = f"{escape(sliced['scorer'])} by {escape(by)}; intervals and tests hold for all slices together"
     return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 

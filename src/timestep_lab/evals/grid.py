@@ -264,12 +264,12 @@ class Grid:
             value = next((score.value for score in cell.scores if score.scorer == wanted), None)
             if candidate in (None, cell.candidate) and (cell.status == "error" or value is None or value < below):
                 failed.setdefault(cell.case_id, []).append(cell.candidate)
-        found = []
+        cases = []
         for case in self.cases:
             if case.case_id in failed:
                 about = {**case.metadata, "failed": list(dict.fromkeys(failed[case.case_id])), "comparison": self.id}
-                found.append(replace(from_record(case), metadata=about))
-        return found
+                cases.append(replace(from_record(case), metadata=about))
+        return cases
 
     def to_json(self, *, by: str | None = None) -> dict[str, Any]:
         """What `timestep-lab compare --json` prints; `by` adds the slices of a column of the data."""
@@ -341,10 +341,10 @@ class Grid:
 
     def cell(self, case_id: str, candidate: str, epoch: int = 0) -> CellRecord:
         """Raises `UsageError` when there is no such cell."""
-        found = next((c for c in self.cells if c.key == (case_id, candidate, epoch)), None)
-        if found is None:
+        cell = next((c for c in self.cells if c.key == (case_id, candidate, epoch)), None)
+        if cell is None:
             raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all.")
-        return found
+        return cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,7 +379,7 @@ class JudgeError:
 
 def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> list[JudgeError]:
     """Of each scorer whose scores a judge gave; the last that was said of a trace by its name counts."""
-    said = {
+    labelled = {
         (one.target_id, one.name): one.value
         for one in sorted(labels, key=lambda one: one.created_at)
         if one.value is not None
@@ -387,22 +387,22 @@ def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> 
     pairs: dict[str, list[tuple[float, float]]] = {}
     for cell in cells:
         for score in cell.scores:
-            right = said.get((cell.trace_id or "", score.scorer))
+            right = labelled.get((cell.trace_id or "", score.scorer))
             if score.source == "judge" and score.value is not None and right is not None:
                 pairs.setdefault(score.scorer, []).append((score.value, right))
-    found = []
+    errors = []
     for scorer, both in pairs.items():
         judged, right_ones = ([one[side] >= 0.5 for one in both] for side in (0, 1))
-        told = agreement(judged, right_ones)
+        result = agreement(judged, right_ones)
         differences = np.array([judge - person for judge, person in both])
         interval = skewed_interval(differences) if len(both) > 1 else Interval(math.nan, math.nan)
-        found.append(
+        errors.append(
             JudgeError(
-                scorer=scorer, n=told.n, agree=sum(a == b for a, b in zip(judged, right_ones, strict=True)), kappa=told.kappa,
+                scorer=scorer, n=result.n, agree=sum(a == b for a, b in zip(judged, right_ones, strict=True)), kappa=result.kappa,
                 diff=float(differences.mean()), ci_low=interval.low, ci_high=interval.high,
             )
         )  # fmt: skip
-    return found
+    return errors
 
 
 def tape_sentence(use: TapeUse) -> str:

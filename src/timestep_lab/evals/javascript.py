@@ -277,13 +277,13 @@ class _Parser:
         return lambda s: get(value(s), key(s), optional=optional)
 
     def _arguments(self, end: str) -> list[Run]:
-        found: list[Run] = []
+        arguments: list[Run] = []
         while not self._take(end):
-            found.append(self._expression())
+            arguments.append(self._expression())
             if not self._take(","):
                 self._need(end)
                 break
-        return found
+        return arguments
 
     def _primary(self) -> Run:
         kind, token = self._kind, self._token

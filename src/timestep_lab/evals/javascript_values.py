@@ -208,9 +208,9 @@ def _replace(text: str, old: Any, new: Any, every: bool = False) -> str:
 def _match(text: str, pattern: Any) -> Any:
     compiled = pattern if isinstance(pattern, Pattern) else read_pattern(as_text(pattern), "")
     if compiled.everywhere:
-        return [found[0] for found in _searched(compiled.compiled.finditer, text)] or None
-    found = _searched(compiled.compiled.search, text)
-    return None if found is None else [found[0], *(UNDEFINED if g is None else g for g in found.groups())]
+        return [match[0] for match in _searched(compiled.compiled.finditer, text)] or None
+    match = _searched(compiled.compiled.search, text)
+    return None if match is None else [match[0], *(UNDEFINED if g is None else g for g in match.groups())]
 
 
 def _split(text: str, by: Any = UNDEFINED, most: Any = None) -> list[str]:

@@ -74,15 +74,15 @@ def label_frame(grid: Grid, scorer: str | None) -> pandas.DataFrame:
             for score in cell.scores if score.scorer == name and score.value is not None
         ]  # fmt: skip
         right = np.array([labels.index(one) for one, _ in pairs if one is not None], dtype=int)
-        said = np.array([labels.index(two) if two in labels else -1 for one, two in pairs if one is not None], dtype=int)  # fmt: skip
+        predicted = np.array([labels.index(two) if two in labels else -1 for one, two in pairs if one is not None], dtype=int)  # fmt: skip
         if not len(right):
             continue
-        table = _measures(right, said, len(labels))
+        table = _measures(right, predicted, len(labels))
         for place, label in enumerate(labels):
             rows.append(_row(candidate, label, int((right == place).sum()), table[:, place]))
         generator = np.random.default_rng(0)
         drawn = [generator.integers(0, len(right), len(right)) for _ in range(RESAMPLES)]
-        means = [float(_measures(right[d], said[d], len(labels))[2].mean()) for d in drawn]
+        means = [float(_measures(right[d], predicted[d], len(labels))[2].mean()) for d in drawn]
         low, high = np.quantile(means, [0.025, 0.975])
         rows.append(
             _row(candidate, ALL, len(right), table.mean(axis=1)) | {"f1_ci_low": float(low), "f1_ci_high": float(high)}
@@ -234,9 +234,9 @@ class Judges:
         key = reply_key(self._router.resolve(model).full, instructions, prompt)
         lock = self._under_way.setdefault(key, asyncio.Lock())
         async with lock:
-            kept = self._replies.get(key) or await self._stored(key)
-            if kept is not None:
-                return kept, True
+            stored = self._replies.get(key) or await self._stored(key)
+            if stored is not None:
+                return stored, True
             reply = self._replies[key] = await ask()
             if self.writer is not None:
                 self.writer.keep_reply(key, reply)
@@ -244,11 +244,11 @@ class Judges:
 
     async def _stored(self, key: str) -> str | None:
         """From the store. All that is looked for during one query goes into the next."""
-        found: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._sought[key] = found
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._sought[key] = future
         if self._seeking is None:
             self._seeking = asyncio.create_task(self._seek(), name="timestep-lab judgements")
-        return await found
+        return await future
 
     async def _seek(self) -> None:
         while self._sought:
@@ -256,13 +256,13 @@ class Judges:
             try:
                 stored = await in_thread(self._rows.cached, list(sought))
             except Exception as error:  # noqa: BLE001 - handed on to all who wait for it
-                for found in sought.values():
-                    if not found.done():
-                        found.set_exception(error)
+                for future in sought.values():
+                    if not future.done():
+                        future.set_exception(error)
                 continue
-            for key, found in sought.items():
-                if not found.done():
-                    found.set_result(stored[key]["reply"] if key in stored else None)
+            for key, future in sought.items():
+                if not future.done():
+                    future.set_result(stored[key]["reply"] if key in stored else None)
         self._seeking = None
 
 
@@ -376,8 +376,10 @@ class Judging:
     def _answer(self, cell: CellRecord, case: Case) -> Answer:
         """With what the candidate was shown, for judges to see."""
         candidate = self._candidates[cell.candidate]
-        told = candidate.graph.root.instructions
-        return Answer.of(cell, asked_of(candidate.record, case), told if isinstance(told, str) else None)
+        instructions = candidate.graph.root.instructions
+        return Answer.of(
+            cell, asked_of(candidate.record, case), instructions if isinstance(instructions, str) else None
+        )
 
 
 def _rounds(cells: Iterable[CellRecord]) -> dict[tuple[str, int], Round]:

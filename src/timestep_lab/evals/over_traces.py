@@ -152,8 +152,8 @@ async def score_traces(
     await bench.writer.barrier().reached()
     rows = await in_thread(_chosen, store, which, limit)
     judged = any(scorer.judges for scorer in made)
-    told = await in_thread(answers_of, store, [row["trace_id"] for row in rows], conversations=judged)
-    known = {} if again else await in_thread(_known, store, list(told), [scorer.name for scorer in made])
+    answers = await in_thread(answers_of, store, [row["trace_id"] for row in rows], conversations=judged)
+    known = {} if again else await in_thread(_known, store, list(answers), [scorer.name for scorer in made])
     models = sorted({str(getattr(judge, "model", None) or "") for scorer in made for judge in scorer.judges})
     judges_of = [bench.router.resolve(name or None) for name in models]
     for model in judges_of:
@@ -167,7 +167,7 @@ async def score_traces(
 
     async def one(row: dict[str, Any]) -> tuple[dict[str, Any], list[ScoreRecord]]:
         trace_id = row["trace_id"]
-        asked, answer = told[trace_id]
+        asked, answer = answers[trace_id]
         there = known.get(trace_id, {})
         async with gate:
             scores = await score_answer(
@@ -188,7 +188,7 @@ async def score_traces(
 
     try:
         with limited(bench.router, {model.prefix for model in judges_of}, None):
-            done = await asyncio.gather(*(one(row) for row in rows if row["trace_id"] in told))
+            done = await asyncio.gather(*(one(row) for row in rows if row["trace_id"] in answers))
             await judges.writer.flush()
     finally:
         await executor.aclose()
@@ -205,16 +205,16 @@ def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list
     asked = store.sql(query, limit=limit)
     if "trace_id" not in asked.columns:
         raise DataError("The query gives no column trace_id.", "Begin it with: select trace_id from traces …")
-    found: dict[str, dict[str, Any]] = {}
+    by_trace: dict[str, dict[str, Any]] = {}
     for row in asked.dicts():
         if row["trace_id"] is not None:
-            found.setdefault(str(row["trace_id"]), {**row, "trace_id": str(row["trace_id"])})
-    return list(found.values())
+            by_trace.setdefault(str(row["trace_id"]), {**row, "trace_id": str(row["trace_id"])})
+    return list(by_trace.values())
 
 
 def _known(store: Store, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """What these scorers said of these traces before."""
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for part in _parts(trace_ids):
         places = ", ".join(f"${n}" for n in range(1, len(part) + 1))
         named = ", ".join(f"${n}" for n in range(len(part) + 1, len(part) + len(names) + 1))
@@ -223,8 +223,8 @@ def _known(store: Store, trace_ids: Sequence[str], names: Sequence[str]) -> dict
             f"and name in ({named}) and value is not null order by created_at"
         )
         for trace_id, name, value in store.sql(sql, [*part, *names]).rows:
-            found.setdefault(trace_id, {})[name] = value
-    return found
+            scores.setdefault(trace_id, {})[name] = value
+    return scores
 
 
 def _keep(store: Store, records: Sequence[ScoreRecord]) -> None:
@@ -251,7 +251,7 @@ def answers_of(
 ) -> dict[str, tuple[str, Answer]]:  # fmt: skip
     """(what was asked, the answer with its steps in order) of each trace that exists; with `conversations` also all that the model was sent
     first, its system text apart. Blocks."""
-    found: dict[str, tuple[str, Answer]] = {}
+    answers: dict[str, tuple[str, Answer]] = {}
     for part in _parts(trace_ids):
         places = ", ".join(f"${n}" for n in range(1, len(part) + 1))
         steps: dict[str, list[tuple[Any, dict[str, Any]]]] = defaultdict(list)
@@ -287,8 +287,8 @@ def answers_of(
                 output=_text(trace["output"]), steps=tuple(step for _, step in ordered), latency_ms=trace["duration_ms"],
                 input_tokens=trace["input_tokens"], output_tokens=trace["output_tokens"], cost_usd=trace["cost_usd"],
             )  # fmt: skip
-            found[trace["trace_id"]] = (_text(trace["input"]), answer)
-    return found
+            answers[trace["trace_id"]] = (_text(trace["input"]), answer)
+    return answers
 
 
 def _parsed(value: Any) -> Any:

@@ -168,13 +168,13 @@ def told(value: Any, name: str) -> Told:
         if value is None:
             raise RunError(f"{name} gave no answer back.", "Return a text, or an object with output.")
         return Told(_as_json(value, name))
-    found = next((key for key in _OUTPUT if value.get(key) is not None), None)
-    if found is None:
+    output_key = next((key for key in _OUTPUT if value.get(key) is not None), None)
+    if output_key is None:
         # An object that says nothing of this form is the answer itself.
         if set(value) & set(_KNOWN):
             raise RunError(f"{name} gave an object without output.", f"Name the answer {_OUTPUT[0]}.")
         return Told(_as_json(value, name))
-    output = value[found]
+    output = value[output_key]
     steps = value.get("steps") or ()
     if not isinstance(steps, list | tuple):
         raise RunError(f"The steps of {name} are no list.", 'Give [{"name": …, "arguments": {…}, "output": …}, …].')
@@ -258,8 +258,8 @@ def _completion(value: Any) -> Any:
 
 
 def _refused(name: str, reply: httpx.Response) -> Exception:
-    said = " ".join(reply.text.split())[:200]
-    text = f"{name} answered {reply.status_code}{f': {said}' if said else ''}."
+    body = " ".join(reply.text.split())[:200]
+    text = f"{name} answered {reply.status_code}{f': {body}' if body else ''}."
     status = reply.status_code
     if status == 429:
         wait = reply.headers.get("retry-after", "")

@@ -191,7 +191,7 @@ def expand(
     prompts: Sequence[str | None],
 ) -> list[tuple[CandidateRecord, AnyAgent | None]]:
     """The cross product, each combination named by what tells it from the others. Raises `UsageError` for two alike."""
-    found = []
+    candidates = []
     stored = [agent.id for agent in agents if isinstance(agent, AgentRecord)]
     for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
         record = agent if isinstance(agent, AgentRecord) else None
@@ -209,8 +209,8 @@ def expand(
             name=name, model=model, agent_id=record.id if record else None, agent=None if agent is None else name_of_agent(agent),
             agent_version=record.version if record else None, model_settings=validate_settings(dict(options)), prompt=prompt,
         )  # fmt: skip
-        found.append((candidate, agent))
-    return found
+        candidates.append((candidate, agent))
+    return candidates
 
 
 def of_pipelines(
@@ -231,7 +231,7 @@ def of_pipelines(
 
 def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[CandidateRecord, AnyAgent | None]]:
     """Those that a promptfoo file asks: each provider with each of its prompts. Raises `DataError` for one that cannot be asked here."""
-    found: list[tuple[CandidateRecord, AnyAgent | None]] = []
+    candidates: list[tuple[CandidateRecord, AnyAgent | None]] = []
     for provider in dataset.providers:
         model = read_model(provider.id, dataset.name)
         templates: list[str | None] = [*(prompts or provider.prompts or dataset.prompts)]
@@ -239,8 +239,8 @@ def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[Candida
             place = dataset.prompts.index(prompt) + 1 if prompt in dataset.prompts else number
             name = f"{provider.label or model}{f' · prompt {place}' if len(templates) > 1 else ''}"
             record = CandidateRecord(name=name, model=model, model_settings=validate_settings(provider.settings), prompt=prompt)  # fmt: skip
-            found.append((record, None))
-    return found
+            candidates.append((record, None))
+    return candidates
 
 
 def refuse_alike(names: Sequence[str]) -> None:
@@ -392,12 +392,12 @@ class Plan:
         )
         wait = "time unknown" if time is None else f"{duration_text(time[0] * 1000)} to {duration_text(time[1] * 1000)}"
         judging = sum(row.calls for row in self.rows if row.judge)
-        kept = [
+        cached = [
             f"{n} {what} from the cache"
             for judge, what in ((False, "answers"), (True, "judgements"))
             if (n := sum(row.cache_hits for row in self.rows if row.judge is judge))
         ]
-        calls = [f"{self.calls} calls", *([f"{judging} of them to judges"] if judging else []), *kept]
+        calls = [f"{self.calls} calls", *([f"{judging} of them to judges"] if judging else []), *cached]
         return f"{', '.join(calls)}; {money}; {wait}."
 
     def _repr_html_(self) -> str:
@@ -415,11 +415,11 @@ def make_plan(
     questions: Mapping[str, set[str]] | None = None,
 ) -> Plan:
     """`questions`: judge to the cache keys of what it is to be asked. Blocks: reads the lab's history."""
-    found = []
+    planned = []
     for candidate in candidates:
         calls = sum(c is candidate for c, _, _ in to_ask)
         hits = sum(c is candidate for c, _, _ in slots) - calls
-        found.append(
+        planned.append(
             _row(
                 candidate.name, candidate.model, calls, hits, rows.history(candidate.record.name), options, judge=False
             )
@@ -431,10 +431,10 @@ def make_plan(
     for model in judges:
         keys = asked.get(model.full, set())
         hits = len(keys & known)
-        found.append(
+        planned.append(
             _row(model.full, model, len(keys) - hits, hits, rows.judge_history(model.full), options, judge=True)
         )
-    return Plan(tuple(found))
+    return Plan(tuple(planned))
 
 
 def _row(

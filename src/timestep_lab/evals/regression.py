@@ -58,25 +58,25 @@ def baseline_json(grid: Grid) -> dict[str, Any]:
 def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
     """Candidates and scorers that both have. Raises `DataError` for a file that is not a baseline, or shares nothing with this one."""
     before = _read(Path(baseline)) if isinstance(baseline, str | Path) else baseline_json(baseline)
-    found = []
+    compared = []
     for candidate, by_scorer in before["scores"].items():
         for scorer, by_case in by_scorer.items():
             if candidate in grid.candidates and scorer in grid.scorers:
-                found.append(
+                compared.append(
                     (
                         candidate,
                         _pair(grid, candidate, scorer, by_case),
                         len(grid.cases) - len(by_case.keys() & _ids(grid)),
                     )
                 )
-    if not found:
+    if not compared:
         raise DataError(
             "The baseline shares no candidate and scorer with this comparison.",
             "Compare the same ones, or save a new baseline.",
         )
-    adjusted = holm([pair.p_value if pair.p_value is not None else float("nan") for _, pair, _ in found])
+    adjusted = holm([pair.p_value if pair.p_value is not None else float("nan") for _, pair, _ in compared])
     corrected = [
-        (candidate, _with_holm(pair, p), new) for (candidate, pair, new), p in zip(found, adjusted, strict=True)
+        (candidate, _with_holm(pair, p), new) for (candidate, pair, new), p in zip(compared, adjusted, strict=True)
     ]
     other = before.get("dataset_version") != grid.record.dataset_version
     return [

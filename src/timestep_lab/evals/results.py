@@ -156,12 +156,12 @@ class ComparisonRows:
     def _lives(self, process_id: str | None) -> bool:
         if process_id is None or process_id == self.db.process_id:
             return False
-        found = self.db.query(
+        leases = self.db.query(
             self.user_id,
             "select 1 from processes where process_id = $1 and lease_until > $2",
             [process_id, to_naive_utc(utc_now())],
         )
-        return found.one() is not None
+        return leases.one() is not None
 
     # -- while it goes on
 
@@ -179,9 +179,9 @@ class ComparisonRows:
             tables["comparison_cells"] = (CELL_COLUMNS, [(self.user_id, *_values(c, CELL_COLUMNS[1:])) for c in cells])
         if scores:
             tables["comparison_scores"] = (SCORE_COLUMNS, scores)
-        kept = [(key, _cache_json(cell)) for key, cell in cache] + [(key, {"reply": text}) for key, text in replies]
-        if kept:
-            rows = [(self.user_id, key, json.dumps(value), now) for key, value in kept]
+        entries = [(key, _cache_json(cell)) for key, cell in cache] + [(key, {"reply": text}) for key, text in replies]
+        if entries:
+            rows = [(self.user_id, key, json.dumps(value), now) for key, value in entries]
             tables["answer_cache"] = (CACHE_COLUMNS, rows)
         if tables:
             self.db.append(self.user_id, tables, changes=[Change("comparisons", self.user_id, comparison_id)])
@@ -202,15 +202,15 @@ class ComparisonRows:
                 ScoreValue(**dict(zip(SCORE_COLUMNS[5:], rest, strict=True)))
             )
         names = CELL_COLUMNS[1:]
-        found = [
+        cells = [
             CellRecord(**_record(names, row))
             for row in self._rows("comparison_cells", names, comparison_id, "order by ended_at")
         ]
-        return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in found]
+        return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in cells]
 
     def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What is kept for these keys: answers as the fields of a cell, a judge's reply as `reply`."""
-        found: dict[str, dict[str, Any]] = {}
+        stored: dict[str, dict[str, Any]] = {}
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             part = list(keys[start : start + _ASKED_AT_ONCE])
             places = ", ".join(f"${n}" for n in range(2, len(part) + 2))
@@ -219,8 +219,8 @@ class ComparisonRows:
                 f"select key, cell from answer_cache where user_id = $1 and key in ({places}) order by created_at",
                 [self.user_id, *part],
             ).rows
-            found.update((key, json.loads(cell) if isinstance(cell, str | bytes) else cell) for key, cell in rows)
-        return found
+            stored.update((key, json.loads(cell) if isinstance(cell, str | bytes) else cell) for key, cell in rows)
+        return stored
 
     def history(self, model: str) -> list[tuple[float | None, float | None]]:
         """(cost, latency) of the newest answers of candidates of this name, for a plan."""
@@ -259,14 +259,14 @@ def _values(record: Any, names: Sequence[str]) -> list[Any]:
 
 
 def _record(names: Sequence[str], row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for name, value in zip(names, row, strict=True):
         if name in _JSON and isinstance(value, str | bytes):
             value = json.loads(value)
         if name in ("steps", "messages", "assertions"):
             value = tuple(value or ())
-        found[name] = to_aware_utc(value) if name == "ended_at" else value
-    return found
+        record[name] = to_aware_utc(value) if name == "ended_at" else value
+    return record
 
 
 def _score_row(user_id: str, cell: CellRecord, score: ScoreValue) -> Row:
@@ -311,10 +311,10 @@ def deciding(scorers: Sequence[str]) -> str | None:
 
 def deciding_scorer(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> str:
     """The same before there is an answer. Raises `UsageError` where no answer would be scored."""
-    found = deciding(scorer_names((), asked_scorers(record, cases)))
-    if found is None:
+    scorer = deciding(scorer_names((), asked_scorers(record, cases)))
+    if scorer is None:
         raise UsageError("Without a scorer nothing can be settled.", "Add scorers, or leave stop away.", param="stop")
-    return found
+    return scorer
 
 
 class ScoreTables:
@@ -368,7 +368,7 @@ def own_scores(cases: Iterable[CaseRecord]) -> list[str]:
 
 def _not_scored(answers: Sequence[CellRecord], scorer: str, *, own: bool) -> Mapping[str, float | None]:
     values = [[score.value for score in cell.scores if score.scorer == scorer] for cell in answers]
-    missing = sum((not own if not found else found[0] is None) for found in values)
+    missing = sum((not own if not scored else scored[0] is None) for scored in values)
     return {"unscored": missing} if missing else {}
 
 
@@ -488,13 +488,13 @@ def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
             f"Columns: {', '.join(known) or 'none'}.",
             param="by",
         )
-    found: dict[str, list[int]] = {}
+    slices: dict[str, list[int]] = {}
     for place, case in enumerate(cases):
         value = case.vars.get(by, case.metadata.get(by))
         for one in value if isinstance(value, list) else [value]:
             name = NONE if one is None or one == "" else one if isinstance(one, str) else json.dumps(one)
-            found.setdefault(name, []).append(place)
-    return dict(sorted(found.items(), key=lambda entry: (entry[0] == NONE, entry[0])))
+            slices.setdefault(name, []).append(place)
+    return dict(sorted(slices.items(), key=lambda entry: (entry[0] == NONE, entry[0])))
 
 
 def means(grid: Grid, by: str) -> list[dict[str, Any]]:

@@ -197,28 +197,28 @@ def _time(
     a, b = _both(
         reference, name, cells, lambda cell: cell.latency_ms if cell.latency_ms and cell.latency_ms > 0 else None
     )
-    found = how(a, b)
-    low, high = found.interval.low, found.interval.high
-    outcome: Outcome = "no worse" if high < 1 + share and (found.p_value is None or found.n >= 6) else "not settled"
-    if found.p_value is None:
+    ratio = how(a, b)
+    low, high = ratio.interval.low, ratio.interval.high
+    outcome: Outcome = "no worse" if high < 1 + share and (ratio.p_value is None or ratio.n >= 6) else "not settled"
+    if ratio.p_value is None:
         outcome = "better" if high < 1 else "worse" if low > 1 else outcome
     return DecisionRow(
-        candidate=name, reference=reference, measure=measure, outcome=outcome, estimate=_known(found.ratio), ci_low=_known(low),
-        ci_high=_known(high), unit="ratio", n=found.n, p_value=found.p_value, p_holm=None, test=found.test,
+        candidate=name, reference=reference, measure=measure, outcome=outcome, estimate=_known(ratio.ratio), ci_low=_known(low),
+        ci_high=_known(high), unit="ratio", n=ratio.n, p_value=ratio.p_value, p_holm=None, test=ratio.test,
     )  # fmt: skip
 
 
 def _corrected(rows: Sequence[DecisionRow]) -> list[DecisionRow]:
     """With Holm's p over the candidates, and better or worse where that rejects and the interval agrees."""
     adjusted = holm([math.nan if row.p_value is None else row.p_value for row in rows])
-    found = []
+    corrected = []
     for row, p in zip(rows, adjusted, strict=True):
         level = 1.0 if row.unit == "ratio" else 0.0
         if p <= ALPHA and row.ci_high is not None and row.ci_low is not None:
             outcome = "better" if row.ci_high < level else "worse" if row.ci_low > level else row.outcome
             row = replace(row, outcome=outcome)
-        found.append(replace(row, p_holm=_known(p)))
-    return found
+        corrected.append(replace(row, p_holm=_known(p)))
+    return corrected
 
 
 def _both(

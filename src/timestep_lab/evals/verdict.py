@@ -55,8 +55,8 @@ def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> li
         ]
     lines = [lead]
     if open_ or nothing:
-        told = [_tie(pair) for pair in open_] + [f"{name} (no case in common)" for name in nothing]
-        lines.append(f"Not told apart from it: {names_listed(told)}.")
+        undecided = [_tie(pair) for pair in open_] + [f"{name} (no case in common)" for name in nothing]
+        lines.append(f"Not told apart from it: {names_listed(undecided)}.")
     if open_ and (settle := _settle(open_[0], open_[0].ci_low, open_[0].ci_high)):
         lines.append(f"{open_[0].a} is the nearest{settle}.")
     return lines
@@ -154,19 +154,17 @@ def _watched_sentence(pair: PairRow) -> str:
     up = {"better": True, "worse": False, "no worse": True, "no better": False}.get(pair.outcome or "", pair.diff >= 0)
     one, other, sign = (pair.b, pair.a, 1) if up else (pair.a, pair.b, -1)
     low, high = sorted((sign * pair.ci_low, sign * pair.ci_high))
-    found = f"{_interval(low, high, pair)}; {pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
+    evidence = f"{_interval(low, high, pair)}; {pair.decided_by} of {pair.n} {_plural(pair.n, 'case')} decided it"
     if pair.outcome in ("better", "worse"):
-        return f"{_few(pair.n)}{one} beats {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}{found}."
+        return f"{_few(pair.n)}{one} beats {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}{evidence}."
     if pair.outcome in ("no worse", "no better"):
         allowed = _amount(pair.margin or 0.0, pair)
-        return f"{one} is no worse than {other} by more than {allowed} on {pair.scorer}: its difference is {_signed(sign * pair.diff, pair)}{found}."
+        return f"{one} is no worse than {other} by more than {allowed} on {pair.scorer}: its difference is {_signed(sign * pair.diff, pair)}{evidence}."
     if pair.decided_by == 0:
         return f"{pair.a} and {pair.b} do not differ on {pair.scorer} in any of {pair.n} {_plural(pair.n, 'case')}{_interval(low, high, pair)}, which is not settled."
     if pair.diff == 0:
-        return f"{pair.a} and {pair.b} are level on {pair.scorer}, which is not settled{found}."
-    return (
-        f"{one} is ahead of {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}, which is not settled{found}."
-    )
+        return f"{pair.a} and {pair.b} are level on {pair.scorer}, which is not settled{evidence}."
+    return f"{one} is ahead of {other} by {_amount(abs(pair.diff), pair)} on {pair.scorer}, which is not settled{evidence}."
 
 
 def _signed(diff: float, pair: PairRow) -> str:

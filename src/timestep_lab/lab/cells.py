@@ -265,10 +265,10 @@ class CellTraces:
     def _lab(self, name: str | None) -> Lab:
         known = self._shell.user_ns
         if name is not None:
-            found = known.get(name)
-            if not isinstance(found, Lab):
+            variable = known.get(name)
+            if not isinstance(variable, Lab):
                 raise UsageError(f"The variable {name!r} is not a lab.", f"Make one first: {name} = Lab()")
-            return found
+            return variable
         labs = [value for value in known.values() if isinstance(value, Lab)]
         if isinstance(known.get("lab"), Lab):
             return known["lab"]  # type: ignore[no-any-return]

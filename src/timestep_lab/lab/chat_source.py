@@ -50,8 +50,8 @@ class LabChatSource:
         return await in_thread(self._lab.threads.all_items, thread_id)
 
     async def runs(self, thread_id: str) -> Sequence[RunRecord]:
-        found = await in_thread(self._lab.runs.list, thread_id=thread_id, limit=MOST)
-        return [one.run for one in reversed(found)]
+        views = await in_thread(self._lab.runs.list, thread_id=thread_id, limit=MOST)
+        return [one.run for one in reversed(views)]
 
     def send(
         self,

@@ -255,11 +255,11 @@ class Watch:
             "select trace_id from traces where status = 'completed' and ended_at >= $1 and workflow <> $2",
             [max(self._since, utc_now() - _LATE), JUDGE],
         )["trace_id"]
-        found = [str(id) for id in ended if str(id) not in self._seen and in_sample(str(id), self._sample)]
-        if found and self._filter:
+        unscored = [str(id) for id in ended if str(id) not in self._seen and in_sample(str(id), self._sample)]
+        if unscored and self._filter:
             fitting = set(self._lab.trace_source.frame(filter=self._filter)["trace_id"])
-            found = [id for id in found if id in fitting]
-        return found
+            unscored = [id for id in unscored if id in fitting]
+        return unscored
 
     def __repr__(self) -> str:
         return f"<Watch: {self.scored} traces scored, {'ended' if self._task.done() else 'going on'}>"

@@ -202,10 +202,10 @@ class Lab(LabViews):
 
         async def events() -> AsyncGenerator[Event, None]:
             # In a thread: the store may be another process's, or far away.
-            found = await in_thread(self._agent, agent)
+            resolved = await in_thread(self._agent, agent)
             turn = self.runner.stream(
                 prompt,
-                agent=found,
+                agent=resolved,
                 thread_id=thread_id_of(thread),
                 model=model_name,
                 model_settings=model_settings,
@@ -214,7 +214,7 @@ class Lab(LabViews):
                 limits=limits,
                 attachments=attachments,
                 metadata=metadata,
-                tape=await in_thread(self._tape, tools, found.name),
+                tape=await in_thread(self._tape, tools, resolved.name),
                 on_miss=on_miss,
             )
             async with aclosing(turn):
@@ -497,8 +497,8 @@ class Lab(LabViews):
 
     def get_run(self, run_id: str) -> Run:
         """A run by id, with what it waits for. Raises `NotFoundError`."""
-        found = self.runs.read(run_id)
-        return Run(self, found.run, tuple(found.interruptions))
+        view = self.runs.read(run_id)
+        return Run(self, view.run, tuple(view.interruptions))
 
     def flush(self) -> None:
         """Wait until every span so far can be read: those of the bare Agents SDK or OpenTelemetry. What `run`, `approve`, `fork`,

@@ -210,8 +210,8 @@ class Run:
         return " · ".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:
-        said = _shortened(self.output, "run.output") if self.output else _shortened(self.error or "", "run.error")
-        body = html.escape(said).replace("\n", "<br>")
+        text = _shortened(self.output, "run.output") if self.output else _shortened(self.error or "", "run.error")
+        body = html.escape(text).replace("\n", "<br>")
         waits = "".join(
             f"<p><b>{html.escape(i.name)}</b> waits for approval: <code>{html.escape(i.arguments)}</code>. "
             "<code>run = await run.approve()</code> or <code>run.reject(…)</code></p>"

@@ -18,24 +18,24 @@ def trace_id_of(given: Any) -> str:
     """Of a run, of a trace's view, or the id as it is. Raises `UsageError` for anything else."""
     if isinstance(given, NotAwaited):
         raise UsageError(repr(given))
-    found = given if isinstance(given, str) else getattr(given, "trace_id", None)
-    if not isinstance(found, str):
+    trace_id = given if isinstance(given, str) else getattr(given, "trace_id", None)
+    if not isinstance(trace_id, str):
         raise UsageError(f"{_shown(given)} is not a trace.", "Give a run, lab.trace(…), or a trace's id.")
-    return found
+    return trace_id
 
 
 def trace_ids_of(given: Any) -> list[str]:
     """Of several: ids, runs or views in any order, a DataFrame with a column `trace_id`, that column, or one trace alone.
 
     Raises `UsageError` for anything else."""
-    found = given if isinstance(given, str) else getattr(given, "trace_id", given)
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, Mapping) or not isinstance(found, Iterable):
+    traces = given if isinstance(given, str) else getattr(given, "trace_id", given)
+    if isinstance(traces, str):
+        return [traces]
+    if isinstance(traces, Mapping) or not isinstance(traces, Iterable):
         raise UsageError(
             f"{_shown(given)} is not a list of traces.", "Give ids, runs, or a column such as df.trace_id."
         )
-    return list(dict.fromkeys(map(trace_id_of, found)))
+    return list(dict.fromkeys(map(trace_id_of, traces)))
 
 
 def thread_id_of(given: Any) -> str | None:
@@ -43,10 +43,10 @@ def thread_id_of(given: Any) -> str | None:
     if given is None or isinstance(given, str):
         return given
     # A run's `thread` is meant by the run, too.
-    found = getattr(getattr(given, "thread", given), "id", None)
-    if not isinstance(found, str):
+    thread_id = getattr(getattr(given, "thread", given), "id", None)
+    if not isinstance(thread_id, str):
         raise UsageError(f"{_shown(given)} is not a thread.", "Give run.thread, lab.threads[…], or a thread's id.")
-    return found
+    return thread_id
 
 
 def messages_of(given: Any) -> list[dict[str, Any]]:

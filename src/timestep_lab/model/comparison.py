@@ -499,9 +499,9 @@ def slice_columns(cases: Sequence[CaseRecord]) -> list[str]:
     for case in cases:
         for name, value in (*case.vars.items(), *case.metadata.items()):
             for one in value if isinstance(value, list) else [value]:
-                kept = seen.setdefault(name, set())
-                if len(kept) <= _MOST_SLICES:
-                    kept.add(str(one))
+                distinct = seen.setdefault(name, set())
+                if len(distinct) <= _MOST_SLICES:
+                    distinct.add(str(one))
     most = min(_MOST_SLICES, len(cases) // 2)
     return [name for name, values in seen.items() if not name.startswith("__") and 2 <= len(values) <= most]
 
@@ -558,12 +558,12 @@ def from_cache(cells: Iterable[CellRecord]) -> list[str]:
     for cell in cells:
         answers[cell.cached] += 1
         judged.update(score.cached for score in cell.scores if score.source == "judge" or score.cached)
-    told = [
-        f"{kept[True]:,} of {kept.total():,} {what}{'' if kept.total() == 1 else 's'}"
-        for kept, what in ((answers, "answer"), (judged, "judgement"))
-        if kept[True]
+    parts = [
+        f"{counts[True]:,} of {counts.total():,} {what}{'' if counts.total() == 1 else 's'}"
+        for counts, what in ((answers, "answer"), (judged, "judgement"))
+        if counts[True]
     ]
-    return [f"{' and '.join(told)} from the cache: they are as they were, with the times of then."] if told else []
+    return [f"{' and '.join(parts)} from the cache: they are as they were, with the times of then."] if parts else []
 
 
 def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:

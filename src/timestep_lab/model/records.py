@@ -94,7 +94,7 @@ class AgentRecord(Record):
 
 def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
     """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
-    found: dict[str, tuple[Any, Any]] = {
+    changes: dict[str, tuple[Any, Any]] = {
         name: (getattr(before, name), getattr(after, name))
         for name in ("name", "instructions", "description", "model", *LIMITS)
         if getattr(before, name) != getattr(after, name)
@@ -105,12 +105,12 @@ def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any,
         ("handoff", [dict.fromkeys(one.handoff_ids, True) for one in (before, after)]),
     ):  # fmt: skip
         left, right = sides
-        found |= {
+        changes |= {
             f"{what} {key}": (left.get(key), right.get(key))
             for key in {**left, **right}
             if left.get(key) != right.get(key)
         }
-    return found
+    return changes
 
 
 def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> AgentRecord:
@@ -122,8 +122,8 @@ def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> Ag
     }
     for what, column in (("setting", "model_settings"), ("approval of", "approvals")):
         own, given = getattr(before, column), getattr(after, column)
-        kept = {key: (given if f"{what} {key}" in parts else own).get(key, _ABSENT) for key in {**own, **given}}
-        made[column] = {key: value for key, value in kept.items() if value is not _ABSENT}
+        merged = {key: (given if f"{what} {key}" in parts else own).get(key, _ABSENT) for key in {**own, **given}}
+        made[column] = {key: value for key, value in merged.items() if value is not _ABSENT}
     for what, column in (("tool", "tool_ids"), ("handoff", "handoff_ids")):
         own, given = getattr(before, column), getattr(after, column)
         made[column] = tuple(

@@ -244,25 +244,25 @@ def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
         if SEPARATOR in node.path:
             below.setdefault(node.path.split(SEPARATOR)[0], set()).add(node.name)
     reached = set().union(*below.values())
-    kept = {root for root in below if root not in reached or root in observed}
+    roots = {root for root in below if root not in reached or root in observed}
     for root in below:  # Agents that only hand off to each other: the first of them stands for the rest.
-        if root not in kept and not any(root in below[other] for other in kept):
-            kept.add(root)
+        if root not in roots and not any(root in below[other] for other in roots):
+            roots.add(root)
     return AgentGraph(
-        nodes=tuple(node for node in declared.nodes if node.path.split(SEPARATOR)[0] in kept),
-        edges=tuple(edge for edge in declared.edges if edge.from_path.split(SEPARATOR)[0] in kept),
+        nodes=tuple(node for node in declared.nodes if node.path.split(SEPARATOR)[0] in roots),
+        edges=tuple(edge for edge in declared.edges if edge.from_path.split(SEPARATOR)[0] in roots),
     )
 
 
 def _targets(agent: Agent[Any]) -> Sequence[Agent[Any]]:
     """The agents behind an SDK agent's handoffs."""
-    found = []
+    targets = []
     for way in agent.handoffs:
         # A `Handoff` tells its agent's name in public and the agent itself only through this weak reference.
         target = way if isinstance(way, Agent) else (way._agent_ref() if way._agent_ref else None)
         if isinstance(target, Agent):
-            found.append(target)
-    return found
+            targets.append(target)
+    return targets
 
 
 # --- The agents of a paused run as JSON, so that any process can build them again exactly as they were
@@ -336,7 +336,7 @@ def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentR
 def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> list[McpServerRecord]:
     """The servers as the run knew them, in its order, with the secrets of today. Raises `RunError` naming a lost one."""
     today = {server.id: server for server in current}
-    found = []
+    servers = []
     for frozen in snapshot.get("servers", ()):
         now = today.get(frozen["id"])
         if now is None and frozen["has_secrets"]:
@@ -345,12 +345,12 @@ def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRec
                 f"Add it again with its headers or environment under the same id, or reject the run. Id: {frozen['id']}",
                 code="damaged_state",
             )
-        kept = {f.name: frozen[f.name] for f in fields(McpServerRecord) if f.name in frozen}
-        kept["command"] = tuple(kept["command"])
-        kept["allowed_tools"] = None if kept["allowed_tools"] is None else tuple(kept["allowed_tools"])
-        kept["created_at"] = parse_iso(kept["created_at"])
-        found.append(replace(now, **kept) if now else McpServerRecord(**kept))
-    return found
+        values = {f.name: frozen[f.name] for f in fields(McpServerRecord) if f.name in frozen}
+        values["command"] = tuple(values["command"])
+        values["allowed_tools"] = None if values["allowed_tools"] is None else tuple(values["allowed_tools"])
+        values["created_at"] = parse_iso(values["created_at"])
+        servers.append(replace(now, **values) if now else McpServerRecord(**values))
+    return servers
 
 
 def same_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> bool:

@@ -99,8 +99,8 @@ class ApprovalGate:
         item = await self._call_item(call)
         asked = self._asked(call)
         if asked:
-            said = {"decision": decision.decision, "message": decision.message, "decided_at": iso(utc_now())}
-            await self._log.change(asked, **said)
+            answer = {"decision": decision.decision, "message": decision.message, "decided_at": iso(utc_now())}
+            await self._log.change(asked, **answer)
         else:
             await self._log.add_done("approval", self.approval_data(call, decision.decision, decision.message))
         if item.data["status"] in ("completed", "failed"):

@@ -163,7 +163,7 @@ def read_decisions(
     if unknown or not decisions:
         what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."
         raise UsageError(what, f"It waits for: {', '.join(known)}.")
-    read = {call_id: read_decision(call_id, said) for call_id, said in decisions.items()}
+    read = {call_id: read_decision(call_id, answer) for call_id, answer in decisions.items()}
     for call in waiting:
         decision = read.get(call.call_id)
         if decision and decision.answer and call.form is None:

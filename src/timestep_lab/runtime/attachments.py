@@ -56,20 +56,20 @@ async def with_files(
             return part
         try:
             file = files.get(str(file_id))
-            found = _part_of(files, file)
+            file_part = _part_of(files, file)
         except NotFoundError:
             if not deleted_too:
                 raise
             return {"type": "input_text", "text": f'<file id="{file_id}">deleted since then</file>'}
         if part["type"] != "input_image":
-            return found
-        if found["type"] != "input_image":
+            return file_part
+        if file_part["type"] != "input_image":
             raise UsageError(
                 f"The file {file.filename!r} is {file.content_type}, not an image that models take.",
                 "Send it as input_file.",
                 param="file_id",
             )
-        return {**found, "detail": part.get("detail") or "auto"}
+        return {**file_part, "detail": part.get("detail") or "auto"}
 
     return await _changed(items, lambda part: bool(part.get("file_id")), content)
 

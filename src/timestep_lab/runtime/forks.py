@@ -122,14 +122,14 @@ async def fork(
     run, before = plan.run, plan.options
     replay = Replay(plan.recorded, plan.point, plan.changes)
     rewired = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
-    thread_id, said = await in_thread(_past, runner.store, run)
+    thread_id, messages = await in_thread(_past, runner.store, run)
 
     async def blueprint() -> tuple[BuiltGraph, dict[str, Json]]:
         return rewired, plan.snapshot
 
     first = str(run.model if replay.answers.get(run.agent) else changes.model or run.model)
     stream = runner.stream(
-        said if prompt is None else prompt,
+        messages if prompt is None else prompt,
         agent=plan.who,
         thread_id=thread_id,
         model=before.model,
@@ -233,20 +233,20 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
 
     `said`: ids of the recorded answers that it had said. Raises `RunError` when that cannot be had here.
     """
-    kept = run.metadata[FORK]
+    fork_data = run.metadata[FORK]
     changes = runner.changes_of(run)
     assert changes is not None
     try:
-        parent = await in_thread(_run_of, runner.store, kept["trace_id"])
+        parent = await in_thread(_run_of, runner.store, fork_data["trace_id"])
         recorded = await in_thread(_recorded, runner, parent)
         own = await in_thread(_spans, runner, run.trace_id)
     except (NotFoundError, RunError) as error:
         raise RunError(
-            f"This run is a fork of trace {kept['trace_id']}, which is not there any more, so it cannot go on as it began.",
+            f"This run is a fork of trace {fork_data['trace_id']}, which is not there any more, so it cannot go on as it began.",
             "Cancel it with lab.cancel(run_id), and run it again with lab.run.",
         ) from error
     since = [s["attributes"].get("model_config", {}).get("replayed_span") for s in own if s["kind"] == "generation"]
-    point = recorded.point(kept["span_id"], changes)
+    point = recorded.point(fork_data["span_id"], changes)
     replay = Replay(recorded, point, changes, list(dict.fromkeys([*said, *filter(None, since)])))
     options = RunOptions.from_json(run.metadata.get(OPTIONS) or RunOptions().to_json())
     offered = await offered_tools(graph, changes, recorded.definitions)
@@ -288,11 +288,13 @@ def read_changes(
             "Use 'ask', 'live', 'tape' or 'tape:<filter of traces>'.",
             param="on_tools",
         )
-    for param, said in [("model", model), ("instructions", instructions)]:
-        texts = list(said.values()) if isinstance(said, Mapping) else [said]
+    for param, value in [("model", model), ("instructions", instructions)]:
+        texts = list(value.values()) if isinstance(value, Mapping) else [value]
         if not all(text is None or isinstance(text, str) for text in texts):
             raise UsageError(
-                f"{param}={said!r} is neither a text nor texts by agent name.", f"For example {param}='…'.", param=param
+                f"{param}={value!r} is neither a text nor texts by agent name.",
+                f"For example {param}='…'.",
+                param=param,
             )
     for param, stubs in [("tools", tools), ("results", results)]:
         if not isinstance(stubs or {}, Mapping):
@@ -331,14 +333,14 @@ def _models(runner: Runner, changes: Changes, for_all: str | None) -> Callable[[
 
 
 def _run_of(store: Store, trace_id: str) -> RunRecord:
-    found = store.runs.find(1, trace_id=trace_id)
-    if not found:
+    runs = store.runs.find(1, trace_id=trace_id)
+    if not runs:
         store.traces.get(trace_id)
         raise RunError(
             f"Trace {trace_id} is not that of a run of this lab, so there is nothing to run again.",
             "Fork a trace that lab.run made.",
         )
-    return found[0]
+    return runs[0]
 
 
 def _recorded(runner: Runner, run: RunRecord) -> Recorded:
@@ -371,8 +373,8 @@ def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
             f"This run was started with an SDK Agent object ({run.agent!r}), which lives only in the process that made it.",
             "Make the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
-    found = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
-    return found or store.agents.get(run.agent_id)
+    agent = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
+    return agent or store.agents.get(run.agent_id)
 
 
 def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
@@ -385,9 +387,9 @@ def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
 
 def said_to(store: Store, run: RunRecord) -> list[dict[str, Any]]:
     """What the user said to a run, as the model got it."""
-    said = []
+    messages = []
     for entry in store.threads.session_items(run.thread_id, run_id=run.id):
         if entry.get("role") != "user":
             break
-        said.append(entry)
-    return said
+        messages.append(entry)
+    return messages

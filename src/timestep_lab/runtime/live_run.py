@@ -489,8 +489,8 @@ class LiveRun:
             ASKED_UNDER: dict(self._route.turns),
             **({SAID: list(replay.said)} if replay else {}),
         }
-        kept = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
-        await self._store_end(self._ended_run(status="needs_approval", ended_at=None), kept)
+        paused_state = approvals.paused_state(self.run, text, snapshot, waiting, self._claim)
+        await self._store_end(self._ended_run(status="needs_approval", ended_at=None), paused_state)
         return RunPaused(run=self.run, interruptions=waiting)
 
     async def _end(self, work: Coroutine[Any, Any, RunEnded]) -> RunEnded:
@@ -576,8 +576,8 @@ class LiveRun:
                 )
             )
         try:
-            told = store.runs.changes(run.id) if kept is self._claim is None else approvals.changes(store, run)
-            await write_soon(store.db, store.user_id, statements, changes=told)
+            changes = store.runs.changes(run.id) if kept is self._claim is None else approvals.changes(store, run)
+            await write_soon(store.db, store.user_id, statements, changes=changes)
             self.run = replace(run, **columns)
         except ConflictError:
             logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 def counted(wrapper: RunContextWrapper[object]) -> Usage:
     """The tokens that the SDK counted for one run of its own."""
-    said = wrapper.usage
-    into, out = said.input_tokens_details, said.output_tokens_details
+    usage = wrapper.usage
+    into, out = usage.input_tokens_details, usage.output_tokens_details
     return Usage(
-        requests=said.requests,
-        input_tokens=said.input_tokens,
-        output_tokens=said.output_tokens,
+        requests=usage.requests,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
         cached_tokens=into.cached_tokens or 0,
         cache_write_tokens=getattr(into, "cache_write_tokens", 0) or 0,
         reasoning_tokens=out.reasoning_tokens or 0,
@@ -230,20 +230,20 @@ def _priced_model(prefix: str, model: str) -> tuple[str, str] | None:
 @lru_cache(maxsize=512)
 def _priced_elsewhere(provider: str, model: str) -> tuple[tuple[str, str], ...]:
     """What to look up, best first: at the provider that is told, at the one that the model's name begins with (`groq/llama-…`), at its maker."""
-    found: list[tuple[str, str]] = []
+    candidates: list[tuple[str, str]] = []
     prefix, _, rest = model.partition("/")
     within = _provider_id(prefix) if rest else None
     name = rest if within or prefix in _FOLDERS else model
     name = name.rpartition("/")[2] if prefix in _FOLDERS else name
     if provider_id := _provider_id(provider):
-        found += [(provider_id, model), (provider_id, name)]
+        candidates += [(provider_id, model), (provider_id, name)]
     elif known := _priced_model(provider, model):
-        found.append(known)
+        candidates.append(known)
     if within:
-        found.append((within, rest))
+        candidates.append((within, rest))
     if maker := _maker(name):
-        found.append((maker, name))
-    return tuple(dict.fromkeys(found))
+        candidates.append((maker, name))
+    return tuple(dict.fromkeys(candidates))
 
 
 @lru_cache(maxsize=512)

@@ -86,13 +86,13 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     """
     if (ms := _number(headers.get("retry-after-ms"))) is not None:
         return ms / 1000.0
-    said = headers.get("retry-after")
-    if (seconds := _number(said)) is not None:
+    header = headers.get("retry-after")
+    if (seconds := _number(header)) is not None:
         return seconds
-    if said is None:
+    if header is None:
         return None
     try:
-        moment = parsedate_to_datetime(said)
+        moment = parsedate_to_datetime(header)
     except ValueError:
         return None
     return max(0.0, (to_aware_utc(moment) - (now or utc_now()).astimezone(UTC)).total_seconds())
@@ -329,8 +329,8 @@ def status_in(body: Any) -> int | None:
     if not isinstance(body, Mapping):
         return status_in(body[0]) if isinstance(body, list) and body else None
     for name in ("code", "status", "status_code", "type"):
-        told = body.get(name)
-        status = _STATUS_OF_CODE.get(told) if isinstance(told, str) else told
+        code = body.get(name)
+        status = _STATUS_OF_CODE.get(code) if isinstance(code, str) else code
         if isinstance(status, int) and 400 <= status <= 599:
             return status
     return status_in(body.get("error"))
@@ -397,17 +397,17 @@ def _unreachable(context: ErrorContext) -> ProviderUnavailableError:
 
 def _family(error: BaseException) -> set[str]:
     """Which of `timeout`, `transport`, `api` an exception of a client or http library belongs to."""
-    found = set()
+    families = set()
     for cls in type(error).__mro__:
         if cls.__module__.split(".")[0] not in _TRANSPORT_ROOTS:
             continue
         if cls.__name__ in ("APITimeoutError", "TimeoutException"):
-            found.add("timeout")
+            families.add("timeout")
         elif cls.__name__ in ("APIConnectionError", "TransportError", "NetworkError", "ProtocolError", "StreamError"):
-            found.add("transport")
+            families.add("transport")
         elif cls.__name__ in ("APIError", "ResponseError"):
-            found.add("api")
-    return found
+            families.add("api")
+    return families
 
 
 def _headers_or_root(error: BaseException) -> bool:
@@ -439,8 +439,8 @@ def _status_told(error: BaseException) -> int | None:
 
 
 def _said(error: BaseException) -> str:
-    for told in (getattr(error, "body", None), getattr(error, "error", None), getattr(error, "message", None)):
-        if words := _words(told):
+    for source in (getattr(error, "body", None), getattr(error, "error", None), getattr(error, "message", None)):
+        if words := _words(source):
             return words
     return str(error)
 

@@ -63,8 +63,8 @@ class Changes:
             name: getattr(self, name) for name in ("prompt", "model", "again", "on_tools", "tape")
         }
         for name in ("models", "instructions", "tools", "results"):
-            plain[name] = {key: said for key, said in getattr(self, name).items() if not callable(said)}
-        functions = [name for name, said in [*self.tools.items(), *self.results.items()] if callable(said)]
+            plain[name] = {key: value for key, value in getattr(self, name).items() if not callable(value)}
+        functions = [name for name, value in [*self.tools.items(), *self.results.items()] if callable(value)]
         return {**plain, "functions": functions}
 
     @classmethod
@@ -130,12 +130,12 @@ def _part(part: Mapping[str, Any]) -> Any:
 
 def definitions_of(spans: Iterable[Span]) -> dict[str, list[Mapping[str, Json]]]:
     """By the name of an MCP server, its tools as models were offered them; what was said last of each tool holds."""
-    found: dict[str, dict[str, Mapping[str, Json]]] = {}
+    by_server: dict[str, dict[str, Mapping[str, Json]]] = {}
     for span in spans:
         for definition in span["attributes"].get(GenAI.TOOL_DEFINITIONS) or ():
             if server := definition.get("server"):
-                found.setdefault(server, {})[definition["server_tool"]] = definition
-    return {server: list(tools.values()) for server, tools in found.items()}
+                by_server.setdefault(server, {})[definition["server_tool"]] = definition
+    return {server: list(tools.values()) for server, tools in by_server.items()}
 
 
 class Recorded:

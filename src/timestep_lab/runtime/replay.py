@@ -186,15 +186,15 @@ def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
 
 def _inner_tools(tool: Any) -> set[str]:
     """Names of the tools that an agent used as a tool has, at any depth."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting, seen = [tool], set()
     while waiting:
         inner = getattr(waiting.pop(), "_agent_instance", None)
         if isinstance(inner, Agent) and id(inner) not in seen:
             seen.add(id(inner))
-            found |= {one.name for one in inner.tools}
+            names |= {one.name for one in inner.tools}
             waiting += inner.tools
-    return found
+    return names
 
 
 class ReplayModel(Model):
@@ -350,8 +350,8 @@ def _unless_recorded(check: Any, replay: Replay) -> Any:
     async def run(data: Any) -> ToolGuardrailFunctionOutput:
         if data.context.tool_call_id in replay.calls:
             return ToolGuardrailFunctionOutput.allow()
-        said: ToolGuardrailFunctionOutput | Awaitable[ToolGuardrailFunctionOutput] = check.guardrail_function(data)
-        return await said if isinstance(said, Awaitable) else said
+        result: ToolGuardrailFunctionOutput | Awaitable[ToolGuardrailFunctionOutput] = check.guardrail_function(data)
+        return await result if isinstance(result, Awaitable) else result
 
     return replace(check, guardrail_function=run, name=check.get_name())
 
@@ -364,8 +364,8 @@ def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> An
         same = replay.same_input if speaker is None else speaker.repeated
         if same and ends:
             return GuardrailFunctionOutput(output_info=None, tripwire_triggered=ends.popleft())
-        said: GuardrailFunctionOutput | Awaitable[GuardrailFunctionOutput] = guardrail.guardrail_function(*given)
-        return await said if isinstance(said, Awaitable) else said
+        result: GuardrailFunctionOutput | Awaitable[GuardrailFunctionOutput] = guardrail.guardrail_function(*given)
+        return await result if isinstance(result, Awaitable) else result
 
     return replace(guardrail, guardrail_function=run, name=guardrail.get_name())
 
@@ -380,8 +380,8 @@ def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapp
             first = next(iter(model.next["input"] or ()), None)
             is_system = isinstance(first, Mapping) and first.get("role") == "system"
             return str(first["content"]) if is_system and first else None
-        said = dynamic(context, twin)
-        return await said if isinstance(said, Awaitable) else said
+        instructions = dynamic(context, twin)
+        return await instructions if isinstance(instructions, Awaitable) else instructions
 
     return run
 
@@ -394,17 +394,17 @@ def _as_then(is_enabled: Any, replay: Replay, model: ReplayModel) -> Any:
     async def run(context: RunContextWrapper[Any], agent: Any) -> bool:
         if replay.whole or model.next is not None:
             return True
-        said = is_enabled(context, agent)
-        return bool(await said if isinstance(said, Awaitable) else said)
+        enabled = is_enabled(context, agent)
+        return bool(await enabled if isinstance(enabled, Awaitable) else enabled)
 
     return run
 
 
 async def _changed(stub: ToolStub, arguments: str) -> Any:
-    said = stub(json.loads(arguments or "{}")) if callable(stub) else stub
-    if isinstance(said, Awaitable):
-        said = await said
-    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    result = stub(json.loads(arguments or "{}")) if callable(stub) else stub
+    if isinstance(result, Awaitable):
+        result = await result
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _mark_failed(message: str) -> None:

@@ -148,8 +148,8 @@ class _Objects(Provider):
         for name, known in self.models.items():
             if known is model:
                 return name
-        said = getattr(model, "model", None)
-        base = name = said if isinstance(said, str) and said else type(model).__name__
+        model_name = getattr(model, "model", None)
+        base = name = model_name if isinstance(model_name, str) and model_name else type(model).__name__
         n = 1
         while name in self.models:
             n += 1
@@ -269,11 +269,11 @@ class Router(ModelProvider):
         if prefix is not None:
             self.resolve(f"{prefix}/-")
             return [f"{prefix}/{name}" for name in await self._listed(prefix)]
-        found = []
+        names = []
         for status in self.providers():
             if status.ready:
-                found += await self._listed_or_none(status.prefix)
-        return found
+                names += await self._listed_or_none(status.prefix)
+        return names
 
     async def _listed(self, prefix: str) -> list[str]:
         provider = self.provider(prefix)

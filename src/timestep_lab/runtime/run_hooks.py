@@ -166,5 +166,5 @@ def _tell_heard(processor: StoreProcessor, context: RunContextWrapper[Any], tool
     call = context.tool_call if isinstance(context, ToolContext) else None
     if span is None or call is None or not isinstance(tool, FunctionTool) or isinstance(result, str):
         return
-    said = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
-    processor.tool_noted(span, {Lab.HEARD: json.dumps(said["output"], ensure_ascii=False)})
+    item = ItemHelpers.tool_call_output_item(call, result, output_json_schema=tool.output_json_schema)
+    processor.tool_noted(span, {Lab.HEARD: json.dumps(item["output"], ensure_ascii=False)})

@@ -158,21 +158,21 @@ class Runner:
         self._check_prices(options, agent, records)
         model_name = fork.model if fork else self._checked_model(options, agent)
         thread, is_new = await self._thread(thread_id, turn, agent, options)
-        kept: dict[str, Json] = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
+        run_metadata: dict[str, Json] = {} if options == RunOptions() else {run_rows.OPTIONS: options.to_json()}
         if fork:
-            kept[run_rows.FORK] = {
+            run_metadata[run_rows.FORK] = {
                 "trace_id": fork.trace_id,
                 "span_id": fork.span_id,
                 "changes": fork.changes.to_json(),
             }
         if records:
-            kept[run_rows.AGENT_VERSIONS] = {record.id: record.version for record in records.values()}
+            run_metadata[run_rows.AGENT_VERSIONS] = {record.id: record.version for record in records.values()}
         if context is not None:
-            kept[run_rows.CONTEXT] = type(context).__name__
+            run_metadata[run_rows.CONTEXT] = type(context).__name__
         run = RunRecord(
             id=new_id("run"), user_id=self.store.user_id, thread_id=thread.id, trace_id=new_trace_id(),
             agent_id=agent.id if isinstance(agent, AgentRecord) else None, agent=agent.name, last_agent=agent.name,
-            model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **kept},
+            model=model_name, input=turn.text, process_id=self.store.db.process_id, metadata={**(metadata or {}), **run_metadata},
         )  # fmt: skip
         shown = await run_rows.begin(self.store, run, thread, turn, is_new=is_new, said=said)
         self._announce(run, fork)
@@ -228,8 +228,8 @@ class Runner:
         waiting = approvals.waiting_calls(state)
         decided = await in_thread(approvals.read_decisions, decisions, waiting)
         if state.agent_snapshot.get("kind") == approvals.ASKED:
-            async for said in self._answered(run, state, decided, keep_running):
-                yield said
+            async for update in self._answered(run, state, decided, keep_running):
+                yield update
             return
         run, state = await in_thread(approvals.claim, store, run, decided)
         try:
@@ -261,13 +261,13 @@ class Runner:
             live.decide(decided)
             yield RunStarted(run=replace(live.run, status="running"), resumed=True)
             try:
-                while said := await live.next_event():
-                    yield said
+                while event := await live.next_event():
+                    yield event
             finally:
                 await self._left(live, keep_running)
             return
-        async for told in approvals.answered_elsewhere(self.store, run, state, decided):
-            yield told
+        async for update in approvals.answered_elsewhere(self.store, run, state, decided):
+            yield update
 
     async def client_tool_output(
         self,
@@ -350,8 +350,8 @@ class Runner:
 
     def changes_of(self, run: RunRecord) -> Changes | None:
         """What is replaced in a fork; None for a run that is none. Raises `RunError` when that cannot be known here."""
-        kept = run.metadata.get(run_rows.FORK)
-        return None if kept is None else self._changes.get(run.id) or Changes.from_json(kept["changes"])
+        fork_data = run.metadata.get(run_rows.FORK)
+        return None if fork_data is None else self._changes.get(run.id) or Changes.from_json(fork_data["changes"])
 
     async def _as_forked(self, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
         """The agents of a fork that goes on, with everything replaced in them that was replaced when it began."""
@@ -440,7 +440,9 @@ class Runner:
             if run is None or run.metadata.get(run_rows.CANCEL):
                 live.cancel()
             elif live.asked and (decisions := self.store.run_states.get(run_id).decisions):
-                live.told_elsewhere({call_id: approvals.Decision(**said) for call_id, said in decisions.items()})
+                live.told_elsewhere(
+                    {call_id: approvals.Decision(**decision) for call_id, decision in decisions.items()}
+                )
 
     # -- parts
 
@@ -542,8 +544,8 @@ class Runner:
             known = self.store.agent(id, version)
             if known is not None and known.name == (run.last_agent or run.agent):
                 return known
-        found = self.store.agents.find(1, name=run.last_agent or run.agent)
-        return found[0] if found else self.store.agents.get(run.agent_id or run.agent)
+        agents = self.store.agents.find(1, name=run.last_agent or run.agent)
+        return agents[0] if agents else self.store.agents.get(run.agent_id or run.agent)
 
     def _settle_rows(self, run: RunRecord, state: RunStateRecord, items: list[ThreadItem]) -> set[str]:
         """Calls that no longer have an open row in the trace. What a dead process finished, but could not tell the trace, is told now."""

@@ -108,7 +108,7 @@ def key(item: Item) -> tuple[str, str] | None:
 
 
 def keys(items: Iterable[Item]) -> set[tuple[str, str]]:
-    return {found for item in items if (found := key(item))}
+    return {item_key for item in items if (item_key := key(item))}
 
 
 def answers_behind_calls(items: list[Item]) -> list[Item]:
@@ -162,15 +162,15 @@ def complete_session(store: Store, run: RunRecord) -> None:
     log = store.threads.session_items(run.thread_id)
     asked = {entry["call_id"] for entry in log if entry.get("call_id") and not is_output(entry)}
     answered = {entry["call_id"] for entry in log if is_output(entry)}
-    said = [_text(entry) for entry in log if entry.get("role") == "assistant"]
+    texts = [_text(entry) for entry in log if entry.get("role") == "assistant"]
     missing: list[dict[str, Any]] = []
     for item in items:
         if item.type == "tool_call" and item.data["output"] is not None and item.data["call_id"] not in answered:
             missing += _call(item, asked=item.data["call_id"] in asked)
         elif item.type == "assistant_message" and item.data["text"]:
             # Compared as a multiset: the same sentence may have been said twice.
-            if item.data["text"] in said:
-                said.remove(item.data["text"])
+            if item.data["text"] in texts:
+                texts.remove(item.data["text"])
             else:
                 missing.append({"role": "assistant", "content": item.data["text"]})
     store.threads.append_session_items(run.thread_id, missing, run_id=run.id)

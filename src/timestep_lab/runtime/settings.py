@@ -215,12 +215,12 @@ def _named(name: str, text: Mapping[str, str]) -> dict[str, str]:
     if name not in text:
         return {}
     try:
-        found = json.loads(text[name])
+        parsed = json.loads(text[name])
     except ValueError as error:
         raise SettingsError(f"{name} is not JSON ({error}).", _NAMED_STEP.format(name), param=name) from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
         raise SettingsError(f"{name} must be a JSON object of texts.", _NAMED_STEP.format(name), param=name)
-    return found
+    return parsed
 
 
 def _named_urls(name: str, text: Mapping[str, str]) -> dict[str, str]:
@@ -232,9 +232,9 @@ _NAMED_STEP = 'Write it as {}=\'{{"my-name": "https://…"}}\'.'
 
 def _one_of(name: str, text: Mapping[str, str], values: tuple[Choice, ...]) -> Choice:
     """The first value when nothing is set."""
-    found = text.get(name, values[0]).casefold()
+    given = text.get(name, values[0]).casefold()
     for value in values:
-        if value == found:
+        if value == given:
             return value
     raise SettingsError(f"{name} is {text[name]!r}.", f"Use one of: {', '.join(values)}.", param=name)
 

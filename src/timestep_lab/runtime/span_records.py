@@ -97,8 +97,8 @@ class Exchange:
     def answered(self, response: Any) -> None:
         """Its headers are there: from now on the socket can be asked."""
         stream = response.extensions.get("network_stream")
-        found = stream.get_extra_info("socket") if stream is not None else None
-        self._socket = found if hasattr(found, "getsockopt") else None
+        connection = stream.get_extra_info("socket") if stream is not None else None
+        self._socket = connection if hasattr(connection, "getsockopt") else None
 
 
 EXCHANGE: ContextVar[Exchange | None] = ContextVar("timestep_lab_exchange", default=None)
@@ -127,11 +127,11 @@ def unread_s(connection: socket.socket | None) -> float:
     if connection is None or sys.platform != "linux":
         return 0.0
     try:
-        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
     except OSError:  # Closed in the meantime, or no TCP.
         return 0.0
     return (
-        struct.unpack_from("I", told, _LAST_DATA_RECEIVED)[0] / 1000.0 if len(told) >= _LAST_DATA_RECEIVED + 4 else 0.0
+        struct.unpack_from("I", info, _LAST_DATA_RECEIVED)[0] / 1000.0 if len(info) >= _LAST_DATA_RECEIVED + 4 else 0.0
     )
 
 
@@ -360,13 +360,13 @@ def _generation(span: Span[Any], record: SpanRecord) -> SpanRecord:
 
 def definition_of(tool: Any) -> dict[str, Json]:
     """A tool as a model was offered it, and where it lives."""
-    said: dict[str, Json] = {"type": getattr(tool, "type", None) or "function", "name": str(tool.name)}
+    definition: dict[str, Json] = {"type": getattr(tool, "type", None) or "function", "name": str(tool.name)}
     if (schema := getattr(tool, "params_json_schema", None)) is None:
-        return {**said, "type": type(tool).__name__}
-    said |= {"type": "function", "description": tool.description, "parameters": schema}
+        return {**definition, "type": type(tool).__name__}
+    definition |= {"type": "function", "description": tool.description, "parameters": schema}
     if binding := getattr(tool, "_mcp_tool_binding", None):
-        said |= {"server": binding[0], "server_tool": binding[1]}
-    return {**said, "read_only": True} if is_read_only(tool) else said
+        definition |= {"server": binding[0], "server_tool": binding[1]}
+    return {**definition, "read_only": True} if is_read_only(tool) else definition
 
 
 READ_ONLY = "_timestep_lab_read_only"
@@ -423,10 +423,10 @@ def jsonable(value: Any) -> Json:
 
 
 def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    said = usage.get(name) or {}
-    if isinstance(said, list):
-        said = said[0] if said else {}
-    return said if isinstance(said, Mapping) else said.model_dump()
+    details = usage.get(name) or {}
+    if isinstance(details, list):
+        details = details[0] if details else {}
+    return details if isinstance(details, Mapping) else details.model_dump()
 
 
 def _kind(data: Any) -> SpanKind:

@@ -425,16 +425,16 @@ class StreamItems:
         if isinstance(error, ModelRefusalError):
             await self._refused(error.refusal)
         await self._next_response()
-        said = self.log.mine("assistant_message")
-        if isinstance(error, OutputGuardrailTripwireTriggered) and said:
-            await self.log.change(said[-1].id, text="", status="incomplete", annotations=[])
+        messages = self.log.mine("assistant_message")
+        if isinstance(error, OutputGuardrailTripwireTriggered) and messages:
+            await self.log.change(messages[-1].id, text="", status="incomplete", annotations=[])
 
     async def _refused(self, refusal: str) -> None:
-        said = self.log.mine("assistant_message")
-        if said and said[-1].data["status"] == "in_progress":
-            await self.log.finish(said[-1].id, text=refusal, status="completed")
+        messages = self.log.mine("assistant_message")
+        if messages and messages[-1].data["status"] == "in_progress":
+            await self.log.finish(messages[-1].id, text=refusal, status="completed")
             self._open.clear()
-        elif not said or said[-1].data["text"] != refusal:
+        elif not messages or messages[-1].data["text"] != refusal:
             data = {"text": refusal, "attachments": [], "status": "completed", "annotations": []}
             await self.log.add_done("assistant_message", data)
 

@@ -126,10 +126,10 @@ class Tape:
 
     @cached_property
     def _of(self) -> dict[tuple[str, str], list[TapedCall]]:
-        found: dict[tuple[str, str], list[TapedCall]] = defaultdict(list)
+        by_tool: dict[tuple[str, str], list[TapedCall]] = defaultdict(list)
         for call in self.calls:
-            found[call.path, call.tool].append(call)
-        return dict(found)
+            by_tool[call.path, call.tool].append(call)
+        return dict(by_tool)
 
     @cached_property
     def _indexes(self) -> dict[tuple[str, str, str], dict[str, dict[str, list[TapedCall]]]]:
@@ -142,10 +142,10 @@ class Tape:
         """Arguments in canonical form to trace to the calls with them, in order."""
         key = path, tool, reading.key
         if key not in self._indexes:
-            found: dict[str, dict[str, list[TapedCall]]] = {}
+            index: dict[str, dict[str, list[TapedCall]]] = {}
             for call in self.calls_of(path, tool):
-                found.setdefault(reading.canonical(call.arguments), {}).setdefault(call.trace_id, []).append(call)
-            self._indexes[key] = found
+                index.setdefault(reading.canonical(call.arguments), {}).setdefault(call.trace_id, []).append(call)
+            self._indexes[key] = index
         return self._indexes[key]
 
 
@@ -160,10 +160,10 @@ class Reading:
     @classmethod
     def of(cls, tool: str, schema: Mapping[str, Any], tape: Tape) -> Reading:
         properties: Mapping[str, Any] = schema.get("properties") or {}
-        hinted = {name for name, said in properties.items() if isinstance(said, Mapping) and said.get(IGNORABLE)}
+        hinted = {name for name, spec in properties.items() if isinstance(spec, Mapping) and spec.get(IGNORABLE)}
         ignored = frozenset({*hinted, *tape.ignore.get(tool, ())})
         defaults = {
-            n: said["default"] for n, said in properties.items() if isinstance(said, Mapping) and "default" in said
+            n: spec["default"] for n, spec in properties.items() if isinstance(spec, Mapping) and "default" in spec
         }
         for name in tape.near.get(tool, ()):
             _check_near(tool, name, properties)
@@ -188,15 +188,15 @@ class Reading:
 
 
 def _check_near(tool: str, name: str, properties: Mapping[str, Any]) -> None:
-    said = properties.get(name)
-    if said is None:
+    spec = properties.get(name)
+    if spec is None:
         raise UsageError(
             f"near={{{tool!r}: [{name!r}]}}: the tool has no such argument.{did_you_mean(name, properties)}",
             f"Its arguments: {', '.join(properties) or 'none'}.",
             param="near",
         )
-    kinds = said.get("type") if isinstance(said, Mapping) else None
-    if kinds not in ("string", ["string", "null"]) or {"enum", "const", "format", "pattern"} & set(said):
+    kinds = spec.get("type") if isinstance(spec, Mapping) else None
+    if kinds not in ("string", ["string", "null"]) or {"enum", "const", "format", "pattern"} & set(spec):
         raise UsageError(
             f"near={{{tool!r}: [{name!r}]}}: only free text may be nearly alike; ids, numbers and choices must be the same.",
             "Leave it out, or name it in ignore= if it says nothing.",
@@ -261,9 +261,9 @@ def record(
             f"from spans where trace_id in ({places}) order by started_at, span_id"
         )
         for row in store.sql(sql, part, limit=None).dicts():
-            said = row["attributes"]
+            attributes = row["attributes"]
             spans[row["trace_id"]].append(
-                {**row, "attributes": json.loads(said) if isinstance(said, str) else said or {}}
+                {**row, "attributes": json.loads(attributes) if isinstance(attributes, str) else attributes or {}}
             )
     if not spans:
         raise UsageError(
@@ -328,16 +328,16 @@ def named(agent: str | None, first: str | None) -> str:
 def pool_of(store: Store, agent: str, own: str | None = None, most: int = MOST_TRACES) -> list[str]:
     """The newest finished traces of runs that began with this agent, `own` first. Blocks."""
     sql = "select trace_id from traces where workflow = $1 and status = 'completed' order by started_at desc"
-    found = [row[0] for row in store.sql(sql, [agent], limit=most).rows]
-    return list(dict.fromkeys([*([own] if own else []), *found]))
+    trace_ids = [row[0] for row in store.sql(sql, [agent], limit=most).rows]
+    return list(dict.fromkeys([*([own] if own else []), *trace_ids]))
 
 
 def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str]:
     """The newest traces that a filter finds. Blocks. Raises `FilterError`, and `NotFoundError` when it finds none."""
-    found = [str(row["trace_id"]) for row in store.traces.list(expression, limit=most).data]
-    if not found:
+    trace_ids = [str(row["trace_id"]) for row in store.traces.list(expression, limit=most).data]
+    if not trace_ids:
         raise NotFoundError(f"No trace matches {expression!r}.", "Try the filter in lab.traces.")
-    return found
+    return trace_ids
 
 
 def read_tape(
@@ -407,13 +407,13 @@ class Player:
         reading = self._reading(tool)
         index, wanted = self.tape.index(path, tool.name, reading), reading.canonical(arguments)
         done = self._seen[path, tool.name, wanted]
-        if found := self._nth(index.get(wanted, {}), done):
-            return "hit", found
+        if call := self._nth(index.get(wanted, {}), done):
+            return "hit", call
         if wanted in index or not (near := self.tape.near.get(tool.name)):
             return None
         for other, calls in index.items():
-            if _nearly(reading.kept(arguments), json.loads(other), near) and (found := self._nth(calls, done)):
-                return "drifted", found
+            if _nearly(reading.kept(arguments), json.loads(other), near) and (call := self._nth(calls, done)):
+                return "drifted", call
         return None
 
     def _nth(self, calls: Mapping[str, Sequence[TapedCall]], n: int) -> TapedCall | None:
@@ -436,10 +436,10 @@ class Player:
 
         async def invoke(context: ToolContext[Any], text: str) -> Any:
             arguments = parsed(text or "{}")
-            found = self.find(path, tool, arguments)
+            match = self.find(path, tool, arguments)
             self._seen[path, tool.name, self._reading(tool).canonical(arguments)] += 1
-            if found is not None:
-                return self._say(*found)
+            if match is not None:
+                return self._say(*match)
             if self.on_miss.startswith(_SIMULATE):
                 self._count("simulated")
                 return await self._simulate(tool, path, arguments)

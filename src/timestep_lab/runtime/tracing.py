@@ -414,10 +414,10 @@ class CellTrace:
                 return
             self._begin()
         self._processor.release(self._sdk_id, "The cell ended before this step did.")
-        said = output if output is None or isinstance(output, str | int | float) else repr(output)
+        value = output if output is None or isinstance(output, str | int | float) else repr(output)
         self._writer.span_ended(
             replace(
-                self._root, ended_at=utc_now(), status="error" if error else "ok", output=said,
+                self._root, ended_at=utc_now(), status="error" if error else "ok", output=value,
                 error=f"{type(error).__name__}: {error}" if error else None,
             )
         )  # fmt: skip

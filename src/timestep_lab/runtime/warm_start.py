@@ -137,8 +137,8 @@ class WarmStart:
         `approve_all`. `keep_trace` stores the spans, as a trace whose parent is the recorded one.
         """
         plan = self._plan
-        said = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
-        replay = Replay(plan.recorded, self._point, plan.changes, said)
+        span_ids = [span["span_id"] for span in plan.recorded.answers[: self.turn]]
+        replay = Replay(plan.recorded, self._point, plan.changes, span_ids)
         graph = rewire(plan.graph, plan.tools(replay), replay, plan.model_of)
         root = self._prepared(graph)
         watch = LimitWatch(plan.options.limits, replay)
@@ -284,8 +284,8 @@ async def warm_start(
         raise UsageError(f"The run of trace {trace_id} has no answer of a model.", "There is nothing to replay.")
     given = plan.recorded.input_of(plan.recorded.warm_start(plan.point))
     if prompt is not None:
-        said = await in_thread(said_to, runner.store, plan.run)
-        given = [*given[: len(given) - len(said)], {"role": "user", "content": prompt}]
+        messages = await in_thread(said_to, runner.store, plan.run)
+        given = [*given[: len(given) - len(messages)], {"role": "user", "content": prompt}]
     return WarmStart(runner, plan, plan.point, span_id, given)
 
 

@@ -166,8 +166,8 @@ def main() -> None:
             return
         try:
             module, _, name = target.partition(":")
-            found = getattr(importlib.import_module(module), name)(*args)
-            for piece in found if isinstance(found, Iterator) else (found,):
+            result = getattr(importlib.import_module(module), name)(*args)
+            for piece in result if isinstance(result, Iterator) else (result,):
                 send(answers, ("piece", piece))
         except LabError as error:
             send(answers, ("error", error))

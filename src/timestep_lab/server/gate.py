@@ -137,10 +137,10 @@ class RateLimits:
 def _network_of(address: str) -> str:
     """Who has one address of IPv6 has 2⁶⁴ of them."""
     try:
-        found = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return address
-    return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else address
+    return str(ip_network((parsed, 64), strict=False)) if isinstance(parsed, IPv6Address) else address
 
 
 # --- Who is calling: signed tokens, issued here and checked here

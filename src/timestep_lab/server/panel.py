@@ -55,12 +55,12 @@ def answer_with(status: int) -> None:
 
 def with_status(send: Send) -> Send:
     """Sends the page that this task makes with the status that `answer_with` said."""
-    said: list[int] = []
-    _status.set(said)
+    statuses: list[int] = []
+    _status.set(statuses)
 
     async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start" and said:
-            message = {**message, "status": said[-1]}
+        if message["type"] == "http.response.start" and statuses:
+            message = {**message, "status": statuses[-1]}
         await send(message)
 
     return sent

@@ -64,8 +64,8 @@ class Worker:
 
     @classmethod
     def of_environment(cls) -> Worker | None:
-        told = os.environ.pop(ENV, None)  # Not for processes that this one starts.
-        return None if told is None else cls(**json.loads(told))
+        text = os.environ.pop(ENV, None)  # Not for processes that this one starts.
+        return None if text is None else cls(**json.loads(text))
 
     @property
     def name(self) -> str:
@@ -101,8 +101,8 @@ def watch(listening: socket.socket, workers: int, *, owner_key: str, link_s: flo
         stopping = True
 
     with tempfile.TemporaryDirectory(prefix="timestep-lab-") as folder, _signals(stop):
-        told = [Worker(n, listening.fileno(), folder, owner_key, time.time() + link_s) for n in range(workers)]
-        running = [_start(worker) for worker in told]
+        configs = [Worker(n, listening.fileno(), folder, owner_key, time.time() + link_s) for n in range(workers)]
+        running = [_start(worker) for worker in configs]
         begun, short_lives = [time.monotonic()] * workers, [0] * workers
         try:
             while not stopping:
@@ -117,7 +117,7 @@ def watch(listening: socket.socket, workers: int, *, owner_key: str, link_s: flo
                             "What it said is above; serve without --workers to see it alone.",
                         )
                     log.warning("Worker %d ended (%d); another takes its place.", place, process.returncode)
-                    running[place], begun[place] = _start(told[place]), time.monotonic()
+                    running[place], begun[place] = _start(configs[place]), time.monotonic()
                 time.sleep(LOOK_S)
         finally:
             _end(running)

@@ -106,8 +106,8 @@ def _told(branching: Branching) -> AgainPlan:
 
 def _model(branching: Branching, agent: str) -> str:
     own = branching.graph.agents[agent].model if agent in branching.graph.agents else None
-    found = branching.changes.models.get(agent) or branching.options.model or own or branching.run.model
-    return found if isinstance(found, str) else str(branching.run.model or "the agent's model")
+    model = branching.changes.models.get(agent) or branching.options.model or own or branching.run.model
+    return model if isinstance(model, str) else str(branching.run.model or "the agent's model")
 
 
 def _listed(names: tuple[str, ...]) -> str:

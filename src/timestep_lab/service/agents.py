@@ -220,12 +220,12 @@ class Agents:
     def last_used(self) -> dict[str, datetime]:
         """When the newest run of each agent began, by the agent's id. One that never ran is not in it."""
         store = self._scope.store
-        found = store.db.query(
+        result = store.db.query(
             store.user_id,
             "select agent_id, max(started_at) from runs where user_id = $1 and agent_id is not null group by agent_id",
             [store.user_id],
         )
-        return {agent_id: to_aware_utc(at) for agent_id, at in found.rows}
+        return {agent_id: to_aware_utc(at) for agent_id, at in result.rows}
 
     @op.put("/agents/{agent_id}")
     def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
@@ -292,12 +292,12 @@ class Agents:
         agent = _named(agents, name)
         if version in (None, agent.version):
             return agent
-        found = next((one for one in self.all_versions(agent.id) if one.version == version), None)
-        if found is None:
+        record = next((one for one in self.all_versions(agent.id) if one.version == version), None)
+        if record is None:
             raise NotFoundError(
                 f"The agent {agent.name!r} has no version {version}.", f"Its newest is {agent.name}@{agent.version}."
             )
-        return found
+        return record
 
     def versions(self, name_or_id: str) -> builtins.list[AgentRecord]:
         """Every version of an agent, the newest first. Raises `NotFoundError`."""
@@ -431,10 +431,10 @@ _VERSION = re.compile(r"@(\d{1,9})\s*$")
 
 def _split(agents: Sequence[AgentRecord], ref: str) -> tuple[str, int | None]:
     """`name@3` as name and version; None for the newest. An agent that is called so from before there were versions comes first."""
-    found = _VERSION.search(ref)
-    if found is None or any(ref in (agent.id, agent.name) for agent in agents):
+    match = _VERSION.search(ref)
+    if match is None or any(ref in (agent.id, agent.name) for agent in agents):
         return ref, None
-    return ref[: found.start()], int(found[1])
+    return ref[: match.start()], int(match[1])
 
 
 def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.list[Statement]:
@@ -442,8 +442,8 @@ def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.
     changed = store.agents.update_statement(agent_id, updated_at=utc_now(), **columns)
     numbered = changed.sql.replace(" set ", " set version = version + 1, ", 1)
     names = ", ".join(store.agents.columns)
-    kept = f"insert into agent_versions ({names}) select {names} from agents where user_id = $1 and id = $2"
-    return [Statement(numbered, changed.params, expect=1), Statement(kept, [store.user_id, agent_id])]
+    insert = f"insert into agent_versions ({names}) select {names} from agents where user_id = $1 and id = $2"
+    return [Statement(numbered, changed.params, expect=1), Statement(insert, [store.user_id, agent_id])]
 
 
 def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:

@@ -134,11 +134,11 @@ class Causes:
         from timestep_lab.evals import cause
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss)
-        found = await cause.why(
+        why_plan = await cause.why(
             self._scope.runner, question, replays=replays, k=k, corrections=corrections, instructions=instructions, models=models, plan=True
         )  # fmt: skip
-        assert isinstance(found, WhyPlan)
-        return found
+        assert isinstance(why_plan, WhyPlan)
+        return why_plan
 
     @op.stream("/traces/{trace_id}/outlook", ended=_outlook)
     async def outlook(
@@ -202,10 +202,10 @@ class Causes:
         )  # fmt: skip
 
         async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
-            found = await replay_many(
+            replayed = await replay_many(
                 start, times, concurrency=concurrency, approve_all=approve_all, keep_traces=keep_traces, on_progress=on_progress
             )  # fmt: skip
-            return {"replays": [replayed_json(one) for one in found]}
+            return {"replays": [replayed_json(one) for one in replayed]}
 
         async for event in _events(search):
             yield event
@@ -221,8 +221,8 @@ class Causes:
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
 
         async def search(on_progress: Callable[[int, int], None]) -> dict[str, Any]:
-            found = await find_change(self._scope, good, bad, [*cases], [*scorers], on_progress=on_progress, **options)
-            return found.to_json()
+            result = await find_change(self._scope, good, bad, [*cases], [*scorers], on_progress=on_progress, **options)
+            return result.to_json()
 
         async for event in _events(search):
             yield event
@@ -305,9 +305,9 @@ async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers:
     parts = search.changes_of(left, right)
     least, most = search.rows_of(len(parts))
     agents, names = search.rows_as_agents(left, right, shown)
-    told = await (await _comparison(scope, cases, agents, names, scorers, **options)).plan()
+    plan = await (await _comparison(scope, cases, agents, names, scorers, **options)).plan()
     return BlamePlan(
-        changes=tuple(shown.get(part, part) for part in parts), calls=told.calls, most_calls=told.calls * most // least, cost_usd=told.cost_usd
+        changes=tuple(shown.get(part, part) for part in parts), calls=plan.calls, most_calls=plan.calls * most // least, cost_usd=plan.cost_usd
     )  # fmt: skip
 
 
@@ -335,8 +335,8 @@ def _part_name(scope: Scope, part: str) -> str:
     """Tools by their names and handoffs by those of their agents, where a record has ids. Blocks."""
     what, _, id = part.partition(" ")
     if what == "handoff":
-        found = scope.store.agents.try_get(id)
-        return part if found is None else f"handoff to {found.name}"
+        agent = scope.store.agents.try_get(id)
+        return part if agent is None else f"handoff to {agent.name}"
     if what in ("tool", "approval"):
         head, _, tool = part.rpartition(" ")
         return f"{head} {tool.partition('.')[2] or tool}"
@@ -360,8 +360,8 @@ def _assertions(wrong: Any, right: Any) -> tuple[JsonObject, ...]:
     from timestep_lab.evals.scorers.registry import make_scorer, to_spec
 
     if right is not None:
-        said = {"type": "contains", "value": right} if isinstance(right, str) else right
-        return (to_spec(make_scorer(said)),)
+        scorer = {"type": "contains", "value": right} if isinstance(right, str) else right
+        return (to_spec(make_scorer(scorer)),)
     if wrong is None:
         return ()
     spec = to_spec(make_scorer(wrong))
@@ -387,8 +387,8 @@ async def _events(search: Callable[[Callable[[int, int], None]], Awaitable[Any]]
             if task.done():
                 break
             yield CauseProgress(done=told[0], planned=told[1])
-        found = task.result()
-        yield CauseFound(found=found if isinstance(found, dict) else asdict(found))
+        result = task.result()
+        yield CauseFound(found=result if isinstance(result, dict) else asdict(result))
     finally:
         if not task.done():
             task.cancel()

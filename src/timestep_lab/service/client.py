@@ -48,8 +48,8 @@ def unsupported_remotely(what: str, next_step: str) -> UsageError:
 
 def error_of(status: int, body: bytes, url: str) -> LabError:
     try:
-        told = json.loads(body)["error"]
-        return error_of_json(told, status)
+        error = json.loads(body)["error"]
+        return error_of_json(error, status)
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = BY_STATUS.get(status, StoreError)
         return kind(f"{url} answered {status}, and not as a served lab does.", "Check the address.")
@@ -85,8 +85,8 @@ TIMES = ("started_at", "ended_at", "created_at")
 def record(kind: type[R], value: Mapping[str, Any]) -> R:
     """A record of this class. Fields that it does not know are left out: the server may be newer."""
     hint: Any = kind
-    found: R = _decoder(hint)(value)
-    return found
+    instance: R = _decoder(hint)(value)
+    return instance
 
 
 def records(kind: type[R], values: Iterable[Mapping[str, Any]]) -> list[R]:
@@ -224,10 +224,10 @@ class Connection:
                     text = line.removeprefix("data: ")
                     if text == "[DONE]":
                         return
-                    told = json.loads(text)
-                    if told["type"] == "error":
-                        raise error_of_json(told["error"])
-                    yield event(told)
+                    payload = json.loads(text)
+                    if payload["type"] == "error":
+                        raise error_of_json(payload["error"])
+                    yield event(payload)
         except httpx.HTTPError as error:
             raise unreachable(error, self.url) from error
         raise unreachable(httpx.ReadError("the stream ended early"), self.url)

@@ -86,12 +86,12 @@ class Datasets:
 
         _check_name(name)
         traces = self._scope.store.traces
-        found = cases_of_rows([traces.get(id) for id in trace_ids], self._sql, expected=expected)
-        if not found:
+        cases = cases_of_rows([traces.get(id) for id in trace_ids], self._sql, expected=expected)
+        if not cases:
             raise NotFoundError(
                 "Nothing was asked in these traces, so they make no case.", "Choose traces with an input."
             )
-        return self.save(name, found) if self._try_record(name) is None else self.extend(name, found)
+        return self.save(name, cases) if self._try_record(name) is None else self.extend(name, cases)
 
     @op.get("/datasets/{dataset_id}/cases")
     def cases(self, dataset_id: DatasetId) -> builtins.list[JsonObject]:
@@ -120,10 +120,10 @@ class Datasets:
 
     def versions(self, name: str) -> builtins.list[DatasetRecord]:
         """Of one data set, newest first. Raises `NotFoundError`."""
-        found = self.rows(name=name)
-        if not found:
+        records = self.rows(name=name)
+        if not records:
             raise self._missing(name)
-        return found
+        return records
 
     def create(
         self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
@@ -160,10 +160,10 @@ class Datasets:
         """
         if expected not in (None, "output"):
             raise UsageError(f"expected={expected!r} is not possible.", 'Use "output", or leave it away.')
-        found = self.cases_of_traces(filter, expected=expected, limit=limit)
-        if not found:
+        cases = self.cases_of_traces(filter, expected=expected, limit=limit)
+        if not cases:
             raise NotFoundError("No trace matches.", "Look at lab.traces.")
-        return self._add(name, self._loaded(found, None, None), tags, {"filter": filter} if filter else None, new=False)
+        return self._add(name, self._loaded(cases, None, None), tags, {"filter": filter} if filter else None, new=False)
 
     def cases_of_traces(
         self, filter: str = "", *, expected: str | None = None, limit: int | None = None
@@ -183,10 +183,10 @@ class Datasets:
             raise UsageError(
                 f"{name!r} names no data set.", "Give its name: lab.datasets['capitals'], and then a case of it: [0]."
             )
-        found = self.find(name)
-        if found is None:
+        dataset = self.find(name)
+        if dataset is None:
             raise self._missing(name)
-        return found
+        return dataset
 
     def find(self, name: str) -> Dataset | None:
         """The data set `name`, or its version `name@2`; None where there is none."""

@@ -81,12 +81,12 @@ async def answer(scope: Scope, call: ModelCall, *, timeout_s: float) -> AsyncGen
 
     Raises before the first event what the router raises, then `ProviderError`, and `BudgetError` after `timeout_s`.
     """
-    told: asyncio.Queue[Event | None] = asyncio.Queue()
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
     # In a task of its own: the Agents SDK keeps its trace in context variables, and a reader may leave in another task than it began.
-    task = asyncio.create_task(_ask(scope, call, timeout_s, told.put_nowait))
-    task.add_done_callback(lambda _: told.put_nowait(None))
+    task = asyncio.create_task(_ask(scope, call, timeout_s, events.put_nowait))
+    task.add_done_callback(lambda _: events.put_nowait(None))
     try:
-        while event := await told.get():
+        while event := await events.get():
             yield event
         await task
     finally:

@@ -76,10 +76,10 @@ class MyData:
     def counts(self) -> MyDataCounts:
         """How much there is of each kind."""
         store = self._scope.store
-        found = {kind: _count(store, "count(*)", tables[0]) for kind, tables in TABLES.items()}
-        found["traces"] = _count(store, "count(distinct trace_id)", "traces_raw")
-        found["datasets"] = _count(store, "count(distinct name)", "dataset_versions")
-        return MyDataCounts(**found)
+        counts = {kind: _count(store, "count(*)", tables[0]) for kind, tables in TABLES.items()}
+        counts["traces"] = _count(store, "count(distinct trace_id)", "traces_raw")
+        counts["datasets"] = _count(store, "count(distinct name)", "dataset_versions")
+        return MyDataCounts(**counts)
 
     @op.delete("/my-data")
     def delete_everything(self) -> None:
@@ -199,8 +199,8 @@ def _write_all(store: Store, archive: zipfile.ZipFile, folder: Path) -> None:
 
 
 def _lines(store: Store, table: str) -> Iterator[str]:
-    found = store.db.query(store.user_id, f"select * from core.{table} where user_id = $1", [store.user_id])
-    for row in found.dicts():
+    result = store.db.query(store.user_id, f"select * from core.{table} where user_id = $1", [store.user_id])
+    for row in result.dicts():
         yield to_json({name: _value(value) for name, value in row.items()}) + "\n"
 
 

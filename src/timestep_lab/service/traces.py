@@ -226,8 +226,8 @@ class Traces:
     ) -> list[Facet]:
         """What the matching traces are counted by: outcome, source, agent, model, failed tool, error type, user, tag, score; of each value how
         many traces have it, and the filter that says so. Raises `FilterError`."""
-        found = self._scope.store.traces.facets(filter=filter, search=search, source=source, since=since, until=until)
-        return [Facet(name=name, values=values) for name, values in found.items()]
+        facets = self._scope.store.traces.facets(filter=filter, search=search, source=source, since=since, until=until)
+        return [Facet(name=name, values=values) for name, values in facets.items()]
 
     @op.get("/traces/series", costly=True)
     def series(
@@ -250,8 +250,8 @@ class Traces:
     @op.get("/views")
     def views(self, kind: SavedKind | None = None) -> list[SavedView]:
         """What was saved by name: views of the traces, queries, panels of the overview. In order of name."""
-        found = self._saved.find() if kind is None else self._saved.find(kind=kind)
-        return sorted(found, key=lambda view: view.name.casefold())
+        views = self._saved.find() if kind is None else self._saved.find(kind=kind)
+        return sorted(views, key=lambda view: view.name.casefold())
 
     @op.post("/views")
     def save_view(self, kind: SavedKind, name: Name, body: JsonObject) -> SavedView:
@@ -278,8 +278,8 @@ class Traces:
     @op.get("/traces/suggest", costly=True)
     def suggest(self, text: Filter = "", cursor: Annotated[int, Interval(ge=0, le=10_000)] = 0) -> list[Suggestion]:
         """What may stand at `cursor` of a filter, best first."""
-        found = self._scope.store.traces.facets()
-        return suggest(text, cursor, {FACETS[name]: [(v.value, v.count) for v in found[name]] for name in FACETS})
+        facets = self._scope.store.traces.facets()
+        return suggest(text, cursor, {FACETS[name]: [(v.value, v.count) for v in facets[name]] for name in FACETS})
 
     @op.get("/graph", costly=True)
     def graph(
@@ -428,8 +428,8 @@ class Traces:
     def waiting(self, trace_id: TraceId) -> list[Interruption]:
         """The tool calls of this trace that wait for a person. Raises `NotFoundError`."""
         self.read(trace_id)
-        found = self._waiting_state(trace_id)
-        return [] if found is None else [Interruption(**dict(call)) for call in found.interruptions]
+        state = self._waiting_state(trace_id)
+        return [] if state is None else [Interruption(**dict(call)) for call in state.interruptions]
 
     @op.post("/traces/{trace_id}/decisions", status=201)
     async def decide(

@@ -77,17 +77,17 @@ def archive(db: Database, before: datetime) -> Archived:
 def _archive_day(db: Database, folder: Path, day: date, end: datetime) -> tuple[int, int] | None:
     first = datetime(day.year, day.month, day.day)
     last = min(first + timedelta(days=1), end)
-    [found] = db.query(
+    [newest_span] = db.query(
         SYSTEM_USER,
         f"select max(span_no) from core.spans_raw where started_at >= $1 and started_at < $2 and (user_id, trace_id) in ({_OVER})",
         [first, last, end],
     ).one() or (None,)
-    if found is None:
+    if newest_span is None:
         return None
     selected = (
         "select {0} from core.spans_raw s left join core.span_histories h "
         "on h.user_id = s.user_id and h.trace_id = s.trace_id and h.span_id = s.span_id "
-        f"where s.started_at >= {_at(first)} and s.started_at < {_at(last)} and s.span_no <= {found} "
+        f"where s.started_at >= {_at(first)} and s.started_at < {_at(last)} and s.span_no <= {newest_span} "
         f"and (s.user_id, s.trace_id) in ({_OVER.replace('$1', _at(first)).replace('$2', _at(last)).replace('$3', _at(end))})"
     )
     name = _write(db, folder, day, selected.format(_COPIED) + " order by s.user_id, s.started_at")

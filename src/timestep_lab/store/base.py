@@ -68,10 +68,10 @@ class Statement:
 
     def check(self, result: Rows) -> None:
         """Raises `ConflictError` when it did not return, or change, the number of rows that it expects."""
-        found = len(result.rows) if result.columns else result.changed
-        if self.expect is not None and found != self.expect:
+        n_rows = len(result.rows) if result.columns else result.changed
+        if self.expect is not None and n_rows != self.expect:
             raise ConflictError(
-                f"Expected {self.expect} row(s), found {found}: somebody else changed it first.",
+                f"Expected {self.expect} row(s), found {n_rows}: somebody else changed it first.",
                 "Read it again, then try again.",
             )
 

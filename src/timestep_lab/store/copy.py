@@ -43,10 +43,10 @@ class Pruned:
 
 def parse_age(text: str) -> timedelta:
     """`30d`, `8w`, `6m` (of 30 days), `1y`. Raises `UsageError`."""
-    found = re.fullmatch(r"(\d+)\s*([dwmy])", text.strip().lower())
-    if not found or not int(found[1]):
+    match = re.fullmatch(r"(\d+)\s*([dwmy])", text.strip().lower())
+    if not match or not int(match[1]):
         raise UsageError(f"{text!r} is not an age.", "Write a number and d, w, m or y, such as 30d.")
-    return timedelta(days=int(found[1]) * _UNITS[found[2]])
+    return timedelta(days=int(match[1]) * _UNITS[match[2]])
 
 
 def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Pruned:
@@ -177,11 +177,11 @@ def copy_lab(
 
 def fingerprint(db: Database) -> dict[str, TableCopy]:
     """Count and hash of every table that is copied. Equal labs have equal ones, whatever database they live in."""
-    found = {}
+    copies = {}
     for table, columns in _columns(db).items():
         name = DELTAS if table == ROLLUPS else table
-        found[name] = _traces(db) if name == DELTAS else _table(db, table, columns)
-    return found
+        copies[name] = _traces(db) if name == DELTAS else _table(db, table, columns)
+    return copies
 
 
 def copy_to_parquet(source: Database, folder: Path) -> list[TableCopy]:
@@ -216,13 +216,13 @@ def _columns(db: Database) -> dict[str, list[str]]:
         "join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name "
         "where c.table_schema = 'core' and t.table_type = 'BASE TABLE' order by 1, 2",
     ).rows
-    found: dict[str, list[str]] = {}
+    by_table: dict[str, list[str]] = {}
     for table, column in rows:
         if table not in LEFT_BEHIND and column not in NOT_COPIED_COLUMNS:
-            found.setdefault(table, []).append(column)
-    if ROLLUPS in found:
-        del found[DELTAS]
-    return found
+            by_table.setdefault(table, []).append(column)
+    if ROLLUPS in by_table:
+        del by_table[DELTAS]
+    return by_table
 
 
 def _check_empty(target: Database) -> None:

@@ -114,10 +114,10 @@ class SpanBatch:
         } - self.opened_before
         if decided:
             sql = f"select trace_id, span_id from core.open_spans where {_AMONG_KEYS[db.dialect]}"
-            found = {(row[0], row[1]) for row in db.query(self.user_id, sql, [self.user_id, _joined(decided)]).rows}
-            self.taken_over = [row for row in self.opened if span_key(row) in found]
-            self.opened = [row for row in self.opened if span_key(row) not in found]
-            self.opened_before |= found & {span_key(row) for row in self.ended}
+            open_keys = {(row[0], row[1]) for row in db.query(self.user_id, sql, [self.user_id, _joined(decided)]).rows}
+            self.taken_over = [row for row in self.opened if span_key(row) in open_keys]
+            self.opened = [row for row in self.opened if span_key(row) not in open_keys]
+            self.opened_before |= open_keys & {span_key(row) for row in self.ended}
         self._looked = True
 
     def _taken_over(self, db: Database) -> list[Statement]:
@@ -151,8 +151,8 @@ def write_together(db: Database, batches: Sequence[SpanBatch], bodies: MessageBo
     together: dict[str, tuple[Sequence[str], list[Row]]] = {}
     changes: list[Change] = []
     for batch in batches:
-        tables, told = batch._tables(db, bodies)
-        changes += told
+        tables, batch_changes = batch._tables(db, bodies)
+        changes += batch_changes
         for name, (columns, rows) in tables.items():
             together.setdefault(name, (columns, []))[1].extend(rows)
     then = [statement for batch in batches for statement in (*batch._taken_over(db), *batch.then)]
@@ -440,7 +440,7 @@ class ImportedTrace:
 
     def _told_at_once(self, answer: str) -> dict[str, list[str]]:
         """Of the spans that tell of this answer, those that follow on each other without a gap."""
-        found: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         group: list[str] = []
         until = datetime.min
         for span_id in sorted(set(self._answers[answer]), key=lambda i: self.spans[i].started_at):
@@ -448,24 +448,24 @@ class ImportedTrace:
             if facts.started_at > until:
                 group = []
             group.append(span_id)
-            found[span_id] = group
+            groups[span_id] = group
             until = max(until, facts.ended_at)
-        return found
+        return groups
 
     def _outermost_that_knows(
         self, span_id: str, before: Mapping[str, SpanFacts], knows_nothing: set[str]
     ) -> str | None:
-        found: str | None = None
+        outermost: str | None = None
         path: set[str] = set()
         at: str | None = span_id
         while at is not None and at in self.spans and at not in path and at not in knows_nothing:
             path.add(at)
             if self.spans[at].knows or (at in before and before[at].knows):
-                found = at
+                outermost = at
             at = self.spans[at].parent_id
-        if found is None:
+        if outermost is None:
             knows_nothing |= path
-        return found
+        return outermost
 
     # -- what the trace shows
 

@@ -133,14 +133,14 @@ class Quota:
         if not most:
             return
         with self._lock:
-            found = self._counted.get(name)
+            counted = self._counted.get(name)
             now = self._clock()
-            is_over = found is not None and found.kept + found.taken + size > most
-            if found is None or now - found.at > (AGAIN_S if is_over else FRESH_S):
-                found = self._counted[name] = _Counted(self._count(name), now)
-            if found.kept + found.taken + size > most:
+            is_over = counted is not None and counted.kept + counted.taken + size > most
+            if counted is None or now - counted.at > (AGAIN_S if is_over else FRESH_S):
+                counted = self._counted[name] = _Counted(self._count(name), now)
+            if counted.kept + counted.taken + size > most:
                 raise refused(most)
-            found.taken += size
+            counted.taken += size
 
     def _count(self, name: str) -> int:
         [count] = self._db.query(self._user_id, _KEPT[name], [self._user_id]).one() or (0,)

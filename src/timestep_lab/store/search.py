@@ -67,14 +67,14 @@ def read_search(text: str) -> Search:
     is_phrase = False
     for piece in _PIECE.finditer(clean(text)):
         phrase = piece[1]
-        found = [
+        piece_words = [
             Word(word.lower(), bool(star)) for word, star in _WORD.findall(phrase if phrase is not None else piece[2])
         ]
-        words += found
+        words += piece_words
         is_phrase = phrase is not None
-        if phrase is not None and found:
+        if phrase is not None and piece_words:
             phrases.append(phrase.strip().lower())
-        elif not found:
+        elif not piece_words:
             signs.append((phrase if phrase is not None else piece[2]).strip().lower())
     if not words:
         phrases = [sign for sign in signs if sign]
@@ -140,13 +140,13 @@ class SearchIndex:
                 if not self._tables(file, {user_id}):
                     return Hits([], False, indexed_to)
                 query = " AND ".join(self._term(file, user_id, word) for word in words)
-                found = file.execute(
+                rows = file.execute(
                     f"select rowid from {_table(user_id)} where {_table(user_id)} match ? order by rowid desc limit ?",
                     (query, most + 1),
                 ).fetchall()
         except sqlite3.Error:
             return Hits([], False, 0)  # Missing, being rebuilt, or damaged: the lab itself is read instead.
-        return Hits([number for (number,) in found[:most]], len(found) > most, indexed_to)
+        return Hits([number for (number,) in rows[:most]], len(rows) > most, indexed_to)
 
     def _term(self, file: sqlite3.Connection, user_id: str, word: Word) -> str:
         """A word as a part of the query. For a beginning SQLite would merge the lists of all words that begin so before it gives the
@@ -415,9 +415,9 @@ class SearchFiller:
     def _is_of_another_lab(self, at: Position) -> bool:
         """The lab's file may have been replaced, by an older copy say. A span that was deleted tells nothing."""
         of_span = "select span_id from core.spans_raw where span_no = $1"
-        found = self._db.query(SYSTEM_USER, of_span, [at.indexed_to]).one()
-        if found is not None:
-            return bool(found[0] != at.span_id)
+        row = self._db.query(SYSTEM_USER, of_span, [at.indexed_to]).one()
+        if row is not None:
+            return bool(row[0] != at.span_id)
         given = "select last_value from duckdb_sequences() where sequence_name = 'span_numbers'"
         newest = self._db.query(SYSTEM_USER, given).one()
         return newest is None or (newest[0] or 0) < at.indexed_to
@@ -430,12 +430,12 @@ class SearchFiller:
             rows = self._db.query(SYSTEM_USER, sql, [after, after + BATCH]).rows
             if rows:
                 return rows
-            found = self._db.query(
+            row = self._db.query(
                 SYSTEM_USER, "select min(span_no) from core.spans_raw where span_no > $1", [after]
             ).one()
-            if found is None or found[0] is None:
+            if row is None or row[0] is None:
                 return []
-            after = found[0] - 1
+            after = row[0] - 1
 
     def _texts(self, rows: Sequence[tuple[Any, ...]]) -> list[tuple[int, str, str]]:
         hashes = list({digest for row in rows if row[7] for digest in row[7].split(" ")})
@@ -505,13 +505,13 @@ def _by_index(
     db: Database, user_id: str, search: Search, index: SearchIndex, first_param: int, most: int
 ) -> FoundTraces:
     hits = index.find(user_id, search.words, most)
-    found: dict[str, None] = {}
+    trace_ids: dict[str, None] = {}
 
     def look(source: str, condition: Callable[[_Params], str]) -> None:
         # Each place by a query of its own: together they would take thrice as long.
         params = _Params(1)
         sql = f"select distinct s.trace_id from {source} s where s.user_id = {params.add(user_id)} and {condition(params)}"
-        found.update((row[0], None) for row in db.query(user_id, sql, params.values).rows)
+        trace_ids.update((row[0], None) for row in db.query(user_id, sql, params.values).rows)
 
     def among_hits(params: _Params) -> str:
         # The bounds spare reading most of the table when the hits are recent. Shared histories are joined only where they are read.
@@ -543,7 +543,7 @@ def _by_index(
     if hits.more:
         sql = "select max(started_at) from core.spans_raw where user_id = $1 and span_no < $2"
         [rest_before] = db.query(user_id, sql, [user_id, min(hits.span_numbers)]).one() or (None,)
-    return FoundTraces(_among(list(found), first_param), hits.more, rest_before)
+    return FoundTraces(_among(list(trace_ids), first_param), hits.more, rest_before)
 
 
 def _among(ids: Sequence[str], first_param: int) -> CompiledFilter:
@@ -565,12 +565,12 @@ def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, m
         " & ".join(f"'{word.text}'{':*' if word.is_beginning else ''}" for word in search.words),
         [_pattern(word, "postgres") for word in search.words], list(search.phrases), min(most, ALL),
     ]  # fmt: skip
-    found = "select f.trace_id from core.search_spans({}, cast({} as text[]), cast({} as text[]), {}) f"
+    template = "select f.trace_id from core.search_spans({}, cast({} as text[]), cast({} as text[]), {}) f"
     more = False
     if most >= ALL:
-        ended = found.format(*map(params.add, arguments))
+        ended = template.format(*map(params.add, arguments))
     else:
-        hits = [row[0] for row in db.query(user_id, found.format("$1", "$2", "$3", "$4"), arguments).rows]
+        hits = [row[0] for row in db.query(user_id, template.format("$1", "$2", "$3", "$4"), arguments).rows]
         more = len(hits) >= most
         ended = f"select unnest(cast({params.add(list(dict.fromkeys(hits)))} as text[]))"
     still_open = _reads(search, "postgres", params).replace("s.error, ", "").replace(", s.output, s.events", "")

@@ -184,13 +184,13 @@ class SpanReader:
         import numpy as np
 
         bounds, params = self._bounds(trace_id, 3)
-        found, texts = self._coded(trace_id, bounds, params) or self._plain(trace_id, bounds, params)
-        numbers = {name: np.asarray(found[name], dtype="f8") for name in (*_NUMBERS, "started_us", "ended_us")}
-        parents = np.asarray(found["parent_id"], dtype=object)
+        raw, texts = self._coded(trace_id, bounds, params) or self._plain(trace_id, bounds, params)
+        numbers = {name: np.asarray(raw[name], dtype="f8") for name in (*_NUMBERS, "started_us", "ended_us")}
+        parents = np.asarray(raw["parent_id"], dtype=object)
         # Sorting here costs a tenth of sorting in the database, which would carry all columns along.
         order = _by_start(numbers["started_us"], numbers["ended_us"], parents)
         columns: dict[str, Any] = {
-            "span_id": np.asarray(found["span_id"], dtype=object)[order].tolist(),
+            "span_id": np.asarray(raw["span_id"], dtype=object)[order].tolist(),
             "parent_id": parents[order].tolist(),
         }
         columns.update((name, CodedText(column.codes[order], column.words)) for name, column in texts.items())
@@ -200,8 +200,8 @@ class SpanReader:
 
     def _plain(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]]:
         select = f"{self._numbers()}, {', '.join(_WORDS)}"
-        found = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
-        return found, {name: CodedText.of(found[name]) for name in _WORDS}
+        columns = self._db.columns(self._user_id, _SPANS.format(select, bounds), [self._user_id, trace_id, *params])
+        return columns, {name: CodedText.of(columns[name]) for name in _WORDS}
 
     def _coded(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]] | None:
         """The same sooner, where the database hands over numbers as arrays: of each row a hash of its words, and once what the hashes say.
@@ -214,22 +214,20 @@ class SpanReader:
             return None
         given = [self._user_id, trace_id, *params]
         words = ", ".join(_WORDS)
-        found = self._db.columns(
-            self._user_id, _SPANS.format(f"{self._numbers()}, hash({words}) as said", bounds), given
-        )
+        raw = self._db.columns(self._user_id, _SPANS.format(f"{self._numbers()}, hash({words}) as said", bounds), given)
         meanings = self._db.query(
             self._user_id, _SPANS.format(f"hash({words}), {words}", bounds) + f" group by {words}", given
         ).rows
-        said, known = np.asarray(found["said"], dtype="u8"), np.array([row[0] for row in meanings], dtype="u8")
+        hashes, known = np.asarray(raw["said"], dtype="u8"), np.array([row[0] for row in meanings], dtype="u8")
         order = np.argsort(known)
-        place = np.searchsorted(known, said, sorter=order)
+        place = np.searchsorted(known, hashes, sorter=order)
         if len(np.unique(known)) < len(known) or place.max(initial=-1) >= len(known):
             return None
         meaning = order[place]
-        if not np.array_equal(known[meaning], said):
+        if not np.array_equal(known[meaning], hashes):
             return None
         columns = {name: CodedText.of([row[at] for row in meanings]) for at, name in enumerate(_WORDS, start=1)}
-        return found, {name: CodedText(column.codes[meaning], column.words) for name, column in columns.items()}
+        return raw, {name: CodedText(column.codes[meaning], column.words) for name, column in columns.items()}
 
     def _numbers(self) -> str:
         micros = _MICROS[self._db.dialect]
@@ -256,10 +254,10 @@ class SpanReader:
                 found_between = self._db.query(self._user_id, sql, [*params, *values]).one()
                 bounds = f" and started_at between ${len(params) + 1} and ${len(params) + 2}"
                 values = list(found_between or (None, None))
-            found = self._db.query(
+            result = self._db.query(
                 self._user_id, f"select {', '.join(names)} from core.{table} where {where}{bounds}", [*params, *values]
             )
-            rows.update((row["span_id"], row) for row in (aware(row, names) for row in found.rows))
+            rows.update((row["span_id"], row) for row in (aware(row, names) for row in result.rows))
         bodies = self._bodies(row.get("input_refs") for row in rows.values())
         return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
 
@@ -267,10 +265,10 @@ class SpanReader:
         """Finished spans as they were written, with their inputs whole, by id. `since`: when their trace began."""
         places, refs_at = _ID_LIST[self._db.dialect], AT["input_refs"]
         sql = f"select {', '.join(SPAN_COLUMNS)} from core.{_STORED[self._db.dialect]} where user_id = $1 and trace_id = $2 and span_id {places} and started_at >= $4"
-        found = self._db.query(self._user_id, sql, [self._user_id, trace_id, " ".join(span_ids), since]).rows
-        bodies = self._bodies(row[refs_at] for row in found)
+        stored = self._db.query(self._user_id, sql, [self._user_id, trace_id, " ".join(span_ids), since]).rows
+        bodies = self._bodies(row[refs_at] for row in stored)
         rows: dict[str, Row] = {}
-        for given in found:
+        for given in stored:
             row = list(given)
             if row[refs_at]:
                 row[AT["input"]], row[refs_at] = _joined(row[refs_at], bodies), None
@@ -279,20 +277,22 @@ class SpanReader:
 
     def _all(self, trace_id: str, select: str, order: str = "") -> list[tuple[Any, ...]]:
         bounds, params = self._bounds(trace_id, 3)
-        found = self._db.query(self._user_id, _SPANS.format(select, bounds) + order, [self._user_id, trace_id, *params])
-        return found.rows
+        result = self._db.query(
+            self._user_id, _SPANS.format(select, bounds) + order, [self._user_id, trace_id, *params]
+        )
+        return result.rows
 
     def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[Any]]:
         """The time the trace took, which spares reading most of the table. Raises `NotFoundError` when there is no such trace."""
         table = "trace_deltas" if self._db.dialect == "duckdb" else "trace_rollups"
-        found = self._db.query(
+        row = self._db.query(
             self._user_id,
             f"select min(started_at), max(ended_at), sum(n_open) from core.{table} where user_id = $1 and trace_id = $2",
             [self._user_id, trace_id],
         ).one()
-        if found is None or found[0] is None:
+        if row is None or row[0] is None:
             raise no_trace(trace_id)
-        first, last, n_open = found
+        first, last, n_open = row
         if n_open or last is None:
             return f" and started_at >= ${first_param}", [first]
         return f" and started_at between ${first_param} and ${first_param + 1}", [first, last]
@@ -425,12 +425,12 @@ class MessageBodies:
         if not unknown:
             return []
         places = ", ".join(f"${n}" for n in range(2, len(unknown) + 2))
-        found = self._db.query(
+        result = self._db.query(
             user_id,
             f"select hash from core.message_bodies where user_id = $1 and hash in ({places})",
             [user_id, *unknown],
         )
-        stored = {row[0] for row in found.rows}
+        stored = {row[0] for row in result.rows}
         for digest in stored:
             self._remember((user_id, digest))
         return [digest for digest in unknown if digest not in stored]

@@ -67,8 +67,8 @@ class Store:
 
     def agent(self, id: str, version: int | None = None) -> AgentRecord | None:
         """An agent as it was in that version, or as it is today where that is not kept."""
-        kept = [] if version is None else self.agent_versions.find(1, id=id, version=version)
-        return kept[0] if kept else self.agents.try_get(id)
+        versions = [] if version is None else self.agent_versions.find(1, id=id, version=version)
+        return versions[0] if versions else self.agents.try_get(id)
 
     def sql(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
         """One read-only query over the documented views. Raises `QueryError`."""
@@ -114,14 +114,16 @@ def secret_of(db: Database, configured: str | None) -> str:
     """`TIMESTEP_LAB_SECRET`, or one made once and kept with the lab, so that what it signed outlives a restart."""
     if configured:
         return configured
-    kept = Table(db, LOCAL_USER, "lab_settings", LabSetting, noun="setting", key="name", order="name")
-    found = kept.try_get("token_secret")
-    if found is None:
+    settings = Table(db, LOCAL_USER, "lab_settings", LabSetting, noun="setting", key="name", order="name")
+    setting = settings.try_get("token_secret")
+    if setting is None:
         try:
-            found = kept.insert(LabSetting(name="token_secret", user_id=LOCAL_USER, value=secrets.token_urlsafe(48)))
+            setting = settings.insert(
+                LabSetting(name="token_secret", user_id=LOCAL_USER, value=secrets.token_urlsafe(48))
+            )
         except ConflictError:  # Another process made it in this moment.
-            found = kept.get("token_secret")
-    return found.value
+            setting = settings.get("token_secret")
+    return setting.value
 
 
 # --- From the name of a lab to the lab: `lab.duckdb`, a path, `:memory:`, or `postgresql://…`

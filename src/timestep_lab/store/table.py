@@ -245,14 +245,14 @@ class Table(Generic[R]):
 
     def get(self, id: str) -> R:
         """Raises `NotFoundError`."""
-        found = self.try_get(id)
-        if found is None:
+        record = self.try_get(id)
+        if record is None:
             raise self.missing(id)
-        return found
+        return record
 
     def try_get(self, id: str) -> R | None:
-        found = self._find({self.key: id}, limit=1)
-        return found[0] if found else None
+        records = self._find({self.key: id}, limit=1)
+        return records[0] if records else None
 
     def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: Any) -> Page[R]:
         """One page in listing order. `after` is the key of the last record of the page before; unknown raises `NotFoundError`."""

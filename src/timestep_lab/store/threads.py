@@ -110,8 +110,8 @@ class Threads(Table[ThreadRecord]):
     def update_item(self, item: ThreadItem) -> ThreadItem:
         """`save_item` for an item that is there. Raises `ConflictError` when it is not."""
         row = dict(zip(self._items.columns, self._items.to_row(item), strict=True))
-        kept = ("id", "user_id", "thread_id", "item_index")
-        columns = [column for column in self._items.columns if column not in kept]
+        fixed = ("id", "user_id", "thread_id", "item_index")
+        columns = [column for column in self._items.columns if column not in fixed]
         sets = ", ".join(f"{column} = ${n}" for n, column in enumerate(columns, 3))
         update = Statement(
             f"update thread_items set {sets} where user_id = $1 and id = $2 returning item_index",

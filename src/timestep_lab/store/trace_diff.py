@@ -140,13 +140,13 @@ def _aligned(a: _Tree, b: _Tree) -> Iterator[DiffRow]:
 def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator[tuple[int | None, int | None]]:
     """Every element of both lists once, in order; None where there is no partner."""
     pairs = [(0, 0, len(left), len(right))]
-    found: list[tuple[int, int]] = []
+    matches: list[tuple[int, int]] = []
     for keys_a, keys_b in ((a.branch, b.branch), (a.own, b.own), (a.label, b.label)):
         gaps: list[tuple[int, int, int, int]] = []
         for i0, j0, i1, j1 in pairs:
             here = common_pairs([keys_a[n] for n in left[i0:i1]], [keys_b[n] for n in right[j0:j1]])
             edges = [(-1, -1), *here, (i1 - i0, j1 - j0)]
-            found.extend((i + i0, j + j0) for i, j in here)
+            matches.extend((i + i0, j + j0) for i, j in here)
             gaps.extend(
                 (p + 1 + i0, q + 1 + j0, i + i0, j + j0)
                 for (p, q), (i, j) in pairwise(edges)
@@ -154,7 +154,7 @@ def _partners(a: _Tree, b: _Tree, left: list[int], right: list[int]) -> Iterator
             )
         pairs = gaps
     i = j = 0
-    for p, q in [*sorted(found), (len(left), len(right))]:
+    for p, q in [*sorted(matches), (len(left), len(right))]:
         yield from ((left[n], None) for n in range(i, p))
         yield from ((None, right[n]) for n in range(j, q))
         if p < len(left):

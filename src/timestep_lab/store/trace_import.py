@@ -159,13 +159,13 @@ class TraceImport:
 
     def records(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
         """`rows`, from records of any users."""
-        said: dict[str, list[TraceSaid]] = {}
+        starts: dict[str, list[TraceSaid]] = {}
         ended: dict[str, list[Row]] = {}
         for trace in traces:
-            said.setdefault(trace.user_id, []).append(_said(trace))
+            starts.setdefault(trace.user_id, []).append(_said(trace))
         for span in spans:
             ended.setdefault(span.user_id, []).append(span_row(span))
-        return sum(self.rows(user, ended.get(user, []), said.get(user, [])) for user in {**said, **ended})
+        return sum(self.rows(user, ended.get(user, []), starts.get(user, [])) for user in {**starts, **ended})
 
     def rows(
         self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent] = ()
@@ -183,13 +183,13 @@ class TraceImport:
         rows.update((trace_id, []) for trace_id, _, _ in events)
         for row in spans:
             rows.setdefault(row[_TRACE], []).append(row)
-        told = {one.trace_id: one for one in said}
+        by_trace = {one.trace_id: one for one in said}
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
                 traces, seen, waiting = self._look_up(user_id, rows)
                 part = _Part(self._db, user_id, self._add_events, waiting, events, self._source)
                 for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
-                    part.add(traces[trace_id], rows[trace_id], told.get(trace_id))
+                    part.add(traces[trace_id], rows[trace_id], by_trace.get(trace_id))
                 if part.has_something:
                     try:
                         part.write(self._bodies, seen)
@@ -204,20 +204,20 @@ class TraceImport:
         """What the store has of these traces; the number of the last row of sums; and events that wait for their spans."""
         dialect = self._db.dialect
         among = _AMONG[dialect]
-        found = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
-        seen = next((row[1] or 0 for row in found if row[0] is None), 0)
-        waiting = [(row[0], row[7], from_json(row[8])) for row in found if row[8] is not None]
-        sums = {row[0]: row[1:7] for row in found if row[0] is not None and row[8] is None}
+        rows = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
+        seen = next((row[1] or 0 for row in rows if row[0] is None), 0)
+        waiting = [(row[0], row[7], from_json(row[8])) for row in rows if row[8] is not None]
+        sums = {row[0]: row[1:7] for row in rows if row[0] is not None and row[8] is None}
         traces: dict[str, ImportedTrace] = {}
         to_read: list[ImportedTrace] = []
         for trace_id in trace_ids:
-            kept = self._shared.take((user_id, trace_id))
+            cached = self._shared.take((user_id, trace_id))
             if trace_id not in sums:
                 traces[trace_id] = ImportedTrace(trace_id)
                 continue
             n_parts, version, started_at, workflow_key, thread_key, end_user_key = sums[trace_id]
-            if kept is not None and kept.n_parts == n_parts:
-                traces[trace_id] = kept
+            if cached is not None and cached.n_parts == n_parts:
+                traces[trace_id] = cached
                 continue
             trace = traces[trace_id] = ImportedTrace(trace_id)
             trace.is_known, trace.n_parts, trace.version, trace.started_at = True, n_parts, version, started_at
@@ -284,8 +284,8 @@ class _Part:
         changed = self._told_more(trace, again) if again else {}
         if trace.trace_id in self._events:
             self._with_events(trace, new, changed)
-        told = said is not None and _tells_more(trace, said)
-        if not new and not changed and not told and (trace.is_known or said is None):
+        tells_more = said is not None and _tells_more(trace, said)
+        if not new and not changed and not tells_more and (trace.is_known or said is None):
             return
         closed = {span_id for span_id in new if span_id in trace.spans}
         facts = {span_id: facts_of(row) for span_id, row in new.items()}
@@ -323,18 +323,18 @@ class _Part:
         earlier = trace.started_at is None or started_at < trace.started_at
         if said is None:
             said = TraceSaid(trace.trace_id)
-        if told or earlier or not trace.is_known:
+        if tells_more or earlier or not trace.is_known:
             self._starts.append((
-                self._user_id, trace.trace_id, (said.workflow or "") if told else "", said.thread_id if told else None,
+                self._user_id, trace.trace_id, (said.workflow or "") if tells_more else "", said.thread_id if tells_more else None,
                 started_at, said.metadata, said.parent_trace_id, said.fork_span_id,
             ))  # fmt: skip
         self._n_parts += trace.n_parts
         trace.version = max(trace.version, trace.n_parts) + 1
         workflow, workflow_key = self._workflow(trace, said)
-        thread_id, thread_key = (said.thread_id, said.thread_key) if told and said.thread_id else (None, None)
+        thread_id, thread_key = (said.thread_id, said.thread_key) if tells_more and said.thread_id else (None, None)
         if thread_key is not None and (trace.thread_key is None or thread_key < trace.thread_key):
             trace.thread_key = thread_key
-        end_user, end_user_key = (said.end_user, said.end_user_key) if told and said.end_user else (None, None)
+        end_user, end_user_key = (said.end_user, said.end_user_key) if tells_more and said.end_user else (None, None)
         if end_user_key is not None and (trace.end_user_key is None or end_user_key < trace.end_user_key):
             trace.end_user_key = end_user_key
         text_in, in_key, text_out, out_key = self._payloads(trace, {**new, **changed})
@@ -418,8 +418,8 @@ class _Part:
             ", span_no = nextval('core.span_numbers')" if self._db.dialect == "duckdb" else ""
         )  # To be indexed again.
         for row, since in self._changed:
-            told = ", ".join(f"{column} = ${place}" for place, column in enumerate(_TOLD, 4))
-            sql = f"update core.spans_raw set {told}{number} where user_id = $1 and trace_id = $2 and span_id = $3"
+            sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(_TOLD, 4))
+            sql = f"update core.spans_raw set {sets}{number} where user_id = $1 and trace_id = $2 and span_id = $3"
             sql += f" and started_at >= ${4 + len(_TOLD)}"
             yield Statement(sql, [*row[:3], *(row[AT[column]] for column in _TOLD), since])
         for trace_id, span_id in self._arrived:
@@ -478,15 +478,15 @@ class _Part:
         return text_in, in_key, text_out, None if text_out is None else (1 << 61) + trace.version
 
     def _stored(self, trace: ImportedTrace, span_id: str, name: str) -> Any:
-        found = SpanReader(self._db, self._user_id).whole(trace.trace_id, [span_id])
-        return found[0][name] if found else None
+        spans = SpanReader(self._db, self._user_id).whole(trace.trace_id, [span_id])
+        return spans[0][name] if spans else None
 
 
 def _completeness(row: Row) -> tuple[Any, ...]:
     """Of a finished span: which columns it fills, how much it says, and what, so that of two that differ one is always the more complete."""
-    said = [value for place, value in enumerate(row) if place not in _APART and value is not None]
+    filled = [value for place, value in enumerate(row) if place not in _APART and value is not None]
     payload = [row[place] or "" for place in (_ATTRIBUTES, AT["input"], AT["output"])]
-    return len(said), sum(map(len, payload)), [*map(str, said), *payload]
+    return len(filled), sum(map(len, payload)), [*map(str, filled), *payload]
 
 
 def _times(one: Row, other: Row) -> tuple[datetime, datetime | None]:

@@ -39,8 +39,8 @@ class Selection:
 
     def where(self, dialect: Dialect, first_param: int = 1) -> CompiledFilter:
         """Raises `FilterError`."""
-        found = compile_filter(self.filter, dialect, first_param=first_param)
-        sql, params = found.sql, list(found.params)
+        compiled = compile_filter(self.filter, dialect, first_param=first_param)
+        sql, params = compiled.sql, list(compiled.params)
         if self.source:
             params.append(self.source)
             sql += f" and t.source = ${first_param + len(params) - 1}"

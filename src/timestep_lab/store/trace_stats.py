@@ -88,12 +88,12 @@ def _ends(
         return to_aware_utc(since), to_aware_utc(until)
     # Without a filter an index knows the first and the last; the view would read all.
     source = "core.trace_rollups" if db.dialect == "postgres" and where.sql == "true" else "traces"
-    found = db.query(
+    row = db.query(
         user_id, f"select min(t.started_at), max(t.started_at) from {source} t where {where.sql}", where.params
     ).one()
-    if found is None or found[0] is None:
+    if row is None or row[0] is None:
         return None
-    return to_aware_utc(since or found[0]), to_aware_utc(until or found[1])
+    return to_aware_utc(since or row[0]), to_aware_utc(until or row[1])
 
 
 def _in_steps(
@@ -138,23 +138,23 @@ def facets(db: Database, user_id: str, where: CompiledFilter, *, most: int = 20)
     counted: dict[FacetField, Counter[str]] = {name: Counter() for name in FACETS}
     scores: list[FacetValue] = []
     names = [name for name in FACETS if name != "user"]
-    for kind, *values, count, said, label, level in db.query(user_id, sql, where.params).rows:
+    for kind, *values, count, text, label, level in db.query(user_id, sql, where.params).rows:
         if kind == "user":
-            counted["user"][said] = int(count)
+            counted["user"][text] = int(count)
         elif kind == "score":
-            scores.append(_scored(said, label, level, int(count)))
+            scores.append(_scored(text, label, level, int(count)))
         else:
             for name, value in zip(names, values, strict=True):
                 parts = {value} if name not in _MANY else set((value or "").split(_MANY[name]))
                 counted[name].update(dict.fromkeys(parts - {None, ""}, int(count)))
-    found: dict[FacetField, list[FacetValue]] = {
+    by_field: dict[FacetField, list[FacetValue]] = {
         name: [
             FacetValue(value=value, count=count, filter=_condition(name, value))
             for value, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:most]
         ]
         for name, counts in counted.items()
     }
-    return {**found, "score": scores}
+    return {**by_field, "score": scores}
 
 
 def _condition(name: FacetField, value: str) -> str:
@@ -165,8 +165,8 @@ def _condition(name: FacetField, value: str) -> str:
 def _scored(name: str, label: str | None, level: str | None, count: int) -> FacetValue:
     quoted = json.dumps(name, ensure_ascii=False)
     if label is not None:
-        told = json.dumps(label, ensure_ascii=False)
-        return FacetValue(value=f"{name}: {label}", count=count, filter=f"labels[{quoted}] == {told}")
+        quoted_label = json.dumps(label, ensure_ascii=False)
+        return FacetValue(value=f"{name}: {label}", count=count, filter=f"labels[{quoted}] == {quoted_label}")
     sign = "<" if level == "low" else ">="
     return FacetValue(value=f"{name} {sign} 0.5", count=count, filter=f"scores[{quoted}] {sign} 0.5")
 

@@ -357,8 +357,8 @@ _INPUT, _OUTPUT, _COST, _CALL, _CALL_INPUT, _CALL_OUTPUT, _CALL_COST = (1 << bit
 
 def response_id(attributes: str | None) -> str | None:
     """From a span's attributes as JSON."""
-    found = _response_id(attributes) if attributes else None
-    return found[1] if found else None
+    match = _response_id(attributes) if attributes else None
+    return match[1] if match else None
 
 
 def used(spans: Mapping[str, SpanFacts]) -> tuple[Used, dict[str, Repeated]]:
@@ -464,16 +464,16 @@ def _outermost(span_ids: Sequence[str], parents: Mapping[str, str | None]) -> li
             inside[at] = False  # A circle of parents ends here.
             path.append(at)
             at = parents.get(at)
-        found = at is not None and inside[at]
+        is_inside = at is not None and inside[at]
         for span_id in reversed(path):
-            found = inside[span_id] = found or span_id in among
+            is_inside = inside[span_id] = is_inside or span_id in among
     return [span_id for span_id in span_ids if not inside.get(parents.get(span_id) or "", False)]
 
 
 def _above(span_id: str, parents: Mapping[str, str | None]) -> set[str]:
-    found: set[str] = set()
+    ancestors: set[str] = set()
     at = parents.get(span_id)
-    while at is not None and at != span_id and at not in found:
-        found.add(at)
+    while at is not None and at != span_id and at not in ancestors:
+        ancestors.add(at)
         at = parents.get(at)
-    return found
+    return ancestors

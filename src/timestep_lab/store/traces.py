@@ -80,12 +80,12 @@ class Traces:
         self._fold()
         selection = Selection(filter=filter, source=source, since=since, until=until)
         ordering = Order.read(order)
-        found = self._page(selection, search, ordering, limit, after)
+        page = self._page(selection, search, ordering, limit, after)
         rows = self._rows(
-            [trace_id for trace_id, _ in found[:limit]], since=min((start for _, start in found), default=None)
+            [trace_id for trace_id, _ in page[:limit]], since=min((start for _, start in page), default=None)
         )
-        has_more = len(found) > limit
-        return Page(data=tuple(rows), has_more=has_more, after=found[limit - 1][0] if has_more else None)
+        has_more = len(page) > limit
+        return Page(data=tuple(rows), has_more=has_more, after=page[limit - 1][0] if has_more else None)
 
     def count(
         self,
@@ -188,11 +188,11 @@ class Traces:
             f"select target_id, name, value, label from scores where target = 'trace' and target_id in ({places}) order by created_at",
             [*trace_ids],
         ).rows
-        found: dict[str, dict[str, float | str]] = {}
+        scores: dict[str, dict[str, float | str]] = {}
         for trace_id, name, value, label in rows:
-            if (said := label if value is None else value) is not None:
-                found.setdefault(trace_id, {})[name] = said
-        return found
+            if (score := label if value is None else value) is not None:
+                scores.setdefault(trace_id, {})[name] = score
+        return scores
 
     def latency(self, *, since: datetime | None = None, until: datetime | None = None) -> Rows:
         """By hour and model: calls, errors, p50_ms, p95_ms, ttft_p50_ms."""
@@ -269,14 +269,14 @@ class Traces:
 
     def payload(self, trace_id: str, span_id: str) -> dict[str, Any]:
         """One span with everything: `input`, `output` exactly as recorded, `attributes`. Raises `NotFoundError`."""
-        found = self._spans.whole(trace_id, [span_id])
-        if not found:
+        spans = self._spans.whole(trace_id, [span_id])
+        if not spans:
             raise NotFoundError(
                 f"There is no span {span_id!r} in trace {trace_id!r}.",
                 f"See: lab.trace({trace_id!r}).df()",
                 command=f"See: timestep-lab traces show {trace_id}",
             )
-        return found[0]
+        return spans[0]
 
     def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
         """Several spans with everything, in the order asked for; unknown ids are left out."""
@@ -373,9 +373,9 @@ class Traces:
         newest_first = order == Order.read(NEWEST_FIRST)
         if newest_first and not search and not after and selection == Selection() and self._db.dialect == "duckdb":
             # A trace has seldom more than one start, so twice as many starts as wanted hold enough traces, or there are no more.
-            found = self._ids(_NEWEST_STARTS.format(2 * limit + 2), CompiledFilter("true", []), order, limit)
-            if len(found) > limit:
-                return found
+            page = self._ids(_NEWEST_STARTS.format(2 * limit + 2), CompiledFilter("true", []), order, limit)
+            if len(page) > limit:
+                return page
         hits = FEW if newest_first else ALL
         while True:
             where = selection.where(self._db.dialect)
@@ -386,11 +386,11 @@ class Traces:
             if after is not None:
                 value = self._value(after, order.column, source)
                 where = _both(where, order.after(value, after, len(where.params) + 1))
-            found = self._ids(source, where, order, limit)
+            page = self._ids(source, where, order, limit)
             if matched is None or not matched.more:
-                return found
-            if len(found) > limit and (matched.rest_before is None or found[limit][1] >= matched.rest_before):
-                return found
+                return page
+            if len(page) > limit and (matched.rest_before is None or page[limit][1] >= matched.rest_before):
+                return page
             hits *= 10  # The newest hits do not fill the page, or not surely with the newest traces.
 
     def _ids(self, source: str, where: CompiledFilter, order: Order, limit: int) -> builtins.list[tuple[str, datetime]]:
@@ -418,8 +418,8 @@ class Traces:
     def _where(self, selection: Selection, search: str) -> CompiledFilter:
         self._fold()
         where = selection.where(self._db.dialect)
-        found = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=ALL)
-        return _both(where, found.condition) if found else where
+        matched = find_traces(self._db, self._user_id, search, len(where.params) + 1, most=ALL)
+        return _both(where, matched.condition) if matched else where
 
     def _fold(self) -> None:
         now = time.monotonic()
@@ -438,8 +438,8 @@ class Traces:
         source = "traces"
         if since is not None and self._db.dialect == "duckdb":
             source = f"core.traces_since({literal(since - EARLY)})"
-        found = self._query(f"select {_COLUMNS} from {source} t where {where.sql}", where)
-        by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in found.rows)}
+        result = self._query(f"select {_COLUMNS} from {source} t where {where.sql}", where)
+        by_id = {row["trace_id"]: row for row in (aware(row, TRACE_COLUMNS) for row in result.rows)}
         return [by_id[trace_id] for trace_id in ids if trace_id in by_id]
 
     def _value(self, trace_id: str, column: str, source: str) -> Any:

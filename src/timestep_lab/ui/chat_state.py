@@ -522,10 +522,10 @@ class Conversation(View):
     async def _read_threads(self) -> bool:
         """False when something else was searched meanwhile: then the list of that is on its way."""
         search = self._search
-        found = await self._source.threads(search)
+        threads = await self._source.threads(search)
         if search != self._search:
             return False
-        self._threads = found
+        self._threads = threads
         return True
 
     async def _tell_threads(self) -> None:

@@ -349,10 +349,10 @@ class Duel(View):
             self._on_trace(trace_id)
 
     def _round(self, round_id: str) -> Round:
-        found = next((one for one in self._rounds if one.id == round_id), None)
-        if found is None:
+        match = next((one for one in self._rounds if one.id == round_id), None)
+        if match is None:
             raise NotFoundError("There is no such message in this duel.", "Reload the page.")
-        return found
+        return match
 
     # -- two answers at once
 
@@ -426,7 +426,7 @@ class Duel(View):
         self.emit({"kind": "item", "round": one.id, "side": one.sides.index(side), "item": shown})
 
     def _notice(self, one: Round, side: Side, message: str, next_step: str) -> None:
-        told = f"{message} {next_step}".strip()
-        said = told if self._named(one) else str(self._source.scrub(told))
-        side.problem = said
-        self.emit({"kind": "problem", "round": one.id, "side": one.sides.index(side), "message": said})
+        text = f"{message} {next_step}".strip()
+        shown = text if self._named(one) else str(self._source.scrub(text))
+        side.problem = shown
+        self.emit({"kind": "problem", "round": one.id, "side": one.sides.index(side), "message": shown})

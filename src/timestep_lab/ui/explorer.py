@@ -216,8 +216,8 @@ class TraceExplorer(TraceReader):
 
     def df(self) -> pandas.DataFrame:
         """All rows that match, not only those on the screen; each by its trace id, which is a column, too."""
-        found = self.source.frame(**self._query.words())
-        return found.set_axis(found["trace_id"].rename(None), axis="index")
+        frame = self.source.frame(**self._query.words())
+        return frame.set_axis(frame["trace_id"].rename(None), axis="index")
 
     @property
     def selection(self) -> str | None:

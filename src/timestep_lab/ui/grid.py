@@ -382,10 +382,10 @@ class GridView(TraceReader):
         return text
 
     def _head(self) -> dict[str, Json]:
-        told = {**head(self._state), "can_stop": self._stop is not None}
+        payload = {**head(self._state), "can_stop": self._stop is not None}
         if self._cut is None:
-            told["columns"] = []
-        return {**told, "headline": "Reading the answers."} if self._unread else told
+            payload["columns"] = []
+        return {**payload, "headline": "Reading the answers."} if self._unread else payload
 
     @handles("case")
     def _case(self, place: int) -> Json:

@@ -49,8 +49,8 @@ def tree_rows(spans: SpanColumns, most: int, parents: Any = None) -> list[tuple[
         order.append((row, depth))
         stack += below(row, depth + 1)[::-1]
     if len(order) < min(most, len(starts)):
-        told = {row for row, _ in order}
-        order += [(row, 0) for row in range(len(starts)) if row not in told][: most - len(order)]
+        placed = {row for row, _ in order}
+        order += [(row, 0) for row in range(len(starts)) if row not in placed][: most - len(order)]
     return order
 
 
@@ -76,7 +76,7 @@ def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list
     | `error` | `name, error` of a model that did not answer |
     """
     entries: list[Entry] = []
-    told: set[str] = set()
+    seen: set[str] = set()
     for span in sorted((s for s in spans if s["kind"] in KINDS), key=lambda s: (s["started_at"], s["span_id"])):
         at = ms_between(start, span["started_at"])
         about = {"at": at, "span_id": span["span_id"], "duration_ms": span.get("duration_ms")}
@@ -87,7 +87,7 @@ def conversation_of(spans: Sequence[Mapping[str, Any]], start: datetime) -> list
         elif span["kind"] == "tool":
             entries.append({"kind": "tool", **about, **_tool(span)})
         else:
-            entries += _asked(span, about, told)
+            entries += _asked(span, about, seen)
             entries += _answered(span, about)
             if span.get("error"):
                 failed = {**about, "at": about["at"] + (about["duration_ms"] or 0.0)}
@@ -295,8 +295,8 @@ class TraceReader(View):
 
     @handles("cause_keep")
     async def _cause_keep(self, trace_id: str, name: str) -> Json:
-        said = (self._causes.get(trace_id) or {}).get("said") or {}
-        return asdict(await in_thread(self._finder().keep, trace_id, name, **said))
+        criteria = (self._causes.get(trace_id) or {}).get("said") or {}
+        return asdict(await in_thread(self._finder().keep, trace_id, name, **criteria))
 
     def _finder(self) -> Causes:
         if self.source.causes is None:
@@ -367,8 +367,8 @@ def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str,
     ends = np.array(spans.get("ended_us", spans["started_us"]), dtype="f8")[failed]
     inner = spans["span_id"][int(failed[np.lexsort((-ends, starts))[-1]])]
     outer = spans["span_id"][int(failed[np.lexsort((-starts, np.nan_to_num(ends)))[-1]])]
-    told = {str(span["span_id"]): span for span in source.payloads(trace_id, list(dict.fromkeys((inner, outer))))}
-    best, last = (told.get(span_id, {}) for span_id in (inner, outer))
+    payloads = {str(span["span_id"]): span for span in source.payloads(trace_id, list(dict.fromkeys((inner, outer))))}
+    best, last = (payloads.get(span_id, {}) for span_id in (inner, outer))
     span = best if best.get("error") and str(best["error"]) in str(last.get("error") or best["error"]) else last
     if not span.get("error"):
         return None
@@ -377,10 +377,10 @@ def read_failure(source: Traces, trace_id: str, spans: SpanColumns) -> dict[str,
 
 def read_span(source: Traces, trace_id: str, span_id: str) -> dict[str, Json]:
     """One span whole, its messages in one form, its annotations. Raises `NotFoundError`."""
-    found = source.payloads(trace_id, [span_id])
-    if not found:
+    payloads = source.payloads(trace_id, [span_id])
+    if not payloads:
         raise NotFoundError(f"The step {span_id} is not in the trace any more.", "Open the trace again.")
-    span = dict(found[0])
+    span = dict(payloads[0])
     speaks = span["kind"] in ("generation", "agent", "task", "turn", "other")
     return {
         "span": span,

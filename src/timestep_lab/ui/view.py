@@ -294,8 +294,8 @@ class View:
         """Run what blocks and only reads: in a thread, and in a served page when it is its user's turn."""
         if self.turns is None:
             return await in_thread(read, *args, **kwargs)
-        found: T = await self.turns(partial(read, *args, **kwargs))
-        return found
+        result: T = await self.turns(partial(read, *args, **kwargs))
+        return result
 
     def _remember_loop(self) -> None:
         """The loop that serves the browsers is the one that runs where they attach and speak."""

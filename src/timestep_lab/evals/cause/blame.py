@@ -67,11 +67,11 @@ def design(k: int) -> Levels:
 def classes(levels: Levels) -> list[list[Term]]:
     """The pairs of changes, those together that these rows do not tell apart."""
     signs = 1.0 - 2.0 * levels
-    found: dict[bytes, list[Term]] = {}
+    by_column: dict[bytes, list[Term]] = {}
     for pair in combinations(range(levels.shape[1]), 2):
         column = signs[:, pair[0]] * signs[:, pair[1]]
-        found.setdefault((column * column[0]).astype(np.int8).tobytes(), []).append(pair)
-    return list(found.values())
+        by_column.setdefault((column * column[0]).astype(np.int8).tobytes(), []).append(pair)
+    return list(by_column.values())
 
 
 def further(levels: Levels, terms: Sequence[Term], n: int) -> Levels:
@@ -164,19 +164,19 @@ def effects(
     weights = [1.0] * len(names) + [
         PAIR_OF_TWO if any(near >= {*pair} for pair in group) else OTHER_PAIR for group in groups
     ]
-    found = []
+    estimates = []
     for term, p, adjusted in zip(terms, p_values, holm(p_values, weights), strict=True):
         values = per_case[term]
         interval = skewed_interval(values) if enough else None
         same = next((group[1:] for group in groups if group[0] == term), [])
-        found.append(
+        estimates.append(
             Effect(
                 changes=tuple(names[i] for i in term), diff=float(values.mean()) if len(values) else float("nan"),
                 ci_low=interval.low if interval else float("nan"), ci_high=interval.high if interval else float("nan"),
                 p=p, p_holm=adjusted, others=tuple(tuple(names[i] for i in pair) for pair in same),
             )
         )  # fmt: skip
-    return Effects(tuple(found[: len(names)]), tuple(found[len(names) :]), per_case)
+    return Effects(tuple(estimates[: len(names)]), tuple(estimates[len(names) :]), per_case)
 
 
 def likely(seen: Effects, levels: Levels) -> tuple[list[list[Term]], list[Term]]:
@@ -236,10 +236,10 @@ class Blame:
             "changes": {name: list(sides) for name, sides in self.changes.items()},
             "by_scorer": {
                 scorer: {
-                    "single": [asdict(effect) for effect in told.single], "pairs": [asdict(effect) for effect in told.pairs],
-                    "per_case": [[list(term), values.tolist()] for term, values in told.per_case.items()],
+                    "single": [asdict(effect) for effect in estimates.single], "pairs": [asdict(effect) for effect in estimates.pairs],
+                    "per_case": [[list(term), values.tolist()] for term, values in estimates.per_case.items()],
                 }
-                for scorer, told in self.by_scorer.items()
+                for scorer, estimates in self.by_scorer.items()
             },
             "n_cases": self.n_cases, "n_rows": self.n_rows, "stopped": self.stopped, "comparisons": [grid.id for grid in self.grids],
             "verdict": self.verdict, "culprits": [list(changes) for changes in self.culprits],
@@ -250,7 +250,7 @@ class Blame:
         """What `to_json` wrote."""
         return cls(
             changes={name: (was, now) for name, (was, now) in told["changes"].items()},
-            by_scorer={scorer: _read_effects(found) for scorer, found in told["by_scorer"].items()},
+            by_scorer={scorer: _read_effects(stored) for scorer, stored in told["by_scorer"].items()},
             n_cases=told["n_cases"], n_rows=told["n_rows"], grids=tuple(grids), stopped=told["stopped"],
         )  # fmt: skip
 
@@ -279,28 +279,30 @@ class Blame:
                 "ci_low": effect.ci_low, "ci_high": effect.ci_high, "p_holm": effect.p_holm,
                 "verdict": _word(effect), "not_separable_from": [" × ".join(other) for other in effect.others],
             }
-            for scorer, told in self.by_scorer.items() for effect in (*told.single, *told.pairs)
+            for scorer, estimates in self.by_scorer.items() for effect in (*estimates.single, *estimates.pairs)
         ]  # fmt: skip
 
     @property
     def culprits(self) -> tuple[tuple[str, ...], ...]:
         """What made it worse by the first scorer, the worst first: single changes, and pairs that do it together."""
-        told = next(iter(self.by_scorer.values()), None)
-        return () if told is None else tuple(effect.changes for effect in _culprits(told))
+        estimates = next(iter(self.by_scorer.values()), None)
+        return () if estimates is None else tuple(effect.changes for effect in _culprits(estimates))
 
     @property
     def verdict(self) -> str:
         """One sentence that may be quoted."""
-        scorer, told = next(iter(self.by_scorer.items()), ("", None))
-        if told is None:
+        scorer, estimates = next(iter(self.by_scorer.items()), ("", None))
+        if estimates is None:
             return f"Not judged: nothing was scored. {self.stopped}".strip()
         names = [*self.changes]
-        parts = [_told(effect, told, names) for effect in _culprits(told)]
+        parts = [_told(effect, estimates, names) for effect in _culprits(estimates)]
         parts += [
             f"{effect.name}: {_points(effect.diff, effect.ci_low, effect.ci_high)}, which is better"
-            for effect in told.single if effect.is_settled and effect.diff > 0
+            for effect in estimates.single if effect.is_settled and effect.diff > 0
         ]  # fmt: skip
-        named = {name for effect in (*told.single, *told.pairs) if effect.is_settled for name in effect.changes}
+        named = {
+            name for effect in (*estimates.single, *estimates.pairs) if effect.is_settled for name in effect.changes
+        }
         rest = [name for name in names if name not in named]
         if rest:
             parts.append(f"{', '.join(rest)}: not settled")
@@ -350,7 +352,7 @@ def _told(effect: Effect, told: Effects, names: Sequence[str]) -> str:
     alone = [told.sum_of({(one,): 1.0, pair: -1.0}) for one in pair]
     return (
         f"{' and '.join(effect.changes)} together: {_points(*both)} "
-        f"(alone: {', '.join(f'{names[one]} {_points(*said)}' for one, said in zip(pair, alone, strict=True))})"
+        f"(alone: {', '.join(f'{names[one]} {_points(*estimate)}' for one, estimate in zip(pair, alone, strict=True))})"
     )
 
 
@@ -383,25 +385,25 @@ def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
     if isinstance(good, sdk.Agent) != isinstance(bad, sdk.Agent):
         raise UsageError("One is a stored agent, the other an Agents SDK Agent.", "Give two of a kind.", param="bad")
     if isinstance(good, AgentRecord) and isinstance(bad, AgentRecord):
-        found = {part: sides for part, sides in differences(good, bad).items() if part not in ("name", "description")}
+        changes = {part: sides for part, sides in differences(good, bad).items() if part not in ("name", "description")}
     else:
         assert isinstance(good, sdk.Agent)
         assert isinstance(bad, sdk.Agent)
         left, right = _sdk_parts(good), _sdk_parts(bad)
         absent = (None, None)
-        found = {
+        changes = {
             part: (left.get(part, absent)[1], right.get(part, absent)[1])
             for part in {**left, **right} if left.get(part, absent)[0] != right.get(part, absent)[0]
         }  # fmt: skip
-    if not found:
+    if not changes:
         raise UsageError("Nothing differs between the two.", "Give two versions that differ.", param="bad")
-    if len(found) > MOST_CHANGES:
+    if len(changes) > MOST_CHANGES:
         raise UsageError(
-            f"{len(found)} parts differ.",
+            f"{len(changes)} parts differ.",
             f"At most {MOST_CHANGES} can be told apart: take versions that lie nearer.",
             param="bad",
         )
-    return found
+    return changes
 
 
 def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAgent:
@@ -419,8 +421,8 @@ def with_changes(good: AnyAgent, bad: AnyAgent, parts: Collection[str]) -> AnyAg
     for field, word, own, given in (
         ("tools", "tool ", {t.name: t for t in good.tools}, {t.name: t for t in bad.tools}), ("handoffs", "handoff ", ways, others),
     ):  # fmt: skip
-        kept = {name: (given.get(name) if f"{word}{name}" in parts else own.get(name)) for name in {**own, **given}}
-        made[field] = [one for one in kept.values() if one is not None]
+        merged = {name: (given.get(name) if f"{word}{name}" in parts else own.get(name)) for name in {**own, **given}}
+        made[field] = [one for one in merged.values() if one is not None]
     return good.clone(**made)
 
 
@@ -465,7 +467,7 @@ async def blame(
     table = _scores(grids[0])
     seen = {scorer: effects(levels, scores, names, alpha=early) for scorer, scores in table.items()}
     left = None if budget_usd is None else budget_usd - sum(cell.cost_usd or 0.0 for cell in grids[0].cells)
-    doubted = next((told for told in seen.values() if is_doubtful(told, levels)), None)
+    doubted = next((estimates for estimates in seen.values() if is_doubtful(estimates, levels)), None)
     more = _more(levels, doubted) if left is None or left > 0 else levels[:0]
     if len(more):
         grids.append(await ask(*_as_agents(good, bad, parts, more), left))
@@ -549,7 +551,7 @@ def rows_as_agents(good: AnyAgent, bad: AnyAgent, shown: Mapping[str, str]) -> t
 
 def _scores(grid: Grid) -> dict[str, Floats]:
     """Scorer to cases × rows; repeats are averaged."""
-    found = {}
+    scores = {}
     for scorer in grid.scorers:
         columns = [grid.tables.of(name, scorer) for name in grid.candidates]
         counts = [np.isfinite(column).sum(axis=1) for column in columns]
@@ -557,8 +559,8 @@ def _scores(grid: Grid) -> dict[str, Floats]:
             np.where(n > 0, np.nansum(column, axis=1) / np.maximum(n, 1), np.nan)
             for column, n in zip(columns, counts, strict=True)
         ]
-        found[scorer] = np.column_stack(means)
-    return found
+        scores[scorer] = np.column_stack(means)
+    return scores
 
 
 def rows_of(k: int) -> tuple[int, int]:

@@ -32,8 +32,8 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % (Wilson)."""
-        found = wilson(self.passed, self.n)
-        return found.low, found.high
+        bounds = wilson(self.passed, self.n)
+        return bounds.low, bounds.high
 
     def __str__(self) -> str:
         return f"{self.passed} of {self.n}"
@@ -218,10 +218,12 @@ def _curve(outlook: Outlook) -> str:
         f"<text x='{40 + n * step:.1f}' y='128' text-anchor='middle'>{n + 1 if n < len(outlook.shares) else 'end'}</text>"
         for n in range(len(points))
     )
-    told = "; ".join(f"step {d.step} {d.what}: {s}" for d, s in zip(outlook.decisions, outlook.shares, strict=True))
+    description = "; ".join(
+        f"step {d.step} {d.what}: {s}" for d, s in zip(outlook.decisions, outlook.shares, strict=True)
+    )
     return (
         f"<svg viewBox='0 0 620 134' width='620' style='max-width:100%' font-size='11' fill='currentColor' role='img' "
-        f"aria-label='{escape(f'Replays that come out right. {told}', quote=True)}'>"
+        f"aria-label='{escape(f'Replays that come out right. {description}', quote=True)}'>"
         "<path d='M40 10H600M40 60H600M40 110H600' stroke='currentColor' stroke-opacity='.2'/>"
         "<text x='34' y='14' text-anchor='end'>100 %</text><text x='34' y='114' text-anchor='end'>0 %</text>"
         f"<polygon points='{' '.join(band)}' fill='#1b6fc2' fill-opacity='.2'/>"

@@ -61,7 +61,7 @@ def repairs(
 ) -> list[Repair]:
     """What could be different, by rules: a bounded number, the likeliest first. Nothing is guessed from what words mean."""
     recorded, plan = base.recorded, base.plan
-    found: list[Repair] = []
+    candidates: list[Repair] = []
     for turn, answer in enumerate(recorded.answers):
         items = [dict(item) for item in answer["output"] or () if isinstance(item, Mapping)]
         agent = str(answer["agent"])
@@ -74,7 +74,7 @@ def repairs(
             name, call_id = item["name"], item["call_id"]
             if name in ways:
                 others = [other for other in ways if other != name][:3]
-                found += [
+                candidates += [
                     Repair(
                         turn,
                         "handoff",
@@ -87,26 +87,28 @@ def repairs(
                 continue
             arguments = parsed(item["arguments"] or "{}")
             if call_id in recorded.calls:
-                found += _results(base, tape, turn, agent, name, call_id, arguments, live, corrections)
+                candidates += _results(base, tape, turn, agent, name, call_id, arguments, live, corrections)
             if isinstance(arguments, dict) and (tool := tools.get(name)) is not None:
                 for rank, text, other in _arguments(arguments, getattr(tool, "params_json_schema", {}), known):
                     changed = _at(items, place, arguments=json.dumps(other, ensure_ascii=False))
-                    found.append(Repair(turn, "argument", f"{name}: {text}", base.with_answer(turn, changed), rank))
+                    candidates.append(
+                        Repair(turn, "argument", f"{name}: {text}", base.with_answer(turn, changed), rank)
+                    )
         if turn and (lost := _forgotten(recorded, turn)):
-            found.append(
+            candidates.append(
                 Repair(turn, "history", f"{len(lost)} items it had read before", base.with_input(turn, lost), 1)
             )
-    found += _loops(base)
+    candidates += _loops(base)
     for agent, names in models.items():
         first = _first_turn(recorded, agent)
         if first is not None:
-            found += [
+            candidates += [
                 Repair(first, "model", f"{agent}: {name}", base.with_model(first, agent, name), 2) for name in names
             ]
     for agent, texts in instructions.items():
         first = _first_turn(recorded, agent)
         if first is not None:
-            found += [
+            candidates += [
                 Repair(
                     first,
                     "instruction",
@@ -117,7 +119,7 @@ def repairs(
                 )
                 for text in texts
             ]
-    ranked = sorted(found, key=lambda repair: (repair.rank, repair.turn))[:MOST_REPAIRS]
+    ranked = sorted(candidates, key=lambda repair: (repair.rank, repair.turn))[:MOST_REPAIRS]
     return sorted(ranked, key=lambda repair: repair.turn)
 
 
@@ -148,17 +150,17 @@ def _loops(base: WarmStart) -> list[Repair]:
             if made in known:
                 loops.setdefault(made, []).append((turn, item["call_id"]))
             known.setdefault(made, turn)
-    found = []
+    candidates = []
     for (_, name, _, heard), again in sorted(loops.items(), key=lambda loop: (-len(loop[1]), loop[1][0]))[:MOST_LOOPS]:
         turn, call_id = again[0]
-        told = f"This is the same call as before, and its answer is the same: {heard} Do not make it again."
+        result = f"This is the same call as before, and its answer is the same: {heard} Do not make it again."
         times = f"{name}, made again {len(again)} {'time' if len(again) == 1 else 'times'}"
-        found.append(Repair(turn, "loop", f"{times}: told so", base.with_result(call_id, told), 1, told))
+        candidates.append(Repair(turn, "loop", f"{times}: told so", base.with_result(call_id, result), 1, result))
         ids = {id for _, id in again}
         after = min(again[-1][0] + 1, len(recorded.answers) - 1)
-        kept = [item for item in recorded.input_of(after) if item.get("call_id") not in ids]
-        found.append(Repair(turn, "loop", f"{times}: cut", base.with_input(after, kept), 2))
-    return found
+        remaining = [item for item in recorded.input_of(after) if item.get("call_id") not in ids]
+        candidates.append(Repair(turn, "loop", f"{times}: cut", base.with_input(after, remaining), 2))
+    return candidates
 
 
 def _results(
@@ -194,29 +196,29 @@ def _arguments(
     arguments: dict[str, Any], schema: Mapping[str, Any], known: Counter[str]
 ) -> list[tuple[int, str, dict[str, Any]]]:
     """(rank, what is done, the arguments then)."""
-    found: list[tuple[int, str, dict[str, Any]]] = []
+    variants: list[tuple[int, str, dict[str, Any]]] = []
     properties = schema.get("properties") or {}
     for name, value in arguments.items():
         choices = (properties.get(name) or {}).get("enum") if isinstance(properties.get(name), Mapping) else None
         if choices and value not in choices:
             near = get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.0)
             ordered = sorted(choices, key=lambda choice: str(choice) not in near)[:3]
-            found += [
+            variants += [
                 (0, f"{name} is none of its choices, {choice!r}", {**arguments, name: choice}) for choice in ordered
             ]
         elif isinstance(value, str) and _is_id(value):
             rank = 2 if value in known else 0
             alike = [word for word in known if word != value and _shape(word) == _shape(value)]
             words = "from what it had read" if rank == 0 else "another it had read"
-            found += [(rank, f"{name} {word!r}, {words}", {**arguments, name: word}) for word in alike[-3:]]
+            variants += [(rank, f"{name} {word!r}, {words}", {**arguments, name: word}) for word in alike[-3:]]
         elif choices:
-            found += [(3, f"{name} {choice!r}", {**arguments, name: choice}) for choice in choices if choice != value][
-                :2
-            ]
+            variants += [
+                (3, f"{name} {choice!r}", {**arguments, name: choice}) for choice in choices if choice != value
+            ][:2]
     for a, b in combinations(arguments, 2):
         if type(arguments[a]) is type(arguments[b]) and arguments[a] != arguments[b]:
-            found.append((1, f"{a} and {b} swapped", {**arguments, a: arguments[b], b: arguments[a]}))
-    return found[:8]
+            variants.append((1, f"{a} and {b} swapped", {**arguments, a: arguments[b], b: arguments[a]}))
+    return variants[:8]
 
 
 def _words(items: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -269,7 +271,7 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
     own: dict[str, set[str]] = defaultdict(set)
     for answer in recorded.answers:
         own[str(answer["agent"])].add(_system(answer))
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for trace_id in pool[:POOL_READ]:
         first: dict[str, str] = {}
         for span in store.traces.spans(trace_id):
@@ -278,8 +280,8 @@ def other_instructions(store: Store, pool: Sequence[str], recorded: Recorded) ->
         for answer in store.traces.payloads(trace_id, list(first.values())):
             told_then = _system(answer)
             if told_then and told_then not in own[str(answer["agent"])]:
-                found[str(answer["agent"])][told_then] += 1
-    return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in found.items()}
+                counts[str(answer["agent"])][told_then] += 1
+    return {agent: [text for text, _ in texts.most_common(2)] for agent, texts in counts.items()}
 
 
 def other_models(
@@ -288,14 +290,14 @@ def other_models(
     """Agent to the models that answered for it in other runs of the pool, where they are others and can be asked. Blocks."""
     own = {(str(answer["agent"]), answer["model"]) for answer in recorded.answers}
     agents = {agent for agent, _ in own}
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for trace_id in pool[:POOL_READ]:
         for agent, model in {
             (span.agent, span.model) for span in store.traces.spans(trace_id) if span.kind == "generation"
         }:
             if agent in agents and model and (agent, model) not in own and is_known(model):
-                found[str(agent)][model] += 1
-    return {agent: [name for name, _ in names.most_common(2)] for agent, names in found.items()}
+                counts[str(agent)][model] += 1
+    return {agent: [name for name, _ in names.most_common(2)] for agent, names in counts.items()}
 
 
 def _system(answer: Mapping[str, Any]) -> str:

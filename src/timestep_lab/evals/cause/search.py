@@ -62,8 +62,8 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
     gives them less than ½. `right`: the corrected answer, which a right one contains, a function, or a scorer. Raises `UsageError`."""
     if wrong is not None and right is not None:
         raise UsageError("wrong= and right= were both given.", "Say one of them.", param="wrong")
-    said, is_wrong = (wrong, True) if right is None else (right, False)
-    if said is None:
+    criterion, is_wrong = (wrong, True) if right is None else (right, False)
+    if criterion is None:
         if not failed:
             raise UsageError(
                 "The run did not fail, so what is wrong with its answer must be said.",
@@ -73,14 +73,14 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
         return _came_to_an_end
     case, low_is_wrong = Case(input=asked), True
     scorer: Scorer | None = None
-    if isinstance(said, str):
-        scorer = make_scorer(said) if is_wrong else make_scorer({"type": "contains", "value": said})
+    if isinstance(criterion, str):
+        scorer = make_scorer(criterion) if is_wrong else make_scorer({"type": "contains", "value": criterion})
         low_is_wrong = not is_wrong
-    elif isinstance(said, Scorer | Mapping):
-        scorer = make_scorer(said)
-    elif not callable(said):
+    elif isinstance(criterion, Scorer | Mapping):
+        scorer = make_scorer(criterion)
+    elif not callable(criterion):
         raise UsageError(
-            f"{said!r} says nothing about an answer.", "Give a text, a function or a scorer.", param="wrong"
+            f"{criterion!r} says nothing about an answer.", "Give a text, a function or a scorer.", param="wrong"
         )
 
     async def judge(replayed: Replayed) -> bool | None:
@@ -89,7 +89,7 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
         if replayed.output is None:
             return False
         if scorer is None:
-            holds = said(replayed.output)
+            holds = criterion(replayed.output)
             holds = await holds if isinstance(holds, Awaitable) else holds
             return bool(holds) != is_wrong
         score = await scorer.score(Answer(output=replayed.output, steps=_steps(replayed.items)), case, Tools())
@@ -150,14 +150,14 @@ class Replays:
         slots = [
             (name, start, digest([*self.key, phase, name, n])) for name, start in arms.items() if start for n in numbers
         ]
-        kept = await in_thread(self.rows.cached, [key for _, _, key in slots])
+        cached = await in_thread(self.rows.cached, [key for _, _, key in slots])
         outcomes: dict[str, list[bool | None]] = {name: [] for name in arms}
         async with asyncio.TaskGroup() as group:
             for position, (name, start, key) in enumerate(slots):
                 first = name in self.watched and position % max(1, len(numbers)) == 0 and numbers.start == 0
-                group.create_task(self._one(outcomes[name], name, start, key, kept.get(key), keep_trace=first))
-        found = {name: _share(judged) for name, judged in outcomes.items()}
-        return found | {name: Share(0, len(numbers)) for name, start in arms.items() if start is None}
+                group.create_task(self._one(outcomes[name], name, start, key, cached.get(key), keep_trace=first))
+        shares = {name: _share(judged) for name, judged in outcomes.items()}
+        return shares | {name: Share(0, len(numbers)) for name, start in arms.items() if start is None}
 
     async def _one(
         self,
@@ -217,7 +217,7 @@ def _share(judged: Sequence[bool | None]) -> Share:
 
 def decisions_of(base: WarmStart) -> tuple[Decision, ...]:
     """The recorded run's, in order."""
-    recorded, found = base.recorded, []
+    recorded, decisions = base.recorded, []
     for turn, answer in enumerate(recorded.answers):
         agent = str(answer["agent"])
         ways = handoff_targets(base.plan.graph.agents[agent]) if agent in base.plan.graph.agents else {}
@@ -227,8 +227,8 @@ def decisions_of(base: WarmStart) -> tuple[Decision, ...]:
             if isinstance(item, Mapping) and item.get("type") == "function_call"
         ]
         what = ", ".join(f"→ {ways[name]}" if name in ways else name for name in names) or "answer"
-        found.append(Decision(step=turn + 1, span_id=answer["span_id"], agent=agent, what=what))
-    return tuple(found)
+        decisions.append(Decision(step=turn + 1, span_id=answer["span_id"], agent=agent, what=what))
+    return tuple(decisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +302,8 @@ async def outlook(
 
 async def _outlook(question: Question, replays: Replays, decisions: Sequence[Decision], k: int) -> Outlook:
     arms = {f"anew {turn}": question.anew(turn) for turn in range(len(decisions))}
-    found = await replays.shares("outlook", arms, range(k))
-    return Outlook(question.base.plan.run.trace_id, tuple(decisions), tuple(found.values()), question.right)
+    shares = await replays.shares("outlook", arms, range(k))
+    return Outlook(question.base.plan.run.trace_id, tuple(decisions), tuple(shares.values()), question.right)
 
 
 async def why(
@@ -341,7 +341,7 @@ async def why(
     screened = await work.shares("screen", {f"repaired {r.key}": r.start for r in tried}, range(SCREENED))
     short = _shortlist(tried, screened, seen)
     shares, p_values, settled = await _confirmed(question, work, short, replays)
-    found = [
+    suspects = [
         _suspect(one, p, one.key in settled, shares, decisions, work.branches)
         for one, p in zip(short, p_values, strict=True)
     ]
@@ -355,7 +355,7 @@ async def why(
     ]  # fmt: skip
     order = {"proven": 0, "chance": 1, "suspected": 2}
     ranked = sorted(
-        [*found, *rest],
+        [*suspects, *rest],
         key=lambda s: (order.get(s.verdict, 3), s.decision.step if s.verdict in order else 0, s.p or 0.0),
     )
     return Why(

@@ -53,8 +53,8 @@ class Case:
     @property
     def trace_id(self) -> str | None:
         """Of a case that was a run: its trace."""
-        found = self.vars.get("trace_id") or self.metadata.get("trace_id")
-        return found if isinstance(found, str) else None
+        trace_id = self.vars.get("trace_id") or self.metadata.get("trace_id")
+        return trace_id if isinstance(trace_id, str) else None
 
     def template_vars(self) -> dict[str, Json]:
         """What a prompt template may name."""

@@ -104,10 +104,10 @@ def read_csv(path: Path) -> Rows:
 
 def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
     """`read_csv` of a text that is there already; `name` is what messages call it."""
-    said = re.match(r'"?sep=(.)"?\n', text)
-    text = text[said.end() :] if said else text
+    match = re.match(r'"?sep=(.)"?\n', text)
+    text = text[match.end() :] if match else text
     separator, spaced = separator_of(text, kind)
-    separator = said[1] if said else separator
+    separator = match[1] if match else separator
     csv.field_size_limit(max(csv.field_size_limit(), min(len(text), 2**31 - 1)))
     reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=separator, skipinitialspace=spaced)
     try:
@@ -123,7 +123,7 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
         for values in reader:
             if not any(value.strip() for value in values):
                 continue
-            where = f"{name} line {reader.line_num + (1 if said else 0)}"
+            where = f"{name} line {reader.line_num + (1 if match else 0)}"
             while len(values) > len(header) and not values[-1].strip():
                 values.pop()
             if len(values) != len(header):
@@ -164,7 +164,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
         books = [openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=how) for how in (True, False)]
         sheets = {
             name: [
-                [_cell_value(value, kept, f"{filename} {name} row {at}") for value, kept in zip(values, written, strict=True)]
+                [_cell_value(value, raw, f"{filename} {name} row {at}") for value, raw in zip(values, written, strict=True)]
                 for at, (values, written) in enumerate(
                     zip(*(book[name].iter_rows(values_only=True) for book in books), strict=True), 1
                 )
@@ -190,7 +190,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
         many = f"has rows in {len(filled)} sheets: {', '.join(filled)}" if filled else "has no row"
         raise DataError(f"{filename} {many}.", "Keep the cases in one sheet, or save that sheet as CSV.")
     [rows] = filled.values()
-    found: list[tuple[Any, str]] = []
+    records: list[tuple[Any, str]] = []
     header: list[str] | None = None
     for number, row in enumerate(rows, 1):
         if all(value is None or not str(value).strip() for value in row):
@@ -204,8 +204,8 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
         where = f"{filename} row {number}"
         values = [*row, *([None] * (len(header) - len(row)))]
         header += [""] * (len(values) - len(header))
-        found.append((_of_header(header, values, len(found), where), where))
-    return found
+        records.append((_of_header(header, values, len(records), where), where))
+    return records
 
 
 def _cell_value(value: Any, written: Any, where: str) -> Any:
@@ -343,8 +343,8 @@ def rows_of_bytes(content: bytes, filename: str) -> list[tuple[Any, str]]:
     reader_of(Path(name))
     if kind == ".xlsx" and find_spec("openpyxl") is None:
         raise MissingExtraError("Reading .xlsx", "files")
-    found: list[tuple[Any, str]] = apart(f"{__name__}:{_rows_here.__name__}", content, name, time_limit_s=_READ_S)
-    return found
+    rows: list[tuple[Any, str]] = apart(f"{__name__}:{_rows_here.__name__}", content, name, time_limit_s=_READ_S)
+    return rows
 
 
 def _rows_here(content: bytes, name: str) -> list[tuple[Any, str]]:

@@ -91,8 +91,8 @@ def cases_of_traces(
 ) -> list[Case]:  # fmt: skip
     """What was asked in each trace that a filter selects, oldest first, with what it should have answered where somebody said so."""
     rows = sorted(sql(query_of(filter)), key=lambda row: str(row["started_at"]))
-    found = cases_of_rows(rows, sql, expected=expected)
-    return found if limit is None else found[-limit:]
+    cases = cases_of_rows(rows, sql, expected=expected)
+    return cases if limit is None else cases[-limit:]
 
 
 def cases_of_rows(
@@ -100,15 +100,15 @@ def cases_of_rows(
 ) -> list[Case]:  # fmt: skip
     """The same of rows of the view `traces`, in their order. Traces in which nothing was asked make no case."""
     corrections = {row["target_id"]: row["note"] for row in sql(_CORRECTIONS)}
-    found = []
+    cases = []
     for row in rows:
         asked = row["input"]
         if not isinstance(asked, str) or not asked.strip() or row["workflow"] == JUDGE:
             continue
         right = corrections.get(row["trace_id"], row["output"] if expected == "output" else None)
         about = {"trace_id": row["trace_id"], "agent": row["agent_path"], "model": row["model"], "status": row["status"]}  # fmt: skip
-        found.append(Case(input=asked, expected=right, metadata={k: v for k, v in about.items() if v is not None}))
-    return found
+        cases.append(Case(input=asked, expected=right, metadata={k: v for k, v in about.items() if v is not None}))
+    return cases
 
 
 def _json(value: Any) -> Any:
@@ -194,15 +194,15 @@ def is_query(data: Any) -> bool:
 
 def _of_rows(rows: Iterable[tuple[Any, str]], name: str, columns: Columns) -> Dataset:
     cases: list[Case] = []
-    told: set[str] = set()
+    seen: set[str] = set()
     for row, where in rows:
         if is_archived(row):
             continue
         if (key := told_before(row)) is not None:
             # Of the rows about a case, one is the case.
-            if key in told:
+            if key in seen:
                 continue
-            told.add(key)
+            seen.add(key)
         if isinstance(row, Mapping) and row.keys() >= EXPORTED:
             row = asked_again(row, where)
         cases.append(to_case(row, where, columns))

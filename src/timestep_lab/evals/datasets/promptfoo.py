@@ -134,7 +134,7 @@ def _referred(value: Any, config: Mapping[str, Any], where: str, depth: int = 0)
     if "$ref" not in value:
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     reference = str(value["$ref"])
-    found: Any = config
+    target: Any = config
     if reference.startswith(("#/definitions/", "#/$defs/")):  # Of a JSON Schema, within itself.
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     if not reference.startswith("#/"):
@@ -142,10 +142,10 @@ def _referred(value: Any, config: Mapping[str, Any], where: str, depth: int = 0)
             f"{where} refers to {reference!r}, which is not supported here.", "Refer to '#/…' of this file."
         )
     for part in reference[2:].split("/"):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(target, Mapping) or part not in target:
             raise DataError(f"{where} refers to {reference!r}, which is not there.", "Correct the $ref.")
-        found = found[part]
-    return _referred(found, config, where, depth + 1)
+        target = target[part]
+    return _referred(target, config, where, depth + 1)
 
 
 def _files(value: str, path: Path, where: str) -> list[Path]:
@@ -153,10 +153,10 @@ def _files(value: str, path: Path, where: str) -> list[Path]:
     name = value.removeprefix("file://")
     if "*" not in name:
         return [path.parent / name]
-    found = sorted(file for file in path.parent.glob(name) if file.is_file())
-    if not found:
+    files = sorted(file for file in path.parent.glob(name) if file.is_file())
+    if not files:
         raise DataError(f"{where}: no file matches {value}.", "Check the path.")
-    return found
+    return files
 
 
 def _repeat(config: Mapping[str, Any], path: Path) -> int:
@@ -195,8 +195,8 @@ def _all_tests(config: Mapping[str, Any], path: Path) -> Iterator[Any]:
         where = f"{path.name} scenario {number}"
         files = _files(given, path, where) if isinstance(given, str) and given.startswith("file://") else [path]
         for file in files:
-            found = given if file is path else load_yaml(file)
-            for scenario in found if isinstance(found, list) else [found]:
+            content = given if file is path else load_yaml(file)
+            for scenario in content if isinstance(content, list) else [content]:
                 yield from _scenario(_mapping(scenario, where), file, where)
 
 
@@ -304,20 +304,21 @@ def _variable(value: Any, path: Path, where: str) -> Any:
 
 def _composed(variables: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A variable may name others: `item: 'tweet about {{topic}}'`. One that has filters or conditions is filled as a prompt is."""
-    found = dict(variables)
+    resolved = dict(variables)
     for _ in range(5):
-        before = dict(found)
+        before = dict(resolved)
         for name, value in before.items():
             if isinstance(value, str) and "{{" in value:
-                found[name] = _NESTED.sub(
-                    lambda place: str(found[place[1]]) if isinstance(found.get(place[1]), str | int | float) else place[0],
+                resolved[name] = _NESTED.sub(
+                    lambda place: str(resolved[place[1]]) if isinstance(resolved.get(place[1]), str | int | float) else place[0],
                     value,
                 )  # fmt: skip
-        if found == before or any(isinstance(v, str) and len(v) > 1_000_000 for v in found.values()):
+        if resolved == before or any(isinstance(v, str) and len(v) > 1_000_000 for v in resolved.values()):
             break
     try:
         return {
-            name: render(v, found) if isinstance(v, str) and not _OPEN_TAG.search(v) else v for name, v in found.items()
+            name: render(v, resolved) if isinstance(v, str) and not _OPEN_TAG.search(v) else v
+            for name, v in resolved.items()
         }
     except DataError as error:
         raise DataError(f"{where} has a variable that names others. {error.message}", error.next_step) from error
@@ -359,16 +360,16 @@ def _cases(
 
 def _only_for(test: Mapping[str, Any], beside: _Beside, where: str) -> dict[str, Any]:
     """Which models and prompts a test is for, where it is not for all."""
-    found: dict[str, Any] = {}
+    restrictions: dict[str, Any] = {}
     if test.get("providers") is not None:
         wanted = [str(one) for one in _list(test["providers"], f"{where} providers")]
         named = [p for p in beside.providers if any(_fits(w, p.id) or _fits(w, p.label) for w in wanted)]
         if not named:
             raise DataError(f"{where} is for the providers {', '.join(wanted)}, none of which is there.", "Correct it.")
-        found["__models"] = [read_model(provider.id, where) for provider in named]
+        restrictions["__models"] = [read_model(provider.id, where) for provider in named]
     if test.get("prompts") is not None:
-        found["__prompts"] = _labelled(test["prompts"], beside.prompts, where)
-    return found
+        restrictions["__prompts"] = _labelled(test["prompts"], beside.prompts, where)
+    return restrictions
 
 
 def _fits(wanted: str, name: str | None) -> bool:
@@ -379,12 +380,12 @@ def _fits(wanted: str, name: str | None) -> bool:
 
 def _labelled(wanted: Any, prompts: Sequence[_Prompt], where: str) -> list[str]:
     names = [str(one) for one in _list(wanted, f"{where} prompts")]
-    found = [p.text for p in prompts if any(_fits(name, label) for name in names for label in p.labels)]
-    if not found:
+    texts = [p.text for p in prompts if any(_fits(name, label) for name in names for label in p.labels)]
+    if not texts:
         raise DataError(
             f"{where} is for the prompts {', '.join(names)}, none of which is there.", "Give prompts labels."
         )
-    return found
+    return texts
 
 
 # -- prompts and providers
@@ -394,7 +395,7 @@ def _prompts(prompts: Any, path: Path) -> list[_Prompt]:
     """Templates. A text that names a file is that file; a `.txt` holds several, parted by lines of `---`."""
     if isinstance(prompts, Mapping):
         prompts = [{"id": text, "label": label} for text, label in prompts.items()]
-    found: list[_Prompt] = []
+    templates: list[_Prompt] = []
     for number, prompt in enumerate(prompts if isinstance(prompts, list) else [prompts], 1):
         where = f"{path.name} prompt {number}"
         label = None
@@ -409,8 +410,8 @@ def _prompts(prompts: Any, path: Path) -> list[_Prompt]:
         for part, own in _prompt_texts(text, path, where):
             check_template(part)
             labels = [own, label if own is None or label is None else f"{label}: {part}", part, text]
-            found.append(_Prompt(part, tuple(str(one) for one in labels if one)))
-    return found
+            templates.append(_Prompt(part, tuple(str(one) for one in labels if one)))
+    return templates
 
 
 def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str | None]]:
@@ -443,12 +444,12 @@ def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str 
 
 def _providers(providers: Any, prompts: Sequence[_Prompt], path: Path) -> tuple[Provider, ...]:
     """Whom the file asks. Whether each can be asked here is told when no others are named."""
-    found: list[Provider] = []
+    parsed: list[Provider] = []
     for number, given in enumerate(providers if isinstance(providers, list) else [providers], 1):
         where = f"{path.name} provider {number}"
         for one in _provider_files(given, path, where):
             if isinstance(one, str):
-                found.append(Provider(id=one))
+                parsed.append(Provider(id=one))
                 continue
             one = _mapping(one, where)
             if "id" not in one and len(one) == 1 and isinstance(next(iter(one.values())), Mapping):
@@ -457,8 +458,8 @@ def _providers(providers: Any, prompts: Sequence[_Prompt], path: Path) -> tuple[
             only(one, ("id", "label", "config", "prompts", "delay"), where)
             chosen = None if one.get("prompts") is None else tuple(_labelled(one["prompts"], prompts, where))
             settings = plain(_mapping(one.get("config") or {}, f"{where} config"), where)
-            found.append(Provider(str(one.get("id")), one.get("label"), settings, chosen))
-    return tuple(found)
+            parsed.append(Provider(str(one.get("id")), one.get("label"), settings, chosen))
+    return tuple(parsed)
 
 
 def _provider_files(given: Any, path: Path, where: str) -> Iterator[Any]:

@@ -214,15 +214,15 @@ def _set(
 
 
 def _name_and_weight(assertion: Mapping[str, Any], variables: Mapping[str, Any], where: str) -> Spec:
-    found: Spec = {}
+    spec: Spec = {}
     weight = assertion.get("weight")
     if weight is not None:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             raise DataError(f"{where} has the weight {weight!r}.", "Give a number from 0 up.")
-        found["weight"] = float(weight)
+        spec["weight"] = float(weight)
     if assertion.get("metric") is not None:
-        found["name"] = render(str(assertion["metric"]), variables)
-    return found
+        spec["name"] = render(str(assertion["metric"]), variables)
+    return spec
 
 
 def _value(name: str, value: Any, variables: Mapping[str, Any], path: Path, where: str) -> Any:
@@ -258,12 +258,12 @@ def _rubric_prompt(value: Any, path: Path, where: str) -> str:
 
 
 def _judge(assertion: Mapping[str, Any]) -> Spec:
-    found: Spec = {}
+    spec: Spec = {}
     if (provider := assertion.get("provider")) is not None:
-        found["model"] = read_model(provider, "A judge")
+        spec["model"] = read_model(provider, "A judge")
     if (prompt := assertion.get("rubricPrompt")) is not None:
-        found["prompt"] = prompt
-    return found
+        spec["prompt"] = prompt
+    return spec
 
 
 def _threshold(assertion: Mapping[str, Any]) -> Spec:

@@ -237,14 +237,14 @@ def _of_harness(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         or not all(isinstance(pair, list) and pair and isinstance(pair[0], str) for pair in pairs)
     ):
         raise DataError(f"{where} has arguments that hold no prompt.", "Log samples with --log_samples.")
-    found = {
+    row = {
         "input": pairs[0][0],
         "expected": values["target"],
         "doc": values["doc"],
         "metadata": {"doc_id": values["doc_id"]},
     }
     if len(pairs) == 1:
-        return found
+        return row
     if len({pair[0] for pair in pairs}) > 1 or not all(len(pair) > 1 and isinstance(pair[1], str) for pair in pairs):
         raise DataError(
             f"{where} compares how likely texts are, which cannot be asked.",
@@ -252,28 +252,28 @@ def _of_harness(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     right = str(values["target"]).strip()
     choices = [pair[1].strip() for pair in pairs]
-    return {**found, "choices": choices, "expected": int(right) if right.isdigit() else right}
+    return {**row, "choices": choices, "expected": int(right) if right.isdigit() else right}
 
 
 def _of_bedrock(turns: list[Any]) -> list[Any]:
-    said: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     for turn in turns:
         for role, held in (
             ("user", turn.get("prompt")),
             ("assistant", next(iter(turn.get("referenceResponses") or []), None)),
         ):
             if isinstance(held, Mapping):
-                said.append(
+                messages.append(
                     {"role": role, "content": "".join(str(part.get("text", "")) for part in held.get("content") or [])}
                 )
-    return said
+    return messages
 
 
 def _messages(said: Any) -> Any:
     """Chat messages as LangChain, ShareGPT and Gemini write them, in the usual form; anything else is itself."""
     if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
         return said
-    found = []
+    messages = []
     for one in said:
         held = one["data"] if isinstance(one.get("data"), Mapping) else one
         role = one.get("role", one.get("type", one.get("from")))
@@ -285,27 +285,27 @@ def _messages(said: Any) -> Any:
         extra = {
             name: value for name, value in one.items() if "role" in one and name not in ("role", "content", "parts")
         }
-        found.append({"role": _ROLES.get(role, role), "content": content, **extra})
-    return found
+        messages.append({"role": _ROLES.get(role, role), "content": content, **extra})
+    return messages
 
 
 def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """What it was given and what it should answer are objects, of which one part is the question and one the answer."""
     answered = next((name for name in _ANSWERED if values.get(name) is not None), None)
-    found: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
+    row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
     if not any(_canonical(name) in INPUT_NAMES for name in given):
-        found["input"] = next(iter(given.values())) if len(given) == 1 else json.dumps(given, ensure_ascii=False)
+        row["input"] = next(iter(given.values())) if len(given) == 1 else json.dumps(given, ensure_ascii=False)
     if answered is None:
-        return found
+        return row
     right = values[answered]
     if isinstance(right, Mapping) and answered != "expected":
         names = {_canonical(str(name)): name for name in reversed([*right])}
         part = next((names[usual] for usual in (*EXPECTED_NAMES, "output") if usual in names), None)
         part = next(iter(right)) if part is None and len(right) == 1 else part
         if part in _NO_ANSWER:
-            return {**found, answered: right}
+            return {**row, answered: right}
         right = _said(right if part is None else right[part])
-    return {**found, "expected": right}
+    return {**row, "expected": right}
 
 
 def _said(right: Any) -> Any:
@@ -322,11 +322,15 @@ def _conversation(values: dict[str, Any]) -> dict[str, Any]:
     for name in _CONVERSATIONS:
         if isinstance(values.get(name), list) and "messages" not in {*values} - {name}:
             values = {**{n: v for n, v in values.items() if n != name}, "messages": _messages(values[name])}
-    said = values.get("messages")
-    if isinstance(said, list) and len(said) > 1 and not any(_canonical(name) in EXPECTED_NAMES for name in values):
-        last = said[-1]
+    messages = values.get("messages")
+    if (
+        isinstance(messages, list)
+        and len(messages) > 1
+        and not any(_canonical(name) in EXPECTED_NAMES for name in values)
+    ):
+        last = messages[-1]
         if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
-            values = {**values, "messages": said[:-1], "expected": last["content"]}
+            values = {**values, "messages": messages[:-1], "expected": last["content"]}
     return values
 
 
@@ -366,29 +370,37 @@ def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
 def _choices(values: Mapping[str, Any], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
     """The choices of a row and the letter of the right one. None where it has none."""
-    found, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
+    choices, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
     labels = list(LETTERS)
-    if isinstance(found, Mapping) and isinstance(found.get("text"), list) and isinstance(found.get("label"), list):
-        found, labels = found["text"], [str(label) for label in found["label"]]
-    elif found is None and isinstance(one := values.get("mc1_targets"), Mapping) and 1 in (one.get("labels") or []):
+    if (
+        isinstance(choices, Mapping)
+        and isinstance(choices.get("text"), list)
+        and isinstance(choices.get("label"), list)
+    ):
+        choices, labels = choices["text"], [str(label) for label in choices["label"]]
+    elif choices is None and isinstance(one := values.get("mc1_targets"), Mapping) and 1 in (one.get("labels") or []):
         # The right one always comes first there; it is given a place that nobody can guess and that stays.
         true = one["choices"][one["labels"].index(1)]
-        found = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
+        choices = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
         right = true
-    if not isinstance(found, list) or not 2 <= len(found) <= len(LETTERS) or not all(isinstance(c, str) for c in found):
+    if (
+        not isinstance(choices, list)
+        or not 2 <= len(choices) <= len(LETTERS)
+        or not all(isinstance(c, str) for c in choices)
+    ):
         return None
     if right is None or right == "":
-        return found, None
+        return choices, None
     if isinstance(right, list) and len(right) == 1:
         right = right[0]
-    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(found):
-        return found, LETTERS[right]
-    if str(right) in found:
-        return found, LETTERS[found.index(str(right))]
-    if str(right) in labels[: len(found)]:
-        return found, LETTERS[labels.index(str(right))]
+    if isinstance(right, int) and not isinstance(right, bool) and 0 <= right < len(choices):
+        return choices, LETTERS[right]
+    if str(right) in choices:
+        return choices, LETTERS[choices.index(str(right))]
+    if str(right) in labels[: len(choices)]:
+        return choices, LETTERS[labels.index(str(right))]
     raise DataError(
-        f"{where}: {right!r} is none of the {len(found)} choices.",
+        f"{where}: {right!r} is none of the {len(choices)} choices.",
         "Give a choice's number from 0, its letter, or its text.",
     )
 
@@ -423,13 +435,13 @@ def _column(values: Mapping[str, Any], said: str | None, usual: tuple[str, ...],
             )
         return said
     written = {_canonical(name): name for name in reversed([*values])} | {name: name for name in values}
-    found = [written[name] for name in usual if name in written]
-    if len(found) > 1 and _canonical(found[0]) != role:
+    matches = [written[name] for name in usual if name in written]
+    if len(matches) > 1 and _canonical(matches[0]) != role:
         raise DataError(
-            f"{where} has columns {' and '.join(found)}; it is not clear which is the {role}.",
-            f'Say {role}="{found[0]}".',
+            f"{where} has columns {' and '.join(matches)}; it is not clear which is the {role}.",
+            f'Say {role}="{matches[0]}".',
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ...]]:
@@ -441,8 +453,8 @@ def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ..
             isinstance(m, Mapping) and "role" in m and "content" in m for m in messages
         ):
             raise DataError(f"{where}: messages is not a conversation.", 'Give a list of {"role": …, "content": …}.')
-        said = [m["content"] for m in messages if m["role"] == "user"]
-        return (asked or (said[-1] if said and isinstance(said[-1], str) else "")), tuple(messages)
+        contents = [m["content"] for m in messages if m["role"] == "user"]
+        return (asked or (contents[-1] if contents and isinstance(contents[-1], str) else "")), tuple(messages)
     if asked is None:
         return "", ()
     return (asked if isinstance(asked, str) else str(asked)), ()

@@ -142,8 +142,8 @@ def _compiled(template: str) -> jinja2.Template:
     try:
         tree = environment.parse(_shared(template))
     except (jinja2.TemplateSyntaxError, RecursionError) as error:
-        said = getattr(error, "message", None) or error
-        raise DataError(f"{_named(template)} cannot be read: {said}", "Correct it.") from error
+        reason = getattr(error, "message", None) or error
+        raise DataError(f"{_named(template)} cannot be read: {reason}", "Correct it.") from error
     refused: tuple[type[nodes.Node], ...] = (
         nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block, nodes.FilterBlock,
     )  # fmt: skip
@@ -151,10 +151,10 @@ def _compiled(template: str) -> jinja2.Template:
         raise DataError(
             f"{_named(template)} uses {{% {type(node).__name__.lower()} %}}, which is not supported here.", "Write it out."
         )  # fmt: skip
-    for found in tree.find_all(nodes.Filter):
-        if found.name not in FILTERS:
+    for filter_node in tree.find_all(nodes.Filter):
+        if filter_node.name not in FILTERS:
             raise DataError(
-                f"{_named(template)} uses the filter {found.name!r}, which is not supported here.{did_you_mean(found.name, FILTERS)}",
+                f"{_named(template)} uses the filter {filter_node.name!r}, which is not supported here.{did_you_mean(filter_node.name, FILTERS)}",
                 f"Known: {', '.join(FILTERS)}.",
             )
     for call in tree.find_all(nodes.Call):
@@ -269,9 +269,9 @@ def _environment() -> jinja2.Environment:
         ),
         "replace": _replaced,
     }
-    kept = {name: _guarded(own.get(name) or environment.filters[name], name) for name in FILTERS}
+    filters = {name: _guarded(own.get(name) or environment.filters[name], name) for name in FILTERS}
     environment.filters.clear()
-    environment.filters.update(kept)
+    environment.filters.update(filters)
     environment.globals.clear()
     environment.globals.update(range=_range, _turns=_turns, _joined=_joined, _weighed=_weighed)
     return environment

@@ -60,22 +60,22 @@ class Judge(Scorer):
         instructions, prompt = (
             self._own(answer, case) if self.prompt is not None else (INSTRUCTIONS, self._prompt(answer, case))
         )
-        said = await ask_judge(tools, self.model, instructions, prompt, self._read)
-        if said is None:
+        judgement = await ask_judge(tools, self.model, instructions, prompt, self._read)
+        if judgement is None:
             return unknown("the judge did not answer in the form asked for")
-        score, cached = said
+        score, cached = judgement
         return replace(score, cached=cached)
 
     def _read(self, reply: Mapping[str, Any]) -> Score:
         reason = str(reply.get("reason") or "") or None
-        said = str(reply.get("pass")).lower()
-        if self.scale == "pass" and said in ("true", "false"):
-            return Score(1.0 if said == "true" else 0.0, reason)
+        verdict = str(reply.get("pass")).lower()
+        if self.scale == "pass" and verdict in ("true", "false"):
+            return Score(1.0 if verdict == "true" else 0.0, reason)
         grade = str(reply.get("grade")).removesuffix(".0")
         if self.scale == "1-5" and grade in ("1", "2", "3", "4", "5"):
             return Score((int(grade) - 1) / 4.0, reason, grade)
-        if self.scale == "0-1" and (said in ("true", "false") or "score" in reply):
-            yes = said != "false"
+        if self.scale == "0-1" and (verdict in ("true", "false") or "score" in reply):
+            yes = verdict != "false"
             value = float(yes) if reply.get("score") is None else float(reply["score"])
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{value} is not between 0 and 1")
@@ -91,9 +91,9 @@ class Judge(Scorer):
         form = f"\n\nForm of your reply: {_FORMS[self.scale]}"
         if isinstance(asked, str):
             return "", asked + form
-        told = [str(m["content"]) for m in asked if m["role"] in ("system", "developer")]
+        system = [str(m["content"]) for m in asked if m["role"] in ("system", "developer")]
         rest = [str(m["content"]) for m in asked if m["role"] not in ("system", "developer")]
-        return "\n\n".join(told), "\n\n".join(rest) + form
+        return "\n\n".join(system), "\n\n".join(rest) + form
 
     def _prompt(self, answer: Answer, case: Case) -> str:
         reference = f"<reference>\n{fence(str(case.expected))}\n</reference>\n\n" if case.expected is not None else ""
@@ -137,18 +137,18 @@ async def ask_judge(
 
 def last_object(text: str) -> dict[str, Any]:
     """The last JSON object of a reply: what stands before it (thoughts, prose, a code fence) is not the verdict. Raises `ValueError`."""
-    said = _THOUGHT.sub("", text)
-    found: dict[str, Any] | None = None
-    place = said.find("{")
+    reply = _THOUGHT.sub("", text)
+    last: dict[str, Any] | None = None
+    place = reply.find("{")
     while place >= 0:
         try:
-            found, place = _DECODER.raw_decode(said, place)
+            last, place = _DECODER.raw_decode(reply, place)
         except (ValueError, RecursionError):
             place += 1
-        place = said.find("{", place)
-    if found is None:
+        place = reply.find("{", place)
+    if last is None:
         raise ValueError("there is no JSON object in it")
-    return found
+    return last
 
 
 def shown_to(answer: Answer, case: Case, n: str = "") -> str:
@@ -161,8 +161,8 @@ def shown_to(answer: Answer, case: Case, n: str = "") -> str:
     else:
         turns = [(str(m.get("role") or m.get("type")), _turn_text(m)) for m in asked if isinstance(m, Mapping)]
         question = turns[0][1] if len(turns) == 1 else "\n\n".join(f"{role}: {text}" for role, text in turns)
-    told = f"<instructions{n}>\n{fence(answer.instructions)}\n</instructions>\n\n" if answer.instructions else ""
-    return f"{told}<question{n}>\n{fence(question)}\n</question>\n\n"
+    system = f"<instructions{n}>\n{fence(answer.instructions)}\n</instructions>\n\n" if answer.instructions else ""
+    return f"{system}<question{n}>\n{fence(question)}\n</question>\n\n"
 
 
 def _turn_text(message: Mapping[str, Any]) -> str:
@@ -307,5 +307,5 @@ class Refusal(Scorer):
         opening = answer.output.strip()[:_OPENING].replace("’", "'")
         if not opening:
             return passed(True, "the answer is empty")
-        found = _REFUSAL.search(opening)
-        return passed(found is not None, found.group(0) if found else None)
+        match = _REFUSAL.search(opening)
+        return passed(match is not None, match.group(0) if match else None)

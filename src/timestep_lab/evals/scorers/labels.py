@@ -87,8 +87,8 @@ class Label(Scorer):
         right = [known.get(fold(one.strip(), False)) for one in wanted]
         if None in right:
             return unknown(f"the expected answer {wanted[0]!r} is none of {', '.join(self.labels)}")
-        said = self._said(answer.output)
-        return Score(float(said in right), None if said in right else f"it says {said}", said)
+        chosen = self._said(answer.output)
+        return Score(float(chosen in right), None if chosen in right else f"it says {chosen}", chosen)
 
     def _said(self, text: str) -> str:
         folded = fold(text, False)
@@ -98,8 +98,8 @@ class Label(Scorer):
                 return label
         # The longer of two that begin alike first: "not spam" before "spam".
         pattern = "|".join(re.escape(fold(label, False)) for label in sorted(self.labels, key=len, reverse=True))
-        found = re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", folded)
-        return next((label for label in self.labels if found and fold(label, False) == found[-1]), NO_LABEL)
+        matches = re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", folded)
+        return next((label for label in self.labels if matches and fold(label, False) == matches[-1]), NO_LABEL)
 
 
 @scorer("label_set")
@@ -119,14 +119,14 @@ class LabelSet(ValueScorer):
         given = case.expected if self.value is None else self.value
         if given is None:
             return unknown("the case has no expected labels")
-        wanted, found = _labels(given), _labels(_listed(answer.output))
-        right = len(wanted & found)
-        if not wanted and not found:
+        wanted, predicted = _labels(given), _labels(_listed(answer.output))
+        right = len(wanted & predicted)
+        if not wanted and not predicted:
             return passed(True, "no label, as expected")
-        precision = right / len(found) if found else 0.0
+        precision = right / len(predicted) if predicted else 0.0
         recall = right / len(wanted) if wanted else 0.0
         f1 = 2 * precision * recall / (precision + recall) if right else 0.0
-        missing, extra = sorted(wanted - found), sorted(found - wanted)
+        missing, extra = sorted(wanted - predicted), sorted(predicted - wanted)
         notes = [f"missing: {', '.join(missing)}"] if missing else []
         notes += [f"too many: {', '.join(extra)}"] if extra else []
         return Score({"f1": f1, "precision": precision, "recall": recall}[self.measure], "; ".join(notes) or None)

@@ -107,7 +107,7 @@ def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
 def split_specs(text: str) -> list[str]:
     """A comma-separated list as a command line has it. A comma inside what follows a colon or a question mark belongs to that scorer
     (`tool_order:search,fetch`, `regex:\\d{1,3}`), unless the name of a scorer comes after it."""
-    found: list[str] = []
+    specs: list[str] = []
     for part in text.split(","):
         match = _SPEC.match(_negation(part.strip())[1])
         begins = (
@@ -115,11 +115,11 @@ def split_specs(text: str) -> list[str]:
             and match["type"].replace("-", "_") in _catalogue()
             and match["rest"][:1] in ("", ":", "?")
         )
-        if found and not begins and any(mark in _negation(found[-1])[1] for mark in ":?"):
-            found[-1] += f",{part}"
+        if specs and not begins and any(mark in _negation(specs[-1])[1] for mark in ":?"):
+            specs[-1] += f",{part}"
         elif part.strip():
-            found.append(part.strip())
-    return found
+            specs.append(part.strip())
+    return specs
 
 
 def make_scorer(spec: Any) -> Scorer:
@@ -201,13 +201,13 @@ def _negation(text: str) -> tuple[bool, str]:
 
 def _class(kind: str) -> type[Scorer]:
     catalogue = _catalogue()
-    found = catalogue.get(kind) or catalogue.get(kind.replace("-", "_"))
-    if found is None:
+    scorer_class = catalogue.get(kind) or catalogue.get(kind.replace("-", "_"))
+    if scorer_class is None:
         raise UsageError(
             f"There is no scorer {kind!r}.{did_you_mean(kind, catalogue)}",
             f"Known: {', '.join(known())}, each also as not:name; or give a Python function.",
         )
-    return found
+    return scorer_class
 
 
 def _build(kind: str, options: Mapping[str, Any], as_text: Mapping[str, str]) -> Scorer:
@@ -279,7 +279,7 @@ async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[Scor
     that name; and where the case has a threshold, `passed`. Only the first counts in `overall`."""
     own = [await score_one(make_scorer(spec), answer, case, tools) for spec in case.assertions]
     mean, passes, note = together(own, case.vars.get("__threshold"))
-    found = [
+    scores = [
         ScoreValue(
             scorer=ASSERTIONS, value=mean, label=None if passes is None else "pass" if passes else "fail", note=note,
             cached=_all_cached(score for score, _ in own),
@@ -290,12 +290,12 @@ async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[Scor
         source = alike[0].source if all(s.source == alike[0].source for s in alike) else "scorer"
         notes = "; ".join(dict.fromkeys(s.note for s in alike if s.note)) or None
         value = weighted_mean([replace(s, weight=1.0) for s in alike] if all(s.weight == 0 for s in alike) else alike)
-        found.append(
+        scores.append(
             ScoreValue(scorer=name, value=value, weight=0.0, note=notes, source=source, cached=_all_cached(alike))
         )
     if "__threshold" in case.vars:
-        found.append(ScoreValue(scorer=PASSED, value=None if passes is None else float(passes), weight=0.0, note=note))
-    return found
+        scores.append(ScoreValue(scorer=PASSED, value=None if passes is None else float(passes), weight=0.0, note=note))
+    return scores
 
 
 def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) -> tuple[float | None, bool | None, str | None]:  # fmt: skip

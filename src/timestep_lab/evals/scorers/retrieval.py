@@ -103,10 +103,10 @@ class _Retrieval(Scorer):
         def read(reply: Mapping[str, Any]) -> Score:
             return self._read(reply, len(contexts))
 
-        said = await ask_judge(tools, self.model, INSTRUCTIONS, prompt, read)
-        if said is None:
+        judgement = await ask_judge(tools, self.model, INSTRUCTIONS, prompt, read)
+        if judgement is None:
             return unknown("the judge did not answer in the form asked for")
-        score, cached = said
+        score, cached = judgement
         return Score(score.value, score.note, cached=cached)
 
     def _task(self, answer: Answer, case: Case) -> str:
@@ -184,10 +184,12 @@ class ContextPrecision(_Retrieval):
 
 def contexts_of(where: str, case: Case) -> list[str]:
     """The documents that an answer was to be made from."""
-    found = case.vars.get(where)
-    if isinstance(found, str) or not isinstance(found, Sequence):
-        found = [found]
-    texts = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in found if one is not None]
+    contexts = case.vars.get(where)
+    if isinstance(contexts, str) or not isinstance(contexts, Sequence):
+        contexts = [contexts]
+    texts = [
+        one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in contexts if one is not None
+    ]
     return [text for text in texts if text.strip()]
 
 

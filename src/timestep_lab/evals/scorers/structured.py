@@ -67,12 +67,12 @@ class SqlEqual(ValueScorer):
             except _NotRunError as error:
                 return unknown(f"the expected query does not run: {error}")
             try:
-                found = _rows(setup, query)
+                rows = _rows(setup, query)
             except _NotRunError as error:
                 return passed(False, f"the query does not run: {error}")
-            if _alike(found, expected, ordered=re.search(r"\border\s+by\b", right, re.IGNORECASE) is not None):
-                return passed(True, f"{len(found)} rows")
-            notes.append(_difference(found, expected))
+            if _alike(rows, expected, ordered=re.search(r"\border\s+by\b", right, re.IGNORECASE) is not None):
+                return passed(True, f"{len(rows)} rows")
+            notes.append(_difference(rows, expected))
         return passed(False, notes[0])
 
 
@@ -166,8 +166,8 @@ def _bounded(plain: Any) -> Any:
         patterns = schema.get("patternProperties") or {}
         if patterns and validator.is_type(instance, "object"):
             # Properties that a pattern finds are named as they are, for which `jsonschema` needs no pattern.
-            found = {key: True for key in instance if any(_find(name, key) for name in patterns)}
-            schema = {**schema, "properties": {**found, **schema.get("properties", {})}}
+            matched = {key: True for key in instance if any(_find(name, key) for name in patterns)}
+            schema = {**schema, "properties": {**matched, **schema.get("properties", {})}}
             del schema["patternProperties"]
         yield from theirs(validator, wanted, instance, schema) or ()
 
@@ -323,10 +323,10 @@ class JsonDiff(ValueScorer):
         except ValueError:
             return unknown(f"the expected answer {wanted[:40]!r} is not JSON")
         try:
-            found = parse_json(answer.output, fenced=self.fenced)
+            parsed = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
-        right, left = self._leaves(wanted), self._leaves(found)
+        right, left = self._leaves(wanted), self._leaves(parsed)
         places = [*right, *(path for path in left if path not in right)]
         wrong = [path for path in places if path not in left or path not in right or not _same(left[path], right[path])]
         if not places:
@@ -341,10 +341,10 @@ class JsonDiff(ValueScorer):
         inside = list(value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ())  # fmt: skip
         if not inside:
             return {path: value}
-        found: dict[str, Any] = {}
+        leaves: dict[str, Any] = {}
         for name, one in inside:
-            found |= self._leaves(one, f"{path}.{name}" if path else str(name))
-        return found
+            leaves |= self._leaves(one, f"{path}.{name}" if path else str(name))
+        return leaves
 
 
 def _told(leaves: Mapping[str, Any], path: str) -> str:
@@ -364,18 +364,18 @@ class JavaScript(Scorer):
 
     def check(self, answer: Answer, case: Case) -> Score:
         try:
-            said = read_script(self.script).run(answer.output, case.template_vars())
+            result = read_script(self.script).run(answer.output, case.template_vars())
         except ScriptError as error:
             return passed(False, f"the script failed: {error}")
-        if isinstance(said, dict) and isinstance(said.get("pass", True), bool):
-            yes = said.get("pass", True)
-            value = float(said["score"]) if isinstance(said.get("score"), int | float) else float(yes)
-            return Score(value, str(said.get("reason") or "") or None, passes=yes)
-        if isinstance(said, bool):
-            return passed(said)
-        if isinstance(said, int | float):
-            return Score(float(said), passes=None if self.pass_at is not None else said > 0)
-        return unknown(f"the script gave {as_text(said)[:80]}, which is not a score")
+        if isinstance(result, dict) and isinstance(result.get("pass", True), bool):
+            yes = result.get("pass", True)
+            value = float(result["score"]) if isinstance(result.get("score"), int | float) else float(yes)
+            return Score(value, str(result.get("reason") or "") or None, passes=yes)
+        if isinstance(result, bool):
+            return passed(result)
+        if isinstance(result, int | float):
+            return Score(float(result), passes=None if self.pass_at is not None else result > 0)
+        return unknown(f"the script gave {as_text(result)[:80]}, which is not a score")
 
 
 @scorer("json_field")
@@ -396,19 +396,19 @@ class JsonField(ValueScorer):
         if wanted is None:
             return unknown("the case has no expected answer")
         try:
-            found = parse_json(answer.output, fenced=self.fenced)
+            value = parse_json(answer.output, fenced=self.fenced)
         except ValueError as error:
             return passed(False, f"not JSON: {error}")
         for part in self.path.split("."):
-            if isinstance(found, Mapping) and part in found:
-                found = found[part]
-            elif isinstance(found, list) and part.isdigit() and int(part) < len(found):
-                found = found[int(part)]
+            if isinstance(value, Mapping) and part in value:
+                value = value[part]
+            elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+                value = value[int(part)]
             else:
                 return passed(False, f"there is no {self.path}")
         return passed(
-            _same(found, wanted),
-            None if _same(found, wanted) else f"{self.path} is {json.dumps(found, ensure_ascii=False)}",
+            _same(value, wanted),
+            None if _same(value, wanted) else f"{self.path} is {json.dumps(value, ensure_ascii=False)}",
         )
 
 
@@ -445,10 +445,10 @@ class Number(ValueScorer):
             targets = [_target(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
         except ValueError:
             return unknown(f"the expected answer {wanted!r} is not a number")
-        found = quantities_in(answer.output)
-        if not found:
+        quantities = quantities_in(answer.output)
+        if not quantities:
             return passed(False, "no number in the answer")
-        looked_at = {"last": found[-1:], "first": found[:1], "any": found}[self.which]
+        looked_at = {"last": quantities[-1:], "first": quantities[:1], "any": quantities}[self.which]
         close = any(self._within(quantity, low, high) for quantity in looked_at for low, high in targets)
         return passed(close, None if close else f"{looked_at[0].value:g}")
 
@@ -477,14 +477,14 @@ def parse_json(text: str, *, fenced: bool = True) -> Any:
 
 def json_in(text: str) -> list[Any]:
     """Every JSON object and list that stands in a text, whatever is around it."""
-    decoder, found, place = json.JSONDecoder(), [], 0
+    decoder, values, place = json.JSONDecoder(), [], 0
     while match := _OPENING.search(text, place):
         try:
             value, place = decoder.raw_decode(text, match.start())
-            found.append(value)
+            values.append(value)
         except (ValueError, RecursionError):
             place = match.end()
-    return found
+    return values
 
 
 def quantities_in(text: str) -> list[Quantity]:

@@ -66,8 +66,8 @@ class Contains(ValueScorer):
         if "" in wanted:
             return unknown(EMPTY)
         text = fold(answer.output, self.case_sensitive)
-        found = [fold(w, self.case_sensitive) in text for w in wanted]
-        return passed(all(found) if self.all else any(found))
+        hits = [fold(w, self.case_sensitive) in text for w in wanted]
+        return passed(all(hits) if self.all else any(hits))
 
 
 @scorer("starts_with")
@@ -192,9 +192,9 @@ def _chosen(text: str, letters: str, choices: list[str]) -> str | None:
         return bare.upper()
     if (folded := fold(text.strip().strip("*_`\"'."), False)) in choices:
         return letters[choices.index(folded)]
-    said = [m[1] or m[2] for m in _SAID.finditer(text) if (m[1] or m[2]) in letters]
-    if said:
-        return str(said[-1])
+    mentioned = [m[1] or m[2] for m in _SAID.finditer(text) if (m[1] or m[2]) in letters]
+    if mentioned:
+        return str(mentioned[-1])
     begins = _BEGINS.match(text)
     return begins[1] if begins and begins[1] in letters else None
 
@@ -252,5 +252,5 @@ class Bleu(ValueScorer):
             from sacrebleu.metrics.bleu import BLEU
         except ImportError as error:
             raise MissingExtraError("The scorer bleu", "metrics") from error
-        found = BLEU(effective_order=True).sentence_score(answer.output, wanted).score / 100
-        return Score(found) if self.at_least is None else passed(found >= self.at_least, f"BLEU {found:.2f}")
+        score = BLEU(effective_order=True).sentence_score(answer.output, wanted).score / 100
+        return Score(score) if self.at_least is None else passed(score >= self.at_least, f"BLEU {score:.2f}")

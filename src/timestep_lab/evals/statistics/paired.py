@@ -127,14 +127,14 @@ def sign_flips(differences: Floats) -> float:
     of 1/k where all differences are multiples of that, else of 1/32768 of their sum. A rounded difference keeps its sign, so
     the test stays exact; only what it measures is rounded.
     """
-    told = differences[differences != 0.0]
-    if len(told) == 0:
+    nonzero = differences[differences != 0.0]
+    if len(nonzero) == 0:
         return 1.0
-    steps = _whole_steps(np.abs(told))
+    steps = _whole_steps(np.abs(nonzero))
     total = int(steps.sum())
-    seen = abs(int((np.sign(told) * steps).sum()))
+    seen = abs(int((np.sign(nonzero) * steps).sum()))
     if len(steps) * total > _MOST_ADDITIONS:
-        return 2.0 * normal_cdf(-abs(float(told.sum())) / math.sqrt(float((told**2).sum())))
+        return 2.0 * normal_cdf(-abs(float(nonzero.sum())) / math.sqrt(float((nonzero**2).sum())))
     chances = np.zeros(total + 1)
     chances[0], reached = 1.0, 0
     for step in map(int, steps):

@@ -177,9 +177,9 @@ class RemoteLab(RemoteLooking, Lab):
             )
         # Of an attachment its id is enough: the file is the server's.
         files = [str(attachment["id"]) for attachment in attachments]
-        said = prompt if isinstance(prompt, str) else messages_of(prompt)
+        messages = prompt if isinstance(prompt, str) else messages_of(prompt)
         return self._following(lambda: self.runs.start(
-            said, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
+            messages, agent=agent, model=model, model_settings=_dict(model_settings), thread_id=thread_id_of(thread),
             approve=approve, max_turns=max_turns, metadata=metadata, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
             timeout_s=timeout_s, max_tool_calls=max_tool_calls, attachments=files, tools=_named_tape(tools), on_miss=on_miss,
         ))  # fmt: skip
@@ -226,7 +226,7 @@ class RemoteLab(RemoteLooking, Lab):
             raise unsupported_remotely(
                 "A fork that decides by itself", "Leave approve away, and decide with run.approve()."
             )
-        if any(callable(said) for stubs in (tools, results) for said in (stubs or {}).values()):
+        if any(callable(stub) for stubs in (tools, results) for stub in (stubs or {}).values()):
             raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
         forked = self._following(lambda: self.runs.fork(
             trace_id_of(trace), span_id, prompt=prompt, model=model, instructions=instructions, tools=_dict(tools), results=_dict(results), again=again,
@@ -389,7 +389,7 @@ def _named_tape(given: str | Tape | None) -> str | None:
 
 def _without_objects(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Raises `UsageError` for a function in place of a tool."""
-    if any(callable(said) for name in ("tools", "results") for said in (changes.get(name) or {}).values()):
+    if any(callable(stub) for name in ("tools", "results") for stub in (changes.get(name) or {}).values()):
         raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
     return {name: _dict(value) if name in ("tools", "results") else value for name, value in changes.items()}
 

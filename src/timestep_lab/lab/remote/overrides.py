@@ -141,19 +141,19 @@ class Changes:
     def _listen(self) -> None:
         url = f"ws{self._connection.url.removeprefix('http')}/api/v1/changes"
         headers = {"Authorization": f"Bearer {self._connection.token}"}
-        wait, told = FIRST_WAIT_S, False
+        wait, warned = FIRST_WAIT_S, False
         while not self._closed.is_set():
             try:
                 with connect(url, additional_headers=headers, open_timeout=CONNECT_S) as socket:
-                    self._socket, wait, told = socket, FIRST_WAIT_S, False
+                    self._socket, wait, warned = socket, FIRST_WAIT_S, False
                     # Whatever happened before nobody was told.
                     self._tell((topic, "") for topic in TOPICS)
                     for text in socket:
                         self._tell(json.loads(text))
             except InvalidStatus as error:
-                if not told:
+                if not warned:
                     log.warning("%s does not tell what changes: %s", self._connection.url, error)
-                told = True
+                warned = True
             except (OSError, WebSocketException):
                 pass  # Gone for now; asked again below.
             self._socket = None

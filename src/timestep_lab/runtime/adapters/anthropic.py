@@ -135,8 +135,8 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
                 if (block := _block(part)) is not None:
                     add("assistant" if item["role"] == "assistant" else "user", block)
         elif kind == "reasoning":
-            kept = item.get("provider_data") or {}
-            for block in kept.get(BLOCKS, ()) if kept.get("model") == model else ():
+            provider_data = item.get("provider_data") or {}
+            for block in provider_data.get(BLOCKS, ()) if provider_data.get("model") == model else ():
                 add("assistant", dict(block))
         elif kind == "function_call":
             arguments = arguments_object(item.get("arguments") or "{}")
@@ -161,8 +161,8 @@ def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, 
     def whole(block: Mapping[str, Any]) -> bool:
         return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
 
-    kept = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
-    return [message for message in kept if message["content"]]
+    trimmed = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
+    return [message for message in trimmed if message["content"]]
 
 
 class _CallIds:
@@ -234,12 +234,12 @@ def _tool_choice(request: ModelRequest) -> dict[str, Any] | None:
     if choice is None and parallel is None:
         return None
     known = {None: "auto", "auto": "auto", "required": "any", "none": "none"}
-    said: dict[str, Any] = (
+    tool_choice: dict[str, Any] = (
         {"type": known[choice]} if choice is None or choice in known else {"type": "tool", "name": choice}
     )
-    if parallel is False and said["type"] != "none":
-        said["disable_parallel_tool_use"] = True
-    return said
+    if parallel is False and tool_choice["type"] != "none":
+        tool_choice["disable_parallel_tool_use"] = True
+    return tool_choice
 
 
 def _thinking(model: str, request: ModelRequest, body: dict[str, Any], output: dict[str, Any]) -> None:
@@ -451,10 +451,10 @@ def _step(block: Mapping[str, Any]) -> str:
     if "name" in block and "input" in block:
         return f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}\n"
     content = block.get("content")
-    found = content if isinstance(content, list) else [content]
+    results = content if isinstance(content, list) else [content]
     lines = [
         " ".join(str(one[key]) for key in ("title", "url", "error_code") if one.get(key))
-        for one in found
+        for one in results
         if isinstance(one, dict)
     ]
     return "".join(f"{line}\n" for line in lines if line)

@@ -298,8 +298,8 @@ def plain_object(spec: FunctionSpec) -> FunctionSpec:
     plain = _merged(given, given)
     if plain is None:
         return replace(spec, parameters={"type": "object", "properties": {}, **given})
-    told = f"{spec.description}\nThe arguments must follow this JSON schema: {json.dumps(given)}".strip()
-    return replace(spec, parameters=plain, description=told)
+    description = f"{spec.description}\nThe arguments must follow this JSON schema: {json.dumps(given)}".strip()
+    return replace(spec, parameters=plain, description=description)
 
 
 def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> dict[str, Any] | None:
@@ -323,15 +323,15 @@ def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) 
             needed.append(set(inner.get("required") or ()))
         if needed:
             required |= set.union(*needed) if together else set.intersection(*needed)
-    kept = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-    return {"type": "object", "properties": properties, "required": sorted(required & set(properties)), **kept}
+    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    return {"type": "object", "properties": properties, "required": sorted(required & set(properties)), **definitions}
 
 
 def _target(root: Mapping[str, Any], reference: str) -> Any:
-    found: Any = root
+    node: Any = root
     for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ("",):
-        found = found.get(step.replace("~1", "/").replace("~0", "~")) if step and isinstance(found, Mapping) else found
-    return found
+        node = node.get(step.replace("~1", "/").replace("~0", "~")) if step and isinstance(node, Mapping) else node
+    return node
 
 
 def parts_of(content: Any) -> list[Mapping[str, Any]]:

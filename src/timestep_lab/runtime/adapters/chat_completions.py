@@ -202,26 +202,26 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     if field == AS_THINK_TAGS:
         return {**sent, "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n\n{text or ''}"}
     if field == AS_PARTS:
-        said = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
-        return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *said]}
+        parts = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
+        return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *parts]}
     return {**sent, field: thought}
 
 
 def _tell_again(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str, Any]], model: str) -> None:
     """What this model's server sent with its calls and wants to hear again. Ids may repeat, from turn to turn: the order tells which is which."""
-    kept: dict[str, list[Mapping[str, Any]]] = {}
+    by_call_id: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
         if item.get("type") == "function_call" and item.get("call_id"):
-            told = item.get("provider_data") or {}
-            own = told if told.get("model") in (model, ANY_MODEL) else {}
-            kept.setdefault(provider_call_id(item["call_id"]), []).append(own)
+            provider_data = item.get("provider_data") or {}
+            own = provider_data if provider_data.get("model") in (model, ANY_MODEL) else {}
+            by_call_id.setdefault(provider_call_id(item["call_id"]), []).append(own)
     for message in messages:
         for call in message.get("tool_calls") or ():
-            told = kept[call["id"]].pop(0) if kept.get(call["id"]) else {}
-            if EXTRA_CONTENT in told:
-                call[EXTRA_CONTENT] = told[EXTRA_CONTENT]
-            if DETAILS in told:
-                message[DETAILS] = told[DETAILS]
+            provider_data = by_call_id[call["id"]].pop(0) if by_call_id.get(call["id"]) else {}
+            if EXTRA_CONTENT in provider_data:
+                call[EXTRA_CONTENT] = provider_data[EXTRA_CONTENT]
+            if DETAILS in provider_data:
+                message[DETAILS] = provider_data[DETAILS]
 
 
 def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
@@ -290,8 +290,8 @@ class ChatAnswer:
         thought = next((delta[name] for name in ("reasoning_content", "reasoning") if _is_text(delta.get(name))), "")
         field = "reasoning_content" if thought == delta.get("reasoning_content") else "reasoning"
         for detail in _objects(delta.get(DETAILS)):
-            said = self._detail(detail)
-            thought = thought or said
+            detail_text = self._detail(detail)
+            thought = thought or detail_text
         if thought:
             yield from self._thought(thought, field)
         yield from self._content(delta.get("content"))
@@ -321,8 +321,8 @@ class ChatAnswer:
         self._finish_reason = str(reason) if reason else self._finish_reason
         for reason in (self._finish_reason, choice.get("native_finish_reason")):
             if reason in _FAILED:
-                said = {"message": f"it ended its answer with the finish reason {reason!r}"}
-                self.failed = choice.get("error") or self.failed or said
+                failure = {"message": f"it ended its answer with the finish reason {reason!r}"}
+                self.failed = choice.get("error") or self.failed or failure
 
     def _detail(self, detail: Mapping[str, Any]) -> str:
         """Keep a fragment of reasoning; its text."""
@@ -348,9 +348,9 @@ class ChatAnswer:
                 yield from self._open(call)
             if not call.arguments:
                 yield from self._emit.arguments(call.empty, call.item)
-            kept = {EXTRA_CONTENT: call.extra, DETAILS: self._details if call is self._calls[0] else None}
-            if kept := {name: value for name, value in kept.items() if value}:
-                call.item.provider_data = {"model": self._model, **kept}
+            extras = {EXTRA_CONTENT: call.extra, DETAILS: self._details if call is self._calls[0] else None}
+            if extras := {name: value for name, value in extras.items() if value}:
+                call.item.provider_data = {"model": self._model, **extras}
         usual = "tool_calls" if self._calls else "incomplete"
         reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
         if reason == "content_filter" and not self._said_anything:
@@ -488,7 +488,11 @@ def _usage(counted: Mapping[str, Any]) -> Usage | None:
 
 def _reasoning_field(request: ModelRequest, model: str) -> str:
     for item in request.input:
-        kept = item.get("provider_data") or {}
-        if item.get("type") == "reasoning" and kept.get("model") in (model, ANY_MODEL) and kept.get("field"):
-            return str(kept["field"])
+        provider_data = item.get("provider_data") or {}
+        if (
+            item.get("type") == "reasoning"
+            and provider_data.get("model") in (model, ANY_MODEL)
+            and provider_data.get("field")
+        ):
+            return str(provider_data["field"])
     return "reasoning_content"

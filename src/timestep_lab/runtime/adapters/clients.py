@@ -109,8 +109,8 @@ def ollama_client(host: str, key: str | None, timeout_s: float) -> PerLoop[Async
             async def _request(self, cls: Any, *args: Any, **options: Any) -> Any:
                 def made(**part: Any) -> Any:
                     if isinstance(message := part.get("message"), dict):
-                        said = {name: value for name, value in message.items() if value is not None}
-                        part["message"] = {"role": "assistant", **said}
+                        message_fields = {name: value for name, value in message.items() if value is not None}
+                        part["message"] = {"role": "assistant", **message_fields}
                     for call in part["message"].get("tool_calls") or () if isinstance(message, dict) else ():
                         call["function"]["arguments"] = arguments_object(call["function"].get("arguments") or {})
                     return cls(**part)
@@ -225,25 +225,29 @@ def _asked_to_stream(request: Any) -> bool:
 def _read(body: bytes, *, asked_to_stream: bool) -> tuple[int, bytes]:
     """(status, body) as the client is to see them."""
     try:
-        said = json.loads(body)
+        payload = json.loads(body)
     except ValueError:
         return BAD_GATEWAY, body
-    if _is_error(said):
-        return status_in(said) or BAD_GATEWAY, body
-    if not asked_to_stream or not isinstance(said, dict):
+    if _is_error(payload):
+        return status_in(payload) or BAD_GATEWAY, body
+    if not asked_to_stream or not isinstance(payload, dict):
         return 200, body
-    return 200, b"".join(_as_stream(said)) or body
+    return 200, b"".join(_as_stream(payload)) or body
 
 
 def _error_object(body: bytes) -> bytes:
     """An error as an object, when it is JSON: Ollama's client trips over any other."""
     try:
-        said = json.loads(body)
+        payload = json.loads(body)
     except ValueError:
         return body
-    if isinstance(said, dict):
+    if isinstance(payload, dict):
         return body
-    first = said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else {"error": str(said)}
+    first = (
+        payload[0]
+        if isinstance(payload, list) and payload and isinstance(payload[0], dict)
+        else {"error": str(payload)}
+    )
     return json.dumps(first).encode()
 
 

@@ -66,16 +66,16 @@ class DemoModel(AdapterModel):
         """Stream `text` word by word and finish. `max_tokens` cuts it, as it would a model's answer."""
         words = re.findall(r"\S+\s*", text) or [text]
         limit = request.settings.max_tokens
-        kept: list[str] = []
+        sent: list[str] = []
         for word in words:
-            if limit is not None and estimate_tokens("".join([*kept, word])) > limit:
+            if limit is not None and estimate_tokens("".join([*sent, word])) > limit:
                 break
             await asyncio.sleep(self.delay_ms / 1000.0)
-            kept.append(word)
+            sent.append(word)
             for event in emitter.text(word):
                 yield event
-        stop_reason = "stop" if len(kept) == len(words) else "length"
-        for event in emitter.finish(self.usage(request, "".join(kept)), stop_reason, ESTIMATE):
+        stop_reason = "stop" if len(sent) == len(words) else "length"
+        for event in emitter.finish(self.usage(request, "".join(sent)), stop_reason, ESTIMATE):
             yield event
 
     def usage(self, request: ModelRequest, written: str) -> Usage:
@@ -199,8 +199,8 @@ def theme_in(text: str) -> str | None:
 
 
 def unit_in(text: str) -> str | None:
-    found = re.search(r"\b(celsius|fahrenheit)\b", text, re.IGNORECASE)
-    return found.group(1).lower() if found else None
+    match = re.search(r"\b(celsius|fahrenheit)\b", text, re.IGNORECASE)
+    return match.group(1).lower() if match else None
 
 
 def places_in(text: str) -> list[str]:
@@ -220,14 +220,14 @@ def places_in(text: str) -> list[str]:
 
 
 def _split(clause: str) -> list[str]:
-    found: list[str] = []
+    places: list[str] = []
     for piece in _SEPARATOR.split(f"{clause.strip()} "):
         name = re.sub(r"^(?:the|both)\s+", "", piece.strip(" '\"“”"), flags=re.IGNORECASE)
-        if found and _REGION.match(name):
-            found[-1] = f"{found[-1]}, {name}"
+        if places and _REGION.match(name):
+            places[-1] = f"{places[-1]}, {name}"
         elif name and name.lower() not in _NOT_A_PLACE and name.split()[0].lower() not in _NOT_A_PLACE:
-            found.append(name)
-    return found
+            places.append(name)
+    return places
 
 
 # --- What `demo/assistant` says about a tool's result. It repeats what the result says and adds nothing
@@ -246,19 +246,21 @@ def weather_answer(calls: Sequence[Call], asked: str) -> str:
 
 def weather_sentence(call: Call, asked: str) -> str:
     """One sentence for one place, from the keys that `get_weather` documents; other results are quoted."""
-    found = _json_object(call.output)
+    weather = _json_object(call.output)
     place = str(call.arguments.get("location") or next(iter(call.arguments.values()), "that place"))
-    if found is None:
+    if weather is None:
         return f"For {place} the tool said: {_quoted(call.output)}"
-    if error := _first(found, "error"):
+    if error := _first(weather, "error"):
         return f"For {place} I have no weather. {_quoted(str(error))}"
-    now = found["current"] if isinstance(found.get("current"), Mapping) else found
+    now = weather["current"] if isinstance(weather.get("current"), Mapping) else weather
     temperature = _first(now, "temperature", "temp", "temperature_f", "temperature_c")
     condition = _first(now, "condition", "conditions", "description", "weather", "summary")
     if temperature is None and condition is None:
         return f"For {place} the tool said: {_quoted(call.output)}"
-    name = _first(found, "location", "place", "name") or place
-    unit = _unit(_first(now, "temperature_unit", "unit", "units") or _first(found, "temperature_unit", "unit", "units"))
+    name = _first(weather, "location", "place", "name") or place
+    unit = _unit(
+        _first(now, "temperature_unit", "unit", "units") or _first(weather, "temperature_unit", "unit", "units")
+    )
     degrees = "" if temperature is None else f"{_rounded(temperature)}{unit}"
     facts = " and ".join(part for part in (degrees, str(condition or "").lower()) if part)
     sentence = f"In {name} it is {facts}."
@@ -353,9 +355,9 @@ class DemoFlaky(DemoModel):
         self._asked: Counter[str] = Counter()
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
-        said = read_turn(request.input).user
-        draw = hashlib.sha256(f"{self._seed}|{self._asked[said]}|{said}".encode()).digest()
-        self._asked[said] += 1
+        user_text = read_turn(request.input).user
+        draw = hashlib.sha256(f"{self._seed}|{self._asked[user_text]}|{user_text}".encode()).digest()
+        self._asked[user_text] += 1
         if int.from_bytes(draw[:4], "big") / 2**32 < self._rate:
             kind = self._error or _USUAL[draw[4] % len(_USUAL)]
             if kind == "cut":
@@ -525,17 +527,17 @@ def _weather(turn: Turn, offered: Mapping[str, FunctionSpec]) -> tuple[Wanted, s
 
 
 def _explicit(turn: Turn, offered: Mapping[str, FunctionSpec]) -> Wanted:
-    if found := _EXPLICIT_CALL.search(turn.user):
-        name = found.group(1)
+    if match := _EXPLICIT_CALL.search(turn.user):
+        name = match.group(1)
         if name in offered and not turn.called(name):
             try:
-                arguments = json.loads(found.group(2) or "{}")
+                arguments = json.loads(match.group(2) or "{}")
             except ValueError:
                 arguments = None
             if isinstance(arguments, dict):
                 return [(name, arguments)]
-    if found := _EXPLICIT_HANDOFF.search(turn.user):
-        wish = _squeezed(found.group(1))
+    if match := _EXPLICIT_HANDOFF.search(turn.user):
+        wish = _squeezed(match.group(1))
         for spec in offered.values():
             if spec.is_handoff and wish.startswith(_squeezed(spec.name.removeprefix("transfer_to_"))):
                 return [] if turn.called(spec.name) else [(spec.name, {})]

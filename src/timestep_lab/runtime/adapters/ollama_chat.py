@@ -135,8 +135,8 @@ class OllamaModel(AdapterModel):
 
 
 def _text_of_arguments(given: Mapping[str, Any]) -> str:
-    said = given.get(INVALID_JSON) if len(given) == 1 else None
-    return said if isinstance(said, str) else json.dumps(dict(given), ensure_ascii=False)
+    raw = given.get(INVALID_JSON) if len(given) == 1 else None
+    return raw if isinstance(raw, str) else json.dumps(dict(given), ensure_ascii=False)
 
 
 def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
@@ -210,17 +210,17 @@ def _property(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
     """What the client would drop of a schema is told to the model in words."""
     if isinstance(schema, bool):  # JSON Schema's shortest forms: anything, and nothing
         return {} if schema else {"description": "JSON schema: false"}
-    kept = {key: value for key, value in schema.items() if key in _KEPT_BY_CLIENT}
+    plain = {key: value for key, value in schema.items() if key in _KEPT_BY_CLIENT}
     choices = [
         choice
         for choice in schema.get("anyOf") or ()
         if not isinstance(choice, Mapping) or choice.get("type") != "null"
     ]
     if len(choices) == 1 and isinstance(choices[0], Mapping) and "type" in choices[0]:
-        kept = {**kept, **{key: value for key, value in choices[0].items() if key in _KEPT_BY_CLIENT}}
+        plain = {**plain, **{key: value for key, value in choices[0].items() if key in _KEPT_BY_CLIENT}}
     lost = {
         key: value for key, value in schema.items() if key not in _KEPT_BY_CLIENT and key not in ("title", "default")
     }
     if lost and not (len(choices) == 1 and set(lost) == {"anyOf"}):
-        kept["description"] = f"{kept.get('description', '')} JSON schema: {json.dumps(schema)}".strip()
-    return kept
+        plain["description"] = f"{plain.get('description', '')} JSON schema: {json.dumps(schema)}".strip()
+    return plain

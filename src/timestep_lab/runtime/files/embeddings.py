@@ -47,8 +47,8 @@ def words_column(text: str) -> str:
 
 def terms_of(query: str) -> list[str]:
     """The query's words to look for, the longest first, at most `MAX_TERMS`."""
-    found = dict.fromkeys(words(query))
-    return sorted(found, key=lambda word: (-len(word), word))[:MAX_TERMS]
+    terms = dict.fromkeys(words(query))
+    return sorted(terms, key=lambda word: (-len(word), word))[:MAX_TERMS]
 
 
 def words(text: str) -> list[str]:
@@ -131,10 +131,10 @@ def _weights(
     if not terms:
         return {}
     counts = ", ".join(f"sum({_has(len(params) + n)})" for n in range(1, len(terms) + 1))
-    found = db.query(
+    result = db.query(
         user_id, f"select count(*), {counts} from chunks where {where}", [*params, *(f" {term}" for term in terms)]
     )
-    n_passages, *hits = (int(number or 0) for number in found.rows[0])
+    n_passages, *hits = (int(number or 0) for number in result.rows[0])
     weighted = zip(terms, weights(n_passages, hits), hits, strict=True)
     return {term: weight for term, weight, n in weighted if n}
 
@@ -245,9 +245,9 @@ def _wordllama_vectors(texts: list[str], dimensions: int | None) -> Vectors:
 
 def _cut(vector: list[float], dimensions: int) -> list[float]:
     """The first numbers, again of length 1."""
-    kept = vector[:dimensions]
-    length = math.hypot(*kept)
-    return [number / length for number in kept] if length else kept
+    shortened = vector[:dimensions]
+    length = math.hypot(*shortened)
+    return [number / length for number in shortened] if length else shortened
 
 
 _LOADING = Lock()

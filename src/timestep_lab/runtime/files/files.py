@@ -38,11 +38,11 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = unicodedata.normalize("NFC", last)
     # C*: control, format (such as right-to-left override, which hides a file's true ending), private, surrogates.
-    kept = "".join(letter for letter in plain if not unicodedata.category(letter).startswith("C"))
-    kept = " ".join(kept.split()).strip(". ")
-    stem, dot, ending = kept.rpartition(".")
+    cleaned = "".join(letter for letter in plain if not unicodedata.category(letter).startswith("C"))
+    cleaned = " ".join(cleaned.split()).strip(". ")
+    stem, dot, ending = cleaned.rpartition(".")
     if not dot or len(ending) > 16:
-        stem, dot, ending = kept, "", ""
+        stem, dot, ending = cleaned, "", ""
     room = MAX_NAME_BYTES - len(f"{dot}{ending}".encode())
     return f"{_cut(stem, room)}{dot}{ending}" or "file"
 
@@ -101,11 +101,11 @@ DOCX = _OFFICE["word/document.xml"]
 
 def content_type_of(content: bytes, filename: str) -> str:
     """A media type without parameters; `application/octet-stream` for what is neither known nor text."""
-    for offset, signature, found in _SIGNATURES:
+    for offset, signature, content_type in _SIGNATURES:
         if content[offset : offset + len(signature)] == signature and (
-            found not in _IN_RIFF or content.startswith(b"RIFF")
+            content_type not in _IN_RIFF or content.startswith(b"RIFF")
         ):
-            return _zip_type(content) if found == "application/zip" else found
+            return _zip_type(content) if content_type == "application/zip" else content_type
     if decode_text(content) is None:
         return "application/octet-stream"
     ending = filename.rpartition(".")[2].casefold()
@@ -215,13 +215,13 @@ class Files:
 
     def list(self, *, purpose: str | None = None) -> Records:
         """Newest first."""
-        found: Records = []
+        records: Records = []
         after: str | None = None
         while True:
             page = self.page(after=after, limit=MOST, purpose=purpose)
-            found += page.data
+            records += page.data
             if not page.has_more:
-                return found
+                return records
             after = page.after
 
     def page(

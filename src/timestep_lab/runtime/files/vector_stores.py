@@ -129,8 +129,8 @@ def matches(rule: Json, attributes: Mapping[str, Json]) -> bool:
         inner = rule.get("filters")
         if not isinstance(inner, list) or not inner:
             raise _refuse(rule, "it has no filters")
-        found = [matches(one, attributes) for one in inner]
-        return all(found) if kind == "and" else any(found)
+        results = [matches(one, attributes) for one in inner]
+        return all(results) if kind == "and" else any(results)
     if kind not in _KNOWN or not isinstance(rule.get("key"), str) or "value" not in rule:
         raise _refuse(rule, "it needs type, key and value")
     key, value = rule["key"], rule["value"]
@@ -244,14 +244,14 @@ class VectorStores:
     def get(self, store: str) -> VectorStore:
         """By id, or by name when only one store has it. Raises `NotFoundError`."""
         records = self.records()
-        found = [one for one in records if one.id == store] or [one for one in records if one.name == store]
-        if not found:
+        hits = [one for one in records if one.id == store] or [one for one in records if one.name == store]
+        if not hits:
             raise NotFoundError(f"There is no vector store {store!r}.", "lab.vector_stores.list() shows them.")
-        if len(found) > 1:
+        if len(hits) > 1:
             raise UsageError(
-                f"{len(found)} vector stores are called {store!r}.", "Name the one you mean by its id.", param="name"
+                f"{len(hits)} vector stores are called {store!r}.", "Name the one you mean by its id.", param="name"
             )
-        return VectorStore(self, found[0])
+        return VectorStore(self, hits[0])
 
     def delete(self, store_id: StoreId) -> None:
         """The store and its passages; the files stay. Raises `NotFoundError`."""
@@ -332,8 +332,8 @@ class VectorStores:
             vectors = await embed(self.settings, store.embedding_model, passages)
         except BaseException as error:
             code = type(error).__name__ if isinstance(error, LabError) else "server_error"
-            said = error.message if isinstance(error, LabError) else "Adding the file was broken off."
-            failed = {"code": code, "message": said}
+            message = error.message if isinstance(error, LabError) else "Adding the file was broken off."
+            failed = {"code": code, "message": message}
             await in_thread(self.members.update, member.id, status="failed", last_error=failed)
             raise
         return await in_thread(self._finish, member, passages, vectors)

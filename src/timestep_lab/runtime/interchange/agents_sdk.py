@@ -100,19 +100,19 @@ def is_sdk_export(value: Any) -> bool:
 def read_sdk_export(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     """Objects that are neither are counted as rejected."""
     decoded = Decoded(user_id)
-    for found in objects:
+    for entry in objects:
         try:
-            if found.get("object") == TRACE:
-                told = {
-                    "workflow": found.get("workflow_name") or None,
-                    "thread_id": found.get("group_id") or None,
-                    "metadata": {**(found.get("metadata") or {}), Lab.SDK_ID: found["id"]},
+            if entry.get("object") == TRACE:
+                about = {
+                    "workflow": entry.get("workflow_name") or None,
+                    "thread_id": entry.get("group_id") or None,
+                    "metadata": {**(entry.get("metadata") or {}), Lab.SDK_ID: entry["id"]},
                 }
-                decoded.learn(_trace_id(str(found["id"])), TOLD, told)
-            elif found.get("object") == SPAN:
-                decoded.spans.append(_span(found, user_id))
+                decoded.learn(_trace_id(str(entry["id"])), TOLD, about)
+            elif entry.get("object") == SPAN:
+                decoded.spans.append(_span(entry, user_id))
             else:
-                decoded.reject(f"An object {found.get('object')!r} is neither a trace nor a span.")
+                decoded.reject(f"An object {entry.get('object')!r} is neither a trace nor a span.")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             decoded.reject(f"A span could not be read: {error!r}")
     return decoded.finish()

@@ -100,8 +100,8 @@ _HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
 
 def handed_over(value: Any) -> Any:
     """What a step was given, without what its framework told of the step beside it."""
-    said = json_value(value)
-    return said["inputs"] if isinstance(said, Mapping) and "inputs" in said and said.keys() <= _HANDED_OVER else value
+    data = json_value(value)
+    return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
 
 
 def before_answer(value: Any) -> Any:
@@ -567,17 +567,17 @@ class Meaning:
 
     def __init__(self, names: tuple[str, ...], scope: str) -> None:
         known = frozenset(names)
-        found: dict[str, list[Source]] = {line.field: [] for line in ATTRIBUTES}
+        by_field: dict[str, list[Source]] = {line.field: [] for line in ATTRIBUTES}
         for line in ATTRIBUTES:
             if line.name in known and scope.startswith(line.scope):
-                found[line.field].append((line.name, line.read))
-        for field, sources in found.items():
+                by_field[line.field].append((line.name, line.read))
+        for field, sources in by_field.items():
             setattr(self, field, tuple(sources))
         self.is_ours = Lab.KIND in known
         """Written by this program's export."""
-        self.has_usage = any(found[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
+        self.has_usage = any(by_field[field] for field in _USAGE) or "langfuse.observation.cost_details" in known
         self.has_first_token = bool(self.first_token or self.first_token_at)
-        self.has_messages = any(found[field] for field in _MESSAGES)
+        self.has_messages = any(by_field[field] for field in _MESSAGES)
         self.has_flattened = any(name.startswith((*FLATTENED[0], *FLATTENED[1])) for name in names)
         self.has_documents = any(name.startswith(DOCUMENTS) for name in names)
 

@@ -149,14 +149,18 @@ _MEASURES = frozenset(EXPORTED_COLUMNS[9:13])
 def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None:
     """The columns that an export of a lab tells, and what the attributes hold but were not given by the sender is taken out of them. None,
     and nothing is taken out, where that is no such export."""
-    told = read_json(attributes[Lab.EXPORTED])
-    if not isinstance(told, dict) or told.get("kind") not in SPAN_KINDS or told.get("status") not in SPAN_STATUSES:
+    exported = read_json(attributes[Lab.EXPORTED])
+    if (
+        not isinstance(exported, dict)
+        or exported.get("kind") not in SPAN_KINDS
+        or exported.get("status") not in SPAN_STATUSES
+    ):
         return None
     if not is_open:
-        told["status"] = "ok" if told["status"] == "pending" else told["status"]
+        exported["status"] = "ok" if exported["status"] == "pending" else exported["status"]
     columns: dict[str, Any] = {"io_json": 0}
     for column in EXPORTED_COLUMNS:
-        value = told.get(column)
+        value = exported.get(column)
         if value is None:
             continue
         if column in _COUNTS:
@@ -169,7 +173,7 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None
             columns[column] = _text(value)
     for column, name in (("input", OpenInference.INPUT), ("output", OpenInference.OUTPUT)):
         columns[column] = _text(attributes.get(name))
-    added, replaced = told.get("added"), told.get("replaced")
+    added, replaced = exported.get("added"), exported.get("replaced")
     for name in (Lab.EXPORTED, *(added if isinstance(added, list) else ())):
         attributes.pop(str(name), None)
     if isinstance(replaced, dict):
@@ -240,12 +244,12 @@ def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int
 def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any]:
     """What a span's attributes say of its whole trace: `thread_id`, `end_user` and `workflow`, where they do."""
     meaning = meaning_of(tuple(attributes), scope)
-    found = {
+    values = {
         "thread_id": told(attributes, meaning.thread),
         "end_user": told(attributes, meaning.end_user),
         "workflow": told(attributes, meaning.workflow),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
@@ -359,13 +363,13 @@ def _documents(attributes: Attributes) -> Payload | None:
 
 def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kind: str, role: str) -> Payload:
     """What the first of these attributes says, as the column's text. It is taken out, unless it is said here in another form."""
-    said = attributes.pop(mime, None)
+    mime_type = attributes.pop(mime, None)
     for name, read in sources:
         value = attributes.get(name)
         if value is None:
             continue
         text = clean(value) if isinstance(value, str) else None
-        given = value if text is None else _parsed(text, said, name)
+        given = value if text is None else _parsed(text, mime_type, name)
         changed = _read_payload(given if read is None else read(given), kind, role)
         if changed is given or name in _RAW:
             del attributes[name]
@@ -464,10 +468,10 @@ def _rates(provider: str, model: str) -> tuple[float, ...] | None:
         for n in (1_000, 1_000_000)
         for i, o, c, w in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0), (1, 0, 0, 1))
     ]
-    found = [cost for each in tokens if (cost := _asked_price(provider, model, *each)) is not None]
-    if len(found) < len(tokens):
+    costs = [cost for each in tokens if (cost := _asked_price(provider, model, *each)) is not None]
+    if len(costs) < len(tokens):
         return None
-    few, many = found[:5], found[5:]
+    few, many = costs[:5], costs[5:]
     if any(abs((b - many[0]) - 1_000 * (a - few[0])) > 1e-9 for a, b in zip(few, many, strict=True)):
         return ()
     return (few[0], *((cost - few[0]) / 1_000 for cost in few[1:]))
@@ -536,15 +540,15 @@ def keep_events(
     asked: list[dict[str, Any]] = []
     answered: list[dict[str, Any]] = []
     for event in events:
-        said = event["attributes"]
+        fields = event["attributes"]
         if (role := _ROLES.get(event["name"])) is not None:
-            asked.append(event_message(role, said, said.get("content")))
+            asked.append(event_message(role, fields, fields.get("content")))
         elif event["name"] == _CHOICE:
-            answered.append(event_message("assistant", said, said.get("message", said.get("content"))))
+            answered.append(event_message("assistant", fields, fields.get("message", fields.get("content"))))
         else:
             for lifted in _LIFTED:
-                if lifted in said:
-                    attributes.setdefault(lifted, said[lifted])
+                if lifted in fields:
+                    attributes.setdefault(lifted, fields[lifted])
     kind = kind_of(name, attributes, scope, parent_id)
     if kind == "tool":
         for messages, key in ((asked, GenAI.TOOL_CALL_ARGUMENTS), (answered, GenAI.TOOL_CALL_RESULT)):

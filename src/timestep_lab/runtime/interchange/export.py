@@ -44,8 +44,8 @@ def otlp_request(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
 def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     attributes = _attributes(row)
     events, links = events_of(attributes), _links_of(attributes)
-    for name, found in ((Lab.EVENTS, events), (Lab.LINKS, links)):
-        if attributes.get(name) == found:
+    for name, entries in ((Lab.EVENTS, events), (Lab.LINKS, links)):
+        if attributes.get(name) == entries:
             del attributes[name]
     span: dict[str, Any] = {
         "traceId": row["trace_id"], "spanId": row["span_id"], "name": row["name"], "kind": 3 if row["kind"] == "generation" else 1,
@@ -121,15 +121,15 @@ def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
         OpenInference.OUTPUT_MIME: _mime(row["output"], io_json & OUTPUT_IS_JSON),
     }
     given = from_json(row["attributes"] or "{}")
-    told = {name: value for name, value in known.items() if value is not None and given.get(name) is None}
-    told.update((name, value) for name, value in ours.items() if value is not None)
-    replaced = {name: given[name] for name, value in told.items() if name in given and given[name] != value}
+    attributes = {name: value for name, value in known.items() if value is not None and given.get(name) is None}
+    attributes.update((name, value) for name, value in ours.items() if value is not None)
+    replaced = {name: given[name] for name, value in attributes.items() if name in given and given[name] != value}
     exported = {
         **{column: row[column] for column in EXPORTED_COLUMNS if row[column] is not None},
-        "added": [name for name in told if name not in given],
+        "added": [name for name in attributes if name not in given],
         **({"replaced": replaced} if replaced else {}),
     }
-    return {**given, **told, Lab.EXPORTED: to_json(exported)}
+    return {**given, **attributes, Lab.EXPORTED: to_json(exported)}
 
 
 def _mime(text: str | None, is_json: int) -> str | None:
@@ -216,10 +216,10 @@ def _is_export(file: Path) -> bool:
 
     try:
         with duckdb.connect(str(file), read_only=True) as connection:
-            found = connection.execute("select count(*) from duckdb_tables() where table_name = 'lab_spans'").fetchone()
+            row = connection.execute("select count(*) from duckdb_tables() where table_name = 'lab_spans'").fetchone()
     except duckdb.Error:  # No database, or held by a process, as labs are.
         return False
-    return bool(found and found[0])
+    return bool(row and row[0])
 
 
 def _otlp_json(target: Path, store: Store, ids: Sequence[str]) -> int:
@@ -231,9 +231,9 @@ def _otlp_json(target: Path, store: Store, ids: Sequence[str]) -> int:
 def _jsonl(target: Path, store: Store, ids: Sequence[str]) -> int:
     n = 0
     with target.open("w", encoding="utf-8") as file:
-        for found in json_objects(flat_rows(store.db, store.user_id, ids)):
-            file.write(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
-            n += "span_id" in found
+        for entry in json_objects(flat_rows(store.db, store.user_id, ids)):
+            file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
+            n += "span_id" in entry
     return n
 
 
@@ -262,12 +262,12 @@ def _copy_view(connection: Any, view: str, store: Store, ids: Sequence[str]) -> 
     key = f"trace_id in ({places})"
     if view == "scores":
         key = f"(target = 'trace' and target_id in ({places})) or (target = 'span' and target_id in (select span_id from spans where trace_id in ({places})))"
-    found = store.db.query(store.user_id, f"select * from {view} where {key}", list(ids))
-    described = ", ".join(f'"{column}" {_column_type(column)}' for column in found.columns)
+    result = store.db.query(store.user_id, f"select * from {view} where {key}", list(ids))
+    described = ", ".join(f'"{column}" {_column_type(column)}' for column in result.columns)
     connection.execute(f"create table {view} ({described})")
-    if found.rows:
+    if result.rows:
         with connection.appender(view) as appender:
-            appender.append_rows(found.rows)
+            appender.append_rows(result.rows)
 
 
 def _fill(connection: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> int:

@@ -29,22 +29,22 @@ def is_phoenix_span(value: Any) -> bool:
 
 def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     decoded = Decoded(user_id)
-    for found in objects:
+    for span in objects:
         try:
-            context = found["context"]
+            context = span["context"]
             trace_id, span_id = bytes.fromhex(context["trace_id"]).hex(), bytes.fromhex(context["span_id"]).hex()
-            attributes = dict(_flat("", found.get("attributes") or {}))
-            if kind := found.get("span_kind"):
+            attributes = dict(_flat("", span.get("attributes") or {}))
+            if kind := span.get("span_kind"):
                 attributes.setdefault(OpenInference.KIND, kind)
-            parent_id, started_at = found.get("parent_id") or None, to_naive_utc(parse_iso(found["start_time"]))
+            parent_id, started_at = span.get("parent_id") or None, to_naive_utc(parse_iso(span["start_time"]))
             decoded.learn(trace_id, said_key(parent_id is None, started_at, span_id), about_trace(attributes))
-            failed = str(found.get("status_code", "")).upper() == "ERROR"
-            ended_at = found.get("end_time")
+            failed = str(span.get("status_code", "")).upper() == "ERROR"
+            ended_at = span.get("end_time")
             decoded.spans.append(
                 span_row(
-                    user_id, trace_id, span_id, parent_id, str(found.get("name") or ""),
+                    user_id, trace_id, span_id, parent_id, str(span.get("name") or ""),
                     started_at, to_naive_utc(parse_iso(ended_at)) if ended_at else None,
-                    str(found.get("status_message") or "error") if failed else None, attributes,
+                    str(span.get("status_message") or "error") if failed else None, attributes,
                 )
             )  # fmt: skip
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -171,9 +171,9 @@ def _read_columns(source: Path, head: bytes, user_id: str) -> Iterator[Decoded]:
             ]:
                 raise _no_export(source, f"its column {nested[0]} holds no single values")
             largest = _check_size(connection, source, table, list(kinds))
-            found = connection.execute(f"select {', '.join(kinds)} from {table}")
+            result = connection.execute(f"select {', '.join(kinds)} from {table}")
             at_once = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(largest, 1)))
-            while rows := found.fetchmany(at_once):
+            while rows := result.fetchmany(at_once):
                 yield read_flat_rows(list(kinds), rows, user_id)
     except duckdb.Error as error:
         raise _no_export(source, str(error).splitlines()[0].replace(str(source), source.name)) from None
@@ -230,18 +230,18 @@ def _length_prefixed(data: bytes) -> Iterator[bytes]:
 
 def _read_json(source: Path, data: bytes, user_id: str) -> Iterator[Decoded]:
     objects = list(_json_objects(source, data))
-    requests = [found for found in objects if "resourceSpans" in found or "resource_spans" in found]
+    requests = [entry for entry in objects if "resourceSpans" in entry or "resource_spans" in entry]
     for request in requests:
         yield read_otlp_json(request, user_id)
-    logs = [found for found in objects if "resourceLogs" in found]
+    logs = [entry for entry in objects if "resourceLogs" in entry]
     for request in logs:
         yield read_logs_json(request, user_id)
-    rest = [found for found in objects if found not in requests and found not in logs]
+    rest = [entry for entry in objects if entry not in requests and entry not in logs]
     readers = ((is_lab_row, read_lab_rows), (is_sdk_export, read_sdk_export), (is_phoenix_span, read_phoenix))
     for is_one, read in readers:
-        if mine := [found for found in rest if is_one(found)]:
+        if mine := [entry for entry in rest if is_one(entry)]:
             yield read(mine, user_id)
-    strangers = sum(not any(is_one(found) for is_one, _ in readers) for found in rest)
+    strangers = sum(not any(is_one(entry) for is_one, _ in readers) for entry in rest)
     if strangers:
         yield Decoded(
             user_id, rejected=strangers, problem=f"{strangers} JSON objects are no spans in a form the lab knows."
@@ -257,20 +257,20 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
         whole = error
     except RecursionError:
         raise DataError(f"{source.name} is nested too deep.", f"Formats that are read: {KNOWN}.") from None
-    found: list[Mapping[str, Any]] = []
+    objects: list[Mapping[str, Any]] = []
     for number, line in enumerate(
         text.split("\n"), start=1
     ):  # `splitlines` would also split at signs that JSON text may hold.
         if not line.strip():
             continue
         try:
-            found.extend(_unwrapped(json.loads(line)))
+            objects.extend(_unwrapped(json.loads(line)))
         except (ValueError, RecursionError):
             place = f"line {number}" if number > 1 else str(whole)
             raise DataError(
                 f"{source.name} is neither JSON nor JSON lines: {place}.", f"Formats that are read: {KNOWN}."
             ) from None
-    return found
+    return objects
 
 
 def _unwrapped(value: Any) -> Iterator[Mapping[str, Any]]:

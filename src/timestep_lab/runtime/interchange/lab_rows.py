@@ -62,15 +62,15 @@ class Decoded:
         for event in events:
             if event["name"] != EVALUATION_RESULT:
                 continue
-            said, time = event["attributes"], int(event["time_unix_nano"] or 0)
-            value = said.get("gen_ai.evaluation.score.value")
+            attributes, time = event["attributes"], int(event["time_unix_nano"] or 0)
+            value = attributes.get("gen_ai.evaluation.score.value")
             known = f"{trace_id}{span_id}{to_json(event)}"
             self.scores.append(ScoreRecord(
                 id=f"score_{blake2b(known.encode(), digest_size=12).hexdigest()}", user_id=self.user_id, target="span", target_id=span_id,
-                name=_text(said.get("gen_ai.evaluation.name")) or "evaluation",
+                name=_text(attributes.get("gen_ai.evaluation.name")) or "evaluation",
                 value=float(value) if isinstance(value, int | float) and isfinite(value) else None,
-                label=_text(said.get("gen_ai.evaluation.score.label")),
-                note=_text(said.get("gen_ai.evaluation.explanation", said.get("error.type"))), source="scorer",
+                label=_text(attributes.get("gen_ai.evaluation.score.label")),
+                note=_text(attributes.get("gen_ai.evaluation.explanation", attributes.get("error.type"))), source="scorer",
                 created_at=datetime.fromtimestamp(min(time, 1 << 64) / 1e9, UTC) if time else utc_now(),
             ))  # fmt: skip
 
@@ -94,11 +94,11 @@ class Decoded:
             thread_key, thread_id = about.get("thread_id", (TOLD, None))
             end_user_key, end_user = about.get("end_user", (TOLD, None))
             metadata = to_json(about["metadata"][1]) if "metadata" in about else "{}"
-            said = TraceSaid(
+            trace = TraceSaid(
                 trace_id, _text(workflow), workflow_key, _text(thread_id), thread_key, metadata=metadata,
                 end_user=_text(end_user), end_user_key=end_user_key,
             )  # fmt: skip
-            self.said.append(said)
+            self.said.append(trace)
         self._about.clear()
         return self
 
@@ -132,7 +132,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
     for first in range(0, len(trace_ids), BATCH):
         ids = trace_ids[first : first + BATCH]
         places = ", ".join(f"${n}" for n in range(2, len(ids) + 2))
-        found = db.query(
+        result = db.query(
             user_id,
             f"select {spans.replace('s.io_json', 'coalesce(r.io_json, o.io_json) as io_json')}, {starts} from core.all_spans s "
             "left join (select trace_id, span_id, max(io_json) as io_json from core.spans_raw where user_id = $1 "
@@ -145,7 +145,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
             f"where s.user_id = $1 and s.trace_id in ({places}) order by s.trace_id, s.started_at",
             [user_id, *ids],
         )
-        yield from found.rows
+        yield from result.rows
 
 
 def json_objects(rows: Iterable[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -159,8 +159,8 @@ def json_objects(rows: Iterable[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         of_trace = {name: values.pop(f"trace_{name}") for name in OF_TRACE}
         if values["trace_id"] != last:
             last = values["trace_id"]
-            told = {name: value for name, value in of_trace.items() if value is not None}
-            yield {"object": TRACE_OBJECT, "trace_id": last, "started_at": values["started_at"], **told}
+            trace_values = {name: value for name, value in of_trace.items() if value is not None}
+            yield {"object": TRACE_OBJECT, "trace_id": last, "started_at": values["started_at"], **trace_values}
         yield {"object": SPAN_OBJECT, **{name: value for name, value in values.items() if value is not None}}
 
 
@@ -171,12 +171,12 @@ def is_lab_row(value: Any) -> bool:
 def read_lab_rows(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     """From the lines of the JSONL form."""
     decoded = Decoded(user_id)
-    for found in objects:
+    for entry in objects:
         try:
-            if found.get("object") == TRACE_OBJECT:
-                decoded.said.append(_trace(found, ""))
+            if entry.get("object") == TRACE_OBJECT:
+                decoded.said.append(_trace(entry, ""))
             else:
-                decoded.spans.append(_span(found, user_id))
+                decoded.spans.append(_span(entry, user_id))
         except (KeyError, ValueError, TypeError) as error:
             decoded.reject(f"A row could not be read: {error!r}")
     return decoded
@@ -187,12 +187,12 @@ def read_flat_rows(columns: Sequence[str], rows: Iterable[tuple[Any, ...]], user
     decoded = Decoded(user_id)
     seen: set[str] = set()
     for row in rows:
-        found = dict(zip(columns, row, strict=True))
+        entry = dict(zip(columns, row, strict=True))
         try:
-            decoded.spans.append(_span(found, user_id))
-            if found["trace_id"] not in seen:
-                seen.add(found["trace_id"])
-                decoded.said.append(_trace(found, "trace_"))
+            decoded.spans.append(_span(entry, user_id))
+            if entry["trace_id"] not in seen:
+                seen.add(entry["trace_id"])
+                decoded.said.append(_trace(entry, "trace_"))
         except (KeyError, ValueError, TypeError) as error:
             decoded.reject(f"A row could not be read: {error!r}")
     return decoded
@@ -214,12 +214,12 @@ def _span(found: Mapping[str, Any], user_id: str) -> Row:
 
 
 def _trace(found: Mapping[str, Any], prefix: str) -> TraceSaid:
-    said = {name: found.get(f"{prefix}{name}") for name in OF_TRACE}
+    values = {name: found.get(f"{prefix}{name}") for name in OF_TRACE}
     return TraceSaid(
-        found["trace_id"], clean(str(said["workflow"])) if said["workflow"] else None, thread_id=_value("thread_id", said["thread_id"]),
-        started_at=_value("started_at", found["started_at"]), metadata=said["metadata"] or "{}",
-        parent_trace_id=said["parent_trace_id"], fork_span_id=said["fork_span_id"],
-        end_user=_value("end_user", said["end_user"]),
+        found["trace_id"], clean(str(values["workflow"])) if values["workflow"] else None, thread_id=_value("thread_id", values["thread_id"]),
+        started_at=_value("started_at", found["started_at"]), metadata=values["metadata"] or "{}",
+        parent_trace_id=values["parent_trace_id"], fork_span_id=values["fork_span_id"],
+        end_user=_value("end_user", values["end_user"]),
     )  # fmt: skip
 
 

@@ -55,17 +55,17 @@ def _tree(attributes: dict[str, Any], prefix: str) -> Tree:
 
 
 def _gathered_message(entry: Mapping[str, Any]) -> Message:
-    said = entry.get("message", entry)
-    if not isinstance(said, Mapping):
-        return {"content": said}
-    message: Message = {"role": said.get("role", "assistant")}
-    content = said.get("content")
+    fields = entry.get("message", entry)
+    if not isinstance(fields, Mapping):
+        return {"content": fields}
+    message: Message = {"role": fields.get("role", "assistant")}
+    content = fields.get("content")
     if isinstance(content, Mapping):  # A list of texts.
         content = "\n".join(str(content[place]) for place in sorted(content, key=lambda place: (len(place), place)))
-    calls = [_gathered_call(call) for call in _in_order(_mapping(said.get("tool_calls")))]
-    if isinstance(said.get("contents"), Mapping):
+    calls = [_gathered_call(call) for call in _in_order(_mapping(fields.get("tool_calls")))]
+    if isinstance(fields.get("contents"), Mapping):
         parts = []
-        for part in _in_order(said["contents"]):
+        for part in _in_order(fields["contents"]):
             if isinstance(part.get("tool_call"), Mapping):
                 # The same call once more, in its place among the contents.
                 call = _gathered_call(part)
@@ -79,15 +79,15 @@ def _gathered_message(entry: Mapping[str, Any]) -> Message:
         content = read_json(content)  # Parts, as OpenLLMetry writes them.
     if content is not None:
         message["content"] = content
-    function = said.get("function_call")
-    if not calls and (isinstance(function, Mapping) or "function_call_name" in said):
+    function = fields.get("function_call")
+    if not calls and (isinstance(function, Mapping) or "function_call_name" in fields):
         named = function if isinstance(function, Mapping) else {
-            "name": said.get("function_call_name"), "arguments": said.get("function_call_arguments_json"),
+            "name": fields.get("function_call_name"), "arguments": fields.get("function_call_arguments_json"),
         }  # fmt: skip
         calls.append(_call(None, named.get("name"), named.get("arguments")))
     if calls:
         message["tool_calls"] = calls
-    message.update((key, said[key]) for key in ("tool_call_id", "name", "finish_reason") if key in said)
+    message.update((key, fields[key]) for key in ("tool_call_id", "name", "finish_reason") if key in fields)
     return message
 
 
@@ -97,8 +97,8 @@ def _gathered_call(entry: Mapping[str, Any]) -> Message:
         return {"type": "function", "function": {"name": str(call)}}
     function = call.get("function")
     function = function if isinstance(function, Mapping) else call
-    told = {key: function[key] for key in ("name", "arguments") if key in function}
-    return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": told}
+    name_and_arguments = {key: function[key] for key in ("name", "arguments") if key in function}
+    return {**({"id": call["id"]} if "id" in call else {}), "type": "function", "function": name_and_arguments}
 
 
 def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -203,8 +203,8 @@ def conversation(value: Any, role: str) -> list[Message] | None:
     """
     if isinstance(value, list) and all(_is_known(each) for each in value):
         return None
-    found = _conversation(value, role, 0)
-    return found if found and found != value and found != [value] else None
+    messages = _conversation(value, role, 0)
+    return messages if messages and messages != value and messages != [value] else None
 
 
 def _is_known(message: Any) -> bool:
@@ -334,8 +334,8 @@ def _logged(value: Mapping[str, Any]) -> Message:
             **({"finish_reason": value["finish_reason"]} if "finish_reason" in value else {}),
         }
     role = name.removeprefix("gen_ai.").removesuffix(".message")
-    said = {key: inner for key, inner in value.items() if key not in ("event.name", "gen_ai.message.index", "id")}
-    message = {"role": role if role in ("system", "user", "assistant", "tool") else "assistant", **said}
+    fields = {key: inner for key, inner in value.items() if key not in ("event.name", "gen_ai.message.index", "id")}
+    message = {"role": role if role in ("system", "user", "assistant", "tool") else "assistant", **fields}
     if message["role"] == "tool" and "id" in value:
         message["tool_call_id"] = value["id"]
     return message
@@ -425,13 +425,13 @@ def answer_of(text: Any, reasoning: Any, calls: Any) -> list[Message]:
 
 
 def _call(call_id: Any, name: Any, arguments: Any) -> Message:
-    told = {
+    function = {
         "name": name,
         "arguments": arguments
         if isinstance(arguments, str)
         else json.dumps(arguments, ensure_ascii=False, default=str),
     }
-    return {**({"id": call_id} if call_id else {}), "type": "function", "function": told}
+    return {**({"id": call_id} if call_id else {}), "type": "function", "function": function}
 
 
 # -- what a tool or function was given and gave
@@ -482,13 +482,13 @@ def documents_of(value: Any) -> Any:
     documents = []
     for each in given:
         metadata = _mapping(each.get("metadata"))
-        told = {
+        document = {
             "id": each.get("id"),
             "content": each["page_content"],
             "score": metadata.get("score"),
             "metadata": metadata or None,
         }
-        documents.append({key: inner for key, inner in told.items() if inner is not None})
+        documents.append({key: inner for key, inner in document.items() if inner is not None})
     return documents
 
 

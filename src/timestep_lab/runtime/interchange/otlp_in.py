@@ -336,10 +336,10 @@ def _untimed(row: Row) -> Row:
 def _learn(
     decoded: Decoded, trace_id: str, key: int, attributes: Mapping[str, Any], resource: Mapping[str, Any], scope: str
 ) -> None:
-    told = about_trace(attributes, scope)
+    about = about_trace(attributes, scope)
     if resource:
-        told["metadata"] = {"resource": resource}
-    decoded.learn(trace_id, key, told)
+        about["metadata"] = {"resource": resource}
+    decoded.learn(trace_id, key, about)
 
 
 # -- JSON
@@ -534,9 +534,9 @@ def _take_record(
     elif not name.startswith("gen_ai."):
         decoded.reject(f"The log record {name!r} is not an event of a GenAI span (gen_ai.*); other logs are not kept.")
     else:
-        said = {**attributes, **body} if isinstance(body, Mapping) else attributes
+        payload = {**attributes, **body} if isinstance(body, Mapping) else attributes
         if body is not None and not isinstance(body, Mapping):
-            said = {"content": body, **attributes}
-        event = span_event(name, time, said)
+            payload = {"content": body, **attributes}
+        event = span_event(name, time, payload)
         decoded.evaluated(trace_id, span_id, [event])
         decoded.events.append((trace_id, span_id, event))

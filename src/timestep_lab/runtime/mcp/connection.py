@@ -462,11 +462,11 @@ class Connection:
                 raise ToolError("read_resource needs a uri, as a text.", step, server=self.record.name, tool=name)
             read = await self.read_resource(uri)
             return CallToolResult(content=[EmbeddedResource(type="resource", resource=one) for one in read.contents])
-        told: dict[str, list[Any]] = {"resources": [], "resourceTemplates": []}
+        listing: dict[str, list[Any]] = {"resources": [], "resourceTemplates": []}
         for one in await self.resources():
             kind = "resources" if isinstance(one, Resource) else "resourceTemplates"
-            told[kind].append(one.model_dump(mode="json", by_alias=True, exclude_none=True))
-        return CallToolResult(content=[], structured_content=told)
+            listing[kind].append(one.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return CallToolResult(content=[], structured_content=listing)
 
     async def resources(self) -> list[Resource | ResourceTemplate]:
         """What the server has to be read, and the forms of addresses of more. Raises `ToolError`."""
@@ -474,12 +474,12 @@ class Connection:
         async def listed(client: Client) -> list[Resource | ResourceTemplate]:
             if client.server_capabilities.resources is None:
                 return []
-            found: list[Resource | ResourceTemplate] = [*await _pages(client.list_resources, "resources")]
+            resources: list[Resource | ResourceTemplate] = [*await _pages(client.list_resources, "resources")]
             try:
-                return [*found, *await _pages(client.list_resource_templates, "resource_templates")]
+                return [*resources, *await _pages(client.list_resource_templates, "resource_templates")]
             except MCPError as error:
                 if error.code == METHOD_NOT_FOUND:
-                    return found
+                    return resources
                 raise
 
         return await self._request("resources/list", listed, repeatable=True)
@@ -550,8 +550,8 @@ class Connection:
                 await live.signs.gone.wait()
         except Exception as error:  # noqa: BLE001 - it goes to whoever waits; that a lost connection closes badly is not news
             if not live.client.done():
-                said = await asyncio.to_thread(live.signs.stderr.text)
-                failure = connect_error(self.record, error, said=said, http_status=live.signs.http_status)
+                stderr_text = await asyncio.to_thread(live.signs.stderr.text)
+                failure = connect_error(self.record, error, said=stderr_text, http_status=live.signs.http_status)
                 live.client.set_exception(failure)
         finally:
             live.signs.gone.set()
@@ -579,9 +579,9 @@ async def _has_resources(client: Client) -> bool:
 
 async def _pages(ask: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
     page = await ask()
-    found, seen = list(getattr(page, what)), set[str]()
+    entries, seen = list(getattr(page, what)), set[str]()
     while (cursor := page.next_cursor) and cursor not in seen:
         seen.add(cursor)
         page = await ask(cursor=cursor)
-        found += getattr(page, what)
-    return found
+        entries += getattr(page, what)
+    return entries

@@ -128,11 +128,11 @@ class Questions:
         call = self._whose()
         if call is None:
             return ErrorData(code=_REFUSED, message="Nobody is there who could let the server use a model.")
-        said = tuple(message_item(message) for message in params.messages)
-        last = said[-1]["content"][0].get("text", "") if said and said[-1]["content"] else ""
+        messages = tuple(message_item(message) for message in params.messages)
+        last = messages[-1]["content"][0].get("text", "") if messages and messages[-1]["content"] else ""
         reply = await call.ask(
             Question(
-                kind="sampling", server=self._server, tool=call.tool, message=f"It wants to ask the model: {last[:500]}", messages=said,
+                kind="sampling", server=self._server, tool=call.tool, message=f"It wants to ask the model: {last[:500]}", messages=messages,
                 instructions=params.system_prompt, max_tokens=params.max_tokens,
             )
         )  # fmt: skip

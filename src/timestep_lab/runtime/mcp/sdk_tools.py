@@ -301,8 +301,8 @@ def _kept(name: str, content: bytes, kind: str, keep: Keep | None) -> str:
     if keep is None:
         return f"({kind}, {len(content):,} bytes, which were not kept)"
     record = keep(name, content)
-    told = {"file_id": record.id, "filename": record.filename, "content_type": kind, "bytes": len(content)}
-    return f"The result is a file, kept in the lab for the user: {json.dumps(told, ensure_ascii=False)}"
+    description = {"file_id": record.id, "filename": record.filename, "content_type": kind, "bytes": len(content)}
+    return f"The result is a file, kept in the lab for the user: {json.dumps(description, ensure_ascii=False)}"
 
 
 def _bounded(text: str, keep: Keep | None, tool: str) -> str:

@@ -133,7 +133,7 @@ def function_server(tools: dict[str, FunctionTool]) -> Server[Any]:
         except Exception as error:  # noqa: BLE001 - the function's own, and its caller is the one to be told
             text = TextContent(type="text", text=f"{type(error).__name__}: {error}")
             return CallToolResult(content=[text], is_error=True)
-        said = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
-        return CallToolResult(content=[TextContent(type="text", text=said)])
+        answer_text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+        return CallToolResult(content=[TextContent(type="text", text=answer_text)])
 
     return Server("functions", on_list_tools=list_tools, on_call_tool=call_tool)

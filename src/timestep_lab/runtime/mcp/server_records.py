@@ -48,17 +48,17 @@ def is_plainly_private(host: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        found = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return not all(is_public(str(place[0])) for *_, place in found)
+    return not all(is_public(str(place[0])) for *_, place in addresses)
 
 
 async def public_address(host: str) -> str | None:
     """An address of `host` that may be connected to; None when all of its addresses are private. Raises `OSError` for an unknown name."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return next((str(place[0]) for *_, place in found if is_public(str(place[0]))), None)
+    addresses = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return next((str(place[0]) for *_, place in addresses if is_public(str(place[0]))), None)
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

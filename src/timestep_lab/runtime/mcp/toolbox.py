@@ -73,15 +73,15 @@ class McpServerView:
     @classmethod
     def of(cls, record: McpServerRecord) -> McpServerView:
         """Of a server."""
-        kept = {name: getattr(record, name) for name in cls.__slots__ if name != "header_names"}
-        return cls(**kept, header_names=sorted(record.headers))
+        values = {name: getattr(record, name) for name in cls.__slots__ if name != "header_names"}
+        return cls(**values, header_names=sorted(record.headers))
 
     def record(self) -> McpServerRecord:
         """The server, without the values of its headers: those stay where it is."""
-        kept = {name: getattr(self, name) for name in self.__slots__ if name != "header_names"}
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "header_names"}
         few = None if self.allowed_tools is None else tuple(self.allowed_tools)
         headers = dict.fromkeys(self.header_names, "")
-        return McpServerRecord(**{**kept, "command": tuple(self.command), "allowed_tools": few, "headers": headers})
+        return McpServerRecord(**{**values, "command": tuple(self.command), "allowed_tools": few, "headers": headers})
 
 
 class _Shown:
@@ -247,11 +247,11 @@ class McpCatalog:
     async def test(self, name: str) -> Tools:
         """Connect to a server now, and list what it offers. Raises `NotFoundError`, or `ToolError` with what is wrong."""
         record = self.get(name)
-        found = await self.survey()
-        for problem in found.problems:
+        catalogue = await self.survey()
+        for problem in catalogue.problems:
             if problem.server == record.name:
                 raise problem
-        return [tool for tool in found.tools if tool.server_id == record.id]
+        return [tool for tool in catalogue.tools if tool.server_id == record.id]
 
     async def tools(self) -> Tools:
         """Every tool of every server that answers now, the built-in one first; `problems()` says what is wrong with the others."""
@@ -277,9 +277,9 @@ class McpCatalog:
     async def get_prompt(self, server: ServerId, name: ServerId, arguments: JsonObject | None = None) -> Messages:
         """A prompt filled in, as the messages that `lab.run` takes: `await lab.run(await lab.mcp.get_prompt("notes", "review", {…}))`.
         Raises `NotFoundError` for the server, `ToolError` for what it refuses."""
-        found = self.get(server).name
+        server_name = self.get(server).name
         async with self._connected() as toolbox:
-            return await toolbox.get_prompt(found, name, dict(arguments or {}))
+            return await toolbox.get_prompt(server_name, name, dict(arguments or {}))
 
     async def problems(self) -> Problems:
         """One error for each server that does not answer now."""
@@ -388,13 +388,13 @@ class Toolbox:
         # In the toolbox's order, whatever the order of tool_ids: names and RunState depend on nothing else.
         connections = [c for server_id, c in self._connections.items() if server_id in wanted]
         uses: list[ToolUse] = []
-        for found in await asyncio.gather(
+        for picked in await asyncio.gather(
             *(
                 self._pick(c, wanted[c.record.id], missing, recorded=(recorded or {}).get(c.record.name))
                 for c in connections
             )
         ):
-            uses += found
+            uses += picked
         infos = [info for _, _, info in uses]
         names = public_names(infos, client_tools)
         rules = [_rule(agent, connection.record, info) for connection, _, info in uses]
@@ -425,15 +425,15 @@ class Toolbox:
         """The catalogue, and one error for each server that does not answer."""
         await self._refresh()
         missing: list[ToolError] = []
-        found = await asyncio.gather(
+        picked = await asyncio.gather(
             *(self._pick(c, ["*"], missing, retry_now=retry_now) for c in self._connections.values())
         )
-        return [info for uses in found for _, _, info in uses], missing
+        return [info for uses in picked for _, _, info in uses], missing
 
     async def resources(self) -> list[ResourceInfo]:
         """Of every server that answers."""
-        found = await self._of_each(Connection.resources)
-        return [ResourceInfo.of(connection.record.name, one) for connection, ones in found for one in ones]
+        listings = await self._of_each(Connection.resources)
+        return [ResourceInfo.of(connection.record.name, one) for connection, ones in listings for one in ones]
 
     async def read_resource(self, server: str, uri: str) -> list[ResourceContent]:
         """Raises `ToolError`."""
@@ -442,8 +442,8 @@ class Toolbox:
 
     async def prompts(self) -> list[PromptInfo]:
         """Of every server that answers."""
-        found = await self._of_each(Connection.prompts)
-        return [PromptInfo.of(connection.record.name, one) for connection, ones in found for one in ones]
+        listings = await self._of_each(Connection.prompts)
+        return [PromptInfo.of(connection.record.name, one) for connection, ones in listings for one in ones]
 
     async def get_prompt(self, server: str, name: str, arguments: dict[str, str]) -> list[dict[str, Json]]:
         """Raises `ToolError`."""
@@ -454,13 +454,13 @@ class Toolbox:
         """What each server that answers has."""
         await self._refresh()
         connections = list(self._connections.values())
-        found = await asyncio.gather(*map(ask, connections), return_exceptions=True)
-        for one in found:
+        answers = await asyncio.gather(*map(ask, connections), return_exceptions=True)
+        for one in answers:
             if isinstance(one, BaseException) and not isinstance(one, ToolError):
                 raise one
         return [
             (connection, one)
-            for connection, one in zip(connections, found, strict=True)
+            for connection, one in zip(connections, answers, strict=True)
             if not isinstance(one, BaseException)
         ]
 
@@ -514,8 +514,8 @@ class Toolbox:
             record.id: old[record.id] if record.id in old and old[record.id].record == record else self._connect(record)
             for record in ordered
         }
-        kept = set(map(id, self._connections.values()))
-        return [connection for connection in old.values() if id(connection) not in kept]
+        current_ids = set(map(id, self._connections.values()))
+        return [connection for connection in old.values() if id(connection) not in current_ids]
 
     def _connect(self, record: McpServerRecord) -> Connection:
         if record.id != BUILTIN_MCP_SERVER:
@@ -531,8 +531,8 @@ class Toolbox:
 
     def _split(self, tool_id: str) -> tuple[str, str]:
         """`<server id or name>.<tool>` → server id and tool; the id is empty for a client tool and for what is unknown."""
-        found = split_tool_id(tool_id, self.servers)
-        return (found[0].id, found[1]) if found else ("", tool_id)
+        parts = split_tool_id(tool_id, self.servers)
+        return (parts[0].id, parts[1]) if parts else ("", tool_id)
 
     async def _pick(
         self, connection: Connection, names: Sequence[str], missing: list[ToolError], *, retry_now: bool = False,

@@ -89,10 +89,10 @@ class _Options:
         text = self._given.get(option)
         if not text:
             return default
-        found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(ms|s)?", text.strip())
-        if found is None:
+        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(ms|s)?", text.strip())
+        if match is None:
             raise self._wrong(option, "a time in ms, or with its unit (300ms, 0.3s)")
-        return float(found.group(1)) * (1000.0 if found.group(2) == "s" else 1.0)
+        return float(match.group(1)) * (1000.0 if match.group(2) == "s" else 1.0)
 
     def one_of(self, option: str, known: tuple[str, ...]) -> str | None:
         text = self._given.get(option)

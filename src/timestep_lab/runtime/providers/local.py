@@ -52,8 +52,8 @@ class Provider(BaseProvider):
             raise ModelNotFoundError(f"local/{name}: there is no file {path}.", "Check the path.", provider=self.prefix)
         if self.settings.is_served and (allowed := self._allowed(name)) is not None:
             return allowed
-        if "/" not in name and "\\" not in name and (found := find_weights(name)) is not None:
-            return found
+        if "/" not in name and "\\" not in name and (weights := find_weights(name)) is not None:
+            return weights
         if name in KNOWN:
             raise ModelNotFoundError(
                 f"local/{name} is not on this machine.", f"Run: timestep-lab models pull {name}", provider=self.prefix
@@ -73,7 +73,7 @@ class Provider(BaseProvider):
         for place in self.settings.local_models:
             allowed = Path(place).expanduser().resolve()
             for path in (wanted, allowed / wanted):
-                found = path.resolve()
-                if found.suffix == ".gguf" and found.is_relative_to(allowed) and found.is_file():
-                    return found
+                resolved = path.resolve()
+                if resolved.suffix == ".gguf" and resolved.is_relative_to(allowed) and resolved.is_file():
+                    return resolved
         return None

@@ -51,10 +51,10 @@ class Provider(BaseProvider):
         return ChatCompletionsModel(name, self.prefix, self._client(server), name_on_wire=model)
 
     async def list_models(self) -> list[str]:
-        found = []
+        names = []
         for server in self.servers:
-            found += [f"{server}/{model.id}" async for model in self._client(server).get().models.list()]
-        return sorted(found)
+            names += [f"{server}/{model.id}" async for model in self._client(server).get().models.list()]
+        return sorted(names)
 
     def context(self, model: str) -> ErrorContext:
         server = model.partition("/")[0]

@@ -245,9 +245,11 @@ def check_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> 
     for name, value in arguments.items():
         if name not in known:
             raise UsageError(f"There is no argument {name!r}.", f"There are: {', '.join(known)}.", param=name)
-        kind, said = (str, "text") if known[name]["type"] == "string" else (int, "a whole number")
+        kind, expected = (str, "text") if known[name]["type"] == "string" else (int, "a whole number")
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise UsageError(f"The argument {name!r} is {value!r}, which is not {said}.", f"Give {said}.", param=name)
+            raise UsageError(
+                f"The argument {name!r} is {value!r}, which is not {expected}.", f"Give {expected}.", param=name
+            )
     for name in schema["required"]:
         if name not in arguments:
             raise UsageError(f"The argument {name!r} is missing.", f"It is: {known[name]['description']}", param=name)

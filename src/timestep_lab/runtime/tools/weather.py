@@ -111,15 +111,15 @@ class OpenMeteo:
             return place, answer
 
     async def _find(self, http: httpx.AsyncClient, location: str) -> Place:
-        found: Any = None
+        places: Any = None
         try:
             await self._wait_for_turn()
             query = {"q": location, "format": "jsonv2", "addressdetails": "1", "limit": "1", "accept-language": "en"}
-            found = await _get(http, self._nominatim_url, query)
+            places = await _get(http, self._nominatim_url, query)
         except ToolError:
             pass  # the second geocoder decides; when it fails too, its error is the one to tell
-        if found:
-            return Place.from_nominatim(found[0])
+        if places:
+            return Place.from_nominatim(places[0])
         query = {"name": location, "count": "1", "language": "en", "format": "json"}
         answer = await _get(http, self._geocoding_url, query)
         if not answer.get("results"):
@@ -476,14 +476,14 @@ _UNREACHABLE = "Recorded sample, not live: the weather service cannot be reached
 
 
 def _recorded(location: str, because: str) -> tuple[Place, Mapping[str, Any]]:
-    found = recorded(location)
-    if found is None:
+    entry = recorded(location)
+    if entry is None:
         raise NotFoundError(
             f"There is no recorded weather for {location!r}, and {because}.",
             f"Recorded are {', '.join(recorded_places())}; for any other place set WEATHER_MODE=live with a network.",
             param="location",
         )
-    return found
+    return entry
 
 
 # --- Tool results as ChatKit widgets: JSON trees of the components in `chatkit.widgets` (Card, Col, Row, Icon, Text, …)
@@ -512,8 +512,8 @@ def widget_of(output: str | None) -> Widget | None:
 
 def widget_json(output: Json) -> dict[str, Json] | None:
     """`widget_of` a call's output as the views take it: root and text to copy."""
-    found = widget_of(output) if isinstance(output, str) else None
-    return {"root": found.root, "copy_text": found.copy_text} if found else None
+    widget = widget_of(output) if isinstance(output, str) else None
+    return {"root": widget.root, "copy_text": widget.copy_text} if widget else None
 
 
 def weather_widget(answer: Mapping[str, Any]) -> dict[str, Json]:

@@ -95,6 +95,6 @@ async def _tell(socket: WebSocket, waiting: dict[tuple[str, str], None], some: a
         await some.wait()
         await asyncio.sleep(GATHER_S)
         some.clear()
-        told = list(waiting)
+        batch = list(waiting)
         waiting.clear()
-        await socket.send_text(json.dumps(told))
+        await socket.send_text(json.dumps(batch))

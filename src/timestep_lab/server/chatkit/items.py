@@ -81,8 +81,8 @@ def _decided(decision: str, message: str | None) -> dict[str, Json]:
         "label": "Approved" if approved else "Rejected",
         "color": "success" if approved else "danger",
     }
-    said = [{"type": "Caption", "value": message}] if message else []
-    return {"type": "Row", "gap": 2, "align": "center", "children": [badge, *said]}
+    captions = [{"type": "Caption", "value": message}] if message else []
+    return {"type": "Row", "gap": 2, "align": "center", "children": [badge, *captions]}
 
 
 def _indented(arguments: str) -> str:
@@ -178,8 +178,8 @@ def _title(data: Mapping[str, Json]) -> str:
 
 
 def _call_text(data: Mapping[str, Json]) -> str:
-    said = [_cut(str(data[name])) for name in ("arguments", "output") if data.get(name)]
-    return "\n\n".join(said)
+    parts = [_cut(str(data[name])) for name in ("arguments", "output") if data.get(name)]
+    return "\n\n".join(parts)
 
 
 def _cut(text: str) -> str:

@@ -86,8 +86,8 @@ class LabAttachments(ck_store.AttachmentStore[ChatKitContext]):
         file_id = new_id("file")
         path = f"/api/v1/agents/{context.agent.id}/chatkit/upload?attachment_id={file_id}"
         descriptor = {"url": context.base_url + path, "method": "PUT", "headers": {"Content-Type": UNKNOWN_TYPE}}
-        said = input.mime_type if _MEDIA_TYPE.fullmatch(input.mime_type) else UNKNOWN_TYPE
-        shown = _shown(file_id, safe_name(input.name), said, context)
+        mime_type = input.mime_type if _MEDIA_TYPE.fullmatch(input.mime_type) else UNKNOWN_TYPE
+        shown = _shown(file_id, safe_name(input.name), mime_type, context)
         return ATTACHMENT.validate_python({**shown, "upload_descriptor": descriptor})
 
     async def delete_attachment(self, attachment_id: str, context: ChatKitContext) -> None:
@@ -197,14 +197,14 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
     ) -> AsyncIterator[Event]:
         lab, options = context.lab, message.inference_options
         thread.title = thread.title or read_turn(message_text(message), _ids(message)).title
-        said = await in_thread(lab.store.threads.get_item, message.id)
-        if said.run_id:  # Answered before: this is `threads.retry_after_item`.
-            await forget_runs(lab, thread.id, {said.run_id, *context.forgotten_runs})
+        item = await in_thread(lab.store.threads.get_item, message.id)
+        if item.run_id:  # Answered before: this is `threads.retry_after_item`.
+            await forget_runs(lab, thread.id, {item.run_id, *context.forgotten_runs})
         attachments = await lab.attachments(_ids(message))
         settings = {"tool_choice": options.tool_choice.id} if options.tool_choice else None
         events: AsyncIterator[Event] = lab.runner.stream(
             message_text(message), agent=context.agent, thread_id=thread.id, model=options.model, model_settings=settings,
-            attachments=attachments, said=said,
+            attachments=attachments, said=item,
         )  # fmt: skip
         return events
 

@@ -95,10 +95,10 @@ class ChatKitStore(ck_store.Store[Any]):
     # -- threads
 
     async def load_thread(self, thread_id: str, context: Any) -> ck.ThreadMetadata:
-        found = await in_thread(self.rows(context).threads.try_get, thread_id)
-        if found is None:
+        record = await in_thread(self.rows(context).threads.try_get, thread_id)
+        if record is None:
             raise ck_store.NotFoundError(f"Thread {thread_id} not found")
-        return _thread(found)
+        return _thread(record)
 
     async def save_thread(self, thread: ck.ThreadMetadata, context: Any) -> None:
         threads = self.rows(context).threads

@@ -90,16 +90,16 @@ def beside(given: Mapping[str, Any], model: str, *, openai_elsewhere: bool) -> O
     whatever the provider. Raises `UsageError` for a tier that it does not have.
     """
     prefix = model.partition("/")[0]
-    told = {
+    extra_args = {
         name: given.get(name) for name in (*ABOUT_THE_CALLER, *HINTS, "service_tier") if given.get(name) is not None
     }
     if prefix in CHAT_COMPLETIONS or prefix == "openai":
         if prefix == "openai" and not openai_elsewhere:
-            told.pop("prediction", None)  # The Responses API has none.
-        return {"extra_args": told} if told else {}
-    if told.get("service_tier") not in TIERS:
+            extra_args.pop("prediction", None)  # The Responses API has none.
+        return {"extra_args": extra_args} if extra_args else {}
+    if extra_args.get("service_tier") not in TIERS:
         raise unsupported("service_tier", model)
-    who = told.get("safety_identifier") or told.get("user")
+    who = extra_args.get("safety_identifier") or extra_args.get("user")
     return {"extra_args": {"metadata": {"user_id": who}}} if prefix == "anthropic" and who else {}
 
 

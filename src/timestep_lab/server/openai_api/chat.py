@@ -86,10 +86,12 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
         if not call.get("id") or not function.get("name"):
             raise _unreadable(place, "a tool call has no id or names no function")
         arguments = function.get("arguments") or "{}"
-        told = {name: kept[name] for kept, name in ((call, EXTRA_CONTENT), (message, DETAILS)) if kept.get(name)}
+        provider_data = {
+            name: source[name] for source, name in ((call, EXTRA_CONTENT), (message, DETAILS)) if source.get(name)
+        }
         items.append(
             {
-                **({"provider_data": {"model": ANY_MODEL, **told}} if told else {}),
+                **({"provider_data": {"model": ANY_MODEL, **provider_data}} if provider_data else {}),
                 "id": new_id("function_call"), "type": "function_call", "call_id": call["id"], "name": function["name"],
                 "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False),
             }
@@ -171,8 +173,8 @@ def tool_call(item: Any) -> dict[str, Json]:
 
 def told_again(item: Any) -> Mapping[str, Any]:
     """What the model's server wants to hear again with a call."""
-    kept: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
-    return kept if item.type == "function_call" else {}
+    provider_data: Mapping[str, Any] = getattr(item, "provider_data", None) or {}
+    return provider_data if item.type == "function_call" else {}
 
 
 def finish_reason(response: Any) -> str:
@@ -342,10 +344,10 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
         elif event.type == "response.function_call_arguments.delta":
             grown = {"index": calls[event.output_index], "function": {"arguments": event.delta}}
             yield chunk({"tool_calls": [grown]})
-        elif event.type == "response.output_item.done" and (told := told_again(event.item)):
-            if extra := told.get(EXTRA_CONTENT):
+        elif event.type == "response.output_item.done" and (provider_data := told_again(event.item)):
+            if extra := provider_data.get(EXTRA_CONTENT):
                 yield chunk({"tool_calls": [{"index": calls[event.output_index], EXTRA_CONTENT: extra}]})
-            if details := told.get(DETAILS):
+            if details := provider_data.get(DETAILS):
                 yield chunk({DETAILS: details})
         elif event.type == "response.completed":
             yield chunk({}, finish_reason(event.response))

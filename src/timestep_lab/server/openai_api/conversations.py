@@ -103,12 +103,12 @@ class Conversations:
         return [record.item for record in self._items.find(conversation_id=conversation_id)]
 
     def item(self, conversation_id: str, item_id: str) -> Item:
-        found = self._items.try_get(item_id)
-        if found is None or found.conversation_id != conversation_id:
+        record = self._items.try_get(item_id)
+        if record is None or record.conversation_id != conversation_id:
             raise NotFoundError(
                 f"The conversation {conversation_id!r} has no item {item_id!r}.", "List its items to see what it has."
             )
-        return found.item
+        return record.item
 
     def append(self, conversation_id: str, items: Sequence[Item]) -> None:
         """All or none. Raises `NotFoundError`, `ConflictError` for an item whose id is taken."""
@@ -154,8 +154,8 @@ class Responses:
         """The response and, in the same transaction, what it adds to its conversation."""
         statements = [self.table.insert_statement(record)] if store else []
         if record.conversation_id:
-            said = [{**item, "id": _item_id(item)} for item in record.input]
-            statements += self._conversations.appending(record.conversation_id, [*said, *record.output])
+            input_items = [{**item, "id": _item_id(item)} for item in record.input]
+            statements += self._conversations.appending(record.conversation_id, [*input_items, *record.output])
         if not statements:
             return
         try:

@@ -173,12 +173,12 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
     before = await with_files(lab.files, before, deleted_too=True)
     model = lab.router.resolve(body.model).full
     refuse({name: getattr(body, name) for name in ("background", "top_logprobs", "prompt")}, model)
-    instructions, said = split_instructions([*before, *new])
+    instructions, items = split_instructions([*before, *new])
     if unknown := sorted(set(body.text or {}) - {"format", "verbosity"}):
         raise unsupported(f"text.{unknown[0]}", model)
     elsewhere = lab.settings.openai_elsewhere
     call = ModelCall(
-        model=model, input=said, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
+        model=model, input=items, instructions="\n\n".join([*([body.instructions] if body.instructions else []), *instructions]) or None,
         settings=merged(_settings(body), beside(body.model_dump(), model, openai_elsewhere=elsewhere), _of_responses(body, model, elsewhere)),
         functions=[tool.model_dump() for tool in body.tools], format=read_format((body.text or {}).get("format"), "text.format"),
         metadata=about_the_call(body.metadata, body.user), workflow="responses",
@@ -189,17 +189,17 @@ async def _turn(body: ResponseBody, lab: Any) -> Turn:
 def split_instructions(items: list[Item]) -> tuple[list[str], list[Item]]:
     """System and developer messages, as every provider takes them; and the rest, in the form that the runner gives to models."""
     instructions: list[str] = []
-    said: list[Item] = []
+    rest: list[Item] = []
     for item in items:
         if item["type"] == "message" and item["role"] in ("system", "developer"):
             instructions.append("".join(str(part.get("text", "")) for part in item["content"]))
         elif item["type"] == "message" and item["role"] == "user":
-            said.append({"role": "user", "content": item["content"]})
+            rest.append({"role": "user", "content": item["content"]})
         elif item["type"] == "item_reference":
             raise UsageError("References to items are not followed.", "Send the items.", param="input")
         else:
-            said.append(dict(item))
-    return instructions, said
+            rest.append(dict(item))
+    return instructions, rest
 
 
 def _of_responses(body: ResponseBody, model: str, openai_elsewhere: bool) -> Object:

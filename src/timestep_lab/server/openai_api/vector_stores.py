@@ -280,12 +280,12 @@ def _batch_id(added_at: datetime) -> str:
 
 
 def _members_of(stores: VectorStores, store_id: str, batch_id: str) -> list[VectorStoreFileRecord]:
-    found = [m for m in stores.store_files(store_id) if _batch_id(m.created_at) == batch_id]
-    if not found:
+    members = [m for m in stores.store_files(store_id) if _batch_id(m.created_at) == batch_id]
+    if not members:
         raise NotFoundError(
             f"The vector store {store_id!r} has no file batch {batch_id!r}.", "Its files may have been taken out, or added anew."
         )  # fmt: skip
-    return found
+    return members
 
 
 def _batch(stores: VectorStores, store_id: str, batch_id: str) -> Object:

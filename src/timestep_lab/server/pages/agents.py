@@ -64,13 +64,13 @@ class AgentsPage(PageView):
     @handles("versions")
     async def _versions(self, agent_id: str) -> list[Json]:
         """The newest first, each with what it changed and what has changed since."""
-        kept: list[AgentRecord] = await in_thread(self.lab.agents.versions, agent_id)
+        versions: list[AgentRecord] = await in_thread(self.lab.agents.versions, agent_id)
         return [
             {
                 "version": one.version, "at": iso(one.updated_at),
-                "changed": _parts(before, one) if before else None, "since": _parts(one, kept[0]),
+                "changed": _parts(before, one) if before else None, "since": _parts(one, versions[0]),
             }
-            for one, before in zip(kept, [*kept[1:], None], strict=True)
+            for one, before in zip(versions, [*versions[1:], None], strict=True)
         ]  # fmt: skip
 
     @handles("restore")
@@ -107,10 +107,10 @@ class AgentsPage(PageView):
             path for edge in graph.edges if edge.declared for path in (edge.from_path, edge.to_path)
         }
         root = self.lab.agents.get(agent_id).name
-        kept = {node.path for node in graph.nodes if node.path in declared or node.name == root}
+        paths = {node.path for node in graph.nodes if node.path in declared or node.name == root}
         return AgentGraph(
-            nodes=tuple(node for node in graph.nodes if node.path in kept),
-            edges=tuple(edge for edge in graph.edges if edge.from_path in kept and edge.to_path in kept),
+            nodes=tuple(node for node in graph.nodes if node.path in paths),
+            edges=tuple(edge for edge in graph.edges if edge.from_path in paths and edge.to_path in paths),
         )
 
     @handles("save")

@@ -39,15 +39,15 @@ def waiting_calls(lab: Any) -> list[dict[str, Any]]:
 def decided_calls(lab: Any, most: int) -> list[dict[str, Any]]:
     """What was decided, wherever it was, newest question first. Blocks."""
     store = lab.store
-    found = store.db.query(
+    result = store.db.query(
         store.user_id,
         "select thread_id, run_id, trace_id, agent, data, created_at from thread_items where user_id = $1 and type = 'approval' "
         f"and data ->> 'decision' is not null order by created_at desc, id desc limit {most}",
         [store.user_id],
     )
     rows = []
-    for thread_id, run_id, trace_id, agent, said, asked_at in found.rows:
-        data = json.loads(said) if isinstance(said, str) else said
+    for thread_id, run_id, trace_id, agent, raw, asked_at in result.rows:
+        data = json.loads(raw) if isinstance(raw, str) else raw
         rows.append(
             {
                 "thread_id": thread_id, "run_id": run_id, "trace_id": trace_id, "agent": agent, "call_id": data["call_id"],

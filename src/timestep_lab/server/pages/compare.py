@@ -123,12 +123,12 @@ class ComparePage(PageView):
                     raise UsageError("No file is read yet.", "Choose one.", param="file")
                 return self._file
             case {"kind": "stored", "name": str(name)}:
-                found = await in_thread(self.lab.datasets.find, name)
-                if found is None:
+                dataset = await in_thread(self.lab.datasets.find, name)
+                if dataset is None:
                     raise UsageError(
                         f"There is no data set {name!r}.", "Save one: lab.datasets.save(…).", param="stored"
                     )
-                return cast("Dataset", found)
+                return cast("Dataset", dataset)
             case {"kind": "failures"}:
                 cases = await in_thread(self.lab.datasets.cases_of_traces, FAILURES)
                 if not cases:
@@ -289,8 +289,8 @@ def page(lab: Any, *, is_owner: bool) -> Any:
 
 def _questions(lab: Any, name: str) -> list[str]:
     """Of a stored data set; none where it is gone. Blocks."""
-    found: Dataset | None = lab.datasets.find(name)
-    return [] if found is None else [case.input for case in found if case.input.strip()]
+    dataset: Dataset | None = lab.datasets.find(name)
+    return [] if dataset is None else [case.input for case in dataset if case.input.strip()]
 
 
 def _heading(record: ComparisonRecord, title: str, *, files: bool = True) -> Heading:

@@ -30,26 +30,26 @@ _MODELS = 8
 
 def first_moment(store: Store) -> datetime | None:
     """When the oldest trace began."""
-    [found] = store.sql("select min(started_at) from traces").one() or (None,)
-    return None if found is None else to_aware_utc(found)
+    [earliest] = store.sql("select min(started_at) from traces").one() or (None,)
+    return None if earliest is None else to_aware_utc(earliest)
 
 
 def over_time(store: Store, since: datetime, until: datetime, **words: Any) -> list[Step]:
     """`BUCKETS` equal steps of time, those in which nothing ran included."""
     width = max(until - since, timedelta(milliseconds=1)) / BUCKETS
-    found = {
+    steps = {
         round((step.start - since) / width): step
         for step in store.traces.series(BUCKETS, since=since, until=until, **words)
     }
     return [
-        found.get(n) or Step(start=since + n * width, end=since + (n + 1) * width, group=None) for n in range(BUCKETS)
+        steps.get(n) or Step(start=since + n * width, end=since + (n + 1) * width, group=None) for n in range(BUCKETS)
     ]
 
 
 def by_group(store: Store, by: str, since: datetime, until: datetime, **words: Any) -> list[Step]:
     """One step for all of the time, of each model or agent, the one used most first."""
-    found = store.traces.series(1, by, since=since, until=until, **words)
-    return sorted((step for step in found if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
+    steps = store.traces.series(1, by, since=since, until=until, **words)
+    return sorted((step for step in steps if step.group is not None), key=lambda step: (-step.runs, step.group or ""))
 
 
 # --- The landing page: what ran lately, what waits for approval, what failed, what it cost
@@ -166,11 +166,11 @@ class Overview(PageView):
 
     def _panel(self, view: SavedView) -> dict[str, Any]:
         """A saved query with its rows; or what the store said against it."""
-        told = {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
+        panel = {"id": view.id, "name": view.name, "chart": view.body.get("chart"), "query": view.body.get("query")}
         try:
-            return {**told, **answer(self.lab, str(view.body.get("query")))}
+            return {**panel, **answer(self.lab, str(view.body.get("query")))}
         except LabError as error:
-            return {**told, "trouble": f"{error.message} {error.next_step}"}
+            return {**panel, "trouble": f"{error.message} {error.next_step}"}
 
 
 def _told(step: Step) -> dict[str, Any]:

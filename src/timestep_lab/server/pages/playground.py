@@ -68,11 +68,13 @@ def recorded_request(traces: Traces, trace_id: str, span_id: str | None) -> Reco
     chosen = ids.index(span_id) if span_id is not None else 0
     [span] = traces.payloads(trace_id, [ids[chosen]])
     attributes = span.get("attributes") or {}
-    found = Recorded(trace_id, ids[chosen], span.get("agent"), attributes.get(GenAI.REQUEST_MODEL) or span.get("model"))
-    found.instructions, found.items = _messages(span.get("input"), found.notes)
-    found.model_settings, found.response_format = _settings(attributes)
-    found.tools = _tools(traces, trace_id, span, ids[:chosen], found.notes)
-    return found
+    recorded = Recorded(
+        trace_id, ids[chosen], span.get("agent"), attributes.get(GenAI.REQUEST_MODEL) or span.get("model")
+    )
+    recorded.instructions, recorded.items = _messages(span.get("input"), recorded.notes)
+    recorded.model_settings, recorded.response_format = _settings(attributes)
+    recorded.tools = _tools(traces, trace_id, span, ids[:chosen], recorded.notes)
+    return recorded
 
 
 _TEXTS = ("input_text", "output_text", "refusal")
@@ -159,10 +161,10 @@ def _settings(attributes: Mapping[str, Any]) -> tuple[dict[str, Json], Json]:
 
         known = set(known_settings())
         return {n: v for n, v in own.items() if n in known and v not in (None, {}, [])}, own.get("response_format")
-    said = {name.removeprefix("gen_ai.request."): value for name, value in attributes.items() if name.startswith("gen_ai.request.")}  # fmt: skip
-    told = _json(attributes.get(OpenInference.INVOCATION))
-    said |= told if isinstance(told, Mapping) else {}
-    return {_ASKED[name]: value for name, value in said.items() if name in _ASKED and value is not None}, None
+    settings = {name.removeprefix("gen_ai.request."): value for name, value in attributes.items() if name.startswith("gen_ai.request.")}  # fmt: skip
+    invocation = _json(attributes.get(OpenInference.INVOCATION))
+    settings |= invocation if isinstance(invocation, Mapping) else {}
+    return {_ASKED[name]: value for name, value in settings.items() if name in _ASKED and value is not None}, None
 
 
 def _tools(
@@ -170,26 +172,26 @@ def _tools(
 ) -> list[dict[str, Json]]:
     """What the model was offered: said on the step, or on the latest one before it of the same agent."""
     attributes = span.get("attributes") or {}
-    found = _offered(attributes)
+    tools = _offered(attributes)
     rest = list(before)
-    while found is None and rest:
+    while tools is None and rest:
         rest, part = rest[:-AT_ONCE], rest[-AT_ONCE:]
-        told = {s["span_id"]: s for s in traces.payloads(trace_id, part) if s.get("agent") == span.get("agent")}
-        offers = (_offered(told[id].get("attributes") or {}) for id in reversed(part) if id in told)
-        found = next((offer for offer in offers if offer is not None), None)
-    if found is None and "model_config" not in attributes:
+        payloads = {s["span_id"]: s for s in traces.payloads(trace_id, part) if s.get("agent") == span.get("agent")}
+        offers = (_offered(payloads[id].get("attributes") or {}) for id in reversed(part) if id in payloads)
+        tools = next((offer for offer in offers if offer is not None), None)
+    if tools is None and "model_config" not in attributes:
         notes.append("Which tools it was offered was not recorded.")
-    return found or []
+    return tools or []
 
 
 def _offered(attributes: Mapping[str, Any]) -> list[dict[str, Json]] | None:
-    said = _json(attributes.get(GenAI.TOOL_DEFINITIONS))
-    if not isinstance(said, list):
+    definitions = _json(attributes.get(GenAI.TOOL_DEFINITIONS))
+    if not isinstance(definitions, list):
         named = sorted((name for name in attributes if re.fullmatch(r"llm\.tools\.\d+\.tool\.json_schema", name)), key=lambda name: int(name.split(".")[2]))  # fmt: skip
-        said = [_json(attributes[name]) for name in named] or None
-    if said is None:
+        definitions = [_json(attributes[name]) for name in named] or None
+    if definitions is None:
         return None
-    tools = [tool.get("function", tool) for tool in said if isinstance(tool, Mapping)]
+    tools = [tool.get("function", tool) for tool in definitions if isinstance(tool, Mapping)]
     return [_tool(tool) for tool in tools if isinstance(tool, Mapping) and tool.get("name")]
 
 
@@ -390,8 +392,10 @@ class PlaygroundPage(PageView):
         changes: dict[str, Any] = {"instructions": instructions}
         if model is not None:
             changes |= {"model": model, "model_settings": model_settings or {}}
-        kept = self.lab.agents
-        record = await in_thread(lambda: kept.change(agent, **changes) if agent else kept.create(name=name, **changes))
+        agents = self.lab.agents
+        record = await in_thread(
+            lambda: agents.change(agent, **changes) if agent else agents.create(name=name, **changes)
+        )
         return {"id": record.id, "name": record.name, "version": record.version}
 
 

@@ -29,7 +29,7 @@ class SettingsPage(PageView):
 
     async def read(self) -> Json:
         quota = self.lab.store.quota
-        kept = await self.in_turn(quota.kept) if quota else {}
+        usage = await self.in_turn(quota.kept) if quota else {}
         settings, db = self.lab.settings, self.lab.store.db
         return {
             "providers": self.lab.router.providers(),
@@ -40,7 +40,7 @@ class SettingsPage(PageView):
             "user_id": self.lab.store.user_id,
             "is_owner": self._is_owner,
             "guest_limits": [
-                {"name": name, "most": most, "kept": kept.get(name)} for name, most in asdict(settings.guests).items()
+                {"name": name, "most": most, "kept": usage.get(name)} for name, most in asdict(settings.guests).items()
             ],
             "version": __version__,
             "my_data": asdict(await self.in_turn(self.lab.my_data.counts)),

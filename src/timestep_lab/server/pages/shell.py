@@ -103,8 +103,8 @@ async def view_module(request: Request, stem: str) -> Response:
 
 
 def _sent(request: Request, found: Asset) -> Response:
-    kept = CACHED_FOR_GOOD if request.query_params.get("v") == found.version else CACHED
-    headers = {**kept, "Vary": "Accept-Encoding"}
+    caching = CACHED_FOR_GOOD if request.query_params.get("v") == found.version else CACHED
+    headers = {**caching, "Vary": "Accept-Encoding"}
     media = MEDIA[Path(request.url.path).suffix]
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(found.packed, media_type=media, headers={**headers, "Content-Encoding": "gzip"})

@@ -19,11 +19,11 @@ CHARTS = ("table", "line", "bar")
 
 def answer(lab: Any, query: str) -> dict[str, Any]:
     """`columns`, `rows` (lists) and whether there were more. Blocks. Raises `QueryError`."""
-    found = lab.store.sql(query, limit=MOST_ROWS)
+    result = lab.store.sql(query, limit=MOST_ROWS)
     return {
-        "columns": list(found.columns),
-        "rows": [json_safe(list(row)) for row in found.rows],
-        "truncated": found.truncated,
+        "columns": list(result.columns),
+        "rows": [json_safe(list(row)) for row in result.rows],
+        "truncated": result.truncated,
     }
 
 

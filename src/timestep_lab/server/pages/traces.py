@@ -32,48 +32,48 @@ LONGEST_S = 100 * 366 * 86_400.0
 
 def _asked() -> dict[str, Any]:
     """What the address says of which traces, in what order; `unread`: what of it cannot be read, and what to do."""
-    said = {name: page_argument(name) or "" for name in KNOWN}
-    found: dict[str, Any] = {"filter": said["filter"], "search": said["search"], "of": "live"}
+    arguments = {name: page_argument(name) or "" for name in KNOWN}
+    asked: dict[str, Any] = {"filter": arguments["filter"], "search": arguments["search"], "of": "live"}
     unread = [
         f"The address asks for {name!r}, which this page does not know.{did_you_mean(name, KNOWN)}"
         for name in page_argument_names()
         if name not in KNOWN
     ]
-    if said["source"] and said["source"] not in SOURCES:
+    if arguments["source"] and arguments["source"] not in SOURCES:
         unread.append(
-            f"There is no source {said['source']!r}.{did_you_mean(said['source'], SOURCES)} Choose one of: {', '.join(SOURCES)}."
+            f"There is no source {arguments['source']!r}.{did_you_mean(arguments['source'], SOURCES)} Choose one of: {', '.join(SOURCES)}."
         )
-    found["of"] = SOURCES.get(said["source"], "live")
-    if said["order"]:
+    asked["of"] = SOURCES.get(arguments["source"], "live")
+    if arguments["order"]:
         try:
-            Order.read(said["order"])
-            found["order"] = said["order"]
+            Order.read(arguments["order"])
+            asked["order"] = arguments["order"]
         except UsageError as error:
             # Where it is clear what was meant, all that there is besides would only hide it.
             unread.append(error.message if "Did you mean" in error.message else f"{error.message} {error.next_step}")
     for bound in ("since", "until"):
         try:
-            found[bound] = parse_iso(said[bound]) if said[bound] else None
+            asked[bound] = parse_iso(arguments[bound]) if arguments[bound] else None
         except ValueError:
             unread.append(
-                f"{bound}={said[bound]} is not a time. Write it like {bound}=2026-11-29T10:00:00Z, or choose it under Time."
+                f"{bound}={arguments[bound]} is not a time. Write it like {bound}=2026-11-29T10:00:00Z, or choose it under Time."
             )
-    if said["range"] in RANGES:
-        found["since"], found["until"], found["range"] = *RANGES[said["range"]](utc_now()), said["range"]
-    elif said["range"]:
+    if arguments["range"] in RANGES:
+        asked["since"], asked["until"], asked["range"] = *RANGES[arguments["range"]](utc_now()), arguments["range"]
+    elif arguments["range"]:
         unread.append(
-            f"There is no time called {said['range']!r}.{did_you_mean(said['range'], RANGES)} Choose one of: {', '.join(RANGES)}."
+            f"There is no time called {arguments['range']!r}.{did_you_mean(arguments['range'], RANGES)} Choose one of: {', '.join(RANGES)}."
         )
-    if said["since_s"]:
-        if (seconds := _number(said["since_s"])) is not None and 0 < seconds <= LONGEST_S:
-            found["last_s"] = seconds
+    if arguments["since_s"]:
+        if (seconds := _number(arguments["since_s"])) is not None and 0 < seconds <= LONGEST_S:
+            asked["last_s"] = seconds
         else:
             unread.append(
-                f"since_s={said['since_s']} is not a number of seconds. Write it like since_s=3600 for the last hour."
+                f"since_s={arguments['since_s']} is not a number of seconds. Write it like since_s=3600 for the last hour."
             )
-    if found.get("since") and found.get("until") and found["until"] <= found["since"]:
+    if asked.get("since") and asked.get("until") and asked["until"] <= asked["since"]:
         unread.append("The time ends before it begins, so no trace can be in it. Change it under Time.")
-    return {**found, "unread": unread}
+    return {**asked, "unread": unread}
 
 
 def _number(text: str) -> float | None:

@@ -337,13 +337,13 @@ def _read(path: Path) -> _Known | None:
         content = path.with_name(path.name + CHECK).read_bytes()
     except FileNotFoundError:
         return None
-    found = []
+    slots = []
     for start in (0, SLOT_BYTES):
         slot, own = content[start : start + SLOT.size], content[start + SLOT.size : start + SLOT.size + 4]
         if len(own) == 4 and struct.pack("<I", zlib.crc32(slot)) == own and slot.startswith(SLOT_MAGIC):
             _, number, size, headers, crc = SLOT.unpack(slot)
-            found.append(_Known(number, size, headers, crc))
-    return max(found, key=lambda known: known.number, default=None)
+            slots.append(_Known(number, size, headers, crc))
+    return max(slots, key=lambda known: known.number, default=None)
 
 
 def _headers(path: Path) -> int:
@@ -390,11 +390,11 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
     try:
         copy = folder / path.name
         shutil.copy2(path, copy)
-        size = kept = journal.stat().st_size if journal.is_file() else 0
+        size = bytes_kept = journal.stat().st_size if journal.is_file() else 0
         if size:
             shutil.copy2(journal, folder / journal.name)
-            kept = _opened(copy, size)
-        if kept == size and _problem(path) is None:
+            bytes_kept = _opened(copy, size)
+        if bytes_kept == size and _problem(path) is None:
             return None
         stamp = f"{now or utc_now():%Y%m%d-%H%M%S}"
         aside = []
@@ -403,7 +403,7 @@ def repair(path: Path, *, now: datetime | None = None) -> Repaired | None:
             if damaged.exists():
                 aside.append(damaged.rename(path.with_name(f"{path.name}.damaged-{stamp}{ending}")))
         copy.rename(path)
-        return Repaired(tuple(reversed(aside)), kept, size)
+        return Repaired(tuple(reversed(aside)), bytes_kept, size)
     finally:
         shutil.rmtree(folder)
 
@@ -420,10 +420,10 @@ def _opened(copy: Path, size: int) -> int:
                 connection.execute("checkpoint")
             return size
         except duckdb.Error as error:
-            found = POSITION.search(str(error))
-            if found is None or int(found[1]) >= size:
+            match = POSITION.search(str(error))
+            if match is None or int(match[1]) >= size:
                 raise StoreCorruptError(
                     f"More than the log of {copy.name} is damaged: {str(error).splitlines()[0]}", "Restore a copy."
                 ) from error
-            size = int(found[1])
+            size = int(match[1])
             os.truncate(journal, size)

@@ -371,8 +371,8 @@ class Engine:
                 missing, len(names), path, folder_of(path),
             )  # fmt: skip
         wanted = view_sql(folder_of(path), there)
-        said = self._connection.execute("select sql from duckdb_views() where view_name = 'archived_spans'").fetchone()
-        if missing or said is None or str(folder_of(path)) not in said[0] or said[0].count(".parquet") != len(there):
+        view = self._connection.execute("select sql from duckdb_views() where view_name = 'archived_spans'").fetchone()
+        if missing or view is None or str(folder_of(path)) not in view[0] or view[0].count(".parquet") != len(there):
             self._connection.execute(wanted)
 
     def _let_go(self) -> None:

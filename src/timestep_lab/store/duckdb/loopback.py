@@ -45,8 +45,8 @@ class OwnerFile:
     def read(self) -> Owner | None:
         """None when there is none, or it is not one of ours."""
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            return Owner(int(found["pid"]), int(found["port"]), str(found["token"]), int(found["schema"]))
+            payload = json.loads(self.path.read_text(encoding="utf-8"))
+            return Owner(int(payload["pid"]), int(payload["port"]), str(payload["token"]), int(payload["schema"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

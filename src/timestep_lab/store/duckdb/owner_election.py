@@ -123,9 +123,9 @@ class OwnerServer:
         if hello is None or self._closing:
             return None
         try:
-            said = wire.loads(hello)
-            known = hmac.compare_digest(str(said["token"]).encode(), self.token.encode())
-            return str(said["use"]) if known else None
+            greeting = wire.loads(hello)
+            known = hmac.compare_digest(str(greeting["token"]).encode(), self.token.encode())
+            return str(greeting["use"]) if known else None
         except (ValueError, KeyError, TypeError):
             return None
 

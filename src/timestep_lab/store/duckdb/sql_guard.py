@@ -505,11 +505,11 @@ def _explained(sql: str) -> Iterator[None]:
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise _too_big() from error
     except duckdb.Error as error:
-        found = _details(error)
-        message = str(found.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")
-        position = found.get("position")
+        details = _details(error)
+        message = str(details.get("exception_message", "")).split("\n", 1)[0].rstrip("!. ")
+        position = details.get("position")
         place = place_of(sql, int(position)) if position is not None and str(position).isdigit() else ""
-        candidates = [name.strip() for name in str(found.get("candidates", "")).split(",") if name.strip()]
+        candidates = [name.strip() for name in str(details.get("candidates", "")).split(",") if name.strip()]
         if candidates:
             step = f"Did you mean {' or '.join(candidates[:3])}?"
         else:
@@ -524,7 +524,7 @@ def _explained(sql: str) -> Iterator[None]:
 def _details(error: duckdb.Error) -> dict[str, Any]:
     text = str(error)
     try:
-        found = json.loads(text[text.index("{") :])
+        details = json.loads(text[text.index("{") :])
     except ValueError:
         return {"exception_message": text}
-    return found if isinstance(found, dict) else {"exception_message": text}
+    return details if isinstance(details, dict) else {"exception_message": text}

@@ -197,8 +197,8 @@ class _Evaluation:
             case Holds(text, word, between):
                 return word in (self.value(text, rows) or "").split(between)
             case OneOf(value, choices):
-                found = self.value(value, rows)
-                return any(_compare("==", found, self.value(choice, rows)) for choice in choices)
+                actual = self.value(value, rows)
+                return any(_compare("==", actual, self.value(choice, rows)) for choice in choices)
             case Some(spans, inner):
                 return any(self.condition(inner, {**rows, spans.name: span}) for span in self._through(spans, rows))
 
@@ -207,14 +207,14 @@ class _Evaluation:
             case Constant(value, _):
                 return value
             case Field(row, name, kind):
-                found = self._record(row, rows).get(name)
-                return to_aware_utc(found) if kind == "time" and found is not None else found
+                result = self._record(row, rows).get(name)
+                return to_aware_utc(result) if kind == "time" and result is not None else result
             case Entry(row, table, key, _):
-                found = (self._record(row, rows).get(table) or {}).get(key)
-                return None if isinstance(found, bool) and table == "attributes" else found
+                result = (self._record(row, rows).get(table) or {}).get(key)
+                return None if isinstance(result, bool) and table == "attributes" else result
             case Lowered(text, function, _):
-                found = self.value(text, rows)
-                return getattr(found, function)() if isinstance(found, str) else None
+                result = self.value(text, rows)
+                return getattr(result, function)() if isinstance(result, str) else None
             case Arithmetic(symbol, left, right, _):
                 return _arithmetic(symbol, self.value(left, rows), self.value(right, rows))
             case Aggregate(function, spans, condition, value, _):
@@ -222,8 +222,8 @@ class _Evaluation:
                 chosen = [each for each in inner if self.condition(condition, each)]
                 if value is None:
                     return len(chosen)
-                found = [number for each in chosen if (number := self.value(value, each)) is not None]
-                return sum(found) if function == "sum" else _extreme(function, found)
+                result = [number for each in chosen if (number := self.value(value, each)) is not None]
+                return sum(result) if function == "sum" else _extreme(function, result)
 
     def _through(self, spans: Spans, rows: Mapping[str, Record]) -> Sequence[Record]:
         if spans.of is None:
@@ -232,10 +232,10 @@ class _Evaluation:
         return [span for span in self._spans if above is not None and span.get("parent_id") == above]
 
     def _record(self, row: Row, rows: Mapping[str, Record]) -> Record:
-        found: Record = rows[row.name]
+        record: Record = rows[row.name]
         for _ in range(row.parents):
-            found = self._by_id.get(found.get("parent_id") or "", {})
-        return found
+            record = self._by_id.get(record.get("parent_id") or "", {})
+        return record
 
 
 def _compare(symbol: str, a: Any, b: Any) -> bool:

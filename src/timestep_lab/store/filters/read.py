@@ -72,8 +72,8 @@ def started_since(condition: Condition) -> datetime | None:
     """The latest moment that the filter surely wants traces to have started after; None when it says none."""
     match condition:
         case Both("and", parts):
-            found = [moment for part in parts if (moment := started_since(part)) is not None]
-            return max(found, default=None)
+            moments = [moment for part in parts if (moment := started_since(part)) is not None]
+            return max(moments, default=None)
         case Compare(">" | ">=" | "==", Field(Row(""), "started_at"), Constant(datetime() as moment)):
             return moment
         case Compare("<" | "<=" | "==", Constant(datetime() as moment), Field(Row(""), "started_at")):
@@ -129,11 +129,11 @@ class _Reader:
         if isinstance(operator, ast.Is | ast.IsNot):
             if not (isinstance(right, ast.Constant) and right.value is None):
                 self.fail(right, "`is` works with None only.", "Use == for other values.")
-            found: Condition = IsNone(self.value(left, scope, depth))
-            return Negation(found) if isinstance(operator, ast.IsNot) else found
+            condition: Condition = IsNone(self.value(left, scope, depth))
+            return Negation(condition) if isinstance(operator, ast.IsNot) else condition
         if isinstance(operator, ast.In | ast.NotIn):
-            found = self._membership(left, right, scope, depth)
-            return Negation(found) if isinstance(operator, ast.NotIn) else found
+            condition = self._membership(left, right, scope, depth)
+            return Negation(condition) if isinstance(operator, ast.NotIn) else condition
         a, b = self.value(left, scope, depth), self.value(right, scope, depth)
         symbol = cast(Literal["==", "!=", "<", "<=", ">", ">="], _COMPARE[type(operator)])
         if NOTHING in (a, b):

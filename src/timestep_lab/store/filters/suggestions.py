@@ -111,10 +111,10 @@ def _names(left: str, cursor: int) -> list[Suggestion]:
         ]
     details: dict[str, str] = {**TRACE_FIELDS, **TRACE_ALIASES}
     names = [name for name in _starting(word, details) if name != word]
-    found = [Suggestion(text=name, start=start, end=cursor, detail=details[name]) for name in names]
+    suggestions = [Suggestion(text=name, start=start, end=cursor, detail=details[name]) for name in names]
     if not left.strip() or left.rstrip().endswith((" and", " or", "(")):
-        found += [Suggestion(text=t, start=start, end=cursor, detail=d) for t, d in _READY if t.startswith(word)]
-    return found[:MOST]
+        suggestions += [Suggestion(text=t, start=start, end=cursor, detail=d) for t, d in _READY if t.startswith(word)]
+    return suggestions[:MOST]
 
 
 def _starting(word: str, names: Iterable[str]) -> list[str]:

@@ -189,12 +189,12 @@ def moment(text: str, fail: Fail) -> Constant:
 
 
 def ago(text: Any, now: datetime, fail: Fail) -> Constant:
-    found = _AGO.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = _AGO.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         fail(
             "ago() takes a length of time.", 'Write, for example: ago("30m"), ago("24h"), ago("7d"). Units: s m h d w.'
         )
     try:
-        return Constant(now - timedelta(seconds=float(found[1]) * UNITS_S[found[2]]), "time")
+        return Constant(now - timedelta(seconds=float(match[1]) * UNITS_S[match[2]]), "time")
     except OverflowError:
         fail("That is too long ago.", 'Write, for example: ago("7d").')

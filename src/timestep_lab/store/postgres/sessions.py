@@ -37,14 +37,14 @@ WRONG_PASSWORD = (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)
 
 def explain(error: Exception, where: str) -> Exception:
     """An error of our own statements. `where` names the server without a password. Errors that are not Postgres's come back as they are."""
-    said = said_by(error)
+    text = said_by(error)
     match error:
         case LabError():
             return error
         case pg.UniqueViolation() | pg.ExclusionViolation():
-            return ConflictError(f"A row like this exists already: {said}", "Choose another name or id.")
+            return ConflictError(f"A row like this exists already: {text}", "Choose another name or id.")
         case pg.ForeignKeyViolation():
-            return ConflictError(f"A row this one refers to is gone: {said}", "Read it again, then try again.")
+            return ConflictError(f"A row this one refers to is gone: {text}", "Read it again, then try again.")
         case pg.SerializationFailure() | pg.DeadlockDetected():
             return ConflictError("Others changed the same rows at the same time.", "Try again.")
         case pg.DiskFull():
@@ -65,35 +65,35 @@ def explain(error: Exception, where: str) -> Exception:
             )
         case pg.InsufficientPrivilege():
             return ForbiddenError(
-                f"Postgres refused it: {said}", "Rows can be read and written by their own user only."
+                f"Postgres refused it: {text}", "Rows can be read and written by their own user only."
             )
         case pg.DataError() | UnicodeEncodeError() | ValueError():
             return DataError(
-                f"Postgres cannot hold this value: {said}", "Text may contain no NUL character or half surrogate."
+                f"Postgres cannot hold this value: {text}", "Text may contain no NUL character or half surrogate."
             )
         case psycopg.OperationalError():
             return unreachable(error, where)
         case psycopg.Error():
-            return StoreError(f"Postgres at {where} failed: {said}", "See `timestep-lab doctor`.")
+            return StoreError(f"Postgres at {where} failed: {text}", "See `timestep-lab doctor`.")
     return error
 
 
 def unreachable(error: psycopg.Error, where: str) -> StoreError:
     """Why a connection could not be made, or was lost."""
-    said = said_by(error)
+    text = said_by(error)
     # libpq gives no error code for what the server says while connecting; psycopg has the message alone.
-    if isinstance(error, WRONG_PASSWORD) or "password authentication failed" in said or "no password supplied" in said:
+    if isinstance(error, WRONG_PASSWORD) or "password authentication failed" in text or "no password supplied" in text:
         return StoreError(
             f"Postgres at {where} refused the user name or password.",
             "Correct the URL (postgresql://user:password@host/database), or the password file ~/.pgpass.",
         )
-    if "does not exist" in said:
-        return StoreError(f"Postgres at {where}: {said}", "Create it (createdb NAME), or correct the URL.")
-    if "no pg_hba.conf entry" in said or "permission denied for database" in said:
-        return StoreError(f"Postgres at {where} does not let this user in: {said}", "Ask its administrator for access.")
-    if "No space left on device" in said:
+    if "does not exist" in text:
+        return StoreError(f"Postgres at {where}: {text}", "Create it (createdb NAME), or correct the URL.")
+    if "no pg_hba.conf entry" in text or "permission denied for database" in text:
+        return StoreError(f"Postgres at {where} does not let this user in: {text}", "Ask its administrator for access.")
+    if "No space left on device" in text:
         return StoreUnavailableError(f"The disk of Postgres at {where} is full.", "Free space there, then try again.")
-    return StoreUnavailableError(f"The connection to Postgres at {where} failed: {said}", "Try again in a moment.")
+    return StoreUnavailableError(f"The connection to Postgres at {where} failed: {text}", "Try again in a moment.")
 
 
 def explain_typed(error: Exception, where: str, timeout_s: float | None) -> Exception:

@@ -226,10 +226,10 @@ def check(text: str) -> None:
     """Raises `QueryError`."""
     if not text.strip().strip(";"):
         raise QueryError("The query is empty.", "Try: select * from traces limit 10")
-    found = _FORBIDDEN.search(text)
-    if found:
+    match = _FORBIDDEN.search(text)
+    if match:
         raise QueryError(
-            f"A query may not mention {found.group(0)!r}.",
+            f"A query may not mention {match.group(0)!r}.",
             "Query the views only, such as traces; to search for this word, pass it as a parameter ($1).",
         )
 
@@ -308,16 +308,16 @@ def parameters(url: str) -> dict[str, Any]:
 
 def place(url: str) -> str:
     """The URL without its password, for people."""
-    found = parameters(url)
-    user = f"{found['user']}@" if found.get("user") else ""
-    port = f":{found['port']}" if found.get("port") else ""
-    return f"postgresql://{user}{found.get('host', 'localhost')}{port}/{found.get('dbname', '')}"
+    options = parameters(url)
+    user = f"{options['user']}@" if options.get("user") else ""
+    port = f":{options['port']}" if options.get("port") else ""
+    return f"postgresql://{user}{options.get('host', 'localhost')}{port}/{options.get('dbname', '')}"
 
 
 def login_parameters(url: str, login: Login) -> str:
     """The same server and database, as another role."""
-    found = {key: value for key, value in parameters(url).items() if key not in ("passfile", "service", "options")}
-    return make_conninfo(**{**found, "user": login.role, "password": login.password})
+    options = {key: value for key, value in parameters(url).items() if key not in ("passfile", "service", "options")}
+    return make_conninfo(**{**options, "user": login.role, "password": login.password})
 
 
 def set_up(url: str) -> Access:
