@@ -80,7 +80,7 @@ def test_a_scorer_is_found_by_its_name(write: Any) -> None:
 def test_a_view_is_drawn_by_the_module_of_its_name(write: Any, tmp_path: Path) -> None:
     view = write("timestep_lab.ui", "greeting", block("A view", "python")).Greeting()
     assert view.snapshot() == {"words": "Hello"}
-    assert "Hello" in view.twin_html()
+    assert "Hello" in view.static_html()
     static = tmp_path / "static"
     static.mkdir()
     # Of the source tree: an installed wheel carries the sources packed as one file.

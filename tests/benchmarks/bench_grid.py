@@ -39,7 +39,7 @@ USABLE = """() => new Promise((done) => {
 
 
 def view_of(grid: Grid) -> GridView:
-    return GridView(SampleSource.with_history(2), grid, twin=grid_html)
+    return GridView(SampleSource.with_history(2), grid, static_copy=grid_html)
 
 
 def test_six_thousand_cells(show: Callable[..., Page]) -> None:  # noqa: F811
@@ -82,7 +82,7 @@ def _usable_s(show: Callable[..., Page], view: GridView) -> float:  # noqa: F811
 def test_streaming_into_all_columns_leaves_a_frame_its_time(show: Callable[..., Page]) -> None:  # noqa: F811
     """Six answers grow by a word each frame's time, others end, and the reader scrolls."""
     started = sample_grid.running(MODELS, cases=CASES)
-    view = GridView(SampleSource.with_history(2), started.empty, twin=grid_html)
+    view = GridView(SampleSource.with_history(2), started.empty, static_copy=grid_html)
     page = show(view)
     view.apply(ComparisonStarted(comparison=started.record, cases=started.cases))
     page.wait_for_selector(".tl-mx-cell")

@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from timestep_lab.ui.assets import build
-from timestep_lab.ui.hosts import twin_block
+from timestep_lab.ui.hosts import static_block
 from timestep_lab.ui.view import View
 
 CSP = "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -28,7 +28,7 @@ CSP = "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; styl
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A view</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <style>body{margin:0;padding:%(padding)s}@media (prefers-color-scheme:dark){body{background:#16191d}}</style></head>
-<body><main id="view"></main>%(twin)s<script type="module">
+<body><main id="view"></main>%(static)s<script type="module">
 import component from "/%(id)s/module.js";
 const listeners = new Set(), held = [];
 let socket, expected = null, parts = [];
@@ -107,7 +107,7 @@ class PageHost:
 
     async def _page(self, request: Request) -> Response:
         view, padding = self.views[request.path_params["id"]]
-        page = PAGE % {"id": view.id, "twin": twin_block(view), "padding": padding}
+        page = PAGE % {"id": view.id, "static": static_block(view), "padding": padding}
         return HTMLResponse(page, headers={"content-security-policy": CSP})
 
     async def _module(self, request: Request) -> Response:

@@ -90,7 +90,7 @@ def test_opened_with_a_filter_that_cannot_be_read_it_says_so_beside_it_and_lists
     show: Show, source: SampleSource
 ) -> None:
     explorer = TraceExplorer(source, filter='modl == "x"')
-    explorer.snapshot()  # A page asks for this alone; a cell, which would also draw the twin, is refused at once.
+    explorer.snapshot()  # A page asks for this alone; a cell, which would also draw the static copy, is refused at once.
     page = show(explorer)
     box = page.get_by_role("combobox", name="Filter")
     expect(box).to_have_value('modl == "x"')

@@ -34,7 +34,7 @@ Show = Callable[..., Page]
 
 
 def view_of(grid: GridLike, **options: Any) -> GridView:
-    return GridView(SampleSource.with_history(2), grid, twin=grid_html, **options)
+    return GridView(SampleSource.with_history(2), grid, static_copy=grid_html, **options)
 
 
 def as_given(page: Page) -> Page:

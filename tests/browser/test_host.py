@@ -22,7 +22,7 @@ class Probe(View):
     def snapshot(self) -> dict[str, str]:
         return {"text": self.text}
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         return "<p>static</p>"
 
     def add(self, text: str) -> None:
@@ -91,12 +91,12 @@ def test_a_refusal_reaches_the_browser_with_its_next_step(show: Any) -> None:
     expect(page.locator(".answer")).to_have_text("No. | Ask for something else.")
 
 
-def test_the_twin_is_hidden_while_the_view_lives_and_shown_after(show: Any) -> None:
+def test_the_static_copy_is_hidden_while_the_view_lives_and_shown_after(show: Any) -> None:
     page: Page = show(Probe())
-    twin = page.locator("[data-tl-twin]")
-    expect(twin).to_be_hidden()
+    static_copy = page.locator("[data-tl-static]")
+    expect(static_copy).to_be_hidden()
     page.evaluate("window.unmount()")
-    expect(twin).to_be_visible()
+    expect(static_copy).to_be_visible()
 
 
 def test_the_theme_follows_the_page_until_it_is_set(show: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a span holds is shown, and does nothing: in the widget, in the export, and in the twin."""
+"""Whatever a span holds is shown, and does nothing: in the widget, in the export, and in the static copy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_export_opens_from_a_file_and_shows_hostile_contents_harmlessly(pages
     assert_harmless(page)
 
 
-def test_the_twin_is_readable_and_harmless_without_javascript(pages: Any, tmp_path: Path) -> None:
+def test_the_static_copy_is_readable_and_harmless_without_javascript(pages: Any, tmp_path: Path) -> None:
     path = export_html(hostile_source(), tmp_path / "run.html")
     page = pages.open(path.as_uri(), java_script_enabled=False)
     expect(page.locator("noscript table")).to_be_visible()

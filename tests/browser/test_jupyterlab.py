@@ -22,7 +22,7 @@ def test_the_explorer_lives_in_a_cell_and_its_filter_goes_both_ways(jupyterlab: 
     notebook.run_all()
     page = notebook.page
     expect(page.locator(".tl-list-row")).to_have_count(20)
-    expect(page.locator("[data-tl-twin]")).to_be_hidden()
+    expect(page.locator("[data-tl-static]")).to_be_hidden()
     box = page.get_by_role("combobox", name="Filter")
     box.fill('status == "failed"')
     box.press("Enter")
@@ -55,12 +55,12 @@ def test_a_run_is_followed_live_and_remains_readable_without_kernel(jupyterlab: 
     expect(instead_of_the_widget).to_have_text("Error displaying widget: model not found", timeout=60_000)
     expect(instead_of_the_widget).to_be_hidden()
     pages.faults[:] = [fault for fault in pages.faults if "widget model not found" not in fault]  # JupyterLab's own.
-    twin = again.locator("[data-tl-twin]")
-    expect(twin).to_be_visible(timeout=60_000)
+    static_copy = again.locator("[data-tl-static]")
+    expect(static_copy).to_be_visible(timeout=60_000)
     for fact in ("get_weather", "█", "✓ done"):
-        expect(twin).to_contain_text(fact)
-    twin.locator("summary").click()
-    expect(twin).to_contain_text("handed off from Personal Assistant")
+        expect(static_copy).to_contain_text(fact)
+    static_copy.locator("summary").click()
+    expect(static_copy).to_contain_text("handed off from Personal Assistant")
 
 
 def test_a_trace_is_drawn_while_its_cell_still_runs(jupyterlab: JupyterLab, pages: Pages) -> None:

@@ -55,11 +55,11 @@ def test_a_notebook_reads_well_as_a_page_without_javascript(name: str, pages: Pa
     assert page.locator("h1").count() == 1
     outputs = page.locator(".jp-OutputArea-output:visible")
     assert outputs.count() >= 3
-    twins = page.locator("[data-tl-twin]")
-    assert twins.count() == html.count("data-tl-twin=")
-    for twin in twins.all():
-        expect(twin).to_be_visible()
-        assert len(twin.inner_text().split()) >= 5
+    static_copies = page.locator("[data-tl-static]")
+    assert static_copies.count() == html.count("data-tl-static=")
+    for static_copy in static_copies.all():
+        expect(static_copy).to_be_visible()
+        assert len(static_copy.inner_text().split()) >= 5
     if name in SEEN:
         pictured(page, f"page-{name}")
     if name == "00_tour":

@@ -100,9 +100,9 @@ def test_a_cell_of_the_bare_sdk_is_one_trace_with_the_cell_as_its_root(kernel: K
         "first.final_output"
     )
     assert (cell.errors, cell.result, cell.widgets) == ([], "'Bring one.'", 1)
-    [twin] = cell.html
+    [static_copy] = cell.html
     for word in ("Rain check", "look outside", "Helper", "Second"):
-        assert word in twin
+        assert word in static_copy
     [[trace_id, workflow, status]] = kernel.rows("select trace_id, workflow, status from traces")
     assert (workflow, status) == ("Rain check", "completed")
     roots = kernel.rows(f"select kind, name from spans where trace_id = '{trace_id}' and parent_id is null")

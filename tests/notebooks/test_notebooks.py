@@ -44,10 +44,10 @@ def test_a_saved_notebook_is_small_readable_and_keeps_no_widget_state(notebook: 
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     shown = [output.data for output in outputs if "data" in output]
-    # Each live view is followed by its static twin, which is all that a reader without a kernel sees.
+    # Each live view is followed by its static copy, which is all that a reader without a kernel sees.
     for place, data in enumerate(shown):
         if VIEWS_ONLY in data:
-            assert "data-tl-twin" in shown[place + 1]["text/html"]
+            assert "data-tl-static" in shown[place + 1]["text/html"]
             assert "Still running" not in shown[place + 1]["text/html"]
 
 
@@ -58,5 +58,5 @@ def test_a_notebook_that_ran_where_nobody_looks_carries_the_static_copies_alone(
     assert "widgets" not in notebook.metadata
     shown = [[output.data for output in cell.outputs] for cell in notebook.cells[1:]]
     assert [len(outputs) for outputs in shown] == [1, 1]
-    assert all("data-tl-twin" in data["text/html"] for [data] in shown)
+    assert all("data-tl-static" in data["text/html"] for [data] in shown)
     assert len(nbformat.writes(notebook)) < 20_000

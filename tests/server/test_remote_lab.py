@@ -361,7 +361,7 @@ async def test_the_trace_views_show_what_the_local_ones_show(both: Both) -> None
         there, here = both.remote.trace(run), both.local.trace(run)
         same(there.df(), here.df())
         assert there.trace == here.trace
-        assert there.twin_html() == here.twin_html()
+        assert there.static_html() == here.static_html()
         assert there.snapshot().buffers == here.snapshot().buffers
         assert there.source.graph_of(run.trace_id) == here.source.graph_of(run.trace_id)
     there_all, here_all = (
@@ -436,7 +436,7 @@ async def test_a_comparison_there_is_the_grid_it_would_be_here(both: Both) -> No
         same(getattr(grid, frame)(), getattr(known, frame)())
     assert grid.to_json() == both.remote.comparison(grid.id).to_json() == known.to_json()
     assert [c.id for c in both.remote.comparisons()] == [grid.id]
-    assert both.remote.grid_view(grid).twin_html() == both.local.grid_view(known).twin_html()
+    assert both.remote.grid_view(grid).static_html() == both.local.grid_view(known).static_html()
     plan = await both.remote.plan(data, **asked)
     assert plan.rows == (await both.local.plan(data, **asked)).rows
     both.remote.arena(grid.id, seed=1).vote("left")
@@ -457,7 +457,9 @@ async def test_a_comparison_there_that_stops_itself_is_the_one_it_would_be_here(
     known = both.local.comparison(grid.id)
     assert grid.to_json() == known.to_json()
     assert (
-        html.escape(grid.verdict) in both.remote.grid_view(grid).twin_html() == both.local.grid_view(known).twin_html()
+        html.escape(grid.verdict)
+        in both.remote.grid_view(grid).static_html()
+        == both.local.grid_view(known).static_html()
     )
 
 

@@ -89,8 +89,8 @@ def roll_up(spans: Sequence[Made]) -> tuple[Any, ...]:
         """Of leaves that tell of one answer at the same time one is counted, all others are parts of it."""
         kept: list[Made] = []
         for one in sorted(those, key=lambda one: one.id):
-            twins = [other for other in kept if one.answer and other.answer == one.answer]
-            if not any(one.start <= o.start + o.took and o.start <= one.start + one.took for o in twins):
+            static_copies = [other for other in kept if one.answer and other.answer == one.answer]
+            if not any(one.start <= o.start + o.took and o.start <= one.start + one.took for o in static_copies):
                 kept.append(one)
         return kept
 

@@ -78,6 +78,6 @@ def test_a_small_trace_comes_whole_at_first() -> None:
 
 def test_a_view_that_has_been_drawn_gives_no_first_screen_of_the_past() -> None:
     view = view_of(None)
-    view.twin_html()
+    view.static_html()
     assert view.first() is None
     assert json.dumps(view.config)

@@ -17,7 +17,7 @@ from timestep_lab.ui.grid import PREVIEW, GridState, GridView
 
 
 def view_of(grid: GridLike) -> GridView:
-    return GridView(SampleSource.with_history(1), grid, twin=grid_html)
+    return GridView(SampleSource.with_history(1), grid, static_copy=grid_html)
 
 
 def gathered(view: GridView) -> list[dict[str, Any]]:
@@ -25,11 +25,11 @@ def gathered(view: GridView) -> list[dict[str, Any]]:
     return [op for op, _ in view._ops]
 
 
-def test_the_twin_reads_without_javascript() -> None:
-    twin = view_of(sample_grid.grid(cases=60)).twin_html()
+def test_the_static_copy_reads_without_javascript() -> None:
+    static_copy = view_of(sample_grid.grid(cases=60)).static_html()
     for fact in ("openai/gpt-4.1 beats anthropic/claude-sonnet-4", "In Berkeley there is", "✕ No answer within 120 s.", "10 more cases"):  # fmt: skip
-        assert fact in twin
-    assert "<script" not in twin
+        assert fact in static_copy
+    assert "<script" not in static_copy
 
 
 def test_a_state_built_from_events_is_the_grid_built_from_its_cells() -> None:

@@ -44,36 +44,36 @@ def source() -> SampleSource:
     return SampleSource.with_history(12)
 
 
-def test_the_twin_of_a_trace_tells_its_steps_times_and_messages(source: SampleSource) -> None:
+def test_the_static_copy_of_a_trace_tells_its_steps_times_and_messages(source: SampleSource) -> None:
     trace_id = next(iter(source.rows))
-    page = Tags(TraceView(source, trace_id).twin_html())
+    page = Tags(TraceView(source, trace_id).static_html())
     for expected in ("Personal Assistant", "get_weather", "█", "31.", "User:", "14 °C with fog", "handed off from"):
         assert expected in page.text
 
 
-def test_the_twin_of_the_explorer_lists_traces_and_shows_the_opened_one(source: SampleSource) -> None:
+def test_the_static_copy_of_the_explorer_lists_traces_and_shows_the_opened_one(source: SampleSource) -> None:
     explorer = TraceExplorer(source, filter='status == "failed"')
     explorer.selection = explorer.df()["trace_id"].iloc[0]
-    page = Tags(explorer.twin_html())
+    page = Tags(explorer.static_html())
     assert "✗ failed" in page.text
     assert "ConnectTimeout" in page.text
     assert "Kyoto" not in page.text
 
 
 def test_an_explorer_without_traces_says_how_to_make_one() -> None:
-    assert "lab.run" in TraceExplorer(SampleSource()).twin_html()
+    assert "lab.run" in TraceExplorer(SampleSource()).static_html()
 
 
-def test_a_live_span_says_running_in_the_twin(source: SampleSource) -> None:
+def test_a_live_span_says_running_in_the_static_copy(source: SampleSource) -> None:
     row, spans = next(iter(source.rows.values())), next(iter(source.by_trace.values()))
     live = SampleSource([(row, [*spans[:-1], {**spans[-1], "status": "pending", "ended_at": None}])])
-    assert "running" in TraceView(live, row["trace_id"]).twin_html()
+    assert "running" in TraceView(live, row["trace_id"]).static_html()
 
 
-def test_hostile_text_is_only_text_in_the_twins() -> None:
+def test_hostile_text_is_only_text_in_the_static_copies() -> None:
     source = hostile_source()
     trace_id = next(iter(source.rows))
-    for html in (TraceView(source, trace_id).twin_html(), TraceExplorer(source).twin_html()):
+    for html in (TraceView(source, trace_id).static_html(), TraceExplorer(source).static_html()):
         page = Tags(html)
         assert page.tags <= {"p", "strong", "br", "bdi", "table", "tr", "th", "td", "code", "em", "details", "summary"}
         assert page.attributes <= {"dir", "align", "colspan"}
@@ -96,7 +96,7 @@ def test_a_handoff_graph_without_javascript_is_a_list_and_a_table() -> None:
         nodes=(GraphNode(path="A", name="A", calls=3, p50_ms=20.0), GraphNode(path="A/B", name="B")),
         edges=(GraphEdge(from_path="A", to_path="A/B", declared=True),),
     )
-    page = Tags(HandoffGraph(graph).twin_html())
+    page = Tags(HandoffGraph(graph).static_html())
     assert "A: 3 ×" in page.text
     assert "never travelled" in page.text
 
@@ -135,7 +135,7 @@ def test_each_cell_of_a_static_copy_has_its_alignment_as_a_style_which_jupyter_d
 
 
 def test_a_step_is_named_once_in_the_static_copy(source: SampleSource) -> None:
-    page = Tags(TraceView(source, next(iter(source.rows))).twin_html())
+    page = Tags(TraceView(source, next(iter(source.rows))).static_html())
     assert "turn 1" in page.text
     assert "turn turn" not in page.text
 
@@ -172,7 +172,7 @@ def test_a_view_is_one_widget_for_layouts_and_hosts_of_widgets(
     assert not hasattr(explorer, "no_such_name")
     bundle = explorer._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.widget.model_id
-    assert "data-tl-twin" in bundle["text/html"]
+    assert "data-tl-static" in bundle["text/html"]
     assert bundle["text/plain"].startswith("12 traces")
     # marimo shows what an object's `_mime_` gives: here the widget in its own frame.
     shown = SimpleNamespace(anywidget=lambda widget: SimpleNamespace(_mime_=lambda: ("text/html", widget.model_id)))

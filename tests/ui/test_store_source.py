@@ -82,7 +82,7 @@ def test_explorer_and_trace_read_it(store: Store) -> None:
     assert [s.text for s in explorer.source.suggest("model == ", 9)] == ['"demo/echo"']
     view = explorer[trace_id]
     assert list(view.df()["kind"]) == ["agent", "generation"]
-    assert "No." in view.twin_html()
+    assert "No." in view.static_html()
     with pytest.raises(FilterError):
         explorer.filter = "nonsense > 1"
 

@@ -323,7 +323,7 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
 
     loop = asyncio.get_running_loop()
     view = GridView(
-        lab.trace_source, comparison.grid(), twin=_twin, cut=cut, stop=lambda: _in(loop, comparison.cancel)
+        lab.trace_source, comparison.grid(), static_copy=_static_copy, cut=cut, stop=lambda: _in(loop, comparison.cancel)
     )  # fmt: skip
     _live[lab._owner, comparison.record.id] = view
     return view
@@ -360,7 +360,7 @@ def grid_view(lab: Lab, grid: Grid | str) -> GridView:
         return live
     shown = grid if isinstance(grid, Grid) else lab._empty_grid(grid)
     return GridView(
-        lab.trace_source, shown, twin=_twin, cut=cut, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
+        lab.trace_source, shown, static_copy=_static_copy, cut=cut, read=lambda: lab.comparison(shown.id), subscribe=lambda told: _following(lab, shown.id, told)
     )  # fmt: skip
 
 
@@ -406,7 +406,7 @@ def _running_cell() -> str | None:
     return None if kernel is None else str(kernel.get_parent()["header"]["msg_id"])
 
 
-def _twin(grid: GridLike) -> str:
+def _static_copy(grid: GridLike) -> str:
     """While it runs the copy is renewed every half second, so it is kept short."""
     from timestep_lab.evals.exports import SHOWN_CASES, grid_html
 

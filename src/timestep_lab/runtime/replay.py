@@ -126,10 +126,10 @@ def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callab
     """A copy of the agents that replay first. `model_of` gives the model an agent goes on with, when it is needed."""
     changes = replay.changes
     models = {name: ReplayModel(agent, replay, model_of) for name, agent in graph.agents.items()}
-    twins: dict[str, Agent[Any]] = {}
+    clones: dict[str, Agent[Any]] = {}
     for agent in graph.agents.values():
         model = models[agent.name]
-        twin = agent.clone(
+        clone = agent.clone(
             model=model,
             model_settings=agent.model_settings,
             tools=[
@@ -141,13 +141,13 @@ def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callab
             output_guardrails=[_as_ended(g, replay, model) for g in agent.output_guardrails],
         )
         if agent.name in changes.instructions:
-            twin.instructions = changes.instructions[agent.name]
+            clone.instructions = changes.instructions[agent.name]
         elif callable(agent.instructions):
-            twin.instructions = _as_said(agent, model)
-        twins[agent.name] = twin
+            clone.instructions = _as_said(agent, model)
+        clones[agent.name] = clone
     for agent in graph.agents.values():
-        twins[agent.name].handoffs = [_lead_to(way, twins, replay, models[agent.name]) for way in agent.handoffs]
-    return replace(graph, root=twins[graph.root.name], agents=twins, own_models=True, replay=replay)
+        clones[agent.name].handoffs = [_lead_to(way, clones, replay, models[agent.name]) for way in agent.handoffs]
+    return replace(graph, root=clones[graph.root.name], agents=clones, own_models=True, replay=replay)
 
 
 def _check_agents(graph: BuiltGraph, names: set[str]) -> None:
@@ -375,12 +375,12 @@ def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapp
     dynamic = agent.instructions
     assert callable(dynamic)
 
-    async def run(context: RunContextWrapper[Any], twin: Agent[Any]) -> str | None:
+    async def run(context: RunContextWrapper[Any], clone: Agent[Any]) -> str | None:
         if model.next is not None:
             first = next(iter(model.next["input"] or ()), None)
             is_system = isinstance(first, Mapping) and first.get("role") == "system"
             return str(first["content"]) if is_system and first else None
-        instructions = dynamic(context, twin)
+        instructions = dynamic(context, clone)
         return await instructions if isinstance(instructions, Awaitable) else instructions
 
     return run
@@ -414,20 +414,20 @@ def _mark_failed(message: str) -> None:
 
 
 def _lead_to(
-    way: Agent[Any] | Handoff[Any, Any], twins: Mapping[str, Agent[Any]], replay: Replay, model: ReplayModel
+    way: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]], replay: Replay, model: ReplayModel
 ) -> Agent[Any] | Handoff[Any, Any]:
     """The same handoff, leading to the copies. One that a recorded answer asked for happens without calling anybody's code again."""
     if isinstance(way, Agent):
-        return twins[way.name]
+        return clones[way.name]
     lead = way.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
-        if model.repeated and way.agent_name in twins:
-            return twins[way.agent_name]
+        if model.repeated and way.agent_name in clones:
+            return clones[way.agent_name]
         target = await lead(context, arguments)
-        return twins.get(target.name, target)
+        return clones.get(target.name, target)
 
-    twin = copy.copy(way)
-    twin.on_invoke_handoff = invoke
-    twin.is_enabled = _as_then(way.is_enabled, replay, model)
-    return twin
+    clone = copy.copy(way)
+    clone.on_invoke_handoff = invoke
+    clone.is_enabled = _as_then(way.is_enabled, replay, model)
+    return clone

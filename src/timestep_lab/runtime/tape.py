@@ -462,11 +462,11 @@ class Player:
                 return False  # It will not be called.
             return bool(await ask(context, arguments, call_id)) if callable(ask) else ask
 
-        twin = copy.copy(tool)
-        twin.on_invoke_tool = invoke
-        twin.needs_approval = needs_approval
-        twin.output_json_schema = None  # What was heard is not read again.
-        return twin
+        clone = copy.copy(tool)
+        clone.on_invoke_tool = invoke
+        clone.needs_approval = needs_approval
+        clone.output_json_schema = None  # What was heard is not read again.
+        return clone
 
     def _say(self, how: str, call: TapedCall) -> Any:
         decided = {} if call.approval == "not_needed" else {Lab.APPROVAL: call.approval}
@@ -561,24 +561,24 @@ def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player:
 def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> BuiltGraph:
     """A copy of the agents whose tools `player` answers. Raises `UsageError`."""
     tools = taped_tools(graph, offered, player)
-    twins = {
+    clones = {
         name: agent.clone(tools=tools[name], mcp_servers=[], handoffs=[], model_settings=agent.model_settings)
         for name, agent in graph.agents.items()
     }
     for name, agent in graph.agents.items():
-        twins[name].handoffs = [_lead_to(way, twins) for way in agent.handoffs]
-    return replace(graph, root=twins[graph.root.name], agents=twins)
+        clones[name].handoffs = [_lead_to(way, clones) for way in agent.handoffs]
+    return replace(graph, root=clones[graph.root.name], agents=clones)
 
 
-def _lead_to(way: Agent[Any] | Handoff[Any, Any], twins: Mapping[str, Agent[Any]]) -> Agent[Any] | Handoff[Any, Any]:
+def _lead_to(way: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]]) -> Agent[Any] | Handoff[Any, Any]:
     if isinstance(way, Agent):
-        return twins[way.name]
+        return clones[way.name]
     lead = way.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
         target = await lead(context, arguments)
-        return twins.get(target.name, target)
+        return clones.get(target.name, target)
 
-    twin = copy.copy(way)
-    twin.on_invoke_handoff = invoke
-    return twin
+    clone = copy.copy(way)
+    clone.on_invoke_handoff = invoke
+    return clone

@@ -102,7 +102,7 @@ class ArenaView(View):
             "votes": self._ranking.votes,
         }
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         rows = "".join(
             f"<tr><th scope='row'>{html.escape(r.name)}</th><td>{r.rating:.0f}</td><td>{_interval(r)}</td><td>{r.votes}</td></tr>"
             for r in self._ranking.ratings
@@ -133,7 +133,7 @@ class ArenaView(View):
 
     def _tell(self) -> None:
         self.emit({"kind": "arena", **self.snapshot()})
-        self.refresh_twin()
+        self.refresh_static()
 
 
 def _revealed(revealed: RevealedLike) -> dict[str, Json]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.view import Theme
 
 
-# --- A conversation as rows: for the browser's copy, and for the twin that needs no JavaScript
+# --- A conversation as rows: for the browser's copy, and for the static copy that needs no JavaScript
 
 
 Widget = Mapping[str, Json]
@@ -67,7 +67,7 @@ def run_json(run: RunRecord) -> dict[str, Json]:
 
 
 def run_facts(run: RunRecord) -> str:
-    """The line under an answer, for the twin."""
+    """The line under an answer, for the static copy."""
     facts = run_json(run)
     return " · ".join(
         part
@@ -81,7 +81,7 @@ def run_facts(run: RunRecord) -> str:
     )
 
 
-def twin_row(item: ThreadItem) -> str:
+def static_row(item: ThreadItem) -> str:
     data, who, text = item.data, "", ""
     if item.type == "user_message":
         who, text = "You", str(data.get("text", ""))
@@ -98,9 +98,9 @@ def twin_row(item: ThreadItem) -> str:
     )
 
 
-def twin(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str:
+def static_copy(thread: ThreadRecord | None, items: Iterable[ThreadItem]) -> str:
     """The conversation as an HTML table."""
-    rows = "".join(twin_row(item) for item in items)
+    rows = "".join(static_row(item) for item in items)
     title = html.escape((thread.title if thread else None) or "Conversation")
     return f"<h4>{title}</h4><table><tbody>{rows or '<tr><td>Nothing was said yet.</td></tr>'}</tbody></table>"
 
@@ -320,8 +320,8 @@ class Conversation(View):
         calls_no_tools = model.startswith("demo/") and not model.startswith(KEYLESS)
         return list(OTHER_STARTERS if calls_no_tools else STARTERS.get(self._agent, OTHER_STARTERS))
 
-    def twin_html(self) -> str:
-        return twin(self._thread, self._items.values())
+    def static_html(self) -> str:
+        return static_copy(self._thread, self._items.values())
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
         if op["kind"] == "delta" == last["kind"] and op["id"] == last["id"]:
@@ -396,7 +396,7 @@ class Conversation(View):
             self._ops.clear()
             self._seq += 2  # A gap in the numbers makes browsers pull.
         self._tell_activity()
-        self.refresh_twin()
+        self.refresh_static()
 
     def _changed_elsewhere(self, thread_id: str) -> None:
         """On the store's thread. Changes come in bursts: one reading answers them all."""
@@ -460,7 +460,7 @@ class Conversation(View):
                 begun.set_result(None)
             self._turn = self._running = None
             self._tell_activity()
-            self.refresh_twin()
+            self.refresh_static()
         if pending is not None:
             self._background(self._do_for_agent(pending))
         self._background(self._tell_threads())
@@ -491,7 +491,7 @@ class Conversation(View):
     def _put(self, item: ThreadItem) -> None:
         self._items[item.id] = item
         self.emit({"kind": "item", "item": self._item_json(item)})
-        self.refresh_twin()
+        self.refresh_static()
 
     def _put_run(self, run: RunRecord) -> None:
         self._runs[run.id] = run

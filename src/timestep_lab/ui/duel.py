@@ -268,7 +268,7 @@ class Duel(View):
             last["delta"] += op["delta"]
         return same
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         parts = [f"<h4>{html.escape(' against '.join(self._source.candidates))}</h4><table>"]
         for one in self._rounds:
             named = self._named(one)
@@ -337,7 +337,7 @@ class Duel(View):
         self._votes = await in_thread(self._source.votes)
         self.emit({"kind": "round", "round": self._round_json(one)})
         self.emit({"kind": "tally", **self._tally()})
-        self.refresh_twin()
+        self.refresh_static()
 
     @handles("attach")
     async def _attach(self, name: str, mime_type: str, buffers: list[bytes]) -> Mapping[str, Json]:
@@ -379,7 +379,7 @@ class Duel(View):
                 self.emit({"kind": "busy", "value": False})
             if one.finished:
                 self.emit({"kind": "round", "round": self._round_json(one)})
-            self.refresh_twin()
+            self.refresh_static()
 
     def _apply(self, one: Round, side: Side, event: Event) -> None:
         if isinstance(event, RunStarted):

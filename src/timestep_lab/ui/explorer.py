@@ -37,7 +37,7 @@ MOST_ROWS = 50
 
 
 def explorer_html(source: Traces, page: TracePage, selected: str | None) -> str:
-    """The twin of the explorer: a table, and the opened trace if there is one."""
+    """The static copy of the explorer: a table, and the opened trace if there is one."""
     if not page.data:
         return "<p>No traces. Every run is traced: <code>await lab.run(&quot;Umbrella in Oakland?&quot;)</code></p>"
     heads = ("Started", "Asked", "Agents", "Model", "Status")
@@ -230,7 +230,7 @@ class TraceExplorer(TraceReader):
             self.source.read(trace_id)
         self._selected = trace_id
         self.emit({"kind": "select", "trace_id": trace_id})
-        self.refresh_twin()
+        self.refresh_static()
         self._changed_shown()
 
     @overload
@@ -303,7 +303,7 @@ class TraceExplorer(TraceReader):
         self._refused = {"filter": self._query.filter, "message": error.message, "next_step": error.next_step}
         self._query = replace(self._query, filter="")
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         return explorer_html(self.source, self._now_shown().page, self._selected)
 
     def watched(self, now: bool) -> None:
@@ -388,7 +388,7 @@ class TraceExplorer(TraceReader):
         if not live:
             self._refused = None
         self.emit({"kind": "list", **self._told(shown), "live": live})
-        self.refresh_twin()
+        self.refresh_static()
         self._changed_shown()
 
     def _now_shown(self) -> _Shown:

@@ -258,7 +258,7 @@ def _round(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 1)
 
 
-Twin = Callable[[GridLike], str]
+StaticCopy = Callable[[GridLike], str]
 Cut = Callable[[GridLike, str], Json]
 """A comparison and a column of its data to its slices."""
 
@@ -267,7 +267,7 @@ class GridView(TraceReader):
     """Verdict, differences with their intervals, quality against cost, and the matrix of answers.
 
     `grid`: a comparison as it stands. `apply(event)` carries one that is under way on. `stop` is called when the reader stops it;
-    without it there is no such button. `twin` draws the static copy; `cut` cuts by a column of the data, without it nothing is offered. A comparison that runs elsewhere is followed: `subscribe` is given
+    without it there is no such button. `static_copy` draws it as plain HTML; `cut` cuts by a column of the data, without it nothing is offered. A comparison that runs elsewhere is followed: `subscribe` is given
     what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block. With
     `read`, `grid` may be without its cases yet.
     """
@@ -275,13 +275,13 @@ class GridView(TraceReader):
     stem = "grid"
 
     def __init__(
-        self, source: Traces, grid: GridLike, *, twin: Twin, cut: Cut | None = None, stop: Callable[[], None] | None = None,
+        self, source: Traces, grid: GridLike, *, static_copy: StaticCopy, cut: Cut | None = None, stop: Callable[[], None] | None = None,
         read: Callable[[], GridLike] | None = None, subscribe: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
         **options: Any,
     ) -> None:  # fmt: skip
         super().__init__(source, **options)
         self._state = GridState.of(grid)
-        self._twin, self._cut = twin, cut
+        self._static_copy, self._cut = static_copy, cut
         self._stop = stop
         self._read, self._subscribe = read, subscribe
         self._updates = Updates(self, self._reread)
@@ -324,7 +324,7 @@ class GridView(TraceReader):
                 self._tell((event.case_id, event.candidate, event.epoch), {"row": partial_row("")})
             elif isinstance(event, CellDelta):
                 self._tell_delta(event)
-        self.refresh_twin(now=isinstance(event, ComparisonEnded))
+        self.refresh_static(now=isinstance(event, ComparisonEnded))
 
     def watched(self, now: bool) -> None:
         if now and self._end is None and self._subscribe is not None and (self.is_running or self._unread):
@@ -343,7 +343,7 @@ class GridView(TraceReader):
             self._state, self._unread = state, False
             self.emit({"kind": "cells", **self._head()}, [body(self._state)])
         self._updates.cost_s = time.perf_counter() - began
-        self.refresh_twin()
+        self.refresh_static()
 
     def merge(self, last: dict[str, Json], op: dict[str, Json]) -> bool:
         """All that happens to cells within one gathering is one change, a cell's words joined."""
@@ -377,8 +377,8 @@ class GridView(TraceReader):
     def snapshot(self) -> Reply:
         return Reply(self._head(), [body(self._state)])
 
-    def twin_html(self) -> str:
-        text: str = json_safe(self._twin(self._state))
+    def static_html(self) -> str:
+        text: str = json_safe(self._static_copy(self._state))
         return text
 
     def _head(self) -> dict[str, Json]:

@@ -43,7 +43,7 @@ class HandoffGraph(View):
         drawn = asdict(self.graph) if self.other is None else difference(self.graph, self.other)
         return {**drawn, "labels": None if self.other is None else list(self.labels), "title": self.title}
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         names = {node.path: node.name for graph in (self.graph, self.other) if graph for node in graph.nodes}
         counts = {(e.from_path, e.to_path): e.count for e in self.other.edges} if self.other else {}
         rows = []

@@ -19,17 +19,17 @@ from timestep_lab.ui.assets import build
 from timestep_lab.ui.columns import json_safe
 from timestep_lab.ui.view import View
 
-# --- The notebook host: a view as a Jupyter widget (anywidget), followed by its static twin
+# --- The notebook host: a view as a Jupyter widget (anywidget), followed by its static copy
 
 
-# --- The static twin: the same view as plain HTML, a second output below the widget
+# --- The static copy: the same view as plain HTML, a second output below the widget
 #
-# It is what remains in a saved notebook. While the widget lives it hides its twin (by a style for `[data-tl-twin="<id>"]`, removed
-# when the widget goes), and Python keeps the twin fresh with `update_display`. After a page reload Jupyter no longer carries updates
+# It is what remains in a saved notebook. While the widget lives it hides its static copy (by a style for `[data-tl-static="<id>"]`, removed
+# when the widget goes), and Python keeps the static copy fresh with `update_display`. After a page reload Jupyter no longer carries updates
 # into the saved output; running the cell again does.
 #
-# Where a kernel is gone, JupyterLab shows "Error displaying widget" in place of the widget; the twin hides that, too. What hosts without
-# HTML show is the same twin as text.
+# Where a kernel is gone, JupyterLab shows "Error displaying widget" in place of the widget; the static copy hides that, too. What hosts without
+# HTML show is the same static copy as text.
 
 
 REFRESH_S = 0.5
@@ -37,15 +37,15 @@ MOST_CELL = 60
 """Characters of a table's cell on a terminal."""
 _CELL = re.compile(r"<(t[dh])\b([^>]*)>")
 _TO_THE_RIGHT = re.compile(r"align=['\"]?right|class=['\"]n\b")
-_NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-twin]){display:none}"
-"""JupyterLab's words in place of a widget that has no model, right above a twin. Where styles are not trusted, widgets are not shown."""
+_NO_ERROR_ABOVE = ".jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets):has(+ .jp-OutputArea-child [data-tl-static]){display:none}"
+"""JupyterLab's words in place of a widget that has no model, right above a static copy. Where styles are not trusted, widgets are not shown."""
 _displays: weakref.WeakKeyDictionary[View, list[str]] = weakref.WeakKeyDictionary()
 _due: weakref.WeakSet[View] = weakref.WeakSet()
 
 
-def twin_block(view: View) -> str:
-    """The twin as it stands in an output."""
-    return f'<div data-tl-twin="{html.escape(view.id)}">{aligned(view.twin_html())}</div>'
+def static_block(view: View) -> str:
+    """The static copy as it stands in an output."""
+    return f'<div data-tl-static="{html.escape(view.id)}">{aligned(view.static_html())}</div>'
 
 
 def aligned(page: str) -> str:
@@ -63,7 +63,7 @@ def aligned(page: str) -> str:
 
 
 def plain_text(page: str) -> str:
-    """A twin as text for a terminal: a line a paragraph, tables with their columns under each other."""
+    """A static copy as text for a terminal: a line a paragraph, tables with their columns under each other."""
     reader = _Reader()
     reader.feed(page)
     reader.close()
@@ -80,7 +80,7 @@ def display_static(view: View) -> None:
 
 
 def refresh(view: View) -> None:
-    """Bring the view's twins up to date in half a second; further calls until then cost nothing."""
+    """Bring the view's static copies up to date in half a second; further calls until then cost nothing."""
     if view in _due or not _displays.get(view):
         return
     _due.add(view)
@@ -88,7 +88,7 @@ def refresh(view: View) -> None:
 
 
 def refresh_now(view: View) -> None:
-    """Bring the view's twins up to date."""
+    """Bring the view's static copies up to date."""
     if not _displays.get(view):
         return
     from IPython.display import update_display
@@ -100,7 +100,7 @@ def refresh_now(view: View) -> None:
 
 
 def _bundle(view: View) -> dict[str, str]:
-    return {"text/html": f"{twin_block(view)}<style>{_NO_ERROR_ABOVE}</style>", "text/plain": ""}
+    return {"text/html": f"{static_block(view)}<style>{_NO_ERROR_ABOVE}</style>", "text/plain": ""}
 
 
 class _Reader(HTMLParser):
@@ -231,8 +231,8 @@ def _somebody_looks() -> bool:
 
 
 def display_in_notebook(view: View) -> None:
-    """Two outputs: the live widget, and the twin that a saved notebook shows without kernel, network or JavaScript. On a terminal, text; where
-    nobody looks, the twin alone."""
+    """Two outputs: the live widget, and the static copy that a saved notebook shows without kernel, network or JavaScript. On a terminal, text; where
+    nobody looks, the static copy alone."""
     from IPython import get_ipython
     from IPython.display import display
     from IPython.terminal.interactiveshell import TerminalInteractiveShell

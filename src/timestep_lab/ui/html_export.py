@@ -32,7 +32,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:">
 <style>html{{color-scheme:light dark}}body{{margin:0;--tl-height:100vh}}noscript{{display:block;padding:16px;font:14px system-ui}}</style></head>
-<body><main id="view"></main><noscript>{twin}</noscript>
+<body><main id="view"></main><noscript>{static_copy}</noscript>
 <script type="application/octet-stream" id="data">{data}</script>
 <script type="module">{module}</script></body></html>
 """
@@ -79,8 +79,10 @@ def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
 
 
-def _page(component: str, data: Mapping[str, Any], twin: str, title: str) -> str:
-    return _PAGE.format(title=escape(title), twin=twin, data=_packed(data), module=_inline(build(component, "page")))
+def _page(component: str, data: Mapping[str, Any], static_copy: str, title: str) -> str:
+    return _PAGE.format(
+        title=escape(title), static_copy=static_copy, data=_packed(data), module=_inline(build(component, "page"))
+    )
 
 
 def _rows(source: Traces, trace_ids: Sequence[str] | None, query: TraceQuery) -> list[dict[str, Any]]:

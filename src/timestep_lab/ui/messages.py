@@ -1,4 +1,4 @@
-"""Messages of any provider in one form, for reading: the same for the browser, the twin and the export.
+"""Messages of any provider in one form, for reading: the same for the browser, the static copy and the export.
 
 A message is `{"role", "parts": [...], "name"?}`; a part is one of
 

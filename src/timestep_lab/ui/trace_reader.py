@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from timestep_lab.service.causes import Causes
     from timestep_lab.service.datasets import Datasets
 
-# --- The first rows of a trace's tree, as the waterfall and its static twin show them
+# --- The first rows of a trace's tree, as the waterfall and its static copy show them
 
 
 def tree_rows(spans: SpanColumns, most: int, parents: Any = None) -> list[tuple[int, int]]:

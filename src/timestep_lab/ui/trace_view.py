@@ -55,7 +55,7 @@ def trace_html(
     spans: SpanColumns | None = None,
     rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
-    """The twin of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
+    """The static copy of one trace. `trace`, `spans`, `rows`: its row, its columns and their `tree_rows`, if they are at hand."""
     trace = source.read(trace_id) if trace is None else trace
     spans = source.columns(trace_id) if spans is None else spans
     entries = read_conversation(source, trace_id, spans, MOST_TWIN_ENTRIES)["entries"]
@@ -252,7 +252,7 @@ class TraceView(TraceReader):
             await self.in_turn(self.snapshot)
             self._read = None  # A page has no static copy.
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         self.snapshot()
         read, self._read = self._read, None
         if read is None:
@@ -284,7 +284,7 @@ class TraceView(TraceReader):
             return
         self._state, self._read = state, None
         self.emit({"kind": "trace", "value": state.value}, state.buffers)
-        self.refresh_twin()
+        self.refresh_static()
 
     @handles("select")
     def _select(self, span_id: str | None) -> None:

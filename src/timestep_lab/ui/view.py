@@ -12,7 +12,7 @@
             self.emit({"kind": "count", "value": self.count})   # link.on("count", op => …) in every browser
             return self.count                             # resolves the promise of link.call
 
-        def twin_html(self) -> str: ...                   # the same without JavaScript
+        def static_html(self) -> str: ...                   # the same without JavaScript
 
 A view is shown by the last line of a cell, as a child in a layout of ipywidgets, by `view.panel()` in a served page, as text by
 `print(view)`, or any number of times at once.
@@ -136,7 +136,7 @@ class View:
         """What a cell's browser draws until it has its snapshot, for which it waits as long as the cell runs. Small, or None."""
         return None
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         """The view as plain HTML that reads well without JavaScript and without style sheets."""
         raise NotImplementedError
 
@@ -178,7 +178,7 @@ class View:
     @property
     def config(self) -> dict[str, Json]:
         """What a browser is told of how to show the view."""
-        return {**self._config, "twin": self.id}
+        return {**self._config, "static": self.id}
 
     @property
     def theme(self) -> Theme:
@@ -368,9 +368,9 @@ class View:
         return {**bundle(self.widget), "text/html": self._repr_html_(), "text/plain": repr(self)}
 
     def _repr_html_(self) -> str:
-        from timestep_lab.ui.hosts import twin_block
+        from timestep_lab.ui.hosts import static_block
 
-        return twin_block(self)
+        return static_block(self)
 
     def _mime_(self) -> tuple[str, str]:
         """Asked by marimo, whose own widget then holds ours."""
@@ -383,7 +383,7 @@ class View:
         from timestep_lab.ui.hosts import plain_text
 
         try:
-            return plain_text(self.twin_html())
+            return plain_text(self.static_html())
         except LabError as error:
             return f"{type(self).__name__}: {error}"
 
@@ -396,7 +396,7 @@ class View:
 
     __panel__ = panel
 
-    def refresh_twin(self, *, now: bool = False) -> None:
+    def refresh_static(self, *, now: bool = False) -> None:
         """Bring the static copies in the notebook up to date, soon. Cheap to call often. `now`: before the cell ends, and the kernel with it."""
         from timestep_lab.ui.hosts import refresh, refresh_now
 

@@ -150,11 +150,8 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None
     """The columns that an export of a lab tells, and what the attributes hold but were not given by the sender is taken out of them. None,
     and nothing is taken out, where that is no such export."""
     exported = read_json(attributes[Lab.EXPORTED])
-    if (
-        not isinstance(exported, dict)
-        or exported.get("kind") not in SPAN_KINDS
-        or exported.get("status") not in SPAN_STATUSES
-    ):
+    known = isinstance(exported, dict) and exported.get("kind") in SPAN_KINDS
+    if not known or exported.get("status") not in SPAN_STATUSES:
         return None
     if not is_open:
         exported["status"] = "ok" if exported["status"] == "pending" else exported["status"]

@@ -186,8 +186,8 @@ class ArenaPage(View):
         assert problem is not None
         return {"duel": None, "problem": {"message": problem.message, "next_step": problem.next_step}}
 
-    def twin_html(self) -> str:
-        return "" if self._arena is None else self._arena.twin_html()
+    def static_html(self) -> str:
+        return "" if self._arena is None else self._arena.static_html()
 
     @handles("vote")
     async def _vote(self, duel_id: str, outcome: VoteOutcome) -> None:

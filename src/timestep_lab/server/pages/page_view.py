@@ -116,7 +116,7 @@ class PageView(View):
     def snapshot(self) -> Json:
         return {"page": self._page}
 
-    def twin_html(self) -> str:
+    def static_html(self) -> str:
         return f"<p>{html.escape(self.title)}: open it in the served app.</p>"
 
     def watched(self, now: bool) -> None:

@@ -13,7 +13,7 @@ export async function mountOffline(component, el, source) {
   const answer = (content) => {
     if (content.op === "sync") {
       const { value, buffers } = known.snapshot();
-      tell({ op: "snap", seq, state: value, config: { theme: "auto", height: null, twin: null } }, buffers);
+      tell({ op: "snap", seq, state: value, config: { theme: "auto", height: null, static: null } }, buffers);
     } else if (content.op === "call") {
       try {
         const { value, buffers, ops } = known.call(content.name, content.args);

@@ -1,4 +1,4 @@
-// What every component does first: a root element with the theme of the page, the link to Python, the twin hidden.
+// What every component does first: a root element with the theme of the page, the link to Python, the static copy hidden.
 
 import { h } from "./dom.js";
 import { connect } from "./link.js";
@@ -15,8 +15,8 @@ export function mount({ model, el }, name) {
   let hidden = null;
   link.on("config", ({ config }) => {
     if (config.height) root.style.setProperty("--tl-height", `${config.height}px`);
-    if (config.twin && !hidden && /^[0-9a-f]+$/.test(config.twin)) {
-      hidden = h("style", {}, `[data-tl-twin="${config.twin}"]{display:none}`);
+    if (config.static && !hidden && /^[0-9a-f]+$/.test(config.static)) {
+      hidden = h("style", {}, `[data-tl-static="${config.static}"]{display:none}`);
       document.head.append(hidden);
     }
   });
