@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.ui.sample_traces import SampleSource
+from tests.ui.sample_traces import SampleSource, weather_run
 from timestep_lab import Lab
 from timestep_lab.model.clock import utc_now
 from timestep_lab.model.errors import FilterError, NotFoundError, UsageError
@@ -122,3 +125,30 @@ async def test_traces_to_export_are_given_as_ids_runs_views_or_a_column(tmp_path
     with pytest.raises(UsageError, match="3 is not a list of traces"):
         lab.export(target, trace_ids=3)  # type: ignore[arg-type]
     await lab.aclose()
+
+
+async def test_an_answer_that_was_overtaken_by_a_later_query_is_not_shown(source: SampleSource) -> None:
+    """Neither what the list was read for when traces changed, nor an earlier query that took longer."""
+    explorer = TraceExplorer(source)
+    explorer.snapshot()
+    overtaken = asyncio.Event()
+
+    async def slowly(read: Callable[[], Any]) -> Any:
+        answer = read()
+        await overtaken.wait()
+        return answer
+
+    everything: dict[str, Any] = {"filter": "", "search": "", "since": None, "until": None, "since_s": None}
+    explorer.turns = slowly
+    source.add(*weather_run(99, utc_now()))
+    late = [
+        asyncio.create_task(explorer._refresh()),
+        asyncio.create_task(explorer._from_browser(**everything, order="cost_usd desc")),
+    ]
+    await asyncio.sleep(0)
+    explorer.turns = None
+    await explorer._from_browser(**everything, order="duration_ms desc")
+    overtaken.set()
+    await asyncio.gather(*late)
+    assert explorer.order == "duration_ms desc"
+    assert explorer.snapshot()["query"]["order"] == "duration_ms desc"

@@ -131,6 +131,8 @@ class TraceExplorer(TraceReader):
         self._query = TraceQuery(filter=filter, search=search, source=of, since=since, until=until)
         self._last_s = last_s
         self._order, self._range = order, range
+        self._asked = 0
+        """Queries so far: an answer that comes after a later query is not shown."""
         self._shown: _Shown | None = None
         self._refused: dict[str, Json] | None = None
         """The filter that the view was opened with and that cannot be read, and why."""
@@ -279,10 +281,16 @@ class TraceExplorer(TraceReader):
     async def prepare(self) -> None:
         if self._shown is None:
             try:
-                self._shown = await self.in_turn(self._answer, self._query, self._last_s, self._order)
+                shown = await self.in_turn(self._answer, self._query, self._last_s, self._order, self._range)
             except (FilterError, QueryError) as error:
                 self._refuse(error)
-                self._shown = await self.in_turn(self._answer, self._query, self._last_s, self._order)
+                shown = await self.in_turn(self._answer, self._query, self._last_s, self._order, self._range)
+            self._show_first(shown)
+
+    def _show_first(self, shown: _Shown) -> None:
+        """Unless a query was answered meanwhile."""
+        if self._shown is None:
+            self._shown = shown
 
     def snapshot(self) -> Json:
         try:
@@ -333,7 +341,11 @@ class TraceExplorer(TraceReader):
             since=parse_iso(since) if since else None,
             until=parse_iso(until) if until else None,
         )
-        self._take(await self.in_turn(self._answer, query, since_s, order, range))
+        self._asked += 1
+        asked = self._asked
+        shown = await self.in_turn(self._answer, query, since_s, order, range)
+        if asked == self._asked:
+            self._take(shown)
 
     @handles("more")
     async def _more(self, after: str) -> Json:
@@ -393,7 +405,7 @@ class TraceExplorer(TraceReader):
 
     def _now_shown(self) -> _Shown:
         if self._shown is None:
-            self._shown = self._answer(self._query, self._last_s, self._order)
+            self._shown = self._answer(self._query, self._last_s, self._order, self._range)
         return self._shown
 
     @staticmethod
@@ -417,9 +429,9 @@ class TraceExplorer(TraceReader):
 
     async def _refresh(self) -> None:
         changed, self._changed_ids = self._changed_ids, set()
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self._shown
         shown = await self.in_turn(self._answer, self._query, self._last_s, self._order, self._range)
-        if shown != self._shown:
+        if self._shown is before and shown != before:  # Else a query was answered meanwhile, with what is new.
             self._take(shown, live=True)
         if self._selected in changed and self._selected is not None:
             reply = await self.in_turn(read_trace, self.source, self._selected)

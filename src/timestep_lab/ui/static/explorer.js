@@ -31,6 +31,7 @@ function render({ model, el }) {
     asked = wanted;
     try {
       await link.call("query", wanted);
+      if (asked !== wanted) return; // Something else was asked since.
       query = { ...query, ...wanted };
       place.query(wanted, { isStep });
     } catch (error) {
