@@ -7,6 +7,7 @@ import { bytes } from "../shared/format.js";
 
 const TALLEST = 220;
 const NEXT_AFTER_MS = 300;
+const AGAIN_AFTER_MS = 1000;
 const AWAY = "Reconnecting to the server. What you write here is kept.";
 
 /**
@@ -16,6 +17,7 @@ const AWAY = "Reconnecting to the server. What you write here is kept.";
 export function composer(name, on) {
   let attachments = [];
   let uploading = 0;
+  let shelving = 0; // Files on their way to the shelf, or the shelf being read: a message waits for them.
   let unsent = []; // Files whose upload was broken off with the connection: taken again when it is back.
   let isBusy = false;
   let isHeld = false; // A decision is wanted first.
@@ -37,7 +39,7 @@ export function composer(name, on) {
 
   const isEmpty = () => !field.value.trim() && !attachments.length;
   const ready = () => {
-    send.disabled = isAway || uploading + unsent.length > 0 || isEmpty();
+    send.disabled = isAway || shelving + uploading + unsent.length > 0 || isEmpty();
     send.title = isAway ? AWAY : "";
     // While a turn goes on there is Stop, and beside it a way to say what comes next once something is written.
     send.hidden = isBusy && isEmpty();
@@ -129,7 +131,12 @@ export function composer(name, on) {
   }
   async function take(files) {
     field.focus();
-    for (const file of files) await upload({ file, kept: await shelf.add(keyOf(place), file) });
+    shelving += files.length;
+    ready();
+    for (const file of files) {
+      const kept = await shelf.add(keyOf(place), file).finally(() => { shelving -= 1; });
+      await upload({ file, kept });
+    }
   }
   async function upload(one) {
     uploading += 1;
@@ -142,6 +149,7 @@ export function composer(name, on) {
     } catch (error) {
       if (error.isLost || error.closed) {
         unsent = [...unsent, one];
+        setTimeout(uploadAgain, AGAIN_AFTER_MS); // The connection may have been back before this was known.
       } else {
         shelf.remove(one.kept);
         on.problem(Object.assign(error, { message: `${one.file.name} was not attached. ${error.message}` }));
@@ -209,7 +217,10 @@ export function composer(name, on) {
       if (before !== null) storage((tab) => tab.removeItem(keyOf(before)));
       if (isEmpty() && !queue.length && !onWay) restore();
       // Only of the page as it was loaded: what is being uploaded now is not in need of it.
-      if (before === null) shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; uploadAgain(); });
+      if (before === null) {
+        shelving += 1;
+        shelf.all(keyOf(place)).then((found) => { unsent = [...unsent, ...found]; }).finally(() => { shelving -= 1; draw(); uploadAgain(); });
+      }
       keep();
     },
     /** The conversation was read; `last` is the reader's last message in it, `{id, text}`, or null. */
