@@ -296,7 +296,10 @@ def test_a_lab_in_a_folder_that_does_not_exist_is_not_created(tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("url", "match"), [("mysql://host/lab", "mysql"), ("", "empty"), ("  ", "empty")])
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [("mysql://host/lab", "mysql"), ("", "empty"), ("  ", "empty"), ("host=db dbname=lab", "Write it as a URL")],
+)
 def test_a_name_that_can_be_no_lab_is_wrong_use(url: str, match: str) -> None:
     refused(url, UsageError, match)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -131,6 +132,8 @@ def secret_of(db: Database, configured: str | None) -> str:
 
 POSTGRES = ("postgresql://", "postgres://")
 EMBEDDED = "embedded-postgres"
+CONNINFO = re.compile(r"(?:^|\s)(?:host|hostaddr|dbname|user|password)=")
+"""libpq's other way to say where a database is. As a path it would be a file whose name holds a password."""
 
 
 def open_database(url: str | Path) -> Database:
@@ -155,6 +158,11 @@ def open_database(url: str | Path) -> Database:
     if text == ":memory:":
         return open_duckdb(None)
     text = text.removeprefix("duckdb://")
+    if CONNINFO.search(text):
+        raise UsageError(
+            "A connection string of keywords (host=… dbname=…) does not name a lab.",
+            "Write it as a URL: postgresql://user:password@host:port/dbname",
+        )
     if "://" in text:
         raise UsageError(
             f"No lab can live at {without_credentials(text)!r}.",
