@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import re
@@ -190,6 +191,20 @@ def test_a_full_disk_is_named_and_once_there_is_room_again_all_goes_on(
         ballast.unlink()
         store.threads.insert(thread("after"))
         assert {found.id for found in store.threads.find()} >= {*kept, "after"}
+
+
+def test_a_full_disk_of_a_lab_file_is_told_and_costs_nothing_that_was_stored(small_disk: Path) -> None:
+    with contextlib.closing(open_store(str(small_disk / "lab.duckdb"), ALICE)) as store:
+        store.threads.insert(thread("before"))
+        ballast = fill_up(small_disk)
+        many = [thread(f"big{n}", title=os.urandom(200_000).hex()) for n in range(50)]
+        with pytest.raises(StoreUnavailableError, match=r"The disk of the lab is full.*Free space"):
+            collections.deque(map(store.threads.insert, many), maxlen=0)
+        stored = {record.id for record in store.threads.find()}
+        assert "before" in stored
+        ballast.unlink()
+        store.threads.insert(thread("after"))
+        assert {record.id for record in store.threads.find()} == {*stored, "after"}
 
 
 # -- statements

@@ -186,6 +186,10 @@ def translate(error: BaseException) -> BaseException:
             return error
         case duckdb.ConstraintException():
             return ConflictError(f"A row like this exists already: {_first_line(error)}", "Choose another name or id.")
+        case duckdb.Error() if "No space left on device" in str(error):
+            return StoreUnavailableError(
+                f"The disk of the lab is full: {_first_line(error)}", "Free space there, then try again."
+            )
         case duckdb.FatalException() | duckdb.InternalException():
             return StoreUnavailableError(
                 f"DuckDB stopped working on the lab: {_first_line(error)}", "Try again; it is opened anew."
