@@ -140,6 +140,25 @@ def test_limits_come_from_the_environment_and_0_is_none(tmp_path: Path) -> None:
             files.add_bytes("one more.txt", b"x")
 
 
+async def test_agents_tool_servers_and_vector_stores_have_limits_too(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, guests=GuestLimits(agents=3, tool_servers=1, vector_stores=1))
+    lab = Lab(str(tmp_path / "lab.duckdb"), settings=settings)
+    guest = lab.for_user(new_uuid())
+    allowed = 3 - len(guest.agents.list())
+    for n in range(allowed):
+        guest.agents.create(name=f"Agent {n}")
+    with pytest.raises(BusyError, match="may keep 3 agents"):
+        guest.agents.create(name="One more")
+    guest.mcp.add("docs", url="https://example.org/mcp")
+    with pytest.raises(BusyError, match="may keep 1 MCP servers"):
+        guest.mcp.add("more", url="https://example.org/more")
+    await guest.vector_stores.create("papers")
+    with pytest.raises(BusyError, match="may keep 1 vector stores"):
+        await guest.vector_stores.create("more")
+    lab.agents.create(name="The owner has no limits")
+    await lab.aclose()
+
+
 # -- signing in
 
 

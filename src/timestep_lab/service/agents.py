@@ -190,6 +190,8 @@ class Agents:
             description=description, **self._columns(given),
         )  # fmt: skip
         store = self._scope.store
+        if store.quota:
+            store.quota.take_agent()
         made = [table.insert_statement(record) for table in (store.agents, store.agent_versions)]
         store.db.write(store.user_id, made, changes=store.agents.changes(record.id))
         return record

@@ -35,6 +35,9 @@ class GuestLimits:
     runs: int = 20
     """At once."""
     comparisons: int = 200
+    agents: int = 200
+    tool_servers: int = 50
+    vector_stores: int = 100
 
 
 _KEPT = {
@@ -44,6 +47,9 @@ _KEPT = {
     "threads": "select count(*) from threads where user_id = $1",
     "traces": "select count(distinct trace_id) from core.traces_raw where user_id = $1",
     "comparisons": "select count(*) from comparison_runs where user_id = $1",
+    "agents": "select count(*) from agents where user_id = $1",
+    "tool_servers": "select count(*) from mcp_servers where user_id = $1",
+    "vector_stores": "select count(*) from vector_stores where user_id = $1",
 }
 
 
@@ -102,6 +108,27 @@ class Quota:
             lambda most: _full(f"A guest may keep {most:,} comparisons.", "Go on as another guest"),
         )
 
+    def take_agent(self) -> None:
+        self._take(
+            "agents", 1, self.limits.agents, lambda most: _full(f"A guest may keep {most:,} agents.", "Delete some")
+        )
+
+    def take_tool_server(self) -> None:
+        self._take(
+            "tool_servers",
+            1,
+            self.limits.tool_servers,
+            lambda most: _full(f"A guest may keep {most:,} MCP servers.", "Delete some"),
+        )
+
+    def take_vector_store(self) -> None:
+        self._take(
+            "vector_stores",
+            1,
+            self.limits.vector_stores,
+            lambda most: _full(f"A guest may keep {most:,} vector stores.", "Delete some"),
+        )
+
     def take_sent(self, size: int) -> None:
         """Before traces of so many bytes are read that the guest sends. What a day allows comes back over a day."""
         most = self.limits.megabytes * MB
@@ -125,7 +152,7 @@ class Quota:
     def kept(self) -> dict[str, int]:
         """How much there is now, under the names of the limits that can be counted."""
         return {
-            **{name: self._count(name) for name in ("files", "threads", "traces", "comparisons")},
+            **{name: self._count(name) for name in _KEPT if name not in ("megabytes", "uploads")},
             "megabytes": -(-self._count("megabytes") // MB),
         }
 

@@ -172,7 +172,7 @@ class VectorStores:
     """Calls that embed are async; the others block."""
 
     def __init__(self, store: Store, settings: Settings | None = None) -> None:
-        self._db, self._user_id = store.db, store.user_id
+        self._db, self._user_id, self._quota = store.db, store.user_id, store.quota
         self.settings = settings or Settings()
         self.files = Files(store)
         self.table = Table(
@@ -231,6 +231,8 @@ class VectorStores:
             id=new_id("vector_store"), user_id=self._user_id, name=name.strip(), embedding_model=model, metadata=metadata or {},
             expires_after_days=expires_after_days,
         )  # fmt: skip
+        if self._quota:
+            await in_thread(self._quota.take_vector_store)
         return await in_thread(self.table.insert, record)
 
     def records(self) -> Records:

@@ -167,7 +167,10 @@ class McpCatalog:
             require_approval=dict(require_approval or {}),
             timeout_s=timeout_s,
         )
-        return self._store.mcp_servers.insert(check_record(record))
+        check_record(record)
+        if self._store.quota:
+            self._store.quota.take_tool_server()
+        return self._store.mcp_servers.insert(record)
 
     def add_function(
         self,
