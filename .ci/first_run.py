@@ -39,7 +39,7 @@ NotebookClient(book, timeout=120, record_timing=True, store_widget_state=False).
 nbformat.write(book, kept + ".ipynb")
 open(kept + ".html", "w", encoding="utf-8").write(HTMLExporter().from_notebook_node(book)[0])
 for cell in book.cells:
-    if any("data-tl-twin" in output.get("data", {}).get("text/html", "") for output in cell.outputs):
+    if any("data-tl-static" in output.get("data", {}).get("text/html", "") for output in cell.outputs):
         shown = datetime.datetime.fromisoformat(cell.metadata.execution["shell.execute_reply"])
         print(f"picture {shown.timestamp()} {cell.source.split('#')[0].strip()}")
 """

@@ -101,5 +101,6 @@ def test_notebook_7_shows_views_in_a_layout_of_widgets(jupyterlab: JupyterLab, p
     notebook.run_all()
     expect(notebook.page.locator(".tl-list-row")).to_have_count(20, timeout=60_000)
     expect(notebook.page.locator(".tl-wf-row:visible").first).to_be_visible()
-    own = "Cannot read properties of undefined (reading 'schema')"  # Notebook's, with or without our views.
-    pages.faults[:] = [fault for fault in pages.faults if own not in fault]
+    # Notebook 7 says these of its own parts, with or without our views.
+    own = ("Cannot read properties of undefined (reading 'schema')", "Command 'filebrowser:open-path' not registered")
+    pages.faults[:] = [fault for fault in pages.faults if not any(words in fault for words in own)]

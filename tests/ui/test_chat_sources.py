@@ -30,7 +30,7 @@ async def chat(lab: LabProcess, request: pytest.FixtureRequest) -> AsyncIterator
 
 
 def titles(chat: Chat) -> set[str | None]:
-    return {thread.title for thread in chat._threads if thread.title}
+    return {thread.title for thread in chat._threads.data if thread.title}
 
 
 async def test_an_edited_message_names_its_branch_and_one_tried_again_does_not(chat: Chat) -> None:
