@@ -167,10 +167,9 @@ class McpCatalog:
             require_approval=dict(require_approval or {}),
             timeout_s=timeout_s,
         )
-        check_record(record)
         if self._store.quota:
             self._store.quota.take_tool_server()
-        return self._store.mcp_servers.insert(record)
+        return self._store.mcp_servers.insert(check_record(record))
 
     def add_function(
         self,
