@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +64,17 @@ class MyDataCounts:
     comparisons: int
     datasets: int
     agents: int
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A file beside `target` to write to; it takes its place once that is done, and is gone if it fails."""
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        yield draft
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @op.noun("my_data")
@@ -130,13 +142,8 @@ class MyData:
         """
         target = Path(path)
         self._scope.flush()
-        draft = target.with_name(f".{target.name}.draft")
-        try:
-            with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-                _write_all(self._scope.store, archive, target.parent)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        with written_whole(target) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+            _write_all(self._scope.store, archive, target.parent)
         return target
 
     def _check_nothing_goes_on(self) -> None:

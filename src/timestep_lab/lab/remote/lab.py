@@ -23,7 +23,7 @@ from timestep_lab.service.agents import Agents
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
 from timestep_lab.service.datasets import Datasets
 from timestep_lab.service.models import Models
-from timestep_lab.service.my_data import MyData
+from timestep_lab.service.my_data import MyData, written_whole
 from timestep_lab.service.runs import Runs
 from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
@@ -75,12 +75,8 @@ class RemoteMyData(MyData):
     def export(self, path: str | Path) -> Path:
         target = Path(path)
         content = self._connection.raw("GET", "/api/v1/my-data/export", timeout_s=600.0)
-        draft = target.with_name(f".{target.name}.draft")
-        try:
+        with written_whole(target) as draft:
             draft.write_bytes(content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
         return target
 
 

@@ -13,6 +13,7 @@ from timestep_lab.model.errors import DataError, NotFoundError, UsageError
 from timestep_lab.model.records import TitledGraph
 from timestep_lab.service import client as decode
 from timestep_lab.service.client import Connection, remote, unsupported_remotely
+from timestep_lab.service.my_data import written_whole
 from timestep_lab.store.base import in_thread
 
 if TYPE_CHECKING:
@@ -120,12 +121,8 @@ class RemoteLooking(LabViews):
             return len(ids)
         body = {"trace_ids": ids, "format": known.removeprefix(".")}
         content = self.connection.raw("POST", "/api/v1/traces/export", json=body, timeout_s=LONG_S)
-        draft = target.with_name(f".{target.name}.draft")
-        try:
+        with written_whole(target) as draft:
             draft.write_bytes(content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
         return len(ids)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
