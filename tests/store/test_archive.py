@@ -6,7 +6,9 @@ import contextlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ import pytest
 
 from tests.traces.recorder import Recorder
 from timestep_lab.model.errors import QueryError, UsageError
+from timestep_lab.model.spans import SpanRecord, TraceStart
 from timestep_lab.service.my_data import MyData
 from timestep_lab.store import archive as archiving
-from timestep_lab.store.archive import archive, folder_of
+from timestep_lab.store.archive import archive, folder_of, newest_archived
 from timestep_lab.store.copy import fingerprint
+from timestep_lab.store.search import SearchIndex, keep_filled
 from timestep_lab.store.store import Store, open_store
+from timestep_lab.store.trace_import import TraceImport
 
 ALICE, BOB = "alice", "bob"
 DAY = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -57,6 +62,25 @@ def lab(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+def told_in_two_parts() -> tuple[tuple[list[TraceStart], list[SpanRecord]], tuple[list[TraceStart], list[SpanRecord]]]:
+    """What another program's trace says at first, and what it says after: a root around the rest, more of a span, and another."""
+
+    def span(name: str, second: int, parent: str | None, **fields: Any) -> SpanRecord:
+        at = DAY + timedelta(seconds=second)
+        return SpanRecord(
+            trace_id="0" * 31 + "1", span_id=name.rjust(16, "0"), parent_id=parent and parent.rjust(16, "0"), user_id=ALICE,
+            kind=fields.pop("kind", "generation"), name=name, started_at=at, ended_at=at + timedelta(seconds=1), status="ok", **fields,
+        )  # fmt: skip
+
+    first = span("a", 1, "c", model="gpt-4o", input_tokens=10, output_tokens=5, input="What is left of umbrellas?")
+    early = [first, span("b", 2, "c", kind="tool", output={"left": 3})]
+    late = [
+        replace(first, output="Three."), span("c", 0, None, kind="agent", input="umbrellas?", output="Three."),
+        span("d", 3, "c", model="gpt-4o", input_tokens=20, output_tokens=7),
+    ]  # fmt: skip
+    return ([], early), ([], late)
+
+
 def seen(store: Store) -> dict[str, Any]:
     return {sql: store.sql(sql).rows for sql in READS}
 
@@ -91,6 +115,43 @@ def test_what_was_archived_reads_as_before_and_what_goes_on_stays(lab: Store) ->
     assert lab.traces.payloads(traces[ALICE][0], spans) == payloads
     assert archive(lab.db, END).days == 0
     recorder.writer.close()
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_what_is_told_later_of_an_archived_trace_is_added_to_what_was_told(tmp_path: Path, same_process: bool) -> None:
+    path = tmp_path / "lab.duckdb"
+    early, late = told_in_two_parts()
+    with contextlib.closing(open_store(tmp_path / "whole.duckdb", ALICE)) as whole:
+        TraceImport(whole.db).records(*early)
+        TraceImport(whole.db).records(*late)
+        expected = seen(whole)
+    store = open_store(path, ALICE)
+    TraceImport(store.db).records(*early)
+    archive(store.db, END)
+    assert left(store) == 0
+    if not same_process:
+        store.close()
+        store = open_store(path, ALICE)
+    with contextlib.closing(store):
+        assert TraceImport(store.db).records(*early) == 0
+        TraceImport(store.db).records(*late)
+        assert seen(store) == expected
+        archive(store.db, END)
+        assert left(store) == 0
+        assert seen(store) == expected
+        assert len(files(store)) == 1
+
+
+def test_a_search_index_that_is_built_anew_has_the_words_of_archived_traces(lab: Store) -> None:
+    traces = record(lab)
+    archive(lab.db, END)
+    index = SearchIndex(Path(lab.db.url))
+    index.delete()
+    keep_filled(lab.db, somebody_waits=True)
+    deadline = time.monotonic() + 20
+    while index.position().indexed_to < newest_archived(lab.db) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert {trace["trace_id"] for trace in lab.traces.list(search="Umbrella").data} == set(traces[ALICE])
 
 
 def test_any_duckdb_reads_the_files_and_only_the_labs_user_may(lab: Store) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -140,6 +141,30 @@ def purge(db: Database) -> int:
         rewritten += 1
     db.write(SYSTEM_USER, [Statement("delete from core.archive_deleted where deleted_at < $1", [began])])
     return rewritten
+
+
+def bring_back(db: Database, user_id: str, starts: Mapping[str, datetime]) -> None:
+    """Those of the traces (id and start) that are archived are in the lab's file again, for more of them to be stored. Their words stay in
+    the search index: a span keeps its number. The next archiving takes them out once more.
+    """
+    if not starts:
+        return
+    listed = "user_id = $1 and started_at >= $3 and trace_id in (select unnest(string_split($2, ' ')))"
+    params = [user_id, " ".join(starts), min(starts.values())]
+    [spans] = db.query(user_id, f"select count(*) from core.archived_spans where {listed}", params).one() or (0,)
+    if not spans:
+        return
+    columns = ", ".join(COLUMNS)
+    back = f"insert into core.spans_raw ({columns}) select {columns} from core.archived_spans where {listed}"
+    db.write(user_id, [Statement(back, params, expect=spans), Statement(forget_sql(listed), params)])
+
+
+def newest_archived(db: Database) -> int:
+    """The highest number of a span that was archived; 0 without an archive."""
+    if db.dialect != "duckdb" or not db.query(SYSTEM_USER, "select 1 from core.archive_files limit 1").rows:
+        return 0
+    [newest] = db.query(SYSTEM_USER, "select coalesce(max(span_no), 0) from core.archived_spans").one() or (0,)
+    return int(newest)
 
 
 def forget_sql(gone: str) -> str:

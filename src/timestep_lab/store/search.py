@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timestep_lab.model.errors import LabError
+from timestep_lab.store.archive import newest_archived
 from timestep_lab.store.base import SYSTEM_USER, Database, Dialect
 from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.migrate import keep_beside
@@ -425,14 +426,13 @@ class SearchFiller:
     def _rows(self, after: int) -> list[tuple[Any, ...]]:
         """The next spans by number. Numbers may have gaps, as of a transaction that failed."""
         columns = "span_no, user_id, span_id, name, error, input, output, input_refs, core.event_text(attributes)"
-        sql = f"select {columns} from core.spans_raw where span_no > $1 and span_no <= $2 order by span_no"
+        table = "core.spans_raw" if after >= newest_archived(self._db) else "core.stored_spans"
+        sql = f"select {columns} from {table} where span_no > $1 and span_no <= $2 order by span_no"
         while True:
             rows = self._db.query(SYSTEM_USER, sql, [after, after + BATCH]).rows
             if rows:
                 return rows
-            row = self._db.query(
-                SYSTEM_USER, "select min(span_no) from core.spans_raw where span_no > $1", [after]
-            ).one()
+            row = self._db.query(SYSTEM_USER, f"select min(span_no) from {table} where span_no > $1", [after]).one()
             if row is None or row[0] is None:
                 return []
             after = row[0] - 1
@@ -541,7 +541,7 @@ def _by_index(
         )
     rest_before = None
     if hits.more:
-        sql = "select max(started_at) from core.spans_raw where user_id = $1 and span_no < $2"
+        sql = "select max(started_at) from core.stored_spans where user_id = $1 and span_no < $2"
         [rest_before] = db.query(user_id, sql, [user_id, min(hits.span_numbers)]).one() or (None,)
     return FoundTraces(_among(list(trace_ids), first_param), hits.more, rest_before)
 

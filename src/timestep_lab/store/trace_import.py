@@ -19,6 +19,7 @@ from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, ConflictError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.spans import Lab, SpanRecord, TraceStart
+from timestep_lab.store.archive import bring_back
 from timestep_lab.store.base import Database, Dialect, Statement
 from timestep_lab.store.imported_trace import NAMED, ImportedTrace, SpanBatch, SpanKey, TraceSaid, facts_of, is_open
 from timestep_lab.store.spans import (
@@ -71,14 +72,15 @@ _SUMS: dict[Dialect, str] = {
     "min(case when thread_id is not null then coalesce(thread_key, 0) end), "
     "min(case when end_user is not null then coalesce(end_user_key, 0) end), null, null "
     "from core.trace_deltas where user_id = $1 and trace_id {0} group by trace_id "
-    "union all select null, max(delta_no), 0, null, null, null, null, null, null from core.trace_deltas" + _WAITING,
+    "union all select null, max(delta_no), 0, (select max(day) + interval 1 day from core.archive_files), null, null, null, null, null "
+    "from core.trace_deltas" + _WAITING,
     "postgres": "select trace_id, n_deltas, coalesce(version, 0), started_at, "
     "case when workflow is not null then coalesce(workflow_key, 0) end, "
     "case when thread_id is not null then coalesce(thread_key, 0) end, "
     "case when end_user is not null then coalesce(end_user_key, 0) end, null, null "
     "from core.trace_rollups where user_id = $1 and trace_id {0}" + _WAITING,
 }
-"""A row a trace; of DuckDB one without a trace, with the number of the last row of sums; and one for each event that waits for its span."""
+"""A row a trace; of DuckDB one without a trace, with the number of the last row of sums and the end of the days in the archive; and one for each event that waits for its span."""
 _UNDISTURBED: dict[Dialect, str] = {
     "duckdb": "select 1 from core.trace_deltas where delta_no > $4 and user_id = $1 and trace_id {0} having count(*) = $3",
     "postgres": "select 1 from core.trace_rollups where user_id = $1 and trace_id {0} having sum(n_deltas) = $3",
@@ -205,9 +207,12 @@ class TraceImport:
         dialect = self._db.dialect
         among = _AMONG[dialect]
         rows = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
-        seen = next((row[1] or 0 for row in rows if row[0] is None), 0)
+        seen, archived_to = next(((row[1] or 0, row[3]) for row in rows if row[0] is None), (0, None))
         waiting = [(row[0], row[7], from_json(row[8])) for row in rows if row[8] is not None]
         sums = {row[0]: row[1:7] for row in rows if row[0] is not None and row[8] is None}
+        if archived_to is not None:
+            starts = {trace_id: one[2] for trace_id, one in sums.items() if one[2] is not None and one[2] < archived_to}
+            bring_back(self._db, user_id, starts)
         traces: dict[str, ImportedTrace] = {}
         to_read: list[ImportedTrace] = []
         for trace_id in trace_ids:
