@@ -79,7 +79,7 @@ Answered = tuple[Attempt, list[TraceStart], list[SpanRecord]]
 class DaskExecutor:
     """`client` is a `dask.distributed.Client`, synchronous or not. Judges are asked from this process."""
 
-    def __init__(self, bench: EvalContext, options: Options, client: Any, tape: Tape | None = None) -> None:
+    def __init__(self, bench: EvalContext, options: Options, client: object, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
             raise UsageError(
                 f"client={type(client).__name__} is not a Dask client.", "Pass dask.distributed.Client(…)."
@@ -127,7 +127,7 @@ class DaskExecutor:
         for start in range(0, len(waiting), size):
             self._submit(kit, waiting[start : start + size])
 
-    def _submit(self, kit: Any, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
+    def _submit(self, kit: object, part: Sequence[tuple[Question, asyncio.Future[Attempt]]]) -> None:
         loop = asyncio.get_running_loop()
         future = self._client.submit(answer_all, kit, [question for question, _ in part], pure=False, retries=0)
         answers = [answer for _, answer in part]

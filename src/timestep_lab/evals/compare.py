@@ -56,19 +56,19 @@ FindAgent = Callable[[str], AgentRecord]
 
 async def new_comparison(
     bench: EvalContext,
-    data: Any,
+    data: object,
     *,
     models: Sequence[str] | str | None = None,
     agents: Sequence[AnyAgent] | AnyAgent | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None,
     prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[Any] | Any = (),
+    scorers: Sequence[object] | object = (),
     name: str | None = None,
     names: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
-    client: Any = None,
-    **options: Any,
+    client: object = None,
+    **options: object,
 ) -> Comparison:
     """Candidates are all combinations of models, agents, settings and prompts; scorers as `make_scorers` reads them; `columns` names the
     data's `input`, `expected` and `id`; `names`, what the candidates are called instead; `client` is a Dask client; the rest are `Options`.
@@ -112,8 +112,8 @@ async def new_comparison(
 
 
 async def resume_comparison(
-    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[Any] | Any = (), client: Any = None,
-    **options: Any,
+    bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[object] | object = (), client: object = None,
+    **options: object,
 ) -> Comparison:  # fmt: skip
     """Go on with one that was killed, cancelled or ran out of budget; its failed cells are tried again.
 
@@ -161,7 +161,7 @@ async def resume_comparison(
 
 
 async def rescored_comparison(
-    bench: EvalContext, id: str, scorers: Sequence[Any] | Any, **options: Any
+    bench: EvalContext, id: str, scorers: Sequence[object] | object, **options: object
 ) -> Comparison:  # fmt: skip
     """Over the answers that a comparison has, with scorers beside its own or in their place; to run it asks no candidate.
 
@@ -288,7 +288,7 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
     return given[record.agent]
 
 
-def _scorers_again(record: ComparisonRecord, given: Sequence[Any] | Any) -> tuple[list[Scorer], list[str]]:
+def _scorers_again(record: ComparisonRecord, given: Sequence[object] | object) -> tuple[list[Scorer], list[str]]:
     """All scorers, and the names of those that were given now."""
     again = {scorer.name: scorer for scorer in make_scorers(given)}
     missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
@@ -338,7 +338,7 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
     return record(bench.store, [*own, *pool], ignore=options.ignore, near=options.near)
 
 
-def _executor(bench: EvalContext, options: Options, client: Any, tape: Tape | None) -> Any:
+def _executor(bench: EvalContext, options: Options, client: object, tape: Tape | None) -> Any:
     if client is None:
         from timestep_lab.evals.engine import LocalExecutor
 

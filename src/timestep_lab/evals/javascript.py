@@ -71,7 +71,7 @@ class Script:
     text: str
     _statements: tuple[tuple[str | None, Run], ...] = field(repr=False)
 
-    def run(self, output: Any, vars: Mapping[str, Any]) -> Any:
+    def run(self, output: object, vars: Mapping[str, object]) -> Any:
         """Its value. Raises `ScriptError`."""
         state = _State({"output": output, "vars": dict(vars), "context": {"vars": dict(vars)}})
         try:
@@ -214,7 +214,7 @@ class _Parser:
         self._locals = shadowed
 
         def make(state: _State) -> Callable[..., Any]:
-            def call(*args: Any) -> Any:
+            def call(*args: object) -> Any:
                 state.step()
                 outer = state.names
                 state.names = outer | dict(zip(names, args, strict=False))

@@ -38,7 +38,7 @@ class Pattern:
     everywhere: bool
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """As JavaScript writes it; lists and objects as JSON."""
     if isinstance(value, str):
         return value
@@ -55,14 +55,14 @@ def as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def truthy(value: Any) -> bool:
+def truthy(value: object) -> bool:
     """JavaScript's: empty lists and objects are true."""
     if isinstance(value, list | dict | Pattern):
         return True
     return bool(value) and value == value
 
 
-def number(value: Any) -> Any:
+def number(value: object) -> Any:
     """JavaScript's `Number(value)`; NaN for what is none."""
     if isinstance(value, bool):
         return int(value)
@@ -81,7 +81,7 @@ def number(value: Any) -> Any:
     return math.nan
 
 
-def _plus(a: Any, b: Any) -> Any:
+def _plus(a: object, b: object) -> Any:
     if isinstance(a, str | list | dict) or isinstance(b, str | list | dict):
         return _bounded(as_text(a) + as_text(b))
     return number(a) + number(b)
@@ -99,13 +99,13 @@ def _rest(a: Any, b: Any) -> Any:
     return math.fmod(a, b) if b else math.nan
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     if isinstance(a, bool) != isinstance(b, bool) or isinstance(a, list | dict) or isinstance(b, list | dict):
         return a is b
     return bool(type(a) is type(b) or (isinstance(a, int | float) and isinstance(b, int | float))) and bool(a == b)
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _alike(a: object, b: object) -> bool:
     nothing = [value is None or isinstance(value, Undefined) for value in (a, b)]
     if any(nothing):
         return all(nothing)
@@ -116,7 +116,7 @@ def _alike(a: Any, b: Any) -> bool:
     return _same(a, b) or bool(number(a) == number(b))
 
 
-def _less(a: Any, b: Any) -> bool:
+def _less(a: object, b: object) -> bool:
     return bool(a < b) if isinstance(a, str) and isinstance(b, str) else bool(number(a) < number(b))
 
 
@@ -127,14 +127,14 @@ OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-def type_of(value: Any) -> str:
+def type_of(value: object) -> str:
     for kinds, name in ((bool, "boolean"), (str, "string"), ((int, float), "number"), (Undefined, "undefined")):
         if isinstance(value, kinds):
             return name
     return "function" if callable(value) else "object"
 
 
-def get(value: Any, key: Any, *, optional: bool = False) -> Any:
+def get(value: object, key: object, *, optional: bool = False) -> Any:
     if value is None or isinstance(value, Undefined):
         if optional:
             return UNDEFINED
@@ -156,7 +156,7 @@ def get(value: Any, key: Any, *, optional: bool = False) -> Any:
     return UNDEFINED
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     if isinstance(value, Pattern):
         return "pattern"
     return {"string": "text", "number": "number"}.get(type_of(value), "list" if isinstance(value, list) else "")
@@ -184,14 +184,14 @@ def read_pattern(source: str, flags: str) -> Pattern:
         raise DataError(f"The script's pattern /{source}/ cannot be read: {error}.", "Correct it.") from error
 
 
-def _searched(what: Callable[..., Any], *args: Any) -> Any:
+def _searched(what: Callable[..., Any], *args: object) -> Any:
     try:
         return what(*args, timeout=1.0, concurrent=True)
     except TimeoutError:
         raise ScriptError("a pattern was given up after 1 s") from None
 
 
-def _replace(text: str, old: Any, new: Any, every: bool = False) -> str:
+def _replace(text: str, old: object, new: object, every: bool = False) -> str:
     if isinstance(old, Pattern):
         if callable(new):
             made: Any = lambda found: as_text(new(found[0]))  # noqa: E731
@@ -205,7 +205,7 @@ def _replace(text: str, old: Any, new: Any, every: bool = False) -> str:
     return _bounded(text.replace(as_text(old), fresh, -1 if every else 1))
 
 
-def _match(text: str, pattern: Any) -> Any:
+def _match(text: str, pattern: object) -> Any:
     compiled = pattern if isinstance(pattern, Pattern) else read_pattern(as_text(pattern), "")
     if compiled.everywhere:
         return [match[0] for match in _searched(compiled.compiled.finditer, text)] or None
@@ -227,7 +227,7 @@ def _slice(value: Any, start: Any = 0, end: Any = None) -> Any:
     return value[int(number(start)) : None if end is None or isinstance(end, Undefined) else int(number(end))]
 
 
-def _substring(text: str, start: Any = 0, end: Any = None) -> str:
+def _substring(text: str, start: object = 0, end: object = None) -> str:
     ends = sorted(min(len(text), max(0, int(number(p)))) for p in (start, len(text) if end is None else end))
     return text[ends[0] : ends[1]]
 
@@ -237,15 +237,15 @@ def _at(value: Any, place: Any = 0) -> Any:
     return value[n] if -len(value) <= n < len(value) else UNDEFINED
 
 
-def _is_in(items: list[Any], one: Any) -> bool:
+def _is_in(items: list[Any], one: object) -> bool:
     return any(_same(item, one) for item in items)
 
 
-def _place(items: list[Any], one: Any) -> int:
+def _place(items: list[Any], one: object) -> int:
     return next((n for n, item in enumerate(items) if _same(item, one)), -1)
 
 
-def _repeated(text: str, times: Any) -> str:
+def _repeated(text: str, times: object) -> str:
     n = int(number(times))
     if n < 0 or n * len(text) > MOST_TEXT:
         raise ScriptError("the script makes too long a text")

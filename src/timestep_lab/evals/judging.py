@@ -91,7 +91,7 @@ def label_frame(grid: Grid, scorer: str | None) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def _expected(value: Any, labels: list[str]) -> str | None:
+def _expected(value: object, labels: list[str]) -> str | None:
     one = value[0] if isinstance(value, list | tuple) and value else value
     return next((label for label in labels if isinstance(one, str) and fold(one.strip(), False) == fold(label, False)), None)  # fmt: skip
 
@@ -167,11 +167,11 @@ def _json(text: str) -> Any:
         return None
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+def _message(message: Mapping[str, object]) -> dict[str, Any]:
     role, content = message["role"], message["content"]
     strange = sorted(set(message) - {"role", "content", "name"})
     if role not in _ROLES or strange:

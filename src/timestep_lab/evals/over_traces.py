@@ -132,7 +132,7 @@ _SCORED_AT_ONCE = 16
 
 
 async def score_traces(
-    bench: EvalContext, which: str | Sequence[str], scorers: Sequence[Any] | Any, *, limit: int | None = None, keep: bool = True,
+    bench: EvalContext, which: str | Sequence[str], scorers: Sequence[object] | object, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row a trace: `trace_id`, each scorer's value, and as `note` why one could not score.
@@ -242,7 +242,7 @@ def _keep(store: Store, records: Sequence[ScoreRecord]) -> None:
         store.db.write(store.user_id, statements, changes=changes)
 
 
-def _parts(items: Sequence[Any]) -> Iterable[list[Any]]:
+def _parts(items: Sequence[object]) -> Iterable[list[Any]]:
     return (list(items[start : start + _ASKED_AT_ONCE]) for start in range(0, len(items), _ASKED_AT_ONCE))
 
 
@@ -291,7 +291,7 @@ def answers_of(
     return answers
 
 
-def _parsed(value: Any) -> Any:
+def _parsed(value: object) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -300,5 +300,5 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

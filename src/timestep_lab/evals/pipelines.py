@@ -107,7 +107,7 @@ Pipeline = Callable[..., Any] | Endpoint
 """What may stand among `agents` beside agents."""
 
 
-def is_pipeline(value: Any) -> bool:
+def is_pipeline(value: object) -> bool:
     """Whether it answers by being called, rather than by a model of the lab."""
     return isinstance(value, Endpoint) or (callable(value) and not isinstance(value, type | sdk.Agent))
 
@@ -158,7 +158,7 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
     return told(given, name_of(pipeline))
 
 
-def told(value: Any, name: str) -> Told:
+def told(value: object, name: str) -> Told:
     """Raises `RunError` for what is not an answer."""
     if isinstance(value, Told):
         return value
@@ -198,7 +198,7 @@ def trace_steps(steps: tuple[Mapping[str, Json], ...]) -> None:
                 span.set_error({"message": str(step["error"]), "data": None})
 
 
-async def _in_pieces(pieces: AsyncIterator[Any], name: str, on_delta: OnDelta | None) -> Told:
+async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta | None) -> Told:
     loop = asyncio.get_running_loop()
     began, first, parts = loop.time(), None, []
     async for piece in pieces:
@@ -234,7 +234,7 @@ def _number(value: Mapping[str, Any], key: str, kind: type[Any], name: str) -> A
     return kind(given)
 
 
-def _as_json(value: Any, name: str) -> str:
+def _as_json(value: object, name: str) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:

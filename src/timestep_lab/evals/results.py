@@ -246,7 +246,7 @@ class ComparisonRows:
         return self.db.query(self.user_id, sql, [self.user_id, comparison_id]).rows
 
 
-def _values(record: Any, names: Sequence[str]) -> list[Any]:
+def _values(record: object, names: Sequence[str]) -> list[Any]:
     values = []
     for name in names:
         value = getattr(record, name)

@@ -178,7 +178,7 @@ class Watch:
     """Scores traces as they end, until `await watch.stop()`, or the end of `async with lab.watch(…) as watch`."""
 
     def __init__(
-        self, lab: Lab, scorers: Sequence[Any] | Any, sample: float, filter: str, budget_usd: float | None
+        self, lab: Lab, scorers: Sequence[object] | object, sample: float, filter: str, budget_usd: float | None
     ) -> None:
         from timestep_lab.evals.scorers.registry import make_scorers
 
@@ -279,7 +279,7 @@ _under_way: set[asyncio.Task[None]] = set()
 """Comparisons in the background: a loop itself keeps no task alive."""
 
 
-def named(lab: Lab, data: Any) -> Any:
+def named(lab: Lab, data: object) -> Any:
     """A data set of the lab where a text names one and no file; traces as what was asked in each, and which it is. Blocks."""
     from pathlib import Path
 

@@ -317,7 +317,7 @@ class Lab(LabViews):
         on_miss: str = "fail",
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
-        context: Any = None,
+        context: object = None,
         budget_usd: float | None = None,
         max_tokens_total: int | None = None,
         timeout_s: float | None = None,
@@ -365,7 +365,7 @@ class Lab(LabViews):
         return await forked.result()
 
     def tape(
-        self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> Tape:  # fmt: skip
         """What tools answered in these traces (a filter; or runs, ids, `lab.traces`, the preferred first), to run agents on:
@@ -407,9 +407,9 @@ class Lab(LabViews):
         )
 
     async def outlook(
-        self, run: Run | str, scorer: Any = None, *, k: int = 8, wrong: Any = None, right: Any = None, tools: str | Tape = "tape",
+        self, run: Run | str, scorer: object = None, *, k: int = 8, wrong: object = None, right: object = None, tools: str | Tape = "tape",
         on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
-        context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+        context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Outlook:  # fmt: skip
         """How likely it still was to come out right: `k` continuations from each decision, with all before it as it was. Where the
         share falls, something happened.
@@ -429,11 +429,11 @@ class Lab(LabViews):
 
     @checks_keywords
     async def why(
-        self, run: Run | str, *, wrong: Any = None, right: Any = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
+        self, run: Run | str, *, wrong: object = None, right: object = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
-        agent: sdk.Agent[Any] | None = None, context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+        agent: sdk.Agent[Any] | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
         """Which step made a run go wrong: `.verdict`, `.suspects`, `.outlook`. Found by replaying it with and without each suspect.
 
@@ -508,7 +508,7 @@ class Lab(LabViews):
 
     # -- reading back
 
-    def sql(self, query: str, params: Sequence[Any] = ()) -> pandas.DataFrame:
+    def sql(self, query: str, params: Sequence[object] = ()) -> pandas.DataFrame:
         """One read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises `QueryError`."""
         return self._select(query, params).df()
 
@@ -562,7 +562,7 @@ class Lab(LabViews):
             raise UsageError(f"{agent!r} is not an agent.", "Give an agent's name or id, or an Agents SDK Agent.")
         return agent
 
-    def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+    def _select(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
         return self.store.sql(query, params, limit)
 
     def _subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:

@@ -155,7 +155,7 @@ class Run:
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
 
     async def approve(
-        self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, Any] | None = None,
+        self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, object] | None = None,
         agent: sdk.Agent[Any] | None = None,
     ) -> Run:  # fmt: skip
         """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread. `answer` fills in the
@@ -176,7 +176,7 @@ class Run:
 
     async def _decide(
         self, decision: str, call_id: str | None, message: str, always: bool, agent: sdk.Agent[Any] | None,
-        answer: Mapping[str, Any] | None = None,
+        answer: Mapping[str, object] | None = None,
     ) -> Run:  # fmt: skip
         if self.status != "needs_approval":
             raise ConflictError(

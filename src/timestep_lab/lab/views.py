@@ -103,10 +103,10 @@ PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_sourc
 
 
 def _compare(
-    self: LabViews, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
     approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
@@ -119,10 +119,10 @@ def _compare(
 
 
 def _prepare(
-    self: LabViews, data: Any = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object = None, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
     approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
@@ -134,10 +134,10 @@ def _prepare(
 
 
 def _plan(
-    self: LabViews, data: Any, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
+    self: LabViews, data: object, *, models: Sequence[str] | str | None = None, agents: Sequence[AnyAgent | str] | AnyAgent | str | None = None,
     settings: Sequence[Mapping[str, Json]] | Mapping[str, Json] | None = None, prompts: Sequence[str] | str | None = None,
-    scorers: Sequence[Any] | Any = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
-    client: Any = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
+    scorers: Sequence[object] | object = (), name: str | None = None, columns: Mapping[str, str] | None = None, limit: int | None = None,
+    client: object = None, epochs: int = 1, group: str | None = None, concurrency: int | None = None, timeout_s: float = 120.0, retries: int = 2,
     budget_usd: float | None = None, budget_tokens: int | None = None, cache: Cache | bool = "models", max_turns: int = 10,
     budget_usd_per_answer: float | None = None, max_tokens_total: int | None = None, max_tool_calls: int | None = None,
     approve: Literal["all", "none"] = "none", seed: int = 0, tools: str | Tape | Sequence[str] | None = None, on_miss: str = "fail",
@@ -358,7 +358,7 @@ class LabViews:
         return await in_thread(aa, grid, alpha, runs, seed)
 
     @with_signature_of(_plan)
-    async def plan(self, data: Any, **options: Any) -> Plan:
+    async def plan(self, data: object, **options: object) -> Plan:
         """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
         return await self._planned(await self._data(data), options)
 
@@ -374,23 +374,23 @@ class LabViews:
 
         return comparing.in_background(self._lab, await self._prepared(await self._data(data), **options))
 
-    async def _data(self, data: Any) -> Any:
+    async def _data(self, data: object) -> Any:
         from timestep_lab.lab.comparing import named
         from timestep_lab.store.base import in_thread
 
         return await in_thread(named, self._lab, data)
 
-    async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Comparison:
+    async def _prepared(self, data: object, *, resume: str | None = None, **options: object) -> Comparison:
         from timestep_lab.service.comparisons import prepare
 
         return await prepare(self._lab, data, resume, options)
 
-    async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
+    async def _planned(self, data: object, options: dict[str, Any]) -> Plan:
         return await (await self._prepared(data, **options)).plan()
 
     async def blame(
-        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: Any, scorers: Sequence[Any] | Any, plan: bool = False,
-        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: Any,
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
+        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
         """Which change made an agent worse: `await lab.blame(good="Front desk@3", bad="Front desk@7", cases=…, scorers=…)`. `.verdict`,
         `.effects`, `.culprits`.
@@ -443,7 +443,7 @@ class LabViews:
     # -- scoring what happened
 
     async def score_traces(
-        self, which: str | Sequence[str] = "", *, scorers: Sequence[Any] | Any, limit: int | None = None, keep: bool = True,
+        self, which: str | Sequence[str] = "", *, scorers: Sequence[object] | object, limit: int | None = None, keep: bool = True,
         again: bool = False, budget_usd: float | None = None,
     ) -> pandas.DataFrame:  # fmt: skip
         """Score traces that are there, one row a trace. `which`: a filter (`agent == "Front desk"`), an SQL query that gives `trace_id` (and may
@@ -465,7 +465,12 @@ class LabViews:
         return await score_traces(eval_context(self._lab), which, scorers, **how)
 
     def watch(
-        self, *, scorers: Sequence[Any] | Any, sample: float = 1.0, filter: str = "", budget_usd: float | None = None
+        self,
+        *,
+        scorers: Sequence[object] | object,
+        sample: float = 1.0,
+        filter: str = "",
+        budget_usd: float | None = None,
     ) -> Watch:
         """Score new traces as they end, the share `sample` of them: `await watch.stop()` ends it. `budget_usd` is for one look. Judges' own
         traces are left out. Raises `UsageError` outside of an event loop.
@@ -474,14 +479,14 @@ class LabViews:
 
         return Watch(self._lab, scorers, sample, filter, budget_usd)
 
-    async def rescore(self, grid: Grid | str, *, scorers: Sequence[Any] | Any, **options: Any) -> Grid:
+    async def rescore(self, grid: Grid | str, *, scorers: Sequence[object] | object, **options: object) -> Grid:
         """Score the answers of a comparison with further scorers, or with changed ones of the same name; no candidate is asked.
 
         `grid`: a comparison, or its id. Raises `NotFoundError`, `UsageError`, `ConflictError` while it goes on.
         """
         return await self._rescored(grid if isinstance(grid, str) else grid.id, scorers, options)
 
-    async def _rescored(self, id: str, scorers: Sequence[Any] | Any, options: dict[str, Any]) -> Grid:
+    async def _rescored(self, id: str, scorers: Sequence[object] | object, options: dict[str, Any]) -> Grid:
         from timestep_lab.evals.compare import rescored_comparison
         from timestep_lab.lab import comparing
         from timestep_lab.service.comparisons import eval_context

@@ -29,7 +29,7 @@ class NotAwaited(Coroutine[Any, Any, Any]):
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._coroutine.__await__()
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: object) -> Any:
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:

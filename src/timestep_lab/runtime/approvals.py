@@ -77,7 +77,7 @@ def validate_rules(rules: Mapping[str, Rule]) -> dict[str, Rule]:
     return {tool: check_rule(rule, repr(tool)) for tool, rule in rules.items()}
 
 
-def reason_to_ask(rule: Rule, arguments: Mapping[str, Any] | str | None) -> str | None:
+def reason_to_ask(rule: Rule, arguments: Mapping[str, object] | str | None) -> str | None:
     """Why this call must wait, such as `location contains "berkeley"`; None when it need not.
 
     `arguments` is the object the model gave, or its JSON text.
@@ -102,7 +102,7 @@ def reason_to_ask(rule: Rule, arguments: Mapping[str, Any] | str | None) -> str 
     return f"{name} equals {json.dumps(wanted, ensure_ascii=False)}" if _equal(arguments[name], wanted) else None
 
 
-def _contains(value: Any, text: str) -> bool:
+def _contains(value: object, text: str) -> bool:
     if isinstance(value, str):
         return text.casefold() in value.casefold()
     if isinstance(value, list):
@@ -112,7 +112,7 @@ def _contains(value: Any, text: str) -> bool:
     return text.casefold() in json.dumps(value).casefold()
 
 
-def _equal(value: Any, wanted: Any) -> bool:
+def _equal(value: object, wanted: object) -> bool:
     if isinstance(value, str) and isinstance(wanted, str):
         return value.casefold() == wanted.casefold()
     # In Python True == 1; in JSON they are two values.

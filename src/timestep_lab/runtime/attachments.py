@@ -43,7 +43,7 @@ def _with_content(files: Files, file_id: str) -> dict[str, Json]:
 
 
 async def with_files(
-    files: Files, items: Sequence[Mapping[str, Any]], *, deleted_too: bool = False
+    files: Files, items: Sequence[Mapping[str, object]], *, deleted_too: bool = False
 ) -> list[dict[str, Any]]:
     """Responses input items, with the content of the files that they name by `file_id`. Only files of this user are found.
 
@@ -174,7 +174,7 @@ async def _changed(
     def changed(item: Mapping[str, Any]) -> dict[str, Any]:
         return {**item, **{key: [change(p) if concerned(p) else p for p in item[key]] for key in _lists(item)}}
 
-    def concerned(part: Any) -> bool:
+    def concerned(part: object) -> bool:
         return isinstance(part, Mapping) and concerns(dict(part))
 
     made = []
@@ -184,5 +184,5 @@ async def _changed(
     return made
 
 
-def _lists(item: Mapping[str, Any]) -> list[str]:
+def _lists(item: Mapping[str, object]) -> list[str]:
     return [key for key in ("content", "output") if isinstance(item.get(key), list | tuple)]

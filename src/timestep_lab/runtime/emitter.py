@@ -230,7 +230,7 @@ class Emitter:
             return ""
         return str(getattr(self._open.content[-1], "text", ""))
 
-    def reasoning(self, delta: str = "", provider_data: Mapping[str, Any] | None = None) -> Events:
+    def reasoning(self, delta: str = "", provider_data: Mapping[str, object] | None = None) -> Events:
         """Thinking. `provider_data` (signatures and the like) travels with the item and comes back on replay."""
         if self._open is None or self._open.type != "reasoning":
             yield from self._switch_to(ResponseReasoningItem(id=new_id("reasoning"), type="reasoning", summary=[]))
@@ -312,7 +312,7 @@ class Emitter:
             delta, self._half = delta[:-1], delta[-1]
         return delta.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _say(self, kind: type[Any], **said: Any) -> Event:
+    def _say(self, kind: type[object], **said: object) -> Event:
         return SimpleNamespace(**said) if self._brief else kind(**said)
 
     def _copy(self, part: Any) -> Any:
@@ -322,7 +322,7 @@ class Emitter:
         self._sequence += 1
         return self._sequence - 1
 
-    def _index_of(self, item: Any) -> int:
+    def _index_of(self, item: object) -> int:
         return next(n for n in range(len(self._items) - 1, -1, -1) if self._items[n] is item)
 
     def _at_part(self) -> dict[str, Any]:
@@ -332,7 +332,7 @@ class Emitter:
             "content_index": len(self._open.content) - 1,
         }
 
-    def _switch_to(self, item: Any) -> Events:
+    def _switch_to(self, item: object) -> Events:
         yield from self._close()
         self._open = item
         self._items.append(item)
@@ -341,7 +341,7 @@ class Emitter:
             sequence_number=self._next(),
         )  # fmt: skip
 
-    def _message_part(self, kind: type[Any]) -> Generator[Any, None, Any]:
+    def _message_part(self, kind: type[object]) -> Generator[Any, None, Any]:
         """The open message's part of that kind, opened if need be. A generator whose return value is the part."""
         if self._open is None or self._open.type != "message":
             yield from self._switch_to(

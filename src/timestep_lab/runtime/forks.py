@@ -93,7 +93,7 @@ async def fork(
     on_miss: str = "fail",
     approve: Approve = "ask",
     agent: Agent[Any] | None = None,
-    context: Any = None,
+    context: object = None,
     limits: Mapping[str, Json] | None = None,
     keep_running: bool = False,
 ) -> AsyncGenerator[Event, None]:
@@ -187,7 +187,7 @@ def said_again(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str,
 
 
 async def prepare(
-    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: Any,
+    runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: object,
     on_tools: OnTools | None = None, on_miss: str = "fail",
 ) -> Branching:  # fmt: skip
     """Read what is needed and check everything; nothing is written. Raises what `fork` raises before it writes."""

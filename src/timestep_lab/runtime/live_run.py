@@ -122,7 +122,7 @@ class LiveRun:
         *,
         route: TraceContext,
         claim: RunStateRecord | None = None,
-        context: Any = None,
+        context: object = None,
         hooks: sdk.RunHooks[Any] | None = None,
         own_toolbox: Toolbox | None = None,
         seconds: float = 0.0,
@@ -545,7 +545,7 @@ class LiveRun:
         await self._store_end(run, None)
         return RunFailed(run=self.run, error=plain)
 
-    def _ended_run(self, **outcome: Any) -> dict[str, Any]:
+    def _ended_run(self, **outcome: object) -> dict[str, Any]:
         usage = self._usage_before + counted(self._wrapper) if self._wrapper else self.run.usage
         return {
             "last_agent": self._speakers[-1] if self._speakers else self.run.last_agent,

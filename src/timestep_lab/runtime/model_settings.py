@@ -28,7 +28,7 @@ _FREE_INSIDE = frozenset({"extra_body", "extra_headers", "extra_query", "extra_a
 """Their keys belong to the provider or to the user, and are left as they are."""
 
 
-def validate_settings(given: Mapping[str, Any] | None) -> dict[str, Any]:
+def validate_settings(given: Mapping[str, object] | None) -> dict[str, Any]:
     """The same settings, names in snake_case, values of the right type; nulls left out.
 
     Raises `SettingsError`, whose `param` is `model_settings.<name>`, for an unknown name (with a guess at what was meant), a name
@@ -125,7 +125,7 @@ def _check_by_sdk(settings: dict[str, Any]) -> None:
         raise SettingsError(f"{error}.", param="model_settings") from error
 
 
-def _snake_inside(value: Any) -> Any:
+def _snake_inside(value: object) -> Any:
     if isinstance(value, Mapping):
         return {_snake(str(key)): _snake_inside(inner) for key, inner in value.items()}
     return [_snake_inside(inner) for inner in value] if isinstance(value, list) else value

@@ -324,7 +324,7 @@ def from_code(code: str | None, said: str, context: ErrorContext) -> ProviderErr
     return from_status(_STATUS_OF_CODE.get(code or "", 500), said, context, code=code)
 
 
-def status_in(body: Any) -> int | None:
+def status_in(body: object) -> int | None:
     """The HTTP status that an error's JSON tells, by its number or by its code; None when it tells neither."""
     if not isinstance(body, Mapping):
         return status_in(body[0]) if isinstance(body, list) and body else None
@@ -445,7 +445,7 @@ def _said(error: BaseException) -> str:
     return str(error)
 
 
-def _words(told: Any) -> str:
+def _words(told: object) -> str:
     """What a server said of an error, in whichever form: OpenAI's, FastAPI's `detail`, a list of them, HTML, or plain text."""
     if isinstance(told, str):
         if told.lstrip()[:1] in ("{", "["):

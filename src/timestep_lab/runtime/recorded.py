@@ -119,7 +119,7 @@ class _Said:
     def __str__(self) -> str:
         return self._heard
 
-    def model_dump(self, **_: Any) -> Json:
+    def model_dump(self, **_: object) -> Json:
         return self._output
 
 
@@ -205,7 +205,7 @@ class Recorded:
         items = [dict(item) for item in self.answers[turn]["input"] or ()]
         return items[1:] if items and items[0].get("role") == "system" else items
 
-    def with_answer(self, turn: int, output: Sequence[Mapping[str, Any]]) -> Recorded:
+    def with_answer(self, turn: int, output: Sequence[Mapping[str, object]]) -> Recorded:
         """The same run, in which the model said something else at that turn; a call that is not as it was has no recorded end."""
         other = copy.copy(self)
         was = {
@@ -276,7 +276,7 @@ def _calls_of(answer: Span) -> list[str]:
     return [item["call_id"] for item in items if isinstance(item, Mapping) and item.get("type") == "function_call"]
 
 
-def _is_call(item: Mapping[str, Any]) -> bool:
+def _is_call(item: Mapping[str, object]) -> bool:
     kind = str(item.get("type"))
     return kind not in ("message", "reasoning") and not kind.startswith("tool_search")
 

@@ -184,7 +184,7 @@ def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
         )
 
 
-def _inner_tools(tool: Any) -> set[str]:
+def _inner_tools(tool: object) -> set[str]:
     """Names of the tools that an agent used as a tool has, at any depth."""
     names: set[str] = set()
     waiting, seen = [tool], set()
@@ -386,12 +386,12 @@ def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapp
     return run
 
 
-def _as_then(is_enabled: Any, replay: Replay, model: ReplayModel) -> Any:
+def _as_then(is_enabled: object, replay: Replay, model: ReplayModel) -> Any:
     """A recorded answer may call what was enabled then."""
     if not callable(is_enabled):
         return is_enabled
 
-    async def run(context: RunContextWrapper[Any], agent: Any) -> bool:
+    async def run(context: RunContextWrapper[Any], agent: object) -> bool:
         if replay.whole or model.next is not None:
             return True
         enabled = is_enabled(context, agent)

@@ -266,7 +266,7 @@ class RoutedModel(Model):
         if with_data:
             data.output = [item.model_dump(exclude_none=True) for item in response.output]
 
-    def _publish(self, span: Any, timing: GenerationTiming) -> None:
+    def _publish(self, span: object, timing: GenerationTiming) -> None:
         publish(span, timing)
         for observer in tuple(self.observers):
             observer(timing)
@@ -281,7 +281,7 @@ def _tell(limiter: AdaptiveLimiter | None, failure: ProviderError, sent_at: floa
         limiter.unavailable()
 
 
-def _failure(event: Any, context: ErrorContext) -> ProviderError:
+def _failure(event: object, context: ErrorContext) -> ProviderError:
     error = getattr(getattr(event, "response", None), "error", None) or event
     return from_code(getattr(error, "code", None), str(getattr(error, "message", "") or ""), context)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from agents import Model, ModelProvider
@@ -231,7 +231,7 @@ class Router(ModelProvider):
             )
         return self._models[ref.full]
 
-    def add_model(self, model: Any) -> str:
+    def add_model(self, model: object) -> str:
         """The name by which this router knows a model of the Agents SDK's that is an object; the same object has one name.
 
         It is timed, traced and given ids like any other; it is not repeated and its price is not known. Raises `UsageError` for what is not a model.

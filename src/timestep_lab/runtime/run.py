@@ -149,7 +149,7 @@ class UserTurn:
         return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1].rstrip()}…"
 
 
-def read_turn(said: str | Sequence[Mapping[str, Any]], attachments: Sequence[Mapping[str, Json]] = ()) -> UserTurn:
+def read_turn(said: str | Sequence[Mapping[str, object]], attachments: Sequence[Mapping[str, Json]] = ()) -> UserTurn:
     """`said` is a text, or Responses input items. An attachment is a mapping that readers see; its key `input`, if any, is the content
     part that the model gets (`input_image`, `input_file`, `input_text`). Raises `UsageError` when nothing was said.
     """

@@ -109,7 +109,7 @@ class TracingHooks(RunHooks[Any]):
         if self._processor is not None:
             _tell_heard(self._processor, context, tool, result)
 
-    async def on_llm_start(self, context: RunContextWrapper[Any], agent: Agent[Any], *asked: Any) -> None:
+    async def on_llm_start(self, context: RunContextWrapper[Any], agent: Agent[Any], *asked: object) -> None:
         self._watch.check()
 
 

@@ -79,7 +79,7 @@ class Fork:
     """Of the run's stored agents, by id."""
 
 
-def _keep(known: dict[str, Any], run_id: str, value: Any) -> None:
+def _keep(known: dict[str, Any], run_id: str, value: object) -> None:
     known[run_id] = value
     if len(known) > KEPT_AGENTS:
         del known[next(iter(known))]
@@ -118,7 +118,7 @@ class Runner:
         approve: Approve = "ask",
         attachments: Sequence[Mapping[str, Json]] = (),
         metadata: Mapping[str, Json] | None = None,
-        context: Any = None,
+        context: object = None,
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
         fork: Fork | None = None,
@@ -210,7 +210,7 @@ class Runner:
         decisions: Mapping[str, Mapping[str, Json] | str | bool] | None,
         *,
         agent: sdk.Agent[Any] | None = None,
-        context: Any = None,
+        context: object = None,
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
     ) -> AsyncGenerator[Event, None]:
@@ -335,7 +335,7 @@ class Runner:
         """The SDK agent that run was started with in this process."""
         return self._sdk_agents.get(run_id)
 
-    def context_of(self, run: RunRecord, given: Any = None) -> Any:
+    def context_of(self, run: RunRecord, given: object = None) -> Any:
         """The context of a run that goes on or is forked: `given`, or the one it had in this process.
 
         Raises `RunError` when it had one that this process does not know.
@@ -464,7 +464,7 @@ class Runner:
         run: RunRecord,
         state: RunStateRecord,
         agent: sdk.Agent[Any] | None,
-        context: Any,
+        context: object,
         hooks: sdk.RunHooks[Any] | None,
     ) -> tuple[LiveRun, SdkInput]:
         graph, own_toolbox = await self.graphs.rebuild(state, agent)

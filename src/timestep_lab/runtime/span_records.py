@@ -110,7 +110,7 @@ async def _going_out(request: Any) -> None:
         request.extensions["trace"] = exchange.trace
 
 
-async def _coming_in(response: Any) -> None:
+async def _coming_in(response: object) -> None:
     if exchange := EXCHANGE.get():
         exchange.answered(response)
 
@@ -208,7 +208,7 @@ class _Published:
 _published = _Published()
 
 
-def publish(span: Any, timing: GenerationTiming) -> None:
+def publish(span: object, timing: GenerationTiming) -> None:
     """Attach `timing` to an SDK span for as long as the span lives."""
     _published.of[span] = timing
 
@@ -216,17 +216,17 @@ def publish(span: Any, timing: GenerationTiming) -> None:
 _offered: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 
-def offer(span: Any, tools: list[Any]) -> None:
+def offer(span: object, tools: list[Any]) -> None:
     """Attach the tools that the model was offered, likewise."""
     _offered[span] = tools
 
 
-def offered_of(span: Any) -> list[Any] | None:
+def offered_of(span: object) -> list[Any] | None:
     """The tools that the model was offered; None where that is not known."""
     return _offered.get(span)
 
 
-def timing_of(span: Any) -> GenerationTiming | None:
+def timing_of(span: object) -> GenerationTiming | None:
     """The times of a generation span; None for any other span."""
     return _published.of.get(span)
 
@@ -382,13 +382,13 @@ def read_only(tool: T) -> T:
     return tool
 
 
-def is_read_only(tool: Any) -> bool:
+def is_read_only(tool: object) -> bool:
     """Calling it changes nothing: its MCP server says so (`readOnlyHint`), or whoever made it (`timestep_lab.read_only`)."""
     hints = getattr(tool, "_mcp_annotations", None)
     return bool(getattr(tool, READ_ONLY, False) or (hints and hints.read_only_hint))
 
 
-def usage_of(said: Any) -> Usage | None:
+def usage_of(said: object) -> Usage | None:
     """Tokens, from the shapes that the SDK and the Responses API give them in. None when nothing was counted."""
     if said is None:
         return None
@@ -406,7 +406,7 @@ def usage_of(said: Any) -> Usage | None:
     )
 
 
-def jsonable(value: Any) -> Json:
+def jsonable(value: object) -> Json:
     """The value as JSON knows it. What has no JSON form becomes its text, as the SDK does when it sends it to a model."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
@@ -470,7 +470,7 @@ def _error(span: Span[Any]) -> str | None:
     return f"{span.error['message']}: {detail}" if detail else str(span.error["message"])
 
 
-def parsed(arguments: Any) -> Json:
+def parsed(arguments: object) -> Json:
     """A tool's arguments as an object; as the text they were when they are not JSON."""
     if not isinstance(arguments, str):
         return jsonable(arguments)

@@ -266,7 +266,7 @@ ANY_MODEL, EXTRA_CONTENT, DETAILS = "*", "extra_content", "reasoning_details"
 INVALID_JSON = "INVALID_JSON"
 
 
-def arguments_object(given: Any) -> dict[str, Any]:
+def arguments_object(given: object) -> dict[str, Any]:
     """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
     says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
     value = given
@@ -481,7 +481,7 @@ class StreamItems:
         elif kind == "response.completed":
             await self._answered(event.response.output)
 
-    async def _answered(self, output: Sequence[Any]) -> None:
+    async def _answered(self, output: Sequence[object]) -> None:
         for index, item in enumerate(output):
             await self._item_done(index, item)
         self.answers += 1

@@ -558,7 +558,7 @@ def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player:
     }
 
 
-def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> BuiltGraph:
+def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[object]], player: Player) -> BuiltGraph:
     """A copy of the agents whose tools `player` answers. Raises `UsageError`."""
     tools = taped_tools(graph, offered, player)
     clones = {

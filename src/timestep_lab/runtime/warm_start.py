@@ -87,7 +87,7 @@ class WarmStart:
         """The same from that turn on, its answer asked for anew."""
         return self._from(turn, Point(turn), self._plan)
 
-    def with_answer(self, turn: int, output: Sequence[Mapping[str, Any]]) -> WarmStart:
+    def with_answer(self, turn: int, output: Sequence[Mapping[str, object]]) -> WarmStart:
         """The same from that turn on, where the model says this; the calls that are not as recorded are made."""
         recorded = self.recorded.with_answer(turn, output)
         changed = frozenset(i for i in recorded.asked[turn] if i not in recorded.calls)
@@ -119,7 +119,7 @@ class WarmStart:
 
         return self._from(turn, Point(turn), replace(self._plan, changes=changes, model_of=model_of))
 
-    def with_input(self, turn: int, given: Sequence[Mapping[str, Any]]) -> WarmStart:
+    def with_input(self, turn: int, given: Sequence[Mapping[str, object]]) -> WarmStart:
         """The same from that turn on, at which the model reads this."""
         start = self.at(turn)
         start.input = [dict(item) for item in given]
@@ -264,8 +264,8 @@ async def warm_start(
     on_tools: OnTools | None = None,
     on_miss: str = "fail",
     agent: Agent[Any] | None = None,
-    context: Any = None,
-    **limits: Any,
+    context: object = None,
+    **limits: object,
 ) -> WarmStart:
     """Make ready to replay the run behind `trace_id` from the step `span_id` on, or from where the first change is felt; without
     either, from its start. Takes the changes and limits that `lab.fork` takes, and raises what it raises. Writes nothing.

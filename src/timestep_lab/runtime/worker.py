@@ -39,12 +39,12 @@ class Worker:
         self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def call(self, target: str, *args: Any, time_limit_s: float) -> Any:
+    def call(self, target: str, *args: object, time_limit_s: float) -> Any:
         """What the function `module:name` gives, and raises what it raises; `TooLargeError` when it needs too much memory or time."""
         [answer] = self.stream(target, *args, time_limit_s=time_limit_s)
         return answer
 
-    def stream(self, target: str, *args: Any, time_limit_s: float) -> Iterator[Any]:
+    def stream(self, target: str, *args: object, time_limit_s: float) -> Iterator[Any]:
         """Each thing that a generator function gives; or the one thing that another function gives."""
         process = self._started()
         assert process.stdin is not None
@@ -116,7 +116,7 @@ class Worker:
         return self._process
 
 
-def apart(target: str, *args: Any, time_limit_s: float, memory: int = MEMORY) -> Any:
+def apart(target: str, *args: object, time_limit_s: float, memory: int = MEMORY) -> Any:
     """`Worker.call` in a process of its own, which ends with it."""
     with Worker(memory) as worker:
         try:

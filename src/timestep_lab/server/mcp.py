@@ -65,7 +65,7 @@ def lab_server(whose: WhoseLab, *, write: bool = False) -> Server[Any]:
     tools = [_tool("sql", "One read-only SQL statement over the lab's views.", SQL), *map(_tool_of, offered, offered.values())]  # fmt: skip
     reads = FairReads(lambda: False)
 
-    async def list_tools(_: Any, _params: wire.PaginatedRequestParams | None) -> wire.ListToolsResult:
+    async def list_tools(_: object, _params: wire.PaginatedRequestParams | None) -> wire.ListToolsResult:
         return wire.ListToolsResult(tools=tools)
 
     async def call_tool(context: ServerRequestContext[Any], params: wire.CallToolRequestParams) -> wire.CallToolResult:
@@ -96,7 +96,7 @@ def _tool_of(name: str, operation: Operation) -> wire.Tool:
     return _tool(name, " ".join(str(operation.function.__doc__).split()), operation.model(given).model_json_schema())
 
 
-async def _asked(lab: UserLab, reads: FairReads, operation: Operation, given: Mapping[str, Any]) -> Any:
+async def _asked(lab: UserLab, reads: FairReads, operation: Operation, given: Mapping[str, object]) -> Any:
     noun = getattr(lab, operation.noun)
     call = partial(operation.call, noun, operation.checked((), given))
     if operation.ended is not None:

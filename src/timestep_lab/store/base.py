@@ -143,11 +143,11 @@ class Database(Protocol):
     process_id: str
     """This process's row in `processes`; runs started here carry it, so that another process can tell they died."""
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         """One reading statement of our own."""
         ...
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         """The same by columns; for results of many rows, which some databases can give much sooner so."""
         ...
 
@@ -193,7 +193,7 @@ class Database(Protocol):
         self,
         user_id: str,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[object] = (),
         *,
         limit: int | None = None,
         timeout_s: float | None = 30.0,

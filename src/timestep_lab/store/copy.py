@@ -292,7 +292,7 @@ class _Digest:
         return f"{self._sum % MODULUS:064x}"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """The same text for the same value from either database."""
     match value:
         case None:

@@ -232,7 +232,7 @@ def offer_again(
     return statements
 
 
-def _json(stored: Any) -> Any:
+def _json(stored: object) -> Any:
     return json.loads(stored) if isinstance(stored, str | bytes) else stored
 
 

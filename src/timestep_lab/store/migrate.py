@@ -86,7 +86,7 @@ class MigrationSession(Protocol):
 
     dialect: Dialect
 
-    def run(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """One statement with `$1, $2, …`, or, without parameters, a script of several."""
         ...
 

@@ -551,7 +551,7 @@ def _among(ids: Sequence[str], first_param: int) -> CompiledFilter:
     return CompiledFilter(_in("t.trace_id", ids, params, "varchar") if ids else "false", params.values)
 
 
-def _in(column: str, values: Sequence[Any], params: _Params, type: str) -> str:
+def _in(column: str, values: Sequence[object], params: _Params, type: str) -> str:
     """Few values one by one, which DuckDB can look for as it reads; many as one list."""
     if len(values) > MANY:
         return f"{column} in (select unnest(cast({params.add(list(values))} as {type}[])))"
@@ -595,6 +595,6 @@ class _Params:
         self._first = first
         self.values: list[Any] = []
 
-    def add(self, value: Any) -> str:
+    def add(self, value: object) -> str:
         self.values.append(value)
         return f"${self._first + len(self.values) - 1}"

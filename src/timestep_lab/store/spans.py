@@ -87,7 +87,7 @@ def trace_row(trace: TraceStart) -> Row:
     )  # fmt: skip
 
 
-def payload_text(value: Any) -> tuple[str | None, bool]:
+def payload_text(value: object) -> tuple[str | None, bool]:
     """A payload as its column holds it, and whether that is JSON text (a plain string is kept as it is)."""
     if value is None:
         return None, False
@@ -113,13 +113,13 @@ def span_record(row: Mapping[str, Any]) -> SpanRecord:
     return SpanRecord(**cast(Any, values))
 
 
-def events_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def events_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
     """A span's events, out of its attributes. A sender may have given an attribute of that name that holds something else."""
     given = attributes.get(Lab.EVENTS)
     return [event for event in given if _is_event(event)] if isinstance(given, list) else []
 
 
-def _is_event(event: Any) -> bool:
+def _is_event(event: object) -> bool:
     return (
         isinstance(event, dict)
         and isinstance(event.get("name"), str)
@@ -132,7 +132,7 @@ def _aware(moment: datetime | None) -> datetime | None:
     return None if moment is None else to_aware_utc(moment)
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else clean(value if type(value) is str else str(value))
 
 
@@ -470,17 +470,17 @@ def _with_refs(row: Row, refs: str) -> Row:
 WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "question", "answer", "content", "text", "raw")
 
 
-def asked(payload: Any) -> str | None:
+def asked(payload: object) -> str | None:
     """The last thing the user said, for an input; None when there is nothing to show."""
     return _said(payload, "user")
 
 
-def answered(payload: Any) -> str | None:
+def answered(payload: object) -> str | None:
     """The last thing the assistant said, for an output."""
     return _said(payload, "assistant")
 
 
-def _said(payload: Any, role: str) -> str | None:
+def _said(payload: object, role: str) -> str | None:
     if payload is None or payload == "" or payload == []:
         return None
     if isinstance(payload, str):
@@ -495,7 +495,7 @@ def _said(payload: Any, role: str) -> str | None:
     return to_json(payload)
 
 
-def _turns(payload: Any) -> Iterator[tuple[str, str]]:
+def _turns(payload: object) -> Iterator[tuple[str, str]]:
     """(role, text) in order. The role of a text without one is that of an assistant (Responses output items)."""
     if isinstance(payload, str):
         yield "assistant", payload
@@ -517,7 +517,7 @@ def _turns(payload: Any) -> Iterator[tuple[str, str]]:
                     return
 
 
-def content_text(content: Any) -> str:
+def content_text(content: object) -> str:
     """The text of a message's content: a string, or a list of parts of which some hold text."""
     if isinstance(content, str):
         return content

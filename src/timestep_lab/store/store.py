@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from timestep_lab.model.display import without_credentials
 from timestep_lab.model.errors import ConflictError, UsageError
@@ -71,7 +71,7 @@ class Store:
         versions = [] if version is None else self.agent_versions.find(1, id=id, version=version)
         return versions[0] if versions else self.agents.try_get(id)
 
-    def sql(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+    def sql(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
         """One read-only query over the documented views. Raises `QueryError`."""
         return self.db.select(self.user_id, query, params, limit=limit)
 

@@ -40,7 +40,7 @@ class CodedText(Sequence[Any]):
         self.codes, self.words = codes, list(words)
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> CodedText:
+    def of(cls, values: Sequence[object]) -> CodedText:
         """The same column, coded; values other than None become text."""
         import numpy as np
 
@@ -108,7 +108,7 @@ def clean(text: str) -> str:
     return text.replace("\0", REPLACEMENT) if "\0" in text else text
 
 
-def to_json(value: Any) -> str:
+def to_json(value: object) -> str:
     """Compact JSON with non-ASCII letters as they are, so that they can be searched.
 
     What JSON has no word for becomes its `str`; NaN and the infinities become the strings `NaN`, `Infinity`, `-Infinity`.
@@ -124,7 +124,7 @@ def from_json(text: str) -> Any:
     return json.loads(text)
 
 
-def _foreign(value: Any) -> Any:
+def _foreign(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "model_dump"):  # A pydantic model, such as the SDK's and the providers' objects.
@@ -154,7 +154,7 @@ def _dumper() -> Callable[[Any], str]:
 _dump = _dumper()
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: object, depth: int) -> Any:
     """`value` rebuilt of what JSON can say. Deeper than MAX_DEPTH (or in a circle) it is cut and says so."""
     if depth > MAX_DEPTH:
         return "(nested too deep)"
@@ -206,11 +206,11 @@ class Table(Generic[R]):
 
     # -- reading
 
-    def find(self, limit: int | None = None, *, newest_first: bool = False, **where: Any) -> list[R]:
+    def find(self, limit: int | None = None, *, newest_first: bool = False, **where: object) -> list[R]:
         """Records whose columns equal `where`, in listing order."""
         return self._find(where, limit=limit, newest_first=newest_first)
 
-    def _find(self, where: Mapping[str, Any], *, limit: int | None = None, newest_first: bool = False) -> list[R]:
+    def _find(self, where: Mapping[str, object], *, limit: int | None = None, newest_first: bool = False) -> list[R]:
         conditions, params = self._where(where)
         direction = "desc" if newest_first else "asc"
         order = f"{self.order} {direction}, {self.key} {direction}"
@@ -218,7 +218,7 @@ class Table(Generic[R]):
         sql = f"select {self._columns_sql} from {self.name} where {conditions} order by {order}{tail}"
         return [self.from_row(row) for row in self._rows(sql, params)]
 
-    def _rows(self, sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, params: Sequence[object]) -> list[tuple[Any, ...]]:
         state = self.db.state_of(self.user_id, self.topic) if self._kept is not None and self.topic else None
         if self._kept is None or state is None:
             return self.db.query(self.user_id, sql, params).rows
@@ -254,7 +254,7 @@ class Table(Generic[R]):
         records = self._find({self.key: id}, limit=1)
         return records[0] if records else None
 
-    def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: Any) -> Page[R]:
+    def page(self, *, after: str | None = None, limit: int = 20, newest_first: bool = True, **where: object) -> Page[R]:
         """One page in listing order. `after` is the key of the last record of the page before; unknown raises `NotFoundError`."""
         conditions, params = self._where(where)
         sign, direction = ("<", "desc") if newest_first else (">", "asc")
@@ -273,7 +273,7 @@ class Table(Generic[R]):
         has_more = len(rows) > limit
         return Page(data=data, has_more=has_more, after=getattr(data[-1], self.key) if data and has_more else None)
 
-    def count(self, **where: Any) -> int:
+    def count(self, **where: object) -> int:
         conditions, params = self._where(where)
         row = self.db.query(self.user_id, f"select count(*) from {self.name} where {conditions}", params).one()
         return int(row[0]) if row else 0
@@ -329,7 +329,7 @@ class Table(Generic[R]):
         return Statement(f"{insert.sql} on conflict (user_id, {self.key}) do update set {sets}", insert.params)
 
     def update_statement(
-        self, id: str, *, expect: Mapping[str, Any] | None = None, answers: bool = True, **changes: Any
+        self, id: str, *, expect: Mapping[str, object] | None = None, answers: bool = True, **changes: object
     ) -> Statement:
         """It returns the whole row, if it `answers`."""
         params: list[Any] = [self.user_id, id]
@@ -355,7 +355,7 @@ class Table(Generic[R]):
             raise ConflictError(f"This {self.noun} belongs to another user.", "Write it through that user's store.")
         return [self._encode(column, getattr(record, column)) for column in self.columns]
 
-    def from_row(self, row: Sequence[Any]) -> R:
+    def from_row(self, row: Sequence[object]) -> R:
         values = {c: self._codecs[c][1](v) if v is not None else None for c, v in zip(self.columns, row, strict=True)}
         return self.record(**values)
 
@@ -368,10 +368,10 @@ class Table(Generic[R]):
             message, f"{python} gives those there are.", command=f"List them with: timestep-lab {command}"
         )
 
-    def _encode(self, column: str, value: Any) -> Any:
+    def _encode(self, column: str, value: object) -> Any:
         return None if value is None else self._codecs[column][0](value)
 
-    def _where(self, where: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    def _where(self, where: Mapping[str, object]) -> tuple[str, list[Any]]:
         conditions, params = "user_id = $1", [self.user_id]
         for column, value in where.items():
             if column not in self.columns:
@@ -384,11 +384,11 @@ class Table(Generic[R]):
         return conditions, params
 
 
-def _codecs(record: type[Any]) -> dict[str, Codec]:
+def _codecs(record: type[object]) -> dict[str, Codec]:
     return {name: _codec(hint) for name, hint in typing.get_type_hints(record).items()}
 
 
-def _codec(hint: Any) -> Codec:
+def _codec(hint: object) -> Codec:
     """How a field of this type is written to a column and read back."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = [part for part in typing.get_args(hint) if part is not type(None)] or [Any]
@@ -406,14 +406,14 @@ def _codec(hint: Any) -> Codec:
     return _same, _same
 
 
-def _same(value: Any) -> Any:
+def _same(value: object) -> Any:
     return value
 
 
-def _to_json(value: Any) -> str:
+def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _from_json(stored: Any) -> Any:
+def _from_json(stored: object) -> Any:
     # DuckDB gives JSON columns as text, psycopg as values.
     return json.loads(stored) if isinstance(stored, str | bytes) else stored

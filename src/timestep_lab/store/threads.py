@@ -242,9 +242,9 @@ class Threads(Table[ThreadRecord]):
             raise
 
 
-def _to_json(value: Any) -> str:
+def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _from_json(stored: Any) -> Any:
+def _from_json(stored: object) -> Any:
     return json.loads(stored) if isinstance(stored, str | bytes) else stored

@@ -268,7 +268,7 @@ def _decided(span: SpanDict) -> tuple[str, ...]:
     return _normal(span["input"]), _normal(output), span["error"] or ""
 
 
-def _normal(value: Any) -> str:
+def _normal(value: object) -> str:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             value = json.loads(value)
@@ -277,7 +277,7 @@ def _normal(value: Any) -> str:
     return value if isinstance(value, str) else to_json(_without_ids(value))
 
 
-def _without_ids(value: Any) -> Any:
+def _without_ids(value: object) -> Any:
     """Keys in order; without what names an object or a moment instead of saying something."""
     if isinstance(value, Mapping):
         return {key: _without_ids(value[key]) for key in sorted(value, key=str) if key not in _IDS}

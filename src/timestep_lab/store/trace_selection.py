@@ -82,7 +82,7 @@ class Order:
         direction = "desc" if self.descending else "asc"
         return f"order by t.{self.column} {direction} nulls last, t.trace_id {direction}"
 
-    def after(self, value: Any, trace_id: str, first_param: int) -> CompiledFilter:
+    def after(self, value: object, trace_id: str, first_param: int) -> CompiledFilter:
         """What comes after the trace with this value and id."""
         symbol = "<" if self.descending else ">"
         if value is None:
@@ -101,7 +101,7 @@ def with_literals(found: CompiledFilter) -> str:
     return re.sub(r"\$(\d+)", lambda place: literal(found.params[int(place[1]) - 1]), found.sql)
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     match value:
         case None:
             return "null"
@@ -114,7 +114,7 @@ def literal(value: Any) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def aware(row: Sequence[Any], columns: Sequence[str]) -> dict[str, Any]:
+def aware(row: Sequence[object], columns: Sequence[str]) -> dict[str, Any]:
     """A row as a dict, its times with their zone (UTC)."""
     return {
         column: to_aware_utc(value) if isinstance(value, datetime) else value

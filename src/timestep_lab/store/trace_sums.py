@@ -94,7 +94,7 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(
-        cls, ended: Iterable[Row], metadata: Mapping[str, Any], *, source: str | None = None, is_fork: bool = False
+        cls, ended: Iterable[Row], metadata: Mapping[str, object], *, source: str | None = None, is_fork: bool = False
     ) -> Facts:
         """`is_fork`: the trace branched from another one. Without a run of its own it is an experiment, not somebody's question."""
         first = [
@@ -120,7 +120,7 @@ class Facts(NamedTuple):
         )
 
 
-def _lines(values: Iterable[Any]) -> str | None:
+def _lines(values: Iterable[object]) -> str | None:
     return "\n".join(sorted({" ".join(clean(str(value)).split()) for value in values})) or None
 
 

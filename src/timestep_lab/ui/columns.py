@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _DEEPEST = 200
 
 
-def json_safe(value: Any, _depth: int = 0) -> Any:
+def json_safe(value: object, _depth: int = 0) -> Any:
     """A copy of `value` that `json.dumps(..., allow_nan=False)` takes and UTF-8 can carry.
 
     Lone surrogates become U+FFFD, NaN and infinities None, datetimes ISO text, records dicts; what JSON has no word for becomes
@@ -140,7 +140,7 @@ def _times(starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any]) -> di
     return {"start": starts.astype("<u4"), "end": np.nan_to_num(ends, nan=PENDING).astype("<u4")}
 
 
-def numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, Any]:
+def numbers(values: Sequence[object], n: int | None = None) -> numpy.ndarray[Any, Any]:
     """A column of numbers, NaN for the unknown; all of them where there are not `n`."""
     import numpy as np
 
@@ -149,7 +149,7 @@ def numbers(values: Sequence[Any], n: int | None = None) -> numpy.ndarray[Any, A
     return np.array(values, dtype="<f8")  # None becomes NaN.
 
 
-def _codes(values: Sequence[Any], known: Sequence[str], fallback: int) -> numpy.ndarray[Any, Any]:
+def _codes(values: Sequence[object], known: Sequence[str], fallback: int) -> numpy.ndarray[Any, Any]:
     import numpy as np
 
     text = CodedText.of(values)
@@ -158,7 +158,7 @@ def _codes(values: Sequence[Any], known: Sequence[str], fallback: int) -> numpy.
     return by_code.take(text.codes, mode="wrap")  # Of -1 the last.
 
 
-def _words(values: Sequence[Any], n: int) -> tuple[numpy.ndarray[Any, Any], list[str]]:
+def _words(values: Sequence[object], n: int) -> tuple[numpy.ndarray[Any, Any], list[str]]:
     import numpy as np
 
     if len(values) != n:

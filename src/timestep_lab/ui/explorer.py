@@ -239,7 +239,7 @@ class TraceExplorer(TraceReader):
     def __getitem__(self, which: slice) -> list[TraceView]: ...
     @overload
     def __getitem__(self, which: Any) -> TraceView: ...
-    def __getitem__(self, which: Any) -> TraceView | list[TraceView]:
+    def __getitem__(self, which: object) -> TraceView | list[TraceView]:
         """By trace id, by run, or by place among those that match; of a slice, a list. Raises `NotFoundError`, `UsageError`."""
         if isinstance(which, slice):
             ends = (which.start or 0, -1 if which.stop is None else which.stop)

@@ -271,7 +271,7 @@ def _component_class(stem: str) -> type[Any]:
     return type(name, (JSComponent,), members)
 
 
-def panel_component(view: View, **layout: Any) -> Any:
+def panel_component(view: View, **layout: object) -> Any:
     """The view as a Panel component that leaves with its session."""
     import panel
 

@@ -74,12 +74,12 @@ def trace_page(source: Traces, trace_id: str, *, title: str | None = None) -> st
     return _page("trace", data, trace_html(source, trace_id), named)
 
 
-def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+def _own(row: Mapping[str, object]) -> dict[str, Any]:
     """A row, an annotation or attributes without what they say of whose they are."""
     return {name: value for name, value in row.items() if name not in ("user_id", "thread_id", GenAI.CONVERSATION_ID)}
 
 
-def _page(component: str, data: Mapping[str, Any], static_copy: str, title: str) -> str:
+def _page(component: str, data: Mapping[str, object], static_copy: str, title: str) -> str:
     return _PAGE.format(
         title=escape(title), static_copy=static_copy, data=_packed(data), module=_inline(build(component, "page"))
     )
@@ -128,7 +128,7 @@ def _span(span: Mapping[str, Any], scores: list[Any]) -> dict[str, Any]:
     }
 
 
-def _packed(data: Mapping[str, Any]) -> str:
+def _packed(data: Mapping[str, object]) -> str:
     text = json.dumps(json_safe(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 

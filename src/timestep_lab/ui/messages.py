@@ -22,7 +22,7 @@ _TEXT = frozenset({"text", "input_text", "output_text", "refusal", "summary_text
 _MEDIA = ("image", "audio", "file", "video", "document", "blob")
 
 
-def read_messages(value: Any, *, role: str = "user") -> list[Message] | None:
+def read_messages(value: object, *, role: str = "user") -> list[Message] | None:
     """The messages in a span's input or output; `role` is that of plain text. None when it holds something else."""
     if isinstance(value, str):
         return [_message(role, [_text(value)])] if value else []
@@ -43,7 +43,7 @@ def read_messages(value: Any, *, role: str = "user") -> list[Message] | None:
     return _joined(messages)
 
 
-def _item(item: Any, role: str) -> Message | None:
+def _item(item: object, role: str) -> Message | None:
     if isinstance(item, str):
         return _message(role, [_text(item)])
     if not isinstance(item, Mapping):
@@ -87,13 +87,13 @@ def _chat_message(item: Mapping[str, Any]) -> Message:
     return message
 
 
-def _holds_results(content: Any) -> bool:
+def _holds_results(content: object) -> bool:
     """OpenTelemetry and Anthropic put results in as blocks that say whose result they are."""
     blocks = content if isinstance(content, list) else []
     return any((part := _part(block)) is not None and part["type"] == "result" for block in blocks)
 
 
-def _part(block: Any) -> Part | None:
+def _part(block: object) -> Part | None:
     if isinstance(block, str):
         return _text(block)
     if not isinstance(block, Mapping):
@@ -125,7 +125,7 @@ def _reasoning(block: Mapping[str, Any]) -> str:
     return "\n\n".join(texts) or str(block.get("thinking") or block.get("text") or "")
 
 
-def _list(value: Any) -> Iterable[Any]:
+def _list(value: object) -> Iterable[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
@@ -133,7 +133,7 @@ def _text(text: str) -> Part:
     return {"type": "text", "text": text}
 
 
-def _call(name: Any, arguments: Any, call_id: Any) -> Part:
+def _call(name: object, arguments: object, call_id: object) -> Part:
     return {"type": "call", "name": str(name or "?"), "arguments": as_text(arguments), "call_id": call_id}
 
 
@@ -153,7 +153,7 @@ def _joined(messages: list[Message]) -> list[Message]:
     return joined
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Text as it is, blocks of text joined, anything else as JSON."""
     if value is None:
         return ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # --- The first rows of a trace's tree, as the waterfall and its static copy show them
 
 
-def tree_rows(spans: SpanColumns, most: int, parents: Any = None) -> list[tuple[int, int]]:
+def tree_rows(spans: SpanColumns, most: int, parents: object = None) -> list[tuple[int, int]]:
     """(row, depth) of the first `most` rows: depth first, siblings in order of start. What only a ring of parents leads to comes last.
 
     `parents`: the spans' `parent_rows`, if they are at hand.
@@ -106,7 +106,7 @@ def _tool(span: Mapping[str, Any]) -> Entry:
     }
 
 
-def _asked(span: Mapping[str, Any], about: Entry, told: set[str]) -> list[Entry]:
+def _asked(span: Mapping[str, object], about: Entry, told: set[str]) -> list[Entry]:
     """Instructions and users' words that no earlier generation was given. Each generation is given the whole history."""
     entries = []
     for message in read_messages(span.get("input")) or ():
@@ -340,7 +340,7 @@ def read_trace(source: Traces, trace_id: str) -> Reply:
 
 
 def read_about(
-    source: Traces, trace_id: str, spans: SpanColumns, trace: Mapping[str, Any] | None = None
+    source: Traces, trace_id: str, spans: SpanColumns, trace: Mapping[str, object] | None = None
 ) -> dict[str, Json]:
     """That answer without the spans. `trace`: its row, if it is at hand."""
     trace = source.read(trace_id) if trace is None else trace
@@ -435,7 +435,7 @@ def find_in_trace(source: Traces, trace_id: str, text: str) -> list[str]:
     return [str(span["span_id"]) for span in source.payloads(trace_id, ids) if wanted in _contents(span)]
 
 
-def _contents(span: Mapping[str, Any]) -> str:
+def _contents(span: Mapping[str, object]) -> str:
     values = (span.get("input"), span.get("output"), span.get("error"), span.get("attributes"))
     return " ".join(str(json_safe(value)) for value in values if value).casefold()
 

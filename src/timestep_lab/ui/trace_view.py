@@ -39,7 +39,7 @@ OUTCOMES = {
 }
 
 
-def outcome_text(trace: Mapping[str, Any]) -> str:
+def outcome_text(trace: Mapping[str, object]) -> str:
     """How a trace went, in words."""
     if trace.get("outcome") == "steps_failed":
         failed = trace.get("n_errors") or 0
@@ -51,7 +51,7 @@ def outcome_text(trace: Mapping[str, Any]) -> str:
 def trace_html(
     source: Traces,
     trace_id: str,
-    trace: Mapping[str, Any] | None = None,
+    trace: Mapping[str, object] | None = None,
     spans: SpanColumns | None = None,
     rows: Sequence[tuple[int, int]] | None = None,
 ) -> str:
@@ -88,7 +88,7 @@ def moment(when: datetime | None) -> str:
     return to_aware_utc(when).strftime("%Y-%m-%d %H:%M:%S UTC") if when is not None else ""
 
 
-def text(value: Any, most: int = MOST_TEXT) -> str:
+def text(value: object, most: int = MOST_TEXT) -> str:
     """Escaped, shortened, and isolated, so that right-to-left marks end where the text ends."""
     plain = str(json_safe(value)).replace("\0", "␀")
     shortened = plain if len(plain) <= most else f"{plain[:most]} … ({len(plain):,} characters)"
@@ -134,7 +134,7 @@ def _value(spans: SpanColumns, name: str, row: int) -> Any:
     return None if value is None or value != value else value
 
 
-def _messages(entries: Sequence[Mapping[str, Any]]) -> str:
+def _messages(entries: Sequence[Mapping[str, object]]) -> str:
     lines = [line for entry in entries[:MOST_TWIN_ENTRIES] if (line := _entry(entry))]
     if not lines:
         return ""
@@ -167,7 +167,7 @@ OVER = ("completed", "stopped", "failed", "cancelled", "interrupted")
 class _Read:
     """A trace as it was when somebody first looked at the view. Its row may be older: who watches a view is told of what changed since."""
 
-    def __init__(self, source: Traces, trace_id: str, trace: Mapping[str, Any]) -> None:
+    def __init__(self, source: Traces, trace_id: str, trace: Mapping[str, object]) -> None:
         self.spans = source.columns(trace_id)
         self.about = read_about(source, trace_id, self.spans, trace)
         self.parents = parent_rows(self.spans)
@@ -221,7 +221,7 @@ class TraceView(TraceReader):
         ids = list(self.source.columns(self.trace_id)["span_id"])
         return pandas.DataFrame([dict(span) for span in self.source.payloads(self.trace_id, ids)])
 
-    def diff(self, other: Any) -> list[DiffRow]:
+    def diff(self, other: object) -> list[DiffRow]:
         """This trace aligned with another: a run, a view of a trace, or a trace's id. Raises `UsageError`, `NotFoundError`."""
         return list(self.source.diff(self.trace_id, trace_id_of(other)))
 

@@ -104,7 +104,7 @@ class View:
     stem: ClassVar[str]
     _handlers: ClassVar[dict[str, str]] = {}
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         own = {m.__dict__["_handles"]: n for n, m in vars(cls).items() if "_handles" in getattr(m, "__dict__", {})}
         cls._handlers = {**cls._handlers, **own}
@@ -361,7 +361,7 @@ class View:
 
         display_in_notebook(self)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """For hosts that know widgets but not IPython's own way of showing. With it comes the static copy, for those that know neither."""
         from timestep_lab.ui.hosts import bundle
 
@@ -387,7 +387,7 @@ class View:
         except LabError as error:
             return f"{type(self).__name__}: {error}"
 
-    def panel(self, **layout: Any) -> Viewable:
+    def panel(self, **layout: object) -> Viewable:
         """The view as a Panel component. `layout`: Panel's own words (`sizing_mode`, `margin` …)."""
         from timestep_lab.ui.hosts import panel_component
 

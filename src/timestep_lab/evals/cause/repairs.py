@@ -221,7 +221,7 @@ def _arguments(
     return variants[:8]
 
 
-def _words(items: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def _words(items: Iterable[Mapping[str, object]]) -> Counter[str]:
     """Ids in what a model had read, in order of appearance."""
     words: Counter[str] = Counter()
     for item in items:
@@ -241,7 +241,7 @@ def _shape(word: str) -> str:
     return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]", "a", word))
 
 
-def _at(items: Sequence[Mapping[str, Any]], place: int, **changes: Any) -> list[dict[str, Any]]:
+def _at(items: Sequence[Mapping[str, object]], place: int, **changes: object) -> list[dict[str, Any]]:
     return [{**item, **(changes if at == place else {})} for at, item in enumerate(items)]
 
 
@@ -255,13 +255,13 @@ def _forgotten(recorded: Recorded, turn: int) -> list[dict[str, Any]]:
     )
 
 
-def _plain(item: Mapping[str, Any]) -> str:
+def _plain(item: Mapping[str, object]) -> str:
     return json.dumps(
         {n: v for n, v in item.items() if n not in ("id", "status") and v is not None}, sort_keys=True, default=str
     )
 
 
-def _short(text: Any) -> str:
+def _short(text: object) -> str:
     words = " ".join(str(text).split())
     return words if len(words) <= 60 else f"{words[:59]}…"
 

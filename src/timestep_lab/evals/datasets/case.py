@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from timestep_lab.model.arguments import did_you_mean
 from timestep_lab.model.comparison import CaseRecord
@@ -171,7 +171,7 @@ def from_record(record: CaseRecord) -> Case:
     )  # fmt: skip
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """SHA-256 of a JSON value in canonical form. Raises `DataError` for what JSON cannot hold."""
     try:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -208,7 +208,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
     return records
 
 
-def _cell_value(value: Any, written: Any, where: str) -> Any:
+def _cell_value(value: object, written: object, where: str) -> Any:
     if value is None and isinstance(written, str) and written.startswith("="):
         raise DataError(f"{where} has a formula whose value was not saved: {written[:40]}.", "Open it in a spreadsheet program and save it.")  # fmt: skip
     return value
@@ -233,7 +233,7 @@ def read_json(path: Path) -> Rows:
 _LISTS = ("cases", "examples", "samples", "rows", "items", "data")
 
 
-def _listed(value: Any, name: str) -> Any:
+def _listed(value: object, name: str) -> Any:
     """The rows of a JSON value: of an object its list of cases (also one level down, as Phoenix has it), or its columns (lists of one length;
     objects with the same names; pandas' `split`); of a row of the Hugging Face viewer, what it holds; of SQuAD's articles, the questions."""
     if isinstance(value, dict):
@@ -273,7 +273,7 @@ def _listed(value: Any, name: str) -> Any:
     return value
 
 
-def _texts(answers: Any) -> Any:
+def _texts(answers: object) -> Any:
     """SQuAD's answers, as they stand in a file and as Hugging Face has them."""
     return {"text": [one["text"] for one in answers]} if isinstance(answers, list) else answers
 

@@ -96,7 +96,7 @@ def cases_of_traces(
 
 
 def cases_of_rows(
-    rows: Sequence[Mapping[str, Any]], sql: Callable[[str], list[dict[str, Any]]], *, expected: str | None
+    rows: Sequence[Mapping[str, object]], sql: Callable[[str], list[dict[str, Any]]], *, expected: str | None
 ) -> list[Case]:  # fmt: skip
     """The same of rows of the view `traces`, in their order. Traces in which nothing was asked make no case."""
     corrections = {row["target_id"]: row["note"] for row in sql(_CORRECTIONS)}
@@ -111,12 +111,12 @@ def cases_of_rows(
     return cases
 
 
-def _json(value: Any) -> Any:
+def _json(value: object) -> Any:
     return json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def load_dataset(
-    data: Any, *, store: Store | None = None, name: str | None = None, input: str | None = None,
+    data: object, *, store: Store | None = None, name: str | None = None, input: str | None = None,
     expected: str | None = None, id: str | None = None, limit: int | None = None,
 ) -> Dataset:  # fmt: skip
     """Make a dataset of
@@ -187,12 +187,12 @@ def uploaded(content: bytes, filename: str) -> Dataset:
     return _of_rows(rows_of_bytes(content, filename), Path(filename).stem or "file", Columns())
 
 
-def is_query(data: Any) -> bool:
+def is_query(data: object) -> bool:
     """SQL is told from a path by its first word; a path has no `select ` at its start."""
     return isinstance(data, str) and data.lstrip()[:7].lower().split(maxsplit=1)[:1] in (["select"], ["with"])
 
 
-def _of_rows(rows: Iterable[tuple[Any, str]], name: str, columns: Columns) -> Dataset:
+def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns) -> Dataset:
     cases: list[Case] = []
     seen: set[str] = set()
     for row, where in rows:

@@ -58,7 +58,7 @@ class Config:
     repeat: int
 
 
-def is_config(value: Any) -> bool:
+def is_config(value: object) -> bool:
     """Whether the content of a JSON file is promptfoo's."""
     return isinstance(value, Mapping) and bool({"tests", "scenarios"} & set(value)) and bool({"prompts", "providers", "targets"} & set(value))  # fmt: skip
 
@@ -90,7 +90,7 @@ def read(path: Path) -> Config:
     return Config(cases, texts, providers, _repeat(config, path))
 
 
-def case_of_row(row: Mapping[str, Any], path: Path, where: str) -> Case:
+def case_of_row(row: Mapping[str, object], path: Path, where: str) -> Case:
     """Of a table with a column `__expected`, read by itself."""
     [case] = _cases(_test(_row(row, where), path, where), {}, _Beside([], (), "__threshold" in row), path, where)
     return case
@@ -111,19 +111,19 @@ class _Beside:
     has_threshold: bool
 
 
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise DataError(f"{where} is not an object.", "Give names and their values.")
     return value
 
 
-def _list(value: Any, where: str) -> list[Any]:
+def _list(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise DataError(f"{where} is not a list.", "Give a list.")
     return value
 
 
-def _referred(value: Any, config: Mapping[str, Any], where: str, depth: int = 0) -> Any:
+def _referred(value: object, config: Mapping[str, object], where: str, depth: int = 0) -> Any:
     """`{$ref: '#/assertionTemplates/x'}` is what stands there."""
     if depth > 30:
         raise DataError(f"{where}: a $ref leads to itself.", "Write it out.")
@@ -159,7 +159,7 @@ def _files(value: str, path: Path, where: str) -> list[Path]:
     return files
 
 
-def _repeat(config: Mapping[str, Any], path: Path) -> int:
+def _repeat(config: Mapping[str, object], path: Path) -> int:
     repeat: Any = 1
     for name in ("commandLineOptions", "evaluateOptions"):
         where = f"{path.name} {name}"
@@ -174,7 +174,7 @@ def _repeat(config: Mapping[str, Any], path: Path) -> int:
 # -- tests
 
 
-def _test(test: Any, path: Path, where: str) -> Mapping[str, Any]:
+def _test(test: object, path: Path, where: str) -> Mapping[str, Any]:
     given = _mapping(loaded(test, path, where), where)
     only(given, _TEST, where)
     options = _mapping(given.get("options") or {}, f"{where} options")
@@ -187,7 +187,7 @@ def _test(test: Any, path: Path, where: str) -> Mapping[str, Any]:
     return given
 
 
-def _all_tests(config: Mapping[str, Any], path: Path) -> Iterator[Any]:
+def _all_tests(config: Mapping[str, object], path: Path) -> Iterator[Any]:
     if config.get("tests") is not None:
         yield from _tests(config["tests"], path)
     scenarios = config.get("scenarios") or []
@@ -200,7 +200,7 @@ def _all_tests(config: Mapping[str, Any], path: Path) -> Iterator[Any]:
                 yield from _scenario(_mapping(scenario, where), file, where)
 
 
-def _scenario(scenario: Mapping[str, Any], path: Path, where: str) -> Iterator[Any]:
+def _scenario(scenario: Mapping[str, object], path: Path, where: str) -> Iterator[Any]:
     only(scenario, ("description", "config", "tests"), where)
     configs = _list(loaded(scenario.get("config") or [], path, where), f"{where} config")
     for first, second in itertools.product(configs, list(_tests(scenario.get("tests") or [], path))):
@@ -213,7 +213,7 @@ def _scenario(scenario: Mapping[str, Any], path: Path, where: str) -> Iterator[A
         }  # fmt: skip
 
 
-def _tests(tests: Any, path: Path) -> Iterator[Any]:
+def _tests(tests: object, path: Path) -> Iterator[Any]:
     if isinstance(tests, str):
         if "://" in tests and not tests.startswith("file://"):
             raise DataError(
@@ -237,7 +237,7 @@ def _tests(tests: Any, path: Path) -> Iterator[Any]:
         raise DataError(f"{path.name}: tests is not a list.", "List the tests, or name a file with file://.")
 
 
-def _row(row: Any, where: str) -> Any:
+def _row(row: object, where: str) -> Any:
     """A row of a table of tests: its columns are variables, but for those that promptfoo names with two underscores."""
     if not isinstance(row, Mapping) or "vars" in row or "assert" in row:
         return row
@@ -282,7 +282,7 @@ def _number(text: str, where: str) -> float:
         raise DataError(f"{where} is {text!r}.", "Give a number.") from error
 
 
-def _vars(test: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
+def _vars(test: Mapping[str, object], path: Path, where: str) -> dict[str, Any]:
     given = test.get("vars") or {}
     if isinstance(given, str | list):
         # A path by itself, also without file://.
@@ -295,14 +295,14 @@ def _vars(test: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
     return {str(name): _variable(value, path, where) for name, value in _mapping(given, f"{where} vars").items()}
 
 
-def _variable(value: Any, path: Path, where: str) -> Any:
+def _variable(value: object, path: Path, where: str) -> Any:
     if isinstance(value, str) and value.startswith("file://") and "*" in value:
         return [loaded(f"file://{file.name}", file, f"{where} vars") for file in _files(value, path, where)]
     read = loaded(value, path, f"{where} vars")
     return read.removesuffix("\n") if isinstance(read, str) else read
 
 
-def _composed(variables: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _composed(variables: Mapping[str, object], where: str) -> dict[str, Any]:
     """A variable may name others: `item: 'tweet about {{topic}}'`. One that has filters or conditions is filled as a prompt is."""
     resolved = dict(variables)
     for _ in range(5):
@@ -358,7 +358,7 @@ def _cases(
         )  # fmt: skip
 
 
-def _only_for(test: Mapping[str, Any], beside: _Beside, where: str) -> dict[str, Any]:
+def _only_for(test: Mapping[str, object], beside: _Beside, where: str) -> dict[str, Any]:
     """Which models and prompts a test is for, where it is not for all."""
     restrictions: dict[str, Any] = {}
     if test.get("providers") is not None:
@@ -378,7 +378,7 @@ def _fits(wanted: str, name: str | None) -> bool:
     return wanted == name or name.startswith(f"{wanted}:") or (wanted.endswith("*") and fnmatchcase(name, wanted))
 
 
-def _labelled(wanted: Any, prompts: Sequence[_Prompt], where: str) -> list[str]:
+def _labelled(wanted: object, prompts: Sequence[_Prompt], where: str) -> list[str]:
     names = [str(one) for one in _list(wanted, f"{where} prompts")]
     texts = [p.text for p in prompts if any(_fits(name, label) for name in names for label in p.labels)]
     if not texts:
@@ -391,7 +391,7 @@ def _labelled(wanted: Any, prompts: Sequence[_Prompt], where: str) -> list[str]:
 # -- prompts and providers
 
 
-def _prompts(prompts: Any, path: Path) -> list[_Prompt]:
+def _prompts(prompts: object, path: Path) -> list[_Prompt]:
     """Templates. A text that names a file is that file; a `.txt` holds several, parted by lines of `---`."""
     if isinstance(prompts, Mapping):
         prompts = [{"id": text, "label": label} for text, label in prompts.items()]
@@ -442,7 +442,7 @@ def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str 
             raise DataError(f"{where} is in {text}, which is not supported here.", "Name a text file.")
 
 
-def _providers(providers: Any, prompts: Sequence[_Prompt], path: Path) -> tuple[Provider, ...]:
+def _providers(providers: object, prompts: Sequence[_Prompt], path: Path) -> tuple[Provider, ...]:
     """Whom the file asks. Whether each can be asked here is told when no others are named."""
     parsed: list[Provider] = []
     for number, given in enumerate(providers if isinstance(providers, list) else [providers], 1):
@@ -462,7 +462,7 @@ def _providers(providers: Any, prompts: Sequence[_Prompt], path: Path) -> tuple[
     return tuple(parsed)
 
 
-def _provider_files(given: Any, path: Path, where: str) -> Iterator[Any]:
+def _provider_files(given: object, path: Path, where: str) -> Iterator[Any]:
     if isinstance(given, str) and given.startswith("file://") and given.endswith((".yaml", ".yml", ".json")):
         for file in _files(given, path, where):
             value = load_yaml(file)

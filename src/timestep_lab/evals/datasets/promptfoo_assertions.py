@@ -73,7 +73,7 @@ _JUDGE_SETTINGS = ("provider", "rubricPrompt")
 
 
 def read_assertion(
-    assertion: Any, variables: Mapping[str, Any], options: Mapping[str, Any], path: Path, where: str
+    assertion: object, variables: Mapping[str, object], options: Mapping[str, object], path: Path, where: str
 ) -> Spec:
     """The scorer that an assertion of a test with these variables and options is. Raises `DataError`."""
     if not isinstance(assertion, Mapping) or not isinstance(assertion.get("type"), str):
@@ -133,7 +133,7 @@ def short_assertion(text: str, where: str) -> Spec:
     return {"type": "equals", "value": text}
 
 
-def read_transform(script: Any, where: str) -> None:
+def read_transform(script: object, where: str) -> None:
     """Raises `DataError` for a script that is in a file, or is more than is read here."""
     if not isinstance(script, str):
         raise DataError(f"{where} has a transform that is not text.", "Write an expression over output.")
@@ -147,7 +147,7 @@ def read_transform(script: Any, where: str) -> None:
         raise DataError(f"{where}: {error.message}", error.next_step) from error
 
 
-def read_model(provider: Any, where: str) -> str:
+def read_model(provider: object, where: str) -> str:
     """The model that a provider of promptfoo is here. Raises `DataError`."""
     if isinstance(provider, Mapping):
         only(provider, ("id", "label"), f"{where}: the provider")
@@ -175,7 +175,7 @@ def read_model(provider: Any, where: str) -> str:
     )
 
 
-def loaded(value: Any, path: Path, where: str) -> Any:
+def loaded(value: object, path: Path, where: str) -> Any:
     """What a `file://` stands for: the value of a YAML or JSON file, the text of a text file; anything else is itself."""
     if not (isinstance(value, str) and value.startswith("file://")):
         return value
@@ -190,7 +190,7 @@ def loaded(value: Any, path: Path, where: str) -> Any:
     )
 
 
-def only(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def only(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
     """Raises `DataError` for a key that would mean something to promptfoo and nothing here."""
     strange = [str(name) for name in given if name not in known]
     if strange:
@@ -201,7 +201,11 @@ def only(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
 
 
 def _set(
-    assertion: Mapping[str, Any], variables: Mapping[str, Any], options: Mapping[str, Any], path: Path, where: str
+    assertion: Mapping[str, object],
+    variables: Mapping[str, object],
+    options: Mapping[str, object],
+    path: Path,
+    where: str,
 ) -> Spec:
     only(assertion, ("type", "assert", "threshold", "weight", "metric"), f"{where}: the assertion 'assert-set'")
     inner = assertion.get("assert")
@@ -213,7 +217,7 @@ def _set(
     }  # fmt: skip
 
 
-def _name_and_weight(assertion: Mapping[str, Any], variables: Mapping[str, Any], where: str) -> Spec:
+def _name_and_weight(assertion: Mapping[str, object], variables: Mapping[str, object], where: str) -> Spec:
     spec: Spec = {}
     weight = assertion.get("weight")
     if weight is not None:
@@ -225,7 +229,7 @@ def _name_and_weight(assertion: Mapping[str, Any], variables: Mapping[str, Any],
     return spec
 
 
-def _value(name: str, value: Any, variables: Mapping[str, Any], path: Path, where: str) -> Any:
+def _value(name: str, value: object, variables: Mapping[str, object], path: Path, where: str) -> Any:
     if name == "javascript":
         if isinstance(value, str) and value.startswith("file://"):
             raise DataError(f"{where} runs {value}, which is not supported here.", "Write an expression in place.")
@@ -248,7 +252,7 @@ def _value(name: str, value: Any, variables: Mapping[str, Any], path: Path, wher
     return read
 
 
-def _rubric_prompt(value: Any, path: Path, where: str) -> str:
+def _rubric_prompt(value: object, path: Path, where: str) -> str:
     read = loaded(value, path, where)
     if isinstance(read, list) and len(read) == 1 and isinstance(read[0], str):
         read = read[0]
@@ -257,7 +261,7 @@ def _rubric_prompt(value: Any, path: Path, where: str) -> str:
     return text
 
 
-def _judge(assertion: Mapping[str, Any]) -> Spec:
+def _judge(assertion: Mapping[str, object]) -> Spec:
     spec: Spec = {}
     if (provider := assertion.get("provider")) is not None:
         spec["model"] = read_model(provider, "A judge")
@@ -266,12 +270,12 @@ def _judge(assertion: Mapping[str, Any]) -> Spec:
     return spec
 
 
-def _threshold(assertion: Mapping[str, Any]) -> Spec:
+def _threshold(assertion: Mapping[str, object]) -> Spec:
     threshold = assertion.get("threshold")
     return {} if threshold is None else {"pass_at": threshold}
 
 
-def _bounds(value: Any, *, exact: bool = False) -> Spec:
+def _bounds(value: object, *, exact: bool = False) -> Spec:
     if isinstance(value, Mapping):
         return {ours: value[theirs] for theirs, ours in (("min", "at_least"), ("max", "at_most")) if theirs in value}
     return {"at_most": value, **({"at_least": value} if exact else {})}

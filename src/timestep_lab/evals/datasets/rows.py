@@ -128,7 +128,7 @@ def _canonical(name: str) -> str:
     return re.sub(r"[\s\-]+", "_", _HUMP.sub("_", name.strip())).lower()
 
 
-def told_before(row: Any) -> str | None:
+def told_before(row: object) -> str | None:
     """Of a row that is one of several about the same case (an answer of a saved comparison, a sample of an epoch, a filter's view of a
     document): what names the case."""
     if not isinstance(row, Mapping):
@@ -143,7 +143,7 @@ def told_before(row: Any) -> str | None:
     return None
 
 
-def is_archived(row: Any) -> bool:
+def is_archived(row: object) -> bool:
     """Of Langfuse's items those that it no longer runs."""
     return (
         isinstance(row, Mapping) and row.get("status") == "ARCHIVED" and bool({"datasetId", "datasetName"} & row.keys())
@@ -159,7 +159,7 @@ def _decoded(values: dict[str, Any]) -> dict[str, Any]:
     return {name: _from_json(value) if name in names else value for name, value in values.items()}
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(value: object) -> Any:
     text = value.strip() if isinstance(value, str) else ""
     if text == "null":
         return None
@@ -227,7 +227,7 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
     return _example(values, given) if isinstance(given, Mapping) else _conversation(values)
 
 
-def _of_harness(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
     """A line of `samples_….jsonl` of lm-evaluation-harness: what was asked is in its arguments, of multiple choice one for each."""
     given = values["arguments"]
     pairs = [[one.get("arg_0"), one.get("arg_1")] for one in given.values()] if isinstance(given, Mapping) else given
@@ -269,7 +269,7 @@ def _of_bedrock(turns: list[Any]) -> list[Any]:
     return messages
 
 
-def _messages(said: Any) -> Any:
+def _messages(said: object) -> Any:
     """Chat messages as LangChain, ShareGPT and Gemini write them, in the usual form; anything else is itself."""
     if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
         return said
@@ -289,7 +289,7 @@ def _messages(said: Any) -> Any:
     return messages
 
 
-def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, Any]:
     """What it was given and what it should answer are objects, of which one part is the question and one the answer."""
     answered = next((name for name in _ANSWERED if values.get(name) is not None), None)
     row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
@@ -308,7 +308,7 @@ def _example(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     return {**row, "expected": right}
 
 
-def _said(right: Any) -> Any:
+def _said(right: object) -> Any:
     """The text of an answer that is a chat message, or a list of generations of one."""
     while isinstance(right, list) and len(right) == 1 and isinstance(right[0], list | Mapping):
         right = right[0]
@@ -368,7 +368,7 @@ def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     return case
 
 
-def _choices(values: Mapping[str, Any], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
+def _choices(values: Mapping[str, object], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
     """The choices of a row and the letter of the right one. None where it has none."""
     choices, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
     labels = list(LETTERS)
@@ -405,7 +405,7 @@ def _choices(values: Mapping[str, Any], expected: str | None, where: str) -> tup
     )
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: object, where: str) -> Any:
     """A JSON value: numpy scalars and arrays, dates and NaN from a DataFrame or a database are turned into one."""
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -426,7 +426,9 @@ def plain(value: Any, where: str) -> Any:
     raise DataError(f"{where} holds {_kind(value)}.", "Use text, numbers, lists and objects.")
 
 
-def _column(values: Mapping[str, Any], said: str | None, usual: tuple[str, ...], where: str, role: str) -> str | None:
+def _column(
+    values: Mapping[str, object], said: str | None, usual: tuple[str, ...], where: str, role: str
+) -> str | None:
     if said is not None:
         if said not in values:
             raise DataError(
@@ -460,7 +462,7 @@ def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ..
     return (asked if isinstance(asked, str) else str(asked)), ()
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return {"NoneType": "nothing", "list": "a list", "dict": "an object", "int": "a number", "float": "a number"}.get(
         type(value).__name__, f"a {type(value).__name__}"
     )

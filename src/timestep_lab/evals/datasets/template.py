@@ -32,7 +32,7 @@ _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[!=]==")
 
 
-def render(template: str, variables: Mapping[str, Any]) -> str:
+def render(template: str, variables: Mapping[str, object]) -> str:
     """Fill a template. Text goes in as it is, all else as JSON, nothing as an empty text.
 
     Raises `DataError` for a name that there is no value for (`{% if name %}` and `{{ name | default('') }}` may ask for one), and for
@@ -72,7 +72,7 @@ def check_template(template: str) -> None:
         _compiled(template)
 
 
-def render_all(value: Any, variables: Mapping[str, Any]) -> Any:
+def render_all(value: object, variables: Mapping[str, object]) -> Any:
     """`render` for every text inside lists and objects."""
     if isinstance(value, str):
         return render(value, variables)
@@ -104,7 +104,7 @@ class _Spent:
 _SPENT: ContextVar[_Spent | None] = ContextVar("spent", default=None)
 
 
-def _weighed(value: Any) -> Any:
+def _weighed(value: object) -> Any:
     """The value. Counts all that it holds, as often as it holds it: lists of lists of lists grow fast."""
     spent, stack = (_SPENT.get() or _Spent("")), [value]
     while stack:
@@ -127,7 +127,7 @@ def _turns(items: Any, names: int) -> Iterator[Any]:
         yield item
 
 
-def _joined(*parts: Any) -> str:
+def _joined(*parts: object) -> str:
     _weighed(parts)
     return "".join(str(_written(part)) for part in parts)
 
@@ -225,7 +225,7 @@ def _environment() -> jinja2.Environment:
             _weighed((left, right))
             return _joined(left, right) if isinstance(left, str) or isinstance(right, str) else left + right
 
-        def getattr(self, obj: Any, attribute: str) -> Any:
+        def getattr(self, obj: object, attribute: str) -> Any:
             return self._of(obj, attribute)
 
         def getitem(self, obj: Any, argument: Any) -> Any:
@@ -236,7 +236,7 @@ def _environment() -> jinja2.Environment:
             except (LookupError, TypeError):
                 return Missing(name=f"…[{argument}]")
 
-        def _of(self, obj: Any, name: str) -> Any:
+        def _of(self, obj: object, name: str) -> Any:
             if isinstance(obj, Mapping):
                 return obj[name] if name in obj else Missing(name=f"….{name}")
             if isinstance(obj, Missing):
@@ -251,7 +251,7 @@ def _environment() -> jinja2.Environment:
                 return getattr(obj, name)
             return Missing(name=name)
 
-        def is_safe_callable(self, obj: Any) -> bool:
+        def is_safe_callable(self, obj: object) -> bool:
             return getattr(obj, "of_template", False) or obj in (_turns, _joined, _weighed, _range)
 
     environment = Sandbox(
@@ -281,7 +281,7 @@ def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A filter that takes and makes no more than a filling may. What Jinja2 noted on it (that it wants the environment) stays."""
 
     @wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
+    def call(*args: object, **options: object) -> Any:
         _weighed([arg for arg in args if isinstance(arg, str | list | tuple | Mapping)])
         made = function(*args, **options)
         if isinstance(made, Iterator):
@@ -291,14 +291,14 @@ def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _replaced(text: Any, old: Any, new: Any, most: int = -1) -> str:
+def _replaced(text: object, old: object, new: object, most: int = -1) -> str:
     text, old, new = _joined(text), _joined(old), _joined(new)
     (_SPENT.get() or _Spent("")).work(text.count(old) * len(new) // 8)
     return str(text.replace(old, new, most))
 
 
-def _bound(method: Callable[..., Any], obj: Any) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
+def _bound(method: Callable[..., Any], obj: object) -> Callable[..., Any]:
+    def call(*args: object) -> Any:
         _weighed((obj, args))
         return _weighed(method(obj, *args))
 
@@ -312,7 +312,7 @@ def _range(*args: int) -> range:
     return numbers
 
 
-def _written(value: Any) -> Any:
+def _written(value: object) -> Any:
     if value is None:
         return ""
     if isinstance(value, str) or type(value).__name__ == "Missing":

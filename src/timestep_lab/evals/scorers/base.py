@@ -150,7 +150,7 @@ class Scorer(ABC):
         return await in_scorer_thread(self.check, answer, case)
 
 
-async def in_scorer_thread(function: Callable[..., T], *args: Any) -> T:
+async def in_scorer_thread(function: Callable[..., T], *args: object) -> T:
     """Beside the event loop, on threads that only scorers use: slow ones keep nobody else waiting."""
     return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
@@ -169,7 +169,7 @@ def scorer(name: str) -> Callable[[S], S]:
     return register
 
 
-def acceptable(value: Any, case: Case) -> list[str] | Score:
+def acceptable(value: object, case: Case) -> list[str] | Score:
     """The texts of which one is wanted: the scorer's own option before the case's `expected`."""
     wanted = case.expected if value is None else value
     if wanted is None or wanted == []:
@@ -179,7 +179,7 @@ def acceptable(value: Any, case: Case) -> list[str] | Score:
     return [_text(one) for one in (wanted if isinstance(wanted, list | tuple) else [wanted])]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     import json

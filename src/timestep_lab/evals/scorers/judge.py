@@ -165,7 +165,7 @@ def shown_to(answer: Answer, case: Case, n: str = "") -> str:
     return f"{system}<question{n}>\n{fence(question)}\n</question>\n\n"
 
 
-def _turn_text(message: Mapping[str, Any]) -> str:
+def _turn_text(message: Mapping[str, object]) -> str:
     """A message's text; a tool call, its result or an attachment as JSON."""
     content = message.get("content")
     if isinstance(content, str):
@@ -260,7 +260,7 @@ class Pairwise(Scorer):
         )
 
 
-def _better(reply: Mapping[str, Any]) -> tuple[str, str]:
+def _better(reply: Mapping[str, object]) -> tuple[str, str]:
     """(the place that won, or `tie`; why)."""
     place = str(reply.get("better"))
     if place not in ("1", "2", "tie"):

@@ -140,7 +140,7 @@ def _listed(text: str) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _labels(value: Any) -> set[str]:
+def _labels(value: object) -> set[str]:
     if isinstance(value, str):
         value = _listed(value)
     texts = [one if isinstance(one, str) else json.dumps(one) for one in (value if isinstance(value, list) else [value])]  # fmt: skip

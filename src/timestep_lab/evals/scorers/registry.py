@@ -77,7 +77,7 @@ class Function(Scorer):
         return self.function(**{name: offered[name] for name in parameters if name in offered})
 
 
-def _as_score(result: Any) -> Score:
+def _as_score(result: object) -> Score:
     if isinstance(result, Score):
         return result
     if result is None:
@@ -122,7 +122,7 @@ def split_specs(text: str) -> list[str]:
     return specs
 
 
-def make_scorer(spec: Any) -> Scorer:
+def make_scorer(spec: object) -> Scorer:
     """One scorer from what a user wrote. Raises `UsageError`."""
     if isinstance(spec, Scorer):
         return spec if spec.name else dataclasses.replace(spec, name=spec.type)

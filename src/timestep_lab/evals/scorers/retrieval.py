@@ -100,7 +100,7 @@ class _Retrieval(Scorer):
         documents = "\n".join(f"<document {n}>\n{_fenced(text)}\n</document>" for n, text in enumerate(contexts, 1))
         prompt = f"{self._task(answer, case)}\n\n{documents}\n\nForm of your reply: {self._form()}"
 
-        def read(reply: Mapping[str, Any]) -> Score:
+        def read(reply: Mapping[str, object]) -> Score:
             return self._read(reply, len(contexts))
 
         judgement = await ask_judge(tools, self.model, INSTRUCTIONS, prompt, read)
@@ -118,7 +118,7 @@ class _Retrieval(Scorer):
     def _form(self) -> str:
         return f'{{"{self.key}": [{{"claim": "<one statement>", "{self.verdict}": true or false}}, …]}}'
 
-    def _read(self, reply: Mapping[str, Any], documents: int) -> Score:
+    def _read(self, reply: Mapping[str, object], documents: int) -> Score:
         """Raises `ValueError` for a reply in another form."""
         rows = reply.get(self.key)
         if not isinstance(rows, list) or not all(

@@ -132,7 +132,7 @@ def _difference(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -
 _deadline: ContextVar[Deadline] = ContextVar("deadline of the patterns of this answer")
 
 
-def check_patterns(schema: Any) -> None:
+def check_patterns(schema: object) -> None:
     """Raises `UsageError` for a schema whose patterns could not be bounded: `unevaluatedProperties` looks into other schemas' with `re`."""
     if {"patternProperties", "unevaluatedProperties"} <= set(_keywords(schema)):
         raise UsageError(
@@ -141,7 +141,7 @@ def check_patterns(schema: Any) -> None:
         )
 
 
-def best_error(schema: Any, value: Any) -> Any:
+def best_error(schema: object, value: object) -> Any:
     """What is wrong with the value first of all (a `jsonschema.ValidationError`), or None. Fetches nothing that a reference may name.
 
     Raises `TooSlowError` when its patterns have had their time.
@@ -205,7 +205,7 @@ def _evolve(self: Any, **changes: Any) -> Any:
     return type(self)(**{f.alias: getattr(self, f.name) for f in type(self).__attrs_attrs__ if f.init} | changes)
 
 
-def _keywords(value: Any) -> Iterator[str]:
+def _keywords(value: object) -> Iterator[str]:
     """Every name in it, wherever: what a reference may point to is not known before it is followed."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -334,7 +334,7 @@ class JsonDiff(ValueScorer):
         notes = [f"{path or 'it'}: {_told(left, path)}, not {_told(right, path)}" for path in wrong]
         return Score(1 - len(wrong) / len(places), "; ".join(notes[:5]) or None)
 
-    def _leaves(self, value: Any, path: str = "") -> dict[str, Any]:
+    def _leaves(self, value: object, path: str = "") -> dict[str, Any]:
         """Path to each value that holds no others."""
         if any(fnmatchcase(path, pattern) for pattern in self.ignore):
             return {}
@@ -347,7 +347,7 @@ class JsonDiff(ValueScorer):
         return leaves
 
 
-def _told(leaves: Mapping[str, Any], path: str) -> str:
+def _told(leaves: Mapping[str, object], path: str) -> str:
     return json.dumps(leaves[path], ensure_ascii=False) if path in leaves else "nothing"
 
 
@@ -518,7 +518,7 @@ def _target(value: Any) -> tuple[Quantity, Quantity]:
     return (low, high) if low.value <= high.value else (high, low)
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(found: object, wanted: object) -> bool:
     """Equal, or equal as text: a CSV knows only text."""
     if isinstance(wanted, str) and not isinstance(found, str):
         return json.dumps(found, ensure_ascii=False) == wanted or str(found) == wanted

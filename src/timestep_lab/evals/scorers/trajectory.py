@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from timestep_lab.evals.datasets.case import Case
 from timestep_lab.evals.scorers.base import Answer, Score, Scorer, passed, scorer
@@ -141,7 +141,7 @@ def tools_of(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.get("type") == "tool"]
 
 
-def _holds(wanted: Any, found: Any) -> bool:
+def _holds(wanted: object, found: object) -> bool:
     """Every argument wanted is there and alike; further ones do not matter."""
     if isinstance(wanted, Mapping):
         return isinstance(found, Mapping) and all(
@@ -156,6 +156,6 @@ def _names(value: Sequence[str] | str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else tuple(value)
 
 
-def _need(value: Any, name: str, example: str) -> None:
+def _need(value: object, name: str, example: str) -> None:
     if not value:
         raise UsageError(f"The scorer {name} needs to be told of what.", f"Write {example}, for example.")

@@ -21,7 +21,7 @@ def normal_cdf(z: float) -> float:
     return _NORMAL.cdf(z)
 
 
-def normal_cdf_array(z: Any) -> Any:
+def normal_cdf_array(z: object) -> Any:
     """The same for a whole array."""
     return _special().ndtr(z)
 
@@ -44,7 +44,7 @@ def t_cdf(t: float, degrees: float) -> float:
     return float(_special().stdtr(degrees, t))
 
 
-def beta_cdf(x: Any, a: float, b: float) -> Any:
+def beta_cdf(x: object, a: float, b: float) -> Any:
     """Of a whole array."""
     return _special().betainc(a, b, x)
 

@@ -114,7 +114,7 @@ class RemoteComparison:
         return ComparisonEnded(comparison=self.record)
 
 
-async def prepare(lab: RemoteLab, data: Any, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
+async def prepare(lab: RemoteLab, data: object, resume: str | None, options: dict[str, Any]) -> RemoteComparison:
     if resume is not None:
         return await RemoteComparison.begin(lab.comparisons, lab.comparisons.resume(resume, **options))
     body = await in_thread(body_of, lab.connection, data, options)
@@ -162,7 +162,7 @@ def _of_providers(dataset: Dataset) -> dict[str, Any]:
     return {"models": models, **({"settings": settings[:1]} if settings[0] else {})}
 
 
-def named_scorers(scorers: Any) -> list[Any]:
+def named_scorers(scorers: object) -> list[Any]:
     """Scorers as a served lab takes them. Raises `UsageError` for Python functions."""
     many = [scorers] if callable(scorers) or isinstance(scorers, Mapping | Scorer) else _many(scorers)
     return [_named(one, "scorers") for one in many]
@@ -175,7 +175,7 @@ def _many(value: Any) -> list[Any]:
     return list(value) if many else [value]
 
 
-def _named(one: Any, kind: str) -> Any:
+def _named(one: object, kind: str) -> Any:
     if kind == "agents" and (is_pipeline(one) or (isinstance(one, str) and one.startswith(("http://", "https://")))):
         raise unsupported_remotely(
             "A function or a service as a candidate", "Open the store itself, or name stored agents."

@@ -206,7 +206,7 @@ class RemoteLab(RemoteLooking, Lab):
         on_miss: str = "fail",
         approve: Approve = "ask",
         agent: sdk.Agent[Any] | None = None,
-        context: Any = None,
+        context: object = None,
         budget_usd: float | None = None,
         max_tokens_total: int | None = None,
         timeout_s: float | None = None,
@@ -232,7 +232,7 @@ class RemoteLab(RemoteLooking, Lab):
         return await forked.result()
 
     def tape(
-        self, traces: Any, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
+        self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> NoReturn:  # fmt: skip
         raise unsupported_remotely(
@@ -241,7 +241,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     async def replay(
         self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,
-        keep_traces: bool = False, **changes: Any,
+        keep_traces: bool = False, **changes: object,
     ) -> list[Replayed]:  # fmt: skip
         """As `Lab.replay`; the replays are the server's. Leaving it stops them."""
         from timestep_lab.service.causes import read_replayed
@@ -265,7 +265,7 @@ class RemoteLab(RemoteLooking, Lab):
         return remote(Causes, self.connection)
 
     async def outlook(
-        self, run: Run | str, scorer: Any = None, *, on_progress: Callable[[int, int], None] | None = None, **options: Any
+        self, run: Run | str, scorer: object = None, *, on_progress: Callable[[int, int], None] | None = None, **options: object
     ) -> Outlook:  # fmt: skip
         """As `Lab.outlook`; the replays are the server's."""
         from timestep_lab.evals.cause.findings import Outlook
@@ -276,11 +276,11 @@ class RemoteLab(RemoteLooking, Lab):
 
     @checks_keywords
     async def why(
-        self, run: Run | str, *, wrong: Any = None, right: Any = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
+        self, run: Run | str, *, wrong: object = None, right: object = None, replays: int = 10, k: int = 8, tools: str | Tape = "tape",
         on_miss: str = "fail", corrections: Mapping[str, Json] | None = None, instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
-        agent: sdk.Agent[Any] | None = None, context: Any = None, on_progress: Callable[[int, int], None] | None = None,
+        agent: sdk.Agent[Any] | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
         """As `Lab.why`; the replays are the server's. Leaving it stops them."""
         from timestep_lab.evals.cause.findings import Why
@@ -297,8 +297,8 @@ class RemoteLab(RemoteLooking, Lab):
         return found_of(Why, await _last(self.causes.why(trace_id_of(run), **given), on_progress))
 
     async def blame(
-        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: Any, scorers: Sequence[Any] | Any, plan: bool = False,
-        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: Any,
+        self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
+        budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
         """As `Lab.blame`; the comparisons are the server's. Leaving it stops them."""
         from timestep_lab.evals.cause.blame import Blame
@@ -324,7 +324,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     # -- reading back
 
-    def _select(self, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+    def _select(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
         from timestep_lab.lab.remote.overrides import select
 
         return select(self.connection, query, params, limit)

@@ -74,7 +74,7 @@ MOST = 1_000_000
 """Rows that the server gives at once."""
 
 
-def select(connection: Connection, query: str, params: Sequence[Any] = (), limit: int | None = None) -> Rows:
+def select(connection: Connection, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
     """At most `limit` rows. Raises `QueryError`, also when there are more than a million rows and no limit is given."""
     body = {"query": query, "params": json.loads(wire.dumps(list(params))), "limit": min(limit or MOST, MOST)}
     rows = wire.unpack_rows(wire.loads(connection.raw("POST", "/api/v1/sql", json=body, headers={"Accept": EXACT})))

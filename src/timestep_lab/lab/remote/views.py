@@ -38,7 +38,7 @@ class RemoteLooking(LabViews):
     def _remote(self) -> RemoteLab:
         return cast("RemoteLab", self)
 
-    def duel(self, agent: str, models: Sequence[str], **options: Any) -> NoReturn:
+    def duel(self, agent: str, models: Sequence[str], **options: object) -> NoReturn:
         raise unsupported_remotely("A live duel as an object", "Open the Compare page of the served lab in a browser.")
 
     @cached_property
@@ -60,13 +60,13 @@ class RemoteLooking(LabViews):
 
     # -- comparing
 
-    async def _prepared(self, data: Any, *, resume: str | None = None, **options: Any) -> Any:
+    async def _prepared(self, data: object, *, resume: str | None = None, **options: object) -> Any:
         """Under way in the served lab."""
         from timestep_lab.lab.remote.comparing import prepare
 
         return await prepare(self._remote, data, resume, options)
 
-    async def _planned(self, data: Any, options: dict[str, Any]) -> Plan:
+    async def _planned(self, data: object, options: dict[str, Any]) -> Plan:
         from timestep_lab.evals.plan import Plan
         from timestep_lab.lab.remote.comparing import body_of
 
@@ -81,7 +81,7 @@ class RemoteLooking(LabViews):
 
         return await self._lab.comparisons.score_traces(which, scorers=named_scorers(scorers), **how)
 
-    async def _rescored(self, id: str, scorers: Any, options: dict[str, Any]) -> Grid:
+    async def _rescored(self, id: str, scorers: object, options: dict[str, Any]) -> Grid:
         from timestep_lab.lab.remote.comparing import named_scorers
 
         await self._lab.comparisons.rescore(id, named_scorers(scorers), **options)

@@ -158,7 +158,7 @@ def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, 
     """A call of one of Anthropic's own tools that was cut off before its result is refused by the API, and with it the thread."""
     finished = {block.get("tool_use_id") for message in messages for block in message["content"]}
 
-    def whole(block: Mapping[str, Any]) -> bool:
+    def whole(block: Mapping[str, object]) -> bool:
         return block["type"] not in ("server_tool_use", "mcp_tool_use") or block.get("id") in finished
 
     trimmed = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
@@ -191,7 +191,7 @@ class _CallIds:
         return self._answered.get(call_id, call_id)
 
 
-def _block(part: Mapping[str, Any]) -> dict[str, Any] | None:
+def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
     kind = part.get("type")
     if kind in ("input_text", "output_text", "text", "refusal"):
         text = str(part.get("text") or part.get("refusal") or "")
@@ -214,7 +214,7 @@ def _source(address: str) -> dict[str, Any]:
     return {"type": "base64", "media_type": head[5:].split(";")[0], "data": data}
 
 
-def _result(output: Any) -> str | list[dict[str, Any]]:
+def _result(output: object) -> str | list[dict[str, Any]]:
     if isinstance(output, str):
         return output
     return [block for part in parts_of(output) if (block := _block(part)) is not None]
@@ -425,7 +425,7 @@ class _Answer:
         self._declined_because = getattr(event.delta.stop_details, "explanation", None) or ""
         yield from ()
 
-    def _message_stop(self, event: Any) -> Events:
+    def _message_stop(self, event: object) -> Events:
         reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
         if reason == "refusal":
             yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)
@@ -446,7 +446,7 @@ class _Answer:
         )
 
 
-def _step(block: Mapping[str, Any]) -> str:
+def _step(block: Mapping[str, object]) -> str:
     """What one of Anthropic's own tools was asked or found, as a line to read; empty for what says neither."""
     if "name" in block and "input" in block:
         return f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}\n"

@@ -72,7 +72,7 @@ class AnswerSchema(AgentOutputSchemaBase):
 
     def __init__(
         self,
-        schema: Mapping[str, Any] | None,
+        schema: Mapping[str, object] | None,
         *,
         strict: bool = False,
         name: str = "final_output",
@@ -223,7 +223,7 @@ class AdapterModel(Model):
                 param="model_settings.reasoning",
             )
 
-    def _tool(self, tool: Any) -> FunctionSpec:
+    def _tool(self, tool: object) -> FunctionSpec:
         if not isinstance(tool, FunctionTool):
             raise SettingsError(
                 f"{self.prefix}/ cannot run the hosted tool {getattr(tool, 'name', type(tool).__name__)!r}.",
@@ -238,7 +238,7 @@ class AdapterModel(Model):
         )
 
 
-def _asked(schema: Any) -> dict[str, Any]:
+def _asked(schema: object) -> dict[str, Any]:
     if not isinstance(schema, AnswerSchema):
         return {}
     return {"schema_name": schema.name(), "schema_description": schema.description, "any_json": schema.any_json}
@@ -327,7 +327,7 @@ def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) 
     return {"type": "object", "properties": properties, "required": sorted(required & set(properties)), **definitions}
 
 
-def _target(root: Mapping[str, Any], reference: str) -> Any:
+def _target(root: Mapping[str, object], reference: str) -> Any:
     node: Any = root
     for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#") else ("",):
         node = node.get(step.replace("~1", "/").replace("~0", "~")) if step and isinstance(node, Mapping) else node
@@ -339,7 +339,7 @@ def parts_of(content: Any) -> list[Mapping[str, Any]]:
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else list(content or ())
 
 
-def text_of(content: Any) -> str:
+def text_of(content: object) -> str:
     """The text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
@@ -462,7 +462,7 @@ def read_turn(items: Iterable[Mapping[str, Any]]) -> Turn:
     return Turn(user, tuple(Call(name, _object(text), outputs.get(call_id)) for call_id, name, text in calls))
 
 
-def plain_output(output: Any) -> str:
+def plain_output(output: object) -> str:
     """A tool's result as text. MCP results come wrapped as `{"type": "text", "text": …}`, once or in a list."""
     text = output if isinstance(output, str) else text_of(output)
     try:

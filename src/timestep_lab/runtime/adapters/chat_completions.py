@@ -308,14 +308,14 @@ class ChatAnswer:
         if asked := _object(delta.get("function_call")):  # the form from before there were several calls
             yield from self._tool_piece({"function": asked})
 
-    def _count(self, told: Any) -> None:
+    def _count(self, told: object) -> None:
         """Usage may come with every chunk, and as zeros behind the true one."""
         if (counted := _usage(_object(told))) and not (
             self._usage and counted.input_tokens == counted.output_tokens == 0
         ):
             self._usage = counted
 
-    def _end_of(self, choice: Mapping[str, Any]) -> None:
+    def _end_of(self, choice: Mapping[str, object]) -> None:
         reason = choice.get("finish_reason")
         reason = reason.get("type") if isinstance(reason, Mapping) else reason  # an object, in SGLang's own form
         self._finish_reason = str(reason) if reason else self._finish_reason
@@ -324,7 +324,7 @@ class ChatAnswer:
                 failure = {"message": f"it ended its answer with the finish reason {reason!r}"}
                 self.failed = choice.get("error") or self.failed or failure
 
-    def _detail(self, detail: Mapping[str, Any]) -> str:
+    def _detail(self, detail: Mapping[str, object]) -> str:
         """Keep a fragment of reasoning; its text."""
         name = next((name for name in ("text", "summary") if _is_text(detail.get(name))), "")
         last = self._details[-1] if self._details else {}
@@ -360,7 +360,7 @@ class ChatAnswer:
     def _thought(self, text: str, field: str) -> Events:
         yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
-    def _content(self, content: Any) -> Events:
+    def _content(self, content: object) -> Events:
         """Text; or, from Mistral's reasoning models, a list of parts that are text or thinking."""
         if isinstance(content, str):
             self._said_anything = self._said_anything or bool(content)
@@ -383,7 +383,7 @@ class ChatAnswer:
         for kind, text in pieces:
             yield from self._thought(text, AS_THINK_TAGS) if kind == "thought" else self._emit.text(text)
 
-    def _tool_piece(self, piece: Mapping[str, Any]) -> Events:
+    def _tool_piece(self, piece: Mapping[str, object]) -> Events:
         self._said_anything = True
         yield from self._told(self._tags.end())
         function = _object(piece.get("function"))
@@ -404,7 +404,7 @@ class ChatAnswer:
     def _open(self, call: _Call) -> Events:
         call.item = yield from self._emit.tool_call(call.name, call.id, call.arguments, stays_open=True)
 
-    def _call_of(self, piece: Mapping[str, Any], name: str, arguments: str) -> _Call:
+    def _call_of(self, piece: Mapping[str, object], name: str, arguments: str) -> _Call:
         """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
         begins a new call, and so does a name with other arguments after some that are already whole. A piece that has neither
         an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out, or counts pieces."""
@@ -437,20 +437,20 @@ def _index(given: Any) -> int | None:
     return int(given) if str(given).isdecimal() else None
 
 
-def _object(given: Any) -> Mapping[str, Any]:
+def _object(given: object) -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
-def _objects(given: Any) -> list[Mapping[str, Any]]:
+def _objects(given: object) -> list[Mapping[str, Any]]:
     """The objects of a list; an object that stands alone is the only one."""
     return [one for one in (given if isinstance(given, list) else [given]) if isinstance(one, Mapping)]
 
 
-def _is_text(given: Any) -> bool:
+def _is_text(given: object) -> bool:
     return isinstance(given, str) and given != ""
 
 
-def _count(counted: Mapping[str, Any], *names: str) -> int | None:
+def _count(counted: Mapping[str, object], *names: str) -> int | None:
     """By the first of these names that has a number, which some send as text."""
     for name in names:
         given = counted.get(name)
@@ -459,14 +459,14 @@ def _count(counted: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def _arguments(given: Any) -> str:
+def _arguments(given: object) -> str:
     """Arguments as text, which is what they are in this API; some servers send the object itself."""
     if given is None or isinstance(given, str):
         return given or ""
     return json.dumps(given, ensure_ascii=False)
 
 
-def _usage(counted: Mapping[str, Any]) -> Usage | None:
+def _usage(counted: Mapping[str, object]) -> Usage | None:
     """None where it counts neither what was read nor what was written."""
     read, written = (
         _count(counted, "prompt_tokens", "input_tokens"),

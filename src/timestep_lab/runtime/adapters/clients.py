@@ -42,7 +42,7 @@ NO_KEY = "no-key"
 """What a server of one's own is sent, which asks for no key: the clients insist on having one."""
 
 
-def _hooks(http: ModuleType, *first: Any) -> dict[str, list[Any]]:
+def _hooks(http: ModuleType, *first: object) -> dict[str, list[Any]]:
     """Of a client of `http`; `first` are called with a request before any other."""
     return {
         "request": [*first, *HTTP_HOOKS["request"]],
@@ -251,13 +251,13 @@ def _error_object(body: bytes) -> bytes:
     return json.dumps(first).encode()
 
 
-def _is_error(said: Any) -> bool:
+def _is_error(said: object) -> bool:
     if isinstance(said, list):  # Google's
         return bool(said) and _is_error(said[0])
     return isinstance(said, dict) and (bool(said.get("error")) or "error" in (said.get("object"), said.get("type")))
 
 
-def _as_stream(said: Mapping[str, Any]) -> Iterator[bytes]:
+def _as_stream(said: Mapping[str, object]) -> Iterator[bytes]:
     if said.get("object") == "response":
         ended = "response.incomplete" if said.get("status") == "incomplete" else "response.completed"
         yield _event({"type": ended, "sequence_number": 0, "response": said})
@@ -306,6 +306,6 @@ def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "message_stop"}
 
 
-def _event(data: Mapping[str, Any]) -> bytes:
+def _event(data: Mapping[str, object]) -> bytes:
     name = f"event: {data['type']}\n" if "type" in data else ""
     return f"{name}data: {json.dumps(data)}\n\n".encode()

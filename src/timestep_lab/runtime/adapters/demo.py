@@ -281,7 +281,7 @@ def _json_object(text: str | None) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _first(found: Mapping[str, Any], *names: str) -> Any:
+def _first(found: Mapping[str, object], *names: str) -> Any:
     return next(
         (
             found[name]
@@ -292,11 +292,11 @@ def _first(found: Mapping[str, Any], *names: str) -> Any:
     )
 
 
-def _rounded(value: Any) -> str:
+def _rounded(value: object) -> str:
     return f"{value:.0f}" if isinstance(value, (int, float)) else str(value)
 
 
-def _unit(unit: Any) -> str:
+def _unit(unit: object) -> str:
     letter = str(unit or "").strip("° ")[:1].upper()
     return f" °{letter}" if letter in ("C", "F") else "°"
 
@@ -421,7 +421,7 @@ def smallest_json(schema: Mapping[str, Any], root: Mapping[str, Any] | None = No
     return _EMPTY[kind]
 
 
-def _smallest(schema: Mapping[str, Any]) -> str:
+def _smallest(schema: Mapping[str, object]) -> str:
     """`smallest_json` as text. Raises `ProviderRequestError` for what is no JSON schema."""
     try:
         return json.dumps(smallest_json(schema))

@@ -89,7 +89,7 @@ class LocalEngine:
         self.tiny: bool = facts["parameters"] < TINY_BELOW_PARAMETERS
 
     async def complete(
-        self, prompt: str, *, tokens: int, grammar: str = "", schema: Mapping[str, Any] | None = None
+        self, prompt: str, *, tokens: int, grammar: str = "", schema: Mapping[str, object] | None = None
     ) -> str:
         """Greedy completion, its start kept for the next call (`cache_prompt`). `grammar` (GBNF) or `schema` bind it."""
         body: dict[str, Any] = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}
@@ -100,7 +100,7 @@ class LocalEngine:
         pieces = [piece async for piece in self._run(self._server.handle_completions, body)]
         return "".join(choice["text"] for piece in pieces for choice in piece.get("choices", ()))
 
-    def chat(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    def chat(self, body: Mapping[str, object]) -> AsyncIterator[dict[str, Any]]:
         """Chunks in Chat Completions' form. Leaving the iterator stops the computation."""
         return self._run(self._server.handle_chat_completions, {**body, "stream": True})
 
@@ -109,10 +109,10 @@ class LocalEngine:
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         stopped = threading.Event()
 
-        def pass_on(thing: Any) -> None:
+        def pass_on(thing: object) -> None:
             loop.call_soon_threadsafe(arrived.put_nowait, thing)
 
-        def each(piece: Any) -> bool:
+        def each(piece: object) -> bool:
             if not stopped.is_set():
                 pass_on(piece)
             return stopped.is_set()  # True stops the computation

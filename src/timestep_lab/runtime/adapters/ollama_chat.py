@@ -134,7 +134,7 @@ class OllamaModel(AdapterModel):
         return effort != "none"
 
 
-def _text_of_arguments(given: Mapping[str, Any]) -> str:
+def _text_of_arguments(given: Mapping[str, object]) -> str:
     raw = given.get(INVALID_JSON) if len(given) == 1 else None
     return raw if isinstance(raw, str) else json.dumps(dict(given), ensure_ascii=False)
 
@@ -179,7 +179,7 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
     return out
 
 
-def _image(part: Mapping[str, Any]) -> bytes:
+def _image(part: Mapping[str, object]) -> bytes:
     """Bytes, not base64 text: the client takes a text for the path of a file when there is one of that name."""
     address = str(part.get("image_url") or "")
     if part.get("type") != "input_image" or not address.startswith("data:"):

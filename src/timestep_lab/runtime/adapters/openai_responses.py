@@ -92,12 +92,12 @@ def _set_aside(model: str, settings: ModelSettings) -> list[str]:
     return ["temperature"] if settings.temperature == 0 and re.match(r"o\d|gpt-5", model) else []
 
 
-def _thought_elsewhere(item: Any) -> bool:
+def _thought_elsewhere(item: object) -> bool:
     """Another model's reasoning, which OpenAI does not know by its id and refuses."""
     return isinstance(item, dict) and item.get("type") == "reasoning" and "provider_data" in item
 
 
-def _ours_out(item: Any) -> Any:
+def _ours_out(item: object) -> Any:
     """Without what other providers' adapters attached for their own replay, which OpenAI would refuse to read."""
     if not isinstance(item, dict):
         return item

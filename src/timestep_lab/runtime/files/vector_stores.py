@@ -149,7 +149,7 @@ def _compared(kind: str, mine: Any, value: Any) -> bool:
     return bool(_COMPARE[kind](mine, value))
 
 
-def _refuse(rule: Any, why: str) -> SettingsError:
+def _refuse(rule: object, why: str) -> SettingsError:
     step = f'Known types: {", ".join(_KNOWN)}; for example {{"type": "eq", "key": "year", "value": 2026}}.'
     return SettingsError(f"The filter {rule!r} cannot be read: {why}.", step, param="filters")
 

@@ -63,11 +63,11 @@ def _otel_spans_span(span: ReadableSpan) -> dict[str, Json]:
     }
 
 
-def _pairs(attributes: Mapping[str, Any]) -> list[Json]:
+def _pairs(attributes: Mapping[str, object]) -> list[Json]:
     return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
 
 
-def _value(value: Any) -> dict[str, Json]:
+def _value(value: object) -> dict[str, Json]:
     match value:
         case bool():
             return {"boolValue": value}
@@ -93,7 +93,7 @@ _TRACE_ID = re.compile(r"(?:trace_)?([0-9a-f]{32})")
 _SPAN_ID = re.compile(r"(?:span_)?([0-9a-f]{16})[0-9a-f]*")
 
 
-def is_sdk_export(value: Any) -> bool:
+def is_sdk_export(value: object) -> bool:
     return isinstance(value, Mapping) and value.get("object") in (TRACE, SPAN)
 
 

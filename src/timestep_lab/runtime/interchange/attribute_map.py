@@ -49,7 +49,7 @@ BEEAI = Convention("OpenInference, BeeAI", "0.1.30")
 # -- how values are read
 
 
-def json_value(value: Any) -> Any:
+def json_value(value: object) -> Any:
     """JSON text as what it says; anything else as it is."""
     if isinstance(value, str) and value[:1] in ("{", "[", '"', "n"):
         try:
@@ -62,7 +62,7 @@ def json_value(value: Any) -> Any:
 def part(*path: str) -> Reader:
     """What stands at this path in an object, which may be given as JSON text."""
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> Any:
         value = json_value(value)
         for step in path:
             value = value.get(step) if isinstance(value, Mapping) else None
@@ -75,7 +75,7 @@ def literal_part(*path: str) -> Reader:
     """As `part`, of an object written as Python writes it."""
     inner = part(*path)
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> Any:
         try:
             return inner(ast.literal_eval(value)) if isinstance(value, str) and value[:1] == "{" else inner(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -98,13 +98,13 @@ def always(meaning: str) -> Reader:
 _HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
 
 
-def handed_over(value: Any) -> Any:
+def handed_over(value: object) -> Any:
     """What a step was given, without what its framework told of the step beside it."""
     data = json_value(value)
     return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
 
 
-def before_answer(value: Any) -> Any:
+def before_answer(value: object) -> Any:
     """Of the messages of a whole conversation, those that the last answer answers."""
     messages = json_value(value)
     if not isinstance(messages, list) or not messages:
@@ -112,19 +112,19 @@ def before_answer(value: Any) -> Any:
     return messages[:-1] if _is_answer(messages[-1]) else messages
 
 
-def answer(value: Any) -> Any:
+def answer(value: object) -> Any:
     """Of the messages of a whole conversation, the last answer."""
     messages = json_value(value)
     return [messages[-1]] if isinstance(messages, list) and messages and _is_answer(messages[-1]) else None
 
 
-def _is_answer(message: Any) -> bool:
+def _is_answer(message: object) -> bool:
     return isinstance(message, Mapping) and (
         message.get("role") in ("assistant", "model") or message.get("event.name") == "gen_ai.choice"
     )
 
 
-def above_zero(value: Any) -> Any:
+def above_zero(value: object) -> Any:
     """Of a sender that says nought where it knows no price."""
     return value or None
 
@@ -133,7 +133,7 @@ def of_model(*path: str) -> Reader:
     """As `part`, of what a model answered to Genkit: the step around it tells the same once more, with the request."""
     inner = part(*path)
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> Any:
         value = json_value(value)
         return inner(value) if isinstance(value, Mapping) and "request" not in value else None
 
@@ -145,7 +145,7 @@ def of_pair(place: int) -> Reader:
     return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
 
 
-def positional(value: Any) -> Any:
+def positional(value: object) -> Any:
     """The arguments of a call, written as Python writes a tuple; the only one by itself."""
     try:
         given = ast.literal_eval(value) if isinstance(value, str) else None
@@ -154,16 +154,16 @@ def positional(value: Any) -> Any:
     return given[0] if isinstance(given, tuple) and len(given) == 1 else value
 
 
-def member(value: Any) -> Any:
+def member(value: object) -> Any:
     """The name of a member of an enumeration, which is told with that of its class: `FinishReason.STOP`."""
     return value.rpartition(".")[2].lower() if isinstance(value, str) else value
 
 
-def milliseconds(value: Any) -> float | None:
+def milliseconds(value: object) -> float | None:
     return _scaled(value, 1.0)
 
 
-def seconds(value: Any) -> float | None:
+def seconds(value: object) -> float | None:
     """In milliseconds."""
     return _scaled(value, 1000.0)
 
@@ -587,7 +587,7 @@ def meaning_of(names: tuple[str, ...], scope: str = "") -> Meaning:
     return Meaning(names, scope)
 
 
-def told(attributes: Mapping[str, Any], sources: tuple[Source, ...]) -> Any:
+def told(attributes: Mapping[str, object], sources: tuple[Source, ...]) -> Any:
     """What the first of these attributes says that says something, else None."""
     for name, read in sources:
         value = attributes.get(name)

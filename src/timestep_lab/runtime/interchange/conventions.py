@@ -178,7 +178,7 @@ def _exported(attributes: Attributes, *, is_open: bool) -> dict[str, Any] | None
     return columns
 
 
-def fragment(name: str, value: Any) -> str:
+def fragment(name: str, value: object) -> str:
     """One attribute as JSON: `"name":value`."""
     return f"{_quoted(name)}:{value if type(value) is int else to_json(value)}"
 
@@ -195,7 +195,7 @@ def _as_json(attributes: Attributes, fragments: Mapping[str, str] | None) -> str
 
 
 def _usage(
-    attributes: Attributes, meaning: Meaning, model: Any, provider: Any, *, priced: bool
+    attributes: Attributes, meaning: Meaning, model: object, provider: object, *, priced: bool
 ) -> tuple[int | None, int | None, int | None, int | None, float | None]:
     """Input, output, cached and reasoning tokens, and what they cost in USD: as the sender states, else by the price table if `priced`."""
     in_tokens, out_tokens, cached, written, reasoning, total = (
@@ -238,7 +238,7 @@ def inclusive_output(in_tokens: int, out_tokens: int, reasoning: int, total: int
     return out_tokens
 
 
-def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any]:
+def about_trace(attributes: Mapping[str, object], scope: str = "") -> dict[str, Any]:
     """What a span's attributes say of its whole trace: `thread_id`, `end_user` and `workflow`, where they do."""
     meaning = meaning_of(tuple(attributes), scope)
     values = {
@@ -249,11 +249,11 @@ def about_trace(attributes: Mapping[str, Any], scope: str = "") -> dict[str, Any
     return {name: value for name, value in values.items() if value is not None}
 
 
-def kind_of(name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
+def kind_of(name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
     return _kind(meaning_of(tuple(attributes), scope), name, attributes, scope, parent_id)
 
 
-def _kind(meaning: Meaning, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
+def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
     kind = told(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
         return _openinference_kind(str(kind or "other"), name, attributes, scope, parent_id)
@@ -264,7 +264,9 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, Any], scope: str
     return str(kind) if kind in SPAN_KINDS else "other"
 
 
-def _openinference_kind(kind: str, name: str, attributes: Mapping[str, Any], scope: str, parent_id: str | None) -> str:
+def _openinference_kind(
+    kind: str, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None
+) -> str:
     if (
         kind == "tool"
         and name.startswith(_HANDOFF_NAME)
@@ -312,7 +314,7 @@ def _messages(attributes: Attributes, meaning: Meaning, kind: str) -> tuple[Payl
     )
 
 
-def _joined(spread: list[dict[str, Any]], whole: Any) -> Any:
+def _joined(spread: list[dict[str, Any]], whole: object) -> Any:
     """Of an answer that is told twice, the structured one, with the calls that only the other tells."""
     if not isinstance(whole, list) or not whole:
         return spread or whole
@@ -322,7 +324,7 @@ def _joined(spread: list[dict[str, Any]], whole: Any) -> Any:
     return whole
 
 
-def _calls_a_tool(message: Any) -> bool:
+def _calls_a_tool(message: object) -> bool:
     parts = message.get("parts") if isinstance(message, Mapping) else None
     return isinstance(message, Mapping) and (
         bool(message.get("tool_calls"))
@@ -376,7 +378,7 @@ def _payload(attributes: Attributes, sources: tuple[Source, ...], mime: str, kin
     return None, False
 
 
-def _parsed(text: str, mime: Any, name: str) -> Any:
+def _parsed(text: str, mime: object, name: str) -> Any:
     """What JSON text says; any other as it is."""
     if (mime is None or mime == _JSON) and (
         text[:1] in _OPENING or (text[:1] == '"' and (mime == _JSON or name.startswith(_JSON_TEXT)))
@@ -388,7 +390,7 @@ def _parsed(text: str, mime: Any, name: str) -> Any:
     return text
 
 
-def _read_payload(given: Any, kind: str, role: str) -> Any:
+def _read_payload(given: object, kind: str, role: str) -> Any:
     """The same object when there is nothing to bring into another form."""
     given = arguments_of(given) if role == "user" else given
     if kind == "tool":
@@ -401,7 +403,7 @@ def _read_payload(given: Any, kind: str, role: str) -> Any:
     return given if messages is None else messages
 
 
-def _as_text(value: Any) -> tuple[str, bool]:
+def _as_text(value: object) -> tuple[str, bool]:
     return (clean(value), False) if isinstance(value, str) else (to_json(value), True)
 
 
@@ -429,7 +431,7 @@ def _time_to_first_token(attributes: Attributes, meaning: Meaning, started_at: d
         return None
 
 
-def _stop_reason(given: Any) -> str | None:
+def _stop_reason(given: object) -> str | None:
     """One word, of a list the first; a list may come as JSON text."""
     given = read_json(given)
     while isinstance(given, list | tuple):
@@ -474,7 +476,7 @@ def _rates(provider: str, model: str) -> tuple[float, ...] | None:
     return (few[0], *((cost - few[0]) / 1_000 for cost in few[1:]))
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     if value is None:
         return None
     if type(value) is int:
@@ -483,7 +485,7 @@ def _whole(value: Any) -> int | None:
     return int(number) if number is not None and 0 <= number < 2**62 else None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -493,7 +495,7 @@ def _number(value: Any) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else clean(str(value))
 
 
@@ -510,11 +512,11 @@ _ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assista
 _CHOICE = "gen_ai.choice"
 
 
-def span_event(name: str, time: int, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def span_event(name: str, time: int, attributes: Mapping[str, object]) -> dict[str, Any]:
     return {"name": name, "time_unix_nano": str(time), "attributes": attributes}
 
 
-def span_link(trace_id: str, span_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def span_link(trace_id: str, span_id: str, attributes: Mapping[str, object]) -> dict[str, Any]:
     return {"trace_id": trace_id, "span_id": span_id, "attributes": attributes}
 
 
@@ -569,7 +571,7 @@ def exception_text(events: Iterable[Mapping[str, Any]]) -> str:
     return "error"
 
 
-def with_events(row: Row, events: Iterable[Mapping[str, Any]]) -> Row:
+def with_events(row: Row, events: Iterable[Mapping[str, object]]) -> Row:
     """A finished span's row with events that came apart from it; the same row when it has them all."""
     attributes = from_json(row[AT["attributes"]] or "{}")
     known = events_of(attributes)

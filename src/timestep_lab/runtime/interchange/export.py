@@ -28,7 +28,7 @@ _KIND_WORDS = {
 }  # fmt: skip
 
 
-def otlp_request(rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+def otlp_request(rows: Iterable[tuple[object, ...]]) -> dict[str, Any]:
     """From rows with `FLAT_COLUMNS`. An open span has no end."""
     spans = [_span(dict(zip(FLAT_COLUMNS, row, strict=True))) for row in rows]
     return {
@@ -70,7 +70,7 @@ def _span(row: Mapping[str, Any]) -> dict[str, Any]:
     return span
 
 
-def _links_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _links_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
     given = attributes.get(Lab.LINKS)
     links = given if isinstance(given, list) else []
     return [
@@ -136,15 +136,15 @@ def _mime(text: str | None, is_json: int) -> str | None:
     return None if text is None else "application/json" if is_json else "text/plain"
 
 
-def _pairs(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _pairs(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
     return [_pair(name, value) for name, value in attributes.items()]
 
 
-def _pair(name: str, value: Any) -> dict[str, Any]:
+def _pair(name: str, value: object) -> dict[str, Any]:
     return {"key": name, "value": _any_value(value)}
 
 
-def _any_value(value: Any) -> dict[str, Any]:
+def _any_value(value: object) -> dict[str, Any]:
     match value:
         case bool():
             return {"boolValue": value}

@@ -23,7 +23,7 @@ from timestep_lab.store.store import Store
 # -- Phoenix's spans as it exports them: one JSON object each, with `context`, `span_kind` and flat or nested `attributes`
 
 
-def is_phoenix_span(value: Any) -> bool:
+def is_phoenix_span(value: object) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("context"), Mapping) and "trace_id" in value["context"]
 
 
@@ -52,7 +52,7 @@ def read_phoenix(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
     return decoded.finish()
 
 
-def _flat(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+def _flat(prefix: str, value: object) -> Iterable[tuple[str, Any]]:
     """`{"llm": {"model_name": …}}` as `llm.model_name`; lists of objects get numbers."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -273,7 +273,7 @@ def _json_objects(source: Path, data: bytes) -> Iterable[Mapping[str, Any]]:
     return objects
 
 
-def _unwrapped(value: Any) -> Iterator[Mapping[str, Any]]:
+def _unwrapped(value: object) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, list):
         for inner in value:
             yield from _unwrapped(inner)

@@ -81,7 +81,7 @@ class Decoded:
         self.rejected += 1
         self.problem = self.problem or problem
 
-    def learn(self, trace_id: str, key: int, told: Mapping[str, Any]) -> None:
+    def learn(self, trace_id: str, key: int, told: Mapping[str, object]) -> None:
         """What is said of a whole trace: `workflow`, `thread_id`, `end_user`, `metadata`, where they are told. Of each the least key counts."""
         about = self._about.setdefault(trace_id, {})
         for name, value in told.items():
@@ -103,7 +103,7 @@ class Decoded:
         return self
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else clean(str(value))
 
 
@@ -148,7 +148,7 @@ def flat_rows(db: Database, user_id: str, trace_ids: Sequence[str]) -> Iterator[
         yield from result.rows
 
 
-def json_objects(rows: Iterable[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+def json_objects(rows: Iterable[tuple[object, ...]]) -> Iterator[dict[str, Any]]:
     """The lines of the JSONL form."""
     last = None
     for row in rows:
@@ -164,11 +164,11 @@ def json_objects(rows: Iterable[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         yield {"object": SPAN_OBJECT, **{name: value for name, value in values.items() if value is not None}}
 
 
-def is_lab_row(value: Any) -> bool:
+def is_lab_row(value: object) -> bool:
     return isinstance(value, Mapping) and value.get("object") in (TRACE_OBJECT, SPAN_OBJECT)
 
 
-def read_lab_rows(objects: Iterable[Mapping[str, Any]], user_id: str) -> Decoded:
+def read_lab_rows(objects: Iterable[Mapping[str, object]], user_id: str) -> Decoded:
     """From the lines of the JSONL form."""
     decoded = Decoded(user_id)
     for entry in objects:

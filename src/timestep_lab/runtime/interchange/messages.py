@@ -54,7 +54,7 @@ def _tree(attributes: dict[str, Any], prefix: str) -> Tree:
     return tree
 
 
-def _gathered_message(entry: Mapping[str, Any]) -> Message:
+def _gathered_message(entry: Mapping[str, object]) -> Message:
     fields = entry.get("message", entry)
     if not isinstance(fields, Mapping):
         return {"content": fields}
@@ -91,7 +91,7 @@ def _gathered_message(entry: Mapping[str, Any]) -> Message:
     return message
 
 
-def _gathered_call(entry: Mapping[str, Any]) -> Message:
+def _gathered_call(entry: Mapping[str, object]) -> Message:
     call = entry.get("tool_call", entry)
     if not isinstance(call, Mapping):
         return {"type": "function", "function": {"name": str(call)}}
@@ -109,7 +109,7 @@ def _in_order(numbered: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 # -- messages in events
 
 
-def event_message(role: str, said: Mapping[str, Any], content: Any) -> Message:
+def event_message(role: str, said: Mapping[str, object], content: object) -> Message:
     """`content` is text, or JSON: a message, or blocks as Bedrock has them."""
     content = read_json(content)
     if isinstance(content, Mapping) and "content" in content and role == "assistant":
@@ -125,7 +125,7 @@ def event_message(role: str, said: Mapping[str, Any], content: Any) -> Message:
     return message
 
 
-def _block(block: Any) -> Any:
+def _block(block: object) -> Any:
     """A content block of Bedrock Converse, of Gemini or of Genkit as a part of OpenTelemetry GenAI; any other as it is."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
@@ -196,7 +196,7 @@ _WRAPPERS = (
 _MOST_WRAPPED = 8
 
 
-def conversation(value: Any, role: str) -> list[Message] | None:
+def conversation(value: object, role: str) -> list[Message] | None:
     """The messages in a value that holds messages in a form of one framework; None when it does not, or readers know the form.
 
     `role`: who speaks where a form does not say.
@@ -207,7 +207,7 @@ def conversation(value: Any, role: str) -> list[Message] | None:
     return messages if messages and messages != value and messages != [value] else None
 
 
-def _is_known(message: Any) -> bool:
+def _is_known(message: object) -> bool:
     """Whether a message is in a form that readers know."""
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         return False
@@ -221,7 +221,7 @@ def _is_known_part(block: Mapping[str, Any]) -> bool:
     return isinstance(block.get("type"), str) and "-" not in block["type"]
 
 
-def _conversation(value: Any, role: str, depth: int) -> list[Message] | None:
+def _conversation(value: object, role: str, depth: int) -> list[Message] | None:
     if depth > _MOST_WRAPPED:
         return None
     if isinstance(value, Mapping):
@@ -249,7 +249,7 @@ def _conversation(value: Any, role: str, depth: int) -> list[Message] | None:
     return messages
 
 
-def _ended(messages: list[Message], choice: Mapping[str, Any]) -> list[Message]:
+def _ended(messages: list[Message], choice: Mapping[str, object]) -> list[Message]:
     """The message of a choice, with why it ended, which stands beside it."""
     finish = choice.get("finish_reason", choice.get("finishReason"))
     if not isinstance(finish, str) or len(messages) != 1 or "finish_reason" in messages[0]:
@@ -257,7 +257,7 @@ def _ended(messages: list[Message], choice: Mapping[str, Any]) -> list[Message]:
     return [{**messages[0], "finish_reason": finish}]
 
 
-def _instructions(value: Mapping[str, Any]) -> list[Message]:
+def _instructions(value: Mapping[str, object]) -> list[Message]:
     """The system message that a request carries beside its messages."""
     given = value.get("system", value.get("instructions", _mapping(value.get("config")).get("system_instruction")))
     if isinstance(given, list):
@@ -298,7 +298,7 @@ def _message(value: Mapping[str, Any], role: str) -> Message | None:
     return {**value, "role": said_role}
 
 
-def _langchain(data: Mapping[str, Any], speaker: str) -> Message:
+def _langchain(data: Mapping[str, object], speaker: str) -> Message:
     message: Message = {"role": speaker}
     content = data.get("content")
     if content:
@@ -341,7 +341,7 @@ def _logged(value: Mapping[str, Any]) -> Message:
     return message
 
 
-def _autogen(value: Mapping[str, Any]) -> Message:
+def _autogen(value: Mapping[str, object]) -> Message:
     content = value["content"]
     if value["source"] == "user":
         return {"role": "user", "content": content}
@@ -404,7 +404,7 @@ def _vercel(value: Mapping[str, Any], role: str, content: Sequence[Any]) -> Mess
     return {"role": role, "parts": parts}
 
 
-def answer_of(text: Any, reasoning: Any, calls: Any) -> list[Message]:
+def answer_of(text: object, reasoning: object, calls: object) -> list[Message]:
     """The message that the Vercel AI SDK tells in attributes of their own."""
     message: Message = {"role": "assistant"}
     if reasoning:
@@ -424,7 +424,7 @@ def answer_of(text: Any, reasoning: Any, calls: Any) -> list[Message]:
     return [message]
 
 
-def _call(call_id: Any, name: Any, arguments: Any) -> Message:
+def _call(call_id: object, name: object, arguments: object) -> Message:
     function = {
         "name": name,
         "arguments": arguments
@@ -440,7 +440,7 @@ _CALLED = frozenset({"args", "kwargs", "sanitize_inputs_outputs"})
 _HANDLER = frozenset({"input_str", "inputs", "tags", "metadata", "kwargs"})
 
 
-def arguments_of(value: Any) -> Any:
+def arguments_of(value: object) -> Any:
     """The arguments of a call that was told with how Python was to pass them on: `{"args": [], "kwargs": {…}}`."""
     if isinstance(value, Mapping) and value:
         if value.keys() == {"kwargs"} and isinstance(value["kwargs"], Mapping):
@@ -453,7 +453,7 @@ def arguments_of(value: Any) -> Any:
     return value
 
 
-def result_of(value: Any) -> Any:
+def result_of(value: object) -> Any:
     """The result of a tool, out of the message or the object of a framework that carries it."""
     if isinstance(value, Mapping):
         if value.keys() == {"output", "kwargs"} or value.keys() == {"output"}:
@@ -470,7 +470,7 @@ def result_of(value: Any) -> Any:
     return value
 
 
-def documents_of(value: Any) -> Any:
+def documents_of(value: object) -> Any:
     """Documents as LangChain and MLflow write them, as `{id, content, score, metadata}`; anything else as it is."""
     given = value.get("documents") if isinstance(value, Mapping) and isinstance(value.get("documents"), list) else value
     if (
@@ -495,7 +495,7 @@ def documents_of(value: Any) -> Any:
 # -- small helpers
 
 
-def read_json(given: Any) -> Any:
+def read_json(given: object) -> Any:
     """A structured value: as it is, or as the JSON text it may be sent as. Text may begin like JSON and be none."""
     if isinstance(given, str) and given[:1] in ("{", "["):
         with suppress(ValueError, RecursionError):
@@ -503,7 +503,7 @@ def read_json(given: Any) -> Any:
     return given
 
 
-def finish_of(messages: Any) -> Any:
+def finish_of(messages: object) -> Any:
     """Why the last of these messages ended, where it says so."""
     if isinstance(messages, Iterable) and not isinstance(messages, str | Mapping):
         for message in reversed(list(messages)):
@@ -512,5 +512,5 @@ def finish_of(messages: Any) -> Any:
     return None
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}

@@ -334,7 +334,12 @@ def _untimed(row: Row) -> Row:
 
 
 def _learn(
-    decoded: Decoded, trace_id: str, key: int, attributes: Mapping[str, Any], resource: Mapping[str, Any], scope: str
+    decoded: Decoded,
+    trace_id: str,
+    key: int,
+    attributes: Mapping[str, object],
+    resource: Mapping[str, object],
+    scope: str,
 ) -> None:
     about = about_trace(attributes, scope)
     if resource:
@@ -345,7 +350,7 @@ def _learn(
 # -- JSON
 
 
-def read_otlp_json(request: Any, user_id: str) -> Decoded:
+def read_otlp_json(request: object, user_id: str) -> Decoded:
     """The JSON form of the same message: camelCase names, ids in hex, 64-bit numbers as strings. Raises `DataError`."""
     if request == {}:
         return Decoded(user_id)  # Protobuf's way to write a message without content.
@@ -369,7 +374,9 @@ def read_otlp_json(request: Any, user_id: str) -> Decoded:
     return decoded.finish()
 
 
-def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: Mapping[str, Any]) -> tuple[Any, ...]:
+def _json_span(
+    span: Mapping[str, object], decoded: Decoded, scope: str, resource: Mapping[str, object]
+) -> tuple[Any, ...]:
     trace_id, span_id = id_of(field_of(span, "traceId"), 16), id_of(field_of(span, "spanId"), 8)
     parent = field_of(span, "parentSpanId")
     parent_id = id_of(parent, 8) if parent and set(str(parent)) != {"0"} else None
@@ -407,11 +414,11 @@ def _json_span(span: Mapping[str, Any], decoded: Decoded, scope: str, resource: 
     return row if is_timed else _untimed(row)
 
 
-def json_attributes(pairs: Any) -> dict[str, Any]:
+def json_attributes(pairs: object) -> dict[str, Any]:
     return {str(pair.get("key")): json_value(pair.get("value")) for pair in objects_of(pairs)}
 
 
-def json_value(value: Any) -> Any:
+def json_value(value: object) -> Any:
     if not isinstance(value, Mapping) or not value:
         return None
     [kind, given] = next(iter(value.items()))
@@ -436,7 +443,7 @@ def _integer(given: Any) -> int:
     return int(given)
 
 
-def id_of(value: Any, n_bytes: int) -> str:
+def id_of(value: object, n_bytes: int) -> str:
     """An id in hex as OTLP says, or in base64 as plain protobuf JSON writes bytes."""
     text = str(value or "")
     if len(text) == 2 * n_bytes:
@@ -452,18 +459,18 @@ def id_of(value: Any, n_bytes: int) -> str:
     return data.hex()
 
 
-def field_of(found: Mapping[str, Any], name: str) -> Any:
+def field_of(found: Mapping[str, object], name: str) -> Any:
     """A field by its camelCase name, or the snake_case one that some writers use."""
     if name in found:
         return found[name]
     return found.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
 
 
-def object_of(value: Any) -> Mapping[str, Any]:
+def object_of(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def objects_of(value: Any) -> Iterable[Mapping[str, Any]]:
+def objects_of(value: object) -> Iterable[Mapping[str, Any]]:
     return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
 
@@ -501,7 +508,7 @@ def _read_logs_protobuf(plain: bytes, user_id: str) -> Decoded:
     return decoded
 
 
-def read_logs_json(request: Any, user_id: str) -> Decoded:
+def read_logs_json(request: object, user_id: str) -> Decoded:
     """The JSON form. Raises `DataError`."""
     if not isinstance(request, Mapping) or not isinstance(field_of(request, "resourceLogs") or [], list):
         raise DataError("The JSON is not an OTLP logs request.", "Send an ExportLogsServiceRequest.")
@@ -525,7 +532,7 @@ def read_logs_json(request: Any, user_id: str) -> Decoded:
 
 
 def _take_record(
-    decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, Any], body: Any
+    decoded: Decoded, trace_id: str, span_id: str, name: str, time: int, attributes: dict[str, Any], body: object
 ) -> None:
     """`body` holds what the event says beside its attributes, or as one text."""
     name = name or str(attributes.pop("event.name", ""))

@@ -176,7 +176,7 @@ class ToolSet:
         info = self.infos.get(tool_name)
         return info.server or None if info else None
 
-    def reason_to_ask(self, tool_name: str, arguments: Mapping[str, Any] | str | None) -> str:
+    def reason_to_ask(self, tool_name: str, arguments: Mapping[str, object] | str | None) -> str:
         """Why this call waits for a person, e.g. `location contains "berkeley"`; empty when it does not."""
         return reason_to_ask(self.rules.get(tool_name, "never"), arguments) or ""
 

@@ -87,7 +87,7 @@ class McpServerView:
 class _Shown:
     """A server whose JSON form is its `McpServerView`."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
 
         view = handler.generate_schema(McpServerView)
@@ -305,7 +305,7 @@ class McpCatalog:
             await toolbox.aclose()
 
 
-def _function_tool(function: Any) -> FunctionTool:
+def _function_tool(function: object) -> FunctionTool:
     from agents import FunctionTool, function_tool
 
     if isinstance(function, FunctionTool):

@@ -38,10 +38,10 @@ def client_tool(info: ToolInfo, rule: Rule = "never") -> FunctionTool:
 
     from timestep_lab.runtime.approvals import reason_to_ask
 
-    async def invoke(_context: Any, arguments_json: str) -> str:
+    async def invoke(_context: object, arguments_json: str) -> str:
         return json.dumps({"status": "sent to the client", "arguments": arguments_object(arguments_json)})
 
-    async def needs_approval(_context: Any, arguments: dict[str, Any], _call_id: str) -> bool:
+    async def needs_approval(_context: object, arguments: dict[str, Any], _call_id: str) -> bool:
         return reason_to_ask(rule, arguments) is not None
 
     return FunctionTool(

@@ -46,7 +46,7 @@ async def event_stream(events: AsyncIterator[Event]) -> StreamingResponse:
     return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 

@@ -60,7 +60,7 @@ def exactly(params: list[Any]) -> list[Any]:
     return values
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """JSON has no NaN and no infinity: they go as null. What else it lacks goes as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -156,7 +156,7 @@ class LabChatKitServer(ChatKitServer[ChatKitContext]):
             yield event
 
     async def action(
-        self, thread: ck.ThreadMetadata, action: Any, sender: ck.WidgetItem | None, context: ChatKitContext
+        self, thread: ck.ThreadMetadata, action: object, sender: ck.WidgetItem | None, context: ChatKitContext
     ) -> AsyncIterator[Any]:
         """A button of an approval card. Its payload only names a call; what that call is stands in the store."""
         async for event in _told(self._decide(thread, action, context), context):

@@ -81,11 +81,11 @@ class ChatKitStore(ck_store.Store[Any]):
         """What a new thread remembers."""
         return {}
 
-    def attachments(self, context: Any) -> Table[AttachmentRecord]:
+    def attachments(self, context: object) -> Table[AttachmentRecord]:
         rows = self.rows(context)
         return Table(rows.db, rows.user_id, "chatkit_attachments", AttachmentRecord, noun="attachment")
 
-    def generate_thread_id(self, context: Any) -> str:
+    def generate_thread_id(self, context: object) -> str:
         return new_id("thread")
 
     def generate_item_id(self, item_type: Any, thread: ck.ThreadMetadata, context: Any) -> str:
@@ -94,13 +94,13 @@ class ChatKitStore(ck_store.Store[Any]):
 
     # -- threads
 
-    async def load_thread(self, thread_id: str, context: Any) -> ck.ThreadMetadata:
+    async def load_thread(self, thread_id: str, context: object) -> ck.ThreadMetadata:
         record = await in_thread(self.rows(context).threads.try_get, thread_id)
         if record is None:
             raise ck_store.NotFoundError(f"Thread {thread_id} not found")
         return _thread(record)
 
-    async def save_thread(self, thread: ck.ThreadMetadata, context: Any) -> None:
+    async def save_thread(self, thread: ck.ThreadMetadata, context: object) -> None:
         threads = self.rows(context).threads
         known = await in_thread(threads.try_get, thread.id)
         metadata = dict(thread.metadata)
@@ -121,13 +121,15 @@ class ChatKitStore(ck_store.Store[Any]):
                 threads.update, thread.id, title=thread.title, status=status, metadata=metadata, updated_at=utc_now()
             )
 
-    async def load_threads(self, limit: int, after: str | None, order: str, context: Any) -> ck.Page[ck.ThreadMetadata]:
+    async def load_threads(
+        self, limit: int, after: str | None, order: str, context: object
+    ) -> ck.Page[ck.ThreadMetadata]:
         with _found():
             threads = self.rows(context).threads
             page = await in_thread(threads.page, after=after, limit=limit, newest_first=order == "desc")
         return ck.Page(data=[_thread(record) for record in page.data], has_more=page.has_more, after=page.after)
 
-    async def delete_thread(self, thread_id: str, context: Any) -> None:
+    async def delete_thread(self, thread_id: str, context: object) -> None:
         with _found():
             await in_thread(self.rows(context).threads.delete, thread_id)
 
@@ -155,7 +157,7 @@ class ChatKitStore(ck_store.Store[Any]):
         with _found():
             await in_thread(rows.threads.save_item, to_record(item, rows.user_id))
 
-    async def load_item(self, thread_id: str, item_id: str, context: Any) -> Any:
+    async def load_item(self, thread_id: str, item_id: str, context: object) -> Any:
         with _found():
             record = await in_thread(self.rows(context).threads.get_item, item_id)
         if record.thread_id != thread_id:
@@ -173,12 +175,12 @@ class ChatKitStore(ck_store.Store[Any]):
         data = attachment.model_dump(mode="json")
         await in_thread(table.upsert, AttachmentRecord(id=attachment.id, user_id=table.user_id, data=data))
 
-    async def load_attachment(self, attachment_id: str, context: Any) -> Any:
+    async def load_attachment(self, attachment_id: str, context: object) -> Any:
         with _found():
             record = await in_thread(self.attachments(context).get, attachment_id)
         return ATTACHMENT.validate_python(dict(record.data))
 
-    async def delete_attachment(self, attachment_id: str, context: Any) -> None:
+    async def delete_attachment(self, attachment_id: str, context: object) -> None:
         """Nothing happens when it is gone already."""
         with suppress(NotFoundError):
             await in_thread(self.attachments(context).delete, attachment_id)

@@ -85,7 +85,7 @@ INCLUDABLE = (
 """OpenAI's own tools do not run here, so there is nothing of theirs to include; reasoning always comes with what sends it back."""
 
 
-def beside(given: Mapping[str, Any], model: str, *, openai_elsewhere: bool) -> Object:
+def beside(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
     """Model settings by which the provider of `model` hears of the caller, the service tier and hints. The call's trace has the former
     whatever the provider. Raises `UsageError` for a tier that it does not have.
     """
@@ -110,7 +110,7 @@ def merged(*settings: Object) -> Object:
     return {**whole, "extra_args": extra} if extra else whole
 
 
-def refuse(given: Mapping[str, Any], model: str, *, neutral: tuple[Any, ...] = NEUTRAL) -> None:
+def refuse(given: Mapping[str, object], model: str, *, neutral: tuple[object, ...] = NEUTRAL) -> None:
     """Raises `UsageError` for the first parameter that asks for something."""
     for name, value in given.items():
         if value not in neutral:
@@ -124,7 +124,7 @@ def unsupported(name: str, model: str) -> UsageError:
     )  # fmt: skip
 
 
-def passed_on(given: Mapping[str, Any], model: str, *, openai_elsewhere: bool) -> Object:
+def passed_on(given: Mapping[str, object], model: str, *, openai_elsewhere: bool) -> Object:
     """Model settings by which the provider of `model` (`prefix/name`) hears of `stop`, `seed` and `logit_bias`.
 
     Raises `UsageError` for one that it has no word for.

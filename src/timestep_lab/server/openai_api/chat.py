@@ -99,7 +99,7 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
     return items
 
 
-def _thoughts(message: Mapping[str, Any]) -> list[Item]:
+def _thoughts(message: Mapping[str, object]) -> list[Item]:
     """What the model had thought, in the form in which servers send it and callers send it back."""
     content = message.get("content")
     parts = [part for part in content if part.get("type") == "thinking"] if isinstance(content, list) else []

@@ -184,7 +184,7 @@ def _taken() -> ConflictError:
     )
 
 
-def normal_items(given: str | Sequence[Mapping[str, Any]]) -> list[Item]:
+def normal_items(given: str | Sequence[Mapping[str, object]]) -> list[Item]:
     """Responses items with `type` and `id`; messages with their content in parts. An id that the caller gave is kept.
 
     Raises `UsageError` for an item that is none.

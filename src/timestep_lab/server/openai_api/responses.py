@@ -300,7 +300,7 @@ async def _told_again(answer: Object, after: int) -> AsyncIterator[bytes]:
             yield _sse({**event, "sequence_number": number})
 
 
-async def _pieces(turn: Turn, lab: Any) -> AsyncIterator[bytes]:
+async def _pieces(turn: Turn, lab: object) -> AsyncIterator[bytes]:
     async for event in _events(turn, lab):
         kind = event["type"]
         if kind == "response.completed" and event["response"]["status"] == "incomplete":

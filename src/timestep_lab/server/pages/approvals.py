@@ -114,5 +114,5 @@ class ApprovalsPage(PageView):
 # --
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: object, *, is_owner: bool) -> Any:
     return ApprovalsPage(lab)

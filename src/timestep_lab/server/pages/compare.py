@@ -244,7 +244,7 @@ def _preview(dataset: Dataset, note: str) -> Json:
     return {"n": len(dataset), "columns": columns, "rows": rows, "note": note}
 
 
-def _short(value: Any) -> str | None:
+def _short(value: object) -> str | None:
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

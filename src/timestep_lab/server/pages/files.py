@@ -136,5 +136,5 @@ class FilesPage(PageView):
         ]  # fmt: skip
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: object, *, is_owner: bool) -> Any:
     return FilesPage(lab)

@@ -184,7 +184,7 @@ def _row(trace: Any) -> dict[str, Any]:
     return row
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: object, *, is_owner: bool) -> Any:
     period, source, by = page_argument("period"), page_argument("source") or "live", page_argument("by")
     return Overview(
         lab,

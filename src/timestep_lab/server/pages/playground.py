@@ -81,7 +81,7 @@ _TEXTS = ("input_text", "output_text", "refusal")
 _OWN_PARTS = (*_TEXTS, "input_image", "input_file")
 
 
-def _is_item(item: Any) -> bool:
+def _is_item(item: object) -> bool:
     """A Responses input item, as the lab records them."""
     if not isinstance(item, Mapping):
         return False
@@ -153,7 +153,7 @@ _ASKED = {
 """Settings as other programs call them."""
 
 
-def _settings(attributes: Mapping[str, Any]) -> tuple[dict[str, Json], Json]:
+def _settings(attributes: Mapping[str, object]) -> tuple[dict[str, Json], Json]:
     """Model settings, and what the answer must look like."""
     own = attributes.get("model_config")
     if isinstance(own, Mapping):
@@ -184,7 +184,7 @@ def _tools(
     return tools or []
 
 
-def _offered(attributes: Mapping[str, Any]) -> list[dict[str, Json]] | None:
+def _offered(attributes: Mapping[str, object]) -> list[dict[str, Json]] | None:
     definitions = _json(attributes.get(GenAI.TOOL_DEFINITIONS))
     if not isinstance(definitions, list):
         named = sorted((name for name in attributes if re.fullmatch(r"llm\.tools\.\d+\.tool\.json_schema", name)), key=lambda name: int(name.split(".")[2]))  # fmt: skip
@@ -195,7 +195,7 @@ def _offered(attributes: Mapping[str, Any]) -> list[dict[str, Json]] | None:
     return [_tool(tool) for tool in tools if isinstance(tool, Mapping) and tool.get("name")]
 
 
-def _tool(said: Mapping[str, Any]) -> dict[str, Json]:
+def _tool(said: Mapping[str, object]) -> dict[str, Json]:
     schema = said.get("parameters", said.get("input_schema"))
     return {
         "name": str(said["name"]), "description": str(said.get("description") or ""),
@@ -204,7 +204,7 @@ def _tool(said: Mapping[str, Any]) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def _json(value: Any) -> Any:
+def _json(value: object) -> Any:
     """Attributes hold structures as such or as JSON text."""
     if not isinstance(value, str):
         return value

@@ -80,5 +80,5 @@ class SettingsPage(PageView):
 # --
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: object, *, is_owner: bool) -> Any:
     return SettingsPage(lab, is_owner=is_owner)

@@ -95,5 +95,5 @@ def _tool(info: Any) -> dict[str, Json]:
 # --
 
 
-def page(lab: Any, *, is_owner: bool) -> Any:
+def page(lab: object, *, is_owner: bool) -> Any:
     return ToolsPage(lab, may_start_commands=is_owner)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from timestep_lab.model.ids import new_id
 from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
@@ -46,10 +45,10 @@ class DuckDatabase:
         """
         return self._seat.take_over()
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         return self._seat.call(lambda backend: backend.query(user_id, sql, params))
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         return self._seat.call(lambda backend: backend.columns(user_id, sql, params))
 
     def write(
@@ -78,7 +77,7 @@ class DuckDatabase:
         )
 
     def select(
-        self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
+        self, user_id: str, sql: str, params: Sequence[object] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
     ) -> Rows:  # fmt: skip
         return self._seat.call(lambda backend: backend.select(user_id, sql, params, limit=limit, timeout_s=timeout_s))
 

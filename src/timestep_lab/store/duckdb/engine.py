@@ -211,7 +211,7 @@ class Writer:
         return [key for key, written in self._batches.items() if written < now - REMEMBER]
 
 
-def run(cursor: Cursor, sql: str, params: Sequence[Any]) -> Rows:
+def run(cursor: Cursor, sql: str, params: Sequence[object]) -> Rows:
     """Execute and fetch all. A statement that writes without `returning` has no columns and no rows (DuckDB answers a count)."""
     cursor.execute(sql, list(params))
     if cursor.description is None:
@@ -289,12 +289,12 @@ class Engine:
 
     # -- Database
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             cursor.execute(sql, list(params))
             return Rows(tuple(column[0] for column in cursor.description or ()), cursor.fetchall())
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             return plain_columns(cursor.execute(sql, list(params)).fetchnumpy())
 
@@ -324,7 +324,7 @@ class Engine:
         self,
         user_id: str,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[object] = (),
         *,
         limit: int | None = None,
         timeout_s: float | None = 30.0,
@@ -475,7 +475,7 @@ class _Session:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def run(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, list(params) or None).fetchall()
 
     @contextmanager

@@ -81,9 +81,9 @@ class Backend(Protocol):
     local: bool
     """The file is this process's: a call that raised `ClosedError` was not done."""
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows: ...
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows: ...
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns: ...
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns: ...
 
     def write(
         self,
@@ -108,7 +108,7 @@ class Backend(Protocol):
         self,
         user_id: str,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[object] = (),
         *,
         limit: int | None = None,
         timeout_s: float | None = 30.0,
@@ -134,7 +134,7 @@ class Backend(Protocol):
 CONTAINERS = frozenset({list, tuple, dict})
 
 
-def dumps(message: Any) -> bytes:
+def dumps(message: object) -> bytes:
     """Raises `DataError` for a value that no column holds."""
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"), default=_tag, check_circular=False)
     return text.encode("utf-8", "surrogatepass")
@@ -144,7 +144,7 @@ def loads(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"), object_hook=_untag)
 
 
-def pack_row(row: Sequence[Any]) -> list[Any]:
+def pack_row(row: Sequence[object]) -> list[Any]:
     """A row (or parameters) for `dumps`: lists and mappings inside it are tagged, so that they are not taken for structure."""
     if CONTAINERS.isdisjoint(map(type, row)):
         return list(row)
@@ -163,7 +163,7 @@ def unpack_rows(packed: Mapping[str, Any]) -> Rows:
     return Rows(tuple(packed["columns"]), to_tuples(packed["rows"]), packed["truncated"])
 
 
-def to_tuples(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+def to_tuples(rows: Iterable[Sequence[object]]) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
@@ -211,7 +211,7 @@ def _pack(value: Any) -> Any:
     return value
 
 
-def _tag(value: Any) -> Any:
+def _tag(value: object) -> Any:
     """What `json` does not know. `datetime` before `date`: one is the other's subclass."""
     match value:
         case datetime():
@@ -333,14 +333,14 @@ class Loopback:
 
     # -- Database
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         return unpack_rows(self._call(op="query", user_id=user_id, sql=sql, params=pack_row(params)))
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         return by_columns(self.query(user_id, sql, params))
 
     def select(
-        self, user_id: str, sql: str, params: Sequence[Any] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
+        self, user_id: str, sql: str, params: Sequence[object] = (), *, limit: int | None = None, timeout_s: float | None = 30.0
     ) -> Rows:  # fmt: skip
         answer = self._call(
             timeout_s, op="select", user_id=user_id, sql=sql, params=pack_row(params), limit=limit, timeout_s=timeout_s
@@ -425,7 +425,7 @@ class Loopback:
         connection.settimeout(None)
         return connection
 
-    def _call(self, longer: float | None = 0.0, **request: Any) -> Any:
+    def _call(self, longer: float | None = 0.0, **request: object) -> Any:
         """Ask and wait, `longer` than usual where the call itself may take so long (None: for ever)."""
         data = dumps(request)
         try:

@@ -75,7 +75,7 @@ class SizeCheck:
         self._place = place
         self._made, self._stars = 1.0, 1
 
-    def check(self, node: Any) -> None:
+    def check(self, node: object) -> None:
         """Raises `QueryError` for a size that is not constant, or too large."""
         if isinstance(node, list):
             for child in node:
@@ -253,7 +253,7 @@ class SqlGuard:
                 "The query is nested too deeply.", "Name its parts: with a as (…), b as (…) select …"
             ) from error
 
-    def _walk(self, node: Any, named: frozenset[str], sql: str) -> None:
+    def _walk(self, node: object, named: frozenset[str], sql: str) -> None:
         """`named`: the `with` queries that can be seen from here."""
         if isinstance(node, list):
             for child in node:
@@ -291,7 +291,7 @@ class SqlGuard:
         elif "function_name" in node:
             self._allow_function(node, self.functions | TABLE_FUNCTIONS, "function", sql, node)
 
-    def _allow_table(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+    def _allow_table(self, node: Mapping[str, object], named: frozenset[str], sql: str) -> None:
         *schema, name = _path(node, "table_name")
         if not schema and name.lower() in named:
             return
@@ -304,7 +304,7 @@ class SqlGuard:
         )
 
     def _allow_function(
-        self, node: Mapping[str, Any], allowed: Iterable[str], noun: str, sql: str, at: Mapping[str, Any]
+        self, node: Mapping[str, object], allowed: Iterable[str], noun: str, sql: str, at: Mapping[str, object]
     ) -> None:
         *schema, name = _path(node, "function_name")
         if schema or name.lower() not in allowed:
@@ -319,7 +319,7 @@ class SqlGuard:
                 _suggest(name, allowed, "Use functions that compute from the columns of a view."),
             )
 
-    def _allow_show(self, node: Mapping[str, Any], named: frozenset[str], sql: str) -> None:
+    def _allow_show(self, node: Mapping[str, object], named: frozenset[str], sql: str) -> None:
         """`describe`, `summarize` and `show <view>` name a view or hold a query; of the rest only `show tables`."""
         if node.get("query") is None and node.get("table_name") != '"tables"':
             self._allow_table(node, named, sql)
@@ -335,7 +335,7 @@ def _suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"Did you mean {close[0]}? {otherwise}" if close else otherwise
 
 
-def _place(node: Mapping[str, Any], sql: str) -> str:
+def _place(node: Mapping[str, object], sql: str) -> str:
     position = node.get("query_location")
     return place_of(sql, position) if isinstance(position, int) else ""
 
@@ -374,7 +374,7 @@ class GuardedReads:
         self._check: SqlGuard | None = None
 
     def select(
-        self, cursor: Cursor, sql: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
+        self, cursor: Cursor, sql: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None
     ) -> Rows:
         """Raises `QueryError`, with the place in the text where there is one, and what to do."""
         if len(sql) > MAX_SQL:
@@ -408,7 +408,7 @@ def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[Any, 
     return rows
 
 
-def _execute(cursor: Cursor, sql: str, params: Sequence[Any]) -> tuple[str, ...]:
+def _execute(cursor: Cursor, sql: str, params: Sequence[object]) -> tuple[str, ...]:
     """Run it, and name its columns. Times with a zone are read as naive UTC, as everywhere (and as text inside lists and structs)."""
     cursor.execute(sql, list(params))
     columns = [(column[0], str(column[1])) for column in cursor.description or ()]

@@ -238,19 +238,19 @@ class _Evaluation:
         return record
 
 
-def _compare(symbol: str, a: Any, b: Any) -> bool:
+def _compare(symbol: str, a: object, b: object) -> bool:
     if symbol in ("==", "!="):
         same = (_comparable(a, b) and a == b) or (a is None and b is None)
         return bool(same) == (symbol == "==")
     return _comparable(a, b) and _ORDER[symbol](a, b)
 
 
-def _comparable(a: Any, b: Any) -> bool:
+def _comparable(a: object, b: object) -> bool:
     kinds = (str, int | float, datetime)
     return any(isinstance(a, kind) and isinstance(b, kind) for kind in kinds)
 
 
-def _text_test(test: str, text: Any, part: Any) -> bool:
+def _text_test(test: str, text: object, part: object) -> bool:
     if not isinstance(text, str) or not isinstance(part, str):
         return False
     return part in text if test == "contains" else getattr(text, test)(part)

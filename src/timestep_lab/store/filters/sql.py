@@ -266,7 +266,7 @@ class _Named:
         del self._writer._aliases[self._name]
 
 
-def _rows_in(node: Any) -> Iterator[Row]:
+def _rows_in(node: object) -> Iterator[Row]:
     """Every row that a part of the tree refers to."""
     if isinstance(node, Row):
         yield node
@@ -280,7 +280,7 @@ def _rows_in(node: Any) -> Iterator[Row]:
             yield Row("")  # Its spans are those of the trace, so it needs the trace.
 
 
-def _names_in(node: Any) -> set[str]:
+def _names_in(node: object) -> set[str]:
     """The span names that comprehensions inside give."""
     if isinstance(node, Spans):
         return {node.name}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from timestep_lab.model.clock import parse_iso
 from timestep_lab.store.filters.suggestions import UNITS_S, ValueType
@@ -163,7 +163,7 @@ def spoken(type: ValueType) -> str:
     return _SPOKEN[type]
 
 
-def constant(value: Any, fail: Fail) -> Constant:
+def constant(value: object, fail: Fail) -> Constant:
     match value:
         case None:
             return Constant(None, "none")
@@ -188,7 +188,7 @@ def moment(text: str, fail: Fail) -> Constant:
         fail(f"{text!r} is not a time.", 'Write "2026-11-22", "2026-11-22T16:00", or ago("24h").')
 
 
-def ago(text: Any, now: datetime, fail: Fail) -> Constant:
+def ago(text: object, now: datetime, fail: Fail) -> Constant:
     match = _AGO.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         fail(

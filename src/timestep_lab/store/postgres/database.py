@@ -237,7 +237,7 @@ class PostgresDatabase:
 
     # -- Database
 
-    def query(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Rows:
+    def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
         def work(connection: Conn) -> Rows:
             # In pipeline mode all up to the end is one implicit transaction, and one round trip.
             with interruptible(lambda: connection.cancel_safe(timeout=5.0)), connection.pipeline():
@@ -247,7 +247,7 @@ class PostgresDatabase:
 
         return self._sessions(user_id).run(work)
 
-    def columns(self, user_id: str, sql: str, params: Sequence[Any] = ()) -> Columns:
+    def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
         return by_columns(self.query(user_id, sql, params))
 
     def write(
@@ -292,7 +292,7 @@ class PostgresDatabase:
         self,
         user_id: str,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[object] = (),
         *,
         limit: int | None = None,
         timeout_s: float | None = 30.0,

@@ -235,7 +235,7 @@ def check(text: str) -> None:
 
 
 def fetch(
-    connection: Connection[Any], text: str, params: Sequence[Any], *, limit: int | None, timeout_s: float | None
+    connection: Connection[Any], text: str, params: Sequence[object], *, limit: int | None, timeout_s: float | None
 ) -> Rows:
     """Inside a transaction that has its user. One FETCH, so that no function in the text can lift the time limit for a later one."""
     connection.execute(b"select set_config('statement_timeout', $1, true)", [str(int((timeout_s or 0) * 1000))])
@@ -421,6 +421,6 @@ class _Session:
         self._connection = connection
         self.transaction = connection.transaction
 
-    def run(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def run(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(sql.encode(), list(params) or None)
         return cursor.fetchall() if cursor.description else []
