@@ -422,5 +422,5 @@ def tape_sentence(use: TapeUse) -> str:
     return sentence
 
 
-def _finite(value: object) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and value != value else value

@@ -168,7 +168,7 @@ _LATE = timedelta(minutes=5)
 """How long after its end a trace may arrive."""
 
 
-def frame_of(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> pandas.DataFrame:
+def frame_of(rows: Sequence[dict[str, object]], names: Sequence[str]) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame(rows, columns=["trace_id", *names, "note"])

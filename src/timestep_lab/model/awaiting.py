@@ -26,7 +26,7 @@ class NotAwaited(Coroutine[Any, Any, Any]):
     def __init__(self, call: str, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._call, self._coroutine = call, coroutine
 
-    def __await__(self) -> Generator[Any, Any, Any]:
+    def __await__(self) -> Generator[object, object, object]:
         return self._coroutine.__await__()
 
     def send(self, value: object) -> Any:
@@ -38,7 +38,7 @@ class NotAwaited(Coroutine[Any, Any, Any]):
     def close(self) -> None:
         self._coroutine.close()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith(("_", "cr_")):
             return getattr(self._coroutine, name)
         raise AttributeError(

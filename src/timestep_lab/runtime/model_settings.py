@@ -75,7 +75,7 @@ def _name(key: str) -> str:
     return name
 
 
-def _check_values(settings: dict[str, Any]) -> None:
+def _check_values(settings: dict[str, object]) -> None:
     for name, (low, high) in _RANGES.items():
         value = settings.get(name)
         if value is None:
@@ -105,7 +105,7 @@ def _check_values(settings: dict[str, Any]) -> None:
                 )
 
 
-def _check_by_sdk(settings: dict[str, Any]) -> None:
+def _check_by_sdk(settings: dict[str, object]) -> None:
     """The rest of the types, and names inside structured settings, as the SDK declares them."""
     from agents import Agent
     from pydantic import ValidationError
@@ -125,7 +125,7 @@ def _check_by_sdk(settings: dict[str, Any]) -> None:
         raise SettingsError(f"{error}.", param="model_settings") from error
 
 
-def _snake_inside(value: object) -> Any:
+def _snake_inside(value: object) -> object:
     if isinstance(value, Mapping):
         return {_snake(str(key)): _snake_inside(inner) for key, inner in value.items()}
     return [_snake_inside(inner) for inner in value] if isinstance(value, list) else value

@@ -322,7 +322,7 @@ def note(span: Span[Any], attributes: Mapping[str, Json]) -> None:
         _processor.tool_noted(span, attributes)
 
 
-def _with_offer(route: TraceContext, record: SpanRecord, tools: list[Any] | None) -> SpanRecord:
+def _with_offer(route: TraceContext, record: SpanRecord, tools: list[object] | None) -> SpanRecord:
     """With the tools that the agent was offered, where they are others than before."""
     if tools is None:
         return record

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
@@ -138,7 +138,7 @@ def _too_large() -> TooLargeError:
 logger = logging.getLogger("timestep_lab.server")
 
 
-def error_object(error: LabError) -> dict[str, Any]:
+def error_object(error: LabError) -> dict[str, object]:
     """OpenAI's form."""
     return {"error": error_json(error)}
 

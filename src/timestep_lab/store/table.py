@@ -124,7 +124,7 @@ def from_json(text: str) -> Any:
     return json.loads(text)
 
 
-def _foreign(value: object) -> Any:
+def _foreign(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "model_dump"):  # A pydantic model, such as the SDK's and the providers' objects.

@@ -132,7 +132,7 @@ class LabelSet(ValueScorer):
         return Score({"f1": f1, "precision": precision, "recall": recall}[self.measure], "; ".join(notes) or None)
 
 
-def _listed(text: str) -> Any:
+def _listed(text: str) -> object:
     try:
         value = parse_json(text)
     except ValueError:

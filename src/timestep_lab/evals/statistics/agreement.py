@@ -89,7 +89,7 @@ def agreement(
     )  # fmt: skip
 
 
-def _label_order(label: object) -> tuple[int, Any]:
+def _label_order(label: object) -> tuple[int, object]:
     return (0, label) if isinstance(label, bool | int | float) else (1, str(label))
 
 

@@ -98,13 +98,13 @@ def always(meaning: str) -> Reader:
 _HANDED_OVER = frozenset({"inputs", "tags", "metadata", "kwargs"})
 
 
-def handed_over(value: object) -> Any:
+def handed_over(value: object) -> object:
     """What a step was given, without what its framework told of the step beside it."""
     data = json_value(value)
     return data["inputs"] if isinstance(data, Mapping) and "inputs" in data and data.keys() <= _HANDED_OVER else value
 
 
-def before_answer(value: object) -> Any:
+def before_answer(value: object) -> object:
     """Of the messages of a whole conversation, those that the last answer answers."""
     messages = json_value(value)
     if not isinstance(messages, list) or not messages:
@@ -124,7 +124,7 @@ def _is_answer(message: object) -> bool:
     )
 
 
-def above_zero(value: object) -> Any:
+def above_zero(value: object) -> object:
     """Of a sender that says nought where it knows no price."""
     return value or None
 
@@ -145,7 +145,7 @@ def of_pair(place: int) -> Reader:
     return lambda value: value.split("/", 1)[place] if isinstance(value, str) and "/" in value else None
 
 
-def positional(value: object) -> Any:
+def positional(value: object) -> object:
     """The arguments of a call, written as Python writes a tuple; the only one by itself."""
     try:
         given = ast.literal_eval(value) if isinstance(value, str) else None
@@ -154,7 +154,7 @@ def positional(value: object) -> Any:
     return given[0] if isinstance(given, tuple) and len(given) == 1 else value
 
 
-def member(value: object) -> Any:
+def member(value: object) -> object:
     """The name of a member of an enumeration, which is told with that of its class: `FinishReason.STOP`."""
     return value.rpartition(".")[2].lower() if isinstance(value, str) else value
 

@@ -256,7 +256,7 @@ def kind_of(name: str, attributes: Mapping[str, object], scope: str, parent_id: 
 def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
     kind = told(attributes, meaning.kind)
     if OpenInference.KIND in attributes and not meaning.is_ours:
-        return _openinference_kind(str(kind or "other"), name, attributes, scope, parent_id)
+        return _openinference(str(kind or "other"), name, attributes, scope, parent_id)
     if kind == "task" and attributes.get("langsmith.metadata.lc_agent_name") == name:
         return "agent"  # LangChain tells each step of an agent the agent's name, which is that of the outermost.
     if kind is None and scope == _ADK_SCOPE:
@@ -264,9 +264,7 @@ def _kind(meaning: Meaning, name: str, attributes: Mapping[str, object], scope: 
     return str(kind) if kind in SPAN_KINDS else "other"
 
 
-def _openinference_kind(
-    kind: str, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None
-) -> str:
+def _openinference(kind: str, name: str, attributes: Mapping[str, object], scope: str, parent_id: str | None) -> str:
     if (
         kind == "tool"
         and name.startswith(_HANDOFF_NAME)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from starlette.responses import StreamingResponse
@@ -27,7 +27,7 @@ from timestep_lab.store.base import Change, Topic
 
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-SSE: dict[int | str, dict[str, Any]] = {
+SSE: dict[int | str, dict[str, object]] = {
     200: {"content": {"text/event-stream": {}}, "description": "How it ended; with `stream`, its events as they come."}
 }
 ALIVE = b": alive\n\n"

@@ -31,9 +31,9 @@ from timestep_lab.service.threads import Threads
 from timestep_lab.service.traces import Traces
 from timestep_lab.store.base import in_thread
 
-BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BINARY: dict[str, object] = {"schema": {"type": "string", "format": "binary"}}
 BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
-BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+BINARY_ANSWER: dict[int | str, dict[str, object]] = {
     200: {"content": {"application/octet-stream": BINARY}, "description": "The bytes."}
 }
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -31,7 +31,7 @@ class ErrorBody(BaseModel):
     error: ErrorObject
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, object]] = {
     code: {"model": ErrorBody, "description": text}
     for code, text in {
         400: "The request is wrong; nothing was changed.",

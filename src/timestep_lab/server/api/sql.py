@@ -51,7 +51,7 @@ def as_json(rows: Rows) -> bytes:
     return b'{"columns":%b,"rows":[%b],"truncated":%b}' % (columns, b",".join(pieces), truncated)
 
 
-def exactly(params: list[Any]) -> list[Any]:
+def exactly(params: list[Any]) -> list[object]:
     """Parameters that JSON has no word for come as `wire` writes them: `{"$": "datetime", "v": "2026-11-22T16:00:00"}`."""
     try:
         values: list[Any] = wire.loads(json.dumps(params).encode())

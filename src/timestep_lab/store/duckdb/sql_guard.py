@@ -396,7 +396,7 @@ class GuardedReads:
         return Rows(columns, rows[:limit], limit is not None and len(rows) > limit)
 
 
-def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[Any, ...]]:
+def _fetch(cursor: Cursor, limit: int | None, watch: _Watch) -> list[tuple[object, ...]]:
     """One more than `limit`. Some at a time: rows become Python's, which an interrupt does not reach."""
     rows: list[tuple[Any, ...]] = []
     while limit is None or len(rows) <= limit:
