@@ -17,7 +17,10 @@ from timestep_lab.store.liveness import Publisher
 from timestep_lab.store.search import SearchIndex
 from timestep_lab.store.store import open_store
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes"),
+    pytest.mark.usefixtures("new_labs_are_migrated"),
+]
 
 
 @pytest.fixture(autouse=True)

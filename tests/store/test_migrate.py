@@ -14,6 +14,7 @@ import pytest
 
 from timestep_lab.model.errors import StoreError, StoreTooNewError
 from timestep_lab.store.base import Dialect
+from timestep_lab.store.duckdb.engine import Engine
 from timestep_lab.store.migrate import Migration, known_migrations, migrate, status
 from timestep_lab.store.store import open_database, open_store
 
@@ -130,3 +131,29 @@ def test_two_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     outcomes = [process.communicate(timeout=60) for process in processes]
     assert outcomes == [(f"{len(known_migrations('duckdb'))}\n", "")] * 3
+
+
+def schema(connection: duckdb.DuckDBPyConnection) -> list[list[tuple[Any, ...]]]:
+    here = "database_name = current_database()"
+    queries = [
+        f"select schema_name, table_name, sql from duckdb_tables() where {here} order by all",
+        f"select schema_name, view_name, sql from duckdb_views() where not internal and {here} order by all",
+        f"select schema_name, table_name, constraint_type, constraint_text from duckdb_constraints() where {here} order by all",
+        f"select schema_name, index_name, sql from duckdb_indexes() where {here} order by all",
+        f"select schema_name, sequence_name, sql, last_value from duckdb_sequences() where {here} order by all",
+        f"select schema_name, function_name, parameters, macro_definition from duckdb_functions() where not internal and {here} order by all",
+        "select number, name, sha256 from core.schema_migrations order by number",
+    ]
+    return [connection.execute(query).fetchall() for query in queries]
+
+
+def test_the_labs_of_the_tests_have_the_schema_that_the_migrations_make(session: Session, tmp_path: Path) -> None:
+    migrate(session)
+    migrated = schema(session.connection)
+    assert all(migrated[:3])
+    in_memory = Engine(None, lambda *_: None)
+    assert schema(in_memory._connection) == migrated
+    in_memory.close()
+    Engine(tmp_path / "lab.duckdb", lambda *_: None).close()
+    with duckdb.connect(str(tmp_path / "lab.duckdb")) as connection:
+        assert schema(connection) == migrated
