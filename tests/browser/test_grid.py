@@ -267,7 +267,7 @@ def test_the_end_brings_the_verdict_and_leaves_the_matrix_where_it_is(show: Show
     page = show(view, height=1100)
     expect(page.locator(".tl-verdict")).to_have_text(
         "Still running. 1 of 12 calls of openai/gpt-4.1 failed: No answer within 120 s."
-        " 2 of 24 answers from the cache: they are as they were, with the times of then."
+        " 2 of 24 answers from the cache, with their original timings."
     )
     before = page.get_by_role("grid").bounding_box()
     whole = sample_grid.grid()
@@ -288,7 +288,7 @@ def test_stop_asks_once_and_an_ended_comparison_has_no_stop(show: Show) -> None:
     view.apply(
         ComparisonEnded(comparison=replace(started.record, status="cancelled"), candidates=(), pairs=(), verdict="")
     )
-    expect(page.locator(".tl-verdict")).to_have_text("Stopped before its end. No answers yet.")
+    expect(page.locator(".tl-verdict")).to_have_text("Stopped early. No answers yet.")
     assert asked == ["stop"]
     expect(page.locator(".tl-prog")).to_be_hidden()
 

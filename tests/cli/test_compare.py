@@ -109,7 +109,7 @@ def test_what_a_scorer_could_not_score_is_said(cli: Cli) -> None:
     told = cli("compare", "some.jsonl", "--models", "demo/echo", "--scorers", "contains", "--json").json
     assert told["notes"] == [
         "contains could not score 2 of 3 answers: the case has no expected answer.",
-        "3 of 3 answers from the cache: they are as they were, with the times of then.",
+        "3 of 3 answers from the cache, with their original timings.",
     ]
 
 

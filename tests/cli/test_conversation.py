@@ -180,7 +180,7 @@ def test_a_run_on_tape_asks_no_tool_and_fails_where_nothing_was_recorded(cli: Cl
     assert (again.code, again.json["status"]) == (0, "completed")
     other = cli("run", 'call think {"thought": "never"}', "--tools", "tape")
     assert other.code == 1
-    assert "The tape has no answer of think" in other.err
+    assert "The tape has no recorded result of think" in other.err
 
 
 def test_why_says_what_it_found_and_pays_nothing_twice(cli: Cli) -> None:

@@ -307,7 +307,7 @@ async def test_what_a_judge_said_of_an_answer_is_used_again_and_marked_so(tmp_pa
                 [s.value for s in c.scores] for c in first.cells
             ]
             assert again.notes == [
-                "6 of 6 answers and 12 of 12 judgements from the cache: they are as they were, with the times of then."
+                "6 of 6 answers and 12 of 12 judgements from the cache, with their original timings."
             ]
             assert (await in_thread(load_grid, bench, again.id)).to_json() == again.to_json()
             other_rubric = [{**JUDGE, "rubric": "Brief."}]

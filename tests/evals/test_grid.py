@@ -80,8 +80,8 @@ def test_one_line_says_who_won() -> None:
     ]  # fmt: skip
     assert told(*four) == "No winner: A, C and D tie; B is worse."
     chain: list[tuple[str, str, Outcome]] = [("A", "B", "worse"), ("A", "C", "not settled"), ("B", "C", "worse")]
-    assert told(*chain) == "A leads, and is not told apart from C."
-    assert told(("A", "B", "not settled"), n=0) == "No winner: no case has a score of two candidates."
+    assert told(*chain) == "A leads, but is not significantly better than C."
+    assert told(("A", "B", "not settled"), n=0) == "No winner: no case has scores of two candidates."
     assert told() == ""
 
 

@@ -58,7 +58,7 @@ def test_an_interrupt_ends_a_waiting_cell_at_once_and_leaves_one_line(kernel: Ke
     took, [error] = kernel.run(f"print('waiting', flush=True)\n{code}", interrupt=True)
     assert took < 5
     assert error["ename"] == "CancelledError"
-    assert error["traceback"] == ["Interrupted. What was done so far is kept."]
+    assert error["traceback"] == ["Interrupted. Completed work is kept."]
 
 
 def test_an_await_that_was_forgotten_is_told_where_its_result_is_used(kernel: Kernel) -> None:

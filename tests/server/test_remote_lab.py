@@ -194,7 +194,7 @@ async def test_objects_are_taken_where_ids_are(both: Both) -> None:
             lab.trace(5)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="is not a thread"):
             await lab.run("Hello.", thread=5)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="nothing to say"):
+        with pytest.raises(UsageError, match="is not a valid prompt"):
             await lab.run(None)  # type: ignore[arg-type]
 
 

@@ -1,1 +1,1 @@
-"""Floor 0: what every other floor speaks of. Frozen records and the error tree, from the standard library only."""
+"""Layer 0: frozen records and the error tree shared by every other layer. Standard library only."""

@@ -1,4 +1,4 @@
-"""Help for people who mistype a name."""
+"""Conversion and checking of arguments, with suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, ParamSpec, TypeVar, cast
 from timestep_lab.model.awaiting import NotAwaited
 from timestep_lab.model.errors import UsageError
 
-# --- What a user may give where a trace, a conversation or a prompt is asked for
+# --- Values accepted in place of a trace, a thread or a prompt
 
 
 def trace_id_of(given: Any) -> str:
-    """Of a run, of a trace's view, or the id as it is. Raises `UsageError` for anything else."""
+    """Returns the trace id of a run or a trace view; a string is returned unchanged. Raises `UsageError` for anything else."""
     if isinstance(given, NotAwaited):
         raise UsageError(repr(given))
     trace_id = given if isinstance(given, str) else getattr(given, "trace_id", None)
     if not isinstance(trace_id, str):
-        raise UsageError(f"{_shown(given)} is not a trace.", "Give a run, lab.trace(…), or a trace's id.")
+        raise UsageError(f"{_shown(given)} is not a trace.", "Pass a run, lab.trace(…), or a trace id.")
     return trace_id
 
 
 def trace_ids_of(given: Any) -> list[str]:
-    """Of several: ids, runs or views in any order, a DataFrame with a column `trace_id`, that column, or one trace alone.
+    """Returns the ids of several traces: ids, runs or views in any order, a DataFrame with a `trace_id` column, that column, or one trace.
 
     Raises `UsageError` for anything else."""
     traces = given if isinstance(given, str) else getattr(given, "trace_id", given)
@@ -33,26 +33,28 @@ def trace_ids_of(given: Any) -> list[str]:
         return [traces]
     if isinstance(traces, Mapping) or not isinstance(traces, Iterable):
         raise UsageError(
-            f"{_shown(given)} is not a list of traces.", "Give ids, runs, or a column such as df.trace_id."
+            f"{_shown(given)} is not a list of traces.", "Pass ids, runs, or a column such as df.trace_id."
         )
     return list(dict.fromkeys(map(trace_id_of, traces)))
 
 
 def thread_id_of(given: Any) -> str | None:
-    """Of a thread, or the id as it is; None stays. Raises `UsageError` for anything else."""
+    """Returns the id of a thread; a string or None is returned unchanged. Raises `UsageError` for anything else."""
     if given is None or isinstance(given, str):
         return given
-    # A run's `thread` is meant by the run, too.
+    # A run stands for its thread.
     thread_id = getattr(getattr(given, "thread", given), "id", None)
     if not isinstance(thread_id, str):
-        raise UsageError(f"{_shown(given)} is not a thread.", "Give run.thread, lab.threads[…], or a thread's id.")
+        raise UsageError(f"{_shown(given)} is not a thread.", "Pass run.thread, lab.threads[…], or a thread id.")
     return thread_id
 
 
 def messages_of(given: Any) -> list[dict[str, Any]]:
-    """A prompt that is not text: Responses input items. Raises `UsageError` for anything else."""
+    """Returns a non-text prompt as Responses input items. Raises `UsageError` for anything else."""
     if not isinstance(given, Sequence) or not all(isinstance(item, Mapping) for item in given):
-        raise UsageError(f"{_shown(given)} is nothing to say.", "Give a text, or a list of messages.", param="input")
+        raise UsageError(
+            f"{_shown(given)} is not a valid prompt.", "Pass a string or a list of messages.", param="input"
+        )
     return [dict(item) for item in given]
 
 
@@ -67,22 +69,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None when none is like it."""
+    """Returns the known word most similar to `word`, or None when none is similar."""
     by_folded = {name.casefold(): name for name in known}
     match = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
     return by_folded[match[0]] if match else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` with a leading space, or nothing."""
+    """Returns ` Did you mean 'x'?` with a leading space, or an empty string."""
     match = closest(word, known)
     return f" Did you mean {match!r}?" if match else ""
 
 
 def checks_keywords(method: F) -> F:
-    """Decorates a method of `Lab`: a keyword that it does not take is a `UsageError` that names the nearest one and the method.
+    """Decorator for methods of `Lab`: an unknown keyword raises a `UsageError` that names the method and the most similar keyword.
 
-    The signature stays as it is written, for help and for type checkers.
+    The signature is unchanged for help and type checkers.
     """
     return cast("F", _checked(method, inspect.signature(method)))
 
@@ -90,9 +92,9 @@ def checks_keywords(method: F) -> F:
 def with_signature_of(
     like: Callable[P, Any],
 ) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """Decorates a method that takes what `like` takes, and must know which of it was given: it has `**options` for all of that.
+    """Decorator for a method with the parameters of `like`, collected in `**options` so that it knows which ones were passed.
 
-    Help and type checkers see the signature of `like`; keywords are checked as `checks_keywords` does.
+    Help and type checkers see the signature of `like`; keywords are checked as in `checks_keywords`.
     """
 
     def decorate(method: Callable[..., Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -105,7 +107,7 @@ def with_signature_of(
 def _checked(method: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
     names = [name for name, parameter in signature.parameters.items() if name != "self"]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-        raise TypeError(f"{method.__qualname__} takes any keyword; there is nothing to check.")
+        raise TypeError(f"{method.__qualname__} accepts any keyword; there is nothing to check.")
 
     @functools.wraps(method)
     def checked(*args: Any, **keywords: Any) -> Any:
@@ -126,9 +128,9 @@ def _checked(method: Callable[..., Any], signature: inspect.Signature) -> Callab
 
 
 def _no_keyword(method: str, given: Mapping[str, Any], names: Iterable[str]) -> UsageError:
-    strange = next(name for name in given if name not in names)
+    unknown = next(name for name in given if name not in names)
     return UsageError(
-        f"lab.{method} takes no {strange!r}.{did_you_mean(strange, names)}",
+        f"lab.{method} takes no {unknown!r}.{did_you_mean(unknown, names)}",
         f"It takes: {', '.join(names)}.",
-        param=strange,
+        param=unknown,
     )

@@ -1,4 +1,4 @@
-"""What a method that must be awaited gives back: a coroutine that says so where it was forgotten, and that a notebook can interrupt.
+"""Coroutines returned by the public async methods: they explain a forgotten `await` and can be interrupted from a notebook.
 
 run = lab.run("hi")       # NotAwaited
 run.output                # AttributeError: … Write: await lab.run(…)
@@ -21,7 +21,7 @@ BEAT_S = 0.1
 
 
 class NotAwaited(Coroutine[Any, Any, Any]):
-    """A coroutine in every respect. What is not a coroutine's own is refused with the line that was meant."""
+    """A coroutine that raises an `AttributeError` with the correct call when it is used as the result it would return."""
 
     def __init__(self, call: str, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._call, self._coroutine = call, coroutine
@@ -50,8 +50,8 @@ class NotAwaited(Coroutine[Any, Any, Any]):
 
 
 def says_await(owner: str) -> Callable[[K], K]:
-    """Decorates a class whose instances people call `owner` (`lab`, `run`): its public coroutine methods give `NotAwaited`, and what
-    waits in one ends at once when a notebook's cell is interrupted."""
+    """Class decorator for objects that users call `owner` (`lab`, `run`): public coroutine methods return `NotAwaited`, and awaiting one
+    stops at once when a notebook cell is interrupted."""
 
     def decorate(kind: K) -> K:
         for name, method in list(vars(kind).items()):
@@ -79,9 +79,10 @@ def _saying(method: Callable[..., Coroutine[Any, Any, Any]], call: str) -> Calla
 
 @contextmanager
 def interrupted_at_once() -> Iterator[None]:
-    """Around what waits in a notebook's cell. A kernel that is interrupted cancels the cell's task without waking its event loop, which
-    then notices at its next event only (ipykernel issue 881): so there is an event ten times a second. What the notebook then shows is one
-    line, not the stack of everything that waited."""
+    """Context manager that makes an await in a notebook cell interruptible. An interrupted kernel cancels the cell's task without waking
+    its
+    event loop, which notices only at its next event (ipykernel issue 881), so a timer fires ten times a second. The notebook shows one line
+    instead of the traceback."""
     if "ipykernel" not in sys.modules or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,8 +96,8 @@ def interrupted_at_once() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
-        # IPython asks an exception for its own rendering. The same object goes on: `asyncio.timeout` looks for exactly this class.
-        error._render_traceback_ = lambda: ["Interrupted. What was done so far is kept."]  # type: ignore[attr-defined]
+        # IPython asks an exception for its own rendering. The same object is re-raised: `asyncio.timeout` expects exactly this class.
+        error._render_traceback_ = lambda: ["Interrupted. Completed work is kept."]  # type: ignore[attr-defined]
         raise
     finally:
         timer.cancel()

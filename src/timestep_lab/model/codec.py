@@ -1,7 +1,7 @@
-"""The JSON form of the lab's typed values: one codec for every side of a wire.
+"""JSON encoding of the lab's typed values, shared by every client and server.
 
-pydantic does the work. It takes 30 ms to import, so it is imported when the first value is coded. What stands in an annotation for a
-form of its own (`Moment`, `JsonValue`) is a small class with pydantic's hook, which needs no import.
+Encoding is done by pydantic, which takes 30 ms to import and is therefore imported on first use. Annotations with their own JSON form
+(`Moment`, `JsonValue`) are small classes that implement pydantic's hook and need no import.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def decoded(kind: type[T], value: Any) -> T:
-    """A value of `kind` out of its JSON form. Fields that a record does not know are left out: the sender may be newer.
+    """Decodes a value of `kind` from its JSON form. Unknown fields are ignored: the sender may be a newer version.
 
     Raises `pydantic.ValidationError`.
     """
@@ -34,9 +34,9 @@ def decoded(kind: type[T], value: Any) -> T:
 
 
 def encoded(value: Any, kind: Any = None) -> Any:
-    """The JSON form (dicts, lists, text, numbers) of a value of `kind`; of what it is, when no kind is given.
+    """Encodes a value of `kind` (by default its own type) as JSON: dicts, lists, strings and numbers.
 
-    Raises `UsageError` for a number that JSON does not have (NaN, infinity) and for what has no JSON form.
+    Raises `UsageError` for numbers that JSON does not have (NaN, infinity) and for values without a JSON form.
     """
     from pydantic_core import PydanticSerializationError
 
@@ -46,21 +46,21 @@ def encoded(value: Any, kind: Any = None) -> Any:
         json.dumps(form, allow_nan=False)
     except (PydanticSerializationError, ValueError, TypeError) as error:
         raise UsageError(
-            f"This cannot be sent as JSON: {error}.", "Give numbers that are finite, text, lists and dicts."
+            f"The value cannot be encoded as JSON: {error}.", "Use finite numbers, strings, lists and dicts."
         ) from error
     return form
 
 
 @cache
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """The compiled validator and serializer of a type."""
+    """Returns the compiled validator and serializer of a type."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
 class _Utc:
-    """A datetime that is aware, in UTC, whatever zone it came with; in JSON the one text form of `clock.iso`."""
+    """An aware datetime, converted to UTC; encoded in JSON in the text form of `clock.iso`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -73,7 +73,7 @@ class _Utc:
 
 
 class _PlainJson:
-    """Any value that JSON has, as JSON would give it back: tuples become lists. NaN, bytes and objects are refused."""
+    """Any JSON value, normalized as JSON would return it: tuples become lists. NaN, bytes and objects are rejected."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -82,7 +82,7 @@ class _PlainJson:
 
 
 class Ref:
-    """A text that names a record, for which the record itself will do too: its id is taken."""
+    """A string that identifies a record. A record is accepted too and replaced by its id."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -111,17 +111,18 @@ BY_STATUS: Mapping[int, type[LabError]] = {
     409: errors.ConflictError, 413: errors.TooLargeError, 422: errors.UsageError, 429: errors.BusyError,
     502: errors.StoreUnavailableError, 503: errors.StoreUnavailableError, 504: errors.StoreUnavailableError,
 }  # fmt: skip
-"""For an answer that names no class of ours: a body of the wrong form, or something that stands before the lab."""
+"""Classes for responses that name no class of the lab: a body of the wrong form, or a response from a proxy in front of the lab."""
 
 
 def error_json(error: LabError) -> dict[str, Any]:
-    """OpenAI's four fields, and two more from which the other side raises the same error: its class, and what it carries."""
+    """Encodes an error as OpenAI's four fields plus its class (`name`) and attributes (`details`), so that the client can raise it
+    again."""
     known = {"type": error.type, "message": str(error), "param": error.param, "code": error.code}
     return {**known, "name": type(error).__name__, "details": _details(error)}
 
 
 def _details(error: LabError) -> dict[str, Any]:
-    """The error's own attributes, such as `next_step`, `provider` or `retry_after`."""
+    """Returns the error's own attributes, such as `next_step`, `provider` or `retry_after`."""
     known = {"message", "param", "code"}
     return {
         name: value
@@ -130,22 +131,23 @@ def _details(error: LabError) -> dict[str, Any]:
     }
 
 
-def error_of_json(told: Mapping[str, Any], status: int = 500) -> LabError:
-    """The error that `error_json` wrote, of the same class, with the same words; of a class that is not known here, by its HTTP status."""
-    carried = dict(told.get("details") or {})
+def error_of_json(payload: Mapping[str, Any], status: int = 500) -> LabError:
+    """Inverse of `error_json`: an error of the same class with the same message. An unknown class is replaced by that of the HTTP
+    status."""
+    carried = dict(payload.get("details") or {})
     next_step = str(carried.pop("next_step", ""))
-    message = str(told["message"]).removesuffix(next_step).strip()
-    kind = getattr(errors, str(told.get("name")), None)
+    message = str(payload["message"]).removesuffix(next_step).strip()
+    kind = getattr(errors, str(payload.get("name")), None)
     if not (isinstance(kind, type) and issubclass(kind, LabError)):
         return BY_STATUS.get(status, LabError)(message, next_step)
     error = kind.__new__(kind)
-    LabError.__init__(error, message, next_step, param=told.get("param"), code=told.get("code"))
+    LabError.__init__(error, message, next_step, param=payload.get("param"), code=payload.get("code"))
     vars(error).update(carried)
     return error
 
 
 class ErrorForm:
-    """Stands in an annotation of an error: its form is that of `error_json`."""
+    """Annotation marker for an error that is encoded with `error_json`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema

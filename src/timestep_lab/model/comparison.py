@@ -1,6 +1,6 @@
-"""A comparison as records: what the engine writes, the store keeps, and a grid, a page or a command shows.
+"""Records of a comparison: written by the engine, kept by the store, shown by grids, pages and commands.
 
-A comparison asks every candidate every case, `epochs` times each. One answer is a cell. Scores belong to cells.
+A comparison runs every candidate on every case `epochs` times. Each answer is a cell, and scores belong to cells.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ ComparisonStatus = Literal["running", "completed", "cancelled", "interrupted", "
 CellStatus = Literal["done", "error"]
 
 Outcome = Literal["better", "worse", "no worse", "no better", "not settled"]
-"""Of the second of two, seen from the first. `no worse`, `no better`: not by more than the margin."""
+"""Result of the second of two candidates relative to the first. `no worse`, `no better`: by no more than the margin."""
 
 JUDGE = "Judge"
-"""The agent that judges ask as, in traces."""
+"""Agent name of judge calls in traces."""
 _REASONS = 2
-"""Why a scorer could not score, told at most; the cells have them all."""
+"""Maximum number of reasons listed when a scorer could not score; the cells have all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRecord:
-    """One column of the matrix: an agent or a bare model, with its settings and its prompt."""
+    """One column of the grid: an agent or a bare model, with its settings and prompt."""
 
     name: str
-    """Unique in the comparison; what every table and sentence calls it."""
+    """Unique in the comparison; used by every table and sentence."""
     model: str | None = None
-    """`prefix/name`; None leaves it to the agent."""
+    """`prefix/name`; None uses the agent's model."""
     agent_id: str | None = None
     agent: str | None = None
     agent_version: int | None = None
-    """Of a stored agent."""
+    """Version of a stored agent."""
     model_settings: Mapping[str, Json] = field(default_factory=dict)
     prompt: str | None = None
-    """A template that the case's variables fill; None sends the case's input as it is."""
+    """A template filled with the case's variables; None sends the case's input unchanged."""
     fingerprint: str = ""
     """Hash of everything that can change an answer: agents, tools, handoffs, model, settings, prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRecord:
-    """One row of the matrix."""
+    """One row of the grid."""
 
     comparison_id: str
     case_id: str
-    """Follows from the case's content, so the same case keeps its id from comparison to comparison."""
+    """Derived from the case's content, so the same case has the same id in every comparison."""
     position: int
     input: str
-    """What the candidate is asked, or the last thing said to it when there are `messages`."""
+    """The question, or the last message when there are `messages`."""
     messages: tuple[Json, ...] = ()
-    """A conversation to go on with, as `{"role", "content"}`; empty for a plain question."""
+    """A conversation to continue, as `{"role", "content"}`; empty for a plain question."""
     expected: Json = None
-    """A value, or a list of values of which any will do."""
+    """A value, or a list of acceptable values."""
     vars: Mapping[str, Json] = field(default_factory=dict)
     assertions: tuple[Json, ...] = ()
-    """Scorer specifications of this case alone."""
+    """Scorer specifications that apply to this case only."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreValue:
-    """What a scorer said of one cell. `value` is None when it could not say; then `note` tells why."""
+    """A scorer's result for one cell. `value` is None when it could not be scored; `note` then says why."""
 
     scorer: str
     value: float | None
@@ -81,33 +81,33 @@ class ScoreValue:
     note: str | None = None
     source: Literal["scorer", "judge", "human"] = "scorer"
     cached: bool = False
-    """A judge had said so of the same answer before, and was not asked again."""
+    """True when an earlier judgement of the same answer was reused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRecord:
-    """One answer: a case, a candidate, an epoch. Times in ms, money in US dollars; None where unknown."""
+    """One answer: a case, a candidate and an epoch. Times in ms, costs in US dollars; None where unknown."""
 
     comparison_id: str
     case_id: str
     candidate: str
     epoch: int
-    """From 0."""
+    """Starts at 0."""
     status: CellStatus
     output: str | None = None
     error_type: str | None = None
     error: str | None = None
     latency_ms: float | None = None
-    """From the start of the run to its answer, waits for a slot or a rate limit left out."""
+    """From the start of the run to its answer, excluding waits for a slot or a rate limit."""
     queue_ms: float | None = None
-    """Waited for a slot under the concurrency limit, or for a local model to be loaded."""
+    """Time spent waiting for a slot under the concurrency limit, or for a local model to load."""
     rate_limit_ms: float | None = None
-    """Waited because the provider had said 429."""
+    """Time spent waiting because the provider returned 429."""
     ttft_ms: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
-    """What this answer cost when it was made; a cached one costs nothing again."""
+    """Cost of the answer when it was generated; a cached answer costs nothing again."""
     cached: bool = False
     attempts: int = 1
     trace_id: str | None = None
@@ -119,18 +119,18 @@ class CellRecord:
 
     @property
     def left_tape(self) -> bool:
-        """It asked a tool what was never recorded, so it is not judged."""
+        """True when it made a tool call that was never recorded; such a cell is not judged."""
         return self.error_type == "TapeMissError"
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from the other cells of its comparison."""
+        """Identifies the cell within its comparison."""
         return self.case_id, self.candidate, self.epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRecord:
-    """A comparison as it is stored: what was asked of whom, and how it stands."""
+    """A comparison as stored: its candidates, its settings and its status."""
 
     id: str
     user_id: str
@@ -146,13 +146,13 @@ class ComparisonRecord:
     epochs: int = 1
     n_cases: int = 0
     settings: Mapping[str, Json] = field(default_factory=dict)
-    """Concurrency, time-outs, retries, budget, cache: what a resumed comparison goes on with."""
+    """Concurrency, timeouts, retries, budget and cache, reused when the comparison is resumed."""
     error: str | None = None
     process_id: str | None = None
     created_at: Moment = field(default_factory=utc_now)
     ended_at: Moment | None = None
     conclusion: str | None = None
-    """Who won, in one line, once it has ended."""
+    """One line that names the winner, set when the comparison ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,23 +161,23 @@ class CandidateRow:
 
     name: str
     n: int
-    """Answers that came."""
+    """Number of answers."""
     errors: int
     scores: Mapping[str, Mapping[str, float | None]]
-    """Scorer to `{"mean", "ci_low", "ci_high"}`; with repeats of pass/fail scores also `pass_at_k` and `pass_hat_k`; where
-    answers could not be scored, `unscored`: how many."""
+    """Maps a scorer to `{"mean", "ci_low", "ci_high"}`, for repeated pass/fail scores also `pass_at_k` and `pass_hat_k`, and `unscored` (a
+    count) when answers could not be scored."""
     cost_usd: float | None
     latency_ms_p50: float | None
     ttft_ms_p50: float | None
     input_tokens: int | None
     output_tokens: int | None
     not_judged: int = 0
-    """Answers given up since they left the tape; no errors."""
+    """Answers abandoned because they left the tape; not counted as errors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairRow:
-    """One row of `grid.significance()`: `diff` is b − a in the score's units. Both ends of the interval are NaN where none can be said."""
+    """One row of `grid.significance()`: `diff` is b − a in the score's units. The interval is NaN when it cannot be computed."""
 
     a: str
     b: str
@@ -188,19 +188,20 @@ class PairRow:
     ci_high: float
     p_value: float | None
     p_holm: float | None
-    """Corrected for all comparisons on the same scorer (Holm)."""
+    """Adjusted for all comparisons on the same scorer (Holm)."""
     test: str
     decided_by: int
     cases_to_settle: int | None
     points: bool = True
-    """Scores run from 0 to 1, so a difference may be told in hundredths."""
+    """Scores range from 0 to 1, so a difference can be shown in points of 1/100."""
     outcome: Outcome | None = None
     margin: float | None = None
-    """What `no worse` allows, in the score's units; None: nothing can be no worse."""
+    """Margin for `no worse`, in the score's units; None disables that outcome."""
     looked: int | None = None
-    """Of a comparison that stops itself: after how many cases this was found. Its interval then holds at every look, and there is no p-value."""
+    """For a comparison with early stopping: the number of cases at this look. The interval is valid at every look, and there is no
+    p-value."""
     level: float = 0.95
-    """Of the interval."""
+    """Confidence level of the interval."""
 
 
 Measure = Literal["quality", "cost", "time", "time p50", "time p95"]
@@ -208,27 +209,28 @@ Measure = Literal["quality", "cost", "time", "time p50", "time p95"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRow:
-    """One row of `grid.decision`: a candidate beside the first one given, in one respect. Better is more quality, less cost, less time."""
+    """One row of `grid.decision`: a candidate against the first candidate on one measure. Higher quality, lower cost and time are
+    better."""
 
     candidate: str
     reference: str
     measure: Measure
-    """`time` is the typical ratio; its median and 95th percentile have rows of their own."""
+    """`time` is the typical ratio; the median and the 95th percentile have rows of their own."""
     outcome: Outcome
     estimate: float | None
-    """The candidate minus the reference (quality, cost of a case), or over it (times). None: too little is known."""
+    """Candidate minus reference (quality, cost per case) or candidate over reference (times). None: not enough data."""
     ci_low: float | None
     ci_high: float | None
     unit: Literal["points", "score", "usd", "ratio"]
     n: int
-    """Cases with a value for both."""
+    """Number of cases with a value for both."""
     p_value: float | None
     p_holm: float | None
     test: str
 
     @property
     def words(self) -> str:
-        """`better (+12.0 points, 1.1 to 22.9)`."""
+        """The row as text: `better (+12.0 points, 1.1 to 22.9)`."""
         if self.estimate is None:
             return f"{self.outcome} (unknown)" if self.n == 0 else self.outcome
         scale = 100.0 if self.unit == "points" else 1.0
@@ -241,11 +243,11 @@ class DecisionRow:
 
 
 SHOWN_MEASURES: tuple[Measure, ...] = ("quality", "cost", "time")
-"""What the table at the head of a verdict shows."""
+"""Columns of the table at the top of a verdict."""
 
 
 def decision_table(rows: Sequence[DecisionRow]) -> list[tuple[str, list[str]]]:
-    """Candidate and its words in `SHOWN_MEASURES`, one row a candidate; `–` where nothing is measured."""
+    """Returns each candidate with its results in `SHOWN_MEASURES`; `–` where nothing was measured."""
     names = dict.fromkeys(row.candidate for row in rows)
     words = {(row.candidate, row.measure): row.words for row in rows}
     return [(name, [words.get((name, measure), "–") for measure in SHOWN_MEASURES]) for name in names]
@@ -265,7 +267,7 @@ def _amount_text(value: float, unit: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressRow:
-    """Where a comparison stands."""
+    """Progress of a comparison."""
 
     total: int
     done: int = 0
@@ -274,19 +276,19 @@ class ProgressRow:
     running: int = 0
     waiting: int = 0
     calls: int = 0
-    """Runs started in this session of it, retries included."""
+    """Runs started since the comparison was (re)started, including retries."""
     spent_usd: float = 0.0
     spent_tokens: int = 0
     expected_usd: float | None = None
-    """Of the whole comparison, judged by the answers so far."""
+    """Estimated cost of the whole comparison, extrapolated from the answers so far."""
     eta_s: float | None = None
     concurrency: Mapping[str, int] = field(default_factory=dict)
-    """Provider to the number of calls it is now allowed at once."""
+    """Maps a provider to its current limit of concurrent calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
-    """What one model will take in a comparison, before anything is spent. Ranges are the 10th and 90th percentile."""
+    """Estimated cost and time of one model in a comparison, before it starts. Ranges are the 10th to 90th percentile."""
 
     candidate: str
     calls: int
@@ -296,29 +298,29 @@ class PlanRow:
     time_s_low: float | None
     time_s_high: float | None
     basis: str
-    """Where the numbers come from: `history` of this model, or `unknown`."""
+    """Source of the numbers: `history` of this model, or `unknown`."""
     provider: str = ""
-    """Candidates of one provider share its slots, so their times add up; providers work side by side."""
+    """Candidates of one provider share its slots, so their times add up; different providers run in parallel."""
     judge: bool = False
-    """Not a candidate but a model that judges; `candidate` is its name."""
+    """True for a judge model instead of a candidate; `candidate` is its name."""
     priced: bool = True
-    """False: no price is known for the model, so what it will cost cannot be said."""
+    """False when the model has no known price, so its cost cannot be estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonStarted(Event):
-    """The first event: every case, and what was already answered."""
+    """The first event: every case, and the cells that are already answered."""
 
     type: ClassVar[str] = "comparison.started"
     comparison: ComparisonRecord
     cases: tuple[CaseRecord, ...]
     cells: tuple[CellRecord, ...] = ()
-    """Already finished: by the session before, or found in the cache."""
+    """Cells finished before a resume, or found in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(Event):
-    """A candidate is being asked a case."""
+    """A candidate started on a case."""
 
     type: ClassVar[str] = "cell.started"
     case_id: str
@@ -328,7 +330,7 @@ class CellStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDelta(Event):
-    """Text appended to a cell that is still being answered."""
+    """Text appended to a cell in progress."""
 
     type: ClassVar[str] = "cell.updated"
     case_id: str
@@ -339,7 +341,7 @@ class CellDelta(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone(Event):
-    """Sent after the cell is in the store."""
+    """A cell is complete and stored."""
 
     type: ClassVar[str] = "cell.done"
     cell: CellRecord
@@ -347,18 +349,18 @@ class CellDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonProgress(Event):
-    """How far it is, what it cost, and what is still to come."""
+    """Progress, cost so far and expected cost of a comparison."""
 
     type: ClassVar[str] = "comparison.progress"
     progress: ProgressRow
     pairs: tuple[PairRow, ...] = ()
-    """Of a comparison that stops itself: the pairs on the deciding scorer, as they stand."""
+    """For a comparison with early stopping: the current pairs on the deciding scorer."""
     verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonEnded(Event):
-    """The last event: the sums, the differences and the verdict."""
+    """The last event: the totals, the differences and the verdict."""
 
     type: ClassVar[str] = "comparison.ended"
     comparison: ComparisonRecord
@@ -370,8 +372,8 @@ class ComparisonEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class TapeUse:
-    """How far a comparison was answered from its tape. `calls`: candidate to `hit`, `drifted`, `live`, `simulated` and `miss` to how
-    many; `not_judged` and `answers`: candidate to how many."""
+    """How much of a comparison was answered from its tape. `calls` maps a candidate to its counts of `hit`, `drifted`, `live`, `simulated`
+    and `miss`; `not_judged` and `answers` map a candidate to a count."""
 
     calls: Mapping[str, Mapping[str, int]]
     not_judged: Mapping[str, int]
@@ -379,7 +381,7 @@ class TapeUse:
 
     @classmethod
     def of(cls, candidates: Sequence[str], cells: Iterable[CellRecord]) -> TapeUse:
-        """Counted from the steps of the answers."""
+        """Counts tape use from the steps of the cells."""
         calls: dict[str, Counter[str]] = {name: Counter() for name in candidates}
         lost, asked = Counter[str](), Counter[str]()
         for cell in cells:
@@ -389,7 +391,7 @@ class TapeUse:
         return cls(calls, {name: lost[name] for name in candidates}, {name: asked[name] for name in candidates})
 
     def miss_rate(self, candidate: str) -> float:
-        """Share of its calls that the tape did not have."""
+        """Returns the share of its calls that the tape did not have."""
         made = sum(self.calls[candidate].values())
         return sum(self.calls[candidate].get(how, 0) for how in ("miss", "live", "simulated")) / made if made else 0.0
 
@@ -412,12 +414,12 @@ class TapeUse:
 
 
 def cell_json(cell: CellRecord) -> dict[str, Any]:
-    """A cell as one flat JSON object."""
+    """Returns a cell as one flat JSON object."""
     return CellDone(cell=cell).to_json()["cell"]  # type: ignore[no-any-return]
 
 
 class GridLike(Protocol):
-    """A comparison as it is looked at, finished or under way: what the static page and the live matrix draw from."""
+    """A comparison, finished or running, as the static page and the live grid read it."""
 
     @property
     def record(self) -> ComparisonRecord: ...
@@ -444,14 +446,14 @@ class GridLike(Protocol):
 
 
 def conclusion(pairs: Sequence[PairRow]) -> str:
-    """Who won, in one line for whoever reads nothing else: `No winner: A, C and D tie; B is worse.` `pairs` are those of one scorer.
+    """Returns one line that names the winner: `No winner: A, C and D tie; B is worse.` `pairs` are those of one scorer.
 
-    It says `worse` only of what a test settled; whoever is beaten by nobody and beats not all others ties. Empty without pairs.
+    `worse` is used only for a tested difference; a candidate that nobody beats and that does not beat all others ties. Empty without pairs.
     """
     known = [pair for pair in pairs if pair.n]
     names = list(dict.fromkeys(name for pair in known for name in (pair.a, pair.b)))
     if not known:
-        return "No winner: no case has a score of two candidates." if pairs else ""
+        return "No winner: no case has scores of two candidates." if pairs else ""
     beats = {(p.b, p.a) if p.outcome == "better" else (p.a, p.b) for p in known if p.outcome in ("better", "worse")}
     beaten = [name for name in names if any(loser == name for _, loser in beats)]
     worse = f"{names_listed(beaten)} {'is' if len(beaten) == 1 else 'are'} worse" if beaten else ""
@@ -464,24 +466,24 @@ def conclusion(pairs: Sequence[PairRow]) -> str:
     top = [name for name in names if name not in beaten] or names
     if len(top) == 1:
         even = [name for name in names if name != top[0] and (top[0], name) not in beats]
-        return f"{top[0]} leads, and is not told apart from {names_listed(even)}."
+        return f"{top[0]} leads, but is not significantly better than {names_listed(even)}."
     return f"No winner: {names_listed(top)} tie{'; ' + worse if beaten else ''}."
 
 
 def names_listed(names: Sequence[str], most: int = 3) -> str:
-    """`A, B and C`; of many the first ones and how many more."""
+    """Returns `A, B and C`; a long list is cut to the first names and the number of the rest."""
     shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def ranked(rows: Sequence[CandidateRow], scorer: str | None) -> list[CandidateRow]:
-    """Best mean first; who has none comes last, and who ties keeps the order given."""
+    """Sorts by mean, best first. Rows without a mean come last; ties keep their order."""
     means = {row.name: None if scorer is None else row.scores.get(scorer, {}).get("mean") for row in rows}
     return sorted(rows, key=lambda row: -math.inf if (mean := means[row.name]) is None else mean, reverse=True)
 
 
 def cases_in_order(grid: GridLike) -> list[CaseRecord]:
-    """Those in which a candidate failed, or scored less than half, come first."""
+    """Returns the cases, first those that a candidate failed or scored below 0.5 on."""
     scorer = grid.deciding_scorer
     failed = {
         cell.case_id for cell in grid.cells
@@ -494,7 +496,7 @@ _MOST_SLICES = 20
 
 
 def slice_columns(cases: Sequence[CaseRecord]) -> list[str]:
-    """Columns with two values or more, each of several cases on average."""
+    """Returns the columns to slice by: at least two distinct values, each shared by several cases on average."""
     seen: dict[str, set[str]] = {}
     for case in cases:
         for name, value in (*case.vars.items(), *case.metadata.items()):
@@ -507,10 +509,10 @@ def slice_columns(cases: Sequence[CaseRecord]) -> list[str]:
 
 
 def headline(grid: GridLike) -> str:
-    """The verdict, or why there is none."""
+    """Returns the verdict, or why there is none."""
     unfinished = {
-        "running": "Still running.", "cancelled": "Stopped before its end.", "interrupted": "Interrupted before its end.",
-        "over_budget": "Stopped because its budget is used up.", "failed": f"Failed: {grid.record.error or 'see the log'}",
+        "running": "Still running.", "cancelled": "Stopped early.", "interrupted": "Interrupted before completion.",
+        "over_budget": "Stopped because its budget is exhausted.", "failed": f"Failed: {grid.record.error or 'see the log'}",
     }.get(grid.record.status, "")  # fmt: skip
     if not grid.cells:
         return f"{unfinished} No answers yet.".strip()
@@ -526,34 +528,35 @@ def headline(grid: GridLike) -> str:
 
 
 def failed_calls(cells: Iterable[CellRecord]) -> list[str]:
-    """`3 of 20 calls of A failed: the provider said 500.` One sentence a candidate whose calls failed."""
+    """Returns one sentence per candidate with failed calls: `3 of 20 calls of A failed: the provider said 500.`"""
     asked: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {}
     for cell in cells:
         asked[cell.candidate] += 1
         if cell.status == "error" and not cell.left_tape:
-            why = (cell.error or cell.error_type or "no reason is known").rstrip(".")
+            why = (cell.error or cell.error_type or "unknown reason").rstrip(".")
             reasons.setdefault(cell.candidate, Counter())[why] += 1
     return [
-        f"{why.total()} of {asked[name]} call{'' if asked[name] == 1 else 's'} of {name} failed: {_told(why)}."
+        f"{why.total()} of {asked[name]} call{'' if asked[name] == 1 else 's'} of {name} failed: {_reasons_text(why)}."
         for name, why in reasons.items()
     ]
 
 
 def unscored(cells: Iterable[CellRecord]) -> list[str]:
-    """`contains could not score 5 of 20 answers: the case has no expected answer.` One sentence a scorer that could not say of all."""
+    """Returns one sentence per scorer with unscored answers: `contains could not score 5 of 20 answers: the case has no expected
+    answer.`"""
     asked: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {}
     for cell in cells:
         for score in cell.scores:
             asked[score.scorer] += 1
-            if score.value is None and score.scorer != "overall":  # `overall` only follows from the others.
-                reasons.setdefault(score.scorer, Counter())[(score.note or "it gave no reason").rstrip(".")] += 1
+            if score.value is None and score.scorer != "overall":  # `overall` is derived from the others.
+                reasons.setdefault(score.scorer, Counter())[(score.note or "no reason given").rstrip(".")] += 1
     return [_could_not(scorer, asked[scorer], why) for scorer, why in reasons.items()]
 
 
 def from_cache(cells: Iterable[CellRecord]) -> list[str]:
-    """`20 of 40 answers and 20 of 40 judgements come from the cache.` Nothing where none does."""
+    """Returns `20 of 40 answers and 20 of 40 judgements come from the cache.`, or nothing when none does."""
     answers, judged = Counter[bool](), Counter[bool]()
     for cell in cells:
         answers[cell.cached] += 1
@@ -563,13 +566,13 @@ def from_cache(cells: Iterable[CellRecord]) -> list[str]:
         for counts, what in ((answers, "answer"), (judged, "judgement"))
         if counts[True]
     ]
-    return [f"{' and '.join(parts)} from the cache: they are as they were, with the times of then."] if parts else []
+    return [f"{' and '.join(parts)} from the cache, with their original timings."] if parts else []
 
 
 def _could_not(scorer: str, asked: int, reasons: Counter[str]) -> str:
-    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {_told(reasons)}."
+    return f"{scorer} could not score {reasons.total()} of {asked} answer{'' if asked == 1 else 's'}: {_reasons_text(reasons)}."
 
 
-def _told(reasons: Counter[str]) -> str:
+def _reasons_text(reasons: Counter[str]) -> str:
     words = "; ".join(reason if len(reasons) == 1 else f"{reason} ({n})" for reason, n in reasons.most_common(_REASONS))
     return words + ("; and for other reasons" if len(reasons) > _REASONS else "")

@@ -1,4 +1,4 @@
-"""A conversation as Markdown."""
+"""Text for people: numbers with units, URLs without credentials, and conversations as Markdown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from timestep_lab.model.records import ThreadItem
 
-# --- Numbers as people read them: `1.24 s`, `312 ms`, `4.1k tok`, `$0.0031`, and `unknown` instead of a false zero
+# --- Numbers: `1.24 s`, `312 ms`, `4.1k tok`, `$0.0031`, and `unknown` instead of a false zero
 #
-# `ui/static/shared/format.js` writes the same texts in the browser; one table of cases holds the two together.
+# `ui/static/shared/format.js` formats the same texts in the browser; both are tested against one table of cases.
 
 
 def duration_text(ms: float | None) -> str:
-    """Milliseconds to `5.3 ms`, `312 ms`, `1.24 s`, `2 min 05 s`, `3 h 12 min`; empty while unknown."""
+    """Formats milliseconds as `5.3 ms`, `312 ms`, `1.24 s`, `2 min 05 s` or `3 h 12 min`; empty when unknown."""
     if ms is None or not math.isfinite(ms):
         return ""
     if ms < 0.9995:
@@ -33,7 +33,7 @@ def duration_text(ms: float | None) -> str:
 
 
 def ago_text(seconds: float) -> str:
-    """How long ago: `now`, `12 s ago`, `3 min ago`, `5 h ago`, `4 d ago`."""
+    """Formats an age in seconds as `now`, `12 s ago`, `3 min ago`, `5 h ago` or `4 d ago`."""
     for size, word in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
         if seconds >= 5 and seconds >= size:
             return f"{int(seconds / size)} {word} ago"
@@ -41,25 +41,25 @@ def ago_text(seconds: float) -> str:
 
 
 def count_text(n: float | None) -> str:
-    """`950`, `4.1k`, `12k`, `2.3M`."""
+    """Formats a count as `950`, `4.1k`, `12k` or `2.3M`."""
     if n is None or not math.isfinite(n):
         return "unknown"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # What is rounded up to the next unit is written in it: 999,600 is 1M.
+        # A value that rounds up to the next unit is written in that unit: 999,600 is 1M.
         if n >= size * 0.9995:
             return _fixed(n / size, 1 if n < size * 9.95 else 0).removesuffix(".0") + letter
     return _fixed(n, 0)
 
 
 def tokens_text(n: int | None) -> str:
-    """`4.1k tok`, `tokens unknown`."""
+    """Formats a number of tokens as `4.1k tok`, or `tokens unknown`."""
     return "tokens unknown" if n is None else f"{count_text(n)} tok"
 
 
 def cost_text(usd: float | None, n_unpriced: int | None = 0) -> str:
-    """US dollars: `$0.0031`, `$1.24`, `$1,235`, `<$0.0001`. `free` is said only when it is known to be; else `cost unknown`.
+    """Formats US dollars as `$0.0031`, `$1.24`, `$1,235` or `<$0.0001`; `free` for a known 0, `cost unknown` otherwise.
 
-    `n_unpriced` calls have no known price: `at least $0.0031`."""
+    `n_unpriced` calls have no known price, which gives `at least $0.0031`."""
     if usd is None or not math.isfinite(usd) or (n_unpriced and usd == 0):
         return "cost unknown"
     if n_unpriced:
@@ -74,11 +74,11 @@ def cost_text(usd: float | None, n_unpriced: int | None = 0) -> str:
 
 
 def _fixed(x: float, digits: int) -> str:
-    """Half is rounded up, as JavaScript does; Python's own formatting rounds it to even."""
+    """Rounds half up, as JavaScript does; Python's own formatting rounds half to even."""
     return f"{Decimal(float(x)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
-# --- Addresses as they may be shown: whoever reads a message, a trace or a page need not know what lets somebody in
+# --- URLs without their credentials, for messages, traces and pages
 
 
 _ADDRESS = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//)([^\s'\"<>]*)")
@@ -86,31 +86,31 @@ _VALUE = re.compile(r"(?<=[?&])([^=&#\s]*)=[^&#\s]*")
 
 
 def without_credentials(text: str) -> str:
-    """`text`, with user, password and the values of the query left out of each address in it."""
+    """Returns `text` with the user, password and query values removed from every URL in it."""
     return _ADDRESS.sub(lambda found: found[1] + _shown(found[2]), text)
 
 
 def redact_url(url: str) -> str:
-    """The same for text that is one address, or was to be one."""
+    """Same as `without_credentials` for text that is a single URL, with or without a scheme."""
     return without_credentials(url) if "//" in url else without_credentials(f"//{url}")[2:]
 
 
 def credentials_in(url: str) -> tuple[str, ...]:
-    """What `without_credentials` leaves out of it, as written and as sent, if it is long enough to be told from a word."""
+    """Returns the secrets that `without_credentials` removes from a URL, raw and decoded, if long enough not to be an ordinary word."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return ()
-    # A user's name without a password is a key; with one it is a name, and may be a word of the language.
+    # A username without a password is a key; with one it is a name, which may be an ordinary word.
     values = [parts.password or parts.username or "", *(value for _, value in parse_qsl(parts.query))]
     return tuple(sorted({v for value in values for v in (value, unquote(value)) if len(v) >= 4}, key=len, reverse=True))
 
 
 def _shown(rest: str) -> str:
-    """What follows the `//`."""
+    """Redacts the part of a URL that follows `//`."""
     end = re.search(r"[/?#]", rest)
     host = rest[: end.start()] if end else rest
-    # A password that holds a slash as it is ends the host too early; then all up to the last @ is cut.
+    # A password with an unescaped slash ends the host too early; then everything up to the last @ is removed.
     cut = host.rfind("@") if _is_host(host.rpartition("@")[2]) else rest.rfind("@")
     rest = rest[cut + 1 :]
     return _VALUE.sub(r"\1=***", rest)

@@ -1,42 +1,42 @@
-"""Every error the lab raises, as one tree.
+"""The error tree: every error that the lab raises.
 
     LabError
     ├── UsageError              the caller's input is wrong; nothing was changed
-    │   ├── UnknownPrefixError      a model name whose provider does not exist
-    │   ├── SettingsError           model settings or arguments that no provider takes
-    │   ├── FilterError             a filter expression that cannot be read
-    │   ├── NotServedError          a part of a lab that a served lab does not have; an AttributeError, too
-    │   ├── QueryError              SQL that is not one read-only query, or that the store refused
-    │   └── DataError               a dataset or an imported file that cannot be read
-    ├── NotFoundError           the named thing does not exist for this user
-    ├── ConflictError           somebody else changed or claimed it first
-    ├── AuthError               no valid token
-    │   └── ForbiddenError          a valid token, but not for this
-    ├── TooLargeError           over a size limit
-    ├── BusyError               over a rate limit or a quota, or a queue is full; try again
-    ├── TooSlowError            a request whose rest did not come in time
+    │   ├── UnknownPrefixError      no provider has the prefix of the model name
+    │   ├── SettingsError           an environment variable or a line of `.env` is invalid
+    │   ├── FilterError             a filter expression is invalid
+    │   ├── NotServedError          not available on a served lab; also an AttributeError
+    │   ├── QueryError              SQL that is not a single read-only query, or that the store rejected
+    │   └── DataError               a data set or an imported file cannot be read
+    ├── NotFoundError           the resource does not exist for this user
+    ├── ConflictError           another client changed or claimed it first
+    ├── AuthError               no valid token was sent
+    │   └── ForbiddenError          the token is valid but does not permit this
+    ├── TooLargeError           a size limit was exceeded
+    ├── BusyError               a rate limit or quota was exceeded, or a queue is full; try again
+    ├── TooSlowError            the rest of a request did not arrive in time
     ├── ProviderError           a model provider failed
-    │   ├── MissingKeyError         the provider needs a key that is not set
-    │   ├── ProviderAuthError       the provider refused the key (401, 403)
+    │   ├── MissingKeyError         the provider's key is not set
+    │   ├── ProviderAuthError       the provider rejected the key (401, 403)
     │   ├── ModelNotFoundError      the provider does not know the model (404)
-    │   ├── ProviderRequestError    the provider refused the request (other 4xx)
-    │   │   └── ContextLengthError      the conversation is longer than the model can read
-    │   ├── RateLimitError          429; `retry_after` in seconds when the provider said so
+    │   ├── ProviderRequestError    the provider rejected the request (other 4xx)
+    │   │   └── ContextLengthError      the conversation exceeds the model's context window
+    │   ├── RateLimitError          429; `retry_after` in seconds when the provider sent it
     │   ├── ProviderUnavailableError    5xx, or no connection
     │   ├── ProviderTimeoutError    no answer in time
     │   └── StreamCutError          the stream ended before the answer was complete
     ├── ToolError               a tool or an MCP server failed
-    ├── RunError                a run could not go on (turn limit, guardrail, damaged run state)
-    │   ├── BudgetError             a run reached a limit that was set for it
-    │   └── TapeMissError           a run on tape asked a tool what was never recorded
+    ├── RunError                a run could not continue (turn limit, guardrail, damaged run state)
+    │   ├── BudgetError             a run reached one of its limits
+    │   └── TapeMissError           a run on tape made a call that was never recorded
     ├── StoreError              the store failed
-    │   ├── StoreUnavailableError   it cannot be reached now; trying again may work
-    │   ├── StoreCorruptError       the file is damaged or is not a lab
-    │   ├── StoreTooNewError        written by a later version of this program
+    │   ├── StoreUnavailableError   it cannot be reached; a retry may succeed
+    │   ├── StoreCorruptError       the file is damaged or is not a lab's file
+    │   ├── StoreTooNewError        written by a newer version of this package
     │   └── StoreReadOnlyError      the folder or file cannot be written
     └── MissingExtraError       an optional package is not installed
 
-A message has two halves: what happened to what, and the next step. `str(error)` is one line with both.
+Each message has two parts: what happened to what, and the next step. `str(error)` is one line with both.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from typing import ClassVar
 class LabError(Exception):
     """Base of all errors of this package.
 
-    `message` says what happened and to what; `next_step` says what to do about it, in Python where there is a choice, and `command` the
-    same on a command line (None where it is the same there).
-    `exit_code` is what the command line ends with, `http_status` what the server answers, and
+    `message` says what happened and to what. `next_step` says what to do about it, in Python where that matters; `command` is the same for
+    the command line (None when identical).
+    `exit_code` is the exit status of the command line, `http_status` the status of the server's response, and
     `type` and `code` fill OpenAI's error object (`{"error": {"type", "message", "param", "code"}}`).
 
     Example:
@@ -85,7 +85,7 @@ class LabError(Exception):
         super().__init__(f"{self.message} {self.next_step}".strip())
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default would call the class with the joined text; keep both halves when pickled.
+        # The default would call the class with the joined text; this keeps both parts when pickled.
         return (_rebuild, (type(self), self.message, self.next_step, self.__dict__.copy()))
 
 
@@ -97,7 +97,7 @@ def _rebuild(cls: type[LabError], message: str, next_step: str, state: dict[str,
 
 
 class UsageError(LabError):
-    """What was asked for cannot be: a name, an option or a value is wrong. Nothing was done."""
+    """A name, an option or a value is invalid. Nothing was changed."""
 
     exit_code = 2
     http_status = 400
@@ -105,15 +105,16 @@ class UsageError(LabError):
 
 
 class UnknownPrefixError(UsageError):
-    """A model's prefix that no provider answers to."""
+    """The prefix of a model name belongs to no provider."""
 
 
 class SettingsError(UsageError):
-    """An environment variable, or a line of `.env`, that cannot be read."""
+    """An environment variable, or a line of `.env`, is invalid."""
 
 
 class FilterError(UsageError):
-    """`position` is the character of the filter at which it stops making sense, from 0; None when it is no one place."""
+    """A filter expression is invalid. `position` is the 0-based offset of the error in the filter, or None when it has no single
+    position."""
 
     def __init__(self, message: str, next_step: str = "", *, position: int | None = None) -> None:
         super().__init__(message, next_step, param="filter")
@@ -121,54 +122,54 @@ class FilterError(UsageError):
 
 
 class NotServedError(UsageError, AttributeError):
-    """A part of a lab that stays with its server. As for any missing attribute, `hasattr` is False."""
+    """A part of a lab that is not available to clients of a served lab. `hasattr` is False, as for any missing attribute."""
 
 
 class QueryError(UsageError):
-    """An SQL query that is wrong, or that would change something."""
+    """An SQL query is invalid, or would change data."""
 
 
 class DataError(UsageError):
-    """A data set or an imported file whose contents cannot be read."""
+    """The contents of a data set or an imported file cannot be read."""
 
 
 class NotFoundError(LabError):
-    """It is not there, or belongs to somebody else: the two are not told apart."""
+    """The resource does not exist or belongs to another user; the two cases are indistinguishable."""
 
     http_status = 404
     type = "invalid_request_error"
 
 
 class ConflictError(LabError):
-    """It is not in the state that this needs, for example because another process was faster."""
+    """The resource is not in the required state, for example because another process changed it first."""
 
     http_status = 409
     type = "conflict_error"
 
 
 class AuthError(LabError):
-    """Nobody, or somebody unknown, asks: no token, a wrong one, or one that expired."""
+    """The request is not authenticated: the token is missing, wrong or expired."""
 
     http_status = 401
     type = "authentication_error"
 
 
 class ForbiddenError(AuthError):
-    """Somebody known asks for what they may not do."""
+    """The request is authenticated but not permitted."""
 
     http_status = 403
     type = "permission_error"
 
 
 class TooLargeError(LabError):
-    """A body, file or answer above a stated limit."""
+    """A body, file or answer exceeds a stated limit."""
 
     http_status = 413
     type = "invalid_request_error"
 
 
 class BusyError(LabError):
-    """`retry_after`: seconds after which trying again makes sense, if known."""
+    """A rate limit or quota was exceeded, or a queue is full. `retry_after`: seconds until a retry makes sense, if known."""
 
     http_status = 429
     type = "rate_limit_error"
@@ -179,14 +180,14 @@ class BusyError(LabError):
 
 
 class TooSlowError(LabError):
-    """A caller began to send something and did not go on."""
+    """A client started to send a request and stalled."""
 
     http_status = 408
     type = "invalid_request_error"
 
 
 class ProviderError(LabError):
-    """`provider` is the router's prefix, `status` the HTTP status the provider answered (None without an answer)."""
+    """A model provider failed. `provider` is the router's prefix, `status` the HTTP status of its response (None without one)."""
 
     http_status = 502
     type = "provider_error"
@@ -207,36 +208,37 @@ class ProviderError(LabError):
 
 
 class MissingKeyError(ProviderError):
-    """A model that needs a key, or a named server, that is not set."""
+    """The key, or the server address, that a model needs is not set."""
 
     exit_code = 2
     http_status = 400
 
 
 class ProviderAuthError(ProviderError):
-    """The provider refused the key."""
+    """The provider rejected the key."""
 
 
 class ModelNotFoundError(ProviderError):
-    """The provider has no model of that name."""
+    """The provider has no model with that name."""
 
     http_status = 404
 
 
 class ProviderRequestError(ProviderError):
-    """The provider refused the request as it stands; the same again would be refused again."""
+    """The provider rejected the request; retrying it unchanged would fail again."""
 
     http_status = 400
 
 
 class ContextLengthError(ProviderRequestError):
-    """The conversation is longer than the model can read; `code` is `context_length_exceeded`, as OpenAI has it."""
+    """The conversation exceeds the model's context window; `code` is `context_length_exceeded`, as in OpenAI's API."""
 
     type = "invalid_request_error"
 
 
 class RateLimitError(ProviderError):
-    """`retry_after`: seconds, from `Retry-After` (delta or date) or `retry-after-ms`; None when not said."""
+    """The provider's rate limit was exceeded. `retry_after`: seconds, from `Retry-After` (delta or date) or `retry-after-ms`; None if not
+    sent."""
 
     http_status = 429
     retryable = True
@@ -255,27 +257,27 @@ class RateLimitError(ProviderError):
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider could not be reached, or said that it cannot answer now."""
+    """The provider could not be reached, or reported that it is unavailable."""
 
     http_status = 503
     retryable = True
 
 
 class ProviderTimeoutError(ProviderError):
-    """The provider was silent for longer than `TIMESTEP_LAB_REQUEST_TIMEOUT_S`."""
+    """The provider sent nothing for longer than `TIMESTEP_LAB_REQUEST_TIMEOUT_S`."""
 
     http_status = 504
     retryable = True
 
 
 class StreamCutError(ProviderError):
-    """An answer that broke off before its end."""
+    """The stream of an answer ended before the answer was complete."""
 
     retryable = True
 
 
 class ToolError(LabError):
-    """`server` and `tool` name what failed; empty when the fault is not one server's or one tool's."""
+    """A tool or an MCP server failed. `server` and `tool` name them; empty when the error belongs to no single server or tool."""
 
     http_status = 502
     type = "tool_error"
@@ -287,24 +289,24 @@ class ToolError(LabError):
 
 
 class RunError(LabError):
-    """`code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state."""
+    """A run could not continue. `code` is one of max_turns, refusal, guardrail, model_behavior, damaged_state."""
 
     type = "run_error"
 
 
 class BudgetError(RunError):
-    """A run was stopped; `code` is the limit that it reached: budget_usd, max_tokens_total, timeout_s or max_tool_calls."""
+    """A run reached one of its limits. `code` names it: budget_usd, max_tokens_total, timeout_s or max_tool_calls."""
 
 
 class TapeMissError(RunError):
-    """A run whose tools answer from a tape made a call that the tape does not have. `tool` and `arguments` say which."""
+    """A run on tape made a call that the tape does not have. `tool` and `arguments` identify the call."""
 
     tool: str = ""
     arguments: str = ""
 
     @classmethod
     def of(cls, tool: str, arguments: str, nth: int) -> TapeMissError:
-        """The nth such call of a run."""
+        """Returns the error for the nth identical call of a run."""
         again = (
             ""
             if nth < 2
@@ -313,8 +315,8 @@ class TapeMissError(RunError):
             else f" for the {'second' if nth == 2 else 'third'} time"
         )
         error = cls(
-            f"The tape has no answer of {tool} to {arguments}{again}.",
-            "Take more traces into the tape, name arguments that say nothing in ignore=, or choose another on_miss=.",
+            f"The tape has no recorded result of {tool} for {arguments}{again}.",
+            "Add more traces to the tape, list irrelevant arguments in ignore=, or choose another on_miss=.",
             code="tape_miss",
         )
         error.tool, error.arguments = tool, arguments
@@ -322,13 +324,13 @@ class TapeMissError(RunError):
 
 
 class StoreError(LabError):
-    """The store cannot do what was asked of it."""
+    """The store failed."""
 
     type = "store_error"
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, or is held by another program."""
+    """The store cannot be reached, or another program holds it."""
 
     http_status = 503
 
@@ -338,15 +340,15 @@ class StoreCorruptError(StoreError):
 
 
 class StoreTooNewError(StoreError):
-    """The store was written by a later version."""
+    """The store was written by a newer version of this package."""
 
 
 class StoreReadOnlyError(StoreError):
-    """The place of the store, or of a copy, cannot be written."""
+    """The location of the store, or of a copy, is not writable."""
 
 
 class MissingExtraError(LabError):
-    """`extra` is the name to put in `pip install timestep-lab[extra]`."""
+    """An optional package is not installed. `extra` is the name to use in `pip install timestep-lab[extra]`."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs a package that is not installed.", f"Run: pip install 'timestep-lab[{extra}]'")

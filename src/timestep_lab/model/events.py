@@ -1,19 +1,19 @@
-"""The one event stream of a run. Chat view, command line, HTTP server and trace writer all read this.
+"""The event stream of a run, read by the chat view, the command line, the HTTP server and the trace writer.
 
-The words are those of ChatKit (`thread.item.added`, `.updated`, `.done`) and of the Responses API for what grows
-inside an item. An event is acknowledged to the reader only after what it reports is in the store, except for what a model is still
-saying: the item's opening and its growing text, whose whole comes with `thread.item.done` (and, as far as it got, when the run ends early).
+Names follow ChatKit (`thread.item.added`, `.updated`, `.done`) and, for growing content of an item, the Responses API. An event is
+sent only after what it reports is stored. The exception is what a model is still generating: the opening of an item and its deltas,
+whose complete item comes with `thread.item.done` (partial if the run ends early).
 
-    run.started                       first, always
-      thread.created                  when the run opened a new thread
-      thread.item.done                the user's message
-      agent.updated                   who speaks now; again after each handoff
-      thread.item.added               an item opened: assistant message, reasoning, tool call
-      thread.item.updated             `delta` appended to the item's text (or to a tool call's arguments)
-      thread.item.done                the item, whole
-      thread.item.replaced            an item changed afterwards (an approval decided, a tool call finished)
-      progress                        a tool says how far it is
-    run.completed | run.needs_approval | run.stopped | run.failed | run.cancelled     last, always exactly one
+        run.started                       always first
+          thread.created                  the run opened a new thread
+          thread.item.done                the user's message
+          agent.updated                   the active agent; again after each handoff
+          thread.item.added               an item was opened: assistant message, reasoning, tool call
+          thread.item.updated             `delta` appended to the item's text (or to a tool call's arguments)
+          thread.item.done                the complete item
+          thread.item.replaced            an item changed afterwards (an approval decided, a tool call finished)
+          progress                        progress reported by a tool
+        run.completed | run.needs_approval | run.stopped | run.failed | run.cancelled     last, always exactly one
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from timestep_lab.model.records import Interruption, Json, ModelAnswer, RunRecor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`type` is the event's name on every wire."""
+    """Base of all events. `type` is the event's name in every encoding."""
 
     type: ClassVar[str] = ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with `type` first; datetimes as ISO 8601 UTC; records as objects."""
+        """Returns a JSON object with `type` first; datetimes are ISO 8601 UTC, records are objects."""
         return {"type": self.type, **{name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
-    """The first event of a run, and again when it goes on after a pause (`resumed`)."""
+    """The first event of a run, sent again with `resumed` when it continues after a pause."""
 
     type: ClassVar[str] = "run.started"
     run: RunRecord
@@ -49,7 +49,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadCreated(Event):
-    """The run made the thread it speaks in."""
+    """The run created a new thread."""
 
     type: ClassVar[str] = "thread.created"
     thread: ThreadRecord
@@ -57,18 +57,18 @@ class ThreadCreated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentUpdated(Event):
-    """Who speaks from here on: at the beginning, and after each handoff."""
+    """The active agent: sent at the start and after each handoff."""
 
     type: ClassVar[str] = "agent.updated"
     agent: str
     model: str
     previous: str | None = None
-    """None for the agent the run begins with; else who handed off."""
+    """The agent that handed off; None at the start of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemAdded(Event):
-    """A message, a tool call or another step appears, perhaps still empty."""
+    """An item was opened: a message, a tool call or another step, possibly still empty."""
 
     type: ClassVar[str] = "thread.item.added"
     item: ThreadItem
@@ -76,7 +76,7 @@ class ItemAdded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemUpdated(Event):
-    """More text, or more arguments, for an item that was added."""
+    """Text or arguments appended to an open item."""
 
     type: ClassVar[str] = "thread.item.updated"
     item_id: str
@@ -86,7 +86,7 @@ class ItemUpdated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemDone(Event):
-    """An item is whole, and stored."""
+    """An item is complete and stored."""
 
     type: ClassVar[str] = "thread.item.done"
     item: ThreadItem
@@ -94,7 +94,7 @@ class ItemDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemReplaced(Event):
-    """An item that was done changed afterwards, for example a tool call that was decided."""
+    """A completed item changed afterwards, for example when a tool call was approved."""
 
     type: ClassVar[str] = "thread.item.replaced"
     item: ThreadItem
@@ -102,7 +102,7 @@ class ItemReplaced(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Event):
-    """What a tool says of its progress, for people to read."""
+    """Progress reported by a tool, as text for people."""
 
     type: ClassVar[str] = "progress"
     text: str
@@ -111,7 +111,7 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded(Event):
-    """Base of the last events. `run` is the row as it now stands in the store."""
+    """Base of the final events. `run` is the row as stored."""
 
     run: RunRecord
 
@@ -125,7 +125,7 @@ class RunCompleted(RunEnded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPaused(RunEnded):
-    """The run waits for somebody to decide `interruptions`; it is stored and survives a restart."""
+    """The run waits for decisions on `interruptions`; it is stored and survives a restart."""
 
     type: ClassVar[str] = "run.needs_approval"
     interruptions: tuple[Interruption, ...]
@@ -142,27 +142,27 @@ class RunFailed(RunEnded):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStopped(RunEnded):
-    """The run reached a limit that was set for it. What was said until then is kept."""
+    """The run reached one of its limits. Output up to then is kept."""
 
     type: ClassVar[str] = "run.stopped"
     limit: Literal["budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls"]
     error: Mapping[str, Json] = field(default_factory=dict)
-    """As of `RunFailed`."""
+    """As in `RunFailed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCancelled(RunEnded):
-    """Somebody stopped the run. What was said until then is kept."""
+    """The run was cancelled. Output up to then is kept."""
 
     type: ClassVar[str] = "run.cancelled"
 
 
-# -- One answer of one model, asked without an agent
+# -- One answer of one model, without an agent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerStarted(Event):
-    """The model is being asked; the call is recorded as the trace `trace_id`."""
+    """The request was sent to the model; the call is recorded as the trace `trace_id`."""
 
     type: ClassVar[str] = "answer.started"
     model: str
@@ -171,7 +171,7 @@ class AnswerStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerDelta(Event):
-    """More of the answer: of its text, of what the model thinks, or of the arguments of the call `call_id` of the tool `tool`."""
+    """A delta of the answer's text, of the model's reasoning, or of the arguments of call `call_id` to the tool `tool`."""
 
     type: ClassVar[str] = "answer.delta"
     field: Literal["text", "reasoning", "arguments"] = "text"
@@ -182,18 +182,18 @@ class AnswerDelta(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerCompleted(Event):
-    """The answer, whole. Its trace can be read."""
+    """The complete answer. Its trace is stored."""
 
     type: ClassVar[str] = "answer.completed"
     answer: ModelAnswer
 
 
-# -- Long work over a run that is recorded
+# -- Long-running analyses of a recorded run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CauseProgress(Event):
-    """How many replays of a run are done, of at most so many."""
+    """Number of replays done, out of at most `planned`."""
 
     type: ClassVar[str] = "cause.progress"
     done: int
@@ -202,7 +202,7 @@ class CauseProgress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CauseFound(Event):
-    """What the replays say: the fields of a `Why` or an `Outlook`."""
+    """The result of the replays: the fields of a `Why` or an `Outlook`."""
 
     type: ClassVar[str] = "cause.found"
     found: Mapping[str, Json]

@@ -1,4 +1,4 @@
-"""Identifiers. Long enough to be unguessable, prefixed so that a reader sees what one is.
+"""Identifiers: long enough to be unguessable, with a prefix that shows what kind of record they name.
 
 Trace and span ids follow OpenTelemetry (16 and 8 bytes, lower-case hex) so that they travel unchanged through OTLP.
 """
@@ -9,11 +9,11 @@ import secrets
 import uuid
 
 LOCAL_USER = "00000000-0000-0000-0000-00000000a11e"
-"""The one user of a lab on somebody's own machine. Every row carries a user id; this is it there."""
+"""User id of the only user of a local lab. Every row carries a user id; locally it is this one."""
 
 PERSONAL_ASSISTANT = "00000000-0000-0000-0000-000000000000"
 WEATHER_ASSISTANT = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-"""Ids of the two agents that every user finds at first sight."""
+"""Ids of the two agents that are created for every user."""
 
 BUILTIN_MCP_SERVER = "11111111-1111-1111-1111-111111111111"
 """Id of the built-in MCP server; a tool's id is `<server id>.<tool name>`."""
@@ -28,20 +28,20 @@ PREFIXES = {
 
 
 def new_id(kind: str) -> str:
-    """A new id such as `thr_5f0c…` (96 random bits). `kind` is a key of `PREFIXES`; others raise `KeyError`."""
+    """Returns a new id such as `thr_5f0c…` (96 random bits). `kind` is a key of `PREFIXES`; any other raises `KeyError`."""
     return f"{PREFIXES[kind]}_{secrets.token_hex(12)}"
 
 
 def new_uuid() -> str:
-    """A random UUID in text, for agents, users and MCP servers."""
+    """Returns a random UUID as text, used for agents, users and MCP servers."""
     return str(uuid.uuid4())
 
 
 def new_trace_id() -> str:
-    """32 random hexadecimal digits, as OpenTelemetry wants them."""
+    """Returns 32 random hexadecimal digits, as OpenTelemetry requires."""
     return secrets.token_hex(16)
 
 
 def new_span_id() -> str:
-    """16 random hexadecimal digits, as OpenTelemetry wants them."""
+    """Returns 16 random hexadecimal digits, as OpenTelemetry requires."""
     return secrets.token_hex(8)

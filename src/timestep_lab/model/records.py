@@ -1,6 +1,6 @@
-"""What the store keeps, as frozen records. One record is one row; `dict` fields are JSON columns.
+"""Frozen records, one per row of the store. `dict` fields are JSON columns.
 
-Every record carries `user_id`: no row is without an owner, and no statement is without it.
+Every record carries `user_id`: each row has an owner, and every statement filters by it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from timestep_lab.model.codec import Moment
 R = TypeVar("R")
 
 Json = Any
-"""A value that `json.dumps` takes."""
+"""A value that `json.dumps` accepts."""
 
 RunStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
-"""`stopped`: it reached a limit that was set for it. `interrupted`: its process died. `needs_approval`: paused, its state is in `run_states`."""
+"""`stopped`: it reached one of its limits. `interrupted`: its process died. `needs_approval`: paused; its state is in `run_states`."""
 
 RunStateStatus = Literal["pending", "claimed", "done"]
 
 
 LIMITS = ("budget_usd", "max_tokens_total", "timeout_s", "max_tool_calls")
-"""Names of the limits that a run, an agent and an answer of a comparison may have."""
+"""Names of the limits that a run, an agent or an answer of a comparison can have."""
 
 
 MOST_SHOWN = 80
-"""Characters of one value in the `repr` of a record."""
+"""Maximum length of one value in the `repr` of a record."""
 
 
 class Record:
-    """Base of the rows of a lab: in a cell or a log they show what differs from the defaults, without their owner, on one line."""
+    """Base of all records. `repr` is one line with the fields that differ from their defaults, without the owner."""
 
     __slots__ = ()
 
@@ -58,25 +58,25 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AgentRecord(Record):
-    """An agent as stored. Names are unique for a user."""
+    """An agent as stored. Names are unique per user."""
 
     id: str
     user_id: str
     name: str
     instructions: str = ""
     description: str = ""
-    """What another agent reads when it may hand off to this one."""
+    """Shown to other agents that can hand off to this one."""
     model: str | None = None
-    """`prefix/name`, or None for the lab's default model."""
+    """`prefix/name`; None uses the lab's default model."""
     model_settings: Mapping[str, Json] = field(default_factory=dict)
-    """Agents SDK `ModelSettings` fields in snake_case; camelCase is converted on the way in."""
+    """Agents SDK `ModelSettings` fields in snake_case; camelCase is converted on input."""
     tool_ids: tuple[str, ...] = ()
-    """`<mcp server id>.<tool name>`, or `<mcp server id>.*` for all of a server's tools, or a client tool's bare name (`switch_theme`)."""
+    """`<mcp server id>.<tool name>`, `<mcp server id>.*` for all tools of a server, or the bare name of a client tool (`switch_theme`)."""
     handoff_ids: tuple[str, ...] = ()
     approvals: Mapping[str, Json] = field(default_factory=dict)
-    """Tool id to rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
+    """Maps a tool id to a rule: `"always"`, `"never"`, or `{"argument": "location", "contains": "berkeley"}` (case-insensitive)."""
     budget_usd: float | None = None
-    """This and the next three: what a run that begins with this agent may take, unless it is given other limits (`lab.run`)."""
+    """Default limits (with the next three fields) of a run that starts with this agent; `lab.run` can override them."""
     max_tokens_total: int | None = None
     timeout_s: float | None = None
     max_tool_calls: int | None = None
@@ -84,16 +84,16 @@ class AgentRecord(Record):
     updated_at: Moment = field(default_factory=utc_now)
     """When this version was saved."""
     version: int = 1
-    """From 1, and one more with every save that changes something. 0: a draft that is saved nowhere."""
+    """Starts at 1 and increases with every save that changes something. 0 is an unsaved draft."""
 
     @property
     def ref(self) -> str:
-        """What names this version of it wherever an agent is named."""
+        """Reference to this version (`id@version`), accepted wherever an agent is named."""
         return f"{self.id}@{self.version}"
 
 
 def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any, Any]]:
-    """Part to what it was and what it is, for each part in which two versions differ: one model setting, one tool, one handoff is a part."""
+    """Maps each part in which two versions differ to its old and new value. One model setting, tool or handoff is a part."""
     changes: dict[str, tuple[Any, Any]] = {
         name: (getattr(before, name), getattr(after, name))
         for name in ("name", "instructions", "description", "model", *LIMITS)
@@ -114,7 +114,7 @@ def differences(before: AgentRecord, after: AgentRecord) -> dict[str, tuple[Any,
 
 
 def mixed(before: AgentRecord, after: AgentRecord, parts: Collection[str]) -> AgentRecord:
-    """`before` with these parts of `after`, named as `differences` names them."""
+    """Returns `before` with the given parts taken from `after`; parts are named as in `differences`."""
     made: dict[str, Any] = {
         name: getattr(after, name)
         for name in ("name", "instructions", "description", "model", *LIMITS)
@@ -144,21 +144,21 @@ class McpServerRecord(Record):
     name: str
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Secret, like `headers`."""
+    """Secret, as are `headers`."""
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret. Never shown, traced or logged."""
     allowed_tools: tuple[str, ...] | None = None
-    """None: all of them."""
+    """None allows all tools."""
     require_approval: Mapping[str, Json] = field(default_factory=dict)
-    """Tool name (or `*`) to a rule as in `AgentRecord.approvals`."""
+    """Maps a tool name (or `*`) to a rule as in `AgentRecord.approvals`."""
     timeout_s: float = 30.0
     created_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ThreadRecord(Record):
-    """A conversation as it is stored."""
+    """A conversation as stored."""
 
     id: str
     user_id: str
@@ -166,16 +166,16 @@ class ThreadRecord(Record):
     status: Mapping[str, Json] = field(default_factory=lambda: {"type": "active"})
     """ChatKit's thread status object: `{"type": "active" | "locked" | "closed", "reason"?: str}`."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
-    """Server side only. `agent_id` and `model` live here."""
+    """Server side only. Holds `agent_id` and `model`."""
     created_at: Moment = field(default_factory=utc_now)
     updated_at: Moment = field(default_factory=utc_now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ThreadItem(Record):
-    """One thing a reader of a thread sees, in order of `item_index` (unique in a thread, given by the store).
+    """One visible item of a thread, ordered by `item_index` (unique in a thread, assigned by the store).
 
-    `type` is one of ChatKit's item types (then `data` is that item's JSON as ChatKit defines it), or one of ours:
+    `type` is one of ChatKit's item types (then `data` is that item's JSON as ChatKit defines it), or one of the lab's own:
 
     | type | data |
     |---|---|
@@ -204,7 +204,7 @@ class ThreadItem(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens. Cached and reasoning tokens are parts of input and output, not added to them."""
+    """Token counts. Cached and reasoning tokens are included in input and output tokens."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -226,35 +226,35 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswer:
-    """What one model said to one request, and what that took. None: unknown."""
+    """One model's answer to one request, with its usage, cost and timing. None: unknown."""
 
     model: str
     text: str
     items: tuple[Mapping[str, Json], ...]
-    """Responses output items: messages, reasoning and tool calls, as they can be sent back."""
+    """Responses output items (messages, reasoning and tool calls) that can be sent back as input."""
     stop_reason: str | None
     usage: Usage | None
     cost_usd: float | None
     ttft_ms: float | None
     duration_ms: float | None
     trace_id: str
-    """Where the call is recorded."""
+    """The trace that recorded the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunRecord(Record):
-    """One call of `lab.run`, through all its pauses and resumes: one run, one trace."""
+    """One call of `lab.run` including all pauses and resumes: one run is one trace."""
 
     id: str
     user_id: str
     thread_id: str
     trace_id: str
     agent_id: str | None
-    """None when an SDK `Agent` object was run."""
+    """None when the run was given an SDK `Agent` object."""
     agent: str
-    """Name of the agent the run began with."""
+    """Name of the agent the run started with."""
     last_agent: str | None = None
-    """Name of the agent that answered, or that paused."""
+    """Name of the agent that answered or paused."""
     model: str | None = None
     status: RunStatus = "running"
     input: str = ""
@@ -263,18 +263,18 @@ class RunRecord(Record):
     error: str | None = None
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
-    """None when a price is unknown, never 0 for unknown."""
+    """None when a price is unknown; never 0 for unknown."""
     ttft_ms: float | None = None
     started_at: Moment = field(default_factory=utc_now)
     ended_at: Moment | None = None
     process_id: str | None = None
-    """The process that runs it; whose lease in `processes` says whether it still lives."""
+    """The process that executes the run. Its lease in `processes` shows whether it is alive."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Interruption(Record):
-    """A tool call that waits for a person."""
+    """A tool call that waits for a person's decision."""
 
     call_id: str
     name: str
@@ -284,28 +284,28 @@ class Interruption(Record):
     """JSON text."""
     agent: str
     reason: str = ""
-    """Why it asks, e.g. `location contains "berkeley"`; of a question, what the server says."""
+    """Why a decision is needed, e.g. `location contains "berkeley"`; for a question, the server's message."""
     asks: str | None = None
-    """What the tool's server asks while the call is under way: `elicitation` (a form to fill in, or a page to visit) or `sampling` (to use
-    the run's model). None: whether the call may be made."""
+    """What the tool's server asks during the call: `elicitation` (a form to fill in, or a page to visit) or `sampling` (to use the run's
+    model). None: the decision is whether the call may be made."""
     form: Mapping[str, Json] | None = None
-    """JSON schema of the form; it is filled in by the decision's `answer`."""
+    """JSON schema of the form; the decision's `answer` fills it in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStateRecord:
-    """What a paused run needs to go on in any process. Changed only by compare-and-set on `rev`."""
+    """State of a paused run, sufficient to resume it in any process. Updated only by compare-and-set on `rev`."""
 
     run_id: str
     user_id: str
     thread_id: str
     state: str
-    """Agents SDK `RunState` JSON. Written and read here only, never taken from a client."""
+    """Agents SDK `RunState` JSON. Never accepted from a client."""
     agent_snapshot: Mapping[str, Json]
-    """The agent graph, MCP servers and their order as they were at the pause."""
+    """The agent graph and the MCP servers, in order, at the time of the pause."""
     interruptions: tuple[Mapping[str, Json], ...]
     decisions: Mapping[str, Json] = field(default_factory=dict)
-    """call_id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`."""
+    """Maps call_id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`."""
     status: RunStateStatus = "pending"
     rev: int = 0
     claimed_by: str | None = None
@@ -316,7 +316,7 @@ class RunStateRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ScoreRecord(Record):
-    """An annotation or a scorer's result, on a trace, a span or a comparison's case."""
+    """An annotation or a scorer's result on a trace, a span or a case of a comparison."""
 
     id: str
     user_id: str
@@ -338,12 +338,12 @@ class DatasetRecord(Record):
     user_id: str
     name: str
     version: int
-    """From 1."""
+    """Starts at 1."""
     hash: str
-    """Of the cases' content."""
+    """Hash of the cases' content."""
     n_cases: int
     prompts: tuple[str, ...] = ()
-    """Templates that came with the data."""
+    """Prompt templates that came with the data."""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
     created_at: Moment = field(default_factory=utc_now)
@@ -351,7 +351,7 @@ class DatasetRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ShareRecord(Record):
-    """A link that shows one trace to who has no account, until it expires or is revoked."""
+    """A link that shows one trace without an account until it expires or is revoked."""
 
     id: str
     user_id: str
@@ -362,19 +362,19 @@ class ShareRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[R]):
-    """One page of a listing. `after` is the id to pass for the next page, None when there is none."""
+    """One page of a listing. `after` is the cursor of the next page, None on the last page."""
 
     data: tuple[R, ...]
     has_more: bool
     after: str | None
 
 
-# --- Files, uploads and vector stores as the store keeps them. One record is one row
+# --- Files, uploads and vector stores, one record per row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FileRecord(Record):
-    """A file as it is stored, without its bytes."""
+    """A stored file, without its bytes."""
 
     id: str
     user_id: str
@@ -382,26 +382,26 @@ class FileRecord(Record):
     """Without folders and control characters, at most 200 bytes."""
     bytes: int
     content_type: str
-    """By content; what the sender said only refines one text form into another."""
+    """Detected from the content; the sender's type only refines one text format into another."""
     purpose: str = "assistants"
     sha256: str = ""
     status: Literal["processed"] = "processed"
     created_at: Moment = field(default_factory=utc_now)
     expires_at: Moment | None = None
-    """From then on the file is gone to every reader."""
+    """After this time the file can no longer be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRecord:
-    """A file that arrives in parts."""
+    """A file that is uploaded in parts."""
 
     id: str
     user_id: str
     filename: str
     bytes: int
-    """As announced; the parts must add up to it."""
+    """Size as declared; the parts must add up to it."""
     content_type: str = ""
-    """As announced. The file's own is found by its content."""
+    """As declared. The type of the resulting file is detected from its content."""
     purpose: str = "assistants"
     status: Literal["pending", "completed", "cancelled"] = "pending"
     part_ids: tuple[str, ...] = ()
@@ -420,7 +420,7 @@ class VectorStoreRecord(Record):
     user_id: str
     name: str
     embedding_model: str
-    """`prefix/model`. A store keeps to one: vectors of two models cannot be compared."""
+    """`prefix/model`. Fixed per store: vectors of different models cannot be compared."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
     expires_after_days: int | None = None
     """Counted from `last_active_at`."""
@@ -430,7 +430,7 @@ class VectorStoreRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class VectorStoreFileRecord(Record):
-    """A file in a vector store, whole or on its way there."""
+    """A file in a vector store, indexed or being indexed."""
 
     id: str
     """`<vector store id>/<file id>`."""
@@ -444,7 +444,7 @@ class VectorStoreFileRecord(Record):
     last_error: Mapping[str, Json] | None = None
     """`{"code", "message"}`."""
     attributes: Mapping[str, Json] = field(default_factory=dict)
-    """What searches can be filtered by."""
+    """Values that searches can filter by."""
     n_chunks: int = 0
     usage_bytes: int = 0
     created_at: Moment = field(default_factory=utc_now)
@@ -457,18 +457,18 @@ class SearchHit:
     file_id: str
     filename: str
     position: int
-    """Of the passage in the file, from 0."""
+    """Index of the passage in the file, from 0."""
     text: str
     score: float
-    """0 to 1: the weighted sum of the two below."""
+    """0 to 1: weighted sum of `vector_score` and `keyword_score`."""
     vector_score: float
-    """Cosine similarity of meanings, negative ones as 0."""
+    """Cosine similarity of the embeddings; negative values count as 0."""
     keyword_score: float
-    """Share of the query's words that the passage has, rare words counting more."""
+    """Share of the query's words found in the passage, weighted towards rare words."""
     attributes: Mapping[str, Json] = field(default_factory=dict)
 
 
-# --- The blind arena as records: two answers to one case, and what a person thought of them
+# --- The blind arena: two answers to one case, and the votes on them
 
 
 VoteOutcome = Literal["left", "right", "tie", "both_bad"]
@@ -476,10 +476,10 @@ VoteOutcome = Literal["left", "right", "tie", "both_bad"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DuelRecord(Record):
-    """What a voter sees. Nothing in it tells which candidate answered: names, model words, prices and times are gone."""
+    """A duel as a voter sees it. It does not reveal the candidates: names, model names, prices and times are removed."""
 
     id: str
-    """Names the duel to `vote`; says nothing about who fights it."""
+    """Identifies the duel for `vote`; reveals nothing about the candidates."""
     input: str
     left: str
     right: str
@@ -505,12 +505,13 @@ class VoteRecord(Record):
     created_at: Moment = field(default_factory=utc_now)
 
 
-# --- The handoff graph as rows: what was declared, and what was travelled
+# --- The handoff graph as rows: declared and observed handoffs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphNode:
-    """An agent at one place in the graph. `path` is the chain of agent ids or names from the root: two agents that share a name stay apart."""
+    """An agent at one place in the graph. `path` is the chain of agent ids or names from the root, so agents with the same name stay
+    distinct."""
 
     path: str
     name: str
@@ -522,7 +523,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphEdge:
-    """`declared` without `count` is a way never travelled."""
+    """A handoff between two nodes. `declared` with a `count` of 0 has never been used."""
 
     from_path: str
     to_path: str
@@ -534,7 +535,7 @@ class GraphEdge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentGraph:
-    """Agents and the ways between them, declared or travelled, as rows to be drawn, compared and counted."""
+    """Agents and the handoffs between them, declared or observed, as rows to draw, compare or count."""
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
@@ -542,14 +543,14 @@ class AgentGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TitledGraph(AgentGraph):
-    """A graph that says what it is of."""
+    """An `AgentGraph` with a title."""
 
     title: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRef:
-    """A model's name, resolved. `prefix/model` is what resolves to the same again."""
+    """A resolved model name. `prefix/model` resolves to the same reference again."""
 
     prefix: str
     model: str
@@ -562,14 +563,14 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ProviderStatus(Record):
-    """What `doctor`, `lab` and the settings page show of a provider."""
+    """Status of a provider as shown by `doctor`, `lab` and the settings page."""
 
     prefix: str
     ready: bool
-    """Its settings are complete. Whether its server answers is known only by asking it (`list_models`)."""
+    """True when its settings are complete. Whether its server answers is only known after a request (`list_models`)."""
     detail: str
-    """Where it goes, or what is missing."""
+    """The endpoint it uses, or what is missing."""
     next_step: str = ""
     """Empty when ready."""
     badge: str = ""
-    """A word to show beside its models, such as `no language model` or `tiny local model`."""
+    """Label shown beside its models, such as `no language model` or `tiny local model`."""

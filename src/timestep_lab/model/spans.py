@@ -1,6 +1,6 @@
-"""Span records, and every attribute name that the lab reads or writes, in one place.
+"""Span records, and every attribute name that the lab reads or writes.
 
-Names follow two conventions, each pinned here and nowhere else:
+Names follow two conventions, whose versions are pinned here and nowhere else:
 
 - OpenTelemetry semantic conventions for generative AI, development status, as of 1.37 and the separate repository
   <https://github.com/open-telemetry/semantic-conventions-genai>
@@ -23,18 +23,18 @@ SPAN_KINDS: tuple[SpanKind, ...] = (
     "agent", "generation", "tool", "handoff", "guardrail", "retrieval", "embedding", "task", "turn", "other",
 )  # fmt: skip
 SpanStatus = Literal["pending", "ok", "error", "rejected"]
-"""`rejected`: a tool call that a person, or a rule in their place, did not approve."""
+"""`rejected`: a tool call that a person, or a rule, did not approve."""
 SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "ok", "error", "rejected")
 TraceStatus = Literal["running", "completed", "stopped", "failed", "cancelled", "interrupted", "needs_approval"]
 TraceOutcome = Literal["done", "steps_failed", "failed", "running", "waiting", "stopped", "cancelled", "interrupted"]
-"""How a trace went, in the one meaning of every list, count and chart. `steps_failed`: it ended well, and steps of it failed."""
+"""How a trace ended, as used by every list, count and chart. `steps_failed`: the run succeeded but some of its steps failed."""
 TraceSource = Literal["live", "evaluation", "imported"]
-"""`evaluation`: a call of a comparison, or an experiment on a trace. `imported`: from a file."""
+"""`evaluation`: a call made by a comparison, or an experiment on a trace. `imported`: read from a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanRecord:
-    """One timed step of a trace. Ids are OpenTelemetry's: 32 and 16 lower-case hex digits."""
+    """One timed step of a trace. Ids are OpenTelemetry's: 32 and 16 lower-case hexadecimal digits."""
 
     trace_id: str
     span_id: str
@@ -43,7 +43,7 @@ class SpanRecord:
     kind: SpanKind
     name: str
     agent: str | None = None
-    """Name of the agent on whose behalf the step ran."""
+    """Name of the agent that the step ran for."""
     status: SpanStatus = "pending"
     error: str | None = None
     model: str | None = None
@@ -57,9 +57,9 @@ class SpanRecord:
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
     queue_ms: float | None = None
-    """Generations: time waited for a free slot before the request was sent."""
+    """Generations: time spent waiting for a free slot before the request was sent."""
     rate_limit_ms: float | None = None
-    """Generations: time waited because the provider said 429."""
+    """Generations: time spent waiting because the provider returned 429."""
     ttft_ms: float | None = None
     """Generations: from sending the request to the first content of the answer."""
     stop_reason: str | None = None
@@ -70,7 +70,7 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceStart:
-    """A trace as it begins. How it ends follows from its spans and its run."""
+    """The start of a trace. Its end is derived from its spans and its run."""
 
     trace_id: str
     user_id: str
@@ -79,7 +79,7 @@ class TraceStart:
     started_at: datetime
     metadata: Mapping[str, Json] = field(default_factory=dict)
     parent_trace_id: str | None = None
-    """Set on a fork: the trace it branched from, and where."""
+    """On a fork: the trace it branched from, and the span (`fork_span_id`) where it did."""
     fork_span_id: str | None = None
 
 
@@ -106,10 +106,10 @@ class GenAI:
     TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments"
     TOOL_CALL_RESULT = "gen_ai.tool.call.result"
     TOOL_DEFINITIONS = "gen_ai.tool.definitions"
-    """What a model was offered: `{"type", "name", "description", "parameters"}` of each tool, of an MCP server's also `server`,
-    `server_tool` and `read_only`. On the first answer of each agent, and wherever it changed."""
+    """The tools offered to a model: `{"type", "name", "description", "parameters"}` each, for tools of an MCP server also `server`,
+    `server_tool` and `read_only`. Recorded on the first generation of each agent and whenever it changes."""
     ERROR_TYPE = "error.type"
-    """Class of what a tool raised."""
+    """Class of the exception that a tool raised."""
     CONVERSATION_ID = "gen_ai.conversation.id"
     INPUT_MESSAGES = "gen_ai.input.messages"
     OUTPUT_MESSAGES = "gen_ai.output.messages"
@@ -126,7 +126,7 @@ class GenAI:
 
 
 class OpenInference:
-    """OpenInference attribute names (flattened, indexed messages are built from the prefixes)."""
+    """OpenInference attribute names. The names of flattened, indexed messages are built from the prefixes."""
 
     KIND = "openinference.span.kind"
     INPUT = "input.value"
@@ -162,18 +162,18 @@ class OpenInference:
 
 
 class Lab:
-    """Our own attributes, for what neither convention has a word for."""
+    """The lab's own attributes, for values that neither convention defines."""
 
     KIND = "timestep.kind"
     TTFT_MS = "timestep.ttft_ms"
     SERVER = "timestep.mcp.server"
     APPROVAL = "timestep.approval"
     HEARD = "timestep.tool.heard"
-    """On a tool call whose result was not text: what the model read of it (a text, or content parts), as JSON."""
+    """On a tool call with a non-text result: what the model received of it (text or content parts), as JSON."""
     TAPE = "timestep.tape"
-    """On a call of a run on tape: `hit`, `drifted` (a nearly equal call answered), `live`, `simulated` or `miss`."""
+    """On a tool call of a run on tape: `hit`, `drifted` (answered by a nearly equal call), `live`, `simulated` or `miss`."""
     TAPE_SPAN = "timestep.tape.span_id"
-    """The recorded call that answered it."""
+    """Span id of the recorded call whose result was used."""
     QUEUE_MS = "timestep.queue_ms"
     RATE_LIMIT_MS = "timestep.rate_limit_ms"
     INTER_TOKEN_P50_MS = "timestep.inter_token_ms.p50"
@@ -183,15 +183,15 @@ class Lab:
     TO_AGENT = "timestep.handoff.to"
     ATTEMPTS = "timestep.attempts"
     OVERHEAD_MS = "timestep.overhead_ms"
-    """Of a generation's time what this process added: until its request was written, and since its answer had come."""
+    """Time that this process added to a generation: before its request was written and after its answer had arrived."""
     EVENTS = "timestep.events"
-    """A list of `{name, time_unix_nano, attributes}`: the span's events, as the sender gave them."""
+    """The span's events as sent, a list of `{name, time_unix_nano, attributes}`."""
     LINKS = "timestep.links"
-    """A list of `{trace_id, span_id, attributes}`: the spans of other traces that the sender linked."""
+    """The span's links to spans of other traces as sent, a list of `{trace_id, span_id, attributes}`."""
     COST_SOURCE = "timestep.cost.source"
-    """On an imported span with a cost: `sender` when its attributes stated it, `price table` when it was looked up here."""
+    """On an imported span with a cost: `sender` when its attributes stated the cost, `price table` when the lab computed it."""
     EXPORTED = "timestep.exported"
-    """Of an export as OTLP: the span's columns as JSON text, and under `added` which of its attributes its sender did not give,
-    and under `replaced` what its sender gave in the place of others."""
+    """In an OTLP export: the span's columns as JSON text, with `added` (attributes that the sender did not give) and `replaced` (the
+    sender's values of attributes that were overwritten)."""
     RESUMED = "timestep.resumed"
-    """On an agent's span that goes on where a pause ended: no new call of the agent."""
+    """On an agent span that continues after a pause and is no new call of the agent."""
