@@ -12,7 +12,7 @@ from agents import ModelSettings, SQLiteSession
 
 from tests.providers.calling import ask, get_time, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT
-from tests.wire import Block, Call, Cited, Redacted, Reply, Thought, WireServer, Words
+from tests.wire import Block, Call, Cited, Counted, Raw, Redacted, Reply, Thought, WireServer, Words
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.runtime.emitter import own_call_id
 from timestep_lab.runtime.router import Router
@@ -246,3 +246,48 @@ async def test_what_one_models_tools_did_is_not_sent_to_another_provider(
     assert [(m["role"], m["content"]) for m in chat.requests[0].body["messages"]] == [
         ("assistant", "There is fog."), ("user", "And now?"),
     ]  # fmt: skip
+
+
+async def test_blocks_that_are_told_whole_with_their_beginning_are_read_and_go_back_whole(
+    server: WireServer, router: Router
+) -> None:
+    """As some servers of this API tell them, without any piece behind."""
+    thinking = {"type": "thinking", "thinking": "Rome it is", "signature": "c2ln"}
+    asked = {"type": "tool_use", "id": "t1", "name": "get_weather", "input": {"location": "Rome"}}
+    again = {"type": "tool_use", "id": "t2", "name": "get_weather", "input": {"location": "Oslo"}}
+    server.will(
+        Reply(Block(thinking), Words("Looking."), Block(asked), Block(again), stop="tool_calls"), Reply(Words("Fog.")),
+    )  # fmt: skip
+    result = await run(router, ANTHROPIC.model, "Rome?", tools=[get_weather])
+    assert result.final_output == "Fog."
+    assert result.new_items[0].raw_item.summary[0].text == "Rome it is"
+    _, said, answered = server.requests[1].body["messages"]
+    assert said["content"] == [thinking, {"type": "text", "text": "Looking."}, asked, again]
+    assert [(block["tool_use_id"], "Fog" in block["content"]) for block in answered["content"]] == [
+        ("t1", True),
+        ("t2", True),
+    ]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b"\r\n\r\n"])
+async def test_a_stream_whose_events_are_not_named_is_read_by_their_data(
+    server: WireServer, router: Router, end: bytes
+) -> None:
+    called = Reply(Thought("Rome it is"), Words("Looking."), Call("get_weather", {"location": "Rome"}))
+    pieces = ANTHROPIC.protocol.pieces(called, {"model": "m"})
+    whole = b"".join(piece.partition(b"\n")[2].rstrip() + end for piece in pieces)
+    server.will(Raw(tuple(whole[at : at + 7] for at in range(0, len(whole), 7))), Reply(Words("Fog.")))
+    result = await run(router, ANTHROPIC.model, "Rome?", tools=[get_weather])
+    assert result.final_output == "Fog."
+    kinds = [block["type"] for block in server.requests[1].body["messages"][1]["content"]]
+    assert kinds == ["thinking", "text", "tool_use"]
+    assert server.requests[1].body["messages"][1]["content"][2]["input"] == {"location": "Rome"}
+
+
+async def test_a_server_that_tells_neither_beginnings_nor_places_of_blocks_loses_no_text(
+    server: WireServer, router: Router
+) -> None:
+    usual = ANTHROPIC.protocol.pieces(Reply(Words("Alpha beta"), counted=Counted(7, 3)), {"model": "m"})
+    told = [piece.replace(b'"index": 0', b'"index": -1') for piece in usual if b"block_st" not in piece]
+    server.will(Raw(tuple(told)))
+    assert (await ask(router.get_model(ANTHROPIC.model))).text == "Alpha beta"

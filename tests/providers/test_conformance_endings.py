@@ -14,7 +14,7 @@ from agents.exceptions import ModelRefusalError
 from tests.providers.calling import Answer, ask, get_weather, run
 from tests.providers.cases import ANTHROPIC, CHAT, OLLAMA, Case
 from tests.providers.test_conformance_answers import replayed
-from tests.wire import AtOnce, Call, Deltas, Instead, Reply, Thought, WireServer, Words
+from tests.wire import AtOnce, Call, Deltas, Instead, Raw, Reply, Thought, WireServer, Words
 from timestep_lab.model.errors import (
     ContextLengthError,
     ProviderError,
@@ -63,6 +63,24 @@ async def test_an_error_in_a_body_that_says_200_is_that_error_with_the_servers_w
     error = await failure_of(case, router_for, server, said)
     assert isinstance(error, RateLimitError)
     assert "Too many of you" in str(error)
+
+
+async def test_a_stream_whose_last_event_no_empty_line_ends_is_whole(
+    server: WireServer, case: Case, router_for: RouterFor
+) -> None:
+    reply = Reply(Words("Hello."))
+    pieces = list(case.protocol.pieces(reply, {"model": "m", "stream_options": {}}))
+    for end in (b"", b"\n", b"\r\n"):
+        server.forget().will(Raw((*pieces[:-1], pieces[-1].rstrip() + end)))
+        answer = await ask(router_for(case.configure(server.url), NO_RETRY).get_model(case.model))
+        assert (answer.text, answer.response.output[0].status) == ("Hello.", "completed")
+
+
+async def test_answers_are_not_asked_for_compressed(model: Any, server: WireServer) -> None:
+    """What is no stream would be read as an empty one."""
+    server.will(Reply(Words("Hello.")))
+    await ask(model)
+    assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
 HTML = "<!DOCTYPE html><html><head><style>p {color: red}</style></head><body><h1>Bad gateway</h1>\n<p>It sleeps &amp; dreams."

@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from agents import ModelSettings, WebSearchTool
+from agents import FunctionTool, ModelSettings, SQLiteSession, WebSearchTool
 
 from tests.providers.calling import ask, get_time, get_weather, run
-from tests.providers.cases import CHAT, OPENAI
-from tests.wire import Call, Deltas, Fault, Raw, Reply, Thought, WireServer, Words, chat_completions
+from tests.providers.cases import CASES, CHAT, OPENAI, Case
+from tests.wire import Call, Deltas, Fault, Instead, Raw, Reply, Thought, WireServer, Words, chat_completions
 from tests.wire.server import sse
 from timestep_lab.model.errors import ProviderError, ProviderRequestError, RateLimitError, SettingsError
 from timestep_lab.runtime.emitter import own_call_id, provider_call_id
@@ -213,6 +213,17 @@ N = "get_weather"
         pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 1, "arguments": ROME[:8]}), calls({"index": 2, "id": "", "name": "", "arguments": ROME[8:]}),), ["Rome"], "", id="an_index_that_counts_the_pieces"),
         pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}), calls({"index": 0, "id": "c2", "name": N, "arguments": ""}), calls({"index": 1, "arguments": OSLO}),), ["Rome", "Oslo"], "", id="a_second_call_begun_at_the_index_of_the_first"),
         pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 0, "arguments": ROME[:8]}), calls({"index": 0, "arguments": ROME[8:]}), calls({"index": 0, "arguments": ROME}),), ["Rome"], "", id="all_arguments_once_more_at_the_end"),
+        pytest.param((calls({"index": 1, "id": "c1", "name": N, "arguments": ""}), calls({"index": 0, "arguments": ROME}), calls({"index": 0, "id": "c2", "name": N, "arguments": ""}), calls({"index": 1, "arguments": OSLO})), ["Rome", "Oslo"], "", id="an_index_that_counts_functions_at_first_and_calls_later"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 0, "id": "c2", "name": N, "arguments": ""}), *(calls({"index": 0, "id": id, "arguments": part}) for id, part in (("c1", ROME[:8]), ("c2", OSLO[:9]), ("c1", ROME[8:]), ("c2", OSLO[9:])))), ["Rome", "Oslo"], "", id="interleaved_by_id_at_one_index"),
+        pytest.param((calls({"id": "c1", "name": N}), calls({"id": "c2", "name": N}), *(calls({"id": id, "arguments": part}) for id, part in (("c1", ROME[:8]), ("c2", OSLO[:9]), ("c1", ROME[8:]), ("c2", OSLO[9:])))), ["Rome", "Oslo"], "", id="interleaved_by_id_without_index"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ""}), calls({"index": 1, "id": "c1", "arguments": ROME[:8]}), calls({"index": 2, "id": "c1", "arguments": ROME[8:]})), ["Rome"], "", id="an_index_that_counts_pieces_of_one_id"),
+        pytest.param((calls({"index": 0, "name": N, "arguments": ""}), calls({"index": 0, "arguments": ROME}), calls({"index": 0, "name": N, "arguments": ""}), calls({"index": 0, "arguments": OSLO[:9]}), calls({"index": 0, "arguments": OSLO[9:]})), ["Rome", "Oslo"], "", id="no_ids_every_index_0_and_the_name_ahead_of_the_arguments"),
+        pytest.param((calls({"name": N, "arguments": ROME}), calls({"name": N, "arguments": OSLO})), ["Rome", "Oslo"], "", id="neither_ids_nor_index"),
+        pytest.param((calls({"index": 0, "id": "c1", "arguments": ROME}), calls({"index": 0, "name": N})), ["Rome"], "", id="name_after_the_arguments"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": "get_", "arguments": ""}), calls({"index": 0, "name": "wea"}), calls({"index": 0, "name": "ther"}), calls({"index": 0, "arguments": ROME})), ["Rome"], "", id="name_in_pieces"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": "get"}), calls({"index": 0, "id": "c1", "name": "get_weather"}), calls({"index": 0, "id": "c1", "name": "get_weather", "arguments": ROME})), ["Rome"], "", id="name_longer_each_time"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": "get_"}), calls({"index": 1, "id": "c2", "name": "get_"}), calls({"index": 0, "name": "weather"}), calls({"index": 1, "name": "weather"}), calls({"index": 1, "arguments": OSLO}), calls({"index": 0, "arguments": ROME})), ["Rome", "Oslo"], "", id="names_in_pieces_interleaved"),
+        pytest.param((calls({"index": 0, "id": "c1", "name": N, "arguments": ROME}), calls({"index": 0, "arguments": "\n"}), calls({"index": 0, "arguments": None})), ["Rome"], "", id="an_empty_line_and_null_behind_the_arguments"),
         pytest.param(({"function_call": {"name": N, "arguments": ROME[:8]}}, {"function_call": {"arguments": ROME[8:]}},), ["Rome"], "", id="the_call_of_before_there_were_several"),
     ],
 )  # fmt: skip
@@ -282,6 +293,11 @@ async def test_an_answer_is_read_in_the_odd_forms_in_which_servers_send_it(
         pytest.param((b"data: \n\nretry: 9\nid: 1\n\n", sse(HELLO), b"event: ping\ndata: ping\n\n", sse(OVER), sse("[DONE]")), id="events_that_keep_alive"),
         pytest.param((sse(HELLO).rstrip(b"\n"), b"\n", sse(OVER).rstrip(b"\n"), b"\n", sse("[DONE]")), id="no_empty_line_between_events"),
         pytest.param((sse(HELLO), b"data:  [DONE] \n\n"), id="spaces_around_the_end"),
+        pytest.param((sse(HELLO), sse(OVER).rstrip()), id="no_empty_line_at_the_end"),
+        pytest.param((sse(OVER), sse(HELLO).rstrip()), id="text_without_an_empty_line_at_the_end"),
+        pytest.param((sse(HELLO), b"data: [DONE]"), id="an_end_without_an_empty_line"),
+        pytest.param((sse(HELLO).replace(b"\n", b"\r\n"), b": OPENROUTER PROCESSING\r\n\r\n", sse(OVER).replace(b"\n", b"\r\n")), id="crlf_and_comments"),
+        pytest.param((b": ok\n", sse(HELLO).replace(b"data: ", b"data:").rstrip() + b"\n", b": ok\n", sse(OVER)), id="comments_between_events_that_no_empty_line_ends"),
     ],
 )  # fmt: skip
 async def test_a_stream_is_read_in_the_odd_forms_in_which_gateways_send_it(
@@ -371,3 +387,174 @@ async def test_long_ids_of_calls_are_shortened_for_openai(
     sent = {item["call_id"] for item in server.requests[0].body["input"]}
     assert len(sent) == 1
     assert len(sent.pop()) <= 64
+
+
+async def test_a_function_whose_name_another_begins_with_is_called_by_its_own_name(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    async def say(_: Any, given: str) -> str:
+        return given
+
+    schema = {"type": "object", "properties": {"location": {"type": "string"}}}
+    tools = [FunctionTool(name, "", schema, say, strict_json_schema=False) for name in ("get", "get_weather")]
+    model = router_for(CHAT.configure(chat.url)).get_model(CHAT.model)
+    for pieces, name in ((("get",), "get"), (("get", "get"), "get"), (("get", "_weather"), "get_weather")):
+        named = [calls({"index": 0, "id": "c1", "name": piece}) for piece in pieces]
+        chat.forget().will(Reply(Deltas(*named, calls({"index": 0, "arguments": ROME}))))
+        answer = await ask(model, tools=tools)
+        assert [(item.name, item.arguments) for item in answer.response.output] == [(name, ROME)]
+        chat.forget().will(Reply(Deltas(*named)))
+        answer = await ask(model, tools=tools)
+        assert [(item.name, item.arguments) for item in answer.response.output] == [(name, "{}")]
+
+
+MISTRALS_WORDS = {
+    "object": "error", "message": "Tool call id was toolu_01 but must be a-z, A-Z, 0-9, with a length of 9.",
+    "type": "invalid_function_call", "param": None, "code": "3280",
+}  # fmt: skip
+
+
+def calling(call_id: str, place: str = "Rome") -> list[dict[str, Any]]:
+    call = {"type": "function_call", "call_id": call_id, "name": N, "arguments": f'{{"location": "{place}"}}'}
+    return [call, {"type": "function_call_output", "call_id": call_id, "output": place}]
+
+
+def ids_in(body: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(of calls, of answers)"""
+    messages = body["messages"]
+    asked = [call["id"] for message in messages for call in message.get("tool_calls") or ()]
+    return asked, [message["tool_call_id"] for message in messages if message["role"] == "tool"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.protocol is chat_completions], ids=str)
+async def test_ids_of_calls_that_a_server_refuses_are_sent_in_the_form_that_every_server_takes(
+    server: WireServer, case: Case, router_for: Callable[..., Router]
+) -> None:
+    ask_again = [
+        {"role": "user", "content": "Hi"},
+        *calling("toolu_01"),
+        *calling("toolu_01", "Oslo"),
+        *calling("AbC123xyz"),
+    ]
+    server.will(Instead(json.dumps(MISTRALS_WORDS), 400), Reply(Words("Fog.")))
+    model = router_for(case.configure(server.url), NO_RETRY).get_model(case.model)
+    for _ in range(2):
+        assert (await ask(model, ask_again, tools=[get_weather])).text == "Fog."
+    refused, *taken = [ids_in(request.body) for request in server.requests]
+    assert refused[0] == ["toolu_01", "toolu_01", "AbC123xyz"]
+    assert len(taken) == 2  # it is refused once
+    for asked, answered in taken:
+        assert asked == answered
+        assert len(set(asked)) == 3
+        assert asked[-1] == "AbC123xyz"
+        assert all(re.fullmatch("[a-zA-Z0-9]{9}", one) for one in asked)
+    assert taken[0] == taken[1]
+
+
+async def test_a_refusal_that_was_not_about_ids_is_told_as_it_was_and_changes_none(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    chat.will(Fault(400), Fault(400), Reply(Words("Fog.")), Fault(400))
+    model = router_for(CHAT.configure(chat.url), NO_RETRY).get_model(CHAT.model)
+    with pytest.raises(ProviderRequestError, match="This is what the provider said"):
+        await ask(model, calling("toolu_01"))
+    await ask(model, calling("toolu_01"))
+    assert ids_in(chat.requests[2].body)[0] == ["toolu_01"]
+    with pytest.raises(ProviderRequestError):
+        await ask(model, calling("toolu_01"))
+    assert len(chat.requests) == 4  # it had taken such ids
+
+
+def forbidden(*where: Any) -> dict[str, Any]:
+    detail = [
+        {"type": "extra_forbidden", "loc": ["body", *where], "msg": "Extra inputs are not permitted", "input": "x"}
+    ]
+    return {
+        "object": "error",
+        "message": {"detail": detail},
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "gateway", [lambda said: said, lambda said: {"error": {"message": f"MistralException - {json.dumps(said)}"}}]
+)
+async def test_what_nobody_asked_for_is_not_sent_again_to_a_server_that_refuses_it(
+    chat: WireServer, router_for: Callable[..., Router], gateway: Callable[[Any], Any]
+) -> None:
+    """Mistral takes neither `stream_options` nor `reasoning_content`."""
+    thought = {
+        "type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "Hm"}],
+        "provider_data": {"model": "*", "field": "reasoning_content"},
+    }  # fmt: skip
+    said = {
+        "type": "message",
+        "id": "m",
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "Hi", "annotations": []}],
+    }
+    conversation = [
+        {"role": "user", "content": "Hi"},
+        thought,
+        {**said, "status": "completed"},
+        {"role": "user", "content": "And?"},
+    ]
+    refusals = (("stream_options", "include_usage"), ("messages", 1, "assistant", "reasoning_content"))
+    chat.will(*(Instead(json.dumps(gateway(forbidden(*where))), 422) for where in refusals), Reply(Words("Fog.")))
+    model = router_for(CHAT.configure(chat.url), NO_RETRY).get_model(CHAT.model)
+    for _ in range(2):
+        assert (await ask(model, conversation)).text == "Fog."
+    sent = [("stream_options" in r.body, "reasoning_content" in r.body["messages"][1]) for r in chat.requests]
+    assert sent == [(True, True), (False, True), (False, False), (False, False)]
+    assert chat.requests[-1].body["messages"][1]["content"] == "Hi"
+
+
+async def test_what_was_asked_for_and_is_refused_is_told(chat: WireServer, router_for: Callable[..., Router]) -> None:
+    chat.will(Instead(json.dumps(forbidden("stream_options")), 422))
+    model = router_for(CHAT.configure(chat.url), NO_RETRY).get_model(CHAT.model)
+    with pytest.raises(ProviderRequestError, match="stream_options: Extra inputs"):
+        await ask(model, settings=ModelSettings(include_usage=True))
+    with pytest.raises(ProviderRequestError):
+        await ask(model, settings=ModelSettings(top_p=0.5, include_usage=False))
+    assert len(chat.requests) == 3
+
+
+async def test_what_litellm_signs_it_hears_again(chat: WireServer, router_for: Callable[..., Router]) -> None:
+    """With Claude behind it, thinking with its signature; with Gemini, the signature of the call."""
+    blocks = [
+        {"type": "thinking", "thinking": part, "signature": sign}
+        for part, sign in (("Ro", None), ("me", None), ("", "U0lH"))
+    ]
+    redacted = {"type": "redacted_thinking", "data": "RU5D"}
+    parts = [{"reasoning_content": block["thinking"], "thinking_blocks": [block]} for block in blocks]
+    signed = {"thought_signature": "U0lO"}
+    piece = calls({"index": 0, "id": "c", "name": N, "arguments": ROME, "provider_specific_fields": signed})
+    chat.will(Reply(Deltas(*parts, {"thinking_blocks": [redacted]}, piece)), Reply(Words("Fog.")))
+    done = await run(router_for(CHAT.configure(chat.url)), CHAT.model, "Where?", tools=[get_weather])
+    assert "".join(part.text for part in done.new_items[0].raw_item.summary) == "Rome"
+    sent = chat.requests[1].body["messages"][2]
+    assert sent["thinking_blocks"] == [{"type": "thinking", "thinking": "Rome", "signature": "U0lH"}, redacted]
+    assert sent["tool_calls"][0]["provider_specific_fields"] == signed
+
+
+async def test_thoughts_of_gemini_are_reasoning_and_go_back_as_they_came(
+    chat: WireServer, router_for: Callable[..., Router]
+) -> None:
+    flagged = {"extra_content": {"google": {"thought": True}}}
+    for deltas in (
+        ({"content": "<thought>Hm", **flagged}, {"content": " so", **flagged}, {"content": "</thought>Rome."}),
+        ({"content": "<thought>Hm so</thought>Rome."},),
+        ({"content": "<thou"}, {"content": "ght>Hm so</tho"}, {"content": "ught>Rome."}),
+    ):
+        chat.forget().will(Reply(Deltas(*deltas), stop="stop"), Reply(Words("Fog.")))
+        router, session = router_for(CHAT.configure(chat.url)), SQLiteSession("a-thread")
+        done = await run(router, CHAT.model, "Where?", session=session)
+        assert done.final_output == "Rome."
+        assert "".join(part.text for part in done.new_items[0].raw_item.summary) == "Hm so"
+        await run(router, CHAT.model, "And?", session=session)
+        assert chat.requests[1].body["messages"][2]["content"] == "<thought>Hm so</thought>\n\nRome."
+    chat.forget().will(Reply(Deltas({"content": "Hm", **flagged}, {"content": "Rome."}), stop="stop"))
+    done = await run(router_for(CHAT.configure(chat.url)), CHAT.model, "Where?")
+    assert done.final_output == "Rome."

@@ -261,8 +261,9 @@ def reasoning_text(item: Any) -> str:
 
 CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
 """Why an answer may have ended before it was whole. `incomplete`: the server closed it without a word."""
-ANY_MODEL, EXTRA_CONTENT, DETAILS = "*", "extra_content", "reasoning_details"
-"""In the provider data of reasoning and calls: instead of the model, whoever is asked; what Gemini and OpenRouter want to hear again."""
+ANY_MODEL = "*"  # In provider data, instead of the model: whoever is asked.
+CALL_EXTRAS, MESSAGE_EXTRAS = ("extra_content", "provider_specific_fields"), ("reasoning_details", "thinking_blocks")
+"""In provider data: fields of a call, and of its message, that a server wants to hear again."""
 INVALID_JSON = "INVALID_JSON"
 
 
@@ -365,8 +366,7 @@ def _guardrail(error: BaseException) -> str | None:
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-CALL_KNOWN_WITHIN_S = 5.0
-"""A tool may start before its call was read from the stream; so long it waits for that."""
+CALL_KNOWN_WITHIN_S = 5.0  # A tool may start before its call was read from the stream; so long it waits for that.
 
 NOT_SHOWN = (
     "mcp_list_tools",

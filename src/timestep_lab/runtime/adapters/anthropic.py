@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +12,7 @@ from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     NAMELESS,
     AdapterModel,
+    CallIds,
     ModelRequest,
     items_of,
     parts_of,
@@ -20,7 +20,7 @@ from timestep_lab.runtime.adapters.base import (
     set_aside_note,
     text_of,
 )
-from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
+from timestep_lab.runtime.emitter import Emitter, Events
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.stream_items import arguments_object
 
@@ -126,7 +126,7 @@ def conversation(model: str, request: ModelRequest) -> tuple[list[dict[str, Any]
         else:
             messages.append({"role": role, "content": [block]})
 
-    ids = _CallIds()
+    ids = CallIds(r"[a-zA-Z0-9_-]{1,64}", lambda digits: f"call_{digits[:24]}")
     for kind, item in items_of(request.input):
         if kind == "message" and item["role"] in ("system", "developer"):
             system.append({"type": "text", "text": text_of(item["content"])})
@@ -163,32 +163,6 @@ def _without_unfinished_steps(messages: list[dict[str, Any]]) -> list[dict[str, 
 
     trimmed = [{**message, "content": [block for block in message["content"] if whole(block)]} for message in messages]
     return [message for message in trimmed if message["content"]]
-
-
-class _CallIds:
-    """Ids of calls as this API takes them: none twice, of letters, digits, `_` and `-`. Its own ids come back as they were."""
-
-    def __init__(self) -> None:
-        self._used: set[str] = set()
-        self._open: dict[str, list[str]] = {}
-        self._answered: dict[str, str] = {}
-
-    def of_call(self, call_id: str) -> str:
-        for sent in (provider_call_id(call_id), call_id):
-            if re.fullmatch(r"[a-zA-Z0-9_-]+", sent) and sent not in self._used:
-                break
-        else:
-            times = len(self._used)  # counted, so that the same conversation is always sent in the same words
-            sent = f"call_{hashlib.sha256(f'{times}/{call_id}'.encode()).hexdigest()[:24]}"
-        self._used.add(sent)
-        self._open.setdefault(call_id, []).append(sent)
-        return sent
-
-    def of_answer(self, call_id: str) -> str:
-        """Of the first call with this id that has no answer yet."""
-        if waiting := self._open.get(call_id):
-            self._answered[call_id] = waiting.pop(0)
-        return self._answered.get(call_id, call_id)
 
 
 def _block(part: Mapping[str, object]) -> dict[str, Any] | None:
@@ -330,6 +304,8 @@ class _Answer:
         self._kept: list[dict[str, Any]] = []
         """Blocks of the open reasoning item."""
         self._input = ""
+        self._given_input: Any = None
+        """Of the open call, as its beginning told it."""
         self._block_start = 0
         self._citations: list[Any] = []
 
@@ -346,6 +322,7 @@ class _Answer:
         block = event.content_block
         if event.index == self._index:
             return  # told twice
+        yield from self._whole_input()
         self._index, self._kind = event.index, block.type
         if block.type not in ("text", "tool_use"):
             yield from self._keep(block)
@@ -354,6 +331,7 @@ class _Answer:
         self._said_anything = True
         if block.type == "tool_use":
             yield from self._emit.tool_call(block.name or NAMELESS, block.id)
+            self._given_input = block.input or None
         else:
             self._block_start = len(self._emit.text_so_far)
             self._citations = []
@@ -361,16 +339,23 @@ class _Answer:
 
     def _keep(self, block: Any) -> Events:
         """Thinking, what Anthropic's own tools are asked and answer, and kinds of blocks yet to come: they go back as they came."""
-        thinks = block.type == "thinking"
-        self._kept.append(
-            {"type": "thinking", "thinking": "", "signature": ""} if thinks else block.to_dict(mode="json")
-        )
+        thought, signature = getattr(block, "thinking", "") or "", getattr(block, "signature", "") or ""
+        plain = {"type": "thinking", "thinking": thought, "signature": signature}
+        self._kept.append(plain if block.type == "thinking" else block.to_dict(mode="json"))
         self._said_anything = self._said_anything or "thinking" not in block.type
         self._input = ""
-        yield from self._emit.reasoning(provider_data={"model": self._model, BLOCKS: self._kept})
+        yield from self._emit.reasoning(thought, {"model": self._model, BLOCKS: self._kept})
+
+    def _whole_input(self) -> Events:
+        """Some servers of this API tell a call's input with its beginning, and nothing after."""
+        if self._given_input is not None:
+            given = self._given_input
+            yield from self._emit.arguments(given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
+        self._given_input = None
 
     def _lost_beginning(self, event: Any) -> Events:
         """Open what a delta belongs to although nobody told that it begins."""
+        yield from self._whole_input()
         self._index = event.index
         self._kind = {"input_json_delta": "tool_use", "thinking_delta": "thinking"}.get(event.delta.type, "text")
         self._said_anything = self._said_anything or self._kind != "thinking"
@@ -389,6 +374,7 @@ class _Answer:
         if delta.type == "text_delta" and self._kind == "text":
             yield from self._emit.text(delta.text or "")
         elif delta.type == "input_json_delta" and self._kind == "tool_use":
+            self._given_input = None if delta.partial_json else self._given_input
             yield from self._emit.arguments(delta.partial_json or "")
         elif delta.type == "input_json_delta":
             self._input += delta.partial_json or ""
@@ -403,6 +389,7 @@ class _Answer:
     def _content_block_stop(self, event: Any) -> Events:
         if event.index != self._index:
             return
+        yield from self._whole_input()
         if self._kind not in ("text", "tool_use", "thinking"):
             block = self._kept[-1]
             if self._input:
@@ -426,6 +413,7 @@ class _Answer:
         yield from ()
 
     def _message_stop(self, event: object) -> Events:
+        yield from self._whole_input()
         reason = _STOP_REASONS.get(self._stop_reason, self._stop_reason or "incomplete")
         if reason == "refusal":
             yield from self._emit.refusal(self._declined_because or DECLINED, after_text=True)

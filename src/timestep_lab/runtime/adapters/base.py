@@ -7,8 +7,10 @@ raises whatever its client raises (the routed model maps errors, retries and tim
 from __future__ import annotations
 
 import abc
+import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -21,7 +23,7 @@ from agents.tool import FunctionTool
 
 from timestep_lab.model.errors import LabError, ProviderUnavailableError, SettingsError
 from timestep_lab.runtime.attachments import files_as_text
-from timestep_lab.runtime.emitter import Emitter
+from timestep_lab.runtime.emitter import Emitter, provider_call_id
 
 ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usage"})
 """Settings that the SDK's runner acts on, or that we always grant."""
@@ -344,13 +346,16 @@ def text_of(content: object) -> str:
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+THINK_TAGS = {"<think>": "</think>", "<thought>": "</thought>", "[THINK]": "[/THINK]"}
+"""Between which models put their thinking where a server sends it as text: DeepSeek's, Qwen's and most; Gemini's; Mistral's."""
 
 
 class ThinkTags:
-    """Tells thinking from text where a server sends both as text: `<think>…</think>` at the beginning of an answer."""
+    """Tells thinking from text where a server sends both as text: between tags at the beginning of an answer."""
 
     def __init__(self) -> None:
+        self.opening = ""
+        """The tag with which thinking began."""
         self._held = ""
         """What may be the beginning of a tag."""
         self._place: Literal["before", "inside", "after"] = "before"
@@ -360,16 +365,18 @@ class ThinkTags:
         text, self._held = self._held + text, ""
         if self._place == "before":
             begun = text.lstrip()
-            if len(begun) < len(THINK_OPEN) and THINK_OPEN.startswith(begun):
+            if any(len(begun) < len(tag) and tag.startswith(begun) for tag in THINK_TAGS):
                 self._held = text
                 return
-            self._place = "inside" if begun.startswith(THINK_OPEN) else "after"
+            self.opening = next((tag for tag in THINK_TAGS if begun.startswith(tag)), "")
+            self._place = "inside" if self.opening else "after"
             self._answer_begun = self._place == "after"
-            text = begun.removeprefix(THINK_OPEN) if self._place == "inside" else text
+            text = begun.removeprefix(self.opening) if self.opening else text
         if self._place == "inside":
-            thought, closed, text = text.partition(THINK_CLOSE)
+            closing = THINK_TAGS[self.opening]
+            thought, closed, text = text.partition(closing)
             if not closed:
-                sure = len(thought) - _overlap(thought, THINK_CLOSE)
+                sure = len(thought) - _overlap(thought, closing)
                 thought, self._held = thought[:sure], thought[sure:]
             else:
                 self._place = "after"
@@ -387,9 +394,42 @@ class ThinkTags:
             yield ("thought" if self._place == "inside" else "text"), held
 
 
+def between_tags(opening: str, thought: str) -> str:
+    """Thinking as the text that it came as."""
+    return f"{opening}{thought}{THINK_TAGS[opening]}\n\n"
+
+
 def _overlap(text: str, tag: str) -> int:
     """How many characters at the end of `text` may begin `tag`."""
     return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
+
+
+class CallIds:
+    """Ids of calls in the form that a server takes, none twice. Ids that it gave itself go back as they came where they have that form."""
+
+    def __init__(self, form: str, made: Callable[[str], str]) -> None:
+        """`form`: a regular expression. `made`: an id of that form from 64 letters and digits."""
+        self._form, self._made = re.compile(form), made
+        self._used: set[str] = set()
+        self._open: dict[str, list[str]] = {}
+        self._answered: dict[str, str] = {}
+
+    def of_call(self, call_id: str) -> str:
+        for sent in (provider_call_id(call_id), call_id):
+            if self._form.fullmatch(sent) and sent not in self._used:
+                break
+        else:
+            times = len(self._used)  # counted, so that the same conversation is always sent in the same words
+            sent = self._made(hashlib.sha256(f"{times}/{call_id}".encode()).hexdigest())
+        self._used.add(sent)
+        self._open.setdefault(call_id, []).append(sent)
+        return sent
+
+    def of_answer(self, call_id: str) -> str:
+        """Of the first call with this id that has no answer yet."""
+        if waiting := self._open.get(call_id):
+            self._answered[call_id] = waiting.pop(0)
+        return self._answered.get(call_id, call_id)
 
 
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")

@@ -10,30 +10,38 @@ else together. Reasoning is not in OpenAI's specification: it comes as `reasonin
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agents import UserError
 from agents.models.chatcmpl_converter import Converter
-from openai import APIError, AsyncStream
+from openai import APIError, APIStatusError, AsyncStream
 from openai._streaming import ServerSentEvent
 
 from timestep_lab.model.errors import UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     NAMELESS,
-    THINK_CLOSE,
-    THINK_OPEN,
+    THINK_TAGS,
     AdapterModel,
+    CallIds,
     FunctionSpec,
     ModelRequest,
     ThinkTags,
+    between_tags,
     results_as_text,
 )
+from timestep_lab.runtime.adapters.clients import IDS, REASONING, REASONING_FIELDS, SHORT_ID, USAGE, ServerLimits
 from timestep_lab.runtime.emitter import Emitter, Events, provider_call_id
 from timestep_lab.runtime.router import PerLoop
-from timestep_lab.runtime.stream_items import ANY_MODEL, DETAILS, EXTRA_CONTENT, INVALID_JSON, arguments_object
+from timestep_lab.runtime.stream_items import (
+    ANY_MODEL,
+    CALL_EXTRAS,
+    INVALID_JSON,
+    MESSAGE_EXTRAS,
+    arguments_object,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -47,8 +55,8 @@ _STOP_REASONS = {
 _FAILED = ("error", "abort", "network_error")
 """Reasons by which a server says that it could not finish: OpenRouter's, also those of the servers behind it, and SGLang's."""
 _KEEP_ALIVE = ("ping", "heartbeat", "keepalive", "keep-alive")
-AS_THINK_TAGS, AS_PARTS = "<think>", "thinking"
-"""Ways in which reasoning comes, beside those that are a field's name."""
+AS_PARTS = "thinking"
+"""A way in which reasoning comes, beside those that are a field's name or the tag with which it begins."""
 _AROUND = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
 WITHHELD = "The answer was withheld by the provider's content filter."
 
@@ -68,22 +76,14 @@ class ChatCompletionsModel(AdapterModel):
         super().__init__(model, provider)
         self._client = client
         self._wire_name = name_on_wire or model
+        self._limits = ServerLimits()
 
     async def prepare(self) -> None:
         await self._client.prepare()
 
     async def _stream(self, request: ModelRequest, emitter: Emitter) -> AsyncIterator[Any]:
-        answer = ChatAnswer(emitter, self._wire_name)
-        body, options = _with_extras(chat_body(request, self._wire_name, self.prefix), request)
-        stream = await self._client.get().post(
-            "/chat/completions",
-            body=body,
-            options=options,
-            cast_to=object,
-            stream=True,
-            stream_cls=_Chunks,
-        )
-        async with stream:
+        answer = ChatAnswer(emitter, self._wire_name, [spec.name for spec in request.functions])
+        async with await self._asked(request) as stream:
             async for chunk in stream:
                 with self.reading():
                     if not isinstance(chunk, Mapping):
@@ -97,6 +97,30 @@ class ChatCompletionsModel(AdapterModel):
             raise APIError("The answer failed.", stream.response.request, body=failed)
         for event in answer.end(done=stream.done):
             yield event
+
+    async def _asked(self, request: ModelRequest) -> _Chunks:
+        """The answer's stream. What a server turns out not to take of what nobody asked for, it is not sent again."""
+        client = self._client.get()
+        if (client.base_url.host or "").endswith("mistral.ai"):
+            self._limits.without.add(IDS)
+        while True:
+            body = chat_body(request, self._wire_name, self.prefix, self._limits.without)
+            body, options = _with_extras(body, request)
+            try:
+                stream = await client.post(
+                    "/chat/completions",
+                    body=body,
+                    options=options,
+                    cast_to=object,
+                    stream=True,
+                    stream_cls=_Chunks,
+                )
+            except APIStatusError as error:
+                if not self._limits.learned_from(error, body):
+                    raise
+            else:
+                self._limits.took(body)
+                return stream
 
 
 class _Chunks(AsyncStream[Any]):
@@ -124,11 +148,11 @@ def _is_json(data: str) -> bool:
     return True
 
 
-def chat_body(request: ModelRequest, model: str, prefix: str) -> dict[str, Any]:
-    """The JSON of a streaming request, without what goes round it (headers, query)."""
+def chat_body(request: ModelRequest, model: str, prefix: str, without: Collection[str] = frozenset()) -> dict[str, Any]:
+    """The JSON of a streaming request, without what goes round it (headers, query), and `without` what its server refuses."""
     settings = request.settings
-    body: dict[str, Any] = {"model": model, "messages": _messages(request, model, prefix), "stream": True}
-    if settings.include_usage is not False:
+    body: dict[str, Any] = {"model": model, "messages": _messages(request, model, prefix, without), "stream": True}
+    if settings.include_usage or (settings.include_usage is None and USAGE not in without):
         body["stream_options"] = {"include_usage": True}
     for name in (
         "temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "verbosity", "metadata", "store",
@@ -179,10 +203,12 @@ def _tool(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, Any]]:
+def _messages(request: ModelRequest, model: str, prefix: str, without: Collection[str]) -> list[dict[str, Any]]:
+    ids = CallIds(SHORT_ID, lambda digits: digits[:9]) if IDS in without else None
+    items = [_as_sent(item, ids) for item in results_as_text(request.input)]
     try:
         messages: list[Any] = Converter.items_to_messages(
-            [_as_sent(item) for item in results_as_text(request.input)],  # type: ignore[misc]
+            items,  # type: ignore[arg-type]
             model=model,
             should_replay_reasoning_content=lambda context: context.reasoning.origin_model in (model, ANY_MODEL),
         )
@@ -190,7 +216,10 @@ def _messages(request: ModelRequest, model: str, prefix: str) -> list[dict[str, 
         raise UsageError(f"{prefix}/{model} cannot be sent this conversation: {error}") from error
     field = _reasoning_field(request, model)
     messages = [_with_thought(message, field) if "reasoning_content" in message else message for message in messages]
-    _tell_again(messages, request.input, model)
+    _tell_again(messages, items, model)
+    if REASONING in without:
+        left_out = (*REASONING_FIELDS, *MESSAGE_EXTRAS)
+        messages = [{name: message[name] for name in message if name not in left_out} for message in messages]
     system = [{"role": "system", "content": request.instructions}] if request.instructions else []
     return [*system, *messages]
 
@@ -199,8 +228,8 @@ def _with_thought(message: Mapping[str, Any], field: str) -> dict[str, Any]:
     """A message whose `reasoning_content` goes the way in which the server sent it."""
     sent = {key: value for key, value in message.items() if key != "reasoning_content"}
     thought, text = message["reasoning_content"], message.get("content")
-    if field == AS_THINK_TAGS:
-        return {**sent, "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n\n{text or ''}"}
+    if field in THINK_TAGS:
+        return {**sent, "content": f"{between_tags(field, thought)}{text or ''}"}
     if field == AS_PARTS:
         parts = [{"type": "text", "text": text}] if isinstance(text, str) and text else text or []
         return {**sent, "content": [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}, *parts]}
@@ -214,22 +243,22 @@ def _tell_again(messages: Sequence[dict[str, Any]], items: Sequence[Mapping[str,
         if item.get("type") == "function_call" and item.get("call_id"):
             provider_data = item.get("provider_data") or {}
             own = provider_data if provider_data.get("model") in (model, ANY_MODEL) else {}
-            by_call_id.setdefault(provider_call_id(item["call_id"]), []).append(own)
+            by_call_id.setdefault(item["call_id"], []).append(own)
     for message in messages:
         for call in message.get("tool_calls") or ():
             provider_data = by_call_id[call["id"]].pop(0) if by_call_id.get(call["id"]) else {}
-            if EXTRA_CONTENT in provider_data:
-                call[EXTRA_CONTENT] = provider_data[EXTRA_CONTENT]
-            if DETAILS in provider_data:
-                message[DETAILS] = provider_data[DETAILS]
+            call |= {name: provider_data[name] for name in CALL_EXTRAS if name in provider_data}
+            message |= {name: provider_data[name] for name in MESSAGE_EXTRAS if name in provider_data}
 
 
-def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
-    """A call or its result with the server's own id; arguments that are no object in one, since servers read them."""
+def _as_sent(item: dict[str, Any], ids: CallIds | None) -> dict[str, Any]:
+    """A call or its result with the server's own id, or one of `ids`; arguments that are no object in one, since servers read them."""
     if not item.get("call_id"):
         return item
-    sent = {**item, "call_id": provider_call_id(item["call_id"])}
-    if item.get("type") == "function_call":
+    is_call = item.get("type") == "function_call"
+    name_of = provider_call_id if ids is None else ids.of_call if is_call else ids.of_answer
+    sent = {**item, "call_id": name_of(item["call_id"])}
+    if is_call:
         given = item.get("arguments") or "{}"
         read = arguments_object(given)
         sent["arguments"] = json.dumps(read) if INVALID_JSON in read or not isinstance(given, str) else given
@@ -238,7 +267,7 @@ def _as_sent(item: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class _Call:
-    """A call as its pieces make it. It is told as soon as its name is known."""
+    """A call as its pieces make it. It is told as soon as its name is sure."""
 
     index: int | None
     id: str
@@ -246,24 +275,28 @@ class _Call:
     arguments: str = ""
     empty: str = ""
     """`{}` that came before any arguments: what they are if nothing follows, else only a place kept for them."""
-    extra: Any = None
-    """What the server wants to hear again with the call: Gemini's signature of the thought that led to it."""
+    named_again: str = ""
+    """A name that came once more behind its whole arguments, without any: another call begins, if arguments follow."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """What the server wants to hear again with the call, such as Gemini's signature of the thought that led to it."""
     item: Any = None
 
 
 class ChatAnswer:
     """Reads chunks into events. Several calls may be open at once, with text between their pieces."""
 
-    def __init__(self, emitter: Emitter, model: str) -> None:
+    def __init__(self, emitter: Emitter, model: str, names: Collection[str] = ()) -> None:
+        """`names`: of the functions that the model may call."""
         self._emit = emitter
         self._model = model
+        self._names = names
         self._usage: Usage | None = None
         self._finish_reason: str | None = None
         self._calls: list[_Call] = []
         self._said_anything = False
         self._tags = ThinkTags()
-        self._details: list[dict[str, Any]] = []
-        """OpenRouter's `reasoning_details`, which it wants to hear again with the calls that they led to."""
+        self._extras: dict[str, list[dict[str, Any]]] = {}
+        """What else the message holds of reasoning, to be told again with the calls that it led to."""
         self._place: int | None = None
         """The index of the choice that is read; there may be others."""
         self.failed: Any = None
@@ -289,12 +322,13 @@ class ChatAnswer:
         delta = _object(choice.get("delta")) or whole
         thought = next((delta[name] for name in ("reasoning_content", "reasoning") if _is_text(delta.get(name))), "")
         field = "reasoning_content" if thought == delta.get("reasoning_content") else "reasoning"
-        for detail in _objects(delta.get(DETAILS)):
-            detail_text = self._detail(detail)
-            thought = thought or detail_text
+        for name in MESSAGE_EXTRAS:
+            told = "".join([self._fragment(name, detail) for detail in _objects(delta.get(name))])
+            thought = thought or told
         if thought:
             yield from self._thought(thought, field)
-        yield from self._content(delta.get("content"))
+        google = _object(_object(delta.get("extra_content")).get("google"))
+        yield from self._content(delta.get("content"), is_thought=google.get("thought") is True)
         if refusal := delta.get("refusal"):
             self._said_anything = True
             yield from self._emit.refusal(refusal)
@@ -324,15 +358,17 @@ class ChatAnswer:
                 failure = {"message": f"it ended its answer with the finish reason {reason!r}"}
                 self.failed = choice.get("error") or self.failed or failure
 
-    def _detail(self, detail: Mapping[str, object]) -> str:
+    def _fragment(self, name: str, fragment: Mapping[str, object]) -> str:
         """Keep a fragment of reasoning; its text."""
-        name = next((name for name in ("text", "summary") if _is_text(detail.get(name))), "")
-        last = self._details[-1] if self._details else {}
-        if name in last and all(last.get(key) == detail.get(key) for key in ("type", "index")):
-            last |= {**detail, name: last[name] + detail[name]}
+        kept = self._extras.setdefault(name, [])
+        part = next((part for part in ("text", "summary", "thinking") if isinstance(fragment.get(part), str)), "")
+        text, last = str(fragment.get(part, "")), kept[-1] if kept else {}
+        goes_on = part in last and all(last.get(key) == fragment.get(key) for key in ("type", "index"))
+        if goes_on and not (text and last.get("signature")):
+            last |= {**fragment, part: last[part] + text}
         else:
-            self._details.append(dict(detail))
-        return str(detail[name]) if name else ""
+            kept.append(dict(fragment))
+        return text
 
     def is_whole(self, *, done: bool) -> bool:
         """`done`: the server said that this is all."""
@@ -343,13 +379,13 @@ class ChatAnswer:
         if not self.is_whole(done=done):
             return  # broken off: whoever reads this sees that nothing completed
         for call in self._calls:
-            if call.item is None:  # its name never came: the model is told that there is no such tool
-                call.name = NAMELESS
+            if call.item is None:  # where its name never came, the model is told that there is no such tool
+                call.name = call.name or NAMELESS
                 yield from self._open(call)
             if not call.arguments:
                 yield from self._emit.arguments(call.empty, call.item)
-            extras = {EXTRA_CONTENT: call.extra, DETAILS: self._details if call is self._calls[0] else None}
-            if extras := {name: value for name, value in extras.items() if value}:
+            extras = {**call.extras, **(self._extras if call is self._calls[0] else {})}
+            if extras:
                 call.item.provider_data = {"model": self._model, **extras}
         usual = "tool_calls" if self._calls else "incomplete"
         reason = _STOP_REASONS.get(self._finish_reason, self._finish_reason) if self._finish_reason else usual
@@ -360,11 +396,11 @@ class ChatAnswer:
     def _thought(self, text: str, field: str) -> Events:
         yield from self._emit.reasoning(text, {"model": self._model, "field": field})
 
-    def _content(self, content: object) -> Events:
+    def _content(self, content: Any, *, is_thought: bool = False) -> Events:
         """Text; or, from Mistral's reasoning models, a list of parts that are text or thinking."""
         if isinstance(content, str):
-            self._said_anything = self._said_anything or bool(content)
-            yield from self._told(self._tags.read(content))
+            self._said_anything = self._said_anything or (bool(content) and not is_thought)
+            yield from self._told(self._tags.read(content), is_thought=is_thought)
             return
         for part in content if isinstance(content, list) else _objects(content):
             if isinstance(part, str):
@@ -379,9 +415,13 @@ class ChatAnswer:
             else:
                 yield from self._content(part.get("text") or "")
 
-    def _told(self, pieces: Iterator[tuple[str, str]]) -> Events:
+    def _told(self, pieces: Iterator[tuple[str, str]], *, is_thought: bool = False) -> Events:
+        """`is_thought`: Gemini says so beside the text, whatever its tags do."""
         for kind, text in pieces:
-            yield from self._thought(text, AS_THINK_TAGS) if kind == "thought" else self._emit.text(text)
+            if is_thought or kind == "thought":
+                yield from self._thought(text, self._tags.opening or "reasoning_content")
+            else:
+                yield from self._emit.text(text)
 
     def _tool_piece(self, piece: Mapping[str, object]) -> Events:
         self._said_anything = True
@@ -389,8 +429,9 @@ class ChatAnswer:
         function = _object(piece.get("function"))
         name, arguments = str(function.get("name") or ""), _arguments(function.get("arguments"))
         call = self._call_of(piece, name, arguments)
-        call.name = call.name or name
-        call.extra = piece.get(EXTRA_CONTENT) or call.extra
+        self._name(call, name)
+        call.named_again = name if not arguments and _whole(call.arguments) else ""
+        call.extras |= {name: piece[name] for name in CALL_EXTRAS if piece.get(name)}
         if arguments == call.arguments and (name or _whole(arguments)):
             arguments = ""  # the whole call, or all of its arguments, are told once more
         if not call.arguments and arguments.strip() == "{}":
@@ -398,8 +439,22 @@ class ChatAnswer:
         call.arguments += arguments
         if call.item is not None:
             yield from self._emit.arguments(arguments, call.item)
-        elif call.name:
+        elif call.name and (call.arguments or self._is_sure(call.name)):
             yield from self._open(call)
+
+    def _name(self, call: _Call, piece: str) -> None:
+        """A name comes whole, once or with every piece; in pieces; or longer each time. The functions' names tell which."""
+        if call.item is not None or not piece or (piece == call.name and piece in self._names):
+            return
+        joined = call.name + piece
+        if any(name.startswith(joined) for name in self._names):
+            call.name = joined
+        elif call.name not in self._names:
+            call.name = piece if piece in self._names or piece.startswith(call.name) else joined
+
+    def _is_sure(self, name: str) -> bool:
+        """Whether nothing can follow it: its call is told before there are arguments."""
+        return name in self._names and not any(other.startswith(name) for other in self._names if other != name)
 
     def _open(self, call: _Call) -> Events:
         call.item = yield from self._emit.tool_call(call.name, call.id, call.arguments, stays_open=True)
@@ -407,24 +462,29 @@ class ChatAnswer:
     def _call_of(self, piece: Mapping[str, object], name: str, arguments: str) -> _Call:
         """The call to which a piece belongs: that of its index. Where servers give every call the same index, or none, a new id
         begins a new call, and so does a name with other arguments after some that are already whole. A piece that has neither
-        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out, or counts pieces."""
+        an index that is known, nor an id, nor a name goes on with the last call where a server leaves the index out, or counts
+        pieces, or functions."""
         index, given = _index(piece.get("index")), str(piece["id"] if piece.get("id") is not None else "")
         known = [call for call in self._calls if call.index == index]
-        if not (known or given or name) and self._calls:
-            last = self._calls[-1]
-            if None in (index, last.index) or not _whole(last.arguments):
-                return last
-        if given and (same := [call for call in known if call.id == given]):
-            known = same
-        if known:
+        newest = self._calls[-1] if self._calls else None
+        is_open = newest is not None and not _whole(newest.arguments)
+        if newest and not (known or given or name) and (is_open or None in (index, newest.index)):
+            return newest
+        same = [call for call in self._calls if given and call.id == given]
+        known = [call for call in known if call in same] or known or ([] if name and index is not None else same)
+        again = ""
+        if newest and known:
             last = known[-1]
-            begun_anew = bool(given and last.id and given != last.id) or (
-                arguments not in ("", last.arguments) and _whole(last.arguments)
-            )
-            if not (name and begun_anew):
+            is_whole, other_id = _whole(last.arguments), bool(given and last.id and given != last.id)
+            more = is_whole and arguments.strip() not in ("", last.arguments.strip())
+            if more and is_open and not (name or other_id or last.named_again):
+                return newest
+            other_name = is_whole and last.name not in ("", name)
+            if not (name and (more or other_id or other_name)) and not (more and (other_id or last.named_again)):
                 last.id = last.id or given
                 return last
-        self._calls.append(_Call(index, given))
+            again = last.named_again
+        self._calls.append(_Call(index, given, again))
         return self._calls[-1]
 
 

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 from timestep_lab.runtime.provider_errors import status_in
 from timestep_lab.runtime.router import PerLoop
 from timestep_lab.runtime.span_records import HTTP_HOOKS
-from timestep_lab.runtime.stream_items import arguments_object
+from timestep_lab.runtime.stream_items import MESSAGE_EXTRAS, arguments_object
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from ollama import AsyncClient
-    from openai import AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI
 
 
 @lru_cache(maxsize=1)
@@ -44,8 +44,12 @@ NO_KEY = "no-key"
 
 def _hooks(http: ModuleType, *first: object) -> dict[str, list[Any]]:
     """Of a client of `http`; `first` are called with a request before any other."""
+
+    async def as_it_is(request: Any) -> None:
+        request.headers["accept-encoding"] = "identity"  # a stream of small pieces; and what is no stream must be seen
+
     return {
-        "request": [*first, *HTTP_HOOKS["request"]],
+        "request": [as_it_is, *first, *HTTP_HOOKS["request"]],
         "response": [*HTTP_HOOKS["response"], response_hook(http)],
     }
 
@@ -163,7 +167,10 @@ def response_hook(http: ModuleType) -> Callable[[Any], Awaitable[None]]:
         chunks = aiter(response.stream)
         begun = b"" if response.is_error else await _beginning(chunks)
         if response.is_success and _is_stream(begun, str(response.headers.get("content-type", ""))):
-            response.stream = _continued(http, begun, chunks, response.stream)
+            if response.request.url.path.endswith("/messages") and begun.lstrip().startswith(b"data:"):
+                response.stream = _continued(http, b"", _named_events(begun, chunks), response.stream)
+            else:
+                response.stream = _continued(http, begun, chunks, response.stream)
             return
         body = begun + b"".join([chunk async for chunk in chunks])
         await response.stream.aclose()
@@ -202,16 +209,44 @@ def _is_stream(begun: bytes, media_type: str) -> bool:
 
 
 def _continued(http: ModuleType, begun: bytes, rest: AsyncIterator[bytes], whole: Any) -> Any:
+    is_events = not begun.lstrip().startswith(b"{")
+
     class Continued(http.AsyncByteStream):  # type: ignore[misc,name-defined]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield begun
             async for chunk in rest:
                 yield chunk
+            if is_events:
+                yield b"\n\n"  # or the clients would drop an event that no empty line ends
 
         async def aclose(self) -> None:
             await whole.aclose()
 
     return Continued()
+
+
+async def _named_events(begun: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Anthropic's client goes by lines that name events. Some gateways leave them out; the name is in the data too."""
+    line, left = b"", begun
+    while True:
+        *lines, line = (line + left).splitlines(keepends=True) or [b""]
+        if line.endswith(b"\n"):
+            lines, line = [*lines, line], b""
+        for one in lines:
+            yield _named_event(one)
+        if (more := await anext(rest, None)) is None:
+            break
+        left = more
+    yield _named_event(line)
+
+
+def _named_event(line: bytes) -> bytes:
+    try:
+        said = json.loads(line.removeprefix(b"data:")) if line.startswith(b"data:") else None
+    except ValueError:
+        said = None
+    name = said.get("type") if isinstance(said, dict) else None
+    return f"event: {name}\n".encode() + line.rstrip() + b"\n\n" if isinstance(name, str) else line
 
 
 def _asked_to_stream(request: Any) -> bool:
@@ -309,3 +344,76 @@ def _message_events(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _event(data: Mapping[str, object]) -> bytes:
     name = f"event: {data['type']}\n" if "type" in data else ""
     return f"{name}data: {json.dumps(data)}\n\n".encode()
+
+
+# --- What servers of Chat Completions refuse of what goes to them unasked
+
+
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+SHORT_ID = "[a-zA-Z0-9]{9}"
+"""The form of a call's id that every server takes: Mistral's models take no other, OpenAI none of more than 40 characters."""
+USAGE, REASONING, IDS = "usage", "reasoning", "ids"
+"""What some servers refuse of what goes to them unasked: `stream_options`, what the model had thought, ids of calls in another's form."""
+
+
+class ServerLimits:
+    """What a server turned out not to take. Refusals are read by the field that they name; that it is ids, only Mistral's code says,
+    so that a refused conversation with other ids is tried once with those that every server takes."""
+
+    def __init__(self) -> None:
+        self.without: set[str] = set()
+        self._takes_ids = False
+        """It took some that are not of the form that every server takes."""
+        self._tries_ids = False
+
+    def learned_from(self, error: APIStatusError, body: Mapping[str, Any]) -> bool:
+        """Whether there is something to leave out of the request, which was refused with `error`."""
+        if error.status_code not in (400, 422, 500):
+            return False
+        named = set(_names_in(error.body))
+        for what, fields in ((USAGE, ("stream_options",)), (REASONING, (*REASONING_FIELDS, *MESSAGE_EXTRAS))):
+            if what not in self.without and named.intersection(fields) & set(_fields_of(body)):
+                self.without.add(what)
+                return True
+        if self._tries_ids:
+            self._tries_ids = False  # it was not the ids
+            self.without.discard(IDS)
+        elif IDS not in self.without and not self._takes_ids and _has_other_ids(body):
+            self._tries_ids = True
+            self.without.add(IDS)
+        return self._tries_ids
+
+    def took(self, body: Mapping[str, Any]) -> None:
+        self._tries_ids = False
+        self._takes_ids = self._takes_ids or _has_other_ids(body)
+
+
+def _fields_of(body: Mapping[str, Any]) -> Iterator[str]:
+    yield from body
+    for message in body["messages"]:
+        yield from message
+
+
+def _has_other_ids(body: Mapping[str, Any]) -> bool:
+    ids = [call["id"] for message in body["messages"] for call in message.get("tool_calls") or ()]
+    return any(re.fullmatch(SHORT_ID, one) is None for one in ids) or len(set(ids)) < len(ids)
+
+
+def _names_in(said: Any) -> Iterator[str]:
+    """The fields that an error's JSON names: OpenAI's `param`, FastAPI's `loc`; also where a gateway puts that JSON into a text."""
+    if isinstance(said, str) and "{" in said:
+        try:
+            said, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
+        except ValueError:
+            return
+    if isinstance(said, list):
+        for one in said:
+            yield from _names_in(one)
+    elif isinstance(said, Mapping):
+        for name, value in said.items():
+            if name == "loc" and isinstance(value, list):
+                yield from map(str, value)
+            elif name == "param" and isinstance(value, str):
+                yield value.partition(".")[0]
+            else:
+                yield from _names_in(value)

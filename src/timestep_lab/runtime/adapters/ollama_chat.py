@@ -17,12 +17,11 @@ from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.records import Usage
 from timestep_lab.runtime.adapters.base import (
     TEXT_PARTS,
-    THINK_CLOSE,
-    THINK_OPEN,
     AdapterModel,
     FunctionSpec,
     ModelRequest,
     ThinkTags,
+    between_tags,
     items_of,
     parts_of,
     plain_object,
@@ -43,7 +42,7 @@ _OPTIONS = {
 _KEPT_BY_CLIENT = frozenset({"type", "items", "description", "enum"})
 """What the official client passes on of a parameter's schema; the rest it drops."""
 INLINE = "think_tags"
-"""Key of a reasoning item's provider data: it came as text between `<think>` tags, and goes back so."""
+"""Key of a reasoning item's provider data: the tag with which it began, where it came as text; it goes back so."""
 _LEVELS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
@@ -67,9 +66,8 @@ class OllamaModel(AdapterModel):
         def told(pieces: Iterator[tuple[str, str]]) -> Events:
             for kind, text in pieces:
                 thought = kind == "thought"
-                yield from (
-                    emitter.reasoning(text, {"model": self.model, INLINE: True}) if thought else emitter.text(text)
-                )
+                data = {"model": self.model, INLINE: tags.opening}
+                yield from emitter.reasoning(text, data) if thought else emitter.text(text)
 
         parts: Any = await self._client.get().chat(**body, stream=True)
         try:
@@ -163,8 +161,8 @@ def messages_of(request: ModelRequest) -> list[dict[str, Any]]:
             out.append(message)
         elif kind == "reasoning":
             thought = "".join(part.get("text", "") for part in item.get("summary") or ())
-            if (item.get("provider_data") or {}).get(INLINE):
-                assistant()["content"] += f"{THINK_OPEN}{thought}{THINK_CLOSE}\n\n"
+            if tag := (item.get("provider_data") or {}).get(INLINE):
+                assistant()["content"] += between_tags("<think>" if tag is True else tag, thought)
             else:
                 assistant()["thinking"] = thought
         elif kind == "function_call":

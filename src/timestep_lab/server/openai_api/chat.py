@@ -14,7 +14,7 @@ from starlette.responses import Response
 from timestep_lab.model.errors import SettingsError, UsageError
 from timestep_lab.model.ids import new_id
 from timestep_lab.model.records import Json
-from timestep_lab.runtime.stream_items import ANY_MODEL, DETAILS, EXTRA_CONTENT, reasoning_text
+from timestep_lab.runtime.stream_items import ANY_MODEL, CALL_EXTRAS, MESSAGE_EXTRAS, reasoning_text
 from timestep_lab.server.api.schemas import Strict
 from timestep_lab.server.labs import CurrentLab
 from timestep_lab.server.openai_api.calling import (
@@ -87,7 +87,10 @@ def _assistant(message: Mapping[str, Any], place: int) -> list[Item]:
             raise _unreadable(place, "a tool call has no id or names no function")
         arguments = function.get("arguments") or "{}"
         provider_data = {
-            name: source[name] for source, name in ((call, EXTRA_CONTENT), (message, DETAILS)) if source.get(name)
+            name: source[name]
+            for source, names in ((call, CALL_EXTRAS), (message, MESSAGE_EXTRAS))
+            for name in names
+            if source.get(name)
         }
         items.append(
             {
@@ -158,8 +161,9 @@ def answer_message(output: Sequence[Any]) -> dict[str, Json]:
     }  # fmt: skip
     if thought := "\n\n".join(filter(None, thoughts)):
         message["reasoning_content"] = thought
-    if details := [one for item in output for one in told_again(item).get(DETAILS) or ()]:
-        message[DETAILS] = details
+    for name in MESSAGE_EXTRAS:
+        if told := [one for item in output for one in told_again(item).get(name) or ()]:
+            message[name] = told
     return {**message, "tool_calls": calls} if calls else message
 
 
@@ -167,8 +171,7 @@ def tool_call(item: Any) -> dict[str, Json]:
     call = {
         "id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments or ""},
     }  # fmt: skip
-    extra = told_again(item).get(EXTRA_CONTENT)
-    return {**call, EXTRA_CONTENT: extra} if extra else call
+    return {**call, **{name: extra for name, extra in told_again(item).items() if name in CALL_EXTRAS}}
 
 
 def told_again(item: Any) -> Mapping[str, Any]:
@@ -345,10 +348,10 @@ async def _chunks(lab: Any, call: ModelCall, head: Object, with_usage: bool) -> 
             grown = {"index": calls[event.output_index], "function": {"arguments": event.delta}}
             yield chunk({"tool_calls": [grown]})
         elif event.type == "response.output_item.done" and (provider_data := told_again(event.item)):
-            if extra := provider_data.get(EXTRA_CONTENT):
-                yield chunk({"tool_calls": [{"index": calls[event.output_index], EXTRA_CONTENT: extra}]})
-            if details := provider_data.get(DETAILS):
-                yield chunk({DETAILS: details})
+            if extra := {name: provider_data[name] for name in CALL_EXTRAS if name in provider_data}:
+                yield chunk({"tool_calls": [{"index": calls[event.output_index], **extra}]})
+            if extra := {name: provider_data[name] for name in MESSAGE_EXTRAS if name in provider_data}:
+                yield chunk(extra)
         elif event.type == "response.completed":
             yield chunk({}, finish_reason(event.response))
             if with_usage:
