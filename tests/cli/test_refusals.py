@@ -35,7 +35,7 @@ Cli = Callable[..., Done]
         (("compare", "missing.csv", "--models", "demo/echo"), 2, "missing.csv", ""),
         (("approve", "run_missing"), 1, "run_missing", "timestep-lab approve"),
         (("run", "hi", "--model", "demo/"), 2, "no model", "timestep-lab models list demo"),
-        (("run", "half a character: \udcff"), 2, "half a character", "UTF-8"),
+        (("run", "half a character: \udcff"), 2, "unpaired surrogate", "UTF-8"),
         (("run", "hi", "--no-such-option"), 2, "no-such-option", "timestep-lab run --help"),
         (("approve", "a", "b"), 2, "", "timestep-lab approve --help"),
         (("traces", "export", "no/such/folder/x.json"), 2, "no/such/folder", "mkdir"),

@@ -148,7 +148,7 @@ async def test_what_cannot_be_on_tape_is_refused_before_anything_is_asked() -> N
         await desk.record(1)
         for options, says_so in [
             ({"data": ["1"]}, "name none"),
-            ({"on_miss": "ask"}, "where nobody is asked"),
+            ({"on_miss": "ask"}, "because nobody can be asked"),
             ({"tools": None, "on_miss": "live-if-readonly"}, "about a tape"),
             ({"tools": "tap"}, "is not known"),
             ({"near": {"look": ["ordre"]}}, "no such argument"),

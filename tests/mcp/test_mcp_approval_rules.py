@@ -42,12 +42,12 @@ def test_arguments_that_cannot_be_read_always_ask(arguments: str | None) -> None
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("sometimes", "is 'sometimes', which is not a rule"),
-        (True, "is True, which is not a rule"),
+        ("sometimes", "is 'sometimes', which is not valid"),
+        (True, "is True, which is not valid"),
         ({"contains": "x"}, "does not name an argument"),
         ({"argument": "x"}, "needs exactly one of contains, equals"),
         ({"argument": "x", "contains": "a", "equals": "b"}, "needs exactly one of contains, equals"),
-        ({"argument": "x", "contains": ""}, "contains must be a text"),
+        ({"argument": "x", "contains": ""}, "contains must be a string"),
         ({"argument": "x", "matches": "y"}, "has an unknown key 'matches'"),
     ],
 )

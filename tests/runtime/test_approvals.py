@@ -253,7 +253,7 @@ async def test_a_run_of_an_sdk_agent_needs_the_same_agent_in_another_process(tmp
         agent, _ = places("A")
         end = await paused(first, "look", agent)
     async with open_bench(tmp_path / "lab.duckdb") as second:
-        with pytest.raises(RunError, match="lives only in the process that made it"):
+        with pytest.raises(RunError, match="exists only in the process that created it"):
             await second.approve(end.run.id)
         with pytest.raises(RunError, match="was started with the agent 'Scout'"):
             await second.approve(end.run.id, agent=Agent(name="Other"))
@@ -306,7 +306,7 @@ async def test_cancelling_a_paused_run_withdraws_it(bench: Bench) -> None:
     assert [s["status"] for s in bench.spans("tool") if s["name"] == "get_weather"] == ["rejected"]
     with pytest.raises(ConflictError):
         await bench.approve(end.run.id)
-    with pytest.raises(ConflictError, match="is over"):
+    with pytest.raises(ConflictError, match="has already ended"):
         await bench.runner.cancel(end.run.id)
 
 

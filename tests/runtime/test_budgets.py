@@ -182,7 +182,7 @@ async def test_each_replay_has_the_limits_of_its_run_or_those_given(lab: Lab) ->
     assert [one.error for one in free] == [None]
     stopped = await lab.run(WEATHER, max_tool_calls=1)
     assert [one.error.code for one in await lab.replay(stopped, model=model) if one.error] == ["max_tool_calls"]
-    with pytest.raises(UsageError, match="is no limit"):
+    with pytest.raises(UsageError, match="is not a valid limit"):
         await lab.replay(run, max_tool_calls=-1)
 
 
@@ -254,7 +254,7 @@ def _first_generation(lab: Lab, run: Any) -> str:
      {"timeout_s": "1"}, {"max_tool_calls": -1}, {"max_tool_calls": True}],
 )  # fmt: skip
 async def test_what_is_no_limit_is_refused_before_anything_is_written(lab: Lab, limit: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="is no limit") as refused:
+    with pytest.raises(UsageError, match="is not a valid limit") as refused:
         await lab.run("Hello", **limit)
     assert refused.value.param == next(iter(limit))
     assert lab.threads.list() == []

@@ -200,7 +200,7 @@ async def test_what_cannot_be_forked_says_so(bench: Bench) -> None:
         await fork(bench, run.trace_id)
     assert (await fork(bench, run.trace_id, agent=shop.agent)).run.status == "completed"
     bench.store.threads.delete(run.thread_id)
-    with pytest.raises(RunError, match="not that of a run"):
+    with pytest.raises(RunError, match="does not belong to a run"):
         await fork(bench, run.trace_id, agent=shop.agent)
 
 
@@ -291,7 +291,9 @@ async def test_a_fork_that_replaced_a_tool_by_a_function_goes_on_only_where_the_
     end = await fork(bench, run.trace_id, tools={"refund": lambda arguments: "NO"})
     assert isinstance(end, RunPaused)
     bench.runner._changes.clear()  # As in another process.
-    with pytest.raises(RunError, match="replaced 'refund' by a function, which lives only in the process that made it"):
+    with pytest.raises(
+        RunError, match="replaced 'refund' by a function, which exists only in the process that created it"
+    ):
         await bench.approve(end.run.id)
     assert bench.store.runs.get(end.run.id).status == "needs_approval", "it goes on waiting"
 
@@ -302,7 +304,7 @@ async def test_a_fork_whose_parent_is_gone_refuses_to_go_on(bench: Bench) -> Non
     run = last(await bench.approve(run.id)).run
     end = await fork(bench, run.trace_id, tools={"refund": "NO"})
     bench.store.threads.delete(run.thread_id)
-    with pytest.raises(RunError, match=r"a fork of trace .* which is not there any more"):
+    with pytest.raises(RunError, match=r"a fork of trace .* which no longer exists"):
         await bench.approve(end.run.id)
 
 
@@ -324,8 +326,8 @@ async def test_names_that_the_run_does_not_have_are_refused_with_the_one_that_wa
         ({"tools": {"refnd": "X"}}, "There is no tool 'refnd' in this run. Did you mean 'refund'?"),
         ({"instructions": {"Til": "x"}}, "There is no agent 'Til' in this run. Did you mean 'Till'?"),
         ({"agent": "Till"}, "agent='Till' is not an Agent of the Agents SDK"),
-        ({"instructions": 5}, "instructions=5 is neither a text nor texts by agent name"),
-        ({"tools": {"refund": object()}}, "cannot be written as JSON"),
+        ({"instructions": 5}, "instructions=5 is neither a string nor a mapping of agent names to strings"),
+        ({"tools": {"refund": object()}}, "cannot be encoded as JSON"),
         ({"results": {"call_x": "y"}}, "This run has no call 'call_x'"),
     ]:
         with pytest.raises(UsageError) as refused:

@@ -55,7 +55,7 @@ async def test_a_second_turn_from_elsewhere_is_refused_and_a_cancel_from_there_h
     async with open_bench(lab_url) as first, open_bench(lab_url) as second:
         stream = first.runner.stream("go", agent=first.personal, model="demo/slow?ttft=0&tps=50&n=500")
         run = (await anext(stream)).run  # type: ignore[union-attr]
-        with pytest.raises(ConflictError, match="still going on"):
+        with pytest.raises(ConflictError, match="still active"):
             await second.run("me too", thread_id=run.thread_id)
         await second.runner.cancel(run.id)
         assert [event.type async for event in stream][-1] == "run.cancelled"

@@ -133,7 +133,7 @@ async def test_a_second_turn_at_once_in_one_thread_is_refused(bench: Bench) -> N
         "slowly", agent=bench.personal, thread_id=thread, model="demo/slow?ttft=200&tps=50&n=5"
     )
     first = await anext(aiter(stream))
-    with pytest.raises(ConflictError, match="still going on"):
+    with pytest.raises(ConflictError, match="still active"):
         await bench.run("me too", thread_id=thread, model="demo/echo")
     assert [type(e) async for e in stream][-1] is RunCompleted
     assert isinstance(first, RunStarted)
@@ -368,7 +368,7 @@ async def test_a_client_tool_ends_the_turn_and_its_answer_reaches_the_model(benc
         i["output"] for i in bench.store.threads.session_items(run.thread_id) if i.get("type") == "function_call_output"
     ]
     assert answers == ['{"theme": "dark", "done": true}']
-    with pytest.raises(ConflictError, match="answered already"):
+    with pytest.raises(ConflictError, match="already has an output"):
         [e async for e in bench.runner.client_tool_output(run.thread_id, call.data["call_id"], {})]
     with pytest.raises(NotFoundError, match="no client tool call"):
         [e async for e in bench.runner.client_tool_output(run.thread_id, "call_other", {})]

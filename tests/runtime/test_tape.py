@@ -227,7 +227,7 @@ async def test_replays_on_tape_touch_nothing_and_a_miss_is_their_error(bench: Be
     assert (first.output, shop.done) == ("Again.", [])
     assert isinstance(second.error, TapeMissError)
     assert second.error.tool == "look"
-    with pytest.raises(UsageError, match="nobody is asked"):
+    with pytest.raises(UsageError, match="nobody can be asked"):
         await warm_start(bench.runner, run.trace_id, on_tools="tape", on_miss="ask")
 
 

@@ -1,6 +1,6 @@
-"""Stored agents become Agents SDK agents, and a frozen copy of them that another process can build the same agents from.
+"""Builds Agents SDK agents from stored agents, and snapshots from which another process can build the same agents.
 
-Cycles are allowed: all agents are made first and joined by handoffs afterwards.
+Cycles are allowed: all agents are created first and connected by handoffs afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 MAX_TOOL_NAME = 64
-"""The longest function name that every provider takes."""
+"""Maximum length of a function name that every provider accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,23 @@ class BuiltGraph:
 
     root: Agent[Any]
     agents: Mapping[str, Agent[Any]]
-    """By name. Names are unique in a graph: the SDK finds a paused run's agents by them."""
+    """Agents by name. Names are unique in a graph, because the SDK identifies a paused run's agents by name."""
     kits: Mapping[str, ToolSet] = field(default_factory=dict)
-    """Agent name to the tools it was given; SDK agents bring their own and are not here."""
+    """Maps an agent name to its tools. SDK agents have their own and are not included."""
     client_tools: frozenset[str] = frozenset()
-    """Tools that the reader's side carries out; calling one ends the turn."""
+    """Tools executed by the client; calling one ends the turn."""
     own_models: bool = False
-    """The agents bring models that the model asked for this run must not replace (a fork's)."""
+    """The agents' models must not be replaced by the run's model (in a fork)."""
     replay: Replay | None = None
-    """What a fork still says of the run it came from."""
+    """Replay state of a fork."""
     notices: tuple[LabError, ...] = ()
-    """Tools that could not be had, each naming its server. The run goes on without them."""
+    """Errors of unavailable tools, each naming its server. The run continues without them."""
     stored: Mapping[str, AgentRecord] = field(default_factory=dict)
-    """By name: the stored agents that these were made from, none for those of the SDK."""
+    """Stored agents by name; empty for SDK agents."""
 
 
 def reachable(root: AgentRecord, find: Callable[[str], AgentRecord | None]) -> dict[str, AgentRecord]:
-    """`root` and every agent that handoffs lead to, by id, in breadth-first order. Raises `NotFoundError` for a lost target."""
+    """Returns `root` and all agents reachable by handoffs, by id, in breadth-first order. Raises `NotFoundError` for a missing target."""
     records = {root.id: root}
     waiting = [root]
     while waiting:
@@ -80,7 +80,8 @@ async def build(
     servers: Sequence[McpServerRecord] | None = None,
     recorded: Definitions | None = None,
 ) -> BuiltGraph:
-    """SDK agents for `records`. `servers`: the user's, if they were read just now; `recorded`: see `Toolbox.tools_for`. Raises `SettingsError` for model settings that no provider takes."""
+    """Builds SDK agents for `records`. `servers`: the user's MCP servers, if just read; for `recorded` see `Toolbox.tools_for`. Raises
+    `SettingsError` for invalid model settings."""
     agents: dict[str, Agent[Any]] = {}
     notices: list[LabError] = []
     client_tools: set[str] = set()
@@ -120,12 +121,12 @@ async def build(
 
 
 def is_client_tool(tool_id: str) -> bool:
-    """A tool of an MCP server is `<server id>.<name>`; a bare name is carried out by the reader's side."""
+    """Returns whether a tool is executed by the client: a bare name, unlike `<server id>.<name>` of an MCP server's tool."""
     return "." not in tool_id
 
 
 def from_sdk(root: Agent[Any]) -> BuiltGraph:
-    """An agent that the user made with the SDK itself, and those its handoffs lead to."""
+    """Returns the graph of an SDK agent and all agents reachable by its handoffs."""
     agents = {root.name: root}
     waiting = [root]
     while waiting:
@@ -137,9 +138,9 @@ def from_sdk(root: Agent[Any]) -> BuiltGraph:
 
 
 def handoff_names(names: Iterable[str]) -> dict[str, str]:
-    """Agent name to the name of the tool that hands off to it: ASCII, at most 64 characters, no two alike.
+    """Maps an agent name to its handoff tool name: ASCII, at most 64 characters, unique.
 
-    `transfer_to_weather_assistant`; a name without Latin letters becomes `transfer_to_agent`, the next `transfer_to_agent_2`.
+    Such as `transfer_to_weather_assistant`; names without Latin letters become `transfer_to_agent`, `transfer_to_agent_2` and so on.
     """
     taken: dict[str, str] = {}
     used: set[str] = set()
@@ -157,17 +158,17 @@ def handoff_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def handoff_targets(agent: Agent[Any]) -> dict[str, str]:
-    """Name of each of the agent's handoff tools to the name of the agent it leads to."""
+    """Maps the names of an agent's handoff tools to the names of the target agents."""
     return {
-        (way.tool_name if isinstance(way, Handoff) else Handoff.default_tool_name(way)): (
-            way.agent_name if isinstance(way, Handoff) else way.name
+        (handoff_.tool_name if isinstance(handoff_, Handoff) else Handoff.default_tool_name(handoff_)): (
+            handoff_.agent_name if isinstance(handoff_, Handoff) else handoff_.name
         )
-        for way in agent.handoffs
+        for handoff_ in agent.handoffs
     }
 
 
 def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRecord] | None = None) -> AgentGraph:
-    """The handoffs that were declared. A node's path is the shortest chain of names from the root, joined by `/`."""
+    """Returns the declared handoffs as a graph. A node's path is the shortest chain of names from the root, joined by `/`."""
     if isinstance(root, AgentRecord):
         known = records or {root.id: root}
         start: tuple[str, str] = (root.id, root.name)
@@ -193,7 +194,7 @@ def declared_graph(root: AgentRecord | Agent[Any], records: Mapping[str, AgentRe
 
 
 def declared_graph_of(roots: Iterable[AgentRecord], agents: Iterable[AgentRecord]) -> AgentGraph:
-    """What is declared from each of the roots, among these agents, as one graph."""
+    """Returns the union of the declared graphs of the roots, among these agents."""
     roots = list(roots)
     records = {record.id: record for record in [*agents, *roots]}
     graphs = [declared_graph(root, records) for root in roots]
@@ -203,7 +204,7 @@ def declared_graph_of(roots: Iterable[AgentRecord], agents: Iterable[AgentRecord
 
 
 def over(declared: AgentGraph, observed: AgentGraph) -> AgentGraph:
-    """The declared graph with the numbers of what was observed; what was observed undeclared is in it too."""
+    """Returns the declared graph with the observed numbers, plus observed handoffs that were not declared."""
     nodes = {node.path: node for node in declared.nodes} | {node.path: node for node in observed.nodes}
     ways = {(edge.from_path, edge.to_path): edge for edge in observed.edges}
     edges = {}
@@ -214,7 +215,7 @@ def over(declared: AgentGraph, observed: AgentGraph) -> AgentGraph:
 
 
 def with_declared(observed: AgentGraph, declared: AgentGraph) -> AgentGraph:
-    """Both as one graph. Declared agents are matched by path, and where paths differ, by a name that only one node has."""
+    """Merges both graphs. Declared agents are matched by path or, if paths differ, by a name that only one observed node has."""
     place = {node.path: node.path for node in observed.nodes}
     declared = _without_echoes(declared, place.keys())
     names = [node.name for node in observed.nodes]
@@ -227,25 +228,25 @@ def with_declared(observed: AgentGraph, declared: AgentGraph) -> AgentGraph:
                 nodes.append(GraphNode(path=node.path, name=node.name))
     edges = {(edge.from_path, edge.to_path): edge for edge in observed.edges}
     for edge in declared.edges:
-        way = (place.get(edge.from_path, edge.from_path), place.get(edge.to_path, edge.to_path))
-        edges[way] = (
-            replace(edges[way], declared=True)
-            if way in edges
-            else GraphEdge(from_path=way[0], to_path=way[1], declared=True)
+        handoff_ = (place.get(edge.from_path, edge.from_path), place.get(edge.to_path, edge.to_path))
+        edges[handoff_] = (
+            replace(edges[handoff_], declared=True)
+            if handoff_ in edges
+            else GraphEdge(from_path=handoff_[0], to_path=handoff_[1], declared=True)
         )
     return AgentGraph(nodes=tuple(nodes), edges=tuple(edges.values()))
 
 
 def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
-    """Declared from every agent, one that others hand off to is there twice: at their places, and with all it declares as a beginning of
-    its own. Where nothing began there, that second picture is left out."""
+    """Removes duplicates: an agent that others hand off to appears below them and as a root of its own. Roots where no observed run
+    started are removed."""
     below: dict[str, set[str]] = {node.path: set() for node in declared.nodes if SEPARATOR not in node.path}
     for node in declared.nodes:
         if SEPARATOR in node.path:
             below.setdefault(node.path.split(SEPARATOR)[0], set()).add(node.name)
     reached = set().union(*below.values())
     roots = {root for root in below if root not in reached or root in observed}
-    for root in below:  # Agents that only hand off to each other: the first of them stands for the rest.
+    for root in below:  # A cycle without another root: the first agent stands for the rest.
         if root not in roots and not any(root in below[other] for other in roots):
             roots.add(root)
     return AgentGraph(
@@ -255,34 +256,34 @@ def _without_echoes(declared: AgentGraph, observed: Set[str]) -> AgentGraph:
 
 
 def _targets(agent: Agent[Any]) -> Sequence[Agent[Any]]:
-    """The agents behind an SDK agent's handoffs."""
+    """Returns the target agents of an SDK agent's handoffs."""
     targets = []
-    for way in agent.handoffs:
-        # A `Handoff` tells its agent's name in public and the agent itself only through this weak reference.
-        target = way if isinstance(way, Agent) else (way._agent_ref() if way._agent_ref else None)
+    for handoff_ in agent.handoffs:
+        # A `Handoff` exposes its agent's name publicly, and the agent itself only through this weak reference.
+        target = handoff_ if isinstance(handoff_, Agent) else (handoff_._agent_ref() if handoff_._agent_ref else None)
         if isinstance(target, Agent):
             targets.append(target)
     return targets
 
 
-# --- The agents of a paused run as JSON, so that any process can build them again exactly as they were
+# --- Snapshot of a paused run's agents as JSON, from which any process can rebuild them
 #
-# Servers are kept by id, name and order without their headers and environment, which are secrets: those are taken from the
-# server's row when the run goes on.
+# Servers are stored by id, name and order, without their headers and environment, which are secrets: those are read from the
+# server's row when the run resumes.
 
 
 VERSION = 1
 SAID = "replayed"
-"""Of a fork: ids of the recorded answers that it had said when it paused."""
+"""For a fork: ids of the recorded answers replayed before the pause."""
 SECONDS = "seconds"
-"""What the run had worked when it paused."""
+"""Working time of the run before the pause, in seconds."""
 ASKED_UNDER = "asked_under"
-"""Span ids of the agents' newest turns when the run paused: what the rows of their calls stand under, however they end."""
+"""Span ids of the agents' latest turns at the pause: the parents of the rows of their pending calls."""
 _SECRET = ("headers", "env")
 
 
 def asked_under(snapshot: Mapping[str, Json]) -> dict[str, str]:
-    """Ids of the rows of the newest turns when the run paused, as `TraceContext.turns` has them."""
+    """Returns the row ids of the latest turns at the pause, in the form of `TraceContext.turns`."""
     turns = snapshot.get(ASKED_UNDER) or {}
     return {"": turns} if isinstance(turns, str) else {str(name): str(row) for name, row in dict(turns).items()}
 
@@ -290,7 +291,7 @@ def asked_under(snapshot: Mapping[str, Json]) -> dict[str, str]:
 def freeze(
     records: Mapping[str, AgentRecord], root_id: str, servers: Sequence[McpServerRecord], run: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """`run` holds what was asked for this run alone (model, model settings, approve), to be kept when it goes on."""
+    """Returns the snapshot of stored agents. `run` holds the options of this run (model, model settings, approve)."""
     used = {tool.partition(".")[0] for r in records.values() for tool in r.tool_ids if not is_client_tool(tool)}
     return {
         "version": VERSION,
@@ -303,23 +304,23 @@ def freeze(
 
 
 def freeze_sdk(root_name: str, run: Mapping[str, Json]) -> dict[str, Json]:
-    """For SDK `Agent` objects: code cannot be written down, so only that it was code, and its name."""
+    """Returns the snapshot of an SDK agent: only its name, because code cannot be stored."""
     return {"version": VERSION, "kind": "sdk", "root": root_name, "run": dict(run)}
 
 
 def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentRecord], str]:
-    """The records of that run's agents, and the root's id. Raises `RunError` when the snapshot is not one of records that we can read."""
+    """Returns the agent records of a snapshot and the id of the root. Raises `RunError` when the snapshot cannot be read."""
     if snapshot.get("version") != VERSION:
         raise RunError(
-            f"This paused run was written by a later version (agent snapshot version {snapshot.get('version')!r}).",
+            f"This paused run was written by a newer version (agent snapshot version {snapshot.get('version')!r}).",
             "Update timestep-lab, or start the run again.",
             code="damaged_state",
         )
     if snapshot.get("kind") != "records":
         raise RunError(
-            f"This run was started with an SDK Agent object ({snapshot.get('root')!r}), which lives only in the process "
-            "that made it.",
-            f'Make the same Agent here and pass it: lab.approvals["{run_id}"].approve(agent=my_agent)',
+            f"This run was started with an SDK Agent object ({snapshot.get('root')!r}), which exists only in the process "
+            "that created it.",
+            f'Create the same Agent here and pass it: lab.approvals["{run_id}"].approve(agent=my_agent)',
             code="damaged_state",
         )
     try:
@@ -334,7 +335,7 @@ def restore(snapshot: Mapping[str, Json], run_id: str) -> tuple[dict[str, AgentR
 
 
 def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> list[McpServerRecord]:
-    """The servers as the run knew them, in its order, with the secrets of today. Raises `RunError` naming a lost one."""
+    """Returns the servers as in the snapshot, with their current secrets. Raises `RunError` naming a server that was removed."""
     today = {server.id: server for server in current}
     servers = []
     for frozen in snapshot.get("servers", ()):
@@ -354,7 +355,7 @@ def restore_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRec
 
 
 def same_servers(snapshot: Mapping[str, Json], current: Sequence[McpServerRecord]) -> bool:
-    """Whether the servers the run uses are today as they were, in the same order."""
+    """Returns whether the servers that the run uses are unchanged since the snapshot, in the same order."""
     ids = {frozen["id"] for frozen in snapshot.get("servers", ())}
     return [_frozen_server(server) for server in current if server.id in ids] == list(snapshot.get("servers", ()))
 

@@ -1,4 +1,4 @@
-"""The calls of one run that need a person: deciding what needs none, asking about the rest, and writing down what was decided."""
+"""Approval of a run's tool calls: decides calls that need no person, asks about the others, and records decisions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.mcp.sdk_tools import ToolSet
     from timestep_lab.store.store import Store
 
-REFUSED_ALL = "Tools that need approval are refused in this run."
+REFUSED_ALL = "Tools that need approval are rejected in this run."
 
 
 class ApprovalGate:
-    """`kit_of`: an agent's tools by its name."""
+    """Handles the tool calls of a run that need approval. `kit_of` returns the tools of an agent by its name."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class ApprovalGate:
         self._kit_of = kit_of
         self._approved: set[str] = set()
         self.recorded: Mapping[str, tuple[str, str]] = {}
-        """Of a fork: call id to what was decided about it in the run it replays, and what the model read of a refusal."""
+        """For a fork: maps a call id to the decision in the replayed run and the message sent to the model on rejection."""
 
     def approve_calls(self, call_ids: Iterable[str]) -> None:
-        """Calls that were approved before this process took the run."""
+        """Adds calls that were approved before this process claimed the run."""
         self._approved.update(call_ids)
 
     def approval_of(self, call_id: str) -> str:
         return "approved" if call_id in self._approved else "not_needed"
 
     async def decide(self, state: RunState[Any, Any], approve: Approve) -> list[ToolApprovalItem]:
-        """Decide what needs no person; return the calls that do."""
+        """Decides calls that need no person, and returns the others."""
         thread = await in_thread(self._store.threads.get, self._run.thread_id)
         always = set(thread.metadata.get("approved_tools", ()))
         undecided = []
@@ -78,7 +78,7 @@ class ApprovalGate:
         return undecided
 
     async def ask(self, undecided: Sequence[ToolApprovalItem]) -> tuple[Interruption, ...]:
-        """Show each call as waiting, in the thread and in the trace."""
+        """Marks each call as waiting for approval, in the thread and in the trace."""
         waiting = tuple(self._interruption(item) for item in undecided)
         for call in waiting:
             item = await self._call_item(call)
@@ -90,7 +90,7 @@ class ApprovalGate:
         return waiting
 
     async def record(self, waiting: Sequence[Interruption], decisions: Mapping[str, Decision]) -> None:
-        """Write down what people decided."""
+        """Records people's decisions."""
         for call in waiting:
             if call.call_id in decisions:
                 await self._record(call, decisions[call.call_id])
@@ -104,7 +104,7 @@ class ApprovalGate:
         else:
             await self._log.add_done("approval", self.approval_data(call, decision.decision, decision.message))
         if item.data["status"] in ("completed", "failed"):
-            return  # It finished before a crash; deciding again does not run it again.
+            return  # It finished before a crash; a new decision does not execute it again.
         if decision.decision == "approved":
             self._approved.add(call.call_id)
             await self._log.change(item.id, status="in_progress", server=call.server)
@@ -119,7 +119,7 @@ class ApprovalGate:
         return await self._items.call_item(call.call_id, call.name, call.arguments, patience_s=0)
 
     def _asked(self, call: Interruption) -> str | None:
-        """Id of the item that asks about this call."""
+        """Returns the id of the approval item of a call."""
         return next((i.id for i in self._log.mine("approval") if i.data["call_id"] == call.call_id), None)
 
     def _interruption(self, item: ToolApprovalItem) -> Interruption:
@@ -141,7 +141,7 @@ class ApprovalGate:
 
 
 def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str | None) -> SpanRecord:
-    """The row of a call that has not run."""
+    """Returns the span of a call that was not executed."""
     attributes: dict[str, Json] = {
         GenAI.OPERATION: "execute_tool", GenAI.TOOL_NAME: call.name, GenAI.TOOL_CALL_ID: call.call_id,
         GenAI.AGENT_NAME: call.agent, Lab.APPROVAL: approval,
@@ -156,7 +156,7 @@ def call_span(run: RunRecord, call: Interruption, approval: str, parent_id: str 
 
 
 def finished_span(run: RunRecord, call: Interruption, item: ThreadItem, parent_id: str | None) -> SpanRecord:
-    """The row of an approved call that the thread knows to be over, for a trace that does not."""
+    """Returns the span of an approved call that the thread has as finished but the trace does not."""
     now = utc_now()
     return replace(
         call_span(run, call, "approved", parent_id),
@@ -173,5 +173,5 @@ def rejected_span(run: RunRecord, call: Interruption, parent_id: str | None) -> 
 
 
 def tool_key(call: Interruption) -> str:
-    """What "always" is remembered for: the tool of that server, not any tool of that name."""
+    """Returns the key that "always" decisions are stored under: the tool of a specific server, not any tool of that name."""
     return f"{call.server}.{call.name}" if call.server else call.name

@@ -1,11 +1,11 @@
-"""Runs that wait for a person: kept, claimed by one, resumed anywhere.
+"""Paused runs: stored, claimed by one process, and resumed in any process.
 
-A paused run is a row of `run_states`: the SDK's RunState, the agents as they were, what waits. Changing it is a compare-and-set
-on `rev`, so of two people who decide at once one wins and the other is told. A claim carries a lease which its process renews; when
-that process dies, the run is offered again, and tool calls that had finished by then are answered from the thread
-instead of being run a second time.
+A paused run is a row of `run_states` with the SDK's RunState, a snapshot of the agents and the pending calls. It is updated by
+compare-and-set on `rev`, so when two people decide at once, one succeeds and the other gets an error. A claim has a lease that its
+process renews; when that process dies, the run can be claimed again, and tool calls that had finished are answered from the thread
+instead of being executed twice.
 
-The state is written and read here. Nothing of it is ever taken from a client, who sends call ids and decisions only.
+The state is only written and read here. It is never accepted from a client: clients send call ids and decisions only.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- When a tool call waits for a person
+# --- Approval rules
 #
-# A rule is `"always"`, `"never"`, or an object that looks at one argument of the call:
+# A rule is `"always"`, `"never"`, or an object that tests one argument of the call:
 #
-#     {"argument": "location", "contains": "berkeley"}    text contains text, whatever the case; a list contains such a text
-#     {"argument": "amount", "equals": 100}               the same JSON value; texts whatever the case
+#     {"argument": "location", "contains": "berkeley"}    case-insensitive substring; for a list, in any of its strings
+#     {"argument": "amount", "equals": 100}               same JSON value; strings compare case-insensitively
 #
-# An argument that the call does not have matches no rule. Arguments that are not JSON object cannot be judged, so they ask.
+# A rule never matches an argument that the call does not have. Arguments that are not a JSON object always need approval.
 
 
 Rule = Json
-"""A value that `check_rule` accepts."""
+"""A value accepted by `check_rule`."""
 
 _TESTS = ("contains", "equals")
 _NEXT = 'Use "always", "never", or {"argument": "location", "contains": "berkeley"}.'
 
 
 def check_rule(rule: Rule, where: str) -> Rule:
-    """`rule` itself, when it is one. `where` names it in the message. Raises `SettingsError`."""
+    """Returns `rule` if it is valid. `where` names it in error messages. Raises `SettingsError`."""
     if rule in ("always", "never"):
         return rule
     if not isinstance(rule, Mapping):
-        raise SettingsError(f"The approval rule of {where} is {rule!r}, which is not a rule.", _NEXT, param=where)
+        raise SettingsError(f"The approval rule of {where} is {rule!r}, which is not valid.", _NEXT, param=where)
     unknown = sorted(set(rule) - {"argument", *_TESTS})
     if unknown:
         raise SettingsError(f"The approval rule of {where} has an unknown key {unknown[0]!r}.", _NEXT, param=where)
@@ -68,19 +68,19 @@ def check_rule(rule: Rule, where: str) -> Rule:
     if sum(test in rule for test in _TESTS) != 1:
         raise SettingsError(f"The approval rule of {where} needs exactly one of contains, equals.", _NEXT, param=where)
     if "contains" in rule and (not isinstance(rule["contains"], str) or not rule["contains"]):
-        raise SettingsError(f"In the approval rule of {where}, contains must be a text.", _NEXT, param=where)
+        raise SettingsError(f"In the approval rule of {where}, contains must be a string.", _NEXT, param=where)
     return rule
 
 
 def validate_rules(rules: Mapping[str, Rule]) -> dict[str, Rule]:
-    """All of `rules` (tool, or `*`, to rule), checked. Raises `SettingsError` naming the tool."""
+    """Validates a mapping of tools (or `*`) to rules. Raises `SettingsError` naming the tool."""
     return {tool: check_rule(rule, repr(tool)) for tool, rule in rules.items()}
 
 
 def reason_to_ask(rule: Rule, arguments: Mapping[str, object] | str | None) -> str | None:
-    """Why this call must wait, such as `location contains "berkeley"`; None when it need not.
+    """Returns why a call needs approval, such as `location contains "berkeley"`, or None when it does not.
 
-    `arguments` is the object the model gave, or its JSON text.
+    `arguments` is the object sent by the model, or its JSON text.
     """
     if rule == "never":
         return None
@@ -115,16 +115,16 @@ def _contains(value: object, text: str) -> bool:
 def _equal(value: object, wanted: object) -> bool:
     if isinstance(value, str) and isinstance(wanted, str):
         return value.casefold() == wanted.casefold()
-    # In Python True == 1; in JSON they are two values.
+    # In Python True == 1; in JSON they differ.
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
 LEASE = timedelta(seconds=60)
-"""How long a claim holds without being renewed."""
+"""How long a claim is valid without renewal."""
 RENEW_EVERY_S = 20.0
 
 REJECTED = "The user did not approve this tool call."
-"""What the model reads when a person rejects without a word."""
+"""Output sent to the model when a call is rejected without a message."""
 
 
 Word = Literal["approved", "rejected"]
@@ -132,7 +132,7 @@ Word = Literal["approved", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decided about one call."""
+    """A person's decision on one call."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
@@ -141,7 +141,7 @@ class Decision:
     always: bool = False
     """Do not ask again for this tool in this thread."""
     answer: Mapping[str, Json] = field(default_factory=dict)
-    """Of a form that a server asks to be filled in."""
+    """Values for the form that a server asked to fill in."""
 
     def to_json(self) -> dict[str, Json]:
         filled = {"answer": dict(self.answer)} if self.answer else {}
@@ -151,49 +151,53 @@ class Decision:
 def read_decisions(
     decisions: Mapping[str, Mapping[str, Json] | str | bool] | None, waiting: Sequence[Interruption]
 ) -> dict[str, Decision]:
-    """Check what a person sent: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?, "answer"?}}`, or the bare word.
+    """Validates decisions: `{call_id: {"decision": "approved" | "rejected", "message"?, "always"?, "answer"?}}`, or just the decision.
 
-    `None` approves all that waits.
-    Raises `UsageError` for a call that does not wait, an unknown word, an answer that the form does not take, or nothing at all.
+    None approves all pending calls.
+    Raises `UsageError` for a call that is not pending, an unknown decision, an answer that does not fit the form, or an empty mapping.
     """
     known = [call.call_id for call in waiting]
     if decisions is None:
         decisions = dict.fromkeys(known, "approved")
     unknown = [call_id for call_id in decisions if call_id not in known]
     if unknown or not decisions:
-        what = f"No call {', '.join(map(repr, unknown))} waits in this run." if unknown else "Nothing was decided."
-        raise UsageError(what, f"It waits for: {', '.join(known)}.")
+        what = (
+            f"Call {', '.join(map(repr, unknown))} is not pending in this run." if unknown else "There is no decision."
+        )
+        raise UsageError(what, f"Pending calls: {', '.join(known)}.")
     read = {call_id: read_decision(call_id, answer) for call_id, answer in decisions.items()}
     for call in waiting:
         decision = read.get(call.call_id)
         if decision and decision.answer and call.form is None:
-            raise UsageError(f"{call.name} has no form to be filled in.", "Leave the answer away.", param="answer")
+            raise UsageError(f"{call.name} has no form to be filled in.", "Omit the answer.", param="answer")
         if decision and decision.decision == "approved" and call.form is not None:
             read[call.call_id] = replace(decision, answer=filled_in(call.form, decision.answer))
     return read
 
 
-def read_decision(call_id: str, said: Mapping[str, Json] | str | bool) -> Decision:
-    """One of them. Raises `UsageError` for an unknown word."""
-    if isinstance(said, bool):
-        said = "approved" if said else "rejected"
-    plain = {"decision": said} if isinstance(said, str) else dict(said)
+def read_decision(call_id: str, given_decision: Mapping[str, Json] | str | bool) -> Decision:
+    """Validates the decision on one call. Raises `UsageError` for an unknown decision."""
+    if isinstance(given_decision, bool):
+        given_decision = "approved" if given_decision else "rejected"
+    plain = {"decision": given_decision} if isinstance(given_decision, str) else dict(given_decision)
     word = plain.get("decision")
     if word not in ("approved", "rejected"):
         raise UsageError(
-            f"{word!r} is not a decision about the call {call_id!r}.", "Say 'approved' or 'rejected'.", param="decision"
+            f"{word!r} is not a valid decision on the call {call_id!r}.",
+            "Use 'approved' or 'rejected'.",
+            param="decision",
         )
     answer = plain.get("answer") or {}
     if not isinstance(answer, Mapping):
-        raise UsageError(f"answer={answer!r} is no form.", 'Give a dict: answer={"name": "…"}.', param="answer")
+        raise UsageError(f"answer={answer!r} is not a form.", 'Pass a dict: answer={"name": "…"}.', param="answer")
     return Decision(cast("Word", word), str(plain.get("message") or ""), bool(plain.get("always")), dict(answer))
 
 
 def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str, Json]:
-    """The form with the defaults of what was left out. Raises `UsageError` for what it does not have, needs, or takes in another form."""
+    """Returns the values of a form, with defaults for missing ones. Raises `UsageError` for unknown, missing or invalid fields."""
     fields = schema.get("properties") or {}
-    if strange := next((name for name in given if name not in fields), None):
-        raise UsageError(f"The form has no field {strange!r}.", f"It has: {', '.join(fields)}.", param="answer")
+    if unknown_field := next((name for name in given if name not in fields), None):
+        raise UsageError(f"The form has no field {unknown_field!r}.", f"It has: {', '.join(fields)}.", param="answer")
     values = {name: spec["default"] for name, spec in fields.items() if isinstance(spec, Mapping) and "default" in spec}
     values |= given
     if missing := [name for name in schema.get("required") or () if name not in values]:
@@ -206,20 +210,20 @@ def filled_in(schema: Mapping[str, Any], given: Mapping[str, Json]) -> dict[str,
 
     if fault := next(Draft202012Validator(dict(schema)).iter_errors(values), None):
         where = ".".join(str(part) for part in fault.absolute_path)
-        raise UsageError(f"The form is not filled in as it asks: {where}: {fault.message[:300]}", param="answer")
+        raise UsageError(f"The form is not valid: {where}: {fault.message[:300]}", param="answer")
     return values
 
 
 def busy_guard(store: Store, thread_id: str, besides: str = "") -> list[Statement]:
-    """Statements that let a transaction through only while no run (other than `besides`) goes on in the thread.
+    """Returns statements that abort a transaction while another run (other than `besides`) is active in the thread.
 
-    The thread's row is touched first, so that two who come at once are served one after the other.
+    The thread's row is updated first, so that concurrent transactions are serialized.
     """
     return [store.threads.touch_statement(thread_id), idle_statement(store, thread_id, besides)]
 
 
 def idle_statement(store: Store, thread_id: str, besides: str = "") -> Statement:
-    """`busy_guard` for a transaction that has touched the thread's row."""
+    """Same as `busy_guard`, for a transaction that has already updated the thread's row."""
     return Statement(
         "select id from runs where user_id = $1 and thread_id = $2 and status = 'running' and id <> $3",
         [store.user_id, thread_id, besides],
@@ -228,18 +232,18 @@ def idle_statement(store: Store, thread_id: str, besides: str = "") -> Statement
 
 
 def thread_is_busy(store: Store, thread_id: str) -> ConflictError | None:
-    """Who runs in the thread now, as the error to raise; None when nobody does."""
+    """Returns the error to raise when a run is active in the thread; None when none is."""
     running = store.runs.find(1, thread_id=thread_id, status="running")
     if not running:
         return None
     return ConflictError(
-        f"Run {running[0].id} is still going on in this thread (in {who(store, running[0].process_id)}).",
-        "Wait for it to end, cancel it, or say this in another thread.",
+        f"Run {running[0].id} is still active in this thread (in {who(store, running[0].process_id)}).",
+        "Wait for it to end, cancel it, or use another thread.",
     )
 
 
 def paused(store: Store, run: RunRecord) -> RunStateRecord:
-    """Raises `ConflictError` when the run waits for nothing."""
+    """Returns the state of a paused run. Raises `ConflictError` when the run is not paused."""
     state = store.run_states.try_get(run.id)
     if state is None or state.status == "done":
         raise ConflictError(
@@ -249,9 +253,10 @@ def paused(store: Store, run: RunRecord) -> RunStateRecord:
 
 
 def claim(store: Store, run: RunRecord, decided: Mapping[str, Decision]) -> tuple[RunRecord, RunStateRecord]:
-    """Take a paused run in order to resume it: its state `claimed`, the run `running` in this process.
+    """Claims a paused run in order to resume it: its state becomes `claimed`, and the run `running` in this process.
 
-    Raises `ConflictError` when it waits no more or somebody else is at it, saying who, or when its thread is busy.
+    Raises `ConflictError` when it is no longer paused, when another process (which the message names) has claimed it, or when its thread
+    is busy.
     """
     state = paused(store, run)
     if state.status == "claimed" and not lease_is_over(state):
@@ -276,7 +281,7 @@ def claim(store: Store, run: RunRecord, decided: Mapping[str, Decision]) -> tupl
             if now_state.status == "claimed":
                 raise _taken(store, now_state) from None
             raise ConflictError(
-                f"Run {run.id} was decided by somebody else just now.", "See lab.approvals for what waits."
+                f"Run {run.id} was just decided by another client.", "See lab.approvals for pending calls."
             ) from None
         raise thread_is_busy(store, run.thread_id) or ConflictError(
             f"Run {run.id} changed while it was being claimed.", "Try again."
@@ -285,12 +290,12 @@ def claim(store: Store, run: RunRecord, decided: Mapping[str, Decision]) -> tupl
 
 
 def renew(store: Store, state: RunStateRecord) -> None:
-    """Keep a claim. Raises `ConflictError` when it was lost."""
+    """Renews a claim. Raises `ConflictError` when it was lost."""
     store.run_states.update(state.run_id, expect={"rev": state.rev, "status": "claimed"}, lease_until=utc_now() + LEASE)
 
 
 def give_back(store: Store, run: RunRecord, state: RunStateRecord) -> None:
-    """Undo a claim that led to nothing: the run waits again, with no decision made."""
+    """Releases a claim without effect: the run is paused again, without decisions."""
     store.db.write(
         store.user_id,
         [
@@ -309,7 +314,7 @@ def lease_is_over(state: RunStateRecord) -> bool:
 
 
 def who(store: Store, process_id: str | None) -> str:
-    """A process as people know it."""
+    """Returns a readable name of a process."""
     if process_id == store.db.process_id:
         return "this process"
     row = store.db.query(store.user_id, "select host, pid from processes where process_id = $1", [process_id]).one()
@@ -327,7 +332,7 @@ def paused_state(
     waiting: Sequence[Interruption],
     before: RunStateRecord | None,
 ) -> RunStateRecord:
-    """The row for a run that pauses now, for the first time or again."""
+    """Returns the state row of a run that pauses, for the first time or again."""
     calls = tuple(
         {name: value for name, value in asdict(call).items() if value is not None or name not in ("asks", "form")}
         for call in waiting
@@ -339,15 +344,16 @@ def paused_state(
 
 
 ASKED = "asked"
-"""Kind of the snapshot of a run whose process waits, in the middle of a tool's call, for what the tool's server asks."""
+"""Kind of the snapshot of a run whose process waits, during a tool call, for the answer to a question of the tool's server."""
 
 
 def keep_questions(
     store: Store, run: RunRecord, waiting: Sequence[Interruption], before: RunStateRecord | None
 ) -> tuple[RunRecord, RunStateRecord]:
-    """Write down what a run asks while it goes on, for whoever decides; without questions, that it goes on in this process.
+    """Stores the questions that an active run asks, so that they can be decided; without questions, marks the run as active in this
+    process.
 
-    `before`: its row as this process wrote or claimed it last. Raises `ConflictError` when it was changed since.
+    `before` is the state row as last written or claimed by this process. Raises `ConflictError` when it was changed since.
     """
     asking = bool(waiting)
     row = replace(
@@ -371,9 +377,9 @@ def keep_questions(
 async def answered_elsewhere(
     store: Store, run: RunRecord, state: RunStateRecord, decided: Mapping[str, Decision]
 ) -> AsyncGenerator[Event, None]:
-    """Tell the process that waits what was decided, and follow the run to its end or its next pause.
+    """Passes decisions to the process that waits for them, and follows the run to its end or its next pause.
 
-    Raises `ConflictError` when somebody else was faster, `RunError` when that process is gone: the run is over then.
+    Raises `ConflictError` when another client decided first, and `RunError` when that process has died, which ends the run.
     """
     if not await in_thread(process_is_alive, store.db, state.claimed_by):
         await in_thread(_end_lost, store, run, state)
@@ -393,8 +399,8 @@ async def answered_elsewhere(
 
 
 LOOK_EVERY_S = 0.3
-"""How often it is looked how a run goes on in another process."""
-LOST = "The process that asked is gone, and the tool's call with it."
+"""Polling interval for a run in another process, in seconds."""
+LOST = "The process that asked has ended, and the tool call with it."
 
 
 def _end_of(run: RunRecord) -> RunEnded:
@@ -440,5 +446,5 @@ def _taken(store: Store, state: RunStateRecord) -> ConflictError:
     since = iso(state.updated_at)
     return ConflictError(
         f"Run {state.run_id} is being resumed by {who(store, state.claimed_by)} since {since}.",
-        "Wait for it to end; its answer comes to the same thread.",
+        "Wait for it to end; its answer appears in the same thread.",
     )

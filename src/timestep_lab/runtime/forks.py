@@ -1,4 +1,4 @@
-"""Branch a run: in a new thread with the same past, as a trace that names its parent."""
+"""Forks of a run: a new thread with the same history, and a trace that refers to its parent."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.runner import Runner
 
 
-# --- Branches: a new thread that holds what came before one message, for the reader and for the model alike
+# --- Branches: a new thread with a copy of everything before one item, for readers and for the model
 
 
 def branch(store: Store, thread_id: str, before_item_id: str) -> ThreadRecord:
-    """Copy everything before the item into a new thread. The old one stays as it is; the new one remembers where it came from.
+    """Copies everything before an item into a new thread. The original is unchanged; the copy refers to it.
 
-    Raises `NotFoundError` for a thread or item that is not there.
+    Raises `NotFoundError` when the thread or the item does not exist.
     """
     old = store.threads.get(thread_id)
     items = store.threads.all_items(thread_id)
@@ -54,7 +54,7 @@ def branch(store: Store, thread_id: str, before_item_id: str) -> ThreadRecord:
         store.quota.take_thread()
     store.threads.insert(new)
     copies = [replace(item, id=new_id("item"), thread_id=new.id, item_index=-1) for item in items[:at]]
-    # What waits in the old thread is decided there.
+    # Calls pending in the old thread are decided there.
     kept = [copy for copy in copies if copy.type != "approval" or copy.data.get("decision")]
     store.threads.append_items(new.id, kept)
     first_run = items[at].run_id
@@ -97,23 +97,23 @@ async def fork(
     limits: Mapping[str, Json] | None = None,
     keep_running: bool = False,
 ) -> AsyncGenerator[Event, None]:
-    """Run the run behind `trace_id` again in a new thread, as a trace whose parent it is.
+    """Runs the run of `trace_id` again in a new thread, as a child trace.
 
-    What comes before the step `span_id` is replayed as recorded; from there on it is live. Of several calls made in parallel, only the
-    named one is live. Without `span_id` it is live from where the first change is felt; without a change (and without `again`, which
-    goes live from the span although nothing changed) all is replayed, and no provider, tool or guardrail is called.
+    Steps before `span_id` are replayed as recorded; from there on the run is live. Of several parallel calls, only the named one is live.
+    Without `span_id` the run goes live where the first change takes effect; without a change (and without `again`, which goes live at the
+    span even if nothing changed) everything is replayed, and no provider, tool or guardrail is called.
 
-    `prompt` replaces what the user said. `instructions`: a text for the first agent, or texts by agent name; `model` likewise, where
-    one name is for all agents. `tools`: tool name to what its live calls say instead, a fixed result or a function of the arguments;
-    `results`: the id of one recorded call to what that call says instead. What is replaced in a fork stays so in the forks of it.
-    `on_tools`: `ask` waits for a person before a live call of a tool that may change the world, which is every one not marked
-    read-only (by `readOnlyHint` of its MCP server, or by `timestep_lab.read_only`); `live` asks only where the tool's own rule does.
-    Unless said, a fork with `again` asks, and others are live. On `tape` live calls are answered from recorded runs, first of all from
-    this one (`runtime.tape`), and `on_miss` says what becomes of one that was never recorded.
-    `agent`, `context`: for a run of an SDK agent, or with a context, of another process. `limits`: others than the run had, by name.
+    `prompt` replaces the user's input. `instructions` is a text for the first agent, or texts by agent name; `model` is a name for all
+    agents, or names by agent. `tools` maps a tool name to the result of its live calls: a fixed value or a function of the arguments.
+    `results` maps the id of a recorded call to its new result. Replacements also apply to forks of the fork. `on_tools`: `ask` waits for
+    approval before a live call of a tool with possible side effects, which is every tool not marked read-only (by `readOnlyHint` of its MCP
+    server, or by `timestep_lab.read_only`); `live` asks only where the tool's own rule requires it. The default is `ask` with `again`,
+    otherwise `live`. With `tape`, live calls are answered from recorded runs, preferably this one (`runtime.tape`), and `on_miss` decides
+    what happens with a call that was never recorded. `agent`, `context`: for a run of an SDK agent, or with a context, that was started in
+    another process. `limits` overrides limits by name.
 
     Raises before anything is written: `NotFoundError` (trace, span, agent), `UsageError` (a tool, agent or call that the run does not
-    have), `RunError` when the trace is not that of a run of this lab, and what `Runner.stream` raises.
+    have), `RunError` when the trace does not belong to a run of this lab, and what `Runner.stream` raises.
     """
     from timestep_lab.runtime.runner import Fork
 
@@ -150,27 +150,27 @@ async def fork(
 
 @dataclass(frozen=True, slots=True)
 class Branching:
-    """A recorded run that is ready to be run again with something changed, once or many times."""
+    """A recorded run that is prepared to be run again with changes, once or many times."""
 
     run: RunRecord
     who: AgentRecord | Agent[Any]
     options: RunOptions
-    """Those of the run, with the model that is asked for now."""
+    """Options of the run, with the newly requested model."""
     recorded: Recorded
     point: Point | None
     changes: Changes
-    """With those of the forks it came from."""
+    """Changes of this fork, combined with those of the forks it came from."""
     graph: BuiltGraph
     snapshot: dict[str, Json]
     offered: Offered
     model_of: Callable[[Agent[Any]], Model]
     context: Any
     tape: Tape | None
-    """What live calls are answered from; None: they are real."""
+    """Answers live calls; None calls the real tools."""
     router: Router
 
     def tools(self, replay: Replay) -> Offered:
-        """What the agents are offered in one replay; on tape, past the calls that are said again."""
+        """Returns the agents' tools for one replay; on tape, replayed calls are skipped."""
         if self.tape is None:
             return self.offered
         assert self.changes.tape is not None
@@ -181,7 +181,7 @@ class Branching:
 
 
 def said_again(recorded: Recorded, replay: Replay, root: str) -> list[tuple[str, str, Json]]:
-    """The recorded calls that a replay does not make: (path, tool, arguments)."""
+    """Returns the recorded calls that are replayed instead of made: (path, tool, arguments)."""
     spans = [recorded.tools[i] for i in replay.calls if i in recorded.tools]
     return [(named(span["agent"], root), str(span["name"]), parsed(span["input"])) for span in spans]
 
@@ -190,7 +190,7 @@ async def prepare(
     runner: Runner, trace_id: str, span_id: str | None, changes: Changes, agent: Agent[Any] | None, context: object,
     on_tools: OnTools | None = None, on_miss: str = "fail",
 ) -> Branching:  # fmt: skip
-    """Read what is needed and check everything; nothing is written. Raises what `fork` raises before it writes."""
+    """Reads and validates everything that a fork needs, without writing. Raises what `fork` raises before it writes."""
     store, router = runner.store, runner.router
     run = await in_thread(_run_of, store, trace_id)
     if "" in changes.instructions:
@@ -219,7 +219,7 @@ async def prepare(
     if tape:
         taped_tools(
             graph, offered, Player(tape, on_miss)
-        )  # Raises for what a tape cannot answer, before anything is written.
+        )  # Raises for tools that a tape cannot answer, before anything is written.
     if point is not None:
         context = runner.context_of(run, context)
     return Branching(
@@ -229,9 +229,9 @@ async def prepare(
 
 
 async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
-    """`graph` for a fork that goes on after a pause: it replays what is left, and what was replaced is replaced.
+    """Returns `graph` for a fork that resumes after a pause: it replays what is left, with the fork's replacements.
 
-    `said`: ids of the recorded answers that it had said. Raises `RunError` when that cannot be had here.
+    `said`: ids of the recorded answers already replayed. Raises `RunError` when the parent run is no longer available.
     """
     fork_data = run.metadata[FORK]
     changes = runner.changes_of(run)
@@ -242,7 +242,7 @@ async def rewire_again(runner: Runner, run: RunRecord, graph: BuiltGraph, said: 
         own = await in_thread(_spans, runner, run.trace_id)
     except (NotFoundError, RunError) as error:
         raise RunError(
-            f"This run is a fork of trace {fork_data['trace_id']}, which is not there any more, so it cannot go on as it began.",
+            f"This run is a fork of trace {fork_data['trace_id']}, which no longer exists, so the fork cannot continue.",
             "Cancel it with lab.cancel(run_id), and run it again with lab.run.",
         ) from error
     since = [s["attributes"].get("model_config", {}).get("replayed_span") for s in own if s["kind"] == "generation"]
@@ -274,11 +274,12 @@ def read_changes(
     agent: Agent[Any] | None,
     on_tools: OnTools | None,
 ) -> Changes:
-    """Instructions for the first agent, whose name is not known here, go by the name ''. Raises `UsageError` for what is not of its kind."""
+    """Validates the changes of a fork. Instructions for the first agent, whose name is unknown here, get the key ''. Raises
+    `UsageError`."""
     if agent is not None and not isinstance(agent, Agent):
         raise UsageError(
             f"agent={agent!r} is not an Agent of the Agents SDK; a fork's agents are those of the run.",
-            "Leave agent= out; or start anew with another agent: lab.run(prompt, agent=…).",
+            "Omit agent=, or start a new run with another agent: lab.run(prompt, agent=…).",
             param="agent",
         )
     taped = isinstance(on_tools, Tape) or str(on_tools).partition(":")[0] == "tape"
@@ -292,13 +293,13 @@ def read_changes(
         texts = list(value.values()) if isinstance(value, Mapping) else [value]
         if not all(text is None or isinstance(text, str) for text in texts):
             raise UsageError(
-                f"{param}={value!r} is neither a text nor texts by agent name.",
+                f"{param}={value!r} is neither a string nor a mapping of agent names to strings.",
                 f"For example {param}='…'.",
                 param=param,
             )
     for param, stubs in [("tools", tools), ("results", results)]:
         if not isinstance(stubs or {}, Mapping):
-            raise UsageError(f"{param}={stubs!r} is not a mapping of names to results.", "Give a dict.", param=param)
+            raise UsageError(f"{param}={stubs!r} is not a mapping of names to results.", "Pass a dict.", param=param)
         for name, stub in (stubs or {}).items():
             if not callable(stub):
                 _check_json(param, name, stub)
@@ -320,7 +321,7 @@ def _check_json(param: str, name: str, stub: Json) -> None:
         json.dumps(stub)
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{param}[{name!r}] cannot be written as JSON: {error}.", "Give a text, JSON, or a function.", param=param
+            f"{param}[{name!r}] cannot be encoded as JSON: {error}.", "Pass a string, JSON, or a function.", param=param
         ) from None
 
 
@@ -337,8 +338,8 @@ def _run_of(store: Store, trace_id: str) -> RunRecord:
     if not runs:
         store.traces.get(trace_id)
         raise RunError(
-            f"Trace {trace_id} is not that of a run of this lab, so there is nothing to run again.",
-            "Fork a trace that lab.run made.",
+            f"Trace {trace_id} does not belong to a run of this lab, so it cannot be forked.",
+            "Fork a trace created by lab.run.",
         )
     return runs[0]
 
@@ -350,7 +351,7 @@ def _recorded(runner: Runner, run: RunRecord) -> Recorded:
 
 
 def _end_of(run: RunRecord) -> LabError | None:
-    """How a run that did not come to an answer ended, to end in the same way again."""
+    """Returns the error of a run that did not complete, to end a replay in the same way."""
     if run.status not in ("stopped", "failed", "cancelled", "interrupted"):
         return None
     kind: type[LabError] = getattr(errors, run.error_type or "", RunError)
@@ -370,15 +371,15 @@ def _spans(runner: Runner, trace_id: str) -> list[Span]:
 def _stored_agent(store: Store, run: RunRecord) -> AgentRecord:
     if run.agent_id is None:
         raise RunError(
-            f"This run was started with an SDK Agent object ({run.agent!r}), which lives only in the process that made it.",
-            "Make the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
+            f"This run was started with an SDK Agent object ({run.agent!r}), which exists only in the process that created it.",
+            "Create the same Agent here and pass it: lab.fork(trace_id, agent=my_agent)",
         )
     agent = store.agent(run.agent_id, (run.metadata.get(AGENT_VERSIONS) or {}).get(run.agent_id))
     return agent or store.agents.get(run.agent_id)
 
 
 def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
-    """A new thread with what came before the run, and what the user said to it, as the model got it."""
+    """Returns a new thread with the history before the run, and the user's input as sent to the model."""
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     if not items:
         raise NotFoundError(f"The thread of run {run.id} was deleted.", "Run it again with lab.run.")
@@ -386,7 +387,7 @@ def _past(store: Store, run: RunRecord) -> tuple[str, list[dict[str, Any]]]:
 
 
 def said_to(store: Store, run: RunRecord) -> list[dict[str, Any]]:
-    """What the user said to a run, as the model got it."""
+    """Returns the user's input to a run, as sent to the model."""
     messages = []
     for entry in store.threads.session_items(run.thread_id, run_id=run.id):
         if entry.get("role") != "user":

@@ -1,6 +1,6 @@
-"""One run while it goes on: the SDK's stream in a task of its own, every step stored, events to whoever reads.
+"""An active run: reads the SDK's stream in a task of its own, stores every step and emits events.
 
-The task does not depend on its reader: what was said is stored whether or not anybody listens.
+The task does not depend on a reader: everything is stored whether or not the events are read.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ First = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class RunServices:
-    """What every run of a runner shares."""
+    """Services shared by all runs of a runner."""
 
     store: Store
     router: Router
@@ -77,7 +77,7 @@ class RunServices:
 
 
 class Unread:
-    """Events that wait for their reader. Pieces of one text that wait are one piece: a reader who is behind catches up."""
+    """Queue of events for the reader. Consecutive deltas of one text are merged, so that a slow reader catches up."""
 
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque()
@@ -101,7 +101,7 @@ class Unread:
         self._some.set()
 
     async def get(self) -> Event | None:
-        """The next, or None when there will be no more."""
+        """Returns the next event, or None at the end."""
         while not self._waiting:
             if self._is_over:
                 return None
@@ -111,7 +111,7 @@ class Unread:
 
 
 class LiveRun:
-    """`blueprint` builds the agents and what a pause keeps of them; `claim` is set when the run was paused before."""
+    """An active run. `blueprint` builds the agents and their snapshot for a pause; `claim` is set when the run was paused before."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class LiveRun:
         seconds: float = 0.0,
         said: Sequence[Mapping[str, Json]] | None = None,
     ) -> None:
-        """`seconds`: what the run had worked before this part of it. `said`: the session log, where it is known."""
+        """`seconds`: working time of earlier parts of the run. `said`: the content of the session log, if known."""
         self.run, self._shop, self._options, self._blueprint = run, shop, options, blueprint
         self._route, self._claim, self._context, self._own_toolbox = route, claim, context, own_toolbox
         self._graph: BuiltGraph
@@ -155,15 +155,16 @@ class LiveRun:
         self._over = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self._asked: dict[str, tuple[Interruption, asyncio.Future[Decision]]] = {}
-        """Questions of MCP servers, by their ids, in the middle of a tool's call."""
+        """Questions that MCP servers ask during a tool call, by id."""
         self._telling = asyncio.Lock()
 
-    # -- for the runner and the reader
+    # -- used by the runner and the reader
 
     def start(self, given: SdkInput | None, first: First | None = None) -> asyncio.Task[None]:
-        """`given` is for the SDK, None when the model has nothing to do now. `first` is done before the SDK begins."""
+        """Starts the task. `given` is the input of the SDK, None when the model has nothing to do yet. `first` runs before the SDK
+        starts."""
         if not isinstance(given, RunState):
-            self._usage_before = self.run.usage  # A `RunState` brings its own count along.
+            self._usage_before = self.run.usage  # A `RunState` includes its own usage.
         self._task = asyncio.create_task(self._execute(given, first), name=f"timestep-lab {self.run.id}")
         return self._task
 
@@ -182,18 +183,18 @@ class LiveRun:
         self._events.put(event)
 
     async def next_event(self) -> Event | None:
-        """None when there will be no more."""
+        """Returns the next event, or None at the end."""
         return await self._events.get()
 
-    # -- what MCP servers ask while their tools work: the run goes on in its task, and is shown as one that waits
+    # -- questions of MCP servers during a tool call: the run stays in its task, and is shown as paused
 
     @property
     def asked(self) -> tuple[Interruption, ...]:
-        """What it waits to be told, in the middle of a tool's call."""
+        """Pending questions during a tool call."""
         return tuple(question for question, _ in self._asked.values())
 
     def decide(self, decided: Mapping[str, Decision]) -> None:
-        """A person answered. Whoever reads from here on hears what comes of it."""
+        """Applies a person's decisions. Readers receive the events from here on."""
         self._events = Unread()
         for call_id, decision in decided.items():
             _, answered = self._asked.pop(call_id, (None, None))
@@ -202,8 +203,8 @@ class LiveRun:
         if self._asked:
             self._pause_reader()
 
-    def told_elsewhere(self, decided: Mapping[str, Decision]) -> None:
-        """The same, of a decision that another process wrote down. On any thread."""
+    def apply_stored_decisions(self, decided: Mapping[str, Decision]) -> None:
+        """Same for decisions written by another process. Thread-safe."""
 
         async def take() -> None:
             async with self._telling:
@@ -247,7 +248,7 @@ class LiveRun:
             self._watch.waited(time.perf_counter() - began)
 
     def _decided_without_asking(self, question: Question) -> Decision:
-        """Nobody is to be asked: with `approve="all"` a form is filled in with its defaults, where it has them all."""
+        """Decides without asking anyone: with `approve="all"` a form is filled with its defaults, or rejected when it lacks some."""
         if self._options.approve == "none":
             return Decision("rejected")
         if question.schema is None:
@@ -258,7 +259,7 @@ class LiveRun:
             return Decision("rejected")
 
     async def _tell_questions(self) -> None:
-        """Whoever looks, here or elsewhere, sees what the run waits for."""
+        """Stores the pending questions, so that every process can see them."""
         async with self._telling:
             self.run, self._claim = await in_thread(
                 approvals.keep_questions, self._store, self.run, self.asked, self._claim
@@ -273,12 +274,12 @@ class LiveRun:
         self._events.end()
 
     def _model_to_ask(self) -> str | sdk.Model | None:
-        """The speaking agent's."""
+        """Returns the model of the active agent."""
         speaker = self._graph.agents.get(self._speakers[-1]) if self._speakers else self._graph.root
         return self._options.model or (speaker or self._graph.root).model
 
     async def _sampled(self, question: Question) -> Reply:
-        """What the speaking agent's model says to a server that was allowed to ask it."""
+        """Asks the active agent's model on behalf of a server that was permitted to."""
         chosen = self._model_to_ask()
         model = chosen if isinstance(chosen, sdk.Model) else self._shop.router.get_model(chosen)
         answer = await model.get_response(
@@ -290,8 +291,8 @@ class LiveRun:
         return Reply(accepted=True, text=text, model=str(getattr(model, "full", type(model).__name__)))
 
     def cancel(self) -> None:
-        """Stop, unless the run is ending already. Asking twice is fine, and so is asking from another thread."""
-        with contextlib.suppress(RuntimeError):  # Its loop is closed, and the run with it.
+        """Cancels the run unless it is already ending. Idempotent and thread-safe."""
+        with contextlib.suppress(RuntimeError):  # The event loop is closed, and the run has ended with it.
             self.loop.call_soon_threadsafe(self._cancel_here)
 
     def _cancel_here(self) -> None:
@@ -299,7 +300,7 @@ class LiveRun:
             self._cancelling = self._task.cancel()
 
     async def ended(self) -> None:
-        """Return when everything is stored."""
+        """Returns when everything is stored."""
         if self.loop is asyncio.get_running_loop():
             await self._over.wait()
         elif self.loop.is_running():
@@ -330,7 +331,7 @@ class LiveRun:
 
     def _time_is_up(self) -> None:
         left = self._watch.seconds_left
-        if self._asked or (left is not None and left > 0.01):  # What a person took does not count.
+        if self._asked or (left is not None and left > 0.01):  # Time spent waiting for people does not count.
             self._alarm = self.loop.call_later(left or 1.0, self._time_is_up)
         elif self._task and not self._cancelling and self._ending is None:
             self._stopped = self._watch.time_is_up()
@@ -359,13 +360,13 @@ class LiveRun:
         return last
 
     async def _end_anyhow(self, status: str, message: str, error: LabError | None) -> RunEnded:
-        """Even when the store cannot take it any more (it is gone, or the thread was deleted), the reader is told of an end."""
+        """Ends the run, and reports an end even when the store fails (for example because the thread was deleted)."""
         self._ending = None
         try:
             return await self._end(self._end_early(status, message, error))
         except Exception as again:  # noqa: BLE001 - logged, and told to the reader
             known = as_lab_error(again, speakers=(), max_turns=None)
-            logger.error("run %s: its end could not be stored: %s", self.run.id, known)
+            logger.error("run %s: its final state could not be stored: %s", self.run.id, known)
             self.run = replace(self.run, status="failed", error_type=type(known).__name__, error=str(known))
             return RunFailed(run=self.run, error=error_json(known))
 
@@ -397,7 +398,7 @@ class LiveRun:
                     await asyncio.wait([result.run_loop_task])
                 raise
             except Exception as error:
-                # The SDK throws away the events that were still queued; its list of answers is whole.
+                # The SDK discards events that were still queued; its list of responses is complete.
                 await self._items.catch_up(result.raw_responses[answers_before:], error)
                 raise
             if not result.interruptions:
@@ -423,15 +424,15 @@ class LiveRun:
         )
 
     def _model_for_all(self) -> str | None:
-        """The model that every agent takes. An agent without one would bring the settings of OpenAI's default model along,
-        which other providers refuse; naming the lab's default model instead makes the SDK drop them."""
+        """Returns the model that overrides every agent's. An agent without a model would get the settings of OpenAI's default model, which
+        other providers reject; naming the lab's default model makes the SDK drop them."""
         if self._graph.own_models:
             return None
         if self._options.model is None and all(agent.model is None for agent in self._graph.agents.values()):
             return self._shop.router.resolve(None).full
         return self._options.model
 
-    # -- what happens on the way
+    # -- events during the run
 
     async def _speaks(self, agent: sdk.Agent[Any]) -> None:
         previous = self._speakers[-1] if self._speakers else None
@@ -468,15 +469,15 @@ class LiveRun:
             await asyncio.sleep(approvals.RENEW_EVERY_S)
             assert self._claim is not None
             if self._asked or self._telling.locked():
-                continue  # Nothing is claimed while a person is asked.
+                continue  # There is no claim while a question is pending.
             try:
                 await in_thread(approvals.renew, self._store, self._claim)
             except ConflictError:
-                logger.error("run %s lost its claim; it stops", self.run.id)
+                logger.error("run %s lost its claim and stops", self.run.id)
                 self.cancel()
                 return
 
-    # -- ends
+    # -- end of the run
 
     async def _pause(self, state: RunState[Any, Any], undecided: list[ToolApprovalItem]) -> RunPaused:
         waiting = await self.pauses.ask(undecided)
@@ -494,7 +495,7 @@ class LiveRun:
         return RunPaused(run=self.run, interruptions=waiting)
 
     async def _end(self, work: Coroutine[Any, Any, RunEnded]) -> RunEnded:
-        """An end that has begun is not cancelled any more, and there is only one."""
+        """Ends the run exactly once; an end that has started cannot be cancelled."""
         if self._ending is None:
             self._ending = asyncio.create_task(work)
         else:
@@ -507,7 +508,7 @@ class LiveRun:
         return self._ending.result()
 
     async def _complete(self, result: sdk.RunResultStreaming | None) -> RunCompleted | RunStopped:
-        """The final output of a turn that ended with a client tool's call is what was said before, if anything."""
+        """Completes the run. The output of a turn that ended with a client tool call is the text before it, if any."""
         await self._log.close()
         final = None if result is None or self.pending_client_calls() else result.final_output
         output = self._said() if final is None else output_text(final)
@@ -529,7 +530,7 @@ class LiveRun:
     async def _end_early(
         self, status: str, message: str, error: LabError | None
     ) -> RunCancelled | RunFailed | RunStopped:
-        """Keep what was said: in the thread as incomplete, in the session so that the model knows of it too."""
+        """Ends the run early, and keeps its output: incomplete in the thread, and in the session so that the model sees it."""
         await self._log.close()
         await self._session.write()
         await in_thread(complete_session, self._store, self.run)
@@ -553,8 +554,8 @@ class LiveRun:
         }  # fmt: skip
 
     async def _store_end(self, columns: dict[str, Any], kept: RunStateRecord | None) -> None:
-        """The run's row and its paused state change together. On return they and every span are durable: whoever is told of the
-        run's end can read all that it did."""
+        """Updates the run's row and its paused state in one transaction. Returns after these and all spans are durable, so that everything
+        the run did can be read when its end is reported."""
         store, run = self._store, self.run
         self._shop.processor.release(self._sdk_trace, LEFT_OPEN)
         spans = self._route.writer.barrier()
@@ -580,13 +581,16 @@ class LiveRun:
             await write_soon(store.db, store.user_id, statements, changes=changes)
             self.run = replace(run, **columns)
         except ConflictError:
-            logger.error("run %s was taken over while it was being resumed here; how it ended here is not kept", run.id)
+            logger.error(
+                "run %s was taken over by another process while it was resumed here; its result here is discarded",
+                run.id,
+            )
             self.run = await in_thread(store.runs.get, run.id)
         try:
             await spans.reached()
         except StoreError as error:
-            logger.error("run %s ended, and its trace is not readable yet: %s", run.id, error)
-            self.emit(Progress(text=f"The trace of this run cannot be read yet. {error}"))
+            logger.error("run %s ended, but its trace is not readable yet: %s", run.id, error)
+            self.emit(Progress(text=f"The trace of this run is not readable yet. {error}"))
 
     def _said(self) -> str | None:
         texts = [i.data["text"] for i in self._log.mine("assistant_message") if i.data["text"]]

@@ -1,4 +1,4 @@
-"""A recorded run, read for replaying, and what is to be different: what models said, what they heard of each call, where it goes live."""
+"""A recorded run prepared for replay (answers, tool results, fork point), and the changes of a fork."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from timestep_lab.model.records import Json
 from timestep_lab.model.spans import GenAI, Lab
 
 Span = Mapping[str, Any]
-"""One span as `store.traces.payloads` gives it."""
+"""A span as returned by `store.traces.payloads`."""
 ToolStub = Json | Callable[[dict[str, Any]], Any]
-"""What a changed tool says: a fixed result, or a function of its arguments (which may be a coroutine function)."""
+"""Result of a replaced tool: a fixed value, or a function of its arguments (which may be async)."""
 CUT_SHORT = "The recorded run ended before this step did."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What is different in a fork. `again`: nothing is, but it runs live from the span on."""
+    """Changes of a fork. `again`: no change, but live from the span on."""
 
     prompt: str | None = None
     model: str | None = None
-    """For every agent that is not in `models`."""
+    """Model of every agent that is not in `models`."""
     models: Mapping[str, str] = field(default_factory=dict)
-    """Agent name to model."""
+    """Maps an agent name to its model."""
     instructions: Mapping[str, str] = field(default_factory=dict)
-    """Agent name to instructions."""
+    """Maps an agent name to its instructions."""
     tools: Mapping[str, ToolStub] = field(default_factory=dict)
-    """Tool name to what each of its live calls says."""
+    """Maps a tool name to the result of its live calls."""
     results: Mapping[str, ToolStub] = field(default_factory=dict)
-    """Id of a recorded call to what that call says."""
+    """Maps the id of a recorded call to its new result."""
     again: bool = False
     on_tools: str = "live"
-    """`ask`: a live call of a tool that may change the world waits for a person. `live`: by the tools' own rules. `tape`: by the `tape`."""
+    """`ask`: a live call of a tool with possible side effects needs approval. `live`: the tools' own rules apply. `tape`: answered by
+    `tape`."""
     tape: Mapping[str, Json] | None = None
-    """`Tape.spec` of what live calls are answered from."""
+    """`Tape.spec` of the tape that answers live calls."""
 
     @property
     def none(self) -> bool:
         return replace(self, on_tools="live", tape=None) == Changes()
 
     def over(self, earlier: Changes) -> Changes:
-        """What is live in a fork of a fork: the earlier replacements hold where these say nothing else."""
+        """Returns the changes for a fork of a fork: the earlier replacements apply unless overridden here."""
         return replace(
             self,
             models={**({} if self.model else earlier.models), **self.models},
@@ -58,7 +59,7 @@ class Changes:
         )
 
     def to_json(self) -> dict[str, Json]:
-        """For the run's row. Functions cannot be written down: of them only the names are kept."""
+        """Returns the changes as JSON for the run's row. Functions cannot be stored; only their names are."""
         plain: dict[str, Json] = {
             name: getattr(self, name) for name in ("prompt", "model", "again", "on_tools", "tape")
         }
@@ -69,18 +70,18 @@ class Changes:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Json]) -> Changes:
-        """Raises `RunError` when something was replaced by a function, which no other process has."""
+        """Inverse of `to_json`. Raises `RunError` when something was replaced by a function, which other processes do not have."""
         if lost := plain["functions"]:
             raise RunError(
-                f"This fork replaced {', '.join(map(repr, lost))} by a function, which lives only in the process that made it.",
-                "Go on with it there, or fork again with a fixed result: tools={'name': 'what it says'}.",
+                f"This fork replaced {', '.join(map(repr, lost))} by a function, which exists only in the process that created it.",
+                "Continue it there, or fork again with a fixed result: tools={'name': 'result'}.",
             )
         return cls(**{name: value for name, value in plain.items() if name != "functions"})
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a fork goes live: after `answers` answers of models, and in the calls `live` that the last of them asked for."""
+    """The fork point: after `answers` model answers, and at the calls `live` that the last of them made."""
 
     answers: int
     live: frozenset[str] = frozenset()
@@ -88,22 +89,22 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """A tool call that is over."""
+    """A tool call that has ended."""
 
     heard: Json = None
-    """What the model read as its answer: a text, or content parts. None when it read nothing, since the tool's error ended the run."""
+    """Result sent to the model, as text or content parts. None when the tool's error ended the run."""
     output: Json = None
-    """What the tool returned, as far as JSON can say it."""
+    """The tool's return value, as JSON."""
     error: str | None = None
     is_text: bool = True
-    """Whether the tool returned what was heard."""
+    """Whether the tool's return value was the text sent to the model."""
     decision: str | None = None
-    """`approved` or `rejected`, when it was asked about."""
+    """`approved` or `rejected` if the call needed approval."""
     ran: bool = True
-    """False for a call that a guardrail answered in the tool's place."""
+    """False for a call that a guardrail answered instead of the tool."""
 
     def said(self) -> Any:
-        """Something that the SDK gives to the model as `heard`, and everybody else sees as `output`."""
+        """Returns a value that the SDK sends to the model as `heard`, and that is stored and shown as `output`."""
         if isinstance(self.heard, list):
             parts = [_part(part) for part in self.heard]
             return parts if isinstance(self.output, list) or len(parts) != 1 else parts[0]
@@ -111,7 +112,7 @@ class RecordedCall:
 
 
 class _Said:
-    """A result that is not text: `str` is what the SDK gives to the model, `model_dump` what is stored and shown."""
+    """A non-text result: the SDK sends `str` of it to the model; `model_dump` is stored and shown."""
 
     def __init__(self, heard: str, output: Json) -> None:
         self._heard, self._output = heard, output
@@ -129,7 +130,7 @@ def _part(part: Mapping[str, Any]) -> Any:
 
 
 def definitions_of(spans: Iterable[Span]) -> dict[str, list[Mapping[str, Json]]]:
-    """By the name of an MCP server, its tools as models were offered them; what was said last of each tool holds."""
+    """Maps an MCP server's name to its tools as offered to models; the latest definition of each tool wins."""
     by_server: dict[str, dict[str, Mapping[str, Json]]] = {}
     for span in spans:
         for definition in span["attributes"].get(GenAI.TOOL_DEFINITIONS) or ():
@@ -139,11 +140,11 @@ def definitions_of(spans: Iterable[Span]) -> dict[str, list[Mapping[str, Json]]]
 
 
 class Recorded:
-    """A recorded run, read for replaying: what models said in order, which calls each answer asked for, how they ended.
+    """A recorded run prepared for replay: the models' answers in order, the calls of each answer, and the calls' results.
 
-    What an agent used as a tool did inside its call is not part of it: the call as a whole is replayed, or is live.
-    `heard`: by call id, the outputs of the conversation's log. `end`: how the run ended, unless it completed or waits (`is_over`).
-    Raises `RunError` for a trace whose answers were not recorded as the lab records them.
+    Steps inside a call of an agent used as a tool are not included: such a call is replayed or live as a whole. `heard` maps a call id to
+    its output in the session log. `end` is the error that ended the run, None if it completed or waits (`is_over`). Raises `RunError` for a
+    trace whose answers were not recorded by the lab.
     """
 
     def __init__(
@@ -157,8 +158,8 @@ class Recorded:
         for span in self.answers:
             if span["status"] == "ok" and not isinstance(span["output"], list):
                 raise RunError(
-                    f"The answer of span {span['span_id']} was not recorded, so it cannot be said again.",
-                    "Only runs of a lab can be forked. Run it again with lab.run.",
+                    f"The answer of span {span['span_id']} was not recorded, so it cannot be replayed.",
+                    "Only runs of a lab can be forked. Start a new run with lab.run.",
                 )
         self.asked = [_calls_of(span) for span in self.answers]
         self.turn_of = {call_id: turn for turn, calls in enumerate(self.asked) for call_id in calls}
@@ -170,19 +171,19 @@ class Recorded:
                 self.guardrails.setdefault(span["name"], []).append(bool(span["output"].get("triggered")))
 
     def point(self, span_id: str | None, changes: Changes) -> Point | None:
-        """Where a fork goes live; None when all of it is replayed. Without `span_id`, that is where the first change is felt.
+        """Returns the fork point; None when everything is replayed. Without `span_id`, it is where the first change takes effect.
 
-        Raises `NotFoundError` for an unknown span, `UsageError` for changed results that cannot all be felt.
+        Raises `NotFoundError` for an unknown span, `UsageError` for changed results that cannot all take effect.
         """
         if span_id is not None and span_id not in self._spans:
-            raise NotFoundError(f"There is no span {span_id!r} in this trace.", "Take a span id of the trace's tree.")
+            raise NotFoundError(f"There is no span {span_id!r} in this trace.", "Use a span id from the trace's tree.")
         if changes.none:
             return None
         felt = self._changed_calls(changes)
         if span_id is not None:
             if changes.results:
                 raise UsageError(
-                    "results= says by itself where the fork goes live.", "Leave the span out.", param="span_id"
+                    "results= already defines where the fork goes live.", "Omit the span.", param="span_id"
                 )
             return self._at(self._spans[span_id])
         if changes.prompt is not None or changes.model or changes.again:
@@ -195,18 +196,18 @@ class Recorded:
         return Point(first, frozenset().union(*(point.live for point in felt if point.answers == first)))
 
     def warm_start(self, point: Point) -> int:
-        """The turn at which a replay of `point` can begin: that of its first live answer, or of the answer whose calls are live."""
+        """Returns the turn at which a replay of `point` can start: that of its first live answer, or of the answer whose calls are live."""
         if point.live or point.answers >= len(self.answers):
             return point.answers - 1
         return point.answers
 
     def input_of(self, turn: int) -> list[dict[str, Any]]:
-        """What the model read at that turn, without its instructions."""
+        """Returns the model's input at a turn, without its instructions."""
         items = [dict(item) for item in self.answers[turn]["input"] or ()]
         return items[1:] if items and items[0].get("role") == "system" else items
 
     def with_answer(self, turn: int, output: Sequence[Mapping[str, object]]) -> Recorded:
-        """The same run, in which the model said something else at that turn; a call that is not as it was has no recorded end."""
+        """Returns the run with a different answer at a turn; changed calls have no recorded result."""
         other = copy.copy(self)
         was = {
             item["call_id"]: item for item in self.answers[turn]["output"] or () if item.get("type") == "function_call"
@@ -223,7 +224,7 @@ class Recorded:
         return other
 
     def used_tools(self, turn: int) -> set[str]:
-        """The agents that had called a tool or handed off before that turn."""
+        """Returns the agents that had called a tool or handed off before a turn."""
         return {
             str(answer["agent"])
             for answer in self.answers[:turn]
@@ -240,8 +241,8 @@ class Recorded:
                 )
         if len({self.turn_of[call_id] for call_id in changes.results}) > 1:
             raise UsageError(
-                "Calls of several turns cannot be changed in one fork: what follows the first is live, and asks anew.",
-                "Change the calls of one turn, and fork the fork.",
+                "Calls of several turns cannot be changed in one fork: everything after the first is live and makes new calls.",
+                "Change the calls of one turn, then fork the fork.",
                 param="results",
             )
         named = {
@@ -259,7 +260,7 @@ class Recorded:
         return Point(sum(_began(answer) < _began(outer) for answer in self.answers))
 
     def _around(self, span: Span) -> Span:
-        """The outermost tool call that the span is inside of, or the span itself."""
+        """Returns the outermost tool call that contains the span, or the span itself."""
         outer, here = span, self._spans.get(span["parent_id"] or "")
         while here is not None:
             outer = here if here["kind"] == "tool" else outer
@@ -282,7 +283,7 @@ def _is_call(item: Mapping[str, object]) -> bool:
 
 
 def _recorded(span: Span | None, heard: Json) -> RecordedCall | None:
-    """None for a call that is not over."""
+    """Returns the recorded call, or None for a call that has not ended."""
     if span is None:
         return None if heard is None else RecordedCall(heard, heard, ran=False)
     if span["ended_at"] is None:

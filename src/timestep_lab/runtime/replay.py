@@ -1,9 +1,9 @@
-"""Fork a run: what was recorded up to a step is said again word for word, and from there on models and tools are real.
+"""Forks of a run: steps before the fork point are replayed as recorded, and from there on models and tools are live.
 
-Models are replaced by stubs that give each agent its recorded answers in order; tools by stubs that know by call id what the model heard.
-While an agent's answers are recorded ones, nothing else that is code runs either: guardrails end as they ended, dynamic instructions
-say what they said, `on_handoff` is not called. The fork point is a step and not a time: of three calls made in parallel, only the
-one named is live. Without a change there is no fork point: the whole run is said again, with no call of any provider or tool.
+Models are replaced by stubs that return each agent's recorded answers in order, tools by stubs that return recorded results by call id.
+While an agent's answers are replayed, no other user code runs either: guardrails return their recorded result, dynamic instructions
+their recorded text, and `on_handoff` is not called. The fork point is a step, not a time: of three parallel calls, only the named one
+is live. Without a change there is no fork point: the whole run is replayed without calling any provider or tool.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _items: TypeAdapter[list[Any]] = TypeAdapter(list[ResponseOutputItem])
 
 
 class Replay:
-    """What one fork still has to say of a recorded run. `said`: ids of the answers it said before it paused."""
+    """State of one fork's replay of a recorded run. `said`: ids of the answers it replayed before a pause."""
 
     def __init__(self, recorded: Recorded, point: Point | None, changes: Changes, said: Sequence[str] = ()) -> None:
         past = recorded.answers if point is None else recorded.answers[: point.answers]
@@ -61,35 +61,35 @@ class Replay:
         live = point.live if point else frozenset()
         self.changes = changes
         self.end = recorded.end if point is None else None
-        """How the run ends when its recorded answers have been said; None when it goes on live."""
+        """How the run ends after its recorded answers; None when it continues live."""
         self.whole = point is None and recorded.is_over
-        """Nothing of it is live."""
+        """True when no part of the run is live."""
         self.calls = {i: recorded.calls[i] for i in asked if i in recorded.calls and i not in live}
         self.said = list(said)
-        """Ids of the recorded answers that were said so far."""
+        """Ids of the recorded answers replayed so far."""
         self.answers: dict[str, deque[Span]] = {}
         for span in past:
             if span["span_id"] not in self.said:
                 self.answers.setdefault(span["agent"] or "", deque()).append(span)
         self.costs: list[float | None] = []
-        """In USD, of each live answer that was asked for as a whole; None where the price is unknown."""
+        """Cost in USD of each live non-streamed answer; None where the price is unknown."""
         self.tokens = 0
-        """Of the same answers."""
+        """Tokens of the same answers."""
         self.guardrails = {name: deque(ends) for name, ends in recorded.guardrails.items()}
         self.same_input = changes.prompt is None and bool(past)
 
     @property
     def decisions(self) -> dict[str, tuple[str, str]]:
-        """Call id to what was decided about it and, for a refusal, what the model then read."""
+        """Maps a call id to its recorded decision and, for a rejection, the message sent to the model."""
         return {i: (call.decision, str(call.heard)) for i, call in self.calls.items() if call.decision}
 
 
 Offered = Mapping[str, Sequence[Any]]
-"""Agent name to every tool it is offered, those of MCP servers included."""
+"""Maps an agent's name to the tools it is offered, including those of MCP servers."""
 
 
 async def offered_tools(graph: BuiltGraph, changes: Changes, recorded: Definitions | None = None) -> Offered:
-    """What `rewire` works with. `recorded`: by a server's name, its tools as a trace has them; such a server is not asked.
+    """Returns the tools of every agent, for `rewire`. `recorded` maps a server name to its recorded tools; such a server is not contacted.
 
     Raises `UsageError` for a changed tool or agent that the graph does not have.
     """
@@ -102,7 +102,7 @@ async def offered_tools(graph: BuiltGraph, changes: Changes, recorded: Definitio
 
 
 async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[Any]:
-    """The tools of the MCP servers that an SDK agent holds itself."""
+    """Returns the tools of the MCP servers attached to an SDK agent itself."""
     if not agent.mcp_servers:
         return ()
     from agents.mcp import MCPUtil
@@ -123,7 +123,7 @@ async def _server_tools(agent: Agent[Any], recorded: Definitions) -> Sequence[An
 
 
 def rewire(graph: BuiltGraph, offered: Offered, replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> BuiltGraph:
-    """A copy of the agents that replay first. `model_of` gives the model an agent goes on with, when it is needed."""
+    """Returns a copy of the agents that replays before going live. `model_of` returns the live model of an agent when it is needed."""
     changes = replay.changes
     models = {name: ReplayModel(agent, replay, model_of) for name, agent in graph.agents.items()}
     clones: dict[str, Agent[Any]] = {}
@@ -159,15 +159,15 @@ def _check_agents(graph: BuiltGraph, names: set[str]) -> None:
 
 
 def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
-    """A replaced tool must be one that can be replaced wherever it is offered."""
+    """Raises `UsageError` unless every changed tool can be replaced wherever it is offered."""
     known = {tool.name for tool in tools if isinstance(tool, FunctionTool)}
     for tool in tools:
         inner = _inner_tools(tool) & set(changed)
         if inner:
             name = min(inner)
             raise UsageError(
-                f"The agent behind the tool {tool.name!r} has the tool {name!r}, which cannot be replaced inside of it.",
-                f"Replace the whole: tools={{{tool.name!r}: …}}.",
+                f"The agent behind the tool {tool.name!r} has the tool {name!r}, which cannot be replaced separately.",
+                f"Replace the whole tool: tools={{{tool.name!r}: …}}.",
                 param="tools",
             )
         if tool.name in changed and not isinstance(tool, FunctionTool):
@@ -185,7 +185,7 @@ def _check_tools(tools: Sequence[Any], changed: Mapping[str, ToolStub]) -> None:
 
 
 def _inner_tools(tool: object) -> set[str]:
-    """Names of the tools that an agent used as a tool has, at any depth."""
+    """Returns the names of all tools, at any depth, of an agent used as a tool."""
     names: set[str] = set()
     waiting, seen = [tool], set()
     while waiting:
@@ -198,22 +198,22 @@ def _inner_tools(tool: object) -> set[str]:
 
 
 class ReplayModel(Model):
-    """Says the recorded answers of `agent`, then hands over to its live model."""
+    """Model that returns the recorded answers of `agent`, then delegates to its live model."""
 
     def __init__(self, agent: Agent[Any], replay: Replay, model_of: Callable[[Agent[Any]], Model]) -> None:
         self._agent, self._replay, self._model_of = agent, replay, model_of
         self._answers = replay.answers.get(agent.name, deque())
         self.repeated = bool(replay.said)
-        """The answer given last was a recorded one."""
+        """True when the latest answer was a recorded one."""
 
     @property
     def next(self) -> Span | None:
-        """The recorded answer to come."""
+        """The next recorded answer, or None."""
         return self._answers[0] if self._answers else None
 
     @property
     def full(self) -> str:
-        """The name shown for it: that of the answer to come."""
+        """Name of the model of the next answer."""
         if self._answers:
             return str(self._answers[0]["model"])
         live = self._model_of(self._agent)
@@ -238,7 +238,7 @@ class ReplayModel(Model):
             yield event
 
     def _live(self) -> Model | None:
-        """None while there are recorded answers. Raises how the run ended when that is all that is left of it."""
+        """Returns None while there are recorded answers. Raises the recorded error of the run if nothing else is left of it."""
         self.repeated = bool(self._answers)
         if self._answers:
             return None
@@ -252,7 +252,7 @@ class ReplayModel(Model):
         return span
 
     def _say(self, span: Span, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The recorded answer, in a span of its own that says where it is from. An answer that failed fails again."""
+        """Returns a recorded answer, in a span that refers to the original. A failed answer fails again."""
         asked = [*args, *(kwargs.get(name) for name in _ASKED[len(args) :])]
         system, given, tracing = asked[0], asked[1], asked[6]
         shown = [{"role": "system", "content": system}] if system else []
@@ -265,14 +265,14 @@ class ReplayModel(Model):
                 again.set_error(SpanError(message=str(span["error"]), data=None))
                 if self._replay.end:
                     raise self._replay.end
-                raise ProviderError(f"Replayed: {span['error']}", "Fork from this span on with another model.")
+                raise ProviderError(f"Replayed: {span['error']}", "Fork from this span with another model.")
             again.span_data.output = span["output"]
             try:
                 return _items.validate_python(span["output"])
             except ValidationError as error:
                 raise RunError(
-                    f"The answer of span {span['span_id']} is not one of the Responses API, so it cannot be said again.",
-                    "Only runs of a lab can be forked. Run it again with lab.run.",
+                    f"The answer of span {span['span_id']} is not a Responses API output, so it cannot be replayed.",
+                    "Only runs of a lab can be forked. Start a new run with lab.run.",
                 ) from error
 
 
@@ -291,7 +291,7 @@ def _events(model: str, items: list[Any]) -> list[Any]:
 
 
 def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionTool:
-    """`tool`, but a recorded call says what was heard of it, and a changed tool or call what it was changed to, unasked."""
+    """Wraps `tool`: a recorded call returns its recorded result; a changed tool or call returns its replacement without approval."""
     live, ask, changes = tool.on_invoke_tool, tool.needs_approval, replay.changes
 
     async def invoke(context: ToolContext[Any], arguments: str) -> Any:
@@ -300,7 +300,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
             if call.error:
                 _mark_failed(call.error)
             if call.heard is None and call.error:
-                raise replay.end or RunError(CUT_SHORT, "Fork from this call on.")
+                raise replay.end or RunError(CUT_SHORT, "Fork from this call.")
             return call.said()
         if context.tool_call_id in changes.results:
             return await _changed(changes.results[context.tool_call_id], arguments)
@@ -311,7 +311,7 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
     async def needs_approval(context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
         call = replay.calls.get(call_id)
         if call is not None:
-            return call.decision is not None  # It is decided again as it was.
+            return call.decision is not None  # The recorded decision is applied again.
         if call_id in changes.results or tool.name in changes.tools:
             return False
         if changes.on_tools == "ask" and not is_read_only(tool):
@@ -322,14 +322,14 @@ def _stub(tool: FunctionTool, replay: Replay, model: ReplayModel) -> FunctionToo
     stub.on_invoke_tool = invoke
     stub.needs_approval = needs_approval
     stub.is_enabled = _as_then(tool.is_enabled, replay, model)
-    stub.output_json_schema = None  # What was heard is not read again.
+    stub.output_json_schema = None  # Recorded results are not parsed again.
     stub.tool_input_guardrails = _input_checks(tool, replay)
     stub.tool_output_guardrails = [_unless_recorded(one, replay) for one in tool.tool_output_guardrails or ()]
     return stub
 
 
 def _input_checks(tool: FunctionTool, replay: Replay) -> list[ToolInputGuardrail[Any]]:
-    """The tool's guardrails; for a recorded call, what they said then."""
+    """Returns the tool's input guardrails, which return their recorded result for a recorded call."""
     checks = list(tool.tool_input_guardrails or ())
     if not checks:
         return []
@@ -345,7 +345,7 @@ def _input_checks(tool: FunctionTool, replay: Replay) -> list[ToolInputGuardrail
 
 
 def _unless_recorded(check: Any, replay: Replay) -> Any:
-    """A tool's guardrail that lets recorded calls through: what they said is what was heard already."""
+    """Wraps a tool guardrail so that it allows recorded calls: their recorded result already includes its effect."""
 
     async def run(data: Any) -> ToolGuardrailFunctionOutput:
         if data.context.tool_call_id in replay.calls:
@@ -357,7 +357,8 @@ def _unless_recorded(check: Any, replay: Replay) -> Any:
 
 
 def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> Any:
-    """An agent's guardrail that ends as it ended, while what it looks at is as it was: the input, or what `speaker` said."""
+    """Wraps an agent guardrail to return its recorded result while the text it checks (the input, or `speaker`'s answer) is the recorded
+    one."""
     ends = replay.guardrails.get(guardrail.get_name(), deque())
 
     async def run(*given: Any) -> GuardrailFunctionOutput:
@@ -371,7 +372,7 @@ def _as_ended(guardrail: Any, replay: Replay, speaker: ReplayModel | None) -> An
 
 
 def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapper[Any], Agent[Any]], Any]:
-    """Dynamic instructions that say what they said, while the answer to them is recorded."""
+    """Wraps dynamic instructions to return their recorded text while the answer to them is recorded."""
     dynamic = agent.instructions
     assert callable(dynamic)
 
@@ -387,7 +388,7 @@ def _as_said(agent: Agent[Any], model: ReplayModel) -> Callable[[RunContextWrapp
 
 
 def _as_then(is_enabled: object, replay: Replay, model: ReplayModel) -> Any:
-    """A recorded answer may call what was enabled then."""
+    """Wraps `is_enabled`: a tool or handoff used by a recorded answer counts as enabled."""
     if not callable(is_enabled):
         return is_enabled
 
@@ -416,15 +417,15 @@ def _mark_failed(message: str) -> None:
 def _lead_to(
     way: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]], replay: Replay, model: ReplayModel
 ) -> Agent[Any] | Handoff[Any, Any]:
-    """The same handoff, leading to the copies. One that a recorded answer asked for happens without calling anybody's code again."""
+    """Returns a copy of a handoff to the cloned agents. A handoff in a recorded answer happens without calling user code again."""
     if isinstance(way, Agent):
         return clones[way.name]
-    lead = way.on_invoke_handoff
+    original_invoke = way.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
         if model.repeated and way.agent_name in clones:
             return clones[way.agent_name]
-        target = await lead(context, arguments)
+        target = await original_invoke(context, arguments)
         return clones.get(target.name, target)
 
     clone = copy.copy(way)

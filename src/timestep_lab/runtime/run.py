@@ -1,4 +1,4 @@
-"""The agents of a run: built from what the store says now, or from what it said when the run paused."""
+"""Options, limits and agents of a run. The agents are built from the store, or from a paused run's snapshot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- What a caller asks of a run, checked before anything is written
+# --- Arguments of a run, validated before anything is written
 
 
 Approve = Literal["ask", "all", "none"]
@@ -43,18 +43,18 @@ TITLE_LENGTH = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLimits:
-    """What a run may take, over all its agents, pauses and parts. None: as much as it wants."""
+    """Limits of a run, over all its agents and pauses. None: unlimited."""
 
     budget_usd: float | None = None
     max_tokens_total: int | None = None
-    """Input and output, of all answers."""
+    """Input and output tokens of all answers."""
     timeout_s: float | None = None
-    """Seconds that it works; waiting for approval does not count."""
+    """Seconds of work; time spent waiting for approval does not count."""
     max_tool_calls: int | None = None
 
     @classmethod
     def read(cls, **given: Any) -> RunLimits:
-        """Raises `UsageError`."""
+        """Validates the given limits. Raises `UsageError`."""
         for name, value in given.items():
             whole = name.startswith("max_")
             right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -63,28 +63,28 @@ class RunLimits:
             ):
                 least = "0" if name == "max_tool_calls" else "1" if whole else "above 0"
                 raise UsageError(
-                    f"{name}={value!r} is no limit.", f"Give a {'whole ' * whole}number{' from' * whole} {least}{' up' * whole}.",
+                    f"{name}={value!r} is not a valid limit.", f"Pass a {'whole ' * whole}number{' from' * whole} {least}{' up' * whole}.",
                     param=name,
                 )  # fmt: skip
         return cls(**given)
 
     @classmethod
     def of_agent(cls, agent: object) -> RunLimits:
-        """Those that a stored agent carries; no other has any."""
+        """Returns the limits of a stored agent; any other agent has none."""
         return cls(**{name: getattr(agent, name) for name in LIMITS}) if isinstance(agent, AgentRecord) else cls()
 
     def over(self, others: RunLimits) -> RunLimits:
-        """`others`, but for those that are set here."""
+        """Returns `others` overridden by the limits set here."""
         return replace(others, **self.given())
 
     def given(self) -> dict[str, Any]:
-        """Those that are set."""
+        """Returns the limits that are set."""
         return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What holds for one run alone. It is kept with a paused run, so that the run goes on as it began."""
+    """Options of a single run. They are stored with a paused run, so that it resumes unchanged."""
 
     model: str | None = None
     model_settings: Mapping[str, Json] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class RunOptions:
     approve: Approve = "ask"
     limits: RunLimits = RunLimits()
     tape: Mapping[str, Json] | None = None
-    """`Tape.spec` of what its tools answer from; None: they are real."""
+    """`Tape.spec` of the tape that answers tool calls; None calls the real tools."""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -115,12 +115,12 @@ def read_options(
     limits: RunLimits,
     tape: Mapping[str, Json] | None = None,
 ) -> RunOptions:
-    """Raises `UsageError` or `SettingsError`."""
+    """Validates the options of a run. Raises `UsageError` or `SettingsError`."""
     if approve not in ("ask", "all", "none"):
         raise UsageError(f"approve={approve!r} is not known.", "Use 'ask', 'all' or 'none'.", param="approve")
     if type(max_turns) is not int or max_turns < 1:
         raise UsageError(
-            f"max_turns={max_turns!r} allows no turn.", "Give a whole number from 1 up.", param="max_turns"
+            f"max_turns={max_turns!r} is not a valid limit.", "Pass a whole number from 1 up.", param="max_turns"
         )
     return RunOptions(
         model=model,
@@ -134,14 +134,14 @@ def read_options(
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """What the user says, in the three forms it is kept in."""
+    """The user's input, in the three forms in which it is stored."""
 
     text: str
-    """For the run's row and the title."""
+    """Plain text, for the run's row and the thread's title."""
     session_items: tuple[Mapping[str, Any], ...]
-    """For the model: Responses input items."""
+    """Responses input items, for the model."""
     thread_items: tuple[tuple[str, dict[str, Json]], ...]
-    """For the reader: (type, data)."""
+    """Thread items as (type, data), for readers."""
 
     @property
     def title(self) -> str | None:
@@ -150,14 +150,14 @@ class UserTurn:
 
 
 def read_turn(said: str | Sequence[Mapping[str, object]], attachments: Sequence[Mapping[str, Json]] = ()) -> UserTurn:
-    """`said` is a text, or Responses input items. An attachment is a mapping that readers see; its key `input`, if any, is the content
-    part that the model gets (`input_image`, `input_file`, `input_text`). Raises `UsageError` when nothing was said.
+    """Reads the user's input: a string, or Responses input items. An attachment is a mapping shown to readers; its optional key `input` is
+    the content part sent to the model (`input_image`, `input_file`, `input_text`). Raises `UsageError` for empty input.
     """
     if isinstance(said, str):
         return _text_turn(said, attachments)
     items = messages_of(said)
     if not items:
-        raise UsageError("There is nothing to say: the input is empty.", "Give a prompt.", param="input")
+        raise UsageError("The input is empty.", "Pass a prompt.", param="input")
     shown = [
         ("user_message", _message(content_text(item.get("content")), []))
         for item in items
@@ -170,18 +170,18 @@ def read_turn(said: str | Sequence[Mapping[str, object]], attachments: Sequence[
 
 
 def content_text(content: Any) -> str:
-    """The text of a Responses message's content."""
+    """Returns the text of a Responses message's content."""
     return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content or ())
 
 
 def _text_turn(text: str, attachments: Sequence[Mapping[str, Json]]) -> UserTurn:
     if not text.strip() and not attachments:
-        raise UsageError("There is nothing to say: the prompt is empty.", "Give a prompt.", param="input")
+        raise UsageError("The prompt is empty.", "Pass a prompt.", param="input")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The prompt holds {text[error.start]!r}, which is half a character.", "Write it as UTF-8.", param="input"
+            f"The prompt contains {text[error.start]!r}, an unpaired surrogate.", "Encode it as UTF-8.", param="input"
         ) from None
     inputs = _inputs(attachments)
     content: Any = [*_parts(text), *inputs] if inputs else text
@@ -215,14 +215,14 @@ AnyAgent = AgentRecord | sdk.Agent[Any]
 
 @dataclass(slots=True)
 class Graphs:
-    """Builds the agents of one user's runs."""
+    """Builds the agents of a user's runs."""
 
     store: Store
     toolbox: Toolbox
     settings: Settings
 
     async def records(self, agent: AnyAgent, versions: Mapping[str, int] | None = None) -> dict[str, AgentRecord]:
-        """The stored agents that a run of `agent` may reach, as they are today or in these `versions` (by id); none for an SDK agent.
+        """Returns the stored agents reachable from `agent`, in their current or the given `versions` (by id); empty for an SDK agent.
         Raises `NotFoundError`."""
         if isinstance(agent, sdk.Agent):
             return {}
@@ -236,7 +236,7 @@ class Graphs:
         options: RunOptions,
         recorded: Definitions | None = None,
     ) -> tuple[BuiltGraph, dict[str, Json]]:
-        """The agents, and the snapshot that a pause keeps of them. `recorded`: see `Toolbox.tools_for`."""
+        """Builds the agents and the snapshot that a pause stores. For `recorded` see `Toolbox.tools_for`."""
         if isinstance(agent, sdk.Agent):
             return from_sdk(agent), freeze_sdk(agent.name, options.to_json())
         servers = await self._servers()
@@ -244,9 +244,9 @@ class Graphs:
         return graph, freeze(records, agent.id, servers, options.to_json())
 
     async def rebuild(self, state: RunStateRecord, agent: sdk.Agent[Any] | None) -> tuple[BuiltGraph, Toolbox | None]:
-        """The agents as they were at the pause, and the toolbox made for them if today's servers are others.
+        """Rebuilds the agents from the snapshot of a pause, with a toolbox of their own if the MCP servers changed since.
 
-        Raises `RunError` when they cannot be had.
+        Raises `RunError` when they cannot be restored.
         """
         snapshot = state.agent_snapshot
         if snapshot.get("kind") == "sdk" and agent is not None:
@@ -283,7 +283,7 @@ class Graphs:
 async def restore_state(
     graph: BuiltGraph, state: RunStateRecord, items: list[ThreadItem], context: Any
 ) -> RunState[Any, Any]:
-    """The SDK's state with every decision applied. A call that had finished before a crash is answered with what it said then.
+    """Restores the SDK's state and applies every decision. A call that finished before a crash is answered with its stored output.
 
     Raises `RunError` when the state cannot be read.
     """
@@ -292,14 +292,14 @@ async def restore_state(
     except Exception as error:
         raise RunError(
             f"The state of run {state.run_id} cannot be read: {error}",
-            "Cancel it with lab.cancel(run_id) and ask again.",
+            "Cancel it with lab.cancel(run_id) and run it again.",
             code="damaged_state",
         ) from error
     for call in restored.get_interruptions():
         call_id = call.call_id or ""
         decision = state.decisions.get(call_id)
         if item := finished_call(items, call_id):
-            # The SDK has no way to hand it a result; a refusal's message becomes the call's output word for word.
+            # The SDK cannot be given a result; the message of a rejection becomes the call's output verbatim.
             restored.reject(call, rejection_message=item.data["output"])
         elif decision and decision["decision"] == "approved":
             restored.approve(call)
@@ -309,7 +309,7 @@ async def restore_state(
 
 
 def finished_call(items: Iterable[ThreadItem], call_id: str) -> ThreadItem | None:
-    """The call's item, if its tool ran to an end."""
+    """Returns the item of a tool call if its tool has finished."""
     for item in items:
         if item.type == "tool_call" and item.data["call_id"] == call_id:
             over = item.data["status"] in ("completed", "failed") and item.data["output"] is not None
@@ -318,7 +318,7 @@ def finished_call(items: Iterable[ThreadItem], call_id: str) -> ThreadItem | Non
 
 
 def was_answered(state: RunStateRecord, session: list[dict[str, Any]]) -> bool:
-    """Whether the model's log holds an answer to every call that waited: an earlier resume got past them and then died."""
+    """Returns whether the session has an output for every pending call: an earlier resume processed them and then died."""
     answered = {item.get("call_id") for item in session if str(item.get("type", "")).endswith("_output")}
     return all(call["call_id"] in answered for call in state.interruptions)
 

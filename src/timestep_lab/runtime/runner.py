@@ -1,10 +1,10 @@
-"""Run agents: one turn of a conversation as a stream of events, durable at every step.
+"""Runs agents: each turn of a conversation is a stream of events, and every step is stored.
 
-A thread has one run at a time: a second turn that comes while one goes on is refused with `ConflictError`. A run that waits for
-approval does not hold its thread; the talk may go on, and the approved call's answer is put behind its call.
+A thread has one active run at a time: starting a second one raises `ConflictError`. A run that waits for approval does not block its
+thread; the conversation can continue, and the result of the approved call is inserted after its call.
 
-A reader who leaves early (closes the stream, or is cancelled) cancels the run, and what was said so far stays in the thread
-as incomplete. With `keep_running` the run goes on to its end without its reader.
+A reader that leaves early (closes the stream, or is cancelled) cancels the run; output so far stays in the thread as incomplete.
+With `keep_running` the run continues to its end without a reader.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ NO_LIMITS = RunLimits()
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A run that branches from the trace of another, at a span."""
+    """A run that branches from another trace, at a span."""
 
     trace_id: str
     span_id: str | None
     model: str
-    """Name of the model that speaks first."""
+    """Name of the model that answers first."""
     changes: Changes
-    """What is replaced in it, those of the forks it came from included."""
+    """Changes of this fork, including those of the forks it came from."""
     blueprint: Callable[[], Awaitable[tuple[BuiltGraph, dict[str, Json]]]]
     versions: Mapping[str, int] | None = None
-    """Of the run's stored agents, by id."""
+    """Versions of the run's stored agents, by id."""
 
 
 def _keep(known: dict[str, Any], run_id: str, value: object) -> None:
@@ -86,7 +86,7 @@ def _keep(known: dict[str, Any], run_id: str, value: object) -> None:
 
 
 class Runner:
-    """Runs of one user. Events are those of `model.events`, in the order its text promises."""
+    """Runs the agents of one user. Events and their order are documented in `model.events`."""
 
     def __init__(
         self, store: Store, router: Router, toolbox: Toolbox, settings: Settings, *, writer: TraceWriter
@@ -96,11 +96,11 @@ class Runner:
         self._shop = RunServices(store, router, install(writer))
         self._live: dict[str, LiveRun] = {}
         self._sdk_agents: dict[str, sdk.Agent[Any]] = {}
-        """Run id to the SDK agent it was started with, for the newest `KEPT_AGENTS` runs of this process."""
+        """Maps a run id to its SDK agent, for the newest `KEPT_AGENTS` runs of this process."""
         self._contexts: dict[str, Any] = {}
-        """Run id to the context it was given, likewise."""
+        """Maps a run id to its context, with the same limit."""
         self._changes: dict[str, Changes] = {}
-        """Run id to what is replaced in that fork, likewise: what was replaced by a function is known here alone."""
+        """Maps the run id of a fork to its changes, with the same limit. Replacement functions exist only here."""
         self._unsubscribe = store.subscribe(self._changed)
 
     # -- turns
@@ -126,20 +126,22 @@ class Runner:
         on_miss: str = "fail",
         said: ThreadItem | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """One turn. `input` is a text or Responses input items, which may name files of the lab by `file_id`; for `attachments` see `run_request.read_turn`.
+        """Runs one turn. `input` is a string or Responses input items, which can refer to files of the lab by `file_id`; for `attachments`
+        see `run.read_turn`.
 
-        `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` refuses. `context` and `hooks` go to the
-        SDK as they are. With a `tape` its tools answer from recorded runs, and `on_miss` says what becomes of a call that was never
-        recorded (`lab.run`). `fork` is for `runtime.forks.fork`. `said` is the user's item when the caller put it into the thread already.
+        `approve`: `ask` pauses before a tool that needs approval, `all` approves, `none` rejects. `context` and `hooks` are passed to the
+        SDK unchanged. With a `tape`, tool calls are answered from recorded runs, and `on_miss` decides what happens with a call that was
+        never recorded (`lab.run`). `fork` is for `runtime.forks.fork`. `said` is the user's item if the caller has already stored it in the
+        thread.
 
         Raises before anything is written: `UsageError`, `SettingsError`, `UnknownPrefixError`, `MissingKeyError`,
-        `NotFoundError` (thread, handoff target), `ConflictError` (the thread has a run going on).
+        `NotFoundError` (thread, handoff target), `ConflictError` (the thread has an active run).
         """
         if not isinstance(input, str):
             from timestep_lab.runtime.files import Files
 
             input = await with_files(Files(self.store), messages_of(input))
-        if fork is None:  # A fork has the limits that its run had.
+        if fork is None:  # A fork keeps the limits of its run.
             limits = limits.over(RunLimits.of_agent(agent))
         turn = read_turn(input, attachments)
         turn = turn if said is None else replace(turn, thread_items=())
@@ -214,13 +216,14 @@ class Runner:
         hooks: sdk.RunHooks[Any] | None = None,
         keep_running: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Go on with a run that waits for approval, started by whichever process.
+        """Resumes a run that waits for approval, whichever process started it.
 
-        `decisions`: call id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`; calls left out go on
-        waiting; `None` approves all. `agent`: for a run of an SDK agent that another process started, the same agent made here.
+        `decisions` maps a call id to `{"decision": "approved" | "rejected", "message": str, "always": bool}`; calls without a decision keep
+        waiting, and None approves all. `agent`: the same agent, created in this process, for a run of an SDK agent that another process
+        started.
 
-        Raises `NotFoundError`, `UsageError` (a decision about a call that does not wait), `ConflictError` (it waits no more, or
-        somebody else is at it; the message says who), `RunError` (its agents or servers cannot be had; it goes on waiting).
+        Raises `NotFoundError`, `UsageError` (a decision on a call that is not pending), `ConflictError` (the run is no longer paused, or
+        another process, named in the message, is resuming it), `RunError` (its agents or servers are not available; it stays paused).
         """
         store = self.store
         run = await in_thread(store.runs.get, run_id)
@@ -255,7 +258,7 @@ class Runner:
     async def _answered(
         self, run: RunRecord, state: RunStateRecord, decided: Mapping[str, approvals.Decision], keep_running: bool
     ) -> AsyncGenerator[Event, None]:
-        """A person answered what an MCP server asked in the middle of a call: the process that waits there goes on."""
+        """Passes a person's answer to a question of an MCP server to the process that waits for it during a tool call."""
         live = self._live.get(run.id)
         if live is not None:
             live.decide(decided)
@@ -278,9 +281,9 @@ class Runner:
         agent: sdk.Agent[Any] | None = None,
         keep_running: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """The reader's side carried out a client tool: keep its answer, and let the model go on once all are answered.
+        """Stores the output of a client tool, and continues the run when all client calls have one.
 
-        Raises `NotFoundError` when the thread has no such call, `ConflictError` when it was answered already or the thread is
+        Raises `NotFoundError` when the thread has no such call, `ConflictError` when it already has an output or the thread is
         busy.
         """
         store = self.store
@@ -291,7 +294,9 @@ class Runner:
                 f"Thread {thread_id} has no client tool call {call_id!r}.", "It may belong to another thread."
             )
         if item.data["status"] != "pending":
-            raise ConflictError(f"The client tool call {call_id} was answered already.", "Its answer is in the thread.")
+            raise ConflictError(
+                f"The client tool call {call_id} already has an output.", "Its output is in the thread."
+            )
         run = await in_thread(store.runs.get, item.run_id)
         worked = (run.ended_at - run.started_at).total_seconds() if run.ended_at else 0.0
         options = RunOptions.from_json(run.metadata.get(run_rows.OPTIONS) or RunOptions().to_json())
@@ -332,29 +337,29 @@ class Runner:
             await self._left(live, keep_running)
 
     def sdk_agent(self, run_id: str) -> sdk.Agent[Any] | None:
-        """The SDK agent that run was started with in this process."""
+        """Returns the SDK agent with which this process started the run."""
         return self._sdk_agents.get(run_id)
 
     def context_of(self, run: RunRecord, given: object = None) -> Any:
-        """The context of a run that goes on or is forked: `given`, or the one it had in this process.
+        """Returns the context of a run that is resumed or forked: `given`, or the one it has in this process.
 
-        Raises `RunError` when it had one that this process does not know.
+        Raises `RunError` when it had a context that this process does not have.
         """
         context = given if given is not None else self._contexts.get(run.id)
         if context is None and run.metadata.get(run_rows.CONTEXT):
             raise RunError(
-                f"Run {run.id} was given a context ({run.metadata[run_rows.CONTEXT]}), which lives only in the process that made it.",
-                "Make it again here and pass it: context=…",
+                f"Run {run.id} was given a context ({run.metadata[run_rows.CONTEXT]}), which exists only in the process that created it.",
+                "Create it again here and pass it: context=…",
             )
         return context
 
     def changes_of(self, run: RunRecord) -> Changes | None:
-        """What is replaced in a fork; None for a run that is none. Raises `RunError` when that cannot be known here."""
+        """Returns the changes of a fork; None for other runs. Raises `RunError` when they are not available in this process."""
         fork_data = run.metadata.get(run_rows.FORK)
         return None if fork_data is None else self._changes.get(run.id) or Changes.from_json(fork_data["changes"])
 
     async def _as_forked(self, run: RunRecord, graph: BuiltGraph, said: Sequence[str]) -> BuiltGraph:
-        """The agents of a fork that goes on, with everything replaced in them that was replaced when it began."""
+        """Returns the agents of a resumed fork, with all its replacements."""
         if run.metadata.get(run_rows.FORK) is None:
             return graph
         from timestep_lab.runtime.forks import rewire_again
@@ -364,7 +369,7 @@ class Runner:
     async def _on_tape(
         self, graph: BuiltGraph, tape: Tape, options: RunOptions, done: Sequence[ThreadItem]
     ) -> BuiltGraph:
-        """The agents, answered from `tape` past the calls that are `done`."""
+        """Returns the agents with tools answered from `tape`, after the calls in `done`."""
         assert options.tape is not None
         player = Player(tape, options.tape["on_miss"], model_of=self.router.get_model)
         taped = on_tape(graph, await offered_tools(graph, Changes(), tape.definitions), player)
@@ -377,13 +382,13 @@ class Runner:
         return taped
 
     async def _again_on_tape(self, graph: BuiltGraph, options: RunOptions, items: Sequence[ThreadItem]) -> BuiltGraph:
-        """The agents of a run that goes on, on the tape it began with. A fork's are on theirs already."""
+        """Returns the agents of a resumed run on its original tape. Those of a fork already are."""
         if options.tape is None or graph.replay is not None:
             return graph
         return await self._on_tape(graph, await in_thread(read_tape, self.store, options.tape), options, items)
 
     def fork(self, trace_id: str, span_id: str | None = None, **changes: Any) -> AsyncGenerator[Event, None]:
-        """Run the run of `trace_id` again, replaying it up to `span_id`; see `runtime.forks.fork` for the rest."""
+        """Runs the run of `trace_id` again, replaying it up to `span_id`; see `runtime.forks.fork` for the parameters."""
         from timestep_lab.runtime.forks import fork
 
         return fork(self, trace_id, span_id, **changes)
@@ -391,10 +396,10 @@ class Runner:
     # -- stopping
 
     async def cancel(self, run_id: str) -> None:
-        """Stop a run, wherever it goes on; return when it has stopped here, or was asked to stop elsewhere.
+        """Cancels a run in any process; returns when it has stopped here, or was requested to stop elsewhere.
 
-        What was said so far stays, marked incomplete. Cancelling a run that waits for approval withdraws it. Raises
-        `NotFoundError`, and `ConflictError` for a run that is over.
+        Output so far is kept as incomplete. Cancelling a run that waits for approval withdraws it. Raises `NotFoundError`, and
+        `ConflictError` for a run that has ended.
         """
         run = await in_thread(self.store.runs.get, run_id)
         if live := self._live.get(run_id):
@@ -407,21 +412,21 @@ class Runner:
                 self.writer.span_ended(span)
             await self.writer.barrier().reached()
         else:
-            raise ConflictError(f"Run {run_id} is over: it is {run.status}.", "There is nothing to cancel.")
+            raise ConflictError(f"Run {run_id} has already ended: it is {run.status}.", "There is nothing to cancel.")
 
     async def aclose(self) -> None:
-        """Cancel what goes on here, and let go of the store."""
+        """Cancels the active runs of this process, and unsubscribes from the store."""
         self._unsubscribe()
         await self.stop_all()
         uninstall(self.writer)
 
     @property
     def is_busy(self) -> bool:
-        """A run goes on here."""
+        """True when a run is active in this process."""
         return bool(self._live)
 
     async def stop_all(self) -> None:
-        """Cancel every run that goes on here; return when all have stopped. What they said so far stays, marked incomplete."""
+        """Cancels every active run of this process and returns when all have stopped. Output so far is kept as incomplete."""
         running = list(self._live.values())
         for live in running:
             live.cancel()
@@ -429,7 +434,7 @@ class Runner:
             await live.ended()
 
     def _changed(self, change: Change) -> None:
-        """On a thread of the store's: another process may have asked for one of our runs to stop."""
+        """Handles a change in the store, on a thread of the store: another process may have requested that one of our runs stop."""
         if change.topic != "approvals":
             return
         for run_id in [change.id] if change.id else list(self._live):
@@ -440,21 +445,21 @@ class Runner:
             if run is None or run.metadata.get(run_rows.CANCEL):
                 live.cancel()
             elif live.asked and (decisions := self.store.run_states.get(run_id).decisions):
-                live.told_elsewhere(
+                live.apply_stored_decisions(
                     {call_id: approvals.Decision(**decision) for call_id, decision in decisions.items()}
                 )
 
     # -- parts
 
     def _start(self, live: LiveRun, head: list[Event], given: SdkInput | None, first: First | None = None) -> None:
-        """Let the run go on in its own task."""
+        """Starts the run in its own task."""
         for event in head:
             live.emit(event)
         self._live[live.run.id] = live
         live.start(given, first).add_done_callback(lambda _: self._live.pop(live.run.id, None))
 
     async def _left(self, live: LiveRun, keep_running: bool) -> None:
-        """The reader is gone, at the run's end or before."""
+        """Called when the reader is gone, at the run's end or before."""
         if not keep_running and not live.asked:
             live.cancel()
             await asyncio.shield(live.ended())
@@ -495,18 +500,18 @@ class Runner:
         return live, given
 
     def _checked_model(self, options: RunOptions, agent: AnyAgent) -> str:
-        """Name of the model that speaks first. Raises what the router raises, before anything is written."""
+        """Returns the name of the model that answers first. Raises what the router raises, before anything is written."""
         model = options.model or agent.model
         if isinstance(model, sdk.Model):
             return str(getattr(model, "full", None) or getattr(model, "model", None) or type(model).__name__)
         return self.router.get_model(model).full
 
     async def check_prices(self, options: RunOptions, agent: AnyAgent) -> None:
-        """Raises `UsageError` for a budget in money where a model's price is not known."""
+        """Raises `UsageError` for a cost budget when the price of a model is unknown."""
         self._check_prices(options, agent, await self.graphs.records(agent))
 
     def _check_prices(self, options: RunOptions, agent: AnyAgent, records: Mapping[str, AgentRecord]) -> None:
-        """A budget in money holds only for models whose price is known. Raises `UsageError`."""
+        """Raises `UsageError` for a cost budget when the price of a model is unknown."""
         if options.limits.budget_usd is None:
             return
         agents: Iterable[AnyAgent] = (
@@ -519,7 +524,7 @@ class Runner:
                 unknown.append(type(model).__name__ if ref is None else ref.full)
         if unknown:
             raise UsageError(
-                f"The price of {', '.join(dict.fromkeys(unknown))} is not known, so a budget in money cannot be kept.",
+                f"The price of {', '.join(dict.fromkeys(unknown))} is not known, so budget_usd cannot be enforced.",
                 "Set max_tokens_total instead.",
                 param="budget_usd",
             )
@@ -538,7 +543,7 @@ class Runner:
         return thread, True
 
     def _stored_speaker(self, run: RunRecord) -> AgentRecord:
-        """The stored agent that spoke last in `run`."""
+        """Returns the stored agent that was active last in `run`."""
         versions = run.metadata.get(run_rows.AGENT_VERSIONS) or {}
         for id, version in versions.items():
             known = self.store.agent(id, version)
@@ -548,11 +553,11 @@ class Runner:
         return agents[0] if agents else self.store.agents.get(run.agent_id or run.agent)
 
     def _settle_rows(self, run: RunRecord, state: RunStateRecord, items: list[ThreadItem]) -> set[str]:
-        """Calls that no longer have an open row in the trace. What a dead process finished, but could not tell the trace, is told now."""
+        """Returns the pending calls without an open row in the trace, and writes rows that a dead process finished but did not write."""
         self.writer.flush()
         try:
             spans = self.store.traces.spans(run.trace_id)
-        except NotFoundError:  # It died after it had asked, and before its spans were written: the trace begins here.
+        except NotFoundError:  # The process died before its spans were written: the trace starts here.
             self._announce(run, None)
             spans = []
         open_rows = {span.span_id for span in spans if span.ended_at is None}

@@ -1,7 +1,7 @@
-"""The conversation as the model reads it: the Agents SDK's `Session` protocol over a thread's session log.
+"""Session memory of the model: the Agents SDK's `Session` protocol on top of a thread's session log.
 
-The log is append-only. What comes late (the answer of a client's tool, an approval decided after the talk went on) is
-appended where it arrives and shown to the model behind the call it answers, as every provider demands.
+The log is append-only. A late output (of a client tool, or of a call approved after the conversation continued) is appended when it
+arrives, and presented to the model after its call, as every provider requires.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Item = dict[str, Any]
 
 
 class StoreSession(SessionABC):
-    """One thread's session log. `run_id` marks what this run adds; `said` is what the log holds, if it was written just now."""
+    """The session log of one thread. `run_id` marks items added by this run; `said` is the current content of the log, if known."""
 
     def __init__(
         self, store: Store, thread_id: str, run_id: str | None = None, said: Sequence[Mapping[str, Json]] | None = None
@@ -42,12 +42,12 @@ class StoreSession(SessionABC):
         self.session_id = thread_id
         self.session_settings = None
         self.unanswered: set[str] = set()
-        """Call ids whose answer comes from the reader's side; the stand-in output that ends the turn is not kept."""
+        """Call ids whose output comes from the client; the placeholder output that ends the turn is not stored."""
         self._store, self._threads = store, store.threads
         self._run_id = run_id
         self._said = said
         self._unwritten: list[Item] = []
-        """What a model said last, without a call: it is written with what comes next. The reader's thread holds it already."""
+        """Latest output of the model without a call; written together with what follows. It is already stored in the thread."""
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         await self.write()
@@ -65,7 +65,7 @@ class StoreSession(SessionABC):
         new = [item for item in new if not (is_output(item) and item["call_id"] in self.unanswered)]
         has_calls = any(item.get("call_id") for item in new)
         if has_calls:
-            # A run that goes on after a crash says again what the log may hold already.
+            # A run resumed after a crash repeats items that the log may already have.
             known = keys(await in_thread(self._threads.session_items, self.session_id, None))
             new = [item for item in new if key(item) not in known]
         if new:
@@ -75,7 +75,7 @@ class StoreSession(SessionABC):
             await self.write()
 
     def unwritten(self) -> list[Statement]:
-        """For a transaction that ends the run."""
+        """Returns the pending writes as statements, for the transaction that ends the run."""
         items, self._unwritten = self._unwritten, []
         return self._threads.append_statements(self.session_id, (), items, self._run_id)
 
@@ -103,7 +103,7 @@ def is_output(item: Item) -> bool:
 
 
 def key(item: Item) -> tuple[str, str] | None:
-    """What makes a call or an answer the same one; None for messages."""
+    """Returns what identifies a call or an output; None for messages."""
     return (str(item.get("type")), str(item["call_id"])) if item.get("call_id") else None
 
 
@@ -112,7 +112,7 @@ def keys(items: Iterable[Item]) -> set[tuple[str, str]]:
 
 
 def answers_behind_calls(items: list[Item]) -> list[Item]:
-    """Each answer moved up to the turn that asked for it; all else keeps its place."""
+    """Moves each output to the turn that made its call; everything else keeps its place."""
     late = _late_answers(items)
     if not late:
         return items
@@ -131,7 +131,7 @@ def answers_behind_calls(items: list[Item]) -> list[Item]:
 
 
 def _late_answers(items: list[Item]) -> dict[str, list[Item]]:
-    """Call id to the answers that stand behind a later message."""
+    """Maps a call id to the outputs that come after a later message."""
     messages = 0
     asked_at: dict[str, int] = {}
     late: dict[str, list[Item]] = {}
@@ -146,18 +146,18 @@ def _late_answers(items: list[Item]) -> dict[str, list[Item]]:
     return late
 
 
-# --- After a run that ended early, the model's log is brought up to what the reader's thread says
+# --- Completion of the session log after a run that ended early
 #
-# The SDK writes a turn to the session when the turn is through. A run that was cancelled, failed or killed inside one leaves in the thread
-# what was already said and done; without it the model would not know, and might do it again.
+# The SDK writes a turn to the session when the turn is complete. A run that was cancelled, failed or killed during a turn leaves output
+# in the thread that the model would not see, so that it might repeat it.
 
 
 COMPLETED = "session_completed"
-"""Marks, in a run's metadata, an interrupted run whose session was completed."""
+"""Key in the metadata of an interrupted run whose session was completed."""
 
 
 def complete_session(store: Store, run: RunRecord) -> None:
-    """Append the finished tool calls and the answers of `run` that its session does not hold."""
+    """Appends finished tool calls and answers of `run` that its session log lacks."""
     items = [item for item in store.threads.all_items(run.thread_id) if item.run_id == run.id]
     log = store.threads.session_items(run.thread_id)
     asked = {entry["call_id"] for entry in log if entry.get("call_id") and not is_output(entry)}
@@ -168,7 +168,7 @@ def complete_session(store: Store, run: RunRecord) -> None:
         if item.type == "tool_call" and item.data["output"] is not None and item.data["call_id"] not in answered:
             missing += _call(item, asked=item.data["call_id"] in asked)
         elif item.type == "assistant_message" and item.data["text"]:
-            # Compared as a multiset: the same sentence may have been said twice.
+            # Compared as a multiset: the same text may occur twice.
             if item.data["text"] in texts:
                 texts.remove(item.data["text"])
             else:
@@ -177,7 +177,7 @@ def complete_session(store: Store, run: RunRecord) -> None:
 
 
 def complete_interrupted(store: Store, thread_id: str) -> None:
-    """Do so for every run of the thread whose process died."""
+    """Completes the session for every run of the thread whose process died."""
     for run in store.runs.find(thread_id=thread_id, status="interrupted"):
         if run.metadata.get(COMPLETED):
             continue
@@ -202,31 +202,31 @@ def _text(entry: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
 
 
-# --- What a run writes at its beginning and around it. What is no coroutine blocks, and is called through `in_thread`
+# --- Writes at the start of a run and around it. Functions that are not coroutines block, and are called with `in_thread`
 
 
 CANCEL = "cancel_requested"
-"""In a run's metadata: some process asked for it to stop."""
+"""Metadata key of a run: a process requested it to stop."""
 OPTIONS = "options"
-"""In a run's metadata: what was asked for this run alone, for when it goes on."""
+"""Metadata key of a run: its options, for resuming."""
 FORK = "fork"
-"""In a fork's metadata: the trace it replays and what is different in it, for when it goes on."""
+"""Metadata key of a fork: the replayed trace and the changes, for resuming."""
 CONTEXT = "context_type"
-"""In a run's metadata: the class of the `context` it was given."""
+"""Metadata key of a run: class name of its `context`."""
 AGENT_VERSIONS = "agent_versions"
-"""In a run's metadata: id of each stored agent that it could reach to its version, for when it is run again."""
+"""Metadata key of a run: maps the id of each reachable stored agent to its version, for forks."""
 STOPPED_BY = "stopped_by"
-"""In a run's metadata: the limit that it reached."""
+"""Metadata key of a run: the limit that it reached."""
 RESERVED = {CANCEL, OPTIONS, FORK, CONTEXT, COMPLETED, STOPPED_BY, AGENT_VERSIONS}
 WITHDRAWN = "The run was cancelled before this was decided."
 
 
 def refuse_reserved(metadata: Mapping[str, Json]) -> None:
-    """Raises `UsageError` for a name under which the lab keeps something of its own."""
+    """Raises `UsageError` for metadata keys that the lab uses itself."""
     for name in RESERVED & set(metadata):
         raise UsageError(
-            f"The lab keeps something of its own as {name!r} in a run's metadata.",
-            "Give it another name.",
+            f"The metadata key {name!r} is reserved by the lab.",
+            "Use another key.",
             param="metadata",
         )
 
@@ -234,10 +234,10 @@ def refuse_reserved(metadata: Mapping[str, Json]) -> None:
 async def begin(
     store: Store, run: RunRecord, thread: ThreadRecord, turn: UserTurn, *, is_new: bool, said: ThreadItem | None = None
 ) -> list[ThreadItem]:
-    """Store the run, its thread if that is new, and what the user said; return the user's items. `said` is in the thread already
-    and becomes the run's.
+    """Stores the run, its thread if new, and the user's input; returns the user's items. `said` is already in the thread and is assigned
+    to the run.
 
-    Raises `ConflictError` when the thread has a run going on: then nothing was written.
+    Raises `ConflictError`, without writing anything, when the thread has an active run.
     """
     if not is_new or store.quota:
         await in_thread(_make_ready, store, thread.id, is_new)
@@ -253,7 +253,9 @@ async def begin(
         if is_new
         else store.threads.append_statements(thread.id, items, turn.session_items, run.id)
     )
-    guard = [] if is_new else [approvals.idle_statement(store, thread.id)]  # Behind what touches the thread's row.
+    guard = (
+        [] if is_new else [approvals.idle_statement(store, thread.id)]
+    )  # After the statement that updates the thread's row.
     statements = [
         *written[:1], *guard, *written[1:], store.runs.insert_statement(run),
         *([] if said is None else [_adopt(store, run, said)]),
@@ -285,7 +287,7 @@ def _adopt(store: Store, run: RunRecord, said: ThreadItem) -> Statement:
 
 
 def reopen(store: Store, run: RunRecord) -> RunRecord:
-    """A run that ended with a client tool's call goes on. Raises `ConflictError` when its thread is busy or it is paused."""
+    """Reopens a run that ended with a client tool call. Raises `ConflictError` when its thread is busy or it is paused."""
     statements = [
         *approvals.busy_guard(store, run.thread_id),
         store.runs.update_statement(
@@ -296,15 +298,15 @@ def reopen(store: Store, run: RunRecord) -> RunRecord:
         results = store.db.write(store.user_id, statements, changes=store.runs.changes(run.id))
     except ConflictError:
         raise approvals.thread_is_busy(store, run.thread_id) or ConflictError(
-            f"Run {run.id} cannot go on: it is {run.status}.", "Say something new in the thread."
+            f"Run {run.id} cannot be continued: it is {run.status}.", "Start a new run in the thread."
         ) from None
     return store.runs.from_row(results[-1].rows[0])
 
 
 def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
-    """Cancel a run that waits for approval; return the spans of the calls that will never run.
+    """Cancels a run that waits for approval; returns the spans of the calls that will not be executed.
 
-    Raises `ConflictError` when somebody decided it just now.
+    Raises `ConflictError` when another client has just decided.
     """
     state = store.run_states.get(run.id)
     store.db.write(
@@ -335,14 +337,14 @@ def withdraw(store: Store, run: RunRecord) -> list[SpanRecord]:
 
 
 def request_cancel(store: Store, run: RunRecord) -> None:
-    """Ask the process that has the run to stop it. Told as a change of `approvals`, which is about what people decide, so that
-    runners need not look at every change of every run."""
+    """Requests the process that executes the run to stop it. Published as a change of `approvals`, so that runners need not watch every
+    change of every run."""
     statement = store.runs.update_statement(run.id, metadata={**run.metadata, CANCEL: True})
     store.db.write(store.user_id, [statement], changes=[Change("approvals", store.user_id, run.id)])
 
 
 def remember_approval(store: Store, thread_id: str, tool: str) -> None:
-    """Do not ask again for `tool` in this thread."""
+    """Remembers not to ask again for `tool` in this thread."""
     thread = store.threads.get(thread_id)
     known = list(thread.metadata.get("approved_tools", ()))
     if tool not in known:

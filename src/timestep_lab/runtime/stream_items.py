@@ -1,8 +1,7 @@
-"""The Agents SDK's stream of a run, turned into the items of a thread.
+"""Converts the Agents SDK's event stream of a run to thread items.
 
-Messages, reasoning and tool calls are read from the model's own (Responses) events, so that they grow as they are said.
-Tool results come from the run's hooks, the moment a tool ends: the SDK's stream tells of them only when all tools of a turn
-are through.
+Messages, reasoning and tool calls are read from the model's own (Responses) events, so that they are streamed.
+Tool results come from the run's hooks as soon as each tool ends; the stream reports them only when all tools of a turn have ended.
 """
 
 from __future__ import annotations
@@ -51,21 +50,21 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- The thread as a reader sees it, written while a run goes on
+# --- The thread items of a run in progress
 #
-# Every change is in the store before the event that tells of it, except for what the model is still saying: that it begins to, and each
-# piece, is told at once and written a few times a second, so that a killed process leaves what it had said.
+# Every change is stored before its event is sent. The exception is what the model is generating: its start and its deltas are sent at
+# once and written a few times per second, so that a killed process loses little.
 #
-# Writes happen one after the other and are not broken off: a run that is cancelled in the middle of one finds it done.
+# Writes are serialized and shielded from cancellation: a run cancelled during a write finds it completed.
 
 
 T = TypeVar("T")
 logger = logging.getLogger("timestep_lab")
 
 WRITE_EVERY_S, WRITE_RARELY_S = 0.25, 2.0
-"""How old the stored text of a growing item may be: the second when many runs go on at once."""
-WRITES_A_S = 100.0  # The most, of what grows, over all runs of this process.
-SAID = ("assistant_message", "reasoning")  # What a model says: told before it is stored, until it is whole.
+"""Maximum age in seconds of the stored text of a growing item; the second applies when many runs are active."""
+WRITES_A_S = 100.0  # Maximum writes per second for growing items, over all runs of this process.
+SAID = ("assistant_message", "reasoning")  # Sent before they are stored, until they are complete.
 
 CUT_OFF = "The run ended before this call did."
 
@@ -76,15 +75,15 @@ ID_KIND = {
 
 
 class ItemLog:
-    """The items of one run in one thread."""
+    """The thread items of one run."""
 
     def __init__(self, store: Store, run: RunRecord, emit: Callable[[Event], None]) -> None:
         self._store, self._run, self._emit = store, run, emit
         self._items: dict[str, ThreadItem] = {}
         self._grown: dict[str, tuple[str, list[str]]] = {}
-        """Item id to the field that grows and the pieces not yet part of it."""
+        """Maps an item id to its growing field and the deltas not yet merged into it."""
         self._dirty: dict[str, None] = {}
-        """Ids of items whose stored text is behind."""
+        """Ids of items whose stored text is outdated."""
         self._new: dict[str, None] = {}
         """Ids of items that are not stored yet."""
         self._one_at_a_time = asyncio.Lock()
@@ -93,7 +92,7 @@ class ItemLog:
         self.agent: str | None = run.agent
 
     def adopt(self, items: list[ThreadItem]) -> None:
-        """Items that this run wrote earlier, before it was paused."""
+        """Adds items that this run wrote before it was paused."""
         self._items.update((item.id, item) for item in items)
 
     def get(self, item_id: str) -> ThreadItem:
@@ -108,7 +107,7 @@ class ItemLog:
         return [self.get(item.id) for item in list(self._items.values()) if item.type == item_type]
 
     async def add(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
-        """Open an item: stored, then told; what the model begins to say is told at once."""
+        """Opens an item and emits `ItemAdded` after storing it, or immediately for an item that the model generates."""
         if item_type in SAID:
             item = self._draft(item_type, data)
             self._write_soon()
@@ -118,7 +117,7 @@ class ItemLog:
         return item
 
     async def add_done(self, item_type: str, data: dict[str, Json]) -> ThreadItem:
-        """An item that is whole from the beginning."""
+        """Adds an item that is already complete."""
         item = await _unbroken(self._append(item_type, data))
         self._emit(ItemDone(item=item))
         return item
@@ -134,13 +133,13 @@ class ItemLog:
         return item
 
     async def change(self, item_id: str, **data: Json) -> ThreadItem:
-        """Change an item that was done."""
+        """Changes a completed item."""
         item = await _unbroken(self._change(item_id, data))
         self._emit(ItemReplaced(item=item))
         return item
 
     async def close(self) -> None:
-        """Write what is still unwritten; half-said messages and unfinished calls become what they are."""
+        """Writes pending changes and closes open items: partial messages as incomplete, unfinished calls as failed."""
         self._closing.set()
         if self._writer:
             await asyncio.wait([self._writer])
@@ -177,7 +176,7 @@ class ItemLog:
         return self._items[item_id]
 
     async def _write(self) -> None:
-        """All that is not stored yet, in one transaction. Raises `NotFoundError` when the thread is gone."""
+        """Writes all pending changes in one transaction. Raises `NotFoundError` when the thread was deleted."""
         threads, thread_id = self._store.threads, self._run.thread_id
         for item_id in list(self._grown):
             self.get(item_id)
@@ -211,13 +210,13 @@ class ItemLog:
                     async with self._one_at_a_time:
                         if self._grown or self._dirty or self._new:
                             await _unbroken(self._write())
-                except LabError as error:  # The item's end is written too, and raises when that fails.
-                    logger.warning("what run %s said so far could not be stored: %s", self._run.id, error)
+                except LabError as error:  # The end of the item is written too, and raises if that fails.
+                    logger.warning("the partial output of run %s could not be stored: %s", self._run.id, error)
         finally:
             _growing.discard(self)
 
 
-_growing: set[ItemLog] = set()  # Those with something to write now and then.
+_growing: set[ItemLog] = set()  # Logs with pending periodic writes.
 
 
 async def _at_most(seconds: float, event: asyncio.Event) -> None:
@@ -230,11 +229,11 @@ async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
     return await asyncio.shield(asyncio.create_task(work))
 
 
-# --- What models and tools said, as the text that a reader sees
+# --- Text of model and tool outputs
 
 
 def output_text(value: object) -> str:
-    """A tool's result, or a run's final output. Text stays as it is; text parts are joined; anything else becomes JSON."""
+    """Returns a tool result or a final output as text: strings unchanged, text parts joined, anything else as JSON."""
     if isinstance(value, str):
         return value
     plain = jsonable(value)
@@ -246,7 +245,7 @@ def output_text(value: object) -> str:
 
 
 def message_text(item: Any) -> str:
-    """An assistant message of the Responses API; a refusal is what it says too."""
+    """Returns the text of an assistant message of the Responses API, including refusals."""
     return "".join(getattr(part, "text", None) or getattr(part, "refusal", None) or "" for part in item.content)
 
 
@@ -260,16 +259,16 @@ def reasoning_text(item: Any) -> str:
 
 
 CUT_SHORT = frozenset({"length", "content_filter", "incomplete"})
-"""Why an answer may have ended before it was whole. `incomplete`: the server closed it without a word."""
-ANY_MODEL = "*"  # In provider data, instead of the model: whoever is asked.
+"""Reasons for which an answer ended early. `incomplete`: the server closed the stream without a reason."""
+ANY_MODEL = "*"  # Key of provider data that any model may receive.
 CALL_EXTRAS, MESSAGE_EXTRAS = ("extra_content", "provider_specific_fields"), ("reasoning_details", "thinking_blocks")
-"""In provider data: fields of a call, and of its message, that a server wants to hear again."""
+"""Provider data: fields of a call, and of its message, that a server expects to be sent back."""
 INVALID_JSON = "INVALID_JSON"
 
 
 def arguments_object(given: object) -> dict[str, Any]:
-    """A call's arguments as the object that they have to be. What is none (cut off at a limit, a list) is kept under a name that
-    says so, and models were taught: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
+    """Returns a call's arguments as an object. Anything else (truncated JSON, a list) is wrapped under the key `INVALID_JSON`, which models
+    are trained on: <https://docs.claude.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming>."""
     value = given
     if isinstance(given, str):
         try:
@@ -290,43 +289,44 @@ def _part_text(part: Json) -> str | None:
     return None
 
 
-# --- How a run ended, told as one typed error with a next step
+# --- Errors of a run
 
 
 SHOWN_ROUND = 8
-"""How many agents of an endless round are named."""
+"""Number of agents listed for an endless loop of handoffs."""
 
 
 def as_lab_error(error: BaseException, *, speakers: Sequence[str], max_turns: int | None) -> LabError:
-    """`speakers`: the agents in the order they spoke, for a run that never came to an end."""
+    """Converts an exception of a run to a `LabError`. `speakers`: the agents in the order in which they were active, for
+    `MaxTurnsExceeded`."""
     if isinstance(error, LabError):
         return error
     if isinstance(error, MaxTurnsExceeded):
         return _max_turns(speakers, max_turns)
     if isinstance(error, ModelRefusalError):
         return RunError(
-            f"The model refused: {error.refusal}", "Say it differently, or try another model.", code="refusal"
+            f"The model refused: {error.refusal}", "Rephrase the input, or try another model.", code="refusal"
         )
     guardrail = _guardrail(error)
     if guardrail:
         return RunError(guardrail, "Change the input, or the guardrail.", code="guardrail")
     if isinstance(error, ModelTimeoutError):
-        return ProviderTimeoutError(str(error), "Try again, or allow more time: model_settings={'timeout': …}")
+        return ProviderTimeoutError(str(error), "Try again, or increase the timeout: model_settings={'timeout': …}")
     if isinstance(error, ToolTimeoutError):
         return ToolError(str(error), "Try again, or give the tool a longer timeout.", tool=error.tool_name)
-    # The SDK wraps what a tool or a model raised; the error inside says more.
+    # The SDK wraps exceptions of tools and models; the inner one is more specific.
     if isinstance(error, UserError | AgentsException) and isinstance(error.__cause__, Exception):
         return as_lab_error(error.__cause__, speakers=speakers, max_turns=max_turns)
     if isinstance(error, ModelBehaviorError):
         return RunError(
-            f"The model did something it cannot do: {error.message}",
-            "Try again; if it repeats, give it fewer tools or a stronger model.",
+            f"The model did something invalid: {error.message}",
+            "Try again; if it recurs, use fewer tools or a stronger model.",
             code="model_behavior",
         )
     if isinstance(error, UserError):
-        return RunError(f"The agent cannot run as it is: {error.message}", "Correct the agent and run it again.")
+        return RunError(f"The agent is not valid: {error.message}", "Fix the agent and run it again.")
     return RunError(
-        f"{type(error).__name__}: {error}", "The whole error is in the log of logger 'timestep_lab'.", code="unexpected"
+        f"{type(error).__name__}: {error}", "The traceback is in the log of 'timestep_lab'.", code="unexpected"
     )
 
 
@@ -345,12 +345,12 @@ def _max_turns(speakers: Sequence[str], max_turns: int | None) -> RunError:
     if handoffs >= SHOWN_ROUND // 2:
         shown = " → ".join(speakers[-SHOWN_ROUND:])
         return RunError(
-            f"{message} It went round: {'… → ' if len(speakers) > SHOWN_ROUND else ''}{shown}",
-            "Take one of these handoffs away, or tell one of these agents when to answer itself.",
+            f"{message} The agents handed off in a loop: {'… → ' if len(speakers) > SHOWN_ROUND else ''}{shown}",
+            "Remove one of these handoffs, or instruct one of the agents when to answer.",
             code="max_turns",
         )
-    where = f" {speakers[-1]} went on calling tools." if speakers else ""
-    return RunError(message + where, "Allow more with max_turns=…, or tell the agent when to stop.", code="max_turns")
+    where = f" {speakers[-1]} kept calling tools." if speakers else ""
+    return RunError(message + where, "Increase max_turns=…, or instruct the agent when to stop.", code="max_turns")
 
 
 def _guardrail(error: BaseException) -> str | None:
@@ -366,7 +366,7 @@ def _guardrail(error: BaseException) -> str | None:
 
 TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 REASONING_DELTAS = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
-CALL_KNOWN_WITHIN_S = 5.0  # A tool may start before its call was read from the stream; so long it waits for that.
+CALL_KNOWN_WITHIN_S = 5.0  # How long a starting tool waits for its call to be read from the stream.
 
 NOT_SHOWN = (
     "mcp_list_tools",
@@ -378,7 +378,7 @@ NOT_SHOWN = (
 
 
 class StreamItems:
-    """Feed `take` every event of the stream, in order."""
+    """Converts the stream's events to thread items; call `take` with every event, in order."""
 
     def __init__(
         self,
@@ -387,23 +387,23 @@ class StreamItems:
         server_of: Callable[[str], str | None],
         on_text: Callable[[], None],
     ) -> None:
-        """`on_text` is called whenever a piece of an answer comes."""
+        """`on_text` is called for every text delta of an answer."""
         self.log = log
         self.calls: dict[str, str] = {}
-        """Call id to the id of its item."""
+        """Maps a call id to the id of its item."""
         self.speaker: Agent[Any] | None = None
         self._is_client_tool = is_client_tool
         self._server_of = server_of
         self._on_text = on_text
         self._open: dict[int, str | None] = {}
-        """Place in the model's response to item id; None for what is not shown."""
+        """Maps an output index of the model's response to an item id; None for items that are not shown."""
         self._done: set[int] = set()
         self.answers = 0
-        """Responses of this stream that were read to their end."""
+        """Number of responses that were read completely."""
         self._heard: dict[str, asyncio.Event] = {}
 
     def adopt(self, items: list[ThreadItem]) -> None:
-        """Items of the run from before its pause."""
+        """Adds the items that the run wrote before its pause."""
         self.log.adopt(items)
         for item in items:
             if item.type in ("tool_call", "client_tool_call"):
@@ -419,7 +419,7 @@ class StreamItems:
             await self._run_item(event.item)
 
     async def catch_up(self, answers: Sequence[ModelResponse], error: Exception) -> None:
-        """The stream broke off with `error`: show what the model had said, and take back what a guardrail stopped."""
+        """Handles a stream that ended with `error`: adds what the model had sent, and removes what a guardrail blocked."""
         if len(answers) > self.answers:
             await self._answered(answers[-1].output)
         if isinstance(error, ModelRefusalError):
@@ -438,12 +438,12 @@ class StreamItems:
             data = {"text": refusal, "attachments": [], "status": "completed", "annotations": []}
             await self.log.add_done("assistant_message", data)
 
-    # -- tools, told by the hooks
+    # -- tools, reported by the hooks
 
     async def call_item(
         self, call_id: str, name: str, arguments: str, *, patience_s: float = CALL_KNOWN_WITHIN_S
     ) -> ThreadItem:
-        """The item of a call whose tool starts; made now if the stream does not bring it (a call of a nested agent)."""
+        """Returns the item of a starting tool call; creates it if the stream does not provide it (a call of a nested agent)."""
         heard = self._heard.setdefault(call_id, asyncio.Event())
         if patience_s and not heard.is_set():
             with suppress(TimeoutError):
@@ -493,7 +493,7 @@ class StreamItems:
             self.log.grow(item_id, event.delta)
 
     async def _next_response(self) -> None:
-        """What an answer that broke off left open (the model is asked again) stays as far as it came."""
+        """Marks open items of an interrupted answer as incomplete (the model is asked again)."""
         for index, item_id in self._open.items():
             if item_id and index not in self._done and self.log.get(item_id).type != "tool_call":
                 await self.log.finish(item_id, status="incomplete")
@@ -552,7 +552,7 @@ class StreamItems:
         self._know(call_id, item_id)
 
     async def _hosted_call(self, item: Any) -> None:
-        """A tool that the provider ran itself, such as web search: known only when it is over."""
+        """Adds a tool call that the provider executed itself, such as web search, which is reported only when it has ended."""
         plain = item.model_dump(mode="json", exclude_none=True)
         await self.log.add_done(
             "tool_call",
@@ -582,7 +582,7 @@ class StreamItems:
             await self.log.change(item_id, server=origin.mcp_server_name)
 
     async def _late_output(self, item: ToolCallOutputItem) -> None:
-        """A call that no hook told of: it was refused, or there is no such tool."""
+        """Handles the output of a call that no hook reported: it was rejected, or the tool does not exist."""
         item_id = self.calls.get(item.call_id or "")
         if item_id is None or self.log.get(item_id).type != "tool_call":
             return

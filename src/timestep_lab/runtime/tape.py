@@ -1,9 +1,9 @@
-"""Tools that answer from recorded runs, so that an agent can be tried without touching the world.
+"""Recorded tool results that answer tool calls, so that an agent can be tried without side effects.
 
-A `Tape` is what tools answered in a pool of traces, as rows. A call is answered by the same call of the pool: the same agent, the same
-tool, the same arguments, in order of occurrence; of a case's own trace first. A `Player` does that for one run. What the tape does not
-have is a miss, and what happens then is said beforehand (`on_miss`). A tool that may change the world is never called for real
-unless a person allows that very call.
+A `Tape` holds the tool calls of a pool of traces, as rows. A call is answered by the same recorded call: same agent, same tool, same
+arguments, in order of occurrence, and preferably from the case's own trace. A `Player` does this for one run. A call that the tape does
+not have is a miss, handled according to `on_miss`. A tool that may have side effects is never called for real unless a person approves
+that call.
 """
 
 from __future__ import annotations
@@ -39,43 +39,43 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 FIRST_AGENT = ""
-"""Stands for the agent that a run began with: agents under another name may be tried on the tape of the first."""
+"""Path of the agent that a run starts with, whatever its name, so that differently named agents can use the same tape."""
 ALL = "*"
 IGNORABLE = "x-timestep-ignorable"
-"""In a tool's JSON Schema, on an argument: what it says does not change the answer."""
+"""JSON Schema extension of a tool's argument: its value does not affect the result."""
 MOST_TRACES = 200
 NEARLY = 0.8
-"""How like a text must be to count as near, from 0 to 1 (`difflib`)."""
+"""Similarity from which two strings count as near, from 0 to 1 (`difflib`)."""
 EXAMPLES = 5
-"""Recorded calls that a simulating model is shown."""
+"""Number of recorded calls shown to a simulating model."""
 _READ_AT_ONCE = 50
 _SIMULATE = "simulate:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapedCall:
-    """One recorded call: a row of a tape."""
+    """One recorded tool call: a row of a tape."""
 
     trace_id: str
     span_id: str
     path: str
-    """Who called: the agents and tools it is inside of, then the calling agent, joined by `/`. Empty: the run's first agent."""
+    """The calling agent, preceded by the agents and tools it is nested in, joined by `/`. Empty for the run's first agent."""
     tool: str
     arguments: Json
     heard: Json
-    """What the model read: a text, or content parts; None when the tool's error ended the run."""
+    """Result sent to the model, as text or content parts; None when the tool's error ended the run."""
     error: str | None = None
     error_type: str | None = None
     approval: str = "not_needed"
     ms: float | None = None
     server: str | None = None
     occurrence: int = 0
-    """How often the trace had the same call before."""
+    """Number of identical earlier calls in the trace."""
 
 
 @dataclass(frozen=True)
 class Tape:
-    """What tools answered in a pool of traces. Made by `lab.tape(…)`; `.df()` shows it.
+    """Recorded tool calls of a pool of traces. Created by `lab.tape(…)`; `.df()` shows it as a table.
 
     Example:
         run = await lab.run("What's the weather in Oslo?", model="demo/assistant")
@@ -85,17 +85,17 @@ class Tape:
 
     calls: tuple[TapedCall, ...]
     traces: tuple[str, ...]
-    """The pool, the preferred first."""
+    """Trace ids of the pool, in order of preference."""
     ignore: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tool to the arguments that say nothing (`*`: all)."""
+    """Maps a tool to arguments that are ignored when matching (`*`: all)."""
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tool to the text arguments that need only be nearly alike."""
+    """Maps a tool to text arguments that only need to be similar."""
     definitions: Definitions = field(default_factory=dict)
-    """Tools of MCP servers as the pool's models were offered them."""
+    """Tool definitions of MCP servers, as offered to the models in the pool."""
 
     @cached_property
     def version(self) -> str:
-        """Changes when, and only when, it may answer otherwise."""
+        """Hash of everything that can affect an answer."""
         import hashlib
 
         rows = [[c.trace_id, c.path, c.tool, c.arguments, c.heard, c.error, c.approval] for c in self.calls]
@@ -103,14 +103,14 @@ class Tape:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def df(self) -> pandas.DataFrame:
-        """One row a recorded call."""
+        """Returns a DataFrame with one row per recorded call."""
         import pandas
 
         names = [f.name for f in fields(TapedCall)]
         return pandas.DataFrame([[getattr(c, name) for name in names] for c in self.calls], columns=names)
 
     def spec(self, on_miss: str) -> dict[str, Json]:
-        """By which `read_tape` makes it again."""
+        """Returns a JSON specification from which `read_tape` restores the tape."""
         return {
             "traces": list(self.traces), "ignore": _lists(self.ignore), "near": _lists(self.near), "on_miss": on_miss,
         }  # fmt: skip
@@ -139,7 +139,7 @@ class Tape:
         return self._of.get((path, tool), [])
 
     def index(self, path: str, tool: str, reading: Reading) -> dict[str, dict[str, list[TapedCall]]]:
-        """Arguments in canonical form to trace to the calls with them, in order."""
+        """Maps canonical arguments to trace ids to the matching calls, in order."""
         key = path, tool, reading.key
         if key not in self._indexes:
             index: dict[str, dict[str, list[TapedCall]]] = {}
@@ -151,7 +151,7 @@ class Tape:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the arguments of one tool are read. Raises `UsageError` for a near argument that must be exact."""
+    """How the arguments of one tool are compared. Raises `UsageError` for a near argument that must match exactly."""
 
     ignored: frozenset[str]
     defaults: Mapping[str, Json]
@@ -170,7 +170,7 @@ class Reading:
         return cls(ignored, defaults, json.dumps([sorted(ignored), defaults], sort_keys=True, default=str))
 
     def canonical(self, arguments: Json) -> str:
-        """The same text for arguments that mean the same: order, `1.0` for `1`, what is null or the default make no difference."""
+        """Returns equal text for equivalent arguments: key order, `1.0` vs. `1`, nulls and default values do not matter."""
         return json.dumps(self.kept(arguments), sort_keys=True, ensure_ascii=False)
 
     def kept(self, arguments: Json) -> Json:
@@ -198,8 +198,8 @@ def _check_near(tool: str, name: str, properties: Mapping[str, Any]) -> None:
     kinds = spec.get("type") if isinstance(spec, Mapping) else None
     if kinds not in ("string", ["string", "null"]) or {"enum", "const", "format", "pattern"} & set(spec):
         raise UsageError(
-            f"near={{{tool!r}: [{name!r}]}}: only free text may be nearly alike; ids, numbers and choices must be the same.",
-            "Leave it out, or name it in ignore= if it says nothing.",
+            f"near={{{tool!r}: [{name!r}]}}: only free text can match approximately; ids, numbers and choices must match exactly.",
+            "Remove it, or list it in ignore= if it does not matter.",
             param="near",
         )
 
@@ -219,7 +219,7 @@ def _lists(by_tool: Mapping[str, Sequence[str]]) -> dict[str, Json]:
 
 
 def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> dict[str, tuple[str, ...]]:
-    """`{"think": "*", "search": ["reason"]}`. Raises `UsageError`."""
+    """Validates a mapping such as `{"think": "*", "search": ["reason"]}`. Raises `UsageError`."""
     if given is not None and not isinstance(given, Mapping):
         raise UsageError(
             f"{param}={given!r} is not a mapping of tools to arguments.", f"{param}={{'think': '*'}}", param=param
@@ -228,11 +228,11 @@ def read_names(given: Mapping[str, Sequence[str] | str] | None, param: str) -> d
 
 
 def check_on_miss(on_miss: str, *, may_ask: bool) -> None:
-    """Raises `UsageError`."""
+    """Validates `on_miss`. Raises `UsageError`."""
     known = ["fail", "live-if-readonly", *(["ask"] if may_ask else [])]
     if on_miss in known or (on_miss.startswith(_SIMULATE) and on_miss != _SIMULATE):
         return
-    why = " here, where nobody is asked" if on_miss == "ask" else ""
+    why = " here, because nobody can be asked" if on_miss == "ask" else ""
     raise UsageError(
         f"on_miss={on_miss!r} is not possible{why}.",
         f"Use {', '.join(map(repr, known))} or 'simulate:<model>'.",
@@ -247,7 +247,7 @@ def record(
     store: Store, trace_ids: Sequence[str], *, ignore: Mapping[str, Sequence[str] | str] | None = None,
     near: Mapping[str, Sequence[str] | str] | None = None,
 ) -> Tape:  # fmt: skip
-    """What tools answered in these traces. Blocks. Raises `UsageError` when none of them is there."""
+    """Records a tape from traces. Blocks. Raises `UsageError` when none of them exists."""
     wanted = tuple(dict.fromkeys(trace_ids))
     spans: dict[str, list[dict[str, Any]]] = defaultdict(list)
     columns = (
@@ -267,7 +267,7 @@ def record(
             )
     if not spans:
         raise UsageError(
-            "A tape needs recorded traces, and there are none.", "Run the agent first, or import its traces."
+            "A tape needs recorded traces, but there are none.", "Run the agent first, or import its traces."
         )
     pool = tuple(trace_id for trace_id in wanted if trace_id in spans)
     calls = [call for trace_id in pool for call in _calls(trace_id, spans[trace_id])]
@@ -286,7 +286,7 @@ def _calls(trace_id: str, spans: Sequence[Mapping[str, Any]]) -> Iterable[TapedC
             continue
         attributes, path = span["attributes"], _path(span, by_id, first)
         if attributes.get(Lab.TAPE) not in (None, "live"):
-            continue  # The echo of a recording, or no answer of the tool.
+            continue  # Answered from a tape or simulated: not a result of the tool.
         arguments = parsed(span["input"])
         same = json.dumps([path, span["name"], _canonical(arguments)], sort_keys=True, default=str)
         exact = attributes.get(Lab.HEARD)
@@ -301,7 +301,7 @@ def _calls(trace_id: str, spans: Sequence[Mapping[str, Any]]) -> Iterable[TapedC
 
 
 def _left_open(span: Mapping[str, Any]) -> bool:
-    """A call that the run ended under, so that it has no answer. What raised has a class."""
+    """Returns whether a call has no result because the run ended during it. A call that raised has an error class."""
     attributes = span["attributes"]
     return (
         span["status"] == "error"
@@ -326,14 +326,14 @@ def named(agent: str | None, first: str | None) -> str:
 
 
 def pool_of(store: Store, agent: str, own: str | None = None, most: int = MOST_TRACES) -> list[str]:
-    """The newest finished traces of runs that began with this agent, `own` first. Blocks."""
+    """Returns the newest completed traces of runs that started with this agent, with `own` first. Blocks."""
     sql = "select trace_id from traces where workflow = $1 and status = 'completed' order by started_at desc"
     trace_ids = [row[0] for row in store.sql(sql, [agent], limit=most).rows]
     return list(dict.fromkeys([*([own] if own else []), *trace_ids]))
 
 
 def matching(store: Store, expression: str, most: int = MOST_TRACES) -> list[str]:
-    """The newest traces that a filter finds. Blocks. Raises `FilterError`, and `NotFoundError` when it finds none."""
+    """Returns the newest traces that match a filter. Blocks. Raises `FilterError`, and `NotFoundError` when none matches."""
     trace_ids = [str(row["trace_id"]) for row in store.traces.list(expression, limit=most).data]
     if not trace_ids:
         raise NotFoundError(f"No trace matches {expression!r}.", "Try the filter in lab.traces.")
@@ -347,7 +347,7 @@ def read_tape(
     agent: str | None = None,
     own: str | None = None,
 ) -> Tape:
-    """`tape` (the pool is the newest runs of `agent`, `own` first), `tape:<filter>`, ids of traces, or what `Tape.spec` gave. Blocks.
+    """Reads `tape` (the newest runs of `agent`, with `own` first), `tape:<filter>`, trace ids, or a `Tape.spec`. Blocks.
 
     Raises `UsageError` for anything else, and what `matching` and `record` raise.
     """
@@ -366,7 +366,7 @@ def read_tape(
         return record(store, [*([own] if own else []), *matching(store, expression)])
     if agent is None:
         raise UsageError(
-            "'tape' alone does not say whose traces.", "Say which: 'tape:agent == \"Front desk\"'.", param="tools"
+            "'tape' alone does not specify an agent.", "Add a filter: 'tape:agent == \"Front desk\"'.", param="tools"
         )
     return record(store, pool_of(store, agent, own))
 
@@ -375,7 +375,7 @@ def read_tape(
 
 
 class Player:
-    """Answers the calls of one run. `own`: the trace that is preferred; `model_of`: the router's, for `simulate:`."""
+    """Answers the tool calls of one run from a tape. `own` is the preferred trace; `model_of` is the router's, for `simulate:`."""
 
     def __init__(
         self,
@@ -392,18 +392,18 @@ class Player:
         self._asked: set[str] = set()
         self._tools: dict[tuple[str, str], FunctionTool] = {}
         self.used: Counter[str] = Counter()
-        """`hit`, `drifted`, `live`, `simulated`, `miss` to how many calls."""
+        """Counts of calls by outcome: `hit`, `drifted`, `live`, `simulated`, `miss`."""
         self.missed: TapeMissError | None = None
-        """What ended the run, if the tape did."""
+        """The miss that ended the run, if any."""
 
     def advance(self, calls: Iterable[tuple[str, str, Json]]) -> None:
-        """Past calls that were made already: (path, tool, arguments). For when the tools are `taped`."""
+        """Skips calls that were already made: (path, tool, arguments). Call it after `taped`."""
         for path, tool, arguments in calls:
             if (path, tool) in self._tools:
                 self._seen[path, tool, self._reading(self._tools[path, tool]).canonical(arguments)] += 1
 
     def find(self, path: str, tool: FunctionTool, arguments: Json) -> tuple[str, TapedCall] | None:
-        """How the next such call is answered (`hit` or `drifted`), and by which; None is a miss."""
+        """Returns how the next such call is answered (`hit` or `drifted`) and the recorded call, or None for a miss."""
         reading = self._reading(tool)
         index, wanted = self.tape.index(path, tool.name, reading), reading.canonical(arguments)
         done = self._seen[path, tool.name, wanted]
@@ -417,7 +417,7 @@ class Player:
         return None
 
     def _nth(self, calls: Mapping[str, Sequence[TapedCall]], n: int) -> TapedCall | None:
-        """The nth in the first trace that has so many; past all of them, the answer that never changed."""
+        """Returns the nth call of the first trace with that many; beyond all of them, the last answer if all answers are equal."""
         traces = [calls[trace_id] for trace_id in self._order if trace_id in calls]
         for recorded in traces:
             if len(recorded) > n:
@@ -429,10 +429,10 @@ class Player:
         return Reading.of(tool.name, tool.params_json_schema, self.tape)
 
     def taped(self, tool: FunctionTool, path: str) -> FunctionTool:
-        """`tool`, answered from the tape."""
+        """Returns a copy of `tool` that answers from the tape."""
         live, ask = tool.on_invoke_tool, tool.needs_approval
         self._tools[path, tool.name] = tool
-        self._reading(tool)  # Raises for what cannot be near, before anything is run.
+        self._reading(tool)  # Raises for arguments that cannot be near, before anything runs.
 
         async def invoke(context: ToolContext[Any], text: str) -> Any:
             arguments = parsed(text or "{}")
@@ -465,7 +465,7 @@ class Player:
         clone = copy.copy(tool)
         clone.on_invoke_tool = invoke
         clone.needs_approval = needs_approval
-        clone.output_json_schema = None  # What was heard is not read again.
+        clone.output_json_schema = None  # Recorded results are not parsed again.
         return clone
 
     def _say(self, how: str, call: TapedCall) -> Any:
@@ -513,7 +513,7 @@ class Player:
 
 
 def _nearly(asked: Json, recorded: Json, near: Sequence[str]) -> bool:
-    """All else the same, and each near text alike; words with a digit in them are ids or numbers, and must be the same."""
+    """Returns whether all arguments are equal, or similar for those in `near`. Words with digits are ids or numbers and must be equal."""
     if not isinstance(asked, Mapping) or not isinstance(recorded, Mapping) or set(asked) != set(recorded):
         return False
     for name, value in asked.items():
@@ -535,19 +535,19 @@ def _has_digit(word: str) -> bool:
 
 
 def check_tools(offered: Mapping[str, Sequence[Any]]) -> None:
-    """Raises `UsageError` for a tool that no tape can stand in for."""
+    """Raises `UsageError` for a tool that a tape cannot answer for."""
     for name, tools in offered.items():
         for tool in tools:
             if not isinstance(tool, FunctionTool):
                 raise UsageError(
                     f"The tool {tool.name!r} of {name!r} is run by its provider or by the SDK itself, so a tape cannot answer for it.",
-                    "Try an agent without it, or leave the tape away.",
+                    "Use an agent without it, or run without a tape.",
                     param="tools",
                 )
 
 
 def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player: Player) -> dict[str, list[Any]]:
-    """Each agent's tools, answered from the tape; those that the reader's side carries out stay. Raises `UsageError`."""
+    """Returns each agent's tools, answered from the tape; client-side tools are unchanged. Raises `UsageError`."""
     check_tools(offered)
     return {
         name: [
@@ -559,26 +559,28 @@ def taped_tools(graph: BuiltGraph, offered: Mapping[str, Sequence[Any]], player:
 
 
 def on_tape(graph: BuiltGraph, offered: Mapping[str, Sequence[object]], player: Player) -> BuiltGraph:
-    """A copy of the agents whose tools `player` answers. Raises `UsageError`."""
+    """Returns a copy of the agents whose tools are answered by `player`. Raises `UsageError`."""
     tools = taped_tools(graph, offered, player)
     clones = {
         name: agent.clone(tools=tools[name], mcp_servers=[], handoffs=[], model_settings=agent.model_settings)
         for name, agent in graph.agents.items()
     }
     for name, agent in graph.agents.items():
-        clones[name].handoffs = [_lead_to(way, clones) for way in agent.handoffs]
+        clones[name].handoffs = [_lead_to(handoff, clones) for handoff in agent.handoffs]
     return replace(graph, root=clones[graph.root.name], agents=clones)
 
 
-def _lead_to(way: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]]) -> Agent[Any] | Handoff[Any, Any]:
-    if isinstance(way, Agent):
-        return clones[way.name]
-    lead = way.on_invoke_handoff
+def _lead_to(
+    handoff: Agent[Any] | Handoff[Any, Any], clones: Mapping[str, Agent[Any]]
+) -> Agent[Any] | Handoff[Any, Any]:
+    if isinstance(handoff, Agent):
+        return clones[handoff.name]
+    original_invoke = handoff.on_invoke_handoff
 
     async def invoke(context: RunContextWrapper[Any], arguments: str) -> Agent[Any]:
-        target = await lead(context, arguments)
+        target = await original_invoke(context, arguments)
         return clones.get(target.name, target)
 
-    clone = copy.copy(way)
+    clone = copy.copy(handoff)
     clone.on_invoke_handoff = invoke
     return clone

@@ -1,10 +1,10 @@
-"""What the Agents SDK traces becomes rows in the lab's store, and goes nowhere else.
+"""Agents SDK traces as rows of the lab's store, exported nowhere else.
 
-`install` puts one processor in the place of the SDK's own exporter, which would upload to OpenAI as soon as a key is set.
-Callbacks run inside the user's code, on whatever thread: they only turn a span into a record and enqueue it.
+`install` replaces the SDK's own exporter, which would upload to OpenAI as soon as a key is set, by one processor.
+Callbacks run inside the user's code on any thread: they only convert a span to a record and enqueue it.
 
-A run of the lab binds its trace to its user, thread and writer; a trace that nobody bound (the bare SDK, used beside a lab)
-goes to the lab installed last, as the local user's.
+A run of the lab binds its trace to its user, thread and writer. An unbound trace (the SDK used directly beside a lab) is stored in the
+most recently installed lab, as the local user's.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from timestep_lab.runtime.span_records import (
 from timestep_lab.store.trace_writer import TraceWriter
 
 KEPT_ROUTES = 4096
-"""Traces whose late spans still find their way home."""
+"""Number of traces whose late spans can still be routed."""
 
 
 @dataclass(slots=True)
 class TraceContext:
-    """Where the spans of one trace go, and what is known about them that the SDK does not say."""
+    """Destination of the spans of one trace, with context that the SDK does not provide."""
 
     writer: TraceWriter
     user_id: str
@@ -51,58 +51,58 @@ class TraceContext:
     thread_id: str | None = None
     run_id: str | None = None
     root: str | None = None
-    """Id of a row that spans without a parent hang under."""
+    """Span id of the row that becomes the parent of spans without one."""
     begin: Callable[[], None] | None = None
-    """Called once, before the first span: whoever bound the trace announces it then. Without it, the trace announces itself."""
+    """Called once before the first span; announces a bound trace lazily. Without it, the trace is announced when it starts."""
     resumes: bool = False
-    """The next agent that begins goes on where a pause ended."""
+    """The next agent span continues after a pause."""
     agents: dict[str, str] = field(default_factory=dict)
-    """SDK span id to the agent on whose behalf it runs; spans below inherit it."""
+    """Maps an SDK span id to the agent it runs for; child spans inherit it."""
     ids: dict[str, str] = field(default_factory=dict)
-    """SDK span id to the id of its row."""
+    """Maps an SDK span id to the id of its row."""
     open: dict[str, SpanRecord] = field(default_factory=dict)
-    """By SDK span id."""
+    """Open spans by SDK span id."""
     closed_calls: set[str] = field(default_factory=set)
-    """Calls whose row was closed when a process died under them: their next attempt is a row of its own."""
+    """Calls whose row was closed because their process died; the next attempt gets a new row."""
     turns: dict[str, str] = field(default_factory=dict)
-    """Id of the row of each agent's newest turn, by the agent's name; by "" that of the newest of all."""
+    """Maps an agent's name to the row id of its latest turn; the key "" holds the latest turn of all."""
     failed: str | None = None
-    """The error of the agent that ended last, if it ended in one."""
+    """Error of the most recently ended agent span, if any."""
     input: Json = None
     output: Json = None
     stored: Mapping[str, AgentRecord] = field(default_factory=dict)
-    """By name: the stored agents that run here, whose spans say their version."""
+    """Stored agents of this run by name; their spans carry id and version."""
     offered: dict[str | None, list[Json]] = field(default_factory=dict)
-    """Agent to the tools it was offered last."""
+    """Maps an agent to the tools it was last offered."""
     costs: list[float | None] = field(default_factory=list)
-    """Of each finished generation since the run began or was resumed, in USD; None where the price is unknown."""
+    """Cost in USD of each finished generation since the run started or resumed; None where the price is unknown."""
     tokens: int = 0
-    """Of the same generations."""
+    """Tokens of the same generations."""
 
     def turn_of(self, agent: str | None) -> str | None:
-        """Id of the row that a call of this agent hangs under when it did not run: its newest turn, or else the newest of all."""
+        """Returns the parent row of a call that was not executed: the agent's latest turn, or else the latest turn of all."""
         return self.turns.get(agent or "") or self.turns.get("")
 
     def row_of(self, call_id: str) -> str:
-        """Id of the row for a tool call: the one that is open while it waits for approval, if there is one."""
+        """Returns the row id of a tool call, which is that of the row already open for its approval, if any."""
         return new_span_id() if call_id in self.closed_calls else call_span_id(self.trace_id, call_id)
 
     only_ended: bool = False
-    """Of spans under way only the root is shown, so that the trace is known while it runs; the others when they have ended.
-    For many runs at once that nobody watches step by step: it halves what is written."""
+    """Write only the root of a trace while it runs, and other spans when they have ended. Halves the writes of many concurrent runs that
+    nobody watches live."""
 
     on_span: Callable[[SpanRecord], None] | None = None
-    """Told of each span as it ends, on the thread it ended on; for what must know a run's steps without asking the store."""
+    """Called with each span as it ends, on the thread where it ended; for code that needs a run's steps without querying the store."""
 
 
 class StoreProcessor(TracingProcessor):
-    """The one processor of this process; see `install`."""
+    """The trace processor of this process; see `install`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._routes: OrderedDict[str, TraceContext] = OrderedDict()
         self._homes: list[TraceWriter] = []
-        """One entry for each use: the users of a served lab share a writer. The last is where traces that nobody bound go."""
+        """One entry per use: the users of a served lab share a writer. Unbound traces go to the last entry."""
         self._watchers: list[Callable[[TraceContext], None]] = []
 
     # -- homes and routes
@@ -112,7 +112,7 @@ class StoreProcessor(TracingProcessor):
             self._homes.append(writer)
 
     def remove_home(self, writer: TraceWriter) -> None:
-        """Undo one `add_home`. After the last, later spans for the writer are dropped: it is being closed."""
+        """Reverses one `add_home`. After the last one, further spans for the writer are dropped because it is being closed."""
         with self._lock:
             if writer in self._homes:
                 self._homes.reverse()
@@ -122,9 +122,9 @@ class StoreProcessor(TracingProcessor):
                 self._routes = OrderedDict((k, r) for k, r in self._routes.items() if r.writer is not writer)
 
     def bind(self, sdk_trace_id: str, route: TraceContext) -> None:
-        """Send this trace's spans along `route`. A trace that is bound again (a resume) keeps what was known of it.
+        """Routes the spans of a trace. Binding a trace again (on resume) keeps what is known about it.
 
-        What runs in this task from here on is in no other trace: the SDK would add a run to one that the caller has open.
+        Also leaves the SDK's current trace in this task: the SDK would otherwise add the run to a trace that the caller has open.
         """
         Scope.set_current_trace(None)
         Scope.set_current_span(None)
@@ -136,7 +136,7 @@ class StoreProcessor(TracingProcessor):
             self._keep(sdk_trace_id, route)
 
     def release(self, sdk_trace_id: str, reason: str) -> None:
-        """The run is over or paused: what is still open, but for calls that wait for approval, ends now as an error."""
+        """Ends routing when the run is over or paused: spans still open, except calls waiting for approval, are closed as errors."""
         route = self._routes.get(sdk_trace_id)
         if route is None:
             return
@@ -149,7 +149,8 @@ class StoreProcessor(TracingProcessor):
         return self._routes.get(sdk_trace_id)
 
     def watch(self, watcher: Callable[[TraceContext], None]) -> Callable[[], None]:
-        """Be told of every trace as it starts, on the thread and in the context of who starts it. Call the result to end it."""
+        """Registers a callback for every starting trace, called on the thread and in the context that starts it. Call the result to
+        unregister."""
         with self._lock:
             self._watchers = [*self._watchers, watcher]
 
@@ -159,11 +160,11 @@ class StoreProcessor(TracingProcessor):
 
         return end
 
-    # -- what only the runner knows of tool calls
+    # -- tool call details that only the runner knows
 
     def tool_started(self, span: Span[Any], call_id: str, server: str | None, approval: str) -> None:
-        """The tool of the function span `span` begins to run. From here on the span goes by the call's id, as did the row that
-        was open while the call waited for approval."""
+        """Marks the tool of the function span `span` as started. From now on the span has the row id of the call, which is shared with the
+        row that was open while the call waited for approval."""
         route = self._routes.get(span.trace_id)
         record = route.open.get(span.span_id) if route else None
         if route is None or record is None:
@@ -180,7 +181,7 @@ class StoreProcessor(TracingProcessor):
             route.writer.span_started(record)
 
     def tool_noted(self, span: Span[Any], attributes: Mapping[str, Json]) -> None:
-        """What else is known of the call of the function span: what was heard of it, the class of its error, a decision, a tape."""
+        """Adds attributes to the row of a function span: the result sent to the model, the error class, a decision, tape use."""
         route = self._routes.get(span.trace_id)
         if route is None:
             return
@@ -205,7 +206,7 @@ class StoreProcessor(TracingProcessor):
                 self._keep(trace.trace_id, route)
                 announced = False
             else:
-                # The runner announced its own, with what it knows of forks and inputs.
+                # The runner announces its own traces, including forks and inputs.
                 announced = route.run_id is not None or route.begin is not None
         for watcher in self._watchers:
             watcher(route)
@@ -223,7 +224,7 @@ class StoreProcessor(TracingProcessor):
         )
 
     def on_trace_end(self, trace: Trace) -> None:
-        """A trace's end follows from its spans and its run."""
+        """Does nothing: the end of a trace is derived from its spans and its run."""
 
     def on_span_start(self, span: Span[Any]) -> None:
         route = self._routes.get(span.trace_id)
@@ -252,7 +253,7 @@ class StoreProcessor(TracingProcessor):
         if route.only_ended and span.parent_id is not None:
             return
         if record.kind == "tool" and route.run_id:
-            return  # Shown when the tool begins to run: only then is it known which call it is.
+            return  # Written when the tool starts: only then is its call id known.
         route.writer.span_started(record)
 
     def on_span_end(self, span: Span[Any]) -> None:
@@ -276,11 +277,11 @@ class StoreProcessor(TracingProcessor):
             if record.kind == "agent":
                 route.failed = record.error
             elif record.status == "ok" and route.failed:
-                # The SDK ends a run's own span without a word of what ended the run.
+                # The SDK does not set an error on a run's own span.
                 record = replace(record, status="error", error=route.failed)
         elif record.kind == "tool":
             if _never_ran(route, record):
-                return  # It waits for approval, which the runner reports.
+                return  # It waits for approval; the runner records that.
             if record.error and GenAI.ERROR_TYPE not in record.attributes and (raised := sys.exc_info()[1]):
                 record = replace(record, attributes={**record.attributes, GenAI.ERROR_TYPE: error_class(raised)})
         route.writer.span_ended(record)
@@ -288,7 +289,7 @@ class StoreProcessor(TracingProcessor):
             route.on_span(record)
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """The SDK calls this at exit; writers are closed by their labs."""
+        """Does nothing: the SDK calls this at exit, but writers are closed by their labs."""
 
     def force_flush(self) -> None:
         for writer in dict.fromkeys(self._homes):
@@ -304,26 +305,26 @@ class StoreProcessor(TracingProcessor):
 
 
 def error_class(error: BaseException) -> str:
-    """Name of the class of what a tool raised; the SDK wraps it."""
+    """Returns the class name of a tool's exception, without the SDK's wrapper."""
     inner = error.__cause__ if isinstance(error, UserError) and error.__cause__ else error
     return type(inner).__name__
 
 
-def note_error_class(told: ToolErrorFormatterArgs[Any]) -> None:
-    """For `RunConfig.tool_error_formatter`: keeps the class of an error that a tool answers with a text. The text stays as it is."""
-    error, span = getattr(told, "error", None), get_current_span()
+def note_error_class(details: ToolErrorFormatterArgs[Any]) -> None:
+    """For `RunConfig.tool_error_formatter`: records the class of an error that is returned to the model as text. The text is unchanged."""
+    error, span = getattr(details, "error", None), get_current_span()
     if error is not None and span is not None:
         note(span, {GenAI.ERROR_TYPE: error_class(error)})
 
 
 def note(span: Span[Any], attributes: Mapping[str, Json]) -> None:
-    """`StoreProcessor.tool_noted`, where there is one."""
+    """Calls `StoreProcessor.tool_noted` if a processor is installed."""
     if _processor is not None:
         _processor.tool_noted(span, attributes)
 
 
 def _with_offer(route: TraceContext, record: SpanRecord, tools: list[object] | None) -> SpanRecord:
-    """With the tools that the agent was offered, where they are others than before."""
+    """Returns the record with the tools offered to its agent, if they changed since the last generation."""
     if tools is None:
         return record
     definitions = [definition_of(tool) for tool in tools]
@@ -334,7 +335,7 @@ def _with_offer(route: TraceContext, record: SpanRecord, tools: list[object] | N
 
 
 def _never_ran(route: TraceContext, record: SpanRecord) -> bool:
-    """A function span of a run of ours without a call id did not get as far as its tool."""
+    """Returns whether a function span of a lab run ended before its tool was executed (it has no call id)."""
     asked_only = record.output is None and record.error is None
     return route.run_id is not None and asked_only and GenAI.TOOL_CALL_ID not in record.attributes
 
@@ -351,10 +352,10 @@ _install_lock = threading.Lock()
 
 
 def install(writer: TraceWriter) -> StoreProcessor:
-    """Make `writer` a home of this process's traces. Call it before the first run, and `uninstall` when the writer closes.
+    """Adds `writer` as a destination of this process's traces. Call it before the first run, and `uninstall` when the writer closes.
 
-    The first call replaces every processor the SDK has, its uploading exporter above all. One that the user adds
-    later with `agents.add_trace_processor` stays.
+    The first call replaces all trace processors of the SDK, in particular its uploading exporter. A processor that the user adds
+    later with `agents.add_trace_processor` is kept.
     """
     global _processor
     with _install_lock:
@@ -366,16 +367,17 @@ def install(writer: TraceWriter) -> StoreProcessor:
 
 
 def uninstall(writer: TraceWriter) -> None:
-    """Forget `writer`. The SDK's exporter does not come back: what follows is traced by another open lab, or by none."""
+    """Removes `writer`. The SDK's exporter is not restored: later traces go to another open lab, or nowhere."""
     if _processor is not None:
         _processor.remove_home(writer)
 
 
-# --- One cell of a notebook as a trace: the cell is its root, and runs and spans of the Agents SDK that begin in it hang below
+# --- A notebook cell as a trace: the cell is the root span of the runs and Agents SDK spans that it starts
 
 
 class CellTrace:
-    """Begins in the context that the cell's code will run in. Nothing is written before a span comes, or `end` asks for it."""
+    """The trace of a notebook cell, started in the context that runs the cell. Nothing is written before a span starts or `end` requires
+    it."""
 
     def __init__(self, processor: StoreProcessor, writer: TraceWriter, user_id: str, name: str, source: str) -> None:
         self.trace_id = new_trace_id()
@@ -404,9 +406,9 @@ class CellTrace:
     def end(
         self, *, output: object = None, error: BaseException | None = None, is_wanted: bool, same_context: bool
     ) -> None:
-        """The cell is over. A trace without spans is written only if it `is_wanted`.
+        """Ends the trace when the cell ends. A trace without spans is written only if `is_wanted`.
 
-        `same_context`: the caller is in the context that the trace began in (not so after a cell with `await`).
+        `same_context`: whether the caller runs in the context in which the trace started (false after a cell with `await`).
         """
         self._trace.finish(reset_current=same_context)
         if not self.has_begun:
@@ -423,7 +425,7 @@ class CellTrace:
         )  # fmt: skip
 
 
-# --- A call of a model as a trace of its own, without an agent or a run around it
+# --- A model call as a trace of its own, without an agent or a run
 
 
 @contextmanager
@@ -434,7 +436,8 @@ def traced_call(
     metadata: Mapping[str, Json] | None = None,
     on_span: Callable[[SpanRecord], None] | None = None,
 ) -> Iterator[str]:
-    """What is called inside is traced for `user_id` under the name `workflow`, with `metadata`; the trace's id. Enter and leave it in one task."""
+    """Context manager that traces the calls made inside it for `user_id` as `workflow`, and yields the trace id. Enter and exit it in the
+    same task."""
     processor = install(writer)
     try:
         begun = trace(workflow, metadata=dict(metadata or {}) or None)

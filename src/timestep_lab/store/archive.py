@@ -1,12 +1,12 @@
-"""Finished traces of days that are over, taken out of a lab's DuckDB file into Parquet: one file a day, or a few, in the folder
+"""Archive of a DuckDB lab: moves finished traces of past days from the lab's file to Parquet files, one or a few per day, in the folder
 `lab.duckdb.archive` beside it.
 
-The lists, sums and scores of archived traces stay in the lab; their spans, with whole inputs, go. Views, pages and searches read both as one
-(`core.stored_spans`), each user their own; any DuckDB reads the files. A day is copied, its file made durable, and only then are
-the rows deleted, in the transaction that makes the file known: whatever is broken off can be begun again. Files that no transaction made known are
-litter and are swept. What is deleted later is not read from that moment on, and leaves the files with `purge`.
+Summaries and scores of archived traces stay in the lab; their spans with full inputs move. Views, pages and searches read both together
+(`core.stored_spans`), restricted to the user; any DuckDB can read the files. A day is copied and its file made durable before the rows
+are deleted, in the transaction that registers the file, so an interrupted archiving can be repeated. Unregistered files are orphans and
+are removed. Traces deleted later are excluded from reads at once, and removed from the files by `purge`.
 
-A lab in Postgres keeps each day in a partition of its own, and nothing has to move.
+A Postgres lab stores each day in its own partition, so nothing has to be moved.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from timestep_lab.store.spans import SPAN_COLUMNS
 from timestep_lab.store.trace_sums import fold
 
 ENDING = ".archive"
-LITTER_S = 3600.0
-"""A file that is not known and so old was left by an archiving that was broken off."""
+ORPHAN_AGE_S = 3600.0
+"""Age in seconds after which an unregistered file is an orphan of an interrupted archiving."""
 COLUMNS = ("span_no", *SPAN_COLUMNS)
 _COPIED = ", ".join(
     {"input_refs": "null::varchar as input_refs", "input": "coalesce(s.input, h.input) as input"}.get(name, f"s.{name}")
@@ -39,7 +39,7 @@ _OVER = (
     "and (t.user_id, t.trace_id) not in (select user_id, trace_id from core.open_spans) "
     "and (t.user_id, t.trace_id) not in (select user_id, trace_id from core.runs where status in ('running', 'needs_approval'))"
 )
-"""Traces with spans between $1 and $2 that were over at $3."""
+"""Traces with spans between $1 and $2 that had ended at $3."""
 OPTIONS = "format parquet, compression zstd, row_group_size 30000"
 
 
@@ -48,7 +48,7 @@ class Archived:
     days: int
     spans: int
     bytes: int
-    """Of the files that were written."""
+    """Total size of the files written."""
 
 
 def folder_of(lab: Path) -> Path:
@@ -56,7 +56,7 @@ def folder_of(lab: Path) -> Path:
 
 
 def archive(db: Database, before: datetime) -> Archived:
-    """Everything that was over before that moment; days are those of UTC. Raises `UsageError` for a lab that has no file."""
+    """Archives everything that ended before a moment; days are in UTC. Raises `UsageError` for a lab without a file."""
     folder = _folder(db)
     made = not folder.exists()
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,7 +98,7 @@ def _archive_day(db: Database, folder: Path, day: date, end: datetime) -> tuple[
     same = "span_no, status, ended_at, error, cost_usd, output, attributes"
     copied = f"select {same} from core.spans_raw where span_no in (select span_no from {source})"
     statements = [
-        # Nobody changed or deleted one of them meanwhile.
+        # Abort if any of the rows was changed or deleted meanwhile.
         Statement(f"select 1 from (select {same} from {source} except {copied}) limit 1", expect=0),
         Statement(f"delete from core.spans_raw where span_no in (select span_no from {source})", expect=spans),
         Statement("insert into core.archive_files values ($1, $2, $3, $4, $5)", [name, day, spans, size, to_naive_utc(utc_now())]),
@@ -106,14 +106,14 @@ def _archive_day(db: Database, folder: Path, day: date, end: datetime) -> tuple[
     ]  # fmt: skip
     try:
         db.write(SYSTEM_USER, statements, changes=[Change("traces", "", "")])
-    except ConflictError:  # The next archiving takes that day.
+    except ConflictError:  # The next archiving includes that day.
         path.unlink()
         return None
     return int(spans), size
 
 
 def purge(db: Database) -> int:
-    """Write the files anew in which there are spans of traces that were deleted, without those. Returns how many files it were."""
+    """Rewrites the files that contain spans of deleted traces, without those spans. Returns the number of files rewritten."""
     if db.dialect != "duckdb" or db.url == ":memory:":
         return 0
     [deleted] = db.query(SYSTEM_USER, "select count(*) from core.archive_deleted").one() or (0,)
@@ -168,13 +168,13 @@ def newest_archived(db: Database) -> int:
 
 
 def forget_sql(gone: str) -> str:
-    """For a transaction that deletes traces of a DuckDB lab: `gone` is the condition on its spans."""
+    """Returns the statement that excludes deleted traces from the archive; `gone` is the condition on their spans."""
     now = "cast(now() as timestamp)"
     return f"insert into core.archive_deleted select distinct user_id, trace_id, {now} from core.archived_spans where {gone}"
 
 
 def view_sql(folder: Path, names: list[str]) -> str:
-    """What the view of archived spans says."""
+    """Returns the definition of the view of archived spans."""
     if not names:
         return "create or replace view core.archived_spans as select * from core.spans_raw where false"
     listed = ", ".join(_text(str(folder / name)) for name in sorted(names))
@@ -189,7 +189,7 @@ def _known(db: Database) -> list[str]:
 
 
 def _write(db: Database, folder: Path, day: date, query: str) -> str:
-    """A new file that is whole and durable."""
+    """Writes a new file atomically and durably."""
     name = f"{day:%Y-%m-%d}-{secrets.token_hex(6)}.parquet"
     draft = folder / f"{name}.draft"
     db.query(SYSTEM_USER, f"copy ({query}) to {_text(str(draft))} ({OPTIONS})")
@@ -203,7 +203,7 @@ def _write(db: Database, folder: Path, day: date, query: str) -> str:
 def _sweep(db: Database, folder: Path) -> None:
     known = set(_known(db))
     for path in folder.glob("*.parquet*"):
-        if path.name not in known and time.time() - path.stat().st_mtime > LITTER_S:
+        if path.name not in known and time.time() - path.stat().st_mtime > ORPHAN_AGE_S:
             path.unlink()
 
 
@@ -218,8 +218,8 @@ def _durable(path: Path) -> None:
 def _folder(db: Database) -> Path:
     if db.dialect != "duckdb" or db.url == ":memory:":
         raise UsageError(
-            f"The lab {db.url} has no file whose days could go into Parquet beside it.",
-            "A lab in Postgres keeps each day in a partition of its own; `timestep-lab db prune` drops them.",
+            f"The lab {db.url} has no file, so it cannot be archived to Parquet.",
+            "A lab in Postgres stores each day in its own partition; `timestep-lab db prune` drops them.",
         )
     return folder_of(Path(db.url))
 

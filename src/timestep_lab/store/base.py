@@ -1,12 +1,12 @@
-"""What a database must do so that a lab can live in it. DuckDB, its loopback client, and Postgres do these few things;
-all else in this floor is written once, on top.
+"""The interface of a lab's database, implemented by DuckDB, its loopback client, and Postgres. Everything else in this layer is built on
+it.
 
-Threads, not coroutines: every method blocks, is safe to call from any thread, and returns in milliseconds. Async callers
-go through `in_thread`. Parameters are `$1, $2, …` in both dialects. Datetimes go in and come out as naive UTC.
+Methods are synchronous: every method blocks, is thread-safe, and returns within milliseconds. Async callers use `in_thread`.
+Parameters are `$1, $2, …` in both dialects. Datetimes are naive UTC in both directions.
 
-Whose rows: each call names the user on whose behalf it runs. Statements written in this package say
-`user_id = $n` themselves (`store/table.py` writes it for all ordinary tables); Postgres enforces it once more by row-level security;
-SQL typed by a user goes through `select`, which sees that user's rows only, whatever it says.
+Row ownership: every call names the user it runs for. Statements in this package filter by
+`user_id = $n` themselves (`store/table.py` does so for all ordinary tables); Postgres also enforces it by row-level security.
+SQL written by a user runs through `select`, which only sees that user's rows.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ T = TypeVar("T")
 
 Dialect = Literal["duckdb", "postgres"]
 SYSTEM_USER = "system"
-"""On whose behalf the lab's own housekeeping runs, over the rows of all users (liveness, sweeps). Never taken from a request."""
+"""User of the lab's own maintenance over the rows of all users (liveness, sweeps). Never taken from a request."""
 
 Topic = Literal["agents", "mcp_servers", "threads", "runs", "approvals", "traces", "scores", "files", "comparisons"]
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking store call without blocking the event loop."""
+    """Runs a blocking store call without blocking the event loop."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
 async def write_soon(
     db: Database, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
 ) -> list[Rows]:
-    """`Database.write`, durable on return. Where the database can, no thread waits for it: what hundreds of runs write at once is
-    then committed together."""
+    """Same as `Database.write`, durable on return. If the database supports it, no thread waits, so that writes of many concurrent runs are
+    committed together."""
     begun = db.begin_write(user_id, statements, changes=changes)
     if begun is None:
         return await in_thread(db.write, user_id, statements, changes=changes)
@@ -49,7 +49,7 @@ async def write_soon(
 
 
 def in_event_loop() -> bool:
-    """Whether an event loop runs in this thread, as it does in a notebook's cells."""
+    """Returns whether an event loop runs in this thread, as in a notebook cell."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -64,24 +64,24 @@ class Statement:
     sql: str
     params: Sequence[Any] = ()
     expect: int | None = None
-    """How many rows it must return, or change if it returns none; any other number rolls the transaction back with `ConflictError`."""
+    """Required number of returned (or else changed) rows; any other number rolls the transaction back with `ConflictError`."""
 
     def check(self, result: Rows) -> None:
-        """Raises `ConflictError` when it did not return, or change, the number of rows that it expects."""
+        """Raises `ConflictError` when the number of returned or changed rows differs from `expect`."""
         n_rows = len(result.rows) if result.columns else result.changed
         if self.expect is not None and n_rows != self.expect:
             raise ConflictError(
-                f"Expected {self.expect} row(s), found {n_rows}: somebody else changed it first.",
+                f"Expected {self.expect} row(s), found {n_rows}: another client changed it first.",
                 "Read it again, then try again.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Told to subscribers after the transaction that made it is durable.
+    """A change notification, sent to subscribers after its transaction is durable.
 
-    After the connection to the owner of the lab was lost, changes may have gone unheard: then one with an empty `id`
-    (and, from a `Database`, an empty `user_id`) comes for each topic, and means "read again whatever you show".
+    Changes may be missed while the connection to the lab's owner is lost. Then one with an empty `id` (and, from a `Database`, an empty
+    `user_id`) is sent per topic, which means that everything shown must be read again.
     """
 
     topic: Topic
@@ -90,7 +90,7 @@ class Change:
 
 
 def unique_names(columns: Sequence[str]) -> list[str]:
-    """`select 1 as a, 2 as a` has two columns of one name; an object cannot: the second becomes `a_1`."""
+    """Makes column names unique: in `select 1 as a, 2 as a`, the second column becomes `a_1`."""
     names: list[str] = []
     for column in columns:
         name, n = column, 0
@@ -103,14 +103,14 @@ def unique_names(columns: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A result: column names, and one tuple a row."""
+    """A query result: column names, and one tuple per row."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     truncated: bool = False
-    """More rows existed than the limit let through."""
+    """True when the limit cut off further rows."""
     changed: int = 0
-    """By a statement that writes and returns nothing."""
+    """Number of rows changed by a statement that returns none."""
 
     def dicts(self) -> list[dict[str, Any]]:
         names = unique_names(self.columns)
@@ -126,7 +126,7 @@ class Rows:
 
 
 Columns = Mapping[str, Sequence[Any]]
-"""A result by columns: name to values, lists or numpy arrays (then unknown numbers are NaN, and other unknown values None)."""
+"""A result by column: maps a name to its values, as lists or numpy arrays (with NaN for unknown numbers, None for other unknowns)."""
 
 
 def by_columns(rows: Rows) -> Columns:
@@ -135,20 +135,20 @@ def by_columns(rows: Rows) -> Columns:
 
 
 class Database(Protocol):
-    """See the module's text for what holds of every method. All raise `StoreError` when the database itself fails."""
+    """A lab's database; see the module docstring for what applies to every method. All raise `StoreError` when the database fails."""
 
     dialect: Dialect
     url: str
-    """What `open_database` was given, without any password."""
+    """The URL given to `open_database`, without credentials."""
     process_id: str
-    """This process's row in `processes`; runs started here carry it, so that another process can tell they died."""
+    """This process's row in `processes`. Runs started here refer to it, so that other processes can detect when they died."""
 
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
-        """One reading statement of our own."""
+        """Runs one read statement of the lab itself."""
         ...
 
     def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
-        """The same by columns; for results of many rows, which some databases can give much sooner so."""
+        """Same as `query`, but by column; much faster for large results on some databases."""
         ...
 
     def write(
@@ -159,22 +159,22 @@ class Database(Protocol):
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> list[Rows]:
-        """All statements in one transaction, durable on return; then `changes` are published.
+        """Runs all statements in one transaction, durable on return, and then publishes `changes`.
 
-        With a `batch_id`, a batch that was already written is not written again (a retry after a failover is exactly once).
-        Raises `ConflictError` when a statement's `expect` is not met or a unique key is taken; nothing is written then.
+        A `batch_id` makes the write idempotent: a batch that was already written is skipped (exactly once across failovers).
+        Raises `ConflictError`, without writing anything, when a statement's `expect` is not met or a unique key exists.
         """
         ...
 
     def begin_write(
         self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
     ) -> Future[list[Rows]] | None:
-        """`write` without waiting: the answer comes later. None where one has to wait for it."""
+        """Starts a `write` without waiting and returns a future. None if the database cannot write asynchronously."""
         ...
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
-        """What is another whenever the user's rows of this topic are (as the `changes` of writes tell). None where that cannot be known
-        for certain, because another process may have written."""
+        """Returns a value that changes whenever the user's rows of a topic change (according to published `changes`). None when that cannot
+        be known, because another process may have written."""
         ...
 
     def append(
@@ -186,7 +186,7 @@ class Database(Protocol):
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> None:
-        """Bulk insert: table name to (column names, row tuples), followed by `then`, all in one transaction."""
+        """Bulk-inserts rows (table name to column names and row tuples) and runs `then`, all in one transaction."""
         ...
 
     def select(
@@ -198,12 +198,12 @@ class Database(Protocol):
         limit: int | None = None,
         timeout_s: float | None = 30.0,
     ) -> Rows:
-        """One read-only statement typed by a user, over the documented views, seeing that user's rows only. Raises `QueryError`."""
+        """Runs one read-only statement written by a user, over the documented views and that user's rows only. Raises `QueryError`."""
         ...
 
     def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
-        """Call back, on a thread of the database's, after each change from any process; with `user_id`, after those of that user and
-        those that name nobody. Returns what ends it."""
+        """Registers a callback, called on a thread of the database after each change by any process; with `user_id`, only for changes of
+        that user or without a user. Returns a function that unsubscribes."""
         ...
 
     def close(self) -> None: ...

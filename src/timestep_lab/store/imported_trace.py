@@ -1,7 +1,7 @@
-"""One trace as far as it was imported: what matters of each span, without payloads, so that a part that comes later can be put to the rest.
+"""Incremental state of one imported trace: the relevant facts of each span, without payloads, so that later parts can be added.
 
-Spans come in any parts and any order, most of them before the span around them. Which of them is the root, what the trace is called, what it was
-asked and what its calls used are therefore worked out anew with each part, from the spans that the part touches and not from all.
+Spans arrive in any order and in any number of parts, usually before their parents. The root, name, input, output and usage of the trace are
+therefore recomputed with each part, from the affected spans only.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from timestep_lab.store.spans import (
 )
 from timestep_lab.store.trace_sums import DELTA_COLUMNS, Repeated, SpanFacts, Used, response_id, trace_deltas, used
 
-# --- One batch of trace events of one user, made ready for `Database.append`: every table it touches, in one transaction
+# --- One batch of a user's trace events, prepared for `Database.append`: all affected tables, in one transaction
 #
-# A tool call that waits for a person stays open when its process ends, and goes on in another one: rows with an approval are
-# therefore looked for in `open_spans`, while all other open spans are known to belong to the writer that opened them.
+# A tool call that waits for approval stays open when its process ends and continues in another one. Rows with an approval are
+# therefore looked up in `open_spans`; every other open span belongs to the writer that opened it.
 
 
 MANY_TRACES = 100
-"""A batch over more traces than this is announced as one change with an empty id: read again whatever you show."""
+"""A batch with more traces than this is published as one change with an empty id, which means to read everything again."""
 
 Tables = dict[str, tuple[Sequence[str], Sequence[Row]]]
-"""Table name to its columns and the rows to append."""
+"""Maps a table name to its columns and the rows to append."""
 
 SpanKey = tuple[str, str]
 """(trace_id, span_id)"""
 
 DECIDED = ("pending", "approved", "rejected")
-"""Approvals of calls that a person was asked about."""
+"""Approval states of calls that needed a decision."""
 
 _AMONG_KEYS: dict[Dialect, str] = {
     "duckdb": "user_id = $1 and list_contains(string_split($2, ' '), trace_id || span_id)",
@@ -53,11 +53,11 @@ _AMONG_KEYS: dict[Dialect, str] = {
 
 @dataclass(slots=True)
 class SpanBatch:
-    """`opened_before`: keys of `ended` spans that have a row in `open_spans`, which this batch removes. `taken_over`: spans handed
-    over as opened that have such a row already.
+    """One batch of spans to write. `opened_before`: keys of `ended` spans with a row in `open_spans`, which this batch removes.
+    `taken_over`: opened spans that already have such a row.
 
-    Of an import: `deltas` is what it adds to its traces, `also` more tables, `then` what is done and looked at in the same transaction; no
-    process of the lab keeps its open spans alive."""
+    For an import, `deltas` are the changes of its traces' sums, `also` holds additional tables, and `then` are statements of the same
+    transaction; its open spans belong to no process of the lab."""
 
     user_id: str
     starts: Sequence[Row] = ()
@@ -72,14 +72,14 @@ class SpanBatch:
     _looked: bool = False
 
     def write(self, db: Database, bodies: MessageBodies) -> None:
-        """Durable on return. May be called again after a `StoreError`: it is written once."""
+        """Writes the batch, durably on return. Idempotent: can be repeated after a `StoreError`."""
         tables, changes = self._tables(db, bodies)
         then = [*self._taken_over(db), *_ended(db, [self]), *self.then]
         db.append(self.user_id, tables, then=then, changes=changes, batch_id=self.batch_id)
         bodies.written(tables.get("message_bodies", ((), ()))[1])
 
     def _tables(self, db: Database, bodies: MessageBodies) -> tuple[Tables, list[Change]]:
-        """The rows to append, and what they change."""
+        """Returns the rows to append, and the changes to publish."""
         if self.deltas is None:
             self._take_over(db)
         slim, new_bodies = bodies.share(self.user_id, self.ended)
@@ -106,7 +106,7 @@ class SpanBatch:
         return filled, self._changes(delta[1] for delta in deltas)
 
     def _take_over(self, db: Database) -> None:
-        """Finds calls that another process, or this one before a pause, left open for a decision."""
+        """Finds calls waiting for a decision that another process, or this one before a pause, left open."""
         if self._looked:
             return
         decided = {
@@ -143,7 +143,7 @@ class SpanBatch:
 
 
 def write_together(db: Database, batches: Sequence[SpanBatch], bodies: MessageBodies) -> None:
-    """`SpanBatch.write` of the batches of several users in one transaction, where the store lets one write for all."""
+    """Writes the batches of several users, in one transaction if the store supports it."""
     if len(batches) == 1 or db.dialect != "duckdb":
         for batch in batches:
             batch.write(db, bodies)
@@ -162,7 +162,7 @@ def write_together(db: Database, batches: Sequence[SpanBatch], bodies: MessageBo
 
 
 def _ended(db: Database, batches: Sequence[SpanBatch]) -> list[Statement]:
-    """Take the rows of spans that ended out of `open_spans`."""
+    """Returns the statements that remove ended spans from `open_spans`."""
     open_before = [(batch.user_id, batch.opened_before) for batch in batches if batch.opened_before]
     if len(open_before) > 1:
         keys = "\x1e".join(user + trace + span for user, keys in open_before for trace, span in keys)
@@ -177,7 +177,7 @@ def span_key(row: Row) -> SpanKey:
 
 
 def process_of(row: Row, process_id: str | None) -> str | None:
-    """Whose death ends the span. A call that waits for a person needs no process to live."""
+    """Returns the process whose death ends the span; None for a call waiting for approval, which needs no process."""
     return None if row[AT["approval"]] == "pending" else process_id
 
 
@@ -187,19 +187,19 @@ def _joined(keys: Iterable[SpanKey]) -> str:
 
 ARROW = " → "
 MOST_NAME, MOST_PATH = 160, 300
-"""Characters of a trace's name and model, and of its agents, in listings: Postgres keeps them in an index, whose rows are small."""
+"""Maximum length of a trace's name and model, and of its agents, in listings; limited by the size of a Postgres index row."""
 TOLD, NAMED = 0, 3 << 61
-"""Keys of a trace's name and thread, of which the least wins: what an export or a run of the lab says of its trace, then what spans say of
-theirs (`said_key`), and last the name of a span, less the number of the part that came with it."""
+"""Keys of a trace's name and thread, where the lowest wins: first what an export or a run states about the trace, then what spans state
+about it (`said_key`), and last the name of a span, minus the number of its part."""
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _FAR = datetime.max
-"""Less a time, it puts what is latest first."""
+"""Subtracting a time from it sorts latest first."""
 _EMPTY = frozenset({"", "[]", "null", '""', "{}"})
 _MINOR = frozenset({"tool", "retrieval", "embedding", "guardrail", "handoff"})
-"""Kinds whose input and output are those of their trace only when nothing else has any."""
+"""Kinds whose input and output are used for the trace only when no other span has any."""
 _AROUND = {"task": 0, "agent": 1, "turn": 2, "other": 2, "generation": 3}
-"""Of spans that begin at the same moment, the one that is around the others comes first."""
+"""Rank of span kinds that start at the same moment: the enclosing span comes first."""
 
 _PARENT, _KIND, _NAME, _AGENT, _STATUS = AT["parent_id"], AT["kind"], AT["name"], AT["agent"], AT["status"]
 _MODEL, _PROVIDER, _STARTED, _ENDED = AT["model"], AT["provider"], AT["started_at"], AT["ended_at"]
@@ -210,7 +210,7 @@ Key = tuple[Any, ...]
 
 
 class TraceSaid(NamedTuple):
-    """What a part says of its trace as a whole. The least key wins, whichever comes first."""
+    """What one part states about the trace as a whole. The lowest key wins, regardless of order."""
 
     trace_id: str
     workflow: str | None = None
@@ -226,7 +226,7 @@ class TraceSaid(NamedTuple):
 
 
 def said_key(is_root: bool, started_at: datetime, span_id: str) -> int:
-    """Of what a span says of its trace: the root's word counts most, then that of the span which began first."""
+    """Returns the key of what a span states about its trace: the root wins, then the span that started first."""
     return (0 if is_root else 1 << 61) + (max(micros(started_at), 0) << 8) + int(span_id[-2:], 16) + 1
 
 
@@ -251,18 +251,18 @@ def facts_of(row: Row) -> SpanFacts:
 
 
 class Added(NamedTuple):
-    """What a part changed."""
+    """Result of adding a part."""
 
     used: Used
     n_turns: int
     repeated: list[tuple[str, SpanFacts, Repeated]]
-    """Generations that other ones tell of: what to take off more than before, or less, and off which calls."""
+    """Generations that duplicate other ones: the change in what to subtract, per call."""
     agents: dict[str, str]
-    """Span id to agent, of spans that work for an agent of which a span around them tells."""
+    """Maps a span id to the agent inherited from a span above it."""
 
 
 class _Best:
-    """The span with the least key among all, whose keys change as the spans around them come. A key of None never wins."""
+    """Tracks the span with the lowest key while keys change as parents arrive. A key of None never wins."""
 
     def __init__(self, key_of: Callable[[str], Key | None]) -> None:
         self._key_of = key_of
@@ -270,7 +270,7 @@ class _Best:
         self._offered: dict[str, None] = {}
 
     def offer(self, span_id: str) -> None:
-        """It is new, or its key is another now. Its key is asked for once all that come with it are there."""
+        """Adds a span, or marks its key as changed. The key is computed once all spans of the part are present."""
         self._offered[span_id] = None
 
     def get(self) -> str | None:
@@ -288,37 +288,37 @@ class _Best:
 
 
 class ImportedTrace:
-    """Not thread-safe: belongs to the import that has claimed the trace."""
+    """An imported trace. Not thread-safe: belongs to the import that claimed it."""
 
     def __init__(self, trace_id: str) -> None:
         self.trace_id = trace_id
         self.is_known = False
-        """Whether anything of it is in the store."""
+        """Whether the store has any part of it."""
         self.n_parts = 0
-        """Rows of sums that the store has of it: another number tells that somebody else wrote."""
+        """Number of delta rows in the store; any other number means that another writer was active."""
         self.version = 0
-        """Of the last part; the next one's is higher."""
+        """Version of the last part; the next one is higher."""
         self.started_at: datetime | None = None
         self.workflow_key: int | None = None
         self.thread_key: int | None = None
         self.end_user_key: int | None = None
         self.input_of: str | None = None
-        """The span whose input the store shows as that of the trace, as far as it is known; likewise `output_of`."""
+        """The span whose input is stored as the trace's input, if known; similarly `output_of`."""
         self.output_of: str | None = None
         self.spans: dict[str, SpanFacts] = {}
         self._below: dict[str, dict[str, None]] = {}
-        """By id, whether or not a span of that id has come: the spans that name it as their parent."""
+        """Maps a span id, present or not, to the spans that name it as their parent."""
         self._answers: dict[str, list[str]] = {}
         self._agents: list[tuple[datetime, str, str]] = []
         self._tops, self._failed_tops = [0, 0, 0], [0, 0, 0]
-        """Roots, spans whose parent is not here, and such of the minor kinds; how many, and how many of them failed."""
+        """Counts of roots, of spans without a present parent, and of the latter with a minor kind; in total and failed."""
         self._name, self._model = _Best(self._name_key), _Best(self._model_key)
         self._input, self._output = _Best(self._input_key), _Best(self._output_key)
 
     # -- adding
 
     def add(self, new: Mapping[str, SpanFacts]) -> Added:
-        """Spans that are not here, or only open."""
+        """Adds spans that are new, or known only as open."""
         first = not self.spans
         before = {span_id: self.spans[span_id] for span_id in new if span_id in self.spans}
         for span_id, facts in new.items():
@@ -345,10 +345,10 @@ class ImportedTrace:
         return Added(now.since(was), n_turns, [one for one in changed if any(one[2])], agents)
 
     def load(self, stored: Mapping[str, SpanFacts]) -> None:
-        """What the store has of it."""
+        """Loads the facts that the store has."""
         for span_id, facts in stored.items():
             self._put(span_id, facts)
-        if self.version:  # Else it was not put together here, and another span's input may be shown.
+        if self.version:  # Otherwise it was not imported here, and another span's input may be shown.
             self.input_of, self.output_of = self._input.get(), self._output.get()
 
     def _put(self, span_id: str, facts: SpanFacts) -> None:
@@ -360,7 +360,7 @@ class ImportedTrace:
             del self._below[old.parent_id or ""][span_id]
         self.spans[span_id] = facts
         below = list(self._below.get(span_id, ())) if old is None else []
-        for child in below:  # They were topmost.
+        for child in below:  # They were counted as topmost.
             if child != span_id:
                 self._uncount_orphan(child)
         self._below.setdefault(facts.parent_id or "", {})[span_id] = None
@@ -379,7 +379,7 @@ class ImportedTrace:
             self._model.offer(span_id)
 
     def _with_agents(self, new: Iterable[str]) -> dict[str, str]:
-        """A span without an agent works for that of the nearest span above it that has one."""
+        """Assigns spans without an agent to the agent of the nearest span above them that has one; returns the changes."""
         filled: dict[str, str] = {}
         nowhere: set[str] = set()
         for span_id in new:
@@ -390,7 +390,7 @@ class ImportedTrace:
                 agent = self.spans[at].agent
                 if agent is not None:
                     break
-                nowhere.add(at)  # A circle of parents ends here.
+                nowhere.add(at)  # Ends a cycle of parents.
                 path.append(at)
                 at = self.spans[at].parent_id
             if agent is not None:
@@ -413,7 +413,8 @@ class ImportedTrace:
     # -- calls
 
     def _region(self, new: Mapping[str, SpanFacts], before: Mapping[str, SpanFacts]) -> dict[str, SpanFacts]:
-        """The spans that may count otherwise now: those below the outermost one that knows what was used, and those with the same answer."""
+        """Returns the spans whose usage may have changed: those below the outermost span with usage, and those with the same response
+        id."""
         region: dict[str, SpanFacts] = {}
         knows_nothing: set[str] = set()
         told_with: dict[str, list[str]] = {}
@@ -433,13 +434,13 @@ class ImportedTrace:
                     if span_id not in told_with:
                         told_with.update(self._told_at_once(facts.response_id))
                     waiting.extend(told_with[span_id])
-                    told_with[span_id].clear()  # They are one list for all of them, and wait now.
+                    told_with[span_id].clear()  # The list is shared by the whole group, which is queued now.
                 if top is not None:
                     inside.extend(self._below.get(span_id, ()))
         return region
 
     def _told_at_once(self, answer: str) -> dict[str, list[str]]:
-        """Of the spans that tell of this answer, those that follow on each other without a gap."""
+        """Groups the spans with a response id that follow each other without a gap."""
         groups: dict[str, list[str]] = {}
         group: list[str] = []
         until = datetime.min
@@ -471,28 +472,28 @@ class ImportedTrace:
 
     def name(self) -> str | None:
         span_id = self._name.get()
-        if span_id is None and self.spans:  # All of them are in circles.
+        if span_id is None and self.spans:  # All spans are in cycles.
             span_id = min(self.spans, key=self._begins)
         return None if span_id is None else self.spans[span_id].name[:MOST_NAME] or None
 
     def model(self) -> str | None:
-        """Of the generation that began last."""
+        """Returns the model of the generation that started last."""
         span_id = self._model.get()
         return None if span_id is None else (self.spans[span_id].model or "")[:MOST_NAME]
 
     def input(self) -> str | None:
-        """The span whose input is that of the trace; likewise `output`."""
+        """Returns the span whose input is the trace's input; similarly `output`."""
         return self._input.get()
 
     def output(self) -> str | None:
         return self._output.get()
 
     def failed(self) -> bool:
-        """Whether a root failed; without a root, one of the topmost spans here."""
+        """Returns whether a root failed; without a root, whether one of the topmost spans did."""
         return next((bool(failed) for n, failed in zip(self._tops, self._failed_tops, strict=True) if n), False)
 
     def agents(self) -> str | None:
-        """'A → B → C', in order of start."""
+        """Returns the agents in order of start, as 'A → B → C'."""
         path, last = "", None
         for _, _, name in self._agents:
             if name != last:

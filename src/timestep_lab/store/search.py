@@ -1,4 +1,4 @@
-"""A search as a condition on traces: by the index where there is one, by reading the spans where there is none."""
+"""Full-text search of traces, compiled to a condition: with an index where there is one, otherwise by scanning the spans."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from timestep_lab.store.filters import CompiledFilter
 from timestep_lab.store.migrate import keep_beside
 from timestep_lab.store.table import clean
 
-# --- What a search means, in every store alike
+# --- Search syntax, the same in every store
 #
-#     oakland umbrella          spans in which both words occur; the last may be half typed, from its second letter on
-#     umbr* oakland             … a word that begins so
-#     "umbrella in oakland"     … this phrase, as it stands, its last word whole
+#     oakland umbrella          spans with both words; the last one is matched as a prefix from two letters on
+#     umbr* oakland             … with a word that starts so
+#     "umbrella in oakland"     … with this exact phrase, whose last word is complete
 #
-# Upper and lower case are alike; letters and digits make words, all else stands between them. Of a search without any word (an emoji,
-# `!!!`) what stands there must occur.
+# Case-insensitive. Words consist of letters and digits; everything else separates them. A search without any word (an emoji,
+# `!!!`) matches those characters literally.
 #
-# All of a search must be in one span: in its name, error, input, output or events. A trace is found when one of its spans is.
+# The whole search must match in one span: in its name, error, input, output or events. A trace matches if one of its spans does.
 
 
 MOST_WORDS = 16
 LEAST_BEGUN = 2
-"""Letters of a last word that may go on. A single letter begins too many words to be of use."""
+"""Minimum length of a last word that is matched as a prefix. A single letter would match too many words."""
 _PIECE = re.compile(r'"([^"]*)"?|(\S+)')
 _WORD = re.compile(r"([^\W_]+)(\*?)")
 
@@ -45,23 +45,23 @@ _WORD = re.compile(r"([^\W_]+)(\*?)")
 @dataclass(frozen=True, slots=True)
 class Word:
     text: str
-    """In lower case."""
+    """Lower case."""
     is_beginning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     words: tuple[Word, ...]
-    """Those of the phrases too. None: the phrases are signs, which no index knows."""
+    """Words, including those of the phrases. Empty: the phrases are symbols, which no index contains."""
     phrases: tuple[str, ...]
-    """In lower case."""
+    """Lower case."""
 
     def __bool__(self) -> bool:
         return bool(self.words or self.phrases)
 
 
 def read_search(text: str) -> Search:
-    """Never fails: beside words, what is not a word is left out."""
+    """Parses a search. Never fails: symbols are ignored if there are words."""
     words: list[Word] = []
     phrases: list[str] = []
     signs: list[str] = []
@@ -84,26 +84,25 @@ def read_search(text: str) -> Search:
     return Search(tuple(dict.fromkeys(words))[:MOST_WORDS], tuple(dict.fromkeys(phrases))[:MOST_WORDS])
 
 
-# --- The words of a DuckDB lab: an SQLite FTS5 file beside it, which can be deleted at any time and is then built anew
+# --- The search index of a DuckDB lab: an SQLite FTS5 file beside it, which can be deleted at any time and is then rebuilt
 #
-# DuckDB has no full-text index that grows with its table; SQLite's does, at 20,000 spans a second, and answers in under a millisecond.
-# The index knows spans up to a number, `indexed_to`; whoever searches reads the rest from the lab itself, so nothing is missed meanwhile.
-# One process fills the index, any number read it. A table of words for each user; the row id is the span's number.
+# DuckDB has no incremental full-text index; SQLite's indexes 20,000 spans per second and answers in under a millisecond.
+# The index covers spans up to a number, `indexed_to`; a search reads later ones from the lab itself, so it never misses any.
+# One process fills the index, any number read it. Each user has a table of words; the row id is the span's number.
 #
-# Such a table forgets a span only when told its text again, and keeps its words until it is merged. So when traces are deleted the whole
-# table of their user goes at once, and is filled anew from the first span on; meanwhile that user's spans are read.
-
+# FTS5 needs the text of a row to delete it, and keeps its words until a merge. Deleting traces therefore drops the user's whole table,
+# which is then rebuilt from the first span on; until then that user's spans are scanned.
 
 FORMAT = 3
 ENDING = ".search"
 MOST_ENDINGS = 1000
-"""Words that one beginning is looked up as."""
+"""Maximum number of words that a prefix is expanded to."""
 _SUFFIXES = ("", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Numbers of spans, newest first; `more` when there are others. Spans after `indexed_to` were not looked at."""
+    """Numbers of matching spans, newest first; `more` if there are others. Spans after `indexed_to` were not searched."""
 
     span_numbers: list[int]
     more: bool
@@ -112,14 +111,14 @@ class Hits:
 
 class Position(NamedTuple):
     indexed_to: int
-    """The last span that is indexed: its number and id. 0 and "" for a new index."""
+    """Number of the last indexed span, followed by its id. 0 and "" for a new index."""
     span_id: str
     forgotten: int
-    """Another number whenever spans were deleted from it."""
+    """Changes whenever spans are deleted from the index."""
 
 
 class Again(NamedTuple):
-    """Of a table that is filled anew: up to which span it is, and up to which it is to be."""
+    """Progress of a table that is rebuilt: the last span filled in, and the last one to fill in."""
 
     user_id: str
     filled_to: int
@@ -127,13 +126,13 @@ class Again(NamedTuple):
 
 
 class SearchIndex:
-    """Each method opens the file for itself, so that any thread may call it."""
+    """The index file of a lab. Each method opens the file itself, so that it can be called on any thread."""
 
     def __init__(self, lab: Path) -> None:
         self._lab, self.path = lab, lab.with_name(f"{lab.name}{ENDING}")
 
     def find(self, user_id: str, words: Sequence[Word], most: int) -> Hits:
-        """Spans that hold every word. Without a usable index there are no hits, up to 0."""
+        """Returns the spans that contain every word. Without a usable index: no hits, with `indexed_to` 0."""
         try:
             with closing(self._open(read_only=True)) as file:
                 again = file.execute("select filled_to from again where user_id = ?", (user_id,)).fetchone()
@@ -146,12 +145,12 @@ class SearchIndex:
                     (query, most + 1),
                 ).fetchall()
         except sqlite3.Error:
-            return Hits([], False, 0)  # Missing, being rebuilt, or damaged: the lab itself is read instead.
+            return Hits([], False, 0)  # Missing, being rebuilt, or damaged: the lab itself is scanned instead.
         return Hits([number for (number,) in rows[:most]], len(rows) > most, indexed_to)
 
     def _term(self, file: sqlite3.Connection, user_id: str, word: Word) -> str:
-        """A word as a part of the query. For a beginning SQLite would merge the lists of all words that begin so before it gives the
-        first hit, a tenth of a second per million hits; those words named one by one are read from their newest hit on."""
+        """Returns a word as an FTS5 term. For a prefix, SQLite would merge the lists of all matching words before the first hit (a tenth of
+        a second per million hits); expanded to single words, each list is read from its newest hit on."""
         if not word.is_beginning:
             return f'"{word.text}"'
         endings = _words_beginning(file, user_id, word.text)
@@ -164,13 +163,13 @@ class SearchIndex:
             return self._state(file)
 
     def again(self) -> Again | None:
-        """A user whose table is to be filled anew; None when there is none."""
+        """Returns a user whose table must be rebuilt; None when there is none."""
         with closing(self._open(read_only=True)) as file:
             row = file.execute("select user_id, filled_to, up_to from again limit 1").fetchone()
         return None if row is None else Again(*row)
 
     def forget(self, user_id: str) -> None:
-        """Nothing of this user's spans is in the file afterwards, until those that are still there are indexed anew."""
+        """Removes all of a user's spans from the file, and schedules a rebuild of those that still exist."""
         if not self.path.exists():
             return
         with closing(self._open(read_only=False)) as file:
@@ -186,9 +185,9 @@ class SearchIndex:
     def add(
         self, spans: Iterable[tuple[int, str, str]], last: tuple[int, str], forgotten: int, again: Again | None = None
     ) -> bool:
-        """Index (number, user id, text) and remember the last span's number and id, in one transaction. `again`: of a table filled anew.
+        """Indexes (number, user id, text) and stores the last span's number and id, in one transaction. `again`: the table being rebuilt.
 
-        False, and nothing is indexed, when spans were deleted since `forgotten` was read: these may be among them.
+        Returns False, without indexing anything, when spans were deleted since `forgotten` was read: they may be among these.
         """
         with closing(self._open(read_only=False)) as file, file:
             file.execute("begin immediate")
@@ -200,7 +199,7 @@ class SearchIndex:
             known = self._tables(file, set(by_user))
             for user_id, rows in by_user.items():
                 if _table(user_id) not in known:
-                    # Only which span holds a word is kept: no texts, no places in them, no lengths.
+                    # Only which spans contain a word is stored: no texts, positions or lengths.
                     file.execute(
                         f"create virtual table {_table(user_id)} using fts5(text, content='', detail=none, columnsize=0, "
                         'tokenize="unicode61 remove_diacritics 0")'
@@ -221,10 +220,10 @@ class SearchIndex:
     def _open(self, *, read_only: bool) -> sqlite3.Connection:
         if read_only:
             return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
-        keep_beside(self._lab, ENDING)  # SQLite gives its own log the mode of its file.
+        keep_beside(self._lab, ENDING)  # SQLite creates its journal with the mode of the file.
         file = sqlite3.connect(self.path, timeout=10.0)
         file.execute("pragma journal_mode = wal")
-        file.execute("pragma synchronous = off")  # What a crash damages is built anew.
+        file.execute("pragma synchronous = off")  # The index is rebuilt if a crash damages it.
         file.execute("create table if not exists state (format int, indexed_to int, span_id text, forgotten int)")
         file.execute("create table if not exists again (user_id text primary key, filled_to int, up_to int)")
         if file.execute("select count(*) from state").fetchone()[0] == 0:
@@ -235,7 +234,7 @@ class SearchIndex:
     def _state(self, file: sqlite3.Connection) -> Position:
         row = file.execute("select * from state").fetchone()
         if row is None or row[0] != FORMAT:
-            raise sqlite3.DatabaseError("an index of another version, or one that is just being made")
+            raise sqlite3.DatabaseError("an index of another version, or one being created")
         return Position(*row[1:])
 
     def _tables(self, file: sqlite3.Connection, user_ids: set[str]) -> set[str]:
@@ -245,7 +244,7 @@ class SearchIndex:
 
 
 def _words_beginning(file: sqlite3.Connection, user_id: str, beginning: str) -> list[str]:
-    """Words of the index, up to one more than `MOST_ENDINGS`. Each is found by leaping over all places of the one before it."""
+    """Returns up to `MOST_ENDINGS` + 1 indexed words with a prefix. Each is found by skipping all occurrences of the previous one."""
     file.execute(
         f"create virtual table if not exists temp.places using fts5vocab('main', '{_table(user_id)}', 'instance')"
     )
@@ -256,7 +255,7 @@ def _words_beginning(file: sqlite3.Connection, user_id: str, beginning: str) -> 
         if row is None or not row[0].startswith(beginning):
             break
         words.append(row[0])
-        at = f"{row[0]} "  # Before every longer word, behind this one.
+        at = f"{row[0]} "  # Sorts after this word and before any longer one.
     return words
 
 
@@ -264,36 +263,36 @@ def _table(user_id: str) -> str:
     return f"words_{blake2b(user_id.encode(), digest_size=8).hexdigest()}"
 
 
-# --- Filling the search index of a DuckDB lab in the background, in the process that owns the lab's file
+# --- Background indexing of a DuckDB lab, in the process that owns the lab's file
 
 
 log = logging.getLogger(__name__)
 
 BATCH = 4000
-"""How many spans at once, by number: a range of numbers is read without looking at the others."""
+"""Number of spans per batch; a range of span numbers can be read without scanning the others."""
 MOST_TEXT = 200_000
-"""Characters of a payload that are indexed."""
+"""Maximum number of characters of a payload that are indexed."""
 LINGER_S = 2.0
-"""How long the thread waits for more before it ends."""
+"""Seconds that the thread waits for more spans before it ends."""
 PAUSE_S = 0.005
-"""Between batches, so that whoever waits for Python's lock gets it."""
+"""Seconds between batches, to release the GIL for other threads."""
 QUIET_S, WAIT_AT_MOST_S = 0.25, 4.0
-"""A burst of spans has the machine to itself: indexing begins when none came for a while, or when they do not end."""
+"""Indexing starts after a burst of spans: when none arrived for `QUIET_S`, or after `WAIT_AT_MOST_S`."""
 
 _lock = threading.Lock()
 _filling: dict[str, SearchFiller] = {}
-"""By path of the lab: the one that is at work."""
+"""Active fillers by lab path."""
 
 
 def lab_path(db: Database) -> Path | None:
-    """Where the lab's file is; None for one without, which has no index."""
+    """Returns the path of the lab's file; None for a lab without a file, which has no index."""
     return None if db.dialect != "duckdb" or db.url == ":memory:" else Path(db.url)
 
 
 def keep_filled(db: Database, *, somebody_waits: bool = False) -> None:
-    """New spans are there: see that they get indexed. Returns at once; does nothing where the lab's file is another process's.
+    """Starts indexing new spans. Returns at once; does nothing if another process owns the lab's file.
 
-    `somebody_waits`, as who searches: it begins now, not when a burst of spans is over.
+    `somebody_waits`: start immediately, because a search is waiting, instead of after a burst of spans.
     """
     path = lab_path(db)
     if path is None or not getattr(db, "is_owner", False):
@@ -305,7 +304,7 @@ def keep_filled(db: Database, *, somebody_waits: bool = False) -> None:
 
 
 def forget_words(db: Database, user_id: str | None) -> None:
-    """After traces of this user, or of many, were deleted: their words go, too."""
+    """Removes the words of deleted traces of a user, or (None) of all users."""
     path = lab_path(db)
     if path is None:
         return
@@ -313,13 +312,13 @@ def forget_words(db: Database, user_id: str | None) -> None:
     try:
         index.delete() if user_id is None else index.forget(user_id)
     except sqlite3.DatabaseError as error:
-        log.warning("The search index %s is built anew: %s", index.path, error)
+        log.warning("The search index %s is being rebuilt: %s", index.path, error)
         index.delete()
     keep_filled(db)
 
 
 def stop_filling(db: Database) -> None:
-    """Before the lab is closed. Waits for the batch at hand."""
+    """Stops indexing before the lab is closed. Waits for the current batch."""
     with _lock:
         filler = _filling.pop(db.url, None)
     if filler is not None:
@@ -327,7 +326,7 @@ def stop_filling(db: Database) -> None:
 
 
 class SearchFiller:
-    """A thread that works until everything is indexed, lingers for a moment, and ends."""
+    """A thread that indexes everything, waits briefly for more, and ends."""
 
     def __init__(self, db: Database, path: Path, *, somebody_waits: bool = False) -> None:
         self._db, self._index = db, SearchIndex(path)
@@ -343,7 +342,7 @@ class SearchFiller:
         self._thread.start()
 
     def wake(self, *, somebody_waits: bool = False) -> bool:
-        """False when it has ended already."""
+        """Wakes the thread. Returns False when it has already ended."""
         with self._state:
             if somebody_waits:
                 self._hurry.set()
@@ -364,9 +363,9 @@ class SearchFiller:
         except LabError as error:
             log.debug(
                 "indexing stopped: %s", error
-            )  # The lab was closed, or is another's now; searches read the lab itself.
+            )  # The lab was closed, or has another owner; searches scan the lab itself.
         except (sqlite3.Error, OSError) as error:
-            log.warning("The search index %s is built anew: %s", self._index.path, error)
+            log.warning("The search index %s is being rebuilt: %s", self._index.path, error)
             with contextlib.suppress(OSError):
                 self._index.delete()
         finally:
@@ -399,7 +398,7 @@ class SearchFiller:
             self._hurry.clear()
 
     def _fill_next(self) -> bool:
-        """Index the next spans: new ones first, then those of tables that are filled anew. False when there are none."""
+        """Indexes the next spans: new ones first, then those of tables being rebuilt. Returns False when there are none."""
         at = self._index.position()
         if rows := self._rows(at.indexed_to):
             self._index.add(self._texts(rows), (rows[-1][0], rows[-1][2]), at.forgotten)
@@ -414,7 +413,7 @@ class SearchFiller:
         return True
 
     def _is_of_another_lab(self, at: Position) -> bool:
-        """The lab's file may have been replaced, by an older copy say. A span that was deleted tells nothing."""
+        """Returns whether the lab's file was replaced, for example by an older copy. A deleted span is no evidence."""
         of_span = "select span_id from core.spans_raw where span_no = $1"
         row = self._db.query(SYSTEM_USER, of_span, [at.indexed_to]).one()
         if row is not None:
@@ -424,7 +423,7 @@ class SearchFiller:
         return newest is None or (newest[0] or 0) < at.indexed_to
 
     def _rows(self, after: int) -> list[tuple[Any, ...]]:
-        """The next spans by number. Numbers may have gaps, as of a transaction that failed."""
+        """Returns the next spans by number. Numbers may have gaps, for example after a failed transaction."""
         columns = "span_no, user_id, span_id, name, error, input, output, input_refs, core.event_text(attributes)"
         table = "core.spans_raw" if after >= newest_archived(self._db) else "core.stored_spans"
         sql = f"select {columns} from {table} where span_no > $1 and span_no <= $2 order by span_no"
@@ -453,14 +452,14 @@ class SearchFiller:
 
 
 FEW = 600
-"""Hits taken at first: the newest, which is what a first page needs."""
+"""Number of hits fetched first: the newest, which a first page needs."""
 ALL = 10_000_000
 MANY = 100
 
 _TEXT = "concat_ws(chr(10), s.name, s.error, s.input, s.output, s.events)"
 _HOLDS_WORD: dict[Dialect, str] = {"duckdb": "regexp_matches({0}, {1}, 'i')", "postgres": "{0} ~* {1}"}
 _BETWEEN: dict[Dialect, str] = {"duckdb": r"[^\pL\pN]", "postgres": "[^[:alnum:]]"}
-"""What stands between words, as a regular expression."""
+"""Regular expression for what separates words."""
 _WHOLE_SPANS = (
     "(select r.span_no, r.user_id, r.trace_id, r.name, r.error, coalesce(r.input, h.input) as input, r.output, "
     "core.event_text(r.attributes) as events from core.stored_spans r "
@@ -471,7 +470,7 @@ _SPANS = "(select *, core.event_text(attributes) as events from core.stored_span
 
 @dataclass(frozen=True, slots=True)
 class FoundTraces:
-    """`more`: only the newest hits are in it. Those left out started before `rest_before`, as far as that is known."""
+    """Traces found by a search. `more`: only the newest hits are included; the others started before `rest_before`, if known."""
 
     condition: CompiledFilter
     more: bool = False
@@ -479,7 +478,7 @@ class FoundTraces:
 
 
 def find_traces(db: Database, user_id: str, text: str, first_param: int, *, most: int = FEW) -> FoundTraces | None:
-    """None when the search says nothing. The condition is for a query over `traces t`."""
+    """Returns the condition of a search for a query over `traces t`; None for an empty search."""
     search = read_search(text)
     if not search:
         return None
@@ -494,7 +493,7 @@ def find_traces(db: Database, user_id: str, text: str, first_param: int, *, most
 
 
 def by_reading(search: Search, dialect: Dialect, first_param: int) -> CompiledFilter:
-    """Over the documented view `spans`; reads all of it."""
+    """Returns a condition that scans the documented view `spans`."""
     params = _Params(first_param)
     return CompiledFilter(
         f"t.trace_id in (select s.trace_id from spans s where {_reads(search, dialect, params)})", params.values
@@ -508,20 +507,20 @@ def _by_index(
     trace_ids: dict[str, None] = {}
 
     def look(source: str, condition: Callable[[_Params], str]) -> None:
-        # Each place by a query of its own: together they would take thrice as long.
+        # A query per source: a combined one would take three times as long.
         params = _Params(1)
         sql = f"select distinct s.trace_id from {source} s where s.user_id = {params.add(user_id)} and {condition(params)}"
         trace_ids.update((row[0], None) for row in db.query(user_id, sql, params.values).rows)
 
     def among_hits(params: _Params) -> str:
-        # The bounds spare reading most of the table when the hits are recent. Shared histories are joined only where they are read.
+        # The bounds avoid reading most of the table when the hits are recent. Shared histories are joined only if needed.
         first, last = params.add(min(hits.span_numbers)), params.add(max(hits.span_numbers))
         indexed = f"s.span_no between {first} and {last} and {_in('s.span_no', hits.span_numbers, params, 'bigint')}"
         return f"{indexed} and {_reads(Search((), search.phrases), 'duckdb', params)}" if search.phrases else indexed
 
     if hits.span_numbers:
         look(_WHOLE_SPANS if search.phrases else "core.stored_spans", among_hits)
-    # What came after the index, and what is still open, is read. Setting up the patterns takes longer than seeing that there is neither.
+    # Spans after the index and open spans are scanned. Compiling the patterns takes longer than checking that there are none.
     [unread, sharing, n_open] = db.query(
         user_id,
         "select count(*), count(input_refs), (select count(*) from core.open_spans where user_id = $2) "
@@ -552,14 +551,14 @@ def _among(ids: Sequence[str], first_param: int) -> CompiledFilter:
 
 
 def _in(column: str, values: Sequence[object], params: _Params, type: str) -> str:
-    """Few values one by one, which DuckDB can look for as it reads; many as one list."""
+    """Returns a condition: few values one by one, which DuckDB can push into the scan; many as a list."""
     if len(values) > MANY:
         return f"{column} in (select unnest(cast({params.add(list(values))} as {type}[])))"
     return f"{column} in ({', '.join(map(params.add, values))})"
 
 
 def _by_postgres(db: Database, user_id: str, search: Search, first_param: int, most: int) -> FoundTraces:
-    """By a function of the database's, because a word index is of no use to a query under row-level security."""
+    """Searches with a database function, because a word index cannot be used by a query under row-level security."""
     params = _Params(first_param)
     arguments = [
         " & ".join(f"'{word.text}'{':*' if word.is_beginning else ''}" for word in search.words),

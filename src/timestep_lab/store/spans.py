@@ -1,7 +1,7 @@
-"""What a person said and what was answered, out of the payload shapes that traces carry.
+"""Reading and writing of spans, and extraction of the user's and the assistant's text from payloads.
 
-Chat Completions messages (`role`, `content`), Responses items (`type`, `content[].text`), OpenTelemetry GenAI messages
-(`role`, `parts[].content`), and plain objects that wrap one of these. Shapes are known by their keys; an unknown one is JSON text.
+Known payload shapes: Chat Completions messages (`role`, `content`), Responses items (`type`, `content[].text`), OpenTelemetry GenAI
+messages (`role`, `parts[].content`), and objects that wrap one of these. They are recognized by their keys; others become JSON text.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import numpy
 
 
-# --- Spans and trace starts as the tuples that `Database.append` takes, and back
+# --- Spans and trace starts as tuples for `Database.append`, and back
 #
-# The order of columns is written here once; whoever builds a tuple by hand (the importers, for speed) uses `SPAN_COLUMNS`.
+# The column order is defined here only; code that builds tuples directly (the importers, for speed) uses `SPAN_COLUMNS`.
 
 
 Row = tuple[Any, ...]
@@ -47,14 +47,14 @@ TRACE_COLUMNS = (
     "user_id", "trace_id", "workflow", "thread_id", "started_at", "metadata", "parent_trace_id", "fork_span_id",
 )  # fmt: skip
 AT = {column: place for place, column in enumerate(SPAN_COLUMNS)}
-"""Column name to its place in a span's tuple."""
+"""Maps a column name to its index in a span tuple."""
 
 INPUT_IS_JSON, OUTPUT_IS_JSON = 1, 2
 _OPEN_PLACES = tuple(AT[column] for column in OPEN_COLUMNS[:-1])
 
 
 def span_row(span: SpanRecord) -> Row:
-    """Never fails on odd payloads: see `json_text`."""
+    """Returns the row of a span. Never fails on unusual payloads: see `json_text`."""
     attributes = span.attributes
     get = attributes.get
     started_at, ended_at, error = span.started_at, span.ended_at, span.error
@@ -64,7 +64,7 @@ def span_row(span: SpanRecord) -> Row:
         span.user_id, span.trace_id, span.span_id, span.parent_id, span.kind, _word(span.name),
         _word(span.agent) if span.agent else _text(get(Lab.FROM_AGENT)), span.status, None if error is None else clean(str(error)),
         _word(span.model), _word(span.provider),
-        # `to_naive_utc`, sooner for what is in UTC already.
+        # Same as `to_naive_utc`, but faster for UTC.
         started_at.replace(tzinfo=None) if started_at.tzinfo is UTC else to_naive_utc(started_at),
         None if ended_at is None else ended_at.replace(tzinfo=None) if ended_at.tzinfo is UTC else to_naive_utc(ended_at),
         span.input_tokens, span.output_tokens, span.cached_tokens, span.reasoning_tokens, span.cost_usd,
@@ -76,7 +76,7 @@ def span_row(span: SpanRecord) -> Row:
 
 
 def open_row(row: Row, process_id: str | None) -> Row:
-    """The row of `open_spans` for a span that has begun, from its span tuple."""
+    """Returns the `open_spans` row of a started span from its span tuple."""
     return (*(row[place] for place in _OPEN_PLACES), process_id)
 
 
@@ -88,7 +88,7 @@ def trace_row(trace: TraceStart) -> Row:
 
 
 def payload_text(value: object) -> tuple[str | None, bool]:
-    """A payload as its column holds it, and whether that is JSON text (a plain string is kept as it is)."""
+    """Returns a payload as stored text, and whether it is JSON (a string is stored unchanged)."""
     if value is None:
         return None, False
     if isinstance(value, str):
@@ -97,12 +97,12 @@ def payload_text(value: object) -> tuple[str | None, bool]:
 
 
 def payload_value(text: str | None, is_json: bool) -> Any:
-    """The inverse of `payload_text`."""
+    """Inverse of `payload_text`."""
     return from_json(text) if is_json and text is not None else text
 
 
 def span_record(row: Mapping[str, Any]) -> SpanRecord:
-    """From a row with the columns of `SPAN_COLUMNS`; payload columns may be missing."""
+    """Returns the record of a row with the columns of `SPAN_COLUMNS`; payload columns may be missing."""
     io_json = row.get("io_json") or 0
     values = {name: row.get(name) for name in SpanRecord.__dataclass_fields__}
     values["started_at"] = to_aware_utc(row["started_at"])
@@ -114,7 +114,7 @@ def span_record(row: Mapping[str, Any]) -> SpanRecord:
 
 
 def events_of(attributes: Mapping[str, object]) -> list[dict[str, Any]]:
-    """A span's events, out of its attributes. A sender may have given an attribute of that name that holds something else."""
+    """Returns a span's events from its attributes. Ignores a sender's attribute with the same name and another format."""
     given = attributes.get(Lab.EVENTS)
     return [event for event in given if _is_event(event)] if isinstance(given, list) else []
 
@@ -137,10 +137,10 @@ def _text(value: object) -> str | None:
 
 
 _word = lru_cache(maxsize=4096)(_text)
-"""`_text` of what is said of many spans: names of agents, models, tools."""
+"""Cached `_text` for repeated values: names of agents, models, tools."""
 
 
-# --- Reading the spans of one trace: without payloads for lists and drawings, with them for the few that are opened
+# --- Reading the spans of a trace: without payloads for lists and drawings, with payloads for the selected ones
 
 
 _PAYLOAD = ("io_json", "input_refs", "attributes", "input", "output")
@@ -153,16 +153,16 @@ _NUMBERS = ("input_tokens", "output_tokens", "cost_usd", "ttft_ms")
 _WORDS = ("kind", "name", "status", "agent", "model")
 _SPANS = "select {0} from core.span_rows where user_id = $1 and trace_id = $2{1}"
 _STORED: dict[Dialect, str] = {"duckdb": "stored_spans", "postgres": "spans_raw"}
-"""Where finished spans are read: with those that were archived."""
+"""Table or view of finished spans, including archived ones."""
 _ID_LIST: dict[Dialect, str] = {
     "duckdb": "in (select unnest(string_split($3, ' ')))",
     "postgres": "= any(string_to_array($3, ' '))",
 }
 _BY_START = " order by started_at, ended_at desc nulls first, parent_id nulls first"
-"""Of spans that begin in the same microsecond, the one around the others comes first."""
+"""For spans that start in the same microsecond, the enclosing one comes first."""
 
 MAX_DEPTH = 100
-"""How far up an agent is looked for; also what ends a circle of parents."""
+"""Maximum number of parents searched for an agent; also ends cycles of parents."""
 
 
 class SpanReader:
@@ -170,7 +170,7 @@ class SpanReader:
         self._db, self._user_id = db, user_id
 
     def records(self, trace_id: str) -> list[SpanRecord]:
-        """In order of start, finished and open, without input, output and attributes."""
+        """Returns spans in order of start, finished and open, without input, output and attributes."""
         rows = [dict(zip(LIGHT, row, strict=True)) for row in self._all(trace_id, ", ".join(LIGHT), _BY_START)]
         agents = _inherited(
             [row["span_id"] for row in rows], [row["parent_id"] for row in rows], [row["agent"] for row in rows]
@@ -178,8 +178,9 @@ class SpanReader:
         return [span_record({**row, "agent": agent}) for row, agent in zip(rows, agents, strict=True)]
 
     def columns(self, trace_id: str) -> dict[str, Any]:
-        """In order of start. Column name to values: `span_id`, `parent_id` as lists, `kind, name, status, agent, model` as `CodedText`, and as
-        arrays of float64, NaN for the unknown, `_NUMBERS` and `started_us`, `ended_us` in microseconds since 1970 UTC.
+        """Returns spans in order of start, by column: `span_id` and `parent_id` as lists, `kind, name, status, agent, model` as
+        `CodedText`, and `_NUMBERS`, `started_us` and `ended_us` (microseconds since 1970 UTC) as float64 arrays with NaN for unknown
+        values.
         """
         import numpy as np
 
@@ -187,7 +188,7 @@ class SpanReader:
         raw, texts = self._coded(trace_id, bounds, params) or self._plain(trace_id, bounds, params)
         numbers = {name: np.asarray(raw[name], dtype="f8") for name in (*_NUMBERS, "started_us", "ended_us")}
         parents = np.asarray(raw["parent_id"], dtype=object)
-        # Sorting here costs a tenth of sorting in the database, which would carry all columns along.
+        # Sorting here takes a tenth of the time of sorting in the database, which would move all columns.
         order = _by_start(numbers["started_us"], numbers["ended_us"], parents)
         columns: dict[str, Any] = {
             "span_id": np.asarray(raw["span_id"], dtype=object)[order].tolist(),
@@ -204,9 +205,9 @@ class SpanReader:
         return columns, {name: CodedText.of(columns[name]) for name in _WORDS}
 
     def _coded(self, trace_id: str, bounds: str, params: list[Any]) -> tuple[Columns, dict[str, CodedText]] | None:
-        """The same sooner, where the database hands over numbers as arrays: of each row a hash of its words, and once what the hashes say.
+        """Faster variant for databases that return arrays: reads a hash of each row's text columns, and the text of each hash once.
 
-        None when that does not tell: a span came in between the two queries, or two meanings have one hash.
+        Returns None when a span was added between the two queries, or when hashes collide.
         """
         import numpy as np
 
@@ -235,9 +236,9 @@ class SpanReader:
         return f"span_id, parent_id, {', '.join(_NUMBERS)}, {times}"
 
     def whole(self, trace_id: str, span_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Spans with everything, in the order asked for; ids that are not there are left out.
+        """Returns complete spans in the order of `span_ids`; unknown ids are omitted.
 
-        `input` and `output` are as they were recorded (text, or JSON values), `attributes` is a dict, `duration_ms` is added.
+        `input` and `output` are as recorded (text or JSON values), `attributes` is a dict, and `duration_ms` is added.
         """
         if not span_ids:
             return []
@@ -249,7 +250,7 @@ class SpanReader:
         for table, names in (("open_spans", OPEN_COLUMNS[:-1]), (stored, SPAN_COLUMNS)):
             bounds, values = self._bounds(trace_id, len(params) + 1) if table == stored else ("", [])
             if bounds and len(span_ids) > 1 and self._db.dialect == "duckdb":
-                # Of several ids DuckDB makes a join, for which it would unpack the payloads of the whole trace.
+                # For several ids DuckDB makes a join, which would decompress the payloads of the whole trace.
                 sql = f"select min(started_at), max(started_at) from core.{stored} where {where}{bounds}"
                 found_between = self._db.query(self._user_id, sql, [*params, *values]).one()
                 bounds = f" and started_at between ${len(params) + 1} and ${len(params) + 2}"
@@ -262,7 +263,7 @@ class SpanReader:
         return [_whole(rows[span_id], bodies) for span_id in span_ids if span_id in rows]
 
     def finished(self, trace_id: str, span_ids: Iterable[str], since: datetime | None) -> dict[str, Row]:
-        """Finished spans as they were written, with their inputs whole, by id. `since`: when their trace began."""
+        """Returns finished spans as written, with complete inputs, by id. `since`: start of their trace."""
         places, refs_at = _ID_LIST[self._db.dialect], AT["input_refs"]
         sql = f"select {', '.join(SPAN_COLUMNS)} from core.{_STORED[self._db.dialect]} where user_id = $1 and trace_id = $2 and span_id {places} and started_at >= $4"
         stored = self._db.query(self._user_id, sql, [self._user_id, trace_id, " ".join(span_ids), since]).rows
@@ -283,7 +284,8 @@ class SpanReader:
         return result.rows
 
     def _bounds(self, trace_id: str, first_param: int) -> tuple[str, list[Any]]:
-        """The time the trace took, which spares reading most of the table. Raises `NotFoundError` when there is no such trace."""
+        """Returns a condition on the trace's time range, which avoids reading most of the table. Raises `NotFoundError` for an unknown
+        trace."""
         table = "trace_deltas" if self._db.dialect == "duckdb" else "trace_rollups"
         row = self._db.query(
             self._user_id,
@@ -307,7 +309,7 @@ class SpanReader:
 
 
 def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[str | None]) -> list[str | None]:
-    """A span sent by others may not say its agent: it works for that of the nearest span above it that does."""
+    """Fills in missing agents of foreign spans from the nearest span above that has one."""
     if None not in agents:
         return agents
     agent_of = dict(zip(span_ids, agents, strict=True))
@@ -327,7 +329,7 @@ def _inherited(span_ids: list[str], parent_ids: list[str | None], agents: list[s
 def _by_start(
     starts: numpy.ndarray[Any, Any], ends: numpy.ndarray[Any, Any], parents: numpy.ndarray[Any, Any]
 ) -> numpy.ndarray[Any, Any]:
-    """Rows as `_BY_START` orders them. Most begin at a moment of their own: only the others are compared by more than that."""
+    """Returns the row order of `_BY_START`. Most spans have unique start times, so only ties are compared further."""
     import numpy as np
 
     order = np.argsort(starts, kind="stable")
@@ -340,7 +342,7 @@ def _by_start(
 
 
 def _inherited_codes(span_ids: list[str], parent_ids: list[str | None], agents: CodedText) -> CodedText:
-    """`_inherited`, of a column."""
+    """Same as `_inherited`, for a column."""
     return agents if (agents.codes >= 0).all() else CodedText.of(_inherited(span_ids, parent_ids, agents.tolist()))
 
 
@@ -355,7 +357,7 @@ def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
     row["input"] = payload_value(text, bool(io_json & INPUT_IS_JSON))
     row["output"] = payload_value(row.get("output"), bool(io_json & OUTPUT_IS_JSON))
     row["attributes"] = from_json(row["attributes"] or "{}")
-    # An open span knows nothing yet of what only its end tells.
+    # Columns that only an ended span has.
     for name in SPAN_COLUMNS:
         row.setdefault(name, None)
     del row["io_json"], row["input_refs"]
@@ -368,37 +370,37 @@ def _whole(row: dict[str, Any], bodies: Mapping[str, str]) -> dict[str, Any]:
 def no_trace(trace_id: str) -> NotFoundError:
     return NotFoundError(
         f"There is no trace {trace_id!r}.",
-        "lab.traces shows those there are.",
+        "lab.traces lists the existing traces.",
         command="List them with: timestep-lab traces list",
     )
 
 
-# --- Long histories are not stored in full at every turn: each message once, and per generation the list of hashes
+# --- Deduplication of message histories: each message is stored once, and each generation stores a list of hashes
 #
-# A generation's input is the whole conversation so far, so a conversation of n turns would be stored n times over. Instead an
-# input that is a list of messages, and long enough to be worth it, becomes `input_refs`; joining the bodies gives back the same JSON.
+# A generation's input is the whole conversation, so a conversation of n turns would be stored n times. An input that is a long
+# list of messages is therefore stored as `input_refs`; joining the bodies restores the same JSON.
 
 
 BODY_COLUMNS = ("user_id", "hash", "body")
 WORTH_SHARING = 2048
-"""Characters of JSON below which an input is stored whole: a lookup would cost more than it saves."""
+"""Length of JSON from which an input is deduplicated; below, a lookup costs more than it saves."""
 _KIND = AT["kind"]
 REMEMBERED = 50_000
-"""How many hashes are known to be stored without asking the database."""
+"""Number of hashes that are known to be stored without querying the database."""
 
 
 class MessageBodies:
-    """Not thread-safe: belongs to the writer's thread, or to one import."""
+    """Deduplicates messages. Not thread-safe: belongs to the writer's thread, or to one import."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._unsure = threading.Event()
-        """Set when traces were deleted somewhere, and messages perhaps with them: what is stored must be asked anew."""
+        """Set when traces were deleted, possibly with their messages: stored hashes must be queried again."""
         self._listens = False
 
     def share(self, user_id: str, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-        """The rows with long histories replaced by hashes, and the rows to append to `message_bodies`."""
+        """Returns the rows with long histories replaced by hashes, and the rows to append to `message_bodies`."""
         slim: list[Row] = []
         bodies: dict[str, str] = {}
         for row in rows:
@@ -413,7 +415,7 @@ class MessageBodies:
         return slim, [(user_id, digest, bodies[digest]) for digest in new]
 
     def written(self, rows: Sequence[Row]) -> None:
-        """These body rows are durable now."""
+        """Marks body rows as durable."""
         for user_id, digest, _ in rows:
             self._remember((user_id, digest))
 
@@ -450,14 +452,14 @@ class MessageBodies:
 
 
 def _messages(row: Row) -> list[str] | None:
-    """The messages of a generation's input worth sharing as JSON texts, or None."""
+    """Returns the messages of a generation's input as JSON texts if it should be deduplicated, or None."""
     text = row[AT["input"]]
     if text is None or len(text) < WORTH_SHARING:
         return None
     if not row[AT["io_json"]] & INPUT_IS_JSON or text[0] != "[":
         return None
     messages = [to_json(message) for message in from_json(text)]
-    # Only if joining gives the same text again: an importer may have kept a sender's own spacing.
+    # Only if joining restores the same text: an importer may have kept the sender's whitespace.
     return messages if len(messages) > 1 and f"[{','.join(messages)}]" == text else None
 
 
@@ -471,12 +473,12 @@ WRAPPERS = ("messages", "input", "output", "choices", "value", "query", "questio
 
 
 def asked(payload: object) -> str | None:
-    """The last thing the user said, for an input; None when there is nothing to show."""
+    """Returns the last user text of an input, or None."""
     return _said(payload, "user")
 
 
 def answered(payload: object) -> str | None:
-    """The last thing the assistant said, for an output."""
+    """Returns the last assistant text of an output, or None."""
     return _said(payload, "assistant")
 
 
@@ -496,7 +498,7 @@ def _said(payload: object, role: str) -> str | None:
 
 
 def _turns(payload: object) -> Iterator[tuple[str, str]]:
-    """(role, text) in order. The role of a text without one is that of an assistant (Responses output items)."""
+    """Yields (role, text) in order. Text without a role counts as the assistant's (Responses output items)."""
     if isinstance(payload, str):
         yield "assistant", payload
     elif isinstance(payload, list):
@@ -518,7 +520,7 @@ def _turns(payload: object) -> Iterator[tuple[str, str]]:
 
 
 def content_text(content: object) -> str:
-    """The text of a message's content: a string, or a list of parts of which some hold text."""
+    """Returns the text of a message's content: a string, or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

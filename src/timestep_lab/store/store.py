@@ -1,4 +1,4 @@
-"""A lab as one user sees it: every record and trace that is theirs, and nothing else."""
+"""A lab's store as seen by one user: their records and traces only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """The tables of `user_id` in `db`. Methods block: async callers go through `store.base.in_thread`."""
+    """The records of `user_id` in `db`. Methods block; async callers use `store.base.in_thread`."""
 
     def __init__(self, db: Database, user_id: str = LOCAL_USER) -> None:
         self.db, self.user_id = db, user_id
@@ -54,7 +54,7 @@ class Store:
         )
         self.shares = Table(db, user_id, "trace_shares", ShareRecord, noun="shared link", topic="traces")
         self.quota: Quota | None = None
-        """Of a guest of a served lab."""
+        """Quota of a guest of a served lab."""
 
     @cached_property
     def traces(self) -> Traces:
@@ -63,22 +63,23 @@ class Store:
         return Traces(self.db, self.user_id)
 
     def for_user(self, user_id: str) -> Store:
-        """The same lab as another user sees it. Closing either closes the database of both."""
+        """Returns the same store for another user. Closing either closes the database of both."""
         return Store(self.db, user_id)
 
     def agent(self, id: str, version: int | None = None) -> AgentRecord | None:
-        """An agent as it was in that version, or as it is today where that is not kept."""
+        """Returns an agent in a version, or its current version if that one is not stored."""
         versions = [] if version is None else self.agent_versions.find(1, id=id, version=version)
         return versions[0] if versions else self.agents.try_get(id)
 
     def sql(self, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
-        """One read-only query over the documented views. Raises `QueryError`."""
+        """Runs one read-only query over the documented views. Raises `QueryError`."""
         return self.db.select(self.user_id, query, params, limit=limit)
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
-        """Call back, on another thread, after each change of this user's rows, made by any process. Returns what ends it.
+        """Registers a callback, called on another thread after each change of this user's rows by any process. Returns a function that
+        unsubscribes.
 
-        A change with an empty id means that some were missed: read again whatever of its topic you show.
+        A change with an empty id means that some were missed: read everything of its topic again.
         """
 
         def mine(change: Change) -> None:
@@ -99,7 +100,7 @@ class Store:
         self.close()
 
 
-# --- What the lab itself must remember: the secret that signs its tokens and its links
+# --- The lab's own settings: the secret that signs its tokens and links
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class LabSetting:
 
 
 def secret_of(db: Database, configured: str | None) -> str:
-    """`TIMESTEP_LAB_SECRET`, or one made once and kept with the lab, so that what it signed outlives a restart."""
+    """Returns `TIMESTEP_LAB_SECRET`, or a secret that is generated once and stored, so that signatures survive a restart."""
     if configured:
         return configured
     settings = Table(db, LOCAL_USER, "lab_settings", LabSetting, noun="setting", key="name", order="name")
@@ -122,27 +123,27 @@ def secret_of(db: Database, configured: str | None) -> str:
             setting = settings.insert(
                 LabSetting(name="token_secret", user_id=LOCAL_USER, value=secrets.token_urlsafe(48))
             )
-        except ConflictError:  # Another process made it in this moment.
+        except ConflictError:  # Another process inserted it at the same time.
             setting = settings.get("token_secret")
     return setting.value
 
 
-# --- From the name of a lab to the lab: `lab.duckdb`, a path, `:memory:`, or `postgresql://…`
+# --- Opening a lab by URL: `lab.duckdb`, a path, `:memory:`, or `postgresql://…`
 
 
 POSTGRES = ("postgresql://", "postgres://")
 EMBEDDED = "embedded-postgres"
 CONNINFO = re.compile(r"(?:^|\s)(?:host|hostaddr|dbname|user|password)=")
-"""libpq's other way to say where a database is. As a path it would be a file whose name holds a password."""
+"""libpq's keyword connection string. Taken as a path, it would create a file whose name contains a password."""
 
 
 def open_database(url: str | Path) -> Database:
-    """Open a lab's database, creating and migrating it if needed. Close what you opened.
+    """Opens a lab's database, creating and migrating it if needed. The caller closes it.
 
-    `url` is a path of a DuckDB file (`duckdb:///…` too), `:memory:`, a `postgresql://` URL, or `embedded-postgres`
-    (`embedded-postgres:FOLDER`), a server of the lab's own.
-    Raises a `StoreError` that says why it cannot be opened and what to do, `UsageError` for a URL of another kind,
-    `MissingExtraError` when Postgres is asked for and its driver is not installed.
+    `url` is the path of a DuckDB file (also `duckdb:///…`), `:memory:`, a `postgresql://` URL, or `embedded-postgres`
+    (`embedded-postgres:FOLDER`), a server started by the lab itself.
+    Raises a `StoreError` that explains why it cannot be opened, `UsageError` for an unsupported URL,
+    `MissingExtraError` when the Postgres driver is not installed.
     """
     text = str(url)
     if text.startswith(POSTGRES):
@@ -160,19 +161,19 @@ def open_database(url: str | Path) -> Database:
     text = text.removeprefix("duckdb://")
     if CONNINFO.search(text):
         raise UsageError(
-            "A connection string of keywords (host=… dbname=…) does not name a lab.",
+            "A keyword connection string (host=… dbname=…) is not supported.",
             "Write it as a URL: postgresql://user:password@host:port/dbname",
         )
     if "://" in text:
         raise UsageError(
-            f"No lab can live at {without_credentials(text)!r}.",
-            "Give the path of a file, `:memory:`, or a URL such as postgresql://host/lab",
+            f"{without_credentials(text)!r} is not a supported lab URL.",
+            "Pass the path of a file, `:memory:`, or a URL such as postgresql://host/lab",
         )
     if not text.strip():
-        raise UsageError("The name of the lab is empty.", "Give the path of a file, such as lab.duckdb")
+        raise UsageError("The name of the lab is empty.", "Pass the path of a file, such as lab.duckdb")
     return open_duckdb(Path(text).expanduser().resolve())
 
 
 def open_store(url: str | Path, user_id: str = LOCAL_USER) -> Store:
-    """A lab as one user sees it; `open_database` says what can go wrong. `close()` closes its database."""
+    """Opens a lab's store for one user; for errors see `open_database`. `close()` closes the database."""
     return Store(open_database(url), user_id)

@@ -1,7 +1,7 @@
-"""Whole traces into the store at once, from a file or another program. What is there already is not added again.
+"""Bulk import of traces from a file or another program. Existing spans are not added again.
 
-A span that came open and comes again finished is then finished. Of finished versions of one span that differ the one stands that tells most,
-from the earliest start to the latest end that any of them told, with the events of all: whatever the order they come in.
+An open span that arrives again as finished is closed. Finished versions of one span that differ are merged independently of their order:
+the most complete one wins, with the earliest start, the latest end and the events of all versions.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from timestep_lab.store.trace_sums import DELTA_COLUMNS, RESPONSE_ID, Facts, Rep
 
 BATCH = 20_000
 KEPT_SPANS = 100_000
-"""Of how many spans the facts stay in memory, so that a trace that comes in many parts is read from the store once."""
+"""Number of spans whose facts are cached, so that a trace sent in many parts is read from the store once."""
 MOST_TRIES = 20
-"""Of a part that somebody else's part of the same trace overtook."""
+"""Attempts to write a part while other writers add to the same trace."""
 _TRACE, _SPAN, _STARTED, _ENDED = AT["trace_id"], AT["span_id"], AT["started_at"], AT["ended_at"]
 _STATUS, _AGENT, _ATTRIBUTES = AT["status"], AT["agent"], AT["attributes"]
 _TOLD = SPAN_COLUMNS[3:]
 _APART = frozenset(AT[name] for name in ("agent", "started_at", "ended_at", "io_json", "input_refs", "attributes"))
-"""Columns that say nothing of how complete a span is. Its agent may be that of a span above it."""
+"""Columns that do not count towards a span's completeness. Its agent may be inherited."""
 SpanEvent = tuple[str, str, Mapping[str, Any]]
-"""(trace_id, span_id, event): of an event that comes apart from its span."""
+"""(trace_id, span_id, event) for an event that was sent separately from its span."""
 AddEvents = Callable[[Row, Sequence[Mapping[str, Any]]], Row]
-"""A span's row with events: the same row when it has them already."""
+"""Adds events to a span's row; returns the same row if it has them already."""
 WAITING_COLUMNS = ("user_id", "trace_id", "span_id", "event", "received_at")
 REPEATED_COLUMNS = (
     "user_id", "trace_id", "span_id", "started_at", "provider", "model", "calls", "input_tokens", "output_tokens", "cost_usd",
@@ -80,12 +80,13 @@ _SUMS: dict[Dialect, str] = {
     "case when end_user is not null then coalesce(end_user_key, 0) end, null, null "
     "from core.trace_rollups where user_id = $1 and trace_id {0}" + _WAITING,
 }
-"""A row a trace; of DuckDB one without a trace, with the number of the last row of sums and the end of the days in the archive; and one for each event that waits for its span."""
+"""Returns one row per trace; on DuckDB one row without a trace, with the number of the last delta and the end of the archived days; and
+one per event waiting for its span."""
 _UNDISTURBED: dict[Dialect, str] = {
     "duckdb": "select 1 from core.trace_deltas where delta_no > $4 and user_id = $1 and trace_id {0} having count(*) = $3",
     "postgres": "select 1 from core.trace_rollups where user_id = $1 and trace_id {0} having sum(n_deltas) = $3",
 }
-"""A row, unless others wrote of these traces since they were looked at."""
+"""Returns a row unless other writers changed these traces since they were read."""
 _ANSWER: dict[Dialect, str] = {
     "duckdb": f"nullif(regexp_extract(attributes, '{RESPONSE_ID}', 1), '')",
     "postgres": f"substring(attributes from '{RESPONSE_ID}')",
@@ -102,7 +103,7 @@ _FACTS = (
 
 
 class _Shared:
-    """What the imports into one database share: which traces are being added to, and the facts of those of late."""
+    """State shared by all imports into one database: traces being written, and cached facts of recent traces."""
 
     def __init__(self) -> None:
         self._free = threading.Condition()
@@ -112,7 +113,7 @@ class _Shared:
 
     @contextmanager
     def claimed(self, keys: set[tuple[str, str]]) -> Iterator[None]:
-        """These (user, trace) are nobody else's here meanwhile."""
+        """Context manager that reserves these (user, trace) keys for one import of this process."""
         with self._free:
             while not keys.isdisjoint(self._claimed):
                 self._free.wait()
@@ -151,16 +152,16 @@ def _shared_of(db: Database) -> _Shared:
 
 
 class TraceImport:
-    """Keep one for a series of imports: it remembers which messages are stored. Blocks; not thread-safe, but there may be many."""
+    """Imports traces. Keep one instance for a series of imports: it remembers which messages are stored. Blocks; not thread-safe."""
 
     def __init__(self, db: Database, add_events: AddEvents = lambda row, _: row, *, source: str | None = None) -> None:
-        """`source`: where the traces come from; None: they are live."""
+        """`source`: origin of the traces; None for live traces."""
         self._db, self._add_events, self._source = db, add_events, source
         self._bodies = MessageBodies(db)
         self._shared = _shared_of(db)
 
     def records(self, traces: Iterable[TraceStart], spans: Iterable[SpanRecord]) -> int:
-        """`rows`, from records of any users."""
+        """Same as `rows`, for records of any users."""
         starts: dict[str, list[TraceSaid]] = {}
         ended: dict[str, list[Row]] = {}
         for trace in traces:
@@ -172,7 +173,8 @@ class TraceImport:
     def rows(
         self, user_id: str, spans: Sequence[Row], said: Sequence[TraceSaid], events: Sequence[SpanEvent] = ()
     ) -> int:
-        """How many spans were new, or are finished now. Durable on return; pending spans without an end are open. Events wait for their span."""
+        """Imports spans and returns how many were added or closed. Durable on return. Pending spans without an end are open; events wait
+        for their span."""
         added = 0
         for first in range(0, max(len(spans), 1), BATCH):
             added += self._batch(
@@ -190,7 +192,7 @@ class TraceImport:
             for _ in range(MOST_TRIES):
                 traces, seen, waiting = self._look_up(user_id, rows)
                 part = _Part(self._db, user_id, self._add_events, waiting, events, self._source)
-                for trace_id in sorted(rows):  # Two that write at once wait for each other's rows in the same order.
+                for trace_id in sorted(rows):  # A fixed order avoids deadlocks between concurrent writers.
                     part.add(traces[trace_id], rows[trace_id], by_trace.get(trace_id))
                 if part.has_something:
                     try:
@@ -200,10 +202,10 @@ class TraceImport:
                         continue
                 self._shared.keep(user_id, traces.values())
                 return part.n_new
-        raise BusyError("Others keep sending parts of the same traces.", "Send it again.", retry_after=1.0)
+        raise BusyError("Other clients keep writing parts of the same traces.", "Retry the request.", retry_after=1.0)
 
     def _look_up(self, user_id: str, trace_ids: Iterable[str]) -> tuple[dict[str, ImportedTrace], int, list[SpanEvent]]:
-        """What the store has of these traces; the number of the last row of sums; and events that wait for their spans."""
+        """Returns the stored state of these traces, the number of the last delta, and the events waiting for their spans."""
         dialect = self._db.dialect
         among = _AMONG[dialect]
         rows = self._db.query(user_id, _SUMS[dialect].format(among), [user_id, " ".join(trace_ids)]).rows
@@ -247,7 +249,7 @@ class TraceImport:
 
 
 class _Part:
-    """What is written of one batch."""
+    """The writes of one batch."""
 
     def __init__(
         self,
@@ -260,7 +262,7 @@ class _Part:
     ) -> None:
         self._db, self._user_id, self._add_events, self._source = db, user_id, add_events, source
         self._events: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-        """By trace and span: those that wait in the store, and then the new ones."""
+        """Events by trace and span: those waiting in the store, then the new ones."""
         self._n_waiting: dict[SpanKey, int] = {}
         for trace_id, span_id, event in waiting:
             self._events.setdefault(trace_id, {}).setdefault(span_id, []).append(event)
@@ -272,7 +274,7 @@ class _Part:
         self._to_wait: list[Row] = []
         self._arrived: list[SpanKey] = []
         self._changed: list[tuple[Row, datetime | None]] = []
-        """Spans in the store of which more was told, and when their trace began."""
+        """Stored spans with new information, and the start of their trace."""
         self.n_new = 0
         self.deltas: list[Row] = []
         self._starts: list[Row] = []
@@ -281,7 +283,7 @@ class _Part:
         self._opened_before: set[SpanKey] = set()
         self._repeated: list[Row] = []
         self._agents: dict[tuple[str, datetime | None, str], list[str]] = {}
-        """(trace, its start, agent): spans in the store that work for it, as is known now."""
+        """(trace, its start, agent): stored spans to be assigned to the agent."""
         self._n_parts = 0
 
     def add(self, trace: ImportedTrace, rows: Sequence[Row], said: TraceSaid | None) -> None:
@@ -361,7 +363,7 @@ class _Part:
         return bool(self.deltas or self._to_wait)
 
     def _new(self, trace: ImportedTrace, rows: Iterable[Row]) -> tuple[dict[str, Row], dict[str, Row]]:
-        """By id: spans that are not there, or only open; and finished ones that are there and come again."""
+        """Returns by id: new or previously open spans; and finished spans that arrive again."""
         new: dict[str, Row] = {}
         again: dict[str, Row] = {}
         for row in rows:
@@ -379,7 +381,7 @@ class _Part:
         return new, again
 
     def _told_more(self, trace: ImportedTrace, again: Mapping[str, Row]) -> dict[str, Row]:
-        """Of spans in the store that come again, those of which something is told that is not there."""
+        """Returns the stored spans, among those that arrive again, to which the new version adds information."""
         changed: dict[str, Row] = {}
         for span_id, stored in self._finished(trace, again).items():
             merged = self._merged(stored, again[span_id])
@@ -388,7 +390,7 @@ class _Part:
         return changed
 
     def _merged(self, one: Row, other: Row) -> Row:
-        """Of two finished versions of a span; the same `one` when the other tells nothing more."""
+        """Merges two finished versions of a span; returns `one` itself when the other adds nothing."""
         most, least = (one, other) if _completeness(one) >= _completeness(other) else (other, one)
         times = _times(one, other)
         if (most[_STARTED], most[_ENDED]) != times:
@@ -401,7 +403,7 @@ class _Part:
         return SpanReader(self._db, self._user_id).finished(trace.trace_id, span_ids, trace.started_at)
 
     def _with_events(self, trace: ImportedTrace, new: dict[str, Row], changed: dict[str, Row]) -> None:
-        """Puts events to their spans: in `new`, and in `changed` to those in the store. Others wait for their span's end."""
+        """Adds events to their spans, in `new` or (for stored spans) in `changed`. Events of other spans wait until the span ends."""
         for span_id, events in self._events[trace.trace_id].items():
             key, known = (trace.trace_id, span_id), trace.spans.get(span_id)
             if span_id in new and not is_open(new[span_id]):
@@ -421,7 +423,7 @@ class _Part:
     def _change_statements(self) -> Iterator[Statement]:
         number = (
             ", span_no = nextval('core.span_numbers')" if self._db.dialect == "duckdb" else ""
-        )  # To be indexed again.
+        )  # A new number makes the search index process it again.
         for row, since in self._changed:
             sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(_TOLD, 4))
             sql = f"update core.spans_raw set {sets}{number} where user_id = $1 and trace_id = $2 and span_id = $3"
@@ -432,7 +434,7 @@ class _Part:
             yield Statement(sql, [self._user_id, trace_id, span_id])
 
     def write(self, bodies: MessageBodies, seen: int) -> None:
-        """Raises `ConflictError` when somebody else wrote of these traces meanwhile."""
+        """Writes the batch. Raises `ConflictError` when another writer changed these traces meanwhile."""
         dialect, trace_ids = self._db.dialect, [delta[1] for delta in self.deltas]
         n_rows = self._n_parts + len(trace_ids) if dialect == "postgres" else len(trace_ids)
         params = [self._user_id, " ".join(trace_ids), n_rows, *([seen] if dialect == "duckdb" else [])]
@@ -456,7 +458,7 @@ class _Part:
         )  # fmt: skip
 
     def _workflow(self, trace: ImportedTrace, said: TraceSaid) -> tuple[str | None, int | None]:
-        """As it is told; else the name of the root, newest last, since a span around it may still come."""
+        """Returns the stated name, or else the name of the root; a newer root replaces an older one, since parents may arrive later."""
         key = trace.workflow_key
         if said.workflow and (key is None or said.workflow_key < key):
             trace.workflow_key = said.workflow_key
@@ -470,7 +472,7 @@ class _Part:
     def _payloads(
         self, trace: ImportedTrace, new: Mapping[str, Row]
     ) -> tuple[str | None, int | None, str | None, int | None]:
-        """Input and output of the trace where another span's stand for them now, with their keys."""
+        """Returns the trace's input and output, with their keys, if they now come from another span."""
         first, last = trace.input(), trace.output()
         text_in = text_out = None
         if first is not None and (first != trace.input_of or first in new):
@@ -488,14 +490,14 @@ class _Part:
 
 
 def _completeness(row: Row) -> tuple[Any, ...]:
-    """Of a finished span: which columns it fills, how much it says, and what, so that of two that differ one is always the more complete."""
+    """Returns a total order of finished versions of a span: number of filled columns, amount of text, and content."""
     filled = [value for place, value in enumerate(row) if place not in _APART and value is not None]
     payload = [row[place] or "" for place in (_ATTRIBUTES, AT["input"], AT["output"])]
     return len(filled), sum(map(len, payload)), [*map(str, filled), *payload]
 
 
 def _times(one: Row, other: Row) -> tuple[datetime, datetime | None]:
-    """Start and end. A version without an end was sent without a start, and stands somewhere."""
+    """Returns the merged start and end. A version without an end was sent without a valid start either."""
     timed = [row for row in (one, other) if row[_ENDED] is not None]
     if not timed:
         return min(one[_STARTED], other[_STARTED]), None

@@ -1,4 +1,4 @@
-"""One user's traces, for reading: what the explorer, the command line and the HTTP API show. Methods block and are thread-safe."""
+"""Read access to one user's traces, for the explorer, the command line and the HTTP API. Methods block and are thread-safe."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 _COLUMNS = ", ".join(f"t.{column}" for column in TRACE_COLUMNS)
 
 EARLY = timedelta(days=1)
-"""How much earlier than a trace's start a span of it may have begun that arrived later."""
+"""How much earlier than its trace's start a late span may have started."""
 FOLD_EVERY_S = 1.0
 _STARTS: Mapping[Dialect, str] = {
     "duckdb": "(select trace_id, min(started_at) as started_at from core.traces_raw where user_id = getvariable('tl_user') group by trace_id)",
     "postgres": "core.trace_rollups",
 }
-"""Enough for a listing by time that asks nothing else of a trace."""
+"""Sufficient for a listing by time without other conditions."""
 _NEWEST_STARTS = (
     "(select trace_id, min(started_at) as started_at from (select trace_id, started_at from core.traces_raw "
     "where user_id = getvariable('tl_user') order by started_at desc limit {0}) group by trace_id)"
@@ -52,8 +52,8 @@ _NEWEST_STARTS = (
 
 
 class Traces:
-    """`filter` is an expression of the filter language (see `store.filters`; `FilterError` when it cannot be read), `search` are words
-    (see `store.search`), `since` and `until` bound the start of a trace. A trace is a dict with the columns of the view
+    """A user's traces. `filter` is an expression of the filter language (see `store.filters`; raises `FilterError`), `search` are words
+    (see `store.search`), `since` and `until` limit the start of a trace. A trace is a dict with the columns of the view
     `traces`; times are aware UTC."""
 
     def __init__(self, db: Database, user_id: str) -> None:
@@ -76,7 +76,8 @@ class Traces:
         limit: int = 50,
         after: str | None = None,
     ) -> Page[dict[str, Any]]:
-        """One page. `order` is a column and a direction; `after` the `after` of the page before. Raises `UsageError` for an unknown order."""
+        """Returns one page. `order` is a column and a direction; `after` is the cursor of the previous page. Raises `UsageError` for an
+        invalid order."""
         self._fold()
         selection = Selection(filter=filter, source=source, since=since, until=until)
         ordering = Order.read(order)
@@ -111,7 +112,7 @@ class Traces:
         order: str = NEWEST_FIRST,
         limit: int | None = None,
     ) -> str:
-        """The query that `list` answers, over the documented views, to read, change and run with `lab.sql`."""
+        """Returns the query behind `list`, over the documented views, to be adapted and run with `lab.sql`."""
         where = Selection(filter=filter, source=source, since=since, until=until).where(self._db.dialect)
         if words := read_search(search):
             where = _both(where, by_reading(words, self._db.dialect, len(where.params) + 1))
@@ -131,7 +132,7 @@ class Traces:
         until: datetime | None = None,
         order: str = NEWEST_FIRST,
     ) -> pandas.DataFrame:
-        """All that match."""
+        """Returns all matching traces as a DataFrame."""
         where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         return self._query(f"select {_COLUMNS} from traces t where {where.sql} {Order.read(order).sql}", where).df()
 
@@ -157,7 +158,7 @@ class Traces:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> dict[trace_stats.FacetField, builtins.list[trace_stats.FacetValue]]:
-        """Field to its most frequent values, with the number of traces that have each."""
+        """Maps each field to its most frequent values, with the number of traces that have each."""
         return trace_stats.facets(
             self._db,
             self._user_id,
@@ -179,7 +180,7 @@ class Traces:
         return trace_stats.series(self._db, self._user_id, where, steps=steps, by=by, since=since, until=until)
 
     def scores_of(self, trace_ids: Sequence[str]) -> dict[str, dict[str, float | str]]:
-        """Trace id to the latest score of each name: its value, or its label."""
+        """Maps a trace id to its latest scores by name: the value, or the label."""
         if not trace_ids:
             return {}
         places = ", ".join(f"${n + 1}" for n in range(len(trace_ids)))
@@ -195,7 +196,7 @@ class Traces:
         return scores
 
     def latency(self, *, since: datetime | None = None, until: datetime | None = None) -> Rows:
-        """By hour and model: calls, errors, p50_ms, p95_ms, ttft_p50_ms."""
+        """Returns calls, errors, p50_ms, p95_ms and ttft_p50_ms by hour and model."""
         return trace_stats.latency(self._db, self._user_id, since=since, until=until)
 
     def graph(
@@ -208,7 +209,7 @@ class Traces:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> AgentGraph:
-        """What was travelled, in the given traces or in all that match."""
+        """Returns the observed handoffs in the given traces, or in all that match."""
         if trace_ids is None:
             where = self._where(Selection(filter=filter, source=source, since=since, until=until), search)
         else:
@@ -218,14 +219,14 @@ class Traces:
     # -- one trace
 
     def get(self, trace_id: str) -> dict[str, Any]:
-        """Raises `NotFoundError`."""
+        """Returns one trace. Raises `NotFoundError`."""
         rows = self._rows([trace_id])
         if not rows:
             raise no_trace(trace_id)
         return rows[0]
 
     def start(self, trace_id: str) -> TraceStart:
-        """What the trace began with: metadata, and where it was forked from. Raises `NotFoundError`."""
+        """Returns the start of a trace, with metadata and fork origin. Raises `NotFoundError`."""
         columns = ("metadata", "parent_trace_id", "fork_span_id")
         rows = self._db.query(
             self._user_id,
@@ -240,7 +241,7 @@ class Traces:
             raise no_trace(trace_id)
         workflow, thread_id, started_at = named
         metadata: dict[str, Any] = {}
-        for row in rows:  # An import may have several; of what two of them say, the earlier one's counts.
+        for row in rows:  # An import may have several rows; for the same key the earliest one wins.
             metadata.update(from_json(row[0]))
         parent, fork = ([row[place] for row in rows if row[place] is not None] for place in (1, 2))
         return TraceStart(
@@ -249,7 +250,7 @@ class Traces:
         )  # fmt: skip
 
     def forks(self, trace_id: str) -> builtins.list[str]:
-        """Ids of the traces that branched from this one, oldest first."""
+        """Returns the ids of forks of this trace, oldest first."""
         rows = self._db.query(
             self._user_id,
             "select trace_id from core.traces_raw where user_id = $1 and parent_trace_id = $2 order by started_at",
@@ -258,17 +259,17 @@ class Traces:
         return [row[0] for row in rows]
 
     def spans(self, trace_id: str) -> builtins.list[SpanRecord]:
-        """In order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
+        """Returns spans in order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
         return self._spans.records(trace_id)
 
     def columns(self, trace_id: str) -> dict[str, Any]:
-        """The same as columns, for traces of many spans: `span_id, parent_id, kind, name, status, agent, model, input_tokens,
-        output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Text as sequences, numbers as numpy
-        arrays (NaN: unknown). Raises `NotFoundError`."""
+        """Returns spans by column, for traces with many spans: `span_id, parent_id, kind, name, status, agent, model, input_tokens,
+        output_tokens, cost_usd, ttft_ms`, and `started_us`, `ended_us` in microseconds since 1970. Text columns are sequences, numbers
+        numpy arrays (NaN: unknown). Raises `NotFoundError`."""
         return self._spans.columns(trace_id)
 
     def payload(self, trace_id: str, span_id: str) -> dict[str, Any]:
-        """One span with everything: `input`, `output` exactly as recorded, `attributes`. Raises `NotFoundError`."""
+        """Returns one complete span: `input` and `output` exactly as recorded, and `attributes`. Raises `NotFoundError`."""
         spans = self._spans.whole(trace_id, [span_id])
         if not spans:
             raise NotFoundError(
@@ -279,11 +280,11 @@ class Traces:
         return spans[0]
 
     def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[dict[str, Any]]:
-        """Several spans with everything, in the order asked for; unknown ids are left out."""
+        """Returns several complete spans in the order of `span_ids`; unknown ids are omitted."""
         return self._spans.whole(trace_id, span_ids)
 
     def diff(self, left: str, right: str) -> builtins.list[DiffRow]:
-        """Two traces aligned, the first divergence marked; see `trace_diff`. Raises `NotFoundError`."""
+        """Returns two traces aligned, with the first divergence marked; see `trace_diff`. Raises `NotFoundError`."""
         sides = [self._spans.whole(trace_id, self._spans.columns(trace_id)["span_id"]) for trace_id in (left, right)]
         return diff_traces(*sides)
 
@@ -300,7 +301,7 @@ class Traces:
         note: str | None = None,
         source: Literal["human", "scorer", "judge"] = "human",
     ) -> ScoreRecord:
-        """Annotate a trace, a span or a comparison's case. Raises `NotFoundError` for one that is not this user's."""
+        """Annotates a trace, a span or a comparison's case. Raises `NotFoundError` if it does not exist for this user."""
         self._check_target(target, target_id)
         record = ScoreRecord(
             id=new_id("score"), user_id=self._user_id, target=target, target_id=target_id, name=name, value=value, label=label,
@@ -323,7 +324,7 @@ class Traces:
             )
 
     def scores(self, trace_id: str) -> builtins.list[ScoreRecord]:
-        """Of the trace and of its spans, oldest first."""
+        """Returns the scores of a trace and its spans, oldest first."""
         columns = ", ".join(self._scores.columns)
         rows = self._db.query(
             self._user_id,
@@ -336,9 +337,10 @@ class Traces:
     # -- deleting
 
     def delete(self, trace_ids: Sequence[str]) -> None:
-        """Traces with their steps, annotations and shared links, and the messages that no other trace has. Unknown ids are left out.
+        """Deletes traces with their spans, annotations and shared links, and the messages that no other trace uses. Unknown ids are
+        ignored.
 
-        Raises `ConflictError` for one that goes on or waits for approval; then none is deleted.
+        Raises `ConflictError`, without deleting anything, when a trace is running or waits for approval.
         """
         for start in range(0, len(trace_ids), MOST_DELETED):
             self._check_over(trace_ids[start : start + MOST_DELETED])
@@ -348,7 +350,7 @@ class Traces:
             self._db.write(
                 self._user_id,
                 delete_statements(self._db.dialect, self._user_id, ids),
-                # The last one tells writers, too, that messages which they know to be stored may be there no more.
+                # The last change also tells writers that messages they know to be stored may have been deleted.
                 changes=[*gone, Change("traces", self._user_id, "")],
             )
         if trace_ids:
@@ -361,18 +363,18 @@ class Traces:
             where,
         ).rows
         for trace_id, status in going_on:
-            how = "goes on" if status == "running" else "waits for approval"
-            raise ConflictError(f"Trace {trace_id} {how}.", "Decide or stop it first; then delete it.")
+            how = "is still running" if status == "running" else "waits for approval"
+            raise ConflictError(f"Trace {trace_id} {how}.", "Decide or cancel it first, then delete it.")
 
     # -- parts
 
     def _page(
         self, selection: Selection, search: str, order: Order, limit: int, after: str | None
     ) -> builtins.list[tuple[str, datetime]]:
-        """Id and start of one more than `limit`, if there are so many."""
+        """Returns id and start of up to `limit` + 1 traces."""
         newest_first = order == Order.read(NEWEST_FIRST)
         if newest_first and not search and not after and selection == Selection() and self._db.dialect == "duckdb":
-            # A trace has seldom more than one start, so twice as many starts as wanted hold enough traces, or there are no more.
+            # A trace rarely has more than one start, so twice the number of starts contains enough traces, or there are no more.
             page = self._ids(_NEWEST_STARTS.format(2 * limit + 2), CompiledFilter("true", []), order, limit)
             if len(page) > limit:
                 return page
@@ -391,14 +393,14 @@ class Traces:
                 return page
             if len(page) > limit and (matched.rest_before is None or page[limit][1] >= matched.rest_before):
                 return page
-            hits *= 10  # The newest hits do not fill the page, or not surely with the newest traces.
+            hits *= 10  # The newest hits do not fill the page, or may not be the newest traces.
 
     def _ids(self, source: str, where: CompiledFilter, order: Order, limit: int) -> builtins.list[tuple[str, datetime]]:
         sql = f"select t.trace_id, t.started_at from {source} t where {where.sql} {order.sql} limit {int(limit) + 1}"
         return [(trace_id, started_at) for trace_id, started_at in self._query(sql, where).rows]
 
     def _source(self, selection: Selection, order: Order, where: CompiledFilter) -> tuple[str, CompiledFilter]:
-        """What to read so that the answer is that of the view `traces`, and sooner."""
+        """Returns a source that gives the same result as the view `traces`, but faster."""
         if order.column in COMPUTED:
             return f"(select v.*, {COMPUTED[order.column]} as {order.column} from traces v)", where
         if not selection.filter and not selection.source and order.column == "started_at":
@@ -407,7 +409,7 @@ class Traces:
         if self._db.dialect == "duckdb" and earliest is not None:
             bound = CompiledFilter(
                 f"t.trace_id in (select trace_id from core.traces_raw where started_at >= ${len(where.params) + 1}) "
-                # Of a trace that came in parts, a later part has a later start.
+                # A trace that arrived in parts has later parts with later starts.
                 f"and t.trace_id not in (select trace_id from core.traces_raw where started_at < ${len(where.params) + 1} "
                 f"and started_at >= ${len(where.params) + 2})",
                 [to_naive_utc(earliest), to_naive_utc(earliest) - EARLY],
@@ -431,7 +433,7 @@ class Traces:
         return self._db.query(self._user_id, sql, where.params)
 
     def _rows(self, ids: Sequence[str], *, since: datetime | None = None) -> builtins.list[dict[str, Any]]:
-        """`since`: when the first of them started, as far as their starts tell; the spans of an import may know better."""
+        """`since`: start of the earliest trace according to the starts; spans of an import may have started earlier."""
         if not ids:
             return []
         where = _among(ids)
@@ -452,11 +454,11 @@ class Traces:
 
 
 MOST_DELETED = 500
-"""Traces in one transaction."""
+"""Maximum number of traces deleted in one transaction."""
 
 
 def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] | None = None) -> list[Statement]:
-    """What deletes these traces of a user, or with None all of them."""
+    """Returns the statements that delete these traces of a user; None deletes all of them."""
     params = [user_id, *(trace_ids or ())]
     places = ", ".join(f"${n}" for n in range(2, len(params) + 1))
     gone = "true" if trace_ids is None else f"trace_id in ({places})"
@@ -467,7 +469,7 @@ def delete_statements(dialect: Dialect, user_id: str, trace_ids: Sequence[str] |
     archived = [forget_sql(f"user_id = $1 and {gone}")] if dialect == "duckdb" else []
     statements = [
         *archived,
-        # What an open span will say may be known to be stored already.
+        # An open span may refer to messages that are known to be stored.
         f"delete from core.message_bodies where user_id = $1 and hash in ({hashes} {gone}) and hash not in ({hashes} not {gone}) "
         "and not exists (select 1 from core.open_spans where user_id = $1)",
         f"delete from core.score_rows where user_id = $1 and target = 'span' and target_id in "

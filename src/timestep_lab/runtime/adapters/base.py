@@ -1,7 +1,7 @@
-"""What every adapter shares: the SDK's `Model` interface on one side, one request object and one emitter on the other.
+"""Base of all adapters: translates the SDK's `Model` interface to one request object and one emitter.
 
-A concrete adapter writes `_stream(request, emitter)`: it yields the emitter's events, ends with `emitter.finish(…)`, and
-raises whatever its client raises (the routed model maps errors, retries and times). It never opens a span.
+An adapter implements `_stream(request, emitter)`: it yields the emitter's events, ends with `emitter.finish(…)`, and lets its
+client's exceptions propagate (the routed model handles errors, retries and timing). It never opens a span.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from timestep_lab.runtime.attachments import files_as_text
 from timestep_lab.runtime.emitter import Emitter, provider_call_id
 
 ALWAYS_TAKEN = frozenset({"retry", "timeout", "preserve_raw_usage", "include_usage"})
-"""Settings that the SDK's runner acts on, or that we always grant."""
+"""Settings handled by the SDK's runner, or always supported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionSpec:
-    """A tool or a handoff, as a model is told of it."""
+    """A tool or handoff as offered to a model."""
 
     name: str
     description: str
@@ -43,7 +43,7 @@ class FunctionSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One call of a model."""
+    """One request to a model."""
 
     instructions: str | None
     input: list[dict[str, Any]]
@@ -51,12 +51,12 @@ class ModelRequest:
     settings: ModelSettings
     functions: tuple[FunctionSpec, ...]
     schema: Mapping[str, Any] | None
-    """JSON schema that the answer must follow."""
+    """JSON schema of the answer."""
     schema_strict: bool = False
     schema_name: str = "final_output"
     schema_description: str | None = None
     any_json: bool = False
-    """Any JSON object will do; `schema` says no more than that."""
+    """Any JSON object is accepted; `schema` says nothing more."""
 
     @property
     def effort(self) -> str | None:
@@ -70,7 +70,7 @@ def _sdk_default_settings() -> ModelSettings:
 
 
 class AnswerSchema(AgentOutputSchemaBase):
-    """The form of an answer that a caller of the OpenAI API asks for, with all that it said of it. Without `schema`: any JSON object."""
+    """Output schema requested by a client of the OpenAI API, with its name and description. Without `schema`: any JSON object."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class AnswerSchema(AgentOutputSchemaBase):
         return json.loads(json_str)
 
     def response_format(self) -> dict[str, Any]:
-        """As the Responses API has it."""
+        """Returns the schema in the form of the Responses API."""
         if self.any_json:
             return {"type": "json_object"}
         described = {"description": self.description} if self.description is not None else {}
@@ -110,7 +110,7 @@ class AnswerSchema(AgentOutputSchemaBase):
 
 
 def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, Any]:
-    """What an answer must look like, as the Responses API has it."""
+    """Returns an output schema in the form of the Responses API."""
     if isinstance(schema, AnswerSchema):
         return schema.response_format()
     return {
@@ -119,28 +119,28 @@ def response_format_of(schema: AgentOutputSchemaBase) -> dict[str, Any]:
 
 
 class AdapterModel(Model):
-    """Base of our adapters. `model` is the provider's name of the model."""
+    """Base class of adapters. `model` is the provider's name of the model."""
 
     takes: ClassVar[frozenset[str]] = frozenset()
-    """Names of the `ModelSettings` fields that this protocol can honour. Any other that is set is refused."""
+    """Supported `ModelSettings` fields. Setting any other raises `SettingsError`."""
 
     takes_of_reasoning: ClassVar[frozenset[str]] = frozenset({"effort"})
-    """The same for what is inside `reasoning`."""
+    """Supported fields of the `reasoning` setting."""
 
     takes_files: ClassVar[frozenset[str]] = frozenset()
-    """Media types that this protocol takes as files; of others the model is given the text."""
+    """Media types that can be sent as files; other files are sent as text."""
 
     def __init__(self, model: str, provider: str) -> None:
         self.model = model
         self.prefix = provider
 
     async def prepare(self) -> None:
-        """What must be done once before the first request, and is not to count as waiting for the provider."""
+        """Does one-time work before the first request, which must not count as waiting for the provider."""
         return None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Around what reads a server's answer: one that is not of the protocol is the server's fault, and told as such."""
+        """Context manager for parsing a server's response: a parsing error becomes a `ProviderUnavailableError`."""
         try:
             yield
         except (LabError, json.JSONDecodeError, UnicodeDecodeError):
@@ -148,8 +148,8 @@ class AdapterModel(Model):
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             what = str(error).partition("\n")[0][:200]
             raise ProviderUnavailableError(
-                f"{self.prefix}/{self.model} sent what is not of its protocol ({type(error).__name__}: {what}).",
-                "What had arrived is kept. Try again; if it happens again, the server has to be mended.",
+                f"{self.prefix}/{self.model} sent an invalid response ({type(error).__name__}: {what}).",
+                "Partial output is kept. Try again; if it recurs, the server needs to be fixed.",
                 provider=self.prefix,
             ) from error
 
@@ -171,16 +171,16 @@ class AdapterModel(Model):
         prompt: Any = None,
         brief: bool = False,
     ) -> AsyncIterator[Any]:
-        """`brief`: see `Emitter`."""
+        """Streams the answer. For `brief` see `Emitter`."""
         for name, value in (
             ("previous_response_id", previous_response_id), ("conversation_id", conversation_id), ("prompt", prompt),
         ):  # fmt: skip
             if value is not None:
                 raise SettingsError(
-                    f"{self.prefix}/ does not keep conversations, so it cannot take {name}.", param=name
+                    f"{self.prefix}/ does not store conversations, so it does not support {name}.", param=name
                 )
         if model_settings == _sdk_default_settings():
-            # What the SDK gives an agent that names no model: meant for its own default model, and nobody's wish here.
+            # The SDK sets these for an agent without a model; they are meant for its own default model.
             model_settings = ModelSettings()
         self._check(model_settings)
         wants_schema = output_schema is not None and not output_schema.is_plain_text()
@@ -206,7 +206,7 @@ class AdapterModel(Model):
             await stream.aclose()  # type: ignore[attr-defined]
 
     async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
-        """The whole answer at once; the same path as streaming."""
+        """Returns the complete answer, using the same code as streaming."""
         return await whole_response(self.stream_response(*args, **kwargs))
 
     def _check(self, settings: ModelSettings) -> None:
@@ -257,9 +257,9 @@ def _handoff(handoff: Any) -> FunctionSpec:
 
 
 NAMELESS = "unnamed"
-"""What a call is named for which the server sent no name; it cannot be sent back without one."""
+"""Name given to a call for which the server sent none; calls without a name cannot be sent back."""
 SET_ASIDE = "settings_set_aside"
-"""Key in a response's metadata: settings that were left out because the model has no such knob (comma-separated)."""
+"""Metadata key of a response: settings that were omitted because the model does not support them (comma-separated)."""
 
 
 def set_aside_note(names: Sequence[str]) -> dict[str, str]:
@@ -267,13 +267,13 @@ def set_aside_note(names: Sequence[str]) -> dict[str, str]:
 
 
 async def whole_response(stream: AsyncIterator[Any]) -> ModelResponse:
-    """Read a stream to its end. Raises `RuntimeError` when it never completed: adapters raise before that."""
+    """Reads a stream to its end and returns the response. Raises `RuntimeError` when the stream did not complete."""
     last: Any = None
     async for event in stream:
         if event.type == "response.completed":
             last = event.response
     if last is None:
-        raise RuntimeError("A model's stream ended without response.completed.")
+        raise RuntimeError("The stream of a model ended without response.completed.")
     used = last.usage
     usage = (
         SdkUsage(requests=1)
@@ -294,8 +294,8 @@ _COMBINED = ("anyOf", "oneOf", "allOf")
 
 
 def plain_object(spec: FunctionSpec) -> FunctionSpec:
-    """For providers that take no choice and no reference at the top of a tool's schema: one object with the fields of all forms,
-    of which those are required that every form requires; what that loses is told in words."""
+    """Returns a spec for providers that allow no combinators or references at the top of a tool's schema: one object with the fields of all
+    alternatives. Fields required by every alternative are required, and the full schema is appended to the description."""
     given = spec.parameters
     plain = _merged(given, given)
     if plain is None:
@@ -305,7 +305,7 @@ def plain_object(spec: FunctionSpec) -> FunctionSpec:
 
 
 def _merged(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> dict[str, Any] | None:
-    """None for a schema that is plain already."""
+    """Returns the merged object, or None for a schema that needs no merging."""
     if "$ref" not in schema and not any(name in schema for name in _COMBINED):
         return None
     properties: dict[str, Any] = {}
@@ -342,7 +342,7 @@ def parts_of(content: Any) -> list[Mapping[str, Any]]:
 
 
 def text_of(content: object) -> str:
-    """The text of a message's content or of a tool's output; other parts have none."""
+    """Returns the text of a message's content or of a tool's output; other parts have none."""
     return "".join(str(part.get("text") or part.get("refusal") or "") for part in parts_of(content))
 
 
@@ -351,13 +351,13 @@ THINK_TAGS = {"<think>": "</think>", "<thought>": "</thought>", "[THINK]": "[/TH
 
 
 class ThinkTags:
-    """Tells thinking from text where a server sends both as text: between tags at the beginning of an answer."""
+    """Separates reasoning from text when a server sends both as text, with the reasoning in tags at the start of an answer."""
 
     def __init__(self) -> None:
         self.opening = ""
-        """The tag with which thinking began."""
+        """The tag that started the reasoning."""
         self._held = ""
-        """What may be the beginning of a tag."""
+        """Text that may be the start of a tag."""
         self._place: Literal["before", "inside", "after"] = "before"
         self._answer_begun = False
 
@@ -395,12 +395,12 @@ class ThinkTags:
 
 
 def between_tags(opening: str, thought: str) -> str:
-    """Thinking as the text that it came as."""
+    """Returns reasoning in the text form in which it was sent."""
     return f"{opening}{thought}{THINK_TAGS[opening]}\n\n"
 
 
 def _overlap(text: str, tag: str) -> int:
-    """How many characters at the end of `text` may begin `tag`."""
+    """Returns how many characters at the end of `text` may start `tag`."""
     return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
 
 
@@ -436,7 +436,7 @@ TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 
 
 def results_as_text(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For protocols in which what a tool says is a text: its images come in a message of the user's behind the results."""
+    """For protocols with text-only tool results: moves other parts, such as images, to a user message after the results."""
     sent: list[dict[str, Any]] = []
     behind: list[Mapping[str, Any]] = []
     names = {item["call_id"]: item["name"] for item in items if item.get("type") == "function_call"}
@@ -457,27 +457,27 @@ def results_as_text(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def items_of(items: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(type, item) for each input item. A message may come without its type."""
+    """Yields (type, item) for each input item. A message may lack its type."""
     for item in items:
         yield str(item.get("type") or "message"), item
 
 
-# --- The input items of a call, read the way a rule needs them: what the user said last, and what was done about it since
+# --- Input items as seen by a rule: the last user message and the calls since
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function call that the model made earlier, and what came of it."""
+    """An earlier function call of the model, and its result."""
 
     name: str
     arguments: Mapping[str, Any]
     output: str | None
-    """None while there is no result."""
+    """None without a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """`user`: the last thing the user said. `calls`: those made since then, in order."""
+    """`user`: the last user message. `calls`: the calls since then, in order."""
 
     user: str
     calls: tuple[Call, ...]
@@ -487,7 +487,7 @@ class Turn:
 
 
 def read_turn(items: Iterable[Mapping[str, Any]]) -> Turn:
-    """Unreadable arguments count as none: they are the model's own, and rules only look at what they can read."""
+    """Reads the current turn. Arguments that are not valid JSON count as empty."""
     user = ""
     calls: list[tuple[str, str, str]] = []
     outputs: dict[str, str] = {}
@@ -503,7 +503,7 @@ def read_turn(items: Iterable[Mapping[str, Any]]) -> Turn:
 
 
 def plain_output(output: object) -> str:
-    """A tool's result as text. MCP results come wrapped as `{"type": "text", "text": …}`, once or in a list."""
+    """Returns a tool's result as text. MCP results are wrapped as `{"type": "text", "text": …}`, alone or in a list."""
     text = output if isinstance(output, str) else text_of(output)
     try:
         value = json.loads(text)
