@@ -12,6 +12,7 @@ import pytest
 
 from tests.evals.benches import MODEL, opened
 from tests.evals.loopback import Trouble, model_server
+from timestep_lab import Lab
 from timestep_lab.evals.compare import load_grid, new_comparison, resume_comparison
 from timestep_lab.evals.engine import Comparison
 from timestep_lab.evals.grid import Grid
@@ -424,6 +425,18 @@ async def test_what_lives_in_a_process_is_passed_again(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="not what it was"):
             await resume_comparison(bench, grid.id, agents=[changed], scorers=[polite])
         assert isinstance(await resume_comparison(bench, grid.id, agents=[agent], scorers=[polite]), Comparison)
+
+
+async def test_a_lab_that_is_closed_ends_the_comparison_that_it_runs_in_the_background(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab.duckdb")
+    view = await lab.start_comparison(["one two"] * 20, models=["demo/slow?ttft=200"], concurrency=1)
+    await asyncio.sleep(0.5)
+    assert view.is_running
+    await lab.aclose()
+    assert not view.is_running
+    async with Lab(tmp_path / "lab.duckdb") as later:
+        [record] = later.comparisons.list()
+        assert record.status == "cancelled"
 
 
 async def test_a_comparison_that_goes_on_elsewhere_is_left_alone(tmp_path: Path) -> None:

@@ -131,7 +131,13 @@ FIRST_RETRY_S = 1.0
 
 
 class Comparison:
-    """One comparison, from here to its end. Made by `prepare`; run it once, by `run` or by reading `events`."""
+    """One comparison, from here to its end. Made by `prepare`; run it once, by `run` or by reading `events`.
+
+    Example:
+        comparison = await lab.prepare_comparison(["Say 4.", "Say 5."], models=["demo/echo"], scorers=["contains:4"])
+        assert isinstance(comparison, Comparison)
+        grid = await comparison.run()
+    """
 
     def __init__(
         self, bench: EvalContext, record: ComparisonRecord, dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer],

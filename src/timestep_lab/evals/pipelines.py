@@ -58,6 +58,10 @@ class Endpoint:
     """A service that answers `POST {"input": …}` (or `{"messages": […]}`) with its answer as JSON or as text.
 
     An answer in the form of OpenAI's chat completions is read too.
+
+    Example:
+        pipeline = Endpoint("http://127.0.0.1:8080/answer", headers={"Authorization": "Bearer …"})
+        plan = await lab.plan(["Say 4."], agents=[pipeline], scorers=["contains:4"])
     """
 
     url: str

@@ -344,7 +344,10 @@ _SUMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rows`: one a candidate, then one a judge. Totals are None as soon as one part is unknown."""
+    """`rows`: one per candidate, then one per judge. Totals are None as soon as one part is unknown.
+    Example:
+        (await lab.plan(["Say 4.", "Say 5."], models=["demo/echo"], scorers=["contains:4"])).calls
+    """
 
     rows: tuple[PlanRow, ...]
 

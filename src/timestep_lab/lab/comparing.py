@@ -275,9 +275,6 @@ _TWIN_CASES_RUNNING = 10
 _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
 """Owner (`Lab._owner`) and comparison to the view of one that runs in this process."""
 
-_under_way: set[asyncio.Task[None]] = set()
-"""Comparisons in the background: a loop itself keeps no task alive."""
-
 
 def named(lab: Lab, data: object) -> Any:
     """A data set of the lab where a text names one and no file; traces as what was asked in each, and which it is. Blocks."""
@@ -316,8 +313,6 @@ async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Gri
 
 def live_view(lab: Lab, comparison: Comparison) -> GridView:
     """A view of a comparison that is about to run: give it the events. Its Stop button cancels."""
-    import asyncio
-
     from timestep_lab.evals.results import cut
     from timestep_lab.ui.grid import GridView
 
@@ -329,10 +324,8 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
     return view
 
 
-def in_background(lab: Lab, comparison: Comparison) -> GridView:
-    """Run it as a task of the running loop; its view is live, and its Stop button cancels."""
-    import asyncio
-
+def in_background(lab: Lab, comparison: Comparison) -> tuple[GridView, asyncio.Task[None]]:
+    """Run it as a task of the running loop; its view is live, and its Stop button cancels. Cancelling the task ends the comparison."""
     view = live_view(lab, comparison)
 
     async def feed() -> None:
@@ -340,10 +333,7 @@ def in_background(lab: Lab, comparison: Comparison) -> GridView:
             async for event in events:
                 view.apply(event)
 
-    task = asyncio.get_running_loop().create_task(feed(), name=f"comparison {comparison.record.id}")
-    _under_way.add(task)
-    task.add_done_callback(_under_way.discard)
-    return view
+    return view, asyncio.get_running_loop().create_task(feed(), name=f"comparison {comparison.record.id}")
 
 
 def grid_view(lab: Lab, grid: Grid | str) -> GridView:

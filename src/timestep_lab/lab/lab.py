@@ -515,7 +515,8 @@ class Lab(LabViews):
     # -- lifetime
 
     async def aclose(self) -> None:
-        """Close tools, tracer and store. Spans not yet written are written first."""
+        """End what goes on here; close tools, tracer and store. Spans not yet written are written first."""
+        await self._end_background()
         if "runner" in self.__dict__:
             await self.runner.aclose()
         if "toolbox" in self.__dict__:

@@ -19,7 +19,16 @@ LINES_KEPT = 50
 
 
 class Serving:
-    """`url` for anybody who has a token, `link` for yourself; `stop()`, or leaving its `with` block, ends it. A cell shows the link."""
+    """`url` for anybody who has a token, `link` for yourself; `stop()`, or leaving its `with` block, ends it. A cell shows the link.
+
+    Example:
+        kept = Lab("lab.duckdb")
+        served = kept.serve(port=0)
+        assert isinstance(served, Serving)
+        print(served.url)
+        served.stop()
+        await kept.aclose()
+    """
 
     def __init__(self, store: str, host: str, port: int) -> None:
         """Wait until it answers. `store` may hold a password, so it goes by the environment. Raises `UsageError` with the server's reason."""

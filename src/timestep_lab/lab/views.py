@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -372,7 +373,25 @@ class LabViews:
         """`compare` in the background: the view is live, its Stop button ends it, `lab.comparison(view.id_of_comparison)` reads it."""
         from timestep_lab.lab import comparing
 
-        return comparing.in_background(self._lab, await self._prepared(await self._data(data), **options))
+        comparison = await self._prepared(await self._data(data), **options)
+        view, task = comparing.in_background(self._lab, comparison)
+        self._background[task] = comparison
+        task.add_done_callback(self._background.pop)
+        return view
+
+    @cached_property
+    def _background(self) -> dict[asyncio.Task[None], Comparison]:
+        """Comparisons that `start_comparison` began and that have not ended. An event loop itself keeps no task alive."""
+        return {}
+
+    async def _end_background(self) -> None:
+        """Cancel them, and wait until what is finished is stored and their views say so."""
+        here = asyncio.get_running_loop()
+        ending = {task: comparison for task, comparison in self._background.items() if task.get_loop() is here}
+        await asyncio.sleep(0)  # One that has just been created starts.
+        for comparison in ending.values():
+            comparison.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _data(self, data: object) -> Any:
         from timestep_lab.lab.comparing import named

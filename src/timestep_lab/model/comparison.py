@@ -130,7 +130,13 @@ class CellRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRecord:
-    """A comparison as stored: its candidates, its settings and its status."""
+    """A comparison as stored: its candidates, its settings and its status.
+
+    Example:
+        await lab.compare(["Say 4."], models=["demo/echo"], scorers=["contains:4"], name="Fours")
+        [record] = lab.comparisons.list()
+        assert isinstance(record, ComparisonRecord) and record.name == "Fours"
+    """
 
     id: str
     user_id: str

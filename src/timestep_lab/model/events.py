@@ -29,7 +29,14 @@ from timestep_lab.model.records import Interruption, Json, ModelAnswer, RunRecor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. `type` is the event's name in every encoding."""
+    """Base of all events. `type` is the event's name in every encoding.
+
+    Example:
+        async for event in lab.stream("Say 4.", model="demo/echo"):
+            assert isinstance(event, Event)
+            if event.type == "text.delta":
+                print(event.text, end="")
+    """
 
     type: ClassVar[str] = ""
 

@@ -58,7 +58,11 @@ def _short(value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AgentRecord(Record):
-    """An agent as stored. Names are unique per user."""
+    """An agent as stored. Names are unique per user.
+
+    Example:
+        assert lab.agents.create(name="Concierge", instructions="Be brief.", model="demo/echo").model == "demo/echo"
+    """
 
     id: str
     user_id: str
@@ -158,7 +162,11 @@ class McpServerRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ThreadRecord(Record):
-    """A conversation as stored."""
+    """A conversation as stored.
+
+    Example:
+        print((await lab.run("Say 4.", model="demo/echo")).thread.record.created_at)
+    """
 
     id: str
     user_id: str
@@ -187,6 +195,10 @@ class ThreadItem(Record):
     | `widget` | `{"widget": {...}, "copy_text": str}` |
     | `client_tool_call` | `{"call_id", "name", "arguments": {...}, "status": "pending" \\| "completed", "output"}` |
     | `error` | `{"type", "message"}` |
+
+    Example:
+        question, answer = (await lab.run("Say 4.", model="demo/echo")).thread.items
+        assert question.type == "user_message"
     """
 
     id: str
@@ -204,7 +216,11 @@ class ThreadItem(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts. Cached and reasoning tokens are included in input and output tokens."""
+    """Token counts. Cached and reasoning tokens are included in input and output tokens.
+
+    Example:
+        print((await lab.run("Say 4.", model="demo/echo")).usage.input_tokens)
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -243,7 +259,11 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunRecord(Record):
-    """One call of `lab.run` including all pauses and resumes: one run is one trace."""
+    """One call of `lab.run` including all pauses and resumes: one run is one trace.
+
+    Example:
+        assert (await lab.run("Say 4.", model="demo/echo")).record.status == "completed"
+    """
 
     id: str
     user_id: str
@@ -274,7 +294,11 @@ class RunRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Interruption(Record):
-    """A tool call that waits for a person's decision."""
+    """A tool call that waits for a person's decision.
+
+    Example:
+        [call] = (await lab.run("What's the weather in Berkeley?", model="demo/assistant")).interruptions
+    """
 
     call_id: str
     name: str

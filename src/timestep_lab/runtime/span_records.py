@@ -377,6 +377,14 @@ def read_only(tool: T) -> T:
     """Mark a function tool of the Agents SDK as one that changes nothing: `@read_only` above `@function_tool`.
 
     Such a tool may be called for real where a tape has no answer (`on_miss="live-if-readonly"`), and a fork calls it without asking.
+
+    Example:
+        from agents import function_tool
+
+        @read_only
+        @function_tool
+        def opening_hours(day: str) -> str:
+            return "9 to 5"
     """
     setattr(tool, READ_ONLY, True)
     return tool

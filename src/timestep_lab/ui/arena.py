@@ -55,7 +55,13 @@ class ArenaLike(Protocol):
 
 class ArenaView(View):
     """Vote with the buttons or with the keys 1 to 4. `ranking()` and `votes` are what came of it, also in Python; `duel`, `vote(…)` and
-    `next()` are the buttons."""
+    `next()` are the buttons.
+
+    Example:
+        grid = await lab.compare(["Say 4.", "Say 5."], models=["demo/echo", "demo/assistant"], scorers=["contains:4"])
+        view = lab.arena(grid)
+        assert isinstance(view, ArenaView) and not view.votes
+    """
 
     stem = "arena"
 

@@ -30,6 +30,10 @@ class Chat(Conversation):
 
     `on_trace(trace_id)` is called when a reader asks for an answer's trace; `trace_base` makes it a link instead. `on_thread(id)`
     tells which conversation is open, `on_theme(name)` that an agent switched the theme.
+
+    Example:
+        chat = lab.chat(agent="Weather Assistant", model="demo/assistant")
+        assert isinstance(chat, Chat)
     """
 
     # -- for people in Python

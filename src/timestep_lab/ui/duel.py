@@ -159,7 +159,12 @@ EXAMPLES = (
 
 class Duel(View):
     """Show it as the last line of a cell, or with `.panel()`. `blind=False` names the models from the start. `questions` gives some to
-    ask, one after the other in an order by chance; it may block."""
+    ask, one after the other in an order by chance; it may block.
+
+    Example:
+        duel = lab.chat(models=["demo/assistant", "demo/echo"])
+        assert isinstance(duel, Duel)
+    """
 
     stem: ClassVar[str] = "duel"
 

@@ -270,6 +270,10 @@ class GridView(TraceReader):
     without it there is no such button. `static_copy` draws it as plain HTML; `cut` cuts by a column of the data, without it nothing is offered. A comparison that runs elsewhere is followed: `subscribe` is given
     what to call when it has changed, and returns how to end that; `read` then gives the comparison as it stands, and may block. With
     `read`, `grid` may be without its cases yet.
+
+    Example:
+        view = await lab.start_comparison(["Say 4."], models=["demo/echo"], scorers=["contains:4"])
+        assert isinstance(view, GridView)  # it shows the answers as they come
     """
 
     stem = "grid"

@@ -19,6 +19,10 @@ class HandoffGraph(View):
 
     With `other`, both graphs are one picture: counts stand side by side, and a way has the colour of the one that travels it more.
     `labels` name the two.
+
+    Example:
+        graph = lab.handoffs("Personal Assistant")
+        assert isinstance(graph, HandoffGraph)
     """
 
     stem = "handoff_graph"

@@ -187,6 +187,11 @@ class TraceView(TraceReader):
     """Waterfall, handoff graph, conversation, comparison and JSON of one trace. Raises `NotFoundError`.
 
     `selection` is the id of the chosen span, both ways.
+
+    Example:
+        run = await lab.run("Say 4.", model="demo/echo")
+        assert isinstance(run.trace, TraceView)
+        print(run.trace.df()[["name", "duration_ms"]])
     """
 
     stem = "trace"

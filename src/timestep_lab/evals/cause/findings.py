@@ -56,7 +56,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """From each decision on, taken anew with all before it as it was: the share that comes out right."""
+    """From each decision on, taken anew with all before it as it was: the share that comes out right.
+
+    Example:
+        run = await lab.run("Weather in Oslo?", agent="Weather Assistant", model="demo/assistant")
+        outlook = await lab.outlook(run, "contains:Oslo", k=2)
+        assert isinstance(outlook, Outlook)
+    """
 
     trace_id: str
     decisions: tuple[Decision, ...]
@@ -127,7 +133,14 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """What was found: `.verdict` is the sentence, `.suspects` the table."""
+    """What was found: `.verdict` is the sentence, `.suspects` the table.
+
+    Example:
+        run = await lab.run("Weather in Oslo?", agent="Weather Assistant", model="demo/assistant")
+        why = await lab.why(run, wrong="contains:°F", replays=3)  # Celsius was wanted
+        assert isinstance(why, Why)
+        print(why.verdict)
+    """
 
     trace_id: str
     found: tuple[Suspect, ...]

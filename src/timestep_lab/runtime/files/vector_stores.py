@@ -169,7 +169,12 @@ Statements: TypeAlias = "builtins.list[Statement]"
 
 
 class VectorStores:
-    """Calls that embed are async; the others block."""
+    """Calls that embed are async; the others block.
+
+    Example:
+        assert isinstance(lab.vector_stores, VectorStores)
+        print(lab.vector_stores.list())
+    """
 
     def __init__(self, store: Store, settings: Settings | None = None) -> None:
         self._db, self._user_id, self._quota = store.db, store.user_id, store.quota

@@ -79,7 +79,14 @@ KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """`spans` were in the file and could be read, `added` of them were new, `rejected` could not be read (`problem` says why)."""
+    """`spans` were in the file and could be read, `added` of them were new, `rejected` could not be read (`problem` says why).
+
+    Example:
+        await lab.run("Say 4.", model="demo/echo")
+        lab.export("traces.jsonl")
+        imported = lab.import_traces("traces.jsonl")
+        assert isinstance(imported, Imported) and imported.added == 0  # they are there already
+    """
 
     traces: int
     spans: int

@@ -300,6 +300,7 @@ class OwnerElection:
         return self.is_owner
 
     def close(self) -> None:
+        self.publisher.close()  # Subscribers may still read the lab.
         with self._lock:
             self._closed = True
             held, self._held = self._held, None
