@@ -24,6 +24,7 @@ from timestep_lab.evals.statistics.sequential import (
     Moments,
     SpendingFlips,
     SpendingMcNemar,
+    Watched,
     WatchedGroups,
     betting_e_value,
     betting_interval,
@@ -184,7 +185,7 @@ def test_flips_of_group_sums_spend_what_all_their_signs_listed_one_by_one_spend(
         sizes = generator.integers(1, 6, groups)
         totals = generator.integers(-3, 8, groups) / 4.0
         steps = totals - sizes * null
-        test, alive = SpendingFlips(0.05, null), np.ones(len(signs), dtype=bool)
+        test, alive = SpendingFlips(0.05, null, unit=0.25), np.ones(len(signs), dtype=bool)
         seen, crossed = 0.0, 0
         for n in range(groups):
             share = float(sizes[: n + 1].sum() / sizes.sum())
@@ -431,6 +432,18 @@ def test_graded_groups_with_rare_disasters_are_told_apart_no_more_often_than_the
         looks = [watched.add((0.8, 0.04 if worse else 0.84)) for worse in generator.random(200) < 0.05]
         wrong += any(look.low_above(0.0) or look.high_below(0.0) for look in looks)
     assert wrong <= 0.055 * 300
+
+
+@pytest.mark.parametrize("differ", [16, 21])
+def test_few_grades_that_differ_by_the_same_are_told_apart_no_more_often_than_they_may_be(differ: int) -> None:
+    """One model asked twice, where these of 100 cases differ by one grade: without the exact test it would be wrong in 8 of 100."""
+    generator, wrong, runs = np.random.default_rng(differ), 0, 400
+    for _ in range(runs):
+        watched, steps = Watched(100, 0.05), np.zeros(100)
+        steps[:differ] = generator.choice([-0.25, 0.25], differ)
+        looks = [watched.add((0.5, 0.5 + float(step))) for step in generator.permutation(steps)]
+        wrong += any(look.low_above(0.0) or look.high_below(0.0) for look in looks)
+    assert wrong / runs <= 0.055 + 2 * math.sqrt(0.05 * 0.95 / runs)
 
 
 async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from timestep_lab.evals.results import (
 )
 from timestep_lab.evals.rules import decide
 from timestep_lab.evals.statistics.agreement import agreement
-from timestep_lab.evals.statistics.intervals import Interval, skewed_interval, wilson
-from timestep_lab.evals.statistics.paired import fisher
+from timestep_lab.evals.statistics.intervals import wilson
+from timestep_lab.evals.statistics.paired import fisher, paired_difference
 from timestep_lab.evals.stopping import Watch
 from timestep_lab.evals.verdict import verdict
 from timestep_lab.model.arguments import did_you_mean
@@ -394,12 +394,12 @@ def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> 
     for scorer, both in pairs.items():
         judged, right_ones = ([one[side] >= 0.5 for one in both] for side in (0, 1))
         result = agreement(judged, right_ones)
-        differences = np.array([judge - person for judge, person in both])
-        interval = skewed_interval(differences) if len(both) > 1 else Interval(math.nan, math.nan)
+        judge, people = (np.array([[one[side]] for one in both]) for side in (0, 1))
+        error = paired_difference(people, judge)
         errors.append(
             JudgeError(
                 scorer=scorer, n=result.n, agree=sum(a == b for a, b in zip(judged, right_ones, strict=True)), kappa=result.kappa,
-                diff=float(differences.mean()), ci_low=interval.low, ci_high=interval.high,
+                diff=error.diff, ci_low=error.ci_low, ci_high=error.ci_high,
             )
         )  # fmt: skip
     return errors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ from timestep_lab.evals.scorers.registry import (
     with_overall,
 )
 from timestep_lab.evals.scorers.text import fold
+from timestep_lab.evals.statistics.agreement import tables_behind
+from timestep_lab.evals.statistics.intervals import expanded_quantiles
 from timestep_lab.model.comparison import CandidateRecord, CellRecord, ScoreValue
 from timestep_lab.model.errors import DataError, UsageError
 from timestep_lab.store.base import in_thread
@@ -80,13 +83,8 @@ def label_frame(grid: Grid, scorer: str | None) -> pandas.DataFrame:
         table = _measures(right, predicted, len(labels))
         for place, label in enumerate(labels):
             rows.append(_row(candidate, label, int((right == place).sum()), table[:, place]))
-        generator = np.random.default_rng(0)
-        drawn = [generator.integers(0, len(right), len(right)) for _ in range(RESAMPLES)]
-        means = [float(_measures(right[d], predicted[d], len(labels))[2].mean()) for d in drawn]
-        low, high = np.quantile(means, [0.025, 0.975])
-        rows.append(
-            _row(candidate, ALL, len(right), table.mean(axis=1)) | {"f1_ci_low": float(low), "f1_ci_high": float(high)}
-        )
+        low, high = macro_f1_interval(right, predicted, len(labels))
+        rows.append(_row(candidate, ALL, len(right), table.mean(axis=1)) | {"f1_ci_low": low, "f1_ci_high": high})
     columns = ["candidate", "label", "n", "precision", "recall", "f1", "f1_ci_low", "f1_ci_high"]
     return pandas.DataFrame(rows, columns=columns)
 
@@ -103,6 +101,34 @@ def _measures(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], n: int) -
     claimed, there = (said == places).sum(axis=1), (right == places).sum(axis=1)
     precision, recall = hits / np.maximum(claimed, 1), hits / np.maximum(there, 1)
     return np.array([precision, recall, 2 * hits / np.maximum(claimed + there, 1)])
+
+
+def macro_f1_interval(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], k: int) -> tuple[float, float]:
+    """The hull of percentiles over cases drawn again, which are a point when all were right, and over `tables_behind`."""
+    n = len(right)
+    if n < 2:
+        return math.nan, math.nan
+    generator = np.random.default_rng(0)
+    counts = np.zeros((k, k + 1))
+    np.add.at(counts, (right, said), 1.0)  # What is none of the labels, −1, stands last.
+    drawn = generator.multinomial(n, counts.ravel() / n, size=RESAMPLES).reshape(-1, k, k + 1).astype(float)
+    behind, none = tables_behind(counts[:, :k]), np.zeros((1, k))
+    if counts[:, k].any():
+        share = generator.beta(counts[:, k].sum(), counts[:, :k].sum() + k, size=(len(behind), 1, 1))
+        none = share[:, 0] * (counts[:, k] / counts[:, k].sum())
+        behind = behind * (1.0 - share)
+    ends = [
+        expanded_quantiles(_macro_f1(drawn[:, :, :k], drawn[:, :, k]), n),
+        expanded_quantiles(_macro_f1(behind, none), n),
+    ]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _macro_f1(tables: np.ndarray[Any, Any], none: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of many tables: rows are what is right, columns what was said; `none`: answers of each row that were no label."""
+    hits = np.einsum("tii->ti", tables)
+    of = tables.sum(axis=1) + tables.sum(axis=2) + none
+    return np.asarray((2 * hits / np.where(of > 0, of, 1.0)).mean(axis=1))
 
 
 def _row(candidate: str, label: str, n: int, measures: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ hold their level over all looks together, and so do their intervals, which leave
 | scores | number of cases | test |
 |---|---|---|
 | pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock-type |
-| graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary; none before case 72 |
+| graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary, and exact flips of the cases' differences with α spent alike; none before case 72 |
 | of cases in groups | planned | flips of the groups' sums with α spent group by group, O'Brien-Fleming-type, and a CR2 interval (graded: corrected for skewness as Hall does); none before group 6 |
 | pass/fail, or from 0 to 1 | open: cases may be added | betting, with stakes mixed evenly (on pass/fail: the Beta mixture) |
 """
@@ -244,6 +244,80 @@ class Look:
     test: str
 
 
+GRID = 2048
+"""Steps into which the largest of 40 sums is divided, at most: of more sums, less finely."""
+
+
+class SpendingFlips:
+    """Whether the mean difference is `null`, looked at after every group (or case) with `alpha` for all looks together.
+
+    Were it so and the sums symmetric about it, each sum had either sign with the same chance. The distribution of their total over all
+    paths of signs that have not crossed is carried along; after each sum as much of its outermost ends is cut off as may be spent (Lan &
+    DeMets 1983), and the total seen rejects when it lies there.
+
+    Sums are counted in whole steps of `unit`. A rounded sum still has either sign with the same chance, so the level is exact; only what
+    is measured is rounded.
+    """
+
+    def __init__(self, alpha: float, null: float = 0.0, unit: float = 1.0 / GRID) -> None:
+        self._alpha, self.null, self.unit = alpha, null, unit
+        self._chances: Floats = np.ones(1)
+        self._seen, self.count = 0, 0
+        self.crossed_chance = 0.0
+        """Of a path having crossed up to now, were there no difference: never more than `alpha`."""
+        self.crossed = 0
+        """1 once it lies above, −1 once below."""
+
+    @classmethod
+    def over(cls, sums: Sequence[tuple[float, int, float]], alpha: float, null: float) -> SpendingFlips:
+        """Of the sums that are there, in steps that fit these: arguments of `add`, one after the other."""
+        steps = np.abs([total - size * null for total, size, _ in sums])
+        test = cls(alpha, null, _unit_of(steps, max(16, GRID * 40 // max(40, len(sums)))))
+        test.catch_up(sums)
+        return test
+
+    def fits(self, sums: Sequence[tuple[float, int, float]]) -> bool:
+        """Whether what came since is still of the size that its steps were made for."""
+        return all(abs(total - size * self.null) <= 2 * GRID * self.unit for total, size, _ in sums[self.count :])
+
+    def catch_up(self, sums: Sequence[tuple[float, int, float]]) -> None:
+        """With those that came since."""
+        for total, size, share in sums[self.count :]:
+            self.add(total, size, share)
+
+    def add(self, total: float, size: int, share: float) -> None:
+        """The next group: the sum of its differences, and how many; `share` of the cases that are in then."""
+        steps = round((total - size * self.null) / self.unit)
+        self._seen, self.count = self._seen + steps, self.count + 1
+        if reach := abs(steps):
+            grown = np.zeros(len(self._chances) + 2 * reach)
+            grown[: len(self._chances)] = self._chances
+            grown[2 * reach :] += self._chances
+            self._chances = grown * 0.5
+        if self.count >= LEAST_GROUPS:
+            self._spend(obrien_fleming(share, self._alpha))
+
+    def _spend(self, room: float) -> None:
+        middle = len(self._chances) // 2
+        # The outermost one, two, three … of both sides.
+        ends = np.cumsum(self._chances[:middle] + self._chances[: -middle - 1 : -1])
+        cut = int(np.searchsorted(ends, room - self.crossed_chance, side="right"))
+        if cut:
+            self.crossed_chance += float(ends[cut - 1])
+            self._chances = self._chances[cut : len(self._chances) - cut]
+        if not self.crossed and abs(self._seen) > len(self._chances) // 2:
+            self.crossed = 1 if self._seen > 0 else -1
+
+
+def _unit_of(sizes: Floats, grid: int) -> float:
+    """Of sums of these sizes. Later ones may be finer, so it is divided further as long as the grid allows."""
+    largest = float(sizes.max(initial=0.0)) or 1.0
+    for parts in range(1, 65):
+        if np.abs(sizes * parts - np.rint(sizes * parts)).max(initial=0.0) < 1e-9 and largest * parts <= grid:
+            return 1.0 / (parts * max(finer for finer in (1, 2, 4, 12, 60, 120) if largest * parts * finer <= grid))
+    return largest / grid
+
+
 class Watched:
     """One pair of candidates at one level, case by case."""
 
@@ -253,6 +327,8 @@ class Watched:
         self._moments = Moments()
         self._mcnemar = SpendingMcNemar(planned, alpha)
         self._differences: list[float] = []
+        self._sums: list[tuple[float, int, float]] = []
+        self._flips: dict[float, SpendingFlips] = {}
         self._pass_fail = self.is_unit = True
         """So far: every score is 0 or 1; every score runs from 0 to 1."""
         self._wins = self._losses = 0
@@ -271,6 +347,8 @@ class Watched:
             self._wins, self._losses = self._wins + (difference > 0), self._losses + (difference < 0)
             if self.open_ended:
                 self._differences.append(difference)
+            else:
+                self._sums.append((difference, 1, self.cases / self.planned))
         if not self.open_ended and self._pass_fail:
             self._mcnemar.add(difference)
         return self._open() if self.open_ended else self._exact() if self._pass_fail else self._graded()
@@ -311,9 +389,20 @@ class Watched:
         else:
             interval = Interval(math.nan, math.nan)
         interval = clipped(interval, -1.0, 1.0) if unit else interval
+        sums = len(self._sums)
         return self._look(
-            z, lambda d: not silent and interval.low > d, lambda d: not silent and interval.high < d, lambda: interval, name
+            z, lambda d: not silent and interval.low > d and self._crossed(d, sums) > 0,
+            lambda d: not silent and interval.high < d and self._crossed(d, sums) < 0, lambda: interval, name,
         )  # fmt: skip
+
+    def _crossed(self, null: float, count: int) -> int:
+        """What flips of the first `count` sums say of a mean of `null`: 1 it lies above, −1 below. Worked out only where the interval leaves
+        `null` out: t takes normal scores for granted, and grades that seldom differ, all by the same, are not."""
+        sums = self._sums[:count]
+        if null not in self._flips or not self._flips[null].fits(sums):
+            self._flips[null] = SpendingFlips.over(sums, self.alpha, null)
+        self._flips[null].catch_up(sums)
+        return self._flips[null].crossed
 
     def _open(self) -> Look:
         if not self.is_unit or not self._differences:
@@ -344,83 +433,6 @@ class Watched:
         )  # fmt: skip
 
 
-GRID = 2048
-"""Steps into which the largest of the first groups' sums is divided, at most."""
-
-
-class SpendingFlips:
-    """Whether the mean difference is `null`, looked at after every group with `alpha` for all looks together.
-
-    Were it so and the groups' sums symmetric about it, each group's sum had either sign with the same chance. The distribution of their
-    total over all paths of signs that have not crossed is carried along; after each group as much of its outermost ends is cut off as may
-    be spent (Lan & DeMets 1983), and the total seen rejects when it lies there.
-
-    Sums are counted in whole steps, of 1/k where all of the first groups' are multiples of that, else of a part of the largest of these.
-    A rounded sum still has either sign with the same chance, so the level is exact; only what is measured is rounded.
-    """
-
-    def __init__(self, alpha: float, null: float = 0.0) -> None:
-        self._alpha, self._null = alpha, null
-        self._first: list[float] = []
-        self._unit = 0.0
-        self._chances: Floats = np.ones(1)
-        self._seen, self.groups = 0, 0
-        self.crossed_chance = 0.0
-        """Of a path having crossed up to now, were there no difference: never more than `alpha`."""
-        self.crossed = 0
-        """1 once it lies above, −1 once below."""
-
-    @property
-    def bound(self) -> float:
-        """A total beyond this, either way, rejects."""
-        return len(self._chances) // 2 * self._unit
-
-    def add(self, total: float, size: int, share: float) -> None:
-        """The next group: the sum of its differences, and how many; `share` of the cases that are in then."""
-        step = total - size * self._null
-        self.groups += 1
-        if self.groups <= LEAST_GROUPS:
-            self._first.append(step)
-        if self.groups == LEAST_GROUPS:
-            self._unit = _unit_of(np.abs(self._first))
-            for one in self._first:
-                self._flip(one)
-        elif self.groups > LEAST_GROUPS:
-            self._flip(step)
-        if self.groups >= LEAST_GROUPS:
-            self._spend(obrien_fleming(share, self._alpha))
-
-    def _flip(self, step: float) -> None:
-        steps = round(step / self._unit)
-        self._seen += steps
-        if size := abs(steps):
-            grown = np.zeros(len(self._chances) + 2 * size)
-            grown[: len(self._chances)] = self._chances
-            grown[2 * size :] += self._chances
-            self._chances = grown * 0.5
-
-    def _spend(self, room: float) -> None:
-        middle = len(self._chances) // 2
-        ends = np.cumsum(
-            self._chances[:middle] + self._chances[: -middle - 1 : -1]
-        )  # The outermost one, two, three … of both sides.
-        cut = int(np.searchsorted(ends, room - self.crossed_chance, side="right"))
-        if cut:
-            self.crossed_chance += float(ends[cut - 1])
-            self._chances = self._chances[cut : len(self._chances) - cut]
-        if not self.crossed and abs(self._seen) > len(self._chances) // 2:
-            self.crossed = 1 if self._seen > 0 else -1
-
-
-def _unit_of(sizes: Floats) -> float:
-    """Of the first groups' sums. Later ones may be finer, so it is divided further as long as the grid allows."""
-    largest = float(sizes.max()) or 1.0
-    for parts in range(1, 65):
-        if np.abs(sizes * parts - np.rint(sizes * parts)).max() < 1e-9 and largest * parts <= GRID:
-            return 1.0 / (parts * max(finer for finer in (1, 2, 4, 12, 60, 120) if largest * parts * finer <= GRID))
-    return largest / GRID
-
-
 class WatchedGroups(Watched):
     """One pair whose cases come in groups, group after group: `groups` names that of each case in the order in which they come."""
 
@@ -429,9 +441,7 @@ class WatchedGroups(Watched):
         self._groups = groups
         self._values: list[float] = []
         self._members: list[object] = []
-        self._sums: list[tuple[float, int, float]] = []
         self._open_sum, self._open_size = 0.0, 0
-        self._flips: dict[float, SpendingFlips] = {}
         self._last = self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), "none")
 
     def add(self, scores: tuple[float, float] | None) -> Look:
@@ -464,7 +474,7 @@ class WatchedGroups(Watched):
         )
         if math.isinf(z) or (not self._pass_fail and len(self._values) < LEAST_GRADED):
             return self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), name)
-        values, sums = np.asarray(self._values), list(self._sums)
+        values = np.asarray(self._values)
         level = 2.0 * normal_cdf(z) - 1.0
         interval, silent = cluster_interval(values, self._members, level), False
         if interval.high - interval.low < 1e-12:  # No group differs from the others.
@@ -480,14 +490,9 @@ class WatchedGroups(Watched):
             )
         interval = clipped(interval, -1.0, 1.0) if self.is_unit else interval
 
-        def crossed(null: float) -> int:
-            flips = self._flips.setdefault(null, SpendingFlips(self.alpha, null))
-            for total, size, share in sums[flips.groups :]:
-                flips.add(total, size, share)
-            return flips.crossed
-
         return self._look(
-            z, lambda d: not silent and interval.low > d and crossed(d) > 0, lambda d: not silent and interval.high < d and crossed(d) < 0, lambda: interval, name
+            z, lambda d: not silent and interval.low > d and self._crossed(d, count) > 0,
+            lambda d: not silent and interval.high < d and self._crossed(d, count) < 0, lambda: interval, name,
         )  # fmt: skip
 
 
