@@ -15,9 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.evals.loopback import Trouble, model_server
 from timestep_lab.evals.datasets import load_dataset
+from timestep_lab.evals.exports import page_html
 from timestep_lab.evals.grid import Grid
+from timestep_lab.evals.results import cut
 from timestep_lab.evals.verdict import pair_sentence
+from timestep_lab.lab import Lab
 from timestep_lab.model.comparison import (
     CaseRecord,
     CellRecord,
@@ -28,6 +32,10 @@ from timestep_lab.model.comparison import (
     conclusion,
 )
 from timestep_lab.model.errors import DataError, LabError, UsageError
+from timestep_lab.model.records import Json
+from timestep_lab.runtime.settings import Settings
+from timestep_lab.ui.columns import json_safe
+from timestep_lab.ui.grid import GridState, head
 
 
 def grid(
@@ -107,7 +115,7 @@ def test_the_tables_have_the_promised_shape() -> None:
     result = grid(*MIXED)
     assert list(result.df().columns) == [
         "comparison_id", "case_id", "candidate", "epoch", "output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd",
-        "trace_id", "error", "exact",
+        "trace_id", "error", "cached", "exact",
     ]  # fmt: skip
     assert len(result.df()) == 80
     told = result.to_json()
@@ -340,6 +348,88 @@ def test_every_kind_of_file_holds_the_cells(tmp_path: Path) -> None:
         result.save(tmp_path / "g.docx")
 
 
+def behaves(said: str, before: int) -> str | Trouble:
+    """Every third answer is wrong, one call fails, one judgement cannot be read."""
+    number = int(re.findall(r"question (\d+)", said)[-1])
+    if not said.startswith("Rubric"):
+        return Trouble(400) if number == 7 else f"answer {0 if number % 3 == 0 else number}, so to say"
+    return "hm" if number == 5 else json.dumps({"pass": number % 2 == 0})
+
+
+def words(output: str) -> float:
+    return float(len(output))
+
+
+async def test_every_number_is_the_same_number_wherever_it_is_told(tmp_path: Path) -> None:
+    data = [{"input": f"question {n}", "expected": f"answer {n}", "topic": "ab"[n % 2]} for n in range(24)]
+    models = ["openai_compatible/loop/a", "openai_compatible/loop/b"]
+    with model_server(lambda said, before: behaves(said, before)) as server:
+        async with Lab(tmp_path / "lab.duckdb", settings=Settings(openai_compatible={"loop": server.url})) as lab:
+            scorers = ["contains", {"type": "judge", "rubric": "fine", "model": models[0]}, words]
+            first = await lab.compare(data, models=models, scorers=scorers, epochs=2)
+            again = await lab.compare(data, models=models, scorers=scorers, epochs=2)
+            for one in (first, lab.comparison(first.id), again):
+                told_alike(one, tmp_path, lab)
+            assert list(again.df()["cached"]) == [cell.status == "done" for cell in again.cells]
+            assert again.notes[-1].startswith("92 of 96 answers and 88 of 92 judgements from the cache")
+            page = page_html(again)
+            assert (page.count(", cached<"), page.count("(judged before)")) == (92, 88)
+
+
+def told_alike(one: Grid, folder: Path, lab: Lab) -> None:
+    """Frames, JSON, files, rows in the store and what a page draws."""
+    told, frame, state = one.to_json(), one.df(), GridState.of(one)
+    drawn, page, summary = head(state), page_html(one), one.summary().set_index("name")
+    lines = [json.loads(line) for line in one.save(folder / "g.jsonl").read_text("utf-8").splitlines()]
+    flat = [{**line, **{score["scorer"]: score["value"] for score in line["scores"]}} for line in lines]
+    frames = [
+        frame,
+        pd.read_csv(one.save(folder / "g.csv")),
+        duckdb.sql(f"from '{one.save(folder / 'g.parquet')}'").df(),
+        pd.DataFrame(flat),
+    ]
+    assert json.loads(json.dumps(drawn["summary"])) == [{**row, "not_judged": 0} for row in told["candidates"]]
+    for row in told["candidates"]:
+        name = row["name"]
+        for scorer, numbers in row["scores"].items():
+            means = [f[f["candidate"] == name].groupby("case_id")[scorer].mean().mean() for f in frames]
+            sql = "select avg(m) from (select avg(value) as m from comparisons where comparison_id = ? and candidate = ? and scorer = ? group by case_id)"
+            [stored] = lab.sql(sql, [one.id, name, scorer]).iloc[0]
+            assert [*means, stored, summary.loc[name, scorer]] == [pytest.approx(numbers["mean"], abs=1e-12)] * 6
+            assert summary.loc[name, f"{scorer}_ci_low"] == numbers["ci_low"]
+            assert (
+                f"{numbers['mean']:.3f} <span class='small'>{numbers['ci_low']:.2f} – {numbers['ci_high']:.2f}" in page
+            )
+        assert (row["n"], row["errors"]) == (summary.loc[name, "n"], summary.loc[name, "errors"]) == (46, 2)
+        assert (
+            row["latency_ms_p50"]
+            == summary.loc[name, "latency_ms_p50"]
+            == frame[(frame["candidate"] == name) & frame["error"].isna()]["latency_ms"].median()
+        )
+    suites = {suite.get("name"): suite for suite in xml.parse(one.save(folder / "g.xml")).getroot()}
+    for name, of in frame.groupby("candidate"):
+        wrong = int(((of["contains"] < 1) | (of["judge"] < 1) | (of["words"] < 1)).sum())
+        assert {key: int(suites[name].get(key) or 0) for key in ("tests", "errors", "failures")} == {
+            "tests": len(of), "errors": int(of["error"].notna().sum()), "failures": wrong,
+        }  # fmt: skip
+    assert one.significance().replace({np.nan: None}).to_dict("records") == pd.DataFrame(told["pairs"]).replace(
+        {np.nan: None}
+    ).to_dict("records")
+    pairs: list[dict[str, Json]] = json_safe(drawn["pairs"])
+    assert [{key: value for key, value in pair.items() if key != "points"} for pair in pairs] == told["pairs"]
+    for decided, shown in zip(one.decision, drawn["decision"], strict=True):  # type: ignore[arg-type]
+        assert shown["words"] == decided.words  # type: ignore[index, call-overload]
+        assert decided.measure not in ("quality", "cost", "time") or html.escape(decided.words) in page
+    assert (drawn["scorers"], drawn["deciding"]) == (one.scorers, one.deciding_scorer)
+    assert one.verdict == told["verdict"]
+    assert html.escape(one.verdict) in page
+    assert str(drawn["headline"]).startswith(one.verdict)
+    sliced = one.to_json(by="topic")["slices"]
+    assert sliced == one.summary(by="topic").to_dict("records")
+    for cell in cut(one, "topic")["means"]:
+        assert cell in sliced
+
+
 @pytest.mark.parametrize(
     ("rule", "holds"),
     [
@@ -400,11 +490,13 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path) -> None:
 def test_a_saved_comparison_is_a_dataset_of_its_cases(tmp_path: Path, name: str) -> None:
     result = grid([1.0, 0.0], [1.0, 1.0], outputs=("line\u2028separator", "=HYPERLINK(1)"))
     odd = replace(result.cases[1], input="=1+1\u0085is?", expected="-x")
-    result = Grid(result.record, (result.cases[0], odd), result.cells)
+    result = Grid(result.record, (replace(result.cases[0], metadata={"topic": "lamps"}), odd), result.cells)
     path = result.save(tmp_path / name.removesuffix(".gz"))
     if name.endswith(".gz"):
         (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
     again = load_dataset(tmp_path / name)
+    if "jsonl" in name:
+        assert [c.metadata for c in again] == [{"topic": "lamps"}, {}]
     assert [(c.id, c.input, c.expected) for c in again] == [(c.case_id, c.input, c.expected) for c in result.cases]
 
 

@@ -231,11 +231,12 @@ def _cell(cell: CellRecord | None) -> str:
     if cell.status == "error":
         return f"<span class='bad'>✕ {escape(_short(cell.error or 'failed'))}</span>"
     chips = " ".join(_chip(score) for score in cell.scores)
-    return f"{escape(_short(cell.output or ''))}<br><span class='small'>{chips} {duration_text(cell.latency_ms)}</span>"
+    took = f"{duration_text(cell.latency_ms)}{', cached' if cell.cached else ''}"
+    return f"{escape(_short(cell.output or ''))}<br><span class='small'>{chips} {took}</span>"
 
 
 def _chip(score: ScoreValue) -> str:
-    words = f"{_mark(score.value)} {escape(score.scorer)}"
+    words = f"{_mark(score.value)} {escape(score.scorer)}{' (judged before)' if score.cached else ''}"
     return f"<span title='{escape(score.note)}'>{words}</span>" if score.value is None and score.note else words
 
 
@@ -314,7 +315,7 @@ def _jsonl(grid: Grid, path: Path) -> None:
             case = cases[cell.case_id]
             line = {
                 **cell_json(cell), "input": case.input, "messages": list(case.messages), "expected": case.expected,
-                "vars": dict(case.vars), "assertions": list(case.assertions),
+                "vars": dict(case.vars), "assertions": list(case.assertions), "metadata": dict(case.metadata),
             }  # fmt: skip
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 DF_COLUMNS = (
     "comparison_id", "case_id", "candidate", "epoch", "output", "latency_ms", "ttft_ms", "input_tokens", "output_tokens", "cost_usd",
-    "trace_id", "error",
+    "trace_id", "error", "cached",
 )  # fmt: skip
 BASELINE_FORM = 1
 
@@ -197,7 +197,7 @@ class Grid:
     # -- frames
 
     def df(self) -> pandas.DataFrame:
-        """One row a cell: the columns of the view `comparisons`, one column for each scorer."""
+        """One row a cell: the columns of the view `comparisons`, whether the cache had it, and one column for each scorer."""
         import pandas
 
         rows = [

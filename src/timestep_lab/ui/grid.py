@@ -87,8 +87,9 @@ class GridState:
 
     @property
     def scorers(self) -> list[str]:
-        """In the order they first appear; `overall` last."""
-        return sorted(self._scorers, key=lambda name: name == "overall")
+        """As the sums have them; while there are none, in the order they first appear; `overall` last."""
+        names = list(self.candidate_rows[0].scores) if self.candidate_rows else self._scorers
+        return sorted(names, key=lambda name: name == "overall")
 
     @property
     def deciding_scorer(self) -> str | None:

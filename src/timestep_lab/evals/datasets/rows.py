@@ -357,7 +357,7 @@ def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """The case of one row of a saved comparison. Raises `DataError` for one saved without questions."""
     if "input" not in row:
         raise DataError(f"{where} is an answer without its question.", "Save the comparison again, as .jsonl or .csv.")
-    names = ("input", "expected", "messages", "vars", "assertions")
+    names = ("input", "expected", "messages", "vars", "assertions", "metadata")
     case = {"id": row["case_id"], **{name: row[name] for name in names if name in row}}
     if isinstance(
         row["epoch"], str
