@@ -187,42 +187,53 @@ def test_intervals_of_repeated_pass_fail_scores() -> None:
 SHAPES = {"10×10": [10] * 10, "5×20": [20] * 5, "5 unequal": [4, 10, 16, 30, 40], "20 unequal": [2, 4, 6, 8] * 5}
 
 
-def grouped(generator: np.random.Generator, sizes: Sequence[int], icc: float, kind: str) -> tuple[np.ndarray, ...]:
-    """Two that are equally good, with an effect of the group that both kinds of noise share the shape of."""
+def grouped(
+    generator: np.random.Generator, sizes: Sequence[int], icc: float, kind: str, runs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(a, b, group of each case): two that are equally good, with an effect of the group of the same shape as the noise."""
     members = np.repeat(np.arange(len(sizes)), sizes)
     if kind == "skewed":
-        effect, noise = (generator.exponential(1.0, size) - 1.0 for size in (len(sizes), len(members)))
+        effect, noise = (generator.exponential(1.0, (runs, size)) - 1.0 for size in (len(sizes), len(members)))
     else:
-        effect, noise = generator.normal(size=len(sizes)), generator.normal(size=len(members))
-    values = math.sqrt(icc) * effect[members] + math.sqrt(1 - icc) * noise
+        effect, noise = (generator.normal(size=(runs, size)) for size in (len(sizes), len(members)))
+    values = math.sqrt(icc) * effect[:, members] + math.sqrt(1 - icc) * noise
     if kind == "pass/fail":
         return (values < -0.7).astype(float), (values > 0.7).astype(float), members
-    return np.zeros(len(members)), values, members
+    return np.zeros_like(values), values, members
+
+
+def clustered(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Whether `cluster_interval` of each row leaves zero out."""
+    n, size = float(values.shape[1]), np.array(sizes, dtype=float)
+    mean = values.mean(axis=1)
+    sums = np.add.reduceat(values - mean[:, None], np.concatenate([[0], np.cumsum(sizes)[:-1]]), axis=1)
+    q = size**2 / (1 - size / n)
+    freedom = n**2 / ((size**2).sum() + (q.sum() ** 2 - (q**2).sum()) / n**2)
+    half = stdtrit(freedom, 0.975) * np.sqrt((sums**2 / (1 - size / n)).sum(axis=1)) / n
+    return np.abs(mean) > half
 
 
 def test_grouped_cases() -> None:
     """As simulated before the rule was chosen: flips of group sums call a tie a difference in 2.5–7 % of 10 × 10 and 2.5–6 % of 20 unequal groups,
     at most 5.7 unless group effects are skewed with an ICC of .3 (5.8–7.3); CR2 misses the truth in 5–8 and 4–9. Five groups say nothing."""
-    print(f"\n{'groups':<11} {'scores':<10} {'ICC':>4} {'flips %':>8} {'CR2 misses %':>13} {'false better %':>15}")
+    runs = 4000
+    luck = 100 * 2 * math.sqrt(0.06 * 0.94 / runs)
+    print(f"\n{'groups':<11} {'scores':<10} {'ICC':>4} {'CR2 misses %':>13} {'false better %':>15}")
     for shape, sizes in SHAPES.items():
         for kind in ("normal", "pass/fail", "skewed"):
             for icc in (0.0, 0.1, 0.3):
-                generator, runs = np.random.default_rng(17), 4000
-                flips = misses = both = 0
-                for _ in range(runs):
-                    a, b, members = grouped(generator, sizes, icc, kind)
-                    result = paired_difference(a[:, None], b[:, None], groups=list(members))
-                    rejects, outside = result.p_value <= 0.05, result.ci_low > 0 or result.ci_high < 0
-                    flips, misses, both = flips + rejects, misses + outside, both + (rejects and outside)
-                shares = [100 * count / runs for count in (flips, misses, both)]
-                print(
-                    f"{shape:<11} {kind:<10} {icc:>4} {shares[0]:>8.1f} {shares[1]:>13.1f} {shares[2]:>15.1f}",
-                    flush=True,
-                )
-                luck = 100 * 2 * math.sqrt(0.06 * 0.94 / runs)
-                assert len(sizes) >= 6 or shares == [0.0, 0.0, 0.0]
-                assert shares[2] <= (7.3 if (kind, icc) == ("skewed", 0.3) else 5.7) + luck
-                assert shares[1] <= (8.0 if shape == "10×10" else 9.0) + luck
+                a, b, members = grouped(np.random.default_rng(17), sizes, icc, kind, runs)
+                groups, outside, called = list(members), np.flatnonzero(clustered(b - a, sizes)), 0
+                for row in outside[: 20 if len(sizes) < 6 else None]:
+                    result = paired_difference(a[row][:, None], b[row][:, None], groups=groups)
+                    called += result.p_value <= 0.05 and not result.ci_low <= 0 <= result.ci_high
+                misses, false = 100 * len(outside) / runs, 100 * called / runs
+                print(f"{shape:<11} {kind:<10} {icc:>4} {misses:>13.1f} {false:>15.1f}", flush=True)
+                if len(sizes) < 6:
+                    assert called == 0
+                    continue
+                assert false <= (7.3 if (kind, icc) == ("skewed", 0.3) else 5.7) + luck
+                assert misses <= (8.0 if shape == "10×10" else 9.0) + luck
 
 
 # -- cost and time
@@ -232,7 +243,7 @@ def test_grouped_cases() -> None:
 def test_intervals_of_ratios_of_times(how: Callable[..., Ratio], sizes: tuple[int, ...]) -> None:
     print(f"\n{how.__name__:<14} {'n':>4} {'covered %':>10} {'heavy tails %':>14}")
     for n in sizes:
-        generator, runs, covered = np.random.default_rng(n), 1500, [0, 0]
+        generator, runs, covered = np.random.default_rng(n), 2000 if how is typical_ratio else 400, [0, 0]
         for _ in range(runs):
             for place, spikes in enumerate((0.0, 0.1)):
                 a = generator.lognormal(6, 0.5, n)
@@ -241,7 +252,7 @@ def test_intervals_of_ratios_of_times(how: Callable[..., Ratio], sizes: tuple[in
                 )
                 covered[place] += held(how(x, 1.2 * y).interval, 1.2)
         print(f"{'':<14} {n:>4} {100 * covered[0] / runs:>10.1f} {100 * covered[1] / runs:>14.1f}", flush=True)
-        assert min(covered) / runs >= LEAST
+        assert min(covered) / runs >= LEAST - 2 * math.sqrt(0.93 * 0.07 / runs)
 
 
 def test_intervals_of_cost() -> None:
@@ -319,7 +330,7 @@ def test_intervals_of_agreement() -> None:
         for kappa in (0.0, 0.3, 0.6, 0.8, 0.95):
             shares = kappa * np.diag(p) + (1 - kappa) * np.outer(p, p)
             for n in (20, 50):
-                generator, runs, covered, known = np.random.default_rng(n), 1000, 0, 0
+                generator, runs, covered, known = np.random.default_rng(n), 400, 0, 0
                 for _ in range(runs):
                     result = agreement(*labelled(generator, shares, n))
                     known += not math.isnan(result.kappa)
@@ -336,7 +347,7 @@ def test_intervals_of_f1() -> None:
             shares = p[:, None] * np.where(np.eye(k) > 0, right, (1 - right) / (k - 1))
             f1 = 2 * np.diag(shares) / (shares.sum(axis=0) + shares.sum(axis=1))
             for n in (20, 50):
-                generator, runs, covered = np.random.default_rng(n), 600, 0
+                generator, runs, covered = np.random.default_rng(n), 300, 0
                 for _ in range(runs):
                     low, high = macro_f1_interval(*map(np.array, labelled(generator, shares, n)), k)
                     covered += low <= f1.mean() <= high
