@@ -125,6 +125,21 @@ class Rows:
         return pandas.DataFrame.from_records(self.rows, columns=list(self.columns))
 
 
+@dataclass(slots=True)
+class Received:
+    """A request of traces as it came, and what was made of it."""
+
+    user_id: str
+    reader: str
+    """The function of `runtime.interchange.otlp_in` that reads the body."""
+    body: bytes
+    content_type: str
+    content_encoding: str | None
+    n_spans: int = 1
+    decoded: object = None
+    """What that function gave; None where it has to be read again."""
+
+
 Columns = Mapping[str, Sequence[Any]]
 """A result by column: maps a name to its values, as lists or numpy arrays (with NaN for unknown numbers, None for other unknowns)."""
 
@@ -187,6 +202,11 @@ class Database(Protocol):
         batch_id: str | None = None,
     ) -> None:
         """Bulk-inserts rows (table name to column names and row tuples) and runs `then`, all in one transaction."""
+        ...
+
+    def receive(self, request: Received) -> bool:
+        """Keep a request of traces, durable on return; its spans are in whatever is read or written afterwards. False where the
+        database keeps none, or not this one: then it is to be stored at once."""
         ...
 
     def select(

@@ -104,7 +104,7 @@ def prune(db: Database, older_than: timedelta, *, dry_run: bool = False) -> Prun
 
 
 LEFT_BEHIND = {
-    "schema_migrations", "processes", "ingest_batches", "trace_sums", "trace_sums_upto", "archive_files", "archive_deleted",
+    "schema_migrations", "processes", "ingest_batches", "trace_sums", "trace_sums_upto", "archive_files", "archive_deleted", "received",
 }  # fmt: skip
 NOT_COPIED_COLUMNS = {"span_no", "delta_no", "n_deltas"}
 ROLLUPS, DELTAS = "trace_rollups", "trace_deltas"

@@ -224,6 +224,21 @@ class TraceSaid(NamedTuple):
     end_user: str | None = None
     end_user_key: int = TOLD
 
+    def and_said(self, other: TraceSaid) -> TraceSaid:
+        """What both say, in either order but for what has no key, of which the first word counts."""
+
+        def least(value: str | None, key: int, others: str | None, others_key: int) -> tuple[str | None, int]:
+            return (others, others_key) if others and (not value or others_key < key) else (value, key)
+
+        starts = [start for start in (self.started_at, other.started_at) if start is not None]
+        return TraceSaid(
+            self.trace_id, *least(self.workflow, self.workflow_key, other.workflow, other.workflow_key),
+            *least(self.thread_id, self.thread_key, other.thread_id, other.thread_key), min(starts, default=None),
+            self.metadata if self.metadata != "{}" else other.metadata, self.parent_trace_id or other.parent_trace_id,
+            self.fork_span_id or other.fork_span_id,
+            *least(self.end_user, self.end_user_key, other.end_user, other.end_user_key),
+        )  # fmt: skip
+
 
 def said_key(is_root: bool, started_at: datetime, span_id: str) -> int:
     """Returns the key of what a span states about its trace: the root wins, then the span that started first."""

@@ -187,7 +187,9 @@ class TraceImport:
         rows.update((trace_id, []) for trace_id, _, _ in events)
         for row in spans:
             rows.setdefault(row[_TRACE], []).append(row)
-        by_trace = {one.trace_id: one for one in said}
+        by_trace: dict[str, TraceSaid] = {}
+        for one in said:
+            by_trace[one.trace_id] = one if one.trace_id not in by_trace else by_trace[one.trace_id].and_said(one)
         with self._shared.claimed({(user_id, trace_id) for trace_id in rows}):
             for _ in range(MOST_TRIES):
                 traces, seen, waiting = self._look_up(user_id, rows)

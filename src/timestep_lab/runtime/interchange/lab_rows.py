@@ -51,11 +51,7 @@ class Decoded:
 
     def store(self, db: Database, *, source: str | None = None) -> int:
         """How many spans were new. Durable on return. `source`: see `TraceImport`."""
-        added = TraceImport(db, with_events, source=source).rows(self.user_id, self.spans, self.said, self.events)
-        if self.scores:
-            table = Table(db, self.user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
-            db.write(self.user_id, [table.upsert_statement(score) for score in self.scores])
-        return added
+        return store_together(db, self.user_id, [self], source=source)
 
     def evaluated(self, trace_id: str, span_id: str, events: Iterable[Mapping[str, Any]]) -> None:
         """The span's events that are results of evaluations, as scores of the span."""
@@ -101,6 +97,19 @@ class Decoded:
             self.said.append(trace)
         self._about.clear()
         return self
+
+
+def store_together(db: Database, user_id: str, decoded: Sequence[Decoded], *, source: str | None = None) -> int:
+    """What was read of several inputs of one user, in as few transactions as can be; see `Decoded.store`."""
+    spans = [row for one in decoded for row in one.spans]
+    said = [trace for one in decoded for trace in one.said]
+    events = [event for one in decoded for event in one.events]
+    added = TraceImport(db, with_events, source=source).rows(user_id, spans, said, events)
+    scores = {score.id: score for one in decoded for score in one.scores}
+    if scores:
+        table = Table(db, user_id, "score_rows", ScoreRecord, noun="score", topic="scores")
+        db.write(user_id, [table.upsert_statement(score) for score in scores.values()])
+    return added
 
 
 def _text(value: object) -> str | None:

@@ -20,7 +20,8 @@ from timestep_lab.runtime.interchange.conventions import (
     span_link,
     span_row,
 )
-from timestep_lab.runtime.interchange.lab_rows import Decoded
+from timestep_lab.runtime.interchange.lab_rows import Decoded, store_together
+from timestep_lab.store.base import Database, Received
 from timestep_lab.store.imported_trace import said_key
 from timestep_lab.store.spans import AT, Row
 
@@ -212,6 +213,21 @@ def read_otlp_logs(body: bytes, content_type: str, content_encoding: str | None,
     """An `ExportLogsServiceRequest`, of which the events of GenAI spans are kept: those that have a span, and a name in `gen_ai.*`. Other
     records are counted in `rejected`. Raises as `read_otlp`."""
     return _read(body, content_type, content_encoding, user_id, read_logs_json, _read_logs_protobuf)
+
+
+READERS = {"read_otlp": read_otlp, "read_otlp_logs": read_otlp_logs}
+
+
+def store_received(db: Database, requests: Iterable[Received]) -> None:
+    """Put requests that a database kept to the traces of their users. Those that were read before are not read again."""
+    of_users: dict[str, list[Decoded]] = {}
+    for one in requests:
+        decoded = one.decoded
+        if not isinstance(decoded, Decoded):
+            decoded = READERS[one.reader](one.body, one.content_type, one.content_encoding, one.user_id)
+        of_users.setdefault(one.user_id, []).append(decoded)
+    for user_id, decoded_ones in of_users.items():
+        store_together(db, user_id, decoded_ones)
 
 
 def _read(

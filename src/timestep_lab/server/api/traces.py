@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from timestep_lab.server.api.schemas import ERRORS
 from timestep_lab.server.fair_reads import FairReads
-from timestep_lab.server.labs import CurrentLab
+from timestep_lab.server.labs import CurrentLab, UserLab
 from timestep_lab.server.otlp_decoder import OtlpDecoder
+from timestep_lab.store.base import Received
+
+if TYPE_CHECKING:
+    from timestep_lab.runtime.interchange.lab_rows import Decoded
 
 router = APIRouter(tags=["traces"], responses=ERRORS)
 PROTOBUF = "application/x-protobuf"
@@ -25,22 +29,7 @@ PROTOBUF = "application/x-protobuf"
 async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
     """OTLP/HTTP (protobuf or JSON, gzip or deflate), up to 256 MB a request, compressed or not. Answered after the spans are durable;
     the same span twice is kept once. A larger request is answered with 413: an exporter must send fewer spans at once."""
-    body, kind = await request.body(), request.headers.get("content-type", "")
-    encoding = request.headers.get("content-encoding")
-    decoder: OtlpDecoder = request.app.state.otlp
-
-    def take() -> Any:
-        quota = lab.store.quota
-        if quota:
-            quota.take_sent(len(body))
-        decoded = decoder.read(body, kind, encoding, lab.store.user_id)
-        if quota:
-            quota.take_traces(len(decoded.trace_ids()))
-        decoded.store(lab.store.db)
-        return decoded
-
-    imports: FairReads = request.app.state.imports
-    decoded = await imports.for_request(request, lab.store.user_id, take)
+    kind, decoded = await _taken(request, lab, "read_otlp")
     return _answer(kind, decoded.rejected, decoded.problem, "rejectedSpans")
 
 
@@ -53,21 +42,31 @@ async def receive_otlp(request: Request, lab: CurrentLab) -> Response:
 async def receive_otlp_logs(request: Request, lab: CurrentLab) -> Response:
     """Events of GenAI spans (`gen_ai.*`) as OTLP/HTTP log records, before their spans or after them; other records are refused in the
     answer's partial success. Answered after the events are durable."""
+    kind, decoded = await _taken(request, lab, "read_otlp_logs")
+    return _answer(kind, decoded.rejected, decoded.problem, "rejectedLogRecords")
+
+
+async def _taken(request: Request, lab: UserLab, reader: str) -> tuple[str, Decoded]:
+    """The content type of the request, and what was read of it, which is durable."""
     body, kind = await request.body(), request.headers.get("content-type", "")
     encoding = request.headers.get("content-encoding")
-
     decoder: OtlpDecoder = request.app.state.otlp
+    imports: FairReads = request.app.state.imports
+    store = lab.store
 
-    def take() -> Any:
-        if lab.store.quota:
-            lab.store.quota.take_sent(len(body))
-        decoded = decoder.read(body, kind, encoding, lab.store.user_id, reader="read_otlp_logs")
-        decoded.store(lab.store.db)
+    def take() -> Decoded:
+        if store.quota:
+            store.quota.take_sent(len(body))
+        decoded = decoder.read(body, kind, encoding, store.user_id, reader=reader)
+        if store.quota and decoded.spans:
+            store.quota.take_traces(len(decoded.trace_ids()))
+        if decoded.spans or decoded.events or decoded.scores:
+            n_spans = len(decoded.spans) + len(decoded.events)
+            if not store.db.receive(Received(store.user_id, reader, body, kind, encoding, n_spans, decoded)):
+                decoded.store(store.db)
         return decoded
 
-    imports: FairReads = request.app.state.imports
-    decoded = await imports.for_request(request, lab.store.user_id, take)
-    return _answer(kind, decoded.rejected, decoded.problem, "rejectedLogRecords")
+    return kind, await imports.for_request(request, store.user_id, take)
 
 
 def _answer(kind: str, rejected: int, problem: str, counted_as: str) -> Response:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
+from timestep_lab.store.base import Change, Columns, Dialect, Received, Rows, Statement, Topic
 from timestep_lab.store.duckdb.engine import Job
 from timestep_lab.store.duckdb.loopback import Backend, Tables
 from timestep_lab.store.duckdb.owner_election import OwnerElection
@@ -66,6 +66,9 @@ class DuckDatabase:
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
         return self._seat.begin(lambda engine: engine.state_of(user_id, topic))
+
+    def receive(self, request: Received) -> bool:
+        return self._seat.begin(lambda engine: engine.receive(request)) or False
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
+import shutil
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,10 +23,11 @@ import duckdb
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import BusyError, QueryError, StoreError
 from timestep_lab.store.archive import folder_of, view_sql
-from timestep_lab.store.base import Change, Columns, Dialect, Rows, Statement, Topic
+from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Dialect, Received, Rows, Statement, Topic
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.duckdb.connect import FATAL, LOG, Cursor, LogCheck, connect, translate, verify
 from timestep_lab.store.duckdb.loopback import ClosedError, Tables
+from timestep_lab.store.duckdb.received import Inbox
 from timestep_lab.store.duckdb.sql_guard import GuardedReads
 from timestep_lab.store.liveness import Publisher, interruptible, was_interrupted
 from timestep_lab.store.migrate import keep_beside, migrate
@@ -64,18 +67,16 @@ class Job:
 
 
 class Writer:
-    """`publish` is told of the changes of each group after its commit; `broken` is called once DuckDB gave up."""
+    """`publish` is told of the changes of each group after its commit, which happens in `committing`; `broken` is called once DuckDB gave up."""
 
     def __init__(
         self,
         cursor: Cursor,
         publish: Callable[[Sequence[Change]], None],
         broken: Callable[[], None],
-        before_commit: Callable[[], None] = lambda: None,
-        after_commit: Callable[[], None] = lambda: None,
+        committing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self._cursor, self._publish, self._broken = cursor, publish, broken
-        self._before_commit, self._after_commit = before_commit, after_commit
+        self._cursor, self._publish, self._broken, self._committing = cursor, publish, broken, committing
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
         self._closed = False
@@ -162,12 +163,11 @@ class Writer:
                     self._record(key, now, result)
                 results.append(result)
             forgotten = self._forget(now) if fresh else []
-            self._before_commit()
-            self._cursor.execute("commit")
+            with self._committing():
+                self._cursor.execute("commit")
         except BaseException:
             self._rollback()
             raise
-        self._after_commit()
         self._batches.update(dict.fromkeys(fresh, now))
         for key in forgotten:
             self._batches.pop(key, None)
@@ -243,18 +243,26 @@ def plain_columns(found: Mapping[str, numpy.ndarray[Any, Any]]) -> Columns:
 
 CURSORS_KEPT = 8
 CLOSE_S = 5.0
+RECEIVED_BYTES, RECEIVED_ROOM = 8 << 20, 256 << 20
+"""Of a request that is kept as it came, and of the disk, which must hold all that is made of those that are kept."""
+STORE_RECEIVED = "timestep_lab.runtime.interchange.otlp_in", "store_received"
+"""What reads requests and puts them to the traces. The store knows no formats: it is found by its name, as soon as there is something to read."""
 OURS, THEIRS = "main,core", "main"
 """Search paths: statements of this package see base tables and views, SQL typed by a user sees views."""
 
 
 class Engine:
-    """Opens (creates, migrates) the file. `publisher` hears of every change after its commit."""
+    """Opens (creates, migrates) the file. `publisher` hears of every change after its commit. It is a `Database` of its own, for what is put
+    to the traces here."""
 
     local = True
+    dialect: Dialect = "duckdb"
+    process_id = ""
 
     def __init__(self, path: Path | None, publisher: Publisher) -> None:
         if path is not None:
             verify(path)
+        self.url, self._path, self._publisher = str(path or ":memory:"), path, publisher
         self._connection = connect(path)
         self._log_check: LogCheck | None = None
         self._idle: dict[str, deque[tuple[Cursor, str]]] = {OURS: deque(), THEIRS: deque()}
@@ -273,14 +281,14 @@ class Engine:
                 self._find_archive(path)
             if path is not None and os.name == "posix":  # Elsewhere a file that is open cannot be read beside DuckDB.
                 self._log_check = LogCheck(path)
+            self._commit_lock = threading.Lock()
             self._writer = Writer(
-                self._new_cursor(OURS),
-                partial(self._committed, publisher),
-                self._break,
-                before_commit=lambda: keep_beside(path, LOG),
-                after_commit=self._log_check.record if self._log_check else lambda: None,
+                self._new_cursor(OURS), partial(self._committed, publisher), self._break, self._committing
             )
             self._fence = GuardedReads()
+            self._received = self._new_cursor(OURS)
+            self._inbox = Inbox(self, *self._left())
+            self._inbox.start()
         except BaseException:
             for cursor in self._cursors:
                 cursor.close()
@@ -290,11 +298,13 @@ class Engine:
     # -- Database
 
     def query(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Rows:
+        self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             cursor.execute(sql, list(params))
             return Rows(tuple(column[0] for column in cursor.description or ()), cursor.fetchall())
 
     def columns(self, user_id: str, sql: str, params: Sequence[object] = ()) -> Columns:
+        self._inbox.settle()
         with self._cursor(OURS, user_id) as cursor, _stoppable(cursor):
             return plain_columns(cursor.execute(sql, list(params)).fetchnumpy())
 
@@ -306,7 +316,13 @@ class Engine:
         changes: Sequence[Change] = (),
         batch_id: str | None = None,
     ) -> list[Rows]:
+        self._inbox.settle()
         return self.submit(Job(user_id, statements=statements, changes=changes, batch_id=batch_id)).result()
+
+    def begin_write(
+        self, user_id: str, statements: Sequence[Statement], *, changes: Sequence[Change] = ()
+    ) -> Future[list[Rows]]:
+        return self.submit(Job(user_id, statements=statements, changes=changes))
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),
@@ -315,7 +331,7 @@ class Engine:
         self.submit(Job(user_id, statements=then, tables=tables, changes=changes, batch_id=batch_id)).result()
 
     def submit(self, job: Job) -> Future[list[Rows]]:
-        """Done when it is durable. Raises `ClosedError`; what was taken before is still done."""
+        """Done when it is durable, which does not wait for what was received. Raises `ClosedError`; what was taken before is still done."""
         if not self._usable:
             raise ClosedError
         return self._writer.submit(job)
@@ -329,11 +345,69 @@ class Engine:
         limit: int | None = None,
         timeout_s: float | None = 30.0,
     ) -> Rows:
+        self._inbox.settle()
         with self._cursor(THEIRS, user_id) as cursor:
             return self._fence.select(cursor, sql, params, limit=limit, timeout_s=timeout_s)
 
-    def state_of(self, user_id: str, topic: Topic) -> object:
-        return id(self), self._writes[user_id, topic]
+    def state_of(self, user_id: str, topic: Topic) -> object | None:
+        return (id(self), self._writes[user_id, topic]) if self._inbox.is_settled else None
+
+    def subscribe(self, callback: Callable[[Change], None], user_id: str | None = None) -> Callable[[], None]:
+        return self._publisher.subscribe(callback, user_id)
+
+    def receive(self, request: Received) -> bool:
+        if not self._usable:
+            raise ClosedError
+        if len(request.body) > RECEIVED_BYTES or not self._has_room():
+            return False
+        self._inbox.add(request)
+        return True
+
+    def _has_room(self) -> bool:
+        return self._path is None or shutil.disk_usage(self._path.parent).free > RECEIVED_ROOM
+
+    # -- the table of what was received, for `Inbox`
+
+    def _left(self) -> tuple[list[tuple[int, Received]], int]:
+        """What an earlier process did not come to, or failed at, and the next number."""
+        [(last,)] = self._received.execute("select coalesce(max(received_no), 0) from core.received").fetchall()
+        found = self._received.execute(
+            "select received_no, user_id, reader, body, content_type, content_encoding from core.received "
+            "order by received_no"
+        ).fetchall()
+        return [(row[0], Received(*row[1:])) for row in found], last + 1
+
+    def keep(self, number: int, request: Received) -> None:
+        row = number, request.user_id, request.reader, request.content_type, request.content_encoding, request.body
+        try:
+            with self._committing():
+                self._received.execute("insert into core.received values ($1, $2, $3, $4, $5, $6, null)", row)
+        except FATAL as error:
+            self._break()
+            raise translate(error) from error
+        except duckdb.Error as error:
+            raise translate(error) from error
+
+    def store(self, requests: Sequence[Received]) -> None:
+        module, name = STORE_RECEIVED
+        getattr(importlib.import_module(module), name)(self, requests)
+
+    def forget(self, first: int, last: int) -> None:
+        sql = "delete from core.received where received_no between $1 and $2"
+        self.begin_write(SYSTEM_USER, [Statement(sql, [first, last])]).result()
+
+    def put_aside(self, number: int, problem: str) -> None:
+        sql = "update core.received set problem = $2 where received_no = $1"
+        self.begin_write(SYSTEM_USER, [Statement(sql, [number, problem])]).result()
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """One commit after the other, so that each is checked at its own end."""
+        with self._commit_lock:
+            keep_beside(self._path, LOG)
+            yield
+            if self._log_check is not None:
+                self._log_check.record()
 
     def _committed(self, publisher: Publisher, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -344,11 +418,14 @@ class Engine:
         """The publisher hears of every change as it is."""
 
     def close(self) -> None:
-        """Writes what was submitted, interrupts what is read, folds the log into the file and lets go of it."""
+        """Writes what was received and submitted, interrupts what is read, folds the log into the file and lets go of it."""
         with self._lock:
             if self._closed:
                 return
-            self._closed, self._usable = True, False
+            self._closed = True
+        self._inbox.close()
+        with self._lock:
+            self._usable = False
         self._writer.close()
         with self._lock:
             for cursor in self._busy:
@@ -437,6 +514,7 @@ class Engine:
     def _break(self) -> None:
         """DuckDB gave up on the file; a new engine has to be made."""
         self._usable = False
+        self._inbox.broken()
 
 
 @contextmanager

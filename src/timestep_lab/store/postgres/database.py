@@ -17,7 +17,18 @@ from psycopg import Connection, sql
 from timestep_lab.model.clock import to_naive_utc, utc_now
 from timestep_lab.model.errors import LabError
 from timestep_lab.model.ids import new_id
-from timestep_lab.store.base import SYSTEM_USER, Change, Columns, Database, Dialect, Rows, Statement, Topic, by_columns
+from timestep_lab.store.base import (
+    SYSTEM_USER,
+    Change,
+    Columns,
+    Database,
+    Dialect,
+    Received,
+    Rows,
+    Statement,
+    Topic,
+    by_columns,
+)
 from timestep_lab.store.duckdb import loopback as wire
 from timestep_lab.store.liveness import Liveness, Publisher, interruptible
 from timestep_lab.store.postgres import setup as fence
@@ -274,6 +285,9 @@ class PostgresDatabase:
 
     def state_of(self, user_id: str, topic: Topic) -> object | None:
         return None
+
+    def receive(self, request: Received) -> bool:
+        return False
 
     def append(
         self, user_id: str, tables: Tables, *, then: Sequence[Statement] = (), changes: Sequence[Change] = (),

@@ -1,0 +1,231 @@
+"""Requests of traces that are durable, and not yet spans: they are put to the traces soon, many of them in one transaction.
+
+A transaction costs about as much for a few thousand spans as for a few hundred, and an exporter waits for each answer before it sends on. So
+a request is kept as it came, in the table `received`, and acknowledged; a thread makes spans of what has come together. Whoever reads or
+writes waits until all that was acknowledged before is there (`settle`): nobody can tell the difference but by the clock.
+
+After a kill the next process that opens the lab finds what was left in the table. Putting a request to the traces twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from timestep_lab.model.errors import BusyError, StoreUnavailableError
+from timestep_lab.store.base import Received
+from timestep_lab.store.duckdb.loopback import ClosedError
+
+log = logging.getLogger("timestep_lab.store")
+
+ENOUGH_SPANS, LINGER_S = 2_000, 0.1
+"""So many are worth a transaction of their own; fewer wait so long for more, unless somebody reads."""
+MOST_TOGETHER = 8_000
+"""Spans of one transaction, so that nobody waits long for it."""
+MOST_WAITING, MOST_WAITING_BYTES = 20_000, 64 << 20
+"""Above which a request waits itself, up to `WAIT_S`."""
+WAIT_S = 30.0
+AGAIN_S = 1.0
+"""After which it is tried once more, when the store could not be written."""
+
+
+class Kept(Protocol):
+    """The table `received`, and what its rows are for."""
+
+    def keep(self, number: int, request: Received) -> None:
+        """Durable on return."""
+        ...
+
+    def store(self, requests: Sequence[Received]) -> None:
+        """Put to the traces; durable on return."""
+        ...
+
+    def forget(self, first: int, last: int) -> None:
+        """These are spans now."""
+        ...
+
+    def put_aside(self, number: int, problem: str) -> None:
+        """This one cannot be stored: it stays as it is."""
+        ...
+
+
+class Inbox:
+    """`left` is what an earlier process did not come to. All methods may be called from any thread."""
+
+    def __init__(self, kept: Kept, left: Sequence[tuple[int, Received]], next_number: int) -> None:
+        self._kept = kept
+        self._waiting: deque[tuple[int, Received]] = deque(left)
+        self._n_spans, self._n_bytes = sum(one.n_spans for _, one in left), sum(len(one.body) for _, one in left)
+        self._accepted = next_number - 1
+        """The last number that was acknowledged; and the last of those that are spans now, or were put aside."""
+        self._stored = left[0][0] - 1 if left else self._accepted
+        self._wanted = self._accepted if left else -1
+        """Somebody waits for this number."""
+        self._since = self._not_before = 0.0
+        self._error: BaseException | None = None
+        self._n_errors = 0
+        self._closing = self._closed = False
+        self._keeping = threading.Lock()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin with what was left."""
+        if self._waiting:
+            self._start()
+
+    @property
+    def is_settled(self) -> bool:
+        return self._stored >= self._accepted
+
+    def add(self, request: Received) -> None:
+        """Durable on return, and settled soon. Raises `BusyError` when too much waits for too long."""
+        self._wait_for_room(request)
+        with self._keeping:
+            if self._closing:
+                raise ClosedError
+            number = self._accepted + 1
+            self._kept.keep(number, request)
+            with self._changed:
+                if self._closing:
+                    raise ClosedError  # Whoever opens the file next stores it, as does who sends it again: it is there once.
+                if not self._waiting:
+                    self._since = time.monotonic()
+                self._waiting.append((number, request))
+                self._n_spans += request.n_spans
+                self._n_bytes += len(request.body)
+                self._accepted = number
+                if self._thread is None:
+                    self._start()
+                if len(self._waiting) == 1 or self._n_spans >= ENOUGH_SPANS:
+                    self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Wait until all that was acknowledged before this call is stored. Raises why it cannot be."""
+        if self.is_settled or threading.current_thread() is self._thread:
+            return
+        with self._changed:
+            wanted, n_errors = self._accepted, self._n_errors
+            self._wanted = max(self._wanted, wanted)
+            self._changed.notify_all()
+            while self._stored < wanted:
+                if self._closed:
+                    raise ClosedError
+                if self._n_errors > n_errors and self._error is not None:
+                    raise self._error
+                self._changed.wait()
+
+    def close(self) -> None:
+        """Stores what waits, if it can be stored; else it stays for whoever opens the lab next."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        with self._keeping:
+            self._end()
+
+    def broken(self) -> None:
+        """Nothing can be stored any more here."""
+        with self._changed:
+            self._closing = True
+        self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    # --
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="timestep-lab received", daemon=True)
+        self._thread.start()
+
+    def _wait_for_room(self, request: Received) -> None:
+        deadline = time.monotonic() + WAIT_S
+        with self._changed:
+            while self._waiting and (
+                self._n_spans + request.n_spans > MOST_WAITING or self._n_bytes + len(request.body) > MOST_WAITING_BYTES
+            ):
+                if self._closing:
+                    raise ClosedError
+                if self._error is not None:
+                    raise self._error
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise BusyError(
+                        "The store has more to write than it can keep up with.", "Send it again.", retry_after=1.0
+                    )
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._settle_group(group)
+
+    def _next_group(self) -> list[tuple[int, Received]]:
+        with self._changed:
+            while (patience := self._patience()) != 0.0:
+                self._changed.wait(patience)
+            if self._closed:
+                return []
+            group: list[tuple[int, Received]] = []
+            n_spans = 0
+            for number, request in self._waiting:
+                if group and n_spans + request.n_spans > MOST_TOGETHER:
+                    break
+                group.append((number, request))
+                n_spans += request.n_spans
+            return group
+
+    def _patience(self) -> float | None:
+        """How long it can wait until something is to be done; None: until it is told."""
+        if self._closing:
+            return 0.0
+        if not self._waiting:
+            return None
+        now = time.monotonic()
+        linger = self._wanted < self._waiting[0][0] and self._n_spans < ENOUGH_SPANS
+        return max(0.0, self._not_before - now, self._since + LINGER_S - now if linger else 0.0)
+
+    def _settle_group(self, group: list[tuple[int, Received]]) -> bool:
+        """Whether it is done with."""
+        try:
+            self._kept.store([request for _, request in group])
+            self._kept.forget(group[0][0], group[-1][0])
+        except (StoreUnavailableError, BusyError, ClosedError, OSError) as error:
+            return self._failed(error)
+        except Exception as error:
+            if len(group) > 1:
+                return all(self._settle_group([one]) for one in group)
+            [(number, request)] = group
+            log.exception(
+                "Traces that %s sent could not be stored. The request is kept (core.received, %d), and tried again when the lab is next opened.",
+                request.user_id, number,
+            )  # fmt: skip
+            try:
+                self._kept.put_aside(number, f"{type(error).__name__}: {error}")
+            except (StoreUnavailableError, BusyError, ClosedError, OSError) as failed:
+                return self._failed(failed)
+        with self._changed:
+            for _, request in group:
+                self._waiting.popleft()
+                self._n_spans -= request.n_spans
+                self._n_bytes -= len(request.body)
+            self._since = time.monotonic()
+            self._stored = group[-1][0]
+            self._error = None
+            self._changed.notify_all()
+        return True
+
+    def _failed(self, error: BaseException) -> bool:
+        with self._changed:
+            self._not_before = time.monotonic() + AGAIN_S
+            if not isinstance(error, BusyError):  # Else it is a matter of time.
+                self._error, self._n_errors = error, self._n_errors + 1
+            self._closed = self._closed or self._closing
+            self._changed.notify_all()
+        return False
