@@ -76,7 +76,7 @@ def test_what_is_decided_cannot_be_decided_again(cli: Cli) -> None:
     assert cli("approve", waiting.json["run_id"]).code == 0
     again = cli("approve", waiting.json["run_id"])
     assert again.code == 1
-    assert "waits for no approval" in again.err
+    assert "is not waiting for approval" in again.err
 
 
 def test_a_thread_goes_on_where_it_was(cli: Cli) -> None:

@@ -135,7 +135,7 @@ def test_a_run_of_the_lab_is_shown_and_the_cell_adds_no_trace_of_its_own(kernel:
 def test_the_hook_is_off_until_it_is_asked_for_and_off_again_after(kernel: Kernel) -> None:
     bare = "done = await Runner.run(helper('Hooked'), 'Umbrella?')"
     assert kernel.run(bare).widgets == 0
-    assert kernel.run("%trace on").printed == "A trace under each cell that ran an agent: on.\n"
+    assert kernel.run("%trace on").printed == "Show a trace below each cell that runs an agent: on.\n"
     ran = kernel.run(bare)
     assert (ran.widgets, ran.errors) == (1, [])
     assert "Hooked" in ran.html[0]
@@ -170,7 +170,7 @@ def test_what_cannot_be_traced_runs_untraced_and_says_so(kernel: Kernel) -> None
     cell = kernel.run("%%trace --lab nothing\n40 + 2")
     assert (cell.result, cell.widgets) == ("42", 0)
     assert "The variable 'nothing' is not a lab." in cell.printed
-    assert "has no meaning" in kernel.run("%trace maybe").errors[0]
+    assert "is not a known option" in kernel.run("%trace maybe").errors[0]
     assert kernel.run("%%trace timed\n%%capture said\nprint(6 * 7)").widgets == 1
     assert kernel.run("print(said.stdout)").printed == "42\n\n"
 

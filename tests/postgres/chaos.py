@@ -296,7 +296,7 @@ async def _trouble(
 
 def _says_what_to_do(status: int, message: str) -> bool:
     """Try again, or wait; or, of an approval whose answer was cut off, that somebody (oneself, just before) has decided already."""
-    decided = status in (404, 409) and "waits for no approval" in message
+    decided = status in (404, 409) and "is not waiting for approval" in message
     return decided or (status in (409, 429, 503) and any(word in message for word in ("again", "Wait")))
 
 

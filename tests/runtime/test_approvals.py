@@ -135,7 +135,7 @@ async def test_of_two_who_approve_at_once_one_wins_and_the_tool_runs_once(bench:
     [lost] = [r for r in both if isinstance(r, ConflictError)]
     [won] = [r for r in both if isinstance(r, list)]
     assert last(won).run.status == "completed"
-    assert "this process" in str(lost) or "waits for no approval" in str(lost)
+    assert "this process" in str(lost) or "is not waiting for approval" in str(lost)
     assert done == ["A"]
 
 
@@ -174,7 +174,7 @@ async def test_decisions_are_checked_and_a_wrong_one_changes_nothing(bench: Benc
         await bench.resume("run_nowhere", {call_id: "approved"})
     assert bench.store.run_states.get(end.run.id).status == "pending"
     assert last(await bench.approve(end.run.id)).run.status == "completed"
-    with pytest.raises(ConflictError, match="waits for no approval: it is completed"):
+    with pytest.raises(ConflictError, match="is not waiting for approval; its status is completed"):
         await bench.resume(end.run.id, {call_id: "approved"})
 
 

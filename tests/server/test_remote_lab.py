@@ -262,7 +262,7 @@ async def test_replays_are_the_same_on_both_sides(both: Both) -> None:
     [gone] = await both.local.replay(run.trace_id, on_tools="tape", prompt="What is the weather in Rome?")
     assert type(lost.error) is type(gone.error)
     assert str(lost.error) == str(gone.error)
-    with pytest.raises(UsageError, match="A function in place of a tool"):
+    with pytest.raises(UsageError, match="A function as the replacement of a tool"):
         await both.remote.replay(run.trace_id, results={"x": lambda: 1})
 
 
@@ -634,7 +634,7 @@ ONLY_LOCAL: dict[str, Callable[[Lab], Any]] = {
 
 @pytest.mark.parametrize("what", ONLY_LOCAL)
 async def test_what_cannot_be_remote_says_so_and_what_to_do(remote: Lab, what: str) -> None:
-    with pytest.raises(UsageError, match="cannot be had from a served lab") as error:
+    with pytest.raises(UsageError, match="is not available in a served lab") as error:
         await carried_out(ONLY_LOCAL[what], remote)
     assert error.value.next_step
 

@@ -186,7 +186,7 @@ async def test_a_lab_and_a_run_are_small_cards_whatever_was_said() -> None:
     assert len(str(run.output)) == 300_000
     for card in (repr(run), run._repr_html_()):
         assert len(card) < 6_000
-        assert "(300,000 characters; all of them: run.output)" in card
+        assert "(300,000 characters; full text: run.output)" in card
     assert "2 agents · 1 thread · 1 trace" in repr(lab)
     assert "2 agents · 1 thread · 1 trace" in lab._repr_html_()
     await lab.aclose()

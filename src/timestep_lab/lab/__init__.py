@@ -1,4 +1,6 @@
-"""Floor 5: the one object a user holds. It opens a store, wires router, tools, runner and tracer, and owns their lifetimes."""
+"""Floor 7: the `Lab` object. It opens a store, connects the router, tools, runner and trace writer, and manages their
+lifetimes.
+"""
 
 from timestep_lab.lab.lab import Lab
 from timestep_lab.lab.run import Run, RunStream

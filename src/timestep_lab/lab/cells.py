@@ -1,16 +1,17 @@
-"""`%load_ext timestep_lab`: a trace under a notebook's cell.
+"""The IPython extension `%load_ext timestep_lab`: shows the trace of a cell below the cell.
 
-    %%trace                    what ran in this cell, shown below it: agents, and the cell itself if nothing else did
-    %%trace Rain check         the same, by a name of your own
-    %%trace --lab other        into the lab in the variable `other`
-    %trace on                  from here on, a trace under each cell that ran an agent
+    %%trace                    trace this cell: agent runs, or the cell itself if it ran none
+    %%trace Rain check         the same, with a name for the trace
+    %%trace --lab other        write to the lab in the variable `other`
+    %trace on                  show a trace below every later cell that runs an agent
     %trace off
 
-What is traced: runs of a lab; runs and spans of the bare Agents SDK (`Runner.run`, `custom_span`), which in a `%%trace` cell become
-one trace with the cell as its root; spans of an OpenTelemetry tracer provider that was set up in an earlier cell. Everything goes
-into the lab in the variable `lab`, or the only one there is; without one, `Lab()` is opened and called `lab`.
+Traced are: runs of a lab; runs and spans of the plain Agents SDK (`Runner.run`, `custom_span`), which in a `%%trace`
+cell become one trace with the cell as its root; and spans of an OpenTelemetry tracer provider that was set up in an
+earlier cell. Traces are written to the lab in the variable `lab`, or else to the most recent `Lab` in the namespace; if
+there is none, `Lab()` is opened and assigned to `lab`.
 
-The cell runs as it always does, `await` and other magics included: the first line is only taken away from it.
+The cell runs unchanged, including `await` and other magics; only the first line is removed.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.tracing import CellTrace, StoreProcessor, TraceContext
 
 
-# --- Spans that a cell makes with OpenTelemetry's SDK: taken from the process's own tracer provider, beside whatever exports them
+# --- Spans that a cell creates with the OpenTelemetry SDK: read from the process's tracer provider, in addition to its own exporters
 
 
 LATEST = 256
-"""Traces that spans are still taken of after their cell is over."""
+"""How many traces are remembered, so that spans ending after their cell has finished are still stored."""
 
 
 class Cell(Protocol):
@@ -45,7 +46,7 @@ class Cell(Protocol):
 
 
 class OtelCells:
-    """A span processor. `cell()` is the traced cell that the caller runs in, if any."""
+    """An OpenTelemetry span processor. `cell()` returns the traced cell that the caller runs in, if any."""
 
     def __init__(self, cell: Callable[[], Cell | None]) -> None:
         self._cell = cell
@@ -55,7 +56,7 @@ class OtelCells:
         self._held: list[tuple[Lab, ReadableSpan]] | None = None
 
     def attach(self) -> None:
-        """Listen to the process's tracer provider, if it has one of the SDK. Cheap to call again."""
+        """Register with the process's tracer provider, if it is one of the OpenTelemetry SDK. Safe to call repeatedly."""
         if "opentelemetry.sdk.trace" not in sys.modules:
             return
         from opentelemetry.sdk.trace import TracerProvider
@@ -64,20 +65,20 @@ class OtelCells:
         provider = get_tracer_provider()
         if isinstance(provider, TracerProvider) and provider is not self._provider:
             self._provider = provider
-            provider.add_span_processor(self)  # type: ignore[arg-type] # it has the methods, without the class
+            provider.add_span_processor(self)  # type: ignore[arg-type] # duck-typed: has the methods of SpanProcessor without subclassing it
 
     def hold(self) -> None:
-        """Spans that end from here on are kept for `store`."""
+        """Buffer spans that end from now on, until `store` is called."""
         self._held = []
 
     def store(self) -> None:
-        """Write what was held; later spans are written as they end."""
+        """Write the buffered spans. Spans that end later are written immediately."""
         with self._lock:
             held, self._held = self._held or [], None
         for lab in dict.fromkeys(lab for lab, _ in held):
             _store(lab, [span for owner, span in held if owner is lab])
 
-    # What OpenTelemetry calls
+    # Called by OpenTelemetry
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         cell = self._cell()
@@ -91,7 +92,7 @@ class OtelCells:
         cell.began(f"{trace_id:032x}", cell.lab)
 
     def _on_ending(self, span: Any) -> None:
-        """Called just before a span's end, while it may still be changed."""
+        """Called just before a span ends, while it can still be modified."""
 
     def on_end(self, span: ReadableSpan) -> None:
         context = span.get_span_context()
@@ -105,7 +106,7 @@ class OtelCells:
         _store(lab, [span])
 
     def shutdown(self) -> None:
-        """The lab closes by itself."""
+        """Does nothing: the lab has its own lifetime."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return True
@@ -120,13 +121,13 @@ def _store(lab: Lab, spans: list[ReadableSpan]) -> None:
 
 MAGIC = "%%trace"
 MOST_VIEWS = 3
-"""Traces shown one by one; of more, the list is shown."""
+"""Up to this many traces are shown one by one; above that, a list is shown."""
 _here: ContextVar[_Cell | None] = ContextVar("timestep_lab_cell", default=None)
-"""The cell whose code runs here. Tasks that a cell leaves behind keep it."""
+"""The cell whose code is running in this context. Tasks that outlive their cell keep it."""
 
 
 class _Cell:
-    """A cell while it runs, and what it began."""
+    """A running cell and the traces started in it."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -138,14 +139,14 @@ class _Cell:
 
 
 class CellTraces:
-    """One notebook's extension. `load` makes it, `unload` ends it."""
+    """The extension of one IPython shell. `load` registers it, `unload` removes it."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._is_on = False
         self._cell: _Cell | None = None
         self._inner = 0
-        """Cells that run inside it: magics like `%%capture` run theirs as one."""
+        """Nesting depth of cells run inside this one: magics such as `%%capture` run their body as a cell."""
         self._homes: dict[int, Lab] = {}
         self._otel: OtelCells | None = None
         self._stop_watching: Callable[[], None] | None = None
@@ -172,17 +173,21 @@ class CellTraces:
                 uninstall(lab.writer)
 
     def trace(self, line: str, cell: str | None = None) -> None:
-        """`%%trace [--lab NAME] [a name]` shows below a cell what ran in it; `%trace on` does so for every cell that ran an agent."""
+        """`%%trace [--lab NAME] [name]` shows what ran in a cell below it; `%trace on` does so for every cell that runs
+        an agent.
+        """
         if cell is not None:
             self._shell.run_cell(f"{MAGIC} {line}\n{cell}")
             return
         word = line.strip()
         if word not in ("on", "off", ""):
-            raise UsageError(f"%trace {word} has no meaning.", "Write %trace on, %trace off, or %%trace above a cell.")
+            raise UsageError(
+                f"%trace {word} is not a known option.", "Use %trace on, %trace off, or %%trace above a cell."
+            )
         if word == "on":
             self._ready(None)
         self._is_on = word == "on" if word else self._is_on
-        print(f"A trace under each cell that ran an agent: {'on' if self._is_on else 'off'}.")  # noqa: T201
+        print(f"Show a trace below each cell that runs an agent: {'on' if self._is_on else 'off'}.")  # noqa: T201
 
     # -- a cell
 
@@ -244,10 +249,10 @@ class CellTraces:
                 ids = ", ".join(f'"{trace_id}"' for trace_id, owner in traces if owner is lab)
                 lab.explorer(filter=f"trace_id in ({ids})")._ipython_display_()
 
-    # -- where traces go
+    # -- which lab receives the traces
 
     def _ready(self, name: str | None) -> tuple[Lab, StoreProcessor]:
-        """The lab to trace into, listening."""
+        """The lab to write traces to, with trace processing installed."""
         from timestep_lab.runtime.tracing import install
 
         lab = self._lab(name)
@@ -255,7 +260,7 @@ class CellTraces:
         if id(lab) in self._homes:
             from timestep_lab.runtime.tracing import uninstall
 
-            uninstall(lab.writer)  # Once is enough; the newest stays the last.
+            uninstall(lab.writer)  # One registration is enough; the newest one stays last.
         self._homes[id(lab)] = lab
         if self._stop_watching is None:
             self._stop_watching = processor.watch(self._started)
@@ -267,7 +272,7 @@ class CellTraces:
         if name is not None:
             variable = known.get(name)
             if not isinstance(variable, Lab):
-                raise UsageError(f"The variable {name!r} is not a lab.", f"Make one first: {name} = Lab()")
+                raise UsageError(f"The variable {name!r} is not a lab.", f"Create one first: {name} = Lab()")
             return variable
         labs = [value for value in known.values() if isinstance(value, Lab)]
         if isinstance(known.get("lab"), Lab):
@@ -280,12 +285,12 @@ class CellTraces:
         return lab
 
     def _running(self) -> _Cell | None:
-        """A thread that the cell started knows nothing of it: then it is the one that runs now."""
+        """The current cell. A thread that the cell started has no context, so the shell's running cell is used."""
         return _here.get() or self._cell
 
     def _started(self, route: TraceContext) -> None:
         cell = self._running()
-        if cell is None or route.root:  # A trace with a root of ours is that of the cell itself.
+        if cell is None or route.root:  # A trace with its own root is the trace of the cell itself.
             return
         labs = [value for value in self._shell.user_ns.values() if isinstance(value, Lab)]
         owner = next((lab for lab in labs if lab.writer is route.writer), cell.lab)
@@ -293,7 +298,7 @@ class CellTraces:
 
 
 def magic_line(source: str) -> str | None:
-    """What stands behind `%%trace` at the top of a cell; None when it is not there."""
+    """The rest of the line after `%%trace` at the top of a cell; None if the cell does not start with it."""
     first = source.lstrip("\n").partition("\n")[0]
     if first != MAGIC and not first.startswith(f"{MAGIC} "):
         return None
@@ -301,27 +306,29 @@ def magic_line(source: str) -> str | None:
 
 
 def without_magic(lines: list[str]) -> list[str]:
-    """A transformer of cells: the line goes, and the others keep their numbers, unless another magic must come first."""
+    """An input transformer that removes the `%%trace` line. Line numbers are kept, unless another cell magic follows
+    and must be first.
+    """
     if not lines or magic_line(lines[0]) is None:
         return lines
     return lines[1:] if len(lines) > 1 and lines[1].startswith("%%") else ["\n", *lines[1:]]
 
 
 def _options(line: str) -> tuple[str | None, str]:
-    """Variable of the lab, and name of the trace."""
+    """The lab's variable name (or None) and the trace name."""
     try:
         words = shlex.split(line)
     except ValueError:
         return None, line
     if words[:1] == ["--lab"]:
         if len(words) < 2:
-            raise UsageError("--lab needs the name of a variable.", f"Write {MAGIC} --lab other")
+            raise UsageError("--lab needs the name of a variable.", f"For example: {MAGIC} --lab other")
         return words[1], " ".join(words[2:])
     return None, " ".join(words)
 
 
 def _print(traces: list[tuple[str, Lab]]) -> None:
-    """In a terminal."""
+    """Print the traces in a terminal."""
     from timestep_lab.cli.context import console
     from timestep_lab.cli.render import print_trace
 

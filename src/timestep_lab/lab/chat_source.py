@@ -1,4 +1,4 @@
-"""What a chat asks of a lab, in this process or served."""
+"""`LabChatSource`: the data source of the chat component, for local and served labs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LabChatSource:
-    """Runs go on to their end when their reader leaves: a closed tab loses no answer."""
+    """Connects a chat to a lab. Runs continue when the reader disconnects, so closing a tab does not lose an answer."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab

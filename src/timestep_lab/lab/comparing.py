@@ -1,4 +1,4 @@
-"""`lab.compare` and what goes with it: candidates side by side on the same cases."""
+"""Implementation of `lab.compare`, live duels, `lab.score_traces` and `lab.watch`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from timestep_lab.ui.grid import GridView
 
 
-# --- A live duel in a lab of this process. Its messages, answers and votes are the cases, cells and votes of a comparison, so the arena,
-# the matrix and SQL read them like those of any other.
+# --- A live duel in a local lab. Its messages, answers and votes are stored as the cases, cells and votes of a comparison, so the arena,
+# the matrix and SQL read them like those of any other comparison.
 
 
 class LocalDuelSource:
-    """Two models of one agent. Raises `UsageError` unless there are two different ones, and what the router raises for them."""
+    """A duel between two models with the same agent. Raises `UsageError` unless two different models are given, and
+    whatever the router raises for them.
+    """
 
     def __init__(self, lab: Lab, agent: AgentRecord, models: Sequence[str]) -> None:
         if len(models) != 2 or models[0] == models[1]:
@@ -116,7 +118,7 @@ class LocalDuelSource:
 
     async def vote(self, case_id: str, left: str, right: str, outcome: VoteOutcome) -> None:
         if outcome not in get_args(VoteOutcome):
-            raise UsageError(f"{outcome!r} is not a vote.", f"Vote {', '.join(get_args(VoteOutcome))}.")
+            raise UsageError(f"{outcome!r} is not a valid vote.", f"Use one of: {', '.join(get_args(VoteOutcome))}.")
         assert self._record is not None
         record = VoteRecord(
             id=new_id("vote"), user_id=self._rows.user_id, comparison_id=self._record.id, case_id=case_id, epoch=0,
@@ -139,7 +141,7 @@ class LocalDuelSource:
 
 
 def _steps(items: Sequence[ThreadItem]) -> list[dict[str, Json]]:
-    """The trajectory, as a comparison tells it."""
+    """The run's tool calls and handoffs, as steps of a comparison cell."""
     steps: list[dict[str, Json]] = []
     for item in items:
         data = item.data
@@ -155,17 +157,17 @@ def _steps(items: Sequence[ThreadItem]) -> list[dict[str, Json]]:
     return steps
 
 
-# --- `lab.score_traces` and `lab.watch`: scorers over what happens outside of comparisons
+# --- `lab.score_traces` and `lab.watch`: scoring traces outside of comparisons
 
 
 log = logging.getLogger("timestep_lab")
 
 LOOK_EVERY_S = 5.0
-"""However quiet it is: a change may have been missed."""
+"""Polling interval in seconds, in case a change notification is missed."""
 SETTLE_S = 0.3
-"""Between a change and the look, so that many changes are one look."""
+"""Delay in seconds between a change and the next check, so that many changes cause one check."""
 _LATE = timedelta(minutes=5)
-"""How long after its end a trace may arrive."""
+"""How long after it ended a trace may still arrive."""
 
 
 def frame_of(rows: Sequence[dict[str, object]], names: Sequence[str]) -> pandas.DataFrame:
@@ -175,7 +177,7 @@ def frame_of(rows: Sequence[dict[str, object]], names: Sequence[str]) -> pandas.
 
 
 class Watch:
-    """Scores traces as they end, until `await watch.stop()`, or the end of `async with lab.watch(…) as watch`."""
+    """Scores traces as they end, until `await watch.stop()` or the end of `async with lab.watch(…) as watch`."""
 
     def __init__(
         self, lab: Lab, scorers: Sequence[object] | object, sample: float, filter: str, budget_usd: float | None
@@ -183,15 +185,17 @@ class Watch:
         from timestep_lab.evals.scorers.registry import make_scorers
 
         if not in_event_loop():
-            raise UsageError("Watching needs a running event loop.", "Use it in a notebook, or inside asyncio.run(…).")
+            raise UsageError("Watching needs a running event loop.", "Use it in a notebook or inside asyncio.run(…).")
         if not 0.0 < sample <= 1.0:
-            raise UsageError(f"sample={sample!r} is not possible.", "Give a share above 0, up to 1.", param="sample")
+            raise UsageError(
+                f"sample={sample!r} is out of range.", "Use a fraction above 0 and at most 1.", param="sample"
+            )
         if not make_scorers(scorers):
-            raise UsageError("No scorer was named.", "Give scorers=[…].", param="scorers")
+            raise UsageError("No scorer was given.", "Pass scorers=[…].", param="scorers")
         self.scored = 0
-        """Traces so far."""
+        """Number of traces scored so far."""
         self.last_error: LabError | None = None
-        """Why the last look scored nothing, where it failed; the next look tries again."""
+        """The error of the last check if it failed, else None. The next check tries again."""
         self._lab, self._scorers, self._sample, self._filter, self._budget = lab, scorers, sample, filter, budget_usd
         self._since = utc_now()
         self._seen: dict[str, datetime] = {}
@@ -206,7 +210,7 @@ class Watch:
         self._task = loop.create_task(self._watch(), name="timestep-lab watch")
 
     async def stop(self) -> None:
-        """Look once more, and end."""
+        """Check for traces one last time, then stop."""
         if self._task.done():
             return
         self._task.cancel()
@@ -246,7 +250,7 @@ class Watch:
         self._seen |= dict.fromkeys(ended, utc_now())
 
     def _ended(self) -> list[str]:
-        """Traces of the sample that ended since, and were not scored here."""
+        """Ids of recently ended traces that are in the sample, match the filter and have not been scored here."""
         from timestep_lab.model.comparison import JUDGE
 
         early = utc_now() - 2 * _LATE
@@ -266,18 +270,20 @@ class Watch:
 
 
 def in_sample(trace_id: str, share: float) -> bool:
-    """The same traces in every process, whoever asks."""
+    """Whether the trace is in a random sample of this size. Deterministic: the same in every process."""
     return int(hashlib.sha256(trace_id.encode()).hexdigest()[:12], 16) < share * 16**12
 
 
 OnEvent = Callable[[Event], None]
 _TWIN_CASES_RUNNING = 10
 _live: weakref.WeakValueDictionary[tuple[str, str], GridView] = weakref.WeakValueDictionary()
-"""Owner (`Lab._owner`) and comparison to the view of one that runs in this process."""
+"""Views of the comparisons that run in this process, by owner (`Lab._owner`) and comparison id."""
 
 
 def named(lab: Lab, data: object) -> Any:
-    """A data set of the lab where a text names one and no file; traces as what was asked in each, and which it is. Blocks."""
+    """Resolves `data`: a stored data set if the string names one and is not a file; an explorer as its traces' inputs
+    and ids. Blocks.
+    """
     from pathlib import Path
 
     from timestep_lab.evals.datasets.load import is_query
@@ -292,9 +298,9 @@ def named(lab: Lab, data: object) -> Any:
 
 
 async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Grid:
-    """To the end; in a notebook the matrix is shown while it runs, unless somebody else listens."""
+    """Run a comparison to the end. In a notebook the matrix is shown while it runs, unless `on_event` is given."""
     if comparison.forecast and on_event is None:
-        print(comparison.forecast)  # noqa: T201 - said before it runs, in a notebook or on a terminal
+        print(comparison.forecast)  # noqa: T201 - printed before the run, in a notebook or a terminal
     if on_event is None and not is_notebook():
         grid = await comparison.run()
     elif on_event is not None:
@@ -312,7 +318,7 @@ async def run(lab: Lab, comparison: Comparison, on_event: OnEvent | None) -> Gri
 
 
 def live_view(lab: Lab, comparison: Comparison) -> GridView:
-    """A view of a comparison that is about to run: give it the events. Its Stop button cancels."""
+    """A view of a comparison that is about to run; pass its events to `apply`. The Stop button cancels it."""
     from timestep_lab.evals.results import cut
     from timestep_lab.ui.grid import GridView
 
@@ -325,7 +331,10 @@ def live_view(lab: Lab, comparison: Comparison) -> GridView:
 
 
 def in_background(lab: Lab, comparison: Comparison) -> tuple[GridView, asyncio.Task[None]]:
-    """Run it as a task of the running loop; its view is live, and its Stop button cancels. Cancelling the task ends the comparison."""
+    """Run the comparison as a task of the running loop; returns its live view and the task.
+
+    The Stop button of the view, or cancelling the task, ends the comparison.
+    """
     view = live_view(lab, comparison)
 
     async def feed() -> None:
@@ -337,9 +346,9 @@ def in_background(lab: Lab, comparison: Comparison) -> tuple[GridView, asyncio.T
 
 
 def grid_view(lab: Lab, grid: Grid | str) -> GridView:
-    """A view of a comparison: the live one while it runs here; one that runs in another process is followed through the store.
+    """A view of a comparison: the live view if it runs in this process; otherwise the store is followed for changes.
 
-    By its id, the comparison is read when somebody looks. Raises `NotFoundError`.
+    Given an id, the comparison is read when the view is first shown. Raises `NotFoundError`.
     """
     from timestep_lab.evals.grid import Grid
     from timestep_lab.evals.results import cut
@@ -364,7 +373,7 @@ def arena_view(lab: Lab, grid: Grid | str, seed: int | None) -> ArenaView:
 
 
 class NotebookDisplay:
-    """How a grid shows itself in a notebook: as the matrix. Not a second time in the cell that showed it while it ran."""
+    """Displays a grid as the matrix in a notebook, but not a second time in the cell that showed it while it ran."""
 
     def __init__(self, lab: Lab, view: GridView | None = None, cell: str | None = None) -> None:
         self._lab, self._view, self._cell = lab, view, cell
@@ -376,7 +385,7 @@ class NotebookDisplay:
 
 
 def is_notebook() -> bool:
-    """There is a kernel whose cells can show widgets; a terminal's IPython cannot."""
+    """Whether this is a Jupyter kernel, which can show widgets; IPython in a terminal cannot."""
     return getattr(_shell(), "kernel", None) is not None
 
 
@@ -391,20 +400,22 @@ def _shell() -> Any:
 
 
 def _running_cell() -> str | None:
-    """The id of the request that the cell runs for. Its number would not do: clients that keep no history do not count."""
+    """The message id of the request that runs the cell. Execution counts do not work: clients without history do not
+    increment them.
+    """
     kernel = getattr(_shell(), "kernel", None)
     return None if kernel is None else str(kernel.get_parent()["header"]["msg_id"])
 
 
 def _static_copy(grid: GridLike) -> str:
-    """While it runs the copy is renewed every half second, so it is kept short."""
+    """The static HTML copy of a grid. It is rebuilt every half second during a run, so then it shows only a few cases."""
     from timestep_lab.evals.exports import SHOWN_CASES, grid_html
 
     return grid_html(grid, cases=_TWIN_CASES_RUNNING if grid.record.status == "running" else SHOWN_CASES)
 
 
 def _in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Browsers of a notebook may speak on another thread than the one that compares."""
+    """Call `function` on the loop's thread: widget callbacks of a notebook may arrive on another thread."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(function)
 

@@ -1,4 +1,4 @@
-"""`Lab`: the entry object."""
+"""`Lab`: the entry point of the package."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ Approve = Literal["ask", "all", "none"]
 
 @says_await("lab")
 class Lab(LabViews):
-    """Build, watch and compare agents; everything that happens is rows in one store.
+    """A lab: build, run and compare agents. Everything that happens is stored as rows in one database.
 
-    `store`: a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or `"https://…"` for a
-    served lab (then with `token`, or `TIMESTEP_LAB_TOKEN`). Raises `StoreError` when it cannot be opened, and for a served lab
-    `AuthError`; the message says what to do.
+    `store` is a path (default `./lab.duckdb`, or `TIMESTEP_LAB_STORE`), `":memory:"`, `"postgresql://…"`, or
+    `"https://…"` for a served lab (with `token`, or `TIMESTEP_LAB_TOKEN`). Raises `StoreError` if it cannot be opened
+    and, for a served lab, `AuthError`.
 
-    Use it as a context manager, or call `close()`; a notebook may simply leave it open.
+    Use it as a context manager or call `close()`. In a notebook it can stay open.
 
     Example:
         lab = Lab(":memory:")
@@ -85,7 +85,7 @@ class Lab(LabViews):
         self.settings = settings or Settings.load()
         url = str(store or self.settings.store or "lab.duckdb")
         if token is not None:
-            raise UsageError("A token is for a served lab only.", "Leave token away for a file or a database.")
+            raise UsageError("A token is only used with a served lab.", "Omit token when opening a file or a database.")
         self._name = url
         self._wire(open_store(url, LOCAL_USER), None)
 
@@ -102,7 +102,9 @@ class Lab(LabViews):
         self.approvals = Approvals(self)
 
     def for_user(self, user_id: str) -> Lab:
-        """The same lab as another user sees it. Shares the database, the router and the tracer; closing it closes its tools only."""
+        """This lab as another user sees it. It shares the database, router and trace writer; closing it closes only its
+        own tools.
+        """
         lab = object.__new__(Lab)
         lab.settings = self.settings
         store = self.store.for_user(user_id)
@@ -112,27 +114,25 @@ class Lab(LabViews):
         return lab
 
     def _shared_name(self) -> str:
-        """By which another process opens the same lab. Raises `UsageError` for a lab in memory, and for another user's view of one."""
+        """The name under which another process can open this lab. Raises `UsageError` for an in-memory lab and for
+        another user's view.
+        """
         if self._parent is not None:
-            raise UsageError(
-                "This is one user's view of a lab.", "Serve the lab itself: it is served to all its users."
-            )
+            raise UsageError("This is one user's view of a lab.", "Serve the lab itself, which serves all its users.")
         if self.store.db.url == ":memory:":
-            raise UsageError(
-                "A lab in memory cannot be seen by another process.", "Keep it in a file: Lab('lab.duckdb')"
-            )
-        # A path holds wherever the other process stands; what holds a password is not in `url`.
+            raise UsageError("Another process cannot open an in-memory lab.", "Store it in a file: Lab('lab.duckdb')")
+        # `url` is absolute, so it is valid in any working directory, but it omits the password of a Postgres store; `_name` has it.
         return self.store.db.url if self.store.db.dialect == "duckdb" else self._name
 
     @property
     def _root(self) -> Lab:
         return self._parent._root if self._parent else self
 
-    # -- parts that cost an import, made when first used
+    # -- parts with expensive imports, created on first use
 
     @cached_property
     def router(self) -> Router:
-        """From a model's name to a model; shared by all users of the lab."""
+        """Resolves model names to models. Shared by all users of the lab."""
         if self._parent:
             return self._root.router
         from timestep_lab.runtime.router import Router
@@ -141,7 +141,7 @@ class Lab(LabViews):
 
     @cached_property
     def writer(self) -> TraceWriter:
-        """Puts spans into the store; `flush()` waits until they are there."""
+        """Writes spans to the store. `flush()` waits until they are stored."""
         if self._parent:
             return self._root.writer
         from timestep_lab.store.trace_writer import TraceWriter
@@ -150,7 +150,7 @@ class Lab(LabViews):
 
     @cached_property
     def runner(self) -> Runner:
-        """Runs agents; `stream`, `run` and `resume` go through it."""
+        """Runs agents. `stream`, `run` and `resume` use it."""
         from timestep_lab.runtime.runner import Runner
 
         return Runner(self.store, self.router, self.toolbox, self.settings, writer=self.writer)
@@ -164,7 +164,7 @@ class Lab(LabViews):
 
     @cached_property
     def toolbox(self) -> Toolbox:
-        """The MCP servers' connections and tools."""
+        """Connections to the user's MCP servers, and their tools."""
         from timestep_lab.runtime.mcp.toolbox import Toolbox
 
         return Toolbox(self.store.mcp_servers.find, self.settings, vector_stores=lambda: self.vector_stores)
@@ -173,25 +173,14 @@ class Lab(LabViews):
 
     @checks_keywords
     def stream(
-        self,
-        prompt: str | Sequence[Mapping[str, Json]],
-        *,
-        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
-        model: str | sdk.Model | None = None,
-        model_settings: Mapping[str, Json] | None = None,
-        thread: Thread | str | None = None,
-        approve: Approve = "ask",
-        max_turns: int = 10,
-        budget_usd: float | None = None,
-        max_tokens_total: int | None = None,
-        timeout_s: float | None = None,
-        max_tool_calls: int | None = None,
-        attachments: Sequence[Mapping[str, Json]] = (),
-        metadata: Mapping[str, Json] | None = None,
-        tools: str | Tape | None = None,
-        on_miss: str = "fail",
-    ) -> RunStream:
-        """Run one turn and read it event by event (`model.events`). Takes what `run` takes."""
+        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent[Any] | None = None,
+        model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
+        thread: Thread | str | None = None, approve: Approve = "ask", max_turns: int = 10,
+        budget_usd: float | None = None, max_tokens_total: int | None = None, timeout_s: float | None = None,
+        max_tool_calls: int | None = None, attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None, tools: str | Tape | None = None, on_miss: str = "fail",
+    ) -> RunStream:  # fmt: skip
+        """Run one turn and iterate over its events (see `model.events`). Takes the same arguments as `run`."""
         from timestep_lab.runtime.run import RunLimits
 
         limits = RunLimits.read(
@@ -201,22 +190,14 @@ class Lab(LabViews):
         model_name = model if model is None or isinstance(model, str) else self.router.add_model(model)
 
         async def events() -> AsyncGenerator[Event, None]:
-            # In a thread: the store may be another process's, or far away.
+            # In a thread: opening the store can block on another process or on the network.
             resolved = await in_thread(self._agent, agent)
             turn = self.runner.stream(
-                prompt,
-                agent=resolved,
-                thread_id=thread_id_of(thread),
-                model=model_name,
-                model_settings=model_settings,
-                approve=approve,
-                max_turns=max_turns,
-                limits=limits,
-                attachments=attachments,
-                metadata=metadata,
-                tape=await in_thread(self._tape, tools, resolved.name),
+                prompt, agent=resolved, thread_id=thread_id_of(thread), model=model_name,
+                model_settings=model_settings, approve=approve, max_turns=max_turns, limits=limits,
+                attachments=attachments, metadata=metadata, tape=await in_thread(self._tape, tools, resolved.name),
                 on_miss=on_miss,
-            )
+            )  # fmt: skip
             async with aclosing(turn):
                 async for event in turn:
                     yield event
@@ -225,58 +206,41 @@ class Lab(LabViews):
 
     @checks_keywords
     async def run(
-        self,
-        prompt: str | Sequence[Mapping[str, Json]],
-        *,
-        agent: str | AgentRecord | sdk.Agent[Any] | None = None,
-        model: str | sdk.Model | None = None,
-        model_settings: Mapping[str, Json] | None = None,
-        thread: Thread | str | None = None,
-        approve: Approve = "ask",
-        max_turns: int = 10,
-        budget_usd: float | None = None,
-        max_tokens_total: int | None = None,
-        timeout_s: float | None = None,
-        max_tool_calls: int | None = None,
-        attachments: Sequence[Mapping[str, Json]] = (),
-        metadata: Mapping[str, Json] | None = None,
-        tools: str | Tape | None = None,
-        on_miss: str = "fail",
-    ) -> Run:
-        """Run one turn to its end, or to where it waits for approval.
+        self, prompt: str | Sequence[Mapping[str, Json]], *, agent: str | AgentRecord | sdk.Agent[Any] | None = None,
+        model: str | sdk.Model | None = None, model_settings: Mapping[str, Json] | None = None,
+        thread: Thread | str | None = None, approve: Approve = "ask", max_turns: int = 10,
+        budget_usd: float | None = None, max_tokens_total: int | None = None, timeout_s: float | None = None,
+        max_tool_calls: int | None = None, attachments: Sequence[Mapping[str, Json]] = (),
+        metadata: Mapping[str, Json] | None = None, tools: str | Tape | None = None, on_miss: str = "fail",
+    ) -> Run:  # fmt: skip
+        """Run one turn until it completes or waits for approval.
 
-        `agent`: a name, an id, a version of one (`Front desk@3`), or an Agents SDK `Agent` (default: Personal Assistant). `model`: `prefix/name`, or a `Model` of the Agents
-        SDK's (`agents.testing.ScriptedModel`), over the agent's own. `thread`: a thread, or its id, to go on in. `approve`: `ask` pauses before a tool that needs approval, `all` approves,
-        `none` rejects.
+        Args:
+            prompt: A text, or a list of Responses API input items.
+            agent: Name or id of a stored agent, a version of one (`Front desk@3`), or an Agents SDK `Agent`. Default: Personal Assistant.
+            model: `prefix/name`, or an Agents SDK `Model` (such as `agents.testing.ScriptedModel`). Overrides the agent's own model.
+            model_settings: Settings that override the agent's own.
+            thread: A thread, or its id, to continue. By default a new thread is started.
+            approve: For tools that need approval: `ask` pauses the run, `all` approves every call, `none` rejects every call.
+            budget_usd: Limit in US dollars. All limits cover the whole run, including handoffs and continuations after a pause.
+            max_tokens_total: Limit of input plus output tokens.
+            timeout_s: Limit of active time, in seconds.
+            max_tool_calls: Limit of tool calls.
+            tools: Answer tool calls from recordings instead of calling the tools: `"tape"` (the newest runs of this agent),
+                `"tape:<trace filter>"`, or a `lab.tape(…)`.
+            on_miss: For a call that was never recorded: `fail` ends the run, `live-if-readonly` calls tools that change nothing,
+                `ask` waits for approval, `simulate:<model>` lets a model write the result.
 
-        A run that reaches one of its limits ends with `status == "stopped"`, and what was said is kept. They are for all of it: agents that
-        it hands off to, and what comes after a pause. `budget_usd`: US dollars; `max_tokens_total`: input and output; `timeout_s`: seconds
-        that it works; `max_tool_calls`. An answer under way is not cut off by its tokens or its cost; no other begins.
+        A run that reaches a limit ends with `status == "stopped"` and keeps its partial output; a model response in
+        progress is not cut off by the token or cost limit. A run that fails is returned with `status == "failed"`.
 
-        `tools`: what its tools answer from instead of being called: `"tape"` (the newest runs of this agent), `"tape:<filter of
-        traces>"`, or `lab.tape(…)`. `on_miss`: what becomes of a call that was never recorded: `fail` ends the run,
-        `live-if-readonly` calls tools that change nothing, `ask` waits for approval, `simulate:<model>` lets a model answer.
-
-        A run that fails on the way is returned with `status == "failed"`; what is wrong before it starts is raised:
-        `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`.
+        Raises `NotFoundError`, `UnknownPrefixError`, `MissingKeyError` or `SettingsError` before the run starts.
         """
         stream = self.stream(
-            prompt,
-            agent=agent,
-            model=model,
-            model_settings=model_settings,
-            thread=thread,
-            approve=approve,
-            max_turns=max_turns,
-            budget_usd=budget_usd,
-            max_tokens_total=max_tokens_total,
-            timeout_s=timeout_s,
-            max_tool_calls=max_tool_calls,
-            attachments=attachments,
-            metadata=metadata,
-            tools=tools,
-            on_miss=on_miss,
-        )
+            prompt, agent=agent, model=model, model_settings=model_settings, thread=thread, approve=approve,
+            max_turns=max_turns, budget_usd=budget_usd, max_tokens_total=max_tokens_total, timeout_s=timeout_s,
+            max_tool_calls=max_tool_calls, attachments=attachments, metadata=metadata, tools=tools, on_miss=on_miss,
+        )  # fmt: skip
         return await stream.result()
 
     @checks_keywords
@@ -285,7 +249,9 @@ class Lab(LabViews):
         tools: Sequence[JsonObject] = (), response_format: JsonObject | None = None,
         model_settings: JsonObject | None = None, timeout_s: float = 120.0, metadata: Mapping[str, str] | None = None,
     ) -> ModelAnswer:  # fmt: skip
-        """One answer of one model, without an agent: `.text`, `.usage`, `.cost_usd`, `.trace_id`. `lab.models.ask` says it as it comes."""
+        """Call a model once, without an agent. Returns `.text`, `.usage`, `.cost_usd`, `.trace_id`. `lab.models.ask`
+        streams the answer.
+        """
         return await whole_answer(self.models.ask(
             prompt, model=model, instructions=instructions, tools=tools, response_format=response_format, model_settings=model_settings,
             timeout_s=timeout_s, metadata=metadata,
@@ -294,44 +260,44 @@ class Lab(LabViews):
     def resume(
         self, run_id: str, decisions: Mapping[str, Mapping[str, Json]], *, agent: sdk.Agent[Any] | None = None
     ) -> RunStream:
-        """Go on with a paused run. `decisions`: call id to `{"decision": "approved" | "rejected", "message", "always"}`.
+        """Continue a paused run. `decisions` maps call ids to `{"decision": "approved" | "rejected", "message",
+        "always"}`.
 
-        `agent`: for a run of an SDK agent that another process started, or this one before it was restarted: the same agent,
-        made here. Stored agents need none.
+        `agent`: needed only for a run of an Agents SDK `Agent` that was started by another process or before a restart:
+        the same agent, constructed again. Stored agents do not need it.
         """
         return RunStream(self, lambda: self.runner.resume(run_id, decisions, agent=agent))
 
     @checks_keywords
     async def fork(
-        self,
-        trace: Run | str,
-        span_id: str | None = None,
-        *,
-        prompt: str | None = None,
-        model: str | Mapping[str, str] | None = None,
-        instructions: str | Mapping[str, str] | None = None,
-        tools: Mapping[str, ToolStub] | None = None,
-        results: Mapping[str, ToolStub] | None = None,
-        again: bool = False,
-        on_tools: OnTools | None = None,
-        on_miss: str = "fail",
-        approve: Approve = "ask",
-        agent: sdk.Agent[Any] | None = None,
-        context: object = None,
-        budget_usd: float | None = None,
-        max_tokens_total: int | None = None,
-        timeout_s: float | None = None,
-        max_tool_calls: int | None = None,
-    ) -> Run:
-        """Run again what a trace recorded, and go on live from `span_id`, or from where the first change is felt.
+        self, trace: Run | str, span_id: str | None = None, *, prompt: str | None = None,
+        model: str | Mapping[str, str] | None = None, instructions: str | Mapping[str, str] | None = None,
+        tools: Mapping[str, ToolStub] | None = None, results: Mapping[str, ToolStub] | None = None,
+        again: bool = False, on_tools: OnTools | None = None, on_miss: str = "fail", approve: Approve = "ask",
+        agent: sdk.Agent[Any] | None = None, context: object = None, budget_usd: float | None = None,
+        max_tokens_total: int | None = None, timeout_s: float | None = None, max_tool_calls: int | None = None,
+    ) -> Run:  # fmt: skip
+        """Run a recorded trace again with changes: replay it up to `span_id`, or up to the first step that a change
+        affects, then run live.
 
-        Changes: `prompt`; `model` and `instructions`, a text or one by agent name; `tools` (a tool's name to what it says instead) and
-        `results` (the id of one recorded call to what that call says instead); `again=True` goes live without a change. `on_tools`: `ask` waits
-        for approval before a live call of a tool that may change the world, `live` does as the tools' own rules say, `tape`
-        (or `tape:<filter of traces>`, `lab.tape(…)`) answers it from recorded runs, with `on_miss` as in `run`; unless said, a fork
-        with `again` asks. `approve` is as in `run`. `agent` and `context` are for a run of an SDK agent of another process. Unchanged, everything is replayed: no provider, tool or guardrail
-        is called. A tool that was replaced is never called, also when the fork pauses and goes on in another process. The new trace
-        knows its parent. Limits are those of the run, unless others are given. Raises `UsageError` for a tool, agent or call that the run does not have.
+        Without changes everything is replayed, and no provider, tool or guardrail is called. The new trace records its
+        parent. The original run's limits apply unless others are given.
+
+        Args:
+            prompt: Replaces the user's input.
+            model: A model name for the first agent, or a mapping of agent names to models.
+            instructions: Instructions for the first agent, or a mapping of agent names to instructions.
+            tools: Tool name to the result that replaces it. A replaced tool is never called, even after a pause in another process.
+            results: Id of a recorded call to the result that replaces it.
+            again: Run live from `span_id` (or from the start) without any change.
+            on_tools: How live tool calls are answered. `ask`: calls that may have side effects wait for approval (the default with
+                `again`). `live`: the tools' own approval rules apply. `tape`, `tape:<trace filter>` or a `lab.tape(…)`: from recorded
+                runs, with `on_miss` as in `run`.
+            approve: As in `run`.
+            agent: For a run of an Agents SDK `Agent` from another process: the same agent, constructed again.
+            context: The SDK run context that goes with `agent`.
+
+        Raises `UsageError` if the run has no such tool, agent or call.
         """
         from timestep_lab.runtime.forks import fork
         from timestep_lab.runtime.run import RunLimits
@@ -368,11 +334,13 @@ class Lab(LabViews):
         self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> Tape:  # fmt: skip
-        """What tools answered in these traces (a filter; or runs, ids, `lab.traces`, the preferred first), to run agents on:
-        `lab.run(…, tools=tape)`, `lab.fork(…, on_tools=tape)`, `lab.compare(…, tools=tape)`.
+        """A tape: the recorded tool results of some traces, for running agents without calling their tools. Use it in
+        `lab.run(…, tools=tape)`, `lab.fork(…, on_tools=tape)` and `lab.compare(…, tools=tape)`.
 
-        `ignore`: tool to the arguments that say nothing, `"*"` for all, as in `{"think": "*"}`. `near`: tool to free-text arguments
-        that need only be nearly alike; such answers are shown as `drifted`. Raises `FilterError`, `NotFoundError`, `UsageError`.
+        `traces`: a trace filter, or runs, ids or `lab.traces`; earlier ones take precedence. `ignore`: tool name to
+        arguments that do not affect the result, `"*"` for all, as in `{"think": "*"}`. `near`: tool name to free-text
+        arguments that only need to be similar; such results are marked `drifted`. Raises `FilterError`,
+        `NotFoundError`, `UsageError`.
         """
         from timestep_lab.runtime.tape import matching, record
 
@@ -393,11 +361,13 @@ class Lab(LabViews):
         self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,
         keep_traces: bool = False, **changes: Any,
     ) -> list[Replayed]:  # fmt: skip
-        """Run the rest of a recorded run `times` times, from `span_id` or from where the first change is felt; without either, from
-        its start. For counting how often it goes well: no thread, no run, and no trace unless `keep_traces`.
+        """Run the rest of a recorded run `times` times, to measure how often it succeeds. Starts at `span_id`, else at
+        the first step that a change affects, else at the beginning. No thread or run is stored, and no trace unless
+        `keep_traces`.
 
-        The changes and limits are those of `fork`; each replay has the limits for itself. Nobody is asked: a live call that needs approval is refused unless `approve_all`. What
-        a model or a tool raises is the `error` of that replay. Raises what `fork` raises before it starts.
+        Takes the changes and limits of `fork`; limits apply to each replay separately. A live call that needs approval
+        is rejected unless `approve_all`. An exception raised by a model or a tool is the `error` of that replay. Before
+        it starts, raises what `fork` raises.
         """
         from timestep_lab.runtime.warm_start import replay_many, warm_start
 
@@ -411,11 +381,12 @@ class Lab(LabViews):
         on_miss: str = "fail", concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False, agent: sdk.Agent[Any] | None = None,
         context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Outlook:  # fmt: skip
-        """How likely it still was to come out right: `k` continuations from each decision, with all before it as it was. Where the
-        share falls, something happened.
+        """Estimate the probability of success after each decision of a run, from `k` continuations each. A drop marks
+        the step to look at.
 
-        `scorer`: what right answers pass, such as `contains:°C`, a scorer or a function of the answer. Or say what is wrong or right as
-        for `why`: `wrong="contains:°F"`, `right="the corrected answer"`. The rest is as in `why`.
+        `scorer`: defines success: `contains:°C`, a scorer, or a function of the answer. Alternatively pass `wrong` or
+        `right` as for `why`: `wrong="contains:°F"`, `right="the corrected answer"`. The other arguments are those of
+        `why`.
         """
         from timestep_lab.evals import cause
 
@@ -435,17 +406,25 @@ class Lab(LabViews):
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
         agent: sdk.Agent[Any] | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
-        """Which step made a run go wrong: `.verdict`, `.suspects`, `.outlook`. Found by replaying it with and without each suspect.
+        """Find the step that made a run go wrong, by replaying the run with and without each suspect: `.verdict`,
+        `.suspects`, `.outlook`.
 
-        `wrong`: a text such as `contains:°F` that holds of wrong answers, a function of the answer that is true of them, or a scorer;
-        or `right`: the corrected answer, a function, a scorer; neither for a run that failed. *Proven*: with the step as it was, or
-        taken anew, it goes wrong, and repaired it comes out right. *Chance*: decided there, and taken anew it comes out right.
+        A step is *proven* if the run fails when it is kept or resampled and succeeds when it is repaired. It is
+        *chance* if the outcome is decided there and resampling it alone makes the run succeed.
 
-        Replays are answered from a tape (`tools`, `on_miss` as in `run`), or with `tools="live"` by tools that only read; the wider the
-        pool, the more can be told. `corrections`: id of a call to what it should have said; `instructions`, `models`: agent to texts, or
-        models, to try (unless given, those of other runs in the pool).
-        Each suspect is confirmed with `replays` fresh replays, and as many again where they do not settle it.
-        Each replay is kept, and a `why` that was stopped goes on without paying twice. `plan=True` says what it would take at most.
+        Args:
+            wrong: Matches wrong answers: a text such as `contains:°F`, a function of the answer, or a scorer.
+            right: The alternative to `wrong`: the corrected answer, a function, or a scorer. A failed run needs neither.
+            replays: Fresh replays that confirm each suspect; as many again if the result is not settled.
+            k: Continuations after each decision, for `.outlook`.
+            tools: As in `run`: tools answer from a tape, and a larger tape allows more conclusions. `"live"` calls read-only tools.
+            on_miss: As in `run`.
+            corrections: Call id to the result it should have returned.
+            instructions: Agent name to alternative instructions to try. Default: those of other runs on the tape.
+            models: Agent name to alternative models to try. Default: those of other runs on the tape.
+            plan: Return the maximum cost (a `WhyPlan`) instead of running.
+
+        Every replay is stored, so an interrupted `why` continues without paying twice.
         """
         from timestep_lab.evals import cause
 
@@ -459,24 +438,28 @@ class Lab(LabViews):
 
     @cached_property
     def causes(self) -> Causes:
-        """`why` and `outlook` as events, and cases kept as tests: `.why(trace_id, …)`, `.plan(…)`, `.keep(trace_id, name, …)`."""
+        """`why` and `outlook` as event streams, and failed cases saved as tests: `.why(trace_id, …)`, `.plan(…)`,
+        `.keep(trace_id, name, …)`.
+        """
         from timestep_lab.service.causes import Causes
 
         return Causes(self)
 
     async def cancel(self, run_id: str) -> None:
-        """Stop a run. What was said so far is kept. Raises `ConflictError` for a run that is over."""
+        """Stop a run. Its partial output is kept. Raises `ConflictError` if the run has already ended."""
         await self.runs.cancel(run_id)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-        """Files kept earlier, with the content that a model is given of each: images and PDFs as such, else bounded text."""
+        """Stored files with the content that is sent to the model: images and PDFs unchanged, other files as text of
+        limited length.
+        """
         from timestep_lab.runtime.attachments import with_content
 
         return await with_content(self.files, described) if described else []
 
     @cached_property
     def comparisons(self) -> Comparisons:
-        """Comparisons made so far: `lab.comparisons()` lists them; `lab.comparison(id)` shows one."""
+        """Stored comparisons: `lab.comparisons()` lists them, `lab.comparison(id)` opens one."""
         from timestep_lab.service.comparisons import Comparisons
 
         return Comparisons(self)
@@ -496,26 +479,28 @@ class Lab(LabViews):
         return VectorStores(self.store, self.settings)
 
     def get_run(self, run_id: str) -> Run:
-        """A run by id, with what it waits for. Raises `NotFoundError`."""
+        """A run by its id, including pending approvals. Raises `NotFoundError`."""
         view = self.runs.read(run_id)
         return Run(self, view.run, tuple(view.interruptions))
 
     def flush(self) -> None:
-        """Wait until every span so far can be read: those of the bare Agents SDK or OpenTelemetry. What `run`, `approve`, `fork`,
-        `compare` and the like did can be read when they return."""
+        """Wait until all spans recorded so far are stored. Needed only for spans of the plain Agents SDK or
+        OpenTelemetry: `run`, `approve`, `fork`, `compare` and similar methods have stored theirs when they return."""
         if "writer" in self._root.__dict__:
             self._root.writer.flush()
 
     # -- reading back
 
     def sql(self, query: str, params: Sequence[object] = ()) -> pandas.DataFrame:
-        """One read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises `QueryError`."""
+        """Run a read-only SQL statement over the lab's views (`lab.sql("show tables")` lists them). Raises
+        `QueryError`.
+        """
         return self._select(query, params).df()
 
     # -- lifetime
 
     async def aclose(self) -> None:
-        """End what goes on here; close tools, tracer and store. Spans not yet written are written first."""
+        """End background work, then close the tools, the trace writer and the store. Pending spans are written first."""
         await self._end_background()
         if "runner" in self.__dict__:
             await self.runner.aclose()
@@ -531,13 +516,13 @@ class Lab(LabViews):
             self.store.close()
 
     def close(self) -> None:
-        """As `aclose`, for code without an event loop. Raises `UsageError` inside one (a notebook has one): `await lab.aclose()`."""
+        """Like `aclose`, for code without an event loop. Raises `UsageError` if one is running, as in a notebook: use
+        `await lab.aclose()`.
+        """
         import asyncio
 
         if in_event_loop():
-            raise UsageError(
-                "An event loop is running here, and the lab's tools live in it.", "Use: await lab.aclose()"
-            )
+            raise UsageError("close() cannot be called while an event loop is running.", "Use: await lab.aclose()")
         asyncio.run(self.aclose())
 
     def __enter__(self) -> Lab:
@@ -571,7 +556,7 @@ class Lab(LabViews):
 
     @property
     def _owner(self) -> str:
-        """Tells users, and labs, apart within this process."""
+        """Identifies this lab and user within the process."""
         return self.store.user_id
 
     def __repr__(self) -> str:
@@ -587,7 +572,7 @@ class Lab(LabViews):
         )
 
     def _card(self) -> tuple[str, str, str]:
-        """Where it is, what it holds, and who answers."""
+        """Location, contents and default model, for the repr."""
         waiting = len(self.approvals)
         counts = [f"{n:,} {what if n != 1 else what.removesuffix('s')}" for n, what in (
             (len(self.agents), "agents"), (len(self.threads), "threads"), (len(self.explorer()), "traces"),

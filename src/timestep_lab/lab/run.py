@@ -1,4 +1,4 @@
-"""`Run` and `RunStream`: one turn of a conversation, as a value and as it happens."""
+"""`Run` and `RunStream`: the result of a run, and its stream of events."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from timestep_lab.ui.trace_view import TraceView
 
 
-# --- `lab.approvals`: every run that waits for a person, started by whichever process
+# --- `lab.approvals`: all runs that wait for approval, whichever process started them
 
 
 class Approvals:
-    """Acts like a mapping from run id to the waiting `Run`, oldest first.
+    """The runs that wait for approval: a mapping of run id to `Run`, oldest first.
 
     Example:
         waiting = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
@@ -40,16 +40,19 @@ class Approvals:
         self._lab = lab
 
     def list(self) -> Sequence[Run]:
-        """Every run that waits for a decision."""
+        """All runs that wait for approval."""
         waiting = self._lab.runs.list(status="needs_approval", limit=MOST)
         return [Run(self._lab, one.run, tuple(one.interruptions)) for one in reversed(waiting)]
 
     def __getitem__(self, run_id: str) -> Run:
-        """Raises `NotFoundError` when that run waits for nothing."""
+        """The waiting run with this id. Raises `NotFoundError` if it is not waiting."""
         run = self._lab.get_run(run_id)
         if run.status != "needs_approval":
             waiting = ", ".join(r.id for r in self.list()) or "none"
-            raise NotFoundError(f"Run {run_id} waits for no approval: it is {run.status}.", f"Waiting now: {waiting}.")
+            raise NotFoundError(
+                f"Run {run_id} is not waiting for approval; its status is {run.status}.",
+                f"Currently waiting: {waiting}.",
+            )
         return run
 
     def __iter__(self) -> Iterator[Run]:
@@ -61,18 +64,18 @@ class Approvals:
     def __repr__(self) -> str:
         runs = self.list()
         if not runs:
-            return "Nothing waits for approval."
+            return "No run is waiting for approval."
         lines = [f"  {r.id}  {i.name}({i.arguments})  asked by {i.agent}" for r in runs for i in r.interruptions]
         return "Waiting for approval (await lab.approvals[run_id].approve()):\n" + "\n".join(lines)
 
 
 MOST_SHOWN = 4_000
-"""Characters of an answer in what a cell shows of its run."""
+"""Maximum number of characters of an answer in the display of a run."""
 
 
 @says_await("run")
 class Run:
-    """What came of `lab.run`. Read from the store: a `Run` is as good tomorrow, or in another process, as today.
+    """The result of `lab.run`. It is read from the store, so it can be loaded again later or in another process.
 
     Example:
         run = await lab.run("What's the weather in Berkeley?", model="demo/assistant")
@@ -85,71 +88,73 @@ class Run:
         self._lab = lab
         self.record = record
         self.interruptions = interruptions
-        """The tool calls that wait for a decision; empty unless `status` is `needs_approval`."""
+        """The tool calls that wait for approval; empty unless `status` is `needs_approval`."""
 
     @property
     def id(self) -> str:
-        """`run_…`, for `lab.get_run` and `timestep-lab approve`."""
+        """The run id, `run_…`, as used by `lab.get_run` and `timestep-lab approve`."""
         return self.record.id
 
     @property
     def status(self) -> RunStatus:
-        """`running`, `needs_approval`, `completed`, `stopped` (at a limit), `failed`, `cancelled`, or `interrupted`: its process died."""
+        """`running`, `needs_approval`, `completed`, `stopped` (a limit was reached), `failed`, `cancelled`, or
+        `interrupted` (its process ended).
+        """
         return self.record.status
 
     @property
     def output(self) -> str | None:
-        """The answer's text; as far as it got when the run did not complete."""
+        """The text of the answer; partial if the run did not complete."""
         return self.record.output
 
     @property
     def error(self) -> str | None:
-        """What went wrong, or which limit was reached, and what to do next; None for a run that ended well."""
+        """What went wrong, or which limit was reached, and what to do next; None if the run ended normally."""
         return self.record.error
 
     @property
     def agent(self) -> str:
-        """Name of the agent that answered, or that waits."""
+        """Name of the agent that answered or is waiting."""
         return self.record.last_agent or self.record.agent
 
     @property
     def model(self) -> str | None:
-        """`prefix/name` of the model that was asked for; None while unknown."""
+        """The requested model as `prefix/name`; None if unknown."""
         return self.record.model
 
     @property
     def usage(self) -> Usage:
-        """Requests and tokens so far."""
+        """Number of requests and tokens so far."""
         return self.record.usage
 
     @property
     def cost(self) -> float | None:
-        """US dollars; None when a price is not known."""
+        """Cost in US dollars; None if a price is unknown."""
         return self.record.cost_usd
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits, as OpenTelemetry has them."""
+        """The trace id: 32 hexadecimal digits, as in OpenTelemetry."""
         return self.record.trace_id
 
     @property
     def thread_id(self) -> str:
-        """`thr_…`, of the conversation that the run speaks in."""
+        """The id of the run's thread, `thr_…`."""
         return self.record.thread_id
 
     @property
     def trace(self) -> TraceView:
-        """The run as a picture: waterfall, graph, conversation and raw JSON."""
+        """The run's trace: waterfall, handoff graph, conversation and raw JSON."""
         return self._lab.trace(self.trace_id)
 
     @property
     def thread(self) -> Thread:
-        """The conversation that the run speaks in."""
+        """The thread (conversation) of this run."""
         return self._lab.threads[self.thread_id]
 
     @property
     def duration_ms(self) -> float | None:
-        """From the beginning to the end, pauses included, in ms; None while it runs."""
+        """Time from start to end in milliseconds, including pauses; None while it runs."""
         if self.record.ended_at is None:
             return None
         return (self.record.ended_at - self.record.started_at).total_seconds() * 1000
@@ -158,20 +163,25 @@ class Run:
         self, call_id: str | None = None, *, always: bool = False, answer: Mapping[str, object] | None = None,
         agent: sdk.Agent[Any] | None = None,
     ) -> Run:  # fmt: skip
-        """Approve what waits (or only `call_id`) and run on. `always`: do not ask again for this tool in this thread. `answer` fills in the
-        form that a tool's server asks for (`interruption.form`), where its defaults do not do.
+        """Approve the waiting calls (or only `call_id`) and continue the run.
 
-        `agent`: the run's Agents SDK `Agent`, made again, when the kernel or process that started the run is gone.
+        Args:
+            call_id: Approve only this call.
+            always: Do not ask again for this tool in this thread.
+            answer: Values for the form that the tool's MCP server asks for (`interruption.form`), where the defaults do not fit.
+            agent: The run's Agents SDK `Agent`, constructed again, if the process that started the run has ended.
 
-        Raises `ConflictError` when nothing waits any more, or somebody else is deciding; `RunError` when the run's agents cannot
-        be had: it goes on waiting.
+        Raises `ConflictError` if nothing is waiting any more or another decision is in progress, and `RunError` if the
+        run's agents cannot be loaded; the run then keeps waiting.
         """
         return await self._decide("approved", call_id, "", always, agent, answer)
 
     async def reject(
         self, message: str = "", call_id: str | None = None, *, agent: sdk.Agent[Any] | None = None
     ) -> Run:
-        """Refuse what waits (or only `call_id`); the model reads `message`. `agent`, and what is raised, as for `approve`."""
+        """Reject the waiting calls (or only `call_id`) and continue the run; the model reads `message`. `agent` and
+        errors as in `approve`.
+        """
         return await self._decide("rejected", call_id, message, False, agent)
 
     async def _decide(
@@ -180,11 +190,14 @@ class Run:
     ) -> Run:  # fmt: skip
         if self.status != "needs_approval":
             raise ConflictError(
-                f"Run {self.id} waits for no approval: it is {self.status}.", "See lab.approvals for what waits."
+                f"Run {self.id} is not waiting for approval; its status is {self.status}.",
+                "lab.approvals lists the runs that are waiting.",
             )
         known = [waiting.call_id for waiting in self.interruptions]
         if call_id is not None and call_id not in known:
-            raise NotFoundError(f"Run {self.id} waits for no call {call_id!r}.", f"It waits for: {', '.join(known)}.")
+            raise NotFoundError(
+                f"Run {self.id} has no waiting call {call_id!r}.", f"Waiting calls: {', '.join(known)}."
+            )
         chosen = known if call_id is None else [call_id]
         filled = {} if answer is None else {"answer": dict(answer)}
         decisions = {id: {"decision": decision, "message": message, "always": always, **filled} for id in chosen}
@@ -202,7 +215,7 @@ class Run:
 
     @property
     def facts(self) -> str:
-        """One line: status, agent, model, time, first token, tokens, cost."""
+        """A one-line summary: status, agent, model, duration, time to first token, tokens, cost."""
         parts = [self.status.replace("_", " "), self.agent, self.model or "", duration_text(self.duration_ms)]
         if self.record.ttft_ms is not None:
             parts.append(f"first token {duration_text(self.record.ttft_ms)}")
@@ -224,16 +237,14 @@ class Run:
 
 
 def _shortened(text: str, whole: str) -> str:
-    return (
-        text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} … ({len(text):,} characters; all of them: {whole})"
-    )
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} … ({len(text):,} characters; full text: {whole})"
 
 
 @says_await("stream")
 class RunStream:
-    """An async iterator of a run's events. Leaving it early cancels the run; what was said so far is kept.
+    """An async iterator over a run's events. Leaving it early cancels the run; its partial output is kept.
 
-    `.run` is the run as last stored, once the first event came; `await .result()` reads to the end.
+    `.run` is the run as last stored, available after the first event. `await .result()` reads to the end.
 
     Example:
         stream = lab.stream("Hello", model="demo/echo")
@@ -247,7 +258,7 @@ class RunStream:
         self._started: RunRecord | None = None
         self._last: RunEnded | None = None
         self.text = ""
-        """The answer so far."""
+        """The answer text received so far."""
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._read()
@@ -266,18 +277,18 @@ class RunStream:
 
     @property
     def run(self) -> Run:
-        """The run as the last event tells it. Raises `ConflictError` before the first event."""
+        """The run as of the last event. Raises `ConflictError` before the first event."""
         record = self._last.run if self._last else self._started
         if record is None:
-            raise ConflictError("This run has not started.", "Read its events first: async for event in stream: …")
+            raise ConflictError("The run has not started.", "Read its events first: async for event in stream: …")
         return Run(self._lab, record, getattr(self._last, "interruptions", ()))
 
     async def result(self) -> Run:
-        """Read all events; the run as it then stands."""
+        """Read all remaining events and return the run."""
         async for _ in self:
             pass
         return self.run
 
     async def cancel(self) -> None:
-        """Stop the run. What was said so far stays in the thread, marked incomplete."""
+        """Stop the run. Its partial output stays in the thread, marked incomplete."""
         await self._lab.cancel(self.run.id)

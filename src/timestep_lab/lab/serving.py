@@ -1,4 +1,4 @@
-"""A lab served beside a notebook: `timestep-lab serve` in a process of its own, which ends with the kernel."""
+"""`lab.serve` in a notebook: runs `timestep-lab serve` in a child process that ends with the kernel."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from timestep_lab.model.errors import UsageError
 
 START_S = 60
 STOP_S = 45
-"""Runs have their time to end, as when any server is told to stop."""
+"""Time in seconds that the server's runs have to finish when it stops."""
 LINES_KEPT = 50
 
 
 class Serving:
-    """`url` for anybody who has a token, `link` for yourself; `stop()`, or leaving its `with` block, ends it. A cell shows the link.
+    """A running server: `url` is its address, and `link` also signs you in. A cell shows the link.
+
+    `stop()`, or leaving the `with` block, ends it.
 
     Example:
         kept = Lab("lab.duckdb")
@@ -31,7 +33,9 @@ class Serving:
     """
 
     def __init__(self, store: str, host: str, port: int) -> None:
-        """Wait until it answers. `store` may hold a password, so it goes by the environment. Raises `UsageError` with the server's reason."""
+        """Start the server and wait until it answers. `store` may contain a password, so it is passed in the
+        environment. Raises `UsageError` with the server's own message if it does not start.
+        """
         command = [sys.executable, "-m", "timestep_lab", "serve", "--host", host, "--port", str(port), "--with-input"]
         self._said: deque[str] = deque(maxlen=LINES_KEPT)
         self._signed_in = threading.Event()
@@ -49,7 +53,7 @@ class Serving:
             raise _why(self._said)
 
     def _read(self) -> None:
-        """To the end, so that the pipe never fills."""
+        """Read the server's output to its end, so that the pipe does not fill up."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._said.append(line.rstrip())
@@ -65,7 +69,7 @@ class Serving:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server; what its runs said so far is kept. Stopping twice is fine."""
+        """Stop the server; the partial output of its runs is kept. Safe to call twice."""
         atexit.unregister(self.stop)
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -89,11 +93,11 @@ class Serving:
         if not self.is_running:
             return f"<div>The lab was served at {html.escape(self.url)}; it is stopped.</div>"
         link = f'<a href="{html.escape(self.link)}" target="_blank" rel="noopener">{html.escape(self.url)}</a>'
-        return f"<div>The lab is served at {link} until <code>.stop()</code> or the end of this kernel. The link signs you in.</div>"
+        return f"<div>The lab is served at {link} until <code>.stop()</code> or until this kernel ends. The link signs you in.</div>"
 
 
 def _why(said: deque[str]) -> UsageError:
-    reason = next((line for line in reversed(said) if line), "It said nothing.")
+    reason = next((line for line in reversed(said) if line), "It printed no output.")
     return UsageError(
-        f"The server did not start. {reason.removeprefix('error: ')}", "lab.serve(port=0) takes a free port."
+        f"The server did not start. {reason.removeprefix('error: ')}", "lab.serve(port=0) picks a free port."
     )

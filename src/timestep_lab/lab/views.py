@@ -1,4 +1,4 @@
-"""What a lab shows and what it writes out: chat, traces, handoffs, comparisons, files."""
+"""`LabViews`: the part of `Lab` that shows things and writes files: chat, traces, handoffs, comparisons, exports."""
 
 from __future__ import annotations
 
@@ -50,19 +50,21 @@ if TYPE_CHECKING:
 
 
 def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -> int:
-    """Write the traces; how many. Raises `NotFoundError` when none match, `UsageError` for a name that cannot be."""
+    """Write the traces to a file and return how many. Raises `NotFoundError` if none match, `UsageError` if the path is
+    invalid.
+    """
     if not path.parent.is_dir():
         raise UsageError(f"The folder {path.parent} does not exist.", f"Create it with: mkdir -p {path.parent}")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder.", f"Name a file in it, such as: {path / 'traces.html'}")
+        raise UsageError(f"{path} is a folder.", f"Give a file name, such as: {path / 'traces.html'}")
     lab.flush()
     if trace_ids is None:
         trace_ids = list(lab.store.traces.frame(filter)["trace_id"])
     if not trace_ids:
         raise NotFoundError(
-            "No trace matches, so nothing was written.",
-            "Look at lab.traces.",
-            command="Look with: timestep-lab traces list",
+            "No trace matches, so no file was written.",
+            "lab.traces shows all traces.",
+            command="List the traces with: timestep-lab traces list",
         )
     if path.suffix == ".html":
         from timestep_lab.ui.html_export import export_html
@@ -76,7 +78,9 @@ def export(lab: Lab, path: Path, trace_ids: Sequence[str] | None, filter: str) -
 
 
 def diff_frame(lab: Lab, left: str, right: str) -> pandas.DataFrame:
-    """One row a step: change, depth, kind, name, first_divergence, what differs, and the differences of time, tokens and cost."""
+    """One row per step: change, depth, kind, name, first_divergence, the fields that differ, and the differences in
+    time, tokens and cost.
+    """
     import pandas
 
     lab.flush()
@@ -92,7 +96,7 @@ def diff_frame(lab: Lab, left: str, right: str) -> pandas.DataFrame:
 
 
 def _change(row: DiffRow, name: str) -> float | None:
-    """Right minus left; None where one side is missing or unknown."""
+    """Right minus left; None if either value is missing or unknown."""
     left, right = (getattr(side, name) if side else None for side in (row.left, row.right))
     return None if left is None or right is None else float(right - left)
 
@@ -100,7 +104,7 @@ def _change(row: DiffRow, name: str) -> float | None:
 # --
 
 PLUMBING = frozenset({"writer", "toolbox", "runner", "chat_source", "trace_source", "grid_view", "duel", "explorer"})
-"""What the other parts of a lab use of it: there, but not offered to who completes `lab.`."""
+"""Attributes of a lab that are for internal use and are left out of tab completion."""
 
 
 def _compare(
@@ -115,8 +119,8 @@ def _compare(
     stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False, resume: str | None = None, on_event: OnEvent | None = None,
 ) -> None:  # fmt: skip
-    """What `compare` takes. A resumed comparison keeps the options it began with unless others are given, so `compare` must know which
-    were; that is why it does not take them one by one."""
+    """The signature of `compare`. A resumed comparison keeps its original options unless others are given, so `compare`
+    has to know which options were passed explicitly; that is why it takes `**options`."""
 
 
 def _prepare(
@@ -131,7 +135,7 @@ def _prepare(
     stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False, resume: str | None = None,
 ) -> None:  # fmt: skip
-    """What `prepare_comparison` takes."""
+    """The signature of `prepare_comparison`."""
 
 
 def _plan(
@@ -146,12 +150,12 @@ def _plan(
     stop: Literal["settled"] | None = None, margin: float | None = None,
     alpha: float = 0.05, open_ended: bool = False,
 ) -> None:  # fmt: skip
-    """What `plan` and `start_comparison` take."""
+    """The signature of `plan` and `start_comparison`."""
 
 
 @says_await("lab")
 class LabViews:
-    """The part of `Lab` that people look at. Every view is made when asked for and reads the store each time."""
+    """The visual part of `Lab`. Each view is created on access and reads from the store."""
 
     @property
     def _lab(self) -> Lab:
@@ -186,11 +190,17 @@ class LabViews:
         height: int | None = None,
         **options: Any,
     ) -> Chat | Duel:
-        """A chat in the cell: the same component as in the served app. `agent`: Personal Assistant, unless another is named or the
-        thread was with another. `thread`: the id of one to go on in.
+        """A chat in the notebook, with the same component as the served app.
 
-        With two `models`, a live duel: both answer each message side by side, without names unless `blind=False`, and votes are kept
-        as in the arena. Raises `NotFoundError`, `UnknownPrefixError`, `UsageError`.
+        Args:
+            agent: Name or id. Default: the thread's agent, else Personal Assistant.
+            model: Overrides the agent's model.
+            models: Two models, for a live duel: both answer each message side by side, and votes are stored as in the arena.
+            blind: In a duel, hide the model names until the vote.
+            thread: Id of a thread to continue.
+            height: Height in pixels.
+
+        Raises `NotFoundError`, `UnknownPrefixError`, `UsageError`.
         """
         from timestep_lab.service.runs import DEFAULT_AGENT
         from timestep_lab.ui.chat import Chat
@@ -202,16 +212,18 @@ class LabViews:
             name = f"{found.name}{version}" if agent.endswith(version) and agent != found.name else found.name
         if models is not None:
             if model is not None or thread is not None:
-                raise UsageError("A duel has two models and begins anew.", "Leave model and thread out.")
+                raise UsageError(
+                    "A duel takes two models and always starts a new conversation.", "Omit model and thread."
+                )
             return self.duel(name or DEFAULT_AGENT, models, blind=blind, height=height, **options)
         if model is not None:
-            self._lab.models.resolve(model)  # Raises for a prefix that is not known.
+            self._lab.models.resolve(model)  # Raises if the prefix is unknown.
         if thread is not None:
-            self._lab.threads[thread]  # Raises for one that is not there.
+            self._lab.threads[thread]  # Raises if the thread does not exist.
         return Chat(self.chat_source, agent=name, model=model, thread_id=thread, height=height, **options)
 
     def duel(self, agent: str, models: Sequence[str], **options: Any) -> Duel:
-        """What `chat(agent, models=…)` shows."""
+        """Implementation of `chat(agent, models=…)`."""
         from timestep_lab.lab.comparing import LocalDuelSource
         from timestep_lab.ui.duel import Duel
 
@@ -219,14 +231,14 @@ class LabViews:
 
     @cached_property
     def chat_source(self) -> ChatSource:
-        """What a chat asks."""
+        """The data source of the chat component."""
         from timestep_lab.lab.chat_source import LabChatSource
 
         return LabChatSource(self._lab)
 
     @cached_property
     def trace_source(self) -> Traces:
-        """What the trace views read from."""
+        """The data source of the trace views."""
         from timestep_lab.service.traces import Traces
 
         source = Traces(self._lab)
@@ -235,13 +247,15 @@ class LabViews:
 
     @property
     def traces(self) -> TraceExplorer:
-        """The explorer: all traces, live, the opened one beside the list. `.filter`, `.search`, `.sql`, `.df()`, `.selection`, `[trace_id]`.
+        """The trace explorer: a live list of all traces, with the selected trace beside it. See `.filter`, `.search`,
+        `.sql`, `.df()`, `.selection`, `[trace_id]`.
 
-        A sequence, too, newest first: `for trace in lab.traces`, `lab.traces[0]`, `lab.traces[:3]`, `len(lab.traces)`. It is the same one
-        each time, so `lab.traces.filter = …` holds until it is changed, here or on the screen; `lab.explorer()` is another of its own.
-        In a served Panel page, each browser's session has its own.
+        It is also a sequence, newest first: `for trace in lab.traces`, `lab.traces[0]`, `lab.traces[:3]`,
+        `len(lab.traces)`. The same explorer is returned each time, so `lab.traces.filter = …` applies until it is
+        changed in code or on screen; use `lab.explorer()` for a separate one. In a served Panel app, each browser
+        session has its own.
         """
-        # Sessions share a lab, and must not share what each of them has filtered.
+        # Browser sessions share a lab but must not share a filter.
         panel = sys.modules.get("panel")
         page = None if panel is None else panel.state.curdoc
         explorers: WeakKeyDictionary[Any, TraceExplorer] = self.__dict__.setdefault("_explorers", WeakKeyDictionary())
@@ -254,7 +268,7 @@ class LabViews:
     def explorer(
         self, *, filter: str = "", search: str = "", selection: str | None = None, **options: Any
     ) -> TraceExplorer:
-        """The same, opened at a filter or a trace. Raises `FilterError`, `NotFoundError`."""
+        """A new trace explorer with this filter, search and selected trace. Raises `FilterError`, `NotFoundError`."""
         from timestep_lab.ui.explorer import TraceExplorer
 
         lab = self._lab
@@ -264,7 +278,7 @@ class LabViews:
         return explorer
 
     def trace(self, run: Run | TraceView | str) -> TraceView:
-        """One trace: waterfall, handoff graph, conversation. `run`: a `Run`, or a trace's id."""
+        """A view of one trace: waterfall, handoff graph, conversation. `run`: a `Run` or a trace id."""
         from timestep_lab.ui.trace_view import TraceView
 
         return TraceView(self._lab.trace_source, trace_id_of(run), datasets=self._lab.datasets)
@@ -280,27 +294,32 @@ class LabViews:
         note: str | None = None,
         span_id: str | None = None,
     ) -> ScoreRecord:
-        """Annotate a run's trace, or one span of it: `lab.score(run, "helpful", 1, note="…")`. It is a row of the view `scores`.
+        """Annotate a trace, or one span of it: `lab.score(run, "helpful", 1, note="…")`. The annotation is a row of the
+        view `scores`.
 
-        Raises `NotFoundError` for a trace or a span that is not there, `UsageError` without a value and a label.
+        Raises `NotFoundError` if the trace or span does not exist, and `UsageError` if neither `value` nor `label` is
+        given.
         """
         trace_id = trace_id_of(target)
         if value is None and label is None:
-            raise UsageError("A score has a value or a label.", "Give value=…, label=…, or both.", param="value")
+            raise UsageError("A score needs a value or a label.", "Pass value=…, label=…, or both.", param="value")
         if span_id is None:
             return self._lab.trace_source.score("trace", trace_id, name, value, label=label, note=note)
         if not self._lab.trace_source.payloads(trace_id, [span_id]):
             raise NotFoundError(
-                f"Trace {trace_id} has no span {span_id!r}.", f"See: timestep-lab traces show {trace_id}"
+                f"Trace {trace_id} has no span {span_id!r}.",
+                f"List its spans with: timestep-lab traces show {trace_id}",
             )
         return self._lab.trace_source.score("span", span_id, name, value, label=label, note=note)
 
     def handoffs(
         self, agent: str | sdk.Agent[Any] | None = None, *, filter: str = "", traces: ManyTraces | None = None
     ) -> HandoffGraph:
-        """The handoff graph: ways declared from `agent` dashed, ways travelled solid, over the given traces or all that match.
+        """The handoff graph: handoffs declared from `agent` are dashed, handoffs observed in the traces are solid.
 
-        `agent`: a stored one by name or id, or an Agents SDK `Agent` itself. `traces`: as for `export`."""
+        `agent`: name or id of a stored agent, or an Agents SDK `Agent`. `traces`: as for `export`; default: all traces
+        that match `filter`.
+        """
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
         ids = None if traces is None else trace_ids_of(traces)
@@ -308,7 +327,7 @@ class LabViews:
             try:
                 graph = self._lab.trace_source.handoffs(agent=agent, filter=filter, trace_id=ids)
             except NotFoundError as error:
-                step = f"{error.next_step} For an Agents SDK agent pass the Agent itself: lab.handoffs(my_agent)"
+                step = f"{error.next_step} For an Agents SDK agent, pass the Agent itself: lab.handoffs(my_agent)"
                 raise NotFoundError(error.message, step, command=error.command) from None
             return HandoffGraph(graph, title=graph.title)
         from timestep_lab.runtime.agent_graph import declared_graph, over
@@ -318,24 +337,34 @@ class LabViews:
         return HandoffGraph(over(declared_graph(agent), observed), title=f"Handoffs of {agent.name}")
 
     def diff(self, left: Run | TraceView | str, right: Run | TraceView | str) -> pandas.DataFrame:
-        """Two traces aligned, one row a step; `first_divergence` marks where they first differ."""
+        """Align two traces, one row per step. `first_divergence` marks the step where they first differ."""
         return diff_frame(self._lab, trace_id_of(left), trace_id_of(right))
 
     # -- comparing
 
     @with_signature_of(_compare)
     async def compare(self, data: Any = None, *, on_event: OnEvent | None = None, **options: Any) -> Grid:
-        """Ask every candidate every case and show the answers side by side; in a notebook while they come.
+        """Run every candidate on every case and show the answers side by side; in a notebook the matrix updates while
+        it runs.
 
-        `data`: strings, dicts, a DataFrame, a path, a data set's name (`lab.datasets`), a query over past traces, or traces themselves (`lab.explorer(filter=…)`). Candidates are all combinations of `models`, `agents`,
-        `settings` and `prompts`; among `agents` may also stand functions (async or not, that take what is asked and return a text, or
-        an object with `output` and `steps`) and services (`https://…`, or an `Endpoint`), which models and settings do not multiply; `scorers` judge; `epochs` repeats honestly. `columns` names the columns of `data` that are `input`,
-        `expected` and `id`; `limit` takes the first cases only. `resume` goes on with one by its id, with the options it began with
-        unless others are given. `tools="tape"` lets the tools answer from recorded traces instead of being called: those that the
-        cases are or name (a column `trace_id`), or `"tape:<filter>"`, `lab.tape(…)`. What the other options mean is said in `evals.options.Options`.
+        Args:
+            data: The cases: strings, dicts, a DataFrame, a path, the name of a data set (`lab.datasets`), an SQL query over past traces, or
+                traces (`lab.explorer(filter=…)`).
+            on_event: Called with each event, instead of showing the matrix.
+            models, agents, settings, prompts: The candidates are all combinations of these. `agents` may also contain functions (sync or
+                async; they take the input and return a text, or an object with `output` and `steps`) and services (`https://…`, or an
+                `Endpoint`); these are not combined with models and settings.
+            scorers: What is measured on each answer.
+            columns: Which columns of `data` are `input`, `expected` and `id`.
+            limit: Use only the first `limit` cases.
+            epochs: Repeat every case this many times, without using the cache between repeats.
+            tools: `"tape"` answers tool calls from recorded traces: those that the cases come from or name in a column `trace_id`. Also
+                `"tape:<trace filter>"` or a `lab.tape(…)`.
+            resume: Id of a comparison to continue, with its original options unless others are given.
 
-        Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError` before anything is asked. A case that
-        fails is a cell with its error.
+        The other options are documented in `evals.plan.Options`. A case that fails becomes a cell with its error.
+
+        Raises `DataError`, `UsageError`, `UnknownPrefixError` or `MissingKeyError` before any model is called.
         """
         from timestep_lab.lab import comparing
 
@@ -345,10 +374,12 @@ class LabViews:
         self, data: Any, *, model: str | None = None, agent: AnyAgent | str | None = None, scorers: Sequence[Any] | Any = (),
         alpha: float = 0.05, runs: int = 1000, seed: int = 0, **options: Any,
     ) -> AA:  # fmt: skip
-        """The same model (or agent) twice on every case: how often would a comparison that stops itself have called one of the two better?
+        """A/A test: run the same candidate twice on every case and measure the false positive rate of a comparison with
+        early stopping.
 
-        What differs between the two is chance. `alpha` is what is allowed; `runs` is how often the two are told apart anew, in random order.
-        The other options are those of `compare`. Raises as `compare` does, and `UsageError` when nothing was scored twice.
+        Any difference between the two is chance. `alpha`: the nominal false positive rate. `runs`: number of random
+        reorderings that are tested. The other options are those of `compare`. Raises as `compare` does, and
+        `UsageError` if no case was scored twice.
         """
         from timestep_lab.evals.stopping import aa
         from timestep_lab.store.base import in_thread
@@ -360,17 +391,19 @@ class LabViews:
 
     @with_signature_of(_plan)
     async def plan(self, data: object, **options: object) -> Plan:
-        """What `compare` with the same arguments would take: calls, cache hits, cost and time, before anything is spent."""
+        """Estimate what `compare` with the same arguments would need: calls, cache hits, cost and time. Spends nothing."""
         return await self._planned(await self._data(data), options)
 
     @with_signature_of(_prepare)
     async def prepare_comparison(self, data: Any = None, **options: Any) -> Comparison:
-        """A comparison ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
+        """A comparison that is ready to run: `async for event in comparison.events()`, then `comparison.grid()`."""
         return await self._prepared(await self._data(data), **options)
 
     @with_signature_of(_plan)
     async def start_comparison(self, data: Any, **options: Any) -> GridView:
-        """`compare` in the background: the view is live, its Stop button ends it, `lab.comparison(view.id_of_comparison)` reads it."""
+        """`compare` in the background. Returns a live view with a Stop button; `lab.comparison(view.id_of_comparison)`
+        reads the results.
+        """
         from timestep_lab.lab import comparing
 
         comparison = await self._prepared(await self._data(data), **options)
@@ -411,14 +444,17 @@ class LabViews:
         self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
         budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
-        """Which change made an agent worse: `await lab.blame(good="Front desk@3", bad="Front desk@7", cases=…, scorers=…)`. `.verdict`,
-        `.effects`, `.culprits`.
+        """Find the change that made an agent worse: `await lab.blame(good="Front desk@3", bad="Front desk@7", cases=…,
+        scorers=…)`. Returns `.verdict`, `.effects`, `.culprits`.
 
-        What differs (instructions, model, each setting, tool, handoff and approval) is mixed in a fractional factorial: with six changes
-        at most 24 of the 64 combinations. Each effect has an interval; two changes that only do it together are named, or said to be not
-        separable. `cases`, `scorers` and the other options are those of `compare`; the first scorer decides. Two Agents SDK `Agent` objects
-        are compared likewise, and what models read of their tools too. `plan=True` says what it would take. Raises as `compare` does, and
-        `UsageError` where nothing differs.
+        The differences between the two versions (instructions, model, each setting, tool, handoff and approval rule)
+        are the factors of a fractional factorial design: for six changes, at most 24 of the 64 combinations are run.
+        Each effect has a confidence interval; two changes that only matter together are reported as such, or as not
+        separable. `good` and `bad` may also be Agents SDK `Agent` objects; then the tool descriptions that the model
+        reads are compared too.
+
+        `cases`, `scorers` and the other options are those of `compare`; the first scorer decides. `plan=True` returns
+        the estimated cost instead. Raises as `compare` does, and `UsageError` if nothing differs.
         """
         from timestep_lab.service.causes import find_change, plan_of_change
 
@@ -430,7 +466,7 @@ class LabViews:
         )
 
     def comparison(self, id: str) -> Grid:
-        """A comparison made earlier. Raises `NotFoundError`."""
+        """A stored comparison. Raises `NotFoundError`."""
         from timestep_lab.lab.comparing import NotebookDisplay
 
         grid = self._lab.comparisons.rows(id).grid()
@@ -438,36 +474,43 @@ class LabViews:
         return grid
 
     def _empty_grid(self, id: str) -> Grid:
-        """Of a comparison that is read when somebody looks. Raises `NotFoundError`."""
+        """A grid without its rows, for a view that reads them when it is shown. Raises `NotFoundError`."""
         from timestep_lab.evals.grid import Grid
         from timestep_lab.evals.results import ComparisonRows
 
         return Grid(ComparisonRows(self._lab.store.db, self._lab.store.user_id).comparisons.get(id), (), ())
 
     def grid_view(self, grid: Grid | str) -> GridView:
-        """The matrix of a comparison, by itself or by its id; live while it runs. Raises `NotFoundError`."""
+        """The matrix view of a comparison, given as a grid or an id; live while it runs. Raises `NotFoundError`."""
         from timestep_lab.lab import comparing
 
         return comparing.grid_view(self._lab, grid)
 
     def arena(self, grid: Grid | str, *, seed: int | None = None) -> ArenaView:
-        """Blind duels between the answers of a comparison. `.ranking()` and `.votes` hold what came of them; votes are rows.
+        """Blind pairwise voting on the answers of a comparison. `.ranking()` and `.votes` hold the results; votes are
+        stored as rows.
 
-        `seed` fixes the order of the duels. Raises `NotFoundError`, and `UsageError` when no case has two answers.
+        `seed` fixes the order of the pairs. Raises `NotFoundError`, and `UsageError` if no case has two answers.
         """
         from timestep_lab.lab import comparing
 
         return comparing.arena_view(self._lab, grid, seed)
 
-    # -- scoring what happened
+    # -- scoring traces
 
     async def score_traces(
         self, which: str | Sequence[str] = "", *, scorers: Sequence[object] | object, limit: int | None = None, keep: bool = True,
         again: bool = False, budget_usd: float | None = None,
     ) -> pandas.DataFrame:  # fmt: skip
-        """Score traces that are there, one row a trace. `which`: a filter (`agent == "Front desk"`), an SQL query that gives `trace_id` (and may
-        give `expected`), or ids; empty: all that completed. Scores are kept as rows of the view `scores`. What these scorers said before
-        is taken as it is, unless `again`. Raises `FilterError`, `QueryError`, `DataError`, `UsageError`.
+        """Score existing traces; one row per trace. Scores are stored as rows of the view `scores`.
+
+        Args:
+            which: A filter (`agent == "Front desk"`), an SQL query that returns `trace_id` (and optionally `expected`), or ids. Empty: all
+                completed traces.
+            again: Score again instead of reusing the stored scores of the same scorers.
+            keep: Store the scores.
+
+        Raises `FilterError`, `QueryError`, `DataError`, `UsageError`.
         """
         from timestep_lab.evals.scorers.registry import make_scorers
         from timestep_lab.lab.comparing import frame_of
@@ -491,17 +534,20 @@ class LabViews:
         filter: str = "",
         budget_usd: float | None = None,
     ) -> Watch:
-        """Score new traces as they end, the share `sample` of them: `await watch.stop()` ends it. `budget_usd` is for one look. Judges' own
-        traces are left out. Raises `UsageError` outside of an event loop.
+        """Score new traces as they end. `sample`: the fraction of traces to score, in (0, 1]. `budget_usd`: limit in US
+        dollars for each check. Traces of judges are excluded. Stop it with `await watch.stop()`. Raises `UsageError` if
+        no event loop is running.
         """
         from timestep_lab.lab.comparing import Watch
 
         return Watch(self._lab, scorers, sample, filter, budget_usd)
 
     async def rescore(self, grid: Grid | str, *, scorers: Sequence[object] | object, **options: object) -> Grid:
-        """Score the answers of a comparison with further scorers, or with changed ones of the same name; no candidate is asked.
+        """Score the stored answers of a comparison with additional scorers, or with changed ones of the same name; no
+        candidate is run.
 
-        `grid`: a comparison, or its id. Raises `NotFoundError`, `UsageError`, `ConflictError` while it goes on.
+        `grid`: a comparison or its id. Raises `NotFoundError`, `UsageError`, and `ConflictError` while the comparison
+        is running.
         """
         return await self._rescored(grid if isinstance(grid, str) else grid.id, scorers, options)
 
@@ -516,22 +562,27 @@ class LabViews:
     # -- files
 
     def import_traces(self, path: str | Path) -> Imported:
-        """Read OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own. The same file twice adds nothing."""
+        """Import traces: OTLP (protobuf, JSON, JSONL), OpenInference, Agents SDK exports, or a lab's own export.
+        Importing a file twice adds nothing.
+        """
         from timestep_lab.runtime.interchange.files import import_file
 
         return import_file(path, self._lab.store)
 
     def export(self, path: str | Path, *, trace_ids: ManyTraces | None = None, filter: str = "") -> int:
-        """Write traces by the path's ending: `.json` (OTLP), `.jsonl`, `.parquet`, `.duckdb`, or `.html` that opens anywhere; how many.
+        """Write traces in the format of the path's suffix and return how many: `.json` (OTLP), `.jsonl`, `.parquet`,
+        `.duckdb`, or `.html`, a self-contained page.
 
-        `trace_ids`: ids, runs, or a column such as `lab.traces.df().trace_id`; without it, all that match `filter`."""
+        `trace_ids`: ids, runs, or a column such as `lab.traces.df().trace_id`. Default: all traces that match `filter`.
+        """
         return export(self._lab, Path(path), None if trace_ids is None else trace_ids_of(trace_ids), filter)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> Serving | None:
-        """Serve this lab; port 0 is a free one.
+        """Serve this lab over HTTP; port 0 picks a free port.
 
-        In a notebook: in a process beside the kernel, with the environment's settings, until `.stop()` or the kernel's end; the cell
-        shows the link. In a script: until interrupted. Raises `UsageError` when the port is taken.
+        In a notebook it runs in a child process with the environment's settings, until `.stop()` is called or the
+        kernel ends, and the cell shows the link. In a script it blocks until interrupted. Raises `UsageError` if the
+        port is in use.
         """
         if in_event_loop():
             from timestep_lab.lab.serving import Serving

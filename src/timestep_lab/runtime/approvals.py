@@ -247,7 +247,8 @@ def paused(store: Store, run: RunRecord) -> RunStateRecord:
     state = store.run_states.try_get(run.id)
     if state is None or state.status == "done":
         raise ConflictError(
-            f"Run {run.id} waits for no approval: it is {run.status}.", "See lab.approvals for what waits."
+            f"Run {run.id} is not waiting for approval; its status is {run.status}.",
+            "lab.approvals lists the runs that are waiting.",
         )
     return state
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def unsupported_remotely(what: str, next_step: str) -> UsageError:
     """For a part of the interface that a served lab does not have."""
-    return UsageError(f"{what} cannot be had from a served lab.", next_step)
+    return UsageError(f"{what} is not available in a served lab.", next_step)
 
 
 def error_of(status: int, body: bytes, url: str) -> LabError:

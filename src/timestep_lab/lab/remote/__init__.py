@@ -1,1 +1,1 @@
-"""`Lab("http://…", token=…)`: a served lab with the interface of a local one, over its authenticated HTTP interface."""
+"""`Lab("http://…", token=…)`: a served lab with the interface of a local one, over its authenticated HTTP API."""

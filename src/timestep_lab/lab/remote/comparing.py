@@ -1,4 +1,4 @@
-"""`lab.compare` of a served lab: the cases go there, the events and the grid come back."""
+"""`lab.compare` for a served lab: sends the cases, receives the events and the grid."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from timestep_lab.service.comparisons import Comparisons
 
 ENDS_TRIES = 50
-"""How often a stopped comparison is asked, each tenth of a second, whether it has stopped."""
+"""How many times, at intervals of 0.1 s, to check whether a cancelled comparison has ended."""
 
 
 class RemoteComparison:
-    """As `evals.engine.Comparison`, but under way from the start: the served lab works, this side follows."""
+    """The remote counterpart of `evals.engine.Comparison`. It is already running on the server when created."""
 
     def __init__(
         self, comparisons: Comparisons, started: ComparisonStarted, events: AsyncGenerator[Event, None]
@@ -62,7 +62,7 @@ class RemoteComparison:
         return self.grid()
 
     async def events(self, *, deltas: bool = True) -> AsyncGenerator[Event, None]:
-        """Events as they happen, `comparison.ended` last. Leaving early stops the comparison; it can be resumed."""
+        """Events as they happen, ending with `comparison.ended`. Leaving early stops the comparison; it can be resumed."""
         yield self._started
         try:
             while not self._stopped.is_set():
@@ -85,26 +85,26 @@ class RemoteComparison:
         yield await self._ended()
 
     def cancel(self) -> None:
-        """Stop asking. Finished answers stay."""
+        """Stop the comparison. Finished answers are kept."""
         self._stopped.set()
         if self._waiting is not None:
             self._waiting.cancel()
 
     @property
     def forecast(self) -> str:
-        """As `evals.engine.Comparison.forecast`."""
+        """See `evals.engine.Comparison.forecast`."""
         chosen = Options.read(self.record.settings)
         if not chosen.stop:
             return ""
         return what_it_takes(self.record.n_cases, len(self.record.candidates), alpha=chosen.alpha, margin=chosen.margin)
 
     def grid(self) -> Grid:
-        """What is finished so far."""
+        """The results so far."""
         seed = int(self.record.settings.get("seed", 0))
         return Grid(self.record, self._started.cases, list(self._cells.values()), seed=seed)
 
     async def _ended(self) -> ComparisonEnded:
-        """How the served lab took leave of a comparison whose reader hung up."""
+        """The final event of a comparison whose event stream was closed by this client."""
         for _ in range(ENDS_TRIES):
             grid = (await in_thread(self._comparisons.rows, self.record.id)).grid()
             if grid.status != "running":
@@ -122,10 +122,12 @@ async def prepare(lab: RemoteLab, data: object, resume: str | None, options: dic
 
 
 def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `lab.comparisons.start` takes: data of this machine is read here, names are sent as they are. Raises `UsageError`, `DataError`."""
+    """The arguments of `lab.comparisons.start`: local data is read here, names are sent unchanged. Raises `UsageError`,
+    `DataError`.
+    """
     rest = dict(options)
     if rest.pop("client", None) is not None:
-        raise unsupported_remotely("A Dask cluster of yours", "Leave client away, or open the store itself.")
+        raise unsupported_remotely("A Dask client", "Omit client, or open the store directly.")
     columns, limit = rest.pop("columns", None) or {}, rest.pop("limit", None)
     rows = select(connection, data).dicts() if is_query(data) else data
     dataset: Dataset = load_dataset(rows, limit=limit, **columns)
@@ -151,19 +153,21 @@ def body_of(connection: Connection, data: Any, options: Mapping[str, Any]) -> di
 
 
 def _of_providers(dataset: Dataset) -> dict[str, Any]:
-    """Those that a promptfoo file asks, as models and settings. Raises `UsageError` where these are no combinations of all with all."""
+    """The providers of a promptfoo file, as models and settings. Raises `UsageError` if they are not all combinations
+    of some models and settings.
+    """
     settings = [dict(provider.settings) for provider in dataset.providers]
     if any(provider.prompts for provider in dataset.providers) or any(one != settings[0] for one in settings):
         raise UsageError(
-            f"The providers of {dataset.name} differ in prompts or settings, which a served lab cannot be told.",
-            "Name models, or compare with the store itself.",
+            f"The providers of {dataset.name} differ in prompts or settings, which a served lab does not support.",
+            "Pass models=[…], or open the store directly.",
         )
     models = [read_model(provider.id, dataset.name) for provider in dataset.providers]
     return {"models": models, **({"settings": settings[:1]} if settings[0] else {})}
 
 
 def named_scorers(scorers: object) -> list[Any]:
-    """Scorers as a served lab takes them. Raises `UsageError` for Python functions."""
+    """Scorers in the form that a served lab accepts. Raises `UsageError` for Python functions."""
     many = [scorers] if callable(scorers) or isinstance(scorers, Mapping | Scorer) else _many(scorers)
     return [_named(one, "scorers") for one in many]
 
@@ -178,7 +182,7 @@ def _many(value: Any) -> list[Any]:
 def _named(one: object, kind: str) -> Any:
     if kind == "agents" and (is_pipeline(one) or (isinstance(one, str) and one.startswith(("http://", "https://")))):
         raise unsupported_remotely(
-            "A function or a service as a candidate", "Open the store itself, or name stored agents."
+            "A function or a service as a candidate", "Open the store directly, or name stored agents."
         )
     if isinstance(one, str | Mapping):
         return one
@@ -189,9 +193,9 @@ def _named(one: object, kind: str) -> Any:
         if spec["type"] != "function":
             return spec
     if kind == "agents":
-        raise unsupported_remotely("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+        raise unsupported_remotely("An Agents SDK agent", "Store it with lab.agents.create(…) and pass its name.")
     if kind == "scorers":
         raise unsupported_remotely(
-            "A scorer that is a Python function", "Name one of those that are built in, or open the store itself."
+            "A scorer that is a Python function", "Use a built-in scorer, or open the store directly."
         )
-    raise UsageError(f"{one!r} is none of the {kind}.", "Give names.")
+    raise UsageError(f"{one!r} is not valid in {kind}.", "Pass names.")

@@ -1,4 +1,4 @@
-"""`RemoteLab`: what `Lab("http://…")` gives."""
+"""`RemoteLab`: the class of `Lab("http://…")`."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 WITH_THE_SERVER = {"store": "The store", "runner": "The runner", "toolbox": "The toolbox", "writer": "The trace writer"}
-"""Parts of a local lab that a served one does not have."""
+"""Parts of a local lab that a served lab does not have."""
 
 
 class RemoteDatasets(Datasets):
-    """Data are read here; queries are asked there."""
+    """Data is read on this machine; queries run on the server."""
 
     _connection: Connection
 
@@ -68,7 +68,7 @@ class RemoteDatasets(Datasets):
 
 
 class RemoteMyData(MyData):
-    """The file is made there."""
+    """The export file is created by the server."""
 
     _connection: Connection
 
@@ -82,10 +82,12 @@ class RemoteMyData(MyData):
 
 @says_await("lab")
 class RemoteLab(RemoteLooking, Lab):
-    """A served lab, as the user of a token sees it: agents, tools and files are there, and runs go on there.
+    """A served lab, as seen by the user of a token. Agents, tools and files are stored on the server, and runs execute
+    there.
 
-    What lives in one process cannot be remote, and says so: Agents SDK objects, Python functions as scorers, commands of MCP servers,
-    the store, the runner. Everything raises what the server raised, and `StoreUnavailableError` when it does not answer.
+    Objects that exist only in one process are not supported and raise `UsageError`: Agents SDK agents, Python functions
+    as scorers, MCP server commands, the store, the runner. Errors of the server are raised as the same classes, and
+    `StoreUnavailableError` if it does not answer.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class RemoteLab(RemoteLooking, Lab):
 
     @property
     def router(self) -> Any:
-        """Which providers the served lab reaches: `.providers()`, `await .list_models()`."""
+        """The providers that the served lab can reach: `.providers()`, `await .list_models()`."""
         return self.models
 
     @cached_property
@@ -162,16 +164,18 @@ class RemoteLab(RemoteLooking, Lab):
         tools: str | Tape | None = None,
         on_miss: str = "fail",
     ) -> RunStream:
-        """As `Lab.stream`. The run is the server's: it ends early when this stream is left, not when this process dies."""
+        """As `Lab.stream`. The run executes on the server: closing this stream cancels it, the end of this process does
+        not.
+        """
         if isinstance(agent, AgentRecord):
             agent = agent.ref
         if agent is not None and not isinstance(agent, str):
-            raise unsupported_remotely("An Agents SDK agent", "Store it there with lab.agents.create(…), and name it.")
+            raise unsupported_remotely("An Agents SDK agent", "Store it with lab.agents.create(…) and pass its name.")
         if model is not None and not isinstance(model, str):
             raise unsupported_remotely(
-                "A model that is an object", "Name one that the served lab has: model='prefix/name'."
+                "A model object", "Pass the name of a model that the served lab has: model='prefix/name'."
             )
-        # Of an attachment its id is enough: the file is the server's.
+        # Only the id of an attachment is sent: the file is on the server.
         files = [str(attachment["id"]) for attachment in attachments]
         messages = prompt if isinstance(prompt, str) else messages_of(prompt)
         return self._following(lambda: self.runs.start(
@@ -185,7 +189,8 @@ class RemoteLab(RemoteLooking, Lab):
     ) -> RunStream:
         if agent is not None:
             raise unsupported_remotely(
-                f"The Agents SDK agent {agent.name!r}", "Decide in a process that opens the lab's own file or database."
+                f"The Agents SDK agent {agent.name!r}",
+                "Decide in a process that opens the lab's file or database directly.",
             )
         given = {call_id: read_decision(call_id, decision) for call_id, decision in decisions.items()}
         return self._following(lambda: self.runs.decide(run_id, given))
@@ -213,17 +218,13 @@ class RemoteLab(RemoteLooking, Lab):
         max_tool_calls: int | None = None,
     ) -> Run:
         if agent is not None:
-            raise unsupported_remotely(
-                "An Agents SDK agent", "Leave agent away: the served lab has what the run began with."
-            )
+            raise unsupported_remotely("An Agents SDK agent", "Omit agent: the served lab has the run's agent.")
         if context is not None:
-            raise unsupported_remotely("A context of this process", "Leave context away, or open the store itself.")
+            raise unsupported_remotely("A context object", "Omit context, or open the store directly.")
         if approve != "ask":
-            raise unsupported_remotely(
-                "A fork that decides by itself", "Leave approve away, and decide with run.approve()."
-            )
+            raise unsupported_remotely("A fork with automatic approval", "Omit approve, and decide with run.approve().")
         if any(callable(stub) for stubs in (tools, results) for stub in (stubs or {}).values()):
-            raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
+            raise unsupported_remotely("A function as the replacement of a tool", "Pass the tool's result as a text.")
         forked = self._following(lambda: self.runs.fork(
             trace_id_of(trace), span_id, prompt=prompt, model=model, instructions=instructions, tools=_dict(tools), results=_dict(results), again=again,
             on_tools=_named_tape(on_tools), on_miss=on_miss, budget_usd=budget_usd, max_tokens_total=max_tokens_total,
@@ -235,15 +236,13 @@ class RemoteLab(RemoteLooking, Lab):
         self, traces: object, *, ignore: Mapping[str, Sequence[str] | str] | None = None,
         near: Mapping[str, Sequence[str] | str] | None = None,
     ) -> NoReturn:  # fmt: skip
-        raise unsupported_remotely(
-            "A tape in this process", "Name its traces instead: tools='tape:<filter of traces>'."
-        )
+        raise unsupported_remotely("A tape object", "Name its traces instead: tools='tape:<trace filter>'.")
 
     async def replay(
         self, trace: Run | str, span_id: str | None = None, *, times: int = 1, concurrency: int = 8, approve_all: bool = False,
         keep_traces: bool = False, **changes: object,
     ) -> list[Replayed]:  # fmt: skip
-        """As `Lab.replay`; the replays are the server's. Leaving it stops them."""
+        """As `Lab.replay`; the replays run on the server and stop when this call is cancelled."""
         from timestep_lab.service.causes import read_replayed
 
         given = _sent(_without_objects(changes))
@@ -267,7 +266,7 @@ class RemoteLab(RemoteLooking, Lab):
     async def outlook(
         self, run: Run | str, scorer: object = None, *, on_progress: Callable[[int, int], None] | None = None, **options: object
     ) -> Outlook:  # fmt: skip
-        """As `Lab.outlook`; the replays are the server's."""
+        """As `Lab.outlook`; the replays run on the server."""
         from timestep_lab.evals.cause.findings import Outlook
         from timestep_lab.service.causes import found_of
 
@@ -282,7 +281,7 @@ class RemoteLab(RemoteLooking, Lab):
         budget_usd: float | None = None, concurrency: int = 16, approve_all: bool = False, plan: bool = False,
         agent: sdk.Agent[Any] | None = None, context: object = None, on_progress: Callable[[int, int], None] | None = None,
     ) -> Why | WhyPlan:  # fmt: skip
-        """As `Lab.why`; the replays are the server's. Leaving it stops them."""
+        """As `Lab.why`; the replays run on the server and stop when this call is cancelled."""
         from timestep_lab.evals.cause.findings import Why
         from timestep_lab.service.causes import found_of
 
@@ -300,7 +299,7 @@ class RemoteLab(RemoteLooking, Lab):
         self, *, good: AnyAgent | str, bad: AnyAgent | str, cases: object, scorers: Sequence[object] | object, plan: bool = False,
         budget_usd: float | None = None, on_progress: Callable[[int, int], None] | None = None, **options: object,
     ) -> Blame | BlamePlan:  # fmt: skip
-        """As `Lab.blame`; the comparisons are the server's. Leaving it stops them."""
+        """As `Lab.blame`; the comparisons run on the server and stop when this call is cancelled."""
         from timestep_lab.evals.cause.blame import Blame
         from timestep_lab.lab.remote.comparing import body_of
 
@@ -316,7 +315,7 @@ class RemoteLab(RemoteLooking, Lab):
         return Blame.from_json(last.found, grids)
 
     async def attachments(self, described: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-        """As they are: the server adds the content when they are sent."""
+        """The attachments unchanged: the server adds the content."""
         return list(described)
 
     def flush(self) -> None:
@@ -335,7 +334,7 @@ class RemoteLab(RemoteLooking, Lab):
         await in_thread(self.changes.close)
         self.connection.close()
 
-    # -- what stays with the server
+    # -- parts that exist only on the server
 
     def for_user(self, user_id: str) -> Lab:
         raise unsupported_remotely("The lab of another user", "Open it with that user's token.")
@@ -343,8 +342,8 @@ class RemoteLab(RemoteLooking, Lab):
     def __getattr__(self, name: str) -> NoReturn:
         if name in WITH_THE_SERVER:
             raise NotServedError(
-                f"{WITH_THE_SERVER[name]} cannot be had from a served lab.",
-                "It stays with the server. Use runs, traces, sql and the other parts, or open the store itself: Lab(path).",
+                f"{WITH_THE_SERVER[name]} is not available in a served lab.",
+                "It exists only on the server. Use runs, traces, sql and the other parts, or open the store directly: Lab(path).",
             )
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
@@ -380,13 +379,13 @@ class RemoteLab(RemoteLooking, Lab):
 def _named_tape(given: str | Tape | None) -> str | None:
     if given is None or isinstance(given, str):
         return given
-    raise unsupported_remotely("A tape of another lab", "Name its traces instead: 'tape:<filter of traces>'.")
+    raise unsupported_remotely("A tape object", "Name its traces instead: 'tape:<trace filter>'.")
 
 
 def _without_objects(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises `UsageError` for a function in place of a tool."""
+    """The changes in a form that can be sent. Raises `UsageError` for a function as the replacement of a tool."""
     if any(callable(stub) for name in ("tools", "results") for stub in (changes.get(name) or {}).values()):
-        raise unsupported_remotely("A function in place of a tool", "Give what the tool says as a text.")
+        raise unsupported_remotely("A function as the replacement of a tool", "Pass the tool's result as a text.")
     return {name: _dict(value) if name in ("tools", "results") else value for name, value in changes.items()}
 
 
@@ -395,22 +394,22 @@ def _dict(given: Mapping[str, Json] | None) -> dict[str, Json] | None:
 
 
 def _sent(options: Mapping[str, Any], **said: Any) -> dict[str, Any]:
-    """What a search is asked with. Raises `UsageError` for what lives in this process."""
+    """The arguments of a search in a form that can be sent. Raises `UsageError` for objects of this process."""
     from timestep_lab.evals.scorers.base import Scorer
     from timestep_lab.evals.scorers.registry import to_spec
 
     given = dict(options)
     for name in ("agent", "context"):
         if given.pop(name, None) is not None:
-            raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store itself: Lab(path).")
+            raise unsupported_remotely(f"An Agents SDK agent, or its {name}", "Open the store directly: Lab(path).")
     if "tools" in given and not isinstance(given["tools"], Mapping):
         given["tools"] = _named_tape(given["tools"])
     for name, value in said.items():
         spec = to_spec(value) if isinstance(value, Scorer) else value
         if callable(value) or (isinstance(spec, Mapping) and spec.get("type") == "function"):
             raise unsupported_remotely(
-                "A Python function that judges",
-                "Name a scorer, such as contains:°F, or open the store itself: Lab(path).",
+                "A Python function as a scorer",
+                "Use a named scorer such as contains:°F, or open the store directly: Lab(path).",
             )
         given[name] = _dict(spec) if isinstance(spec, Mapping) else spec
     return {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,6 @@
-"""What of a served lab is not one request: its changes over a websocket, typed SQL, files of this machine, and what belongs to one process."""
+"""The parts of a served lab that are not single HTTP requests: change notifications over a websocket, typed SQL
+results, local files, and what is unsupported.
+"""
 
 from __future__ import annotations
 
@@ -31,59 +33,61 @@ if TYPE_CHECKING:
     from agents import FunctionTool
 
 
-# --- `lab.files` of a served lab: what is not one request
+# --- `lab.files` of a served lab
 
 
 class RemoteFiles(Files):
-    """`add` reads a file of this machine and sends it."""
+    """`add` reads a local file and uploads it."""
 
     def stream(self, file_id: str) -> Iterator[bytes]:
-        """The bytes in parts of at most 1 MiB. Raises `NotFoundError` at once."""
+        """The content in chunks of at most 1 MiB. Raises `NotFoundError` immediately."""
         whole = io.BytesIO(self.content(file_id))
         return iter(lambda: whole.read(PART_BYTES), b"")
 
     def purge(self) -> int:
-        """The served lab deletes what has expired."""
-        raise unsupported_remotely("Purging files", "Nothing is to be done: the served lab deletes what has expired.")
+        """Not supported: the served lab deletes expired files itself."""
+        raise unsupported_remotely(
+            "Purging files", "Nothing needs to be done: the served lab deletes expired files itself."
+        )
 
 
-# --- `lab.mcp` of a served lab: what belongs to one process
+# --- `lab.mcp` of a served lab
 
 
 class RemoteMcp(Mcp):
-    """Servers come without the values of their headers: those stay with the served lab."""
+    """MCP servers of a served lab. Header values are not returned; they stay on the server."""
 
     def add_function(
         self, function: Callable[..., Any] | FunctionTool, *, server: str = "functions", require_approval: Json = None
     ) -> NoReturn:
-        """A function is served by the process that it is in."""
+        """Not supported: a function is served by the process that defines it."""
         raise unsupported_remotely(
-            "A function of this process",
-            "Add it where the lab is served, or as an MCP server with an address of its own: lab.mcp.add(name, url=…)",
+            "A Python function",
+            "Add it in the process that serves the lab, or as an MCP server with its own address: lab.mcp.add(name, url=…)",
         )
 
     def close(self) -> None:
-        """Nothing is served from here."""
+        """Does nothing: no functions are served from this process."""
 
 
-# --- SQL asked of a served lab, with every value as the database gave it
+# --- SQL on a served lab, with exact values and types
 
 
 EXACT = "application/vnd.timestep-lab.rows+json"
 MOST = 1_000_000
-"""Rows that the server gives at once."""
+"""Maximum number of rows that the server returns at once."""
 
 
 def select(connection: Connection, query: str, params: Sequence[object] = (), limit: int | None = None) -> Rows:
-    """At most `limit` rows. Raises `QueryError`, also when there are more than a million rows and no limit is given."""
+    """At most `limit` rows. Raises `QueryError`, also if there are more than a million rows and no limit is given."""
     body = {"query": query, "params": json.loads(wire.dumps(list(params))), "limit": min(limit or MOST, MOST)}
     rows = wire.unpack_rows(wire.loads(connection.raw("POST", "/api/v1/sql", json=body, headers={"Accept": EXACT})))
     if rows.truncated and limit is None:
-        raise QueryError(f"The answer has more than {MOST:,} rows.", "Add a limit, or count in the query.")
+        raise QueryError(f"The result has more than {MOST:,} rows.", "Add a limit, or aggregate in the query.")
     return rows
 
 
-# --- Traces of a served lab: what is not one request
+# --- Traces of a served lab
 
 
 class RemoteTraces(Traces):
@@ -112,7 +116,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
 
 
 class Changes:
-    """As `Store.subscribe`: callbacks come on a thread of ours. Listens from the first subscriber on, and again after each break."""
+    """The remote counterpart of `Store.subscribe`. It connects on the first subscription, reconnects after errors, and
+    calls back on its own thread.
+    """
 
     def __init__(self, connection: Connection, user_id: str) -> None:
         self._connection, self._user_id = connection, user_id
@@ -146,16 +152,16 @@ class Changes:
             try:
                 with connect(url, additional_headers=headers, open_timeout=CONNECT_S) as socket:
                     self._socket, wait, warned = socket, FIRST_WAIT_S, False
-                    # Whatever happened before nobody was told.
+                    # Changes before the connection was made were missed: report every topic as changed.
                     self._tell((topic, "") for topic in TOPICS)
                     for text in socket:
                         self._tell(json.loads(text))
             except InvalidStatus as error:
                 if not warned:
-                    log.warning("%s does not tell what changes: %s", self._connection.url, error)
+                    log.warning("%s refused the change notifications: %s", self._connection.url, error)
                 warned = True
             except (OSError, WebSocketException):
-                pass  # Gone for now; asked again below.
+                pass  # Temporarily unreachable; reconnect below.
             self._socket = None
             self._closed.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)

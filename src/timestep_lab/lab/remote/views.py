@@ -1,4 +1,4 @@
-"""What a served lab shows and what it writes out: the same views, fed over the wire."""
+"""`RemoteLooking`: the views and file exports of a served lab, fed over HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from timestep_lab.ui.handoff_graph import HandoffGraph
 FORMATS = (".json", ".jsonl", ".parquet", ".duckdb")
 LONG_S = 600.0
-"""For files of traces, which may be large."""
+"""Timeout in seconds for uploads and downloads of trace files."""
 
 
 class RemoteLooking(LabViews):
@@ -39,7 +39,7 @@ class RemoteLooking(LabViews):
         return cast("RemoteLab", self)
 
     def duel(self, agent: str, models: Sequence[str], **options: object) -> NoReturn:
-        raise unsupported_remotely("A live duel as an object", "Open the Compare page of the served lab in a browser.")
+        raise unsupported_remotely("A live duel", "Open the Compare page of the served lab in a browser.")
 
     @cached_property
     def trace_source(self) -> Traces:
@@ -53,7 +53,7 @@ class RemoteLooking(LabViews):
         from timestep_lab.ui.handoff_graph import HandoffGraph
 
         if agent is not None and not isinstance(agent, str):
-            raise unsupported_remotely("An Agents SDK agent", "Name a stored one, or leave it away.")
+            raise unsupported_remotely("An Agents SDK agent", "Pass the name of a stored agent, or omit it.")
         if traces is not None and not (traces := trace_ids_of(traces)):
             return HandoffGraph(TitledGraph(nodes=(), edges=(), title="Handoffs"), title="Handoffs")
         return super().handoffs(agent, filter=filter, traces=traces)
@@ -61,7 +61,7 @@ class RemoteLooking(LabViews):
     # -- comparing
 
     async def _prepared(self, data: object, *, resume: str | None = None, **options: object) -> Any:
-        """Under way in the served lab."""
+        """The comparison, already running on the server."""
         from timestep_lab.lab.remote.comparing import prepare
 
         return await prepare(self._remote, data, resume, options)
@@ -90,13 +90,13 @@ class RemoteLooking(LabViews):
     # -- files
 
     def import_traces(self, path: str | Path) -> Imported:
-        """Send a file of traces to the served lab, at most 50 MB. A `.duckdb` file is refused there."""
+        """Upload a trace file to the served lab, at most 50 MB. `.duckdb` files are not accepted."""
         from timestep_lab.runtime.interchange.files import Imported
 
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.", f"Look at: ls -l {path}") from None
+            raise DataError(f"{path} cannot be read: {error.strerror}.", f"Check the file: ls -l {path}") from None
         return decode.record(
             Imported, self.connection.ask("POST", "/api/v1/traces/upload", content=content, timeout_s=LONG_S)
         )
@@ -107,12 +107,12 @@ class RemoteLooking(LabViews):
         known = target.suffix.lower()
         if known not in (*FORMATS, ".html"):
             raise UsageError(
-                f"Traces cannot be exported as {target.suffix or 'a file without an ending'!r}.",
-                f"End its name in one of: {', '.join(FORMATS)}, .html.",
+                f"Traces cannot be exported as {target.suffix or 'a file without a suffix'!r}.",
+                f"Use one of these suffixes: {', '.join(FORMATS)}, .html.",
             )
         ids = trace_ids_of(self.trace_source.frame(filter=filter) if trace_ids is None else trace_ids)
         if not ids:
-            raise NotFoundError("No trace matches, so nothing was written.", "Look at lab.traces.")
+            raise NotFoundError("No trace matches, so no file was written.", "lab.traces shows all traces.")
         if known == ".html":
             from timestep_lab.ui.html_export import export_html
 
@@ -126,4 +126,4 @@ class RemoteLooking(LabViews):
         return len(ids)
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-        raise unsupported_remotely("Serving", f"It is served already, at {self.connection.url}.")
+        raise unsupported_remotely("Serving", f"It is already served at {self.connection.url}.")
