@@ -28,7 +28,7 @@ class Found:
 
     async def plan(self, trace_id: str, **asked: Any) -> WhyPlan:
         if asked.get("wrong") == "contains:nothing":
-            raise UsageError("By this measure the recorded run came out right.", "Say what is wrong with it.")
+            raise UsageError("By this criterion the recorded run succeeded.", "Pass a criterion that its answer fails.")
         return WhyPlan(decisions=3, repairs=4, replays=352, cost_usd=1.2)
 
     async def why(self, trace_id: str, **asked: Any) -> AsyncGenerator[Event, None]:
@@ -143,7 +143,7 @@ def test_a_search_shows_how_far_it_is_and_can_be_stopped(show: Show, source: Sam
 def test_what_cannot_be_asked_is_said(show: Show, source: SampleSource, search: Found) -> None:
     page = show(TraceView(source, search.why_found.trace_id))
     ask(page, "nothing")
-    expect(page.get_by_role("alert")).to_contain_text("By this measure the recorded run came out right.")
+    expect(page.get_by_role("alert")).to_contain_text("By this criterion the recorded run succeeded.")
 
 
 def test_without_a_lab_behind_it_nothing_is_offered(show: Show, source: SampleSource) -> None:

@@ -40,7 +40,7 @@ def asked(cli: Cli) -> int:
         (("--fail-under", "demo/ecko:contains>=0.8"), "'demo/ecko:contains', which is not there"),
         (("--fail-under", "assertions>=0.8"), "'assertions', which is not there"),
         (("--out", "nowhere/x.csv"), "there is no folder nowhere"),
-        (("--out", "x.docx"), "Known endings"),
+        (("--out", "x.docx"), "Supported suffixes"),
         (("--group", "document"), "has no 'document'"),
     ],
 )
@@ -179,7 +179,7 @@ def test_ctrl_c_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setenv("TIMESTEP_LAB_DEMO_DELAY_MS", "20")
         done = cli("compare", "q.csv", "--models", "demo/echo", "--concurrency", "1")
     assert done.code == 130, done.err
-    [id] = re.findall(r"Go on with: timestep-lab compare --resume (cmp_\w+)", done.err)
+    [id] = re.findall(r"Resume with: timestep-lab compare --resume (cmp_\w+)", done.err)
     again = cli("compare", "--resume", id, "--json")
     assert again.code == 0
     assert again.json["candidates"][0]["n"] == CASES
@@ -198,4 +198,4 @@ def test_stop_settled_says_what_the_margin_needs_and_ends_when_one_is_better(cli
     assert asked(cli) < 40
     refused = cli("compare", "q.csv", "--models", "demo/echo", "--scorers", "contains", "--stop", "settled")
     assert refused.code == 2
-    assert "With one candidate nothing can be settled" in refused.err
+    assert "Early stopping needs at least two candidates" in refused.err

@@ -117,7 +117,7 @@ def test_a_trace_whose_parents_form_a_ring_is_shown(cli: Cli, folder: Path) -> N
     request = {"resourceSpans": [{"scopeSpans": [{"spans": [*ring, itself]}]}]}
     (folder / "ring.json").write_text(json.dumps(request))
     assert "3 new spans in 1 traces" in cli("traces", "import", "ring.json").out
-    assert "3 were here already" in cli("traces", "import", "ring.json").out
+    assert "3 already existed" in cli("traces", "import", "ring.json").out
     done = cli("traces", "show", "a" * 32)
     assert done.code == 0, done.err
     assert sum("alone" in line and "█" in line for line in done.out.splitlines()) == 3
@@ -194,4 +194,4 @@ def test_why_says_what_it_found_and_pays_nothing_twice(cli: Cli) -> None:
     assert cli("why", trace, *options, "--json").json["replays"] == 0
     shown = cli("why", trace, *options)
     assert shown.out.startswith("No step was found")
-    assert "must be said" in cli("why", trace).err
+    assert "criterion for wrong answers" in cli("why", trace).err

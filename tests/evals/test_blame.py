@@ -151,7 +151,7 @@ async def test_two_versions_of_a_stored_agent_by_their_names(lab: Lab) -> None:
     assert "not settled" in found.verdict
     assert seen[-1] == (64, 96)
     assert list(found.effects["change"])[:4] == list(plan.changes)
-    assert found.grids[0].candidates[0] == "Desk as it was"
+    assert found.grids[0].candidates[0] == "Desk unchanged"
     assert (
         found.grids[0].candidates[-1] == "Desk with instructions, setting temperature, setting max_tokens, tool think"
     )

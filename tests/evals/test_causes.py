@@ -92,7 +92,7 @@ async def test_a_search_that_was_stopped_goes_on_and_pays_nothing_twice() -> Non
         again = await why(world, run)
         assert (again.replays, again.verdict) == (0, whole.verdict)
         assert whole.replays == len(told) > 0
-        with pytest.raises(UsageError, match="came out right"):
+        with pytest.raises(UsageError, match="the recorded run succeeded"):
             await cause.why(bench.runner, await asked(world, run, wrong=lambda _: False))
 
 
@@ -111,7 +111,7 @@ async def test_what_is_wrong_must_be_said_of_a_run_that_did_not_fail() -> None:
     async with open_bench() as bench:
         world = World(bench, steps=2, seed=7, fault="swap", at=1)
         run = await world.faulty()
-        with pytest.raises(UsageError, match="must be said"):
+        with pytest.raises(UsageError, match="criterion for wrong answers"):
             await asked(world, run, wrong=None)
         with pytest.raises(UsageError, match="both given"):
             await asked(world, run, right="x")

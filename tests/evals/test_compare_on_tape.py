@@ -89,7 +89,7 @@ async def test_tools_answer_from_the_traces_and_what_they_never_answered_is_not_
         rows = {row.name: (row.n, row.errors, row.not_judged) for row in grid.candidate_rows}
         assert rows == {desk.good: (6, 0, 0), desk.other: (4, 0, 2)}
         assert (
-            f"On tape, 0 of 6 answers of {desk.good} and 2 of 6 answers of {desk.other} asked what was never"
+            f"On tape, 0 of 6 answers of {desk.good} and 2 of 6 answers of {desk.other}needed results that were never"
             in grid.verdict
         )
         assert "failed" not in headline(grid)

@@ -422,7 +422,7 @@ async def test_what_lives_in_a_process_is_passed_again(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"Python function.*scorers=\[polite\]"):
             await resume_comparison(bench, grid.id, agents=[agent])
         changed = sdk.Agent(name="Coded", model="demo/echo", instructions="Otherwise.")
-        with pytest.raises(UsageError, match="not what it was"):
+        with pytest.raises(UsageError, match="has changed since"):
             await resume_comparison(bench, grid.id, agents=[changed], scorers=[polite])
         assert isinstance(await resume_comparison(bench, grid.id, agents=[agent], scorers=[polite]), Comparison)
 

@@ -154,7 +154,7 @@ def test_the_right_choice_of_truthfulqa_is_not_always_the_first() -> None:
 
 
 def test_an_answer_that_is_none_of_the_choices_is_refused() -> None:
-    with pytest.raises(DataError, match="case 1: 'Paris' is none of the 2 choices"):
+    with pytest.raises(DataError, match="case 1: 'Paris' is not one of the 2 choices"):
         load_dataset([{"question": "?", "choices": ["Oslo", "Rome"], "answer": "Paris"}])
 
 
@@ -179,16 +179,16 @@ def test_openai_evals_conversations_are_gone_on_with(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("a.csv", "", "header"),
-        ("a.csv", "input,expected\n", "no case"),
+        ("a.csv", "input,expected\n", "no cases"),
         ("a.csv", "input,expected\nx,y,z\n", "line 2 has 3 values for 2 columns"),
-        ("a.jsonl", '{"input": "x"}\n{"input": \n', "line 2 is not JSON"),
+        ("a.jsonl", '{"input": "x"}\n{"input": \n', "line 2 is not valid JSON"),
         ("a.json", '{"input": "x"}', "without cases"),
         ("a.json", "[3]", "case 1 is a number"),
-        ("a.yaml", "tests: [", "not YAML"),
+        ("a.yaml", "tests: [", "not valid YAML"),
         ("a.yaml", "prompts: [x]", "no tests"),
-        ("a.txt", "x", "no kind that can be read"),
+        ("a.txt", "x", "not a supported file type"),
         ("a.xlsx", "x", "not a zip file"),
-        ("a.jsonl.gz", "x", "not gzip"),
+        ("a.jsonl.gz", "x", "not a valid gzip file"),
         ("a.parquet", "not parquet", "Parquet"),
     ],
 )
@@ -210,7 +210,7 @@ def test_what_is_no_dataset_is_refused(data: object) -> None:
 
 
 def test_a_missing_file_is_said_to_be_missing() -> None:
-    with pytest.raises(DataError, match=r"There is no file nowhere\.csv"):
+    with pytest.raises(DataError, match=r"The file nowhere\.csv"):
         load_dataset("nowhere.csv")
 
 
@@ -332,7 +332,7 @@ def test_a_log_of_inspect_is_read_and_one_that_cannot_be_says_how_to_write_it(tm
             archive.writestr(f"samples/s_epoch_{epoch}.json", json.dumps(sample))
     assert asked(load_dataset(str(path))) == asked(uploaded(path.read_bytes(), "log.eval")) == [("2 + 2?", "4")]
     path.write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(DataError, match="Write it as JSON: inspect log convert"):
+    with pytest.raises(DataError, match="Convert it to JSON: inspect log convert"):
         load_dataset(str(path))
 
 
@@ -341,7 +341,7 @@ def test_one_object_with_lists_that_are_no_columns_of_questions_is_not_taken_for
         {"input": [{"role": "user", "content": "2 + 2?"}], "ideal": ["4"]},
         {"question": ["a", "b"], "answer": ["c"]},
     ):
-        with pytest.raises(DataError, match="holds an object without cases"):
+        with pytest.raises(DataError, match="contains an object without cases"):
             load_dataset(write(tmp_path / "one.json", json.dumps(value)))
 
 
@@ -351,7 +351,7 @@ def test_assertions_that_are_no_list_are_refused() -> None:
 
 
 def test_samples_of_several_tasks_are_not_mixed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="samples of 2 tasks: a, b"):
+    with pytest.raises(DataError, match="samples from 2 tasks: a, b"):
         load_dataset(write(tmp_path / "r.json", '{"samples": {"a": [], "b": []}}'))
 
 
@@ -455,7 +455,7 @@ def test_a_workbook_is_read_with_numbers_as_numbers_and_only_one_sheet_of_rows(t
     book.remove(book["Notes"])
     book.active["B2"] = "=2+2"
     book.save(path)
-    with pytest.raises(DataError, match="a formula whose value was not saved"):
+    with pytest.raises(DataError, match="a formula without a saved value"):
         load_dataset(path)
     path.write_bytes(b"PK\x03\x04 no workbook")
     with pytest.raises(DataError, match=r"cases\.xlsx cannot be read as a workbook"):
@@ -474,7 +474,7 @@ def test_what_is_pasted_is_a_table_json_or_a_question_a_line() -> None:
     with pytest.raises(DataError, match="nested too deeply"):
         pasted("[" * 100_000)
     assert asked(pasted('[{"input": "2 + 2?", "expected": "4"}]')) == [("2 + 2?", "4")]
-    with pytest.raises(DataError, match="Line 2 is not JSON"):
+    with pytest.raises(DataError, match="Line 2 is not valid JSON"):
         pasted('fine\n{"input": ')
 
 
@@ -488,7 +488,7 @@ def test_an_uploaded_file_is_read_apart_and_reads_no_other_file(tmp_path: Path) 
         [case] = uploaded(content.encode(), name)
         assert case.input == f"file://{secret}"
     for name in ("a.yaml", "a.exe", ""):
-        with pytest.raises(DataError, match="of no kind that can be read"):
+        with pytest.raises(DataError, match="not a supported file type"):
             uploaded(b"tests: []", name)
     with pytest.raises(DataError, match=r"a\.csv line 2"):
         uploaded(b"input,expected\na,b,c\n", "a.csv")

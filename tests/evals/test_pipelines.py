@@ -98,8 +98,8 @@ async def test_a_function_that_fails_is_a_cell_with_its_error(tmp_path: Path) ->
         grid = await (await new_comparison(bench, CASES, agents=broken)).run()
     assert [cell.error.split(" The")[0] for cell in grid.cells if cell.error] == [
         "KeyError: 'no index'",
-        "broken gave no answer back. Return a text, or an object with output.",
-        "broken gave an object without output. Name the answer output.",
+        "broken returned no answer. Return a text, or an object with output.",
+        "broken returned an object without output. Use the key output for the answer.",
     ]
 
 

@@ -416,7 +416,7 @@ def test_a_variable_is_filled_as_a_prompt_is_and_one_that_asks_for_what_is_not_t
     )
     assert filled(dataset.prompts[0], dataset.cases[0]) == "write on BANANAS!"
     assert dataset.cases[0].vars["open"] == "a {{ b"
-    with pytest.raises(DataError, match=r"test 1 has a variable that names others.*\{\{who\}\}"):
+    with pytest.raises(DataError, match=r"test 1 has a variable that refers to others.*\{\{who\}\}"):
         config(tmp_path, "prompts: ['{{about}}']\ntests: [{vars: {about: 'by {{who}}'}}]")
 
 

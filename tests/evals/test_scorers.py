@@ -199,11 +199,11 @@ def test_every_scorer_is_found_by_name() -> None:
         ("refusal:x", "nothing after a colon"),
         ("regex:(", "not a regular expression"),
         ("latency", "limit"),
-        ("latency:soon", "not of its kind"),
+        ("latency:soon", "not of type"),
         ({"value": "x"}, "needs a type"),
-        ({"type": "json_schema", "schema": {"type": 3}}, "not a JSON Schema"),
+        ({"type": "json_schema", "schema": {"type": 3}}, "not a valid JSON Schema"),
         (7, "is not a scorer"),
-        (lambda outputs: 1, "asks for outputs"),
+        (lambda outputs: 1, "unknown parameters: outputs"),
     ],
 )
 def test_a_scorer_that_cannot_be_is_refused_with_what_could(spec: Any, says: str) -> None:
@@ -337,7 +337,7 @@ def test_rouge_and_bleu_are_those_of_the_libraries_that_papers_use() -> None:
     assert value("bleu", wanted[0], wanted) == pytest.approx(1.0)
     assert value({"type": "rouge", "at_least": 0.99}, said, wanted) == 0.0
     assert value("rouge", said, None) is None
-    with pytest.raises(UsageError, match="There is no 'rougeX'"):
+    with pytest.raises(UsageError, match="Unknown variant 'rougeX'"):
         make_scorer({"type": "rouge", "variant": "rougeX"})
 
 

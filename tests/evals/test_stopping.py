@@ -464,10 +464,10 @@ async def test_graded_scores_are_not_looked_at_before_case_72(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"models": [A]}, "With one candidate nothing can be settled"),
-        ({"scorers": []}, "Without a scorer nothing can be settled"),
-        ({"scorers": [{"type": "pairwise", "model": MODEL}]}, "judges answers against each other"),
-        ({"group": "document", "open_ended": True}, "a number of groups that is known before"),
+        ({"models": [A]}, "Early stopping needs at least two candidates"),
+        ({"scorers": []}, "Early stopping needs a scorer"),
+        ({"scorers": [{"type": "pairwise", "model": MODEL}]}, "compares all answers at the end"),
+        ({"group": "document", "open_ended": True}, "the number of groups must be known in advance"),
         ({"stop": "soon"}, "stop='soon' is not known"),
         ({"margin": -1}, "margin=-1 is not possible"),
         ({"stop": None, "open_ended": True}, "for a comparison that stops itself"),

@@ -32,7 +32,7 @@ async def test_a_data_set_has_a_name_and_versions_that_do_not_change(tmp_path: P
             lab.datasets.create("hard cases", ROWS)
         with pytest.raises(NotFoundError, match="Did you mean 'hard cases'"):
             lab.datasets["hard case"]
-        with pytest.raises(UsageError, match="cannot be called"):
+        with pytest.raises(UsageError, match="is not a valid name"):
             lab.datasets.create("a@2", ROWS)
         lab.datasets.delete("hard cases@2")
         assert [r.version for r in lab.datasets.versions("hard cases")] == [3, 1]
@@ -55,17 +55,17 @@ async def test_cases_of_a_data_set_are_had_by_place_id_and_slice(tmp_path: Path)
         assert [case.input for case in grid.cases] == ["Say word1.", "Say word2."]
         assert list(found.df()["topic"]) == ["even", "odd", "even", "odd"]
         assert [record.name for record in lab.datasets] == ["hard cases"]
-        with pytest.raises(NotFoundError, match="has no case 4: it has 4, from 0"):
+        with pytest.raises(NotFoundError, match="has no case 4: it has 4 cases, numbered from 0"):
             found[4]
         with pytest.raises(NotFoundError, match="has no case 'x'"):
             found["x"]
         with pytest.raises(NotFoundError, match=r"has no 'topc'.*Did you mean 'topic'"):
             found[0]["topc"]
-        with pytest.raises(UsageError, match="is no place in a data set"):
+        with pytest.raises(UsageError, match="is not a valid index"):
             found[1.5]  # type: ignore[call-overload]
-        with pytest.raises(UsageError, match="0 names no data set"):
+        with pytest.raises(UsageError, match="0 is not the name of a data set"):
             lab.datasets[0]  # type: ignore[index]
-        with pytest.raises(DataError, match="holds no case"):
+        with pytest.raises(DataError, match="contains no cases"):
             await lab.compare(found[9:], models="demo/echo")
 
 
@@ -75,7 +75,7 @@ async def test_a_data_set_is_compared_by_its_name(tmp_path: Path) -> None:
         grid = await lab.compare("hard cases@1", models="demo/echo", scorers="contains")
         assert (grid.record.dataset, len(grid.cases)) == ("hard cases@1", 4)
         assert (await lab.plan("hard cases", models="demo/echo")).cache_hits == 4
-        with pytest.raises(DataError, match="no file nothing"):
+        with pytest.raises(DataError, match="file nothing does not exist"):
             await lab.compare("nothing", models="demo/echo")
 
 

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_told_where_it_is_and_the_others_answer(lab: LabProcess
     page.get_by_text("Tools none").click()
     page.get_by_label("Functions as JSON").fill('[{"nmae": "x"}]')
     page.get_by_role("button", name="Run", exact=True).click()
-    expect(column(page, 1).get_by_role("alert")).to_contain_text("Tool 1 cannot be read: it has no name")
+    expect(column(page, 1).get_by_role("alert")).to_contain_text("Tool 1 is invalid: it has no name")
     page.get_by_label("Functions as JSON").fill("")
     page.get_by_role("button", name="Run", exact=True).click()
     expect(column(page, 1)).to_contain_text("Hello")

@@ -749,7 +749,7 @@ def test_no_token_a_wrong_one_and_an_address_that_is_none_are_said(lab: LabProce
         Lab(lab.url, token="forged", settings=SETTINGS)
     with pytest.raises(AuthError, match="sign-in link"):
         Lab(f"{lab.url}/?key=wrong", settings=SETTINGS)
-    with pytest.raises(UsageError, match="not an address"):
+    with pytest.raises(UsageError, match="not a valid address"):
         Lab("http://", token="x", settings=SETTINGS)
 
 

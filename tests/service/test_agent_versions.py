@@ -33,7 +33,7 @@ async def test_every_save_is_a_version_and_one_that_changes_nothing_is_none(lab:
 
 
 async def test_a_version_that_is_not_there_is_refused_with_the_newest(lab: Lab) -> None:
-    with pytest.raises(NotFoundError, match=r"'Front desk' has no version 9. Its newest is Front desk@3"):
+    with pytest.raises(NotFoundError, match=r"'Front desk' has no version 9. The newest version is Front desk@3"):
         lab.agents.get("Front desk@9")
     with pytest.raises(NotFoundError, match="no agent 'Back office'"):
         lab.agents.get("Back office@1")
@@ -44,9 +44,9 @@ async def test_a_version_is_neither_changed_nor_deleted_by_itself(lab: Lab) -> N
         lambda: lab.agents.update("Front desk@1", model="demo/echo"),
         lambda: lab.agents.delete("Front desk@1"),
     ):
-        with pytest.raises(UsageError, match="versions do not change"):
+        with pytest.raises(UsageError, match="versions cannot be changed"):
             change()
-    with pytest.raises(UsageError, match="reads as a version"):
+    with pytest.raises(UsageError, match="looks like a version"):
         lab.agents.create(name="Front desk@1")
 
 

@@ -91,7 +91,7 @@ async def test_nothing_is_deleted_while_a_run_goes_on(lab: Lab) -> None:
     async for _ in stream:
         lab.flush()
         before = counts(lab)
-        with pytest.raises(ConflictError, match="1 run still goes on"):
+        with pytest.raises(ConflictError, match="1 run is still running"):
             lab.my_data.delete_everything()
         assert counts(lab) == before
         break

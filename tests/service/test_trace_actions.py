@@ -133,8 +133,8 @@ async def test_running_again_says_first_what_is_replayed_and_what_is_live(lab: L
         run.trace_id, results={call_id: "It is 99 °F and raining frogs."}, on_tools="ask"
     )
     assert changed.text == (
-        "Replays 5 steps as recorded, then asks demo/assistant as Weather Assistant. get_weather says what you wrote. "
-        "Other tools that may change the world wait for your approval."
+        "Replays 5 steps as recorded, then asks demo/assistant as Weather Assistant. get_weather returns the result you entered. "
+        "Other tools that may have side effects wait for your approval."
     )
     assert (changed.steps, changed.of_steps, changed.live_model) == (5, 6, "demo/assistant")
     other = await lab.trace_source.plan_again(run.trace_id, prompt="Hello", model="demo/echo", on_tools="live")

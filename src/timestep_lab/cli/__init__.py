@@ -1,4 +1,4 @@
-"""Floor 5: the command line. It parses, calls `Lab`, and prints; what it can do, `Lab` can do."""
+"""Floor 7: the command line. It parses arguments, calls `Lab` and prints; it adds no functionality of its own."""
 
 from timestep_lab.cli.root import main
 

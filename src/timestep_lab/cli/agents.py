@@ -1,4 +1,4 @@
-"""`timestep-lab agents`: the stored agents."""
+"""`timestep-lab agents`: stored agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command() -> None:
 @store_option
 @with_lab
 async def list_agents(lab: Lab, as_json: bool) -> int:
-    """All agents, oldest first."""
+    """List all agents, oldest first."""
     if as_json:
         print_json([asdict(agent) for agent in lab.agents.list()])
         return 0
@@ -49,7 +49,7 @@ async def list_agents(lab: Lab, as_json: bool) -> int:
 @store_option
 @with_lab
 async def show_agent(lab: Lab, agent: str) -> int:
-    """Every field of AGENT (a name, an id, or a version such as NAME@3), as JSON."""
+    """Print AGENT (a name, an id, or a version such as NAME@3) as JSON."""
     print_json(asdict(lab.agents.get(agent)))
     return 0
 
@@ -60,7 +60,7 @@ async def show_agent(lab: Lab, agent: str) -> int:
 @store_option
 @with_lab
 async def list_versions(lab: Lab, agent: str, as_json: bool) -> int:
-    """Every version of AGENT, the newest first, and what each changed. NAME@3 names one wherever an agent is named."""
+    """List all versions of AGENT, newest first, and what each changed. Refer to one as NAME@3."""
     versions = lab.agents.versions(agent)
     if as_json:
         print_json([asdict(version) for version in versions])
@@ -84,12 +84,12 @@ async def list_versions(lab: Lab, agent: str, as_json: bool) -> int:
 @store_option
 @with_lab
 async def diff_agents(lab: Lab, before: str, after: str, as_json: bool) -> int:
-    """What differs between two versions, such as: agents diff "Front desk@3" "Front desk@7"."""
+    """Show the differences between two versions, such as: agents diff "Front desk@3" "Front desk@7"."""
     rows = lab.agents.diff(before, after).values.tolist()
     if as_json:
         print_json([dict(zip(("part", "before", "after"), row, strict=True)) for row in rows])
         return 0
-    print_rows(console(), ["part", "before", "after"], rows, empty="Nothing differs.")
+    print_rows(console(), ["part", "before", "after"], rows, empty="No differences.")
     return 0
 
 
@@ -106,14 +106,12 @@ async def restore_agent(lab: Lab, version: str) -> int:
 
 @command.command("add")
 @click.argument("name")
-@click.option("--instructions", default="", help="What the agent is told.")
-@click.option("--description", default="", help="What other agents read before they hand off to it.")
+@click.option("--instructions", default="", help="The agent's instructions.")
+@click.option("--description", default="", help="Description for other agents that may hand off to it.")
 @click.option("--model", help="prefix/name; default: the lab's default model.")
-@click.option(
-    "--tool", "tools", multiple=True, help="get_weather, think, switch_theme, or server.tool; may be repeated."
-)
-@click.option("--handoff", "handoffs", multiple=True, help="An agent it may hand off to; may be repeated.")
-@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting; may be repeated.")
+@click.option("--tool", "tools", multiple=True, help="get_weather, think, switch_theme, or server.tool; repeatable.")
+@click.option("--handoff", "handoffs", multiple=True, help="An agent it may hand off to; repeatable.")
+@click.option("--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting; repeatable.")
 @limit_options
 @store_option
 @with_lab
@@ -135,6 +133,6 @@ async def add_agent(
 @store_option
 @with_lab
 async def remove_agent(lab: Lab, agent: str) -> int:
-    """Remove AGENT (a name or an id). Its threads and traces stay."""
+    """Remove AGENT (a name or an id). Its threads and traces are kept."""
     lab.agents.delete(agent)
     return 0

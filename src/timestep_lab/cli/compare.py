@@ -1,4 +1,4 @@
-"""`timestep-lab compare`: candidates side by side on a dataset."""
+"""`timestep-lab compare`: run candidates on the same cases and compare them."""
 
 from __future__ import annotations
 
@@ -42,49 +42,55 @@ RULE_NOT_MET = 100
 @click.option("--models", help="Comma-separated, e.g. openai/gpt-4.1,ollama/qwen3")
 @click.option("--agents", help="Comma-separated: names, module:function, or https://…")
 @click.option("--scorers", help="Comma-separated, e.g. exact,contains,tool_order:search,fetch")
-@click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
+@click.option("--epochs", type=click.IntRange(1), help="Number of repeats of every case.")
 @click.option(
-    "--group", metavar="COLUMN", help="Which cases belong together, e.g. document: statistics count groups then."
+    "--group", metavar="COLUMN", help="Column that groups related cases, e.g. document; statistics then count groups."
 )
-@click.option("--by", metavar="COLUMN", help="Also the results of each slice of the data, e.g. topic.")
+@click.option("--by", metavar="COLUMN", help="Column to slice the results by, e.g. topic.")
 @click.option(
-    "--concurrency", type=click.IntRange(1), help="Calls under way at most; default: as many as the provider takes."
+    "--concurrency", type=click.IntRange(1), help="Maximum concurrent calls; default: as many as the provider accepts."
 )
-@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first cases.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before spending more than this, in US dollars.")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N cases.")
 @click.option(
     "--approve",
     type=click.Choice(["all", "none"]),
-    help="What happens to tool calls that need approval; default: none.",
+    help="Approve all or none of the tool calls that need approval; default: none.",
 )
-@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
-@click.option("--on-miss", metavar="WAY", help="On tape: fail (default), live-if-readonly or simulate:<model>.")
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<trace filter>': answer tool calls from recorded runs.")
+@click.option(
+    "--on-miss",
+    metavar="WAY",
+    help="For calls that are not on the tape: fail (default), live-if-readonly or simulate:<model>.",
+)
 @click.option(
     "--fail-under",
     "rules",
     multiple=True,
     metavar="RULE",
-    help="E.g. exact>=0.8; not met: exit code 100. May be repeated.",
+    help="E.g. exact>=0.8; exit code 100 if not met. Repeatable.",
 )
 @click.option(
     "--min-scored", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="SHARE",
-    help="Share of the answers that a scorer must have scored for a rule about it to hold.",
+    help="Fraction of answers that a scorer must have scored for its rules to pass.",
 )  # fmt: skip
 @click.option(
-    "--stop", type=click.Choice(["settled"]), help="Look after every case, and stop when what to ship is settled."
+    "--stop", type=click.Choice(["settled"]), help="Check after every case, and stop as soon as the result is settled."
 )
 @click.option(
-    "--margin", type=click.FloatRange(0), help="How much worse is still no worse; default 0.05, five points of a score from 0 to 1."
+    "--margin", type=click.FloatRange(0), help="Non-inferiority margin; default 0.05, five points of a score from 0 to 1."
 )  # fmt: skip
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 0.5, min_open=True),
-    help="With --stop: the chance of a false 'beats'; default 0.05.",
+    help="With --stop: the false positive rate; default 0.05.",
 )
 @click.option("--open-ended", is_flag=True, default=None, help="With --stop: cases may be added later.")
-@click.option("--resume", metavar="ID", help="Go on with a comparison that was stopped.")
-@click.option("--rescore", metavar="ID", help="Score the answers of a comparison with --scorers; nobody is asked.")
-@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@click.option("--resume", metavar="ID", help="Resume a comparison that was stopped.")
+@click.option(
+    "--rescore", metavar="ID", help="Score the stored answers of a comparison with --scorers; no model is called."
+)
+@click.option("--plan", is_flag=True, help="Only print the estimated cost.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write .csv .jsonl .parquet .html .xml (JUnit) .dpo.jsonl or .json."
 )
@@ -97,10 +103,13 @@ async def command(
     stop: str | None, margin: float | None, alpha: float | None, open_ended: bool | None, resume: str | None, rescore: str | None,
     plan: bool, out: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Ask every candidate every case of DATASET, and say which is better and whether the difference is real."""
+    """Run every candidate on every case of DATASET, and report which is better and whether the difference is
+    significant.
+    """
     if sum(one is not None for one in (dataset, resume, rescore)) != 1:
         raise UsageError(
-            "Nothing to compare, or too much.", "Give a dataset, or --resume or --rescore with the id of a comparison."
+            "Give exactly one of: a dataset, --resume, --rescore.",
+            "--resume and --rescore take the id of a comparison.",
         )
     given = {
         "models": _split(models), "agents": _agents(agents), "scorers": _specs(scorers), "epochs": epochs, "group": group, "concurrency": concurrency,
@@ -133,13 +142,15 @@ async def command(
     if grid.cells and all(cell.status == "error" for cell in grid.cells):
         raise LabError(
             f"Every call failed. {' '.join(failed_calls(grid.cells))}",
-            f"Mend the cause, then ask again with: timestep-lab compare --resume {grid.id}",
+            f"Fix the cause, then retry with: timestep-lab compare --resume {grid.id}",
         )
     return 0 if grid.status == "completed" else 1
 
 
 def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str] | None) -> None:
-    """What would only be found out when all is paid for. `scorers`: None when they are not known yet. Raises `UsageError`."""
+    """Check rules and output paths before anything is spent. `scorers`: None if they are not known yet. Raises
+    `UsageError`.
+    """
     from timestep_lab.evals.exports import check_path
     from timestep_lab.evals.rules import read, refuse_unscored
     from timestep_lab.evals.scorers.registry import make_scorers
@@ -155,7 +166,7 @@ def _refuse_early(rules: Sequence[str], out: Path | None, scorers: Sequence[str]
 async def _compared(
     lab: Lab, dataset: Path | None, resume: str | None, options: dict[str, Any], rules: Sequence[str], *, quiet: bool
 ) -> Grid:
-    """To the end; stopped by Ctrl-C, it says how to go on."""
+    """Run the comparison to the end. If stopped by Ctrl-C, print how to resume it."""
     from timestep_lab.evals.engine import Comparison
     from timestep_lab.evals.rules import refuse_unknown
 
@@ -164,7 +175,7 @@ async def _compared(
     try:
         refuse_unknown(comparison.grid(), rules)
     except UsageError:
-        if not isinstance(comparison, Comparison):  # In a served lab it is under way already.
+        if not isinstance(comparison, Comparison):  # In a served lab it is already running.
             comparison.cancel()
             await comparison.run()
         raise
@@ -181,18 +192,18 @@ async def _compared(
         try:
             return await comparison.run(on_event)
         except asyncio.CancelledError:
-            if started:  # Before that it is not in the store.
+            if started:  # Before that, it is not in the store.
                 say(_go_on(comparison.record.id), err=True)
             raise
 
 
 def _go_on(id: str) -> str:
-    return f"Stopped. Go on with: timestep-lab compare --resume {id}"
+    return f"Stopped. Resume with: timestep-lab compare --resume {id}"
 
 
 def print_grid(out: Console, grid: Grid) -> None:
-    """Who won first; then what to ship, quality, cost and time beside the first candidate; then the verdict, what failed and what could not be scored, and
-    a row a candidate."""
+    """The winner first; then the recommendation, with quality, cost and time relative to the first candidate; then the
+    verdict, failures, answers that could not be scored, and a row per candidate."""
     if grid.conclusion:
         out.print(f"[bold]{escape(grid.conclusion)}[/]\n")
     if grid.decision and grid.scorers:
@@ -207,7 +218,7 @@ def print_grid(out: Console, grid: Grid) -> None:
         out.print(f"{escape(grid.verdict)}\n")
     for note in grid.notes:
         out.print(f"[yellow]{escape(note)}[/]")
-    # Narrow windows break a cell in two lines rather than cut a name or a number short.
+    # In a narrow window, a cell wraps to two lines rather than cutting a name or a number.
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("candidate", overflow="fold", min_width=min(14, max(len(row.name) for row in grid.candidate_rows)))
     for name in [*grid.scorers, "errors", "cost", "p50", "first token", "tokens"]:
@@ -224,7 +235,7 @@ def print_grid(out: Console, grid: Grid) -> None:
 
 
 def _print_slices(out: Console, grid: Grid, by: str) -> None:
-    """One line a slice and candidate, a column a scorer; what differs between candidates below."""
+    """One row per slice and candidate with a column per scorer, followed by the differences between candidates."""
     from timestep_lab.evals.results import differences, means
 
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
@@ -249,7 +260,9 @@ def _print_slices(out: Console, grid: Grid, by: str) -> None:
         ahead, behind = (row["b"], row["a"]) if row["diff"] > 0 else (row["a"], row["b"])
         out.print(escape(f"On {by} {row['slice']} ({row['n']} cases) {ahead} is ahead of {behind} on {row['scorer']}."))
     if not settled and len(grid.candidates) > 1:
-        out.print(f"[dim]No slice tells the candidates apart: {len({row[0] for row in lines})} were looked at.[/]")
+        out.print(
+            f"[dim]No slice shows a difference between the candidates ({len({row[0] for row in lines})} slices).[/]"
+        )
 
 
 def _score(score: object) -> str:
@@ -263,7 +276,7 @@ def _score(score: object) -> str:
 
 @contextlib.contextmanager
 def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """A bar on a terminal; nothing in a pipe."""
+    """A progress bar on a terminal; nothing in a pipe."""
     if quiet or not sys.stderr.isatty():
         yield lambda event: None
         return
@@ -291,7 +304,7 @@ def progress_line(*, quiet: bool) -> Iterator[Callable[[Event], None]]:
 
 
 def _short_interval(event: ComparisonProgress) -> str:
-    """The widest interval of those that are still open, as it shrinks."""
+    """The widest interval among the pairs that are not settled."""
     known = [pair for pair in event.pairs if pair.ci_low == pair.ci_low]
     if not known:
         return "Comparing"
@@ -314,7 +327,7 @@ def _split(text: str | None) -> list[str] | None:
 
 
 def _agents(text: str | None) -> list[Any] | None:
-    """Names of agents, addresses of services, and functions as `module:function`."""
+    """Agents from the command line: names, addresses of services, and functions as `module:function`."""
     import importlib
     import importlib.util
     import re
@@ -334,7 +347,7 @@ def _agents(text: str | None) -> list[Any] | None:
         if not there:
             agents.append(name)
         elif not callable(made := getattr(importlib.import_module(module), function, None)):
-            raise UsageError(f"The module {module} has no function {function!r}.", "Correct --agents.")
+            raise UsageError(f"The module {module} has no function {function!r}.", "Check --agents.")
         else:
             agents.append(made)
     return None if text is None else agents

@@ -1,4 +1,4 @@
-"""What every command shares: the options before the command's name, the lab it opens, and the loop it runs in."""
+"""Shared by all commands: global options, opening the lab, running the event loop, and printing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Context:
 
     @contextmanager
     def open_store(self) -> Iterator[Store]:
-        """The store alone, for commands that run no agent."""
+        """The store only, for commands that do not run agents."""
         from timestep_lab.runtime.settings import Settings
         from timestep_lab.store.store import open_store
 
@@ -43,7 +43,7 @@ class Context:
             store.close()
 
     def open(self, **settings: Any) -> Lab:
-        """The lab, with fields of `Settings` other than the environment gives."""
+        """The lab, with these fields of `Settings` overriding the environment."""
         from timestep_lab.lab import Lab
         from timestep_lab.runtime.settings import Settings
 
@@ -51,7 +51,9 @@ class Context:
 
 
 def with_lab(body: Callable[Concatenate[Lab, P], Awaitable[T]]) -> Callable[P, T]:
-    """Turn `async def command(lab, …)` into a click callback that opens the lab, runs the loop and closes all again."""
+    """Turns `async def command(lab, …)` into a click callback that opens the lab, runs the coroutine and closes the
+    lab.
+    """
 
     @wraps(body)
     def callback(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,19 +69,19 @@ def with_lab(body: Callable[Concatenate[Lab, P], Awaitable[T]]) -> Callable[P, T
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C cancels the work and lets it clean up first."""
+    """Run a coroutine to the end. Ctrl-C cancels it and waits for its cleanup."""
     return asyncio.run(work)
 
 
-# What is printed comes from models, tools, files and other users. A terminal obeys control characters in it: they set its title, fill the
-# clipboard, clear the screen (CWE-150). So all output goes through the three functions below, which show them escaped.
+# Printed text comes from models, tools, files and other users. A terminal interprets control characters in it: they can set its title,
+# fill the clipboard or clear the screen (CWE-150). So all output goes through the three functions below, which escape them.
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""C0 but tab and newline, DEL, and C1."""
+"""C0 control characters except tab and newline, DEL, and C1."""
 
 
 def printable(text: str) -> str:
-    """The text with control characters written as `\\x1b`; line ends and tabs stay."""
+    """The text with control characters escaped as `\\x1b`; line ends and tabs are kept."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
@@ -90,12 +92,12 @@ def say(text: object, *, err: bool = False) -> None:
 
 def print_json(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
-    # JSON escapes C0 itself; the others can only stand inside a string.
+    # JSON itself escapes C0; the others can only occur inside a string.
     click.echo(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def console(*, stderr: bool = False) -> Console:
-    """For tables, colours and progress."""
+    """A Rich console for tables, colours and progress."""
     return _console_class()(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
@@ -107,7 +109,7 @@ def _console_class() -> type[Console]:
     class PrintableConsole(Console):
         def render(self, *args: Any, **kwargs: Any) -> Iterator[Segment]:
             for segment in super().render(*args, **kwargs):
-                # Segments that are `control` are Rich's own: moving the cursor of a progress bar.
+                # `control` segments are Rich's own: cursor movements of a progress bar.
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     return PrintableConsole
@@ -125,7 +127,7 @@ store_option = click.option(
     "--store", metavar="STORE", expose_value=False, callback=lambda ctx, _param, value: _use_store(ctx, value),
     help="A path, or postgresql://…; default: TIMESTEP_LAB_STORE or ./lab.duckdb.",
 )  # fmt: skip
-"""`--store` after the command's name, for those who write it there."""
+"""`--store`, also accepted after the command's name."""
 
 
 def _use_store(ctx: click.Context, value: str | None) -> None:

@@ -1,4 +1,4 @@
-"""`timestep-lab datasets`: named data sets with versions."""
+"""`timestep-lab datasets`: named, versioned data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from timestep_lab.model.errors import UsageError
 
 @click.group("datasets")
 def command() -> None:
-    """List, show, save and remove data sets; `timestep-lab compare NAME` takes one."""
+    """List, show, save and remove data sets; use one with: timestep-lab compare NAME."""
 
 
 @command.command("list")
@@ -23,7 +23,7 @@ def command() -> None:
 @store_option
 @with_lab
 async def list_datasets(lab: Lab, as_json: bool) -> int:
-    """All versions, newest first."""
+    """List all versions, newest first."""
     records = lab.datasets.rows()
     if as_json:
         print_json([asdict(record) for record in records])
@@ -42,7 +42,7 @@ async def list_datasets(lab: Lab, as_json: bool) -> int:
 @store_option
 @with_lab
 async def show_dataset(lab: Lab, name: str, as_json: bool) -> int:
-    """The cases of NAME, or of its version NAME@2."""
+    """Print the cases of NAME, or of its version NAME@2."""
     dataset = lab.datasets[name]
     if as_json:
         print_json([asdict(case) for case in dataset])
@@ -54,17 +54,17 @@ async def show_dataset(lab: Lab, name: str, as_json: bool) -> int:
 @command.command("save")
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path), required=False)
-@click.option("--traces", "filter_", metavar="FILTER", help="In place of a file: what was asked in these traces.")
-@click.option("--failures", metavar="ID", help="In place of a file: the cases that failed in a comparison.")
+@click.option("--traces", "filter_", metavar="FILTER", help="Instead of a file: the inputs of these traces.")
+@click.option("--failures", metavar="ID", help="Instead of a file: the cases that failed in a comparison.")
 @click.option("--tags", help="Comma-separated.")
 @store_option
 @with_lab
 async def save_dataset(
     lab: Lab, name: str, path: Path | None, filter_: str | None, failures: str | None, tags: str | None
 ) -> int:
-    """A new version of NAME, or its first: of a file, of traces, or of a comparison's failures."""
+    """Save a new version of NAME from a file, from traces, or from the failures of a comparison."""
     if sum(one is not None for one in (path, filter_, failures)) != 1:
-        raise UsageError("Where the cases come from is not clear.", "Give a file, --traces FILTER or --failures ID.")
+        raise UsageError("Give exactly one source of cases.", "Use a file, --traces FILTER or --failures ID.")
     chosen = [tag.strip() for tag in (tags or "").split(",") if tag.strip()]
     if filter_ is not None:
         record = lab.datasets.from_traces(name, filter_, tags=chosen)
@@ -80,7 +80,7 @@ async def save_dataset(
 @store_option
 @with_lab
 async def remove_dataset(lab: Lab, name: str) -> int:
-    """NAME with all its versions, or the one version NAME@2."""
+    """Remove NAME with all its versions, or only the version NAME@2."""
     lab.datasets.delete(name)
     say(f"Removed {name}.")
     return 0

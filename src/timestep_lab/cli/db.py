@@ -1,4 +1,4 @@
-"""`timestep-lab db`: the store itself."""
+"""`timestep-lab db` and `timestep-lab doctor`: the store, and whether everything is set up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- `timestep-lab doctor`: is everything ready, and if not, what to do
+# --- `timestep-lab doctor`: checks the setup and says how to fix it
 
 
 EXTRAS = {
@@ -39,7 +39,7 @@ EXTRAS = {
 class Finding:
     what: str
     state: str
-    """ready, missing (something optional), broken."""
+    """ready, missing (an optional part), or broken."""
     detail: str
     next_step: str = ""
 
@@ -49,7 +49,9 @@ class Finding:
 @store_option
 @click.pass_obj
 def doctor_command(context: Context, as_json: bool) -> int:
-    """Each provider, the store and the parts in the browser: ready, or what is missing and what to do. Ends with 1 if something is broken."""
+    """Check each provider, the store and the browser components: ready, or what is missing and how to fix it. Exit code
+    1 if something is broken.
+    """
     findings = list(examine(context))
     if as_json:
         print_json([finding.__dict__ for finding in findings])
@@ -68,7 +70,7 @@ def examine(context: Context) -> Iterator[Finding]:
     try:
         Settings.load()
     except SettingsError as error:
-        # All that follows depends on them.
+        # All further checks depend on these.
         yield Finding("settings", "broken", error.message, error.next_step)
         return
     try:
@@ -92,10 +94,10 @@ def examine(context: Context) -> Iterator[Finding]:
 def _vectors(store: Store) -> Finding:
     row = store.db.query(store.user_id, "select extversion from pg_extension where extname = 'vector'").one()
     if row:
-        return Finding("pgvector", "ready", f"{row[0]}, compares the passages of files")
+        return Finding("pgvector", "ready", f"{row[0]}, searches the passages of files")
     return Finding(
-        "pgvector", "missing", "passages of files are compared by plain SQL, slower and as exact",
-        "Install the extension on the server before the lab is made.",
+        "pgvector", "missing", "passages of files are searched with plain SQL: slower, same results",
+        "Install the extension on the server before creating the lab.",
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def _browser_assets() -> Finding:
     try:
         sizes = [len(build(stem, host)) for stem in ("chat", "explorer") for host in ("notebook", "panel")]
     except (OSError, ValueError) as error:
-        return Finding("browser parts", "broken", str(error), "Install timestep-lab again.")
+        return Finding("browser parts", "broken", str(error), "Reinstall timestep-lab.")
     return Finding(
         "browser parts",
         "ready",
@@ -129,14 +131,14 @@ KINDS = ("threads", "runs", "files")
 
 @click.group("db")
 def db_command() -> None:
-    """Migrate the store, see how it stands, move it, archive and forget old traces."""
+    """Migrate, check, copy and repair the store; archive and delete old traces."""
 
 
 @db_command.command("migrate")
 @store_option
 @click.pass_obj
 def migrate(context: Context) -> int:
-    """Bring the store to this version's schema. Opening a lab does this too."""
+    """Migrate the store to this version's schema. Opening a lab does this, too."""
     with context.open_store() as store:
         say(f"{store.db.url} is up to date.")
     return 0
@@ -146,7 +148,7 @@ def migrate(context: Context) -> int:
 @store_option
 @click.pass_obj
 def status(context: Context) -> int:
-    """Which migrations the store has."""
+    """Show which migrations the store has."""
     from timestep_lab.store import migrate
 
     with context.open_store() as store:
@@ -159,13 +161,13 @@ def status(context: Context) -> int:
 @store_option
 @click.pass_obj
 def check(context: Context) -> int:
-    """Whether the lab is whole: all that was acknowledged is there. A damaged one is left as it is."""
+    """Check that the lab is intact, with all acknowledged data. A damaged lab is not changed."""
     from timestep_lab.store.base import SYSTEM_USER
 
     with context.open_store() as store:
         counts = [store.db.query(SYSTEM_USER, f"select count(*) from core.{name}").one() for name in KINDS]
         summary = ", ".join(f"{count[0]:,} {name}" for name, count in zip(KINDS, counts, strict=True) if count)
-        say(f"{store.db.url} is whole: {summary}.")
+        say(f"{store.db.url} is intact: {summary}.")
     return 0
 
 
@@ -173,25 +175,27 @@ def check(context: Context) -> int:
 @store_option
 @click.pass_obj
 def repair(context: Context) -> int:
-    """Open a DuckDB lab whose log is damaged with every change that can be had. The damaged files stay beside it, under other names."""
+    """Repair a DuckDB lab with a damaged write-ahead log, keeping every change that can be recovered. The damaged files
+    are kept under other names.
+    """
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.store.duckdb.connect import repair as repaired
     from timestep_lab.store.store import EMBEDDED
 
     url = str(context.store or Settings.load().store or "lab.duckdb").removeprefix("duckdb://")
     if "://" in url or url.startswith((":memory:", EMBEDDED)):
-        raise UsageError("Only a lab in a DuckDB file is repaired here.", "Name one with: --store PATH")
+        raise UsageError("Only a lab in a DuckDB file can be repaired.", "Select it with: --store PATH")
     path = Path(url).expanduser().resolve()
     try:
         done = repaired(path)
     except OSError as error:
         raise StoreReadOnlyError(
-            f"{path} could not be copied, and is as it was: {error.strerror}.", "Make room, then try again."
+            f"{path} could not be copied and is unchanged: {error.strerror}.", "Free some disk space, then try again."
         ) from error
     if done is None:
         say(f"{path} needs no repair.")
         return 0
-    say(f"{path} opens again. Of its log of {done.size:,} bytes, the changes in {done.kept:,} could be had.")
+    say(f"{path} is repaired. Recovered {done.kept:,} of {done.size:,} bytes of its log.")
     say("The damaged files: " + ", ".join(str(damaged) for damaged in done.aside))
     return 0
 
@@ -200,14 +204,16 @@ def repair(context: Context) -> int:
 @click.argument("source")
 @click.argument("target")
 def copy(source: str, target: str) -> int:
-    """Copy a whole lab, all users' rows, into a new one: SOURCE and TARGET are paths of DuckDB files or postgresql:// URLs.
+    """Copy a whole lab, with the rows of all users, into a new one: SOURCE and TARGET are paths of DuckDB files or
+    postgresql:// URLs.
 
-    A TARGET such as parquet:FOLDER is a folder of Parquet files, one a table. Counts and hashes of both sides are compared at the end.
+    A TARGET such as parquet:FOLDER is a folder of Parquet files, one per table. Counts and hashes of both sides are
+    compared at the end.
     """
     from timestep_lab.store.store import EMBEDDED, open_database
 
     if "://" not in source and not Path(source).expanduser().exists() and not source.startswith(EMBEDDED):
-        raise UsageError(f"There is no lab at {source}.", "Name the lab that is to be copied.")
+        raise UsageError(f"There is no lab at {source}.", "Give the lab to copy as SOURCE.")
     from timestep_lab.store.copy import copy_lab, copy_to_parquet
 
     with closing(open_database(source)) as lab:
@@ -228,12 +234,14 @@ def copy(source: str, target: str) -> int:
     required=True,
     metavar="DATE",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="2026-01-31: what was over before that day (UTC).",
+    help="E.g. 2026-01-31: traces that ended before that day (UTC).",
 )
 @store_option
 @click.pass_obj
 def archive(context: Context, before: datetime) -> int:
-    """Move all users' finished traces from before DATE into Parquet files, one a day, beside the lab's file. They stay readable as before."""
+    """Move all users' finished traces from before DATE into Parquet files, one per day, beside the lab's file. They
+    remain readable.
+    """
     from timestep_lab.store.archive import archive as archived
     from timestep_lab.store.archive import folder_of
 
@@ -241,7 +249,7 @@ def archive(context: Context, before: datetime) -> int:
         done = archived(store.db, before.replace(tzinfo=UTC))
         where = folder_of(Path(store.db.url))
     if done.days:
-        say(f"{done.spans:,} spans of {done.days:,} days are in {where} now, {done.bytes / 2**20:,.1f} MB.")
+        say(f"{done.spans:,} spans of {done.days:,} days were moved to {where}, {done.bytes / 2**20:,.1f} MB.")
     else:
         say(f"No finished trace from before {before:%Y-%m-%d} is left to archive.")
     return 0
@@ -249,11 +257,11 @@ def archive(context: Context, before: datetime) -> int:
 
 @db_command.command("prune")
 @click.option("--older-than", "age", required=True, metavar="AGE", help="30d, 8w, 6m or 1y.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be deleted.")
 @store_option
 @click.pass_obj
 def prune(context: Context, age: str, dry_run: bool) -> int:
-    """Forget all users' traces that began longer ago than AGE. Threads, runs and files stay."""
+    """Delete all users' traces that started longer ago than AGE. Threads, runs and files are kept."""
     from timestep_lab.store import copy as retention
 
     with context.open_store() as store:

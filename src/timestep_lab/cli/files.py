@@ -1,4 +1,4 @@
-"""`timestep-lab files`: files that agents may read and search."""
+"""`timestep-lab files`: files that agents can read and search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command() -> None:
 @store_option
 @with_lab
 async def list_files(lab: Lab, as_json: bool) -> int:
-    """All files, oldest first."""
+    """List all files, oldest first."""
     rows = [[f.id, f.filename, f.content_type, f.bytes, f.created_at] for f in lab.files.list()]
     columns = ["id", "name", "type", "bytes", "created"]
     if as_json:
@@ -36,7 +36,7 @@ async def list_files(lab: Lab, as_json: bool) -> int:
 @store_option
 @with_lab
 async def add_file(lab: Lab, path: Path) -> int:
-    """Keep a copy of PATH (at most 50 MB) in the store."""
+    """Store a copy of PATH (at most 50 MB)."""
     say(lab.files.add(path).id)
     return 0
 

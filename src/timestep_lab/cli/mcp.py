@@ -1,4 +1,4 @@
-"""`timestep-lab mcp`: MCP servers, and our own as a server for others."""
+"""`timestep-lab mcp`: MCP servers, and the lab itself as an MCP server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from timestep_lab.model.errors import UsageError
 
 @click.group("mcp")
 def command() -> None:
-    """List, add, try and remove MCP servers; serve the built-in one, or the lab itself to other agents."""
+    """List, add, test and remove MCP servers; serve the built-in tools, or the lab itself, to other agents."""
 
 
 @command.command("list")
@@ -22,7 +22,7 @@ def command() -> None:
 @store_option
 @with_lab
 async def list_servers(lab: Lab, as_json: bool) -> int:
-    """The user's MCP servers (the built-in one, `lab`, is always there)."""
+    """List the user's MCP servers (the built-in one, `lab`, always exists)."""
     servers = lab.mcp.list()
     rows: list[list[Any]] = [[s.name, s.url or " ".join(s.command), s.id] for s in servers]
     if as_json:
@@ -37,9 +37,11 @@ async def list_servers(lab: Lab, as_json: bool) -> int:
 @click.argument("server_command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--url", help="Address of a streamable-HTTP server, instead of a command.")
 @click.option(
-    "--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with each request; may be repeated."
+    "--header", "headers", multiple=True, metavar="NAME:VALUE", help="HTTP header sent with each request; repeatable."
 )
-@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set for the command; may be repeated.")
+@click.option(
+    "--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment variable for the command; repeatable."
+)
 @store_option
 @with_lab
 async def add_server(
@@ -73,7 +75,7 @@ async def remove_server(lab: Lab, name: str) -> int:
 @store_option
 @with_lab
 async def list_tools(lab: Lab, as_json: bool) -> int:
-    """Every tool of every server, asked of the servers now."""
+    """List every tool of every server, by querying the servers."""
     tools, problems = await lab.toolbox.survey()
     if as_json:
         print_json(
@@ -104,23 +106,23 @@ async def list_tools(lab: Lab, as_json: bool) -> int:
     "--lab",
     "of_lab",
     is_flag=True,
-    help="Offer the lab itself: its agents, threads, traces and comparisons, read-only.",
+    help="Serve the lab itself: its agents, threads, traces and comparisons, read-only.",
 )
-@click.option("--write", is_flag=True, help="With --lab: also make and change agents, run them, and annotate traces.")
+@click.option("--write", is_flag=True, help="With --lab: also create, change and run agents, and annotate traces.")
 @click.option(
     "--http",
     is_flag=True,
-    help="Serve streamable HTTP instead of stdio. With --lab, callers send a token (timestep-lab token).",
+    help="Serve streamable HTTP instead of stdio. With --lab, clients send a token (timestep-lab token).",
 )
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8766, show_default=True)
 @store_option
 def serve(of_lab: bool, write: bool, http: bool, host: str, port: int) -> int:
-    """Offer the built-in tools (get_weather, think), or with --lab the lab itself, to other MCP clients."""
+    """Serve the built-in tools (get_weather, think), or with --lab the lab itself, to other MCP clients."""
     from timestep_lab.runtime.mcp.serve import serve_http, serve_stdio
 
     if write and not of_lab:
-        raise UsageError("The built-in tools write nothing.", "Add --lab.")
+        raise UsageError("The built-in tools are read-only.", "Add --lab.")
     if of_lab:
         _serve_lab(http, host, port, write)
     else:
@@ -137,7 +139,7 @@ async def _serve_lab(lab: Lab, http: bool, host: str, port: int, write: bool) ->
         await serve_stdio(lab, write=write)
     elif not hasattr(lab, "store"):
         raise UsageError(
-            "A served lab is offered over HTTP by its own machine.", "Run this there, or leave --http away."
+            "A served lab can be offered over HTTP only on its own machine.", "Run this command there, or omit --http."
         )
     else:
         await serve_app(http_app(lab, host, write=write), host, port)

@@ -1,4 +1,4 @@
-"""`timestep-lab models`: what the router can reach."""
+"""`timestep-lab models`: providers and models."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from timestep_lab.lab import Lab
 
 @click.group("models")
 def command() -> None:
-    """List providers and models; fetch a small local one."""
+    """List providers and models; download a small local model."""
 
 
 @command.command("list")
-@click.option("--provider", help="A prefix; its models are asked for. Without it: the providers.")
+@click.option("--provider", help="A provider's prefix: list its models. Default: list the providers.")
 @json_option
 @store_option
 @with_lab
 async def list_models(lab: Lab, provider: str | None, as_json: bool) -> int:
-    """The providers and whether each is ready, or one provider's models."""
+    """List the providers and whether each is ready, or one provider's models."""
     if provider is not None:
         models = await lab.router.list_models(provider)
         if as_json:
@@ -41,7 +41,7 @@ async def list_models(lab: Lab, provider: str | None, as_json: bool) -> int:
 @command.command("pull")
 @click.argument("name")
 def pull(name: str) -> int:
-    """Fetch the weights of a small local model (smollm2-135m, 98 MB, Apache-2.0) to use as local/NAME."""
+    """Download the weights of a small local model (smollm2-135m, 98 MB, Apache-2.0), to use as local/NAME."""
     from timestep_lab.runtime.adapters.local import pull as fetch
 
     say(fetch(name))

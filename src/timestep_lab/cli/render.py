@@ -1,4 +1,4 @@
-"""A run's events as lines on a terminal, and a run as the JSON object of `--json`."""
+"""Terminal output: tables, traces, and the events of a run; and the JSON object of `--json`."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from timestep_lab.lab import Run
 
 
-# --- Rows on a terminal, and as plain tab-separated lines in a pipe
+# --- Rows as a table on a terminal, and as tab-separated lines in a pipe
 
 
 LEAST = 9
-"""Characters below which a column says nothing. Where not all have that many, a row becomes a block of lines."""
+"""Minimum useful column width in characters. If some column cannot have it, each row becomes a block of lines."""
 GAP = 2
 
 
 def print_rows(
     console: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "No rows."
 ) -> None:
-    """A table for people when the output is a terminal, a line a row; else a header and tab-separated values, whole."""
+    """A table on a terminal, one line per row; otherwise a header and complete tab-separated values."""
     rows = list(rows)
     if not console.is_terminal:
         say("\t".join(columns))
@@ -64,7 +64,7 @@ def print_rows(
 
 
 def _shared(widths: Sequence[int], room: int) -> list[int]:
-    """What is short stays whole: the widest columns give way, all to the same width."""
+    """Column widths that fit into `room`: narrow columns keep their width, the widest are cut to the same width."""
     most = max(widths)
     while sum(min(width, most) for width in widths) > room:
         most -= 1
@@ -84,7 +84,7 @@ def _print_table(
 
 
 def _print_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A value a line, clipped to the window; an empty line between rows."""
+    """One line per value, cut to the window's width, with an empty line between rows."""
     width = max(map(len, columns))
     for number, row in enumerate(rows):
         if number:
@@ -105,7 +105,7 @@ def cell_text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """On a terminal: one line, moments to the second."""
+    """A value for a terminal: on one line, times without fractions of a second."""
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else _one_line(cell_text(value))
 
 
@@ -113,7 +113,7 @@ def _one_line(text: str) -> str:
     return printable(text.replace("\t", " ").replace("\n", " "))
 
 
-# --- A trace on a terminal: tree and waterfall in one, as wide as the window
+# --- A trace on a terminal: tree and waterfall combined, as wide as the window
 
 
 COLOURS = {
@@ -135,7 +135,7 @@ BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
 def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[SpanRecord]) -> None:
-    """The trace's facts in one line, then a row a span: name, bar (a `┊` marks the first token), time, tokens, cost."""
+    """A summary line, then one row per span: name, bar (`┊` marks the first token), duration, tokens, cost."""
     facts = [
         str(trace["status"]).replace("_", " "), str(trace.get("agent_path") or trace.get("workflow") or ""),
         duration_text(trace.get("duration_ms")), tokens_text((trace.get("input_tokens") or 0) + (trace.get("output_tokens") or 0)),
@@ -150,7 +150,7 @@ def print_trace(console: Console, trace: Mapping[str, Any], spans: Sequence[Span
     total = max(ms_between(begin, end), 0.001)
     rows = [_row(depth, span) for depth, span in _in_order(spans)]
     numbers = [max(len(row.numbers[i]) for row in rows) for i in range(3)]
-    left = console.width - sum(numbers) - 2 * 4  # two columns between neighbours
+    left = console.width - sum(numbers) - 2 * 4  # two columns of space between neighbours
     name_width = min(max(row.name.cell_len for row in rows), max(left - BAR_LEAST, NAME_LEAST), NAME_MOST)
     bar_width = min(max(left - name_width, BAR_LEAST), BAR_MOST)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, expand=False)
@@ -190,7 +190,9 @@ def _row(depth: int, span: SpanRecord) -> _Row:
 
 
 def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
-    """Parents before children, siblings by start; a span whose parent is missing stands at the root."""
+    """Spans with their depth, parents before children, siblings by start time. A span whose parent is missing is a
+    root.
+    """
     known = {span.span_id for span in spans}
     children: dict[str | None, list[SpanRecord]] = {}
     for span in sorted(spans, key=lambda s: (s.started_at, s.ended_at is None)):
@@ -208,7 +210,7 @@ def _in_order(spans: Sequence[SpanRecord]) -> list[tuple[int, SpanRecord]]:
                 waiting += [(depth + 1, child) for child in reversed(children.get(span.span_id, []))]
 
     walk(children.get(None, []))
-    # Parents in a circle lead to no root: the circle is cut at its earliest span.
+    # A cycle of parents has no root: cut it at its earliest span.
     for span in sorted(spans, key=lambda s: s.started_at):
         walk([span])
     return ordered
@@ -232,7 +234,7 @@ def _first_line(value: Any) -> str:
 
 
 class Renderer:
-    """Writes each event as it comes. Streaming text goes on in place; everything else is one line."""
+    """Prints each event as it arrives. Streamed text continues on the line; every other event is one line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -290,7 +292,7 @@ class Renderer:
             self._line(f"[bold]> {escape(str(data.get('text', '')))}[/]")
         elif item.type == "client_tool_call":
             self._line(
-                f"  [green]{escape(str(data.get('name')))}[/]({escape(json.dumps(data.get('arguments')))}) [dim]for the view[/]"
+                f"  [green]{escape(str(data.get('name')))}[/]({escape(json.dumps(data.get('arguments')))}) [dim]client tool[/]"
             )
 
     def _line(self, markup: str) -> None:

@@ -1,6 +1,6 @@
-"""The command group, and the one place where errors become a line on stderr and an exit code.
+"""The command group, and the only place where errors become a line on stderr and an exit code.
 
-0 done · 1 failed · 2 wrong usage · 3 paused for approval · 100 a `--fail-under` rule not met · 130 interrupted
+0 success · 1 failure · 2 wrong usage · 3 paused for approval · 100 a `--fail-under` rule not met · 130 interrupted
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": "timestep_lab.cli.db:doctor_command",
     "db": "timestep_lab.cli.db:db_command",
 }
-"""Where each command is: a module, and the name in it if that is not `command`. It is imported when asked for."""
+"""The location of each command: a module, and the name in it unless that is `command`. Commands are imported when used."""
 
 
 class LazyGroup(click.Group):
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="timestep-lab")
 @click.pass_context
 def root(ctx: click.Context, store: str | None, debug: bool) -> None:
-    """Build, watch and compare AI agents. Start with: timestep-lab demo"""
+    """Build, run and compare AI agents. Start with: timestep-lab demo"""
     ctx.obj = Context(store=store, debug=debug)
 
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A pipe of Windows, or a plain C locale, has no word for every character: a mark in its place is not a failure.
+            # A Windows pipe or a C locale cannot encode every character: replace those instead of failing.
             stream.reconfigure(errors="replace")
     debug = "--debug" in arguments
     try:
@@ -92,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: {_one_line(_usage(error))}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        say("Interrupted. What was said so far is kept.", err=True)
+        say("Interrupted. The output so far is kept.", err=True)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): no error of ours.
+        # The reader of the pipe has closed it (`| head`), which is not an error.
         sys.stderr.close()
         return 0
     except LabError as error:
@@ -106,16 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             err=True,
         )
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a user never sees a bare traceback
+    except Exception as error:  # noqa: BLE001 - last resort: users never see a bare traceback
         if debug:
             traceback.print_exc()
         text = _one_line(f"{type(error).__name__}: {error}")
-        say(f"error: timestep-lab met a fault of its own: {text}. Run again with --debug to see where.", err=True)
+        say(f"error: internal error: {text}. Run again with --debug for the traceback.", err=True)
         return 1
 
 
 def _usage(error: click.ClickException) -> str:
-    """What is wrong with the words of a command, and where to read how it is called."""
+    """The message of a usage error, and where to find the command's help."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{error.format_message()} See: {context.command_path if context else 'timestep-lab'} --help"
 

@@ -1,4 +1,4 @@
-"""`timestep-lab run`: one turn, streamed."""
+"""`timestep-lab run`, `approve` and `demo`: run an agent and stream its output."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PAUSED = 3
 
 
 def limit_options(command: Any) -> Any:
-    """The options `--budget-usd`, `--max-tokens-total`, `--timeout` and `--max-tool-calls`: what a run may take."""
+    """Adds `--budget-usd`, `--max-tokens-total`, `--timeout` and `--max-tool-calls`: the limits of a run."""
     for option in (
-        click.option("--max-tool-calls", type=click.IntRange(0), help="Stop a run before it calls a tool more often."),
-        click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), help="Stop a run after so many seconds of work."),
-        click.option("--max-tokens-total", type=click.IntRange(1), help="Stop a run at so many tokens, input and output."),
+        click.option("--max-tool-calls", type=click.IntRange(0), help="Stop a run before it exceeds this number of tool calls."),
+        click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), help="Stop a run after this many seconds of active time."),
+        click.option("--max-tokens-total", type=click.IntRange(1), help="Stop a run at this number of input plus output tokens."),
         click.option("--budget-usd", type=click.FloatRange(0, min_open=True), help="Stop a run at this cost, in US dollars."),
     ):  # fmt: skip
         command = option(command)
@@ -32,8 +32,8 @@ def limit_options(command: Any) -> Any:
 @click.command("run")
 @click.argument("prompt")
 @click.option("--agent", default="Personal Assistant", show_default=True, help="Name or id of an agent.")
-@click.option("--model", help="prefix/name, over the agent's own, e.g. ollama/qwen3 or demo/assistant.")
-@click.option("--thread", help="Id of a thread to go on in.")
+@click.option("--model", help="prefix/name, instead of the agent's own, e.g. ollama/qwen3 or demo/assistant.")
+@click.option("--thread", help="Id of a thread to continue.")
 @click.option(
     "--setting", "settings", multiple=True, metavar="NAME=VALUE", help="A model setting, e.g. temperature=0.2."
 )
@@ -41,10 +41,10 @@ def limit_options(command: Any) -> Any:
     "--approve", type=click.Choice(["ask", "all", "none"]), default="ask", show_default=True,
     help="What to do when a tool needs approval: pause, approve, or reject.",
 )  # fmt: skip
-@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<trace filter>': answer tool calls from recorded runs.")
 @click.option(
     "--on-miss", default="fail", show_default=True, metavar="WAY",
-    help="On tape, what becomes of a call that was never recorded: fail, live-if-readonly, ask or simulate:<model>.",
+    help="For calls that are not on the tape: fail, live-if-readonly, ask or simulate:<model>.",
 )  # fmt: skip
 @click.option("--max-turns", type=click.IntRange(1), default=10, show_default=True)
 @limit_options
@@ -57,7 +57,7 @@ async def run_command(
 ) -> int:  # fmt: skip
     """Send PROMPT to an agent and stream the answer.
 
-    Ends with 3 when the run waits for approval; approve it from here or from anywhere with `timestep-lab approve RUN_ID`.
+    Exit code 3 if the run waits for approval; approve it with: timestep-lab approve RUN_ID
     """
     stream = lab.stream(
         prompt, agent=agent, model=model, thread=thread, approve=approve, max_turns=max_turns,  # type: ignore[arg-type]
@@ -71,12 +71,12 @@ async def run_command(
 
 
 def finish(run: Run, as_json: bool) -> int:
-    """Print what came of a run and give the exit code."""
+    """Print the result of a run and return the exit code."""
     if as_json:
         print_json(run_object(run))
     if run.status == "needs_approval":
         if not as_json:
-            say(f"Waits for approval: timestep-lab approve {run.id}   (or with --reject)", err=True)
+            say(f"Waiting for approval: timestep-lab approve {run.id}   (or with --reject)", err=True)
         return PAUSED
     if run.status != "completed":
         if not as_json:
@@ -86,7 +86,7 @@ def finish(run: Run, as_json: bool) -> int:
 
 
 def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[str, Any] | None:
-    """`("temperature=0.2",)` → `{"temperature": 0.2}`; a value is JSON if it can be read as JSON, else text."""
+    """`("temperature=0.2",)` → `{"temperature": 0.2}`. A value that is not valid JSON is taken as text."""
     if not pairs:
         return None
     settings: dict[str, Any] = {}
@@ -101,21 +101,21 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[st
     return settings
 
 
-# --- `timestep-lab approve`: decide about a paused run, from any process
+# --- `timestep-lab approve`: decide about a paused run from any process
 
 
 @click.command("approve")
 @click.argument("run_id", required=False)
-@click.option("--reject", is_flag=True, help="Refuse instead.")
-@click.option("--message", default="", help="What the model is told when you refuse.")
-@click.option("--call", "call_id", help="Decide about this call only; default: all that wait.")
+@click.option("--reject", is_flag=True, help="Reject instead of approving.")
+@click.option("--message", default="", help="Message to the model when you reject.")
+@click.option("--call", "call_id", help="Decide about this call only; default: all waiting calls.")
 @click.option("--always", is_flag=True, help="Do not ask again for this tool in this thread.")
 @click.option(
     "--answer",
     "answers",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A field of the form that is asked for; may be repeated.",
+    help="A field of the form that the tool asks for; repeatable.",
 )
 @json_option
 @store_option
@@ -123,7 +123,7 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--setting") -> dict[st
 async def approve_command(
     lab: Lab, run_id: str | None, reject: bool, message: str, call_id: str | None, always: bool, answers: tuple[str, ...], as_json: bool
 ) -> int:  # fmt: skip
-    """Approve (or reject) what run RUN_ID waits for, and stream the rest of it. Without RUN_ID: list what waits."""
+    """Approve (or reject) the waiting calls of run RUN_ID and stream the rest of it. Without RUN_ID: list waiting runs."""
     if run_id is None:
         return _list(lab, as_json)
     waiting = lab.approvals[run_id]
@@ -155,11 +155,11 @@ def _list(lab: Lab, as_json: bool) -> int:
         print_json(waiting)
     else:
         columns = ["run_id", "agent", "tool", "arguments", "prompt"]
-        print_rows(console(), columns, [list(row.values()) for row in waiting], empty="Nothing waits for approval.")
+        print_rows(console(), columns, [list(row.values()) for row in waiting], empty="No run is waiting for approval.")
     return 0
 
 
-# --- `timestep-lab demo`: the whole story in the terminal, with no key and no network
+# --- `timestep-lab demo`: a tour in the terminal, without a key or network access
 
 
 MODEL = "demo/assistant"
@@ -172,14 +172,14 @@ CASES = [{"input": f"What's the weather in {place}?", "expected": "°F"} for pla
 @store_option
 @click.pass_obj
 def demo_command(context: Context) -> int:
-    """A conversation with a handoff, tools and an approval; its trace; and two models side by side.
+    """A conversation with a handoff, tools and an approval; its trace; and a comparison of two models.
 
-    The models are deterministic and no language models, and the weather was recorded earlier, so this needs no key and no network. All of it
-    is stored: look at it again with the commands printed at the end.
+    The demo models are deterministic programs, not language models, and the weather data is recorded, so no key or
+    network is needed. Everything is stored; the commands printed at the end show it again.
     """
 
     async def run() -> int:
-        # Recorded even where the weather service could be reached: the story is the same everywhere, and nothing is sent.
+        # Use recorded weather even if the service is reachable: the output is the same everywhere, and nothing is sent.
         async with context.open(weather_mode="recorded") as lab:
             return await tell(lab, console())
 
@@ -187,7 +187,7 @@ def demo_command(context: Context) -> int:
 
 
 async def tell(lab: Lab, out: Console) -> int:
-    out.print("[bold]1 · A conversation[/]  [dim]the model is deterministic and no language model[/]\n")
+    out.print("[bold]1 · A conversation[/]  [dim]the model is a deterministic program, not a language model[/]\n")
     run = await converse(lab, out)
     out.print("\n[bold]2 · Its trace[/]\n")
     lab.writer.flush()
@@ -197,7 +197,7 @@ async def tell(lab: Lab, out: Console) -> int:
     out.print("\n[bold]Where to look next[/]")
     for line, what in (
         (f"timestep-lab traces show {run.trace_id[:8]}", "this trace again"),
-        ('timestep-lab sql "select * from generations"', "everything is rows"),
+        ('timestep-lab sql "select * from generations"', "everything is stored as rows"),
         ("timestep-lab serve", "chat, traces and comparisons in the browser"),
         ("timestep-lab lab", "the same in notebooks"),
         ("timestep-lab doctor", "which real models are ready"),
@@ -207,14 +207,14 @@ async def tell(lab: Lab, out: Console) -> int:
 
 
 async def converse(lab: Lab, out: Console) -> Run:
-    """One turn: handoff, `think`, `get_weather`; a place in Berkeley asks first, and is approved as a person would."""
+    """Run one turn: a handoff, `think` and `get_weather`. The call for Berkeley needs approval, which is given."""
     renderer = Renderer(out)
     stream = lab.stream(QUESTION, agent="Personal Assistant", model=MODEL)
     async for event in stream:
         renderer.show(event)
     run = stream.run
     while run.status == "needs_approval":
-        out.print(f"  [bold yellow]approved[/] [dim]as you would with:[/] timestep-lab approve {run.id}")
+        out.print(f"  [bold yellow]approved[/] [dim]equivalent to:[/] timestep-lab approve {run.id}")
         decisions = {waiting.call_id: {"decision": "approved"} for waiting in run.interruptions}
         stream = lab.resume(run.id, decisions)
         async for event in stream:
@@ -224,7 +224,7 @@ async def converse(lab: Lab, out: Console) -> Run:
 
 
 async def compare(lab: Lab, out: Console) -> None:
-    """The assistant against a model that only repeats what it is told: who says how warm it is?"""
+    """Compare the assistant with a model that only repeats its input: which reports the temperature?"""
     grid = await lab.compare(
         CASES,
         models=[MODEL, "demo/echo"],

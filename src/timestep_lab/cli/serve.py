@@ -1,4 +1,4 @@
-"""`timestep-lab serve`: API and app at one address."""
+"""`timestep-lab serve`, `token` and `lab`: the served app, tokens for it, and JupyterLab."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from timestep_lab.cli.context import Context, say, store_option
 from timestep_lab.model.errors import StoreReadOnlyError
 from timestep_lab.resources import data_path, notebooks_path
 
-# --- `timestep-lab token`: a token for a served lab, for whoever can open its store
+# --- `timestep-lab token`: a token for a served lab, for anyone who can open its store
 
 
 @click.command("token")
-@click.option("--user", default=None, metavar="ID", help="Whose token; default: the lab's own user.")
-@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="How long it is good for.")
+@click.option("--user", default=None, metavar="ID", help="User of the token; default: the lab's own user.")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Validity in days.")
 @store_option
 @click.pass_obj
 def token_command(context: Context, user: str | None, days: int) -> int:
-    """Print a token for Lab("http://…", token=…) and for the API. Works while the lab is served."""
+    """Print a token for Lab("http://…", token=…) and the API. Works while the lab is served."""
     from timestep_lab.runtime.settings import Settings
     from timestep_lab.server.gate import Tokens
     from timestep_lab.store.store import secret_of
@@ -36,20 +36,20 @@ def token_command(context: Context, user: str | None, days: int) -> int:
     return 0
 
 
-# --- `timestep-lab lab`: JupyterLab on the notebooks, copied to a folder of the user's
+# --- `timestep-lab lab`: JupyterLab with a copy of the notebooks
 
 
 @click.command("lab", context_settings={"ignore_unknown_options": True})
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("timestep-notebooks"), show_default=True,
-    help="Where the notebooks are copied to. Files already there are left alone.",
+    help="Folder to copy the notebooks to. Existing files are not overwritten.",
 )  # fmt: skip
 @click.option("--no-open", is_flag=True, help="Only copy the notebooks; do not start JupyterLab.")
 @click.argument("jupyter_options", nargs=-1, type=click.UNPROCESSED)
 def lab_command(folder: Path, no_open: bool, jupyter_options: tuple[str, ...]) -> int:
-    """Copy the notebooks to a folder of yours and open JupyterLab there.
+    """Copy the notebooks to a folder and open JupyterLab there.
 
-    What follows `--` goes to JupyterLab as it is, for example `-- --no-browser`.
+    Options after `--` are passed to JupyterLab, for example: -- --no-browser
     """
     copied = copy_notebooks(folder)
     say(f"{len(copied)} new files in {folder.resolve()}")
@@ -58,13 +58,15 @@ def lab_command(folder: Path, no_open: bool, jupyter_options: tuple[str, ...]) -
     tour = folder / "00_tour.ipynb"
     where = ["--ServerApp.root_dir", str(folder.resolve())]
     start = [f"--LabApp.default_url=/lab/tree/{tour.name}"] if tour.exists() else []
-    # JupyterLab refuses to start for root, whom a container often has for its only user. It listens on loopback, behind a token.
+    # JupyterLab refuses to run as root, often the only user in a container. It listens on loopback and requires a token.
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *where, *start, *root, *jupyter_options])
 
 
 def copy_notebooks(folder: Path) -> list[Path]:
-    """Copy notebooks and the data they read; never overwrite. Raises `StoreReadOnlyError` when the folder cannot be written."""
+    """Copy the notebooks and their data, without overwriting. Raises `StoreReadOnlyError` if the folder is not
+    writable.
+    """
     wanted = {path: folder / path.name for path in sorted(notebooks_path().glob("*.ipynb"))}
     for path in sorted(data_path().rglob("*")):
         if path.is_file() and not path.name.startswith("."):
@@ -78,7 +80,7 @@ def copy_notebooks(folder: Path) -> list[Path]:
                 copied.append(target)
     except OSError as error:
         raise StoreReadOnlyError(
-            f"The notebooks could not be copied to {folder}: {error.strerror}.", "Choose another place with --folder."
+            f"The notebooks could not be copied to {folder}: {error.strerror}.", "Choose another folder with --folder."
         ) from error
     return copied
 
@@ -91,13 +93,13 @@ def copy_notebooks(folder: Path) -> list[Path]:
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Processes that answer, on a lab in Postgres; as many as the machine has cores.",
+    help="Worker processes, for a lab in Postgres; for example the number of CPU cores.",
 )
 @click.option(
     "--with-input",
     is_flag=True,
     hidden=True,
-    help="Stop when standard input ends, as it does with the program that holds it.",
+    help="Stop when standard input is closed (when the parent process ends).",
 )
 @store_option
 @click.pass_obj
@@ -113,7 +115,7 @@ def serve_command(context: Context, host: str, port: int, workers: int, with_inp
 
 
 def _stop_with_input() -> None:
-    # Not through sys.stdin, whose lock a thread that waits would hold when the interpreter ends.
+    # Not through sys.stdin: a waiting thread would hold its lock when the interpreter exits.
     while os.read(0, 4096):
         pass
     signal.raise_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ def command() -> None:
 @store_option
 @with_lab
 async def list_threads(lab: Lab, limit: int, as_json: bool) -> int:
-    """Newest first."""
+    """List conversations, newest first."""
     threads = lab.threads.list(limit)
     if as_json:
         print_json([asdict(thread.record) for thread in threads])
@@ -37,7 +37,7 @@ async def list_threads(lab: Lab, limit: int, as_json: bool) -> int:
 @store_option
 @with_lab
 async def show_thread(lab: Lab, thread_id: str, as_json: bool) -> int:
-    """The conversation THREAD_ID as Markdown, or its items as JSON."""
+    """Print the conversation THREAD_ID as Markdown, or its items as JSON."""
     thread = lab.threads[thread_id]
     if as_json:
         print_json([asdict(item) for item in thread.items])
@@ -51,6 +51,6 @@ async def show_thread(lab: Lab, thread_id: str, as_json: bool) -> int:
 @store_option
 @with_lab
 async def remove_thread(lab: Lab, thread_id: str) -> int:
-    """Delete THREAD_ID with its items and what waits in it. Its traces stay."""
+    """Delete THREAD_ID with its items and pending approvals. Its traces are kept."""
     lab.threads[thread_id].delete()
     return 0

@@ -1,4 +1,4 @@
-"""`timestep-lab traces`: list, show, bring in, take out, score, compare."""
+"""`timestep-lab traces`, `sql`, `why` and `blame`: list, show, import, export, score and compare traces; find causes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from timestep_lab.model.clock import utc_now
 from timestep_lab.model.display import ago_text, cost_text, duration_text
 from timestep_lab.model.errors import UsageError
 
-# --- `timestep-lab sql`: read the lab as rows
+# --- `timestep-lab sql`: query the lab's rows
 
 
 @click.command("sql")
 @click.argument("query")
-@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
+@click.option("--limit", type=click.IntRange(1), help="Maximum number of rows.")
 @json_option
 @store_option
 @with_lab
@@ -35,7 +35,7 @@ async def sql_command(lab: Lab, query: str, limit: int | None, as_json: bool) ->
 
 
 SHORT_ID = 12
-"""Letters of a trace's id that people are shown; `show` takes them."""
+"""Number of characters of a trace id in lists; `show` accepts shortened ids."""
 
 
 @click.group("traces")
@@ -45,13 +45,13 @@ def traces_command() -> None:
 
 @traces_command.command("list")
 @click.option("--filter", "filter_", default="", help='For example: model == "gpt-4.1" and cost > 0.01')
-@click.option("--search", default="", help="Words to find in what was said.")
+@click.option("--search", default="", help="Words to find in the conversation.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
 @json_option
 @store_option
 @with_lab
 async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: bool) -> int:
-    """Newest first."""
+    """List traces, newest first."""
     rows = lab.trace_source.page(filter=filter_, search=search, limit=limit).data
     if as_json:
         print_json(list(rows))
@@ -72,7 +72,7 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
             ]
             for r in rows
         ],
-        empty="No traces. Make one with: timestep-lab demo",
+        empty="No traces. Create one with: timestep-lab demo",
     )  # fmt: skip
     return 0
 
@@ -83,7 +83,7 @@ async def list_traces(lab: Lab, filter_: str, search: str, limit: int, as_json: 
 @store_option
 @with_lab
 async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
-    """The tree of TRACE_ID with times, tokens and cost. The first letters of an id are enough."""
+    """Show the span tree of TRACE_ID with durations, tokens and cost. The first characters of the id are enough."""
     trace_id = full_id(lab, trace_id)
     trace = lab.trace_source.read(trace_id)
     spans = lab.trace_source.spans(trace_id)
@@ -99,10 +99,12 @@ async def show_trace(lab: Lab, trace_id: str, as_json: bool) -> int:
 @store_option
 @with_lab
 async def import_traces(lab: Lab, path: Path) -> int:
-    """Read OTLP (protobuf, JSON, JSONL), OpenInference or Agents SDK exports, or a lab's own. Twice adds nothing."""
+    """Import OTLP (protobuf, JSON, JSONL), OpenInference or Agents SDK exports, or a lab's own export. Importing a file
+    twice adds nothing.
+    """
     done = lab.import_traces(path)
     known = done.spans - done.added
-    say(f"{done.added} new spans in {done.traces} traces from {path}{f'; {known} were here already' if known else ''}.")
+    say(f"{done.added} new spans in {done.traces} traces from {path}{f'; {known} already existed' if known else ''}.")
     if done.rejected:
         say(f"{done.rejected} could not be read: {done.problem}", err=True)
     return 0
@@ -111,11 +113,13 @@ async def import_traces(lab: Lab, path: Path) -> int:
 @traces_command.command("export")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("trace_ids", nargs=-1)
-@click.option("--filter", "filter_", default="", help="Which traces; default: all.")
+@click.option("--filter", "filter_", default="", help="Trace filter; default: all.")
 @store_option
 @with_lab
 async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter_: str) -> int:
-    """Write PATH, by its ending: .json (OTLP), .jsonl, .parquet, .html (opens anywhere), .duckdb."""
+    """Write traces to PATH, in the format of its suffix: .json (OTLP), .jsonl, .parquet, .duckdb, or .html (a
+    self-contained page).
+    """
     if trace_ids and filter_:
         raise UsageError("Both trace ids and a filter were given.", "Give one of them.")
     chosen = [full_id(lab, id) for id in trace_ids] or None
@@ -127,16 +131,20 @@ async def export_traces(lab: Lab, path: Path, trace_ids: tuple[str, ...], filter
 @traces_command.command("score")
 @click.argument("which", required=False, default="")
 @click.option("--scorers", required=True, help="Comma-separated, e.g. contains:°F,steps:5,judge:is polite")
-@click.option("--limit", type=click.IntRange(1), help="Only the first traces.")
-@click.option("--again", is_flag=True, help="Also what these scorers scored before.")
-@click.option("--budget", type=float, metavar="USD", help="For judges: stop before more than this is spent.")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N traces.")
+@click.option("--again", is_flag=True, help="Score again traces that these scorers have already scored.")
+@click.option(
+    "--budget", type=float, metavar="USD", help="For judges: stop before spending more than this, in US dollars."
+)
 @json_option
 @store_option
 @with_lab
 async def score_traces(
     lab: Lab, which: str, scorers: str, limit: int | None, again: bool, budget: float | None, as_json: bool
 ) -> int:
-    """Score the traces that WHICH selects: a filter, or an SQL query that gives trace_id; default: all that completed."""
+    """Score the traces that WHICH selects: a filter, or an SQL query that returns trace_id. Default: all completed
+    traces.
+    """
     from timestep_lab.evals.scorers.registry import split_specs
 
     specs = split_specs(scorers)
@@ -175,7 +183,7 @@ async def diff_traces(lab: Lab, left: str, right: str, as_json: bool) -> int:
 @click.argument("trace_id")
 @click.argument("name")
 @click.argument("value", type=float, required=False)
-@click.option("--label", help="A word instead of, or beside, the value.")
+@click.option("--label", help="A text label, instead of or in addition to the value.")
 @click.option("--note", help="Why.")
 @click.option("--span", "span_id", help="Annotate this span of the trace.")
 @store_option
@@ -183,51 +191,55 @@ async def diff_traces(lab: Lab, left: str, right: str, as_json: bool) -> int:
 async def annotate(
     lab: Lab, trace_id: str, name: str, value: float | None, label: str | None, note: str | None, span_id: str | None
 ) -> int:
-    """Keep a score NAME, with a VALUE or a label, on TRACE_ID."""
+    """Store the score NAME, with a VALUE or a label, on TRACE_ID."""
     score = lab.score(full_id(lab, trace_id), name, value, label=label, note=note, span_id=span_id)
     say(score.id)
     return 0
 
 
 def full_id(lab: Lab, prefix: str) -> str:
-    """The one trace id that begins with `prefix`. Raises `UsageError` when several do."""
+    """The id of the one trace that starts with `prefix`. Raises `UsageError` if there are several."""
     matches = lab.sql("select trace_id from traces where trace_id like $1 limit 3", [prefix.replace("%", "") + "%"])
     ids = [str(trace_id) for trace_id in matches["trace_id"]]
     if len(ids) > 1 and prefix not in ids:
-        raise UsageError(f"Several traces begin with {prefix!r}: {', '.join(ids)}.", "Give more of the id.")
+        raise UsageError(f"Several traces start with {prefix!r}: {', '.join(ids)}.", "Give more characters of the id.")
     return ids[0] if len(ids) == 1 else prefix
 
 
-# --- `timestep-lab why`: which step made a run go wrong, found by replaying it
+# --- `timestep-lab why`: find the step that made a run go wrong, by replaying it
 
 
 SHOWN = 12
-"""Suspects in the table."""
+"""Maximum number of suspects in the table."""
 
 
 @click.command("why")
 @click.argument("trace_id")
 @click.option(
-    "--wrong", metavar="SCORER", help="What holds of wrong answers, e.g. contains:°F; needless for a run that failed."
+    "--wrong", metavar="SCORER", help="What identifies a wrong answer, e.g. contains:°F; not needed for a failed run."
 )
-@click.option("--right", metavar="TEXT", help="The corrected answer, which a right one contains.")
+@click.option("--right", metavar="TEXT", help="The corrected answer; a right answer contains it.")
 @click.option(
     "--replays",
     type=click.IntRange(2),
     default=10,
     show_default=True,
-    help="Of each suspect, to confirm it; as many again where they do not settle it.",
+    help="Replays to confirm each suspect; doubled if they do not settle it.",
 )
-@click.option("-k", type=click.IntRange(1), default=8, show_default=True, help="Continuations from each decision.")
+@click.option("-k", type=click.IntRange(1), default=8, show_default=True, help="Continuations after each decision.")
 @click.option(
     "--tools", default="tape", show_default=True, metavar="TAPE",
-    help="What tools answer from: tape, tape:<filter of traces>, or live (those that only read).",
+    help="How tools answer: tape, tape:<trace filter>, or live (read-only tools).",
 )  # fmt: skip
 @click.option(
-    "--on-miss", default="fail", show_default=True, metavar="WAY", help="fail, live-if-readonly or simulate:<model>."
+    "--on-miss",
+    default="fail",
+    show_default=True,
+    metavar="WAY",
+    help="For calls that are not on the tape: fail, live-if-readonly or simulate:<model>.",
 )
-@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
-@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@click.option("--budget", type=float, metavar="USD", help="Stop before spending more than this, in US dollars.")
+@click.option("--plan", is_flag=True, help="Only print the maximum cost.")
 @json_option
 @store_option
 @with_lab
@@ -235,7 +247,9 @@ async def why_command(
     lab: Lab, trace_id: str, wrong: str | None, right: str | None, replays: int, k: int, tools: str, on_miss: str, budget: float | None,
     plan: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Replay the run of TRACE_ID with and without each suspect, and say which step made it go wrong. A stopped search goes on where it was."""
+    """Replay the run of TRACE_ID with and without each suspect, and report which step made it go wrong. A stopped
+    search resumes where it was.
+    """
     from timestep_lab.evals.cause import Why
 
     result = await lab.why(
@@ -261,12 +275,16 @@ async def why_command(
 @click.argument("bad")
 @click.argument("dataset")
 @click.option("--scorers", required=True, help="Comma-separated, e.g. exact,contains; the first decides.")
-@click.option("--epochs", type=click.IntRange(1), help="How often every case is asked.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first cases.")
-@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<filter of traces>': tools answer from recorded runs.")
-@click.option("--on-miss", metavar="WAY", help="On tape: fail (default), live-if-readonly or simulate:<model>.")
-@click.option("--budget", type=float, metavar="USD", help="Stop before more than this is spent.")
-@click.option("--plan", is_flag=True, help="Only say what it would take.")
+@click.option("--epochs", type=click.IntRange(1), help="Number of repeats of every case.")
+@click.option("--limit", type=click.IntRange(1), help="Use only the first N cases.")
+@click.option("--tools", metavar="TAPE", help="'tape' or 'tape:<trace filter>': answer tool calls from recorded runs.")
+@click.option(
+    "--on-miss",
+    metavar="WAY",
+    help="For calls that are not on the tape: fail (default), live-if-readonly or simulate:<model>.",
+)
+@click.option("--budget", type=float, metavar="USD", help="Stop before spending more than this, in US dollars.")
+@click.option("--plan", is_flag=True, help="Only print the estimated cost.")
 @json_option
 @store_option
 @with_lab
@@ -274,8 +292,9 @@ async def blame_command(
     lab: Lab, good: str, bad: str, dataset: str, scorers: str, epochs: int | None, limit: int | None, tools: str | None, on_miss: str | None,
     budget: float | None, plan: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Which change made an agent worse, such as: blame "Front desk@3" "Front desk@7" cases.csv --scorers contains. What differs between
-    the two is mixed in part of its combinations, each asked every case of DATASET."""
+    """Find the change that made an agent worse, such as: blame "Front desk@3" "Front desk@7" cases.csv --scorers
+    contains. The differences between the versions are tested in a subset of their combinations, each run on every case
+    of DATASET."""
     from timestep_lab.evals.cause import Blame
     from timestep_lab.evals.scorers.registry import split_specs
 

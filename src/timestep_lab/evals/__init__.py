@@ -1,1 +1,3 @@
-"""Floor 3: datasets, scorers, comparisons and their statistics. Imports floors 0 to 2; scipy and numpy when first used."""
+"""Floor 3: data sets, scorers, comparisons and their statistics. Imports only floors 0 to 2; scipy and numpy are
+imported on first use.
+"""

@@ -1,7 +1,8 @@
-"""The blind arena over a comparison: two answers to one case without their names, the next pair by what it would tell, votes as rows.
+"""The blind arena: pairwise votes on the answers of a comparison, without candidate names. The next pair is the most
+informative one.
 
 arena = Arena(rows, grid)
-duel = arena.next()                  # a DuelRecord: nothing in it says who
+duel = arena.next()                  # a DuelRecord, without candidate names
 arena.vote(duel.id, "left")          # stored before it returns
 arena.ranking()                      # ratings with intervals
 """
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
 
 
-# --- Bradley–Terry ratings from votes between pairs: P(left wins) = σ(θ_left − θ_right + γ·x)
+# --- Bradley–Terry ratings from pairwise votes: P(left wins) = σ(θ_left − θ_right + γ·x)
 #
-# Bradley & Terry 1952, Biometrika 39:324. A tie is half a win for each side. θ has a wide normal prior, so that ratings exist
-# from the first vote on, and γ, the effect of `x` (how much longer the left answer is), is estimated with them: what remains in θ is
-# what length does not explain (the "style control" of Chatbot Arena, Li et al. 2024).
+# Bradley & Terry 1952, Biometrika 39:324. A tie counts as half a win for each side. θ has a wide normal prior, so that ratings exist
+# from the first vote on. γ, the effect of `x` (how much longer the left answer is), is estimated jointly, so θ is the rating after
+# controlling for length (the "style control" of Chatbot Arena, Li et al. 2024).
 
 
 Floats = NDArray[np.float64]
@@ -44,10 +45,10 @@ Outcome = Literal["left", "right", "tie", "both_bad"]
 POINTS = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 ELO_SCALE = 400.0 / math.log(10.0)
 LEAST_VOTES = 5
-"""Of fewer votes on a candidate an interval would be the prior's and not the votes'."""
+"""Minimum number of votes on a candidate for an interval; with fewer, the interval would mostly reflect the prior."""
 ELO_BASE = 1000.0
 _PRIOR_SD = 2.0
-"""Of a rating, in logits: 2 is a win rate of 88 % against an average model."""
+"""Standard deviation of the prior of a rating, in logits: 2 is a win rate of 88 % against an average candidate."""
 _NEWTON_STEPS = 12
 
 
@@ -57,12 +58,12 @@ class Vote:
     right: str
     outcome: Outcome
     length: float = 0.0
-    """`length_difference` of the two answers; 0 leaves length out of it."""
+    """`length_difference` of the two answers; 0 ignores length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:
-    """On the Elo scale: 1000 is the average of the pool, 400 more means ten to one."""
+    """A rating on the Elo scale: 1000 is the average of the pool, and a difference of 400 means odds of ten to one."""
 
     name: str
     rating: float
@@ -76,13 +77,13 @@ class Ranking:
     ratings: tuple[Rating, ...]
     """Best first."""
     length_effect: float
-    """Log-odds that the left answer gains per unit of `length_difference`: positive when voters like length."""
+    """Log-odds that the left answer gains per unit of `length_difference`; positive if voters prefer long answers."""
     votes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Logits. `covariance` is the posterior's, of (ratings…, length effect)."""
+    """A fitted model, in logits. `covariance` is that of the posterior of (ratings…, length effect)."""
 
     names: tuple[str, ...]
     theta: Floats
@@ -91,13 +92,13 @@ class Fit:
 
 
 def length_difference(left: str, right: str) -> float:
-    """(a − b) / (a + b) of the two lengths in words: 0 for equal length, 1 when the right one is empty."""
+    """(a − b) / (a + b) for the lengths in words of two answers: 0 for equal lengths, 1 if the right answer is empty."""
     a, b = len(left.split()), len(right.split())
     return (a - b) / (a + b) if a + b else 0.0
 
 
 def fit(names: Sequence[str], votes: Sequence[Vote]) -> Fit:
-    """The posterior's mode and its normal approximation. Every vote's candidates must be among `names`."""
+    """The mode of the posterior and its normal approximation. Every candidate in `votes` must be in `names`."""
     tally: dict[tuple[str, str, float], list[float]] = {}
     for vote in votes:
         tally.setdefault((vote.left, vote.right, vote.length), []).append(POINTS[vote.outcome])
@@ -113,12 +114,12 @@ def fit(names: Sequence[str], votes: Sequence[Vote]) -> Fit:
 def rank(
     names: Sequence[str], votes: Sequence[Vote], *, draws: int = 3_000, level: float = 0.95, seed: int = 0
 ) -> Ranking:
-    """Ratings against the pool's average, each with the hull of two intervals of its posterior.
+    """Ratings relative to the pool's average, each with an interval: the hull of two posterior intervals.
 
-    The one is of quantiles of `draws` from it by importance sampling (Student's distribution with five degrees about the mode), the
-    other normal about the mode. Either alone is too narrow somewhere when votes are few: the normal one is blind to the skew that
-    agreeing votes leave, the quantiles to a truth at which the prior looks away. Neither is a point when all votes agree, as
-    intervals over votes drawn again are.
+    The first consists of quantiles of `draws` importance samples (proposal: Student's t with 5 degrees of freedom
+    around the mode); the second is the normal approximation around the mode. With few votes each alone is too narrow in
+    some cases: the normal interval ignores the skew of one-sided votes, and the quantiles depend on the prior. Unlike
+    bootstrap intervals, neither collapses to a point if all votes agree.
     """
     fitted = fit(names, votes)
     k = len(names)
@@ -143,7 +144,7 @@ def rank(
 def _posterior(
     mode: Floats, covariance: Floats, design: Floats, points: Floats, *, draws: int, seed: int
 ) -> tuple[Floats, Floats]:
-    """Draws of all parameters and their weights, which sum to 1."""
+    """Draws of all parameters and their importance weights, which sum to 1."""
     degrees, d = 5.0, len(mode)
     generator = np.random.default_rng(seed)
     steps = generator.standard_normal((draws, d)) / np.sqrt(generator.chisquare(degrees, draws) / degrees)[:, None]
@@ -170,7 +171,9 @@ def _elo(logit: float) -> float:
 
 
 def _design(names: Sequence[str], votes: Sequence[Vote]) -> tuple[Floats, Floats]:
-    """One row a vote: +1 left, −1 right, then the length difference; and the left's share of the point."""
+    """The design matrix, one row per vote: +1 left, −1 right, then the length difference; and the left side's points
+    (1, ½ or 0).
+    """
     place = {name: index for index, name in enumerate(names)}
     design = np.zeros((len(votes), len(names) + 1))
     for row, vote in enumerate(votes):
@@ -181,7 +184,7 @@ def _design(names: Sequence[str], votes: Sequence[Vote]) -> tuple[Floats, Floats
 
 
 def _newton(design: Floats, points: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """The posterior's mode and its information. `counts`: votes of each row."""
+    """The mode of the posterior and its information matrix, by Newton's method. `counts`: number of votes per row."""
     prior = np.eye(design.shape[1]) / _PRIOR_SD**2
     beta, information = np.zeros(design.shape[1]), prior
     for _ in range(_NEWTON_STEPS):
@@ -195,14 +198,14 @@ def _newton(design: Floats, points: Floats, counts: Floats) -> tuple[Floats, Flo
     return beta, information
 
 
-# -- Which two candidates to show next: the pair whose vote tells most about the order of all
+# -- Which two candidates to show next: the pair whose vote is expected to tell most about the ranking
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def information_gains(fit: Fit) -> dict[tuple[str, str], float]:
-    """Bits about the order that one vote between each pair is expected to bring."""
+    """Expected information in bits about the ranking from one vote, for each pair."""
     n = len(fit.names)
     pairs = list(combinations(range(n), 2))
     contrasts = np.zeros((len(pairs), n))
@@ -213,7 +216,7 @@ def information_gains(fit: Fit) -> dict[tuple[str, str], float]:
     joint = contrasts @ covariance @ contrasts.T
     variances = np.diag(joint)
     before = _entropy(means / np.sqrt(variances)).sum()
-    # Row: the pair voted on. A vote lowers every contrast's variance by a rank-one update, and will move its mean by as much.
+    # Row: the pair voted on. A vote reduces the variance of every contrast by a rank-one update, and shifts its mean by as much.
     rate = _win_rate(means, variances)
     information = rate * (1.0 - rate)
     moved = joint**2 * (information / (1.0 + information * variances))[:, None]
@@ -227,7 +230,7 @@ def information_gains(fit: Fit) -> dict[tuple[str, str], float]:
 def next_pair(
     fit: Fit, *, seen: Iterable[tuple[str, str]] = (), generator: np.random.Generator | None = None
 ) -> tuple[str, str]:
-    """The most telling pair, left and right by chance. `seen`: pairs with nothing left to show."""
+    """The most informative pair, in random left/right order. `seen`: pairs with no remaining cases."""
     gone = {frozenset(pair) for pair in seen}
     gains = {pair: gain for pair, gain in information_gains(fit).items() if frozenset(pair) not in gone}
     if not gains:
@@ -240,12 +243,12 @@ def next_pair(
 
 
 def _win_rate(mean: Floats, variance: Floats) -> Floats:
-    """E[σ(x)] for normal x, by MacKay's approximation (MacKay 1992)."""
+    """E[σ(x)] for normal x, by MacKay's approximation (MacKay 1992, Neural Computation 4:720)."""
     return np.asarray(1.0 / (1.0 + np.exp(-mean / np.sqrt(1.0 + np.pi * variance / 8.0))))
 
 
 def _entropy(z: Floats) -> Floats:
-    """Bits of the event that a normal with this z-score is above 0."""
+    """Entropy in bits of the event that a normal variable with this z-score is above 0."""
     p = np.clip(normal_cdf_array(z), 1e-15, 1 - 1e-15)
     return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)))
 
@@ -253,7 +256,7 @@ def _entropy(z: Floats) -> Floats:
 # --
 
 Fight = tuple[str, int, str, str]
-"""Case, epoch, left candidate, right candidate."""
+"""Case id, epoch, left candidate, right candidate."""
 
 
 class Votes(Protocol):
@@ -262,7 +265,7 @@ class Votes(Protocol):
 
 
 class ArenaRows(Protocol):
-    """Where votes are kept: `evals.rows.ComparisonRows`, or a served lab."""
+    """Storage of votes: `evals.rows.ComparisonRows`, or a served lab."""
 
     @property
     def user_id(self) -> str: ...
@@ -272,7 +275,7 @@ class ArenaRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    """Who it was; told after the vote."""
+    """The candidates of a duel, revealed after the vote."""
 
     left: str
     right: str
@@ -280,7 +283,9 @@ class Revealed:
 
 
 class Arena:
-    """Methods block; `rows` keeps the votes. Raises `UsageError` when fewer than two candidates answered a common case."""
+    """Serves duels and stores votes in `rows`. Methods block. Raises `UsageError` if fewer than two candidates answered
+    a common case.
+    """
 
     def __init__(self, rows: ArenaRows, grid: Grid, *, seed: int | None = None) -> None:
         self._rows, self._grid = rows, grid
@@ -296,16 +301,16 @@ class Arena:
         self._open: dict[str, Fight] = {}
         self._votes = rows.votes.find(comparison_id=grid.id)
         if not self._fights_left(set()):
-            raise UsageError(
-                "There are no two answers to one case to choose between.", "Compare at least two candidates."
-            )
+            raise UsageError("No case has answers from two candidates.", "Compare at least two candidates.")
 
     @property
     def votes(self) -> list[VoteRecord]:
         return list(self._votes)
 
     def next(self) -> DuelRecord | None:
-        """The pair of candidates whose vote tells most about the order, on a case not yet voted on for them; None when all are voted on."""
+        """The next duel: the most informative pair of candidates, on a case without a vote for this pair; None if there
+        are none left.
+        """
         left = self._fights_left(self._voted())
         if not left:
             return None
@@ -323,11 +328,14 @@ class Arena:
         )  # fmt: skip
 
     def vote(self, duel_id: str, outcome: Outcome) -> Revealed:
-        """Keep a vote, then say who it was. A duel takes one vote. Raises `NotFoundError`, `UsageError`."""
+        """Store a vote and reveal the candidates. Each duel takes one vote. Raises `NotFoundError`, `UsageError`."""
         if outcome not in POINTS:
-            raise UsageError(f"{outcome!r} is not a vote.", f"Vote {', '.join(POINTS)}.")
+            raise UsageError(f"{outcome!r} is not a valid vote.", f"Vote {', '.join(POINTS)}.")
         if duel_id not in self._open:
-            raise NotFoundError(f"There is no open duel {duel_id!r}.", "It was voted on already; ask for the next one.")
+            raise NotFoundError(
+                f"There is no open duel {duel_id!r}.",
+                "It may have been voted on already; get the next one with arena.next().",
+            )
         case_id, epoch, left, right = self._open[duel_id]
         cells = self._cells[case_id, epoch]
         record = VoteRecord(
@@ -341,12 +349,12 @@ class Arena:
         return Revealed(left, right, outcome)
 
     def ranking(self) -> Ranking:
-        """Bradley–Terry ratings of all votes so far, length taken into account."""
+        """Bradley–Terry ratings from all votes so far, controlling for length."""
         return ranking_of(self._votes, self._grid.candidates)
 
     def agreement_with(self, scorer: str) -> Agreement:
-        """Do people prefer what `scorer` scores higher? Cohen's kappa over the votes, on left, tie, right. Raises `UsageError` without votes
-        on scored answers."""
+        """Agreement between votes and a scorer: Cohen's kappa over left, tie and right. Raises `UsageError` if there
+        are no votes on scored answers."""
         scores = {cell.key: score.value for cell in self._grid.cells for score in cell.scores if score.scorer == scorer}
         human, judge = [], []
         for vote in self._votes:
@@ -357,7 +365,7 @@ class Arena:
                 judge.append("left" if left > right else "right" if right > left else "tie")
         if not human:
             raise UsageError(
-                f"No vote is on two answers that {scorer!r} scored.",
+                f"There are no votes on two answers that {scorer!r} scored.",
                 f"Scorers: {', '.join(self._grid.scorers) or 'none'}.",
             )
         return agreement(human, judge)
@@ -378,7 +386,7 @@ class Arena:
 
 
 def ranking_of(votes: Sequence[VoteRecord], names: Sequence[str] | None = None) -> Ranking:
-    """Ratings by these votes: of `names`, or, without them, of all who were voted on."""
+    """Ratings from these votes, for `names` or else for all candidates in the votes."""
     known = names or sorted({name for vote in votes for name in (vote.left_candidate, vote.right_candidate)})
     if not known:
         return Ranking(ratings=(), length_effect=0.0, votes=0)

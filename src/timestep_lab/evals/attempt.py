@@ -1,6 +1,7 @@
-"""One answer: a case put to a candidate, traced like any run, told as numbers and steps.
+"""One answer: runs a candidate on a case, traced like any run, and collects its metrics and steps.
 
-The SDK is driven directly, without a thread: a thousand cases are no conversation, and what happened is in the trace.
+The SDK is called directly, without a thread: the cases of a comparison are not conversations, and the trace records
+what happened.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 
-# --- Cells on their way into the store: all that finish while one transaction is written go into the next. Told only when durable
+# --- Writing cells to the store: all cells that finish during one transaction go into the next. They are reported only once durable
 
 
 class CellWriter:
-    """`stored` is called on the event loop with each cell once it is durable. A store that fails ends the comparison."""
+    """Writes cells in batches. `stored` is called on the event loop with each cell once it is durable. A store error
+    ends the comparison.
+    """
 
     def __init__(self, rows: ComparisonRows, comparison_id: str, stored: Callable[[CellRecord], None]) -> None:
         self._rows, self._comparison_id, self._stored = rows, comparison_id, stored
@@ -66,29 +69,29 @@ class CellWriter:
         self._wake()
 
     def keep_answer(self, key: str, cell: CellRecord) -> None:
-        """In the cache already while its scores are still to come."""
+        """Add an answer to the cache, before its scores are known."""
         self._cache.append((key, cell))
         self._wake()
 
     def add_score(self, cell: CellRecord, score: ScoreValue) -> None:
-        """A score that came after its cell."""
+        """Add a score that was computed after its cell was written."""
         self._late.append((cell, score))
         self._wake()
 
     def keep_reply(self, key: str, text: str) -> None:
-        """What a judge said, for the cache."""
+        """Add a judge's reply to the cache."""
         self._replies.append((key, text))
         self._wake()
 
     async def flush(self) -> None:
-        """Return when all that was added is durable. Raises what the store raised."""
+        """Wait until everything added so far is durable. Raises what the store raised."""
         while self._writing is not None or self._unwritten:
             self._wake()
             if self._writing is not None:
                 await asyncio.shield(self._writing)
 
     def check(self) -> None:
-        """Raise what the store raised, if it did."""
+        """Raise the error of the store, if there was one."""
         if self._writing is not None and self._writing.done() and not self._writing.cancelled():
             self._writing.result()
 
@@ -112,20 +115,20 @@ class CellWriter:
         self._writing = None
 
 
-# --- Answers and judgements used again. An answer's key holds everything that can change it, the epoch included: repeats are honest
+# --- The cache of answers and judgements. The key covers everything that can change an answer, including the epoch: repeats are independent
 
 
 VERSION = 1
-"""Raised when answers of an earlier form can no longer be used."""
+"""Increased when cached answers of an earlier format can no longer be used."""
 
 
 def cache_key(
     candidate: Candidate, asked: str | list[Any], epoch: int, options: Options, own: str | None = None
 ) -> str | None:
-    """None: this answer is not to be used again. `own`: on tape, the trace that is preferred."""
+    """The cache key of an answer; None if it must not be cached. `own`: on tape, the id of the preferred trace."""
     if options.cache == "off" or (options.cache == "models" and candidate.has_tools):
         return None
-    # The fingerprint covers agents, tools, handoffs, model, settings, prompt and tape; `asked` is the prompt as it was filled.
+    # The fingerprint covers agents, tools, handoffs, model, settings, prompt and tape; `asked` is the rendered prompt.
     return digest(
         [
             VERSION,
@@ -141,7 +144,9 @@ def cache_key(
 
 
 def reply_key(model: str, instructions: str, prompt: str) -> str:
-    """Of what a judge replies. The prompt holds the rubric and the answer: the same answer is judged once, whichever epoch gave it."""
+    """The cache key of a judge's reply. The prompt contains the rubric and the answer, so identical answers are judged
+    once in all epochs.
+    """
     return digest([VERSION, "judge", model, instructions, prompt])
 
 
@@ -159,17 +164,18 @@ def cell_from_cache(stored: dict[str, Any], comparison_id: str, case: Case, cand
     )
 
 
-# --- For as long as a comparison goes on, the router lets only so much through to each provider
+# --- During a comparison the router limits concurrent calls to each provider
 
 
 _without: list[int] = [0]
-"""Comparisons under way that set the rest aside."""
+"""Number of running comparisons with existing objects frozen in the garbage collector."""
 
 
 @contextmanager
 def old_objects_set_aside() -> Iterator[None]:
-    """Python's collector looks through all objects again and again while thousands are made, a quarter of the time of a call. What is there
-    already, mostly imported code, is left out of that until the last comparison under way ends."""
+    """Freeze existing objects (`gc.freeze`) until the last running comparison ends. Otherwise the garbage collector
+    scans all of them, mostly imported code, while thousands of new objects are created, which costs a quarter of the
+    time of a call."""
     gc.freeze()
     _without[0] += 1
     try:
@@ -182,8 +188,9 @@ def old_objects_set_aside() -> Iterator[None]:
 
 @contextmanager
 def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) -> Iterator[None]:
-    """What runs in this process computes one answer after the other, so its calls wait here, where the wait is told as such.
-    Providers that somebody else limits already (a comparison beside this one) keep that limit."""
+    """Limit concurrent calls per provider during a comparison. In-process models compute one answer at a time, so their
+    calls queue here, where the wait is measured as such. Providers that are already limited (by another comparison)
+    keep that limit."""
     ours: dict[str, AdaptiveLimiter] = {}
     for prefix in set(prefixes):
         if prefix not in router.limiters:
@@ -201,13 +208,13 @@ def limited(router: Router, prefixes: Iterable[str], concurrency: int | None) ->
 
 OnDelta = Callable[[str], None]
 OWN_TRACE = "tape_trace_id"
-"""Label of a trial on tape: the trace whose answers are preferred."""
+"""Label of a trial on tape: the trace whose recorded results are preferred."""
 _WORKING = frozenset({"generation", "tool", "guardrail", "retrieval"})
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """What every trial of a comparison shares."""
+    """What all trials of a comparison share."""
 
     router: Router
     processor: StoreProcessor
@@ -219,26 +226,26 @@ class Asker:
     tape: Tape | None = None
     on_miss: str = "fail"
     limits: RunLimits = field(default_factory=RunLimits)
-    """Of each answer, over those that a stored agent carries."""
+    """Limits of each answer, overriding those of a stored agent."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """Collected from the trial's spans as they end."""
+    """Metrics collected from a trial's spans as they end."""
 
     started_at: datetime = field(default_factory=utc_now)
     began: float = field(default_factory=time.perf_counter)
     generations: list[SpanRecord] = field(default_factory=list)
     steps: list[dict[str, Json]] = field(default_factory=list)
     said: Told | None = None
-    """What a function or a service said of itself."""
+    """What a function or a service reported about itself."""
     called_ms: float | None = None
-    """How long it took."""
+    """How long the function or service took, in ms."""
     busy_from: datetime | None = None
-    """When a model, a tool or a guardrail was first at work; before that the run was only being set up."""
+    """When a model, tool or guardrail first started; before that, the run was being set up."""
     busy_until: datetime | None = None
     overhead_ms: float = 0.0
-    """What this process added to the times of the generations."""
+    """Time in ms that this process added to the durations of generations."""
 
     def take(self, span: SpanRecord) -> None:
         if span.kind in _WORKING and span.ended_at is not None:
@@ -252,7 +259,7 @@ class Measured:
             self.steps.append(step)
 
     def latency_ms(self) -> float:
-        """From the first thing that was at work to the last, waits and what this process added left out."""
+        """Time from the first to the last activity, without waits and without overhead of this process."""
         if self.busy_from is None or self.busy_until is None:
             return (time.perf_counter() - self.began) * 1000.0
         waited = sum((g.queue_ms or 0.0) + (g.rate_limit_ms or 0.0) for g in self.generations)
@@ -261,7 +268,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """How one attempt went. `error` is None when there is an `output`."""
+    """The outcome of one attempt. `error` is None if there is an `output`."""
 
     trace_id: str
     output: str | None
@@ -283,7 +290,9 @@ async def attempt(
     labels: Mapping[str, Json],
     on_delta: OnDelta | None = None,
 ) -> Attempt:
-    """Run once. Whatever a model, a tool or a guardrail raises is the trial's `error`; only cancellation passes through."""
+    """Run a candidate once. Any exception of a model, tool or guardrail becomes the `error`; only cancellation
+    propagates.
+    """
     trace_id = new_trace_id()
     measured = Measured()
     route = TraceContext(
@@ -322,11 +331,11 @@ async def attempt(
             if in_time < desk.timeout_s
             else ProviderTimeoutError(
                 f"{candidate.name} gave no answer within {desk.timeout_s:g} s.",
-                "Allow more with timeout_s=….",
+                "Increase the limit with timeout_s=…",
                 provider=candidate.model.prefix,
             )
         )
-    except Exception as error:  # noqa: BLE001 - whatever a model, a tool or a guardrail raised is how this case ended
+    except Exception as error:  # noqa: BLE001 - any exception of a model, tool or guardrail is the outcome of this case
         failure = as_lab_error(error, speakers=(), max_turns=desk.max_turns)
     finally:
         PAUSABLE_TIMEOUT.set(None)
@@ -338,7 +347,7 @@ async def attempt(
 async def _called(
     pipeline: Pipeline, name: str, input: str | list[Any], trace_id: str, on_delta: OnDelta | None
 ) -> Told:
-    """A function or a service, within a span of its own: what it does with the SDK is below it."""
+    """Call a function or a service within its own span; SDK calls that it makes are nested below."""
     with (
         sdk.trace(name, trace_id=sdk_trace_id(trace_id)),
         sdk.custom_span(name, {"input": input}) as span,
@@ -364,7 +373,7 @@ async def _drive(
     on_delta: OnDelta | None,
     watch: LimitWatch,
 ) -> str:
-    # The SDK watches each agent object for all runs that share it: a copy of its own makes a run independent of the others.
+    # The SDK keeps hooks on agent objects, shared by all runs that use them: a copy makes each run independent.
     graph = candidate.graph
     if desk.tape is not None:
         own = labels.get(OWN_TRACE)
@@ -413,7 +422,7 @@ async def _streamed(
 def _decided(
     desk: Asker, state: RunState[Any, Any], hooks: TracingHooks, trace_id: str, route: TraceContext, measured: Measured
 ) -> RunState[Any, Any]:
-    """Nobody is there to be asked: every call that waits is approved or refused, as the comparison says."""
+    """Decide pending approvals without a person: all are approved or rejected, as the comparison specifies."""
     for item in state.get_interruptions():
         call_id, name, arguments = item.call_id or "", item.name or "", item.arguments or "{}"
         if desk.approve == "all":
@@ -433,7 +442,7 @@ def _decided(
 
 
 def step_of(span: SpanRecord) -> dict[str, Json] | None:
-    """A tool call or a handoff as a step; None for any other span."""
+    """A tool call or a handoff as a step; None for other spans."""
     if span.kind == "tool":
         arguments = parsed(span.input) if isinstance(span.input, str) else span.input
         return {
@@ -470,7 +479,9 @@ def _told(trace_id: str, output: str | None, failure: LabError | None, measured:
 
 
 def _ttft_ms(measured: Measured) -> float | None:
-    """From the first thing that was at work to the first content of the last answer; what `latency_ms` leaves out is left out here too."""
+    """Time from the first activity to the first content of the final answer, in ms, with the same exclusions as
+    `latency_ms`.
+    """
     if not measured.generations or measured.busy_from is None or measured.generations[-1].ttft_ms is None:
         return None
     *before, last = measured.generations

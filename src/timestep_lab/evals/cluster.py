@@ -1,7 +1,7 @@
-"""The same comparison on a Dask cluster: this process keeps the queue, the budget and the store; workers only put questions.
+"""Comparisons on a Dask cluster. This process keeps the queue, the budget and the store; workers only run candidates.
 
-A worker gets everything in the task (candidates, settings of the lab, MCP servers) and gives back the trial with its spans, which are
-stored here. So a cluster needs no way to the store, and results are rows of one lab as ever.
+Each task contains everything it needs (candidates, the lab's settings, MCP servers) and returns the results with their
+spans, which are stored here. So the cluster needs no access to the store.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from timestep_lab.model.spans import SpanRecord, TraceStart
 if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape
 GATHER_S = 0.01
-"""How long questions wait for company on the way to a worker."""
+"""Time in seconds to wait for further cases before a batch is sent to a worker."""
 MOST_AT_ONCE = 32
-"""Questions in one task; they run side by side in its worker."""
+"""Maximum number of cases in one task; the worker runs them concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPayload:
-    """What a worker needs to answer for a candidate. `agents` are the records reachable from it, the root first; an SDK agent is sent itself."""
+    """What a worker needs to run a candidate. `agents` are the records reachable from it, the root first; SDK agents
+    are sent themselves.
+    """
 
     id: str
     settings: Any
@@ -55,7 +57,7 @@ class WorkerPayload:
 
 @dataclass(slots=True)
 class SpanBox:
-    """Stands in for the trace writer where there is no store."""
+    """A replacement of the trace writer that collects spans in memory."""
 
     traces: list[TraceStart] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
@@ -64,20 +66,22 @@ class SpanBox:
         self.traces.append(trace)
 
     def span_started(self, span: SpanRecord) -> None:
-        """Only finished spans travel."""
+        """Does nothing: only finished spans are sent."""
 
     def span_ended(self, span: SpanRecord) -> None:
         self.spans.append(span)
 
     def flush(self, timeout_s: float = 30.0) -> None:
-        """Nothing is written here."""
+        """Does nothing: nothing is written in a worker."""
 
 
 Answered = tuple[Attempt, list[TraceStart], list[SpanRecord]]
 
 
 class DaskExecutor:
-    """`client` is a `dask.distributed.Client`, synchronous or not. Judges are asked from this process."""
+    """Runs cases on a Dask cluster. `client`: a `dask.distributed.Client`, synchronous or not. Judges are called from
+    this process.
+    """
 
     def __init__(self, bench: EvalContext, options: Options, client: object, tape: Tape | None = None) -> None:
         if not hasattr(client, "submit") or not hasattr(client, "scheduler_info"):
@@ -94,7 +98,7 @@ class DaskExecutor:
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
-        """`on_delta` is not called: text does not stream from a cluster."""
+        """Run a case on the cluster. `on_delta` is not called: text is not streamed from a cluster."""
         if candidate.name not in self._candidates:
             self._candidates[candidate.name] = candidate
             self._kit = None
@@ -117,7 +121,7 @@ class DaskExecutor:
         waiting, self._waiting, self._sending = self._waiting, [], None
         try:
             kit = await self._packed()
-        except Exception as error:  # noqa: BLE001 - whoever waits is told
+        except Exception as error:  # noqa: BLE001 - the error is passed to the waiting callers
             for _, answer in waiting:
                 if not answer.done():
                     answer.set_exception(error)
@@ -137,8 +141,8 @@ class DaskExecutor:
         async def take() -> None:
             try:
                 results: Sequence[Answered] = await asyncio.to_thread(done.result)
-            except Exception as error:  # noqa: BLE001 - a lost worker is a passing fault of its questions
-                lost = ProviderUnavailableError(f"The cluster lost these questions: {error}", "They are asked again.")
+            except Exception as error:  # noqa: BLE001 - losing a worker is a transient fault
+                lost = ProviderUnavailableError(f"The cluster lost these cases: {error}", "They are run again.")
                 results = [(_lost(lost), [], []) for _ in answers]
             for (trial, traces, spans), answer in zip(results, answers, strict=True):
                 for trace in traces:
@@ -151,7 +155,7 @@ class DaskExecutor:
         self._taking = asyncio.ensure_future(take())
 
     async def _packed(self) -> Any:
-        """The kit, sent to the cluster once for all tasks."""
+        """The payload, sent to the cluster once for all tasks."""
         if self._kit is None:
             from timestep_lab.model.ids import new_id
             from timestep_lab.runtime.agent_graph import reachable
@@ -179,16 +183,16 @@ def _lost(error: ProviderUnavailableError) -> Attempt:
     )  # fmt: skip
 
 
-# -- in the worker
+# -- in the worker process
 
 
 def answer_all(kit: WorkerPayload, questions: Sequence[Question]) -> list[Answered]:
-    """A Dask task: put these questions side by side, on this process's own event loop, where connections live on."""
+    """A Dask task: run these cases concurrently on the worker's own event loop, so that connections are reused."""
     return asyncio.run_coroutine_threadsafe(_Worker.of(kit).answer(questions), _loop()).result()
 
 
 class _Worker:
-    """What one worker process keeps for one kit."""
+    """The state that a worker process keeps for one payload."""
 
     _made: dict[str, _Worker] = {}
     _lock = threading.Lock()
@@ -266,7 +270,7 @@ _loops_lock = threading.Lock()
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop a worker process, on a thread of its own, for as long as the process lives."""
+    """The event loop of the worker process, on its own thread, for the lifetime of the process."""
     with _loops_lock:
         if not _loops:
             loop = asyncio.new_event_loop()

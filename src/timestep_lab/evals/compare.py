@@ -1,4 +1,6 @@
-"""The door: from what a user typed to a comparison that is ready to run. Nothing is spent and nothing written before all is checked."""
+"""Creates comparisons: from user input to a comparison that is ready to run. Everything is validated before anything is
+spent or written.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,9 @@ async def new_comparison(
     client: object = None,
     **options: object,
 ) -> Comparison:
-    """Candidates are all combinations of models, agents, settings and prompts; scorers as `make_scorers` reads them; `columns` names the
-    data's `input`, `expected` and `id`; `names`, what the candidates are called instead; `client` is a Dask client; the rest are `Options`.
+    """Candidates are all combinations of models, agents, settings and prompts; `scorers` as accepted by `make_scorers`;
+    `columns` names the data's `input`, `expected` and `id` columns; `names` overrides the candidates' names; `client`
+    is a Dask client; the rest are `Options`.
 
     Raises `DataError`, `UsageError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `NotFoundError`.
     """
@@ -90,10 +93,10 @@ async def new_comparison(
         pairs = [(replace(record, name=called), one) for called, (record, one) in zip(names, pairs, strict=True)]
     refuse_alike([record.name for record, _ in pairs])
     if pipelines and client is not None:
-        raise UsageError("Functions and services are asked from here, not by a Dask cluster.", "Leave client away.")
+        raise UsageError("Functions and services cannot be run on a Dask cluster.", "Omit client.")
     if pipelines and chosen.tools is not None:
         raise UsageError(
-            "Functions and services have no tools that a tape could answer for.", "Leave tools away.", param="tools"
+            "Functions and services have no tools that a tape could replace.", "Omit tools.", param="tools"
         )
     tape = await in_thread(tape_of, bench, dataset, chosen)
     candidates = [await prepare(record, agent, bench, tape, chosen.on_miss) for record, agent in pairs]
@@ -115,17 +118,19 @@ async def resume_comparison(
     bench: EvalContext, id: str, *, agents: Sequence[AnyAgent] | AnyAgent | None = None, scorers: Sequence[object] | object = (), client: object = None,
     **options: object,
 ) -> Comparison:  # fmt: skip
-    """Go on with one that was killed, cancelled or ran out of budget; its failed cells are tried again.
+    """Resume a comparison that was interrupted, cancelled or ran out of budget; its failed cells are tried again.
 
-    SDK agents and Python functions live in a process and are passed again. `options` replace those it began with (a larger budget).
-    Raises `NotFoundError`, `UsageError` when a candidate is no longer what it was, `ConflictError` when it is going on elsewhere.
+    SDK agents and Python functions must be passed again. `options` replace the original ones (such as a larger budget).
+    Raises `NotFoundError`, `UsageError` if a candidate has changed, `ConflictError` if it is running elsewhere.
     """
     rows = ComparisonRows(bench.store.db, bench.user_id)
     record = await in_thread(rows.comparisons.get, id)
     stored = await in_thread(rows.cases, id)
     chosen = Options.read({**record.settings, **options})
     if chosen.epochs < record.epochs:
-        raise UsageError(f"Comparison {id} began with {record.epochs} epochs.", "Leave epochs away, or give more.")
+        raise UsageError(
+            f"Comparison {id} was started with {record.epochs} epochs.", "Omit epochs, or use a larger number."
+        )
     cases = [from_record(case) for case in stored]
     dataset = Dataset(record.dataset, tuple(cases), record.dataset_version)
     given = {name_of_agent(agent): agent for agent in _many(agents)}
@@ -136,8 +141,8 @@ async def resume_comparison(
         candidate = await prepare(was, await _agent_again(was, given, bench), bench, tape, chosen.on_miss)
         if candidate.record.fingerprint != was.fingerprint:
             raise UsageError(
-                f"The candidate {was.name!r} is not what it was when comparison {id} began.",
-                "Start a new comparison, or change it back.",
+                f"The candidate {was.name!r} has changed since comparison {id} was started.",
+                "Start a new comparison, or revert the change.",
             )
         candidates.append(candidate)
     made, again = _scorers_again(record, scorers)
@@ -163,22 +168,22 @@ async def resume_comparison(
 async def rescored_comparison(
     bench: EvalContext, id: str, scorers: Sequence[object] | object, **options: object
 ) -> Comparison:  # fmt: skip
-    """Over the answers that a comparison has, with scorers beside its own or in their place; to run it asks no candidate.
+    """A comparison over stored answers, with additional or changed scorers. Running it runs no candidate.
 
-    Raises `NotFoundError`, `UsageError`, `ConflictError` when it is going on elsewhere.
+    Raises `NotFoundError`, `UsageError`, `ConflictError` if it is running elsewhere.
     """
     rows = ComparisonRows(bench.store.db, bench.user_id)
     record = await in_thread(rows.get, id)
     if record.status == "running":
-        raise ConflictError(f"Comparison {id} is going on.", "Wait until it has ended.")
+        raise ConflictError(f"Comparison {id} is running.", "Wait until it ends.")
     again = make_scorers(scorers)
     if not again:
-        raise UsageError("No scorer was named.", "Give scorers=[…].", param="scorers")
+        raise UsageError("No scorer was given.", "Pass scorers=[…].", param="scorers")
     chosen = Options.read({**record.settings, "budget_usd": None, "budget_tokens": None, **options})
     dataset = Dataset(
         record.dataset, tuple(from_record(case) for case in await in_thread(rows.cases, id)), record.dataset_version
     )
-    # Functions that scored it before live in no store; what they said stays.
+    # Function scorers from before are not stored; their scores are kept.
     stored = {s["name"]: make_scorer(s) for s in record.scorers if s["type"] != "function"}
     made = list({**stored, **{scorer.name: scorer for scorer in again}}.values())
     candidates = [await _as_asked(CandidateRecord(**plain), bench) for plain in record.candidates]
@@ -192,7 +197,9 @@ async def rescored_comparison(
 
 
 async def _as_asked(record: CandidateRecord, bench: EvalContext) -> Candidate:
-    """What scorers need to know of a candidate that is not asked again: its prompt, and its instructions where they are stored."""
+    """What scorers need to know of a candidate that is not run again: its prompt, and its instructions if they are
+    stored.
+    """
     stored = (
         None if record.agent_id is None else await in_thread(bench.store.agent, record.agent_id, record.agent_version)
     )
@@ -211,13 +218,13 @@ def load_grid(bench: EvalContext, id: str) -> Grid:
 def _check(
     dataset: Dataset, candidates: Sequence[Candidate], scorers: Sequence[Scorer], options: Options, bench: EvalContext
 ) -> list[ModelRef]:
-    """Every question can be asked, every assertion read, every judge reached: before the first cent. Returns the judges."""
+    """Check all prompts, assertions and judges before anything is spent. Returns the judges."""
     for case in dataset:
         asked = [c for c in candidates if case.is_for(c.record.model, c.record.prompt)]
         if not asked:
             raise UsageError(
-                f"Case {case.id} is for {', '.join(map(str, case.vars.get('__models') or ()))}: none of the candidates.",
-                "Compare these models, or take `providers` and `prompts` out of its test.",
+                f"Case {case.id} is for {', '.join(map(str, case.vars.get('__models') or ()))}: none of the candidates use these models.",
+                "Compare these models, or remove `providers` and `prompts` from its test.",
             )
         for candidate in asked:
             asked_of(candidate.record, case)
@@ -227,7 +234,7 @@ def _check(
         known = sorted({*dataset.cases[0].own_vars(), *dataset.cases[0].metadata})
         lacking = next(case for case in dataset if group_of(case, options.group) is None)
         raise DataError(
-            f"Case {lacking.id} has no {options.group!r}, by which the cases are to be grouped.{did_you_mean(options.group, known)}",
+            f"Case {lacking.id} has no {options.group!r}, which is the column to group cases by.{did_you_mean(options.group, known)}",
             f"Columns of the first case: {', '.join(known) or 'none'}.",
         )
     if any(scorer.pairwise for scorer in scorers) and len(candidates) < 2:
@@ -238,8 +245,8 @@ def _check(
     for name in [*(scorer.name for scorer in scorers), *assertion_names(dataset)]:
         if name in taken:
             raise UsageError(
-                f"A scorer cannot be called {name!r}: the results have a column of that name.",
-                'Give it another: {"type": …, "name": …}, or rename the function.',
+                f"A scorer cannot be named {name!r}: the results have a column of that name.",
+                'Use another name: {"type": …, "name": …}, or rename the function.',
             )
         taken.add(name)
     judges = judges_of(scorers, dataset, bench)
@@ -249,25 +256,29 @@ def _check(
 
 
 def _check_stop(record: ComparisonRecord, dataset: Dataset, scorers: Sequence[Scorer], options: Options) -> None:
-    """One that stops itself needs two candidates and scores that come with the answers. Raises `UsageError`."""
+    """Early stopping needs two candidates, and scores that are available with the answers. Raises `UsageError`."""
     if options.stop is None:
         return
     if len(record.candidates) < 2:
         raise UsageError(
-            "With one candidate nothing can be settled.", "Add a model, an agent, settings or a prompt.", param="stop"
+            "Early stopping needs at least two candidates.",
+            "Add a model, an agent, settings or a prompt.",
+            param="stop",
         )
     decides = deciding_scorer(record, dataset.records(record.id))
     late = [scorer.name for scorer in scorers if scorer.pairwise and decides in (scorer.name, OVERALL)]
     if late:
         raise UsageError(
-            f"The scorer {late[0]!r} judges answers against each other when all are there, so it cannot settle when to stop.",
-            "Name one first that scores each answer by itself, or leave stop away.",
+            f"The scorer {late[0]!r} compares all answers at the end, so it cannot be used for early stopping.",
+            "Put a scorer that scores each answer separately first, or omit stop.",
             param="stop",
         )  # fmt: skip
 
 
 def judges_of(scorers: Sequence[Scorer], dataset: Dataset, bench: EvalContext) -> list[ModelRef]:
-    """The models that judge, each once: those of the scorers and of the cases' own assertions. Raises what cannot be reached."""
+    """The judge models of the scorers and of the cases' own assertions, without duplicates. Raises if one is not
+    available.
+    """
     everyone = [*scorers, *(make_scorer(spec) for case in dataset for spec in case.assertions)]
     judges = [judge for scorer in everyone for judge in scorer.judges]
     names = {bench.router.resolve(getattr(judge, "model", None)).full for judge in judges}
@@ -289,7 +300,7 @@ async def _agent_again(record: CandidateRecord, given: Mapping[str, AnyAgent], b
 
 
 def _scorers_again(record: ComparisonRecord, given: Sequence[object] | object) -> tuple[list[Scorer], list[str]]:
-    """All scorers, and the names of those that were given now."""
+    """All scorers, and the names of those that were passed now."""
     again = {scorer.name: scorer for scorer in make_scorers(given)}
     missing = [s["name"] for s in record.scorers if s["type"] == "function" and s["name"] not in again]
     if missing:
@@ -312,7 +323,9 @@ def _plain(record: CandidateRecord) -> dict[str, Any]:
 
 
 def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | None:
-    """What the tools of a comparison answer from; None: themselves. Blocks. Raises `UsageError`, `FilterError`, `NotFoundError`."""
+    """The tape that the tools of a comparison answer from; None to call the tools. Blocks. Raises `UsageError`,
+    `FilterError`, `NotFoundError`.
+    """
     if options.tools is None:
         return None
     from timestep_lab.runtime.tape import matching, record
@@ -322,14 +335,14 @@ def tape_of(bench: EvalContext, dataset: Dataset, options: Options) -> Tape | No
         word, colon, expression = options.tools.partition(":")
         if word != "tape" or (colon and not expression.strip()):
             raise UsageError(
-                f"tools={options.tools!r} is not known.",
-                "Use 'tape', 'tape:<filter of traces>', or lab.tape(…).",
+                f"tools={options.tools!r} is not a valid value.",
+                "Use 'tape', 'tape:<trace filter>', or lab.tape(…).",
                 param="tools",
             )
         if not colon and not own:
             raise UsageError(
-                "tools='tape' answers from the traces that the cases name in a column trace_id, and these name none.",
-                "Compare traces, or say whose: tools='tape:agent == \"Front desk\"'.",
+                "tools='tape' uses the traces named in the column trace_id of the cases, but these cases have none.",
+                "Compare traces, or give a filter: tools='tape:agent == \"Front desk\"'.",
                 param="tools",
             )
         pool = matching(bench.store, expression) if expression else []

@@ -1,10 +1,10 @@
-"""The comparison itself: every candidate asked every case, `epochs` times, each answer traced, scored and stored.
+"""The comparison engine: runs every candidate on every case, `epochs` times; each answer is traced, scored and stored.
 
     comparison = await prepare(bench, data, models=[…], scorers=[…])
     async for event in comparison.events(): …
     grid = comparison.grid()
 
-A cell that is stored is finished for good: after a kill, `prepare(bench, resume=id)` asks only for the others.
+A stored cell is final: after an interruption, `prepare(bench, resume=id)` runs only the others.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape
 
 
-# --- Who puts the questions: this process, or the workers of a cluster
+# --- Executors: run candidates in this process, or on the workers of a cluster
 
 
 class Executor(Protocol):
     async def ask(
         self, candidate: Candidate, asked: str | list[Any], labels: Mapping[str, Json], on_delta: OnDelta | None
     ) -> Attempt:
-        """One attempt. Never raises for what a model, a tool or a guardrail does."""
+        """Run one attempt. Errors of models, tools and guardrails are returned, not raised."""
         ...
 
     async def judge(self, model: str | None, instructions: str, prompt: str) -> Attempt: ...
@@ -87,7 +87,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Asks from this process's event loop."""
+    """Runs candidates on this process's event loop."""
 
     def __init__(self, bench: EvalContext, options: Options, tape: Tape | None = None) -> None:
         self._bench, self._options, self._tape = bench, options, tape
@@ -95,7 +95,7 @@ class LocalExecutor:
 
     @property
     def _desk(self) -> Asker:
-        """From the first question on, spans go to this lab's writer; until `aclose`."""
+        """The shared state of all attempts. From the first use until `aclose`, spans go to this lab's writer."""
         if self._made is None:
             bench, options = self._bench, self._options
             self._made = Asker(
@@ -131,7 +131,7 @@ FIRST_RETRY_S = 1.0
 
 
 class Comparison:
-    """One comparison, from here to its end. Made by `prepare`; run it once, by `run` or by reading `events`.
+    """A comparison. Created by `prepare`; run it once, with `run` or by iterating over `events`.
 
     Example:
         comparison = await lab.prepare_comparison(["Say 4.", "Say 5."], models=["demo/echo"], scorers=["contains:4"])
@@ -175,12 +175,14 @@ class Comparison:
         self._room = asyncio.Condition()
         self._watch: Watch | None = None
         self._kept: dict[tuple[str, str, int], CellRecord] = {}
-        """Answers of the cache that wait for their turn, in a comparison that stops itself."""
+        """Cached answers that have not been looked at yet, in a comparison with early stopping."""
 
-    # -- for whoever runs it
+    # -- public interface
 
     async def run(self, on_event: Callable[[Event], None] | None = None) -> Grid:
-        """To the end. Raises what ended it early: `StoreError`; a case that fails is a cell with an error, not an exception."""
+        """Run to the end. A failing case becomes a cell with an error; only errors that end the comparison are raised,
+        such as `StoreError`.
+        """
         async with contextlib.aclosing(self.events()) as events:
             async for event in events:
                 if on_event:
@@ -188,9 +190,9 @@ class Comparison:
         return self.grid()
 
     async def events(self, *, deltas: bool = False) -> AsyncGenerator[Event, None]:
-        """Events as they happen, `comparison.ended` last. `deltas`: also the growing text of each cell.
+        """Events as they happen, ending with `comparison.ended`. `deltas`: include the growing text of each cell.
 
-        Leaving early stops the comparison; what is finished stays, and it can be resumed.
+        Leaving early stops the comparison; finished cells are kept, and it can be resumed.
         """
         self._deltas = deltas
         self._working = asyncio.create_task(self._work(), name=f"timestep-lab {self.record.id}")
@@ -205,13 +207,13 @@ class Comparison:
         self._working.result()
 
     def cancel(self) -> None:
-        """Stop asking. Answers under way are given up; finished ones stay."""
+        """Stop the comparison. Answers in progress are abandoned; finished ones are kept."""
         if self._working is not None and not self._working.done() and self._stop is None:
             self._stop = "cancelled"
             self._working.cancel()
 
     async def plan(self) -> Plan:
-        """Calls, cache hits, money and time, before any of it is spent. Writes nothing."""
+        """Estimated calls, cache hits, cost and time. Spends and writes nothing."""
         slots = self._open_slots()
         keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
@@ -231,7 +233,9 @@ class Comparison:
 
     @property
     def forecast(self) -> str:
-        """Of one that stops itself: how many cases its margin needs, said before any is asked. Empty for others."""
+        """For a comparison with early stopping: how many cases its margin needs, stated before it starts. Empty for
+        others.
+        """
         chosen = self.options
         if not chosen.stop:
             return ""
@@ -239,11 +243,11 @@ class Comparison:
         return f"{words} Cases of one group count for less than as many single ones." if chosen.group else words
 
     def grid(self) -> Grid:
-        """What is finished so far."""
+        """The results so far."""
         cases = self.dataset.records(self.record.id)
         return Grid(self.record, cases, list(self._cells.values()), seed=self.options.seed)
 
-    # -- the work
+    # -- execution
 
     async def _work(self) -> None:
         error: str | None = None
@@ -262,7 +266,7 @@ class Comparison:
                 if quota := self._bench.store.quota:
                     await in_thread(quota.take_comparison)
                 await in_thread(self._rows.begin, self.record, self.dataset.records(self.record.id))
-            # Every call under way when it is settled was one too many, so one that stops itself asks no more at once than it is told.
+            # Calls in progress when the result is settled are wasted, so with early stopping the concurrency does not grow.
             at_once = self.options.concurrency or (DEFAULT_CONCURRENCY if self.options.stop else None)
             with old_objects_set_aside(), limited(self._bench.router, prefixes, at_once):
                 slots = [] if self._only_score else await self._from_cache(writer)
@@ -292,7 +296,7 @@ class Comparison:
             await asyncio.shield(self._end(error))
 
     async def _ask_all(self, slots: Sequence[Slot], writer: CellWriter) -> None:
-        """One pool of workers a provider, so that a slow one holds nobody else up."""
+        """Run one pool of workers per provider, so that a slow provider does not delay others."""
         lanes: dict[str, deque[Slot]] = defaultdict(deque)
         for slot in slots:
             lanes[slot[0].model.prefix if slot[0].pipeline is None else slot[0].name].append(slot)
@@ -329,20 +333,20 @@ class Comparison:
             if cell.status == "done":
                 if (
                     self._judge_models and key is not None
-                ):  # A judge takes its time: should this process die now, the answer is paid for.
+                ):  # Judging takes time: cache the answer first, so that it is not lost if the process dies now.
                     writer.keep_answer(key, cell)
                     key = None
                 cell = replace(cell, scores=await self._judging.score(cell, case))
             self._scored(cell, writer, key)
 
     def _scored(self, cell: CellRecord, writer: CellWriter, key: str | None = None) -> None:
-        """Looked at before it is written: what is settled asks no more."""
+        """Look at the cell before it is written, so that nothing more is run once the result is settled."""
         if self._watch is not None:
             self._watch.take([cell])
         writer.add(cell, key)
 
     async def _may_start(self) -> bool:
-        """Take room in the budget; False when it is used up."""
+        """Reserve budget for an answer; False if it is used up."""
         while True:
             room = self._budget.room_for_one()
             if room:
@@ -355,7 +359,7 @@ class Comparison:
                 await self._room.wait()
 
     async def _answer(self, candidate: Candidate, case: Case, epoch: int) -> CellRecord:
-        """Ask until there is an answer, the fault is a lasting one, or the tries are used up."""
+        """Try until there is an answer, the error is permanent, or the retries are used up."""
         asked = asked_of(candidate.record, case)
         self._emit(CellStarted(case_id=case.id, candidate=candidate.name, epoch=epoch))
         labels: dict[str, Any] = {
@@ -385,7 +389,7 @@ class Comparison:
         return _cell(self.record.id, candidate, case, epoch, trial, attempts, queue_ms, limited_ms)
 
     async def _from_cache(self, writer: CellWriter) -> list[Slot]:
-        """Take what the cache has; return what is left to ask."""
+        """Take cached answers; return the slots that remain to be run."""
         slots = self._open_slots()
         keys = self._cache_keys(slots)
         known = await in_thread(self._rows.cached, sorted(set(keys.values()))) if keys else {}
@@ -396,7 +400,7 @@ class Comparison:
                 left.append((candidate, case, epoch))
             else:
                 cached.append((cell_from_cache(stored, self.record.id, case, candidate.name, epoch), case))
-        if self.options.stop:  # Scored one by one, as long as nothing is settled.
+        if self.options.stop:  # Scored one at a time, until the result is settled.
             self._kept = {cell.key: cell for cell, _ in cached}
             return slots
         gate = asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
@@ -411,7 +415,7 @@ class Comparison:
         return left
 
     async def _score_again(self, writer: CellWriter) -> None:
-        """Answers that are there already: what could not be scored before, and what is asked of scorers given now."""
+        """Score stored answers that could not be scored before, or that new scorers apply to."""
         await writer.flush()
         await in_thread(self._rows.forget_scores, self.record.id, list(self._again))
         cases, gate = self._case_of(), asyncio.Semaphore(self.options.concurrency or MOST_CONCURRENCY)
@@ -428,12 +432,12 @@ class Comparison:
         await asyncio.gather(*(score(cell) for cell in list(self._cells.values()) if cell.status == "done"))
 
     def _scores_kept(self, cell: CellRecord) -> tuple[ScoreValue, ...]:
-        """What need not be scored again when a comparison goes on."""
+        """The scores that remain valid when a comparison is resumed."""
         return tuple(s for s in cell.scores if s.value is not None and s.scorer not in (*self._again, OVERALL))
 
     def _open_slots(self) -> list[Slot]:
-        """What is not finished: all candidates on a case before the next case, epoch by epoch. One that stops itself asks whole cases,
-        in the order drawn."""
+        """Unfinished slots: epoch by epoch, case by case, all candidates of a case together. With early stopping, whole
+        cases in random order."""
         whole = [
             (candidate, case, epoch)
             for epoch in range(self.options.epochs)
@@ -469,10 +473,10 @@ class Comparison:
         }
 
     def _own(self, case: Case) -> str | None:
-        """On tape, the trace whose answers a case prefers."""
+        """On tape, the trace whose recorded results a case prefers."""
         return None if self.options.tools is None else case.trace_id
 
-    # -- telling
+    # -- events
 
     def _stored(self, cell: CellRecord) -> None:
         self._cells[cell.key] = cell

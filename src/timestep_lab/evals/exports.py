@@ -1,4 +1,4 @@
-"""A grid as files."""
+"""Exports of a grid: static HTML, CSV, JSON Lines, Parquet, JUnit XML, preference pairs, baselines."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
 
 
-# --- The grid as HTML without script: verdict, one row a candidate, the picture of the differences, and the first cases
+# --- The grid as HTML without scripts: verdict, one row per candidate, a chart of the differences, and the first cases.
 #
-# It stands in a notebook's output, in a saved file, and wherever the live matrix cannot run.
+# Used in a notebook's saved output, in files, and wherever the live matrix cannot run.
 
 
 SHOWN_CASES = 50
 _TEXT = 400
 _CUTS = 4
-"""Columns by which a saved page is cut."""
+"""Maximum number of columns by which an exported page is sliced."""
 _CHART, _HALF = 260, 120
 
 STYLE = """
@@ -67,7 +67,7 @@ STYLE = """
 
 
 def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES, slices: str = "") -> str:
-    """A fragment. Everything from models is escaped."""
+    """An HTML fragment. All model output is escaped."""
     parts = [f"<style>{STYLE}</style><div class='tl-grid'>"]
     if grid.record.status != "running" and (won := conclusion(_deciding_pairs(grid))):
         parts.append(f"<p class='conclusion'>{escape(won)}</p>")
@@ -77,7 +77,7 @@ def grid_html(grid: GridLike, *, cases: int = SHOWN_CASES, slices: str = "") -> 
 
 
 def page_html(grid: GridLike) -> str:
-    """One file, complete, all cases."""
+    """A complete HTML page with all cases."""
     title = escape(f"{grid.record.name}: {', '.join(grid.candidates)}")
     parts = "".join(_slices(grid, by) for by in slice_columns(grid.cases)[:_CUTS]) if grid.deciding_scorer else ""
     return (
@@ -93,7 +93,7 @@ def _deciding_pairs(grid: GridLike) -> list[PairRow]:
 
 
 def _ranking(grid: GridLike) -> str:
-    """The candidates from the best to the worst, with what decides about shipping."""
+    """The candidates from best to worst, with the facts needed for a decision."""
     words = dict(decision_table(grid.decision))
     if not words:
         return ""
@@ -249,46 +249,46 @@ def _short(text: str) -> str:
 
 
 MARGIN = 0.5
-"""How much more the chosen answer of a preference pair must score than the rejected one."""
+"""Minimum score difference between the chosen and the rejected answer of a preference pair."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _PLAIN_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
 def save(grid: Grid, path: Path) -> Path:
-    """Raises `UsageError` for an ending that stands for nothing, `LabError` for a file that cannot be written."""
+    """Write the grid to a file. Raises `UsageError` for an unknown suffix, `LabError` if the file cannot be written."""
     kind = _kind(path)
     try:
         WRITERS[kind](grid, path)
     except OSError as error:
         raise LabError(
             f"{path} cannot be written: {error.strerror or error}. The comparison is kept as {grid.id}.",
-            f"Write it elsewhere with: timestep-lab compare --resume {grid.id} --out …",
+            f"Write it to another path with: timestep-lab compare --resume {grid.id} --out …",
         ) from error
     return path
 
 
 def check_path(path: Path) -> None:
-    """Raises `UsageError` for a path that nothing could be written to: to be asked before a comparison is paid for."""
+    """Check that a file could be written, before a comparison is paid for. Raises `UsageError`."""
     _kind(path)
     folder = path.parent
     if path.is_dir():
-        raise UsageError(f"{path} is a folder.", "Name a file.", param="out")
+        raise UsageError(f"{path} is a folder.", "Give a file name.", param="out")
     if not folder.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {folder}.", "Make it first.", param="out")
+        raise UsageError(f"{path} cannot be written: there is no folder {folder}.", "Create it first.", param="out")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"{path} cannot be written: you may not write there.", "Name another place.", param="out")
+        raise UsageError(f"{path} cannot be written: permission denied.", "Choose another path.", param="out")
 
 
 def _kind(path: Path) -> str:
     kind = next((ending for ending in WRITERS if path.name.endswith(ending)), None)
     if kind is None:
-        raise UsageError(f"{path.name} ends in nothing that can be written.", f"Known endings: {', '.join(WRITERS)}.")
+        raise UsageError(f"{path.name} has an unsupported suffix.", f"Supported suffixes: {', '.join(WRITERS)}.")
     return kind
 
 
 def _csv(grid: Grid, path: Path) -> None:
-    """With a mark that tells Excel it is UTF-8, and a `'` before text that a spreadsheet would take for a formula."""
+    """CSV with a byte order mark for Excel, and a `'` before text that a spreadsheet would take for a formula."""
     cases = {case.case_id: case for case in grid.cases}
     frame = grid.df()
     wanted = [cases[id].expected for id in frame["case_id"]]
@@ -308,7 +308,7 @@ def _no_formula(value: object) -> object:
 
 
 def _jsonl(grid: Grid, path: Path) -> None:
-    """One cell a line, with its case."""
+    """One cell per line, with its case."""
     cases = {case.case_id: case for case in grid.cases}
     with path.open("w", encoding="utf-8") as file:
         for cell in grid.cells:
@@ -341,7 +341,9 @@ def _html(grid: Grid, path: Path) -> None:
 
 
 def _fails(score: ScoreValue, cell: CellRecord, own: Sequence[str]) -> bool:
-    """A case's own assertions pass or fail together, as they say: with a threshold, a mean below 1 may do."""
+    """Whether the score counts as a failure. A case's own assertions pass or fail together: with a threshold, a mean
+    below 1 may pass.
+    """
     if score.scorer in own:
         verdict = next((s.label for s in cell.scores if s.scorer == ASSERTIONS), None)
         if verdict is not None:
@@ -350,8 +352,8 @@ def _fails(score: ScoreValue, cell: CellRecord, own: Sequence[str]) -> bool:
 
 
 def _junit(grid: Grid, path: Path) -> None:
-    """A suite a candidate, a test a case and epoch: it fails when any scorer gives less than 1, errs when there is
-    no answer, and is skipped, which is not passed, when a scorer could not score it."""
+    """JUnit XML: a suite per candidate, a test per case and epoch. A test fails if any scorer gives less than 1, has an
+    error if there is no answer, and is skipped (not passed) if a scorer could not score it."""
     root = xml.Element("testsuites", name=grid.record.name)
     cases, own = {case.case_id: case for case in grid.cases}, own_scores(grid.cases)
     for name in grid.candidates:
@@ -379,7 +381,9 @@ def _junit(grid: Grid, path: Path) -> None:
 
 
 def _dpo(grid: Grid, path: Path) -> None:
-    """Preference pairs for training: to one prompt a chosen and a rejected answer, judged by the deciding scorer."""
+    """Preference pairs for training: a chosen and a rejected answer to the same prompt, according to the deciding
+    scorer.
+    """
     prompts = {candidate["name"]: candidate.get("prompt") for candidate in grid.record.candidates}
     by_case: dict[str, list[CellRecord]] = {}
     for cell in grid.cells:
@@ -432,7 +436,7 @@ def _one_line(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """XML 1.0 has no place for most control characters."""
+    """The text without control characters that XML 1.0 does not allow."""
     return "".join(
         c
         for c in text

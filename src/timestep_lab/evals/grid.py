@@ -1,4 +1,4 @@
-"""The result of a comparison, finished or not: tables, tests, exports, and a page that needs no JavaScript."""
+"""`Grid`: the result of a comparison, finished or not: tables, tests, exports, and a static HTML page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ BASELINE_FORM = 1
 
 
 class Grid:
-    """Rows are cases, columns candidates. Numbers are worked out when first asked for, and do not change.
+    """The result of a comparison. Rows are cases, columns are candidates. Statistics are computed on first access and
+    cached.
 
     Example:
         grid = await lab.compare(["Say 4.", "Say 5."], models=["demo/echo", "demo/assistant"], scorers=["contains:4"])
@@ -72,7 +73,7 @@ class Grid:
         self, record: ComparisonRecord, cases: Sequence[CaseRecord], cells: Sequence[CellRecord], *, seed: int = 0,
         labels: Sequence[ScoreRecord] = (),
     ) -> None:  # fmt: skip
-        """`labels`: what people said of the traces of its answers, by names of scorers."""
+        """`labels`: human annotations of the answers' traces, by scorer name."""
         self.record, self.cases, self._labels = record, tuple(cases), tuple(labels)
         order = {case.case_id: case.position for case in cases}
         column = {name: place for place, name in enumerate(self.candidates)}
@@ -80,50 +81,50 @@ class Grid:
         self.cells = tuple(sorted(known, key=lambda c: (order[c.case_id], column[c.candidate], c.epoch)))
         self._seed = seed
         self.shown_by: Callable[[Grid], None] | None = None
-        """Shows the grid in a notebook cell, set by whoever has a live view of it; without one it is static HTML."""
+        """Displays the grid in a notebook, set by the owner of a live view; without it, static HTML is shown."""
 
     @property
     def id(self) -> str:
-        """`cmp_…`."""
+        """The id of the comparison, `cmp_…`."""
         return self.record.id
 
     @property
     def status(self) -> str:
-        """How the comparison stands, as its row says."""
+        """The stored status of the comparison."""
         return self.record.status
 
     @property
     def candidates(self) -> list[str]:
-        """Names, in the order they were given."""
+        """Names of the candidates, in the given order."""
         return [candidate["name"] for candidate in self.record.candidates]
 
     @cached_property
     def scorers(self) -> list[str]:
-        """Names of those that scored something, or would have, had there been answers."""
+        """Names of the scorers, including those without scores because there were no answers."""
         return scorer_names(self.cells, asked_scorers(self.record, self.cases))
 
     @cached_property
     def tables(self) -> ScoreTables:
-        """Every score, by candidate and scorer."""
+        """All scores, by candidate and scorer."""
         epochs = max((cell.epoch + 1 for cell in self.cells), default=self.record.epochs)
         return ScoreTables([case.case_id for case in self.cases], max(epochs, self.record.epochs), self.cells)
 
     @cached_property
     def groups(self) -> list[str] | None:
-        """The group of each case, where the comparison was told by which column they belong together."""
+        """The group of each case, if the comparison has a `group` column; else None."""
         column = self.record.settings.get("group")
         return None if column is None else [group_of(case, str(column)) or case.case_id for case in self.cases]
 
     @cached_property
     def candidate_rows(self) -> list[CandidateRow]:
-        """The sums, one row a candidate."""
+        """Summary statistics, one row per candidate."""
         return candidate_rows(
             self.candidates, self.scorers, self.cells, self.tables, self.groups, own_scores(self.cases)
         )
 
     @cached_property
     def pair_rows(self) -> list[PairRow]:
-        """The differences, one row a pair of candidates and scorer, with interval and test."""
+        """Differences with interval and test, one row per pair of candidates and scorer."""
         if self.watch is not None:
             return [row for scorer in self.scorers for row in self.watch.rows(scorer)]
         return pair_rows(
@@ -132,19 +133,21 @@ class Grid:
 
     @property
     def margin(self) -> float | None:
-        """How much worse is still no worse, as the comparison was told."""
+        """The non-inferiority margin of the comparison, in the score's units."""
         value = self.record.settings.get("margin")
         return None if value is None else float(value)
 
     @cached_property
     def decision(self) -> list[DecisionRow]:
-        """Every candidate beside the first one: quality, cost and time, each better, no worse, worse or not settled. Empty with one candidate."""
+        """Every candidate relative to the first one in quality, cost and time: better, no worse, worse, or not settled.
+        Empty with one candidate.
+        """
         pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
         return decide(self.candidates, self.cells, pairs, margin=self.margin, seed=self._seed)
 
     @cached_property
     def watch(self) -> Watch | None:
-        """The looks of a comparison that stops itself; None for one that asks all its cases whatever comes."""
+        """The interim looks of a comparison with early stopping; None otherwise."""
         decides = self.deciding_scorer
         if not self.record.settings.get("stop") or decides is None or len(self.candidates) < 2:
             return None
@@ -154,25 +157,29 @@ class Grid:
 
     @cached_property
     def verdict(self) -> str:
-        """About the first scorer (or `overall`): who is better, and whose calls failed; of many candidates who leads, who ties, and what
-        would settle it, a line each. Empty with one candidate."""
+        """The result on the first scorer (or `overall`): which candidate is better, and whose calls failed; with many
+        candidates, the leader, the ties, and what would settle them, one line each. Empty with one candidate."""
         pairs = [pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer]
         words = verdict(pairs, self.candidate_rows, tail="" if self.watch is None else self.watch.words)
         return f"{words} {tape_sentence(self.tape)}".strip() if self.tape and words else words
 
     @cached_property
     def conclusion(self) -> str:
-        """Who won, in one line: `No winner: A, C and D tie; B is worse.` Empty with one candidate."""
+        """The result in one line: `No winner: A, C and D tie; B is worse.` Empty with one candidate."""
         return conclusion([pair for pair in self.pair_rows if pair.scorer == self.deciding_scorer])
 
     @cached_property
     def tape(self) -> TapeUse | None:
-        """How many calls of tools the tape answered, and what it did not have, by candidate; None when the tools were real."""
+        """How many tool calls were answered from the tape and how many were missing, by candidate; None if tools were
+        called for real.
+        """
         return TapeUse.of(self.candidates, self.cells) if self.record.settings.get("tools") else None
 
     @cached_property
     def notes(self) -> list[str]:
-        """Why calls failed, one sentence a candidate; what scorers could not score, and why, one sentence a scorer; what is cached."""
+        """Remarks: why calls failed, one sentence per candidate; what could not be scored and why, one sentence per
+        scorer; cached answers.
+        """
         return [
             *few_groups(self.groups), *failed_calls(self.cells), *unscored(self.cells), *from_cache(self.cells),
             *self.judge_notes,
@@ -180,24 +187,25 @@ class Grid:
 
     @cached_property
     def judge_errors(self) -> list[JudgeError]:
-        """How far each judge is from people, on the answers that both scored: `lab.trace_source.score("trace", id, "faithfulness", 1.0)` says
-        what is right of one. Empty where nobody did; `lab.comparison(id)` knows what was said since."""
+        """The agreement of each judge with human annotations, on answers that have both. Annotate with
+        `lab.trace_source.score("trace", id, "faithfulness", 1.0)`. Empty without annotations; `lab.comparison(id)`
+        includes new ones."""
         return judge_errors(self.cells, self._labels)
 
     @property
     def judge_notes(self) -> list[str]:
-        """The same, a sentence each."""
+        """The same as sentences, one per judge."""
         return [error.sentence for error in self.judge_errors]
 
     @property
     def deciding_scorer(self) -> str | None:
-        """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+        """The scorer used for the verdict: `overall` if it exists, else the first."""
         return deciding(self.scorers)
 
     # -- frames
 
     def df(self) -> pandas.DataFrame:
-        """One row a cell: the columns of the view `comparisons`, whether the cache had it, and one column for each scorer."""
+        """One row per cell: the columns of the view `comparisons`, whether it was cached, and a column per scorer."""
         import pandas
 
         rows = [
@@ -207,9 +215,10 @@ class Grid:
         return pandas.DataFrame(rows, columns=[*DF_COLUMNS, *self.scorers])
 
     def summary(self, *, by: str | None = None) -> pandas.DataFrame:
-        """One row a candidate: answers, errors, each scorer's mean with its 95 % interval, money, times, tokens.
+        """One row per candidate: answers, errors, each scorer's mean with its 95 % interval, cost, times, tokens.
 
-        `by` cuts by a column of the data (`topic`): one row a slice, candidate and scorer, with intervals that hold for all slices together.
+        `by`: slice by a column of the data (such as `topic`): one row per slice, candidate and scorer, with
+        simultaneous intervals over all slices.
         """
         import pandas
 
@@ -230,7 +239,9 @@ class Grid:
         return pandas.DataFrame(rows)
 
     def significance(self, *, by: str | None = None) -> pandas.DataFrame:
-        """One row a pair and scorer. `diff` is b − a; `p_holm` is corrected for all pairs of the scorer, with `by` for those of all slices."""
+        """One row per pair and scorer. `diff` is b − a; `p_holm` is corrected over all pairs of a scorer, and with `by`
+        over all slices.
+        """
         import pandas
 
         if by is not None:
@@ -242,15 +253,16 @@ class Grid:
         return pandas.DataFrame([{name: getattr(p, name) for name in columns} for p in self.pair_rows], columns=columns)
 
     def labels(self, scorer: str | None = None) -> pandas.DataFrame:
-        """Precision, recall and F1 of each label and candidate, of a scorer `label`; the rows `(all)` are the unweighted means over labels, with
-        the 95 % interval of F1 (bootstrap over cases). Raises `UsageError` where no scorer gave labels."""
+        """Precision, recall and F1 of each label and candidate, for a `label` scorer. Rows `(all)` are unweighted means
+        over labels, with the 95 % interval of F1 (bootstrap over cases). Raises `UsageError` if no scorer gave labels."""
         from timestep_lab.evals.judging import label_frame
 
         return label_frame(self, scorer)
 
     def failures(self, scorer: str | None = None, *, candidate: str | None = None, below: float = 1.0) -> list[Case]:
-        """The cases in which a candidate (any, unless one is named) scored less than `below`, could not be scored, or gave no answer; to make a
-        data set of: `lab.datasets.save("failures", grid.failures())`. `scorer`: the one the verdict speaks of. Raises `UsageError`."""
+        """The cases in which a candidate (default: any) scored less than `below`, could not be scored, or gave no
+        answer. Useful as a data set: `lab.datasets.save("failures", grid.failures())`. `scorer`: default is the
+        deciding one. Raises `UsageError`."""
         from timestep_lab.evals.datasets.case import from_record
 
         wanted = scorer or self.deciding_scorer
@@ -272,7 +284,7 @@ class Grid:
         return cases
 
     def to_json(self, *, by: str | None = None) -> dict[str, Any]:
-        """What `timestep-lab compare --json` prints; `by` adds the slices of a column of the data."""
+        """The output of `timestep-lab compare --json`; `by` adds the slices of a column of the data."""
         if by is not None:
             from timestep_lab.evals.results import differences, means
 
@@ -304,30 +316,30 @@ class Grid:
     # -- files, rules, baselines
 
     def save(self, path: str | Path) -> Path:
-        """Write a file; its ending says what: `.csv .jsonl .parquet .html .xml` (JUnit), `.dpo.jsonl` (preference pairs), `.json`
-        (a baseline for `regression`). Raises `UsageError`."""
+        """Write a file in the format of its suffix: `.csv .jsonl .parquet .html .xml` (JUnit), `.dpo.jsonl` (preference
+        pairs), `.json` (a baseline for `regression`). Raises `UsageError`."""
         from timestep_lab.evals.exports import save
 
         return save(self, Path(path))
 
     def check(self, rules: Sequence[str] | str, *, min_scored: float = 1.0) -> list[RuleResult]:
-        """Which `--fail-under` rules hold, for example `exact>=0.8` or `openai/gpt-4.1:exact.ci_low>=0.7`. A rule about a scorer does
-        not hold where less than the share `min_scored` of the answers could be scored. Raises `UsageError`."""
+        """Evaluate `--fail-under` rules, such as `exact>=0.8` or `openai/gpt-4.1:exact.ci_low>=0.7`. A rule about a
+        scorer fails if less than the fraction `min_scored` of the answers could be scored. Raises `UsageError`."""
         from timestep_lab.evals.rules import check
 
         return check(self, [rules] if isinstance(rules, str) else rules, min_scored)
 
     def regression(self, baseline: Grid | str | Path) -> list[Regression]:
-        """How each candidate did against itself in a baseline: a `Grid`, or a file that `save("….json")` wrote."""
+        """Compare each candidate with itself in a baseline: a `Grid`, or a file written by `save("….json")`."""
         from timestep_lab.evals.regression import compare_with
 
         return compare_with(self, baseline)
 
-    # -- looks
+    # -- display
 
     def _ipython_display_(self) -> None:
         if self.shown_by is None:
-            raise NotImplementedError  # IPython's word for "use the other representations".
+            raise NotImplementedError  # For IPython, None means: use the other representations.
         self.shown_by(self)
 
     def _repr_html_(self) -> str:
@@ -340,31 +352,31 @@ class Grid:
         return f"<Grid {self.id}: {done}. {self.verdict}>" if self.verdict else f"<Grid {self.id}: {done}>"
 
     def cell(self, case_id: str, candidate: str, epoch: int = 0) -> CellRecord:
-        """Raises `UsageError` when there is no such cell."""
+        """One cell. Raises `UsageError` if there is no such cell."""
         cell = next((c for c in self.cells if c.key == (case_id, candidate, epoch)), None)
         if cell is None:
-            raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all.")
+            raise UsageError(f"There is no answer of {candidate!r} to {case_id!r}.", "grid.df() lists all cells.")
         return cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeError:
-    """What a judge said of answers beside what people said of them."""
+    """The agreement of a judge with human annotations on the same answers."""
 
     scorer: str
     n: int
     agree: int
-    """Both at least ½, or both below."""
+    """Number of answers on which both are at least ½, or both below."""
     kappa: float
-    """Of that, beyond chance (Cohen 1960)."""
+    """Cohen's kappa of that agreement (Cohen 1960)."""
     diff: float
-    """Mean of the judge's score less that of people."""
+    """Mean of the judge's score minus the human score."""
     ci_low: float
     ci_high: float
 
     @property
     def sentence(self) -> str:
-        """One that may be quoted."""
+        """The agreement as a sentence."""
         share = wilson(self.agree, self.n)
         words = (
             f"{self.scorer} is a judge's: it agrees with people on {self.agree} of {self.n} answers "
@@ -378,7 +390,7 @@ class JudgeError:
 
 
 def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> list[JudgeError]:
-    """Of each scorer whose scores a judge gave; the last that was said of a trace by its name counts."""
+    """The agreement of each scorer that used a judge; the latest annotation of a trace under the scorer's name counts."""
     labelled = {
         (one.target_id, one.name): one.value
         for one in sorted(labels, key=lambda one: one.created_at)
@@ -406,11 +418,13 @@ def judge_errors(cells: Sequence[CellRecord], labels: Sequence[ScoreRecord]) -> 
 
 
 def tape_sentence(use: TapeUse) -> str:
-    """How many answers are not judged since they left the tape, with a warning where the candidates differ in that; empty when none did."""
+    """How many answers are not judged because they left the tape, with a warning if candidates differ in that; empty if
+    none did.
+    """
     if not any(use.not_judged.values()):
         return ""
     lost = " and ".join(f"{use.not_judged[name]} of {use.answers[name]} answers of {name}" for name in use.calls)
-    sentence = f"On tape, {lost} asked what was never recorded and are not judged."
+    sentence = f"On tape, {lost} needed results that were never recorded and are not judged."
     pairs = list(combinations(use.calls, 2))
     for a, b in pairs:
         p = fisher(use.not_judged[a], use.answers[a], use.not_judged[b], use.answers[b])

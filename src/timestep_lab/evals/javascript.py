@@ -1,8 +1,9 @@
-"""The part of JavaScript that promptfoo files use to pick a value out of an answer: `output.trim().toLowerCase()`,
+"""A subset of JavaScript, as used in promptfoo files to select a value from an answer: `output.trim().toLowerCase()`,
 `JSON.parse(output).items[0].name`, `output.length < 100 && output.includes('lamp')`.
 
-Expressions, `const` and `let`, assignments and a last `return`. Names are `output`, `context` and `vars`; only the methods below exist.
-Nothing of the machine can be reached, and what takes too long is given up. Everything else is refused by its name when it is read.
+Supported are expressions, `const` and `let`, assignments and a final `return`. Available names are `output`, `context`
+and `vars`; only the methods below exist. Scripts have no access to the machine and are stopped if they take too long.
+Everything else raises an error that names it when the script is parsed.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that was read."""
+    """A parsed script."""
 
     text: str
     _statements: tuple[tuple[str | None, Run], ...] = field(repr=False)
 
     def run(self, output: object, vars: Mapping[str, object]) -> Any:
-        """Its value. Raises `ScriptError`."""
+        """Run the script and return its value. Raises `ScriptError`."""
         state = _State({"output": output, "vars": dict(vars), "context": {"vars": dict(vars)}})
         try:
             for name, run in self._statements:
@@ -96,12 +97,12 @@ class Script:
 
 @lru_cache(512)
 def read_script(text: str) -> Script:
-    """Raises `DataError` for what is not a JavaScript, or no part of it that is known here."""
+    """Parse a script. Raises `DataError` for invalid or unsupported code."""
     return _Parser(text).script()
 
 
 class _Parser:
-    """Reads by precedence. A rule gives a function of the names there are."""
+    """A precedence parser. Each rule returns a function of the variables."""
 
     def __init__(self, text: str) -> None:
         self._text, self._at = text, 0
@@ -138,7 +139,7 @@ class _Parser:
 
     def _unknown(self, what: str) -> DataError:
         return DataError(
-            f"The script {shortened(self._text)!r} uses {what!r}, which is not read here.",
+            f"The script {shortened(self._text)!r} uses {what!r}, which is not supported.",
             "Write an expression over output and vars, or use another assertion.",
         )
 
@@ -173,7 +174,7 @@ class _Parser:
         if self._kind != "end":
             raise self._unknown(self._token)
         if not statements:
-            raise DataError("A script is empty.", "Write an expression over output.")
+            raise DataError("The script is empty.", "Write an expression over output.")
         return Script(self._text, tuple(statements))
 
     def _name(self) -> str:
@@ -366,7 +367,7 @@ class _Parser:
         return lambda s: function(*(argument(s) for argument in arguments))
 
 
-# -- what is evaluated
+# -- evaluation
 
 
 def _name(name: str) -> Run:
@@ -391,7 +392,7 @@ def _property(value: Run, name: str, *, optional: bool) -> Run:
 def _call(value: Run, name: str, arguments: Sequence[Run], *, optional: bool) -> Run:
     if name not in METHODS:
         raise DataError(
-            f"A script uses .{name}(…), which is not read here.", f"Known methods: {', '.join(sorted(METHODS))}."
+            f"A script uses .{name}(…), which is not supported.", f"Supported methods: {', '.join(sorted(METHODS))}."
         )
 
     def call(state: _State) -> Any:
@@ -403,7 +404,7 @@ def _call(value: Run, name: str, arguments: Sequence[Run], *, optional: bool) ->
         if method is None:
             raise ScriptError(f"{shortened(as_text(target))} has no .{name}()")
         made = method(target, *(argument(state) for argument in arguments))
-        # What is looked through and what is made both count, so that a short script cannot fill the memory.
+        # Both the values visited and the values produced count, so that a short script cannot exhaust the memory.
         state.step(sum(len(value) // 200 for value in (target, made) if isinstance(value, str | list)))
         return made
 

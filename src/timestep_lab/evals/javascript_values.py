@@ -1,4 +1,4 @@
-"""JavaScript's values, operators and library, as far as `evals.javascript` has them."""
+"""JavaScript's values, operators and library functions, as far as `evals.javascript` supports them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
 
 
 class ScriptError(Exception):
-    """The script was read, but this answer is not what it can work on."""
+    """A valid script failed on this answer."""
 
 
 class Undefined:
@@ -39,7 +39,7 @@ class Pattern:
 
 
 def as_text(value: object) -> str:
-    """As JavaScript writes it; lists and objects as JSON."""
+    """JavaScript's string conversion; lists and objects as JSON."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -56,14 +56,14 @@ def as_text(value: object) -> str:
 
 
 def truthy(value: object) -> bool:
-    """JavaScript's: empty lists and objects are true."""
+    """JavaScript's truthiness: empty lists and objects are true."""
     if isinstance(value, list | dict | Pattern):
         return True
     return bool(value) and value == value
 
 
 def number(value: object) -> Any:
-    """JavaScript's `Number(value)`; NaN for what is none."""
+    """JavaScript's `Number(value)`; NaN for values that are not numbers."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int | float):
@@ -142,7 +142,7 @@ def get(value: object, key: object, *, optional: bool = False) -> Any:
     if key == "length" and isinstance(value, str | list):
         return len(value)
     if isinstance(value, str) and isinstance(key, str):
-        # An answer is text here; where it holds a JSON object, promptfoo hands that to the script.
+        # The answer is a text here; if it contains a JSON object, promptfoo passes that object to the script.
         try:
             held = json.loads(value)
         except ValueError:
@@ -181,7 +181,7 @@ def read_pattern(source: str, flags: str) -> Pattern:
     try:
         return Pattern(regex.compile(named, chosen | regex.VERSION0), "g" in flags)
     except regex.error as error:
-        raise DataError(f"The script's pattern /{source}/ cannot be read: {error}.", "Correct it.") from error
+        raise DataError(f"The script's pattern /{source}/ is invalid: {error}.", "Fix the pattern.") from error
 
 
 def _searched(what: Callable[..., Any], *args: object) -> Any:

@@ -1,6 +1,6 @@
-"""Scoring while a comparison goes on: each answer as it comes, pairs of answers when all of a case are there.
+"""Scoring during a comparison: each answer as it arrives, and pairs of answers once all answers to a case are there.
 
-A model that judges is asked the same thing once: readable replies are kept, in the lab's cache beside the answers.
+Judges are asked each question once: readable replies are stored in the lab's cache, together with the answers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.router import Router
 
 
-# --- Precision, recall and F1 of labels, over all cases of a comparison
+# --- Precision, recall and F1 of labels over all cases of a comparison
 
 
 RESAMPLES = 2_000
@@ -95,7 +95,7 @@ def _expected(value: object, labels: list[str]) -> str | None:
 
 
 def _measures(right: np.ndarray[Any, Any], said: np.ndarray[Any, Any], n: int) -> np.ndarray[Any, Any]:
-    """Precision, recall and F1 by label. Where nothing could be found, or nothing was said, they are 0."""
+    """Precision, recall and F1 per label; 0 where the denominator is 0."""
     places = np.arange(n)[:, None]
     hits = ((right == places) & (said == places)).sum(axis=1).astype(float)
     claimed, there = (said == places).sum(axis=1), (right == places).sum(axis=1)
@@ -136,7 +136,7 @@ def _row(candidate: str, label: str, n: int, measures: Any) -> dict[str, Any]:
     return {"candidate": candidate, "label": label, "n": n, "precision": precision, "recall": recall, "f1": f1}
 
 
-# --- What a candidate is asked: the case as it is, or its own prompt filled from the case
+# --- The input of a candidate: the case itself, or the candidate's prompt rendered with the case
 
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -145,9 +145,11 @@ _DUMPED = re.compile(r"\s*\{\{-?\s*\w+\s*\|\s*dump\s*-?\}\}\s*")
 
 
 def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
-    """Text, or Responses input items. Raises `DataError` when the prompt names what the case lacks, or there is nothing to ask.
+    """The input: a text, or Responses API input items. Raises `DataError` if the prompt refers to a missing variable,
+    or there is no input.
 
-    A prompt that is a JSON list of messages (`[{"role": "system", "content": …}, …]`), or YAML that begins with `- role:`, is a conversation.
+    A prompt that is a JSON list of messages (`[{"role": "system", "content": …}, …]`), or YAML that starts with `-
+    role:`, is a conversation.
     """
     if candidate.prompt is not None:
         return filled(candidate.prompt, case)
@@ -157,18 +159,18 @@ def asked_of(candidate: CandidateRecord, case: Case) -> str | list[Any]:
         named = ", ".join(case.own_vars())
         raise DataError(
             f"Case {case.id} has no question, only variables ({named}).",
-            'Give a prompt that uses them: prompts=["… {{name}} …"].',
+            'Pass a prompt that uses them: prompts=["… {{name}} …"].',
         )
     return f"{case.vars.get('__prefix', '')}{case.input}{case.vars.get('__suffix', '')}"
 
 
 def filled(prompt: str, case: Case) -> str | list[Any]:
-    """The prompt of a candidate, filled from a case. Raises `DataError`."""
+    """The candidate's prompt rendered with a case. Raises `DataError`."""
     template = f"{case.vars.get('__prefix', '')}{prompt}{case.vars.get('__suffix', '')}"
     variables = case.template_vars()
     if _JSON.match(template) and '"role"' in template:
         try:
-            # Variables go into the texts of valid JSON: their quotes and line ends need no escaping.
+            # Variables are inserted into the parsed JSON, so quotes and newlines need no escaping.
             value = render_all(json.loads(template), variables)
         except ValueError:
             value = _json(render(template, variables))
@@ -203,7 +205,7 @@ def _message(message: Mapping[str, object]) -> dict[str, Any]:
     if role not in _ROLES or strange:
         raise DataError(
             f"A message of a prompt has {f'the role {role!r}' if role not in _ROLES else ', '.join(strange)}, which is not supported here.",
-            f"Its role is one of {', '.join(_ROLES)}; besides it has content.",
+            f"A message has a role (one of {', '.join(_ROLES)}) and content.",
         )
     if isinstance(content, list):
         content = [_part(part, role) for part in content]
@@ -213,7 +215,7 @@ def _message(message: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _part(part: Any, role: str) -> dict[str, Any]:
-    """A part of Chat Completions as the Responses API has it."""
+    """A Chat Completions content part in the format of the Responses API."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("text", "input_text", "output_text"):
         return {"type": "output_text" if role == "assistant" else "input_text", "text": str(part.get("text", ""))}
@@ -222,17 +224,17 @@ def _part(part: Any, role: str) -> dict[str, Any]:
     if kind == "image_url":
         image = part["image_url"] if isinstance(part.get("image_url"), Mapping) else {"url": part.get("image_url")}
         return {"type": "input_image", "image_url": str(image.get("url")), "detail": image.get("detail", "auto")}
-    raise DataError(f"A message of a prompt holds a part of the type {kind!r}, which is not supported here.", "Use text.")  # fmt: skip
+    raise DataError(f"A message of a prompt contains a part of the type {kind!r}, which is not supported here.", "Use text.")  # fmt: skip
 
 
 _PAIRS_AT_ONCE = 16
 
 Round = dict[str, CellRecord]
-"""The answers of all candidates to one case in one epoch."""
+"""The answers of all candidates to one case in one epoch, by candidate."""
 
 
 class Judges:
-    """Asks the models that judge, within the budget. `writer`, once there is one, takes their readable replies to the cache."""
+    """Calls judge models, within the budget. `writer`, once set, stores their readable replies in the cache."""
 
     def __init__(
         self, router: Router, executor: Executor, budget: Budget, rows: ComparisonRows, *, writer: CellWriter | None = None
@@ -245,7 +247,9 @@ class Judges:
         self._seeking: asyncio.Task[None] | None = None
 
     async def ask(self, model: str | None, instructions: str, prompt: str) -> str:
-        """One question, traced and paid for like any other call. Raises what the provider raised, and `LabError` for want of budget."""
+        """Ask a judge one question; traced and charged like any other call. Raises what the provider raised, and
+        `LabError` if the budget is used up.
+        """
         async with self._budget.judgement():
             trial = await self._executor.judge(model, instructions, prompt)
             self._budget.spend_on_judging(trial.cost_usd, (trial.input_tokens or 0) + (trial.output_tokens or 0))
@@ -256,7 +260,7 @@ class Judges:
     async def get(
         self, model: str | None, instructions: str, prompt: str, ask: Callable[[], Awaitable[str]]
     ) -> tuple[str, bool]:
-        """See `Replies`. What is asked twice at the same time waits for the first reply."""
+        """See `Replies`. Concurrent identical questions wait for the first reply."""
         key = reply_key(self._router.resolve(model).full, instructions, prompt)
         lock = self._under_way.setdefault(key, asyncio.Lock())
         async with lock:
@@ -269,7 +273,7 @@ class Judges:
             return reply, False
 
     async def _stored(self, key: str) -> str | None:
-        """From the store. All that is looked for during one query goes into the next."""
+        """A reply from the store. Lookups that arrive during a query are batched into the next one."""
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._sought[key] = future
         if self._seeking is None:
@@ -281,7 +285,7 @@ class Judges:
             sought, self._sought = self._sought, {}
             try:
                 stored = await in_thread(self._rows.cached, list(sought))
-            except Exception as error:  # noqa: BLE001 - handed on to all who wait for it
+            except Exception as error:  # noqa: BLE001 - passed on to all waiting callers
                 for future in sought.values():
                     if not future.done():
                         future.set_exception(error)
@@ -293,7 +297,7 @@ class Judges:
 
 
 class _Tally:
-    """Stands in for judges while a plan is made: notes who would be asked what, and asks nobody."""
+    """A replacement for judges during planning: records which questions would be asked, without asking them."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -314,8 +318,8 @@ async def questions_to_judges(
     scorers: Sequence[Scorer], candidates: Sequence[Candidate], router: Router, cells: Iterable[CellRecord],
     cases: Iterable[Case],
 ) -> dict[str, set[str]]:  # fmt: skip
-    """Model to the cache keys of what it would be asked to score these answers. An answer that is not there yet is stood in for by a
-    text unlike any other. Nobody is asked."""
+    """For each judge model, the cache keys of the questions needed to score these answers. Answers that do not exist
+    yet are replaced by a unique placeholder. No judge is called."""
     tally = _Tally(router)
     judging = Judging(
         [scorer for scorer in scorers if scorer.source == "judge"], candidates, Tools(ask=tally.ask, replies=tally)
@@ -333,7 +337,7 @@ async def questions_to_judges(
 
 
 class Judging:
-    """Scores answers; `tools` are what scorers ask with."""
+    """Scores answers. `tools` is passed to the scorers."""
 
     def __init__(self, scorers: Sequence[Scorer], candidates: Sequence[Candidate], tools: Tools) -> None:
         self._scorers = scorers
@@ -342,12 +346,12 @@ class Judging:
         self._tools = tools
 
     async def score(self, cell: CellRecord, case: Case) -> tuple[ScoreValue, ...]:
-        """The scores of one answer; without `overall` as long as pairwise scores are still to come."""
+        """The scores of one answer; without `overall` while pairwise scores are pending."""
         scores = await score_answer(self._scorers, self._answer(cell, case), case, self._tools)
         return tuple(s for s in scores if s.scorer != OVERALL) if self._pairwise else scores
 
     async def score_again(self, cell: CellRecord, case: Case) -> list[ScoreValue]:
-        """What is missing among the scores of a cell: of scorers that have not scored it, of its own assertions, and `overall`."""
+        """The missing scores of a cell: of scorers that have not scored it, of its own assertions, and `overall`."""
         there = {score.scorer for score in cell.scores}
         missing = [scorer for scorer in self._scorers if scorer.name not in there]
         whole_case = {ASSERTIONS, *assertion_names([case]), *({PASSED} if "__threshold" in case.vars else ())}
@@ -360,7 +364,7 @@ class Judging:
     async def finish(
         self, cells: dict[tuple[str, str, int], CellRecord], cases: Mapping[str, Case], writer: CellWriter
     ) -> None:
-        """Judge all answers to a case against each other, where that was not done before."""
+        """Run pairwise judges on all answers to a case, where not done before."""
         if not self._pairwise:
             return
         await writer.flush()
@@ -378,7 +382,7 @@ class Judging:
         await asyncio.gather(*(judge(case_id, answers) for (case_id, _), answers in rounds.items()))
 
     async def judge_round(self, case: Case, answers: Round) -> dict[tuple[str, str, int], list[ScoreValue]]:
-        """Cell to the scores that follow from holding it against the others."""
+        """The scores from comparing the answers to one case, by cell."""
         added: dict[tuple[str, str, int], list[ScoreValue]] = {cell.key: [] for cell in answers.values()}
         for scorer in self._pairwise:
             if all(any(s.scorer == scorer.name for s in cell.scores) for cell in answers.values()):
@@ -387,7 +391,7 @@ class Judging:
                 scores = await scorer.score_all(
                     {name: self._answer(cell, case) for name, cell in answers.items()}, case, self._tools
                 )
-            except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answers are paid for
+            except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answers are already paid for
                 scores = {name: unknown(why_not(error)) for name in answers}
             for name, score in scores.items():
                 if any(s.scorer == scorer.name for s in answers[name].scores):
@@ -400,7 +404,7 @@ class Judging:
         return added
 
     def _answer(self, cell: CellRecord, case: Case) -> Answer:
-        """With what the candidate was shown, for judges to see."""
+        """The cell as an `Answer`, with the input of the candidate for judges to see."""
         candidate = self._candidates[cell.candidate]
         instructions = candidate.graph.root.instructions
         return Answer.of(
@@ -409,7 +413,7 @@ class Judging:
 
 
 def _rounds(cells: Iterable[CellRecord]) -> dict[tuple[str, int], Round]:
-    """(case, epoch) to its answers."""
+    """Answers grouped by (case, epoch)."""
     rounds: dict[tuple[str, int], Round] = defaultdict(dict)
     for cell in cells:
         rounds[cell.case_id, cell.epoch][cell.candidate] = cell

@@ -1,4 +1,4 @@
-"""The same scorers over runs that happened already: rules about trajectories hold history to account, not only tests."""
+"""Scores recorded traces with the same scorers as comparisons; and removes names from answers for blind voting."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from timestep_lab.model.records import ScoreRecord
 from timestep_lab.store.base import Statement, in_thread
 from timestep_lab.store.store import Store
 
-# --- Take out of a text what would tell a voter who wrote it, and nothing else: a voter judges the words that are left
+# --- Remove from a text only what would reveal its author to a voter, who judges the remaining words
 #
-# Three kinds of names. What is nobody's ordinary word goes wherever it stands: `ChatGPT`, `gpt-4.1`, the whole name of a model or
-# an agent. What is also a person, an animal or a company (`Claude`, `llama`, `Microsoft`), and a name of one plain word (an agent called
-# `Weather`), goes only where somebody says who they are: "I am …", "trained by …", "… here". The rest stays.
+# There are three kinds of names. Unambiguous names are removed everywhere: `ChatGPT`, `gpt-4.1`, the full name of a model or an agent.
+# Names that also denote a person, an animal or a company (`Claude`, `llama`, `Microsoft`), and single plain words (an agent called
+# `Weather`), are removed only in statements of identity: "I am …", "trained by …", "… here". Everything else stays.
 
 
 MASK = "▮▮▮"
@@ -38,10 +38,10 @@ _NUMBER = r"[-:\s]?v?\d[\w.:-]*"
 _VERSION = rf"(?:{_NUMBER})?"
 _ALWAYS = re.compile(
     r"(?<!\w)(?:"
-    # Makers that are nothing else.
+    # Unambiguous makers.
     r"open\s?ai|anthropic|google\s+deepmind|deepmind|meta\s+ai|mistral\s*ai|alibaba\s+cloud|deepseek(?:-[\w.:-]+)?|moonshot\s+ai|x\.ai|xai|"
     r"hugging\s?face(?:\s?tb)?|ollama|openrouter|"
-    # Families that are nothing else, and the others with the number or the size that makes them one.
+    # Unambiguous model families; the others only with the number or size that makes them a model name.
     rf"chat\s?gpt{_VERSION}|gpt(?:-?oss)?{_VERSION}|o[134](?:-mini|-pro)?|mixtral{_VERSION}|ministral{_VERSION}|qwen{_VERSION}|qwq{_VERSION}|"
     rf"smollm{_VERSION}|claude[-\s](?:opus|sonnet|haiku|instant){_VERSION}|(?:claude|opus|sonnet|haiku){_NUMBER}|"
     rf"gemini[-\s](?:pro|flash|ultra|nano){_VERSION}|(?:gemini|gemma|grok|mistral|phi|glm|falcon|granite){_NUMBER}|code\s?llama{_VERSION}|llama{_NUMBER}|"
@@ -63,14 +63,16 @@ _PRICES = re.compile(
 )
 _DEMO = re.compile(r"demo/\w+|(?:\becho\s+)?\(?no language model\)?:?", re.IGNORECASE)
 _LEAST_LETTERS = 3
-"""A shorter name ("a", "v2") would take half the text with it."""
+"""Minimum length of a name; a shorter one ("a", "v2") would remove too much of the text."""
 _NO_NAME = re.compile(r"prompt \d+|default (?:model|settings)|.*=.*", re.DOTALL)
 _ODD = re.compile(r"[-_.\d]|[a-z][A-Z]")
-"""What no ordinary word has."""
+"""What ordinary words do not contain."""
 
 
 class Scrubber:
-    """`names`: of candidates, agents and models, whole as they are shown (`Scout · openai/gpt-4.1 · temperature=0`)."""
+    """Removes the names of candidates, agents and models, given as displayed (`Scout · openai/gpt-4.1 ·
+    temperature=0`).
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._whole: set[str] = set()
@@ -88,7 +90,7 @@ class Scrubber:
         )
 
     def text(self, text: str) -> str:
-        """Every trace of a name becomes the same mark, whoever's name it was."""
+        """Replaces every occurrence of a name with the same mark."""
         for pattern in (self._names, _DEMO, _PRICES, _ALWAYS):
             if pattern is not None:
                 text = pattern.sub(MASK, text)
@@ -96,7 +98,9 @@ class Scrubber:
         return re.sub(rf"{MASK}(?:[\s,:;/·-]*{MASK})+", MASK, text)
 
     def value(self, value: Any) -> Any:
-        """The same for every text inside lists and objects, keys kept. A text that is a name and nothing else goes whatever it is."""
+        """Applies `text` to all texts in nested lists and objects; keys are kept. A text that consists only of a name
+        is always replaced.
+        """
         if isinstance(value, str):
             return MASK if value.casefold() in self._whole else self.text(value)
         if isinstance(value, dict):
@@ -107,7 +111,9 @@ class Scrubber:
 
 
 def _scrub_parts(name: str) -> Iterator[tuple[str, bool]]:
-    """The names in a candidate's name, and whether each is an ordinary word that a text may hold for its own sake."""
+    """The parts of a candidate's name, each with whether it is an ordinary word that may occur in a text for other
+    reasons.
+    """
     for part in name.split(" · "):
         if _NO_NAME.fullmatch(part):
             continue
@@ -117,7 +123,7 @@ def _scrub_parts(name: str) -> Iterator[tuple[str, bool]]:
 
 
 def _either(words: Iterable[str]) -> str:
-    """An alternative of each, the longest first, its parts joined by whatever a writer joins them with."""
+    """A regular expression that matches any of these names, longest first, with any separator between their parts."""
     ordered = sorted(words, key=lambda word: (-len(word), word))
     return "|".join(r"[-_\s]*".join(map(re.escape, re.split(r"[-_\s]+", word))) for word in ordered)
 
@@ -125,7 +131,7 @@ def _either(words: Iterable[str]) -> str:
 ALL_TRACES = (
     f"select trace_id from traces where status = 'completed' and workflow <> '{JUDGE}' order by started_at desc"
 )
-"""Judges' own answers are nobody's to score."""
+"""All completed traces except those of judges."""
 _ASKED_AT_ONCE = 200
 _SYSTEM = ("system", "developer")
 _SCORED_AT_ONCE = 16
@@ -135,18 +141,19 @@ async def score_traces(
     bench: EvalContext, which: str | Sequence[str], scorers: Sequence[object] | object, *, limit: int | None = None, keep: bool = True,
     again: bool = False, budget_usd: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row a trace: `trace_id`, each scorer's value, and as `note` why one could not score.
+    """Score traces; one row per trace: `trace_id`, each scorer's value, and in `note` why one could not score.
 
-    `which`: a filter of the explorer, an SQL query that gives `trace_id` (and may give `expected`), or ids; empty: all that completed.
-    `keep` stores the scores, so that the view `scores` and the explorer show them. What was scored by these scorers before is not scored
-    again, unless `again` says so: then the new scores take the place of the old. Raises `QueryError`, `FilterError`, `DataError`.
+    `which`: an explorer filter, an SQL query that returns `trace_id` (and optionally `expected`), or ids; empty: all
+    completed traces. `keep` stores the scores, so that they appear in the view `scores` and in the explorer. Traces
+    that these scorers have scored before are skipped, unless `again`; then the new scores replace the old ones. Raises
+    `QueryError`, `FilterError`, `DataError`.
     """
     made = make_scorers(scorers)
     if not made:
-        raise UsageError("No scorer was named.", "Give scorers=[…].", param="scorers")
+        raise UsageError("No scorer was given.", "Pass scorers=[…].", param="scorers")
     if late := next((scorer for scorer in made if scorer.pairwise), None):
         raise UsageError(
-            f"The scorer {late.name!r} judges answers against each other.", "Use it in a comparison.", param="scorers"
+            f"The scorer {late.name!r} compares answers with each other.", "Use it in a comparison.", param="scorers"
         )
     store = bench.store
     await bench.writer.barrier().reached()
@@ -204,7 +211,7 @@ def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list
     query = which if is_query(which) else ALL_TRACES if not which.strip() else store.traces.sql(which)
     asked = store.sql(query, limit=limit)
     if "trace_id" not in asked.columns:
-        raise DataError("The query gives no column trace_id.", "Begin it with: select trace_id from traces …")
+        raise DataError("The query returns no column trace_id.", "Start it with: select trace_id from traces …")
     by_trace: dict[str, dict[str, Any]] = {}
     for row in asked.dicts():
         if row["trace_id"] is not None:
@@ -213,7 +220,7 @@ def _chosen(store: Store, which: str | Sequence[str], limit: int | None) -> list
 
 
 def _known(store: Store, trace_ids: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What these scorers said of these traces before."""
+    """Existing scores of these scorers for these traces."""
     scores: dict[str, dict[str, float]] = {}
     for part in _parts(trace_ids):
         places = ", ".join(f"${n}" for n in range(1, len(part) + 1))
@@ -228,7 +235,7 @@ def _known(store: Store, trace_ids: Sequence[str], names: Sequence[str]) -> dict
 
 
 def _keep(store: Store, records: Sequence[ScoreRecord]) -> None:
-    """Store them in place of what the same scorers said of the same traces."""
+    """Store scores, replacing earlier ones of the same scorers and traces."""
     for part in _parts(records):
         old = [
             Statement(
@@ -249,8 +256,8 @@ def _parts(items: Sequence[object]) -> Iterable[list[Any]]:
 def answers_of(
     store: Store, trace_ids: Sequence[str], *, conversations: bool = False
 ) -> dict[str, tuple[str, Answer]]:  # fmt: skip
-    """(what was asked, the answer with its steps in order) of each trace that exists; with `conversations` also all that the model was sent
-    first, its system text apart. Blocks."""
+    """(input, answer with its steps in order) of each existing trace; with `conversations` also everything that was
+    sent to the model, with system text separate. Blocks."""
     answers: dict[str, tuple[str, Answer]] = {}
     for part in _parts(trace_ids):
         places = ", ".join(f"${n}" for n in range(1, len(part) + 1))

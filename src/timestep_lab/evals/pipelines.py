@@ -1,8 +1,9 @@
-"""Candidates that are neither a model nor an agent: a Python function, or a service behind an HTTP address.
+"""Candidates that are neither a model nor an agent: a Python function, or an HTTP service.
 
-Either is given what a model would be asked: a text, or a list of messages. What it gives back is its answer: a text, or an object with
-`output` and, where it knows them, `steps`, `input_tokens`, `output_tokens`, `cost_usd`. A function may also be an async generator of
-pieces of text. What it does inside with the Agents SDK is part of its trace; a service is sent `traceparent`, so that its spans join it.
+Both receive what a model would receive: a text, or a list of messages. They return the answer: a text, or an object
+with `output` and optionally `steps`, `input_tokens`, `output_tokens`, `cost_usd`. A function may also be an async
+generator of text pieces. Agents SDK calls inside a function become part of its trace; a service is sent a `traceparent`
+header so that its spans can join the trace.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ OnDelta = Callable[[str], None]
 
 FUNCTION, HTTP = "function", "http"
 AT_ONCE = 10
-"""Calls under way at most with a function or a service, unless `concurrency` says otherwise."""
+"""Maximum concurrent calls of a function or service, unless `concurrency` is given."""
 _OUTPUT = ("output", "answer", "text", "response")
 _KNOWN = (*_OUTPUT, "steps", "input_tokens", "output_tokens", "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a pipeline gave back. None: it did not say."""
+    """The parsed result of a pipeline. None: not reported."""
 
     output: str
     steps: tuple[Mapping[str, Json], ...] = ()
@@ -50,14 +51,14 @@ class Told:
     output_tokens: int | None = None
     cost_usd: float | None = None
     first_after_s: float | None = None
-    """When the first piece came, of an answer that came in pieces."""
+    """Time to the first piece in seconds, for a streamed answer."""
 
 
 @dataclass(eq=False)
 class Endpoint:
-    """A service that answers `POST {"input": …}` (or `{"messages": […]}`) with its answer as JSON or as text.
+    """An HTTP service that answers `POST {"input": …}` (or `{"messages": […]}`) with JSON or text.
 
-    An answer in the form of OpenAI's chat completions is read too.
+    Responses in the format of OpenAI's Chat Completions are supported, too.
 
     Example:
         pipeline = Endpoint("http://127.0.0.1:8080/answer", headers={"Authorization": "Bearer …"})
@@ -74,7 +75,7 @@ class Endpoint:
 
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{self.url!r} is not an HTTP address.", "Give one such as https://host/answer.")
+            raise UsageError(f"{self.url!r} is not an HTTP address.", "Use an address such as https://host/answer.")
         self.name = self.name or f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
     async def __call__(self, asked: Asked, traceparent: str) -> Told:
@@ -98,7 +99,7 @@ class Endpoint:
         try:
             value = reply.json()
         except ValueError as error:
-            raise RunError(f"{self.name} answered with what is not JSON: {error}.", "Correct the service.") from error
+            raise RunError(f"{self.name} did not return valid JSON: {error}.", "Fix the service.") from error
         return told(_completion(value), self.name)
 
     async def aclose(self) -> None:
@@ -108,11 +109,11 @@ class Endpoint:
 
 
 Pipeline = Callable[..., Any] | Endpoint
-"""What may stand among `agents` beside agents."""
+"""What `agents` may contain besides agents."""
 
 
 def is_pipeline(value: object) -> bool:
-    """Whether it answers by being called, rather than by a model of the lab."""
+    """Whether the value is a pipeline (a function or a service), not an agent."""
     return isinstance(value, Endpoint) or (callable(value) and not isinstance(value, type | sdk.Agent))
 
 
@@ -127,8 +128,8 @@ def kind_of(pipeline: Pipeline) -> str:
 
 
 def check(pipeline: Pipeline) -> str:
-    """What can be known of it, for a fingerprint: its address, or the text of the function. Raises `UsageError` for a function that cannot
-    be called with what is asked alone."""
+    """The identity of a pipeline for its fingerprint: its address, or the source of the function. Raises `UsageError`
+    for a function that cannot be called with one argument."""
     if isinstance(pipeline, Endpoint):
         return digest([HTTP, pipeline.url, dict(pipeline.headers)])
     try:
@@ -136,9 +137,9 @@ def check(pipeline: Pipeline) -> str:
     except TypeError as error:
         raise UsageError(
             f"The function {name_of(pipeline)} cannot be called with one text: {error}.",
-            "Give one that takes what is asked, such as: async def answer(question): …",
+            "Pass a function of one argument, such as: async def answer(question): …",
         ) from error
-    except ValueError:  # Built in: it has no signature to look at.
+    except ValueError:  # A built-in without a signature.
         return digest([FUNCTION, name_of(pipeline)])
     try:
         source = inspect.getsource(pipeline)
@@ -148,7 +149,7 @@ def check(pipeline: Pipeline) -> str:
 
 
 async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta: OnDelta | None) -> Told:
-    """Ask it once. Raises whatever it raises."""
+    """Call the pipeline once. Raises whatever it raises."""
     if isinstance(pipeline, Endpoint):
         return await pipeline(asked, traceparent)
     if inspect.iscoroutinefunction(pipeline) or inspect.isasyncgenfunction(pipeline):
@@ -163,25 +164,27 @@ async def answer_of(pipeline: Pipeline, asked: Asked, traceparent: str, on_delta
 
 
 def told(value: object, name: str) -> Told:
-    """Raises `RunError` for what is not an answer."""
+    """Parse the result of a pipeline. Raises `RunError` if it is not an answer."""
     if isinstance(value, Told):
         return value
     if isinstance(value, str):
         return Told(value)
     if not isinstance(value, Mapping):
         if value is None:
-            raise RunError(f"{name} gave no answer back.", "Return a text, or an object with output.")
+            raise RunError(f"{name} returned no answer.", "Return a text, or an object with output.")
         return Told(_as_json(value, name))
     output_key = next((key for key in _OUTPUT if value.get(key) is not None), None)
     if output_key is None:
-        # An object that says nothing of this form is the answer itself.
+        # An object without any of these fields is the answer itself.
         if set(value) & set(_KNOWN):
-            raise RunError(f"{name} gave an object without output.", f"Name the answer {_OUTPUT[0]}.")
+            raise RunError(f"{name} returned an object without output.", f"Use the key {_OUTPUT[0]} for the answer.")
         return Told(_as_json(value, name))
     output = value[output_key]
     steps = value.get("steps") or ()
     if not isinstance(steps, list | tuple):
-        raise RunError(f"The steps of {name} are no list.", 'Give [{"name": …, "arguments": {…}, "output": …}, …].')
+        raise RunError(
+            f"The steps of {name} are not a list.", 'Return [{"name": …, "arguments": {…}, "output": …}, …].'
+        )
     return Told(
         output if isinstance(output, str) else _as_json(output, name), tuple(_step(step, name) for step in steps),
         _number(value, "input_tokens", int, name), _number(value, "output_tokens", int, name), _number(value, "cost_usd", float, name),
@@ -189,13 +192,13 @@ def told(value: object, name: str) -> Told:
 
 
 def trace_steps(steps: tuple[Mapping[str, Json], ...]) -> None:
-    """Each step a span of the trace that is current."""
+    """Record each step as a span of the current trace."""
     for step in steps:
         if step["type"] == "handoff":
             with sdk.handoff_span(from_agent=str(step.get("from") or ""), to_agent=str(step.get("to") or "")):
                 continue
         arguments = json.dumps(step.get("arguments") or {}, ensure_ascii=False, default=str)
-        # A tool without an output is one that still waits for somebody.
+        # A tool span without output would mean a pending call.
         output: Any = "" if step.get("output") is None else step["output"]
         with sdk.function_span(str(step["name"]), input=arguments, output=output) as span:
             if step.get("error"):
@@ -207,7 +210,7 @@ async def _in_pieces(pieces: AsyncIterator[object], name: str, on_delta: OnDelta
     began, first, parts = loop.time(), None, []
     async for piece in pieces:
         if not isinstance(piece, str):
-            raise RunError(f"{name} gave a piece that is a {type(piece).__name__}.", "Yield texts.")
+            raise RunError(f"{name} yielded a {type(piece).__name__}.", "Yield texts.")
         first = loop.time() - began if first is None and piece else first
         parts.append(piece)
         if on_delta is not None:
@@ -222,7 +225,7 @@ def _step(step: Any, name: str) -> Mapping[str, Json]:
         return {"type": "handoff", "from": step.get("from"), "to": step.get("to")}
     named = (step.get("name") or step.get("tool")) if isinstance(step, Mapping) else None
     if not isinstance(named, str):
-        raise RunError(f"A step of {name} has no name.", 'Give {"name": …, "arguments": {…}, "output": …}.')
+        raise RunError(f"A step of {name} has no name.", 'Return {"name": …, "arguments": {…}, "output": …}.')
     return {
         "type": "tool", "name": named, "arguments": step.get("arguments", step.get("input")),
         "output": step.get("output", step.get("result")), "error": step.get("error"),
@@ -234,7 +237,7 @@ def _number(value: Mapping[str, Any], key: str, kind: type[Any], name: str) -> A
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or given < 0:
-        raise RunError(f"{name} gave {key}={given!r}.", "Give a number from 0 up, or leave it away.")
+        raise RunError(f"{name} gave {key}={given!r}.", "Return a number of at least 0, or omit it.")
     return kind(given)
 
 
@@ -243,13 +246,13 @@ def _as_json(value: object, name: str) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise RunError(
-            f"{name} gave back a {type(value).__name__}, which is not an answer.",
+            f"{name} returned a {type(value).__name__}, which is not an answer.",
             "Return a text, or an object with output.",
         ) from error
 
 
 def _completion(value: Any) -> Any:
-    """The answer within a chat completion; any other value is itself."""
+    """The answer in a Chat Completions response; other values unchanged."""
     choices = value.get("choices") if isinstance(value, Mapping) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         return value
@@ -268,9 +271,9 @@ def _refused(name: str, reply: httpx.Response) -> Exception:
     if status == 429:
         wait = reply.headers.get("retry-after", "")
         seconds = float(wait) if wait.replace(".", "", 1).isdigit() else None
-        return RateLimitError(text, "Ask less at once: concurrency=…", provider=HTTP, retry_after=seconds)
+        return RateLimitError(text, "Reduce the concurrency: concurrency=…", provider=HTTP, retry_after=seconds)
     if status in (401, 403):
-        return ProviderAuthError(text, "Give it its key: Endpoint(url, headers={…}).", provider=HTTP, status=status)
+        return ProviderAuthError(text, "Pass its key: Endpoint(url, headers={…}).", provider=HTTP, status=status)
     if status >= 500:
-        return ProviderUnavailableError(text, "Look at the service.", provider=HTTP, status=status)
-    return ProviderRequestError(text, "Look at what the service takes.", provider=HTTP, status=status)
+        return ProviderUnavailableError(text, "Check the service.", provider=HTTP, status=status)
+    return ProviderRequestError(text, "Check what input the service accepts.", provider=HTTP, status=status)

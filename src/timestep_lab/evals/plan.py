@@ -1,4 +1,4 @@
-"""What a comparison will take, said before it is spent. The ranges come from what the same models took in this lab before."""
+"""Options, candidates, cost estimates (from earlier calls of the same models) and budgets of a comparison."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from timestep_lab.runtime.tape import Tape
 
 
-# --- How a comparison is carried out: everything but what is compared
+# --- Options: how a comparison is carried out
 
 
 Cache = Literal["models", "all", "off"]
@@ -50,84 +50,84 @@ MOST_CONCURRENCY = 64
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     epochs: int = 1
-    """How often every case is asked. Repeats are never answered from one another's cache."""
+    """Number of repeats of every case. Repeats do not share cached answers."""
     group: str | None = None
-    """A column of the data that says which cases belong together (`document`): intervals and tests then count groups, not cases, and one
-    that stops itself looks after each whole group."""
+    """Column that groups related cases (such as `document`); intervals, tests and early stopping then count groups."""
     concurrency: int | None = None
-    """Calls under way with one provider at most. None: begins at 10 and grows to 64 as long as the provider takes it."""
+    """Maximum concurrent calls per provider. None: starts at 10 and grows to 64 while the provider accepts it."""
     timeout_s: float = 120.0
-    """For one try of one answer, from its start to its end; waits for a slot or a rate limit do not count."""
+    """Timeout in seconds of one attempt, excluding waits for a slot or a rate limit."""
     retries: int = 2
-    """Further tries of a case whose run failed for a passing reason, on top of what the router repeats by itself."""
+    """Further attempts after a transient error, in addition to the router's own retries."""
     budget_usd: float | None = None
     budget_tokens: int | None = None
     cache: Cache = "models"
-    """`models`: answers of candidates without tools are used again; `all`: of all candidates; `off`: none."""
+    """`models`: reuse cached answers of candidates without tools; `all`: of all candidates; `off`: none."""
     max_turns: int = 10
     budget_usd_per_answer: float | None = None
     max_tokens_total: int | None = None
     max_tool_calls: int | None = None
-    """These three stop one answer. None: at what its agent carries."""
+    """These three limit a single answer. None: the limits of its agent."""
     approve: Literal["all", "none"] = "none"
-    """What happens to a tool call that needs approval; nobody is there to be asked."""
+    """Whether tool calls that need approval are approved or rejected; nobody is asked."""
     seed: int = 0
-    """Of the bootstrap, and of the order in which a comparison that stops itself asks its cases."""
+    """Random seed of the bootstrap, and of the order of cases with early stopping."""
     stop: Literal["settled"] | None = None
-    """`settled`: looked at after every case, and stopped when one candidate is better than, or no worse than, each other one."""
+    """`settled`: early stopping, checked after every case, once one candidate is better or no worse than every other."""
     margin: float | None = None
-    """How much worse is still called no worse, in the score's units. None: 0.05 for scores from 0 to 1; 0: only better counts."""
+    """Non-inferiority margin in the score's units. None: 0.05 for scores from 0 to 1; 0: only superiority counts."""
     alpha: float = 0.05
-    """With `stop`: the chance of calling one better where there is no difference, over all looks and pairs together."""
+    """With `stop`: the family-wise false positive rate over all looks and pairs."""
     open_ended: bool = False
-    """With `stop`: cases may be added later, so the test never uses its α up. It needs more cases than one that knows its end."""
+    """With `stop`: cases may be added later. This needs more cases than a test with a planned end."""
     tools: str | Sequence[str] | None = None
-    """What tools answer from: None, themselves; `tape`, the traces that the cases name (their column `trace_id`); `tape:<filter>`, the
-    traces that a filter finds; or ids of traces. A case's own trace comes first."""
+    """None: call the tools. `tape`: answer from the traces of the cases (column `trace_id`); or `tape:<filter>`, or ids."""
     on_miss: str = "fail"
-    """What becomes of a call that the tape does not have: `fail` (the answer is not judged), `live-if-readonly`, `simulate:<model>`."""
+    """For calls that are not on the tape: `fail` (the answer is not judged), `live-if-readonly`, `simulate:<model>`."""
     ignore: Mapping[str, Sequence[str] | str] | None = None
-    """On tape: tool to the arguments that say nothing, `*` for all of them."""
+    """On tape: tool name to arguments that do not affect the result, `*` for all of them."""
     near: Mapping[str, Sequence[str] | str] | None = None
-    """On tape: tool to the text arguments that need only be nearly alike."""
+    """On tape: tool name to text arguments that only need to be similar."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("retries", 0), ("max_turns", 1), ("concurrency", 1)):
             value = getattr(self, name)
             if (value is not None or name != "concurrency") and (type(value) is not int or value < least):
-                raise UsageError(f"{name}={value!r} is not possible.", f"Give a whole number from {least} up.", param=name)  # fmt: skip
+                raise UsageError(f"{name}={value!r} is not possible.", f"Use a whole number of at least {least}.", param=name)  # fmt: skip
         for name in ("timeout_s", "budget_usd", "budget_usd_per_answer", "budget_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise UsageError(f"{name}={value!r} is not possible.", "Give a number above 0.", param=name)
+                raise UsageError(f"{name}={value!r} is not possible.", "Use a number above 0.", param=name)
         RunLimits.read(**self.limits.given())
         if self.tools is None and (self.on_miss != "fail" or self.ignore or self.near):
-            raise UsageError("on_miss, ignore and near are about a tape.", "Say which: tools='tape'.", param="tools")
+            raise UsageError("on_miss, ignore and near need a tape.", "Add tools='tape'.", param="tools")
         if self.tools is not None:
             from timestep_lab.runtime.tape import check_on_miss
 
             check_on_miss(self.on_miss, may_ask=False)
         if self.cache not in ("models", "all", "off"):
-            raise UsageError(f"cache={self.cache!r} is not known.", "Use 'models', 'all' or 'off'.", param="cache")
+            raise UsageError(
+                f"cache={self.cache!r} is not a valid value.", "Use 'models', 'all' or 'off'.", param="cache"
+            )
         if self.open_ended and self.group is not None:
             raise UsageError(
-                "A comparison of grouped cases looks at a number of groups that is known before.", "Leave open_ended or group away.", param="group",
+                "With grouped cases, the number of groups must be known in advance.", "Omit open_ended or group.", param="group",
             )  # fmt: skip
         if self.stop not in (None, "settled"):
-            raise UsageError(f"stop={self.stop!r} is not known.", "Use 'settled', or leave it away.", param="stop")
+            raise UsageError(f"stop={self.stop!r} is not a valid value.", "Use 'settled', or omit it.", param="stop")
         if self.margin is not None and not 0 <= self.margin < float("inf"):
-            raise UsageError(f"margin={self.margin!r} is not possible.", "Give a number from 0 up.", param="margin")
+            raise UsageError(f"margin={self.margin!r} is not possible.", "Use a number of at least 0.", param="margin")
         if not 0 < self.alpha <= 0.5:
-            raise UsageError(f"alpha={self.alpha!r} is not possible.", "Give a number above 0, up to 0.5.", param="alpha")  # fmt: skip
+            raise UsageError(f"alpha={self.alpha!r} is not possible.", "Use a number above 0 and at most 0.5.", param="alpha")  # fmt: skip
         if self.stop is None and (self.open_ended or self.alpha != 0.05):
             name = "open_ended" if self.open_ended else "alpha"
-            raise UsageError(f"{name} is for a comparison that stops itself.", "Add stop='settled'.", param=name)
+            raise UsageError(f"{name} applies only to early stopping.", "Add stop='settled'.", param=name)
         if self.approve not in ("all", "none"):
             raise UsageError(f"approve={self.approve!r} is not possible here.", "Use 'all' or 'none'.", param="approve")
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Options:
-        """Raises `UsageError` for a name that is not an option."""
+        """Parse options. Raises `UsageError` for an unknown one."""
         names = cls.__dataclass_fields__
         strange = next((name for name in given if name not in names), None)
         if strange is not None:
@@ -136,7 +136,7 @@ class Options:
                 f"Its options: {', '.join(names)}.",
             )
         values = dict(given)
-        if hasattr(values.get("tools"), "spec"):  # A `Tape`.
+        if hasattr(values.get("tools"), "spec"):  # A `Tape` object.
             spec = values["tools"].spec("fail")
             values = {"ignore": spec["ignore"] or None, "near": spec["near"] or None, **values, "tools": spec["traces"]}
         if isinstance(values.get("cache"), bool):
@@ -145,14 +145,14 @@ class Options:
 
     @property
     def limits(self) -> RunLimits:
-        """Those of each answer."""
+        """The limits of each answer."""
         return RunLimits(budget_usd=self.budget_usd_per_answer, max_tokens_total=self.max_tokens_total, max_tool_calls=self.max_tool_calls)  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-# --- The columns of a comparison: every model × agent × settings × prompt that was asked for, each with a fingerprint
+# --- Candidates: every combination of model, agent, settings and prompt, each with a fingerprint
 
 
 AnyAgent = AgentRecord | sdk.Agent[Any] | Pipeline
@@ -162,18 +162,18 @@ BARE_AGENT = "Assistant"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A candidate ready to run. `graph` is built once and shared by all its runs."""
+    """A candidate that is ready to run. `graph` is built once and shared by all its runs."""
 
     record: CandidateRecord
     agent: AnyAgent | None
     graph: BuiltGraph
     model: ModelRef
     has_tools: bool
-    """Its answers depend on more than the model."""
+    """Whether its answers depend on tools, not only on the model."""
     pipeline: Pipeline | None = None
-    """What is called in place of agent and model."""
+    """What is called instead of an agent and a model."""
     offered: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """On tape: each agent's tools as they are."""
+    """On tape: the real tools of each agent."""
 
     @property
     def name(self) -> str:
@@ -190,7 +190,7 @@ def expand(
     settings: Sequence[Mapping[str, Json]],
     prompts: Sequence[str | None],
 ) -> list[tuple[CandidateRecord, AnyAgent | None]]:
-    """The cross product, each combination named by what tells it from the others. Raises `UsageError` for two alike."""
+    """The cross product, with names made from what differs. Raises `UsageError` for duplicates."""
     candidates = []
     stored = [agent.id for agent in agents if isinstance(agent, AgentRecord)]
     for agent, model, options, (number, prompt) in product(agents, models, settings, enumerate(prompts, 1)):
@@ -216,7 +216,7 @@ def expand(
 def of_pipelines(
     pipelines: Sequence[Pipeline], prompts: Sequence[str | None]
 ) -> list[tuple[CandidateRecord, AnyAgent | None]]:
-    """Functions and services: these bring model and settings of their own, so only prompts multiply them."""
+    """Functions and services as candidates, combined with prompts only: they have their own model and settings."""
     return [
         (
             CandidateRecord(
@@ -230,7 +230,7 @@ def of_pipelines(
 
 
 def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[CandidateRecord, AnyAgent | None]]:
-    """Those that a promptfoo file asks: each provider with each of its prompts. Raises `DataError` for one that cannot be asked here."""
+    """The providers of a promptfoo file, each with its prompts. Raises `DataError` for an unsupported provider."""
     candidates: list[tuple[CandidateRecord, AnyAgent | None]] = []
     for provider in dataset.providers:
         model = read_model(provider.id, dataset.name)
@@ -244,18 +244,18 @@ def of_providers(dataset: Dataset, prompts: Sequence[str]) -> list[tuple[Candida
 
 
 def refuse_alike(names: Sequence[str]) -> None:
-    """Raises `UsageError` for two candidates of one name."""
+    """Raises `UsageError` for two candidates with the same name."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"Two candidates are the same: {twice}.", "Leave one of them away; for repeats use epochs=….")
+        raise UsageError(f"Two candidates are the same: {twice}.", "Remove one of them; for repeats use epochs=…")
 
 
 async def prepare(
     record: CandidateRecord, agent: AnyAgent | None, bench: EvalContext, tape: Tape | None = None, on_miss: str = "fail"
 ) -> Candidate:
-    """Resolve the model, build the agents, take the fingerprint.
+    """Resolve the model, build the agents, and compute the fingerprint.
 
-    Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError`, `SettingsError`: before anything is spent.
+    Raises `UnknownPrefixError`, `MissingKeyError`, `NotFoundError` or `SettingsError` before anything is spent.
     """
     if is_pipeline(agent):
         pipeline = cast(Pipeline, agent)
@@ -292,18 +292,18 @@ async def prepare(
     if record.model is not None or isinstance(graph.root.model, str) or graph.root.model is None:
         bench.router.get_model(model.full)
     has_tools = any(a.tools or a.mcp_servers for a in graph.agents.values())
-    # An object says something else in each process: its answers are nobody's to take from a cache.
+    # The repr of an object differs between processes: its answers cannot be reused from the cache.
     which = [new_id("case")] if bench.router.is_object(model.full) else []
     on = [] if tape is None else [[tape.version, on_miss]]
     fingerprint = digest(["1", definition, model.full, dict(record.model_settings), record.prompt, *which, *on])
     offered = {} if tape is None else await offered_on_tape(graph, tape, on_miss)
     if tape is not None and on_miss == "fail":
-        has_tools = False  # They say the same each time.
+        has_tools = False  # These are the same in every process.
     return Candidate(replace(record, fingerprint=fingerprint), agent, graph, model, has_tools, offered=offered)
 
 
 async def offered_on_tape(graph: BuiltGraph, tape: Tape, on_miss: str) -> Mapping[str, Sequence[Any]]:
-    """Each agent's tools. Raises `UsageError` for one that a tape cannot answer for."""
+    """The tools of each agent. Raises `UsageError` for a tool that cannot be replaced by a tape."""
     from timestep_lab.runtime.recorded import Changes
     from timestep_lab.runtime.replay import offered_tools
     from timestep_lab.runtime.tape import Player, taped_tools
@@ -322,7 +322,7 @@ def _definition(agent: AgentRecord) -> dict[str, Any]:
 
 
 def _sdk_definition(agent: sdk.Agent[Any]) -> dict[str, Any]:
-    """What can be known of an SDK agent: the text of it and the names of its tools; not the code behind them."""
+    """What identifies an SDK agent: its instructions and tool names, but not the code of its tools."""
     return {
         "name": agent.name, "instructions": agent.instructions if isinstance(agent.instructions, str) else repr(agent.instructions),
         "model": str(agent.model), "model_settings": agent.model_settings.to_json_dict(),
@@ -336,15 +336,15 @@ def _settings_name(settings: Mapping[str, Json]) -> str:
 
 Slot = tuple["Candidate", "Case", int]
 LEAST_HISTORY = 5
-"""Answers of a model that must be known before a range is ventured."""
+"""Minimum number of known answers of a model for an estimate."""
 AROUND_S = 1.0
-"""What a comparison does around its calls (cases and answers stored, statistics worked out) takes up to this long."""
+"""Time in seconds that a comparison needs in addition to its calls (storing, statistics), at most."""
 _SUMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rows`: one per candidate, then one per judge. Totals are None as soon as one part is unknown.
+    """The estimated cost. `rows`: one per candidate, then one per judge. Totals are None if any part is unknown.
     Example:
         (await lab.plan(["Say 4.", "Say 5."], models=["demo/echo"], scorers=["contains:4"])).calls
     """
@@ -361,12 +361,12 @@ class Plan:
 
     @property
     def cost_usd(self) -> tuple[float, float] | None:
-        """10th and 90th percentile of what it will cost, all candidates together."""
+        """10th and 90th percentile of the total cost in US dollars."""
         return _total([(row.cost_usd_low, row.cost_usd_high) for row in self.rows])
 
     @property
     def time_s(self) -> tuple[float, float] | None:
-        """Of how long it will take. Candidates of one provider share its slots; providers work side by side, so the slowest decides."""
+        """10th and 90th percentile of the duration in seconds: that of the slowest provider, since they run in parallel."""
         lanes = [
             _total([(row.time_s_low, row.time_s_high) for row in self.rows if row.provider == provider])
             for provider in {row.provider for row in self.rows}
@@ -417,7 +417,7 @@ def make_plan(
     judges: Sequence[ModelRef] = (),
     questions: Mapping[str, set[str]] | None = None,
 ) -> Plan:
-    """`questions`: judge to the cache keys of what it is to be asked. Blocks: reads the lab's history."""
+    """Estimate a comparison. `questions`: judge model to the cache keys of its questions. Blocks."""
     planned = []
     for candidate in candidates:
         calls = sum(c is candidate for c, _, _ in to_ask)
@@ -456,10 +456,11 @@ def _row(
 
 
 def _time_s(history: Sequence[float], calls: int, options: Options) -> tuple[float | None, float | None]:
-    """Seconds until the last of `calls` answers is there, from the milliseconds that earlier ones took.
+    """Range of seconds until the last of `calls` answers arrives, from the durations in ms of earlier ones.
 
-    With m slots that is at least the sum over m, and at most that and what is left of the longest (Graham 1966). Where
-    the number of slots adapts, the range is from all of them at once to those it begins with.
+    With m slots it is at least the sum over m, and at most that plus the remaining part of the longest call (Graham
+    1966, Bell Syst. Tech. J. 45:1563). If the number of slots adapts, the range is from the maximum to the initial
+    number.
     """
     low, high = _range(history, calls)
     if low is None or high is None or calls == 0:
@@ -471,8 +472,7 @@ def _time_s(history: Sequence[float], calls: int, options: Options) -> tuple[flo
 
 
 def _range(history: Sequence[float], calls: int) -> tuple[float | None, float | None]:
-    """10th and 90th percentile of the sum of `calls` draws. Their mean is itself uncertain, so each sum draws a sample of the
-    history first and then from that sample: a prediction interval, not only one for a known mean."""
+    """10th and 90th percentile of the sum of `calls` draws, each from a resampled history: a prediction interval."""
     if calls == 0:
         return 0.0, 0.0
     if len(history) < LEAST_HISTORY:
@@ -493,11 +493,11 @@ def _total(parts: Sequence[tuple[float | None, float | None]]) -> tuple[float, f
 
 
 async def plan(comparison: Comparison) -> tuple[PlanRow, ...]:
-    """One row a candidate of a comparison that is ready to run."""
+    """Cost estimates of a comparison that is ready to run, one row per candidate."""
     return (await comparison.plan()).rows
 
 
-# --- A limit in money and tokens that is not passed: a call starts only if what runs and it itself are likely to fit
+# --- Budgets in US dollars and tokens: a call starts only if it is likely to fit, together with the calls in progress
 
 
 @dataclass(slots=True)
@@ -512,14 +512,14 @@ class Budget:
     judging_usd: float = 0.0
     judging_tokens: int = 0
     judging: int = 0
-    """Judgements under way."""
+    """Number of judgements in progress."""
     used_up: bool = False
-    """A judgement was refused for want of room."""
+    """Whether a judgement was refused because the budget was used up."""
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def judgement(self) -> AsyncIterator[None]:
-        """Room for one judgement, whose size is not known before the first has come: until then one at a time. Raises `LabError`."""
+        """Reserve budget for one judgement; one at a time until the first size is known. Raises `LabError`."""
         bounded = self.usd is not None or self.tokens is not None
         async with self._first if bounded and not self.judgements else nullcontext():
             fits = all(
@@ -545,7 +545,7 @@ class Budget:
         return of_judging / self.judgements if self.judgements else 0.0
 
     def _under_way(self, spent: float, of_judging: float) -> float:
-        """What answers and judgements that have not come yet are likely to take."""
+        """The expected cost of answers and judgements in progress."""
         answer = (spent - of_judging) / self.answers if self.answers else 0.0
         return answer * self.running + self._one(of_judging) * self.judging
 
@@ -557,7 +557,7 @@ class Budget:
         self.judgements += 1
 
     def room_for_one(self) -> bool | None:
-        """True: start another. None: wait until one of those running ends. False: the budget is used up."""
+        """True: start another answer. None: wait for one that is running. False: the budget is used up."""
         usd = self._room(self.usd, self.spent_usd, self._one(self.judging_usd))
         tokens = self._room(self.tokens, float(self.spent_tokens), self._one(self.judging_tokens))
         if usd and tokens:
@@ -568,7 +568,7 @@ class Budget:
         if limit is None:
             return True
         mean = spent / self.answers if self.answers else 0.0
-        # Before the first answer nothing is known of the size of one; then a few at a time find out.
+        # Before the first answer the size is unknown, so only a few start at a time.
         if not self.answers and self.running >= 4:
             return False
         return spent < limit and spent + mean * (self.running + 1) + judgement * self.judging <= limit
@@ -588,13 +588,13 @@ class Budget:
 
 
 def check_prices(candidates: Sequence[Candidate], judges: Sequence[ModelRef], budget_usd: float | None) -> None:
-    """A budget in money holds only for models, judges included, whose price is known. Raises `UsageError` naming the others."""
+    """Raises `UsageError` if there is a budget in US dollars and the price of a model or judge is unknown."""
     if budget_usd is None:
         return
     unknown = [c.name for c in candidates if not has_price(c.model.prefix, c.model.model)]
     unknown += [f"the judge {j.full}" for j in judges if not has_price(j.prefix, j.model)]
     if unknown:
         raise UsageError(
-            f"The price of {', '.join(unknown)} is not known, so a budget in money cannot be kept.",
+            f"The price of {', '.join(unknown)} is not known, so budget_usd cannot be enforced.",
             "Set budget_tokens instead.",
         )

@@ -1,4 +1,4 @@
-"""Better or worse than last time? Each candidate against itself in a saved baseline, paired by case."""
+"""Regression tests: each candidate compared with itself in a saved baseline, paired by case."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ FORM = "timestep-lab baseline 1"
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """`pair.a` is the baseline, `pair.b` now; a positive `pair.diff` is better. `worse`: the test, corrected, says it lost."""
+    """The comparison of one candidate and scorer with the baseline. `pair.a` is the baseline, `pair.b` the new result;
+    a positive `pair.diff` is an improvement. `worse`: significantly worse, after correction.
+    """
 
     candidate: str
     pair: PairRow
     worse: bool
     new_cases: int
-    """Cases now that the baseline does not have: not compared."""
+    """Number of new cases that the baseline does not have; they are not compared."""
     other_data: bool = False
-    """The data set is not the version that the baseline was made with."""
+    """Whether the data set has a different version than in the baseline."""
 
     def __str__(self) -> str:
         changed = (
@@ -43,7 +45,7 @@ class Regression:
 
 
 def baseline_json(grid: Grid) -> dict[str, Any]:
-    """Scores by case: enough to compare with later, without answers."""
+    """Scores by case, without answers: enough for later comparisons."""
     scores: dict[str, Any] = {}
     for cell in grid.cells:
         for score in cell.scores:
@@ -56,7 +58,9 @@ def baseline_json(grid: Grid) -> dict[str, Any]:
 
 
 def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
-    """Candidates and scorers that both have. Raises `DataError` for a file that is not a baseline, or shares nothing with this one."""
+    """Compare candidates and scorers that are in both. Raises `DataError` for a file that is not a baseline, or has
+    nothing in common.
+    """
     before = _read(Path(baseline)) if isinstance(baseline, str | Path) else baseline_json(baseline)
     compared = []
     for candidate, by_scorer in before["scores"].items():
@@ -71,7 +75,7 @@ def compare_with(grid: Grid, baseline: Grid | str | Path) -> list[Regression]:
                 )
     if not compared:
         raise DataError(
-            "The baseline shares no candidate and scorer with this comparison.",
+            "The baseline has no candidate and scorer in common with this comparison.",
             "Compare the same ones, or save a new baseline.",
         )
     adjusted = holm([pair.p_value if pair.p_value is not None else float("nan") for _, pair, _ in compared])

@@ -1,4 +1,4 @@
-"""From cells to one row a candidate and one row a pair."""
+"""Storage of comparisons, and statistics from cells: one row per candidate and one per pair."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 
-# --- What a comparison needs of a lab
+# --- The environment of a comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class EvalContext:
         return self.store.user_id
 
 
-# --- Comparisons as rows. Everything here blocks and is called through `in_thread`
+# --- Comparisons in the store. Everything here blocks and is called through `in_thread`
 
 
 Row = tuple[Any, ...]
@@ -91,10 +91,10 @@ class ComparisonRows:
         )
         self.votes = Table(db, user_id, "votes", VoteRecord, noun="vote", topic="comparisons")
 
-    # -- beginning, going on
+    # -- starting and resuming
 
     def begin(self, comparison: ComparisonRecord, cases: Iterable[CaseRecord]) -> None:
-        """The comparison with all its cases, in one transaction."""
+        """Store a comparison with all its cases, in one transaction."""
         rows = [(self.user_id, *_values(case, CASE_COLUMNS[1:])) for case in cases]
         self.db.append(
             self.user_id, {"comparison_cases": (CASE_COLUMNS, rows)}, then=[self.comparisons.insert_statement(comparison)],
@@ -102,7 +102,7 @@ class ComparisonRows:
         )  # fmt: skip
 
     def add_case(self, comparison: ComparisonRecord, case: CaseRecord) -> ComparisonRecord:
-        """One more case of a comparison whose cases come one by one."""
+        """Add a case to a comparison whose cases arrive one by one."""
         grown = replace(comparison, n_cases=comparison.n_cases + 1)
         self.db.append(
             self.user_id, {"comparison_cases": (CASE_COLUMNS, [(self.user_id, *_values(case, CASE_COLUMNS[1:]))])},
@@ -112,10 +112,12 @@ class ComparisonRows:
         return grown
 
     def go_on(self, comparison: ComparisonRecord, *, forget_failed: bool = True) -> ComparisonRecord:
-        """Claim a comparison that ended, and forget its failed cells. Raises `ConflictError` when somebody else is at it."""
+        """Claim a comparison that has ended, and delete its failed cells. Raises `ConflictError` if another process has
+        claimed it.
+        """
         if comparison.status == "running" and self._lives(comparison.process_id):
             raise ConflictError(
-                f"Comparison {comparison.id} is going on in another process.", "Wait for it, or stop it there first."
+                f"Comparison {comparison.id} is running in another process.", "Wait for it, or stop it there first."
             )
         failed = "user_id = $1 and comparison_id = $2 and status = 'error'"
         params = [self.user_id, comparison.id]
@@ -137,14 +139,14 @@ class ComparisonRows:
         return self.comparisons.from_row(results[0].rows[0])
 
     def forget_scores(self, comparison_id: str, scorers: Sequence[str]) -> None:
-        """What could not be scored, what these scorers said, and `overall`, which follows from the others."""
+        """Delete missing scores, the scores of these scorers, and `overall`, which depends on the others."""
         params = [self.user_id, comparison_id, "overall", *scorers]
         places = ", ".join(f"${n}" for n in range(3, len(params) + 1))
         sql = f"delete from comparison_scores where user_id = $1 and comparison_id = $2 and (value is null or scorer in ({places}))"
         self.db.write(self.user_id, [Statement(sql, params)], changes=self.comparisons.changes(comparison_id))
 
     def get(self, id: str) -> ComparisonRecord:
-        """As stored, but `interrupted` when the process that ran it is gone. Raises `NotFoundError`."""
+        """A stored comparison; its status is `interrupted` if its process is gone. Raises `NotFoundError`."""
         record = self.comparisons.get(id)
         gone = (
             record.status == "running"
@@ -163,14 +165,13 @@ class ComparisonRows:
         )
         return leases.one() is not None
 
-    # -- while it goes on
+    # -- while running
 
     def add_cells(
         self, comparison_id: str, cells: Sequence[CellRecord], late_scores: Sequence[tuple[CellRecord, ScoreValue]] = (),
         cache: Sequence[tuple[str, CellRecord]] = (), replies: Sequence[tuple[str, str]] = (),
     ) -> None:  # fmt: skip
-        """Append answers, their scores, scores that came after their answers, and what the cache keeps of answers and of judges'
-        replies: all or nothing."""
+        """Append answers, their scores, late scores, and the cache entries of answers and judges' replies, atomically."""
         now = to_naive_utc(utc_now())
         scores = [_score_row(self.user_id, cell, score) for cell in cells for score in cell.scores]
         scores += [_score_row(self.user_id, cell, score) for cell, score in late_scores]
@@ -194,7 +195,7 @@ class ComparisonRows:
         return tuple(CaseRecord(**_record(names, row)) for row in rows)
 
     def cells(self, comparison_id: str) -> list[CellRecord]:
-        """Every finished cell with its scores, in order of arrival."""
+        """All finished cells with their scores, in order of arrival."""
         scores: dict[tuple[str, str, int], list[ScoreValue]] = {}
         for row in self._rows("comparison_scores", SCORE_COLUMNS[1:], comparison_id):
             _, case_id, candidate, epoch, *rest = row
@@ -209,7 +210,7 @@ class ComparisonRows:
         return [replace(cell, scores=tuple(scores.get(cell.key, ()))) for cell in cells]
 
     def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What is kept for these keys: answers as the fields of a cell, a judge's reply as `reply`."""
+        """Cache entries for these keys: answers as the fields of a cell, judges' replies as `reply`."""
         stored: dict[str, dict[str, Any]] = {}
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             part = list(keys[start : start + _ASKED_AT_ONCE])
@@ -223,7 +224,7 @@ class ComparisonRows:
         return stored
 
     def history(self, model: str) -> list[tuple[float | None, float | None]]:
-        """(cost, latency) of the newest answers of candidates of this name, for a plan."""
+        """(cost in US dollars, latency in ms) of the newest answers of candidates of this name, for estimates."""
         rows = self.db.query(
             self.user_id,
             "select cost_usd, latency_ms from comparison_cells where user_id = $1 and candidate = $2 and status = 'done' and not cached "
@@ -233,7 +234,7 @@ class ComparisonRows:
         return [(row[0], row[1]) for row in rows]
 
     def judge_history(self, model: str) -> list[tuple[float | None, float | None]]:
-        """(cost, time in ms without waits) of this judge's newest replies, for a plan."""
+        """(cost in US dollars, time in ms without waits) of this judge's newest replies, for estimates."""
         return self.db.select(
             self.user_id,
             "select cost_usd, duration_ms - coalesce(queue_ms, 0) - coalesce(rate_limit_ms, 0) from generations "
@@ -285,17 +286,17 @@ def _cache_json(cell: CellRecord) -> dict[str, Any]:
 
 ALPHA = 0.05
 MARGIN = 0.05
-"""Of scores from 0 to 1, where none is given: five points. On another scale nothing is no worse without a margin of its own."""
+"""Default margin for scores from 0 to 1: five points. On other scales there is no default."""
 
 
 def scorer_names(cells: Iterable[CellRecord], asked: Iterable[str] = ()) -> list[str]:
-    """Those of `asked` in their order, then others as they first appear; `overall` last."""
+    """Scorer names: those requested, in order; then others by first appearance; `overall` last."""
     names = dict.fromkeys(score.scorer for cell in cells for score in cell.scores)
     return sorted(dict.fromkeys(asked) | names, key=lambda name: name == "overall")
 
 
 def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list[str]:
-    """Names of those that score every answer that comes, whether one came or not."""
+    """Names of the scorers that apply to every answer, whether or not there are answers."""
     names = [str(spec.get("name") or spec["type"]) for spec in record.scorers]
     cases = list(cases)
     names += [ASSERTIONS] if any(case.assertions for case in cases) else []
@@ -305,20 +306,20 @@ def asked_scorers(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> list
 
 
 def deciding(scorers: Sequence[str]) -> str | None:
-    """The scorer that the verdict speaks of: `overall` where there is one, else the first."""
+    """The scorer used for the verdict: `overall` if it exists, else the first."""
     return None if not scorers else scorers[-1] if scorers[-1] == OVERALL else scorers[0]
 
 
 def deciding_scorer(record: ComparisonRecord, cases: Iterable[CaseRecord]) -> str:
-    """The same before there is an answer. Raises `UsageError` where no answer would be scored."""
+    """The deciding scorer before there are answers. Raises `UsageError` if no answer would be scored."""
     scorer = deciding(scorer_names((), asked_scorers(record, cases)))
     if scorer is None:
-        raise UsageError("Without a scorer nothing can be settled.", "Add scorers, or leave stop away.", param="stop")
+        raise UsageError("Early stopping needs a scorer.", "Add scorers, or omit stop.", param="stop")
     return scorer
 
 
 class ScoreTables:
-    """Cases × epochs of each candidate's scores; NaN where there is none."""
+    """Each candidate's scores as cases × epochs; NaN if missing."""
 
     def __init__(self, case_ids: Sequence[str], epochs: int, cells: Iterable[CellRecord]) -> None:
         self._place = {case_id: row for row, case_id in enumerate(case_ids)}
@@ -342,7 +343,9 @@ def candidate_rows(
     names: Sequence[str], scorers: Sequence[str], cells: Sequence[CellRecord], tables: ScoreTables,
     groups: Sequence[object] | None = None, own: Iterable[str] = (),
 ) -> list[CandidateRow]:  # fmt: skip
-    """`own`: what the cases' own assertions give; a case without such an assertion is not one that could not be scored."""
+    """One row per candidate. `own`: names of the scores from cases' own assertions; a case without such an assertion
+    does not count as unscored.
+    """
     rows, own = [], set(own)
     for name in names:
         mine = [cell for cell in cells if cell.candidate == name]
@@ -362,7 +365,7 @@ def candidate_rows(
 
 
 def own_scores(cases: Iterable[CaseRecord]) -> list[str]:
-    """Names of the scores that come of cases' own assertions."""
+    """Names of the scores from cases' own assertions."""
     return [ASSERTIONS, PASSED, *assertion_names(cases)]
 
 
@@ -376,7 +379,9 @@ def pair_rows(
     names: Sequence[str], scorers: Sequence[str], tables: ScoreTables, *, seed: int = 0, groups: Sequence[object] | None = None,
     margin: float | None = None,
 ) -> list[PairRow]:  # fmt: skip
-    """Every two candidates on every scorer; Holm's correction within a scorer. b is the later of the two. `margin`: what is still no worse."""
+    """All pairs of candidates on every scorer, with Holm's correction within a scorer. b is the later candidate.
+    `margin`: the non-inferiority margin.
+    """
     pairs = list(combinations(names, 2))
     rows = []
     for scorer in scorers:
@@ -405,8 +410,8 @@ def pair_rows(
 def _outcome(
     row: PairRow, a: Floats, b: Floats, pairs: int, seed: int, groups: Sequence[object] | None
 ) -> Outcome:  # fmt: skip
-    """Better or worse where the corrected test says so; no worse where the interval that holds for all pairs lies above minus the margin.
-    Where a test is silent, its interval shows nothing either."""
+    """Better or worse if the corrected test rejects; no worse if the simultaneous interval is above minus the margin.
+    If there is no test result, the interval is not used either."""
     if is_settled(row, alpha=ALPHA):
         return "better" if row.diff > 0 else "worse"
     if (
@@ -424,13 +429,13 @@ def _outcome(
 
 
 def group_of(case: CaseRecord | Case, column: str) -> str | None:
-    """What a case has in a column of its data: a variable, or metadata. None: nothing."""
+    """The value of a case in a column of its data: a variable, or metadata; None if missing."""
     value = case.vars.get(column, case.metadata.get(column))
     return None if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def few_groups(groups: Sequence[str] | None) -> list[str]:
-    """A note where there are too few to say anything."""
+    """A note if there are too few groups for inference."""
     n = None if groups is None else len(set(groups))
     if n is None or n >= LEAST_GROUPS:
         return []
@@ -443,7 +448,7 @@ def median(values: Sequence[float | None]) -> float | None:
 
 
 def total(values: Sequence[float | None]) -> float | None:
-    """None as soon as one is unknown: a sum of some is not a sum."""
+    """The sum; None if any value is unknown."""
     known = [value for value in values if value is not None]
     return float(sum(known)) if values and len(known) == len(values) else None
 
@@ -454,7 +459,7 @@ def _whole(values: Sequence[int | None]) -> int | None:
 
 
 def mean_row(scores: Floats, groups: Sequence[object] | None = None) -> Mapping[str, float | None]:
-    """What `CandidateRow.scores` tells of one scorer."""
+    """The entry of `CandidateRow.scores` for one scorer."""
     means, _ = mean_of_repeats(scores)
     if not len(means):
         return {"mean": None, "ci_low": None, "ci_high": None}
@@ -472,19 +477,21 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-# --- A comparison cut by a column of its data: how each candidate did on each topic, told so that looking at many topics deceives nobody
+# --- A comparison sliced by a column of its data. Corrections for multiplicity cover all slices
 
 
 NONE = "(none)"
-"""The slice of the cases that have nothing in the column."""
+"""The slice of cases without a value in the column."""
 
 
 def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
-    """Slice to the places of its cases. A case with a list in the column (tags) is in each. Raises `UsageError` for an unknown column."""
+    """Slice to the positions of its cases. A case with a list in the column (tags) belongs to several. Raises
+    `UsageError` for an unknown column.
+    """
     known = sorted({name for case in cases for name in (*case.vars, *case.metadata) if not name.startswith("__")})
     if by not in known:
         raise UsageError(
-            f"The cases have no column {by!r} to be cut by.{did_you_mean(by, known)}",
+            f"The cases have no column {by!r} to slice by.{did_you_mean(by, known)}",
             f"Columns: {', '.join(known) or 'none'}.",
             param="by",
         )
@@ -498,8 +505,8 @@ def slices_of(cases: Sequence[CaseRecord], by: str) -> dict[str, list[int]]:
 
 
 def means(grid: Grid, by: str) -> list[dict[str, Any]]:
-    """One row a slice, candidate and scorer. The intervals hold together over the slices: each has the level 1 − 0.05/number of slices
-    (Bonferroni)."""
+    """One row per slice, candidate and scorer. Intervals are simultaneous over slices: each has the level 1 −
+    0.05/number of slices (Bonferroni)."""
     cut = slices_of(grid.cases, by)
     level = 1 - ALPHA / len(cut)
     rows: list[dict[str, Any]] = []
@@ -519,8 +526,8 @@ def means(grid: Grid, by: str) -> list[dict[str, Any]]:
 
 
 def differences(grid: Grid, by: str) -> list[dict[str, Any]]:
-    """One row a slice, pair of candidates and scorer. `p_holm` is corrected for all pairs of all slices of a scorer, the intervals likewise
-    (Bonferroni)."""
+    """One row per slice, pair of candidates and scorer. `p_holm` is corrected over all pairs and slices of a scorer,
+    the intervals likewise (Bonferroni)."""
     cut, pairs = slices_of(grid.cases, by), list(combinations(grid.candidates, 2))
     rows: list[dict[str, Any]] = []
     for scorer in grid.scorers:
@@ -556,7 +563,9 @@ def _slices_known(value: float) -> float | None:
 
 
 def cut(grid: GridLike, by: str) -> dict[str, Any]:
-    """The slices of the column `by` on the scorer that decides, as a view shows them: means, and pairs that are told apart. Raises `UsageError`."""
+    """The slices of the column `by` on the deciding scorer, as JSON for a view: means, and pairs that differ. Raises
+    `UsageError`.
+    """
     from timestep_lab.evals.grid import Grid
 
     whole = Grid(grid.record, grid.cases, grid.cells, seed=int(grid.record.settings.get("seed", 0)))

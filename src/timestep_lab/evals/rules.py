@@ -1,4 +1,4 @@
-"""`--fail-under`: rules that a result must satisfy.
+"""`--fail-under` rules that a result must satisfy.
 
 0.8                              every scorer's mean, for every candidate
 exact>=0.8                       this scorer
@@ -6,11 +6,10 @@ openai/gpt-4.1:exact>=0.8        this candidate
 exact.ci_low>=0.7                also .ci_low, .ci_high, .mean, .pass_at_k, .pass_hat_k
 errors<=0   cost_usd<=1.5   latency_ms_p50<=2000
 
-A call that failed counts as a miss: where the rule asks for at least so much it is a score of 0, where for at most so much of 1.
-So a candidate that seldom answers does not pass on the few answers that came. An answer that could not be scored is neither passed nor
-missed: a rule about a scorer holds only where at least the share `min_scored` of the answers (all of them, unless told otherwise) were
-scored. A score on a scale of its own has no such end; with
-failed calls it is unknown then, and a rule about what is unknown does not hold.
+A failed call counts as the worst score: 0 in a rule with a lower bound, 1 in a rule with an upper bound, so a candidate
+that rarely answers cannot pass on its few answers. Answers that could not be scored count as neither: a rule about a
+scorer holds only if at least the fraction `min_scored` (default: all) of the answers were scored. A score on another
+scale has no worst value; with failed calls it is unknown, and a rule about an unknown value does not hold.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from timestep_lab.model.comparison import CandidateRow
 
 
-# --- How many times longer one candidate takes than another on the same cases. Times are positive and skewed, so they are compared as ratios
+# --- Ratios of durations on the same cases. Times are positive and skewed, so they are compared as ratios
 
 
 RESAMPLES = 2000
@@ -54,18 +53,20 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """b over a. NaN where too little is known to say."""
+    """A ratio b / a with its interval. NaN if there is too little data."""
 
     n: int
     ratio: float
     interval: Interval
     p_value: float | None
-    """None: the interval alone decides."""
+    """None: only the interval is used."""
     test: str
 
 
 def typical_ratio(a: Floats, b: Floats, level: float = 0.95) -> Ratio:
-    """The geometric mean of the cases' ratios, by Student's t on their logarithms. No p-value is below `least_p` of the cases."""
+    """The geometric mean of the per-case ratios, with Student's t on their logarithms. The p-value is at least
+    `least_p` of the number of cases.
+    """
     logs = np.log(b / a)
     n = len(logs)
     if n < 2:
@@ -80,8 +81,8 @@ def typical_ratio(a: Floats, b: Floats, level: float = 0.95) -> Ratio:
 
 
 def median_ratio(a: Floats, b: Floats, level: float = 0.95, *, seed: int = 0) -> Ratio:
-    """Of the medians, each by the estimator of Harrell & Davis (1982, Biometrika 69:635); cases resampled in pairs, percentiles of the
-    logarithm of the ratio."""
+    """The ratio of medians, by the estimator of Harrell & Davis (1982, Biometrika 69:635), with a paired percentile
+    bootstrap of the logarithm."""
     n = len(a)
     if n < 6:
         return Ratio(n=n, ratio=math.nan, interval=Interval(math.nan, math.nan), p_value=None, test="paired bootstrap")
@@ -94,7 +95,9 @@ def median_ratio(a: Floats, b: Floats, level: float = 0.95, *, seed: int = 0) ->
 
 
 def tail_ratio(a: Floats, b: Floats, level: float = 0.95, *, quantile: float = 0.95, seed: int = 0) -> Ratio:
-    """Of the 95th percentiles; cases resampled in pairs. None below 72 cases, where the slowest twentieth may be missing altogether."""
+    """The ratio of 95th percentiles, with a paired bootstrap. NaN below 72 cases, where the slowest 5 % may be missing
+    entirely.
+    """
     n = len(a)
     if n < LEAST_GRADED:
         return Ratio(n=n, ratio=math.nan, interval=Interval(math.nan, math.nan), p_value=None, test="paired bootstrap")
@@ -106,7 +109,9 @@ def tail_ratio(a: Floats, b: Floats, level: float = 0.95, *, quantile: float = 0
 
 
 def harrell_davis_weights(n: int, q: float) -> Floats:
-    """Of the ordered values: what a beta distribution with (n + 1)q and (n + 1)(1 − q) puts on each nth part of 0 to 1."""
+    """Weights of the order statistics: the probability that a beta distribution with (n + 1)q and (n + 1)(1 − q)
+    assigns to each interval of length 1/n.
+    """
     edges = beta_cdf(np.arange(n + 1) / n, (n + 1) * q, (n + 1) * (1 - q))
     return np.asarray(np.diff(edges))
 
@@ -127,7 +132,7 @@ def _bootstrapped(
     )  # fmt: skip
 
 
-# --- What to ship: every candidate beside the first one given, in quality, cost and time, each better, no worse, worse or not settled
+# --- The decision table: every candidate relative to the first one in quality, cost and time: better, no worse, worse, or not settled
 
 
 _QUANTILES: tuple[tuple[Measure, Callable[..., Ratio]], ...] = (("time p50", median_ratio), ("time p95", tail_ratio))
@@ -141,10 +146,11 @@ def decide(
     margin: float | None = None,
     seed: int = 0,
 ) -> list[DecisionRow]:
-    """Five rows a candidate but the first: quality (of the pairs given), cost, time, its median and its 95th percentile.
+    """Five rows per candidate other than the first: quality (from `pairs`), cost, and time by typical ratio, median and
+    95th percentile.
 
-    Cost is the mean difference of a case, by the rule for skewed values; time the typical ratio. Each is corrected by Holm over the
-    candidates. `margin` also says how much dearer or slower, as a share, is still no worse.
+    Cost is the mean difference per case, with the rule for skewed values. Each criterion is corrected by Holm over
+    candidates. `margin` is also the relative increase of cost or time that counts as no worse.
     """
     if len(candidates) < 2:
         return []
@@ -183,7 +189,7 @@ def _cost(reference: str, name: str, cells: Sequence[CellRecord], share: float) 
         return replace(row, outcome="no worse", estimate=0.0, ci_low=0.0, ci_high=0.0, test="all alike")
     interval = skewed_interval(differences)
     p, dearer = skew_rule_p(differences), skew_rule_p(b - (1 + share) * a)
-    # No worse: even where it is dearer, by less than the share of what the reference costs.
+    # No worse: even if it costs more, by less than this fraction of the reference's cost.
     no_worse = skewed_interval(b - (1 + share) * a).high < 0 and dearer <= ALPHA
     return replace(
         row, outcome="no worse" if no_worse else "not settled", estimate=float(differences.mean()), ci_low=_known(interval.low),
@@ -209,7 +215,7 @@ def _time(
 
 
 def _corrected(rows: Sequence[DecisionRow]) -> list[DecisionRow]:
-    """With Holm's p over the candidates, and better or worse where that rejects and the interval agrees."""
+    """Rows with Holm-corrected p-values over candidates; better or worse if the test rejects and the interval agrees."""
     adjusted = holm([math.nan if row.p_value is None else row.p_value for row in rows])
     corrected = []
     for row, p in zip(rows, adjusted, strict=True):
@@ -224,7 +230,7 @@ def _corrected(rows: Sequence[DecisionRow]) -> list[DecisionRow]:
 def _both(
     reference: str, name: str, cells: Sequence[CellRecord], number: Callable[[CellRecord], float | None]
 ) -> tuple[Floats, Floats]:
-    """The means over epochs on the cases that both answered."""
+    """Means over epochs on the cases that both candidates answered."""
     known: dict[str, dict[str, list[float]]] = {reference: {}, name: {}}
     for cell in cells:
         if cell.candidate in known and cell.status == "done" and (value := number(cell)) is not None:
@@ -250,10 +256,10 @@ class RuleResult:
     candidate: str
     what: str
     value: float | None
-    """None: it is not known, and the rule does not hold."""
+    """None: unknown, so the rule does not hold."""
     holds: bool
     failed: int = 0
-    """Calls that failed and were counted as misses."""
+    """Failed calls that were counted as the worst score."""
     unscored: int = 0
     """Answers that the scorer could not score."""
     answers: int = 0
@@ -274,7 +280,7 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule as it was read. `what` is None when it speaks of every scorer."""
+    """A parsed rule. `what` is None if it applies to every scorer."""
 
     text: str
     what: str | None
@@ -283,7 +289,7 @@ class Rule:
 
 
 def read(text: str) -> Rule:
-    """Raises `UsageError` for what is not a rule."""
+    """Parse a rule. Raises `UsageError`."""
     rule = text.strip()
     bound = _bound(rule)
     if bound is not None:
@@ -298,25 +304,29 @@ def read(text: str) -> Rule:
 
 
 def check(grid: Grid, rules: Sequence[str], min_scored: float = 1.0) -> list[RuleResult]:
-    """One result a rule and candidate it speaks of. `min_scored`: the share of its answers that a scorer must have scored.
+    """One result per rule and candidate. `min_scored`: the fraction of answers that a scorer must have scored.
 
-    Raises `UsageError` for a rule that cannot be read, or names what is not there.
+    Raises `UsageError` for an invalid rule, or an unknown candidate, scorer or number.
     """
     if not 0.0 <= min_scored <= 1.0:
-        raise UsageError(f"min_scored={min_scored!r} is not possible.", "Give a share from 0 to 1.", param="min_scored")
+        raise UsageError(
+            f"min_scored={min_scored!r} is out of range.", "Use a fraction from 0 to 1.", param="min_scored"
+        )
     return [
         _result(grid, rule, row, what, min_scored) for rule in map(read, rules) for row, what in _targets(grid, rule)
     ]
 
 
 def refuse_unknown(grid: Grid, rules: Sequence[str]) -> None:
-    """Raises what `check` would raise. A comparison that is ready to run has a grid without answers: it is enough."""
+    """Raises what `check` would raise. A grid without answers, of a comparison that is ready to run, is sufficient."""
     for rule in map(read, rules):
         _targets(grid, rule)
 
 
 def refuse_unscored(rules: Sequence[str], scorers: Sequence[str]) -> None:
-    """Raises `UsageError` for a rule about something that none of the named scorers gives: all that can be said without candidates and cases."""
+    """Raises `UsageError` for a rule about a scorer that is not given: the check that is possible without candidates
+    and cases.
+    """
     for rule in map(read, rules):
         if rule.what is None:
             if not scorers:
@@ -326,7 +336,7 @@ def refuse_unscored(rules: Sequence[str], scorers: Sequence[str]) -> None:
 
 
 def _targets(grid: Grid, rule: Rule) -> list[tuple[CandidateRow, str]]:
-    """Which number of which candidate it speaks of."""
+    """The candidates and numbers that a rule applies to."""
     if rule.what is None:
         if not grid.scorers:
             raise _no_scorer(rule)
@@ -337,14 +347,14 @@ def _targets(grid: Grid, rule: Rule) -> list[tuple[CandidateRow, str]]:
 
 def _no_scorer(rule: Rule) -> UsageError:
     return UsageError(
-        f"The rule {rule.text} needs a scorer, and there is none.", "Add scorers, or name a number: errors<=0."
+        f"The rule {rule.text} needs a scorer, and there is none.", "Add scorers, or use a number such as errors<=0."
     )
 
 
 def _not_there(what: str, scorers: Sequence[str]) -> UsageError:
     known = [*scorers, *_NUMBERS]
     return UsageError(
-        f"The rule speaks of {what!r}, which is not there.{did_you_mean(what, known)}",
+        f"The rule refers to {what!r}, which does not exist.{did_you_mean(what, known)}",
         f"Known: {', '.join(known)}, each also as candidate:…",
     )
 
@@ -357,7 +367,9 @@ def _bound(text: str) -> float | None:
 
 
 def _whom(grid: Grid, what: str) -> tuple[str | None, str]:
-    """Scorers and candidates may themselves hold colons: the longest candidate's name that fits is taken."""
+    """Split into candidate and number. Scorers and candidates may contain colons: the longest matching candidate name
+    is used.
+    """
     if _is_known(grid.scorers, what):
         return None, what
     for name in sorted(grid.candidates, key=len, reverse=True):
@@ -367,7 +379,7 @@ def _whom(grid: Grid, what: str) -> tuple[str | None, str]:
 
 
 def _endings(what: str) -> list[str]:
-    """The whole, and what stands after each of its colons."""
+    """The whole text, and what follows each of its colons."""
     return [what, *(what[place + 1 :] for place, letter in enumerate(what) if letter == ":")]
 
 
@@ -391,14 +403,14 @@ def _result(grid: Grid, rule: Rule, row: CandidateRow, what: str, min_scored: fl
 
 
 def _worst(rule: Rule) -> Literal[0, 1]:
-    """The end of the scale that is farther from what the rule wants."""
+    """The end of the scale that is worst for the rule."""
     if rule.op == "==":
         return 0 if rule.bound >= 0.5 else 1
     return 0 if rule.op in (">=", ">") else 1
 
 
 def _with_misses(grid: Grid, row: CandidateRow, scorer: str, worst: float) -> Mapping[str, float | None]:
-    """`row.scores` of a scorer, failed calls being misses; empty where a miss is not a number."""
+    """`row.scores` of a scorer with failed calls counted as the worst score; empty if that is not a number."""
     if not row.errors:
         return row.scores[scorer]
     scores = grid.tables.of(row.name, scorer).copy()

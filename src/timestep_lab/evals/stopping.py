@@ -1,14 +1,17 @@
-"""A comparison that stops itself: its pairs are looked at after every case, and it ends when what to ship is settled.
+"""Early stopping: all pairs of candidates are checked after every case, and the comparison ends when the result is
+settled.
 
-Cases are asked in an order drawn at random, so that what has come so far stands for what is still to come, and looked at in that order: a
-case counts when all its answers are there, not before those drawn ahead of it. How fast an answer comes says nothing about it.
+Cases are run in random order, so that the cases so far are representative of the rest, and they are evaluated in that
+order: a case counts when all its answers are there, and not before the cases drawn ahead of it. So the speed of answers
+does not influence the result.
 
-Each pair has one of three outcomes: one is better; one is no worse by more than the margin; not settled. "Better" is corrected by Holm over
-all pairs, in the form that holds for tests with spent α (Maurer & Bretz 2013, Statistics in Biopharmaceutical Research 5:311); "no worse"
-is read off intervals that hold for all pairs and all looks together (Bonferroni).
+Each pair has one of three outcomes: one is better; one is no worse by more than the margin; not settled. "Better" is
+corrected by Holm's procedure over all pairs, in the form for tests with spent α (Maurer & Bretz 2013, Statistics in
+Biopharmaceutical Research 5:311); "no worse" is read from intervals that hold for all pairs and all looks (Bonferroni).
 
-It is settled when one candidate is better than, or no worse than, each other one; as long as it is likely to be shown to be better, not only
-no worse, it goes on. Nothing is claimed for having stopped, so when it stops does not change what its claims are worth.
+The result is settled when one candidate is better than, or no worse than, each other one; as long as it is likely to be
+shown to be better, not only no worse, the comparison continues. All claims hold at every look, so the stopping time
+does not affect their validity.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from timestep_lab.evals.grid import Grid
 
 LIKELY = 0.2
-"""Chance of being shown to be better from which on it is worth going on."""
+"""Minimum probability of being shown to be better for the comparison to continue."""
 
 
 @dataclass(slots=True)
@@ -41,22 +44,22 @@ class _Pair:
     watched: Watched
     scores: list[tuple[float, float] | None] = field(default_factory=list)
     stepped: Watched | None = None
-    """At Holm's level, once another pair is told apart."""
+    """At Holm's level, once another pair is significant."""
     last: Look | None = None
     better: Look | None = None
-    """The first look at which the two are told apart."""
+    """The first look at which the two differ significantly."""
     no_worse: dict[str, Look] = field(default_factory=dict)
-    """The name of the one that is no worse, and the first look that says so."""
+    """The name of the candidate that is no worse, and the first look that shows it."""
 
     def claims(self, name: str) -> Look | None:
-        """The look that says that this one is better, or no worse."""
+        """The look that shows that this candidate is better or no worse; None if there is none."""
         if self.better is not None:
             return self.better if (self.better.diff > 0) == (name == self.b) else None
         return self.no_worse.get(name)
 
 
 class Family:
-    """All pairs of candidates on one scorer, looked at case by case."""
+    """All pairs of candidates on one scorer, checked case by case."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Family:
         open_ended: bool = False,
         groups: Sequence[object] | None = None,
     ) -> None:
-        """`groups`: of each case, in the order in which they are looked at."""
+        """`groups`: the group of each case, in the order of the looks."""
         self._groups = groups
         self.planned, self.alpha, self.margin, self._open_ended = planned, alpha, margin, open_ended
         self.cases = 0
@@ -82,7 +85,7 @@ class Family:
         return Watched(self.planned, level, open_ended=self._open_ended)
 
     def look(self, means: Mapping[str, float | None]) -> None:
-        """The next case: the mean of each candidate's scores; None where it has none."""
+        """Add the next case: the mean of each candidate's scores; None if missing."""
         self.cases += 1
         for pair in self._pairs:
             a, b = means.get(pair.a), means.get(pair.b)
@@ -100,7 +103,7 @@ class Family:
         self._step_down()
 
     def _step_down(self) -> None:
-        """Holm: what is told apart leaves its share of α to the others."""
+        """Holm's procedure: significant pairs pass their share of α to the others."""
         left = [pair for pair in self._pairs if pair.better is None]
         while left and len(left) < len(self._pairs):
             level = self.alpha / len(left)
@@ -120,7 +123,7 @@ class Family:
 
     @property
     def is_settled(self) -> bool:
-        """One candidate is better, or no worse and not likely to be shown better or worse, than each other one."""
+        """Whether one candidate is better, or no worse and unlikely to be shown better or worse, than each other one."""
         return any(
             all(self._settles(pair, name) for pair in self._pairs if name in (pair.a, pair.b)) for name in self._names
         )
@@ -132,7 +135,7 @@ class Family:
         return pair.better is not None or chance_of_better(pair.last.score, share, pair.watched.alpha) < LIKELY
 
     def rows(self, scorer: str) -> list[PairRow]:
-        """What is known by now, one row a pair."""
+        """The current results, one row per pair."""
         return [self._row(pair, scorer) for pair in self._pairs]
 
     def _row(self, pair: _Pair, scorer: str) -> PairRow:
@@ -163,12 +166,14 @@ def _told_apart(look: Look) -> bool:
 
 
 class Watch:
-    """Follows the answers of a comparison as they come, in whatever order; `is_settled` once no more need be asked."""
+    """Follows the answers of a comparison, in whatever order they arrive; `is_settled` once no more are needed."""
 
     def __init__(
         self, record: ComparisonRecord, case_ids: Sequence[str], scorers: Sequence[str], deciding: str, groups: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
-        """`groups`: of each of `case_ids`, where cases belong together; then the looks are after whole groups."""
+        """`groups`: the group of each of `case_ids`, if cases are grouped; then there is a look after each complete
+        group.
+        """
         settings = record.settings
         self._candidates = [candidate["name"] for candidate in record.candidates]
         self._epochs, self.deciding = record.epochs, deciding
@@ -190,7 +195,7 @@ class Watch:
 
     @property
     def looked(self) -> int:
-        """Cases looked at."""
+        """Number of cases looked at."""
         return self._families[self.deciding].cases
 
     def take(self, cells: Iterable[CellRecord]) -> None:
@@ -213,7 +218,7 @@ class Watch:
 
     @property
     def words(self) -> str:
-        """How far it went, and what that saved."""
+        """How far the comparison went, and what that saved."""
         cases = f"{self.looked} of {len(self._order)} cases"
         if not self.is_settled and self.looked == len(self._order):
             return f"Looked at after every {self._unit}; all {self.looked} are used."
@@ -234,7 +239,7 @@ def _mean(answers: Mapping[tuple[str, int], CellRecord], candidate: str, scorer:
 
 
 def drawn(case_ids: Sequence[str], seed: int, groups: Sequence[str] | None = None) -> list[str]:
-    """The cases in the order in which they are asked: the same for the same cases and seed. Groups come whole, in an order that is drawn."""
+    """The cases in the order in which they are run; deterministic for the same cases and seed. Groups stay together."""
     if groups is not None:
         names = list(dict.fromkeys(groups))
         place = {names[at]: n for n, at in enumerate(np.random.default_rng(seed).permutation(len(names)))}
@@ -243,7 +248,7 @@ def drawn(case_ids: Sequence[str], seed: int, groups: Sequence[str] | None = Non
 
 
 def what_it_takes(cases: int, candidates: int, *, alpha: float, margin: float | None) -> str:
-    """Said before it runs: how many cases the margin needs, and what these cases can show."""
+    """Printed before the comparison: how many cases the margin needs, and what these cases can show."""
     margin = MARGIN if margin is None else margin
     if not margin:
         return "Without a margin it stops only when one is better."
@@ -261,23 +266,25 @@ def what_it_takes(cases: int, candidates: int, *, alpha: float, margin: float | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AA:
-    """One model compared with itself: what chance alone does, and how often it would have been taken for a difference."""
+    """The result of an A/A test: one model compared with itself, and how often chance alone would have been taken for a
+    difference.
+    """
 
     grid: Grid
-    """The answers: two of each case, as epochs."""
+    """The answers: two per case, as epochs."""
     scorer: str
     n: int
-    """Cases that were scored twice."""
+    """Number of cases that were scored twice."""
     differ: int
-    """Cases whose two answers got different scores."""
+    """Number of cases whose two answers got different scores."""
     runs: int
     wrong: int
-    """Runs that called one of the two better."""
+    """Number of runs that declared one of the two better."""
     alpha: float
 
     @property
     def share(self) -> float:
-        """Of the runs that were wrong."""
+        """The fraction of runs that were wrong."""
         return self.wrong / self.runs
 
     def __str__(self) -> str:
@@ -292,8 +299,8 @@ class AA:
 
 
 def aa(grid: Grid, alpha: float = 0.05, runs: int = 1000, seed: int = 0) -> AA:
-    """Of a comparison of one candidate with two epochs: which of a case's two answers is the first's is drawn anew in each run, and so is
-    the order. Raises `UsageError`."""
+    """An A/A test from a comparison of one candidate with two epochs: each run randomly assigns the two answers of a
+    case to the sides, and the order of cases. Raises `UsageError`."""
     decides = grid.deciding_scorer
     scores = grid.tables.of(grid.candidates[0], decides)[:, :2] if decides is not None else np.empty((0, 2))
     scores = scores[np.isfinite(scores).all(axis=1)] if scores.shape[1] == 2 else np.empty((0, 2))

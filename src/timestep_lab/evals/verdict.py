@@ -1,4 +1,4 @@
-"""The outcome of a comparison in one sentence that a hurried reader may quote without being wrong."""
+"""The outcome of a comparison in one accurate, quotable sentence."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from timestep_lab.evals.statistics.paired import LEAST_GRADED
 from timestep_lab.model.comparison import CandidateRow, Outcome, PairRow, names_listed
 
 FEW = 20
-"""Below so many cases a sentence says that it speaks of these."""
+"""Below this number of cases, the sentence says that it describes only these cases."""
 
 
 def verdict(
     pairs: Sequence[PairRow], candidates: Sequence[CandidateRow] = (), *, alpha: float = 0.05, tail: str = ""
 ) -> str:
-    """Of two candidates one sentence, of many who leads, who ties and what would settle it, a line each; then which of the candidates' calls
-    failed, and `tail`. Empty without pairs."""
+    """For two candidates one sentence; for many, the leader, the ties and what would settle them, one line each; then
+    failed calls, and `tail`. Empty without pairs."""
     if not pairs:
         return ""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
@@ -29,7 +29,9 @@ def verdict(
 
 
 def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> list[str]:
-    """Who leads, who is not told apart from the leader, and what would settle it: a line each, at most."""
+    """At most one line each: the leader, the candidates not significantly different from it, and what would settle
+    that.
+    """
     leader = max(names, key=lambda name: _ahead(pairs, name))
     mine = [_turned(pair, leader) for pair in pairs if leader in (pair.a, pair.b)]
     nothing = [pair.a for pair in mine if pair.n == 0 or math.isnan(pair.diff)]
@@ -63,13 +65,13 @@ def _of_many(pairs: Sequence[PairRow], names: Sequence[str], alpha: float) -> li
 
 
 def _ahead(pairs: Sequence[PairRow], name: str) -> tuple[int, float]:
-    """How many others it is ahead of, and by how much altogether."""
+    """How many others it is ahead of, and the total difference."""
     diffs = [_turned(pair, name).diff for pair in pairs if name in (pair.a, pair.b) and not math.isnan(pair.diff)]
     return sum((diff > 0) - (diff < 0) for diff in diffs), sum(diffs)
 
 
 def _turned(pair: PairRow, name: str) -> PairRow:
-    """The pair seen so that `name` is its second."""
+    """The pair oriented so that `name` is second."""
     if pair.b == name:
         return pair
     turned: dict[str, Outcome] = {
@@ -85,7 +87,7 @@ def _turned(pair: PairRow, name: str) -> PairRow:
 
 
 def _tie(pair: PairRow) -> str:
-    """`B (3.2 points behind, 95 % CI −2.0 to 8.4)`, of a pair whose second leads."""
+    """`B (3.2 points behind, 95 % CI −2.0 to 8.4)`, for a pair whose second candidate leads."""
     by = f"{_amount(pair.diff, pair)} behind" if pair.diff > 0 else "level"
     inside = f"{by}{_interval(pair.ci_low, pair.ci_high, pair).replace(' (', ', ').rstrip(')')}"
     no_worse = f"; not better by more than {_amount(pair.margin or 0.0, pair)}" if pair.outcome == "no worse" else ""
@@ -93,12 +95,14 @@ def _tie(pair: PairRow) -> str:
 
 
 def _few(n: int) -> str:
-    """So few cases describe themselves rather than what users will ask."""
+    """The prefix for few cases: they describe themselves rather than what users will ask."""
     return f"In {'this case' if n == 1 else f'these {n} cases'}, " if 0 < n < FEW else ""
 
 
 def failures(candidates: Sequence[CandidateRow]) -> str:
-    """`13 of 20 calls of A failed and are not in this.` Statistics are over cases that both answered; empty when none failed."""
+    """`13 of 20 calls of A failed and are not in this.` Statistics use cases that both answered; empty if no call
+    failed.
+    """
     lost = [
         f"{row.errors} of {row.n + row.errors} {_plural(row.n + row.errors, 'call')} of {row.name}"
         for row in candidates
@@ -112,7 +116,7 @@ def failures(candidates: Sequence[CandidateRow]) -> str:
 
 
 def is_settled(pair: PairRow, *, alpha: float = 0.05) -> bool:
-    """One is better: the test, corrected for the number of comparisons, rejects, and the interval, where there is one, leaves zero out."""
+    """Whether one is better: the corrected test rejects, and the interval, if there is one, excludes zero."""
     if pair.looked is not None:
         return pair.outcome in ("better", "worse")
     return _p(pair) <= alpha and not pair.ci_low <= 0.0 <= pair.ci_high
@@ -121,9 +125,10 @@ def is_settled(pair: PairRow, *, alpha: float = 0.05) -> bool:
 def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
     """`B beats A by 4.2 points on exact (95 % CI 1.1 to 7.3); 5 of 120 cases decided it.`
 
-    "Beats" is said only of what `is_settled`; otherwise the sentence says how far ahead one is and how many more cases
-    would settle it with a power of 80 %, were the true difference as large as the one seen: a forecast for planning a new look, as wide
-    as the interval is, and no promise (a test looked at again and again rejects too often). Points are hundredths of a score that runs from 0 to 1.
+    "Beats" is used only if `is_settled`. Otherwise the sentence says how far ahead one is, and how many more cases
+    would settle it with a power of 80 % if the true difference were the observed one. That is a forecast for planning a
+    new comparison, not a promise (a test that is checked repeatedly rejects too often). Points are hundredths of a
+    score from 0 to 1.
     """
     if pair.looked is not None and pair.n:
         return _watched_sentence(pair)
@@ -150,7 +155,7 @@ def pair_sentence(pair: PairRow, *, alpha: float = 0.05) -> str:
 
 
 def _watched_sentence(pair: PairRow) -> str:
-    """Of a comparison that stops itself: better, no worse by more than the margin, or not settled."""
+    """The sentence for a comparison with early stopping: better, no worse by more than the margin, or not settled."""
     up = {"better": True, "worse": False, "no worse": True, "no better": False}.get(pair.outcome or "", pair.diff >= 0)
     one, other, sign = (pair.b, pair.a, 1) if up else (pair.a, pair.b, -1)
     low, high = sorted((sign * pair.ci_low, sign * pair.ci_high))
@@ -172,7 +177,9 @@ def _signed(diff: float, pair: PairRow) -> str:
 
 
 def _settle(pair: PairRow, low: float, high: float) -> str:
-    """`low` and `high`: the interval, from the side of the one ahead. Cases needed go by one over the difference squared."""
+    """What would settle the pair. `low` and `high`: the interval, from the perspective of the leader. The number of
+    cases is proportional to one over the squared difference.
+    """
     more = pair.cases_to_settle
     if more is None or math.isnan(pair.diff):
         return ""
@@ -194,7 +201,7 @@ def _settle(pair: PairRow, low: float, high: float) -> str:
 
 
 def _round(n: int) -> int:
-    """Two significant digits: a forecast is no better than that."""
+    """Two significant digits, as precise as a forecast can be."""
     if n <= 0:
         return 0
     step = int(10 ** max(0, len(str(n)) - 2))

@@ -1,1 +1,1 @@
-"""The operations of a lab: each is one typed method, from which the HTTP route and the remote call are made."""
+"""The operations of a lab. Each is one typed method, from which the HTTP route and the remote call are generated."""

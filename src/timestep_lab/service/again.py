@@ -1,4 +1,6 @@
-"""A recorded run, run again with something changed: what would be replayed and what would be live, and the start of it."""
+""" "Run again": replays a recorded run with changes. `plan` describes what would be replayed and what would run live;
+`start` begins.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +23,28 @@ Text = Annotated[str, Len(0, 200_000)]
 
 
 class AgainChanges(TypedDict, total=False):
-    """What is different, as in `lab.fork`."""
+    """The changes to apply, as in `lab.fork`."""
 
     span_id: Annotated[str, Len(1, 200)]
-    """The step from which it is live; left out, where the first change is felt."""
+    """The step from which the run is live. Default: the first step that a change affects."""
     prompt: Text
     model: Annotated[str, Len(1, 300)]
     instructions: Text | Mapping[str, Text]
-    """For the first agent, or by agent name."""
+    """Instructions for the first agent, or a mapping of agent names to instructions."""
     tools: JsonObject
-    """Tool name to what its live calls say instead."""
+    """Tool name to the result that replaces its live calls."""
     results: JsonObject
-    """Id of a recorded call to what that call says instead."""
+    """Id of a recorded call to the result that replaces it."""
     again: bool
-    """Go live although nothing is changed."""
+    """Run live even if nothing is changed."""
     on_tools: Literal["ask", "live", "tape"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgainPlan:
-    """`steps` answers and tool calls are said again as recorded; None of `live_model`: everything is, and no model is asked."""
+    """What running again would do. `steps` of `of_steps` responses and tool calls are replayed as recorded.
+    `live_model` is None if all are.
+    """
 
     steps: int
     of_steps: int
@@ -48,13 +52,15 @@ class AgainPlan:
     live_model: str | None
     on_tools: Literal["ask", "live", "tape"]
     replaced: tuple[str, ...]
-    """Tools whose answer is given, and which are never called."""
+    """Tools whose results are given by the user; they are never called."""
     text: str
-    """The same as a sentence."""
+    """A description in one sentence or two."""
 
 
 async def plan(scope: Scope, trace_id: str, changes: AgainChanges) -> AgainPlan:
-    """Nothing is written, and no model or tool is asked. Raises what `start` raises before it begins."""
+    """Plan a run without writing anything or calling a model or a tool. Raises what `start` would raise before it
+    begins.
+    """
     from timestep_lab.runtime.forks import prepare, read_changes
 
     given: dict[str, Any] = {**changes}
@@ -91,10 +97,14 @@ def _told(branching: Branching) -> AgainPlan:
     agent = str(nxt["agent"]) if nxt else branching.run.agent
     model = _model(branching, agent)
     begin = "Replays no step" if not steps else f"Replays {'1 step' if steps == 1 else f'{steps} steps'} as recorded"
-    says = f" {_listed(replaced)} {'says' if len(replaced) == 1 else 'say'} what you wrote." if replaced else ""
+    says = (
+        f" {_listed(replaced)} {'returns' if len(replaced) == 1 else 'return'} the result you entered."
+        if replaced
+        else ""
+    )
     others = "Other tools" if replaced else "Tools"
     how = {
-        "ask": f"{others} that may change the world wait for your approval.",
+        "ask": f"{others} that may have side effects wait for your approval.",
         "live": f"{others} are called for real.",
         "tape": f"{others} answer from recorded runs; none is called.",
     }[on_tools]
@@ -115,7 +125,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 async def start(scope: Scope, trace_id: str, changes: AgainChanges) -> RunRecord:
-    """Begin, and answer as soon as the run has its row: it goes on by itself."""
+    """Start the run and return as soon as it is stored. It continues in the background."""
     given: dict[str, Any] = {**changes}
     await in_thread(scope.flush)
     events = scope.runner.fork(trace_id, given.pop("span_id", None), keep_running=True, **given)

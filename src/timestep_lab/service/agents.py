@@ -1,4 +1,4 @@
-"""`lab.agents`: the stored agents of one user, by name or id."""
+"""`lab.agents`: a user's stored agents, by name or id."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# -- The two agents that every user finds at first sight. Their ids are fixed, so links and notebooks can name them
+# -- The two agents that every new user gets. Their ids are fixed, so that links and notebooks can refer to them
 
 GET_WEATHER = f"{BUILTIN_MCP_SERVER}.get_weather"
 THINK = f"{BUILTIN_MCP_SERVER}.think"
@@ -38,7 +38,7 @@ SWITCH_THEME = "switch_theme"
 
 
 def default_agents(user_id: str) -> tuple[AgentRecord, AgentRecord]:
-    """Personal Assistant and Weather Assistant, as they are made for a new user."""
+    """Personal Assistant and Weather Assistant, as created for a new user."""
     settings = {"temperature": 0, "tool_choice": "auto"}
     personal = AgentRecord(
         id=PERSONAL_ASSISTANT,
@@ -73,11 +73,13 @@ def default_agents(user_id: str) -> tuple[AgentRecord, AgentRecord]:
 
 
 def ensure_default_agents(store: Store) -> None:
-    """Make the two for a user who has no agents yet. A user who deleted one of them does not get it back."""
+    """Create the two default agents for a user who has none. A default agent that the user deleted is not created
+    again.
+    """
     if store.agents.count():
         return
     agents = default_agents(store.user_id)
-    # Another process may be making them at this moment; then they are there, which is all we want.
+    # Another process may create them at the same time; then nothing is left to do.
     with contextlib.suppress(ConflictError):
         store.db.write(
             store.user_id,
@@ -97,7 +99,7 @@ AgentRef = Annotated[str | AgentRecord, Ref()]
 
 
 class _ToolName:
-    """A text. A Python function in its place is told how it becomes a tool with a name."""
+    """The type of a tool name. A Python function in its place raises an error that explains how to register it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -109,7 +111,7 @@ ToolName = Annotated[str, _ToolName()]
 
 
 class AgentChanges(TypedDict, total=False):
-    """The fields of an agent to change. `model` and the limits may be None: then it has the default model again, or no such limit."""
+    """The fields of an agent to change. None resets `model` to the default model, and removes a limit."""
 
     name: Name
     instructions: Instructions
@@ -129,12 +131,13 @@ class AgentChanges(TypedDict, total=False):
 class Agents:
     """Create, read, update and delete agents.
 
-    Wherever an agent, a tool or a handoff is named, a name or an id will do. Tools: `get_weather` and `think` of the
-    built-in server, `switch_theme`, or `server.tool` and `server.*` for an MCP server added with `lab.mcp.add`. A Python function is served
-    by `lab.mcp.add_function(f)`, which gives its name.
+    Agents, tools and handoffs can be given by name or id. Tools are `get_weather` and `think` of the built-in server,
+    `switch_theme`, or `server.tool` and `server.*` of an MCP server added with `lab.mcp.add`. `lab.mcp.add_function(f)`
+    registers a Python function and returns its tool name.
 
-    Every save that changes something is a version, which never changes: `versions(name)`, and `name@3` wherever an agent is named. Its
-    handoffs lead to the other agents as they are today.
+    Every save that changes something creates a version. Versions never change: `versions(name)` lists them, and
+    `name@3` refers to one wherever an agent is named. The handoffs of a version go to the current versions of the other
+    agents.
 
     Example:
         lab.agents.create(name="Billing", instructions="Answer questions about invoices.", model="demo/echo")
@@ -148,7 +151,7 @@ class Agents:
 
     @op.get("/agents")
     def list(self) -> builtins.list[AgentRecord]:
-        """All agents, oldest first. The two built-in ones are made at a user's first look."""
+        """All agents, oldest first. On a user's first access the two default agents are created."""
         store = self._scope.store
         agents = store.agents.find()
         if not agents:
@@ -156,7 +159,7 @@ class Agents:
             agents = store.agents.find()
         return agents
 
-    @op.post("/agents", status=201, local={"id": "Leave id away: the served lab gives one."})
+    @op.post("/agents", status=201, local={"id": "Omit id: the served lab assigns one."})
     def create(
         self,
         *,
@@ -174,11 +177,11 @@ class Agents:
         max_tool_calls: int | None = None,
         id: AgentId | None = None,
     ) -> AgentRecord:
-        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`. The limits, as in
-        `lab.run`, are for each run that begins with it; those given to a run come first.
+        """Store a new agent. `approvals` maps a tool to `"always"`, `"never"` or `{"argument": …, "contains": …}`. The
+        limits, as in `lab.run`, are the defaults for each run that starts with this agent.
 
-        Raises `ConflictError` when the name is taken, `SettingsError`, `UnknownPrefixError` or `NotFoundError` for a field
-        that names something wrong; nothing is stored then.
+        Raises `ConflictError` if the name is taken, and `SettingsError`, `UnknownPrefixError` or `NotFoundError` for an
+        invalid field; nothing is stored then.
         """
         self._refuse_taken(name, None)
         given: AgentChanges = {
@@ -198,18 +201,18 @@ class Agents:
 
     @op.get("/agents/{agent_id}")
     def read(self, agent_id: AgentId) -> AgentRecord:
-        """One agent; `id@3` is its third version. Raises `NotFoundError`."""
+        """An agent; `id@3` is its third version. Raises `NotFoundError`."""
         return self.get(agent_id)
 
     @op.get("/agents/{agent_id}/versions")
     def all_versions(self, agent_id: AgentId) -> builtins.list[AgentRecord]:
-        """Every version of an agent, the newest first. Raises `NotFoundError`."""
+        """All versions of an agent, newest first. Raises `NotFoundError`."""
         agent = _named(self.list(), agent_id)
         return self._scope.store.agent_versions.find(newest_first=True, id=agent.id)
 
     @op.post("/agents/draft")
     def draft(self, agent_id: AgentId | None = None, **changes: Unpack[AgentChanges]) -> AgentRecord:
-        """The agent as it would be with these changes, or a new one: checked, and saved nowhere (its version is 0). Raises as `create`,
+        """An agent with these changes, or a new one, validated but not saved (its version is 0). Raises as `create`,
         and `NotFoundError`."""
         if agent_id is None:
             name = changes.get("name", "").strip() or "Draft"
@@ -220,7 +223,7 @@ class Agents:
 
     @op.get("/agent-uses")
     def last_used(self) -> dict[str, datetime]:
-        """When the newest run of each agent began, by the agent's id. One that never ran is not in it."""
+        """When the newest run of each agent started, by agent id. Agents that never ran are not included."""
         store = self._scope.store
         result = store.db.query(
             store.user_id,
@@ -231,8 +234,8 @@ class Agents:
 
     @op.put("/agents/{agent_id}")
     def change(self, agent_id: AgentId, **changes: Unpack[AgentChanges]) -> AgentRecord:
-        """Change the fields that are given, as a new version; a save that changes nothing makes none. `model: null` goes back to the default
-        model, a limit of `null` is none. Raises as `create`, and `NotFoundError`."""
+        """Save the given fields as a new version; a save that changes nothing creates none. `model: null` resets to the
+        default model, and a limit of `null` removes it. Raises as `create`, and `NotFoundError`."""
         agent = _named(self.list(), agent_id)
         columns = self._changed(agent, changes)
         if all(getattr(agent, name) == value for name, value in columns.items()):
@@ -243,7 +246,9 @@ class Agents:
 
     @op.delete("/agents/{agent_id}")
     def remove(self, agent_id: AgentId) -> None:
-        """Delete an agent, its versions, and every handoff that led to it. Its threads and traces stay. Raises `NotFoundError`."""
+        """Delete an agent, its versions, and all handoffs to it. Its threads and traces are kept. Raises
+        `NotFoundError`.
+        """
         store = self._scope.store
         agents = self.list()
         agent = _named(agents, agent_id)
@@ -263,7 +268,9 @@ class Agents:
 
     @op.get("/tool-ids")
     def tool_id(self, tool: Annotated[str, Len(1, 1000)]) -> str:
-        """`get_weather` → `<built-in server id>.get_weather`; `server.tool` by the server's name or id. Raises `NotFoundError`."""
+        """The stored id of a tool: `get_weather` → `<built-in server id>.get_weather`; `server.tool` by the server's
+        name or id. Raises `NotFoundError`.
+        """
         from timestep_lab.runtime.mcp.server_records import split_tool_id
         from timestep_lab.runtime.tools.builtin import builtin_record
         from timestep_lab.runtime.tools.switch_theme import CLIENT_TOOLS
@@ -280,7 +287,7 @@ class Agents:
             return f"{record.id}.{name}"
         server = tool.partition(".")[0]
         raise NotFoundError(
-            f"There is no MCP server {server!r}, named by the tool {tool!r}.{did_you_mean(server, [s.name for s in servers])}",
+            f"There is no MCP server {server!r}, which the tool {tool!r} refers to.{did_you_mean(server, [s.name for s in servers])}",
             "Add it first: lab.mcp.add(name, command=[…]) or lab.mcp.add(name, url=…).",
             command="Add it first: timestep-lab mcp add NAME -- COMMAND, or timestep-lab mcp add NAME --url URL",
         )
@@ -288,7 +295,7 @@ class Agents:
     # -- by name
 
     def get(self, name_or_id: str) -> AgentRecord:
-        """An agent, or with `name@3` its third version. Raises `NotFoundError`, which names the agents there are."""
+        """An agent, or with `name@3` its third version. Raises `NotFoundError`, listing the existing agents."""
         agents = self.list()
         name, version = _split(agents, name_or_id)
         agent = _named(agents, name)
@@ -297,17 +304,19 @@ class Agents:
         record = next((one for one in self.all_versions(agent.id) if one.version == version), None)
         if record is None:
             raise NotFoundError(
-                f"The agent {agent.name!r} has no version {version}.", f"Its newest is {agent.name}@{agent.version}."
+                f"The agent {agent.name!r} has no version {version}.",
+                f"The newest version is {agent.name}@{agent.version}.",
             )
         return record
 
     def versions(self, name_or_id: str) -> builtins.list[AgentRecord]:
-        """Every version of an agent, the newest first. Raises `NotFoundError`."""
+        """All versions of an agent, newest first. Raises `NotFoundError`."""
         return self.all_versions(self.get(name_or_id).id)
 
     def diff(self, before: str | AgentRecord, after: str | AgentRecord) -> pandas.DataFrame:
-        """What differs between two versions, `lab.agents.diff("Front desk@3", "Front desk@7")`: one row a part (the instructions, one
-        model setting, one tool, one handoff, …), with what it was and what it is. Empty where nothing differs.
+        """The differences between two versions, as in `lab.agents.diff("Front desk@3", "Front desk@7")`: one row per
+        part (the instructions, a model setting, a tool, a handoff, …) with its old and new value. Empty if nothing
+        differs.
         """
         import pandas
 
@@ -316,12 +325,14 @@ class Agents:
         return pandas.DataFrame(rows, columns=["part", "before", "after"], dtype=object)
 
     def update(self, name_or_id: str, **changes: Unpack[AgentChanges]) -> AgentRecord:
-        """Change fields of `create`, as a new version; those not named stay as they are. Raises as `create`, and `UsageError` for a field
-        that agents do not have."""
+        """Change some fields of `create` and save a new version; the other fields are kept. Raises as `create`, and
+        `UsageError` for an unknown field."""
         return self.change(self._newest(name_or_id).id, **changes)
 
     def restore(self, version: str) -> AgentRecord:
-        """Save an earlier version, `name@3`, as the newest. Raises `NotFoundError`, and as `create` for what it names and is gone."""
+        """Save an earlier version, `name@3`, as the newest one. Raises `NotFoundError`, and as `create` if it refers to
+        something that was deleted.
+        """
         agent = self.get(version)
         return self.change(
             agent.id, name=agent.name, instructions=agent.instructions, description=agent.description, model=agent.model,
@@ -331,11 +342,11 @@ class Agents:
         )  # fmt: skip
 
     def delete(self, name_or_id: str) -> None:
-        """Delete an agent, its versions, and every handoff that led to it. Its threads and traces stay."""
+        """Delete an agent, its versions, and all handoffs to it. Its threads and traces are kept."""
         self.remove(self._newest(name_or_id).id)
 
     def df(self) -> pandas.DataFrame:
-        """One row an agent."""
+        """One row per agent."""
         import pandas
 
         return pandas.DataFrame(
@@ -371,14 +382,14 @@ class Agents:
         name, version = _split(agents, name_or_id)
         if version is not None:
             raise UsageError(
-                f"{name_or_id} is a version, and versions do not change.", f"Name the agent, {name!r}; or lab.agents.restore({name_or_id!r})."
+                f"{name_or_id} is a version, and versions cannot be changed.", f"Use the agent's name, {name!r}, or lab.agents.restore({name_or_id!r})."
             )  # fmt: skip
         return _named(agents, name)
 
     # -- within an operation
 
     def _changed(self, agent: AgentRecord, changes: AgentChanges) -> dict[str, Any]:
-        """The columns of `agent` that the changes are about, as they would be."""
+        """The new values of the columns that are affected by the changes."""
         columns = self._columns(changes)
         if "name" in changes:
             if changes["name"].strip() != agent.name:
@@ -387,7 +398,7 @@ class Agents:
         return columns
 
     def _columns(self, given: AgentChanges) -> dict[str, Any]:
-        """The columns of a record for the fields given: every name checked and replaced by an id."""
+        """Fields as columns of a record: validated, with names replaced by ids."""
         from timestep_lab.runtime.approvals import validate_rules
         from timestep_lab.runtime.model_settings import validate_settings
         from timestep_lab.runtime.run import RunLimits
@@ -413,16 +424,16 @@ class Agents:
 
     def _refuse_taken(self, name: str, own_id: str | None) -> None:
         if not name.strip():
-            raise UsageError("An agent needs a name.", "Give name=… with at least one letter.")
+            raise UsageError("An agent needs a name.", "Pass name=… with at least one letter.")
         if _VERSION.search(name):
             raise UsageError(
-                f"{name.strip()!r} reads as a version of another agent.",
-                "Leave the @ and its number away.",
+                f"{name.strip()!r} looks like a version of another agent.",
+                "Remove the @ and the number.",
                 param="name",
             )
         if any(a.name.casefold() == name.strip().casefold() and a.id != own_id for a in self.list()):
             raise ConflictError(
-                f"There is already an agent {name.strip()!r}.",
+                f"An agent named {name.strip()!r} already exists.",
                 "Choose another name, or change it with lab.agents.update.",
                 command="Choose another name, or remove it first: timestep-lab agents remove NAME",
             )
@@ -432,7 +443,9 @@ _VERSION = re.compile(r"@(\d{1,9})\s*$")
 
 
 def _split(agents: Sequence[AgentRecord], ref: str) -> tuple[str, int | None]:
-    """`name@3` as name and version; None for the newest. An agent that is called so from before there were versions comes first."""
+    """`name@3` as name and version; None for the newest version. An agent whose name itself ends that way (from before
+    versions existed) takes precedence.
+    """
     match = _VERSION.search(ref)
     if match is None or any(ref in (agent.id, agent.name) for agent in agents):
         return ref, None
@@ -440,7 +453,7 @@ def _split(agents: Sequence[AgentRecord], ref: str) -> tuple[str, int | None]:
 
 
 def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.list[Statement]:
-    """The columns changed, as the next version."""
+    """Statements that save these columns as the next version."""
     changed = store.agents.update_statement(agent_id, updated_at=utc_now(), **columns)
     numbered = changed.sql.replace(" set ", " set version = version + 1, ", 1)
     names = ", ".join(store.agents.columns)
@@ -449,7 +462,7 @@ def _saved(store: Store, agent_id: str, columns: Mapping[str, Any]) -> builtins.
 
 
 def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:
-    """The agent of this id or name; of this name in any case where only one is so called. Raises `NotFoundError`."""
+    """The agent with this id or name, or with this name in a different case if it is unique. Raises `NotFoundError`."""
     for agent in agents:
         if name_or_id in (agent.id, agent.name):
             return agent
@@ -465,14 +478,14 @@ def _named(agents: Sequence[AgentRecord], name_or_id: str) -> AgentRecord:
 
 
 def _refuse_function(tool: Any) -> Any:
-    """Raises `UsageError` for a function, or a tool of the Agents SDK."""
+    """Raises `UsageError` for a Python function or an Agents SDK tool object."""
     name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
     if isinstance(tool, str) or name is None:
         return tool
     raise UsageError(
-        f"{name} is a Python object, and a stored agent outlives this process: it names its tools.",
-        f"Serve it from here, and name it: tools=[lab.mcp.add_function({name})]. Or make an Agents SDK Agent(tools=[{name}]), which "
-        "lab.run takes as it is.",
+        f"{name} is a Python object. A stored agent outlives this process, so it refers to tools by name.",
+        f"Serve it from this process and use its name: tools=[lab.mcp.add_function({name})]. Or create an Agents SDK Agent(tools=[{name}]), which "
+        "lab.run accepts directly.",
         param="tools",
     )
 
@@ -483,7 +496,7 @@ def _no_tool(tool: str) -> NoReturn:
     known = [*_builtin_tools(), *CLIENT_TOOLS]
     raise NotFoundError(
         f"There is no built-in tool {tool!r}.{did_you_mean(tool, known)}",
-        f"Built in: {', '.join(known)}. A tool of another MCP server is written server.tool.",
+        f"Built-in tools: {', '.join(known)}. Write a tool of another MCP server as server.tool.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`lab.causes`: why a run went wrong, found by replaying it, as events of long work; and the case of it kept as a test."""
+"""`lab.causes`: root-cause analysis of a run by replay, as event streams, and failed cases saved as tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ AgentName = Annotated[str, Len(1, 500)]
 
 
 def why_of(last: Event) -> Why:
-    """What a search for the cause found, from the event that tells it."""
+    """The `Why` in the final event of a search."""
     return found_of(Why, last)
 
 
@@ -66,7 +66,7 @@ async def _blamed(causes: Causes, last: Event) -> dict[str, Any]:
 
 
 def found_of(kind: type[R], last: Event) -> R:
-    """A `Why` or an `Outlook` from the event that tells it."""
+    """The `Why` or `Outlook` in the final event of a search."""
     from timestep_lab.service.client import record
 
     assert isinstance(last, CauseFound)
@@ -75,7 +75,9 @@ def found_of(kind: type[R], last: Event) -> R:
 
 @op.noun("causes")
 class Causes:
-    """Replays of the runs of one user. Leaving the events of a search stops it; each replay is kept, so that it goes on without paying twice."""
+    """Replay-based analysis of a user's runs. Closing an event stream stops the search; every replay is stored, so a
+    repeated search does not pay twice.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -98,9 +100,10 @@ class Causes:
         concurrency: AtOnce = 16,
         approve_all: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """Which step made a run go wrong, found by replaying it with and without each suspect. What it takes is as in `lab.why`.
+        """Find the step that made a run go wrong, by replaying it with and without each suspect. Arguments as in
+        `lab.why`.
 
-        Raises before anything is replayed: `NotFoundError`, `UsageError`, `RunError`.
+        Raises `NotFoundError`, `UsageError` or `RunError` before anything is replayed.
         """
         from timestep_lab.evals import cause
 
@@ -130,7 +133,7 @@ class Causes:
         instructions: Mapping[str, Sequence[str]] | None = None,
         models: Mapping[str, Sequence[str]] | None = None,
     ) -> WhyPlan:
-        """What `why` would take at most. Nothing is replayed. Raises as it does."""
+        """The maximum cost of `why`. Nothing is replayed. Raises as `why`."""
         from timestep_lab.evals import cause
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss)
@@ -155,7 +158,9 @@ class Causes:
         concurrency: AtOnce = 16,
         approve_all: bool = False,
     ) -> AsyncGenerator[Event, None]:
-        """From each decision of a run on: how many of `k` continuations come out right. What it takes is as in `lab.outlook`. Raises as `why`."""
+        """How many of `k` continuations succeed after each decision of a run. Arguments as in `lab.outlook`. Raises as
+        `why`.
+        """
         from timestep_lab.evals import cause
 
         question = await self._asked(trace_id, wrong, right, tools, on_miss, scorer)
@@ -191,7 +196,7 @@ class Causes:
         timeout_s: Annotated[float, Gt(0)] | None = None,
         max_tool_calls: Annotated[int, Interval(ge=0)] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Run the rest of a recorded run `times` times. What is different is as in `lab.replay`. Raises what `fork` raises."""
+        """Run the rest of a recorded run `times` times. Changes as in `lab.replay`. Raises what `fork` raises."""
         from timestep_lab.runtime.warm_start import replay_many, warm_start
 
         await in_thread(self._scope.flush)
@@ -214,9 +219,10 @@ class Causes:
     async def blame(
         self, good: AgentName, bad: AgentName, cases: Cases, scorers: Annotated[ScorerSpecs, Len(1)], **how: Unpack[How]
     ) -> AsyncGenerator[Event, None]:
-        """Which change made an agent worse: `name` or `name@version` of the good one and of the bad one. The cases come as they are. The rest is as in `lab.blame`.
+        """Find the change that made an agent worse. `good` and `bad` are `name` or `name@version`; `cases` is a list of
+        case objects. The other arguments are those of `lab.blame`.
 
-        Raises before anything is asked: `NotFoundError`, `UsageError`.
+        Raises `NotFoundError` or `UsageError` before any model is called.
         """
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
 
@@ -231,7 +237,7 @@ class Causes:
     async def plan_blame(
         self, good: AgentName, bad: AgentName, cases: Cases, scorers: Annotated[ScorerSpecs, Len(1)], **how: Unpack[How]
     ) -> BlamePlan:
-        """What `blame` would take. Nothing is asked. Raises as it does."""
+        """The estimated cost of `blame`. No model is called. Raises as `blame`."""
         options: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
         return await plan_of_change(self._scope, good, bad, [*cases], [*scorers], **options)
 
@@ -239,19 +245,18 @@ class Causes:
     def keep(
         self, trace_id: TraceId, name: Name, *, wrong: Said | None = None, right: Said | None = None
     ) -> DatasetRecord:
-        """Add what was asked in a trace to a data set, as a new version or its first: with the assertion that `wrong` or `right` says, and
-        with the trace, from which its tools answer (`tools="tape"`). The same case again adds nothing. Raises `NotFoundError`, `UsageError`."""
+        """Add the input of a trace to a data set, as its next (or first) version, with the assertion given by `wrong`
+        or `right` and the id of the trace, so that tools can answer from it (`tools="tape"`). Adding the same case
+        again changes nothing. Raises `NotFoundError`, `UsageError`."""
         from timestep_lab.evals.datasets.case import Case
 
         if wrong is not None and right is not None:
-            raise UsageError("wrong= and right= were both given.", "Say one of them.", param="wrong")
+            raise UsageError("wrong= and right= were both given.", "Pass only one of them.", param="wrong")
         self._scope.flush()
         trace = self._scope.store.traces.get(trace_id)
         asked = trace["input"]
         if not isinstance(asked, str) or not asked.strip():
-            raise UsageError(
-                "Nothing was asked in this trace.", "Keep one that began with a question.", param="trace_id"
-            )
+            raise UsageError("This trace has no input.", "Choose a trace that has an input.", param="trace_id")
         case = Case(
             input=asked, expected=right if isinstance(right, str) else None, assertions=_assertions(wrong, right),
             metadata={"trace_id": trace_id, "agent": trace["workflow"]},
@@ -298,7 +303,7 @@ async def find_change(
 
 
 async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers: Any, **options: Any) -> BlamePlan:
-    """What `find_change` would take."""
+    """The estimated cost of `find_change`."""
     from timestep_lab.evals.cause import blame as search
 
     left, right, shown = await _versions(scope, good, bad)
@@ -312,7 +317,7 @@ async def plan_of_change(scope: Scope, good: Any, bad: Any, cases: Any, scorers:
 
 
 async def _versions(scope: Scope, good: Any, bad: Any) -> tuple[Any, Any, dict[str, str]]:
-    """The two, and what people call each part that differs, where that is another."""
+    """The good and the bad version, and display names for the parts that differ, where they have one."""
     from timestep_lab.evals.cause import blame as search
     from timestep_lab.service.comparisons import agent_of
 
@@ -332,7 +337,7 @@ async def _comparison(
 
 
 def _part_name(scope: Scope, part: str) -> str:
-    """Tools by their names and handoffs by those of their agents, where a record has ids. Blocks."""
+    """The display name of a part: names of tools and handoff targets instead of ids. Blocks."""
     what, _, id = part.partition(" ")
     if what == "handoff":
         agent = scope.store.agents.try_get(id)
@@ -348,7 +353,7 @@ def replayed_json(one: Replayed) -> dict[str, Any]:
 
 
 def read_replayed(told: Mapping[str, Any]) -> Replayed:
-    """What `replayed_json` wrote."""
+    """The inverse of `replayed_json`."""
     from timestep_lab.runtime.warm_start import Replayed
     from timestep_lab.service.client import record
 
@@ -365,12 +370,12 @@ def _assertions(wrong: Any, right: Any) -> tuple[JsonObject, ...]:
     if wrong is None:
         return ()
     spec = to_spec(make_scorer(wrong))
-    # A text says what holds of wrong answers; a scorer gives wrong ones less than ½, which is what an assertion does.
+    # A text describes wrong answers. A scorer gives wrong answers less than ½, which is how assertions work, too.
     return ({**spec, "negate": not spec.get("negate", False)},) if isinstance(wrong, str) else (spec,)
 
 
 async def _events(search: Callable[[Callable[[int, int], None]], Awaitable[Any]]) -> AsyncGenerator[Event, None]:
-    """How far it is, as it goes, and what was found. Leaving stops it."""
+    """Progress events while the search runs, then the result. Closing the generator stops the search."""
     changed, told = asyncio.Event(), (0, 0)
 
     def on_progress(done: int, planned: int) -> None:

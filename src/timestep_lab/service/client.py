@@ -1,4 +1,4 @@
-"""A noun of a served lab: the same class, with every operation asked of the server."""
+"""The client of a served lab: the service classes, with every operation sent to the server over HTTP."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-# --- What went wrong on the other side, as the error it was there; and what keeps the other side from answering at all
+# --- Server errors raised as the same class locally, and errors of the connection itself
 
 
 def unsupported_remotely(what: str, next_step: str) -> UsageError:
-    """For a part of the interface that a served lab does not have."""
+    """The error for a part of the interface that a served lab does not have."""
     return UsageError(f"{what} is not available in a served lab.", next_step)
 
 
@@ -52,24 +52,25 @@ def error_of(status: int, body: bytes, url: str) -> LabError:
         return error_of_json(error, status)
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = BY_STATUS.get(status, StoreError)
-        return kind(f"{url} answered {status}, and not as a served lab does.", "Check the address.")
+        return kind(f"{url} answered {status}, but does not look like a served lab.", "Check the address.")
 
 
 def unreachable(error: httpx.HTTPError | OSError, url: str) -> LabError:
     if isinstance(error, httpx.UnsupportedProtocol):
-        return UsageError(f"{url} is not an address of a served lab.", "Write it as http://host:port.")
+        return UsageError(f"{url} is not a valid address of a served lab.", "Write it as http://host:port.")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return StoreUnavailableError(
             f"{url} cannot be reached ({str(error) or 'no answer'}).", "Start it with: timestep-lab serve. Or check the address."
         )  # fmt: skip
     if isinstance(error, httpx.TimeoutException):
-        return StoreUnavailableError(f"{url} does not answer.", "Look at its log, or try again.")
+        return StoreUnavailableError(f"{url} does not answer.", "Check its log, or try again.")
     return StoreUnavailableError(
-        f"{url} broke off while it answered.", "It may have been stopped. Try again; what it acknowledged is kept."
+        f"{url} closed the connection before the response was complete.",
+        "The server may have been stopped. Try again; acknowledged changes are kept.",
     )
 
 
-# --- Records and events out of JSON: the inverse of `Event.to_json` and of what the API answers with
+# --- Decoding of records and events: the inverse of `Event.to_json` and of the API's responses
 
 
 R = TypeVar("R")
@@ -83,7 +84,7 @@ TIMES = ("started_at", "ended_at", "created_at")
 
 
 def record(kind: type[R], value: Mapping[str, Any]) -> R:
-    """A record of this class. Fields that it does not know are left out: the server may be newer."""
+    """Decode a record of this class. Unknown fields are ignored: the server may be newer."""
     hint: Any = kind
     instance: R = _decoder(hint)(value)
     return instance
@@ -97,14 +98,14 @@ def event(value: Mapping[str, Any]) -> Event:
     kind = EVENTS.get(value["type"])
     if kind is None:
         raise StoreTooNewError(
-            f"The served lab tells of {value['type']!r}, which is not known here.",
+            f"The served lab sent {value['type']!r}, which this version does not know.",
             "Upgrade with: pip install --upgrade timestep-lab",
         )
     return record(kind, value)
 
 
 def row(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a view; its times are aware UTC again."""
+    """Decode a row of a view; times become aware UTC datetimes."""
     return {
         name: parse_iso(inner) if name in TIMES and isinstance(inner, str) else inner for name, inner in value.items()
     }
@@ -142,17 +143,17 @@ def _same(value: Any) -> Any:
     return value
 
 
-# --- The wire to one served lab, for one token. Requests block and are safe from any thread; streams of events are async
+# --- The HTTP connection to one served lab with one token. Requests block and are thread-safe; event streams are async
 
 
 CONNECT_S = 10.0
 ANSWER_S = 120.0
-"""A stream says at least every 15 s that it is alive; one question takes no longer than this, but for those that say so."""
+"""Default timeout in seconds. Streams send a keep-alive at least every 15 s."""
 LONG_S = 600.0
-"""For whole files, which may be large."""
+"""Timeout in seconds for whole files, which may be large."""
 MOST_BYTES = 50 * 2**20
 COOKIE = "timestep_lab_"
-"""How the name of a lab's cookie begins."""
+"""Prefix of the name of a lab's cookie."""
 
 
 class Connection:
@@ -163,11 +164,14 @@ class Connection:
 
     @classmethod
     def open(cls, address: str, token: str | None) -> Connection:
-        """`address` may be the sign-in link that `timestep-lab serve` prints. Raises `UsageError`, `AuthError`, `StoreUnavailableError`."""
+        """Open a connection. `address` may also be the sign-in link that `timestep-lab serve` prints. Raises
+        `UsageError`, `AuthError`, `StoreUnavailableError`.
+        """
         parts = urlsplit(address)
         if not parts.netloc or parts.username:
             raise UsageError(
-                f"{without_credentials(address)} is not an address of a served lab.", "Write it as http://host:port."
+                f"{without_credentials(address)} is not a valid address of a served lab.",
+                "Write it as http://host:port.",
             )
         url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         key = parse_qs(parts.query).get("key", [""])[0]
@@ -175,12 +179,12 @@ class Connection:
             token = _token_for(cls(url, ""), key)
         if token is None:
             raise AuthError(
-                f"{url} is asked without a token.",
-                "Give token=…, or set TIMESTEP_LAB_TOKEN; on the lab's machine `timestep-lab token` prints one.",
+                f"{url} needs a token.",
+                "Pass token=…, or set TIMESTEP_LAB_TOKEN; on the lab's machine `timestep-lab token` prints one.",
             )
         return cls(url, token)
 
-    # -- one question, one answer
+    # -- single requests
 
     def get(self, path: str, **params: Any) -> Any:
         return self.ask("GET", path, params={name: value for name, value in params.items() if value is not None})
@@ -189,7 +193,9 @@ class Connection:
         return self.ask("POST", path, json={} if body is None else body, **options)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """The answer's JSON; None where there is none. Raises what the server raised, and `StoreUnavailableError`."""
+        """The JSON of the response; None if it has no content. Raises what the server raised, and
+        `StoreUnavailableError`.
+        """
         answer = self.raw(method, path, **options)
         try:
             return json.loads(answer) if answer else None
@@ -205,13 +211,15 @@ class Connection:
             raise error_of(answer.status_code, answer.content, self.url)
         return answer.content
 
-    # -- events as they come
+    # -- event streams
 
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Event, None]:
-        """Raises what the server raised, before the first event or later, and `StoreUnavailableError` when it breaks off."""
+        """Events of a stream. Raises what the server raised, before the first event or later, and
+        `StoreUnavailableError` if the connection is lost.
+        """
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         try:
-            # A client of its own: connections belong to the event loop that they were made in.
+            # A separate client: its connections belong to the event loop in which they are created.
             async with (
                 httpx.AsyncClient(timeout=timeout, **self._options) as client,
                 client.stream("POST", path, json={**body, "stream": True}) as answer,
@@ -236,17 +244,19 @@ class Connection:
 
     @property
     def _client(self) -> httpx.Client:
-        # A view may ask once more, from another thread, while the lab is being closed: that must open no new connection.
+        # A view on another thread may send a request while the lab is being closed; that must not open a new connection.
         with self._lock:
             if self._closed:
-                raise StoreUnavailableError(f"The lab at {self.url} was closed here.", "Open it again with Lab(…).")
+                raise StoreUnavailableError(
+                    f"The lab at {self.url} was closed by this process.", "Open it again with Lab(…)."
+                )
             if self._made is None:
                 self._made = httpx.Client(**self._options)
             return self._made
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        # Certificates take a moment to load, and plain http has no use for them.
+        # Loading certificates takes time, and plain http does not need them.
         trusted: Any = ssl.create_default_context() if self.url.startswith("https://") else False
         headers = {"User-Agent": f"timestep-lab/{__version__}"}
         if self.token:
@@ -264,7 +274,7 @@ class Connection:
 
 
 def _token_for(connection: Connection, key: str) -> str:
-    """The token that a sign-in link is worth: the browser's cookie."""
+    """Exchange the key of a sign-in link for a token (the browser's cookie)."""
     try:
         answer = connection._client.get("/", params={"key": key})
     except httpx.HTTPError as error:
@@ -275,7 +285,7 @@ def _token_for(connection: Connection, key: str) -> str:
     token = given[0] if given and answer.status_code == 303 else None
     if not token:
         raise AuthError(
-            "This sign-in link is not valid.", "Take the one that the running server printed: it changes with each start."
+            "This sign-in link is not valid.", "Use the link that the running server printed; it changes with each start."
         )  # fmt: skip
     return token
 
@@ -285,9 +295,9 @@ PREFIX = "/api/v1"
 
 
 def remote(noun: type[N], connection: Connection, **parts: Any) -> N:
-    """The noun as this connection's user sees it. Its plain methods are inherited, its operations raise what the server raised.
+    """A subclass of this service class whose operations are sent to the server. Its other methods are inherited.
 
-    `parts` are set as attributes, for methods that are no operations.
+    `parts` are set as attributes, for methods that are not operations.
     """
     made: N = object.__new__(_remote_class(noun))  # type: ignore[arg-type]  # mypy: a type[N] is hashable
     vars(made).update(parts, _connection=connection)
@@ -301,11 +311,11 @@ def _remote_class(noun: type) -> type[Any]:
 
 
 def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
-    """Send checked arguments, read the answer; awaitable where the operation is async, events where it is a stream."""
+    """Send validated arguments and decode the response; awaitable for async operations, an event stream for streams."""
     given = {name: getattr(request, name) for name in request.model_fields_set}
     for name, instead in operation.local.items():
         if given.pop(name, None):
-            raise unsupported_remotely(f"{name!r} of lab.{operation.name}", instead)
+            raise unsupported_remotely(f"The argument {name!r} of lab.{operation.name}", instead)
     safe = "/" if ":path}" in operation.path else ""
     named = {name: quote(str(given.pop(name)), safe=safe) for name in operation.in_path}
     path = PREFIX + operation.path.replace(":path}", "}").format(**named)
@@ -314,8 +324,8 @@ def _ask(operation: Operation, noun: Any, request: BaseModel) -> Any:
         content = given.pop(operation.content)
         if len(content) > MOST_BYTES:
             raise TooLargeError(
-                f"This has {len(content) / 2**20:.1f} MB; a served lab takes {MOST_BYTES // 2**20} MB at once.",
-                "Split it, or leave parts out.",
+                f"This request has {len(content) / 2**20:.1f} MB; a served lab accepts at most {MOST_BYTES // 2**20} MB.",
+                "Split it, or omit parts.",
             )
         options = {"content": content, "timeout_s": LONG_S}
     fields = {name: encoded(value, type(request).model_fields[name].annotation) for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""`lab.comparisons`: candidates side by side on the same cases, as they are made, read, scored anew and voted on."""
+"""`lab.comparisons`: comparisons of candidates on the same cases: run, read, rescore, vote."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ Cases = Annotated[Sequence[JsonObject | str], Len(1, 10_000)]
 ScorerSpecs = Sequence[JsonObject | str]
 Columns = dict[str, list[str] | str]
 LABELS = 100_000
-"""Annotations of one name that are looked through, newest first."""
+"""Maximum number of annotations with one name that are read, newest first."""
 
 
 class How(TypedDict, total=False):
-    """How a comparison is carried out: `evals.plan.Options`. What is not given is the default, or what it began with."""
+    """The options of a comparison, see `evals.plan.Options`. Missing options take their default, or on resuming, the
+    original value.
+    """
 
     epochs: Annotated[int, Interval(ge=1, le=100)] | None
     group: Annotated[str, Len(1, 200)] | None
@@ -69,7 +71,7 @@ class How(TypedDict, total=False):
 
 
 class What(How, total=False):
-    """What is compared: names of models and agents, and how."""
+    """What is compared (names of models and agents), and the options."""
 
     models: Sequence[str] | None
     agents: Sequence[str] | None
@@ -81,16 +83,16 @@ class What(How, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridRows:
-    """All that a grid is made of; what it concludes follows from it."""
+    """The stored rows of a comparison; its results are computed from them."""
 
     comparison: ComparisonRecord
     cases: list[CaseRecord]
     cells: list[CellRecord]
     labels: list[ScoreRecord] = field(default_factory=list)
-    """What people said of the traces of the answers, by names of scorers."""
+    """Human annotations of the answers' traces, by scorer name."""
 
     def grid(self) -> Grid:
-        """The comparison, to be looked at and counted."""
+        """The comparison as a `Grid`."""
         from timestep_lab.evals.grid import Grid
 
         seed = int(self.comparison.settings.get("seed", 0))
@@ -98,14 +100,14 @@ class GridRows:
 
 
 def eval_context(scope: Scope) -> EvalContext:
-    """What a comparison works on."""
+    """The environment in which a comparison runs."""
     from timestep_lab.evals.results import EvalContext
 
     return EvalContext(scope.store, scope.router, scope.toolbox, scope.settings, scope.writer)
 
 
 async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str, Any]) -> Comparison:
-    """A comparison that is ready to run; agents may be named by name or id."""
+    """A comparison that is ready to run. Agents may be given by name or id."""
     from timestep_lab.evals.compare import new_comparison, resume_comparison
 
     agents = options.pop("agents", None)
@@ -122,7 +124,7 @@ async def prepare(scope: Scope, data: Any, resume: str | None, options: dict[str
 
 
 def agent_of(scope: Scope, agent: Any) -> Any:
-    """A stored agent by its name; an address is a service's."""
+    """A stored agent by its name, or a service by its address."""
     if not isinstance(agent, str):
         return agent
     if agent.startswith(("http://", "https://")):
@@ -145,7 +147,7 @@ async def _events(comparison: Comparison) -> AsyncGenerator[Event, None]:
 
 @op.noun("comparisons")
 class Comparisons:
-    """The comparisons of one user: `lab.comparisons()` lists them. `lab.compare` makes one, `lab.comparison(id)` shows one."""
+    """A user's comparisons: `lab.comparisons()` lists them. `lab.compare` runs one, `lab.comparison(id)` opens one."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -157,20 +159,21 @@ class Comparisons:
 
     @op.stream("/compare", ended=_ended)
     async def start(self, cases: Cases, **what: Unpack[What]) -> AsyncGenerator[Event, None]:
-        """Compare; with `stream`, its events come as they happen and leaving stops it (it can be resumed). The cases come as they are: a
-        server reads no paths of its callers. The rest is as in `lab.compare`."""
+        """Run a comparison. With `stream`, events are sent as they happen, and closing the stream stops it (it can be
+        resumed). `cases` is a list of case objects; a server does not read file paths of its clients. The other
+        arguments are those of `lab.compare`."""
         async for event in _events(await self._new(cases, what)):
             yield event
 
     @op.post("/compare/plan")
     async def plan(self, cases: Cases, **what: Unpack[What]) -> builtins.list[PlanRow]:
-        """What it would take, one row a candidate. Nothing is asked or written."""
+        """The estimated cost, one row per candidate. Nothing is run or written."""
         comparison = await self._new(cases, what)
         return [*(await comparison.plan()).rows]
 
     @op.stream("/compare/{comparison_id}/resume", ended=_ended)
     async def resume(self, comparison_id: ComparisonId, **how: Unpack[How]) -> AsyncGenerator[Event, None]:
-        """Go on with one that ended early; its failed answers are asked for again. Raises `NotFoundError`, `ConflictError`."""
+        """Continue a comparison that ended early, retrying its failed answers. Raises `NotFoundError`, `ConflictError`."""
         async for event in _events(await prepare(self._scope, None, comparison_id, _given(how))):
             yield event
 
@@ -178,9 +181,9 @@ class Comparisons:
     async def rescore(
         self, comparison_id: ComparisonId, scorers: Annotated[ScorerSpecs, Len(1)], *, budget_usd: Annotated[float, Gt(0)] | None = None
     ) -> dict[str, Any]:  # fmt: skip
-        """Score its answers with further scorers, or with changed ones of the same name. No candidate is asked.
+        """Score the stored answers with additional scorers, or with changed ones of the same name. No candidate is run.
 
-        Raises `NotFoundError`, `UsageError`, `ConflictError` while it goes on.
+        Raises `NotFoundError`, `UsageError`, and `ConflictError` while the comparison is running.
         """
         from timestep_lab.evals.compare import rescored_comparison
 
@@ -190,7 +193,7 @@ class Comparisons:
 
     @op.get("/compare/{comparison_id}/grid", costly=True)
     def rows(self, comparison_id: ComparisonId) -> GridRows:
-        """Every case and every answer with its scores. Raises `NotFoundError`."""
+        """All cases and answers with their scores. Raises `NotFoundError`."""
         rows = self._rows()
         record = rows.get(comparison_id)
         cells = [*rows.cells(comparison_id)]
@@ -212,7 +215,7 @@ class Comparisons:
 
     @op.get("/votes", costly=True)
     def all_votes(self, *, limit: Annotated[int, Interval(ge=1, le=100_000)] = 10_000) -> builtins.list[VoteRecord]:
-        """The newest votes on answers of any comparison and duel, newest first."""
+        """The newest votes from all comparisons and duels, newest first."""
         return self._rows().votes.find(limit, newest_first=True)
 
     @op.post("/compare/{comparison_id}/votes", status=201)
@@ -227,7 +230,7 @@ class Comparisons:
         epoch: Annotated[int, Interval(ge=0, le=100)] = 0,
         length: Annotated[float, Interval(ge=-1, le=1)] = 0.0,
     ) -> VoteRecord:
-        """A vote in the arena on two answers to one case. Raises `NotFoundError`."""
+        """Store an arena vote on two answers to one case. Raises `NotFoundError`."""
         rows = self._rows()
         rows.comparisons.get(comparison_id)
         return rows.votes.insert(
@@ -239,9 +242,11 @@ class Comparisons:
 
     @op.get("/compare/{comparison_id}", costly=True)
     def read(self, comparison_id: ComparisonId, *, by: Annotated[str, Len(1, 200)] | None = None) -> dict[str, Any]:
-        """Candidates with scores and intervals, and the pairs: what `timestep-lab compare --json` prints; `by` adds the slices of a column.
+        """Candidates with scores and confidence intervals, and their pairwise differences: the output of `timestep-lab
+        compare --json`. `by`: a column to slice by.
 
-        Raises `NotFoundError`."""
+        Raises `NotFoundError`.
+        """
         return self.rows(comparison_id).grid().to_json(by=by)
 
     @op.post("/traces/score")
@@ -255,9 +260,10 @@ class Comparisons:
         again: bool = False,
         budget_usd: Annotated[float, Gt(0)] | None = None,
     ) -> builtins.list[dict[str, Any]]:
-        """One row a trace: each scorer's value, and why one could not score. The scores are kept.
+        """Score existing traces; one row per trace with each scorer's value, or why it could not score. The scores are
+        stored.
 
-        `which`: a filter, an SQL query that gives `trace_id`, or ids; empty: all that completed.
+        `which`: a filter, an SQL query that returns `trace_id`, or ids. Empty: all completed traces.
         """
         from timestep_lab.evals.over_traces import score_traces
 
@@ -268,11 +274,11 @@ class Comparisons:
     # --
 
     def __call__(self, limit: int = 50) -> builtins.list[ComparisonRecord]:
-        """Those made so far, newest first."""
+        """Stored comparisons, newest first."""
         return self.list(limit=limit)
 
     def ratings(self) -> Ranking:
-        """Everybody who was voted on, by all votes together: ratings with intervals, best first."""
+        """A rating of all candidates from all votes, with confidence intervals, best first."""
         from timestep_lab.evals.arena import ranking_of
 
         return ranking_of(self.all_votes())
@@ -293,10 +299,10 @@ class Comparisons:
     async def _new(self, cases: Cases, what: What) -> Comparison:
         address = next((a for a in what.get("agents") or () if a.startswith(("http://", "https://"))), None)
         if address is not None:
-            # A server does not go where its callers point it.
+            # A server does not connect to addresses given by its clients.
             raise UsageError(
-                f"{address} is a service, which a served lab does not ask.",
-                "Compare it from your own process.",
+                f"{address} is a service, and a served lab does not call services.",
+                "Run the comparison in your own process.",
                 param="agents",
             )
         return await prepare(self._scope, [*cases], None, _given(what))
@@ -307,18 +313,18 @@ def _given(options: How) -> dict[str, Any]:
 
 
 class ArenaVotes:
-    """Where the arena keeps its votes (`evals.arena.ArenaRows`)."""
+    """The storage of the arena's votes (implements `evals.arena.ArenaRows`)."""
 
     def __init__(self, comparisons: Comparisons, user_id: str) -> None:
         self.user_id, self.votes = user_id, self
         self._comparisons = comparisons
 
     def find(self, *, comparison_id: str) -> list[VoteRecord]:
-        """Oldest first."""
+        """Votes of a comparison, oldest first."""
         return self._comparisons.votes(comparison_id)
 
     def insert(self, vote: VoteRecord, /) -> VoteRecord:
-        """Keep one."""
+        """Store a vote."""
         return self._comparisons.vote(
             vote.comparison_id, case_id=vote.case_id, epoch=vote.epoch, left_candidate=vote.left_candidate,
             right_candidate=vote.right_candidate, outcome=vote.outcome, length=vote.length,

@@ -1,4 +1,4 @@
-"""`lab.datasets`: named data sets with versions, kept as rows."""
+"""`lab.datasets`: named, versioned data sets, stored as rows."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 Name = Annotated[str, Len(1, 200)]
 DatasetId = Annotated[str, Len(1, 200)]
 CORRECTION = "correction"
-"""The name of a human annotation whose note is what a trace should have answered."""
+"""The name of the human annotation whose note is the correct answer of a trace."""
 _CASE = ("id", "input", "messages", "expected", "vars", "assertions", "metadata")
 
 
 @op.noun("datasets")
 class Datasets:
-    """The data sets of one user. A version never changes; `name` is its newest version, `name@2` the second.
+    """A user's data sets. A version never changes; `name` is the newest version, `name@2` the second.
 
-    Data are what `lab.compare` takes: lists, DataFrames, files, SQL over past traces, the cases of a grid (`grid.failures()`).
+    Data can be anything that `lab.compare` accepts: lists, DataFrames, files, SQL over past traces, the cases of a grid
+    (`grid.failures()`).
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -53,9 +54,9 @@ class Datasets:
         self, *, name: Name, cases: Annotated[Sequence[JsonObject], Len(1, 100_000)], prompts: Sequence[str] = (),
         tags: Sequence[str] = (), metadata: JsonObject | None = None, new: bool = False,
     ) -> DatasetRecord:  # fmt: skip
-        """The next version of a data set, or with `new` its first. The same cases again are no new version.
+        """Add a version to a data set; with `new`, create the data set. Unchanged cases create no new version.
 
-        Raises `ConflictError` when `new` and the name is taken, `DataError` for what is not a case.
+        Raises `ConflictError` if `new` and the name is taken, `DataError` for an invalid case.
         """
         from timestep_lab.evals.datasets import load_dataset
         from timestep_lab.evals.datasets.load import store_version
@@ -64,7 +65,7 @@ class Datasets:
         dataset = load_dataset(list(cases), name=name)
         newest = next(iter(self.rows(name=name, limit=1)), None)
         if new and newest is not None:
-            raise ConflictError(f"There is a data set {name!r} already.", "Use save to give it a new version.")
+            raise ConflictError(f"A data set named {name!r} already exists.", "Use save to add a version.")
         if newest is not None and newest.hash == dataset.version and not (prompts or tags or metadata):
             return newest
         record = DatasetRecord(
@@ -77,10 +78,11 @@ class Datasets:
     def add_traces(
         self, *, name: Name, trace_ids: Annotated[Sequence[str], Len(1, 1000)], expected: Literal["output"] | None = None,
     ) -> DatasetRecord:  # fmt: skip
-        """What was asked in these traces, added to a data set as its next version; a data set of that name is made if there is none.
-        Each case knows its trace. What is expected is a `correction` of the trace, or with `expected="output"` else what it answered.
+        """Add the inputs of these traces to a data set as a new version; the data set is created if needed. Each case
+        refers to its trace. The expected answer is the trace's `correction`, or else, with `expected="output"`, its
+        output.
 
-        Raises `NotFoundError` for a trace that is not there or in which nothing was asked.
+        Raises `NotFoundError` if a trace does not exist or has no input.
         """
         from timestep_lab.evals.datasets.load import cases_of_rows
 
@@ -89,7 +91,7 @@ class Datasets:
         cases = cases_of_rows([traces.get(id) for id in trace_ids], self._sql, expected=expected)
         if not cases:
             raise NotFoundError(
-                "Nothing was asked in these traces, so they make no case.", "Choose traces with an input."
+                "These traces have no input, so no cases can be made from them.", "Choose traces that have an input."
             )
         return self.save(name, cases) if self._try_record(name) is None else self.extend(name, cases)
 
@@ -103,7 +105,7 @@ class Datasets:
 
     @op.delete("/datasets/{dataset_id}")
     def remove(self, dataset_id: DatasetId) -> None:
-        """Delete one version. Comparisons made with it keep their cases. Raises `NotFoundError`."""
+        """Delete one version. Comparisons that used it keep their cases. Raises `NotFoundError`."""
         from timestep_lab.evals.datasets.load import forget
 
         self._scope.store.datasets.get(dataset_id)
@@ -119,7 +121,7 @@ class Datasets:
         return [*newest.values()]
 
     def versions(self, name: str) -> builtins.list[DatasetRecord]:
-        """Of one data set, newest first. Raises `NotFoundError`."""
+        """All versions of a data set, newest first. Raises `NotFoundError`."""
         records = self.rows(name=name)
         if not records:
             raise self._missing(name)
@@ -129,18 +131,18 @@ class Datasets:
         self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
         columns: Mapping[str, str] | None = None, limit: int | None = None,
     ) -> DatasetRecord:  # fmt: skip
-        """A new data set of that name. Raises `ConflictError` when there is one, `DataError`."""
+        """Create a data set. Raises `ConflictError` if the name is taken, and `DataError`."""
         return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=True)
 
     def save(
         self, name: str, data: Any, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None,
         columns: Mapping[str, str] | None = None, limit: int | None = None,
     ) -> DatasetRecord:  # fmt: skip
-        """A new version of a data set, or its first. The same cases again are no new version."""
+        """Save a new version of a data set, creating it if needed. Unchanged cases create no new version."""
         return self._add(name, self._loaded(data, columns, limit), tags, metadata, new=False)
 
     def extend(self, name: str, data: Any, *, columns: Mapping[str, str] | None = None) -> DatasetRecord:
-        """A new version with further cases; those that are in it already are not added again. Raises `NotFoundError`."""
+        """Save a new version with additional cases; cases that it already has are skipped. Raises `NotFoundError`."""
         from timestep_lab.evals.datasets.case import Dataset
 
         before = self[name]
@@ -154,34 +156,35 @@ class Datasets:
     def from_traces(
         self, name: str, filter: str = "", *, expected: str | None = None, limit: int | None = None, tags: Sequence[str] = (),
     ) -> DatasetRecord:  # fmt: skip
-        """What was asked in the traces that a filter selects, as a new version. What is expected is the note of the newest annotation called
-        `correction` on the trace, or with `expected="output"` else what it answered; each case knows its trace. Raises `NotFoundError`
-        when none matches, `FilterError`.
+        """Save the inputs of the traces that match a filter as a new version. The expected answer is the note of the
+        newest annotation named `correction` on the trace, or else, with `expected="output"`, its output. Each case
+        refers to its trace. Raises `NotFoundError` if no trace matches, and `FilterError`.
         """
         if expected not in (None, "output"):
-            raise UsageError(f"expected={expected!r} is not possible.", 'Use "output", or leave it away.')
+            raise UsageError(f"expected={expected!r} is not a valid value.", 'Use "output", or omit it.')
         cases = self.cases_of_traces(filter, expected=expected, limit=limit)
         if not cases:
-            raise NotFoundError("No trace matches.", "Look at lab.traces.")
+            raise NotFoundError("No trace matches.", "lab.traces shows all traces.")
         return self._add(name, self._loaded(cases, None, None), tags, {"filter": filter} if filter else None, new=False)
 
     def cases_of_traces(
         self, filter: str = "", *, expected: str | None = None, limit: int | None = None
     ) -> builtins.list[Case]:
-        """`from_traces` without keeping it: none where no trace matches. Raises `FilterError`."""
+        """The cases of `from_traces` without saving them; empty if no trace matches. Raises `FilterError`."""
         from timestep_lab.evals.datasets.load import cases_of_traces
 
         return cases_of_traces(self._sql, filter, self._filtered, expected=expected, limit=limit)
 
     def delete(self, name: str) -> None:
-        """Delete a data set with all its versions, or with `name@2` that one. Raises `NotFoundError`."""
+        """Delete a data set with all its versions, or with `name@2` only that version. Raises `NotFoundError`."""
         for record in [self._record(name)] if "@" in name else self.versions(name):
             self.remove(record.id)
 
     def __getitem__(self, name: str) -> Dataset:
         if not isinstance(name, str):
             raise UsageError(
-                f"{name!r} names no data set.", "Give its name: lab.datasets['capitals'], and then a case of it: [0]."
+                f"{name!r} is not the name of a data set.",
+                "Select by name first, then the case: lab.datasets['capitals'][0].",
             )
         dataset = self.find(name)
         if dataset is None:
@@ -189,7 +192,7 @@ class Datasets:
         return dataset
 
     def find(self, name: str) -> Dataset | None:
-        """The data set `name`, or its version `name@2`; None where there is none."""
+        """The data set `name`, or its version `name@2`; None if it does not exist."""
         from timestep_lab.evals.datasets.case import Case, Dataset
 
         record = self._try_record(name)
@@ -211,7 +214,7 @@ class Datasets:
         return isinstance(name, str) and self._try_record(name) is not None
 
     def df(self) -> pandas.DataFrame:
-        """One row a version."""
+        """One row per version."""
         import pandas
 
         columns = ["name", "version", "n_cases", "tags", "created_at", "id"]
@@ -242,7 +245,8 @@ class Datasets:
     def _missing(self, name: str) -> NotFoundError:
         known = [record.name for record in self.list()]
         return NotFoundError(
-            f"There is no data set {name!r}.{did_you_mean(name, known)}", f"There are: {', '.join(known) or 'none'}."
+            f"There is no data set {name!r}.{did_you_mean(name, known)}",
+            f"Existing data sets: {', '.join(known) or 'none'}.",
         )
 
     def _add(
@@ -263,12 +267,12 @@ class Datasets:
 
     @property
     def _sql(self) -> Callable[[str], builtins.list[dict[str, Any]]]:
-        """Rows of a query over the lab's views."""
+        """A function that returns the rows of a query over the lab's views."""
         return lambda query: self._scope.store.sql(query).dicts()
 
     @property
     def _filtered(self) -> Callable[[str], str]:
-        """The query that a filter of the explorer is."""
+        """A function that translates a filter expression into SQL."""
         return lambda filter: self._scope.store.traces.sql(filter)
 
 
@@ -284,7 +288,7 @@ def _check_name(name: str) -> None:
 
     if "@" in name or not name.strip() or name != name.strip() or is_query(name):
         raise UsageError(
-            f"A data set cannot be called {name!r}.",
-            "Give a name without @ and without spaces at its ends, which is not a query.",
+            f"{name!r} is not a valid name for a data set.",
+            "Use a name without @ and without leading or trailing spaces that is not an SQL query.",
             param="name",
         )

@@ -1,4 +1,4 @@
-"""`lab.files` and `lab.vector_stores`: what is kept of a user's files, and how it is searched, as operations."""
+"""`lab.files` and `lab.vector_stores` as operations."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from timestep_lab.service import operation as op
 
 @op.noun("files")
 class Files(files.Files):
-    """Files of one user, by id. Calls block."""
+    """A user's files, by id. Calls block."""
 
     page = op.get("/files")(files.Files.page)
-    add_bytes = op.post("/files", status=201, local={"file_id": "Leave file_id away: the served lab gives one."})(
+    add_bytes = op.post("/files", status=201, local={"file_id": "Omit file_id: the served lab assigns one."})(
         files.Files.add_bytes
     )
     get = op.get("/files/{file_id}")(files.Files.get)
@@ -27,7 +27,9 @@ class Files(files.Files):
 @says_await("lab.vector_stores")
 @op.noun("vector_stores")
 class VectorStores(vector_stores.VectorStores):
-    """Calls that embed are async; the others block. Files of this machine are kept in `lab.files` first."""
+    """A user's vector stores. Calls that compute embeddings are async, the others block. Local files are stored in
+    `lab.files` first.
+    """
 
     records = op.get("/vector-stores")(vector_stores.VectorStores.records)
     add_store = op.post("/vector-stores", status=201)(vector_stores.VectorStores.add_store)
@@ -42,5 +44,5 @@ class VectorStores(vector_stores.VectorStores):
         return (
             "\n".join(["Vector stores, newest first:", *listed])
             if listed
-            else "No vector stores. Make one: await lab.vector_stores.create(name, files=[…])"
+            else "No vector stores. Create one: await lab.vector_stores.create(name, files=[…])"
         )

@@ -1,4 +1,4 @@
-"""`lab.mcp`: the user's MCP servers and what they offer, as operations."""
+"""`lab.mcp`: a user's MCP servers and their tools, as operations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from timestep_lab.model.display import redact_url
 from timestep_lab.runtime.mcp.toolbox import McpCatalog
 from timestep_lab.service import operation as op
 
-ON_ITS_MACHINE = (
-    "A served lab starts no commands: give url=…, or add it on the lab's own machine: timestep-lab mcp add."
-)
+ON_ITS_MACHINE = "A served lab does not start commands. Pass url=…, or add the server on the lab's own machine: timestep-lab mcp add."
 
 
 @says_await("lab.mcp")
@@ -28,7 +26,7 @@ class Mcp(McpCatalog):
     forget = op.delete("/mcp/{server_id}")(McpCatalog.forget)
 
     def __repr__(self) -> str:
-        """Whether they answer is asked by `await lab.mcp.survey()`."""
+        """Lists the servers without connecting to them; `await lab.mcp.survey()` checks whether they answer."""
         listed = [
             f"  {server.name}  {redact_url(server.url) if server.url else ' '.join(server.command)}"
             for server in self.list()

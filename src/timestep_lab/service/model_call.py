@@ -1,4 +1,4 @@
-"""One call of one model through the router, without an agent around it. Each is a trace of the user who asks."""
+"""A single call of a model through the router, without an agent. Each call is a trace of the calling user."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ OF_A_FUNCTION = ("type", "name", "description", "parameters", "strict")
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """What one model is asked."""
+    """The request of one model call."""
 
     model: str
     input: Sequence[Mapping[str, Json]]
-    """Responses input items."""
+    """Responses API input items."""
     instructions: str | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
     functions: Sequence[Mapping[str, Json]] = ()
-    """`{"name", "description", "parameters", "strict"}` each. They are the caller's to run."""
+    """Function tools, each `{"name", "description", "parameters", "strict"}`. The caller executes them."""
     format: Mapping[str, Json] | None = None
-    """What the answer must look like, as the Responses API says it: `{"type": "json_schema", "name", "schema", …}` or `{"type": "json_object"}`."""
+    """The response format, as in the Responses API: `{"type": "json_schema", "name", "schema", …}` or `{"type":
+    "json_object"}`.
+    """
     metadata: Mapping[str, Json] = field(default_factory=dict)
-    """Kept with the call's trace."""
+    """Stored with the call's trace."""
     workflow: str = "OpenAI API"
-    """What the call's trace is called."""
+    """The workflow name of the call's trace."""
 
 
-# --- Its events
+# --- The events of a call
 
 
 async def stream(
@@ -52,9 +54,10 @@ async def stream(
     on_start: Callable[[str, str], None] = lambda model, trace_id: None,
     on_span: Callable[[SpanRecord], None] | None = None,
 ) -> AsyncIterator[Any]:
-    """Responses events, the last `response.completed`. Raises what the router raises before the first. Leave it in the task that entered it.
+    """Responses API events, ending with `response.completed`. Raises what the router raises before the first event.
+    Must be closed in the task that opened it.
 
-    `on_start` is told the model's full name and the trace's id, `on_span` of the call as it is recorded.
+    `on_start` receives the model's full name and the trace id, `on_span` the recorded generation span.
     """
     from agents import ModelSettings, ModelTracing
 
@@ -77,12 +80,14 @@ async def stream(
 
 
 async def answer(scope: Scope, call: ModelCall, *, timeout_s: float) -> AsyncGenerator[Event, None]:
-    """`AnswerStarted`, `AnswerDelta`s, `AnswerCompleted`. Who leaves early ends the call; what was said so far is kept in its trace.
+    """`AnswerStarted`, `AnswerDelta`s, `AnswerCompleted`. Closing it early ends the call; the partial output is kept in
+    its trace.
 
-    Raises before the first event what the router raises, then `ProviderError`, and `BudgetError` after `timeout_s`.
+    Before the first event, raises what the router raises; later `ProviderError`, and `BudgetError` after `timeout_s`
+    seconds.
     """
     events: asyncio.Queue[Event | None] = asyncio.Queue()
-    # In a task of its own: the Agents SDK keeps its trace in context variables, and a reader may leave in another task than it began.
+    # In its own task: the Agents SDK keeps the current trace in context variables, and the generator may be closed in a different task.
     task = asyncio.create_task(_ask(scope, call, timeout_s, events.put_nowait))
     task.add_done_callback(lambda _: events.put_nowait(None))
     try:
@@ -115,7 +120,7 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
             raise
         raise BudgetError(
             f"The answer was stopped: {call.model} took longer than {timeout_s:g} s.",
-            "What it said is kept in its trace. Allow more: timeout_s=…",
+            "The partial output is kept in its trace. Increase timeout_s=…",
             code="timeout_s",
         ) from None
     finally:
@@ -124,7 +129,9 @@ async def _ask(scope: Scope, call: ModelCall, timeout_s: float, tell: Callable[[
 
 
 def _delta(event: Any, calls: dict[int, tuple[str, str]]) -> AnswerDelta | None:
-    """`calls`: place among the answer's items to the id and the tool of the call that stands there; filled here."""
+    """The delta of a Responses API event, or None. `calls` maps output indexes to call id and tool name; it is filled
+    here.
+    """
     match event.type:
         case "response.output_text.delta" | "response.refusal.delta":
             return AnswerDelta(delta=event.delta)
@@ -158,7 +165,7 @@ def _answer(began: AnswerStarted, response: Any, recorded: Sequence[SpanRecord])
     )  # fmt: skip
 
 
-# --- What is said, its tools, and the form of the answer
+# --- Validation of the input items, the tools and the response format
 
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -170,15 +177,15 @@ NEEDS = {
 
 
 def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-    """Responses input items, of a text or as they are. Raises `UsageError` that names the one which cannot be read."""
+    """Responses API input items from a text or a list. Raises `UsageError` that identifies an invalid item."""
     if not given or (isinstance(given, str) and not given.strip()):
-        raise UsageError("There is nothing to ask: the prompt is empty.", "Give a prompt.", param="prompt")
+        raise UsageError("The prompt is empty.", "Pass a non-empty prompt.", param="prompt")
     items: list[Mapping[str, Json]] = [{"role": "user", "content": given}] if isinstance(given, str) else [*given]
     for place, item in enumerate(items, 1):
         if why := _unreadable(item):
             raise UsageError(
-                f"Item {place} of the prompt cannot be read: {why}.",
-                'Write a message like {"role": "user", "content": "…"}, a call and its result like {"type": "function_call", "call_id", "name", '
+                f"Item {place} of the prompt is invalid: {why}.",
+                'Write a message as {"role": "user", "content": "…"}, a call and its result as {"type": "function_call", "call_id", "name", '
                 '"arguments"} and {"type": "function_call_output", "call_id", "output"}.',
                 param="prompt",
             )
@@ -186,7 +193,7 @@ def read_items(given: str | Sequence[Mapping[str, Json]]) -> list[Mapping[str, J
 
 
 def _unreadable(item: Mapping[str, Json]) -> str:
-    """Why an item cannot be sent; empty when it can."""
+    """Why an item cannot be sent; empty if it is valid."""
     kind = item.get("type", "message")
     if kind in NEEDS:
         missing = [name for name in NEEDS[kind] if name not in item]
@@ -197,38 +204,42 @@ def _unreadable(item: Mapping[str, Json]) -> str:
     if role not in ROLES:
         return f"its role is {role!r}, not one of {', '.join(ROLES)}"
     if "tool_calls" in item:
-        return "tool calls are items of their own"
+        return "tool calls must be separate items"
     parts = content if isinstance(content, list) else []
     if not isinstance(content, str) and not (
         parts and all(isinstance(part, Mapping) and "type" in part for part in parts)
     ):
-        return "its content is neither a text nor a list of content parts"
+        return "its content is neither a string nor a list of content parts"
     return ""
 
 
 def read_tools(given: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
-    """Functions as the Responses API or Chat Completions write them. Raises `UsageError` that names the one which cannot be read."""
+    """Function tools in the form of the Responses API or of Chat Completions. Raises `UsageError` that identifies an
+    invalid one.
+    """
     read: list[Mapping[str, Json]] = []
     for place, tool in enumerate(given, 1):
         inner = tool.get("function")
         function = {"type": tool.get("type"), **inner} if isinstance(inner, Mapping) else dict(tool)
         name = function.get("name")
         if function.get("type", "function") != "function":
-            raise _tool_error(place, f"its type is {function['type']!r}, and only functions can be offered here")
+            raise _tool_error(place, f"its type is {function['type']!r}, but only functions are supported")
         if not isinstance(name, str) or not name:
             raise _tool_error(place, "it has no name")
         if unknown := sorted(set(function) - set(OF_A_FUNCTION)):
-            raise _tool_error(place, f"a function has no {unknown[0]!r}.{did_you_mean(unknown[0], OF_A_FUNCTION)}")
+            raise _tool_error(
+                place, f"a function has no field {unknown[0]!r}.{did_you_mean(unknown[0], OF_A_FUNCTION)}"
+            )
         if not isinstance(function.get("parameters") or {}, Mapping):
-            raise _tool_error(place, "its parameters are not a JSON schema")
+            raise _tool_error(place, "its parameters are not a JSON Schema")
         read.append(function)
     return read
 
 
 def _tool_error(place: int, why: str) -> UsageError:
     return UsageError(
-        f"Tool {place} cannot be read: {why.rstrip('.')}.",
-        'Write it like {"name": "lookup", "description": "…", "parameters": {"type": "object", "properties": {…}}}.',
+        f"Tool {place} is invalid: {why.rstrip('.')}.",
+        'Write it as {"name": "lookup", "description": "…", "parameters": {"type": "object", "properties": {…}}}.',
         param="tools",
     )
 
@@ -241,7 +252,7 @@ def _function(given: Mapping[str, Json]) -> FunctionTool:
         params_json_schema=dict(given.get("parameters") or {"type": "object", "properties": {}}),
         on_invoke_tool=_never, strict_json_schema=False,
     )  # fmt: skip
-    # Set afterwards: on the way in the SDK would rewrite the schema, which is the caller's.
+    # Set afterwards: the SDK would rewrite the caller's schema if it were passed in.
     tool.strict_json_schema = bool(given.get("strict"))
     return tool
 
@@ -251,19 +262,19 @@ async def _never(_context: Any, _arguments: str) -> str:
 
 
 def read_format(given: Mapping[str, Json] | None, param: str) -> Mapping[str, Json] | None:
-    """A format of the Responses API, for one that is not plain text. Raises `SettingsError` for one that is not known."""
+    """The response format for the Responses API, or None for plain text. Raises `SettingsError` for an unknown format."""
     kind = (given or {}).get("type", "text")
     if not given or kind == "text":
         return None
     known = {"json_object": {"type"}, "json_schema": {"type", "name", "description", "schema", "strict"}}
     if kind not in known or (kind == "json_schema" and not isinstance(given.get("schema"), Mapping)):
         raise SettingsError(
-            f"The format {given!r} is not known.",
-            "There are: text, json_object, json_schema with a schema.",
+            f"Unknown response format {given!r}.",
+            "Use text, json_object, or json_schema with a schema.",
             param=param,
         )
     if unknown := sorted(set(given) - known[kind]):
-        raise SettingsError(f"A format of type {kind} has no {unknown[0]!r}.", "Leave it out.", param=param)
+        raise SettingsError(f"A format of type {kind} has no field {unknown[0]!r}.", "Remove it.", param=param)
     return given
 
 

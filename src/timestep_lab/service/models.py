@@ -1,4 +1,4 @@
-"""`lab.models`: which models a lab reaches, by which providers, and what one of them says."""
+"""`lab.models`: the models and providers that a lab can reach, and single model calls."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from timestep_lab.service.operation import Scope
 from timestep_lab.store.base import in_thread
 
 ONE_ANSWER = "One answer"
-"""What the trace of a model that was asked without an agent is called."""
+"""The workflow name of traces of `lab.ask`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Providers:
-    """Each provider and whether it is ready, and the model that answers where none is named."""
+    """The status of each provider, and the default model."""
 
     default_model: str
     providers: list[ProviderStatus]
@@ -37,7 +37,7 @@ async def _answered(models: Models, last: Event) -> ModelAnswer:
 
 
 async def whole_answer(events: AsyncGenerator[Event, None]) -> ModelAnswer:
-    """What `Models.ask` comes to, when it is over."""
+    """The completed answer of a stream of `Models.ask`."""
     async with aclosing(events):
         async for event in events:
             last = event
@@ -47,7 +47,7 @@ async def whole_answer(events: AsyncGenerator[Event, None]) -> ModelAnswer:
 
 @op.noun("models")
 class Models:
-    """The models that a router knows, by name."""
+    """The models known to the router, by name."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -55,19 +55,19 @@ class Models:
 
     @op.get("/providers")
     def status(self) -> Providers:
-        """Each provider and whether it is ready."""
+        """The status of each provider."""
         return Providers(
             default_model=self._scope.settings.default_model, providers=self._scope.router.providers()
         )  # fmt: skip
 
     @op.get("/providers/{prefix}/models")
     async def of_provider(self, prefix: Annotated[str, Len(1, 100)]) -> list[str]:
-        """Asked of the provider now. Raises `UnknownPrefixError`, `ProviderError`."""
+        """The provider's models, queried now. Raises `UnknownPrefixError`, `ProviderError`."""
         return await self._scope.router.list_models(prefix)
 
     @op.get("/models")
     async def list(self) -> builtins.list[str]:
-        """Of all providers that are ready and answer now, by their full names."""
+        """Full names of the models of all providers that are set up and answer."""
         return await self._scope.router.list_models()
 
     @op.stream("/models/ask", ended=_answered)
@@ -83,12 +83,15 @@ class Models:
         timeout_s: Annotated[float, Interval(gt=0, le=3600)] = 120.0,
         metadata: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Ask one model once, without an agent; with `stream`, its answer comes as it is said, and leaving ends it. The call is a trace.
+        """Call a model once, without an agent. With `stream`, the answer is streamed, and closing the stream ends the
+        call. The call is traced.
 
-        `prompt`: a text, or Responses input items. `tools` are functions that the model may want to call; nothing calls them.
-        `response_format`: `{"type": "json_schema", "name", "schema"}` or `{"type": "json_object"}`. `metadata` is kept with the trace.
+        `prompt`: a text, or Responses API input items. `tools`: functions that the model may request; they are not
+        executed. `response_format`: `{"type": "json_schema", "name", "schema"}` or `{"type": "json_object"}`.
+        `timeout_s`: in seconds. `metadata` is stored with the trace.
 
-        Raises `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `UsageError`; then `ProviderError`, and `BudgetError` after `timeout_s`.
+        Raises `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `UsageError`; during the call `ProviderError`,
+        and `BudgetError` after `timeout_s`.
         """
         scope = self._scope
         call = ModelCall(
@@ -110,10 +113,10 @@ class Models:
 
     @op.get("/models/{name:path}")
     def read(self, name: Annotated[str, Len(1, 500)], *, usable: bool = False) -> ModelRef:
-        """What a model's name means here. Whether its provider has it is known when it is asked.
+        """Resolve a model name. Whether the provider has the model is only known when it is called.
 
-        `usable`: also that it could be asked now. Raises `UnknownPrefixError`; with `usable` also `MissingKeyError`,
-        `ModelNotFoundError`, `SettingsError`.
+        `usable`: also check that it could be called now. Raises `UnknownPrefixError`; with `usable` also
+        `MissingKeyError`, `ModelNotFoundError`, `SettingsError`.
         """
         if usable:
             self._scope.router.get_model(name)
@@ -121,28 +124,30 @@ class Models:
 
     def __repr__(self) -> str:
         listed = [f"  {p.prefix}/  {'ready' if p.ready else p.detail}" for p in self.providers()]
-        return "\n".join(["Providers of models (await lab.models.list() asks those that are ready):", *listed])
+        return "\n".join(
+            ["Model providers (await lab.models.list() lists the models of those that are ready):", *listed]
+        )
 
-    # -- by the names that a router has for them
+    # -- aliases with the names of the router's methods
 
     def providers(self) -> builtins.list[ProviderStatus]:
-        """Which are set up, and what the others lack. Asks no server."""
+        """The status of each provider: whether it is set up, and what is missing. Sends no requests."""
         return self.status().providers
 
     def resolve(self, name: str | None) -> ModelRef:
-        """What a model's name means; without one, the default model. Raises `UnknownPrefixError`."""
+        """Resolve a model name; without one, the default model. Raises `UnknownPrefixError`."""
         return self.read(name or self.status().default_model)
 
     async def list_models(self, prefix: str | None = None) -> builtins.list[str]:
-        """Full names of one provider's models, or of all that are ready."""
+        """Full names of one provider's models, or of all providers that are ready."""
         return await (self.list() if prefix is None else self.of_provider(prefix))
 
     async def check(self, name: str) -> str:
-        """The full name of a model that could be asked now. Raises as `read`."""
+        """The full name of a model, checked to be usable now. Raises as `read`."""
         return (await in_thread(self.read, name, usable=True)).full
 
     def add(self, kind: object) -> NoReturn:
-        """A provider is a class of the process that asks it."""
+        """Not supported: a provider is a class in the process that serves the lab."""
         from timestep_lab.service.client import unsupported_remotely
 
-        raise unsupported_remotely("A provider of your own", "Install it as an entry point where the lab is served.")
+        raise unsupported_remotely("A custom provider", "Install it as an entry point where the lab is served.")

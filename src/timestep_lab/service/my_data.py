@@ -1,4 +1,4 @@
-"""`lab.my_data`: all that a user has in a lab, counted, exported and deleted."""
+"""`lab.my_data`: counts, exports and deletes all data of a user."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ TABLES: dict[Kind, tuple[str, ...]] = {
     "datasets": ("dataset_versions", "dataset_cases"),
     "agents": ("agents", "agent_versions", "mcp_servers"),
 }  # fmt: skip
-"""The first of each is what is counted. Of traces `store.traces` knows the rest."""
+"""Tables of each kind; rows of the first table are counted. The other trace tables are handled by `store.traces`."""
 NOT_DELETED = {"users", "lab_settings", "processes", "ingest_batches", "schema_migrations", "archive_deleted"}
-"""Of the lab, not of what somebody did in it."""
+"""Tables of the lab itself, not of a user's activity."""
 NOT_EXPORTED = {"file_parts", "run_states", "chunks", "answer_cache", "upload_parts", "mcp_servers"}
-"""Contents of files, which come as files; what only the lab itself can use; and what holds credentials of others."""
+"""File contents (exported as files), tables for internal use, and tables that hold credentials."""
 TOPICS: tuple[Topic, ...] = (
     "threads",
     "runs",
@@ -56,7 +56,7 @@ TOPICS: tuple[Topic, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MyDataCounts:
-    """How much there is of each kind."""
+    """Number of items of each kind."""
 
     conversations: int
     traces: int
@@ -68,7 +68,7 @@ class MyDataCounts:
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """A file beside `target` to write to; it takes its place once that is done, and is gone if it fails."""
+    """A temporary file beside `target`. It replaces `target` when the block succeeds and is deleted when it fails."""
     draft = target.with_name(f".{target.name}.draft")
     try:
         yield draft
@@ -79,14 +79,16 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 @op.noun("my_data")
 class MyData:
-    """What one user has. `delete(kind)`, or all of it with `delete_everything()`; `export(path)` writes it into one .zip file first."""
+    """All data of one user. `delete(kind)` or `delete_everything()` removes it; `export(path)` writes it to a .zip
+    file.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     @op.get("/my-data")
     def counts(self) -> MyDataCounts:
-        """How much there is of each kind."""
+        """Number of items of each kind."""
         store = self._scope.store
         counts = {kind: _count(store, "count(*)", tables[0]) for kind, tables in TABLES.items()}
         counts["traces"] = _count(store, "count(distinct trace_id)", "traces_raw")
@@ -95,9 +97,10 @@ class MyData:
 
     @op.delete("/my-data")
     def delete_everything(self) -> None:
-        """Delete all of it: conversations, runs, traces, files, comparisons, data sets, shared links, agents and tool servers.
+        """Delete everything: conversations, runs, traces, files, comparisons, data sets, shared links, agents and MCP
+        servers.
 
-        Raises `ConflictError` while runs or comparisons go on.
+        Raises `ConflictError` while runs or comparisons are running.
         """
         self._check_nothing_goes_on()
         store = self._scope.store
@@ -112,9 +115,10 @@ class MyData:
 
     @op.delete("/my-data/{kind}")
     def delete(self, kind: Kind) -> None:
-        """Delete all of one kind. Conversations go with their runs and traces, files with the vector stores they are in.
+        """Delete all data of one kind. Conversations are deleted with their runs and traces, files with the vector
+        stores that contain them.
 
-        Raises `ConflictError` while runs or comparisons go on.
+        Raises `ConflictError` while runs or comparisons are running.
         """
         self._check_nothing_goes_on()
         store = self._scope.store
@@ -136,9 +140,10 @@ class MyData:
         purge(store.db)
 
     def export(self, path: str | Path) -> Path:
-        """Write all of it into one .zip file: a `.jsonl` a table, `traces.jsonl` as `lab.export` writes it, and the files themselves.
+        """Write everything to a .zip file: a `.jsonl` file per table, `traces.jsonl` as written by `lab.export`, and
+        the files.
 
-        Credentials of tool servers stay out. The file appears whole or not at all.
+        Credentials of MCP servers are not included. The file is written completely or not at all.
         """
         target = Path(path)
         self._scope.flush()
@@ -153,8 +158,8 @@ class MyData:
         if running or comparing:
             what = f"{running} {'run' if running == 1 else 'runs'}" if running else "A comparison"
             raise ConflictError(
-                f"{what} still {'goes' if running < 2 else 'go'} on, so nothing was deleted.",
-                "Stop what goes on first, then delete.",
+                f"{what} {'is' if running < 2 else 'are'} still running, so nothing was deleted.",
+                "Stop them first, then delete.",
             )
 
 
@@ -166,14 +171,14 @@ def _count(store: Store, what: str, table: str, more: str = "") -> int:
 
 
 def _delete_traces(store: Store, trace_ids: list[str]) -> None:
-    """Also of runs that wait: they go with their conversation."""
+    """Delete these traces, also those of waiting runs: they are deleted with their conversation."""
     for start in range(0, len(trace_ids), 500):
         ids = trace_ids[start : start + 500]
         store.db.write(store.user_id, delete_statements(store.db.dialect, store.user_id, ids))
 
 
 def _tables(store: Store) -> list[str]:
-    """Every table with rows of users, so that none is forgotten that a later version adds."""
+    """Every table with user rows, determined from the schema so that tables of later versions are included."""
     rows = store.db.query(
         store.user_id,
         "select c.table_name from information_schema.columns c join information_schema.tables t "
@@ -212,7 +217,7 @@ def _lines(store: Store, table: str) -> Iterator[str]:
 
 
 def _value(value: Any) -> Any:
-    """A column of JSON as what it says."""
+    """The decoded value of a JSON column; other values unchanged."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         read: Callable[[str], Any] = json.loads
         try:

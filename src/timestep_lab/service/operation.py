@@ -1,19 +1,21 @@
-"""An operation: one typed method of a noun's class, marked with its HTTP method and path.
+"""Operations: typed methods of a service class, each with an HTTP method and path.
 
     @op.noun("threads")
     class Threads:
         @op.post("/threads", status=201)
         def create(self, title: Title | None = None) -> ThreadRecord: ...
 
-The signature is the request: its parameters are checked on every call, local or remote, by the same model that the HTTP route reads its
-body and its query with. `server/api/operations.py` makes the routes, `service/client.py` the remote noun.
+The signature defines the request. The arguments of every call, local or remote, are validated by the same pydantic
+model that the HTTP route uses for its body and query. `server/api/operations.py` generates the routes,
+`service/client.py` the remote classes.
 
-A parameter named in the path (`/threads/{thread_id}`) holds an id, never a name: names may contain a slash. What takes a name is a plain
-method that looks the id up and calls the operation. `**changes: Unpack[SomeTypedDict]` stands for fields of which any may be left out.
-A plain method calls operations only, so that a remote noun inherits it.
+A path parameter (`/threads/{thread_id}`) is always an id, never a name: names may contain slashes. A method that takes
+a name is a plain method that looks up the id and calls the operation. `**changes: Unpack[SomeTypedDict]` stands for
+optional fields. Plain methods call only operations, so that remote classes can inherit them.
 
-A stream (`op.stream`) is an async generator of events: server-sent events over HTTP when the body says `"stream": true`, else one answer
-when it has ended. `bytes` are no JSON: a parameter of that type is the whole body of the request, an answer of that type the whole answer.
+A stream (`op.stream`) is an async generator of events. Over HTTP it is sent as server-sent events if the body has
+`"stream": true`, else as one response when it has ended. `bytes` is not JSON: a `bytes` parameter is the whole request
+body, a `bytes` result the whole response.
 """
 
 from __future__ import annotations
@@ -46,23 +48,25 @@ if TYPE_CHECKING:
     from timestep_lab.store.trace_writer import TraceWriter
 
 
-# --- What the operations of one user work on. A `Lab` in this process is one
+# --- The environment of a user's operations. A `Lab` in this process implements it
 
 
 class Scope(Protocol):
-    """The user's view of the store, and the parts that all users share. Who calls an operation is here, not an argument of each."""
+    """The user's view of the store, and the parts shared by all users. It identifies the user, so operations do not
+    take a user argument.
+    """
 
     settings: Settings
     store: Store
     agents: Agents
 
     def flush(self) -> None:
-        """Wait until every span so far can be read."""
+        """Wait until all spans recorded so far are stored."""
         ...
 
     @property
     def router(self) -> Router:
-        """From a model's name to a model."""
+        """Resolves model names to models."""
         ...
 
     @property
@@ -72,12 +76,12 @@ class Scope(Protocol):
 
     @property
     def toolbox(self) -> Toolbox:
-        """The connections to the user's MCP servers."""
+        """Connections to the user's MCP servers."""
         ...
 
     @property
     def writer(self) -> TraceWriter:
-        """Puts spans into the store."""
+        """Writes spans to the store."""
         ...
 
     @property
@@ -96,37 +100,37 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 @dataclass(eq=False)
 class Operation:
-    """What the doors need to know of one."""
+    """The metadata of one operation, for the HTTP routes and the client."""
 
     function: Callable[..., Any]
     method: Method
     path: str
-    """Below `/api/v1`, with `{parameter}` for each that stands in it."""
+    """Path below `/api/v1`, with `{parameter}` for each path parameter."""
     status: int
     local: Mapping[str, str] = field(default_factory=dict)
-    """Parameters that only a caller in this process may give, and what others do instead."""
+    """Parameters that only a caller in this process may pass, each with the alternative for remote callers."""
     alias: str | None = None
-    """A second path, of an older client."""
+    """A second path, for older clients."""
     costly: bool = False
-    """Whether the caller decides what it costs: a server then lets users take turns."""
+    """Whether the caller determines the cost; the server then schedules users fairly."""
     ended: Ended | None = None
-    """Of a stream: what is answered to who wants no events, from the noun and the last event."""
+    """For a stream: computes the response for callers that do not stream, from the service object and the last event."""
     noun: str = ""
-    """Where in a lab it is found: `agents`."""
+    """The attribute of the lab that has this operation, such as `agents`."""
 
     @property
     def name(self) -> str:
-        """As people call it: `agents.create`."""
+        """The name in messages, such as `agents.create`."""
         return f"{self.noun}.{self.function.__name__}"
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """Without `self`, every field of `**changes` by its name."""
+        """The signature without `self`, with every field of `**changes` as a parameter."""
         return inspect.Signature(list(self._parameters()))
 
     @cached_property
     def answer(self) -> Any:
-        """The type of what it returns; of a stream, of what is answered when it has ended."""
+        """The return type; for a stream, the type of the non-streamed response."""
         return typing.get_type_hints(self.ended, include_extras=True)["return"] if self.ended else self._hints["return"]
 
     @property
@@ -143,22 +147,22 @@ class Operation:
 
     @cached_property
     def content(self) -> str | None:
-        """The parameter that is the whole body of the request."""
+        """The parameter that is the whole request body, if any."""
         return next((name for name, one in self.signature.parameters.items() if one.annotation is bytes), None)
 
     @property
     def has_query(self) -> bool:
-        """Whether what is not in the path stands in the query."""
+        """Whether parameters that are not in the path are sent in the query string."""
         return self.method in ("GET", "DELETE") or self.content is not None
 
     @cached_property
     def request(self) -> type[BaseModel]:
-        """A model of all arguments. Unknown ones are refused, and numbers that JSON does not have."""
+        """A pydantic model of all arguments. Unknown arguments, NaN and infinity are rejected."""
         return self.model(self.signature.parameters)
 
     @cached_property
     def body(self) -> type[BaseModel]:
-        """A model of what stands in the body of the HTTP request: all but the path's, and what only this process may give."""
+        """A pydantic model of the HTTP request body: all arguments except path parameters and local ones."""
         away = {*self.in_path, *self.local, self.content}
         fields = {name: one for name, one in self.signature.parameters.items() if name not in away}
         if self.is_stream:
@@ -181,11 +185,11 @@ class Operation:
                 fields[name] = (parameter.annotation, parameter.default)
         name = "".join(part.capitalize() for part in self.name.replace("_", ".").split("."))
         return create_model(
-            name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), __doc__=f"What `lab.{self.name}` takes.", **fields
+            name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), __doc__=f"The arguments of `lab.{self.name}`.", **fields
         )  # fmt: skip
 
     def checked(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> BaseModel:
-        """The arguments as the model; only those given are set. Raises `UsageError`, which names the one that is wrong."""
+        """The validated arguments; only those passed are set. Raises `UsageError` that names an invalid argument."""
         from pydantic import ValidationError
 
         names = list(self.signature.parameters)
@@ -204,7 +208,7 @@ class Operation:
             raise self._wrong(error) from None
 
     def call(self, noun: object, request: BaseModel) -> Any:
-        """Run it with checked arguments; what is async is awaited by the caller, a stream read."""
+        """Call the method with validated arguments. The caller awaits an async result and iterates over a stream."""
         return self.function(noun, **{name: getattr(request, name) for name in request.model_fields_set})
 
     def _wrong(self, error: ValidationError) -> UsageError:
@@ -234,7 +238,7 @@ class Operation:
 
 
 class _LeftOut:
-    """The default of a field that stays as it is unless it is given."""
+    """The default of a field that is left unchanged unless it is passed."""
 
     def __repr__(self) -> str:
         return "<unchanged>"
@@ -244,42 +248,42 @@ LEFT_OUT = _LeftOut()
 
 
 def operations(noun: type) -> dict[str, Operation]:
-    """Those of a noun by the name of their method, in the order in which they are written."""
+    """The operations of a service class by method name, in source order."""
     written = {name: value for base in reversed(noun.__mro__) for name, value in vars(base).items()}
     marked = {name: getattr(value, "__operation__", None) for name, value in written.items()}
     return {name: operation for name, operation in marked.items() if operation is not None}
 
 
 def get(path: str, *, alias: str | None = None, costly: bool = False) -> Callable[[F], F]:
-    """Marks a method that reads: its parameters are the query. `alias`: a second path, of an older client. `costly`: its cost is for the
-    caller to decide, by a filter or by the size of what is read."""
+    """Marks a method that reads; its parameters are the query string. `alias`: a second path, for older clients.
+    `costly`: the caller determines the cost, by a filter or by the amount of data."""
     return _mark("GET", path, 200, alias=alias, costly=costly)
 
 
 def post(path: str, *, status: int = 200, local: Mapping[str, str] = NONE) -> Callable[[F], F]:
-    """Marks a method that makes or does something: its parameters are the body; beside `bytes`, which are the body themselves, the query.
-    `local`: those that a served lab does not take, and what to do instead."""
+    """Marks a method that creates or does something; its parameters are the JSON body, or the query string if the body
+    is `bytes`. `local`: parameters that a served lab does not accept, each with the alternative."""
     return _mark("POST", path, status, local=local)
 
 
 def put(path: str) -> Callable[[F], F]:
-    """Marks a method that changes what its path names."""
+    """Marks a method that changes the resource at its path."""
     return _mark("PUT", path, 200)
 
 
 def delete(path: str) -> Callable[[F], F]:
-    """Marks a method that deletes what its path names."""
+    """Marks a method that deletes the resource at its path."""
     return _mark("DELETE", path, 204)
 
 
 def stream(path: str, *, ended: Ended, local: Mapping[str, str] = NONE) -> Callable[[F], F]:
-    """Marks an async generator of events: its parameters are the body, with `stream` besides. `ended(noun, last event)` gives what is
-    answered to who does not ask for the events."""
+    """Marks an async generator of events; its parameters are the body, plus `stream`. `ended(noun, last_event)`
+    computes the response for callers that do not stream."""
     return _mark("POST", path, 200, ended=ended, local=local)
 
 
 def noun(name: str) -> Callable[[N], N]:
-    """Marks the class whose methods are operations. `name`: where a lab has it, as messages say it: `agents` of `lab.agents`."""
+    """Marks a class that has operations. `name`: its attribute of a lab, used in messages: `agents` for `lab.agents`."""
 
     def named(of: N) -> N:
         for operation in operations(of).values():
@@ -298,7 +302,7 @@ def _mark(method: Method, path: str, status: int, **rest: Any) -> Callable[[F], 
 
 
 def wrapped(operation: Operation, call: Callable[[Any, BaseModel], Any]) -> Callable[..., Any]:
-    """The method itself, as `call` does it with checked arguments. Help and type checkers see the function's own signature."""
+    """The method with validated arguments, executed by `call`. Help and type checkers see the original signature."""
     function = operation.function
 
     @functools.wraps(function)

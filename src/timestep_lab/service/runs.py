@@ -1,4 +1,4 @@
-"""`lab.runs`: start agents, follow what they do, decide about what waits, stop them."""
+"""`lab.runs`: start, follow, approve and cancel runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_AGENT = "Personal Assistant"
 MOST = 500
-"""Rows of one answer."""
+"""Maximum number of rows per response."""
 RunId = Annotated[str, Len(1, 200)]
 CallId = Annotated[str, Len(1, 200)]
 Prompt = Annotated[str, Len(0, 1_000_000)]
@@ -36,14 +36,14 @@ Count = Annotated[int, Interval(ge=1)]
 Seconds = Annotated[float, Gt(0)]
 Calls = Annotated[int, Interval(ge=0)]
 TapeName = Annotated[str, Len(0, 10_000)]
-"""`tape`, or `tape:` and a filter of traces: tools answer from recorded runs."""
+"""`tape`, or `tape:` followed by a trace filter: tools answer from recorded runs."""
 OnMiss = Annotated[str, Len(0, 500)]
-"""On tape, what becomes of a call that was never recorded: `fail`, `live-if-readonly`, `ask`, `simulate:<model>`."""
+"""What happens on tape to a call that was never recorded: `fail`, `live-if-readonly`, `ask`, `simulate:<model>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """The run's row, and what it waits for."""
+    """A run's row and its pending approvals."""
 
     run: RunRecord
     interruptions: list[Interruption]
@@ -63,7 +63,7 @@ def _view(store: Store, record: RunRecord) -> RunView:
 
 @op.noun("runs")
 class Runs:
-    """The runs of one user. A run that was started here goes on to its end when nobody reads its events: `cancel` stops it."""
+    """A user's runs. A run started here continues even if nobody reads its events; `cancel` stops it."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -104,10 +104,12 @@ class Runs:
         on_miss: OnMiss = "fail",
         draft: JsonObject | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Run one turn; with `stream`, its events come as they happen. `attachments`: ids of files. `draft`: fields in which the agent is
-        another than the one that is saved, as in `agents.draft`; without an agent, those of a new one. The rest is as in `lab.run`.
+        """Run one turn; with `stream`, events are sent as they happen. `attachments`: ids of files. `draft`: unsaved
+        changes to the agent, as in `agents.draft`; without `agent`, the fields of a new one. The other arguments are
+        those of `lab.run`.
 
-        Raises before anything is written: `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError`, `ConflictError`.
+        Raises `NotFoundError`, `UnknownPrefixError`, `MissingKeyError`, `SettingsError` or `ConflictError` before
+        anything is written.
         """
         from timestep_lab.runtime.attachments import with_content
         from timestep_lab.runtime.run import RunLimits
@@ -140,8 +142,8 @@ class Runs:
         if record is None:
             raise NotFoundError(
                 f"There is no run {run_id!r}.",
-                "Those that wait are in lab.approvals.",
-                command="Those that wait are listed by: timestep-lab approve",
+                "lab.approvals lists the runs that are waiting.",
+                command="List the runs that are waiting with: timestep-lab approve",
             )
         return _view(self._scope.store, record)
 
@@ -149,9 +151,10 @@ class Runs:
     async def decide(
         self, run_id: RunId, decisions: Mapping[str, Decision] | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Decide, and run on. `decisions` by call id; none given: all that waits is approved. Of two who decide at once one wins.
+        """Decide about pending approvals and continue the run. `decisions` is keyed by call id; if empty, all pending
+        calls are approved. If two users decide at the same time, only one succeeds.
 
-        Raises `NotFoundError`, `UsageError` for a call that does not wait, `ConflictError`.
+        Raises `NotFoundError`, `UsageError` for a call that is not waiting, `ConflictError`.
         """
         given = None if decisions is None else {call: decision.to_json() for call, decision in decisions.items()}
         async for event in self._scope.runner.resume(run_id, given, keep_running=True):
@@ -159,7 +162,7 @@ class Runs:
 
     @op.post("/runs/{run_id}/cancel")
     async def cancel(self, run_id: RunId) -> RunView:
-        """Stop it. What was said so far is kept. Raises `NotFoundError`, and `ConflictError` for a run that is over."""
+        """Stop the run. Its partial output is kept. Raises `NotFoundError`, and `ConflictError` if the run has ended."""
         await self._scope.runner.cancel(run_id)
         return await in_thread(self.read, run_id)
 
@@ -167,7 +170,9 @@ class Runs:
     async def answer_client_tool(
         self, thread_id: ThreadId, call_id: CallId, output: JsonValue = None
     ) -> AsyncGenerator[Event, None]:
-        """Tell the agent what the caller's side did for it, and run on. Raises `NotFoundError`, `ConflictError`."""
+        """Return the result of a client tool to the agent and continue the run. Raises `NotFoundError`,
+        `ConflictError`.
+        """
         async for event in self._scope.runner.client_tool_output(thread_id, call_id, output, keep_running=True):
             yield event
 
@@ -190,9 +195,10 @@ class Runs:
         timeout_s: Seconds | None = None,
         max_tool_calls: Calls | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Run it again: replayed as recorded up to `span_id`, or to where a change is first felt, and live from there on.
+        """Run again: replay the recording up to `span_id`, or up to the first step that a change affects, then run
+        live.
 
-        What is different is as in `lab.fork`. Raises `NotFoundError`, `UsageError`, `RunError`.
+        Changes as in `lab.fork`. Raises `NotFoundError`, `UsageError`, `RunError`.
         """
         from timestep_lab.runtime.run import RunLimits
 
@@ -208,13 +214,13 @@ class Runs:
 
     @op.post("/flush", status=204)
     def flush(self) -> None:
-        """Wait until every span of a run that has ended can be read."""
+        """Wait until all spans of finished runs are stored."""
         self._scope.flush()
 
     # --
 
     async def until_left(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Events of a run that its reader stops by leaving early. A connection that breaks stops nothing."""
+        """The events of a run that is stopped when its reader leaves early. A lost connection does not stop it."""
         run_id = ""
         try:
             async for event in events:
@@ -225,7 +231,7 @@ class Runs:
                 yield event
         except (GeneratorExit, asyncio.CancelledError):
             if run_id:
-                with contextlib.suppress(ConflictError, NotFoundError):  # It ended in this moment.
+                with contextlib.suppress(ConflictError, NotFoundError):  # It has just ended.
                     await asyncio.shield(self.cancel(run_id))
             raise
         finally:

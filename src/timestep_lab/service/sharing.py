@@ -1,7 +1,8 @@
-"""Links that show one trace to who has no account: signed, expiring, and gone as soon as they are revoked.
+"""Links that show one trace to people without an account: signed, expiring and revocable.
 
-A link is `/shared/<id>.<signature>`. The signature, by the lab's own secret, covers the trace and the end of the link: a row that somebody
-else wrote into the table opens nothing. The row says whose trace it is, so the link names neither the user nor the trace.
+A link is `/shared/<id>.<signature>`. The signature uses the lab's secret and covers the trace and the expiry, so a row
+inserted into the table by someone else opens nothing. The row holds the owner of the trace, so the link contains
+neither the user nor the trace id.
 """
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ PATH = "/shared/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedTrace:
-    """A link to one trace. `path` is what comes behind the address of the served lab; whoever has it can read the trace."""
+    """A shared link to one trace. `path` is relative to the address of the served lab; anyone who has it can read the
+    trace.
+    """
 
     id: str
     trace_id: str
     title: str
-    """What was asked."""
+    """The trace's input."""
     path: str
     created_at: Moment
     expires_at: Moment
 
 
 def share(scope: Scope, trace_id: str, days: int) -> SharedTrace:
-    """Raises `NotFoundError`."""
+    """Create a link. Raises `NotFoundError`."""
     store = scope.store
     store.traces.get(trace_id)
     now = utc_now()
@@ -51,7 +54,7 @@ def share(scope: Scope, trace_id: str, days: int) -> SharedTrace:
 
 
 def shares(scope: Scope, trace_id: str | None) -> list[SharedTrace]:
-    """Those that still open, newest first."""
+    """The links that have not expired, newest first."""
     where: dict[str, Any] = {} if trace_id is None else {"trace_id": trace_id}
     records = scope.store.shares.find(newest_first=True, **where)
     return [shown(scope, record) for record in records if record.expires_at > utc_now()]
@@ -61,7 +64,7 @@ def shown(scope: Scope, record: ShareRecord) -> SharedTrace:
     try:
         trace = scope.store.traces.get(record.trace_id)
         title = str(trace["input"] or trace["workflow"] or "")[:200]
-    except NotFoundError:  # Deleted in this moment, and its links with it.
+    except NotFoundError:  # Deleted concurrently, together with its links.
         title = ""
     token = f"{record.id}.{_signature(secret_of(scope.store.db, scope.settings.secret), record)}"
     return SharedTrace(
@@ -71,7 +74,9 @@ def shown(scope: Scope, record: ShareRecord) -> SharedTrace:
 
 
 def opened(db: Database, secret: str, token: str) -> ShareRecord | None:
-    """What a link opens, whoever asks; None when it is not signed by this lab, has expired or was revoked."""
+    """The share that a link refers to, for any caller; None if it is not signed by this lab, has expired or was
+    revoked.
+    """
     share_id, _, signature = token.partition(".")
     rows = db.query(
         SYSTEM_USER,

@@ -1,4 +1,4 @@
-"""`lab.threads`: conversations, and what was said in them."""
+"""`lab.threads`: conversations and their items."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 MOST = 1000
-"""Rows of one page."""
+"""Maximum number of rows per page."""
 ThreadId = Annotated[str, Len(1, 200)]
 ItemId = Annotated[str, Len(1, 200)]
 Title = Annotated[str, Len(0, 500)]
 Limit = Annotated[int, Interval(ge=1, le=MOST)]
 After = Annotated[str, Len(0, 200)]
-"""Id of the last row of the page before."""
+"""Id of the last row of the previous page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadPage:
-    """`after` is what to pass for the next page, None when there is none; `total` counts all threads, unless that was not asked for.
-    `runs`, where they were asked for: the newest run of each thread that has one."""
+    """A page of threads. `after` is the cursor of the next page, or None; `total` counts all threads, if requested;
+    `runs` holds the newest run of each thread, if requested."""
 
     data: list[ThreadRecord]
     has_more: bool
@@ -47,7 +47,7 @@ class ThreadPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPage:
-    """`after` is what to pass for the next page, None when there is none."""
+    """A page of items. `after` is the cursor of the next page, or None."""
 
     data: list[ThreadItem]
     has_more: bool
@@ -55,7 +55,7 @@ class ItemPage:
 
 
 class Thread:
-    """One conversation. `.items` is read from the store each time, so it is never stale.
+    """A conversation. `.items` is read from the store on every access.
 
     Example:
         first = await lab.run("My name is Ann.", model="demo/echo")
@@ -69,26 +69,26 @@ class Thread:
 
     @property
     def id(self) -> str:
-        """`thr_…`."""
+        """The thread id, `thr_…`."""
         return self.record.id
 
     @property
     def title(self) -> str | None:
-        """What it is called in lists; None until it has a name."""
+        """The title shown in lists; None if it has none."""
         return self.record.title
 
     @property
     def items(self) -> list[ThreadItem]:
-        """Everything a reader of the thread sees, oldest first."""
+        """All visible items of the thread, oldest first."""
         return self._threads.all_items(self.id)
 
     def rename(self, title: str) -> Thread:
-        """Give it a title; an empty one takes it away."""
+        """Set the title; an empty title removes it."""
         self.record = self._threads.rename(self.id, title)
         return self
 
     def delete(self) -> None:
-        """Delete the thread with its items, runs and what waits for approval. Its traces stay."""
+        """Delete the thread with its items, runs and pending approvals. Its traces are kept."""
         self._threads.delete(self.id)
 
     def transcript(self) -> str:
@@ -96,7 +96,7 @@ class Thread:
         return transcript(self.items, self.title or "Untitled")
 
     def df(self) -> pandas.DataFrame:
-        """One row an item: item_index, type, agent, text, created_at, trace_id, item_id."""
+        """One row per item: item_index, type, agent, text, created_at, trace_id, item_id."""
         import pandas
 
         rows = [
@@ -111,7 +111,7 @@ class Thread:
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        """One line, for lists and tuples; a cell that shows it alone shows the transcript."""
+        """A one-line repr; a notebook cell that displays only the thread shows the transcript."""
         return f"Thread({self.id!r}, {self.title or 'Untitled'!r})"
 
     def _repr_markdown_(self) -> str:
@@ -120,7 +120,7 @@ class Thread:
 
 @op.noun("threads")
 class Threads:
-    """The threads of one user.
+    """A user's threads.
 
     Example:
         run = await lab.run("Hello", model="demo/echo")
@@ -141,9 +141,10 @@ class Threads:
         count: bool = True,
         runs: bool = False,
     ) -> ThreadPage:
-        """Newest first. With `search`, those whose title or messages hold the text: one page of them.
+        """A page of threads, newest first. `search`: only threads whose title or messages contain the text.
 
-        `count` says whether `total` is wanted, `runs` whether the newest run of each thread is. Raises `NotFoundError` for an `after` that is not there.
+        `count`: whether to compute `total`. `runs`: whether to include the newest run of each thread. Raises
+        `NotFoundError` for an unknown `after`.
         """
         threads = self._scope.store.threads
         if search.strip():
@@ -155,9 +156,9 @@ class Threads:
         newest = _newest_runs(self._scope.store, page.data) if runs else []
         return ThreadPage(data=[*page.data], has_more=page.has_more, after=page.after, total=total, runs=newest)
 
-    @op.post("/threads", status=201, local={"metadata": "Leave metadata away: the served lab keeps its own."})
+    @op.post("/threads", status=201, local={"metadata": "Omit metadata: the served lab sets its own."})
     def add(self, title: Title | None = None, metadata: JsonObject | None = None) -> ThreadRecord:
-        """A new, empty thread."""
+        """Create an empty thread."""
         store = self._scope.store
         if store.quota:
             store.quota.take_thread()
@@ -171,40 +172,41 @@ class Threads:
         if record is None:
             raise NotFoundError(
                 f"There is no thread {thread_id!r}.",
-                "lab.threads.list() gives those there are.",
+                "lab.threads.list() lists the threads.",
                 command="List them with: timestep-lab threads list",
             )
         return record
 
     @op.put("/threads/{thread_id}")
     def rename(self, thread_id: ThreadId, title: Title | None = None) -> ThreadRecord:
-        """Give it a title; an empty one takes it away. Raises `NotFoundError`."""
+        """Set the title; an empty title removes it. Raises `NotFoundError`."""
         self.read(thread_id)
         return self._scope.store.threads.update(thread_id, title=(title or "").strip() or None, updated_at=utc_now())
 
     @op.delete("/threads/{thread_id}")
     def delete(self, thread_id: ThreadId) -> None:
-        """Delete a thread with its items, runs and what waits for approval. Its traces stay. Raises `NotFoundError`."""
+        """Delete a thread with its items, runs and pending approvals. Its traces are kept. Raises `NotFoundError`."""
         self._scope.store.threads.delete(thread_id)
 
     @op.get("/threads/{thread_id}/items")
     def items(self, thread_id: ThreadId, *, limit: Limit = 100, after: After | None = None) -> ItemPage:
-        """What a reader of the thread sees, oldest first. Raises `NotFoundError`."""
+        """The visible items of the thread, oldest first. Raises `NotFoundError`."""
         self.read(thread_id)
         page = self._scope.store.threads.items(thread_id, after, limit)
         return ItemPage(data=[*page.data], has_more=page.has_more, after=page.after)
 
     @op.post("/threads/{thread_id}/items/{item_id}/branch", status=201)
     def branch(self, thread_id: ThreadId, item_id: ItemId, *, title: Title | None = None) -> ThreadRecord:
-        """A new thread that holds what came before the item, for the reader and for the model. The old one stays as it is; the new one
-        knows where it came from, and has its title unless another is given. Raises `NotFoundError`.
+        """A new thread with everything before the item, both for the reader and for the model. The original thread is
+        unchanged; the new one records where it was branched, and has the same title unless another is given. Raises
+        `NotFoundError`.
         """
         from timestep_lab.runtime.forks import branch
 
         branched = branch(self._scope.store, thread_id, item_id)
         return branched if title is None else self.rename(branched.id, title)
 
-    # -- whole lists, and threads that know where they are
+    # -- whole lists, and `Thread` objects
 
     def list(self, limit: int = 50) -> builtins.list[Thread]:
         """Newest first."""
@@ -219,7 +221,7 @@ class Threads:
         return [Thread(self, record) for record in records]
 
     def all_items(self, thread_id: str) -> builtins.list[ThreadItem]:
-        """Every item of a thread, oldest first. Raises `NotFoundError`."""
+        """All items of a thread, oldest first. Raises `NotFoundError`."""
         page = self.items(thread_id, limit=MOST)
         items = page.data
         while page.after is not None:
@@ -228,11 +230,11 @@ class Threads:
         return items
 
     def create(self, title: str | None = None, metadata: JsonObject | None = None) -> Thread:
-        """A new, empty thread."""
+        """Create an empty thread."""
         return Thread(self, self.add(title, metadata))
 
     def __getitem__(self, thread_id: str) -> Thread:
-        """Raises `NotFoundError`."""
+        """The thread with this id. Raises `NotFoundError`."""
         return Thread(self, self.read(thread_id))
 
     def __iter__(self) -> Iterator[Thread]:

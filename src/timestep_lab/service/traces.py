@@ -1,4 +1,4 @@
-"""Traces of one user: lists, single traces with their spans, handoff graphs, two traces aligned, and annotations."""
+"""A user's traces: lists, single traces with their spans, handoff graphs, diffs of two traces, and annotations."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 SPANS_AT_ONCE = 500
 TIMES = ("started_at", "ended_at", "created_at")
-"""Columns of rows that hold a time."""
+"""Row columns that hold a time."""
 
 
 class _Row:
-    """A row of a view as a dict. In JSON: no NaN and no infinity, they go as null; bytes go as hex; times are aware UTC again when read."""
+    """JSON encoding of a row (a dict) of a view. NaN and infinity become null, bytes become hex; times are aware UTC
+    when decoded.
+    """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -64,7 +66,9 @@ class _Row:
 
 
 class _Columns:
-    """Column name to values: text as sequences, numbers as numpy arrays (NaN: unknown) or, out of JSON, lists (None: unknown)."""
+    """JSON encoding of columns: text as sequences, numbers as numpy arrays (NaN: unknown) or, when decoded, lists
+    (None: unknown).
+    """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema as schema
@@ -79,7 +83,7 @@ class _Columns:
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they go as null. Bytes go as hex."""
+    """A value as JSON: NaN and infinity become null, bytes become hex."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -91,20 +95,21 @@ def plain(value: Any) -> Any:
 
 Row = Annotated[Mapping[str, Any], _Row()]
 SpanColumns = Annotated[Mapping[str, Sequence[Any]], _Columns()]
-"""All spans of a trace without their payloads: column name to values, equally long, in any order.
+"""All spans of a trace without their payloads: column name to values, all of the same length, in any order.
 
-Needed: `span_id, parent_id, kind, name, status, started_us` (int, microseconds since 1970 UTC). Optional: `ended_us` (None while
-pending), `agent, model, input_tokens, output_tokens, cost_usd, ttft_ms`. Values may be lists or numpy arrays.
+Required: `span_id, parent_id, kind, name, status, started_us` (int, microseconds since 1970 UTC). Optional: `ended_us`
+(None while pending), `agent, model, input_tokens, output_tokens, cost_usd, ttft_ms`. Values may be lists or numpy
+arrays.
 """
 SavedKind = Literal["traces", "sql"]
 Filter = Annotated[str, Len(0, 10_000)]
 """For example `model == "gpt-4.1" and cost_usd > 0.01`."""
 Search = Annotated[str, Len(0, 1_000)]
-"""Words to find in what was said."""
+"""Words to find in the inputs, outputs and messages."""
 
 
 Source = Literal["", "live", "evaluation", "imported"]
-"""Where traces come from; empty: all."""
+"""The origin of traces; empty: all."""
 OrderText = Annotated[str, Len(0, 60)]
 """A column and a direction, such as `cost_usd desc`."""
 Name = Annotated[str, Len(1, 100)]
@@ -112,8 +117,8 @@ Name = Annotated[str, Len(1, 100)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceQuery:
-    """Which traces: a filter expression, words to find, where they come from, and the time they started in (`since` inclusive, `until`
-    exclusive)."""
+    """A selection of traces: a filter expression, search words, the origin, and the range of start times (`since`
+    inclusive, `until` exclusive)."""
 
     filter: str = ""
     search: str = ""
@@ -122,27 +127,27 @@ class TraceQuery:
     until: Moment | None = None
 
     def words(self) -> dict[str, Any]:
-        """As the arguments of `Traces.page`, `histogram`, `facets`, `graph` and `frame`."""
+        """As keyword arguments of `Traces.page`, `histogram`, `facets`, `graph` and `frame`."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracePage:
-    """Rows of the view `traces`, and of each trace `scores`: the latest of each name."""
+    """A page of rows of the view `traces`; each also has `scores`, the latest of each name."""
 
     data: list[Row]
     has_more: bool
     after: str | None
-    """Pass it for the next page; None when there is none."""
+    """The cursor of the next page; None on the last page."""
     total: int | None
-    """How many traces match in all; None after the first page."""
+    """The number of matching traces; only on the first page, else None."""
     sql: str
-    """The query that answers the same, to read and to copy."""
+    """An equivalent SQL query, to read or copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facet:
-    """Something that traces are counted by, and its most frequent values."""
+    """A property by which traces are counted, and its most frequent values."""
 
     name: FacetField
     values: list[FacetValue]
@@ -150,26 +155,27 @@ class Facet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedView:
-    """What somebody gave a name."""
+    """A named view, query or panel saved by the user."""
 
     id: str
     user_id: str
     kind: SavedKind
     name: str
     body: JsonObject
-    """Of `traces`: what stands in the page's address. Of `sql`: `query`, `chart`, and `panel` (on the overview)."""
+    """For `traces`: the page's URL parameters. For `sql`: `query`, `chart`, and `panel` (on the overview)."""
     created_at: Moment = field(default_factory=utc_now)
     updated_at: Moment = field(default_factory=utc_now)
 
 
 @op.noun("trace_source")
 class Traces:
-    """What a trace row and a span are: dicts with the columns of the views `traces` and `spans`, spans with `cached_tokens,
-    reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason` where known. Missing keys count as unknown. All methods block.
+    """A user's traces. Traces and spans are dicts with the columns of the views `traces` and `spans`; spans also have
+    `cached_tokens, reasoning_tokens, queue_ms, rate_limit_ms, ttft_ms, stop_reason` where known. Missing keys mean
+    unknown. All methods block.
     """
 
     causes: Callable[[], Causes] | None = None
-    """Gives what finds out why a run went wrong; None where runs cannot be replayed."""
+    """Returns the root-cause analysis of this lab; None if runs cannot be replayed."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -187,8 +193,8 @@ class Traces:
         limit: Annotated[int, Interval(ge=1, le=1000)] = 50,
         after: Annotated[str, Len(0, 200)] | None = None,
     ) -> TracePage:
-        """In the order asked for: a column, or `score`, followed by `asc` or `desc`. Raises `FilterError` for a filter that cannot be read,
-        `UsageError` for an unknown column."""
+        """A page of traces. `order`: a column, or `score`, followed by `asc` or `desc`. Raises `FilterError` for an
+        invalid filter, `UsageError` for an unknown column."""
         traces = self._scope.store.traces
         words: dict[str, Any] = {"filter": filter, "search": search, "source": source, "since": since, "until": until}
         page = traces.list(**words, order=order, limit=limit, after=after)
@@ -209,7 +215,7 @@ class Traces:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> list[TimeBucket]:
-        """Traces over time, in equal steps over the range, or over all that matches. Raises `FilterError`."""
+        """Traces over time in equal intervals, over the given range or over all matches. Raises `FilterError`."""
         return self._scope.store.traces.histogram(
             buckets, filter=filter, search=search, source=source, since=since, until=until
         )
@@ -224,8 +230,8 @@ class Traces:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> list[Facet]:
-        """What the matching traces are counted by: outcome, source, agent, model, failed tool, error type, user, tag, score; of each value how
-        many traces have it, and the filter that says so. Raises `FilterError`."""
+        """Counts of the matching traces by outcome, source, agent, model, failed tool, error type, user, tag and score:
+        each value with its number of traces and the filter that selects it. Raises `FilterError`."""
         facets = self._scope.store.traces.facets(filter=filter, search=search, source=source, since=since, until=until)
         return [Facet(name=name, values=values) for name, values in facets.items()]
 
@@ -241,24 +247,24 @@ class Traces:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> list[Step]:
-        """Runs, failures, cost, tokens, and percentiles of duration, cost and first token over time, in equal steps; split by model or by the
-        agent that was asked. A step in which nothing ran is left out. Raises `FilterError`."""
+        """Runs, failures, cost, tokens, and percentiles of duration, cost and time to first token over time, in equal
+        intervals, optionally split by model or by first agent. Empty intervals are left out. Raises `FilterError`."""
         return self._scope.store.traces.series(
             steps, by, filter=filter, search=search, source=source, since=since, until=until
         )
 
     @op.get("/views")
     def views(self, kind: SavedKind | None = None) -> list[SavedView]:
-        """What was saved by name: views of the traces, queries, panels of the overview. In order of name."""
+        """Saved trace views, queries and overview panels, by name."""
         views = self._saved.find() if kind is None else self._saved.find(kind=kind)
         return sorted(views, key=lambda view: view.name.casefold())
 
     @op.post("/views")
     def save_view(self, kind: SavedKind, name: Name, body: JsonObject) -> SavedView:
-        """Save under a name; one of that name is replaced."""
+        """Save under a name, replacing an existing one."""
         name = name.strip()
         if not name:
-            raise UsageError("A saved view needs a name.", "Give one, such as: slow this week", param="name")
+            raise UsageError("A saved view needs a name.", "Enter a name, such as: slow this week", param="name")
         for view in self._saved.find(kind=kind, name=name):
             return self._saved.update(view.id, body=body, updated_at=utc_now())
         return self._saved.insert(
@@ -267,7 +273,7 @@ class Traces:
 
     @op.delete("/views/{view_id}")
     def delete_view(self, view_id: TraceId) -> None:
-        """Forget what was saved. Raises `NotFoundError`."""
+        """Delete a saved view. Raises `NotFoundError`."""
         self._saved.delete(view_id)
 
     @property
@@ -277,7 +283,7 @@ class Traces:
 
     @op.get("/traces/suggest", costly=True)
     def suggest(self, text: Filter = "", cursor: Annotated[int, Interval(ge=0, le=10_000)] = 0) -> list[Suggestion]:
-        """What may stand at `cursor` of a filter, best first."""
+        """Completions at position `cursor` of a filter, best first."""
         facets = self._scope.store.traces.facets()
         return suggest(text, cursor, {FACETS[name]: [(v.value, v.count) for v in facets[name]] for name in FACETS})
 
@@ -291,7 +297,7 @@ class Traces:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> AgentGraph:
-        """Who hands off to whom: all that agents declare, and what the matching traces travelled. Raises `FilterError`."""
+        """The handoff graph: all declared handoffs, and those observed in the matching traces. Raises `FilterError`."""
         from timestep_lab.runtime.agent_graph import declared_graph_of, with_declared
 
         observed = self._scope.store.traces.graph(filter=filter, search=search, source=source, since=since, until=until)
@@ -306,7 +312,8 @@ class Traces:
         filter: Filter = "",
         trace_id: Annotated[list[str], Len(0, 500)] | None = None,
     ) -> TitledGraph:
-        """Handoffs declared from `agent` (a name or an id), under those observed in the given traces or in all that match.
+        """Handoffs declared from `agent` (a name or an id), combined with those observed in one trace or in all that
+        match.
 
         Raises `NotFoundError`, `FilterError`.
         """
@@ -328,17 +335,19 @@ class Traces:
 
     @op.get("/traces/{trace_id}/spans", costly=True)
     def spans(self, trace_id: TraceId) -> list[SpanRecord]:
-        """In order of start, finished and open, without attributes, input and output. Raises `NotFoundError`."""
+        """The spans of a trace in order of start, finished and open, without attributes, input and output. Raises
+        `NotFoundError`.
+        """
         return self._scope.store.traces.spans(trace_id)
 
     @op.get("/traces/{trace_id}/columns", costly=True)
     def columns(self, trace_id: TraceId) -> SpanColumns:
-        """All spans without their payloads, column by column; times in microseconds since 1970 UTC. Raises `NotFoundError`."""
+        """All spans without their payloads, as columns; times in microseconds since 1970 UTC. Raises `NotFoundError`."""
         return self._scope.store.traces.columns(trace_id)
 
     @op.get("/traces/{trace_id}/graph", costly=True)
     def graph_of(self, trace_id: TraceId) -> AgentGraph:
-        """Who handed off to whom in one trace, over what its agents declare. Raises `NotFoundError`."""
+        """The handoff graph of one trace: observed handoffs, and those its agents declare. Raises `NotFoundError`."""
         from timestep_lab.runtime.agent_graph import declared_graph_of, with_declared
 
         workflow = self.read(trace_id)["workflow"]
@@ -348,21 +357,23 @@ class Traces:
 
     @op.get("/traces/{trace_id}/diff/{other_id}", costly=True)
     def diff(self, trace_id: TraceId, other_id: TraceId) -> list[DiffRow]:
-        """Two traces aligned, a row a step, in the order of a reader. Raises `NotFoundError`."""
+        """Two traces aligned step by step, in reading order. Raises `NotFoundError`."""
         return self._scope.store.traces.diff(trace_id, other_id)
 
     @op.get("/spans", costly=True)
     def whole_spans(
         self, trace_id: TraceId, span_id: Annotated[list[str], Len(0, SPANS_AT_ONCE)] | None = None
     ) -> list[Row]:
-        """Whole spans with input, output and attributes; without `span_id`, the first 500 of the trace. Unknown ids are left out."""
+        """Complete spans with input, output and attributes; without `span_id`, the first 500 of the trace. Unknown ids
+        are skipped.
+        """
         traces = self._scope.store.traces
         ids = [span.span_id for span in traces.spans(trace_id)][:SPANS_AT_ONCE] if span_id is None else span_id
         return [*traces.payloads(trace_id, ids)]
 
     @op.get("/scores")
     def scores(self, trace_id: TraceId) -> list[ScoreRecord]:
-        """Annotations of a trace and of its spans, oldest first."""
+        """Annotations of a trace and its spans, oldest first."""
         return self._scope.store.traces.scores(trace_id)
 
     @op.post("/scores", status=201)
@@ -376,49 +387,53 @@ class Traces:
         label: Annotated[str, Len(0, 1000)] | None = None,
         note: Annotated[str, Len(0, 100_000)] | None = None,
     ) -> ScoreRecord:
-        """Annotate a trace, a span or a comparison's case. Raises `NotFoundError` for a trace that is not there."""
+        """Annotate a trace, a span or a case of a comparison. Raises `NotFoundError` if the trace does not exist."""
         if target == "trace":
             self.read(target_id)
         return self._scope.store.traces.score(target, target_id, name, value, label=label, note=note)
 
-    # -- doing something with one trace
+    # -- actions on one trace
 
     @op.delete("/traces/{trace_id}")
     def delete(self, trace_id: TraceId) -> None:
-        """Delete a trace with its steps, annotations and shared links. Its conversation stays.
+        """Delete a trace with its steps, annotations and shared links. Its conversation is kept.
 
-        Raises `NotFoundError`, and `ConflictError` for one that goes on or waits for approval.
+        Raises `NotFoundError`, and `ConflictError` if it is running or waiting for approval.
         """
         self.read(trace_id)
         self._scope.store.traces.delete([trace_id])
 
     @op.post("/traces/{trace_id}/shares", status=201)
     def share(self, trace_id: TraceId, *, days: Annotated[int, Interval(ge=1, le=365)] = 7) -> SharedTrace:
-        """A link that shows this trace, and nothing else, to whoever has it, for so many days. Raises `NotFoundError`."""
+        """Create a link that shows this trace, and nothing else, to anyone who has it, for `days` days. Raises
+        `NotFoundError`.
+        """
         self.read(trace_id)
         return sharing.share(self._scope, trace_id, days)
 
     @op.get("/shares")
     def shares(self, *, trace_id: TraceId | None = None) -> list[SharedTrace]:
-        """The links that still open, newest first."""
+        """Links that have not expired, newest first."""
         return sharing.shares(self._scope, trace_id)
 
     @op.delete("/shares/{share_id}")
     def revoke(self, share_id: Annotated[str, Len(1, 200)]) -> None:
-        """A shared link opens nothing from now on. Raises `NotFoundError`."""
+        """Revoke a shared link. Raises `NotFoundError`."""
         self._scope.store.shares.delete(share_id)
 
     @op.post("/traces/{trace_id}/again/plan")
     async def plan_again(self, trace_id: TraceId, **changes: Unpack[AgainChanges]) -> AgainPlan:
-        """What running it again with these changes would replay, and what would be live. Nothing is asked or written.
+        """What running it again with these changes would replay, and what would run live. Calls and writes nothing.
 
-        Raises `NotFoundError`, `UsageError` for changes that cannot be felt, `RunError` for a trace that is no run of this lab.
+        Raises `NotFoundError`, `UsageError` for changes that have no effect, `RunError` if the trace is not a run of
+        this lab.
         """
         return await again.plan(self._scope, trace_id, changes)
 
     @op.post("/traces/{trace_id}/again", status=201)
     async def run_again(self, trace_id: TraceId, **changes: Unpack[AgainChanges]) -> RunRecord:
-        """Start it again in a new conversation, as a trace that knows this one as its parent. The run goes on by itself.
+        """Run the trace again in a new conversation, with this trace as its parent. The run continues in the
+        background.
 
         Raises what `plan_again` raises.
         """
@@ -426,7 +441,7 @@ class Traces:
 
     @op.get("/traces/{trace_id}/waiting")
     def waiting(self, trace_id: TraceId) -> list[Interruption]:
-        """The tool calls of this trace that wait for a person. Raises `NotFoundError`."""
+        """Pending approvals of this trace. Raises `NotFoundError`."""
         self.read(trace_id)
         state = self._waiting_state(trace_id)
         return [] if state is None else [Interruption(**dict(call)) for call in state.interruptions]
@@ -442,16 +457,17 @@ class Traces:
         always: bool = False,
         answer: JsonObject | None = None,
     ) -> None:
-        """Decide about a call that waits; `answer` fills in the form that its server asks for. Answers when that is kept; the run then goes
-        on by itself.
+        """Decide about a pending tool call; `answer` fills in the form that its server asks for. Returns when the
+        decision is stored; the run then continues in the background.
 
-        Raises `NotFoundError` when nothing of this trace waits, `UsageError` for a form that is not filled in as it asks, `ConflictError`
-        when somebody else was faster.
+        Raises `NotFoundError` if nothing in this trace is waiting, `UsageError` for an invalid form, `ConflictError` if
+        someone else has decided.
         """
         state = await in_thread(self._waiting_state, trace_id)
         if state is None:
             raise NotFoundError(
-                f"No call of trace {trace_id} waits.", "Somebody may have decided; open the trace again."
+                f"No call of trace {trace_id} is waiting for approval.",
+                "Someone may have decided already; reload the trace.",
             )
         chosen = {call_id: {"decision": decision, "message": message, "always": always, "answer": answer}}
         events = self._scope.runner.resume(state.run_id, chosen, keep_running=True)
@@ -465,10 +481,10 @@ class Traces:
         waiting = store.runs.find(1, trace_id=trace_id, status="needs_approval")
         return store.run_states.try_get(waiting[0].id) if waiting else None
 
-    # -- what is not one request
+    # -- not single requests
 
     def payloads(self, trace_id: str, span_ids: Sequence[str]) -> builtins.list[Mapping[str, Any]]:
-        """Whole spans of any number, in the order asked for; unknown ids are left out."""
+        """Complete spans, any number, in the given order; unknown ids are skipped."""
         starts = range(0, len(span_ids), SPANS_AT_ONCE)
         parts = (self.whole_spans(trace_id, [*span_ids[start : start + SPANS_AT_ONCE]]) for start in starts)
         return [row for part in parts for row in part]
@@ -482,16 +498,16 @@ class Traces:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> pandas.DataFrame:
-        """All traces that match, with the columns of the view `traces`. Raises `FilterError`."""
+        """All matching traces, with the columns of the view `traces`. Raises `FilterError`."""
         return self._scope.store.traces.frame(filter, search, source=source, since=since, until=until)
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call back with a trace's id, on any thread, after it changed. Returns what ends it."""
+        """Call `callback` with a trace's id, on any thread, after it changed. Returns a function that unsubscribes."""
         return self._scope.store.subscribe(of_traces(callback))
 
 
 def of_traces(callback: Callable[[str], None]) -> Callable[[Change], None]:
-    """A listener to all changes that passes on those of traces."""
+    """A change listener that passes on only changes of traces."""
 
     def changed(change: Change) -> None:
         if change.topic in ("traces", "runs"):

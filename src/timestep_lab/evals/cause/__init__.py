@@ -1,4 +1,4 @@
-"""Why a run went wrong, found by replaying it: see `search`."""
+"""Root-cause analysis of a run by replay: see `search`."""
 
 from timestep_lab.evals.cause.blame import Blame
 from timestep_lab.evals.cause.findings import BlamePlan, Decision, Outlook, Share, Suspect, Why, WhyPlan, told

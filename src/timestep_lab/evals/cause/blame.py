@@ -1,12 +1,13 @@
-"""Which change made an agent worse: a fractional factorial over what differs between two of its versions (Box & Hunter 1961).
+"""Which change made an agent worse: a fractional factorial design over the differences between two versions (Box &
+Hunter 1961).
 
-    design(k)      rows of good and bad parts in which each change's effect is clear of any pair of others (resolution IV)
-    effects(…)     of every change and of every pair, each with an interval; pairs that the rows cannot tell apart are one class
-    further(…)     rows that tell apart the pairs of a class that matters, or may (D-optimal)
+    design(k)      rows of good and bad levels in which main effects are not aliased with pairs (resolution IV)
+    effects(…)     all main effects and two-factor interactions with intervals; aliased pairs form one class
+    further(…)     additional rows that separate the pairs of a class that matters or may matter (D-optimal)
 
-Each case is asked in every row, so an effect is a contrast within a case, and what makes cases hard or easy cancels out. Intervals are
-over cases; p-values are exact sign flips, with Holm's correction over all effects. Further rows are asked where the first leave a doubt:
-each of the two looks spends its share of α for itself.
+Each case is run in every row, so an effect is a contrast within a case, and differences in difficulty cancel. Intervals
+are over cases; p-values are exact sign-flip tests with Holm's correction over all effects. Additional rows are run
+where the first ones leave doubt; each of the two looks spends its share of α.
 """
 
 from __future__ import annotations
@@ -34,28 +35,29 @@ if TYPE_CHECKING:
 
 ALPHA = 0.05
 DOUBTFUL = 0.05
-"""p-value, before it is corrected, up to which an effect may yet be settled by further rows."""
+"""Uncorrected p-value up to which an effect may still be settled by additional rows."""
 PAIR_OF_TWO, OTHER_PAIR = 4.0, 0.25
-"""Weights in Holm's correction of a pair whose two changes both seem to matter by themselves, and of others. A single change weighs 1. Contrasts
-of changes say nothing about those of pairs, so what is weighed by them keeps its level."""
+"""Weights in Holm's correction of a pair whose two changes both seem to matter, and of other pairs. A single change has
+weight 1. Main-effect contrasts are independent of interaction contrasts, so weights based on them keep the level."""
 MOST_CHANGES = 32
 MOST_KNOWN_ROWS = 2048
-"""Rows among which further ones are chosen."""
+"""Number of rows from which additional ones are chosen."""
 
 Levels = Any
-"""Rows × changes: 0 as in the good version, 1 as in the bad one."""
+"""Rows × changes: 0 for the good level, 1 for the bad one."""
 Floats = Any
 Term = tuple[int, ...]
-"""The change, or the pair of changes, whose effect it is."""
+"""The change, or the pair of changes, of an effect."""
 
 
-# -- the rows
+# -- the design
 
 
 def design(k: int) -> Levels:
-    """All rows for up to 3 changes; else the fewest that keep changes clear of pairs: 8 for 4, 16 for 5 to 8, 32 for 9 to 16, 64 for 17 to 32.
+    """The full factorial for up to 3 changes; else the smallest resolution IV design: 8 rows for 4, 16 for 5 to 8, 32
+    for 9 to 16, 64 for 17 to 32.
 
-    The first row is the good version, the last the bad one.
+    The first row is the good version, the last row the bad one.
     """
     bits = k if k <= 3 else max(3, int(np.ceil(np.log2(k))) + 1)
     odd = [v for v in range(1, 1 << bits) if v.bit_count() % 2]
@@ -65,7 +67,7 @@ def design(k: int) -> Levels:
 
 
 def classes(levels: Levels) -> list[list[Term]]:
-    """The pairs of changes, those together that these rows do not tell apart."""
+    """Pairs of changes, grouped into classes that these rows do not separate (aliases)."""
     signs = 1.0 - 2.0 * levels
     by_column: dict[bytes, list[Term]] = {}
     for pair in combinations(range(levels.shape[1]), 2):
@@ -75,7 +77,7 @@ def classes(levels: Levels) -> list[list[Term]]:
 
 
 def further(levels: Levels, terms: Sequence[Term], n: int) -> Levels:
-    """`n` more rows, one after the other that which says most about these terms beside all single changes."""
+    """`n` additional rows, chosen greedily to be most informative about these terms in addition to all single changes."""
     k = levels.shape[1]
     rows = (
         np.array([[row >> place & 1 for place in range(k)] for row in range(1 << k)], dtype=np.int8)
@@ -102,23 +104,25 @@ def _columns(levels: Levels, terms: Sequence[Term]) -> Floats:
     return np.column_stack([np.ones(len(levels)), *(np.prod(signs[:, list(term)], axis=1) for term in terms)])
 
 
-# -- what they say
+# -- the effects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """By how much the score changes with a change, averaged over the others; of a pair, by how much more than each alone."""
+    """The change in score due to a change, averaged over the others; for a pair, the interaction beyond the two single
+    effects.
+    """
 
     changes: tuple[str, ...]
-    """One, or the two of a pair."""
+    """One change, or the two of a pair."""
     diff: float
     ci_low: float
     ci_high: float
     p: float
-    """Before the correction."""
+    """Uncorrected p-value."""
     p_holm: float
     others: tuple[tuple[str, ...], ...] = ()
-    """Pairs that these rows do not tell from this one."""
+    """Pairs that these rows cannot separate from this one."""
 
     @property
     def is_settled(self) -> bool:
@@ -131,14 +135,14 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """Of one scorer. `per_case`: term to its contrast in each case."""
+    """The effects on one scorer. `per_case`: term to its contrast in each case."""
 
     single: tuple[Effect, ...]
     pairs: tuple[Effect, ...]
     per_case: Mapping[Term, Floats]
 
     def sum_of(self, parts: Mapping[Term, float]) -> tuple[float, float, float]:
-        """A sum of contrasts: its mean over cases, with a 95 % interval."""
+        """The mean over cases of a sum of contrasts, with a 95 % interval."""
         values = sum(weight * self.per_case[term] for term, weight in parts.items())
         interval = skewed_interval(values)
         return float(values.mean()), interval.low, interval.high
@@ -151,13 +155,13 @@ def effects(
     split: Sequence[Sequence[Term]] | None = None,
     alpha: float = ALPHA,
 ) -> Effects:
-    """`scores`: cases × rows; cases without a score in some row are left out. `split`: classes of pairs, as told apart by now. `alpha`: what
-    this look may spend; p-values are scaled so that it is always `ALPHA` that settles."""
+    """Estimate all effects. `scores`: cases × rows; cases with a missing score are left out. `split`: classes of pairs
+    as separated so far. `alpha`: what this look may spend; p-values are scaled so that `ALPHA` is always the threshold."""
     scores = scores[~np.isnan(scores).any(axis=1)]
     groups = [list(group) for group in (classes(levels) if split is None else split)]
     terms: list[Term] = [*((place,) for place in range(len(names))), *(group[0] for group in groups)]
     solved = 2.0 * np.linalg.pinv(_columns(levels, terms))[1:] @ scores.T
-    per_case = {term: np.round(values, 9) + 0.0 for term, values in zip(terms, solved, strict=True)}  # Without −0.0
+    per_case = {term: np.round(values, 9) + 0.0 for term, values in zip(terms, solved, strict=True)}  # Avoid −0.0
     enough = len(scores) >= 2
     p_values = [min(1.0, sign_flips(values) * ALPHA / alpha) if enough else 1.0 for values in per_case.values()]
     near = {place for place, p in enumerate(p_values[: len(names)]) if p <= DOUBTFUL}
@@ -180,10 +184,11 @@ def effects(
 
 
 def likely(seen: Effects, levels: Levels) -> tuple[list[list[Term]], list[Term]]:
-    """The classes of pairs that could be it, the likeliest first, and the pairs that further rows must tell apart: those of a class that
-    matters or may, and of one that holds a pair of changes that do.
+    """The classes of pairs that may be responsible, most likely first, and the pairs that additional rows must
+    separate: those of a class that matters or may matter, and of one that contains a pair of important changes.
 
-    Of a class that matters, a pair of two changes that matter by themselves too is it, where there is one only (effect heredity).
+    In a class that matters, the responsible pair is the one whose two changes both matter by themselves, if there is
+    only one (effect heredity).
     """
     alone = {place for place, effect in enumerate(seen.single) if effect.is_settled}
     near = alone | {place for place, effect in enumerate(seen.single) if effect.p <= DOUBTFUL}
@@ -204,8 +209,9 @@ def likely(seen: Effects, levels: Levels) -> tuple[list[list[Term]], list[Term]]
 
 
 def is_doubtful(seen: Effects, levels: Levels) -> bool:
-    """Whether further rows may settle what these do not: an effect that is nearly settled, a class of pairs of which one is it, or whether
-    two changes that matter do so only together. So few cases that no p-value can be small enough leave nothing to hope for."""
+    """Whether additional rows may settle what is open: a nearly settled effect, which pair of a class is responsible,
+    or whether two important changes only matter together. False if there are too few cases for any p-value to be small
+    enough."""
     every = (*seen.single, *seen.pairs)
     if least_p(len(next(iter(seen.per_case.values())))) * len(every) > ALPHA:
         return False
@@ -215,15 +221,15 @@ def is_doubtful(seen: Effects, levels: Levels) -> bool:
     )
 
 
-# -- what comes out
+# -- the result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blame:
-    """`.verdict` is the sentence, `.effects` the table, `.grids` the comparisons behind it."""
+    """The result of `lab.blame`. `.verdict` is a sentence, `.effects` a table, `.grids` the comparisons behind it."""
 
     changes: Mapping[str, tuple[Json, Json]]
-    """What differs: name to what it was and what it is."""
+    """The differences: name to the good and the bad value."""
     by_scorer: Mapping[str, Effects]
     n_cases: int
     n_rows: int
@@ -231,7 +237,7 @@ class Blame:
     stopped: str = ""
 
     def to_json(self) -> dict[str, Json]:
-        """All of it but the comparisons, of which the ids."""
+        """The result as JSON; comparisons are represented by their ids."""
         return {
             "changes": {name: list(sides) for name, sides in self.changes.items()},
             "by_scorer": {
@@ -247,7 +253,7 @@ class Blame:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any], grids: Sequence[Grid]) -> Blame:
-        """What `to_json` wrote."""
+        """The inverse of `to_json`."""
         return cls(
             changes={name: (was, now) for name, (was, now) in told["changes"].items()},
             by_scorer={scorer: _read_effects(stored) for scorer, stored in told["by_scorer"].items()},
@@ -256,23 +262,23 @@ class Blame:
 
     @property
     def calls(self) -> int:
-        """Answers asked for."""
+        """Number of answers requested."""
         return self.n_rows * self.n_cases
 
     @property
     def full_calls(self) -> int:
-        """Those that all combinations would have taken."""
+        """Number of answers that the full factorial would need."""
         return self.n_cases << len(self.changes)
 
     @property
     def effects(self) -> pandas.DataFrame:
-        """One row a change, pair and scorer: the difference with its interval, the p-value corrected for all of them, and the verdict."""
+        """One row per change, pair and scorer: the difference with its interval, the corrected p-value and the verdict."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Json]]:
-        """What `effects` shows."""
+        """The rows of `effects`."""
         return [
             {
                 "scorer": scorer, "change": effect.name, "kind": "pair" if len(effect.changes) == 2 else "change", "diff": effect.diff,
@@ -284,13 +290,13 @@ class Blame:
 
     @property
     def culprits(self) -> tuple[tuple[str, ...], ...]:
-        """What made it worse by the first scorer, the worst first: single changes, and pairs that do it together."""
+        """What made the first scorer worse, worst first: single changes, and pairs that do it together."""
         estimates = next(iter(self.by_scorer.values()), None)
         return () if estimates is None else tuple(effect.changes for effect in _culprits(estimates))
 
     @property
     def verdict(self) -> str:
-        """One sentence that may be quoted."""
+        """The conclusion in one sentence."""
         scorer, estimates = next(iter(self.by_scorer.items()), ("", None))
         if estimates is None:
             return f"Not judged: nothing was scored. {self.stopped}".strip()
@@ -333,7 +339,7 @@ def _word(effect: Effect) -> str:
 
 
 def _culprits(told: Effects) -> list[Effect]:
-    """A pair that matters stands for its two changes."""
+    """The effects that made it worse. A pair that matters replaces its two changes."""
     pairs = [effect for effect in told.pairs if effect.is_settled]
     inside = {name for pair in pairs for name in pair.changes if not pair.others}
     single = [e for e in told.single if e.is_settled and e.diff < 0 and e.changes[0] not in inside]
@@ -363,7 +369,7 @@ def _points(diff: float, low: float, high: float) -> str:
     return f"{signed(diff)} points (95 % CI {signed(low)}…{signed(high)})"
 
 
-# -- what differs, and how it is mixed
+# -- the differences, and applying them
 
 
 AnyAgent = AgentRecord | sdk.Agent[Any]
@@ -376,14 +382,16 @@ WHOLE = (
     "prompt",
     "reset_tool_choice",
 )
-"""Fields of an SDK agent that are one change each."""
+"""Fields of an SDK agent that count as one change each."""
 
 
 def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
-    """Name of each part that differs to what it was and is. An agent's name and its description for others are no change. Two SDK tools are
-    alike if name, description and parameters are. Raises `UsageError` where nothing differs, or too much."""
+    """The parts that differ, each with its good and bad value. The agent's name and description are ignored. Two SDK
+    tools are equal if their name, description and parameters are. Raises `UsageError` if nothing differs, or too much."""
     if isinstance(good, sdk.Agent) != isinstance(bad, sdk.Agent):
-        raise UsageError("One is a stored agent, the other an Agents SDK Agent.", "Give two of a kind.", param="bad")
+        raise UsageError(
+            "One is a stored agent, the other an Agents SDK Agent.", "Pass two of the same kind.", param="bad"
+        )
     if isinstance(good, AgentRecord) and isinstance(bad, AgentRecord):
         changes = {part: sides for part, sides in differences(good, bad).items() if part not in ("name", "description")}
     else:
@@ -396,11 +404,11 @@ def changes_of(good: AnyAgent, bad: AnyAgent) -> dict[str, tuple[Json, Json]]:
             for part in {**left, **right} if left.get(part, absent)[0] != right.get(part, absent)[0]
         }  # fmt: skip
     if not changes:
-        raise UsageError("Nothing differs between the two.", "Give two versions that differ.", param="bad")
+        raise UsageError("Nothing differs between the two.", "Pass two different versions.", param="bad")
     if len(changes) > MOST_CHANGES:
         raise UsageError(
             f"{len(changes)} parts differ.",
-            f"At most {MOST_CHANGES} can be told apart: take versions that lie nearer.",
+            f"At most {MOST_CHANGES} can be separated: choose versions that are closer together.",
             param="bad",
         )
     return changes
@@ -431,7 +439,7 @@ def _ways(agent: sdk.Agent[Any]) -> dict[str, Any]:
 
 
 def _sdk_parts(agent: sdk.Agent[Any]) -> dict[str, tuple[Any, Json]]:
-    """Part to what is compared, and what is shown."""
+    """The parts of an SDK agent: each with the value to compare and the value to show."""
     parts: dict[str, tuple[Any, Json]] = {
         "instructions": (agent.instructions, str(agent.instructions)),
         "model": (agent.model, str(agent.model)),
@@ -448,17 +456,17 @@ def _sdk_parts(agent: sdk.Agent[Any]) -> dict[str, tuple[Any, Json]]:
     return parts | {name: (getattr(agent, name), str(getattr(agent, name))) for name in WHOLE}
 
 
-# -- asking
+# -- running the comparisons
 
 
 Ask = Callable[[Sequence[AnyAgent], Sequence[str], float | None], Awaitable["Grid"]]
-"""Compares these agents, called so, for at most so many dollars."""
+"""Runs a comparison of these agents, under these names, with a budget in US dollars."""
 
 
 async def blame(
     good: AnyAgent, bad: AnyAgent, ask: Ask, shown: Mapping[str, str], *, budget_usd: float | None = None
 ) -> Blame:
-    """See `lab.blame`. `shown`: part to what people call it, where that is another."""
+    """See `lab.blame`. `shown`: display names of parts, where they have one."""
     changes = {shown.get(part, part): (part, sides) for part, sides in changes_of(good, bad).items()}
     parts, names = {name: part for name, (part, _) in changes.items()}, [*changes]
     levels = design(len(names))
@@ -483,7 +491,7 @@ async def blame(
 
 
 def factorial(ask: Callable[[Levels], Floats], names: Sequence[str]) -> tuple[Effects, int]:
-    """The effects in a world in which `ask` gives the scores (cases × rows) of rows, and how many rows it took."""
+    """The effects when `ask` returns the scores (cases × rows) of rows, and the number of rows used. For simulations."""
     levels = design(len(names))
     early, late = _alphas(levels)
     scores = ask(levels)
@@ -495,12 +503,12 @@ def factorial(ask: Callable[[Levels], Floats], names: Sequence[str]) -> tuple[Ef
 
 
 def _most_further(levels: Levels) -> int:
-    """None where every pair is told apart already."""
+    """Maximum number of additional rows; 0 if every pair is separated already."""
     return max(4, len(levels) // 2) if any(len(group) > 1 for group in classes(levels)) else 0
 
 
 def _alphas(levels: Levels) -> tuple[float, float]:
-    """What the first rows and all rows may spend, by a spending function of the O'Brien-Fleming type."""
+    """The α that the first look and the final look may spend, by an O'Brien–Fleming type spending function."""
     early = obrien_fleming(len(levels) / (len(levels) + _most_further(levels)), ALPHA)
     return early, ALPHA - early
 
@@ -512,7 +520,9 @@ def _more(levels: Levels, doubted: Effects | None) -> Levels:
 def _told_apart(
     levels: Levels, more: Levels, scores: Floats, names: Sequence[str], before: Effects, late: float
 ) -> Effects:
-    """With the further rows, if there are any. A class of which no pair is settled now, although it was, stays one: not separable."""
+    """The effects with the additional rows, if any. A class that was significant but has no significant pair now stays
+    one class: not separable.
+    """
     groups, unclear = likely(before, levels)
     if not len(more):
         return effects(levels, scores, names, groups, alpha=_alphas(levels)[0])
@@ -534,23 +544,23 @@ def _told_apart(
 def _as_agents(
     good: AnyAgent, bad: AnyAgent, parts: Mapping[str, str], levels: Levels
 ) -> tuple[list[AnyAgent], list[str]]:
-    """A row each, and what it is called. `parts`: what people call a part to the part."""
+    """One agent per row, with names. `parts`: display name to part."""
     agents, names = [], []
     for row in levels:
         chosen = [name for name, level in zip(parts, row, strict=True) if level]
         agents.append(with_changes(good, bad, {parts[name] for name in chosen}))
-        names.append(f"{good.name} with {', '.join(chosen)}" if chosen else f"{good.name} as it was")
+        names.append(f"{good.name} with {', '.join(chosen)}" if chosen else f"{good.name} unchanged")
     return agents, names
 
 
 def rows_as_agents(good: AnyAgent, bad: AnyAgent, shown: Mapping[str, str]) -> tuple[list[AnyAgent], list[str]]:
-    """The first rows of `blame`."""
+    """The agents of the first rows of `blame`."""
     parts = {shown.get(part, part): part for part in changes_of(good, bad)}
     return _as_agents(good, bad, parts, design(len(parts)))
 
 
 def _scores(grid: Grid) -> dict[str, Floats]:
-    """Scorer to cases × rows; repeats are averaged."""
+    """Scores by scorer as cases × rows; repeats are averaged."""
     scores = {}
     for scorer in grid.scorers:
         columns = [grid.tables.of(name, scorer) for name in grid.candidates]
@@ -564,6 +574,6 @@ def _scores(grid: Grid) -> dict[str, Floats]:
 
 
 def rows_of(k: int) -> tuple[int, int]:
-    """How many rows `blame` asks of k changes: at least, and at most."""
+    """The minimum and maximum number of rows that `blame` runs for k changes."""
     levels = design(k)
     return len(levels), len(levels) + _most_further(levels)

@@ -1,4 +1,4 @@
-"""What is found when a run is replayed to see why it went wrong: shares, an outlook, suspects, and the sentence."""
+"""The results of root-cause analysis: shares, outlooks, suspects, and the verdict."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import pandas
 
 
-# -- what comes out
+# -- results
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many replays came out right. `lost`: those that left the tape, which are not judged."""
+    """The number of replays that succeeded. `lost`: replays that left the tape; they are not counted."""
 
     passed: int = 0
     n: int = 0
@@ -31,7 +31,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % (Wilson)."""
+        """95 % Wilson score interval."""
         bounds = wilson(self.passed, self.n)
         return bounds.low, bounds.high
 
@@ -44,19 +44,19 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One answer of a model in the recorded run."""
+    """One model response in the recorded run."""
 
     step: int
-    """From 1."""
+    """The number of the step, from 1."""
     span_id: str
     agent: str
     what: str
-    """The tools it called, where it handed off to, or `answer`."""
+    """The tools it called, the agent it handed off to, or `answer`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """From each decision on, taken anew with all before it as it was: the share that comes out right.
+    """The success rate after each decision, when that decision and everything after it is resampled.
 
     Example:
         run = await lab.run("Weather in Oslo?", agent="Weather Assistant", model="demo/assistant")
@@ -68,22 +68,22 @@ class Outlook:
     decisions: tuple[Decision, ...]
     shares: tuple[Share, ...]
     right: bool
-    """How the recorded run came out."""
+    """Whether the recorded run succeeded."""
 
     def fall(self, turn: int) -> float | None:
-        """By how much the recorded decision made it worse, from 0 to 1; below 0: better."""
+        """How much the recorded decision lowered the success rate, from 0 to 1; negative if it raised it."""
         after = (1.0 if self.right else 0.0) if turn + 1 == len(self.shares) else self.shares[turn + 1].rate
         before = self.shares[turn].rate
         return None if before is None or after is None else before - after
 
     def df(self) -> pandas.DataFrame:
-        """One row a decision: the share before it, with its interval, and how far it falls with it."""
+        """One row per decision: the success rate before it, with its interval, and the drop."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Json]]:
-        """What `df` shows."""
+        """The rows of `df`."""
         rows: list[dict[str, Json]] = []
         for turn, (decision, share) in enumerate(zip(self.decisions, self.shares, strict=True)):
             low, high = share.interval
@@ -111,29 +111,33 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """One step and one repair of it, with what replays said. Shares are of the confirmation, or of the screening if it did not get so far."""
+    """One step with one repair, and the replay results. Shares are from the confirmation, or from the screening if it
+    was not confirmed.
+    """
 
     decision: Decision
     kind: str
-    """`result`, `argument`, `handoff`, `instruction`, `model`, `history`, `loop` or `decision` (nothing repaired: chance)."""
+    """`result`, `argument`, `handoff`, `instruction`, `model`, `history`, `loop`, or `decision` (nothing is repaired:
+    chance).
+    """
     repair: str
     repaired: Share
     held: Share
     """With the step as it was."""
     anew: Share | None
-    """With the decision taken anew; None for a tool's result, which is held."""
+    """With the decision resampled; None for tool results, which are held fixed."""
     start: Share
-    """From the start, untouched."""
+    """From the start, without changes."""
     p: float | None = None
-    """Corrected for the shortlist (Holm); None: it was not on it."""
+    """p-value with Holm's correction over the shortlist; None if it was not on the shortlist."""
     verdict: str = ""
     branch: str | None = None
-    """A trace in which it was repaired."""
+    """Id of a trace in which the step is repaired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """What was found: `.verdict` is the sentence, `.suspects` the table.
+    """The result of `lab.why`: `.verdict` is a sentence, `.suspects` a table.
 
     Example:
         run = await lab.run("Weather in Oslo?", agent="Weather Assistant", model="demo/assistant")
@@ -144,23 +148,23 @@ class Why:
 
     trace_id: str
     found: tuple[Suspect, ...]
-    """Ranked: what was found first."""
+    """The suspects, most important first."""
     outlook: Outlook
     replays: int
-    """Run now; those kept from before are not counted."""
+    """Number of replays run now; stored replays are not counted."""
     spent_usd: float | None
     stopped: str = ""
     """Why it ended early, if it did."""
 
     @property
     def suspects(self) -> pandas.DataFrame:
-        """One row a suspect: the step, the repair, how often it came out right in each way, and the verdict."""
+        """One row per suspect: the step, the repair, the success rate in each arm, and the verdict."""
         import pandas
 
         return pandas.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Json]]:
-        """What `suspects` shows."""
+        """The rows of `suspects`."""
         return [
             {
                 "step": s.decision.step, "agent": s.decision.agent, "what": s.decision.what, "kind": s.kind, "repair": s.repair,
@@ -172,7 +176,7 @@ class Why:
 
     @property
     def verdict(self) -> str:
-        """One sentence that may be quoted."""
+        """The conclusion in one sentence."""
         lost = sum((share.lost for share in self.outlook.shares), 0) + sum(s.repaired.lost for s in self.found)
         made = lost + sum(share.n for share in self.outlook.shares) + sum(s.repaired.n for s in self.found)
         tail = f" {self.stopped}" if self.stopped else ""
@@ -180,7 +184,8 @@ class Why:
             return told(self.found[0]) + tail
         if made and lost * 2 > made:
             return (
-                f"Not judged: {lost} of {made} replays left the tape. Take more traces into it, or tools='live'." + tail
+                f"Not judged: {lost} of {made} replays left the tape. Use a tape with more traces, or tools='live'."
+                + tail
             )
         start = self.outlook.shares[0]
         if start.n and start.passed * 2 >= start.n:
@@ -210,11 +215,13 @@ class Why:
 
 
 MOST_SHOWN = 12
-"""Suspects in a cell."""
+"""Maximum number of suspects shown in a cell."""
 
 
 def _curve(outlook: Outlook) -> str:
-    """The outlook as a drawing: the share that comes out right from each step, in its interval. Text and table say the same."""
+    """The outlook as an SVG chart: the success rate after each step, with its interval. The text and the table have the
+    same data.
+    """
     ends = 1.0 if outlook.right else 0.0
     points = [(share.rate, *share.interval) for share in outlook.shares] + [(ends, ends, ends)]
     step = 560 / max(1, len(points) - 1)
@@ -245,7 +252,7 @@ def _curve(outlook: Outlook) -> str:
 
 
 def told(suspect: Suspect) -> str:
-    """The sentence of one suspect."""
+    """The verdict on one suspect as a sentence."""
     where = f"step {suspect.decision.step} · {suspect.decision.what}"
     if suspect.verdict == "chance":
         assert suspect.anew is not None
@@ -269,13 +276,13 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhyPlan:
-    """What `why` would take at most, before anything is spent."""
+    """The maximum cost of `why`, estimated before it runs."""
 
     decisions: int
     repairs: int
     replays: int
     cost_usd: float | None
-    """From what the recorded run cost; None where that is unknown."""
+    """Estimated from the cost of the recorded run; None if that is unknown."""
 
     def __repr__(self) -> str:
         money = "at an unknown price" if self.cost_usd is None else f"for about ${self.cost_usd:.2f}"
@@ -284,14 +291,14 @@ class WhyPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlamePlan:
-    """What `blame` would take, before anything is spent."""
+    """The cost of `blame`, estimated before it runs."""
 
     changes: tuple[str, ...]
     calls: int
     most_calls: int
-    """With the rows that tell pairs apart, if they are needed."""
+    """Including the additional rows that separate pairs, if they are needed."""
     cost_usd: tuple[float, float] | None
-    """Of `calls`; None where it is unknown."""
+    """For `calls` and `most_calls`, in US dollars; None if unknown."""
 
     def __repr__(self) -> str:
         money = (

@@ -1,14 +1,16 @@
-"""Why a run went wrong, found by replaying it with and without each suspect, and not by reading it.
+"""Root-cause analysis of a run: replays it with and without each suspect, instead of having a model read the trace.
 
-    outlook(run, scorer)   the share of continuations that come out right, from each decision on: where it falls, something happened
-    why(run, wrong=…)      the step that did it: *proven*, or *chance*, or what could not be told
+    outlook(run, scorer)   the fraction of continuations that succeed after each decision; a drop marks the decision to look at
+    why(run, wrong=…)      the responsible step: *proven*, *chance*, or undetermined
 
-Two questions are told apart. *Decided here*: with the step as it was the run fails, with the step repaired it comes out right. *Would
-happen again*: the agent, asked anew at that step, fails too. Proven is both, and better than replays from the start, which exposes a
-repair that would help any run. Decided here and not again is chance. Results of tools are held as they were heard; decisions are taken anew.
+Two questions are separated. *Decided here*: with the step as it was the run fails, with the step repaired it succeeds.
+*Would happen again*: resampled at that step, the agent fails, too. Proven means both, and better than replays from the
+start, which rules out a repair that would help any run. Decided here but not likely to happen again is chance. Tool
+results are held fixed; decisions are resampled.
 
-Replays run on tape, or with tools that only read. What was screened is confirmed with fresh replays, at two looks, by Fisher's exact
-test with Holm's correction over the shortlist. Each replay is kept in the lab, so that one that is stopped goes on without paying twice.
+Replays run on tape, or with read-only tools. Screened suspects are confirmed with fresh replays at two looks, by
+Fisher's exact test with Holm's correction over the shortlist. Every replay is stored in the lab, so an interrupted
+search continues without paying twice.
 """
 
 from __future__ import annotations
@@ -46,27 +48,28 @@ SCREENED = 4
 """Replays of each repair before the shortlist is made."""
 SHORTLIST = 5
 LEAST_FALL = 0.25
-"""Of the outlook, for a decision to be looked at as chance."""
+"""Minimum drop of the outlook at a decision for it to be considered as chance."""
 LEAST_GAIN = 0.35
-"""Of a screened repair, for it to be confirmed: each further suspect makes the others harder to prove."""
+"""Minimum gain of a screened repair for it to be confirmed: every further suspect makes the others harder to prove."""
 
 Judge = Callable[[Replayed], Awaitable[bool | None]]
 Progress = Callable[[int, int], None]
 
 
-# -- what counts as right
+# -- the criterion of success
 
 
 def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
-    """`wrong`: a text such as `contains:°F` that holds of wrong answers, a function of the answer that is true of them, or a scorer that
-    gives them less than ½. `right`: the corrected answer, which a right one contains, a function, or a scorer. Raises `UsageError`."""
+    """The criterion of success. `wrong`: a text such as `contains:°F` that matches wrong answers, a function that is
+    true for them, or a scorer that gives them less than ½. `right`: the corrected answer, which a right answer
+    contains, a function, or a scorer. Raises `UsageError`."""
     if wrong is not None and right is not None:
-        raise UsageError("wrong= and right= were both given.", "Say one of them.", param="wrong")
+        raise UsageError("wrong= and right= were both given.", "Pass only one of them.", param="wrong")
     criterion, is_wrong = (wrong, True) if right is None else (right, False)
     if criterion is None:
         if not failed:
             raise UsageError(
-                "The run did not fail, so what is wrong with its answer must be said.",
+                "The run did not fail, so a criterion for wrong answers is needed.",
                 "For example wrong='contains:°F', right='the corrected answer', or a function of the answer.",
                 param="wrong",
             )
@@ -80,7 +83,7 @@ def judge_of(wrong: Any, right: Any, asked: str, *, failed: bool) -> Judge:
         scorer = make_scorer(criterion)
     elif not callable(criterion):
         raise UsageError(
-            f"{criterion!r} says nothing about an answer.", "Give a text, a function or a scorer.", param="wrong"
+            f"{criterion!r} is not a criterion for answers.", "Pass a text, a function or a scorer.", param="wrong"
         )
 
     async def judge(replayed: Replayed) -> bool | None:
@@ -125,7 +128,7 @@ def _steps(items: Iterable[Json]) -> tuple[Mapping[str, Json], ...]:
 
 @dataclass(slots=True)
 class Replays:
-    """Runs replays side by side, counts what comes of them, and keeps each, so that none is paid twice."""
+    """Runs replays concurrently, counts their outcomes, and stores each so that none is paid for twice."""
 
     rows: ComparisonRows
     judge: Judge
@@ -140,12 +143,14 @@ class Replays:
     spent_usd: float | None = 0.0
     stopped: str = ""
     watched: set[str] = field(default_factory=set)
-    """Arms of which the first confirming replay is kept as a trace."""
+    """Arms whose first confirming replay is stored as a trace."""
     branches: dict[str, str] = field(default_factory=dict)
     _gate: asyncio.Semaphore | None = None
 
     async def shares(self, phase: str, arms: Mapping[str, WarmStart | None], numbers: range) -> dict[str, Share]:
-        """Each arm replayed once for each number. None: the recorded end itself, which is wrong."""
+        """Replay each arm once per number and return the fraction of successes. An arm of None is the recorded end
+        itself, which is wrong.
+        """
         self._gate = self._gate or asyncio.Semaphore(self.concurrency)
         slots = [
             (name, start, digest([*self.key, phase, name, n])) for name, start in arms.items() if start for n in numbers
@@ -216,7 +221,7 @@ def _share(judged: Sequence[bool | None]) -> Share:
 
 
 def decisions_of(base: WarmStart) -> tuple[Decision, ...]:
-    """The recorded run's, in order."""
+    """The decisions of the recorded run, in order."""
     recorded, decisions = base.recorded, []
     for turn, answer in enumerate(recorded.answers):
         agent = str(answer["agent"])
@@ -233,7 +238,7 @@ def decisions_of(base: WarmStart) -> tuple[Decision, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A recorded run, and what counts as right: what `outlook` and `why` begin with."""
+    """A recorded run and its criterion of success: the common input of `outlook` and `why`."""
 
     base: WarmStart
     tape: Tape
@@ -241,10 +246,10 @@ class Question:
     live: bool
     key: tuple[Any, ...]
     right: bool
-    """How the recorded run came out."""
+    """Whether the recorded run succeeded."""
 
     def anew(self, turn: int) -> WarmStart | None:
-        """From that decision on, taken anew; None past the last, where the recorded end is all there is."""
+        """A start that resamples this decision and everything after it; None after the last decision."""
         return self.base.at(turn) if turn < len(self.base.recorded.answers) else None
 
 
@@ -260,13 +265,14 @@ async def ask(
     agent: Any = None,
     context: Any = None,
 ) -> Question:
-    """Read the run and check everything. `scorer`, as a text or an object, gives right answers at least ½, in place of `wrong` and `right`.
+    """Read the run and validate the arguments. `scorer`, as a text or an object, gives right answers at least ½; it
+    replaces `wrong` and `right`.
 
     Raises what `warm_start` raises, and `UsageError`.
     """
     if scorer is not None:
         if wrong is not None or right is not None:
-            raise UsageError("A scorer and wrong= or right= were both given.", "Say one of them.", param="scorer")
+            raise UsageError("A scorer and wrong= or right= were both given.", "Pass only one of them.", param="scorer")
         right = make_scorer(scorer) if isinstance(scorer, str) else scorer
     live = tools == "live"
     on_tools: Any = Tape((), (trace_id,)) if live else tools
@@ -292,7 +298,7 @@ async def outlook(
     runner: Runner, question: Question, *, k: int = 8, concurrency: int = 16, budget_usd: float | None = None, approve_all: bool = False,
     on_progress: Progress | None = None,
 ) -> Outlook:  # fmt: skip
-    """`k` continuations from each decision."""
+    """See `lab.outlook`: `k` continuations after each decision."""
     decisions = decisions_of(question.base)
     replays = _replays(
         question, runner, k * len(decisions), concurrency=concurrency, budget_usd=budget_usd, approve_all=approve_all, on_progress=on_progress
@@ -314,7 +320,7 @@ async def why(
     """See `lab.why`."""
     if question.right:
         raise UsageError(
-            "By this measure the recorded run came out right.", "Say what is wrong with it.", param="wrong"
+            "By this criterion the recorded run succeeded.", "Pass a criterion that its answer fails.", param="wrong"
         )
     base, decisions = question.base, decisions_of(question.base)
     pool = [trace for trace in question.tape.traces if trace != base.plan.run.trace_id]
@@ -364,7 +370,7 @@ async def why(
 
 
 def _is_known(runner: Runner, model: str) -> bool:
-    """Whether it can be asked here."""
+    """Whether the model is available here."""
     try:
         runner.router.get_model(model)
     except LabError:
@@ -373,13 +379,13 @@ def _is_known(runner: Runner, model: str) -> bool:
 
 
 def _after(seen: Outlook, turn: int) -> Share:
-    """With the decision as it was."""
+    """The successes with this decision as it was."""
     return seen.shares[turn + 1] if turn + 1 < len(seen.shares) else Share(0, seen.shares[turn].n)
 
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """A decision of which nothing is repaired: it is taken anew."""
+    """A decision as a suspect without a repair: it is resampled."""
 
     turn: int
     kind: str = "decision"
@@ -391,12 +397,14 @@ class Chance:
 
 
 def _arm(one: Repair | Chance) -> str:
-    """That in which it is otherwise than it was."""
+    """The arm in which the suspect step is changed."""
     return f"anew {one.turn}" if isinstance(one, Chance) else f"repaired {one.key}"
 
 
 def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Outlook) -> list[Repair | Chance]:
-    """The repairs that helped most, one a step and kind, the steps at which the outlook falls most, and no more than `SHORTLIST`."""
+    """The shortlist: the best repair per step and kind, and the decisions with the largest drops of the outlook; at
+    most `SHORTLIST`.
+    """
     falls = [(seen.fall(turn) or 0.0, turn) for turn in range(len(seen.shares))]
     chances: list[Repair | Chance] = [
         Chance(turn) for fall, turn in sorted(falls, key=lambda f: (-f[0], f[1]))[:2] if fall >= LEAST_FALL
@@ -418,8 +426,9 @@ def _shortlist(tried: Sequence[Repair], screened: Mapping[str, Share], seen: Out
 async def _confirmed(
     question: Question, work: Replays, short: Sequence[Repair | Chance], replays: int
 ) -> tuple[dict[str, Share], list[float], set[str]]:
-    """The shares, Holm's p of each suspect, and the keys of those that are settled. Fresh replays at two looks: what the first settles is not replayed further. Each look spends its share of α for itself
-    (Bonferroni), so the level holds whatever the looks have in common."""
+    """Fresh replays of the shortlist at two looks: their shares, each suspect's Holm-corrected p-value, and the keys of
+    those that are settled. What the first look settles is not replayed again. Each look spends its share of α
+    (Bonferroni), so the level holds regardless of the dependence between looks."""
     looks = _looks(replays)
     work.watched = {_arm(one) for one in short}
     shares: dict[str, Share] = {}
@@ -445,14 +454,14 @@ async def _confirmed(
 
 
 def _looks(replays: int) -> list[tuple[range, float]]:
-    """The replays of each look, and its share of α, by a spending function of the O'Brien-Fleming type: `replays`, and as many again of
-    what they did not settle."""
+    """The replays of each look and its share of α, by an O'Brien–Fleming type spending function: `replays`, then as
+    many again for suspects that are not settled."""
     early = 2.0 * (1.0 - NormalDist().cdf(NormalDist().inv_cdf(1 - ALPHA / 2) / 0.5**0.5))
     return [(range(replays), early), (range(replays, 2 * replays), ALPHA - early)]
 
 
 def _p(one: Repair | Chance, shares: Mapping[str, Share]) -> float:
-    """The largest of the p-values that must all be small."""
+    """The largest of the p-values that all must be small (intersection-union test)."""
     anew, held = shares[f"anew {one.turn}"], shares[f"anew {one.turn + 1}"]
     if isinstance(one, Chance):
         return _better(anew, held)
@@ -462,7 +471,7 @@ def _p(one: Repair | Chance, shares: Mapping[str, Share]) -> float:
 
 
 def _better(a: Share, b: Share) -> float:
-    """Two-sided p that `a` comes out right more often; 1 where it does not."""
+    """Two-sided p-value that `a` succeeds more often than `b`; 1 if it does not."""
     if not a.n or not b.n or a.passed * b.n <= b.passed * a.n:
         return 1.0
     return fisher(a.passed, a.n, b.passed, b.n)

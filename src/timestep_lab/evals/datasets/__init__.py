@@ -1,4 +1,4 @@
-"""Datasets: from whatever the user has to cases with ids, versioned by content."""
+"""Data sets: from user data to cases with ids, versioned by content."""
 
 from __future__ import annotations
 

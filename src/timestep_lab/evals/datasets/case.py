@@ -1,4 +1,4 @@
-"""A case, and a list of them with one version."""
+"""`Case` and `Dataset`: the input of a comparison."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One thing to ask. `id` follows from the content unless the data brings one."""
+    """One input to run. `id` is derived from the content unless the data has one."""
 
     input: str = ""
     messages: tuple[Json, ...] = ()
     expected: Json = None
-    """None where it is not known; an empty text, such as an empty cell of a CSV, is the same."""
+    """The expected answer. None if unknown; an empty text (such as an empty CSV cell) means the same."""
     vars: Mapping[str, Json] = field(default_factory=dict)
-    """What prompts may name. Names with two underscores before them are directions of the case (as promptfoo's): `__prefix` and
-    `__suffix` stand around the prompt, from the mean `__threshold` on its assertions pass, `__models` and `__prompts` are those it is for."""
+    """Variables for prompt templates. Names with two leading underscores are promptfoo directives: `__prefix` and
+    `__suffix` surround the prompt, `__threshold` is the mean of assertions needed to pass, `__models` and `__prompts`
+    restrict the candidates."""
     assertions: tuple[Json, ...] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
     id: str = ""
@@ -37,35 +38,36 @@ class Case:
             object.__setattr__(self, "expected", None)
 
     def __getitem__(self, name: str) -> Json:
-        """A field, a variable or what its metadata say: `case["input"]`, `case["topic"]`. Raises `NotFoundError`."""
+        """A field, variable or metadata value: `case["input"]`, `case["topic"]`. Raises `NotFoundError`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         known = {**self.metadata, **self.own_vars(), **fields}
         if name not in known:
             raise NotFoundError(
-                f"The case {self.id} has no {name!r}.{did_you_mean(str(name), known)}", f"It has: {', '.join(known)}."
+                f"The case {self.id} has no {name!r}.{did_you_mean(str(name), known)}",
+                f"Available: {', '.join(known)}.",
             )
         return known[name]
 
     def content_hash(self) -> str:
-        """64 hex digits over everything that a candidate or a scorer gets to see; metadata and id are not."""
+        """SHA-256 (64 hex digits) of everything that candidates or scorers see; metadata and id are excluded."""
         return digest([self.input, self.messages, self.expected, self.vars, self.assertions])
 
     @property
     def trace_id(self) -> str | None:
-        """Of a case that was a run: its trace."""
+        """The trace id of a case that was made from a run."""
         trace_id = self.vars.get("trace_id") or self.metadata.get("trace_id")
         return trace_id if isinstance(trace_id, str) else None
 
     def template_vars(self) -> dict[str, Json]:
-        """What a prompt template may name."""
+        """All variables available to a prompt template."""
         return {"input": self.input, "expected": self.expected, **self.own_vars()}
 
     def own_vars(self) -> dict[str, Json]:
-        """Without the directions."""
+        """Variables without promptfoo directives."""
         return {name: value for name, value in self.vars.items() if not name.startswith("__")}
 
     def is_for(self, model: str | None, prompt: str | None) -> bool:
-        """Whether it is asked of a candidate with this model and this prompt."""
+        """Whether the case applies to a candidate with this model and prompt."""
         models, prompts = self.vars.get("__models"), self.vars.get("__prompts")
         return (models is None or model is None or model in models) and (
             prompts is None or prompt is None or prompt in prompts
@@ -74,18 +76,18 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Whom a promptfoo file asks, in its words."""
+    """A provider entry of a promptfoo file."""
 
     id: str
     label: str | None = None
     settings: Mapping[str, Json] = field(default_factory=dict)
     prompts: tuple[str, ...] | None = None
-    """Templates it is given. None: all of the file."""
+    """Prompt templates for this provider. None: all templates of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """`version` changes when, and only when, a case's content, the order, or the number of cases does."""
+    """A list of cases. `version` changes if and only if the content, order or number of cases changes."""
 
     name: str
     cases: tuple[Case, ...]
@@ -93,17 +95,17 @@ class Dataset:
     prompts: tuple[str, ...] = ()
     """Prompt templates that came with the data (promptfoo)."""
     providers: tuple[Provider, ...] = ()
-    """Whom the data asks (promptfoo), where no candidates are named."""
+    """Providers that came with the data (promptfoo), used if no candidates are given."""
     repeat: int = 1
-    """How often it asks every case, where no `epochs` are given."""
+    """Number of repeats that came with the data, used if `epochs` is not given."""
 
     @classmethod
     def of(
         cls, cases: Sequence[Case], name: str, prompts: Sequence[str] = (), providers: Sequence[Provider] = (), repeat: int = 1
     ) -> Dataset:  # fmt: skip
-        """Raises `DataError` when there is no case, or two cases bring the same id."""
+        """Build a data set. Raises `DataError` if there are no cases, or duplicate ids."""
         if not cases:
-            raise DataError(f"{name} holds no case.", "Give at least one question.")
+            raise DataError(f"{name} contains no cases.", "Add at least one case.")
         named = _with_ids(cases, name)
         version = digest([case.content_hash() for case in named])[:12]
         return cls(name, tuple(named), version, tuple(prompts), tuple(providers), repeat)
@@ -119,7 +121,7 @@ class Dataset:
     @overload
     def __getitem__(self, which: slice) -> Dataset: ...
     def __getitem__(self, which: int | str | slice) -> Case | Dataset:
-        """A case by its place or its id, or some of them as a data set. Raises `NotFoundError`, `UsageError`."""
+        """A case by position or id, or a slice as a data set. Raises `NotFoundError`, `UsageError`."""
         if isinstance(which, slice):
             cases = self.cases[which]
             version = digest([case.content_hash() for case in cases])[:12]
@@ -129,16 +131,17 @@ class Dataset:
             if found is None:
                 near = did_you_mean(which, [case.id for case in self.cases])
                 raise NotFoundError(
-                    f"{self.name} has no case {which!r}.{near}", "Its ids: [case.id for case in dataset]."
+                    f"{self.name} has no case {which!r}.{near}", "List the ids with: [case.id for case in dataset]."
                 )
             return found
         if isinstance(which, bool) or not isinstance(which, int):
             raise UsageError(
-                f"{which!r} is no place in a data set.", "Give a number from 0, an id, or a slice such as [:10]."
+                f"{which!r} is not a valid index.", "Use a position from 0, an id, or a slice such as [:10]."
             )
         if not -len(self.cases) <= which < len(self.cases):
             raise NotFoundError(
-                f"{self.name} has no case {which}: it has {len(self.cases)}, from 0.", "Give a smaller number."
+                f"{self.name} has no case {which}: it has {len(self.cases)} cases, numbered from 0.",
+                "Use a smaller position.",
             )
         return self.cases[which]
 
@@ -146,7 +149,7 @@ class Dataset:
         return Dataset.of(self.cases[:n], self.name, self.prompts, self.providers, self.repeat)
 
     def df(self) -> pandas.DataFrame:
-        """One row a case; its variables are columns."""
+        """One row per case; variables are columns."""
         import pandas
 
         rows = [
@@ -172,12 +175,12 @@ def from_record(record: CaseRecord) -> Case:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a JSON value in canonical form. Raises `DataError` for what JSON cannot hold."""
+    """SHA-256 of a JSON value in canonical form. Raises `DataError` if it is not valid JSON."""
     try:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"A case holds a value that JSON cannot: {error}.", "Use text, numbers, lists and objects."
+            f"A case contains a value that is not valid JSON: {error}.", "Use text, numbers, lists and objects."
         ) from error
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -190,9 +193,10 @@ def _with_ids(cases: Sequence[Case], name: str) -> list[Case]:
         seen[base] = seen.get(base, 0) + 1
         if case.id and seen[base] > 1:
             raise DataError(
-                f"{name}: case {position} has the id {case.id!r} of an earlier one.", "Give each case an id of its own."
+                f"{name}: case {position} has the same id as an earlier case, {case.id!r}.",
+                "Give each case a unique id.",
             )
-        # The same question asked twice on purpose is two cases; the second one's id says so.
+        # The same question twice on purpose is two cases; the second gets a suffixed id.
         id = base if seen[base] == 1 else f"{base}-{seen[base]}"
         out.append(
             Case(

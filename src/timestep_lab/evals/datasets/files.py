@@ -1,4 +1,4 @@
-"""Readers of files, each giving (row, where) so that a complaint can name the line."""
+"""File readers. Each returns (row, location) pairs, so that errors can name the line."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ _READ_S = 60.0
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, or of a UTF-16 one that says so in its first two bytes; one that ends in `.gz` is unpacked."""
+    """The text of a UTF-8 file, or a UTF-16 file with a byte order mark; `.gz` files are decompressed."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name} is not gzip: {error}.", "Pack it again, or take the .gz off its name.") from error
+        raise DataError(
+            f"{path.name} is not a valid gzip file: {error}.", "Compress it again, or remove .gz from its name."
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def load_yaml(path: Path) -> Any:
-    """The value of a YAML 1.2 file, or of a JSON file: `yes` is a text there, and `12:30` no number. Raises `DataError`."""
+    """The value of a YAML 1.2 file (or a JSON file): `yes` is a text and `12:30` is not a number. Raises `DataError`."""
     import yaml  # type: ignore[import-untyped]
 
     text = read_text(path)
@@ -51,12 +53,16 @@ def load_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path.name} is not YAML{line}: {getattr(error, 'problem', error)}.", "Correct it.") from error
+        raise DataError(
+            f"{path.name} is not valid YAML{line}: {getattr(error, 'problem', error)}.", "Fix the file."
+        ) from error
 
 
 @cache
 def _yaml_loader() -> Any:
-    """PyYAML reads YAML 1.1, promptfoo and most others 1.2: which plain words are truth values and numbers is said anew."""
+    """A loader for YAML 1.2, as used by promptfoo and others. PyYAML implements 1.1, so the rules for booleans and
+    numbers are redefined.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -71,7 +77,7 @@ def _yaml_loader() -> Any:
                 self._in_text = False
 
         def peek(self, index: int = 0) -> str:
-            # Within a text a question mark is a letter, also inside braces: {question: Why?}
+            # Inside a text a question mark is an ordinary character, also within braces: {question: Why?}
             letter = str(super().peek(index))
             return "." if letter == "?" and self._in_text else letter
 
@@ -93,17 +99,18 @@ def _yaml_loader() -> Any:
 
 
 def read_csv(path: Path) -> Rows:
-    """A header line, then one case a line. Every value is text; a line of empty values is none.
+    """A CSV file with a header line, one case per line. All values are text; empty lines are skipped.
 
-    Values are separated by commas; in a `.tsv` by tabs; by semicolons, tabs or bars where the header has those and no comma, as spreadsheets
-    write it in many countries; by what a first line `sep=;` says, as Excel has it. In a file whose header has a space after each separator,
-    that space belongs to no value. A column without a name is left out where it is empty, or numbers the lines as pandas does.
+    The separator is a comma; in `.tsv` files a tab; a semicolon, tab or bar if the header has those but no comma (as
+    spreadsheets write in many locales); or the one given by a first line `sep=;` (Excel). If the header has a space
+    after each separator, leading spaces are stripped from values. A column without a name is skipped if it is empty or
+    a row number (pandas index).
     """
     yield from csv_rows(read_text(path), path.name, ending(path))
 
 
 def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
-    """`read_csv` of a text that is there already; `name` is what messages call it."""
+    """`read_csv` for a text; `name` is used in messages."""
     match = re.match(r'"?sep=(.)"?\n', text)
     text = text[match.end() :] if match else text
     separator, spaced = separator_of(text, kind)
@@ -114,11 +121,11 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
         header = [column.strip() for column in next((row for row in reader if any(value.strip() for value in row)), [])]
         if not any(header):
             raise DataError(
-                f"{name} has no header line.", "Its first line names the columns, for example: input,expected"
+                f"{name} has no header line.", "The first line must contain column names, for example: input,expected"
             )
         named = [column for column in header if column]
         if len(set(named)) != len(named):
-            raise DataError(f"{name} names a column twice.", "Rename one of them.")
+            raise DataError(f"{name} has duplicate column names.", "Rename one of them.")
         count = 0
         for values in reader:
             if not any(value.strip() for value in values):
@@ -129,24 +136,24 @@ def csv_rows(text: str, name: str, kind: str = ".csv") -> Rows:
             if len(values) != len(header):
                 raise DataError(
                     f"{where} has {len(values)} values for {len(header)} columns.",
-                    f"Quote values that hold a {_SEPARATORS.get(separator, separator)}.",
+                    f"Quote values that contain a {_SEPARATORS.get(separator, separator)}.",
                 )
             yield _of_header(header, values, count, where), where
             count += 1
     except csv.Error as error:
-        raise DataError(f"{name} line {reader.line_num} is not CSV: {error}.", "Check the quotes.") from error
+        raise DataError(f"{name} line {reader.line_num} is not valid CSV: {error}.", "Check the quotes.") from error
 
 
 def _of_header(header: list[str], values: list[Any], count: int, where: str) -> dict[str, Any]:
     for place, (name, value) in enumerate(zip(header, values, strict=True)):
         numbers_lines = place == 0 and str(value) == str(count)
         if not name and not numbers_lines and value is not None and str(value).strip():
-            raise DataError(f"{where} has {str(value)[:40]!r} in a column without a name.", "Name it in the header.")
+            raise DataError(f"{where} has {str(value)[:40]!r} in a column without a name.", "Add a name in the header.")
     return {name: value for name, value in zip(header, values, strict=True) if name}
 
 
 def read_sheet(path: Path) -> Rows:
-    """The one sheet of an Excel workbook that has rows. What unpacks and parses it is a process of its own, with a bound on memory and time."""
+    """The only non-empty sheet of an Excel workbook, parsed in a separate process with memory and time limits."""
     if find_spec("openpyxl") is None:
         raise MissingExtraError("Reading .xlsx", "files")
     try:
@@ -157,7 +164,7 @@ def read_sheet(path: Path) -> Rows:
 
 
 def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
-    """`read_sheet`, in this process."""
+    """`read_sheet` in this process."""
     import openpyxl  # type: ignore[import-untyped]
 
     try:
@@ -171,7 +178,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
             ]
             for name in books[0].sheetnames if hasattr(books[0][name], "iter_rows")
         }  # fmt: skip
-    # A broken workbook makes openpyxl raise whatever its bytes lead it to, not only errors of its own.
+    # On a corrupt workbook openpyxl can raise any exception, not only its own.
     except (
         zipfile.BadZipFile,
         KeyError,
@@ -183,12 +190,12 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
         OSError,
     ) as error:
         raise DataError(
-            f"{filename} cannot be read as a workbook ({error}).", "Save it anew as .xlsx or CSV."
+            f"{filename} cannot be read as a workbook ({error}).", "Save it again as .xlsx or CSV."
         ) from error
     filled = {name: rows for name, rows in sheets.items() if any(any(v is not None for v in row) for row in rows)}
     if len(filled) != 1:
-        many = f"has rows in {len(filled)} sheets: {', '.join(filled)}" if filled else "has no row"
-        raise DataError(f"{filename} {many}.", "Keep the cases in one sheet, or save that sheet as CSV.")
+        many = f"has rows in {len(filled)} sheets: {', '.join(filled)}" if filled else "has no rows"
+        raise DataError(f"{filename} {many}.", "Put the cases in one sheet, or save one sheet as CSV.")
     [rows] = filled.values()
     records: list[tuple[Any, str]] = []
     header: list[str] | None = None
@@ -199,7 +206,7 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
             header = ["" if value is None else str(value).strip() for value in row]
             named = [name for name in header if name]
             if len(set(named)) != len(named):
-                raise DataError(f"{filename} names a column twice.", "Rename one of them.")
+                raise DataError(f"{filename} has duplicate column names.", "Rename one of them.")
             continue
         where = f"{filename} row {number}"
         values = [*row, *([None] * (len(header) - len(row)))]
@@ -210,12 +217,12 @@ def sheet_rows(content: bytes, filename: str) -> list[tuple[Any, str]]:
 
 def _cell_value(value: object, written: object, where: str) -> Any:
     if value is None and isinstance(written, str) and written.startswith("="):
-        raise DataError(f"{where} has a formula whose value was not saved: {written[:40]}.", "Open it in a spreadsheet program and save it.")  # fmt: skip
+        raise DataError(f"{where} has a formula without a saved value: {written[:40]}.", "Open it in a spreadsheet program and save it again.")  # fmt: skip
     return value
 
 
 def read_jsonl(path: Path) -> Rows:
-    # Only a line feed ends a line: U+2028, U+0085 and form feeds may stand inside JSON text.
+    # Only a line feed ends a line: U+2028, U+0085 and form feeds may occur inside JSON strings.
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield parsed_json(line, f"{path.name} line {number}"), f"{path.name} line {number}"
@@ -225,7 +232,7 @@ def read_json(path: Path) -> Rows:
     value = parsed_json(read_text(path), path.name)
     rows = _listed(value, path.name)
     if not isinstance(rows, list):
-        raise DataError(f"{path.name} does not hold a list.", "Give a list of texts or objects.")
+        raise DataError(f"{path.name} does not contain a list.", "Use a list of texts or objects.")
     for number, row in enumerate(rows, 1):
         yield row, f"{path.name} case {number}"
 
@@ -234,8 +241,9 @@ _LISTS = ("cases", "examples", "samples", "rows", "items", "data")
 
 
 def _listed(value: object, name: str) -> Any:
-    """The rows of a JSON value: of an object its list of cases (also one level down, as Phoenix has it), or its columns (lists of one length;
-    objects with the same names; pandas' `split`); of a row of the Hugging Face viewer, what it holds; of SQuAD's articles, the questions."""
+    """The rows of a JSON value: the list of cases in an object (possibly nested one level, as in Phoenix exports);
+    columns (lists of equal length, objects with the same keys, or pandas' `split` format); rows of the Hugging Face
+    viewer; SQuAD questions."""
     if isinstance(value, dict):
         columns, data = value.get("columns"), value.get("data")
         if (
@@ -249,8 +257,8 @@ def _listed(value: object, name: str) -> Any:
             if isinstance(held, dict) and key == "samples" and all(isinstance(inner, list) for inner in held.values()):
                 if len(held) != 1:
                     raise DataError(
-                        f"{name} has samples of {len(held)} tasks: {', '.join(held)}.",
-                        "Save those of one task in a file of their own.",
+                        f"{name} has samples from {len(held)} tasks: {', '.join(held)}.",
+                        "Save the samples of one task in a separate file.",
                     )
                 [held] = held.values()
             if isinstance(held, dict) and any(isinstance(held.get(inner), list) for inner in _LISTS):
@@ -258,7 +266,7 @@ def _listed(value: object, name: str) -> Any:
             if isinstance(held, list) and not _is_columns(value):
                 return _listed(held, name)
         if not _is_columns(value):
-            raise DataError(f"{name} holds an object without cases.", 'Give a list, or {"cases": [ … ]}.')
+            raise DataError(f"{name} contains an object without cases.", 'Use a list, or {"cases": [ … ]}.')
         if all(isinstance(column, dict) for column in value.values()):
             return [{column: cells[row] for column, cells in value.items()} for row in next(iter(value.values()))]
         return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
@@ -274,12 +282,14 @@ def _listed(value: object, name: str) -> Any:
 
 
 def _texts(answers: object) -> Any:
-    """SQuAD's answers, as they stand in a file and as Hugging Face has them."""
+    """SQuAD answers, as in the original files and in the Hugging Face version."""
     return {"text": [one["text"] for one in answers]} if isinstance(answers, list) else answers
 
 
 def _is_columns(value: dict[str, Any]) -> bool:
-    """Lists of one length, or objects with the same names, of which one holds questions: texts, no messages of one conversation."""
+    """Whether an object is a table by columns: lists of equal length, or objects with the same keys, one of which holds
+    questions (texts, not the messages of one conversation).
+    """
     columns = [list(column.values()) if isinstance(column, dict) else column for column in value.values()]
     asked = [column for name, column in zip(value, columns, strict=True) if is_question_column(name)]
     if not asked or not all(isinstance(column, list) and len(column) == len(asked[0]) > 0 for column in columns):
@@ -289,7 +299,7 @@ def _is_columns(value: dict[str, Any]) -> bool:
 
 
 def read_inspect(path: Path) -> Rows:
-    """The samples of a log of Inspect, which is a zip archive."""
+    """The samples of an Inspect log (a zip archive)."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if re.fullmatch(r"samples/[^/]+\.json", name)]
@@ -297,13 +307,13 @@ def read_inspect(path: Path) -> Rows:
                 yield parsed_json(archive.read(name).decode("utf-8"), f"{path.name} {name}"), f"{path.name} {name}"
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path.name} cannot be read as a log of Inspect ({error}).",
-            "Write it as JSON: inspect log convert --to json.",
+            f"{path.name} cannot be read as an Inspect log ({error}).",
+            "Convert it to JSON: inspect log convert --to json.",
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     if not names:
-        raise DataError(f"{path.name} has no sample.", "Log the samples, too.")
+        raise DataError(f"{path.name} has no samples.", "Enable logging of samples.")
 
 
 def read_parquet(path: Path) -> Rows:
@@ -332,13 +342,14 @@ MAX_UPLOAD = 20 * 2**20
 
 
 def rows_of_bytes(content: bytes, filename: str) -> list[tuple[Any, str]]:
-    """The rows of a file that somebody else sent: read in a process of its own, with a bound on memory and time, and never another file.
+    """The rows of an uploaded file, parsed in a separate process with memory and time limits, without access to other
+    files.
 
     Raises `DataError`, `TooLargeError`, `MissingExtraError`.
     """
     name = Path(filename).name or "file"
     if len(content) > MAX_UPLOAD:
-        raise TooLargeError(f"{name} is larger than {MAX_UPLOAD >> 20} MB.", "Give a part of it.")
+        raise TooLargeError(f"{name} is larger than {MAX_UPLOAD >> 20} MB.", "Split the file.")
     kind = ending(Path(name))
     reader_of(Path(name))
     if kind == ".xlsx" and find_spec("openpyxl") is None:
@@ -357,20 +368,20 @@ def _rows_here(content: bytes, name: str) -> list[tuple[Any, str]]:
 
 
 def ending(path: Path) -> str:
-    """What says how to read the file: `.csv` of `Questions.CSV` and of `questions.csv.gz`."""
+    """The suffix that determines the reader: `.csv` for `Questions.CSV` and for `questions.csv.gz`."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def reader_of(path: Path) -> Callable[[Path], Rows]:
-    """Raises `DataError` for a kind of file that cannot be read."""
+    """The reader for this path. Raises `DataError` for an unsupported kind of file."""
     kind = ending(path)
     if kind in (".xls", ".ods"):
-        raise DataError(f"{path.name} is a spreadsheet of a kind that cannot be read.", "Save it as .xlsx or CSV.")
+        raise DataError(f"{path.name} is a spreadsheet in an unsupported format.", "Save it as .xlsx or CSV.")
     if kind not in READERS or (kind in (".parquet", ".xlsx", ".eval") and path.suffix.lower() == ".gz"):
         raise DataError(
-            f"{path.name} is of no kind that can be read.",
-            f"Known: {', '.join([*READERS, '.yaml'])}; those of text also with .gz.",
+            f"{path.name} is not a supported file type.",
+            f"Supported: {', '.join([*READERS, '.yaml'])}; text formats also with .gz.",
         )
     return READERS[kind]
 
@@ -386,8 +397,8 @@ def parsed_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise DataError(f"{where} is JSON nested too deeply to be read.", "Give a list of objects.") from None
+        raise DataError(f"{where} is nested too deeply.", "Use a list of objects.") from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{where} is not JSON: {error.msg} at column {error.colno}.", "Correct it, or remove it."
+            f"{where} is not valid JSON: {error.msg} at column {error.colno}.", "Fix or remove it."
         ) from error

@@ -1,4 +1,4 @@
-"""One door for all kinds of data."""
+"""`load_dataset`: converts all supported kinds of data into a `Dataset`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from timestep_lab.store.store import Store
 
 
-# --- Data sets in the store: one row a version, one row a case of it. Everything here blocks
+# --- Stored data sets: one row per version, one row per case. Everything here blocks
 
 
 _COLUMNS = ("user_id", "dataset_id", "position", "case_id", "input", "messages", "expected", "vars", "assertions", "metadata")  # fmt: skip
@@ -44,7 +44,7 @@ _CORRECTIONS = "select target_id, note from scores where target = 'trace' and na
 
 
 def store_version(store: Store, record: DatasetRecord, dataset: Dataset) -> DatasetRecord:
-    """All or nothing. Raises `ConflictError` when somebody else was faster with a version of that number."""
+    """Store a version, atomically. Raises `ConflictError` if another writer stored that version number first."""
     rows = [
         (
             store.user_id, record.id, position, case.id, case.input, json.dumps(list(case.messages), ensure_ascii=False),
@@ -89,7 +89,7 @@ def forget(store: Store, dataset_id: str) -> None:
 def cases_of_traces(
     sql: Callable[[str], list[dict[str, Any]]], filter: str, query_of: Callable[[str], str], *, expected: str | None, limit: int | None
 ) -> list[Case]:  # fmt: skip
-    """What was asked in each trace that a filter selects, oldest first, with what it should have answered where somebody said so."""
+    """The inputs of the traces that match a filter, oldest first, with their expected answers where annotated."""
     rows = sorted(sql(query_of(filter)), key=lambda row: str(row["started_at"]))
     cases = cases_of_rows(rows, sql, expected=expected)
     return cases if limit is None else cases[-limit:]
@@ -98,7 +98,7 @@ def cases_of_traces(
 def cases_of_rows(
     rows: Sequence[Mapping[str, object]], sql: Callable[[str], list[dict[str, Any]]], *, expected: str | None
 ) -> list[Case]:  # fmt: skip
-    """The same of rows of the view `traces`, in their order. Traces in which nothing was asked make no case."""
+    """The same from rows of the view `traces`, in their order. Traces without input are skipped."""
     corrections = {row["target_id"]: row["note"] for row in sql(_CORRECTIONS)}
     cases = []
     for row in rows:
@@ -119,21 +119,21 @@ def load_dataset(
     data: object, *, store: Store | None = None, name: str | None = None, input: str | None = None,
     expected: str | None = None, id: str | None = None, limit: int | None = None,
 ) -> Dataset:  # fmt: skip
-    """Make a dataset of
+    """Build a data set from
 
     - a list of texts, objects or `Case`s; a DataFrame; a `Dataset`
-    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (also OpenAI evals: `input` messages and `ideal`), each also with `.gz`; `.parquet`, `.xlsx`,
-      `.eval` (a log of Inspect);
-      `.yaml` (promptfoo); a comparison saved as one of these, whose cases are asked again
-    - a query over what happened before: `"select input, output as expected from traces where …"` (needs `store`)
+    - a path: `.csv`, `.tsv`, `.json`, `.jsonl` (including OpenAI evals with `input` messages and `ideal`), each also
+      with `.gz`; `.parquet`, `.xlsx`, `.eval` (Inspect log); `.yaml` (promptfoo); or a saved comparison, whose cases
+      are used again
+    - a query over past traces: `"select input, output as expected from traces where …"` (needs `store`)
 
-    `input`, `expected` and `id` name columns. Raises `DataError`, naming file and line, when anything in it cannot be read.
+    `input`, `expected` and `id` are column names. Raises `DataError`, naming file and line, for invalid data.
     """
     columns = Columns(input, expected, id)
     if isinstance(data, Dataset):
         dataset = data if data.cases else Dataset.of((), data.name)
     elif isinstance(data, Mapping):
-        raise DataError("The data is one object, not a list of cases.", "Put it into a list.")
+        raise DataError("The data is one object, not a list of cases.", "Wrap it in a list.")
     elif is_query(data):
         dataset = _of_rows(_query(str(data), store), name or "query", columns)
     elif isinstance(data, str | Path):
@@ -145,15 +145,15 @@ def load_dataset(
         dataset = _of_rows(((row, f"case {n}") for n, row in enumerate(data, 1)), name or "list", columns)
     else:
         raise DataError(
-            f"A {type(data).__name__} is not a dataset.",
-            "Give a list, a DataFrame, a file's path, or a query over past traces.",
+            f"A {type(data).__name__} is not a data set.",
+            "Pass a list, a DataFrame, a file path, or a query over past traces.",
         )
     return dataset if limit is None else dataset.head(limit)
 
 
 def pasted(text: str, name: str = "list") -> Dataset:
-    """What somebody typed or pasted: a table whose first line names its columns, one of them a usual name of what is asked (from a spreadsheet,
-    CSV or TSV); JSON Lines; a JSON list; else a question a line. Raises `DataError` that names the line."""
+    """Parse typed or pasted text: a table whose header contains a usual name of the input column (from a spreadsheet,
+    CSV or TSV); JSON Lines; a JSON list; else one question per line. Raises `DataError` that names the line."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n")
     if text.lstrip().startswith("["):
         rows = parsed_json(text, "The list")
@@ -172,23 +172,25 @@ def _line(line: str, where: str) -> Any:
     try:
         return parsed_json(line, where)
     except DataError as error:
-        raise DataError(error.message, 'Write {"input": "…", "expected": "…"}, or plain text.') from error
+        raise DataError(error.message, 'Use {"input": "…", "expected": "…"}, or plain text.') from error
 
 
 def has_header(text: str) -> bool:
-    """Whether the first line names several columns, one of them a usual name of what is asked."""
+    """Whether the first line is a header: several column names, one of them a usual name of the input column."""
     first, _, rest = text.strip("\n").partition("\n")
     names = [name.strip().strip('"') for name in first.split(separator_of(first, ".csv")[0])]
     return len(names) > 1 and bool(rest.strip()) and any(map(is_question_column, names))
 
 
 def uploaded(content: bytes, filename: str) -> Dataset:
-    """A file that somebody sent; `file://` in it is text. Raises `DataError`, `TooLargeError`, `MissingExtraError`."""
+    """Parse an uploaded file; `file://` references are not followed. Raises `DataError`, `TooLargeError`,
+    `MissingExtraError`.
+    """
     return _of_rows(rows_of_bytes(content, filename), Path(filename).stem or "file", Columns())
 
 
 def is_query(data: object) -> bool:
-    """SQL is told from a path by its first word; a path has no `select ` at its start."""
+    """Whether a string is an SQL query, not a path: it starts with a keyword such as `select `."""
     return isinstance(data, str) and data.lstrip()[:7].lower().split(maxsplit=1)[:1] in (["select"], ["with"])
 
 
@@ -199,7 +201,7 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns) ->
         if is_archived(row):
             continue
         if (key := told_before(row)) is not None:
-            # Of the rows about a case, one is the case.
+            # Of several rows about one case, keep one.
             if key in seen:
                 continue
             seen.add(key)
@@ -210,7 +212,7 @@ def _of_rows(rows: Iterable[tuple[object, str]], name: str, columns: Columns) ->
 
 
 def _whole_numbers(frame: Any) -> Any:
-    """pandas makes 18 into 18.0 in a column that lacks a value; such a column of whole numbers is made one again."""
+    """Undo pandas' conversion of integers to floats (18 → 18.0) in columns with missing values."""
     frame = frame.copy(deep=False)
     for name, column in list(frame.items()):
         known = column.dropna()
@@ -221,7 +223,7 @@ def _whole_numbers(frame: Any) -> Any:
 
 def _of_file(path: Path, name: str | None, columns: Columns) -> Dataset:
     if not path.is_file():
-        raise DataError(f"There is no file {path}.", 'Check the path; a single question goes into a list: ["…"].')
+        raise DataError(f"The file {path} does not exist.", 'Check the path; put a single question in a list: ["…"].')
     kind = ending(path)
     if kind in (".yaml", ".yml") or (kind == ".json" and promptfoo.is_config(load_yaml(path))):
         config = promptfoo.read(path)

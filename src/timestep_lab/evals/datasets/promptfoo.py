@@ -1,8 +1,8 @@
-"""promptfoo's configuration as a dataset: `tests` and `scenarios`, with the `prompts` and `providers` beside them.
+"""promptfoo configurations as data sets: `tests` and `scenarios`, with their `prompts` and `providers`.
 
-Format: <https://www.promptfoo.dev/docs/configuration/reference/>. OpenAI exports its hosted evals as such files. What a file says means
-what it means there; what is not supported is refused by its name, before anything is asked: nothing is left out in silence.
-Code in files of their own (JavaScript, Python, Ruby) is never run.
+Format: <https://www.promptfoo.dev/docs/configuration/reference/>. OpenAI exports its hosted evals as such files.
+Supported features have the same meaning as in promptfoo; unsupported ones raise an error that names them before
+anything is run, and nothing is ignored silently. Code in separate files (JavaScript, Python, Ruby) is never executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from timestep_lab.model.errors import DataError
 _CODE = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".py", ".rb", ".sh", ".bash", ".pl")
 _PROMPT_FILE = re.compile(r"[^\s{}]+\.(?:txt|md|json|jsonl|yaml|yml|csv|j2|js|mjs|cjs|ts|py|rb|sh|bash|pl)(?::\w+)?")
 _OPEN_TAG = re.compile(r"\{%[^%]*$|\{\{[^}]*$|\{#[^#]*$", re.MULTILINE)
-"""A text with a tag that is not closed on its line is no template: promptfoo takes it as it is."""
+"""A text with a tag that is not closed on its line is not a template: promptfoo uses it verbatim."""
 _NESTED = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _TOP = (
     "$schema", "description", "prompts", "providers", "targets", "tests", "scenarios", "defaultTest", "tags", "outputPath", "sharing",
@@ -50,7 +50,7 @@ _COLUMNS = {"__description": "description", "__threshold": "threshold"}
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What such a file holds."""
+    """The contents of a configuration file."""
 
     cases: list[Case]
     prompts: tuple[str, ...]
@@ -59,17 +59,17 @@ class Config:
 
 
 def is_config(value: object) -> bool:
-    """Whether the content of a JSON file is promptfoo's."""
+    """Whether the content of a JSON file is a promptfoo configuration."""
     return isinstance(value, Mapping) and bool({"tests", "scenarios"} & set(value)) and bool({"prompts", "providers", "targets"} & set(value))  # fmt: skip
 
 
 def read(path: Path) -> Config:
-    """Raises `DataError`, naming the test, for what is not understood."""
+    """Read a configuration. Raises `DataError`, naming the test, for anything that is invalid or unsupported."""
     config = load_yaml(path)
     if isinstance(config, list):
         config = {"tests": config}
     if not isinstance(config, Mapping) or not ("tests" in config or "scenarios" in config):
-        raise DataError(f"{path.name} has no tests.", "A promptfoo file has a list under `tests:`.")
+        raise DataError(f"{path.name} has no tests.", "A promptfoo file needs a list under `tests:`.")
     only(config, _TOP, path.name)
     config = _referred(config, config, path.name)
     prompts = _prompts(config.get("prompts") or [], path)
@@ -91,7 +91,7 @@ def read(path: Path) -> Config:
 
 
 def case_of_row(row: Mapping[str, object], path: Path, where: str) -> Case:
-    """Of a table with a column `__expected`, read by itself."""
+    """The case of one table row with a column `__expected`, outside of a configuration."""
     [case] = _cases(_test(_row(row, where), path, where), {}, _Beside([], (), "__threshold" in row), path, where)
     return case
 
@@ -104,7 +104,7 @@ class _Prompt:
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a test needs to know of its file."""
+    """The file-level settings that a test needs."""
 
     prompts: Sequence[_Prompt]
     providers: Sequence[Provider]
@@ -113,20 +113,20 @@ class _Beside:
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise DataError(f"{where} is not an object.", "Give names and their values.")
+        raise DataError(f"{where} is not an object.", "Use names with values.")
     return value
 
 
 def _list(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise DataError(f"{where} is not a list.", "Give a list.")
+        raise DataError(f"{where} is not a list.", "Use a list.")
     return value
 
 
 def _referred(value: object, config: Mapping[str, object], where: str, depth: int = 0) -> Any:
-    """`{$ref: '#/assertionTemplates/x'}` is what stands there."""
+    """Resolve references such as `{$ref: '#/assertionTemplates/x'}`."""
     if depth > 30:
-        raise DataError(f"{where}: a $ref leads to itself.", "Write it out.")
+        raise DataError(f"{where}: a $ref refers to itself.", "Replace the $ref with its content.")
     if isinstance(value, list):
         return [_referred(inner, config, where, depth + 1) for inner in value]
     if not isinstance(value, Mapping):
@@ -135,21 +135,21 @@ def _referred(value: object, config: Mapping[str, object], where: str, depth: in
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     reference = str(value["$ref"])
     target: Any = config
-    if reference.startswith(("#/definitions/", "#/$defs/")):  # Of a JSON Schema, within itself.
+    if reference.startswith(("#/definitions/", "#/$defs/")):  # A reference within a JSON Schema.
         return {key: _referred(inner, config, where, depth + 1) for key, inner in value.items()}
     if not reference.startswith("#/"):
         raise DataError(
-            f"{where} refers to {reference!r}, which is not supported here.", "Refer to '#/…' of this file."
+            f"{where} refers to {reference!r}, which is not supported here.", "Use a reference to this file: '#/…'."
         )
     for part in reference[2:].split("/"):
         if not isinstance(target, Mapping) or part not in target:
-            raise DataError(f"{where} refers to {reference!r}, which is not there.", "Correct the $ref.")
+            raise DataError(f"{where} refers to {reference!r}, which does not exist.", "Fix the $ref.")
         target = target[part]
     return _referred(target, config, where, depth + 1)
 
 
 def _files(value: str, path: Path, where: str) -> list[Path]:
-    """The file that a path names, or all that a pattern matches, in order."""
+    """The file at a path, or all files that match a pattern, sorted."""
     name = value.removeprefix("file://")
     if "*" not in name:
         return [path.parent / name]
@@ -167,7 +167,7 @@ def _repeat(config: Mapping[str, object], path: Path) -> int:
         only(given, ("repeat", *_HOW_FAST), where)
         repeat = given.get("repeat", repeat)
     if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-        raise DataError(f"{path.name} repeats {repeat!r} times.", "Give a whole number from 1 up.")
+        raise DataError(f"{path.name} has repeat: {repeat!r}.", "Use a whole number of at least 1.")
     return repeat
 
 
@@ -181,7 +181,7 @@ def _test(test: object, path: Path, where: str) -> Mapping[str, Any]:
     only(options, _OPTIONS, f"{where} options")
     threshold = given.get("threshold")
     if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
-        raise DataError(f"{where} has the threshold {threshold!r}.", "Give a number from 0 to 1.")
+        raise DataError(f"{where} has the threshold {threshold!r}.", "Use a number from 0 to 1.")
     if given.get("assert") is not None:
         _list(given["assert"], f"{where} assert")
     return given
@@ -234,11 +234,11 @@ def _tests(tests: object, path: Path) -> Iterator[Any]:
             else:
                 yield test
     else:
-        raise DataError(f"{path.name}: tests is not a list.", "List the tests, or name a file with file://.")
+        raise DataError(f"{path.name}: tests is not a list.", "List the tests, or refer to a file with file://.")
 
 
 def _row(row: object, where: str) -> Any:
-    """A row of a table of tests: its columns are variables, but for those that promptfoo names with two underscores."""
+    """A row of a test table: columns are variables, except those that promptfoo marks with two underscores."""
     if not isinstance(row, Mapping) or "vars" in row or "assert" in row:
         return row
     test: dict[str, Any] = {"vars": {}, "assert": [], "options": {}, "metadata": {}}
@@ -266,7 +266,7 @@ def _row(row: object, where: str) -> Any:
             if text.strip():
                 test["metadata"][match[1]] = parts
         else:
-            raise DataError(f"{where} uses the column {name!r}, which is not supported here.", "Take it out.")
+            raise DataError(f"{where} uses the column {name!r}, which is not supported here.", "Remove it.")
     metric = test.pop("metric", "")
     for name, assertion in expected.items():
         assertion |= {**settings.get("__expected", {}), **settings.get(name, {})} | (
@@ -279,13 +279,13 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DataError(f"{where} is {text!r}.", "Give a number.") from error
+        raise DataError(f"{where} is {text!r}.", "Use a number.") from error
 
 
 def _vars(test: Mapping[str, object], path: Path, where: str) -> dict[str, Any]:
     given = test.get("vars") or {}
     if isinstance(given, str | list):
-        # A path by itself, also without file://.
+        # A bare path, without file://.
         merged: dict[str, Any] = {}
         for one in [given] if isinstance(given, str) else given:
             for file in _files(str(one), path, f"{where} vars"):
@@ -303,7 +303,9 @@ def _variable(value: object, path: Path, where: str) -> Any:
 
 
 def _composed(variables: Mapping[str, object], where: str) -> dict[str, Any]:
-    """A variable may name others: `item: 'tweet about {{topic}}'`. One that has filters or conditions is filled as a prompt is."""
+    """Resolve variables that refer to other variables: `item: 'tweet about {{topic}}'`. Those with filters or
+    conditions are rendered like prompts.
+    """
     resolved = dict(variables)
     for _ in range(5):
         before = dict(resolved)
@@ -321,7 +323,7 @@ def _composed(variables: Mapping[str, object], where: str) -> dict[str, Any]:
             for name, v in resolved.items()
         }
     except DataError as error:
-        raise DataError(f"{where} has a variable that names others. {error.message}", error.next_step) from error
+        raise DataError(f"{where} has a variable that refers to others. {error.message}", error.next_step) from error
 
 
 def _cases(
@@ -342,7 +344,7 @@ def _cases(
         threshold = test.get("threshold")
         directions["__threshold"] = default.get("threshold") if threshold is None else threshold
     directions |= _only_for(test, beside, where)
-    # A list of texts is a case each; a list that begins with anything else is one value.
+    # A list of texts is one case each; a list that starts with anything else is one value.
     lists = {n: v if isinstance(v, list) and v and isinstance(v[0], str) else [v] for n, v in variables.items()}
     for values in itertools.product(*lists.values()):
         chosen = _composed(dict(zip(lists, values, strict=True)), where)
@@ -359,13 +361,15 @@ def _cases(
 
 
 def _only_for(test: Mapping[str, object], beside: _Beside, where: str) -> dict[str, Any]:
-    """Which models and prompts a test is for, where it is not for all."""
+    """The directives that restrict a test to some models and prompts, if any."""
     restrictions: dict[str, Any] = {}
     if test.get("providers") is not None:
         wanted = [str(one) for one in _list(test["providers"], f"{where} providers")]
         named = [p for p in beside.providers if any(_fits(w, p.id) or _fits(w, p.label) for w in wanted)]
         if not named:
-            raise DataError(f"{where} is for the providers {', '.join(wanted)}, none of which is there.", "Correct it.")
+            raise DataError(
+                f"{where} is for the providers {', '.join(wanted)}, none of which is defined.", "Fix the test."
+            )
         restrictions["__models"] = [read_model(provider.id, where) for provider in named]
     if test.get("prompts") is not None:
         restrictions["__prompts"] = _labelled(test["prompts"], beside.prompts, where)
@@ -383,7 +387,7 @@ def _labelled(wanted: object, prompts: Sequence[_Prompt], where: str) -> list[st
     texts = [p.text for p in prompts if any(_fits(name, label) for name in names for label in p.labels)]
     if not texts:
         raise DataError(
-            f"{where} is for the prompts {', '.join(names)}, none of which is there.", "Give prompts labels."
+            f"{where} is for the prompts {', '.join(names)}, none of which is defined.", "Give prompts labels."
         )
     return texts
 
@@ -392,7 +396,9 @@ def _labelled(wanted: object, prompts: Sequence[_Prompt], where: str) -> list[st
 
 
 def _prompts(prompts: object, path: Path) -> list[_Prompt]:
-    """Templates. A text that names a file is that file; a `.txt` holds several, parted by lines of `---`."""
+    """The prompt templates. A file name is replaced by the file's content; a `.txt` file may contain several, separated
+    by lines of `---`.
+    """
     if isinstance(prompts, Mapping):
         prompts = [{"id": text, "label": label} for text, label in prompts.items()]
     templates: list[_Prompt] = []
@@ -406,7 +412,7 @@ def _prompts(prompts: object, path: Path) -> list[_Prompt]:
         if isinstance(text, list | Mapping):
             text = json.dumps(text, ensure_ascii=False)
         if not isinstance(text, str):
-            raise DataError(f"{where} is not text.", "Write the prompt in place, or name a .txt file.")
+            raise DataError(f"{where} is not text.", "Write the prompt inline, or refer to a .txt file.")
         for part, own in _prompt_texts(text, path, where):
             check_template(part)
             labels = [own, label if own is None or label is None else f"{label}: {part}", part, text]
@@ -415,9 +421,9 @@ def _prompts(prompts: object, path: Path) -> list[_Prompt]:
 
 
 def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str | None]]:
-    """(template, label of its own)"""
+    """(template, its own label)"""
     if text.startswith("exec:") or (re.match(r"[a-z]+://", text) and not text.startswith("file://")):
-        raise DataError(f"{where} is {text}, which is not supported here.", "Write it in place, or name a text file.")
+        raise DataError(f"{where} is {text}, which is not supported here.", "Write it inline, or refer to a text file.")
     if not (text.startswith("file://") or _PROMPT_FILE.fullmatch(text)):
         yield text, None
         return
@@ -436,14 +442,14 @@ def _prompt_texts(text: str, path: Path, where: str) -> Iterator[tuple[str, str 
         elif kind == ".csv":
             for row, place in reader_of(file)(file):
                 if "prompt" not in row:
-                    raise DataError(f"{place} has no column 'prompt'.", "Call the column prompt.")
+                    raise DataError(f"{place} has no column 'prompt'.", "Name the column 'prompt'.")
                 yield row["prompt"], row.get("label") or None
         else:
-            raise DataError(f"{where} is in {text}, which is not supported here.", "Name a text file.")
+            raise DataError(f"{where} is in {text}, which is not supported here.", "Use a text file.")
 
 
 def _providers(providers: object, prompts: Sequence[_Prompt], path: Path) -> tuple[Provider, ...]:
-    """Whom the file asks. Whether each can be asked here is told when no others are named."""
+    """The providers of the file. Whether they are supported is checked only if no other candidates are given."""
     parsed: list[Provider] = []
     for number, given in enumerate(providers if isinstance(providers, list) else [providers], 1):
         where = f"{path.name} provider {number}"

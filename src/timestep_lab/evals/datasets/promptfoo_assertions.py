@@ -1,4 +1,4 @@
-"""promptfoo's assertions as scorers. Format: <https://www.promptfoo.dev/docs/configuration/expected-outputs/>."""
+"""promptfoo assertions as scorers. Format: <https://www.promptfoo.dev/docs/configuration/expected-outputs/>."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ _UNSUPPORTED = (
     "trace-error-spans", "trace-span-count", "trace-span-duration", "trajectory:goal-success", "trajectory:tool-args-match",
     "trajectory:tool-sequence", "webhook",
 )  # fmt: skip
-"""Kinds of promptfoo that are refused: in a table's `__expected`, a text that begins with one is not text to be equal to."""
+"""Unsupported promptfoo assertion types. In a table's `__expected`, a text that starts with one is not taken as the
+expected text.
+"""
 _EVERY = ("type", "value", "weight", "metric", "transform", "description")
 _THRESHOLD = ("levenshtein", "similar", "latency", "cost", "llm-rubric", "javascript")
 _JUDGES = ("llm-rubric", "model-graded-closedqa", "factuality")
@@ -68,14 +70,14 @@ _TEXT = (
 )  # fmt: skip
 _SHORT = re.compile(r"(?P<kind>(?:not-)?[a-z][a-z0-9:-]*?)(?:\((?P<number>\d+(?:\.\d+)?)\))?(?::(?P<value>.*)|\Z)", re.DOTALL)  # fmt: skip
 _SHORT_THRESHOLDS = {"similar": 0.8, "levenshtein": 0.75}
-"""Without a number in a table's cell; elsewhere they are 0.75 and 5."""
+"""Default thresholds in a table cell; elsewhere they are 0.75 and 5."""
 _JUDGE_SETTINGS = ("provider", "rubricPrompt")
 
 
 def read_assertion(
     assertion: object, variables: Mapping[str, object], options: Mapping[str, object], path: Path, where: str
 ) -> Spec:
-    """The scorer that an assertion of a test with these variables and options is. Raises `DataError`."""
+    """The scorer for an assertion of a test with these variables and options. Raises `DataError`."""
     if not isinstance(assertion, Mapping) or not isinstance(assertion.get("type"), str):
         raise DataError(f"{where} has an assertion without a type.", "Write `- type: contains` and `value: …`.")
     kind = assertion["type"]
@@ -87,8 +89,8 @@ def read_assertion(
     if name not in KINDS:
         known = [*KINDS, "assert-set"]
         raise DataError(
-            f"{where} uses the assertion {kind!r}, which is not one of those read here.{did_you_mean(name, known)}",
-            f"Known: {', '.join(sorted(known))}, each also with not-.",
+            f"{where} uses the assertion {kind!r}, which is not supported.{did_you_mean(name, known)}",
+            f"Supported: {', '.join(sorted(known))}, each also with the prefix not-.",
         )
     read = (
         *_EVERY,
@@ -115,7 +117,9 @@ def read_assertion(
 
 
 def short_assertion(text: str, where: str) -> Spec:
-    """`contains: Paris`, `levenshtein(3): Paris`, `grade: is polite`; text without a known kind is what the answer must equal."""
+    """Parse `contains: Paris`, `levenshtein(3): Paris` or `grade: is polite`. A text without a known type is the
+    expected answer.
+    """
     if match := _SHORT.match(text.strip()):
         kind = {"grade": "llm-rubric", "fn": "javascript", "eval": "javascript"}.get(match["kind"], match["kind"])
         bare = kind.removeprefix("not-")
@@ -134,12 +138,12 @@ def short_assertion(text: str, where: str) -> Spec:
 
 
 def read_transform(script: object, where: str) -> None:
-    """Raises `DataError` for a script that is in a file, or is more than is read here."""
+    """Check a transform. Raises `DataError` for a script in a file, or one with unsupported features."""
     if not isinstance(script, str):
         raise DataError(f"{where} has a transform that is not text.", "Write an expression over output.")
     if script.startswith(("file://", "package:")):
         raise DataError(
-            f"{where} takes its transform from {script}, which is not supported here.", "Write an expression in place."
+            f"{where} takes its transform from {script}, which is not supported here.", "Write the expression inline."
         )
     try:
         read_script(script)
@@ -148,7 +152,7 @@ def read_transform(script: object, where: str) -> None:
 
 
 def read_model(provider: object, where: str) -> str:
-    """The model that a provider of promptfoo is here. Raises `DataError`."""
+    """The model for a promptfoo provider. Raises `DataError`."""
     if isinstance(provider, Mapping):
         only(provider, ("id", "label"), f"{where}: the provider")
         provider = provider.get("id")
@@ -171,12 +175,12 @@ def read_model(provider: object, where: str) -> str:
             return provider
     raise DataError(
         f"{where} asks the provider {provider!r}, which is not supported here.",
-        "Name models instead: models=[…]; for a judge, provider: openai:… or anthropic:….",
+        "Pass models instead: models=[…]; for a judge, provider: openai:… or anthropic:….",
     )
 
 
 def loaded(value: object, path: Path, where: str) -> Any:
-    """What a `file://` stands for: the value of a YAML or JSON file, the text of a text file; anything else is itself."""
+    """Resolve a `file://` value: the content of a YAML, JSON or text file; other values are returned unchanged."""
     if not (isinstance(value, str) and value.startswith("file://")):
         return value
     file = path.parent / value.removeprefix("file://")
@@ -191,12 +195,12 @@ def loaded(value: object, path: Path, where: str) -> Any:
 
 
 def only(given: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-    """Raises `DataError` for a key that would mean something to promptfoo and nothing here."""
+    """Raises `DataError` for a key that promptfoo supports but this module does not."""
     strange = [str(name) for name in given if name not in known]
     if strange:
         raise DataError(
             f"{where} uses {', '.join(map(repr, strange))}, which is not supported here.",
-            f"Take it out if it does not matter. Read are: {', '.join(known)}.",
+            f"Remove it if it is not needed. Supported keys: {', '.join(known)}.",
         )
 
 
@@ -222,7 +226,7 @@ def _name_and_weight(assertion: Mapping[str, object], variables: Mapping[str, ob
     weight = assertion.get("weight")
     if weight is not None:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-            raise DataError(f"{where} has the weight {weight!r}.", "Give a number from 0 up.")
+            raise DataError(f"{where} has the weight {weight!r}.", "Use a number of at least 0.")
         spec["weight"] = float(weight)
     if assertion.get("metric") is not None:
         spec["name"] = render(str(assertion["metric"]), variables)
@@ -232,7 +236,7 @@ def _name_and_weight(assertion: Mapping[str, object], variables: Mapping[str, ob
 def _value(name: str, value: object, variables: Mapping[str, object], path: Path, where: str) -> Any:
     if name == "javascript":
         if isinstance(value, str) and value.startswith("file://"):
-            raise DataError(f"{where} runs {value}, which is not supported here.", "Write an expression in place.")
+            raise DataError(f"{where} runs {value}, which is not supported here.", "Write the expression inline.")
         read = render(value, variables) if isinstance(value, str) else value
         read_transform(read, where)
         return read
@@ -248,7 +252,7 @@ def _value(name: str, value: object, variables: Mapping[str, object], path: Path
     if name in _TEXT and not isinstance(read, str):
         if name == "llm-rubric":
             return json.dumps(read, ensure_ascii=False)
-        raise DataError(f"{where} has a value that is not text.", "Write a text.")
+        raise DataError(f"{where} has a value that is not text.", "Use a text.")
     return read
 
 

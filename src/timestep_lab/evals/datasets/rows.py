@@ -1,4 +1,4 @@
-"""From one row of a table, one JSON object or one string to a case."""
+"""Converts a table row, a JSON object or a string into a case."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXPECTED_NAMES = (
     "expected", "ideal", "target", "answer", "expected_output", "expected_response", "reference", "reference_answer", "ground_truth",
     "best_answer", "correct_answer",
 )  # fmt: skip
-"""Of columns, however they are written: `Expected output`, `expectedOutput`."""
+"""Names of the column with the expected answer, in any spelling: `Expected output`, `expectedOutput`."""
 _EXPECTED_ELSE = ("expected_answer", "reference_response", "reference_output", "gold_answer", "golden_answer", "gold")
-"""Where none of these is there."""
+"""Fallback names if none of these exist."""
 EXPORTED = {"comparison_id", "case_id", "candidate", "epoch"}
-"""Columns that only a saved comparison has."""
+"""Columns that identify a saved comparison."""
 _OF_OPENAI = {
     "item", "sample", "id", "object", "created_at", "run_id", "eval_id", "status", "datasource_item_id", "datasource_item", "results",
 }  # fmt: skip
@@ -33,9 +33,9 @@ _RESERVED = ("id", "messages", "assertions", "metadata", "vars")
 _WORKED = re.compile(r"\n#### *(?P<result>[^\n]*\d[^\n]*)\s*\Z")
 _ESCAPED = re.compile(r"'+[=+\-@\t\r]")
 _JSON_CELLS = ("metadata", "vars", "messages", "assertions", "inputs", "outputs")
-"""Columns that hold JSON wherever they come from; a table holds it as text."""
+"""Columns that contain JSON, encoded as text in tables."""
 _JSON_CELLS_TOO = ("input", "expected", "expectedOutput", "expected_output", "tags")
-"""Also these in a table whose metadata are JSON, or that Langfuse wrote."""
+"""Additional JSON columns in tables whose metadata is JSON, or that Langfuse wrote."""
 _CONVERSATIONS = ("messages", "conversations", "contents")
 _ROLES = {
     "human": "user",
@@ -51,7 +51,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column is what. None: the first of the usual names that is there."""
+    """The names of the input, expected and id columns. None: the first of the usual names that exists."""
 
     input: str | None = None
     expected: str | None = None
@@ -59,11 +59,12 @@ class Columns:
 
 
 def to_case(row: Any, where: str, columns: Columns) -> Case:
-    """`where` names the row in messages ("questions.csv line 4"). Raises `DataError`.
+    """Convert a row into a case. `where` identifies the row in messages ("questions.csv line 4"). Raises `DataError`.
 
-    Text is a question. An object's columns are found by name (`INPUT_NAMES`, `EXPECTED_NAMES`, or as `columns` says); `input` may be a list of chat messages.
-    Every other column becomes a variable for prompt templates. Choices (as MMLU, ARC and TruthfulQA have them) are shown under the
-    question, and a letter is expected; of a worked answer that ends in `#### 18` (GSM8K) the result is.
+    A text is a question. In an object, columns are found by name (`INPUT_NAMES`, `EXPECTED_NAMES`, or `columns`);
+    `input` may be a list of chat messages. All other columns become template variables. Multiple choices (as in MMLU,
+    ARC and TruthfulQA) are appended to the question, and the expected answer is a letter; for worked answers that end
+    in `#### 18` (GSM8K) the expected answer is the result.
     """
     if isinstance(row, str):
         if not row.strip():
@@ -73,9 +74,9 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
         return row
     if not isinstance(row, Mapping):
         raise DataError(
-            f"{where} is {_kind(row)}.", 'A case is a text, or an object such as {"input": …, "expected": …}.'
+            f"{where} is {_kind(row)}.", 'A case is a text or an object such as {"input": …, "expected": …}.'
         )
-    # OpenAI's evals: a row of a data source, and one of an exported run's results.
+    # OpenAI evals: a row of a data source, or of an exported run's results.
     held = next((row[name] for name in ("item", "datasource_item") if isinstance(row.get(name), Mapping)), None)
     if held is not None and set(row) <= _OF_OPENAI:
         row = held
@@ -86,20 +87,20 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
     choices = _choices(values, expected, where)
     given_vars = values.get("vars") or {}
     if not isinstance(given_vars, Mapping):
-        raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Give an object: variable name to value.")
+        raise DataError(f"{where}: vars is {_kind(given_vars)}.", "Use an object that maps variable names to values.")
     id_column = columns.id or "id"
     used = {asked, expected, id_column, *_RESERVED, *(_OF_CHOICES if choices else ())}
     text, messages = _question(values.get(asked) if asked else None, values.get("messages"), where)
     variables = {**{k: v for k, v in values.items() if k not in used}, **given_vars}
     if not text and not messages and not variables:
         raise DataError(
-            f"{where} has no question.", f'Name a column one of {", ".join(INPUT_NAMES)}, or say input="its name".'
+            f"{where} has no question.", f'Name a column one of {", ".join(INPUT_NAMES)}, or pass input="its name".'
         )
     if asked and asked != "input" and isinstance(values.get(asked), str):
         variables.setdefault(asked, values[asked])
     assertions = values.get("assertions") or ()
     if not isinstance(assertions, list | tuple):
-        raise DataError(f"{where}: assertions is {_kind(assertions)}.", "Give a list of scorers.")
+        raise DataError(f"{where}: assertions is {_kind(assertions)}.", "Use a list of scorers.")
     id_value = values.get(id_column)
     wanted = values.get(expected) if expected else None
     metadata = values.get("metadata") or {}
@@ -120,7 +121,7 @@ def to_case(row: Any, where: str, columns: Columns) -> Case:
 
 
 def is_question_column(name: str) -> bool:
-    """Whether a column of this name is what is asked."""
+    """Whether a column of this name contains the input."""
     return _canonical(name) in INPUT_NAMES
 
 
@@ -129,8 +130,8 @@ def _canonical(name: str) -> str:
 
 
 def told_before(row: object) -> str | None:
-    """Of a row that is one of several about the same case (an answer of a saved comparison, a sample of an epoch, a filter's view of a
-    document): what names the case."""
+    """The case id of a row that is one of several about the same case (an answer of a saved comparison, a sample of an
+    epoch, a filtered view of a document); else None."""
     if not isinstance(row, Mapping):
         return None
     for about, name in (
@@ -144,14 +145,14 @@ def told_before(row: object) -> str | None:
 
 
 def is_archived(row: object) -> bool:
-    """Of Langfuse's items those that it no longer runs."""
+    """Whether this is a Langfuse item that has been archived."""
     return (
         isinstance(row, Mapping) and row.get("status") == "ARCHIVED" and bool({"datasetId", "datasetName"} & row.keys())
     )
 
 
 def _decoded(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON that a table holds as text."""
+    """Decode columns that contain JSON as text."""
     names = set(_JSON_CELLS)
     of_table = all(value is None or isinstance(value, str) for value in values.values())
     if of_table and ("expectedOutput" in values or isinstance(_from_json(values.get("metadata")), Mapping)):
@@ -172,9 +173,10 @@ def _from_json(value: object) -> Any:
 
 
 def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """A row as well-known data sets and programs write it, as a case: Alpaca's instructions, HellaSwag, PIQA, WinoGrande, GPQA, MMLU-Pro and
-    BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed result, examples of LangSmith, MLflow, Langfuse, Phoenix and
-    Bedrock, what lm-evaluation-harness and Inspect logged, and conversations that end with the answer (OpenAI's fine-tuning, ShareGPT)."""
+    """Normalise a row in the format of a well-known data set or tool: Alpaca's instructions, HellaSwag, PIQA,
+    WinoGrande, GPQA, MMLU-Pro and BIG-bench with their choices, the answers of SQuAD and TriviaQA, MATH's boxed
+    results, examples of LangSmith, MLflow, Langfuse, Phoenix and Bedrock, logs of lm-evaluation-harness and Inspect,
+    and conversations that end with the answer (OpenAI fine-tuning, ShareGPT)."""
     has = values.keys().__ge__
     if has({"instruction", "output"}):
         asked = "\n\n".join(str(values[name]) for name in ("instruction", "input") if values.get(name))
@@ -228,7 +230,9 @@ def _usual(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
-    """A line of `samples_….jsonl` of lm-evaluation-harness: what was asked is in its arguments, of multiple choice one for each."""
+    """A line of `samples_….jsonl` of lm-evaluation-harness. The prompt is in its arguments; for multiple choice, there
+    is one per choice.
+    """
     given = values["arguments"]
     pairs = [[one.get("arg_0"), one.get("arg_1")] for one in given.values()] if isinstance(given, Mapping) else given
     if (
@@ -236,7 +240,7 @@ def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
         or not pairs
         or not all(isinstance(pair, list) and pair and isinstance(pair[0], str) for pair in pairs)
     ):
-        raise DataError(f"{where} has arguments that hold no prompt.", "Log samples with --log_samples.")
+        raise DataError(f"{where} has arguments without a prompt.", "Log samples with --log_samples.")
     row = {
         "input": pairs[0][0],
         "expected": values["target"],
@@ -247,7 +251,7 @@ def _of_harness(values: Mapping[str, object], where: str) -> dict[str, Any]:
         return row
     if len({pair[0] for pair in pairs}) > 1 or not all(len(pair) > 1 and isinstance(pair[1], str) for pair in pairs):
         raise DataError(
-            f"{where} compares how likely texts are, which cannot be asked.",
+            f"{where} compares likelihoods of texts, which is not supported.",
             "Use a task that generates, or has choices.",
         )
     right = str(values["target"]).strip()
@@ -270,7 +274,7 @@ def _of_bedrock(turns: list[Any]) -> list[Any]:
 
 
 def _messages(said: object) -> Any:
-    """Chat messages as LangChain, ShareGPT and Gemini write them, in the usual form; anything else is itself."""
+    """Chat messages in the format of LangChain, ShareGPT or Gemini, converted to the usual one; other values unchanged."""
     if not isinstance(said, list) or not said or not all(isinstance(one, Mapping) for one in said):
         return said
     messages = []
@@ -290,7 +294,7 @@ def _messages(said: object) -> Any:
 
 
 def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, Any]:
-    """What it was given and what it should answer are objects, of which one part is the question and one the answer."""
+    """An example whose inputs and outputs are objects, each with one main part: the question and the answer."""
     answered = next((name for name in _ANSWERED if values.get(name) is not None), None)
     row: dict[str, Any] = {n: v for n, v in values.items() if n not in ("inputs", "input", *_ANSWERED)} | dict(given)
     if not any(_canonical(name) in INPUT_NAMES for name in given):
@@ -309,7 +313,7 @@ def _example(values: Mapping[str, object], given: Mapping[str, object]) -> dict[
 
 
 def _said(right: object) -> Any:
-    """The text of an answer that is a chat message, or a list of generations of one."""
+    """The text of an answer that is a chat message or a list of generations."""
     while isinstance(right, list) and len(right) == 1 and isinstance(right[0], list | Mapping):
         right = right[0]
     if isinstance(right, Mapping) and isinstance(right.get("text"), str):
@@ -335,15 +339,15 @@ def _conversation(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERED = ("expected", "expectedOutput", "expected_output", "outputs", "reference_outputs", "expectations", "output")
-"""Where programs keep what an example should be answered with."""
+"""Keys under which tools store the expected answer of an example."""
 
 
 _NO_ANSWER = ("expected_facts", "guidelines")
-"""What MLflow's judges check: all of it, where a list of expected answers would mean any."""
+"""Expectations of MLflow's judges: all must hold, whereas a list of expected answers means any of them."""
 
 
 def _boxed(text: str) -> str | None:
-    r"""What the last `\boxed{…}` holds."""
+    r"""The content of the last `\boxed{…}`."""
     start = text.rfind(r"\boxed{")
     depth = 0
     for at in range(start + 6, len(text)) if start >= 0 else ():
@@ -354,14 +358,12 @@ def _boxed(text: str) -> str | None:
 
 
 def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """The case of one row of a saved comparison. Raises `DataError` for one saved without questions."""
+    """The case of one row of a saved comparison. Raises `DataError` if it was saved without questions."""
     if "input" not in row:
         raise DataError(f"{where} is an answer without its question.", "Save the comparison again, as .jsonl or .csv.")
     names = ("input", "expected", "messages", "vars", "assertions", "metadata")
     case = {"id": row["case_id"], **{name: row[name] for name in names if name in row}}
-    if isinstance(
-        row["epoch"], str
-    ):  # A CSV, in which what a spreadsheet would take for a formula has a mark before it.
+    if isinstance(row["epoch"], str):  # In a CSV, values that a spreadsheet would take for a formula have a prefix.
         for name in ("input", "expected"):
             if _ESCAPED.match(case.get(name) or ""):
                 case[name] = case[name][1:]
@@ -369,7 +371,7 @@ def asked_again(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
 
 
 def _choices(values: Mapping[str, object], expected: str | None, where: str) -> tuple[list[str], str | None] | None:
-    """The choices of a row and the letter of the right one. None where it has none."""
+    """The choices of a row and the letter of the correct one. None if it has no choices."""
     choices, right = values.get("choices"), values.get(expected) if expected else values.get("answerKey")
     labels = list(LETTERS)
     if (
@@ -379,7 +381,7 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
     ):
         choices, labels = choices["text"], [str(label) for label in choices["label"]]
     elif choices is None and isinstance(one := values.get("mc1_targets"), Mapping) and 1 in (one.get("labels") or []):
-        # The right one always comes first there; it is given a place that nobody can guess and that stays.
+        # In this format the correct choice is always first; it is moved to a fixed but unpredictable position.
         true = one["choices"][one["labels"].index(1)]
         choices = sorted(one["choices"], key=lambda choice: hashlib.sha256(str(choice).encode()).digest())
         right = true
@@ -400,13 +402,13 @@ def _choices(values: Mapping[str, object], expected: str | None, where: str) -> 
     if str(right) in labels[: len(choices)]:
         return choices, LETTERS[labels.index(str(right))]
     raise DataError(
-        f"{where}: {right!r} is none of the {len(choices)} choices.",
-        "Give a choice's number from 0, its letter, or its text.",
+        f"{where}: {right!r} is not one of the {len(choices)} choices.",
+        "Use the number of a choice from 0, its letter, or its text.",
     )
 
 
 def plain(value: object, where: str) -> Any:
-    """A JSON value: numpy scalars and arrays, dates and NaN from a DataFrame or a database are turned into one."""
+    """Convert numpy scalars and arrays, dates and NaN from a DataFrame or a database to a JSON value."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -416,7 +418,7 @@ def plain(value: object, where: str) -> Any:
     if isinstance(value, list | tuple | set):
         return [plain(inner, where) for inner in value]
     if isinstance(value, datetime | date):
-        return None if value != value else value.isoformat()  # NaT differs from itself
+        return None if value != value else value.isoformat()  # NaT is not equal to itself
     if hasattr(value, "tolist"):
         return plain(value.tolist(), where)
     if type(value).__name__ in ("NAType", "NaTType"):
@@ -440,7 +442,7 @@ def _column(
     matches = [written[name] for name in usual if name in written]
     if len(matches) > 1 and _canonical(matches[0]) != role:
         raise DataError(
-            f"{where} has columns {' and '.join(matches)}; it is not clear which is the {role}.",
+            f"{where} has columns {' and '.join(matches)}; it is ambiguous which is the {role}.",
             f'Say {role}="{matches[0]}".',
         )
     return matches[0] if matches else None
@@ -454,7 +456,7 @@ def _question(asked: Any, messages: Any, where: str) -> tuple[str, tuple[Any, ..
         if not isinstance(messages, list) or not all(
             isinstance(m, Mapping) and "role" in m and "content" in m for m in messages
         ):
-            raise DataError(f"{where}: messages is not a conversation.", 'Give a list of {"role": …, "content": …}.')
+            raise DataError(f"{where}: messages is not a conversation.", 'Use a list of {"role": …, "content": …}.')
         contents = [m["content"] for m in messages if m["role"] == "user"]
         return (asked or (contents[-1] if contents and isinstance(contents[-1], str) else "")), tuple(messages)
     if asked is None:

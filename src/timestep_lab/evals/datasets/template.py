@@ -1,7 +1,9 @@
-"""Prompt templates: `{{name}}`, `{{person.city}}`, `{% if premium %}…{% endif %}`, `{% for … %}`, `{{ tags | join(', ') }}`.
+"""Prompt templates: `{{name}}`, `{{person.city}}`, `{% if premium %}…{% endif %}`, `{% for … %}`, `{{ tags | join(', ')
+}}`.
 
-They are read by Jinja2 in its sandbox, and hold what Jinja2 and nunjucks (promptfoo's engine) share: conditions, loops, `set`, and the
-filters of `FILTERS`, with nunjucks' meaning. What is not shared is refused by its name. A template reads its variables and nothing else.
+Templates are rendered by Jinja2 in its sandbox, and support what Jinja2 and nunjucks (promptfoo's engine) have in
+common: conditions, loops, `set`, and the filters in `FILTERS` with nunjucks' semantics. Other features raise an error
+that names them. A template can read only its variables.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     import jinja2
 
 MOST_WORK = 4_000_000
-"""Of one filling: about a unit for each value that is looked at and for each eight letters, and twenty for a turn of a loop."""
+"""Maximum work of one rendering, in units: about one per value visited and per eight characters, and twenty per loop
+iteration.
+"""
 MOST_TEXT = 4_000_000
 FILTERS = (
     "abs", "capitalize", "d", "default", "dictsort", "dump", "e", "escape", "first", "float", "int", "join", "last", "length", "list",
@@ -33,10 +37,10 @@ _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[!=]==")
 
 
 def render(template: str, variables: Mapping[str, object]) -> str:
-    """Fill a template. Text goes in as it is, all else as JSON, nothing as an empty text.
+    """Render a template. Texts are inserted verbatim, None as an empty text, other values as JSON.
 
-    Raises `DataError` for a name that there is no value for (`{% if name %}` and `{{ name | default('') }}` may ask for one), and for
-    what is not part of a template.
+    Raises `DataError` for a variable without a value (unless guarded by `{% if name %}` or `{{ name | default('') }}`),
+    and for unsupported syntax.
     """
     if "{{" not in template and "{%" not in template and "{#" not in template:
         return template
@@ -49,31 +53,31 @@ def render(template: str, variables: Mapping[str, object]) -> str:
         for part in made.generate(**variables):
             size += len(part)
             if size > MOST_TEXT:
-                raise DataError(f"{_named(template)} makes more than {MOST_TEXT:,} characters.", "Shorten it.")
+                raise DataError(f"{_named(template)} produces more than {MOST_TEXT:,} characters.", "Shorten it.")
             parts.append(part)
     except DataError:
         raise
     except _Missing as missing:
         known = ", ".join(sorted(str(name) for name in variables if not str(name).startswith("__"))) or "none"
         raise DataError(
-            f"The prompt asks for {{{{{missing.path}}}}}, which this case does not have.{did_you_mean(missing.name, map(str, variables))}",
-            f"This case's variables: {known}. Where one may be missing: {{{{ {missing.path} | default('') }}}}.",
+            f"The prompt refers to {{{{{missing.path}}}}}, which this case does not have.{did_you_mean(missing.name, map(str, variables))}",
+            f"This case's variables: {known}. If it may be missing: {{{{ {missing.path} | default('') }}}}.",
         ) from missing
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError, RecursionError, ScriptError) as error:  # fmt: skip
-        raise DataError(f"{_named(template)} cannot be filled: {error}.", "Correct it, or the case.") from error
+        raise DataError(f"{_named(template)} cannot be rendered: {error}.", "Fix the template or the case.") from error
     finally:
         _SPENT.reset(spent)
     return "".join(parts)
 
 
 def check_template(template: str) -> None:
-    """Raises `DataError` for what can be filled from no case."""
+    """Raises `DataError` for a template that cannot be rendered with any case."""
     if "{{" in template or "{%" in template or "{#" in template:
         _compiled(template)
 
 
 def render_all(value: object, variables: Mapping[str, object]) -> Any:
-    """`render` for every text inside lists and objects."""
+    """Apply `render` to all texts in nested lists and objects."""
     if isinstance(value, str):
         return render(value, variables)
     if isinstance(value, Mapping):
@@ -90,7 +94,7 @@ class _Missing(Exception):
 
 
 class _Spent:
-    """What a filling has done so far."""
+    """The work done by one rendering so far."""
 
     def __init__(self, template: str) -> None:
         self._template, self._left = template, MOST_WORK
@@ -98,14 +102,14 @@ class _Spent:
     def work(self, units: int) -> None:
         self._left -= units
         if self._left < 0:
-            raise DataError(f"{_named(self._template)} takes too long to fill.", "Loop over less, and build less.")
+            raise DataError(f"{_named(self._template)} takes too long to render.", "Reduce the loops.")
 
 
 _SPENT: ContextVar[_Spent | None] = ContextVar("spent", default=None)
 
 
 def _weighed(value: object) -> Any:
-    """The value. Counts all that it holds, as often as it holds it: lists of lists of lists grow fast."""
+    """Returns the value and counts its total size, including repeats: nested lists can grow exponentially."""
     spent, stack = (_SPENT.get() or _Spent("")), [value]
     while stack:
         one = stack.pop()
@@ -118,7 +122,7 @@ def _weighed(value: object) -> Any:
 
 
 def _turns(items: Any, names: int) -> Iterator[Any]:
-    """What a loop goes over; of an object its names and values, where the loop asks for two (as nunjucks has it)."""
+    """The items of a loop; for an object with two loop variables, its keys and values (as in nunjucks)."""
     spent = _SPENT.get() or _Spent("")
     if isinstance(items, Mapping) and names == 2:
         items = list(items.items())
@@ -143,7 +147,7 @@ def _compiled(template: str) -> jinja2.Template:
         tree = environment.parse(_shared(template))
     except (jinja2.TemplateSyntaxError, RecursionError) as error:
         reason = getattr(error, "message", None) or error
-        raise DataError(f"{_named(template)} cannot be read: {reason}", "Correct it.") from error
+        raise DataError(f"{_named(template)} is invalid: {reason}", "Fix the template.") from error
     refused: tuple[type[nodes.Node], ...] = (
         nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends, nodes.Block, nodes.FilterBlock,
     )  # fmt: skip
@@ -167,7 +171,7 @@ def _compiled(template: str) -> jinja2.Template:
             raise DataError(f"{_named(template)} uses a recursive loop, which is not supported here.", "Write it out.")
 
     class Guarded(NodeTransformer):
-        """Loops and whatever makes a value go through the functions above."""
+        """Wraps loops and value-producing expressions with the functions above."""
 
         def _call(self, name: str, node: nodes.Node, *args: nodes.Node) -> nodes.Node:
             call = nodes.Call(nodes.Name(name, "load"), list(args), [], None, None, lineno=node.lineno)
@@ -199,7 +203,7 @@ def _environment() -> jinja2.Environment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Missing(jinja2.Undefined):
-        """May be asked whether it is there; not be written."""
+        """An undefined variable: may be tested, but not rendered."""
 
         def _path(self) -> _Missing:
             name = str(self._undefined_name)
@@ -219,7 +223,7 @@ def _environment() -> jinja2.Environment:
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             of_numbers = isinstance(left, int | float) and isinstance(right, int | float)
             if operator == "**" or (operator != "+" and not of_numbers):
-                raise DataError(f"A template uses {operator} on what it cannot be used on.", "Use numbers.")
+                raise DataError(f"A template uses {operator} on values that do not support it.", "Use numbers.")
             if of_numbers:
                 return left + right if operator == "+" else left * right if operator == "*" else left % right
             _weighed((left, right))
@@ -278,7 +282,9 @@ def _environment() -> jinja2.Environment:
 
 
 def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A filter that takes and makes no more than a filling may. What Jinja2 noted on it (that it wants the environment) stays."""
+    """A filter with limits on its input and output. Attributes that Jinja2 sets on it (such as pass_environment) are
+    kept.
+    """
 
     @wraps(function)
     def call(*args: object, **options: object) -> Any:
@@ -323,7 +329,7 @@ def _written(value: object) -> Any:
 
 
 def _shared(template: str) -> str:
-    """`===` and `!==` are nunjucks' only; they mean `==` and `!=`. Nor does Jinja2 know `elseif`."""
+    """Translate nunjucks' `===`, `!==` and `elseif`, which Jinja2 does not know."""
 
     def tag(found: re.Match[str]) -> str:
         text = _QUOTED.sub(lambda part: part[0][:2] if part[0] in ("===", "!==") else part[0], found[0])

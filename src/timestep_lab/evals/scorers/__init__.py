@@ -1,1 +1,1 @@
-"""Scorers: what makes an answer good. `make_scorers` reads every form a user may write; `known` lists the names."""
+"""Scorers: measure the quality of answers. `make_scorers` accepts every notation; `known` lists the names."""

@@ -1,16 +1,16 @@
-"""What a scorer is.
+"""The base class of scorers.
 
 A scorer is a frozen dataclass whose fields are its options, registered under a name:
 
     @scorer("contains")
     @dataclass(frozen=True, kw_only=True)
     class Contains(Scorer):
-        main: ClassVar[str | None] = "value"     # what stands after the colon in "contains:Paris"
+        main: ClassVar[str | None] = "value"     # the option after the colon in "contains:Paris"
         value: str | None = None
 
         def check(self, answer, case): return passed(self.value in answer.output)
 
-A module in this package, or one named by an entry point in the group `timestep_lab.scorers`, is found by itself.
+Modules in this package and those of entry points in the group `timestep_lab.scorers` are found automatically.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _threads = ThreadPoolExecutor(8, thread_name_prefix="timestep-lab scorer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a candidate gave back, and how. Times in ms, money in US dollars; None where unknown."""
+    """A candidate's answer with its metrics. Times in ms, costs in US dollars; None if unknown."""
 
     output: str = ""
     steps: tuple[Mapping[str, Json], ...] = ()
-    """As in `CellRecord.steps`."""
+    """See `CellRecord.steps`."""
     latency_ms: float | None = None
     ttft_ms: float | None = None
     input_tokens: int | None = None
@@ -51,13 +51,13 @@ class Answer:
     cost_usd: float | None = None
     candidate: str = ""
     asked: str | Sequence[Json] | None = None
-    """What the candidate was sent: text, or a conversation. None: not known, the case's own words stand for it."""
+    """The input sent to the candidate: a text or a conversation. None: unknown; the case's input is used instead."""
     instructions: str | None = None
-    """The system text that the candidate worked under."""
+    """The candidate's system text."""
 
     @classmethod
     def of(cls, cell: CellRecord, asked: str | Sequence[Json] | None = None, instructions: str | None = None) -> Answer:
-        """The answer of a cell."""
+        """The answer in a cell."""
         return cls(
             asked=asked, instructions=instructions,
             output=cell.output or "", steps=cell.steps, latency_ms=cell.latency_ms, ttft_ms=cell.ttft_ms,
@@ -67,18 +67,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`value` runs from 0 (bad) to 1 (good) for every scorer here; a Python function may use a scale of its own.
+    """A score. `value` is from 0 (bad) to 1 (good) for built-in scorers; a Python function may use another scale.
 
-    None: it cannot be said, for the reason in `note`. Such a score counts for nobody.
+    `value` None means unknown, for the reason in `note`. Unknown scores are left out of all statistics.
     """
 
     value: float | None
     note: str | None = None
     label: str | None = None
     cached: bool = False
-    """A judge said so before, and was not asked again."""
+    """The judge's reply came from the cache."""
     passes: bool | None = None
-    """Where passing is more than the value says. None: it is not."""
+    """Whether it passes, if that is not determined by `value`; None otherwise."""
 
 
 def passed(yes: bool, note: str | None = None) -> Score:
@@ -87,48 +87,51 @@ def passed(yes: bool, note: str | None = None) -> Score:
 
 
 def unknown(note: str) -> Score:
-    """No score, and why."""
+    """A missing score, with the reason."""
     return Score(None, note)
 
 
 class Ask(Protocol):
-    """One question to a model, as a judge asks it. Raises `ProviderError`."""
+    """Asks a judge model one question. Raises `ProviderError`."""
 
     def __call__(self, model: str | None, instructions: str, prompt: str) -> Awaitable[str]: ...
 
 
 class Replies(Protocol):
-    """Replies of judges, kept for whoever asks the same model the same thing again."""
+    """A cache of judges' replies."""
 
     async def get(
         self, model: str | None, instructions: str, prompt: str, ask: Callable[[], Awaitable[str]]
     ) -> tuple[str, bool]:
-        """The reply, and whether it was kept from before; otherwise what `ask` returns, which is kept. Raises what `ask` raises."""
+        """The reply, and whether it was cached; if not, the result of `ask`, which is then stored. Raises what `ask`
+        raises.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a scorer may need from outside."""
+    """External services that a scorer may use."""
 
     ask: Ask | None = None
     replies: Replies | None = None
-    """None: every judge is asked anew."""
+    """The cache of replies. None: every question is asked."""
     embed: Callable[[Sequence[str]], Any] | None = None
-    """Texts to an array with one unit-length row each. None: the small embedding model of the extra `files`."""
+    """Maps texts to an array with one unit vector per row. None: the small embedding model of the extra `files`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer(ABC):
-    """`name` heads its column. `weight` counts in the `overall` score. `negate` turns pass into fail. As an assertion of a case it passes
-    from `pass_at` on (1 where it is not said). `transform`: scripts (`evals.javascript`) that the answer goes through first."""
+    """The base class of scorers. `name` is its column; `weight` is its weight in `overall`; `negate` swaps pass and
+    fail. As an assertion of a case it passes at `pass_at` (default 1). `transform`: scripts (`evals.javascript`)
+    applied to the answer first."""
 
     type: ClassVar[str] = ""
     main: ClassVar[str | None] = None
-    """The option that stands after the colon in a spec such as `contains:Paris`."""
+    """The option that follows the colon in a spec such as `contains:Paris`."""
     source: ClassVar[str] = "scorer"
     pairwise: ClassVar[bool] = False
-    """Needs all candidates' answers to a case at once."""
+    """Whether it needs all candidates' answers to a case at once."""
 
     name: str = ""
     weight: float = 1.0
@@ -138,20 +141,20 @@ class Scorer(ABC):
 
     @property
     def judges(self) -> Sequence[Scorer]:
-        """What of it asks a model."""
+        """The parts that call a judge model."""
         return (self,) if self.source == "judge" else ()
 
     @abstractmethod
     def check(self, answer: Answer, case: Case) -> Score:
-        """The score of one answer. Called in a thread: however long it takes, no call under way to a model is timed longer."""
+        """The score of one answer. Called in a thread, so slow scorers do not affect the timing of model calls."""
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
-        """As `check`; overridden by scorers that must ask somebody."""
+        """Like `check`, but async; overridden by scorers that call a model."""
         return await in_scorer_thread(self.check, answer, case)
 
 
 async def in_scorer_thread(function: Callable[..., T], *args: object) -> T:
-    """Beside the event loop, on threads that only scorers use: slow ones keep nobody else waiting."""
+    """Run a function on a thread pool reserved for scorers, so that slow ones do not block anything else."""
     return await asyncio.get_running_loop().run_in_executor(_threads, function, *args)
 
 
@@ -159,7 +162,7 @@ SCORERS: dict[str, type[Scorer]] = {}
 
 
 def scorer(name: str) -> Callable[[S], S]:
-    """Register a class under a name."""
+    """Class decorator that registers a scorer under a name."""
 
     def register(cls: S) -> S:
         cls.type = name
@@ -170,7 +173,7 @@ def scorer(name: str) -> Callable[[S], S]:
 
 
 def acceptable(value: object, case: Case) -> list[str] | Score:
-    """The texts of which one is wanted: the scorer's own option before the case's `expected`."""
+    """The accepted texts: the scorer's own option, else the case's `expected`. A `Score` if there is none."""
     wanted = case.expected if value is None else value
     if wanted is None or wanted == []:
         return unknown("the case has no expected answer")
@@ -189,19 +192,19 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueScorer(Scorer):
-    """Base of those that hold the answer against a value: the option `value`, else the case's `expected`."""
+    """Base of scorers that compare the answer with the option `value`, or else with the case's `expected`."""
 
     main: ClassVar[str | None] = "value"
     value: Json = field(default=None)
 
 
-# --- Scorers that hold an answer to a limit of time or money. A measure that is unknown passes and fails nobody
+# --- Scorers for limits of time, cost and tokens. If the measure is unknown, so is the score
 
 
 @scorer("latency")
 @dataclass(frozen=True, kw_only=True)
 class Latency(Scorer):
-    """The answer was whole within `at_most_ms`; with `first_token`, had begun by then."""
+    """The answer was complete within `at_most_ms`; with `first_token`, it had started by then."""
 
     main: ClassVar[str | None] = "at_most_ms"
     at_most_ms: float | None = None
@@ -209,7 +212,7 @@ class Latency(Scorer):
 
     def __post_init__(self) -> None:
         if self.at_most_ms is None:
-            raise UsageError("The scorer latency needs a limit in milliseconds.", "Write latency:2000, for example.")
+            raise UsageError("The scorer latency needs a limit in milliseconds.", "For example: latency:2000")
 
     def check(self, answer: Answer, case: Case) -> Score:
         took = answer.ttft_ms if self.first_token else answer.latency_ms
@@ -228,7 +231,7 @@ class Cost(Scorer):
 
     def __post_init__(self) -> None:
         if self.at_most_usd is None:
-            raise UsageError("The scorer cost needs a limit in US dollars.", "Write cost:0.01, for example.")
+            raise UsageError("The scorer cost needs a limit in US dollars.", "For example: cost:0.01")
 
     def check(self, answer: Answer, case: Case) -> Score:
         if answer.cost_usd is None or self.at_most_usd is None:
@@ -239,14 +242,14 @@ class Cost(Scorer):
 @scorer("tokens")
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Scorer):
-    """The answer took at most so many output tokens."""
+    """The answer has at most this number of output tokens."""
 
     main: ClassVar[str | None] = "at_most"
     at_most: int | None = None
 
     def __post_init__(self) -> None:
         if self.at_most is None:
-            raise UsageError("The scorer tokens needs a limit.", "Write tokens:300, for example.")
+            raise UsageError("The scorer tokens needs a limit.", "For example: tokens:300")
 
     def check(self, answer: Answer, case: Case) -> Score:
         if answer.output_tokens is None or self.at_most is None:
@@ -254,38 +257,40 @@ class Tokens(Scorer):
         return passed(answer.output_tokens <= self.at_most, f"{answer.output_tokens} tokens")
 
 
-# --- Regular expressions that end: a pattern that goes over its text again and again is given up after a second
+# --- Regular expressions with a time limit: a pattern with catastrophic backtracking is stopped after a second
 #
-# Patterns come from users, texts from models, and `re` neither stops nor lets other threads work while it looks. The package `regex`
-# does both. What counts as a pattern, and what it means, stays what `re` says.
+# Patterns come from users and texts from models, and `re` can neither be interrupted nor does it release the GIL. The package `regex`
+# does both. Which patterns are valid and what they mean is still determined by `re`.
 
 
 LIMIT_S = 1.0
-"""For all patterns of one scorer on one answer."""
+"""Time limit in seconds for all patterns of one scorer on one answer."""
 
 MOST_WRITTEN_OUT = 100_000
-"""How long a pattern may be with its counted repeats written out: that is how it is compiled, and a{999} in {999} in {999} fills the memory."""
+"""Maximum length of a pattern with counted repeats expanded, as it is compiled: nested repeats such as a{999} in {999}
+in {999} would exhaust the memory.
+"""
 
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.", re.DOTALL)
 _BRACES = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!(?:\d+|\d*,\d*)\})", re.DOTALL)
 
 
 class TooSlowError(Exception):
-    """A pattern was not done in time. `str` of it is the note of the score."""
+    """A pattern exceeded the time limit. `str(error)` is the note of the score."""
 
 
 class Deadline:
-    """When the patterns of one answer have had their time."""
+    """The deadline for the patterns of one answer."""
 
     def __init__(self, seconds: float = LIMIT_S) -> None:
         self._seconds, self._end = seconds, time.monotonic() + seconds
 
     def find(self, pattern: str, text: str, *, full: bool = False) -> bool:
-        """The pattern is found in the text, or with `full` matches all of it. Raises `TooSlowError`."""
+        """Whether the pattern occurs in the text, or with `full` matches all of it. Raises `TooSlowError`."""
         compiled = compile_pattern(pattern)
         look = compiled.fullmatch if full else compiled.search
         try:
-            # 0 or less would be no limit at all.
+            # 0 or less would mean no limit.
             return look(text, timeout=max(1e-3, self._end - time.monotonic()), concurrent=True) is not None
         except TimeoutError:
             raise TooSlowError(
@@ -295,20 +300,20 @@ class Deadline:
 
 @lru_cache(256)
 def compile_pattern(pattern: str) -> Any:
-    """Raises `UsageError` for what is not a pattern of `re`."""
+    """Compile a pattern. Raises `UsageError` if it is not valid for `re`."""
     import regex  # type: ignore[import-untyped]
 
     try:
         if _written_out(pattern) > MOST_WRITTEN_OUT:
-            raise UsageError(f"The repeats of {pattern!r} multiply to more than can be matched.", "Count to less.")
+            raise UsageError(f"The repeats of {pattern!r} expand to too many states.", "Use smaller repeat counts.")
         re.compile(pattern)
         return regex.compile(_literal_braces(pattern), regex.VERSION0)
     except (re.error, regex.error, RecursionError, OverflowError, ValueError) as error:
-        raise UsageError(f"{pattern!r} is not a regular expression: {error}.", "Correct it.") from error
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}.", "Fix the pattern.") from error
 
 
 def _literal_braces(pattern: str) -> str:
-    """To `re` a brace that counts nothing is a brace; to `regex` `x{e}` means "about x"."""
+    """Escape braces that are literal in `re` but special in `regex` (`x{e}` is a fuzzy match)."""
     return _BRACES.sub(lambda found: r"\{" if found[0] == "{" else found[0], pattern)
 
 

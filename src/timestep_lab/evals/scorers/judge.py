@@ -1,4 +1,4 @@
-"""A model as the judge of one answer, by a rubric."""
+"""Judges: models that grade an answer by a rubric, or compare two answers; and the `refusal` scorer."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ _FORMS = {
 @scorer("judge")
 @dataclass(frozen=True, kw_only=True)
 class Judge(Scorer):
-    """A model grades the answer by a rubric: pass or fail, 1 to 5 (told as 0 to 1), or from 0 to 1. It is shown what the candidate was shown: its system
-    text and its prompt as it was filled, or the whole conversation; with `steps` also the tool calls. `model`: None asks the lab's default model.
-    `prompt` is another prompt for the judge: a template over `output`, `rubric` and the case's variables, or a JSON list of messages."""
+    """A model grades the answer by a rubric: pass or fail, 1 to 5 (mapped to 0 to 1), or 0 to 1. It sees the
+    candidate's system text and rendered prompt, or the whole conversation; with `steps` also the tool calls. `model`:
+    None uses the lab's default model. `prompt` replaces the judge's prompt: a template over `output`, `rubric` and the
+    case's variables, or a JSON list of messages."""
 
     main: ClassVar[str | None] = "rubric"
     source: ClassVar[str] = "judge"
@@ -49,12 +50,12 @@ class Judge(Scorer):
 
     def __post_init__(self) -> None:
         if self.scale not in _FORMS:
-            raise UsageError(f"A judge has no scale {self.scale!r}.", "Known: pass, 1-5, 0-1.")
+            raise UsageError(f"Unknown scale {self.scale!r}.", "Use pass, 1-5 or 0-1.")
         if self.prompt is not None:
             check_template(self.prompt)
 
     def check(self, answer: Answer, case: Case) -> Score:
-        raise UsageError("A judge has to ask a model.", "Use it in a comparison, or await score().")
+        raise UsageError("A judge needs to call a model.", "Use it in a comparison, or await score().")
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
         instructions, prompt = (
@@ -83,7 +84,7 @@ class Judge(Scorer):
         raise ValueError(f"it is not in the form of {self.scale}")
 
     def _own(self, answer: Answer, case: Case) -> tuple[str, str]:
-        """Instructions and prompt of a judge with a prompt of its own."""
+        """System text and prompt of a judge with a custom prompt."""
         from timestep_lab.evals.judging import filled
 
         variables = {**case.template_vars(), "output": answer.output, "rubric": self.rubric}
@@ -108,13 +109,14 @@ class Judge(Scorer):
 async def ask_judge(
     tools: Tools, model: str | None, instructions: str, prompt: str, read: Callable[[Mapping[str, Any]], T]
 ) -> tuple[T, bool] | None:
-    """What `read` makes of the object a judge replies with, and whether the reply was kept from before.
+    """The object in the judge's reply, parsed by `read`, and whether the reply was cached.
 
-    A reply that cannot be read (`read` raises `ValueError`) is asked for once more, and never kept; None when the second is no better.
+    A reply that cannot be parsed (`read` raises `ValueError`) is requested once more and never cached; None if the
+    second one cannot be parsed either.
     """
     ask = tools.ask
     if ask is None:
-        raise UsageError("A judge needs a lab to ask a model.", "Use it through lab.compare.")
+        raise UsageError("A judge needs a lab to call a model.", "Use it through lab.compare.")
 
     async def readable() -> str:
         reply = await ask(model, instructions, prompt)
@@ -136,7 +138,9 @@ async def ask_judge(
 
 
 def last_object(text: str) -> dict[str, Any]:
-    """The last JSON object of a reply: what stands before it (thoughts, prose, a code fence) is not the verdict. Raises `ValueError`."""
+    """The last JSON object in a reply; anything before it (reasoning, prose, a code fence) is ignored. Raises
+    `ValueError`.
+    """
     reply = _THOUGHT.sub("", text)
     last: dict[str, Any] | None = None
     place = reply.find("{")
@@ -152,7 +156,7 @@ def last_object(text: str) -> dict[str, Any]:
 
 
 def shown_to(answer: Answer, case: Case, n: str = "") -> str:
-    """What the candidate saw, between tags: its system text, and its question or the whole conversation."""
+    """The candidate's input between tags: its system text, and the question or the whole conversation."""
     asked = answer.asked
     if asked is None:
         asked = case.messages or case.input or json.dumps(case.own_vars(), ensure_ascii=False)
@@ -166,7 +170,7 @@ def shown_to(answer: Answer, case: Case, n: str = "") -> str:
 
 
 def _turn_text(message: Mapping[str, object]) -> str:
-    """A message's text; a tool call, its result or an attachment as JSON."""
+    """The text of a message; tool calls, results and attachments as JSON."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -181,11 +185,11 @@ def _turn_text(message: Mapping[str, object]) -> str:
 
 
 def fence(text: str) -> str:
-    """Material cannot end its own tag and speak in the judge's ear."""
+    """Escape closing tags, so that the material cannot leave its tag and address the judge (prompt injection)."""
     return _TAG.sub(lambda tag: f"<\\{tag[1]}", text)
 
 
-# --- A model as the judge between answers to the same case. Each pair is shown in both orders; only a preference that survives the swap counts
+# --- Pairwise judge of answers to the same case. Each pair is shown in both orders; only a preference that survives the swap counts
 
 
 Winner = Literal["left", "right", "tie"]
@@ -197,22 +201,22 @@ _FORM = '{"reason": "<one sentence>", "better": "1" or "2" or "tie"}'
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Which of two answers a judge prefers, asked from both sides."""
+    """Which of two answers a judge prefers, asked in both orders."""
 
     winner: Winner | None
-    """None: the judge could not be understood."""
+    """None: the reply could not be parsed."""
     consistent: bool
-    """The same answer won from both sides."""
+    """Whether the same answer won in both orders."""
     reason: str = ""
     cached: bool = False
-    """The judge had said so of both sides before, and was not asked."""
+    """Whether both replies were cached."""
 
 
 @scorer("pairwise")
 @dataclass(frozen=True, kw_only=True)
 class Pairwise(Scorer):
-    """Share of the other candidates' answers that a judge likes less, a tie counting half. Position bias cancels:
-    an answer that wins only when it stands first has tied (Zheng et al. 2023, arXiv:2306.05685, section 3.4)."""
+    """The fraction of other candidates' answers that a judge likes less; a tie counts half. Position bias cancels: an
+    answer that wins only in one position ties (Zheng et al. 2023, arXiv:2306.05685, section 3.4)."""
 
     main: ClassVar[str | None] = "rubric"
     source: ClassVar[str] = "judge"
@@ -224,7 +228,7 @@ class Pairwise(Scorer):
         raise UsageError("A pairwise judge needs at least two candidates.", "Use it in a comparison.")
 
     async def score_all(self, answers: Mapping[str, Answer], case: Case, tools: Tools) -> dict[str, Score]:
-        """Candidate to score, over one case and epoch."""
+        """Scores by candidate, for one case and epoch."""
         if len(answers) < 2:
             return {name: unknown("there is no other answer to compare with") for name in answers}
         pairs = list(combinations(answers, 2))
@@ -238,7 +242,7 @@ class Pairwise(Scorer):
         return {name: _mean(won) for name, won in points.items()}
 
     async def prefer(self, left: Answer, right: Answer, case: Case, tools: Tools) -> Preference:
-        """Ask in both orders. Raises `ProviderError` when the judge cannot be reached."""
+        """Ask the judge in both orders. Raises `ProviderError` if it cannot be reached."""
         there, back = await asyncio.gather(
             ask_judge(tools, self.model, PAIR_INSTRUCTIONS, self._prompt(left, right, case), _better),
             ask_judge(tools, self.model, PAIR_INSTRUCTIONS, self._prompt(right, left, case), _better),
@@ -261,7 +265,7 @@ class Pairwise(Scorer):
 
 
 def _better(reply: Mapping[str, object]) -> tuple[str, str]:
-    """(the place that won, or `tie`; why)."""
+    """(winning position, or `tie`; the reason)."""
     place = str(reply.get("better"))
     if place not in ("1", "2", "tie"):
         raise ValueError("it names neither answer")
@@ -269,17 +273,17 @@ def _better(reply: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _mean(won: Sequence[tuple[float, bool]]) -> Score:
-    """Of a candidate's shares, each with whether it was kept from before."""
+    """The mean of a candidate's pairwise results, each with whether it was cached."""
     if not won:
         return unknown("the judge did not answer in the form asked for")
     return Score(sum(share for share, _ in won) / len(won), cached=all(cached for _, cached in won))
 
 
-# --- Did the model decline?
+# --- Refusals
 
 
 _OPENING = 300
-"""Refusals come early; letters looked at."""
+"""Number of leading characters that are searched; refusals come early."""
 
 _REFUSAL = re.compile(
     r"""\b(?:
@@ -298,9 +302,9 @@ _REFUSAL = re.compile(
 @scorer("refusal")
 @dataclass(frozen=True, kw_only=True)
 class Refusal(Scorer):
-    """Passes when the answer begins like a refusal, in English, or is empty. Mostly used as `not:refusal`.
+    """Passes if the answer starts like a refusal, in English, or is empty. Usually used as `not:refusal`.
 
-    It knows phrases, not intentions; for anything subtler let a judge decide (`judge:the answer declines`).
+    It matches phrases; for subtler cases use a judge (`judge:the answer declines`).
     """
 
     def check(self, answer: Answer, case: Case) -> Score:

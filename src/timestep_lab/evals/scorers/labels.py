@@ -1,4 +1,4 @@
-"""Classification: which label an answer gives, or which set of labels."""
+"""Classification scorers: single labels and label sets; and combined assertions."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from timestep_lab.evals.scorers.structured import parse_json
 from timestep_lab.evals.scorers.text import fold
 from timestep_lab.model.errors import UsageError
 
-# --- Assertions that count as one
+# --- Several assertions combined into one
 
 
 @scorer("assert_set")
 @dataclass(frozen=True, kw_only=True)
 class AssertSet(Scorer):
-    """The weighted mean of several scorers. It passes when each of them does, or with `pass_at` when the mean is that high."""
+    """The weighted mean of several scorers. Passes if all of them pass, or with `pass_at`, if the mean reaches it."""
 
     assertions: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if not self._made():
-            raise UsageError("The scorer assert_set needs assertions.", 'Give [{"type": "contains", …}, …].')
+            raise UsageError("The scorer assert_set needs assertions.", 'Use [{"type": "contains", …}, …].')
 
     def _made(self) -> list[Scorer]:
         from timestep_lab.evals.scorers.registry import make_scorer
@@ -61,14 +61,14 @@ class AssertSet(Scorer):
 
 
 NO_LABEL = "(none)"
-"""What an answer says that names none of the labels."""
+"""The label of an answer that contains none of the labels."""
 
 
 @scorer("label")
 @dataclass(frozen=True, kw_only=True)
 class Label(Scorer):
-    """The answer gives the expected label (`label:bug,question,praise`), and no other of them. Which one it gave is kept, so that
-    `grid.labels()` tells precision, recall and F1 of each. An answer that names several says the last."""
+    """The answer gives the expected label (`label:bug,question,praise`) and no other. The label is stored, so that
+    `grid.labels()` can compute precision, recall and F1. If an answer contains several labels, the last one counts."""
 
     main: ClassVar[str | None] = "labels"
     labels: Sequence[str] = ()
@@ -77,7 +77,7 @@ class Label(Scorer):
         given = self.labels.split(",") if isinstance(self.labels, str) else self.labels
         object.__setattr__(self, "labels", tuple(str(label).strip() for label in given if str(label).strip()))
         if len(self.labels) < 2:
-            raise UsageError("The scorer label needs the labels there are.", "Write label:bug,question,praise.")
+            raise UsageError("The scorer label needs a list of labels.", "For example: label:bug,question,praise")
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(None, case)
@@ -96,7 +96,7 @@ class Label(Scorer):
         for label in self.labels:
             if bare == fold(label, False):
                 return label
-        # The longer of two that begin alike first: "not spam" before "spam".
+        # Longer labels first if one is a prefix of another: "not spam" before "spam".
         pattern = "|".join(re.escape(fold(label, False)) for label in sorted(self.labels, key=len, reverse=True))
         matches = re.findall(rf"(?<!\w)(?:{pattern})(?!\w)", folded)
         return next((label for label in self.labels if matches and fold(label, False) == matches[-1]), NO_LABEL)
@@ -105,15 +105,15 @@ class Label(Scorer):
 @scorer("label_set")
 @dataclass(frozen=True, kw_only=True)
 class LabelSet(ValueScorer):
-    """How well a set of labels was found: F1, or `measure` precision or recall, of the labels in the answer (a JSON list, or parted by commas
-    or lines) against those expected (a list; all of it)."""
+    """The quality of a set of labels: F1 (or `measure`: precision or recall) of the labels in the answer (a JSON list,
+    or separated by commas or newlines) against the expected list."""
 
     main: ClassVar[str | None] = "measure"
     measure: Literal["f1", "precision", "recall"] = "f1"
 
     def __post_init__(self) -> None:
         if self.measure not in ("f1", "precision", "recall"):
-            raise UsageError(f"There is no measure {self.measure!r}.", "Known: f1, precision, recall.")
+            raise UsageError(f"Unknown measure {self.measure!r}.", "Use f1, precision or recall.")
 
     def check(self, answer: Answer, case: Case) -> Score:
         given = case.expected if self.value is None else self.value

@@ -1,5 +1,5 @@
-"""From what a user writes to scorers: `"exact"`, `"not:contains"`, `"regex:^yes"`, `"fuzzy?at_least=0.9&weight=2"`, `{"type": "number",
-"tolerance": 0.5}`, a function, or a scorer object."""
+"""Creates scorers from user notation: `"exact"`, `"not:contains"`, `"regex:^yes"`, `"fuzzy?at_least=0.9&weight=2"`,
+`{"type": "number", "tolerance": 0.5}`, a function, or a scorer object."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ _OFFERED = ("output", "expected", "input", "case", "answer", "vars", "steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Function(Scorer):
-    """Calls `function` with those of output, expected, input, case, answer, vars and steps that it names as parameters.
+    """Calls a Python function with those of output, expected, input, case, answer, vars and steps that it has as
+    parameters.
 
-    It gives back a number, True or False, a `Score`, or None (cannot say). A plain function is called in a thread, several calls side
-    by side; an async one on the event loop. One that raises scores nothing, with the exception as the note.
+    It returns a number, a bool, a `Score`, or None (unknown). Sync functions are called in threads, several at a time;
+    async ones on the event loop. If it raises, there is no score, and the exception is the note.
     """
 
     function: Callable[..., Any]
@@ -50,14 +51,14 @@ class Function(Scorer):
         ]  # fmt: skip
         if strange:
             raise UsageError(
-                f"The scorer {self.name or self.function.__name__} asks for {', '.join(strange)}, which no answer has.",
-                f"Its parameters may be: {', '.join(_OFFERED)}.",
+                f"The scorer {self.name or self.function.__name__} has unknown parameters: {', '.join(strange)}.",
+                f"Supported parameters: {', '.join(_OFFERED)}.",
             )
 
     def check(self, answer: Answer, case: Case) -> Score:
         result = self._call(answer, case)
         if inspect.isawaitable(result):
-            raise UsageError(f"The scorer {self.name} is async.", "Use it in a comparison, which waits for it.")
+            raise UsageError(f"The scorer {self.name} is async.", "Use it in a comparison, which awaits it.")
         return _as_score(result)
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
@@ -93,7 +94,7 @@ _ENTRY_POINTS = "timestep_lab.scorers"
 
 
 def make_scorers(specs: Iterable[Any] | Any) -> list[Scorer]:
-    """Scorers with distinct names. Raises `UsageError` for unknown names, options, or a name used twice."""
+    """Scorers with unique names. Raises `UsageError` for unknown names or options, or a duplicate name."""
     if isinstance(specs, str | Mapping | Scorer) or callable(specs):
         specs = [specs]
     made = [make_scorer(spec) for spec in specs]
@@ -141,12 +142,12 @@ def make_scorer(spec: object) -> Scorer:
         name = getattr(spec, "__name__", type(spec).__name__)
         return Function(name=name, function=spec)
     raise UsageError(
-        f"A {type(spec).__name__} is not a scorer.", f"Known: {', '.join(known())}; or give a Python function."
+        f"A {type(spec).__name__} is not a scorer.", f"Known: {', '.join(known())}; or pass a Python function."
     )
 
 
 def to_spec(scorer: Scorer) -> dict[str, Any]:
-    """A scorer as the object it could be made from again; a function only by its name."""
+    """A scorer as an object from which it can be recreated; a function only by its name."""
     if isinstance(scorer, Function):
         return {"type": "function", "name": scorer.name, "weight": scorer.weight, "negate": scorer.negate}
     given = {
@@ -158,7 +159,7 @@ def to_spec(scorer: Scorer) -> dict[str, Any]:
 
 
 def known() -> list[str]:
-    """Names of all scorers, ours and those of entry points."""
+    """Names of all scorers, built in and from entry points."""
     return sorted(_catalogue())
 
 
@@ -185,9 +186,7 @@ def _of_text(text: str) -> Scorer:
     elif tail.startswith("?"):
         as_text.update(parse_qsl(tail[1:], keep_blank_values=True))
     elif tail:
-        raise UsageError(
-            f"The scorer {text!r} cannot be read.", "Write name, name:value or name?option=value&option=value."
-        )
+        raise UsageError(f"The scorer {text!r} is invalid.", "Use name, name:value or name?option=value&option=value.")
     shown = re.sub(r"[?&]weight=[^&]*", "", text.strip())
     return _build(kind, {"name": shown, **options}, as_text)
 
@@ -205,7 +204,7 @@ def _class(kind: str) -> type[Scorer]:
     if scorer_class is None:
         raise UsageError(
             f"There is no scorer {kind!r}.{did_you_mean(kind, catalogue)}",
-            f"Known: {', '.join(known())}, each also as not:name; or give a Python function.",
+            f"Known: {', '.join(known())}, each also as not:name; or pass a Python function.",
         )
     return scorer_class
 
@@ -235,7 +234,7 @@ def _build(kind: str, options: Mapping[str, Any], as_text: Mapping[str, str]) ->
 
 
 def _typed(text: str, option: dataclasses.Field[Any]) -> Any:
-    """Text from a spec to the type of the option it fills."""
+    """Convert a text in a spec to the type of the option."""
     hint = str(option.type)
     try:
         if hint.startswith("bool"):
@@ -247,9 +246,7 @@ def _typed(text: str, option: dataclasses.Field[Any]) -> Any:
         if hint.startswith("Mapping"):
             return json.loads(text)
     except (KeyError, ValueError) as error:
-        raise UsageError(
-            f"The option {option.name}={text!r} is not of its kind ({hint}).", "Correct the value."
-        ) from error
+        raise UsageError(f"The option {option.name}={text!r} is not of type {hint}.", "Fix the value.") from error
     return text
 
 
@@ -257,7 +254,7 @@ def _default(option: dataclasses.Field[Any]) -> Any:
     return option.default_factory() if option.default_factory is not dataclasses.MISSING else option.default
 
 
-# --- Run scorers over an answer: negation, weights, and one that fails leaves the others alone
+# --- Running scorers: negation, weights, and isolation of failures
 
 
 OVERALL = "overall"
@@ -266,8 +263,8 @@ PASSED = "passed"
 
 
 async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, tools: Tools) -> tuple[ScoreValue, ...]:
-    """Each scorer's score, in order; then `assertions` (the case's own, by weight) with what it says by name, and `overall`, where there
-    are such."""
+    """Each scorer's score, in order; then `assertions` (the case's own, weighted) with named scores, and `overall`, if
+    there are any."""
     scores = [(await score_one(scorer, answer, case, tools))[0] for scorer in scorers if not scorer.pairwise]
     if case.assertions:
         scores += await _own_assertions(answer, case, tools)
@@ -275,8 +272,8 @@ async def score_answer(scorers: Sequence[Scorer], answer: Answer, case: Case, to
 
 
 async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[ScoreValue]:
-    """`assertions`: the weighted mean, labelled pass or fail; then a score for each name that assertions were given, the mean of those of
-    that name; and where the case has a threshold, `passed`. Only the first counts in `overall`."""
+    """`assertions`: the weighted mean, labelled pass or fail; then a score per assertion name, the mean of those with
+    that name; and if the case has a threshold, `passed`. Only the first counts in `overall`."""
     own = [await score_one(make_scorer(spec), answer, case, tools) for spec in case.assertions]
     mean, passes, note = together(own, case.vars.get("__threshold"))
     scores = [
@@ -299,7 +296,9 @@ async def _own_assertions(answer: Answer, case: Case, tools: Tools) -> list[Scor
 
 
 def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) -> tuple[float | None, bool | None, str | None]:  # fmt: skip
-    """The weighted mean of assertions, whether they pass together (each of them, or with a threshold the mean), and why not."""
+    """The weighted mean of assertions, whether they pass together (all of them, or with a threshold, the mean), and why
+    not.
+    """
     mean = weighted_mean([score for score, _ in results])
     failed = [score.scorer for score, passes in results if passes is False]
     unscored = [s for s, _ in results if s.value is None]
@@ -312,7 +311,7 @@ def together(results: Sequence[tuple[ScoreValue, bool | None]], threshold: Any) 
 
 
 def assertion_names(cases: Iterable[Any]) -> list[str]:
-    """The names that cases gave to assertions of their own."""
+    """Names given to the cases' own assertions."""
     return list(dict.fromkeys(str(spec["name"]) for case in cases for spec in case.assertions if spec.get("name")))
 
 
@@ -322,7 +321,7 @@ def _all_cached(scores: Iterable[ScoreValue]) -> bool:
 
 
 def with_overall(scores: Sequence[ScoreValue], scorers: Sequence[Scorer]) -> tuple[ScoreValue, ...]:
-    """Adds `overall`, the weighted mean, once a user has given weights."""
+    """Adds `overall`, the weighted mean, if the user has set weights."""
     rest = [score for score in scores if score.scorer != OVERALL]
     if all(scorer.weight == 1.0 for scorer in scorers) or len(rest) < 2:
         return tuple(rest)
@@ -330,14 +329,14 @@ def with_overall(scores: Sequence[ScoreValue], scorers: Sequence[Scorer]) -> tup
 
 
 def weighted_mean(scores: Sequence[ScoreValue]) -> float | None:
-    """The mean of what was scored, by weight; None when nothing was."""
+    """The weighted mean of the known scores; None if there are none."""
     known = [(s.value, s.weight) for s in scores if s.value is not None and s.weight > 0]
     total = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / total if total else None
 
 
 def score_value(scorer: Scorer, score: Score) -> ScoreValue:
-    """Apply negation. A score that does not run from 0 to 1 has no opposite and is then unknown, as is one that is not a finite number."""
+    """Apply negation. Scores outside 0 to 1 cannot be negated and become unknown, as do scores that are not finite."""
     if score.value is not None and not math.isfinite(score.value):
         score = unknown(f"it gave {score.value}, which is not a score")
     if scorer.negate and score.value is not None:
@@ -359,13 +358,13 @@ async def score_one(scorer: Scorer, answer: Answer, case: Case, tools: Tools) ->
         score = await scorer.score(answer, case, tools)
     except ScriptError as error:
         score = passed(False, f"the answer cannot be transformed: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and the others score it
+    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the answer is paid for and other scorers still run
         score = unknown(why_not(error))
     return score_value(scorer, score), _passes(scorer, score)
 
 
 def transformed(scripts: Sequence[str], answer: Answer, case: Case) -> Answer:
-    """The answer, gone through scripts. Raises `ScriptError`."""
+    """The answer after applying transform scripts. Raises `ScriptError`."""
     value: Any = answer.output
     for script in scripts:
         value = read_script(script).run(value, case.template_vars())
@@ -385,12 +384,12 @@ def _passes(scorer: Scorer, score: Score) -> bool | None:
 
 
 def why_not(error: Exception) -> str:
-    """What a scorer that raised could not score for."""
+    """The reason in the note when a scorer raised."""
     return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
 
 
 def assertion_problems(case: Case) -> Mapping[int, str]:
-    """Which of a case's own assertions cannot be read, before anything is spent."""
+    """Invalid assertions of a case, by position, checked before anything is spent."""
     problems = {}
     for position, spec in enumerate(case.assertions):
         try:

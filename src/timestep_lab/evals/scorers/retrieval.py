@@ -1,6 +1,7 @@
-"""Answers from documents, judged by a model: are they faithful to what was retrieved, and was the right thing retrieved?
+"""Scorers for retrieval-augmented answers, by a judge: faithfulness, context recall and context precision; and
+embedding similarity.
 
-What was retrieved is the case's variable `context`: a text, or a list of them.
+The retrieved documents are the case's variable `context`: a text, or a list of texts.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from timestep_lab.evals.scorers.base import (
 from timestep_lab.evals.scorers.judge import ask_judge, fence, shown_to
 from timestep_lab.model.errors import MissingExtraError, UsageError
 
-# --- Closeness in meaning, by embedding
+# --- Similarity of embeddings
 
 
 @scorer("similarity")
 @dataclass(frozen=True, kw_only=True)
 class Similarity(ValueScorer):
-    """Cosine of answer and expected text, 0 at worst; with `at_least`, whether it is that high. With several expected texts, the closest."""
+    """Cosine similarity of answer and expected text, at least 0; with `at_least`, whether it is that high. With several
+    expected texts, the best.
+    """
 
     at_least: float | None = None
 
@@ -56,7 +59,7 @@ class Similarity(ValueScorer):
 
 
 def default_embedding(texts: Sequence[str]) -> Any:
-    """Unit vectors of a small static embedding model that comes with the package `wordllama`: no network, no key."""
+    """Unit vectors of the small static embedding model in the package `wordllama`: no network, no key."""
     return _model().embed(list(texts), norm=True)
 
 
@@ -67,7 +70,7 @@ def _model() -> Any:
         from wordllama import WordLlama
     except ImportError as error:
         raise MissingExtraError("Similarity by embedding", "files") from error
-    # It looks for its tokenizer in another folder than it ships it in, unless told that its own folder is the cache.
+    # The package looks for its tokenizer in a cache folder; point it to the folder where it is shipped.
     return WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 
@@ -77,18 +80,18 @@ it says. Decide by the documents alone, not by what you know. Reply with one JSO
 
 @dataclass(frozen=True, kw_only=True)
 class _Retrieval(Scorer):
-    """Asks a judge for a list of yes and no, and tells the share of yes."""
+    """Asks a judge for a list of yes/no verdicts; the score is the fraction of yes."""
 
     source: ClassVar[str] = "judge"
     main: ClassVar[str | None] = "context"
     key: ClassVar[str] = "claims"
     verdict: ClassVar[str] = "supported"
     context: str = "context"
-    """A variable of the case."""
+    """The case variable with the documents."""
     model: str | None = None
 
     def check(self, answer: Answer, case: Case) -> Score:
-        raise UsageError("A judge has to ask a model.", "Use it in a comparison, or await score().")
+        raise UsageError("A judge needs to call a model.", "Use it in a comparison, or await score().")
 
     async def score(self, answer: Answer, case: Case, tools: Tools) -> Score:
         contexts = contexts_of(self.context, case)
@@ -119,7 +122,7 @@ class _Retrieval(Scorer):
         return f'{{"{self.key}": [{{"claim": "<one statement>", "{self.verdict}": true or false}}, …]}}'
 
     def _read(self, reply: Mapping[str, object], documents: int) -> Score:
-        """Raises `ValueError` for a reply in another form."""
+        """Parse a reply. Raises `ValueError` for another format."""
         rows = reply.get(self.key)
         if not isinstance(rows, list) or not all(
             isinstance(row, Mapping) and isinstance(row.get(self.verdict), bool) for row in rows
@@ -134,7 +137,7 @@ class _Retrieval(Scorer):
 @scorer("faithfulness")
 @dataclass(frozen=True, kw_only=True)
 class Faithfulness(_Retrieval):
-    """The share of the answer's claims that the retrieved documents support, as a judge finds."""
+    """The fraction of the answer's claims that the retrieved documents support, according to a judge."""
 
     def _task(self, answer: Answer, case: Case) -> str:
         return f"Split the answer into its single claims. Say of each whether the documents support it.\n\n<answer>\n{_fenced(answer.output)}\n</answer>"
@@ -146,7 +149,9 @@ class Faithfulness(_Retrieval):
 @scorer("context_recall")
 @dataclass(frozen=True, kw_only=True)
 class ContextRecall(_Retrieval):
-    """The share of the expected answer's claims that the retrieved documents support: was what is needed retrieved?"""
+    """The fraction of the expected answer's claims that the retrieved documents support: whether retrieval found what
+    is needed.
+    """
 
     def _task(self, answer: Answer, case: Case) -> str:
         return f"Split the reference into its single claims. Say of each whether the documents support it.\n\n<reference>\n{_fenced(str(case.expected))}\n</reference>"
@@ -158,7 +163,9 @@ class ContextRecall(_Retrieval):
 @scorer("context_precision")
 @dataclass(frozen=True, kw_only=True)
 class ContextPrecision(_Retrieval):
-    """Were the useful documents retrieved first? The mean of the precision at each useful document's place (average precision)."""
+    """Average precision: the mean of the precision at the rank of each useful document, so useful documents should come
+    first.
+    """
 
     key: ClassVar[str] = "documents"
     verdict: ClassVar[str] = "useful"
@@ -183,7 +190,7 @@ class ContextPrecision(_Retrieval):
 
 
 def contexts_of(where: str, case: Case) -> list[str]:
-    """The documents that an answer was to be made from."""
+    """The retrieved documents of a case."""
     contexts = case.vars.get(where)
     if isinstance(contexts, str) or not isinstance(contexts, Sequence):
         contexts = [contexts]

@@ -1,4 +1,4 @@
-"""Scorers for answers that hold data: JSON and numbers."""
+"""Scorers for structured answers: JSON, SQL and numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from timestep_lab.evals.scorers.base import (
 )
 from timestep_lab.model.errors import UsageError
 
-# --- SQL written by a model, held against the right query by running both
+# --- SQL written by a model, compared with the expected query by running both
 
 
 LIMIT_S = 5.0
@@ -42,10 +42,11 @@ _sql_FENCE = re.compile(r"```(?:sql|duckdb)?[^\S\n]*\n(.*?)```", re.DOTALL | re.
 @scorer("sql_equal")
 @dataclass(frozen=True, kw_only=True)
 class SqlEqual(ValueScorer):
-    """The answer is a query that gives what the expected query gives, in DuckDB, over the tables that `setup` makes (SQL; else the case's
-    variable `setup`). Column names do not count; the order of rows counts where the expected query orders them.
+    """The answer is an SQL query with the same result as the expected query, in DuckDB, on the tables that `setup`
+    creates (SQL; default: the case's variable `setup`). Column names are ignored; the row order counts if the expected
+    query has an ORDER BY.
 
-    Queries see nothing but these tables, and are given up after five seconds.
+    Queries can access only these tables and are stopped after five seconds.
     """
 
     main: ClassVar[str | None] = "setup"
@@ -77,7 +78,7 @@ class SqlEqual(ValueScorer):
 
 
 class _NotRunError(Exception):
-    """A query that DuckDB refused, or that took too long."""
+    """A query that DuckDB rejected, or that took too long."""
 
 
 def _rows(setup: str, query: str) -> list[tuple[Any, ...]]:
@@ -127,13 +128,15 @@ def _difference(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -
     return f"missing row: {missing[0]}" if missing else "the rows are in another order"
 
 
-# -- The keywords of JSON Schema that hold regular expressions, each with an end to its time. `jsonschema` itself looks with `re`
+# -- JSON Schema keywords with regular expressions, with a time limit. `jsonschema` itself uses `re`
 
 _deadline: ContextVar[Deadline] = ContextVar("deadline of the patterns of this answer")
 
 
 def check_patterns(schema: object) -> None:
-    """Raises `UsageError` for a schema whose patterns could not be bounded: `unevaluatedProperties` looks into other schemas' with `re`."""
+    """Raises `UsageError` for a schema whose patterns cannot be limited: `unevaluatedProperties` uses `re` on other
+    schemas' patterns.
+    """
     if {"patternProperties", "unevaluatedProperties"} <= set(_keywords(schema)):
         raise UsageError(
             "A schema with both patternProperties and unevaluatedProperties cannot be checked in bounded time.",
@@ -142,9 +145,9 @@ def check_patterns(schema: object) -> None:
 
 
 def best_error(schema: object, value: object) -> Any:
-    """What is wrong with the value first of all (a `jsonschema.ValidationError`), or None. Fetches nothing that a reference may name.
+    """The most relevant validation error (a `jsonschema.ValidationError`), or None. Remote references are not fetched.
 
-    Raises `TooSlowError` when its patterns have had their time.
+    Raises `TooSlowError` when the time limit of the patterns is exceeded.
     """
     import jsonschema  # type: ignore[import-untyped]
 
@@ -157,7 +160,7 @@ def best_error(schema: object, value: object) -> Any:
 
 @cache
 def _bounded(plain: Any) -> Any:
-    """The class of validators with our keywords in place of theirs. Making one takes longer than most validations."""
+    """A validator class with time-limited keywords. Cached, since creating one takes longer than most validations."""
     import jsonschema
 
     theirs = plain.VALIDATORS["additionalProperties"]
@@ -165,7 +168,7 @@ def _bounded(plain: Any) -> Any:
     def additional_properties(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
         patterns = schema.get("patternProperties") or {}
         if patterns and validator.is_type(instance, "object"):
-            # Properties that a pattern finds are named as they are, for which `jsonschema` needs no pattern.
+            # Properties that match a pattern are listed literally, so `jsonschema` needs no pattern.
             matched = {key: True for key in instance if any(_find(name, key) for name in patterns)}
             schema = {**schema, "properties": {**matched, **schema.get("properties", {})}}
             del schema["patternProperties"]
@@ -201,12 +204,14 @@ def _find(pattern: str, text: str) -> bool:
 
 
 def _evolve(self: Any, **changes: Any) -> Any:
-    """As the original, but a `$schema` further down (or a reference to the root, which has one) does not bring back the unbounded class."""
+    """Like the original, but a nested `$schema` (or a reference to the root with one) does not bring back the unlimited
+    class.
+    """
     return type(self)(**{f.alias: getattr(self, f.name) for f in type(self).__attrs_attrs__ if f.init} | changes)
 
 
 def _keywords(value: object) -> Iterator[str]:
-    """Every name in it, wherever: what a reference may point to is not known before it is followed."""
+    """Every key in the schema, at any depth: the targets of references are not known in advance."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield str(name)
@@ -244,8 +249,8 @@ _CURRENCY = re.compile(r"\A[A-Z]{3}\s+(?=[-−+\d])|(?<=\d)\s*(?:[A-Z]{3}|[$€�
 @scorer("json_schema")
 @dataclass(frozen=True, kw_only=True)
 class JsonSchema(Scorer):
-    """The answer is JSON and satisfies the schema (any JSON without one). `fenced`: a code block around it is allowed; `anywhere`: so is
-    any other text around it."""
+    """The answer is JSON and satisfies the schema (any JSON without one). `fenced`: a surrounding code block is
+    allowed; `anywhere`: any surrounding text is."""
 
     main: ClassVar[str | None] = "schema"
     schema: Any = field(default_factory=dict)
@@ -259,11 +264,13 @@ class JsonSchema(Scorer):
             try:
                 object.__setattr__(self, "schema", json.loads(self.schema))
             except ValueError as error:
-                raise UsageError(f"The schema is not JSON: {error}.", "Give an object, or its JSON text.") from error
+                raise UsageError(
+                    f"The schema is not valid JSON: {error}.", "Use an object or its JSON text."
+                ) from error
         try:
             jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
         except jsonschema.SchemaError as error:
-            raise UsageError(f"The schema is not a JSON Schema: {error.message}.", "Correct it.") from error
+            raise UsageError(f"The schema is not a valid JSON Schema: {error.message}.", "Fix the schema.") from error
         check_patterns(self.schema)
 
     def check(self, answer: Answer, case: Case) -> Score:
@@ -285,8 +292,8 @@ class JsonSchema(Scorer):
 @scorer("json_equals")
 @dataclass(frozen=True, kw_only=True)
 class JsonEquals(ValueScorer):
-    """The answer is JSON and equals the value, or the case's expected one, whatever the order of its names. `fenced`: a code block around it
-    is allowed."""
+    """The answer is JSON and equals the value, or the case's expected one; key order is ignored. `fenced`: a
+    surrounding code block is allowed."""
 
     fenced: bool = False
 
@@ -303,8 +310,8 @@ class JsonEquals(ValueScorer):
 @scorer("json_diff")
 @dataclass(frozen=True, kw_only=True)
 class JsonDiff(ValueScorer):
-    """The share of the expected JSON's values that the answer has at the same place; values that are not expected count against it. The note
-    lists what differs. `ignore`: paths that do not matter (`id,items.*.price`)."""
+    """The fraction of the expected JSON's leaf values that the answer has at the same path; unexpected values count
+    against it. The note lists the differences. `ignore`: paths to ignore (`id,items.*.price`)."""
 
     main: ClassVar[str | None] = "ignore"
     ignore: Sequence[str] = ()
@@ -335,7 +342,7 @@ class JsonDiff(ValueScorer):
         return Score(1 - len(wrong) / len(places), "; ".join(notes[:5]) or None)
 
     def _leaves(self, value: object, path: str = "") -> dict[str, Any]:
-        """Path to each value that holds no others."""
+        """Path to value, for each leaf."""
         if any(fnmatchcase(path, pattern) for pattern in self.ignore):
             return {}
         inside = list(value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ())  # fmt: skip
@@ -354,7 +361,9 @@ def _told(leaves: Mapping[str, object], path: str) -> str:
 @scorer("javascript")
 @dataclass(frozen=True, kw_only=True)
 class JavaScript(Scorer):
-    """What a small script over `output` and `vars` says (`evals.javascript`): true or false, a number, or `{pass, score, reason}`."""
+    """The result of a script over `output` and `vars` (see `evals.javascript`): a bool, a number, or `{pass, score,
+    reason}`.
+    """
 
     main: ClassVar[str | None] = "script"
     script: str = ""
@@ -381,7 +390,9 @@ class JavaScript(Scorer):
 @scorer("json_field")
 @dataclass(frozen=True, kw_only=True)
 class JsonField(ValueScorer):
-    """The answer is JSON, and the field at `path` (`address.city`, `items.0.id`) equals the value, or the case's expected one."""
+    """The answer is JSON, and the field at `path` (`address.city`, `items.0.id`) equals the value, or the case's
+    expected one.
+    """
 
     main: ClassVar[str | None] = "path"
     path: str = ""
@@ -389,7 +400,7 @@ class JsonField(ValueScorer):
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise UsageError("The scorer json_field needs a path.", "Write json_field:address.city, for example.")
+            raise UsageError("The scorer json_field needs a path.", "For example: json_field:address.city")
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = case.expected if self.value is None else self.value
@@ -414,23 +425,24 @@ class JsonField(ValueScorer):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number as somebody wrote it. 50 % is as good as 0.5 where the other side is not a percentage."""
+    """A number as written in a text. 50 % equals 0.5 if the other number is not a percentage."""
 
     value: float
     percent: bool = False
 
     def against(self, other: Quantity) -> float:
-        """The value on the scale of `other`: a percentage beside what is none is its hundredth."""
+        """The value on the scale of `other`: a percentage compared with a non-percentage is divided by 100."""
         return self.value / 100 if self.percent and not other.percent else self.value
 
 
 @scorer("number")
 @dataclass(frozen=True, kw_only=True)
 class Number(ValueScorer):
-    """A number in the answer lies within `tolerance` (absolute) or `relative` of the expected one, or within the expected range (`10–20`).
+    """A number in the answer is within `tolerance` (absolute) or `relative` of the expected one, or within the expected
+    range (`10–20`).
 
-    `which` number, when there are several: the last (where models put results), the first, or any. Thousands may be set apart, a
-    currency stand beside; 50 % is 50 and 0.5.
+    `which`: the number to use if there are several: the last (where models put results), the first, or any. Thousands
+    separators and currency signs are accepted; 50 % matches 50 and 0.5.
     """
 
     tolerance: float = 0.0
@@ -465,7 +477,7 @@ class Number(ValueScorer):
 
 
 def parse_json(text: str, *, fenced: bool = True) -> Any:
-    """The JSON value that a text is, or that its only code block holds. Raises `ValueError`."""
+    """The JSON value of a text, or of its only code block. Raises `ValueError`."""
     try:
         return json.loads(text)
     except ValueError:
@@ -476,7 +488,7 @@ def parse_json(text: str, *, fenced: bool = True) -> Any:
 
 
 def json_in(text: str) -> list[Any]:
-    """Every JSON object and list that stands in a text, whatever is around it."""
+    """Every JSON object and list in a text, regardless of surrounding text."""
     decoder, values, place = json.JSONDecoder(), [], 0
     while match := _OPENING.search(text, place):
         try:
@@ -488,7 +500,7 @@ def json_in(text: str) -> list[Any]:
 
 
 def quantities_in(text: str) -> list[Quantity]:
-    """Numbers as people write them: `1,234.5`, `1.234,5`, `1 234`, `−3`, `2e6`, `$5`; `10-20` is two."""
+    """Numbers as people write them: `1,234.5`, `1.234,5`, `1 234`, `−3`, `2e6`, `$5`; `10-20` is two numbers."""
     return [_quantity(match) for match in _NUMBER.finditer(text)]
 
 
@@ -502,7 +514,7 @@ def _quantity(match: re.Match[str]) -> Quantity:
 
 
 def _target(value: Any) -> tuple[Quantity, Quantity]:
-    """Least and most of what is expected. Raises `ValueError` for what is not a number and no range."""
+    """Lower and upper bound of the expected value. Raises `ValueError` if it is neither a number nor a range."""
     if isinstance(value, bool):
         raise ValueError("a truth value is not a number")
     if not isinstance(value, str):
@@ -519,7 +531,7 @@ def _target(value: Any) -> tuple[Quantity, Quantity]:
 
 
 def _same(found: object, wanted: object) -> bool:
-    """Equal, or equal as text: a CSV knows only text."""
+    """Equal, or equal as text: values from CSV files are always text."""
     if isinstance(wanted, str) and not isinstance(found, str):
         return json.dumps(found, ensure_ascii=False) == wanted or str(found) == wanted
     return bool(found == wanted)

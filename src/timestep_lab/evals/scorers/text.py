@@ -1,4 +1,4 @@
-"""Scorers that look at the text of the answer."""
+"""Scorers that compare the text of the answer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _BEGINS = re.compile(r"[\s*_`(\[]*([A-Z])[*_`]*[.):\]]")
 @scorer("exact")
 @dataclass(frozen=True, kw_only=True)
 class Exact(ValueScorer):
-    """The answer is the expected text, white space around it aside. With several expected texts, one of them."""
+    """The answer equals the expected text, or one of several, ignoring surrounding white space."""
 
     case_sensitive: bool = True
     verbatim: bool = False
-    """Letter by letter, white space at the ends included."""
+    """Compare character by character, including surrounding white space."""
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(self.value, case)
@@ -54,7 +54,7 @@ class Exact(ValueScorer):
 @scorer("contains")
 @dataclass(frozen=True, kw_only=True)
 class Contains(ValueScorer):
-    """The answer contains the expected text: any of several, or with `all` every one."""
+    """The answer contains the expected text: any of several, or with `all` all of them."""
 
     case_sensitive: bool = False
     all: bool = False
@@ -73,7 +73,7 @@ class Contains(ValueScorer):
 @scorer("starts_with")
 @dataclass(frozen=True, kw_only=True)
 class StartsWith(ValueScorer):
-    """The answer begins with the expected text."""
+    """The answer starts with the expected text."""
 
     case_sensitive: bool = True
 
@@ -104,9 +104,9 @@ class WordCount(Scorer):
 @scorer("regex")
 @dataclass(frozen=True, kw_only=True)
 class Regex(Scorer):
-    """A regular expression (as Python's `re` reads it) is found in the answer; with `full` it must match all of it.
+    """A regular expression (Python `re` syntax) occurs in the answer; with `full` it must match all of it.
 
-    One that looks for more than a second is given up and scores nothing.
+    A pattern that takes longer than a second is stopped, and there is no score.
     """
 
     main: ClassVar[str | None] = "pattern"
@@ -115,7 +115,7 @@ class Regex(Scorer):
 
     def __post_init__(self) -> None:
         if not self.pattern:
-            raise UsageError("The scorer regex needs a pattern.", "Write regex:^yes, for example.")
+            raise UsageError("The scorer regex needs a pattern.", "For example: regex:^yes")
         compile_pattern(self.pattern)
 
     def check(self, answer: Answer, case: Case) -> Score:
@@ -129,7 +129,9 @@ class Regex(Scorer):
 @scorer("fuzzy")
 @dataclass(frozen=True, kw_only=True)
 class Fuzzy(ValueScorer):
-    """How alike answer and expected text are, from 0 to 1 (RapidFuzz); with `at_least`, whether they are that alike."""
+    """The similarity of answer and expected text from 0 to 1 (RapidFuzz ratio); with `at_least`, whether it is that
+    high.
+    """
 
     how: Literal["ratio", "partial_ratio", "token_sort_ratio", "token_set_ratio"] = "ratio"
     case_sensitive: bool = False
@@ -149,7 +151,9 @@ class Fuzzy(ValueScorer):
 @scorer("edit_distance")
 @dataclass(frozen=True, kw_only=True)
 class EditDistance(ValueScorer):
-    """At most so many letters must be added, removed or changed to make the answer the expected text (Levenshtein)."""
+    """At most this many characters must be inserted, deleted or substituted to turn the answer into the expected text
+    (Levenshtein distance).
+    """
 
     at_most: int = 5
 
@@ -166,9 +170,10 @@ class EditDistance(ValueScorer):
 @scorer("choice")
 @dataclass(frozen=True, kw_only=True)
 class Choice(ValueScorer):
-    """The answer chooses the expected letter: `B`, `(b)`, `B. Rome`, `The answer is B`, `\\boxed{B}`; or gives that choice's text alone.
+    """Multiple choice: the answer gives the expected letter (`B`, `(b)`, `B. Rome`, `The answer is B`, `\\boxed{B}`) or
+    only the text of that choice.
 
-    What was chosen last counts. The letters are those of the case's `choices`, or A to Z where it has none.
+    If there are several, the last one counts. The letters are those of the case's `choices`, or A to Z.
     """
 
     def check(self, answer: Answer, case: Case) -> Score:
@@ -200,28 +205,29 @@ def _chosen(text: str, letters: str, choices: list[str]) -> str | None:
 
 
 def fold(text: str, case_sensitive: bool) -> str:
-    """The text for comparing: one form of composed letters (NFC), of quotation marks and of spaces; without its case if that is not asked for."""
+    """Normalise a text for comparison: Unicode NFC, quotation marks and spaces; lower case unless `case_sensitive`."""
     text = unicodedata.normalize("NFC", text).translate(_ALIKE)
     return text if case_sensitive else unicodedata.normalize("NFC", text.casefold())
 
 
-# --- Overlap with a reference, as summaries and translations are measured
+# --- Overlap with a reference, for summaries and translations
 
 
 @scorer("rouge")
 @dataclass(frozen=True, kw_only=True)
 class Rouge(ValueScorer):
-    """ROUGE's F1 of words in common with the expected text, from 0 to 1 (the package rouge-score). `variant`: `rougeL` (longest common
-    subsequence), `rougeLsum`, `rouge1` … `rouge9`; with `at_least`, whether it is that high. With several expected texts, the best."""
+    """ROUGE F1 with the expected text, from 0 to 1 (package rouge-score). `variant`: `rougeL` (longest common
+    subsequence), `rougeLsum`, `rouge1` … `rouge9`; with `at_least`, whether it is that high. With several expected
+    texts, the best."""
 
     variant: str = "rougeL"
     stem: bool = True
-    """Of English words only the stem counts."""
+    """Compare stems of English words."""
     at_least: float | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"rouge(?:[1-9]|L|Lsum)", self.variant):
-            raise UsageError(f"There is no {self.variant!r}.", "Use rougeL, rougeLsum, or rouge1 to rouge9.")
+            raise UsageError(f"Unknown variant {self.variant!r}.", "Use rougeL, rougeLsum, or rouge1 to rouge9.")
 
     def check(self, answer: Answer, case: Case) -> Score:
         wanted = acceptable(self.value, case)
@@ -239,8 +245,8 @@ class Rouge(ValueScorer):
 @scorer("bleu")
 @dataclass(frozen=True, kw_only=True)
 class Bleu(ValueScorer):
-    """BLEU of the answer as one sentence, from 0 to 1 (the package sacrebleu, with its standard tokenizer and smoothing); several expected texts are
-    its references. With `at_least`, whether it is that high."""
+    """Sentence BLEU of the answer, from 0 to 1 (package sacrebleu, default tokenizer and smoothing); several expected
+    texts are the references. With `at_least`, whether it is that high."""
 
     at_least: float | None = None
 

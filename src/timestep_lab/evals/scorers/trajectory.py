@@ -1,7 +1,7 @@
-"""Rules about how an answer came about. They read steps only, so they run over stored traces as over fresh answers.
+"""Rules about the steps of a run. They use only steps, so they apply to stored traces as well as to new answers.
 
-A step is `{"type": "tool", "name", "arguments": {…}, "agent", "approval", "error"}` or `{"type": "handoff", "from", "to"}`.
-Tool names may hold `*`.
+A step is `{"type": "tool", "name", "arguments": {…}, "agent", "approval", "error"}` or `{"type": "handoff", "from",
+"to"}`. Tool names may contain the wildcard `*`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Step = Mapping[str, Json]
 @scorer("tool_used")
 @dataclass(frozen=True, kw_only=True)
 class ToolUsed(Scorer):
-    """A tool was called: at least once, or `times` times; with these `arguments` among its own (text compared without case)."""
+    """A tool was called: at least once, or exactly `times` times; with these `arguments` among its own (text is
+    compared case-insensitively).
+    """
 
     main: ClassVar[str | None] = "tool"
     tool: str = ""
@@ -46,7 +48,7 @@ class ToolUsed(Scorer):
 @scorer("tool_order")
 @dataclass(frozen=True, kw_only=True)
 class ToolOrder(Scorer):
-    """Tools were called in this order (`tool_order:search,fetch`); others may come between, unless `strict`."""
+    """Tools were called in this order (`tool_order:search,fetch`); other calls may come in between, unless `strict`."""
 
     main: ClassVar[str | None] = "tools"
     tools: Sequence[str] = ()
@@ -70,7 +72,7 @@ class ToolOrder(Scorer):
 @scorer("steps")
 @dataclass(frozen=True, kw_only=True)
 class StepCount(Scorer):
-    """Between `at_least` and `at_most` tool calls and handoffs."""
+    """The number of tool calls and handoffs is between `at_least` and `at_most`."""
 
     main: ClassVar[str | None] = "at_most"
     at_most: int | None = None
@@ -78,7 +80,7 @@ class StepCount(Scorer):
 
     def __post_init__(self) -> None:
         if self.at_most is None and not self.at_least:
-            raise UsageError("The scorer steps needs a limit.", "Write steps:4, for example.")
+            raise UsageError("The scorer steps needs a limit.", "For example: steps:4")
 
     def check(self, answer: Answer, case: Case) -> Score:
         n = len(answer.steps)
@@ -88,7 +90,9 @@ class StepCount(Scorer):
 @scorer("handoff_path")
 @dataclass(frozen=True, kw_only=True)
 class HandoffPath(Scorer):
-    """The run went through these agents in this order (`handoff_path:Personal Assistant,Weather Assistant`), and no other unless `partial`."""
+    """The run visited these agents in this order (`handoff_path:Personal Assistant,Weather Assistant`), and no others
+    unless `partial`.
+    """
 
     main: ClassVar[str | None] = "agents"
     agents: Sequence[str] = ()
@@ -112,8 +116,8 @@ class HandoffPath(Scorer):
 @scorer("no_tool_before_approval")
 @dataclass(frozen=True, kw_only=True)
 class NoToolBeforeApproval(Scorer):
-    """None of these tools ran unless a person had approved that very call; or, with `after`, unless that tool had been called,
-    or that agent been handed to, before."""
+    """None of these tools ran without a person's approval of that call; or, with `after`, before that tool was called
+    or that agent was reached."""
 
     main: ClassVar[str | None] = "tools"
     tools: Sequence[str] = ()
@@ -142,7 +146,7 @@ def tools_of(steps: Sequence[Step]) -> list[Step]:
 
 
 def _holds(wanted: object, found: object) -> bool:
-    """Every argument wanted is there and alike; further ones do not matter."""
+    """Whether all wanted arguments are present and equal; additional arguments are ignored."""
     if isinstance(wanted, Mapping):
         return isinstance(found, Mapping) and all(
             key in found and _holds(value, found[key]) for key, value in wanted.items()
@@ -158,4 +162,4 @@ def _names(value: Sequence[str] | str) -> tuple[str, ...]:
 
 def _need(value: object, name: str, example: str) -> None:
     if not value:
-        raise UsageError(f"The scorer {name} needs to be told of what.", f"Write {example}, for example.")
+        raise UsageError(f"The scorer {name} needs an argument.", f"For example: {example}")

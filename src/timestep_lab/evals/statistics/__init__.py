@@ -1,8 +1,8 @@
-"""Statistics of side-by-side evaluation. Pure functions over numbers; nothing here knows of models, runs or stores.
+"""Statistics for paired evaluations: pure functions of numbers, independent of models, runs and stores.
 
-The unit is the case: cases are a sample of what users will ask, repeats of a case (epochs) are not further cases. Every
-comparison of two candidates is therefore paired by case, and repeats are averaged within a case first
-(Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 to 4).
+The unit of analysis is the case: cases are a sample of what users will ask, and repeats of a case (epochs) are not
+additional cases. Every comparison of two candidates is therefore paired by case, and repeats are averaged within a case
+first (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 to 4).
 """
 
 from __future__ import annotations

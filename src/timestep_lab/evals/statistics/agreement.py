@@ -1,4 +1,4 @@
-"""Cases that come in groups, and tables of two labellings: does a judge agree with people, does a model find the label?"""
+"""Agreement between two labellings (a judge and people, a model and the labels), and inference for grouped cases."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import numpy as np
 
 from timestep_lab.evals.statistics.intervals import Floats, Interval, expanded_quantiles, two_sided_t, two_sided_z
 
-# --- Cases that come in groups: ten questions about one document are not ten independent cases
+# --- Grouped cases: ten questions about one document are not ten independent cases
 #
-# What holds for a document holds for all its questions, so the groups, not the cases, are what a test may count.
+# What affects a document affects all its questions, so groups rather than cases are the unit of a test.
 
 
 LEAST_GROUPS = 6
-"""With fewer nothing is said: five groups can give no p-value below 1/16, and no interval over them covers what it should."""
+"""Minimum number of groups for inference: five groups cannot give a p-value below 1/16, and intervals over them do not
+have their nominal coverage.
+"""
 
 
 def cluster_interval(values: Floats, groups: Sequence[object], level: float = 0.95) -> Interval:
-    """The interval of a mean of grouped values: the cluster-robust variance with the CR2 correction and Satterthwaite's degrees of freedom
-    (Bell & McCaffrey 2002, Survey Methodology 28:169; Pustejovsky & Tipton 2018, J. Bus. Econ. Stat. 36:672).
+    """Interval of a mean of grouped values: cluster-robust variance with the CR2 correction and Satterthwaite's degrees
+    of freedom (Bell & McCaffrey 2002, Survey Methodology 28:169; Pustejovsky & Tipton 2018, J. Bus. Econ. Stat.
+    36:672).
 
-    For a mean these have a closed form. A group of n_g of the N values, whose deviations sum to S_g, counts S_g² / (1 − n_g/N). Both ends
-    are NaN for fewer than `LEAST_GROUPS` groups.
+    For a mean these have a closed form: a group with n_g of the N values, whose deviations sum to S_g, contributes S_g²
+    / (1 − n_g/N). Both ends are NaN for fewer than `LEAST_GROUPS` groups.
     """
     sizes, sums = group_sums(values - values.mean(), groups)
     n = float(len(values))
@@ -40,7 +43,7 @@ def cluster_interval(values: Floats, groups: Sequence[object], level: float = 0.
 
 
 def group_sums(values: Floats, groups: Sequence[object]) -> tuple[Floats, Floats]:
-    """(how many values, their sum) of each group."""
+    """(number of values, their sum) for each group."""
     names: dict[object, int] = {}
     places = np.array([names.setdefault(group, len(names)) for group in groups], dtype=int)
     sizes: Floats = np.bincount(places, minlength=len(names)).astype(float)
@@ -73,24 +76,25 @@ Weights = Literal["none", "linear", "quadratic"]
 class Agreement:
     n: int
     observed: float
-    """Share of things both labelled alike."""
+    """Fraction of items with equal labels."""
     kappa: float
-    """Agreement beyond chance: 1 is perfect, 0 is chance; NaN when both used one and the same label throughout."""
+    """Agreement beyond chance: 1 is perfect, 0 is chance; NaN if both raters always used the same single label."""
     ci_low: float
     ci_high: float
     labels: tuple[Any, ...]
     table: tuple[tuple[int, ...], ...]
-    """Rows: the first rater's labels; columns: the second's."""
+    """Contingency table. Rows: the first rater's labels; columns: the second rater's."""
 
 
 def agreement(
     first: Sequence[Hashable], second: Sequence[Hashable], *, weights: Weights = "none", level: float = 0.95
 ) -> Agreement:
-    """Cohen's kappa (Cohen 1960; weighted: Cohen 1968) with the hull of two intervals: the large-sample one of Fleiss, Cohen & Everitt
-    1969, which covers 27 to 93 % with 20 things that are mostly labelled alike, and quantiles over `tables_behind`.
+    """Cohen's kappa (Cohen 1960; weighted: Cohen 1968) with the hull of two intervals: the large-sample interval of
+    Fleiss, Cohen & Everitt 1969, whose coverage is only 27 to 93 % for 20 items with mostly equal labels, and quantiles
+    over `tables_behind`.
 
-    The two sequences label the same things in the same order. Weighted kappa takes labels in their sorted order as a scale.
-    Raises `ValueError` for lengths that differ, or nothing labelled.
+    The two sequences label the same items in the same order. Weighted kappa treats the sorted labels as an ordinal
+    scale. Raises `ValueError` for different lengths, or no items.
     """
     if len(first) != len(second) or not first:
         raise ValueError(
@@ -118,7 +122,7 @@ def _label_order(label: object) -> tuple[int, object]:
 
 
 def _credit(k: int, weights: Weights) -> Floats:
-    """How much of an agreement each pair of labels is: 1 on the diagonal."""
+    """The agreement credit of each pair of labels: 1 on the diagonal."""
     if weights == "none" or k == 1:
         return np.eye(k)
     distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k))) / (k - 1)

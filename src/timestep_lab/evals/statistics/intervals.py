@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# --- The few distributions the tests and intervals need. SciPy's special functions load in a fifth of `scipy.stats`' time
+# --- The few distributions needed for tests and intervals. SciPy's special functions load five times faster than `scipy.stats`
 
 
 _NORMAL = NormalDist()
@@ -22,7 +22,7 @@ def normal_cdf(z: float) -> float:
 
 
 def normal_cdf_array(z: object) -> Any:
-    """The same for a whole array."""
+    """The standard normal distribution function of an array."""
     return _special().ndtr(z)
 
 
@@ -31,12 +31,12 @@ def normal_quantile(p: float) -> float:
 
 
 def two_sided_z(level: float) -> float:
-    """The z that a two-sided interval of this level needs: 1.96 for 0.95."""
+    """The normal quantile of a two-sided interval of this level: 1.96 for 0.95."""
     return _NORMAL.inv_cdf(0.5 + level / 2.0)
 
 
 def two_sided_t(level: float, degrees: float) -> float:
-    """The same for Student's distribution."""
+    """The quantile of Student's t distribution for a two-sided interval of this level."""
     return float(_special().stdtrit(degrees, 0.5 + level / 2.0))
 
 
@@ -45,7 +45,7 @@ def t_cdf(t: float, degrees: float) -> float:
 
 
 def beta_cdf(x: object, a: float, b: float) -> Any:
-    """Of a whole array."""
+    """The beta distribution function of an array."""
     return _special().betainc(a, b, x)
 
 
@@ -59,11 +59,13 @@ def _special() -> Any:
     return scipy.special
 
 
-# --- Repeats of a pass/fail case: will one of k tries pass, and will all k?
+# --- Repeats of a pass/fail case: the probability that one of k tries passes, and that all k pass
 
 
 def pass_at_k(tries: int, passes: int, k: int) -> float:
-    """Probability that at least one of `k` tries passes: 1 − C(n−c, k) / C(n, k), unbiased (Chen et al. 2021, arXiv:2107.03374)."""
+    """Probability that at least one of `k` tries passes: 1 − C(n−c, k) / C(n, k), unbiased (Chen et al. 2021,
+    arXiv:2107.03374).
+    """
     _check(tries, passes, k)
     return 1.0 - math.comb(tries - passes, k) / math.comb(tries, k)
 
@@ -75,7 +77,9 @@ def pass_hat_k(tries: int, passes: int, k: int) -> float:
 
 
 def over_cases(results: Iterable[tuple[int, int]], k: int) -> tuple[float, float]:
-    """Means of pass@k and pass^k over cases given as (tries, passes). Cases tried fewer than `k` times are left out; NaN when none is left."""
+    """Means of pass@k and pass^k over cases given as (tries, passes). Cases with fewer than `k` tries are excluded; NaN
+    if none is left.
+    """
     enough = [(n, c) for n, c in results if n >= k]
     if not enough:
         return math.nan, math.nan
@@ -94,19 +98,21 @@ def _check(tries: int, passes: int, k: int) -> None:
 Floats = NDArray[np.float64]
 
 _BISECTIONS = 60
-"""Halvings of an interval of width 2 until the error is below 1e-17."""
+"""Bisection steps from width 2 to an error below 1e-17."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """`low` and `high` are in the units of the values; both are NaN when too little is known to say."""
+    """`low` and `high` are in the units of the values; both are NaN if there is too little data."""
 
     low: float
     high: float
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927). Never leaves 0 to 1, and is not a point when all or none succeeded."""
+    """Wilson's score interval of a proportion (Wilson 1927). It stays within 0 to 1 and has positive width even if all
+    or none succeeded.
+    """
     if n <= 0:
         return Interval(math.nan, math.nan)
     z2 = two_sided_z(level) ** 2
@@ -117,7 +123,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Student's interval of a mean. One value gives no interval."""
+    """Student's t interval of a mean. NaN for a single value."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
         return Interval(math.nan, math.nan)
@@ -137,23 +143,25 @@ def expanded_quantiles(drawn: Floats, n: int, level: float = 0.95) -> tuple[floa
 
 
 def skewness(values: Floats) -> float:
-    """Third central moment over the standard deviation cubed; 0 of values that are alike."""
+    """Third central moment divided by the cubed standard deviation; 0 if all values are equal."""
     centred = values - values.mean()
     spread = float((centred**2).mean()) ** 1.5
     return float((centred**3).mean()) / spread if spread > 0 else 0.0
 
 
 def skewed_interval(values: Floats, level: float = 0.95) -> Interval:
-    """`skewed_interval_of` these values. One value gives no interval."""
+    """`skewed_interval_of` these values. NaN for a single value."""
     if len(values) < 2:
         return Interval(math.nan, math.nan)
     return skewed_interval_of(float(values.mean()), float(values.std(ddof=1)), skewness(values), len(values), level)
 
 
 def skewed_interval_of(mean: float, sd: float, g: float, n: int, level: float = 0.95) -> Interval:
-    """The hull of Student's interval and Hall's, which corrects it for the skewness `g` by a cubic transformation (Hall 1992, JRSS B 54:221).
+    """The hull of Student's interval and Hall's, which corrects for the skewness `g` by a cubic transformation (Hall
+    1992, JRSS B 54:221).
 
-    Student's alone is too short on the side of rare far values; Hall's alone is at times too short for symmetric ones with long tails.
+    Student's interval alone is too short towards rare extreme values; Hall's alone is sometimes too short for symmetric
+    distributions with heavy tails.
     """
     reach = two_sided_t(level, n - 1) / math.sqrt(n)
     low, high = mean - sd * reach, mean + sd * reach
@@ -167,16 +175,17 @@ def skewed_interval_of(mean: float, sd: float, g: float, n: int, level: float = 
 
 
 def clipped(interval: Interval, low: float, high: float) -> Interval:
-    """No further than a score can go."""
+    """The interval restricted to the range of possible scores."""
     return Interval(float(np.clip(interval.low, low, high)), float(np.clip(interval.high, low, high)))
 
 
 def unseen(value: float, n: int, low: float, high: float, level: float = 0.95) -> Interval:
-    """The interval of a mean when all `n` cases gave one and the same `value`, of scores that run from `low` to `high`.
+    """The interval of a mean when all `n` cases have the same `value`, for scores from `low` to `high`.
 
-    A sample without variance does not say that there is none. What was not seen in `n` cases may still have a probability of up to
-    z² / (n + z²), Wilson's limit of a proportion of 0 in n (Wilson 1927; the rule of three: Hanley & Lippman-Hand 1983, JAMA
-    249:1743), and its scores may be anything. At 0 or 1 this is Wilson's interval; for differences of −1, 0 or 1, Tango's.
+    Zero sample variance does not imply zero variance. A value not seen in `n` cases may have a probability of up to z²
+    / (n + z²), Wilson's upper limit for 0 of n (Wilson 1927; compare the rule of three: Hanley & Lippman-Hand 1983,
+    JAMA 249:1743), and may be anywhere in the range. At 0 or 1 this is Wilson's interval; for differences of −1, 0 or
+    1, Tango's.
     """
     z2 = two_sided_z(level) ** 2
     share = z2 / (n + z2)
@@ -184,19 +193,21 @@ def unseen(value: float, n: int, low: float, high: float, level: float = 0.95) -
 
 
 def all_alike(values: Floats, scores: Floats) -> bool:
-    """No more than rounding (of single precision, where scores run from 0 to 1) tells the values apart. `scores`: what they come from."""
+    """Whether the values are equal up to rounding (single precision, for scores from 0 to 1). `scores`: the scores they
+    are computed from.
+    """
     noise = 1e-6 if within_unit(scores) else 1e-9 * max(1.0, float(np.nanmax(np.abs(scores))))
     return bool(np.ptp(values) <= noise)
 
 
 def mean_interval(scores: Floats, level: float = 0.95, groups: Sequence[object] | None = None) -> Interval:
-    """The interval of a candidate's mean score. `scores`: cases × epochs, NaN where there is none.
+    """The interval of a candidate's mean score. `scores`: cases × epochs, NaN if missing.
 
-    Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, the binomial variance over the
-    variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), kept between the number
-    of cases and the number of trials. Other scores get `skewed_interval` over case means, never beyond 0 or 1 where they run
-    between these, or `unseen` where these are all alike; alike on a scale without ends, they have none. With `groups` (each case's) they
-    get `groups.cluster_interval`, and where all are alike `unseen` counts groups.
+    Pass/fail scores get Wilson's interval; with repeats, on the effective number of trials, which is the binomial
+    variance over the variance between case means (Dean & Pagano 2015, J. Survey Stat. Methodol. 3:484), limited to
+    between the number of cases and the number of trials. Other scores get `skewed_interval` over case means, clipped to
+    0 to 1 for scores in that range, or `unseen` if all are equal; if they are equal on an unbounded scale, there is no
+    interval. With `groups` (of each case) they get `cluster_interval`, and if all are equal, `unseen` counts groups.
     """
     case_means, trials = mean_of_repeats(scores)
     n = len(case_means)
@@ -231,7 +242,7 @@ def _grouped_mean(scores: Floats, case_means: Floats, groups: Sequence[object], 
 
 
 def mean_of_repeats(scores: Floats) -> tuple[Floats, int]:
-    """Case means (cases without any score left out) and how many scores there were."""
+    """Case means (without cases that have no score) and the total number of scores."""
     scored = ~np.isnan(scores)
     counts = scored.sum(axis=1)
     sums = np.where(scored, scores, 0.0).sum(axis=1)
@@ -239,26 +250,26 @@ def mean_of_repeats(scores: Floats) -> tuple[Floats, int]:
 
 
 def is_pass_fail(scores: Floats) -> bool:
-    """True when every score there is is exactly 0 or 1."""
+    """Whether all scores are exactly 0 or 1."""
     return bool(np.all(np.isnan(scores) | (scores == 0.0) | (scores == 1.0)))
 
 
 def within_unit(scores: Floats) -> bool:
-    """True when every score there is runs from 0 to 1."""
+    """Whether all scores are between 0 and 1."""
     return bool(np.all(np.isnan(scores) | ((scores >= 0.0) & (scores <= 1.0))))
 
 
 def tango(wins: int, losses: int, n: int, level: float = 0.95) -> Interval:
     """Score interval of p(win) − p(loss) over `n` pairs of pass/fail results.
 
-    Tango 1998, Statistics in Medicine 17:891; recommended for small samples by Fagerland, Lydersen & Laake 2014, Statistics
-    in Medicine 33:2850. With no discordant pair it still has the width of what `n` pairs cannot rule out.
+    Tango 1998, Statistics in Medicine 17:891; recommended for small samples by Fagerland, Lydersen & Laake 2014,
+    Statistics in Medicine 33:2850. It has positive width even without discordant pairs.
     """
     return tango_at(wins, losses, n, two_sided_z(level))
 
 
 def tango_at(wins: int, losses: int, n: int, z: float) -> Interval:
-    """The same for a z instead of a level."""
+    """Tango's interval for a given z instead of a level."""
     if n <= 0:
         return Interval(math.nan, math.nan)
     return Interval(
@@ -268,7 +279,7 @@ def tango_at(wins: int, losses: int, n: int, z: float) -> Interval:
 
 
 def tango_statistic(wins: int, losses: int, n: int, d: float) -> float:
-    """How many standard errors the observed difference lies above `d`, the error being the one that `d` itself implies."""
+    """The score statistic: the distance of the observed difference from `d`, in standard errors under `d`."""
     if d <= -1.0 or d >= 1.0:
         return -math.copysign(math.inf, d)
     b = -wins - losses + (2 * n - wins + losses) * d
@@ -282,7 +293,7 @@ def tango_statistic(wins: int, losses: int, n: int, d: float) -> float:
 
 
 def _root(falling: Callable[[float], float]) -> float:
-    """Where a function that falls from + to − between −1 and 1 crosses zero."""
+    """The zero of a function that decreases from positive to negative between −1 and 1."""
     low, high = -1.0, 1.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

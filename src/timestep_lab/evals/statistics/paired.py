@@ -1,4 +1,4 @@
-"""The paired comparison of two candidates over the same cases."""
+"""Paired comparison of two candidates on the same cases."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from timestep_lab.evals.statistics.intervals import (
     within_unit,
 )
 
-# --- How many more cases it would take
+# --- Sample size
 
 
 def cases_needed(diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Cases for a two-sided paired test of level `alpha` to find a true difference `diff` with this power.
+    """Number of cases for a two-sided paired test at level `alpha` to detect a true difference `diff` with this power.
 
-    n = ((z(1−α/2)·σ₀ + z(power)·σ) / diff)², σ₀ being the standard deviation of the paired difference were there none, σ as it is
-    (for pass/fail results: Connor 1987, Biometrics 43:207). Infinite when `diff` is 0.
+    n = ((z(1−α/2)·σ₀ + z(power)·σ) / diff)², where σ₀ is the standard deviation of the paired difference under the null
+    hypothesis and σ the actual one (for pass/fail results: Connor 1987, Biometrics 43:207). Infinite if `diff` is 0.
     """
     if diff == 0:
         return math.inf
@@ -50,9 +50,10 @@ def cases_needed(diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0
 def cases_to_settle(
     n: int, diff: float, sd_if_equal: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, least: float = 0.0
 ) -> int | None:
-    """About how many more cases than the `n` at hand, should the truth be what was seen. None: no number in sight.
+    """Approximate number of additional cases beyond `n`, assuming that the true difference is the observed one. None:
+    not attainable.
 
-    `least`: fewer cases than these cannot settle anything, however clear they are.
+    `least`: minimum number of cases, however clear the difference.
     """
     if n < 2 or diff == 0:
         return None
@@ -60,11 +61,13 @@ def cases_to_settle(
     return max(0, math.ceil(needed - 1e-9) - n) if needed < 1e7 else None
 
 
-# --- Fisher's exact test for two shares that were counted independently
+# --- Fisher's exact test for two independent proportions
 
 
 def fisher(passed_a: int, n_a: int, passed_b: int, n_b: int) -> float:
-    """Two-sided p: all tables with the same margins that are no more likely than the one seen (as `scipy.stats.fisher_exact`)."""
+    """Two-sided p-value: the total probability of all tables with the same margins that are no more likely than the
+    observed one (as `scipy.stats.fisher_exact`).
+    """
     passed, n = passed_a + passed_b, n_a + n_b
     if n_a == 0 or n_b == 0:
         return 1.0
@@ -73,13 +76,13 @@ def fisher(passed_a: int, n_a: int, passed_b: int, n_b: int) -> float:
     return min(1.0, sum(way for way in ways if way <= seen) / comb(n, passed))
 
 
-# --- Several comparisons at once: what is still significant when each had its chance to be so by luck
+# --- Multiple comparisons
 
 
 def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979, Scand. J. Statist. 6:65). NaN stays NaN.
+    """Holm's step-down adjusted p-values, in the given order (Holm 1979, Scand. J. Statist. 6:65). NaN stays NaN.
 
-    `weights`: the share of α that each has first claim to, of whatever sum (Benjamini & Hochberg 1997, Scand. J. Statist. 24:407).
+    `weights`: the relative share of α of each hypothesis (Benjamini & Hochberg 1997, Scand. J. Statist. 24:407).
     """
     weigh = [1.0] * len(p_values) if weights is None else weights
     known = sorted((p / weigh[index], index) for index, p in enumerate(p_values) if p == p)
@@ -92,13 +95,15 @@ def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> l
     return adjusted
 
 
-# --- Did one candidate pass more of the same cases than the other?
+# --- Test of paired pass/fail results
 
 
 def exact_mcnemar(wins: int, losses: int) -> float:
-    """Two-sided p-value of McNemar's exact test (McNemar 1947): the discordant pairs are tosses of a fair coin.
+    """Two-sided p-value of McNemar's exact test (McNemar 1947): a binomial test with probability ½ on the discordant
+    pairs.
 
-    `wins`: cases only the first passed; `losses`: cases only the second passed. Never rejects too often, at any size.
+    `wins`: cases that only the first passed; `losses`: cases that only the second passed. Holds its level at any sample
+    size.
     """
     n = wins + losses
     if n == 0:
@@ -106,26 +111,27 @@ def exact_mcnemar(wins: int, losses: int) -> float:
     return min(1.0, 2.0 * binomial_cdf(min(wins, losses), n, 0.5))
 
 
-# --- The exact test over cases: were there no difference, each case's difference might as well have had the other sign
+# --- Exact randomization test over cases: under the null hypothesis the sign of each case's difference is arbitrary
 
 
 _MOST_PARTS = 64
-"""Differences that are multiples of 1/k for a k up to this one (pass/fail over k epochs) are counted exactly."""
+"""Differences that are multiples of 1/k for k up to this (pass/fail over k epochs) are counted exactly."""
 _GRID = 2**15
 _MOST_ADDITIONS = 2e8
-"""Beyond these the normal distribution stands in for the exact one; then there are thousands of cases."""
+"""Above this number of additions the normal approximation is used; there are thousands of cases then."""
 
 
 def sign_flips(differences: Floats) -> float:
-    """Two-sided p-value of the randomization test of paired differences (Fisher 1935, The Design of Experiments, section 21).
+    """Two-sided p-value of the sign-flip randomization test of paired differences (Fisher 1935, The Design of
+    Experiments, section 21).
 
-    The share of all choices of signs with a sum at least as far from zero as the one seen. It takes nothing for granted about the
-    shape of the scores and is never below `least_p`. With differences all of one size it is the sign test; with those of a pass/fail
-    score, McNemar's exact test.
+    The fraction of all sign assignments whose sum is at least as far from zero as the observed sum. It makes no
+    assumption about the distribution of scores and is never below `least_p`. For differences of equal size it is the
+    sign test; for pass/fail scores, McNemar's exact test.
 
-    The sum's distribution is built by adding one difference after the other (Pagano & Tritchler 1983, JASA 78:435), in whole steps:
-    of 1/k where all differences are multiples of that, else of 1/32768 of their sum. A rounded difference keeps its sign, so
-    the test stays exact; only what it measures is rounded.
+    The distribution of the sum is computed by adding one difference at a time (Pagano & Tritchler 1983, JASA 78:435) on
+    a grid: of 1/k if all differences are multiples of it, else of 1/32768 of their sum. A rounded difference keeps its
+    sign, so the test remains exact; only the test statistic is rounded.
     """
     nonzero = differences[differences != 0.0]
     if len(nonzero) == 0:
@@ -146,12 +152,12 @@ def sign_flips(differences: Floats) -> float:
 
 
 def least_p(decided_by: int) -> float:
-    """The smallest p-value that this many differing cases can give: all of one sign, 2 of the 2^m ways they could have gone."""
+    """The smallest possible p-value with this number m of differing cases: 2 / 2^m, all signs equal."""
     return 2.0 ** (1 - decided_by) if decided_by > 0 else 1.0
 
 
 def least_decided(alpha: float) -> int:
-    """How many differing cases it takes at least until a p-value can be as small as `alpha`: 6 for 0.05."""
+    """The minimum number of differing cases for a p-value of `alpha`: 6 for 0.05."""
     return max(1, math.ceil(1.0 - math.log2(alpha)))
 
 
@@ -165,18 +171,18 @@ def _whole_steps(sizes: Floats) -> Floats:
     return steps
 
 
-# --- The cluster bootstrap over cases: a case is drawn with all its repeats, so repeats never pass for further evidence
+# --- Cluster bootstrap over cases: a case is resampled with all its repeats, so repeats do not count as additional evidence
 
 
 _BATCH_CELLS = 1_000_000
-"""Draws held in memory at once."""
+"""Number of draws held in memory at once."""
 
 
 def resampled_means(case_values: Floats, *, resamples: int = 10_000, seed: int = 0) -> Floats:
-    """Means of `resamples` samples of cases drawn with replacement (Efron 1979). `case_values`: one mean a case.
+    """Means of `resamples` bootstrap samples of cases (Efron 1979). `case_values`: one mean per case.
 
-    Drawing cases and averaging each one's mean is the cluster bootstrap with cases as clusters. The same seed gives the same
-    means, those of `scipy.stats.bootstrap` for the same generator and batch.
+    Resampling cases and averaging their means is the cluster bootstrap with cases as clusters. The same seed gives the
+    same means, equal to those of `scipy.stats.bootstrap` with the same generator and batch size.
     """
     n = len(case_values)
     generator = np.random.default_rng(seed)
@@ -190,71 +196,76 @@ def resampled_means(case_values: Floats, *, resamples: int = 10_000, seed: int =
 
 
 def batch_size(n: int) -> int:
-    """Resamples drawn at once for `n` cases."""
+    """Number of resamples drawn at once for `n` cases."""
     return max(1, _BATCH_CELLS // n)
 
 
 def expanded_percentile(means: Floats, n: int, level: float = 0.95) -> Interval:
-    """`expanded_quantiles` of resampled means. It never leaves the range of what was seen, and the range of fewer than six cases is no 95 %
-    interval: 1 − 2·2^−n. Those need another."""
+    """The `expanded_quantiles` of resampled means. The interval never exceeds the observed range, and the range of fewer than
+    six cases has a level of only 1 − 2·2^−n; those need another interval."""
     return Interval(*expanded_quantiles(means, n, level))
 
 
 Test = Literal["exact McNemar", "skew-corrected t", "betting", "exact sign flips", "exact flips of group sums", "none"]
 
 LEAST_GRADED = 72
-"""Graded cases below which a kind that makes up one in twenty may be missing by more than a chance of 0.95^72 = 2.5 %."""
+"""Below this number of graded cases, an outcome with a frequency of 1 in 20 may be missing: 0.95^72 = 2.5 %."""
 _ASKED_AGAIN = 0.2
-"""Where the corrected t says more, the exact test, which takes a hundred times as long, could not change what is decided."""
+"""Above this p-value of the corrected t, the exact test (a hundred times slower) could not change the decision."""
 CASES_PER_SQUARED_SKEWNESS = 10.0
-"""From so many on the corrected t holds its level (Cochran's rule asks for 25)."""
+"""Number of cases per squared skewness from which the corrected t holds its level (Cochran's rule uses 25)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedResult:
-    """`diff` is mean(b) − mean(a) over the cases both have, in the score's units; positive means b is ahead."""
+    """`diff` is mean(b) − mean(a) over the cases that both have, in the score's units; positive if b is ahead."""
 
     n: int
-    """Cases compared."""
+    """Number of cases compared."""
     diff: float
     ci_low: float
     ci_high: float
     p_value: float
     test: Test
     decided_by: int
-    """Cases in which the two differ. The others say nothing about who is better."""
+    """Number of cases in which the two differ. The others carry no information about which is better."""
     cases_to_settle: int | None
-    """About how many more cases a difference like this would need; 0 when it needs none, None when no number is in sight."""
+    """Approximate number of additional cases needed for a difference of this size; 0 if none are needed, None if not
+    attainable.
+    """
 
 
 def paired_difference(
     a: Floats, b: Floats, *, level: float = 0.95, alpha: float | None = None, resamples: int = 10_000, seed: int = 0,
     groups: Sequence[object] | None = None,
 ) -> PairedResult:  # fmt: skip
-    """Compare two candidates. `a` and `b`: cases × epochs, NaN where there is no score; rows are the same cases.
+    """Compare two candidates. `a` and `b`: cases × epochs, NaN if there is no score; rows are the same cases.
 
     | scores | interval | test |
     |---|---|---|
-    | pass/fail, a case's repeats all alike | Tango's score interval | McNemar's exact |
-    | pass/fail, more epochs | expanded percentile, cases resampled | exact sign flips over cases |
+    | pass/fail, all repeats of a case equal | Tango's score interval | McNemar's exact |
+    | pass/fail, several epochs | expanded percentile, cases resampled | exact sign flips over cases |
     | graded | the hull of Student's and Hall's | the largest p of Student's, Hall's and, below 0.2, the exact sign flips |
-    | all cases differ by the same | `unseen` | exact sign flips over cases |
+    | all differences equal | `unseen` | exact sign flips over cases |
     | from 0 to 1, fewer than 6 cases | the wider of Student's and `unseen` | as above |
 
-    Repeats that all say the same are one answer: a model without chance in it gives what one epoch gives. No p-value is
-    below `least_p` of the cases that differ: t takes normal scores for granted, and five cases cannot show that they are. Nor can it
-    where few grades differ, all by the same: with 21 such cases t alone calls a tie a difference in 7.8 %, so the exact test must agree.
+    Identical repeats count as one answer: a deterministic model gives the same result as with one epoch. The p-value is at
+    least `least_p` of the number of differing cases: t assumes normal scores, and five cases cannot show that they are.
+    The same holds if few grades differ, all by the same amount: with 21 such cases t alone has a false positive rate of
+    7.8 %, so the exact test must agree.
 
-    Graded scores may hide rare cases in which one side is far worse, and no test can see what did not come up. With fewer than
-    `LEAST_GRADED` cases, or fewer than ten times the differences' squared skewness, p is therefore at least `betting_p`, which
-    no shape of scores from 0 to 1 deceives; scores on another scale then have no p-value. Intervals of scores from 0 to 1 end at −1 and 1.
+    Graded scores may have rare cases in which one side is far worse, which no test can detect if they did not occur.
+    With fewer than `LEAST_GRADED` cases, or fewer than ten times the squared skewness of the differences, p is
+    therefore at least `betting_p`, which is valid for any distribution on 0 to 1; scores on another scale then have no
+    p-value. Intervals of scores from 0 to 1 are limited to −1 and 1.
 
-    `groups` names the group of each case (the document that questions are about): then the interval is `cluster_interval`, and the test
-    flips the signs of the groups' summed differences. Of fewer than `LEAST_GROUPS` groups neither says anything.
+    `groups` is the group of each case (such as the document that questions are about): then the interval is
+    `cluster_interval`, and the test flips the signs of the groups' summed differences. With fewer than `LEAST_GROUPS`
+    groups there is neither.
 
-    Scores that all differ by the same on a scale without ends have no interval. Cases one side has no score for are left out. `alpha`
-    is the level the forecast aims at (after a correction for several comparisons it is smaller than 1 − `level`).
-    Raises `ValueError` for shapes that differ.
+    If all differences are equal on an unbounded scale, there is no interval. Cases without a score on one side are
+    excluded. `alpha` is the level used for the sample-size forecast (after a correction for multiple comparisons it is
+    smaller than 1 − `level`). Raises `ValueError` for different shapes.
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"a and b must both be cases × epochs, not {a.shape} and {b.shape}")
@@ -287,7 +298,7 @@ def paired_difference(
         interval, p, test = Interval(math.nan, math.nan), sign_flips(differences), "exact sign flips"
         if unit:
             interval = unseen(diff, n, -1.0, 1.0, level)
-            # From this many cases on that interval leaves zero out.
+            # The number of cases from which that interval excludes zero.
             least = max(least, two_sided_z(1 - aim) ** 2 / abs(diff)) if diff else least
     else:
         if least_p(n) > 1 - level:
@@ -322,18 +333,18 @@ def paired_difference(
 def _grouped(
     differences: Floats, groups: Sequence[object], diff: float, decided_by: int, *, graded: bool, unit: bool, level: float
 ) -> PairedResult:  # fmt: skip
-    """`paired_difference` of cases that come in groups."""
+    """`paired_difference` for grouped cases."""
     n = len(differences)
     sizes, sums = group_sums(differences, groups)
     if len(sizes) < LEAST_GROUPS:
         return _nothing(n, diff, decided_by)
     interval = cluster_interval(differences, groups, level)
     if interval.high - interval.low < 1e-12:
-        # No group differs from the others: that is no more than so many groups can say.
+        # No group differs from the others: use the limit for this number of groups.
         interval = unseen(diff, len(sizes), -1.0, 1.0, level) if unit else Interval(math.nan, math.nan)
     p = sign_flips(sums)
     if graded and n < LEAST_GRADED:
-        # Rare cases may not have come up. The sums are bets that no shape deceives, once none is beyond 1.
+        # Rare cases may not have occurred. The sums are valid bets once scaled to at most 1.
         p = max(p, betting_p(sums / sizes.max())) if unit else math.nan
     return PairedResult(
         n=n, diff=diff, ci_low=max(-1.0, interval.low) if unit else interval.low, ci_high=min(1.0, interval.high) if unit else interval.high,
@@ -342,8 +353,8 @@ def _grouped(
 
 
 def skew_rule_p(differences: Floats) -> float:
-    """The larger p of Student's t and Hall's, for a mean of zero on a scale without ends; NaN below ten times the squared skewness of
-    cases, where neither holds its level. Never below `least_p`."""
+    """The larger p-value of Student's t and Hall's test of a zero mean on an unbounded scale; NaN for fewer cases than
+    ten times the squared skewness, where neither holds its level. Never below `least_p`."""
     n = len(differences)
     if n < 2 or n < CASES_PER_SQUARED_SKEWNESS * skewness(differences) ** 2:
         return math.nan
@@ -353,7 +364,7 @@ def skew_rule_p(differences: Floats) -> float:
 
 
 def _paired_t(differences: Floats) -> float:
-    """Two-sided p-value of Student's paired test (Student 1908)."""
+    """Two-sided p-value of Student's paired t test (Student 1908)."""
     n = len(differences)
     error = float(differences.std(ddof=1)) / math.sqrt(n)
     return 2.0 * t_cdf(-abs(float(differences.mean())) / error, n - 1)
@@ -368,10 +379,10 @@ def _hall(differences: Floats) -> float:
 
 
 def betting_p(differences: Floats) -> float:
-    """A p-value of mean zero that holds for differences between −1 and 1 of any shape.
+    """A p-value for mean zero that is valid for differences between −1 and 1 with any distribution.
 
-    One over what a gambler has made of 1 who stakes the share λ on each case, averaged over λ from −1 to 1: were there no difference,
-    that would exceed 1/p with a chance of at most p (Waudby-Smith & Ramdas 2024, JRSS B 86:1).
+    The reciprocal of the wealth of a gambler who stakes the fraction λ on each case, averaged over λ from −1 to 1:
+    under the null hypothesis, it exceeds 1/p with a probability of at most p (Waudby-Smith & Ramdas 2024, JRSS B 86:1).
     """
     stakes, weights = np.polynomial.legendre.leggauss(48)
     log_wealth = np.log1p(np.outer(stakes, differences)).sum(axis=1)
@@ -379,7 +390,7 @@ def betting_p(differences: Floats) -> float:
 
 
 def _of_few(differences: Floats, scores: Floats, level: float) -> Interval:
-    """So few cases that no test over them can reject: they do not show how scores scatter either."""
+    """The interval for so few cases that no test can reject: their sample variance is not informative either."""
     student = t_interval(differences, level)
     if not within_unit(scores):
         return student

@@ -1,14 +1,14 @@
-"""Paired comparisons that may be looked at after every case, and stopped at any of these looks.
+"""Sequential paired comparisons: may be checked after every case and stopped at any look.
 
-A test of a fixed number of cases that is looked at again and again rejects too often: up to 27 times in 100 for 5. The tests here
-hold their level over all looks together, and so do their intervals, which leave zero out exactly when their test rejects.
+A fixed-sample test that is checked repeatedly rejects too often: up to 27 % of the time instead of 5 %. These tests
+hold their level over all looks together, and so do their intervals, which exclude zero exactly when the test rejects.
 
 | scores | number of cases | test |
 |---|---|---|
-| pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock-type |
-| graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary, and exact flips of the cases' differences with α spent alike; none before case 72 |
-| of cases in groups | planned | flips of the groups' sums with α spent group by group, O'Brien-Fleming-type, and a CR2 interval (graded: corrected for skewness as Hall does); none before group 6 |
-| pass/fail, or from 0 to 1 | open: cases may be added | betting, with stakes mixed evenly (on pass/fail: the Beta mixture) |
+| pass/fail | planned | exact McNemar with α spent case by case (Lan & DeMets 1983, Biometrika 70:659), Pocock type |
+| graded | planned | Student's and Hall's t, both, against an O'Brien-Fleming boundary, and exact sign flips of the cases' differences with the same α spending; none before case 72 |
+| grouped cases | planned | sign flips of group sums with α spent group by group, O'Brien-Fleming type, and a CR2 interval (graded: skewness-corrected as in Hall's); none before group 6 |
+| pass/fail, or from 0 to 1 | open: cases may be added | betting, with uniformly mixed stakes (on pass/fail: the beta mixture) |
 """
 
 from __future__ import annotations
@@ -38,39 +38,42 @@ from timestep_lab.evals.statistics.intervals import (
 from timestep_lab.evals.statistics.paired import CASES_PER_SQUARED_SKEWNESS, LEAST_GRADED
 
 MOST_LOOKS = 400
-"""At graded scores: with more cases than these, there is a look after every second, third … case."""
+"""Maximum number of looks at graded scores: with more cases, there is a look after every second, third … case."""
 _NODES_A_SD = 3.0
 _SIDE, _SIDE_WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 def pocock(share: float, alpha: float) -> float:
-    """How much of `alpha` may be spent when this share of the cases is in, in about equal parts a case (Lan & DeMets 1983)."""
+    """Pocock-type spending function: the part of `alpha` that may be spent when this share of the cases is in; nearly
+    uniform (Lan & DeMets 1983).
+    """
     return alpha * math.log1p((math.e - 1.0) * min(1.0, share))
 
 
 def obrien_fleming(share: float, alpha: float) -> float:
-    """The same, with next to nothing early (Lan & DeMets 1983)."""
+    """O'Brien–Fleming type spending function: almost nothing is spent early (Lan & DeMets 1983)."""
     return 2.0 * normal_cdf(-normal_quantile(1.0 - alpha / 2.0) / math.sqrt(min(1.0, share))) if share > 0 else 0.0
 
 
 class SpendingMcNemar:
-    """McNemar's exact test after every one of `planned` cases, with `alpha` for all looks together.
+    """McNemar's exact test after each of `planned` cases, with `alpha` for all looks together.
 
-    Given which cases the two differ in, who wins each is a fair coin, were there no difference. The distribution of wins minus losses
-    over all paths that have not crossed is carried along; after each case as much of its outermost ends is cut off as may be spent.
+    Given the discordant cases, each win is a fair coin toss under the null hypothesis. The distribution of wins minus
+    losses over all paths that have not crossed the boundary is updated case by case; after each case its tails are cut
+    off as far as the spending function allows.
     """
 
     def __init__(self, planned: int, alpha: float, spend: Callable[[float, float], float] = pocock) -> None:
         self.planned, self.alpha, self._spend = planned, alpha, spend
         self.cases = self.wins = self.losses = 0
         self.crossed_chance = 0.0
-        """Of a path having crossed up to now, were there no difference: never more than `alpha`."""
+        """Probability under the null hypothesis that a path has crossed so far; at most `alpha`."""
         self.crossed = False
         self._chances: Floats = np.ones(1)
         self._cut = 0
 
     def add(self, difference: float) -> None:
-        """The next case: 1 a win, −1 a loss, 0 no difference."""
+        """Add the next case: 1 for a win, −1 for a loss, 0 for no difference."""
         self.cases += 1
         if difference:
             self.wins, self.losses = self.wins + (difference > 0), self.losses + (difference < 0)
@@ -87,19 +90,20 @@ class SpendingMcNemar:
 
     @property
     def room(self) -> float:
-        """How much may have been spent by now."""
+        """The cumulative α that may have been spent by now."""
         return self._spend(self.cases / self.planned, self.alpha)
 
     @property
     def bound(self) -> int:
-        """Wins minus losses beyond this, either way, reject."""
+        """Wins minus losses beyond this value, in either direction, reject."""
         return self.wins + self.losses - 2 * self._cut
 
     @property
     def z(self) -> float:
-        """What the repeated interval puts for 1.96: `(bound + 1) / √(wins + losses)` (Jennison & Turnbull 1989, JRSS B 51:305).
+        """The critical value of the repeated interval, instead of 1.96: `(bound + 1) / √(wins + losses)` (Jennison &
+        Turnbull 1989, JRSS B 51:305).
 
-        Where so few cases differ that none of their outcomes rejects, at least that of the fewest that could.
+        If too few cases differ for any outcome to reject, at least the value for the smallest number that could.
         """
         differ = self.wins + self.losses
         if differ > 0 and self.bound < differ:
@@ -112,16 +116,19 @@ class SpendingMcNemar:
 def normal_boundary(
     planned: int, first: int, alpha: float, spend: Callable[[float, float], float] = obrien_fleming
 ) -> dict[int, float]:
-    """Case to the z that rejects there, for a normal score looked at from case `first` on.
+    """Critical z by case, for a normal score checked from case `first` on.
 
-    The density of the score that has not crossed is carried from look to look by Gauss-Legendre quadrature (Armitage, McPherson & Rowe
-    1969, JRSS A 132:235), and the boundary set to where what lies beyond is what may be spent.
+    The density of the score over paths that have not crossed is propagated from look to look by Gauss–Legendre
+    quadrature (Armitage, McPherson & Rowe 1969, JRSS A 132:235), and the boundary is chosen so that the probability
+    beyond it is what may be spent.
     """
     step = max(1, math.ceil((planned - first) / MOST_LOOKS))
     looks = [*range(first, planned, step), planned] if planned >= first else []
     boundary: dict[int, float] = {}
     nodes: Floats = np.zeros(1)
-    mass: Floats = np.ones(1)  # Of a density that is even, over the half line: all of it at 0 before the first case.
+    mass: Floats = np.ones(
+        1
+    )  # The density is even, so only the half line is stored: a point mass at 0 before the first case.
     before, spent = 0, 0.0
     for look in looks:
         sd, room = math.sqrt(look - before), spend(look / planned, alpha) - spent
@@ -131,14 +138,14 @@ def normal_boundary(
         new = bound * (x + 1.0) / 2.0
         away, across = (new[:, None] - nodes[None]) / sd, (new[:, None] + nodes[None]) / sd
         density = (np.exp(-0.5 * away**2) + np.exp(-0.5 * across**2)) @ mass / (sd * math.sqrt(2.0 * math.pi))
-        # Each mirrored pair of points stands for both sides, so the half line holds the whole of what has not crossed.
+        # Each point stands for itself and its mirror image, so the half line carries the full probability.
         nodes, mass, before = new, density * w * bound / 2.0, look
         boundary[look] = bound / math.sqrt(look)
     return boundary
 
 
 def _beyond(bound: float, nodes: Floats, mass: Floats, sd: float) -> float:
-    """What of the carried density lies outside of ± `bound` one step later."""
+    """The probability outside of ± `bound` one step later."""
     return float((normal_cdf_array((nodes - bound) / sd) + normal_cdf_array((-nodes - bound) / sd)) @ mass)
 
 
@@ -164,9 +171,10 @@ def _falling_root(falling: Callable[[float], float], low: float, high: float) ->
 
 
 def mixture_e_value(wins: int, losses: int) -> float:
-    """2^k · B(1 + wins, 1 + losses) / B(1, 1), k = wins + losses: what a gambler who mixes all stakes evenly has made of 1.
+    """2^k · B(1 + wins, 1 + losses) / B(1, 1) with k = wins + losses: the wealth, starting from 1, of a gambler who
+    mixes all stakes uniformly.
 
-    Were there no difference, it would ever reach 1/α with a chance of at most α, however long one watches (Ville 1939).
+    Under the null hypothesis it ever reaches 1/α with a probability of at most α, for any number of looks (Ville 1939).
     """
     k = wins + losses
     log = k * math.log(2.0) + math.lgamma(1 + wins) + math.lgamma(1 + losses) - math.lgamma(2 + k)
@@ -174,8 +182,9 @@ def mixture_e_value(wins: int, losses: int) -> float:
 
 
 def betting_e_value(differences: Floats, null: float = 0.0) -> float:
-    """The same for differences between −1 and 1 of any shape, against a mean of `null`: half on stakes above, half on stakes below,
-    each mixed evenly up to where all might be lost (Waudby-Smith & Ramdas 2024, JRSS B 86:1). On pass/fail at 0 it is the mixture."""
+    """The e-value for differences between −1 and 1 with any distribution, against a mean of `null`: half on positive
+    and half on negative stakes, each mixed uniformly up to the largest admissible stake (Waudby-Smith & Ramdas 2024,
+    JRSS B 86:1). For pass/fail at 0 it equals the beta mixture."""
     up, down = (_SIDE + 1.0) / 2.0 / (1.0 + null), -(_SIDE + 1.0) / 2.0 / (1.0 - null)
     sizes, counts = np.unique(differences, return_counts=True)
     logs = np.log1p(np.outer(np.concatenate([up, down]), sizes - null)) @ counts
@@ -183,7 +192,7 @@ def betting_e_value(differences: Floats, null: float = 0.0) -> float:
 
 
 def betting_interval(differences: Floats, alpha: float) -> Interval:
-    """Every mean against which the gambler has not made 1/α: holds at every look together."""
+    """All means for which the e-value has not reached 1/α: a confidence sequence, valid at all looks together."""
     mean, edge = float(np.clip(differences.mean(), -1 + 1e-9, 1 - 1e-9)), 1.0 - 1e-9
     if betting_e_value(differences, mean) >= 1.0 / alpha:
         return Interval(mean, mean)
@@ -200,7 +209,7 @@ def betting_interval(differences: Floats, alpha: float) -> Interval:
 
 @dataclass(slots=True)
 class Moments:
-    """Count, mean, and sums of squared and cubed deviations, one value after the other (Pébay 2008, SAND2008-6212)."""
+    """Count, mean, and sums of squared and cubed deviations, updated incrementally (Pébay 2008, SAND2008-6212)."""
 
     n: int = 0
     mean: float = 0.0
@@ -227,10 +236,12 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a pair shows after so many cases. `z`: what stands for 1.96 at this look; infinite where nothing may be said."""
+    """The state of a pair after a number of cases. `z`: the critical value at this look (instead of 1.96); infinite if
+    no conclusion is allowed.
+    """
 
     cases: int
-    """Looked at, also those that one side has no score for."""
+    """Number of cases looked at, including those without a score on one side."""
     n: int
     diff: float
     decided_by: int
@@ -238,7 +249,7 @@ class Look:
     score: float
     """The difference in standard errors."""
     low_above: Callable[[float], bool]
-    """Does the interval lie above this difference?"""
+    """Whether the interval is above this difference."""
     high_below: Callable[[float], bool]
     interval: Callable[[], Interval]
     test: str
@@ -330,11 +341,11 @@ class Watched:
         self._sums: list[tuple[float, int, float]] = []
         self._flips: dict[float, SpendingFlips] = {}
         self._pass_fail = self.is_unit = True
-        """So far: every score is 0 or 1; every score runs from 0 to 1."""
+        """So far: all scores are 0 or 1; all scores are between 0 and 1."""
         self._wins = self._losses = 0
 
     def add(self, scores: tuple[float, float] | None) -> Look:
-        """The next case: the means of a and of b; None where one has none."""
+        """Add the next case: the means of a and b; None if missing."""
         self.cases += 1
         difference = 0.0
         if scores is not None:
@@ -434,7 +445,7 @@ class Watched:
 
 
 class WatchedGroups(Watched):
-    """One pair whose cases come in groups, group after group: `groups` names that of each case in the order in which they come."""
+    """One pair whose cases come in groups: `groups` is the group of each case, in the order of the cases."""
 
     def __init__(self, planned: int, alpha: float, groups: Sequence[object]) -> None:
         super().__init__(planned, alpha)
@@ -445,7 +456,7 @@ class WatchedGroups(Watched):
         self._last = self._look(math.inf, _never, _never, lambda: Interval(math.nan, math.nan), "none")
 
     def add(self, scores: tuple[float, float] | None) -> Look:
-        """The next case. What can be said changes when its group is whole."""
+        """Add the next case. The look changes only when a group is complete."""
         at, self.cases = self.cases, self.cases + 1
         if scores is not None:
             difference = scores[1] - scores[0]
@@ -501,14 +512,15 @@ def _never(_: float) -> bool:
 
 
 def chance_of_better(z: float, share: float, alpha: float) -> float:
-    """That the one ahead will be shown to be better by the last case, should things go on as they went (Lan & Wittes 1988, Biometrics
-    44:579). `z`: the standardised difference by now, at this share of the cases."""
+    """Conditional power: the probability that the leader will be shown to be better by the last case, if the trend
+    continues (Lan & Wittes 1988, Biometrics 44:579). `z`: the standardised difference at this share of the cases."""
     if share >= 1.0:
         return 0.0
     return normal_cdf((abs(z) / math.sqrt(share) - normal_quantile(1.0 - alpha / 2.0)) / math.sqrt(1.0 - share))
 
 
 def cases_for_margin(differing: float, margin: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Cases until one of two that are equally good is shown, with this power, to be no worse by more than the margin, where the two differ
-    in this share of the cases: (z(1−α/2) + z(power))² · D / margin², 7.85 · D / margin² for 5 % and 80 %."""
+    """Number of cases to show, with this power, that one of two equally good candidates is no worse by more than the
+    margin, if they differ in this fraction of cases: (z(1−α/2) + z(power))² · D / margin², which is 7.85 · D / margin²
+    for 5 % and 80 %."""
     return math.ceil((normal_quantile(1 - alpha / 2) + normal_quantile(power)) ** 2 * differing / margin**2 - 1e-9)
