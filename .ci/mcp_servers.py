@@ -24,9 +24,9 @@ import time
 import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src")]
@@ -61,6 +61,7 @@ class Server:
     command: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     program: str = ""
+    protocol: Literal["2025-11-25"] | None = None
     timeout_s: float = 60
     uses: Mapping[str, Sequence[Use]] = field(default_factory=dict)
 
@@ -75,7 +76,10 @@ from fastmcp import Context, FastMCP
 from fastmcp.server.auth.providers.jwt import StaticTokenVerifier
 from fastmcp.utilities.types import Image
 from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
+from pydantic import BaseModel
 server = FastMCP("bearer", auth=StaticTokenVerifier(tokens={sys.argv[2]: {"client_id": "lab", "scopes": []}}))
+class Who(BaseModel):
+    name: str
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 @server.tool
 def add(a: int, b: int) -> int:
@@ -95,6 +99,11 @@ def greet(ctx: Context) -> str | InputRequiredResult:
     if said is None:
         return InputRequiredResult(input_requests={"who": ElicitRequest(params=ElicitRequestFormParams(message="Who?", requested_schema=FORM))})
     return f"{said.action}: Hello {(said.content or {}).get('name')}"
+@server.tool
+async def interrupt(ctx: Context) -> str:
+    """Ask in the middle of the work."""
+    said = await ctx.elicit("Who?", response_type=Who)
+    return f"{said.action}: Hello {said.data.name}"
 @server.tool
 def picture() -> Image:
     """A pixel."""
@@ -218,6 +227,9 @@ SERVERS = {
         },
     ),
 }  # fmt: skip
+BEARER = SERVERS["FastMCP, HTTP, bearer token"]
+INTERRUPTED = {"elicitation": [Use("interrupt", says="accept: Hello Ada", answer={"name": "Ada"})]}
+SERVERS["FastMCP, by protocol 2025-11-25"] = replace(BEARER, protocol="2025-11-25", uses={**BEARER.uses, **INTERRUPTED})
 
 
 def main() -> int:
@@ -254,7 +266,13 @@ async def tried(name: str, server: Server, folder: Path, page: str) -> list[str]
         async with Lab(":memory:") as lab:
             if server.program:
                 url = stack.enter_context(served(programs / "python", place, server.program))
-                lab.mcp.add("it", url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout_s=server.timeout_s)
+                lab.mcp.add(
+                    "it",
+                    url=url,
+                    headers={"Authorization": f"Bearer {TOKEN}"},
+                    timeout_s=server.timeout_s,
+                    protocol=server.protocol,
+                )
                 lab.mcp.add(
                     "stranger", url=url, headers={"Authorization": "Bearer of-another"}, timeout_s=server.timeout_s
                 )

@@ -44,6 +44,19 @@ async def test_a_form_is_filled_in_by_a_person_and_the_call_goes_on(lab: Lab) ->
     assert len(lab.approvals) == 0
 
 
+async def test_a_tool_that_asks_in_the_middle_of_its_work_is_answered_by_the_protocol_in_which_it_can(lab: Lab) -> None:
+    lab.mcp.add("before", command=[sys.executable, ASKING], protocol="2025-11-25")
+    assert [server.protocol for server in lab.mcp.list() if server.name != "lab"] == [None, "2025-11-25"]
+    lab.agents.create(name="Old", tools=["before.*"], model="demo/assistant")
+    run = await lab.run("call greet {}", agent="Old")
+    assert [(call.asks, call.reason) for call in run.interruptions] == [("elicitation", "Who is there?")]
+    assert (await run.approve(answer={"name": "Ada"})).output == "greet answered: Hello Ada"
+    booked = await (await lab.run("call book {}", agent="Old")).approve(answer={"name": "Ada"})
+    assert "2 seats for Ada" in (booked.output or "")
+    with pytest.raises(ToolError):
+        await lab.toolbox.call("asking.greet", {})
+
+
 async def test_a_refused_form_is_told_to_the_server(lab: Lab) -> None:
     done = await (await lab.run("call book {}", agent="Host")).reject("No.")
     assert [i.data["output"] for i in done.thread.items if i.type == "tool_call"] == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -42,6 +42,11 @@ async def list_servers(lab: Lab, as_json: bool) -> int:
 @click.option(
     "--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment variable for the command; repeatable."
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["2025-11-25", "2026-07-28"]),
+    help="Protocol version; by default the newest that both sides know. Tools that elicit during a call need 2025-11-25.",
+)
 @store_option
 @with_lab
 async def add_server(
@@ -51,10 +56,16 @@ async def add_server(
     url: str | None,
     headers: tuple[str, ...],
     env: tuple[str, ...],
+    protocol: Literal["2025-11-25", "2026-07-28"] | None,
 ) -> int:
     """Add a server: `mcp add time -- mcp-server-time`, or `mcp add docs --url https://…/mcp`."""
     record = lab.mcp.add(
-        name, command=list(server_command) or None, url=url, headers=_pairs(headers, ":"), env=_pairs(env, "=")
+        name,
+        command=list(server_command) or None,
+        url=url,
+        headers=_pairs(headers, ":"),
+        env=_pairs(env, "="),
+        protocol=protocol,
     )
     say(record.id)
     return 0

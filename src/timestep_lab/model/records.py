@@ -147,16 +147,15 @@ class McpServerRecord(Record):
     user_id: str
     name: str
     command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Secret, as are `headers`."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)  # Secret, as are `headers`.
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Secret. Never shown, traced or logged."""
-    allowed_tools: tuple[str, ...] | None = None
-    """None allows all tools."""
+    allowed_tools: tuple[str, ...] | None = None  # None allows all tools.
     require_approval: Mapping[str, Json] = field(default_factory=dict)
     """Maps a tool name (or `*`) to a rule as in `AgentRecord.approvals`."""
     timeout_s: float = 30.0
+    protocol: str | None = None  # None: the newest version that both sides know.
     created_at: Moment = field(default_factory=utc_now)
 
 

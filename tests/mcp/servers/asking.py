@@ -26,6 +26,13 @@ async def book(booking: Annotated[ElicitationResult[Booking], Resolve(who)], day
     return f"{day}: nothing booked ({booking.action})"
 
 
+@server.tool()
+async def greet(context: Context) -> str:
+    """Ask in the middle of the work, as tools did before 2026-07-28."""
+    asked = await context.elicit("Who is there?", Booking)
+    return f"Hello {asked.data.name}" if isinstance(asked, AcceptedElicitation) else f"Nobody ({asked.action})"
+
+
 class Dinner(BaseModel):
     name: str = Field(title="Your name", min_length=2)
     guests: int = Field(ge=1, le=8, description="With you, at most 8.")

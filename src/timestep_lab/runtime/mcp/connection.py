@@ -177,9 +177,14 @@ def client_for(
         target = _child(record, signs)
     # Tool lists are kept by the connection, which also hears when they change; a second cache would hide that.
     return Client(
-        target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None,
+        target, read_timeout_seconds=record.timeout_s, message_handler=on_message, cache=None, mode=_mode(record.protocol),
         elicitation_callback=questions.elicit if questions else None, sampling_callback=questions.sample if questions else None,
     )  # fmt: skip
+
+
+def _mode(protocol: str | None) -> str:
+    """Before 2026-07-28 the two sides shake hands, and agree on the version."""
+    return "auto" if protocol is None else "legacy" if protocol < "2026-07-28" else protocol
 
 
 @asynccontextmanager

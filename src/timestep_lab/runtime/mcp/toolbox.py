@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from annotated_types import Interval, Len
@@ -68,6 +68,7 @@ class McpServerView:
     allowed_tools: Sequence[str] | None
     require_approval: Mapping[str, Json]
     timeout_s: float
+    protocol: str | None = None
     created_at: Moment
 
     @classmethod
@@ -138,11 +139,14 @@ class McpCatalog:
         allowed_tools: Sequence[str] | None = None,
         require_approval: str | JsonObject | None = None,
         timeout_s: Annotated[float, Interval(le=600)] = 30.0,
+        protocol: Literal["2025-11-25", "2026-07-28"] | None = None,
     ) -> ShownServer:
         """Keep a server: `add("time", command=["mcp-server-time"])` or `add("docs", url="https://…/mcp", headers={…})`.
 
         Its tools are then called `time.get_current_time`, or `time.*` for all; where it has resources, `docs.list_resources` and
         `docs.read_resource` are tools, too. `require_approval` is a rule for all its tools, or tool name to rule (`runtime.approvals`).
+        `protocol`: its version, by default the newest that both sides know. Tools that ask in the middle of their work (FastMCP's
+        `ctx.elicit`) can do so up to "2025-11-25".
         Nothing is started: `await lab.mcp.test("time")` does that.
         Raises `SettingsError` for what cannot work, `ConflictError` when the name is taken.
         """
@@ -156,17 +160,10 @@ class McpCatalog:
         if isinstance(require_approval, str):
             require_approval = {"*": require_approval}
         record = McpServerRecord(
-            id=new_uuid(),
-            user_id=self._store.user_id,
-            name=name,
-            command=_words(command),
-            env=dict(env or {}),
-            url=url,
-            headers=dict(headers or {}),
-            allowed_tools=None if allowed_tools is None else tuple(allowed_tools),
-            require_approval=dict(require_approval or {}),
-            timeout_s=timeout_s,
-        )
+            id=new_uuid(), user_id=self._store.user_id, name=name, command=_words(command), env=dict(env or {}), url=url,
+            headers=dict(headers or {}), allowed_tools=None if allowed_tools is None else tuple(allowed_tools),
+            require_approval=dict(require_approval or {}), timeout_s=timeout_s, protocol=protocol,
+        )  # fmt: skip
         if self._store.quota:
             self._store.quota.take_tool_server()
         return self._store.mcp_servers.insert(check_record(record))
